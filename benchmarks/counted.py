@@ -200,6 +200,8 @@ def main() -> int:
         )
     if given.record:
         RECORD.write_text(json.dumps(record | {python: now}, indent=1) + "\n")
+    elif set(now) - set(record.get(python, {})):
+        sys.stdout.write(f"make bench-counted ARGS=--record writes the record that Python {python} lacks\n")
     return int(failed and not given.record)
 
 

@@ -12,7 +12,7 @@ from yarl import URL
 
 from notifier.configuration.clients.answers import ReadNow
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.library_examinations import ADVICE, library_hooks
+from notifier.configuration.library_examinations import ADVICE, EXPLAINED, library_hooks
 from notifier.configuration.loading import Loaded
 from notifier.configuration.provenance import served_of
 from notifier.configuration.secret_files import exposed, secrets_of
@@ -123,7 +123,7 @@ class _Checks:
             yield _certificate(use, name, certificate)
 
     async def _libraries(self) -> Sequence[Finding]:
-        return list(judge_hooks(library_hooks(self._settings), ADVICE))
+        return list(judge_hooks(library_hooks(self._settings), f"{ADVICE}: {EXPLAINED}"))
 
     async def _tokens(self) -> Sequence[Finding]:
         told = ((each.path, *each.text.split(": ", 1)) for each in expiring(self._loaded.tokens or (), time.time()))

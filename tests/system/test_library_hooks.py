@@ -31,6 +31,7 @@ async def test_it_delivers_and_reports_each_hook_once(tmp_path: Path, amqp_url: 
             lines = running.said("library_hook_off")
             assert [line["hook"] for line in lines] == ["requests", "frames", "messages", "confirms"]
             assert all("other internals than" in line["reason"] and line["cost"] and line["hint"] for line in lines)
+            assert {line["help"] for line in lines} == {"notifier explain NotifierLibraryHookOff"}
     words = [sys.executable, "-m", "notifier", "doctor", "--offline", "-c", str(site.file)]
     done = await asyncio.to_thread(subprocess.run, words, cwd=tmp_path, env=OFF, stdout=subprocess.PIPE, text=True)
-    assert done.stdout.count(" is off: ") == 4
+    assert [done.stdout.count(words) for words in (" is off: ", "notifier explain NotifierLibraryHookOff")] == [4, 4]
