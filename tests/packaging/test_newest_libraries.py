@@ -1,4 +1,4 @@
-"""The contract and the HTTP transport's tests, with the newest versions that `pyproject.toml` allows, and without hooks.
+"""The contract and the HTTP transport's tests with the newest versions that `pyproject.toml` allows, and without hooks.
 
 They are installed into a folder that stands before the environment. Which hooks are in use is printed and not judged:
 the tests must pass by the public ways too. Left out where no package index answers, unless
