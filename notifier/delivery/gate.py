@@ -27,7 +27,7 @@ from notifier.delivery.verdict import Defer, Done, RetryAt
 from notifier.delivery.waits import Waits
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import ClientKey
-from notifier.model.defaults import SLOT_WAIT
+from notifier.model.defaults import PREFETCH, SLOT_WAIT
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
@@ -37,6 +37,7 @@ CROWDED = 0.5  # of memory in use: nothing is fetched
 OFF = 16  # deliveries put out of memory at a time: more would hold up the others
 FRESH = 4.0  # seconds after which a fresh delivery may try a client that is down; a second a worker if that is more
 PROBE_FAILURES = 4  # of a delivery as a probe, after which another delivery is the probe
+ROTATIONS = PREFETCH[Lane.RETRIES] // 8  # at a time: each holds a message, and clients that are up have retries too
 OVERDUE = 60.0  # seconds after its rest that a traveller may be late: it waits behind others, or at another worker
 
 
@@ -93,6 +94,7 @@ class Gate:
         self._ready: dict[Side, OrderedDict[ClientKey, Known]] = {side: OrderedDict() for side in Side}
         self.wishes: dict[ClientKey, None] = {}  # clients whose buckets are to be gone through, in this order
         self.waiting = 0  # deliveries that wait in memory for their client
+        self._rotations = 0  # clients whose next probe is being fetched
 
     # ── room ──
 
@@ -255,6 +257,7 @@ class Gate:
         """Return for how long `after_failure` waits for another probe: 0 unless this one failed for the fourth time.
 
         The probe's message stays unacked until the next probe is durable (`probe_sent`), so that one is always out.
+        While many clients rotate, this one keeps its probe: the retries of clients that are up need the prefetch.
         """
         known, now = self.clients[ticket.client.key], self._tools.steady()
         if (
@@ -267,9 +270,10 @@ class Gate:
         ):
             return 0.0
         ticket.relieved = known.covered(now) and not self._waits.is_only_probe(known, ticket.delivery)
-        if ticket.relieved:
+        if ticket.relieved or self._rotations == ROTATIONS:
             return 0.0
         known.replaced = ticket
+        self._rotations += 1
         self.wishes[known.key] = None
         return max(known.next_try, known.paused_until) - now
 
@@ -281,6 +285,7 @@ class Gate:
 
     def _end_rotation(self, known: Known) -> None:
         ticket, known.replaced = known.replaced, None
+        self._rotations -= ticket is not None
         if ticket is not None and ticket.turn is not None and not ticket.turn.done():
             ticket.call_up()
 
@@ -297,7 +302,7 @@ class Gate:
             return result  # nearly always
         now = self._tools.steady()
         if known.replaced is ticket:
-            known.replaced = None
+            self._end_rotation(known)
         after = self._waits.after_failure(known, ticket, result, now)
         if isinstance(after.verdict, Defer) and ticket.delivery.leash is not None:  # a fault of ours keeps it
             known.travels(now + deferral_wait(after.verdict.due - self._tools.clock()))

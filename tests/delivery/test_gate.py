@@ -6,7 +6,7 @@ import pytest
 
 from notifier.delivery import known_clients
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
-from notifier.delivery.gate import FRESH, OVERDUE, PROBE_FAILURES, Go, Wait
+from notifier.delivery.gate import FRESH, OVERDUE, PROBE_FAILURES, ROTATIONS, Go, Wait
 from notifier.delivery.known_client import News
 from notifier.delivery.slots import TRIED
 from notifier.delivery.ticket import Ticket
@@ -359,6 +359,29 @@ def test_a_probe_stays_the_probe_if_no_other_is_durable(end_of_pass: bool) -> No
     probe, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
     assert (desk.rotates, probe.waits_as, delivery.leash) == (True, WaitsAs.TRAVELLER, probe.due)
     assert desk.put_off("shop").waits_as is WaitsAs.PARKED
+
+
+def test_few_probes_wait_for_another_at_a_time() -> None:
+    """Their messages are not acked meanwhile: with thousands of clients down the retries of others would not come."""
+    desk = Desk()
+    rotating: list[None] = []
+
+    def fail_its_probe(name: str) -> None:
+        assert desk.ask(name, leash=desk.wall(), attempts=PROBE_FAILURES - 1) == Go()
+        verdict = desk.end(name, Failed(reason=Reason.TIMEOUT)).verdict
+        assert isinstance(verdict, RetryAt)
+        assert verdict.waits_as is WaitsAs.TRAVELLER
+
+    def rotate() -> None:
+        rotating.append(None)
+        fail_its_probe(f"shop-{len(rotating)}")
+
+    desk.rotate = rotate
+    for _ in range(2):
+        rotating.clear()
+        fail_its_probe("shop-0")
+        assert len(rotating) == ROTATIONS
+        desk.now += 10
 
 
 def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
