@@ -51,7 +51,8 @@ class Exchange:
     """Notes of one request. `denied` says why an address was refused. `tried` is the last address that was not.
 
     `reached` is the time of the first connection (with a proxy, to the proxy). `connection` carries the request, which
-    is written as soon as there is one. `reused` is True if that connection served an earlier request.
+    is written as soon as there is one. `reused` is True if that connection served an earlier request. `repeated`: if
+    the connection breaks, aiohttp's session may repeat a GET on another one.
     """
 
     new_connection: bool = False
@@ -61,6 +62,7 @@ class Exchange:
     reached: bool = False
     connection: "WatchedConnection | None" = None
     reused: bool = False
+    repeated: bool = False
 
 
 current_exchange: ContextVar[Exchange] = ContextVar("current_exchange")
@@ -294,6 +296,8 @@ class GuardedConnector(aiohttp.TCPConnector):
     async def connect(self, *asked: Any, **more: Any) -> aiohttp.connector.Connection:
         """Called by aiohttp. A connection from the pool, or a new one."""
         exchange = current_exchange.get()
+        if (broken := exchange.connection) is not None and not exchange.repeated:
+            raise broken.exception() or aiohttp.ServerDisconnectedError
         while True:
             connection = await super().connect(*asked, **more)
             watched = connection.protocol

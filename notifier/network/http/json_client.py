@@ -125,7 +125,7 @@ class JsonClient:
         if denied is not None:
             raise NoAnswer(denied, lasting=True)
         to = url if self._egress is None else URL(url, encoded=True)  # byte for byte as it was checked
-        exchange = Exchange()
+        exchange = Exchange(repeated=True)
         context = current_exchange.set(exchange)
         try:
             async with asyncio.timeout(within):

@@ -6,7 +6,8 @@ import aiohttp
 import pytest
 
 from notifier.model.errors import ConfigurationError
-from notifier.model.outcome import Answer, Reason
+from notifier.model.frozen import replace
+from notifier.model.outcome import Answer, Reason, StaleConnection
 from notifier.network.http.aiohttp_hooks import TRIED, examine_aiohttp
 from notifier.network.http.transport import HttpTransport
 from tests.network.http.http_requests import broken, opened, request
@@ -51,6 +52,19 @@ async def test_a_status_below_100_is_no_answer(hook: str, status: bytes, monkeyp
         assert (*broken(wire), wire.text) == (Reason.DISCONNECTED, True, "the answer is not HTTP/1.1")  # type: ignore[union-attr]
         assert await transport.post(request(receiver.url)) == Answer(status=200)
         assert receiver.connections == 2
+
+
+@pytest.mark.parametrize("hook", ["on", "off"])
+async def test_a_get_is_sent_once(hook: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If its connection breaks, whether a new one or one that was kept."""
+    if hook == "off":
+        connecting(monkeypatch.setattr)
+    async with scripted(do.reset(), do.close(), do.answer(200), do.close()) as receiver, opened() as transport:
+        get = replace(request(receiver.url), body=None)
+        reset, closed, answered, stale = [await transport.post(get) for _ in range(4)]
+        assert (broken(reset), broken(closed)) == ((Reason.DISCONNECTED, True),) * 2
+        assert (answered, stale) == (Answer(status=200), StaleConnection())
+        assert len(receiver.requests) == 4
 
 
 async def test_connections_that_cannot_be_watched_are_refused(
