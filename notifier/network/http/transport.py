@@ -287,5 +287,5 @@ def _text(response: requests.Response, request: Request) -> str:
     if location is None:
         return text
     path, query, _ = _USER.sub("//", location).partition("?")  # the query of a login page may hold what is nobody's
-    to = answer_text(f"to {path}{query and '?…'}".encode(), request.secret, request.route)
+    to = answer_text(f"to {path}{query and '?…'}".encode("utf-8", "surrogateescape"), request.secret, request.route)
     return f"{to}: {text}"[:TEXT_LIMIT] if text else to

@@ -133,6 +133,17 @@ async def test_where_a_redirect_leads_is_told(transport: HttpTransport, location
     assert refused.text == f"{text}: moved"[:1024]
 
 
+@pytest.mark.parametrize("name", [b"Location", b"Content-Encoding", b"Retry-After", b"Date", b"X"])
+async def test_a_header_that_is_not_utf_8(transport: HttpTransport, name: bytes) -> None:
+    """It changes no outcome, and a text of it can be written."""
+    for status, reason in ((302, Reason.REDIRECT), (503, Reason.SERVER_ERROR)):
+        head = b"HTTP/1.1 %d F\r\n%b: /\xd4\xea\r\nContent-Length: 4\r\n\r\nbody" % (status, name)
+        async with scripted(do.raw(head)) as receiver:
+            met = outcome(await transport.post(request(receiver.url)))
+        assert (met.reason, met.status) == (reason, status)
+        met.text.encode()
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"), [("Sun, 09 Sep 2001 01:47:40 GMT", 60.0), ("9" * 4000, 999_999_999_999.0)]
 )
