@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from notifier.delivery.attempt import Judgement, Tools
 from notifier.delivery.facts import ClientServed
-from notifier.delivery.known_client import SHORTEST, SLOW, Change, Mark, News, Side, State
+from notifier.delivery.known_client import LONGEST, SHORTEST, SLOW, Change, Mark, News, Side, State
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Peers
 from notifier.delivery.slots import Slots, most_of_lane
@@ -275,7 +275,7 @@ class Gate:
         known.replaced = ticket
         self._rotations += 1
         self.wishes[known.key] = None
-        return max(known.next_try, known.paused_until) - now
+        return min(LONGEST, max(known.next_try, known.paused_until) - now)
 
     def probe_sent(self, key: ClientKey) -> None:
         """Note that a probe of the client is durable in a delay queue."""

@@ -51,7 +51,7 @@ class Desk:
             peers=others,
         )
         self.running: dict[str, list[Ticket]] = {}
-        self.rotates = False  # the last attempt that ended waited for another probe …
+        self.rotates = 0.0  # seconds for which the last attempt that ended may wait for another probe …
         self.rotate: Callable[[], object] = lambda: None  # … which this sends, if anything
         self._numbers = itertools.count()
         for name in proven:
@@ -118,7 +118,7 @@ class Desk:
             )
         for begun in self.gate.ended(ticket, result):
             self._begins(begun)
-        self.rotates = self.gate.rotation_seconds(ticket, result) > 0
+        self.rotates = self.gate.rotation_seconds(ticket, result)
         if self.rotates:
             self.rotate()
         return self.gate.after_failure(ticket, result)

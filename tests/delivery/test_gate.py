@@ -7,7 +7,7 @@ import pytest
 from notifier.delivery import known_clients
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.gate import FRESH, OVERDUE, PROBE_FAILURES, ROTATIONS, Go, Wait
-from notifier.delivery.known_client import News
+from notifier.delivery.known_client import LONGEST, News
 from notifier.delivery.slots import TRIED
 from notifier.delivery.ticket import Ticket
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
@@ -339,7 +339,7 @@ def test_after_four_failures_a_parked_delivery_is_the_probe() -> None:
 
     desk.rotate = rotate
     former, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
-    assert (desk.rotates, former.waits_as, delivery.leash) == (True, WaitsAs.PARKED, None)
+    assert (desk.rotates, former.waits_as, delivery.leash) == (1.0, WaitsAs.PARKED, None)
     assert desk.gate.wanted(key) is None
 
 
@@ -357,7 +357,7 @@ def test_a_probe_stays_the_probe_if_no_other_is_durable(end_of_pass: bool) -> No
 
     desk.rotate = rotate
     probe, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
-    assert (desk.rotates, probe.waits_as, delivery.leash) == (True, WaitsAs.TRAVELLER, probe.due)
+    assert (desk.rotates, probe.waits_as, delivery.leash) == (1.0, WaitsAs.TRAVELLER, probe.due)
     assert desk.put_off("shop").waits_as is WaitsAs.PARKED
 
 
@@ -384,6 +384,14 @@ def test_few_probes_wait_for_another_at_a_time() -> None:
         desk.now += 10
 
 
+def test_a_probe_waits_for_another_for_half_of_the_longest_rest_at_most() -> None:
+    """However long a pause is: the broker closes the channel of a message that stays unacked for half an hour."""
+    desk = resting()
+    desk.now += 1
+    desk.fails("shop", AN_HOUR, leash=desk.wall(), attempts=PROBE_FAILURES - 1)
+    assert desk.rotates == LONGEST
+
+
 def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
     """Two were in flight as the client went down, so both are probes."""
     desk = resting()
@@ -392,7 +400,7 @@ def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
     assert desk.put_off("shop", leash=desk.wall()).waits_as is WaitsAs.TRAVELLER
     verdict = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
     assert isinstance(verdict, RetryAt)
-    assert (desk.rotates, verdict.waits_as) == (False, WaitsAs.PARKED)
+    assert (desk.rotates, verdict.waits_as) == (0.0, WaitsAs.PARKED)
 
 
 def test_a_client_that_recovers_meanwhile_has_its_former_probe_at_once() -> None:
@@ -401,7 +409,7 @@ def test_a_client_that_recovers_meanwhile_has_its_former_probe_at_once() -> None
     desk.now += 3
     desk.rotate = lambda: desk.gate.heard(News(key=desk.key("shop"), up=True))
     verdict, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
-    assert (desk.rotates, verdict.waits_as, delivery.backoffs) == (True, WaitsAs.DELAYED, 0)
+    assert (desk.rotates, verdict.waits_as, delivery.backoffs) == (1.0, WaitsAs.DELAYED, 0)
     assert verdict.due - desk.wall() < 1
 
 
@@ -410,10 +418,10 @@ def test_a_probe_is_not_replaced_before_its_fourth_failure_or_if_nothing_is_park
     desk = resting()
     desk.now += 1
     desk.fails("shop", attempts=PROBE_FAILURES - 2, leash=desk.wall())
-    assert (desk.rotates, set(desk.gate.wishes)) == (False, set())
+    assert (desk.rotates, set(desk.gate.wishes)) == (0.0, set())
     alone = Desk()
     alone.fails("shop", attempts=PROBE_FAILURES - 1)
-    assert (alone.rotates, set(alone.gate.wishes)) == (False, set())
+    assert (alone.rotates, set(alone.gate.wishes)) == (0.0, set())
 
 
 def test_a_worker_that_stops_replaces_no_probe() -> None:
