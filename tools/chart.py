@@ -66,6 +66,8 @@ def schema() -> dict[str, Any]:
     service = config_schema()
     definitions = {**service["$defs"], **values.pop("$defs")}
     said_by_templates(values, definitions)
+    for name in gone_values(values):
+        values["properties"][name] = {}
     config, clients = values["properties"]["config"], values["properties"]["clients"]
     need_sections(values, yaml.safe_load((CHART / "values.yaml").read_text()))
     config.update(additionalProperties=False, properties=service["properties"])
@@ -73,6 +75,11 @@ def schema() -> dict[str, Any]:
     clients["items"] = {"$ref": "#/$defs/ClientMetadata"}
     kept = {name: {key: part for key, part in made.items() if key != "says"} for name, made in definitions.items()}
     return {"$schema": "http://json-schema.org/draft-07/schema#", **values, "$defs": kept}
+
+
+def gone_values(values: dict[str, Any]) -> dict[str, str]:
+    """Return the values that were removed, each with the reason. The templates refuse these too."""
+    return {name: member["gone"] for name, member in values["properties"].items() if "gone" in member}
 
 
 def leave_to_templates(gone: Iterator[tuple[str, str]], config: dict[str, Any], definitions: dict[str, Any]) -> None:
@@ -145,6 +152,7 @@ def known() -> dict[str, Any]:
         "variables": dict(variables(service, service["$defs"])),
         "texts": said_by_templates(values, values["$defs"]),
         "gone": dict(gone_settings(Settings)),
+        "goneValues": gone_values(values),
     }
 
 

@@ -57,8 +57,7 @@ class Rendered:
 
     def workers(self) -> dict[str, Any]:
         """The Deployment of the workers."""
-        [found] = [item for item in self.all("Deployment") if not item["metadata"]["name"].endswith("-collector")]
-        return found
+        return self.one("Deployment")
 
     def worker(self) -> dict[str, Any]:
         """The spec of the workers' pods."""

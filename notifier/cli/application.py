@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from notifier import __version__
-from notifier.cli.commands import COMMANDS
+from notifier.cli.commands import COMMANDS, GONE
 from notifier.features import FEATURES
 from notifier.model.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError, exit_code, leaves, ours
 from notifier.model.printable import counted
@@ -65,6 +65,7 @@ def application() -> TyperGroup:
 def main() -> None:
     """Run the command that the arguments name."""
     sys.excepthook = _fault
+    _refuse_gone(sys.argv[1:])
     try:
         application()(prog_name="notifier", obj=FEATURES)  # `app()` would replace our hook by typer's
     except KeyboardInterrupt:
@@ -75,6 +76,14 @@ def main() -> None:
         for error in errors:
             fail(error)
         sys.exit(max(map(exit_code, errors)))
+
+
+def _refuse_gone(words: list[str]) -> None:
+    for gone, why in GONE.items():
+        name, *options = gone.split()
+        if words[:1] == [name] and set(options) <= set(words):
+            say(f"notifier: `notifier {gone}` {why}", err=True)
+            sys.exit(2)
 
 
 def fail(error: NotifierError) -> None:

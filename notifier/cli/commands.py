@@ -38,3 +38,9 @@ COMMANDS = (
         "List, show, export, replay or discard deliveries that were given up and messages that could not be read."),
     *(LazyCommand(*command) for feature in FEATURES for command in feature.commands),
 )  # fmt: skip
+
+GONE = {
+    "report": "is gone: the SQL query and the PromQL of docs/outcomes.md show shares and times by client",
+    "collect": "is gone: bind a queue to <prefix>.outcomes; a file that it wrote is read by the SQL of docs/outcomes.md",
+}
+"""Removed commands and options, with what to use instead. They exit with 2."""

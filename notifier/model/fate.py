@@ -5,7 +5,6 @@ A notice goes to the publisher who asked for it (`reply_document.py`), and to au
 """
 
 from enum import StrEnum
-from typing import NamedTuple
 
 from notifier.model.frozen import frozen
 
@@ -86,14 +85,3 @@ class ClientNotice:
 
 
 FeedNotice = Notice | ClientNotice
-
-
-class FeedRow(NamedTuple):
-    """What a report needs of a notice that was kept. `fate` may be the state of a client, too."""
-
-    at: float
-    fate: str
-    reason: str
-    iss: str
-    client_id: str
-    propagation: float | None

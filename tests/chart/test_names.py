@@ -31,8 +31,6 @@ nodeSelector: {a: "on"}
 podLabels: {a: "2026"}
 ingress: {className: "on", tlsSecret: "1e3"}
 httpRoute: {parentRefs: [{name: "2026"}]}
-collector: {enabled: true, volume: {existingClaim: "1e3", storageClassName: "on"}, report: {schedule: "@daily"}}
-config: {outcomes: all}
 """
 
 
@@ -44,7 +42,7 @@ def test_names_that_yaml_takes_for_something_else(release: str, tmp_path: Path) 
     run = template(values_file("api"), "-f", str(values), release=release)
     assert run.returncode == 0, run.stderr
     made: list[dict[str, Any]] = [item for item in yaml.load_all(run.stdout, Go) if item]
-    assert {"Deployment", "Service", "Ingress", "CronJob", "HTTPRoute"} <= {item["kind"] for item in made}
+    assert {"Deployment", "Service", "Ingress", "HTTPRoute"} <= {item["kind"] for item in made}
     for item in made:
         if item["kind"] != "HTTPRoute":
             kubernetes_validate.validate(item, "1.34", strict=True)

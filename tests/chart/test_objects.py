@@ -89,7 +89,7 @@ def test_a_quota_of_cpu_takes_every_pod() -> None:
     """It refuses one without a limit: a pod without its own has that of the workers. Else none is made up."""
     workers = "resources.limits.cpu=2"
     assert cpu_limits("minimal", workers) == {"notifier": 2, "canary": 2}
-    assert cpu_limits("everything", workers) == {"notifier": 2, "canary": "100m", "collector": 2, "report": 2}
+    assert cpu_limits("everything", workers) == {"notifier": 2, "canary": "100m"}
     assert set(cpu_limits("minimal").values()) == {None}
 
 
@@ -134,13 +134,13 @@ def test_a_command_in_any_pod_finds_the_configuration(rendered: Rendered) -> Non
 
 
 def test_the_commands_of_the_pods_are_those_of_the_service(every: Mapping[str, Rendered]) -> None:
-    """Collector and report are started by options that the commands have."""
+    """They are started by options that the commands have."""
     root = application()
     started = [spec["containers"][0]["command"] for spec in every["everything"].pods()]
     for _, name, *options in (command for command in started if command[0] == "notifier"):
         there = [option.replace("/etc/notifier/config/notifier.yaml", __file__) for option in options]
         with root.commands[name].make_context(name, there):
-            assert name in ("run", "collect", "report")
+            assert name == "run"
 
 
 def test_alerts_lead_to_the_runbook_that_is_named(every: Mapping[str, Rendered]) -> None:
@@ -166,7 +166,7 @@ def test_the_guide_installs(tmp_path: Path) -> None:
         textwrap.dedent(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", guide, re.DOTALL | re.MULTILINE)
     ]
     blocks = [block for block in blocks if "\nkind: " not in block]  # tests/cluster has the API server take those
-    assert len(blocks) == 8
+    assert len(blocks) == 7
     files = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
     for file, block in zip(files, blocks, strict=True):
         file.write_text(block)

@@ -65,7 +65,7 @@ WRONG_TOGETHER = [  # refused by the templates
         image: {repository: "registry.example.com/notifier:1.2", digest: sha256:abc}
         ingress: {host: "https://notifier.example.com"}
         canary: {clusterIP: None, keyFile: /etc/notifier/secrets/keys/, resources: {limits: {memory: 64Mi}}}
-        collector: {keep: 30 days, resources: {requests: {cpu: 250m}}}
+        collector: {enabled: false}
         resources: {limits: {memory: 512m, cpu: 200m}, requests: {cpu: 2 cores}}
         podDisruptionBudget: {maxUnavailable: half}
         """,
@@ -80,8 +80,7 @@ WRONG_TOGETHER = [  # refused by the templates
             'canary.clusterIP is "None"; it must be an address',
             'canary.keyFile is "/etc/notifier/secrets/keys/"; it must be the whole path of a file',
             "canary.resources.limits.memory is 64Mi, less than the 96Mi of its requests, and no pod would be made",
-            'collector.keep is "30 days"; it must be a duration, such as 30d',
-            "collector.resources.limits.cpu is 200m, less than the 250m of its requests",
+            "collector is gone with `notifier collect` and `notifier report`: docs/outcomes.md replaces them",
             'podDisruptionBudget.maxUnavailable is "half"; it must be a number from 1, or a share such as 25%',
             'resources.limits.memory is "512m"; it must be an amount with a unit, such as 512Mi',
             'resources.requests.cpu is "2 cores"; it must be a number of cores, such as 2 or 250m',
@@ -102,7 +101,6 @@ WRONG_TOGETHER = [  # refused by the templates
         autoscaling: {kind: hpa, minReplicas: 5, maxReplicas: 3}
         resources: {requests: {cpu: null}}
         canary: {keyFile: /etc/notifier/secrets/keys/2026.pem, egress: null}
-        collector: {enabled: true}
         """,
         [
             "image.repository is empty",
@@ -123,7 +121,6 @@ WRONG_TOGETHER = [  # refused by the templates
             "canary.keyFile is that of an issuer",
             "canary.egress and canary.clusterIP are empty",
             "canary.enabled and config.registry.file do not go together",
-            "collector.enabled needs config.outcomes: all",
         ],
     ),
     (

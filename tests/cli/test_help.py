@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from notifier import __version__
 from notifier.cli.application import application
 from notifier.cli.commands import COMMANDS as LISTED
+from notifier.cli.commands import GONE
 from notifier.operators.terminal.lazy_command import LazyCommand
 from tests.cli.in_process import notifier
 from tests.system.command import environment
@@ -24,7 +25,7 @@ COMMANDS = (
     "dead-letters", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters discard",
     "dead-letters export", "log-id",
 )  # fmt: skip
-OF_FEATURES = {"sources": ("sources list", "sources try"), "capacity": (), "report": (), "collect": ()}
+OF_FEATURES = {"sources": ("sources list", "sources try"), "capacity": ()}
 OF_WORKERS = {"aio_pika", "aiohttp", "uvloop", "yaml"}
 HEAVY = {*OF_WORKERS, "cryptography", "jwt", "markdown_it", "pydantic", "pygments", "rich", "sqlite3", "structlog"}
 NAMES = [each.name for each in LISTED if each.name in OF_FEATURES]
@@ -129,6 +130,16 @@ def test_wrong_use_exits_2(words: str, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr
     assert not done.stdout
+
+
+@pytest.mark.parametrize("gone", GONE)
+def test_what_is_gone_is_refused_with_its_successor(gone: str, tmp_path: Path) -> None:
+    """Also where help is wanted; and no list of commands shows it."""
+    for more in ((), ("--help",)):
+        done = notifier(*gone.split(), *more, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"notifier: `notifier {gone}` {GONE[gone]}\n"
+    assert not {each.name for each in LISTED} & set(GONE)
 
 
 def test_a_fault_of_the_machine_is_one_line(tmp_path: Path) -> None:

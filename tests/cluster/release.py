@@ -111,6 +111,5 @@ class Release:
             each
             for each in await self.commands.get(self.namespace, "deployments")
             if each["metadata"]["labels"]["app.kubernetes.io/instance"] == self.name
-            and not each["metadata"]["name"].endswith("-collector")
         ]
         return found

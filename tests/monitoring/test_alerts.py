@@ -59,6 +59,39 @@ def test_every_alert_has_a_case() -> None:
     assert sum(not look["exp_samples"] for case in cases for look in case["promql_expr_test"]) > 20
 
 
+def test_queries_of_the_document_give_share_and_times_of_each_client(tmp_path: Path) -> None:
+    """The PromQL of docs/outcomes.md, over a day and two workers; a client with dead letters alone has the share 0."""
+    queries = re.findall(r"```promql\n(.*?)```", (RULES.parents[1] / "docs/outcomes.md").read_text(), re.DOTALL)
+    settled, took = "notifier_deliveries_settled_total", "notifier_propagation_seconds_bucket"
+    steps = {
+        f'{settled}{{iss="i",client_id="shop",fate="delivered",instance="a"}}': 2,
+        f'{settled}{{iss="i",client_id="shop",fate="delivered",instance="b"}}': 1,
+        f'{settled}{{iss="i",client_id="shop",fate="dead",instance="b"}}': 1,
+        f'{settled}{{iss="i",client_id="shop",fate="skipped",instance="b"}}': 9,
+        f'{settled}{{iss="i",client_id="down",fate="delivered",instance="a"}}': 0,
+        f'{settled}{{iss="i",client_id="down",fate="dead",instance="a"}}': 1,
+        f'{took}{{iss="i",client_id="shop",le="0.1",instance="a"}}': 50,
+        f'{took}{{iss="i",client_id="shop",le="1",instance="a"}}': 98,
+        f'{took}{{iss="i",client_id="shop",le="5",instance="a"}}': 100,
+        f'{took}{{iss="i",client_id="shop",le="+Inf",instance="a"}}': 100,
+    }
+    shares = [
+        {"labels": '{iss="i", client_id="down"}', "value": 0},
+        {"labels": '{iss="i", client_id="shop"}', "value": 0.75},
+    ]
+    shop = '{iss="i", client_id="shop"}'
+    expected = [shares, [{"labels": shop, "value": 0.1}], [{"labels": shop, "value": 3}]]
+    series = [{"series": name, "values": f"0+{step}x1440"} for name, step in steps.items()]
+    looks = [
+        {"expr": query, "eval_time": "1d", "exp_samples": samples}
+        for query, samples in zip(queries, expected, strict=True)
+    ]
+    cases = tmp_path / "queries.yaml"
+    cases.write_text(yaml.safe_dump({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": looks}]}))
+    done = promtool("test", "rules", str(cases))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_an_alert_says_who_must_act_and_where_to_read() -> None:
     """Page or ticket, the service to route by, words, and a section of the runbook."""
     for alert in rules("alerts.yaml"):

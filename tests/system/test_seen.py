@@ -107,7 +107,6 @@ async def seen(tmp_path: Path, amqp_url: str, prefix: str) -> AsyncIterator[Seen
         site.write_clients([client(REFUSES, clients.url("refuses"))])
         async with worker(site) as running:
             made = Seen(site, running)
-            await made.piped("collect", "--drain", "--json")  # binds its queue
             for body, properties in events():
                 await rabbit.publish(body, **properties)
             await running.until_said("dead_letter", lambda line: line["reason"] == "unknown_issuer")
@@ -140,9 +139,6 @@ async def test_no_command_writes_what_a_terminal_obeys(seen: Seen) -> None:
     for words in (("dead-letters", "replay", "--all"), ("status", "--json"), ("topology", "show"), ("check",)):
         await seen.on_a_terminal(*words)
     assert "[red]fuses" in await seen.on_a_terminal("doctor")
-    await seen.on_a_terminal("collect", "--drain")
-    assert "[red]fuses" in await seen.on_a_terminal("report", "--html", "report.html")
-    assert obeyed((seen.site.folder / "report.html").read_text()) == set()
     assert obeyed(seen.running.log) == set()
     (seen.site.folder / "worker.log").write_text(seen.running.log)
     assert "[red]fuses" in await seen.on_a_terminal("log-id", NAME, "--in", "worker.log")

@@ -56,6 +56,11 @@
 {{- include "notifier.note" (dict "in" $in "text" (printf "config.%s %s; remove it" $setting $why)) -}}
 {{- end -}}
 {{- end -}}
+{{- range $name, $why := .known.goneValues -}}
+{{- if hasKey $values $name -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "%s %s; remove it" $name $why)) -}}
+{{- end -}}
+{{- end -}}
 {{- range $path, $rule := .known.texts -}}
 {{- $value := $values -}}
 {{- range splitList "." $path -}}
@@ -65,7 +70,7 @@
 {{- include "notifier.note" (dict "in" $in "text" (printf "%s is %q; it %s" $path $value $rule.says)) -}}
 {{- end -}}
 {{- end -}}
-{{- range $path, $resources := dict "resources" $values.resources "canary.resources" (include "notifier.resources" (dict "root" .root "own" $values.canary.resources) | fromJson) "collector.resources" (include "notifier.resources" (dict "root" .root "own" $values.collector.resources) | fromJson) -}}
+{{- range $path, $resources := dict "resources" $values.resources "canary.resources" (include "notifier.resources" (dict "root" .root "own" $values.canary.resources) | fromJson) -}}
 {{- range $what := list "cpu" "memory" -}}
 {{- $request := dig "requests" $what "" $resources -}}
 {{- $limit := dig "limits" $what "" $resources -}}
@@ -303,9 +308,6 @@
 {{- $least := add (include "notifier.drain" .root | int) 5 -}}
 {{- if and $values.terminationGracePeriodSeconds (lt (int $values.terminationGracePeriodSeconds) (int $least)) -}}
 {{- include "notifier.note" (dict "in" $in "text" (printf "terminationGracePeriodSeconds is %d, but preStopSeconds and config.shutdown_grace alone take that long: give at least %d, or leave it 0" (int $values.terminationGracePeriodSeconds) (int $least))) -}}
-{{- end -}}
-{{- if and $values.collector.enabled (not (has (get $values.config "outcomes") (list "all" "failures"))) -}}
-{{- include "notifier.note" (dict "in" $in "text" "collector.enabled needs config.outcomes: all, or workers tell nothing that it could collect") -}}
 {{- end -}}
 {{- end -}}
 

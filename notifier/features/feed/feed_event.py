@@ -8,15 +8,12 @@ that they do not know; a change that would break a reader comes with another `ty
 import json
 from typing import Annotated, Any, Final, Literal, NotRequired
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypeAliasType, TypedDict  # pydantic wants this TypedDict before Python 3.12
 
-from notifier.model.errors import MalformedEvent, Mistake
-from notifier.model.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice
-from notifier.model.moment import read_moment, render_moment
+from notifier.model.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice, Notice
+from notifier.model.moment import render_moment
 from notifier.model.outcome import DeadReason, Reason
-from notifier.model.printable import excerpt
-from notifier.model.validation import mistakes_of
 from notifier.queues.queue_port import FeedMessage
 
 DELIVERY_TYPE: Final = "notifier.delivery.v1"
@@ -181,44 +178,3 @@ def _data(notice: FeedNotice) -> dict[str, object]:
         if last.status is not None:
             data["status"] = last.status
     return data
-
-
-def load_feed_event(body: bytes) -> FeedNotice:
-    """Decode an event of the feed, whoever wrote it. Raises MalformedEvent."""
-    try:
-        event = _EVENT.validate_json(body)
-        id_, at = event["id"], read_moment(event["time"])
-        if event["type"] == CLIENT_TYPE:
-            client = event["data"]
-            return ClientNotice(id=id_, at=at, state=client["state"], iss=client["iss"], client_id=client["client_id"])
-        return _delivery_notice(id_, at, event["data"])
-    except ValidationError as error:
-        raise MalformedEvent(mistakes_of(error, most=10)) from None
-    except ValueError as error:
-        raise MalformedEvent([Mistake("", excerpt(str(error)))]) from None
-
-
-def _delivery_notice(id_: str, at: float, data: _Delivery) -> Notice:
-    last = None
-    if "attempt" in data:
-        last = LastAttempt(
-            number=data["attempt"],
-            jti=data.get("jti"),
-            status=data.get("status"),
-            seconds=data.get("attempt_seconds", 0.0),
-        )
-    return Notice(
-        id=id_,
-        at=at,
-        fate=data["fate"],
-        reason=data["reason"],
-        iss=data["iss"],
-        client_id=data["client_id"],
-        event_id=data["event_id"],
-        delivery_id=data.get("delivery_id", ""),
-        publisher=data.get("publisher"),
-        ended_at=read_moment(data["ended_at"]) if "ended_at" in data else None,
-        propagation=data.get("propagation_seconds"),
-        next_due=read_moment(data["next_due"]) if "next_due" in data else None,
-        last_attempt=last,
-    )

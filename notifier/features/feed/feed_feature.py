@@ -1,4 +1,4 @@
-"""The feature `feed`: audit systems hear the fates of deliveries, and the report counts them."""
+"""The feature `feed`: publishes the fates of deliveries to audit systems."""
 
 from __future__ import annotations
 
@@ -38,15 +38,4 @@ def _schema() -> dict[str, Any]:
     return feed_schema()
 
 
-FEED = Feature(
-    name="feed",
-    read=_read,
-    run=_run,
-    commands=(
-        ("report", "notifier.features.feed.report_command",
-            "Show what share of logouts arrived at each client, how soon, and what went wrong."),
-        ("collect", "notifier.features.feed.collect_command",
-            "Read outcomes from RabbitMQ into a file for `report`, until SIGTERM or SIGINT."),
-    ),
-    schemas={"outcome": _schema},
-)  # fmt: skip
+FEED = Feature(name="feed", read=_read, run=_run, schemas={"outcome": _schema})

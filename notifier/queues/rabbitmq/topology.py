@@ -22,7 +22,7 @@ from notifier.queues.rabbitmq.settling import Settling
 
 NO_LIMIT = 2**31 - 1  # looking must never use a dead letter up
 OUTCOMES = "outcomes"
-COLLECTED = "collected"  # of `notifier collect`, which declares it; here it is only deleted with the rest
+COLLECTED = "collected"  # declared by releases that had a collector; no release fills or reads it now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The table `outcomes`, which holds notices, in the embedded queue's file and in that of `notifier collect`.
+"""The table `outcomes`, which holds notices, in the embedded queue's file.
 
 The functions take an open database, inside a transaction. The first notice makes the table, so a file without notices
 keeps its form. Of the copies of a notice (the same `id`) one is kept. Rows are in the order of `at`, by the
@@ -6,11 +6,11 @@ clock of the worker that wrote them; two workers' clocks may differ.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from notifier.model.fate import ClientNotice, FeedNotice, FeedRow
+from notifier.model.fate import ClientNotice, FeedNotice
 
 LARGEST_INSERT = 128  # rows of one statement; see queues/sqlite/store.py for why nothing steps row by row
 PRUNED_AT_ONCE = 5000  # rows, so that a shorter retention holds nobody up
@@ -53,12 +53,6 @@ _COLUMNS = (
 )
 
 
-def exists(database: sqlite3.Connection) -> bool:
-    """True if the file has the table."""
-    count = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'outcomes'")
-    return bool(count.fetchone()[0])
-
-
 def create(database: sqlite3.Connection) -> None:
     """Make the table, if it is missing."""
     for statement in _SCHEMA:
@@ -94,17 +88,6 @@ def _prune(database: sqlite3.Connection, retention: Retention, now: float) -> No
         "DELETE FROM outcomes WHERE n IN (SELECT n FROM outcomes WHERE n <= (SELECT max(n) FROM outcomes) - ? LIMIT ?)",
         (retention.most, PRUNED_AT_ONCE),
     )
-
-
-def read(database: sqlite3.Connection, since: float) -> Iterator[FeedRow]:
-    """Yield the rows since a moment, oldest first."""
-    sql = "SELECT at, fate, reason, iss, client_id, propagation FROM outcomes WHERE at >= ? ORDER BY at"
-    return map(FeedRow._make, database.execute(sql, (since,)))
-
-
-def count(database: sqlite3.Connection, since: float) -> int:
-    """Return how many rows `read` yields."""
-    return int(database.execute("SELECT count(*) FROM outcomes WHERE at >= ?", (since,)).fetchone()[0])
 
 
 def _values(notice: FeedNotice) -> tuple[object, ...]:

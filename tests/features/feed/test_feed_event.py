@@ -1,19 +1,11 @@
-"""What audit systems read: CloudEvents by a published schema, that come back as they were told."""
+"""What audit systems read: CloudEvents by a published schema."""
 
 import json
-from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from notifier.features.feed.feed_event import (
-    REASONS,
-    dump_feed_event,
-    feed_message,
-    feed_schema,
-    load_feed_event,
-)
-from notifier.model.errors import MalformedEvent
+from notifier.features.feed.feed_event import REASONS, dump_feed_event, feed_message, feed_schema
 from notifier.model.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice
 from notifier.model.outcome import DeadReason, Reason
 
@@ -33,11 +25,9 @@ BARE = Notice(
 
 
 @pytest.mark.parametrize("notice", [WHOLE, BARE, CLIENT])
-def test_what_is_told_is_read_again_and_fits_the_schema(notice: FeedNotice) -> None:
+def test_what_is_told_fits_the_schema(notice: FeedNotice) -> None:
     """Of a delivery with all there is and with the least, and of a client."""
-    body = dump_feed_event(notice, SOURCE)
-    Draft202012Validator(feed_schema()).validate(json.loads(body))
-    assert load_feed_event(body) == notice
+    Draft202012Validator(feed_schema()).validate(json.loads(dump_feed_event(notice, SOURCE)))
 
 
 def test_it_is_a_cloudevent() -> None:
@@ -81,30 +71,3 @@ def test_the_schema_names_every_reason() -> None:
     enum = set(feed_schema()["$defs"]["Delivery"]["properties"]["reason"]["enum"])
     assert enum == {*Reason, *DeadReason, NO_URI}
     Draft202012Validator.check_schema(feed_schema())
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("data", None),
-        ("type", "notifier.delivery.v2"),
-        ("type", "other"),
-        ("time", "yesterday"),
-        ("specversion", "0.3"),
-    ],
-)
-def test_what_is_no_outcome_is_refused(path: str, value: Any) -> None:
-    """A later version too: its members may mean something else."""
-    changed = {**json.loads(dump_feed_event(WHOLE, SOURCE)), path: value}
-    with pytest.raises(MalformedEvent):
-        load_feed_event(json.dumps(changed).encode())
-
-
-def test_what_a_later_release_adds_is_ignored() -> None:
-    """Members, and reasons: a reader shows them as they are."""
-    told = json.loads(dump_feed_event(WHOLE, SOURCE))
-    told["traceparent"] = "00-…"
-    told["data"] |= {"reason": "moon_phase", "colour": "red"}
-    read = load_feed_event(json.dumps(told).encode())
-    assert isinstance(read, Notice)
-    assert read.reason == "moon_phase"

@@ -1,7 +1,9 @@
 """Where outcomes go: the exchange of RabbitMQ, or a table beside the embedded queue's messages."""
 
 import asyncio
+import re
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -15,12 +17,13 @@ from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, La
 from notifier.queues.rabbitmq import feed_target
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.sqlite import SqliteOptions, SqliteQueue, feed_table
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.queues.sqlite.feed_table import Retention
 from notifier.queues.sqlite.feed_target import SqliteFeedTarget
 
 PATIENCE = 60.0  # seconds until a wait is a failure
 ISS = "https://id.example.com"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "outcomes.md"
 
 
 def told(number: int, *, at: float = 1_800_000_000.0) -> FeedNotice:
@@ -112,6 +115,10 @@ async def queue(tmp_path: Path) -> AsyncIterator[SqliteQueue]:
     await made.close()
 
 
+def tables(database: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
 def kept(path: Path) -> list[str]:
     with closing(sqlite3.connect(path)) as database:
         return [row[0] for row in database.execute("SELECT id FROM outcomes ORDER BY n")]
@@ -120,22 +127,21 @@ def kept(path: Path) -> list[str]:
 async def test_the_embedded_queue_keeps_them_in_its_file(queue: SqliteQueue, tmp_path: Path) -> None:
     """Each once, with all that is known of it; a file without outcomes has no such table."""
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
-        assert not feed_table.exists(database)
+        assert "outcomes" not in tables(database)
     sink = SqliteFeedTarget(queue, at_rest)
     await sink.send([told(number) for number in range(1000)])
     await sink.send([told(number) for number in range(990, 1010)])
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
-        assert feed_table.exists(database)
+        assert "outcomes" in tables(database)
         database.row_factory = sqlite3.Row
         rows = [dict(row) for row in database.execute("SELECT * FROM outcomes ORDER BY n")]
-        seen = list(feed_table.read(database, 0.0))
     assert [row["id"] for row in rows] == [f"id-{number}" for number in range(1010)]
     assert rows[7] == {
         "n": 8, "id": "id-7", "at": 1_800_000_000.0, "fate": "delivered", "reason": "delivered", "iss": ISS,
         "client_id": "shop", "event_id": "e7", "delivery_id": "", "publisher": None, "ended_at": None,
         "propagation": 0.07, "next_due": None, "attempt": 1, "jti": "id-7", "status": 200, "seconds": 0.01,
     }  # fmt: skip
-    assert seen[9] == (1_800_000_000.0, "failing", "", ISS, "shop", None)
+    assert [row["fate"] for row in rows[9:11]] == ["failing", "delivered"]
 
 
 async def test_the_oldest_are_forgotten_by_number(queue: SqliteQueue, tmp_path: Path) -> None:
@@ -158,3 +164,30 @@ async def test_a_closed_queue_takes_none(queue: SqliteQueue) -> None:
     await queue.close()
     with pytest.raises(QueueUnavailable):
         await SqliteFeedTarget(queue, at_rest).send([told(1)])
+
+
+async def test_the_query_of_the_document_counts_by_client(queue: SqliteQueue, tmp_path: Path) -> None:
+    """Share, p50, p99 and slowest of the last day, worst client first, by the SQL of docs/outcomes.md."""
+    now, old = time.time() - 60, time.time() - 90_000
+    delivered, dead, retrying = Fate.DELIVERED, Fate.DEAD, Fate.RETRYING
+    told_of = [
+        *(("shop", delivered, now, number / 100) for number in range(1, 101)),
+        *(("shop", fate, now, None) for fate in (dead, delivered, retrying, retrying)),
+        *(("down", retrying, now, None), ("bad", dead, now, None), ("bad", dead, old, None), ("old", dead, old, None)),
+    ]
+    notices = [
+        Notice(
+            id=str(n), at=at, fate=fate, reason="x", iss=ISS, client_id=client, event_id="e", propagation=propagation
+        )
+        for n, (client, fate, at, propagation) in enumerate(told_of)
+    ]
+    change = ClientNotice(id="turn", at=now, state=ClientChange.FAILING, iss=ISS, client_id="down")
+    await SqliteFeedTarget(queue, time.time).send([*notices, change])
+    [query] = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    with closing(sqlite3.connect(tmp_path / "q.db")) as database:
+        rows = list(database.execute(query))
+    assert rows == [
+        (ISS, "down", 0, 0, 1, None, None, None, None),
+        (ISS, "bad", 0, 1, 0, 0.0, None, None, None),
+        (ISS, "shop", 101, 1, 2, pytest.approx(101 / 102), 0.5, 0.99, 1.0),
+    ]
