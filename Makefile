@@ -141,7 +141,7 @@ bench-scale: $(DEV)/.made ## measure what a second worker adds (as root), and wh
 bench-counted: $(DEV)/.made ## count the instructions of a delivery; fails if a case costs over 2 % more than recorded: ARGS=--record
 	@$(DEV)/bin/python -m benchmarks.counted $(ARGS)
 
-bench-plot: $(DEV)/.made ## write benchmarks/results into the documents: tables, pictures, notifier capacity
+bench-plot: $(DEV)/.made ## write benchmarks/results into the documents: tables and pictures
 	@$(DEV)/bin/python -m tools.performance.document $(ARGS)
 
 bench-check: $(DEV)/.made ## before a release: has a delivery become dearer than recorded, and in which stage? 5 min

@@ -40,7 +40,8 @@ COMMANDS = (
 )  # fmt: skip
 
 GONE = {
+    "capacity": "is gone: the tables of docs/scaling.md show the number of workers",
     "report": "is gone: the SQL query and the PromQL of docs/outcomes.md show shares and times by client",
-    "collect": "is gone: bind a queue to <prefix>.outcomes; a file that it wrote is read by the SQL of docs/outcomes.md",
+    "collect": "is gone: bind a queue to <prefix>.outcomes; its file is read by the SQL of docs/outcomes.md",
 }
 """Removed commands and options, with what to use instead. They exit with 2."""

@@ -6,7 +6,6 @@ a second one, `notifier.settings.feature_settings`.
 
 from notifier.feature import Feature
 from notifier.features.browsers.browsers_feature import BROWSERS
-from notifier.features.capacity.capacity_feature import CAPACITY
 from notifier.features.console.console_feature import CONSOLE
 from notifier.features.feed.feed_feature import FEED
 from notifier.features.key_places.key_places_feature import KEY_PLACES
@@ -21,6 +20,5 @@ FEATURES: tuple[Feature, ...] = (
     FEED,
     REGISTRIES,
     KEY_PLACES,
-    CAPACITY,
     CONSOLE,
 )

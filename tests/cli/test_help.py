@@ -25,7 +25,7 @@ COMMANDS = (
     "dead-letters", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters discard",
     "dead-letters export", "log-id",
 )  # fmt: skip
-OF_FEATURES = {"sources": ("sources list", "sources try"), "capacity": ()}
+OF_FEATURES = {"sources": ("sources list", "sources try")}
 OF_WORKERS = {"aio_pika", "aiohttp", "uvloop", "yaml"}
 HEAVY = {*OF_WORKERS, "cryptography", "jwt", "markdown_it", "pydantic", "pygments", "rich", "sqlite3", "structlog"}
 NAMES = [each.name for each in LISTED if each.name in OF_FEATURES]

@@ -1,4 +1,4 @@
-"""Writes the figures of benchmarks/results into the documents: tables, pictures, those of `notifier capacity`.
+"""Writes the figures of benchmarks/results into the documents: tables, pictures, the tables of workers.
 
     python -m tools.performance.document [--check]
 
@@ -7,7 +7,7 @@ writes nothing and says what is out of date.
 """
 
 import argparse
-import subprocess
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.record import FOLDER, load
 from benchmarks.throughput import cases, target
-from notifier.features.capacity import measured_costs
-from notifier.features.capacity.capacity import Demand, capacity_for
+from notifier.model.defaults import MAX_IN_FLIGHT, PREFETCH
+from notifier.model.message import Lane
 from tools.performance import comparisons
 from tools.performance.cells import Cases, rows, spread
 from tools.performance.picture import Chart, Line, svg
@@ -24,7 +24,7 @@ from tools.performance.picture import Chart, Line, svg
 ROOT = Path(__file__).parents[2]
 PERFORMANCE, SCALING = ROOT / "docs" / "evidence" / "performance.md", ROOT / "docs" / "scaling.md"
 PICTURES = ROOT / "docs" / "evidence" / "performance"
-MEASURED = Path(measured_costs.__file__)
+ALGORITHMS = ("RS256", "ES256")
 BEGIN, END = "<!-- {name}: made by make bench-plot -->", "<!-- end -->"
 
 
@@ -167,54 +167,54 @@ def _point(x: float, found: Mapping[str, float]) -> tuple[float, float, float, f
     return x, found["median"], found["min"], found["max"]
 
 
-# ── capacity ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── workers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LOAD = 0.7  # the share of the measured rate to plan with: at 80 % queues grow, and a worker may be away for a moment
+ANSWER_SECONDS = 0.02
 
 
-def figures_of_capacity(folder: Path) -> str | None:
-    """The module that `notifier capacity` reads; None while a figure is missing."""
-    found, brokers = load(folder / "throughput.json"), load(folder / "broker.json")
-    names = {(alg, n): f"rabbitmq-{alg.lower()}-{n}" for alg in ("ES256", "RS256") for n in (1, 10)}
-    if not brokers or any(name not in found for name in names.values()):
-        return None
-    used = {name: found[name] for name in names.values()}
-    case = next(iter(used.values()))["taken"]
-    when = f"{case['at'][:10]} on {case['processor']}, {case['cores']} cores, Python {case['python']}"
-    lines = [f'    ("{alg}", {n}): {used[name]["cpu"]["median"]:.1f},\n' for (alg, n), name in names.items()]
-    costs = "".join(lines)
-    memory = max(each["memory"]["max"] for each in used.values())
-    event = max(each["both"]["median"] for each in brokers.values())
-    return f'''"""The measured costs that `notifier capacity` computes with. `make bench-plot` writes this file."""
-
-TAKEN = "{when}"
-
-# µs of one core that a worker uses for a delivery, by algorithm and clients an event; RabbitMQ, plain http.
-DELIVERY = {{
-{costs}}}
-
-# µs of one core that RabbitMQ uses for an event: published and confirmed, given out and acknowledged.
-BROKER_EVENT = {event:.1f}
-
-# MiB that a worker had in memory at most.
-MEMORY = {memory:.1f}
-'''
-
-
-def workers() -> str:
-    """The table of docs/scaling.md, as `notifier capacity` would answer."""
-    head = "| sessions | clients each | within | RS256 | ES256 | broker, cores |"
+def workers(throughput: Cases, brokers: Cases) -> str:
+    """Return the tables of docs/scaling.md; empty while a figure is missing."""
+    costs = {(alg, n): throughput.get(f"rabbitmq-{alg.lower()}-{n}") for alg in ALGORITHMS for n in (1, 10)}
+    measured = {key: case["cpu"]["median"] for key, case in costs.items() if case is not None}
+    if not brokers or len(measured) < len(costs):
+        return ""
+    of_event = max(each["both"]["median"] for each in brokers.values()) / 1e6
     lines = []
     for sessions in (10_000, 100_000, 1_000_000):
         for clients in (1, 5, 20):
             for minutes in (1, 10, 60):
-                both = [
-                    capacity_for(
-                        Demand(sessions=sessions, clients=clients, within=60.0 * minutes, alg=alg, answer=0.02)
-                    )
-                    for alg in ("RS256", "ES256")
-                ]
-                told = [f"{each.workers:,}" for each in both]
-                lines.append([f"{sessions:,}", str(clients), f"{minutes} min", *told, f"{both[0].broker_cores:.2f}"])
-    return rows(head, lines)
+                events = sessions / (60 * minutes)
+                told = [f"{workers_for(events, clients, worker_rate(measured, alg, clients)):,}" for alg in ALGORITHMS]
+                lines.append([f"{sessions:,}", str(clients), f"{minutes} min", *told, f"{events * of_event:.2f}"])
+    rates = [
+        [str(clients), *(f"{worker_rate(measured, alg, clients):,.0f}" for alg in ALGORITHMS)]
+        for clients in (1, 2, 5, 10, 20, 100)
+    ]
+    return "\n\n".join(
+        [
+            rows("| sessions | clients each | within | RS256 | ES256 | broker, cores |", lines),
+            rows("| clients each | RS256 | ES256 |", rates),
+        ]
+    )
+
+
+def worker_rate(measured: Mapping[tuple[str, int], float], alg: str, clients: int) -> float:
+    """Return the deliveries a second to plan with, of a worker on one core.
+
+    An event costs `event` by itself, and each of its deliveries the rest; both follow from events of 1 and of 10.
+    """
+    one_client, ten_clients = measured[alg, 1], measured[alg, 10]
+    event = max(0.0, (one_client - ten_clients) / 0.9)
+    return LOAD * 1e6 / (one_client - event + event / clients)
+
+
+def workers_for(events: float, clients: int, rate: float) -> int:
+    """Return the workers needed for this rate of events of the lane `bulk`, by processor and by attempts in flight."""
+    deliveries = events * clients
+    in_flight = math.ceil(deliveries * ANSWER_SECONDS)
+    of_worker = min(MAX_IN_FLIGHT, PREFETCH[Lane.BULK] * clients)
+    return max(1, math.ceil(deliveries / rate), math.ceil(in_flight / of_worker))
 
 
 # ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -235,9 +235,8 @@ def everything(folder: Path = FOLDER) -> dict[Path, str]:
     for name, made in SECTIONS.items():
         found = load(folder / f"{name}.json")
         text = filled(text, name, f"{made(found)}\n\n{taken(found)}" if found else "")
-    wanted = {PERFORMANCE: text, SCALING: filled(SCALING.read_text(), "workers", workers()), **pictures(folder)}
-    figures = figures_of_capacity(folder)
-    return wanted if figures is None else {**wanted, MEASURED: figures}
+    table = workers(load(folder / "throughput.json"), load(folder / "broker.json"))
+    return {PERFORMANCE: text, SCALING: filled(SCALING.read_text(), "workers", table), **pictures(folder)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -251,8 +250,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{path.relative_to(ROOT)}\n")
         if not given.check:
             path.write_text(wanted[path])
-    if MEASURED in stale and not given.check:  # the table of workers rests on it, and this process has read the old one
-        return subprocess.run([sys.executable, "-m", __spec__.name], cwd=ROOT, check=False).returncode
     return int(given.check and bool(stale))
 
 

@@ -1,1 +1,0 @@
-"""How many workers are needed, from measured costs."""
