@@ -23,14 +23,15 @@ EVERY = 0.004  # seconds of processor time; Linux's clock tick allows no less
 STAGES = (
     ("queue", ("/notifier/queues/rabbitmq/", "/notifier/queues/sqlite/", "/aio_pika/", "/aiormq/",
                "/pamqp/")),
-    ("mint", ("/notifier/tokens/", "/notifier/features/key_places/", "/notifier/delivery/logout_token", "/jwt/",
+    ("mint", ("/notifier/tokens/", "/notifier/features/key_places/", "/notifier/delivery/channels", "/jwt/",
                "/cryptography/")),
     ("post", ("/notifier/network/http/", "/aiohttp/", "/yarl/", "/multidict/")),
     ("log", ("/notifier/telemetry/log", "/structlog/")),
     ("metrics", ("/notifier/telemetry/metrics", "/notifier/telemetry/client_series",
                  "/prometheus_client/")),
     ("read", ("/notifier/delivery/intake", "/notifier/model/documents/event_",
-              "/notifier/delivery/plan", "/notifier/model/documents/cloudevents", "/notifier/model/session_ended")),
+              "/notifier/delivery/event_clients", "/notifier/model/documents/cloudevents",
+              "/notifier/model/session_ended")),
     ("deliver", ("/notifier/delivery/", "/notifier/model/", "/notifier/service/", "/benchmarks/ceiling")),
 )  # fmt: skip
 NAMES = (*(name for name, _ in STAGES), "loop")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from notifier.configuration.live_configuration import LiveConfiguration
     from notifier.configuration.loading import Loaded
     from notifier.delivery.facts import Observer
-    from notifier.delivery.intake import SourceReader
+    from notifier.delivery.ports import SourceReader
     from notifier.model.client import Client, ClientKey
     from notifier.model.errors import Mistake
     from notifier.model.front_channel import FrontChannelContext

@@ -1,13 +1,44 @@
 """The facts that the pipeline tells its observers. Metrics, logs, replies and the feed are made of nothing else."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
-from notifier.delivery.plan import Skipped, Unheard
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import frozen
 from notifier.model.outcome import Cause, DeadReason, Outcome
 from notifier.model.reply import ReplyTo
+
+Override: TypeAlias = Literal[
+    "backchannel_logout_uri", "backchannel_logout_session_required", "id_token_signed_response_alg"
+]
+"""A member of an event's entry that overrides the client's registration, if the publisher may do so."""
+
+
+@frozen
+class Skipped:
+    """A client that is not notified: neither its registration nor the event has an address, nor had any of late."""
+
+    iss: str
+    client_id: str
+    event_id: str
+    reply_to: ReplyTo | None = None
+
+
+@frozen
+class IgnoredOverrides:
+    """Members of an event's entries that do not count (`registry.inline`): their clients are told as registered.
+
+    `members` names them for the first few clients, by `client_id`; `clients` is the number of all such clients. A
+    member that says what is registered anyway is not among them. `denied`: it would count from nobody.
+    """
+
+    iss: str
+    event_id: str
+    publisher: str | None
+    clients: int
+    members: Mapping[str, Sequence[Override]]
+    denied: bool
+    source: str | None = None
 
 
 @frozen
@@ -167,7 +198,7 @@ Fact = (
     | Deferred
     | LogoutDelivered
     | Skipped
-    | Unheard
+    | IgnoredOverrides
     | Buried
     | Unexpected
     | ClientFailing

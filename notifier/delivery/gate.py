@@ -16,14 +16,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from notifier.delivery.attempt import Judgement, Tools
 from notifier.delivery.facts import ClientServed
 from notifier.delivery.known_client import LONGEST, SHORTEST, SLOW, Change, Mark, News, Side, State
 from notifier.delivery.known_clients import KnownClients
-from notifier.delivery.ports import Peers
+from notifier.delivery.ports import Peers, Tools
 from notifier.delivery.slots import Slots, most_of_lane
 from notifier.delivery.ticket import Known, Ticket
-from notifier.delivery.verdict import Defer, Done, RetryAt
+from notifier.delivery.verdict import AttemptResult, Defer, Done, RetryAt
 from notifier.delivery.waits import Waits
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import ClientKey
@@ -196,7 +195,7 @@ class Gate:
         self._busy[known.key] = known
         self._slots.count(known, lane, side, +1)
 
-    def ended(self, ticket: Ticket, result: Judgement) -> list[Ticket]:
+    def ended(self, ticket: Ticket, result: AttemptResult) -> list[Ticket]:
         """Note how an attempt ended. Returns those that waited for its slot and begin now."""
         now, known = self._tools.steady(), self.clients[ticket.client.key]
         if result.pause is not None:
@@ -253,7 +252,7 @@ class Gate:
 
     # ── rotation of probes ──
 
-    def rotation_seconds(self, ticket: Ticket, result: Judgement) -> float:
+    def rotation_seconds(self, ticket: Ticket, result: AttemptResult) -> float:
         """Return for how long `after_failure` waits for another probe: 0 unless this one failed for the fourth time.
 
         The probe's message stays unacked until the next probe is durable (`probe_sent`), so that one is always out.
@@ -291,7 +290,7 @@ class Gate:
 
     # ── where it waits ──
 
-    def after_failure(self, ticket: Ticket, result: Judgement) -> Judgement:
+    def after_failure(self, ticket: Ticket, result: AttemptResult) -> AttemptResult:
         """Return the judgement with where and how long the delivery waits. Call it after `ended`, whatever the outcome.
 
         A failure of a client that is down, or asked for a pause, is not charged to the delivery's own backoff. Of one

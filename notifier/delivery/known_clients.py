@@ -7,10 +7,9 @@ and lets no delivery in. Messages and operators get moments of the wall clock, s
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
-from notifier.delivery.attempt import Tools
 from notifier.delivery.facts import ClientFailing, ClientRecovered
 from notifier.delivery.known_client import Change, KnownClient, News
-from notifier.delivery.ports import Peers
+from notifier.delivery.ports import Peers, Tools
 from notifier.delivery.slots import PROBES, Slots
 from notifier.delivery.ticket import Known
 from notifier.model.client import Client, ClientKey

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from notifier.delivery.logout_token import carries_sid
-from notifier.delivery.verdict import expires_at
+from notifier.delivery.ages import expires_at
+from notifier.delivery.channels import carries_sid
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import frozen
 from notifier.model.registry import Registry

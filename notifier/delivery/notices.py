@@ -2,8 +2,7 @@
 
 from typing import Any, TypedDict, Unpack
 
-from notifier.delivery.facts import Buried, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled
-from notifier.delivery.plan import Skipped
+from notifier.delivery.facts import Buried, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled, Skipped
 from notifier.model.delivery import Delivery
 from notifier.model.fate import NO_URI, Fate, LastAttempt, Notice
 from notifier.model.outcome import Cause, DeadReason, Reason

@@ -3,17 +3,24 @@
 Each is a protocol of a few methods. Other rooms have these methods; `notifier/service` connects them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from notifier.delivery.facts import Observer
 from notifier.delivery.known_client import News
+from notifier.delivery.replacements import Move
 from notifier.delivery.verdict import Dead
+from notifier.model.backoff import Jitter
 from notifier.model.client import Algorithm, Client, Encryption
 from notifier.model.delivery import Delivery
+from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.errors import OurFault
 from notifier.model.frozen import frozen
+from notifier.model.message import Message
+from notifier.model.moment import Clock
 from notifier.model.outcome import Answer, Break, Outcome, Wire
 from notifier.model.request import Request
+from notifier.model.session_ended import SessionEnded
 
 
 class Peers(Protocol):
@@ -65,9 +72,6 @@ class Push:
 class Channel(Protocol):
     """A way to tell a client of a delivery: what it is sent, and what its answer means."""
 
-    def of(self, client: Client) -> "Channel":
-        """Return the channel of this client: itself, unless it combines several."""
-
     def uri(self, client: Client) -> str:
         """Return the address to which the client is sent something."""
 
@@ -84,8 +88,44 @@ class Channel(Protocol):
         """Return the fault of ours that explains a refusal or failure; None if it lies with the client."""
 
 
+@frozen
+class Alone:
+    """The only event of a message of a source, and the dead letter of the rest of that message."""
+
+    event: SessionEnded
+    letter: DeadLetter | None
+
+
+class SourceReader(Protocol):
+    """Reads the messages of the sources whose name begins with its name and a slash, or of those without a slash."""
+
+    def received(self, message: Message) -> Message:
+        """Return the message without what may not be kept. Never raises."""
+
+    def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Move | Alone:
+        """Read the message; of its events only those that `only` names. Its replacements rest until `rest_until`.
+
+        Raises MalformedEvent, and UnknownSource if the source is not configured.
+        """
+
+
 class Transport(Protocol):
     """Sends requests to clients."""
 
     async def post(self, request: Request) -> Wire:
         """Send it and say what happened. Raises OurFault(cause=tls_files or origin), never for a client's fault."""
+
+
+@frozen
+class Tools:
+    """The tools of an attempt. `channel_of` returns the channel by which a client is notified.
+
+    `steady` is a clock that never jumps, and stops while the process is suspended (`UnsuspendedClock`).
+    """
+
+    channel_of: Callable[[Client], Channel]
+    transport: Transport
+    clock: Clock
+    steady: Clock
+    jitter: Jitter
+    observe: Observer

@@ -11,35 +11,19 @@ from itertools import islice
 from types import MappingProxyType
 
 from notifier.delivery import facts
+from notifier.delivery.replacements import Send, buried
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.model.backoff import SOON, Rounding, deferral_wait
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
-from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.errors import QueueUnavailable
-from notifier.model.frozen import frozen, replace
-from notifier.model.message import DEAD, LONGEST_PARKED, Kind, Lane, Message, Outgoing, crash_headers
+from notifier.model.frozen import replace
+from notifier.model.message import LONGEST_PARKED, Kind, Message, Outgoing, crash_headers
 from notifier.model.moment import Clock
-from notifier.model.reply import ReplyTo
 from notifier.queues.queue_port import WorkerQueue
 
 AGAIN = 1.0  # seconds, at the least, until one that was put off is due: a thousand of them must not hold the loop
 BATCH = 16  # messages that are made and confirmed together; more would hold the loop while they are made
-
-
-@frozen
-class Send:
-    """A message to be made durable, and the fact to tell then. With `due` it waits, and comes back as a retry.
-
-    With `bucket` it waits there until it is fetched, and until `due` at the latest.
-    """
-
-    message: Outgoing
-    queue: str = Lane.RETRIES
-    bucket: str | None = None
-    due: float | None = None
-    rounding: Rounding = "down"
-    fact: facts.Fact | None = None
 
 
 class Settlement:
@@ -124,15 +108,6 @@ class Settlement:
         if parked:
             return Send(message=message, bucket=self._queue.bucket(delivery.key), due=due)
         return Send(message=message, due=due, rounding=rounding)
-
-
-def buried(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None) -> Send:
-    """The message that makes a dead letter durable."""
-    fact = facts.Buried(
-        iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
-        delivery=delivery or letter.delivery, reply_to=reply_to,
-    )  # fmt: skip
-    return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
 
 
 def _deferred(delivery: Delivery, verdict: Defer) -> facts.Deferred:

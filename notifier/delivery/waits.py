@@ -12,12 +12,13 @@ So a worker that parks has a traveller out.
 
 from dataclasses import dataclass
 
-from notifier.delivery.attempt import Judgement, Tools
+from notifier.delivery.ages import waits_until
 from notifier.delivery.known_client import SHARE_OF_OUTAGE, SHORTEST, Mark, State, whole_pass
 from notifier.delivery.known_clients import KnownClients
+from notifier.delivery.ports import Tools
 from notifier.delivery.slots import Slots
 from notifier.delivery.ticket import Known, Ticket
-from notifier.delivery.verdict import Defer, RetryAt, WaitsAs, retry, uncharged, waits_until
+from notifier.delivery.verdict import AttemptResult, Defer, RetryAt, WaitsAs, retry, uncharged
 from notifier.model.backoff import EARLY, LATE, SOON, Rounding
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
@@ -122,7 +123,7 @@ class Waits:
         due, turn = later.due + ahead, None if later.turn is None else later.turn + ahead
         if delivery.turn != turn:
             ticket.delivery = delivery = replace(delivery, turn=turn)
-        sid = self._tools.channel.names_session(delivery, client)
+        sid = self._tools.channel_of(client).names_session(delivery, client)
         last = waits_until(delivery, client.retry, carries_sid=sid, now=now)
         if later.waits_as is WaitsAs.PARKED and last - now >= SHORT_LIVED and not self.leaving:
             return Defer(due=due, cause=later.cause, waits_as=WaitsAs.PARKED, until=last)
@@ -138,7 +139,7 @@ class Waits:
         known.travels(now - ahead + min(due - now, last - now) * EARLY)
         return Defer(due=min(due, last), cause=later.cause, waits_as=WaitsAs.TRAVELLER)
 
-    def after_failure(self, known: Known, ticket: Ticket, result: Judgement, now: float) -> Judgement:
+    def after_failure(self, known: Known, ticket: Ticket, result: AttemptResult, now: float) -> AttemptResult:
         """Return the judgement with where and how long the delivery waits.
 
         A failure of a client that is down, or asked for a pause, is not charged to the delivery's own backoff. Of one
@@ -156,7 +157,7 @@ class Waits:
             return result
         after = uncharged(result.delivery, before)
         if up and not paced:
-            sid = self._tools.channel.names_session(after, client)
+            sid = self._tools.channel_of(client).names_session(after, client)
             verdict = retry(
                 after, client.retry, None, carries_sid=sid, now=self._tools.clock(), jitter=self._tools.jitter
             )

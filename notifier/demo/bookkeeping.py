@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled
-from notifier.delivery.plan import Skipped
+from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled, Skipped
 from notifier.demo.receivers import Behaviour, Receiver
 from notifier.model.documents.dead_letter import DeadLetter
 

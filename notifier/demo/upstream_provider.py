@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import aiohttp
 from aiohttp import web
 
-from notifier.delivery.logout_token import LOGOUT_EVENT
+from notifier.delivery.channels import LOGOUT_EVENT
 from notifier.demo.browser_clients import page_of
 from notifier.demo.happenings import Happenings
 from notifier.model.client import Algorithm

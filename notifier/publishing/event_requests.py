@@ -24,7 +24,7 @@ from typing import NoReturn
 import structlog
 from aiohttp import web
 
-from notifier.delivery.plan import may_speak
+from notifier.delivery.event_clients import publisher_objection
 from notifier.delivery.selection import OPENED_EVERY
 from notifier.model.api_token import ApiToken
 from notifier.model.documents.event_document import read_whole
@@ -198,13 +198,13 @@ class EventRequests:
             near = f"; {hint.text}" if hint is not None and concerned and concerns(token, hint.issuer.iss) else ""
             mistake = Mistake("iss", f"not one of the configured issuers{near}")
             raise Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
-        objection = may_speak(event, issuer)
+        objection = publisher_objection(event, issuer)
         if objection is None:
             return
-        if objection.reason is DeadReason.PUBLISHER_NOT_ALLOWED:
+        if objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED:
             way = "if it may, name it in issuers.<iss>.publishers"
             self._refuse(event, "This publisher may not speak for this issuer", way)
-        raise Refusal(problem(400, "The event is malformed", mistakes=[Mistake("type", objection.text)]))
+        raise Refusal(problem(400, "The event is malformed", mistakes=[Mistake("type", objection[1])]))
 
     def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
         """Answer 403. The log says who, once a minute: few publishers show the answer to anybody."""

@@ -2,9 +2,17 @@
 
 from collections.abc import Callable
 
-from notifier.delivery.facts import Buried, Deferred, EventTaken, Fact, FactHandlers, LogoutDelivered, RetryScheduled
+from notifier.delivery.facts import (
+    Buried,
+    Deferred,
+    EventTaken,
+    Fact,
+    FactHandlers,
+    LogoutDelivered,
+    RetryScheduled,
+    Skipped,
+)
 from notifier.delivery.notices import notice_of
-from notifier.delivery.plan import Skipped
 from notifier.model.moment import Clock
 from notifier.model.reply import ReplyTo
 from notifier.publishing.notice_wait import WaitingRequests

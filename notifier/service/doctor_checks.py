@@ -16,7 +16,7 @@ from notifier.configuration.library_examinations import ADVICE, EXPLAINED, libra
 from notifier.configuration.loading import Loaded
 from notifier.configuration.provenance import served_of
 from notifier.configuration.secret_files import exposed, secrets_of
-from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.channels import BackChannel
 from notifier.features import FEATURES
 from notifier.model.client import Client, ClientKeysPlace, TlsFiles
 from notifier.model.errors import QueueError

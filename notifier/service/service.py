@@ -27,12 +27,12 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.registry_sources import RegistrySources
 from notifier.configuration.signer_watch import SignerWatch
 from notifier.configuration.signing_keys import SigningKeys
-from notifier.delivery.attempt import Tools
-from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.channels import BackChannel, FrontChannel, by_address
 from notifier.delivery.facts import Observer
-from notifier.delivery.front_channel_calls import ClientChannels, FrontChannel
-from notifier.delivery.intake import Intake, event_message
+from notifier.delivery.intake import Intake
 from notifier.delivery.life import life_of
+from notifier.delivery.ports import Tools
+from notifier.delivery.replacements import event_message
 from notifier.delivery.unsuspended_clock import UnsuspendedClock
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
@@ -205,7 +205,7 @@ class Service:
                 readers={name: reader for feature in self._features for name, reader in feature.readers.items()},
             ),
             Tools(
-                channel=ClientChannels(
+                channel_of=by_address(
                     BackChannel(
                         live if tracing is None else tracing.signer(live),
                         clock=time.time,

@@ -27,10 +27,11 @@ from notifier.delivery.facts import (
     Deferred,
     EventTaken,
     FactHandlers,
+    IgnoredOverrides,
     LogoutDelivered,
+    Skipped,
     Unexpected,
 )
-from notifier.delivery.plan import Skipped, Unheard
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Delivered, Failed, Outcome, Refused
@@ -158,7 +159,7 @@ class LogObserver:
                 Deferred: self._deferred,
                 EventTaken: self._event_taken,
                 Skipped: lambda fact: self._log.debug("skipped", **_who(fact)),
-                Unheard: lambda fact: self._log.warning("members_ignored", **_in_vain(fact)),
+                IgnoredOverrides: lambda fact: self._log.warning("members_ignored", **_in_vain(fact)),
                 Unexpected: self._unexpected,
                 ClientFailing: self._client_failing,
                 ClientRecovered: self._client_recovered,
@@ -269,7 +270,7 @@ def _who(fact: Buried | Deferred | Skipped | Unexpected) -> dict[str, str]:
     return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "client_id": clip(fact.client_id)}
 
 
-def _whose(fact: EventTaken | Unheard) -> dict[str, str | None]:
+def _whose(fact: EventTaken | IgnoredOverrides) -> dict[str, str | None]:
     by = None if fact.publisher is None else clip(fact.publisher)
     source = {} if fact.source is None else {"source": clip(fact.source)}
     return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "publisher": by, **source}
@@ -280,7 +281,7 @@ _UNREAD = (
 )
 
 
-def _in_vain(fact: Unheard) -> dict[str, object]:
+def _in_vain(fact: IgnoredOverrides) -> dict[str, object]:
     """Which members of which clients, without their values, and the way out."""
     text = "; ".join(f"{clip(client_id, NAME)}: {', '.join(names)}" for client_id, names in fact.members.items())
     hint = (

@@ -24,11 +24,12 @@ from notifier.delivery.facts import (
     Deferred,
     EventTaken,
     FactHandlers,
+    IgnoredOverrides,
     LogoutDelivered,
     RetryScheduled,
+    Skipped,
     Unexpected,
 )
-from notifier.delivery.plan import Skipped, Unheard
 from notifier.model.client import Client
 from notifier.model.documents.event_document import INFORMATIONAL
 from notifier.model.message import Depth, PolicyKey, QueueStatus, Unsettled
@@ -114,7 +115,7 @@ class Metrics:
                 RetryScheduled: lambda fact: self._clients.of(*fact.delivery.key).retry(),
                 Deferred: self._deferred,
                 Skipped: lambda fact: self._clients.of(fact.iss, fact.client_id).skipped(),
-                Unheard: self._count_unheard,
+                IgnoredOverrides: self._count_unheard,
                 Buried: self._buried,
                 Unexpected: self._unexpected,
                 ClientServed: lambda fact: self._recoveries.add(fact.seconds),
@@ -149,7 +150,7 @@ class Metrics:
     def _buried(self, fact: Buried) -> None:
         self._clients.of(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
 
-    def _count_unheard(self, _: Unheard) -> None:
+    def _count_unheard(self, _: IgnoredOverrides) -> None:
         self._unheard += 1
 
     def _unexpected(self, _: Unexpected) -> None:

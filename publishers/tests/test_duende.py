@@ -16,7 +16,7 @@ import jsonschema
 import yaml
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.delivery.plan import PART, needs_split, split
+from notifier.delivery.event_clients import PART, needs_split, split
 from notifier.features.browsers.front_channel_context import open_sealed
 from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
 from notifier.features.browsers.front_channel_routes import PATH, SAW_COOKIE

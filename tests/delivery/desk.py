@@ -4,14 +4,14 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from notifier.delivery.attempt import Judgement, Tools
-from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
 from notifier.delivery.gate import Gate, Go, Wait
 from notifier.delivery.known_client import Mark, mark_of
 from notifier.delivery.ledger import HeldMessage
+from notifier.delivery.ports import Tools
 from notifier.delivery.ticket import Ticket
-from notifier.delivery.verdict import Defer, Done, RetryAt, decide, pause_of, record
+from notifier.delivery.verdict import AttemptResult, Defer, Done, RetryAt, decide, pause_of, record
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
@@ -35,8 +35,9 @@ class Desk:
         self.facts: list[Fact] = []
         others = Others(workers)
         self.news = others.news
+        channel = BackChannel(PlainSigner(), clock=self.wall, new_jti=str)
         self.tools = Tools(
-            channel=BackChannel(PlainSigner(), clock=self.wall, new_jti=str, unverifiable=lambda _client: None),
+            channel_of=lambda _client: channel,
             transport=Receivers(),
             clock=self.wall,
             steady=lambda: self.now,
@@ -100,16 +101,16 @@ class Desk:
     def _begins(self, ticket: Ticket) -> None:
         self.running.setdefault(ticket.client.client_id, []).append(ticket)
 
-    def end(self, name: str, outcome: Outcome | None = None) -> Judgement:
+    def end(self, name: str, outcome: Outcome | None = None) -> AttemptResult:
         """The last that began ends well, or so. Returns what follows."""
         ticket = self.running[name].pop()
         delivery, policy = ticket.delivery, ticket.client.retry
         outcome = outcome or Delivered(status=204)
-        result = Judgement(delivery=delivery, verdict=Done(), mark=Mark.ALIVE)
+        result = AttemptResult(delivery=delivery, verdict=Done(), mark=Mark.ALIVE)
         if isinstance(outcome, Failed):
             asked = outcome.retry_after is not None
             after = replace(record(delivery, outcome, self.wall()), asked=asked)
-            result = Judgement(
+            result = AttemptResult(
                 delivery=after,
                 verdict=decide(outcome, after, policy, carries_sid=True, now=self.wall(), jitter=lambda: 0.5),
                 mark=mark_of(outcome),

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from notifier.delivery.attempt import Tools
-from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
-from notifier.delivery.intake import Intake, SourceReader
+from notifier.delivery.intake import Intake
 from notifier.delivery.known_client import News
+from notifier.delivery.ports import SourceReader, Tools
 from notifier.delivery.worker import Limits, Worker
 from notifier.model.backoff import Rounding
 from notifier.model.client import Algorithm, Client
@@ -181,13 +181,14 @@ class Stage:
             unregistered=Client(iss="", client_id="", backchannel_logout_uri=None, registered=False),
         )
         numbers = itertools.count()
+        channel = BackChannel(
+            PlainSigner(),
+            clock=lambda: self.now + self.jumped,
+            new_jti=lambda: f"jti-{next(numbers)}",
+            unverifiable=lambda _client: self.unpublished,
+        )
         tools = Tools(
-            channel=BackChannel(
-                PlainSigner(),
-                clock=lambda: self.now + self.jumped,
-                new_jti=lambda: f"jti-{next(numbers)}",
-                unverifiable=lambda _client: self.unpublished,
-            ),
+            channel_of=lambda _client: channel,
             transport=self.receivers,
             clock=lambda: self.now + self.jumped,
             steady=lambda: self.now,

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from notifier.delivery.admission import PAUSE, before_attempt
 from notifier.delivery.facts import Attempted, LogoutDelivered
-from notifier.delivery.verdict import PAUSE, Dead, Defer, before_attempt, postponed
+from notifier.delivery.verdict import Dead, Defer, postponed
 from notifier.model.client import RetryPolicy
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import load_delivery

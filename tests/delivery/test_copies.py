@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.copies import LONGEST_STANDING, Copies, stands_for
 from notifier.delivery.facts import AlreadyDelivered, EventTaken
+from notifier.delivery.ledger import LONGEST_STANDING, Copies, stands_for
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.message import Kind, Lane

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.channels import BackChannel
 from notifier.delivery.ports import Encrypter, Push, Signer
 from notifier.model.client import Algorithm, Client, ClientKeysPlace, Encryption, KeyManagement, Route
 from notifier.model.delivery import Delivery

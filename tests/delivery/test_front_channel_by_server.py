@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.front_channel_calls import FrontChannel
-from notifier.delivery.plan import Skipped, deliveries, fates_of
+from notifier.delivery.admission import before_attempt
+from notifier.delivery.channels import FrontChannel
+from notifier.delivery.event_clients import count_notices
+from notifier.delivery.facts import Skipped
+from notifier.delivery.intake import deliveries
 from notifier.delivery.ports import Push
-from notifier.delivery.verdict import Dead, Defer, before_attempt
+from notifier.delivery.verdict import Dead, Defer
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, ResponsePolicy
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Answer, Break, DeadReason, Delivered, Failed, Outcome, Reason, Refused
@@ -90,7 +93,7 @@ def test_a_client_is_told_where_it_can_be_and_else_skipped(subject: Client, told
     assert subject.told_at == told_at
     [step] = deliveries(event(("shop",)), by, 0.0)
     assert isinstance(step, Skipped) is (told_at is None)
-    assert len(list(deliveries(event("*"), by, 0.0))) == fates_of(event("*"), by, 0.0) == (told_at is not None)
+    assert len(list(deliveries(event("*"), by, 0.0))) == count_notices(event("*"), by, 0.0) == (told_at is not None)
     told = delivery(client())
     verdict = before_attempt(
         told, subject, subject.retry, issuer_known=True, grace=1.0, carries_sid=True, now=told.ended_at or 0.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.delivery.logout_token import LOGOUT_EVENT, Claims, Subject, carries_sid, claims_for, subject_of
+from notifier.delivery.channels import LOGOUT_EVENT, Claims, Subject, carries_sid, claims_for, subject_of
 from notifier.model.client import RESERVED_CLAIMS, Client, SubjectMode, TokenProfile
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import DeadReason

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from notifier.delivery.plan import digest_of
+from notifier.delivery.event_clients import digest_of
 from notifier.delivery.selection import IN_A_ROW
 from notifier.model.documents.documents import EventDocument, dump_event
 from notifier.model.message import PART_OF, Kind, Lane, Message

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.delivery.plan import PART, Skipped, Unheard, deliveries, fates_of, may_speak, split, unheard
+from notifier.delivery.event_clients import PART, count_notices, ignored_overrides, publisher_objection, split
+from notifier.delivery.facts import IgnoredOverrides, Skipped
+from notifier.delivery.intake import deliveries
 from notifier.model.client import Algorithm, Client
 from notifier.model.delivery import Delivery, Inline
 from notifier.model.outcome import DeadReason
@@ -98,7 +100,7 @@ def test_a_client_without_an_address_is_skipped_unless_it_is_registered() -> Non
     none = ClientEntry(client_id="who", no_address=True)
     for by in (registry(), registry(inline="deny"), Registry()):
         assert plan(event(none), by) == [Skipped(iss=A, client_id="who", event_id="e-1")]
-        assert fates_of(event(none), by, NOW) == 1
+        assert count_notices(event(none), by, NOW) == 1
     known, bare = replace(none, client_id="c0"), "c0"
     for by in (registry(), registry(inline="deny")):
         (step,), (other,) = planned(event(known), by), planned(event(bare), by)
@@ -111,12 +113,12 @@ def test_a_client_without_an_address_is_unknown_as_long_as_it_had_one_of_late() 
     none = [ClientEntry(client_id=name, no_address=True) for name in ("silent", "who")]
     for of in (event("silent", "who"), event(*none)):
         assert [step.client_id for step in planned(of, registry(lost_at=moments))] == ["silent", "who"]
-        assert fates_of(of, registry(lost_at=moments), NOW) == 2
+        assert count_notices(of, registry(lost_at=moments), NOW) == 2
     for grace, names in ((300.0, ["c0", "c1", "c2", "silent", "who"]), (299.0, ["c0", "c1", "c2"])):
         by = registry(lost_at=moments, grace=grace)
         for parts in ([event(clients="*")], split(event(clients="*"), by, NOW)):
             assert [step.client_id for part in parts for step in planned(part, by)] == names
-        assert fates_of(event(clients="*"), by, NOW) == len(names)
+        assert count_notices(event(clients="*"), by, NOW) == len(names)
     assert plan(event(none[1]), registry(lost_at=moments, grace=299.0)) == [
         Skipped(iss=A, client_id="who", event_id="e-1")
     ]
@@ -130,7 +132,7 @@ def test_an_address_of_an_event_that_counted_of_late_is_kept(*, vouched: bool) -
     before = registry(issuers={A: IDP} if not vouched else {A: Issuer(iss=A)}, inline="publishers")
     denied = replace(before, inline="deny", narrowed_at=NOW - 299.0)
     skipped, kept = plan(of, denied)
-    assert (skipped, fates_of(of, denied, NOW)) == (Skipped(iss=A, client_id="silent", event_id="e-1"), 2)
+    assert (skipped, count_notices(of, denied, NOW)) == (Skipped(iss=A, client_id="silent", event_id="e-1"), 2)
     assert isinstance(kept, Delivery)
     assert kept.id == planned(of, before)[0].id
     assert kept.inline is None
@@ -166,7 +168,7 @@ def test_entries_that_say_something_different_of_a_client_are_told_each(more: di
     both = event("c0", entry, replace(entry, **more), replace(entry, **more))
     told = planned(both)
     assert [step.inline for step in told] == [None, planned(event(entry))[0].inline, told[2].inline]
-    assert len({step.id for step in told}) == fates_of(both, registry(), NOW) == 3
+    assert len({step.id for step in told}) == count_notices(both, registry(), NOW) == 3
 
 
 def test_where_inline_is_denied_entries_that_differ_in_nothing_else_are_one() -> None:
@@ -174,7 +176,7 @@ def test_where_inline_is_denied_entries_that_differ_in_nothing_else_are_one() ->
     deny = registry(inline="deny")
     both = event(*(ClientEntry(client_id="c0", backchannel_logout_uri=f"{URI}?{n}") for n in range(2)))
     assert [step.id for step in planned(both, deny)] == [planned(event("c0"))[0].id]
-    assert fates_of(both, deny, NOW) == 1
+    assert count_notices(both, deny, NOW) == 1
 
 
 IDP = Issuer(iss=A, publishers=frozenset({"idp"}))
@@ -214,8 +216,8 @@ def test_what_an_event_says_of_registered_clients_in_vain_is_told_once() -> None
     )
     new, silent = replace(said, client_id="new"), replace(said, client_id="silent")
     by = registry(inline="publishers")
-    found = unheard(event(said, said, agrees, "c1", other, new, silent, publisher="app"), by)
-    assert found == Unheard(
+    found = ignored_overrides(event(said, said, agrees, "c1", other, new, silent, publisher="app"), by)
+    assert found == IgnoredOverrides(
         iss=A, event_id="e-1", publisher="app", clients=3, denied=False,
         members={
             "c0": ["backchannel_logout_uri"],
@@ -223,12 +225,12 @@ def test_what_an_event_says_of_registered_clients_in_vain_is_told_once() -> None
             "silent": ["backchannel_logout_uri"],
         },
     )  # fmt: skip
-    many = unheard(event(*(replace(said, client_id=f"c{n}") for n in range(80))), registry(80, inline="deny"))
+    many = ignored_overrides(event(*(replace(said, client_id=f"c{n}") for n in range(80))), registry(80, inline="deny"))
     assert many is not None
     assert (many.clients, len(many.members), many.denied) == (80, 5, True)
     for of in (event(agrees, new, "c0"), event(clients="*")):
-        assert unheard(of, by) is None
-    assert unheard(event(said), registry(inline="allow")) is None
+        assert ignored_overrides(of, by) is None
+    assert ignored_overrides(event(said), registry(inline="allow")) is None
 
 
 def test_what_counts_is_decided_when_the_event_is_planned() -> None:
@@ -262,7 +264,7 @@ def test_as_many_fates_are_announced_as_are_told(entries: list[ClientEntry | str
     ids = [step.id for step in steps if isinstance(step, Delivery)]
     assert len(ids) == len(set(ids))
     skipped = {step.client_id for step in steps if isinstance(step, Skipped)}
-    assert fates_of(of, by, NOW) == len(ids) + len(skipped)
+    assert count_notices(of, by, NOW) == len(ids) + len(skipped)
 
 
 def test_a_star_names_the_registered_clients_of_that_issuer_that_have_a_uri() -> None:
@@ -304,20 +306,20 @@ def test_different_events_never_share_a_delivery_id(other: dict[str, Any]) -> No
 def test_publishers_say_who_may_speak_for_an_issuer() -> None:
     """Who merely claims a name, or has none, may not."""
     issuer = Issuer(iss=A, publishers=frozenset({"idp"}))
-    assert may_speak(event("c0", publisher="idp"), issuer) is None
-    assert may_speak(event("c0", publisher=None), Issuer(iss=A)) is None
+    assert publisher_objection(event("c0", publisher="idp"), issuer) is None
+    assert publisher_objection(event("c0", publisher=None), Issuer(iss=A)) is None
     for stranger in (event("c0", publisher="x"), event("c0", claimed_publisher="idp")):
-        objection = may_speak(stranger, issuer)
+        objection = publisher_objection(stranger, issuer)
         assert objection is not None
-        assert objection.reason is DeadReason.PUBLISHER_NOT_ALLOWED
+        assert objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED
 
 
 def test_event_types_say_which_cloudevents_are_meant() -> None:
     """Bare JSON has no type and is always meant."""
     issuer = Issuer(iss=A, event_types=frozenset({"session.ended"}))
-    assert may_speak(event("c0", type="session.ended"), issuer) is None
-    assert may_speak(event("c0"), issuer) is None
-    objection = may_speak(event("c0", type="session.begun"), issuer)
+    assert publisher_objection(event("c0", type="session.ended"), issuer) is None
+    assert publisher_objection(event("c0"), issuer) is None
+    objection = publisher_objection(event("c0", type="session.begun"), issuer)
     assert objection is not None
-    assert objection.reason is DeadReason.MALFORMED_EVENT
-    assert "'session.begun'" in objection.text
+    assert objection[0] is DeadReason.MALFORMED_EVENT
+    assert "'session.begun'" in objection[1]

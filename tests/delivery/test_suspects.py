@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from notifier.delivery.facts import Buried
-from notifier.delivery.plan import Skipped
+from notifier.delivery.facts import Buried, Skipped
 from notifier.delivery.selection import GATHER, PAUSE
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery

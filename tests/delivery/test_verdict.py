@@ -4,21 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from notifier.delivery.verdict import (
-    OF_CLIENT,
-    PAUSE,
-    UNKNOWN_TEXTS,
-    Dead,
-    Defer,
-    RetryAt,
-    Verdict,
-    before_attempt,
-    decide,
-    last_moment,
-    postponed,
-    record,
-    uncharged,
-)
+from notifier.delivery.admission import PAUSE, UNKNOWN_TEXTS, before_attempt
+from notifier.delivery.ages import last_moment
+from notifier.delivery.verdict import OF_CLIENT, Dead, Defer, RetryAt, Verdict, decide, postponed, record, uncharged
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery, Inline

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from notifier.delivery import pulls
-from notifier.delivery.facts import Deferred, EventTaken, Unexpected
-from notifier.delivery.plan import Skipped
+from notifier.delivery.facts import Deferred, EventTaken, Skipped, Unexpected
 from notifier.delivery.selection import GATHER
 from notifier.model.client import FrontChannelClient, FrontChannelWay, Route
 from notifier.model.errors import OurFault

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 
 from notifier.delivery.intake import Expand, Intake
-from notifier.delivery.settlement import Send
+from notifier.delivery.replacements import Send
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents import documents

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.delivery.logout_token import claims_for
-from notifier.delivery.verdict import Defer, RetryAt, before_attempt, decide, last_moment, postponed, record
+from notifier.delivery.admission import before_attempt
+from notifier.delivery.ages import last_moment
+from notifier.delivery.channels import claims_for
+from notifier.delivery.verdict import Defer, RetryAt, decide, postponed, record
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Algorithm, Client
 from notifier.model.delivery import Delivery, Inline, Past

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from notifier.delivery.intake import Intake, Move
+from notifier.delivery.intake import Intake
+from notifier.delivery.replacements import Move
 from notifier.model.message import Lane, Message
 from tests.fuzz import grammar
 from tests.fuzz.conftest import LONG, many

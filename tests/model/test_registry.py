@@ -8,7 +8,8 @@ from types import MappingProxyType
 import pytest
 
 from notifier.configuration.clients.registry_checks import find_unsignable, too_much_lost, with_losses
-from notifier.delivery.plan import by_client_id, deliveries
+from notifier.delivery.event_clients import by_client_id
+from notifier.delivery.intake import deliveries
 from notifier.model.client import Algorithm, Client, EgressPolicy, Route, TlsFiles, TokenProfile
 from notifier.model.delivery import Delivery, Inline
 from notifier.model.registry import InlineRule, Issuer, Registry

@@ -9,9 +9,10 @@ from uuid import uuid4
 import pytest
 from joserfc.jwk import RSAKey
 
-from notifier.delivery.attempt import Judgement, Tools, attempt
-from notifier.delivery.back_channel import BackChannel
-from notifier.delivery.verdict import Dead, Done, RetryAt
+from notifier.delivery.channels import BackChannel
+from notifier.delivery.delivery_pipeline import attempt
+from notifier.delivery.ports import Tools
+from notifier.delivery.verdict import AttemptResult, Dead, Done, RetryAt
 from notifier.model.client import Client, ContentEncryption, KeyManagement
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import DeadReason
@@ -56,7 +57,7 @@ class Worker:
         open_to = {"allow": ["127.0.0.0/8"], "allow_http": True}
         return registry(self._folder, f"[{json.dumps(members)}]", self._iss, egress=open_to).clients_of(self._iss)["rp"]
 
-    async def tell(self, client: Client, delivery: Delivery) -> Judgement:
+    async def tell(self, client: Client, delivery: Delivery) -> AttemptResult:
         reader = ClientKeyReader()
         encryption = ClientEncryption(reader.read, time.monotonic)
         ring = KeyRing({self._iss: self.ring.of("https://id.example.com")})
@@ -64,7 +65,9 @@ class Worker:
             channel = BackChannel(ring, clock=time.time, new_jti=lambda: uuid4().hex, encrypter=encryption)
             steady: dict[str, Any] = {"clock": time.time, "steady": time.monotonic, "jitter": lambda: 0.5}
             return await attempt(
-                delivery, client, Tools(channel=channel, transport=transport, observe=lambda _: None, **steady)
+                delivery,
+                client,
+                Tools(channel_of=lambda _client: channel, transport=transport, observe=lambda _: None, **steady),
             )
 
     def delivery(self, sid: str) -> Delivery:

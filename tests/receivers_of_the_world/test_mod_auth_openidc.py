@@ -15,10 +15,11 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from notifier.delivery.attempt import Judgement, Tools, attempt
-from notifier.delivery.front_channel_calls import FrontChannel
-from notifier.delivery.plan import deliveries
-from notifier.delivery.verdict import Done
+from notifier.delivery.channels import FrontChannel
+from notifier.delivery.delivery_pipeline import attempt
+from notifier.delivery.intake import deliveries
+from notifier.delivery.ports import Tools
+from notifier.delivery.verdict import AttemptResult, Done
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, Route
 from notifier.model.delivery import Delivery
 from notifier.model.registry import Registry
@@ -124,7 +125,7 @@ async def _answers(browser: Browser) -> bool:
         return False
 
 
-async def tell(iss: str, url: str, sid: str) -> Judgement:
+async def tell(iss: str, url: str, sid: str) -> AttemptResult:
     """One attempt of a worker."""
     uri = f"{url}/protected/callback?logout=get"
     told = FrontChannelClient(frontchannel_logout_uri=uri, way=FrontChannelWay.SERVER)
@@ -135,7 +136,8 @@ async def tell(iss: str, url: str, sid: str) -> Judgement:
     [delivery] = deliveries(event, Registry(clients={iss: {"rp": client}}), 0.0)
     assert isinstance(delivery, Delivery)
     async with opened() as transport:
-        tools: dict[str, Any] = {"channel": FrontChannel(time.time), "transport": transport, "jitter": lambda: 0.5}
+        channel = FrontChannel(time.time)
+        tools: dict[str, Any] = {"channel_of": lambda _client: channel, "transport": transport, "jitter": lambda: 0.5}
         return await attempt(
             delivery, client, Tools(clock=time.time, steady=time.monotonic, observe=lambda _: None, **tools)
         )

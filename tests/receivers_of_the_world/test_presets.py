@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from notifier.delivery.attempt import Judgement, Tools, attempt
-from notifier.delivery.back_channel import BackChannel
-from notifier.delivery.logout_token import subject_of
-from notifier.delivery.verdict import Dead, Done, RetryAt, Verdict
+from notifier.delivery.channels import BackChannel, subject_of
+from notifier.delivery.delivery_pipeline import attempt
+from notifier.delivery.ports import Tools
+from notifier.delivery.verdict import AttemptResult, Dead, Done, RetryAt, Verdict
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import DeadReason
@@ -47,11 +47,12 @@ class World:
         open_to = {"allow": ["127.0.0.0/8"], "allow_http": True}
         return registry(self.folder, text, ISS, egress=open_to).clients_of(ISS)["shop"]
 
-    async def attempt(self, delivery: Delivery, *, with_preset: bool = True) -> Judgement:
+    async def attempt(self, delivery: Delivery, *, with_preset: bool = True) -> AttemptResult:
         """One attempt."""
         numbers = itertools.count()
+        channel = BackChannel(self.ring, clock=lambda: self.now, new_jti=lambda: f"jti-{self.now}-{next(numbers)}")
         tools = Tools(
-            channel=BackChannel(self.ring, clock=lambda: self.now, new_jti=lambda: f"jti-{self.now}-{next(numbers)}"),
+            channel_of=lambda _client: channel,
             transport=self.transport,
             clock=lambda: self.now,
             steady=lambda: self.now,

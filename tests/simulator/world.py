@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from notifier.configuration.clients.registry_checks import with_losses
-from notifier.delivery.attempt import Tools
 from notifier.delivery.facts import (
     Buried,
     ClientFailing,
@@ -21,11 +20,11 @@ from notifier.delivery.facts import (
     Fact,
     LogoutDelivered,
     RetryScheduled,
+    Skipped,
 )
 from notifier.delivery.intake import Intake
 from notifier.delivery.known_client import News
-from notifier.delivery.plan import Skipped
-from notifier.delivery.ports import Push
+from notifier.delivery.ports import Push, Tools
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
 from notifier.model.client import Client
@@ -217,7 +216,7 @@ class World:
         """Build the worker of a process."""
         clock, consumer = self._loop.time, process.consumer
         tools = Tools(
-            channel=self,
+            channel_of=lambda _client: self,
             transport=process,
             clock=clock,
             steady=clock,
@@ -388,12 +387,8 @@ class World:
         """Return what a client does with a request now."""
         return self._behaviours.get(name, well)(self._loop.now, self._chance)
 
-    def of(self, _client: Client) -> "World":
-        """Satisfies the port `Channel`, as does what follows, up to `our_fault`."""
-        return self
-
     def uri(self, client: Client) -> str:
-        """Where the client is told."""
+        """Where the client is told. Satisfies the port `Channel`, as do the methods up to `our_fault`."""
         assert client.backchannel_logout_uri is not None
         return client.backchannel_logout_uri
 

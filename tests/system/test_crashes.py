@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from notifier.delivery.plan import PART
+from notifier.delivery.event_clients import PART
 from notifier.model.defaults import MAX_IN_FLIGHT
 from notifier.model.message import Lane
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue

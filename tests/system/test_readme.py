@@ -27,7 +27,7 @@ from notifier.cli.commands import COMMANDS as LISTED
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded, load
 from notifier.delivery import facts
-from notifier.delivery.plan import Skipped
+from notifier.delivery.facts import Skipped
 from notifier.features import FEATURES
 from notifier.model.client import Algorithm
 from notifier.model.delivery import Delivery

@@ -16,10 +16,11 @@ from notifier.delivery.facts import (
     Deferred,
     EventTaken,
     Fact,
+    IgnoredOverrides,
+    Skipped,
     Unexpected,
     UpstreamLookedUp,
 )
-from notifier.delivery.plan import Skipped, Unheard
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
 from notifier.model.redaction import redact
@@ -162,7 +163,8 @@ def test_what_an_event_says_in_vain_is_a_warning_with_its_way_out() -> None:
         },
     }  # fmt: skip
     by, denied = lines_of(
-        Unheard(**said, publisher="app", source="theirs", denied=False), Unheard(**said, publisher=None, denied=True)
+        IgnoredOverrides(**said, publisher="app", source="theirs", denied=False),
+        IgnoredOverrides(**said, publisher=None, denied=True),
     )
     assert (by["event"], by["level"], by["publisher"], by["source"]) == ("members_ignored", "warning", "app", "theirs")
     assert by["clients"] == 7

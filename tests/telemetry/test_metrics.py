@@ -14,10 +14,11 @@ from notifier.delivery.facts import (
     ClientServed,
     Deferred,
     EventTaken,
+    IgnoredOverrides,
     RetryScheduled,
+    Skipped,
     Unexpected,
 )
-from notifier.delivery.plan import Skipped, Unheard
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.message import Depth, Lane, QueueStatus, Unsettled
@@ -129,7 +130,7 @@ async def test_each_fact_counts_once_where_it_belongs() -> None:
         delivered(delivery("shop"), propagation=0.7),
         delivered(delivery("shop"), propagation=None),
         Skipped(iss=ISS, client_id="shop", event_id="e"),
-        Unheard(iss=ISS, event_id="e", publisher=None, clients=3, members={}, denied=False),
+        IgnoredOverrides(iss=ISS, event_id="e", publisher=None, clients=3, members={}, denied=False),
         Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=""),
         Unexpected(iss=ISS, client_id="shop", event_id="e", error=ValueError()),
     ):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from notifier.delivery.logout_token import Claims, claims_for
+from notifier.delivery.channels import Claims, claims_for
 from notifier.model.client import Algorithm, Client, TokenProfile
 from notifier.model.delivery import Delivery
 from notifier.model.errors import OurFault

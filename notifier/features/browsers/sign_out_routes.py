@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from notifier.delivery.plan import by_client_id
+from notifier.delivery.event_clients import by_client_id
 from notifier.features.browsers.brought_addresses import BroughtAddresses
 from notifier.features.browsers.front_channel_context import LIFETIME, TooManyClients, seal
 from notifier.features.browsers.web_keys import PageKeys

@@ -22,9 +22,9 @@ from notifier.delivery.facts import (
     Fact,
     LogoutDelivered,
     RetryScheduled,
+    Skipped,
 )
 from notifier.delivery.notices import notice_of
-from notifier.delivery.plan import Skipped
 from notifier.model.delivery import Delivery
 from notifier.model.errors import QueueError
 from notifier.model.fate import ClientChange, ClientNotice, FeedNotice, LastAttempt, Notice

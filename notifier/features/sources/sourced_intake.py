@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from notifier.delivery.facts import EventTaken
-from notifier.delivery.intake import Alone, Move
-from notifier.delivery.settlement import Send, buried
+from notifier.delivery.ports import Alone
+from notifier.delivery.replacements import Move, Send, buried
 from notifier.features.sources.source import Source, Translation
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded
-from notifier.delivery.intake import event_message
+from notifier.delivery.replacements import event_message
 from notifier.feature import Page
 from notifier.features.upstreams.logout_token_verifier import LogoutTokenVerifier
 from notifier.features.upstreams.session_endpoint import SessionEndpoint

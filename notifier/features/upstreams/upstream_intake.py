@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, assert_never
 
+from notifier.delivery.ages import grace_left, our_fault_wait
 from notifier.delivery.facts import Observer, UpstreamLookedUp
-from notifier.delivery.intake import Move
-from notifier.delivery.settlement import Send, buried
-from notifier.delivery.verdict import grace_left, our_fault_wait
+from notifier.delivery.replacements import Move, Send, buried
 from notifier.features.upstreams.upstream import (
     EndedUpstream,
     LocalSessions,

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from pydantic_core import from_json
 
-from notifier.delivery.logout_token import carries_sid
+from notifier.delivery.channels import carries_sid
 from notifier.model.client import RetryPolicy
 from notifier.model.delivery import NO_WAITS, Delivery
 from notifier.model.documents.dead_letter import DeadLetter, message_of

@@ -6,8 +6,16 @@ Whoever replays names the letters to all workers first. Each notes what becomes 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from notifier.delivery.facts import AlreadyDelivered, Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered
-from notifier.delivery.plan import Skipped
+from notifier.delivery.facts import (
+    AlreadyDelivered,
+    Attempted,
+    Buried,
+    Deferred,
+    EventTaken,
+    Fact,
+    LogoutDelivered,
+    Skipped,
+)
 from notifier.model.moment import Clock
 from notifier.operators.letters.retry_request import RetryAccount
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest

@@ -16,8 +16,8 @@ from types import MappingProxyType
 
 import structlog
 
+from notifier.delivery.admission import UNKNOWN_TEXTS
 from notifier.delivery.facts import Buried, Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
-from notifier.delivery.verdict import UNKNOWN_TEXTS
 from notifier.model.frozen import replace
 from notifier.model.moment import Clock
 from notifier.model.nearest import Hint, near_client, near_issuer

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields
 
-from notifier.delivery.verdict import NO_ADDRESS, NO_SUCH_CLIENT
+from notifier.delivery.admission import NO_ADDRESS, NO_SUCH_CLIENT
 from notifier.model.message import DEAD, PARKED
 from notifier.model.moment import render_moment, rendered
 from notifier.model.trouble import SharedTrouble, TroubleKind

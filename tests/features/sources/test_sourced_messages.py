@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from notifier.delivery.facts import Deferred, EventTaken
-from notifier.delivery.intake import Intake, Move
+from notifier.delivery.intake import Intake
+from notifier.delivery.replacements import Move
 from notifier.features.sources.source import Source
 from notifier.features.sources.sourced_intake import SourcedIntake, read_again
 from notifier.model.documents.dead_letter import load_dead_letter

@@ -3,8 +3,8 @@
 import json
 
 from notifier.delivery.facts import Deferred, Fact, UpstreamLookedUp
-from notifier.delivery.intake import Intake, Move
-from notifier.delivery.settlement import Send
+from notifier.delivery.intake import Intake
+from notifier.delivery.replacements import Move, Send
 from notifier.features.upstreams.upstream import (
     PREFIX,
     EndedUpstream,

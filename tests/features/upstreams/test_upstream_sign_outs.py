@@ -3,7 +3,7 @@
 import aiohttp
 from aiohttp import web
 
-from notifier.delivery.intake import event_message
+from notifier.delivery.replacements import event_message
 from notifier.features.upstreams.upstream import LocalSession, LocalSessions, Question
 from notifier.features.upstreams.upstream_sign_outs import COPIES, SignOutAccess, UpstreamFrame, UpstreamSignOuts
 from notifier.model.message import Lane, Outgoing

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from notifier.delivery.plan import deliveries
+from notifier.delivery.intake import deliveries
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.documents.event_document import read_event

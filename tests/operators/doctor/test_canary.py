@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.channels import BackChannel
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire

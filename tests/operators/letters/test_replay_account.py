@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from notifier.delivery.facts import AlreadyDelivered, Attempted, Buried, Deferred, EventTaken
-from notifier.delivery.plan import Skipped
+from notifier.delivery.facts import AlreadyDelivered, Attempted, Buried, Deferred, EventTaken, Skipped
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.operators.letters.replay_account import MOST, ReplayAccount, ReplayAccounts, question_of, requests_of
 from notifier.operators.status.worker_requests import WorkerAnswer

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from notifier.delivery.admission import NO_SUCH_CLIENT
 from notifier.delivery.facts import Buried, Deferred, Fact
 from notifier.delivery.notices import notice_of
-from notifier.delivery.verdict import NO_SUCH_CLIENT
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.fate import Notice

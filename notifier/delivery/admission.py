@@ -1,0 +1,93 @@
+"""Decides what needs no attempt: the verdict on a delivery that is expired, unknown or paused. Pure."""
+
+from notifier.delivery.ages import expiry_text, grace_left, is_too_old, our_fault_wait, story
+from notifier.delivery.verdict import Dead, Defer
+from notifier.model.client import Client, RetryPolicy
+from notifier.model.delivery import Delivery
+from notifier.model.outcome import Cause, DeadReason
+
+PAUSE = 512.0  # seconds until a paused delivery asks again: a power of two, none of which counts as age
+NO_SUCH_CLIENT = "the registry has no such client (yet)"
+NO_ADDRESS = "the registry has no address for this client any more"
+_UNHEARD = ", and the address that its event brings does not count (registry.inline)"
+UNKNOWN_TEXTS = frozenset({NO_SUCH_CLIENT, NO_ADDRESS, NO_SUCH_CLIENT + _UNHEARD, NO_ADDRESS + _UNHEARD})
+
+
+def before_attempt(
+    delivery: Delivery,
+    client: Client | None,
+    policy: RetryPolicy,
+    *,
+    issuer_known: bool,
+    grace: float,
+    carries_sid: bool,
+    now: float,
+    denied: bool = False,
+) -> Defer | Dead | None:
+    """Return the verdict that needs no attempt; None if the delivery is to be attempted.
+
+    `policy`: the client's, or its issuer's if the client is unknown. `grace` is `registry.grace`; `denied`: no event
+    may bring an address (`registry.inline: deny`).
+    """
+    if delivery.not_after is not None and now > delivery.not_after:
+        text = f"{story(delivery, now)}: not_after has passed, the session ran out at the client by itself"
+        return Dead(reason=DeadReason.EXPIRED, text=text)
+    if delivery.first_taken_at is not None and is_too_old(delivery, policy, carries_sid=carries_sid, now=now):
+        text = expiry_text(delivery, policy, carries_sid=carries_sid, now=now)
+        return Dead(reason=DeadReason.EXPIRED, text=text)
+    if client is None or client.told_at is None:
+        unknown = NO_SUCH_CLIENT if client is None else NO_ADDRESS
+        return _unknown(delivery, unknown, issuer_known=issuer_known, grace=grace, now=now, denied=denied)
+    if client.paused:
+        return Defer(due=now + PAUSE, cause=Cause.PAUSED, text="the registry says paused: true")
+    return None
+
+
+def _unknown(
+    delivery: Delivery, unknown: str, *, issuer_known: bool, grace: float, now: float, denied: bool
+) -> Defer | Dead:
+    """Defer the delivery for `grace` from when a worker first found no address for it, then give it up.
+
+    However the registry came to have none: a worker that started since does not know that it had one.
+    """
+    inline = delivery.ignored or (delivery.inline if denied else None)
+    unheard = inline is not None and inline.backchannel_logout_uri is not None
+    looks = 0 if delivery.unknown_since is None else delivery.deferrals
+    time_left = grace_left(delivery.unknown_since, looks, grace, now)
+    if time_left > 0:
+        wait = min(time_left, our_fault_wait(looks))
+        return Defer(due=now + wait, cause=Cause.UNKNOWN, text=unknown + _UNHEARD if unheard else unknown)
+    if not issuer_known:
+        text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
+        return Dead(reason=DeadReason.UNKNOWN_ISSUER, text=text)
+    text = _why_unknown(delivery, gone=unknown == NO_ADDRESS, unheard=unheard, denied=denied)
+    return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
+
+
+def _why_unknown(delivery: Delivery, *, gone: bool, unheard: bool, denied: bool) -> str:
+    """Return why there is no address for the client, and the remedy. `gone`: it is registered without one."""
+    name = f"client {delivery.client_id!r}"
+    has_none = (
+        f"the address of the {name} is gone: the registry has none for it any more"
+        if gone
+        else f"the registry has no {name} of this issuer that can be used"
+    )
+    remedy = "register its address" if gone else "register the client"
+    if unheard and denied:
+        return (
+            f"{has_none}, and the event's URI does not count, whoever says it: registry.inline is deny; {remedy}, then"
+            " replay"
+        )
+    if unheard:
+        publisher = (
+            "it said neither a user_id nor, over HTTP, an API token"
+            if delivery.publisher is None
+            else f"it is {delivery.publisher!a}"
+        )
+        return (
+            f"{has_none}, and the event's URI does not count: nobody knows its publisher to be the identity server"
+            f' ({publisher}; registry.inline). Name the publisher in issuers["{delivery.iss}"].publishers, or {remedy};'
+            " then replay"
+        )
+    shows = "where its registration comes from" if gone else "whether it was left out, and why"
+    return f"{has_none}, and the event has no URI; `notifier clients show` says {shows}; {remedy}, then replay"

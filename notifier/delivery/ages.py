@@ -1,0 +1,118 @@
+"""Bounds how long a delivery may be pending: its age limit, its last attempt, and the grace of unknown names. Pure.
+
+Two limits end a delivery: `max_age`, and `sub_only_max_age` for a token without `sid`. Such a token ends every session
+of its subject, and a late one ends a session that began since. Both limits count from the moment when a worker first
+took the delivery, attempted or not; otherwise a delivery that never reaches its client would be pending for ever. An
+event that stays in the queue because no worker runs is attempted however late (only `not_after` forbids it), since an
+open session is the worse fault.
+
+Wall clocks may be wrong, so an age is never less than the recorded waits of the delivery (`RecordedWaits`). Where the
+wall clock alone makes it too old, a delivery without `sid` expires, and one with `sid` gets an attempt first.
+
+A delay caused by the client (open circuit, `Retry-After`, rate, slots) does not stop the ages. An internal delay
+(`paused: true`, internal faults) does, for as long as the delivery was deferred, and for `max_paused` in all.
+
+Just before a limit a delivery is due for its last attempt, on the same terms as any other: none is made while the
+client's circuit is open or the client is paused, or if its rate or slots leave no room. A hundred thousand deliveries
+that are pending for a client that is down expire at about the same moment, and one attempt for each would flood it.
+
+Moments are seconds since the epoch, by the caller's clock.
+"""
+
+import math
+
+from notifier.model.backoff import EARLY
+from notifier.model.client import RetryPolicy
+from notifier.model.delivery import Delivery
+
+OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: an internal fault is examined again after 2, 4, 8 … 256 s
+LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
+
+
+def last_moment(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
+    """Return when the delivery's last attempt is due."""
+    return expires_at(delivery, policy, carries_sid=carries_sid, now=now) - LAST_MOMENT
+
+
+def waits_until(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
+    """Return until when the delivery may wait for its client: until its last attempt is due, and `now` at the least."""
+    last = last_moment(delivery, policy, carries_sid=carries_sid, now=now)
+    if last + LAST_MOMENT < now and carries_sid:
+        last = now + _recorded_rest(delivery, policy, carries_sid=True) - LAST_MOMENT
+    return max(now, min(last, delivery.not_after or math.inf))
+
+
+def expires_at(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
+    """Return when the delivery is given up."""
+    limit = _age_limit(delivery, policy, carries_sid=carries_sid, now=now)
+    return min(limit, delivery.not_after or math.inf)
+
+
+def our_fault_wait(deferrals: int) -> float:
+    """Return the seconds until a fault of ours is looked at again, after `deferrals` deferrals for it."""
+    return min(OUR_FAULT_MOST, OUR_FAULT_BASE * 2.0 ** min(deferrals, 16))
+
+
+def grace_left(since: float | None, looks: int, grace: float, now: float, *, bounded: bool = True) -> float:
+    """Return the seconds of `grace` left to something unknown `since`, which was put off `looks` times for it.
+
+    The number of looks bounds the time gone, so that a wall clock that jumps neither ends nor extends the grace. Unless
+    `bounded`, a clock that jumps forward ends it: of a token without `sid` nobody may be told late.
+    """
+    if since is None:
+        return grace
+    doubled = min(looks, 7)
+    waited = OUR_FAULT_BASE * (2.0**doubled - 1) + OUR_FAULT_MOST * (looks - doubled)
+    least = waited - our_fault_wait(looks - 1)  # of the last wait, perhaps only a part
+    gone = max(now - since, least)
+    return grace - (min(gone, waited) if bounded else gone)
+
+
+def _longest(policy: RetryPolicy, *, carries_sid: bool) -> float:
+    return policy.max_age if carries_sid else min(policy.max_age, policy.sub_only_max_age)
+
+
+def _age_limit(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
+    if delivery.waits.undated and not carries_sid:
+        return -math.inf
+    return delivery.age_began(now) + delivery.held + _longest(policy, carries_sid=carries_sid)
+
+
+def _recorded_rest(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool) -> float:
+    """Return the seconds that its recorded waits leave to the delivery. They may be short by an eighth."""
+    return EARLY * _longest(policy, carries_sid=carries_sid) - max(0.0, delivery.waits.seconds - delivery.held)
+
+
+def is_too_old(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> bool:
+    """Return True if the delivery has passed its age limit."""
+    if now <= _age_limit(delivery, policy, carries_sid=carries_sid, now=now):
+        return False
+    return not carries_sid or _recorded_rest(delivery, policy, carries_sid=carries_sid) <= 0
+
+
+def expiry_text(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> str:
+    """Return why no attempt of the delivery follows, for its dead letter."""
+    limit = _age_limit(delivery, policy, carries_sid=carries_sid, now=now)
+    if delivery.not_after is not None and delivery.not_after <= limit:
+        why = "not_after leaves no time for another"
+    elif delivery.waits.undated and not carries_sid:
+        why = "a token without sid is not sent, since the clock was set back meanwhile, and its age is unknown"
+    elif carries_sid or policy.max_age <= policy.sub_only_max_age:
+        why = f"older than max_age ({policy.max_age:g} s)"
+    else:
+        why = (
+            f"a token without sid is not sent after sub_only_max_age ({policy.sub_only_max_age:g} s), since it would "
+            "end a session begun since"
+        )
+    return f"{story(delivery, now)}: {why}"
+
+
+def story(delivery: Delivery, now: float) -> str:
+    """Return how often the delivery was attempted, how long it has been pending, and for which causes."""
+    tries = delivery.attempts
+    tried = f"given up after {tries} attempt{'s' if tries > 1 else ''}" if tries else "never attempted"
+    if delivery.first_taken_at is None:
+        return tried
+    causes = f", put off for {', '.join(dict.fromkeys(delivery.waited_for))}" if delivery.waited_for else ""
+    uncounted = f", {delivery.held:.0f} s of it through no fault of the client" if delivery.held else ""
+    return f"{tried} in {now - delivery.age_began(now):.0f} s{causes}{uncounted}"

@@ -1,0 +1,268 @@
+"""Delivers: admits a delivery, attempts it, decides what follows, and settles it. `DeliveryPipeline._run` is the order.
+
+An admission is synchronous, so that a delivery counts from the moment at which the worker starts it. The client's slot
+is free once the attempt ends, before the delivery is settled. While the queue is unavailable a delivery stays here, in
+memory. If its deferral is due before the queue has taken it, it is admitted once more.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from notifier.delivery.admission import before_attempt
+from notifier.delivery.bucket_counts import BucketCounts
+from notifier.delivery.delay_counts import DelayCounts
+from notifier.delivery.facts import Attempted, LogoutDelivered, Unexpected
+from notifier.delivery.gate import Gate, Go, Wait
+from notifier.delivery.known_client import Mark, mark_of
+from notifier.delivery.ledger import HeldMessage, Ledger, stands_for
+from notifier.delivery.ports import Channel, Tools
+from notifier.delivery.settlement import Settlement
+from notifier.delivery.ticket import Ticket
+from notifier.delivery.verdict import (
+    DONE,
+    AttemptResult,
+    Dead,
+    Defer,
+    Done,
+    RetryAt,
+    Verdict,
+    WaitsAs,
+    defer_for,
+    not_taken,
+    postponed,
+    result_of,
+)
+from notifier.model.client import Client
+from notifier.model.delivery import Delivery
+from notifier.model.egress import check_uri
+from notifier.model.errors import OurFault
+from notifier.model.frozen import replace
+from notifier.model.outcome import Break, Cause, Delivered, Outcome, Reason, Refused, StaleConnection
+from notifier.model.registry import CurrentRegistry
+from notifier.model.request import Request
+from notifier.queues.queue_port import WorkerQueue
+
+
+class DeliveryPipeline:
+    """Runs deliveries, each in a task of `spawn`. `pump` is called when a slot may be free."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        registry: CurrentRegistry,
+        queue: WorkerQueue,
+        gate: Gate,
+        ledger: Ledger,
+        spawn: Callable[[Coroutine[object, object, None]], None],
+        pump: Callable[[], None],
+    ) -> None:
+        self._tools = tools
+        self._registry = registry
+        self._gate = gate
+        self._ledger = ledger
+        self._spawn = spawn
+        self._pump = pump
+        self._making_room = False  # a delivery is being deferred to make room for another
+        self.settlement = Settlement(queue, clock=tools.clock, observe=tools.observe)
+        self.parked = BucketCounts(queue.bucket)
+        self.delayed = DelayCounts(tools.clock)
+
+    def start(self, held: HeldMessage, delivery: Delivery, *, pulled: bool = False) -> bool:
+        """Admit the delivery and run it in a task. Returns False if it is to be parked."""
+        if delivery.parked:
+            delivery = replace(delivery, parked=False)
+            self.parked.remove(delivery.key)
+        admitted = self._admit(held, delivery, pulled=pulled)
+        self._spawn(self._run(held, delivery, admitted))
+        return isinstance(admitted, Ticket) or not _is_parked(admitted.verdict)
+
+    def make_room(self) -> None:
+        """Defer the deliveries that would wait longest in memory, unless that is under way."""
+        if not self._making_room:
+            for ticket, later in self._gate.give_way():
+                self._making_room = True
+                ticket.call_up(later)
+
+    async def _run(self, held: HeldMessage, begun: Delivery, admitted: Ticket | AttemptResult) -> None:
+        while True:
+            result = await self._attempt(admitted) if isinstance(admitted, Ticket) else admitted
+            verdict = result.verdict
+            stands_until = self._stands_until(verdict)  # as of now: the retry may be back before its confirm
+            if isinstance(verdict, Done):  # nearly always
+                break
+            since = self._tools.steady()
+            if await self.settlement.settle(result.delivery, verdict, held.message):
+                break
+            self._making_room = False
+            begun = not_taken(begun, result.delivery, self._tools.steady() - since)
+            admitted = self._admit(held, begun)
+        self._making_room = False
+        for holder, copy in self._ledger.settle_delivery(held, begun, stands_until=stands_until):
+            self.start(holder, copy)
+        if not isinstance(verdict, RetryAt | Defer):
+            return
+        if verdict.waits_as is WaitsAs.PARKED:
+            self.parked.add(begun.key)
+            self._gate.parked(begun.key)
+            return
+        self.delayed.put_off(begun.key, verdict)
+        if verdict.waits_as is WaitsAs.TRAVELLER:
+            self._gate.probe_sent(begun.key)
+
+    # ── admit ──
+
+    def _admit(self, held: HeldMessage, delivery: Delivery, *, pulled: bool = False) -> Ticket | AttemptResult:
+        """Return its ticket if the delivery is attempted, now or after a wait in memory; else the result without it."""
+        registry = self._registry()
+        client = registry.client_of(delivery)
+        judged_as = client or registry.default_of(delivery.iss)
+        now = self._tools.clock()
+        verdict: Verdict | None = None
+        fresh = delivery.first_taken_at is None and delivery.not_after is None  # so it cannot have expired
+        if not fresh or client is None or client.paused or client.told_at is None:
+            channel = self._tools.channel_of(judged_as)
+            verdict = before_attempt(
+                delivery,
+                client,
+                judged_as.retry,
+                issuer_known=delivery.iss in registry.issuers,
+                grace=registry.grace,
+                denied=registry.inline == "deny",
+                # A delivery seen for the first time has no age, so what its token names does not matter.
+                carries_sid=delivery.first_taken_at is not None and channel.names_session(delivery, judged_as),
+                now=now,
+            )
+            if delivery.leash is not None and isinstance(verdict, Dead):
+                self._gate.traveller_ended(delivery.key)
+        if verdict is None and client is not None:
+            ticket = Ticket(held=held, delivery=delivery, client=client, pulled=pulled)
+            match self._gate.ask(ticket):
+                case Go():
+                    return ticket
+                case Wait():
+                    ticket.turn = asyncio.get_running_loop().create_future()
+                    return ticket
+                case Defer() as verdict:
+                    delivery = ticket.delivery
+        assert verdict is not None
+        after = postponed(delivery, verdict, judged_as.retry, now) if isinstance(verdict, Defer) else delivery
+        return AttemptResult(delivery=after, verdict=verdict)
+
+    # ── attempt and decide ──
+
+    async def _attempt(self, ticket: Ticket) -> AttemptResult:
+        """Attempt the delivery when its turn has come, and decide what follows."""
+        delivery, client = ticket.delivery, ticket.client
+        if ticket.turn is not None and (later := await ticket.turn) is not None:
+            after = postponed(delivery, later, client.retry, self._tools.clock())
+            return AttemptResult(delivery=after, verdict=later)
+        result: AttemptResult | None = None
+        try:
+            result = await attempt(delivery, client, self._tools)
+        except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
+            iss, client_id = client.key
+            self._tools.observe(Unexpected(iss=iss, client_id=client_id, event_id=delivery.event_id, error=error))
+            fault = OurFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}")
+            result = defer_for(fault, delivery, client, self._tools.clock(), self._tools.jitter)
+        finally:  # of a task that is cancelled too
+            ended = AttemptResult(delivery=delivery, verdict=DONE) if result is None else result
+            for following in self._gate.ended(ticket, ended):
+                following.call_up()
+        if ended.verdict is not DONE and (seconds := self._gate.rotation_seconds(ticket, ended)) > 0:
+            ticket.turn = asyncio.get_running_loop().create_future()
+            self._pump()
+            await asyncio.wait((ticket.turn,), timeout=seconds / 2)
+        result = self._gate.after_failure(ticket, ended)
+        if (fact := result.fact) is not None:
+            due = result.verdict.due if isinstance(result.verdict, RetryAt | Defer) else None
+            self._tools.observe(fact if due is None else replace(fact, next_due=due))
+        self._pump()
+        return result
+
+    # ── settle ──
+
+    def _stands_until(self, verdict: Verdict) -> float | None:
+        match verdict:
+            case Done():
+                return math.inf
+            case RetryAt(due=due) | Defer(due=due):
+                alone = self._gate.clients.workers == 1
+                return self._tools.steady() + stands_for(due - self._tools.clock(), alone=alone)
+            case Dead():
+                return None
+
+
+async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptResult:
+    """Notify the client, under one deadline. An internal fault becomes a deferral, and no attempt counts."""
+    channel, began = tools.channel_of(client), tools.steady()
+    try:
+        sent = await _post(channel, delivery, client, tools)
+    except OurFault as fault:
+        return defer_for(fault, delivery, client, tools.clock(), tools.jitter)
+    if isinstance(sent, Dead):
+        return AttemptResult(delivery=delivery, verdict=sent)
+    outcome, jti = sent
+    now, seconds = tools.clock(), tools.steady() - began
+    members: dict[str, Any] = {
+        "delivery": delivery,
+        "number": delivery.attempts + 1,
+        "jti": jti,
+        "alg": client.token.alg,
+        "outcome": outcome,
+        "seconds": seconds,
+        "at": now,
+    }
+    if isinstance(outcome, Delivered):  # the usual end: no history is written, which would take 8 µs
+        ended = delivery.ended_at
+        propagation = None if ended is None else max(0.0, now - ended)
+        success = LogoutDelivered(**members, propagation=propagation)
+        return AttemptResult(delivery=delivery, verdict=DONE, mark=Mark.ALIVE, fact=success)
+    fact = Attempted(**members)
+    if (internal := channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
+        return replace(defer_for(internal, delivery, client, now, tools.jitter), mark=mark_of(outcome), fact=fact)
+    return result_of(
+        delivery,
+        client,
+        fact,
+        carries_sid=channel.names_session(delivery, client),
+        jitter=tools.jitter,
+    )
+
+
+async def _post(channel: Channel, delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcome, str] | Dead:
+    """Return the outcome and the `jti` that was sent; `Dead` if nothing can be sent to this client."""
+    if client.route.withheld is not None:
+        raise OurFault(Cause.ORIGIN, client.route.withheld)
+    uri = channel.uri(client)
+    if (denied := check_uri(uri, client.route.egress)) is not None:
+        return Refused(reason=Reason.EGRESS_DENIED, text=denied), ""
+    time_left, new_connection = client.timeout, False
+    while True:
+        push = await channel.prepare(delivery, client)
+        if isinstance(push, Dead):
+            return push
+        began = tools.steady()  # what signs the token has a separate time limit
+        wire = await tools.transport.post(
+            Request(
+                uri=push.uri or uri,
+                body=push.body,
+                secret=push.secret,
+                timeout=max(0.001, time_left),
+                route=client.route,
+                new_connection=new_connection,
+                client=client,
+            )
+        )
+        if isinstance(wire, StaleConnection):
+            if not new_connection:
+                time_left -= tools.steady() - began
+                new_connection = True  # with a new push: the client may have read the first (R2, R3)
+                continue
+            wire = Break(reason=Reason.DISCONNECTED, ambiguous=True, text="closed before any answer")
+        return channel.read(wire, client), push.jti
+
+
+def _is_parked(verdict: Verdict) -> bool:
+    return isinstance(verdict, RetryAt | Defer) and verdict.waits_as is WaitsAs.PARKED

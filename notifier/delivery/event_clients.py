@@ -1,0 +1,193 @@
+"""Reads which clients an event names: entries, aliases and `"*"`, what distinguishes them, which overrides count.
+
+Everything is lazy, so that an event of 5,000 clients takes no more memory at once than its message. A large event is
+split into parts.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TypeAlias, get_args
+
+from notifier.delivery.facts import IgnoredOverrides, Override
+from notifier.model.client import Client
+from notifier.model.delivery import DeliveryIds, Inline
+from notifier.model.frozen import replace
+from notifier.model.outcome import DeadReason
+from notifier.model.registry import Issuer, Registry
+from notifier.model.session_ended import ClientEntry, SessionEnded
+
+PART = 100  # clients; an event with more is split, so that no message takes long
+OVERRIDES: Sequence[Override] = get_args(Override)
+NAMED_CLIENTS = 5  # whose members an `IgnoredOverrides` names
+
+Identity: TypeAlias = tuple[str, str | None, str | None, Inline | None]
+
+
+def publisher_objection(event: SessionEnded, issuer: Issuer) -> tuple[DeadReason, str] | None:
+    """Return why the event is not for notifier, or its publisher may not publish for the issuer. None if it may.
+
+    `claimed_publisher` does not count: anybody can write it.
+    """
+    if issuer.publishers is not None and event.publisher not in issuer.publishers:
+        publisher = "an unnamed publisher" if event.publisher is None else f"publisher {event.publisher!a}"
+        text = f"{publisher} may not speak for this issuer; issuers.<iss>.publishers lists who may"
+        return DeadReason.PUBLISHER_NOT_ALLOWED, text
+    if issuer.event_types is not None and event.type is not None and event.type not in issuer.event_types:
+        text = f"CloudEvents type {event.type[:100]!a} is not among issuers.<iss>.event_types"
+        return DeadReason.MALFORMED_EVENT, text
+    return None
+
+
+def ignored_overrides(event: SessionEnded, registry: Registry) -> IgnoredOverrides | None:
+    """Return the overrides of registered clients that do not count. Unknown clients have deferrals and dead letters."""
+    entries = [entry for entry in event.clients if isinstance(entry, ClientEntry)]
+    if not entries or registry.hears(event.iss, event.publisher, vouched=event.vouched):
+        return None
+    registered = registry.clients_of(event.iss)
+    members_of: dict[str, list[Override]] = {}
+    for entry in entries:
+        if (client := registered.get(entry.client_id)) is not None:
+            members = [name for name in OVERRIDES if getattr(entry, name) not in (None, _registered(client, name))]
+            if members:
+                members_of[entry.client_id] = members
+    if not members_of:
+        return None
+    return IgnoredOverrides(
+        iss=event.iss, event_id=event.id, publisher=event.publisher, clients=len(members_of),
+        members=dict(islice(members_of.items(), NAMED_CLIENTS)), denied=registry.inline == "deny",
+    )  # fmt: skip
+
+
+def _registered(client: Client, name: Override) -> object:
+    return client.token.alg if name == "id_token_signed_response_alg" else getattr(client, name)
+
+
+def count_notices(event: SessionEnded, registry: Registry, steady: float) -> int:
+    """Return the number of final notices: one for each delivery and each skipped client."""
+    if event.clients == "*":
+        return sum(1 for _ in _all_clients(event.iss, registry, steady))
+    registered = registry.clients_of(event.iss)
+    brings = may_override(event, registry, steady)
+
+    def result_of(entry: ClientEntry) -> tuple[str, str] | Identity:
+        skipped = is_skipped(registered.get(entry.client_id), entry, brings=brings) and not registry.has_just_lost(
+            event.iss, entry.client_id, steady
+        )
+        return (entry.client_id, "skipped") if skipped else identity_of(event, entry, brings=brings)
+
+    names = {entry for entry in event.clients if isinstance(entry, str)}
+    results: set[tuple[str, str] | Identity] = set()
+    for entry in event.clients:
+        if isinstance(entry, ClientEntry):
+            result = result_of(entry)
+            if entry.client_id not in names or result != result_of(ClientEntry(client_id=entry.client_id)):
+                results.add(result)
+    return len(names) + len(results)  # 20,000 names get no more than this, which would hold the loop
+
+
+def by_client_id(event: SessionEnded, registry: Registry) -> SessionEnded:
+    """Return the event with each client by its `client_id` where it names one by an alias of the registry."""
+    aliases = registry.aliases.get(event.iss)
+    if not aliases or event.clients == "*":
+        return event
+    registered = registry.clients_of(event.iss)
+    clients: list[str | ClientEntry] = []
+    for entry in event.clients:
+        name = entry if isinstance(entry, str) else entry.client_id
+        client_id = None if name in registered else aliases.get(name)
+        if client_id is None:
+            clients.append(entry)
+        else:
+            clients.append(client_id if isinstance(entry, str) else replace(entry, client_id=client_id))
+    return replace(event, clients=tuple(clients))
+
+
+def needs_split(event: SessionEnded) -> bool:
+    """Return True if the event must be published again in parts: it has more than 100 clients, or `"*"`."""
+    return event.clients == "*" or len(event.clients) > PART
+
+
+def digest_of(event: SessionEnded) -> str:
+    """Return a digest that the parts of the event have in common, and share with no other event."""
+    spoken_by = (event.publisher, event.source)
+    return DeliveryIds(iss=event.iss, spoken_by=spoken_by, event_id=event.id).of("*", None, None)
+
+
+def split(event: SessionEnded, registry: Registry, steady: float) -> Iterator[SessionEnded]:
+    """Yield the event in parts of at most 100 named clients. Each client is in one part only.
+
+    The clients of the registry replace `"*"`: those that have an address now, and those that lost theirs less than
+    `registry.grace` ago. If there are none, there is no part.
+    """
+    entries = members_of(event, registry, steady, brings=may_override(event, registry, steady))
+    while part := tuple(islice(entries, PART)):
+        yield replace(event, clients=part)
+
+
+def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
+    """Yield the clients that `"*"` means."""
+    for client in registry.clients_of(iss).values():
+        if client.told_at is not None:
+            yield client.client_id
+    for client_id in registry.lost_at.get(iss, ()):
+        if registry.has_just_lost(iss, client_id, steady):
+            yield client_id
+
+
+def members_of(event: SessionEnded, registry: Registry, steady: float, *, brings: bool) -> Iterator[str | ClientEntry]:
+    """Yield the event's entries, without those that would make the same delivery twice. `brings`: see `is_skipped`."""
+    if event.clients == "*":
+        yield from _all_clients(event.iss, registry, steady)
+        return
+    identities: set[Identity] = set()
+    for entry in event.clients:
+        identity = (
+            (entry, event.sub, event.sid, None) if isinstance(entry, str) else identity_of(event, entry, brings=brings)
+        )
+        if identity not in identities:
+            identities.add(identity)
+            yield entry
+
+
+def may_override(event: SessionEnded, registry: Registry, steady: float) -> bool:
+    """Return True if the overrides of the event count, or did until lately."""
+    return registry.hears(event.iss, event.publisher, vouched=event.vouched) or registry.has_just_narrowed(steady)
+
+
+def is_skipped(client: Client | None, entry: ClientEntry, *, brings: bool) -> bool:
+    """Return True if neither the registry nor the event has an address. `brings`: that of the event counts, or did."""
+    if client is None:
+        return entry.no_address
+    return client.told_at is None and (entry.backchannel_logout_uri is None or not brings)
+
+
+def identity_of(event: SessionEnded, entry: ClientEntry, *, brings: bool) -> Identity:
+    """Return what distinguishes the delivery of this entry from the others of the event, and its id from theirs.
+
+    Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them, and
+    to notify a client twice does no harm. Members that do not count distinguish nothing, unless they did until lately
+    (`brings`).
+    """
+    sub = event.sub if entry.sub is None else entry.sub
+    sid = event.sid if entry.sid is None else entry.sid
+    return (entry.client_id, sub, sid, _inline(entry) if brings else None)
+
+
+def _inline(entry: ClientEntry) -> Inline | None:
+    if (
+        entry.backchannel_logout_uri is None
+        and entry.backchannel_logout_session_required is None
+        and entry.id_token_signed_response_alg is None
+    ):
+        return None
+    return Inline(
+        backchannel_logout_uri=entry.backchannel_logout_uri,
+        backchannel_logout_session_required=entry.backchannel_logout_session_required,
+        id_token_signed_response_alg=entry.id_token_signed_response_alg,
+    )
+
+
+def ignored_inline(event: SessionEnded, entry: ClientEntry) -> Inline | None:
+    """Return the overrides of the entry that do not count. The event vouches for them when they count later."""
+    inline = _inline(entry)
+    return replace(inline, vouched=True) if inline is not None and event.vouched else inline
