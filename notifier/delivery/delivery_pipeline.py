@@ -15,7 +15,6 @@ from notifier.delivery.bucket_counts import BucketCounts
 from notifier.delivery.delay_counts import DelayCounts
 from notifier.delivery.facts import Attempted, LogoutDelivered, Unexpected
 from notifier.delivery.gate import Gate, Go, Wait
-from notifier.delivery.known_client import Mark, mark_of
 from notifier.delivery.ledger import HeldMessage, Ledger, stands_for
 from notifier.delivery.ports import Channel, Tools
 from notifier.delivery.settlement import Settlement
@@ -39,7 +38,7 @@ from notifier.model.delivery import Delivery
 from notifier.model.egress import check_uri
 from notifier.model.errors import OurFault
 from notifier.model.frozen import replace
-from notifier.model.outcome import Break, Cause, Delivered, Outcome, Reason, Refused, StaleConnection
+from notifier.model.outcome import Break, Cause, Delivered, Outcome, Reason, Refused, Signal, StaleConnection
 from notifier.model.registry import CurrentRegistry
 from notifier.model.request import Request
 from notifier.queues.queue_port import WorkerQueue
@@ -218,10 +217,10 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptRe
         ended = delivery.ended_at
         propagation = None if ended is None else max(0.0, now - ended)
         success = LogoutDelivered(**members, propagation=propagation)
-        return AttemptResult(delivery=delivery, verdict=DONE, mark=Mark.ALIVE, fact=success)
+        return AttemptResult(delivery=delivery, verdict=DONE, signal=Signal.RESPONSIVE, fact=success)
     fact = Attempted(**members)
     if (internal := channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
-        return replace(defer_for(internal, delivery, client, now, tools.jitter), mark=mark_of(outcome), fact=fact)
+        return replace(defer_for(internal, delivery, client, now, tools.jitter), signal=outcome.signal, fact=fact)
     return result_of(
         delivery,
         client,

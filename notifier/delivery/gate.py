@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from notifier.delivery.facts import ClientServed
-from notifier.delivery.known_client import LONGEST, SHORTEST, SLOW, Change, Mark, News, Side, State
+from notifier.delivery.known_client import LONGEST, SHORTEST, SLOW, Change, News, Side, State
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Peers, Tools
 from notifier.delivery.slots import Slots, most_of_lane
@@ -30,6 +30,7 @@ from notifier.model.defaults import PREFETCH, SLOT_WAIT
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
+from notifier.model.outcome import Signal
 
 LEAST_WAIT = 0.1  # the share of `SLOT_WAIT` that is left of it if memory is full
 CROWDED = 0.5  # of memory in use: nothing is fetched
@@ -204,8 +205,8 @@ class Gate:
         self._slots.count(known, lane, side, -1)
         was_up, was_limited = known.state is State.UP, known.overload.spacing
         repeat = ticket.delivery.attempts > 0
-        least = 0.0 if result.mark is Mark.ALIVE else self.clients.least_rest(known)
-        change = known.learn(result.mark, now - began, now, repeat=repeat, least=least)
+        least = 0.0 if result.signal is Signal.RESPONSIVE else self.clients.least_rest(known)
+        change = known.learn(result.signal, now - began, now, repeat=repeat, least=least)
         known.heard = now
         if not was_up or known.state is not State.UP:
             self._turn(known, change, was_up=was_up)

@@ -28,12 +28,12 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, TypeVar, assert_never
+from typing import Generic, TypeVar
 
 from notifier.delivery.overload import Overload
 from notifier.model.client import ClientKey
 from notifier.model.message import Lane
-from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused
+from notifier.model.outcome import Signal
 
 TicketT = TypeVar("TicketT")
 
@@ -76,15 +76,6 @@ class Change(Enum):
     RECOVERED = "recovered"
 
 
-class Mark(Enum):
-    """What an attempt says of its client."""
-
-    ALIVE = "alive"  # it answered as a client that works
-    BRAKED = "braked"  # it asked for less (429, 408, 425)
-    DOWN = "down"  # no connection, no answer, 5xx
-    NOTHING = "nothing"  # a fault of ours, a refusing proxy among them
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
     """What one worker tells the others of a client, at best effort. All seconds are spans, not moments.
@@ -107,21 +98,6 @@ class News:
 def whole_pass(seconds: float) -> float:
     """Return the longest wait of this length at most that is one pass through one delay queue."""
     return 2.0 ** math.floor(math.log2(seconds + AT_ONCE))
-
-
-def mark_of(outcome: Outcome) -> Mark:
-    """Return what an outcome says of the client."""
-    match outcome:
-        case Refused(reason=Reason.EGRESS_DENIED) | Failed(reason=Reason.PROXY):
-            return Mark.NOTHING
-        case Delivered() | Refused():
-            return Mark.ALIVE
-        case Failed(status=status) if status is not None and status < 500:
-            return Mark.BRAKED
-        case Failed():
-            return Mark.DOWN
-        case _:
-            assert_never(outcome)
 
 
 @dataclass(slots=True, eq=False)
@@ -180,20 +156,20 @@ class KnownClient(Generic[TicketT]):
         """True if it is tried now and then."""
         return self.state is State.DOWN
 
-    def learn(self, mark: Mark, seconds: float, now: float, *, repeat: bool, least: float) -> Change | None:
+    def learn(self, signal: Signal, seconds: float, now: float, *, repeat: bool, least: float) -> Change | None:
         """Note how an attempt of that length ended. `repeat`: not the delivery's first. `least`: seconds of a rest."""
         self.ended = now
-        if mark is Mark.NOTHING:
+        if signal is Signal.NONE:
             if not self.up:
                 self.next_try = max(self.next_try, now + SHORTEST)
             return None
         self.hold = self.hold + SMOOTHING * (seconds - self.hold) if self.hold else seconds
-        failed = mark is not Mark.ALIVE
+        failed = signal is not Signal.RESPONSIVE
         if failed is repeat:
             self.mixed, self.grace = now, FULL // 2
         at_a_time, change = self.cap, None if failed else self._succeed(now)  # which may begin a sample anew
         if seconds <= SLOW:
-            self.overload.note(now, failed=failed, braked=mark is Mark.BRAKED, at_a_time=at_a_time)
+            self.overload.note(now, failed=failed, braked=signal is Signal.RATE_LIMITED, at_a_time=at_a_time)
         return self._fail(seconds, now, least=least) if failed else change
 
     def hear(self, news: News, now: float) -> Change | None:

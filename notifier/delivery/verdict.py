@@ -11,13 +11,12 @@ from typing import assert_never
 
 from notifier.delivery.ages import expiry_text, last_moment, our_fault_wait
 from notifier.delivery.facts import Attempted
-from notifier.delivery.known_client import Mark, mark_of
 from notifier.model.backoff import LATE, SOON, Jitter, Rounding, backoff, deferral_wait
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery, Past
 from notifier.model.errors import OurFault
 from notifier.model.frozen import frozen, replace
-from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
+from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused, Signal
 
 # Seconds to wait at least after the first, second and third 400 that counts (R12). Another one is the last. Some
 # receivers answer 400 while they cannot read the JWK Set, or within 30 s of their last reading.
@@ -92,7 +91,7 @@ class AttemptResult:
 
     delivery: Delivery
     verdict: Verdict
-    mark: Mark = Mark.NOTHING
+    signal: Signal = Signal.NONE
     pause: float | None = None
     asked: bool = False
     fact: Attempted | None = None
@@ -111,7 +110,7 @@ def result_of(before: Delivery, client: Client, fact: Attempted, *, carries_sid:
     return AttemptResult(
         delivery=replace(after, asked=True) if asked else after,
         verdict=verdict,
-        mark=Mark.NOTHING if cut_short else mark_of(outcome),
+        signal=Signal.NONE if cut_short else outcome.signal,
         pause=pause_of(outcome, policy),
         asked=asked,
         fact=fact,

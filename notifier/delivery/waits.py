@@ -13,7 +13,7 @@ So a worker that parks has a traveller out.
 from dataclasses import dataclass
 
 from notifier.delivery.ages import waits_until
-from notifier.delivery.known_client import SHARE_OF_OUTAGE, SHORTEST, Mark, State, whole_pass
+from notifier.delivery.known_client import SHARE_OF_OUTAGE, SHORTEST, State, whole_pass
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Tools
 from notifier.delivery.slots import Slots
@@ -23,7 +23,7 @@ from notifier.model.backoff import EARLY, LATE, SOON, Rounding
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
-from notifier.model.outcome import Cause
+from notifier.model.outcome import Cause, Signal
 
 SHORT_LIVED = 60.0  # seconds: a delivery that may wait no longer is not parked, or it would expire unseen
 LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds at once that a delivery waits in line, however young or old it is …
@@ -146,12 +146,12 @@ class Waits:
         that is up it is, if another delivery had more luck since the last charge.
         """
         verdict, before, client = result.verdict, ticket.delivery, ticket.client
-        if not isinstance(verdict, RetryAt) or result.mark not in (Mark.DOWN, Mark.BRAKED):
+        if not isinstance(verdict, RetryAt) or result.signal not in (Signal.UNAVAILABLE, Signal.RATE_LIMITED):
             return result
         if result.asked and result.pause is None:
             return result  # the client said when this delivery is to come again
         up = ticket.relieved is None and known.state_at(now) in (State.NEW, State.UP)
-        paced = result.mark is Mark.BRAKED and known.overload.spacing > 0  # it may come again at that pace
+        paced = result.signal is Signal.RATE_LIMITED and known.overload.spacing > 0  # it may come again at that pace
         before_at = None if before.charged_at is None else before.charged_at - self._clients.ahead()
         if up and not paced and (before_at is None or before_at < known.well):
             return result

@@ -3,12 +3,14 @@
 The words that are also metric labels are here, in three closed lists: `Reason` (of an attempt), `DeadReason` (of a
 dead letter), `Cause` (of a deferral).
 
+`Signal` is what an outcome says of its client, and so how it counts for the client's circuit and rate.
+
 The transport reports what happened on the wire (`Answer`, `Break`, `StaleConnection`). `read_wire` decides what it
 means (docs/specification.md B27, B28, R3, R11, R12).
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import assert_never
 
 from notifier.model.client import ResponsePolicy
@@ -106,6 +108,15 @@ Wire = Answer | Break | StaleConnection
 # ── what it means ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class Signal(Enum):
+    """What an outcome says of the client."""
+
+    RESPONSIVE = "responsive"  # it answered as a client that works
+    RATE_LIMITED = "rate limited"  # it asked for fewer requests, or for another time (429, 408, 425)
+    UNAVAILABLE = "unavailable"  # no connection, no answer, 5xx
+    NONE = "none"  # an internal fault, a refusing proxy among them
+
+
 @frozen
 class Delivered:
     """The client accepted the logout token."""
@@ -113,6 +124,11 @@ class Delivered:
     status: int
     text: str = ""
     reason: Reason = Reason.DELIVERED
+
+    @property
+    def signal(self) -> Signal:
+        """Return what the outcome says of the client."""
+        return Signal.RESPONSIVE
 
 
 @frozen
@@ -122,6 +138,11 @@ class Refused:
     reason: Reason
     status: int | None = None
     text: str = ""
+
+    @property
+    def signal(self) -> Signal:
+        """Return what the outcome says of the client: an egress policy says nothing of it."""
+        return Signal.NONE if self.reason is Reason.EGRESS_DENIED else Signal.RESPONSIVE
 
 
 @frozen
@@ -133,6 +154,13 @@ class Failed:
     text: str = ""
     retry_after: float | None = None
     ambiguous: bool = False
+
+    @property
+    def signal(self) -> Signal:
+        """Return what the outcome says of the client: a refusing proxy says nothing of it."""
+        if self.reason is Reason.PROXY:
+            return Signal.NONE
+        return Signal.UNAVAILABLE if self.status is None or self.status >= 500 else Signal.RATE_LIMITED
 
 
 Outcome = Delivered | Refused | Failed

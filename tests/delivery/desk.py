@@ -7,7 +7,6 @@ from typing import Any
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
 from notifier.delivery.gate import Gate, Go, Wait
-from notifier.delivery.known_client import Mark, mark_of
 from notifier.delivery.ledger import HeldMessage
 from notifier.delivery.ports import Tools
 from notifier.delivery.ticket import Ticket
@@ -16,7 +15,7 @@ from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane, Message
-from notifier.model.outcome import Delivered, Failed, Outcome, Reason
+from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Signal
 from tests.delivery.stage import Others, PlainSigner, Receivers, client
 
 SIZE = 64
@@ -106,14 +105,14 @@ class Desk:
         ticket = self.running[name].pop()
         delivery, policy = ticket.delivery, ticket.client.retry
         outcome = outcome or Delivered(status=204)
-        result = AttemptResult(delivery=delivery, verdict=Done(), mark=Mark.ALIVE)
+        result = AttemptResult(delivery=delivery, verdict=Done(), signal=Signal.RESPONSIVE)
         if isinstance(outcome, Failed):
             asked = outcome.retry_after is not None
             after = replace(record(delivery, outcome, self.wall()), asked=asked)
             result = AttemptResult(
                 delivery=after,
                 verdict=decide(outcome, after, policy, carries_sid=True, now=self.wall(), jitter=lambda: 0.5),
-                mark=mark_of(outcome),
+                signal=outcome.signal,
                 pause=pause_of(outcome, policy),
                 asked=asked,
             )

@@ -14,14 +14,12 @@ from notifier.delivery.known_client import (
     SHORTEST,
     Change,
     KnownClient,
-    Mark,
     News,
     Side,
     State,
-    mark_of,
 )
 from notifier.model.message import Lane
-from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused
+from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused, Signal
 
 NOW = 1000.0
 
@@ -31,23 +29,23 @@ def untried(limit: int = 8) -> KnownClient[str]:
     return KnownClient(key=("iss", "shop"), limit=limit, step=0.0, heard=NOW)
 
 
-def learn(one: KnownClient[str], mark: Mark, now: float = NOW, *, repeat: bool = False) -> Change | None:
+def learn(one: KnownClient[str], signal: Signal, now: float = NOW, *, repeat: bool = False) -> Change | None:
     """An attempt at it ended at once."""
-    return one.learn(mark, 0.0, now, repeat=repeat, least=0.0)
+    return one.learn(signal, 0.0, now, repeat=repeat, least=0.0)
 
 
 def proven(successes: int = 1, limit: int = 8) -> KnownClient[str]:
     """One that has succeeded so often."""
     one = untried(limit)
     for _ in range(successes):
-        learn(one, Mark.ALIVE)
+        learn(one, Signal.RESPONSIVE)
     return one
 
 
 def down(one: KnownClient[str] | None = None, at: float = NOW) -> KnownClient[str]:
     """One whose attempts fail until it is down, all at the same moment."""
     one = one or untried()
-    while learn(one, Mark.DOWN, at) is None:
+    while learn(one, Signal.UNAVAILABLE, at) is None:
         pass
     return one
 
@@ -60,21 +58,21 @@ def paused() -> KnownClient[str]:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "mark"),
+    ("outcome", "signal"),
     [
-        (Delivered(status=204), Mark.ALIVE),
-        (Refused(reason=Reason.REJECTED_TOKEN, status=400), Mark.ALIVE),
-        (Failed(reason=Reason.THROTTLED, status=429), Mark.BRAKED),
-        (Failed(reason=Reason.SERVER_ERROR, status=408), Mark.BRAKED),
-        (Failed(reason=Reason.SERVER_ERROR, status=503), Mark.DOWN),
-        (Failed(reason=Reason.TIMEOUT), Mark.DOWN),
-        (Failed(reason=Reason.PROXY), Mark.NOTHING),
-        (Refused(reason=Reason.EGRESS_DENIED), Mark.NOTHING),
+        (Delivered(status=204), Signal.RESPONSIVE),
+        (Refused(reason=Reason.REJECTED_TOKEN, status=400), Signal.RESPONSIVE),
+        (Failed(reason=Reason.THROTTLED, status=429), Signal.RATE_LIMITED),
+        (Failed(reason=Reason.SERVER_ERROR, status=408), Signal.RATE_LIMITED),
+        (Failed(reason=Reason.SERVER_ERROR, status=503), Signal.UNAVAILABLE),
+        (Failed(reason=Reason.TIMEOUT), Signal.UNAVAILABLE),
+        (Failed(reason=Reason.PROXY), Signal.NONE),
+        (Refused(reason=Reason.EGRESS_DENIED), Signal.NONE),
     ],
 )
-def test_what_an_attempt_says_of_its_client(outcome: Outcome, mark: Mark) -> None:
+def test_what_an_attempt_says_of_its_client(outcome: Outcome, signal: Signal) -> None:
     """Any answer but 5xx shows that it works; what is our own fault says nothing of it."""
-    assert mark_of(outcome) is mark
+    assert outcome.signal is signal
 
 
 # ── the table, row by row ───────────────────────────────────────────────────────────────────────────────────────
@@ -83,14 +81,14 @@ def test_what_an_attempt_says_of_its_client(outcome: Outcome, mark: Mark) -> Non
 def test_new_comes_up_with_a_success() -> None:
     """Nothing was wrong with it, so nothing is told."""
     one = untried()
-    assert learn(one, Mark.ALIVE) is None
+    assert learn(one, Signal.RESPONSIVE) is None
     assert (one.state, one.credit) == (State.UP, FULL // 2)
 
 
 def test_new_goes_down_with_its_first_failure() -> None:
     """It rests for a second."""
     one = untried()
-    assert learn(one, Mark.DOWN) is Change.DOWN
+    assert learn(one, Signal.UNAVAILABLE) is Change.DOWN
     assert (one.state, one.next_try) == (State.DOWN, NOW + SHORTEST)
 
 
@@ -98,31 +96,31 @@ def test_new_goes_down_with_its_first_failure() -> None:
 def test_up_stays_so_while_it_has_credit(successes: int, failures: int) -> None:
     """The first success pays for 16 failures, each further one for four, and all of them for 32."""
     one = proven(successes)
-    changes = [learn(one, Mark.DOWN, NOW + number / 100) for number in range(1, failures + 1)]
+    changes = [learn(one, Signal.UNAVAILABLE, NOW + number / 100) for number in range(1, failures + 1)]
     assert changes == [None] * (failures - 1) + [Change.DOWN]
 
 
 def test_less_than_four_failures_in_five_never_take_it_down() -> None:
     """A client behind a load balancer of whose instances most are down is served at its pace."""
     one = proven()
-    marks = [Mark.ALIVE, *[Mark.DOWN] * (EARN - 1)] * 200
+    marks = [Signal.RESPONSIVE, *[Signal.UNAVAILABLE] * (EARN - 1)] * 200
     assert all(learn(one, mark, NOW + number / 10) is None for number, mark in enumerate(marks))
 
 
 def test_up_goes_down_without_a_success_for_long() -> None:
     """Whatever its credit: one that is tried once in a second would be tried for half a minute otherwise."""
     one = proven(100)
-    assert learn(one, Mark.DOWN, NOW) is None
-    assert learn(one, Mark.DOWN, NOW + LONG - 0.1) is None
-    assert learn(one, Mark.DOWN, NOW + LONG) is Change.DOWN
+    assert learn(one, Signal.UNAVAILABLE, NOW) is None
+    assert learn(one, Signal.UNAVAILABLE, NOW + LONG - 0.1) is None
+    assert learn(one, Signal.UNAVAILABLE, NOW + LONG) is Change.DOWN
 
 
 def test_silence_takes_no_credit() -> None:
     """Nobody was told for long: the first failure since says no more than any other, and no client seems to be down."""
     one = proven(100)
     late = NOW + 100 * LONG
-    assert [learn(one, Mark.DOWN, late + number) for number in range(5)] == [None] * 5
-    assert learn(one, Mark.DOWN, late + LONG) is Change.DOWN
+    assert [learn(one, Signal.UNAVAILABLE, late + number) for number in range(5)] == [None] * 5
+    assert learn(one, Signal.UNAVAILABLE, late + LONG) is Change.DOWN
 
 
 @pytest.mark.parametrize(("failing", "change"), [(2.0, Change.DOWN), (4.0, None)])
@@ -139,7 +137,7 @@ def test_up_goes_down_if_another_worker_says_so(failing: float, change: Change |
 def test_down_comes_up_if_its_try_succeeds() -> None:
     """How long it was down is known then."""
     one = down(proven())
-    assert learn(one, Mark.ALIVE, NOW + 9, repeat=True) is Change.RECOVERED
+    assert learn(one, Signal.RESPONSIVE, NOW + 9, repeat=True) is Change.RECOVERED
     assert (one.state, one.credit) == (State.UP, FULL // 2)
     assert (one.outage_from, one.outage_until) == (NOW, NOW + 9)
 
@@ -156,7 +154,7 @@ def test_down_comes_up_if_another_worker_says_so(after: float, change: Change | 
 def test_after_a_short_outage_it_has_little_credit() -> None:
     """It may be overloaded."""
     one = down(proven())
-    learn(one, Mark.ALIVE, one.next_try, repeat=True)
+    learn(one, Signal.RESPONSIVE, one.next_try, repeat=True)
     assert one.credit == EARN
 
 
@@ -171,7 +169,7 @@ def test_it_keeps_its_pace_over_an_outage_of_some_seconds(seconds: float, *, rep
     one = down(proven())
     one.mixed = NOW if repeats_fail else -math.inf
     one.overload.adopt(0.1, 0.9, NOW)
-    assert learn(one, Mark.ALIVE, NOW + seconds, repeat=True) is Change.RECOVERED
+    assert learn(one, Signal.RESPONSIVE, NOW + seconds, repeat=True) is Change.RECOVERED
     assert (one.overload.spacing > 0) is kept
 
 
@@ -181,12 +179,12 @@ def test_it_has_more_and_more_credit_where_all_first_attempts_fail(late: float) 
     one, found = untried(), []
     for _ in range(8):
         down(one, at=one.well + 1 if one.up else NOW)
-        learn(one, Mark.ALIVE, one.next_try + late, repeat=True)
+        learn(one, Signal.RESPONSIVE, one.next_try + late, repeat=True)
         found.append(one.credit)
     assert found == [32, 64, 128, 256, 512, MOST_GRACE, MOST_GRACE, MOST_GRACE]
-    learn(one, Mark.ALIVE, one.well)
+    learn(one, Signal.RESPONSIVE, one.well)
     down(one, at=one.well + 1)
-    learn(one, Mark.ALIVE, one.next_try, repeat=True)
+    learn(one, Signal.RESPONSIVE, one.next_try, repeat=True)
     assert one.credit == EARN
 
 
@@ -194,10 +192,10 @@ def test_down_rests_for_longer_after_each_try_that_fails() -> None:
     """Half of the time for which it has been down, from one second to 64: each is one pass through one delay queue."""
     one, rests = down(), [SHORTEST]
     for _ in range(16):
-        assert learn(one, Mark.DOWN, one.next_try, repeat=True) is Change.STILL_DOWN
+        assert learn(one, Signal.UNAVAILABLE, one.next_try, repeat=True) is Change.STILL_DOWN
         rests.append(one.next_try - one.ended)
     assert rests == [1, 1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 64, 64, 64]
-    assert learn(one, Mark.DOWN, one.ended, repeat=True) is None  # it ended meanwhile: no try
+    assert learn(one, Signal.UNAVAILABLE, one.ended, repeat=True) is None  # it ended meanwhile: no try
 
 
 def test_down_rests_for_longer_if_another_workers_try_fails() -> None:
@@ -261,14 +259,14 @@ def test_a_pace_is_heard() -> None:
 def test_a_rest_lasts_until_each_that_is_down_could_have_its_try() -> None:
     """`least`, in whole passes."""
     one = untried()
-    one.learn(Mark.DOWN, 0.0, NOW, repeat=False, least=5.0)
+    one.learn(Signal.UNAVAILABLE, 0.0, NOW, repeat=False, least=5.0)
     assert one.next_try == NOW + 8
 
 
 def test_no_rest_is_longer_than_documented() -> None:
     """After a stall of this worker all clients look as if they hung, and all that are down as if they needed long."""
     one = untried()
-    one.learn(Mark.DOWN, 5.0, NOW, repeat=False, least=200.0)
+    one.learn(Signal.UNAVAILABLE, 5.0, NOW, repeat=False, least=200.0)
     assert one.next_try == NOW + LONGEST
 
 
@@ -276,8 +274,8 @@ def test_a_fault_of_ours_is_not_the_clients() -> None:
     """It neither takes credit nor ends an outage, and whoever is not up is left alone for a second."""
     well, rests = proven(), down()
     for number in range(50):
-        assert learn(well, Mark.NOTHING, NOW + number) is None
-        assert learn(rests, Mark.NOTHING, NOW + number) is None
+        assert learn(well, Signal.NONE, NOW + number) is None
+        assert learn(rests, Signal.NONE, NOW + number) is None
         assert rests.next_try == NOW + number + 1
     assert (well.state, well.credit) == (State.UP, FULL // 2)
     assert rests.down
@@ -288,10 +286,10 @@ def test_it_may_have_more_at_a_time_with_each_success() -> None:
     one = untried(limit=6)
     assert one.cap == 1
     for expected in (2, 3, 4, 5, 6, 6):
-        learn(one, Mark.ALIVE, NOW)
+        learn(one, Signal.RESPONSIVE, NOW)
         assert one.cap == expected
     for _ in range(FULL):
-        learn(one, Mark.DOWN, NOW + 1)
+        learn(one, Signal.UNAVAILABLE, NOW + 1)
     assert (one.up, one.cap) == (False, 3)
 
 
