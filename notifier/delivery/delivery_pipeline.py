@@ -29,8 +29,8 @@ from notifier.delivery.verdict import (
     Verdict,
     WaitsAs,
     defer_for,
+    deferred,
     not_taken,
-    postponed,
     result_of,
 )
 from notifier.model.client import Client
@@ -122,17 +122,12 @@ class DeliveryPipeline:
         fresh = delivery.first_taken_at is None and delivery.not_after is None  # so it cannot have expired
         if not fresh or client is None or client.paused or client.told_at is None:
             channel = self._tools.channel_of(judged_as)
+            # A delivery seen for the first time has no age, so what its token names does not matter.
+            sid = delivery.first_taken_at is not None and channel.names_session(delivery, judged_as)
             verdict = before_attempt(
-                delivery,
-                client,
-                judged_as.retry,
-                issuer_known=delivery.iss in registry.issuers,
-                grace=registry.grace,
-                denied=registry.inline == "deny",
-                # A delivery seen for the first time has no age, so what its token names does not matter.
-                carries_sid=delivery.first_taken_at is not None and channel.names_session(delivery, judged_as),
-                now=now,
-            )
+                delivery, client, judged_as.retry, issuer_known=delivery.iss in registry.issuers, grace=registry.grace,
+                denied=registry.inline == "deny", carries_sid=sid, now=now,
+            )  # fmt: skip
             if delivery.leash is not None and isinstance(verdict, Dead):
                 self._gate.traveller_ended(delivery.key)
         if verdict is None and client is not None:
@@ -145,9 +140,10 @@ class DeliveryPipeline:
                     return ticket
                 case Defer() as verdict:
                     delivery = ticket.delivery
+        if isinstance(verdict, Defer):
+            return deferred(delivery, verdict, judged_as.retry, now)
         assert verdict is not None
-        after = postponed(delivery, verdict, judged_as.retry, now) if isinstance(verdict, Defer) else delivery
-        return AttemptResult(delivery=after, verdict=verdict)
+        return AttemptResult(delivery=delivery, verdict=verdict)
 
     # ── attempt and decide ──
 
@@ -155,8 +151,7 @@ class DeliveryPipeline:
         """Attempt the delivery when its turn has come, and decide what follows."""
         delivery, client = ticket.delivery, ticket.client
         if ticket.turn is not None and (later := await ticket.turn) is not None:
-            after = postponed(delivery, later, client.retry, self._tools.clock())
-            return AttemptResult(delivery=after, verdict=later)
+            return deferred(delivery, later, client.retry, self._tools.clock())
         result: AttemptResult | None = None
         try:
             result = await attempt(delivery, client, self._tools)
@@ -205,14 +200,9 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptRe
     outcome, jti = sent
     now, seconds = tools.clock(), tools.steady() - began
     members: dict[str, Any] = {
-        "delivery": delivery,
-        "number": delivery.attempts + 1,
-        "jti": jti,
-        "alg": client.token.alg,
-        "outcome": outcome,
-        "seconds": seconds,
-        "at": now,
-    }
+        "delivery": delivery, "number": delivery.attempts + 1, "jti": jti, "alg": client.token.alg,
+        "outcome": outcome, "seconds": seconds, "at": now,
+    }  # fmt: skip
     if isinstance(outcome, Delivered):  # the usual end: no history is written, which would take 8 µs
         ended = delivery.ended_at
         propagation = None if ended is None else max(0.0, now - ended)
@@ -221,13 +211,8 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptRe
     fact = Attempted(**members)
     if (internal := channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
         return replace(defer_for(internal, delivery, client, now, tools.jitter), signal=outcome.signal, fact=fact)
-    return result_of(
-        delivery,
-        client,
-        fact,
-        carries_sid=channel.names_session(delivery, client),
-        jitter=tools.jitter,
-    )
+    sid = channel.names_session(delivery, client)
+    return result_of(delivery, client, fact, carries_sid=sid, jitter=tools.jitter)
 
 
 async def _post(channel: Channel, delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcome, str] | Dead:
@@ -245,15 +230,10 @@ async def _post(channel: Channel, delivery: Delivery, client: Client, tools: Too
         began = tools.steady()  # what signs the token has a separate time limit
         wire = await tools.transport.post(
             Request(
-                uri=push.uri or uri,
-                body=push.body,
-                secret=push.secret,
-                timeout=max(0.001, time_left),
-                route=client.route,
-                new_connection=new_connection,
-                client=client,
+                uri=push.uri or uri, body=push.body, secret=push.secret, timeout=max(0.001, time_left),
+                route=client.route, new_connection=new_connection, client=client,
             )
-        )
+        )  # fmt: skip
         if isinstance(wire, StaleConnection):
             if not new_connection:
                 time_left -= tools.steady() - began

@@ -23,7 +23,7 @@ from notifier.model.documents.event_document import understand
 from notifier.model.documents.sourced import ONLY, as_kept, as_received, reader_of
 from notifier.model.errors import MalformedEvent, Mistake, UnknownSource, UnknownVersion
 from notifier.model.frozen import frozen, replace
-from notifier.model.message import SUSPECT, Kind, Lane, Message, NewerKind
+from notifier.model.message import PART_OF, SUSPECT, Kind, Lane, Message, NewerKind
 from notifier.model.moment import Clock
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt
@@ -210,9 +210,14 @@ class Intake:
         return Expand(steps=steps, event=event)
 
     def _parts(self, document: documents.EventDocument, registry: Registry, due: float | None) -> Iterator[Send]:
+        """Write the parts as messages with separate ids: with one id they would be confirmed one by one."""
         event, lane = document.event, Lane.BULK if document.bulk else Lane.EVENTS
-        parts = event_clients.split(replace(event, id_given=True, unread=()), registry, self._steady())
-        return replacements.event_parts(parts, lane, event_clients.digest_of(event), self._new_id, due)
+        digest = event_clients.digest_of(event)
+        for part in event_clients.split(replace(event, id_given=True, unread=()), registry, self._steady()):
+            message = replacements.event_message(part, bulk=document.bulk)
+            yield Send(
+                queue=lane, due=due, message=replace(message, message_id=self._new_id(), headers={PART_OF: digest})
+            )
 
 
 def deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:
@@ -245,25 +250,12 @@ def deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterat
         if not trusted and entry is not _NAME_ALONE:
             inline, ignored = None, event_clients.ignored_inline(event, entry)
         yield Delivery(
-            id=id_,
-            event_id=event.id,
-            id_given=event.id_given,
-            iss=event.iss,
-            client_id=client_id,
-            sub=sub,
-            sid=sid,
-            entry_sub=entry.sub is not None,
-            inline=inline,
-            ignored=ignored,
-            ended_at=event.ended_at,
-            not_after=event.not_after,
-            reason=event.reason,
-            source=event.source,
-            publisher=event.publisher,
-            claimed_publisher=event.claimed_publisher,
-            trace=event.trace,
-            reply_to=event.reply_to,
-        )
+            id=id_, event_id=event.id, id_given=event.id_given, iss=event.iss, client_id=client_id, sub=sub, sid=sid,
+            entry_sub=entry.sub is not None, inline=inline, ignored=ignored,
+            ended_at=event.ended_at, not_after=event.not_after, reason=event.reason, source=event.source,
+            publisher=event.publisher, claimed_publisher=event.claimed_publisher,
+            trace=event.trace, reply_to=event.reply_to,
+        )  # fmt: skip
 
 
 def _trials(event: SessionEnded, registry: Registry, steady: float, crashes: int, now: float) -> Iterator[Step]:

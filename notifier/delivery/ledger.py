@@ -49,11 +49,6 @@ class HeldMessage:
         self.lane = self.message.lane
 
     @property
-    def started(self) -> bool:
-        """True if any of its deliveries was begun."""
-        return self.total > 0
-
-    @property
     def large(self) -> bool:
         """True if reading it takes so long that it is read alone."""
         return len(self.message.body) > LARGE
@@ -89,11 +84,6 @@ class HeldMessage:
         self.next_step = intake.step(self.message, self.work.steps) if isinstance(self.work, Expand) else None
         return step
 
-    @property
-    def done(self) -> bool:
-        """True if everything it asked for has a durable fate."""
-        return self.work is not None and self.next_step is None and self.open == 0
-
     def end(self) -> EventTaken | None:
         """Return the fact for observers once it is done: the result of an event, None for a single delivery."""
         if not isinstance(self.work, Expand):
@@ -104,19 +94,10 @@ class HeldMessage:
         again = self.total > 0 and self.joined == self.total
         result: Literal["duplicate", "accepted"] = "duplicate" if again else "accepted"
         return EventTaken(
-            result=result,
-            event_id=event.id,
-            iss=event.iss,
-            publisher=event.publisher,
-            deliveries=self.total,
-            dated=event.ended_at is not None,
-            reply_to=event.reply_to,
-            trace=event.trace,
-            arrived=self.arrived,
-            source=self.work.source,
-            copies=self.joined,
-            unread=event.unread,
-        )
+            result=result, event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=self.total,
+            dated=event.ended_at is not None, reply_to=event.reply_to, trace=event.trace,
+            arrived=self.arrived, source=self.work.source, copies=self.joined, unread=event.unread,
+        )  # fmt: skip
 
 
 def stands_for(wait: float, *, alone: bool = False) -> float:
@@ -226,8 +207,8 @@ class Ledger:
         return {(held.lane, held.message.source) for of_lane in self._held.values() for held in of_lane}
 
     def close(self, held: HeldMessage) -> None:
-        """Ack the message if all that it asked for has its fate."""
-        if not held.open and held.done and not held.closed:
+        """Ack the message if nothing of it is left to start and all its deliveries are settled."""
+        if not held.open and held.work is not None and held.next_step is None and not held.closed:
             held.closed = True
             self._acknowledger.ack(held.message)
             self.let_go(held)

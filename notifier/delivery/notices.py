@@ -18,70 +18,47 @@ class FeedMembers(TypedDict, total=False):
 
 
 def notice_of(fact: Fact, **more: Unpack[FeedMembers]) -> Notice | None:
-    """Return the notice of a fact. None if the fact tells no fate."""
+    """Return the notice of a fact. None if the fact is not a result."""
     match fact:
-        case LogoutDelivered(delivery=delivery):
+        case LogoutDelivered(delivery=delivery, propagation=propagation):
             attempts = delivery.attempts + 1  # the delivery is as before its last attempt
-            return _of_delivery(
-                delivery, Fate.DELIVERED, Reason.DELIVERED, attempts, propagation=fact.propagation, **more
+            return _notice(
+                delivery, Fate.DELIVERED, Reason.DELIVERED, attempts=attempts, propagation=propagation, **more
             )
         case RetryScheduled(delivery=delivery, due=due):
             last = delivery.history[-1] if delivery.history else None
             reason, status = ("", None) if last is None else (last.reason, last.status)
-            return _of_delivery(delivery, Fate.RETRYING, reason, delivery.attempts, status=status, next_due=due, **more)
-        case Deferred(delivery=Delivery() as delivery, cause=cause, due=due):
-            text = _told_of(fact)
-            return _of_delivery(delivery, Fate.RETRYING, cause, delivery.attempts, next_due=due, text=text, **more)
+            return _notice(delivery, Fate.RETRYING, reason, status=status, next_due=due, **more)
         case Deferred(cause=cause, due=due):
-            return _of_event(fact, Fate.RETRYING, cause, next_due=due, text=_told_of(fact), **more)
-        case Buried(delivery=Delivery() as delivery, reason=reason):
+            return _notice(fact.delivery or fact, Fate.RETRYING, cause, next_due=due, text=_text_of(fact), **more)
+        case Buried(delivery=delivery, reason=reason):
             # Whoever may publish may name any URI: only operators learn which of our addresses it led to.
-            text = "" if reason is DeadReason.EGRESS_DENIED else fact.text
-            return _of_delivery(delivery, Fate.DEAD, reason, delivery.attempts, text=text, **more)
-        case Buried(reason=reason, text=text):
-            return _of_event(fact, Fate.DEAD, reason, text=text, **more)
+            secret = delivery is not None and reason is DeadReason.EGRESS_DENIED
+            return _notice(delivery or fact, Fate.DEAD, reason, text="" if secret else fact.text, **more)
         case Skipped():
-            return _of_event(fact, Fate.SKIPPED, NO_URI, **more)
-        # The notices of its clients tell the rest of an event.
+            return _notice(fact, Fate.SKIPPED, NO_URI, **more)
+        # Any other event is reported by the notices of its clients.
         case EventTaken(result="duplicate"):
-            return _of_event(fact, Fate.DUPLICATE, "", **more)
+            return _notice(fact, Fate.DUPLICATE, "", **more)
         case EventTaken(result="split", reply_to=ReplyTo(of=0)):
-            return _of_event(fact, Fate.SKIPPED, "", **more)
+            return _notice(fact, Fate.SKIPPED, "", **more)
         case _:
             return None
 
 
-def _told_of(fact: Deferred) -> str:
-    """Why it was put off, if its publisher can do something about that. Other texts name files and proxies of ours."""
+def _text_of(fact: Deferred) -> str:
+    """Return why it is deferred, if its publisher can correct that. Other texts name internal files and proxies."""
     if fact.cause not in (Cause.UNKNOWN, Cause.SIGNING):
         return ""
     return f"{fact.text}; {fact.hint}" if fact.hint and fact.hint_for_publisher else fact.text
 
 
-def _of_delivery(delivery: Delivery, fate: Fate, reason: str, attempts: int, **more: Any) -> Notice:
+def _notice(of: Delivery | Buried | Deferred | EventTaken | Skipped, fate: Fate, reason: str, **more: Any) -> Notice:
+    """Return the notice of a delivery, or of a fact without one: of a whole event, or of a client that is skipped."""
+    if isinstance(of, Delivery):
+        of_delivery = {"delivery_id": of.id, "publisher": of.publisher, "ended_at": of.ended_at}
+        more = {"attempts": of.attempts, **of_delivery, **more}
     return Notice(
-        fate=fate,
-        iss=delivery.iss,
-        event_id=delivery.event_id,
-        client_id=delivery.client_id,
-        delivery_id=delivery.id,
-        reason=str(reason),
-        attempts=attempts,
-        of=None if delivery.reply_to is None else delivery.reply_to.of,
-        publisher=delivery.publisher,
-        ended_at=delivery.ended_at,
-        **more,
-    )
-
-
-def _of_event(fact: Buried | Deferred | EventTaken | Skipped, fate: Fate, reason: str, **more: Any) -> Notice:
-    """The notice of a fact without a delivery: of a whole event, or of a client that is skipped."""
-    return Notice(
-        fate=fate,
-        iss=fact.iss,
-        event_id=fact.event_id,
-        client_id="" if isinstance(fact, EventTaken) else fact.client_id,
-        reason=str(reason),
-        of=None if fact.reply_to is None else fact.reply_to.of,
-        **more,
-    )
+        fate=fate, iss=of.iss, event_id=of.event_id, client_id="" if isinstance(of, EventTaken) else of.client_id,
+        reason=str(reason), of=None if of.reply_to is None else of.reply_to.of, **more,
+    )  # fmt: skip

@@ -18,7 +18,7 @@ from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.sourced import as_sourced
 from notifier.model.errors import Mistake, UnknownSource
 from notifier.model.frozen import frozen, replace
-from notifier.model.message import DEAD, PART_OF, Kind, Lane, Message, Outgoing, crash_headers
+from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing, crash_headers
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.reply import ReplyTo
 from notifier.model.session_ended import SessionEnded
@@ -213,17 +213,7 @@ def passes_of(message: Message) -> int:
     return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
 
 
-# ── parts, trials and events with an id ──
-
-
-def event_parts(
-    parts: Iterable[SessionEnded], lane: Lane, digest: str, new_id: Callable[[], str], due: float | None
-) -> Iterator[Send]:
-    """Write the parts of an event, each with its own message id: with one id they would be confirmed one by one."""
-    for part in parts:
-        body = documents.dump_event(documents.EventDocument(event=part, bulk=lane is Lane.BULK))
-        message = Outgoing(kind=Kind.EVENT, body=body, message_id=new_id(), headers={PART_OF: digest})
-        yield Send(queue=lane, due=due, message=message)
+# ── trials and events with an id ──
 
 
 def trial(body: bytes, message_id: str, crashes: int, now: float) -> Send:

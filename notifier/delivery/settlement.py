@@ -1,14 +1,13 @@
 """Settles deliveries: makes each verdict durable as a retry, a deferral or a dead letter that the queue confirms.
 
-Observers hear nothing, and no message is acked, before the queue has confirmed. While the queue is away a delivery
-waits here, in memory; the worker's window bounds how many can. A deferral waits only until it is due: then the delivery
+No fact is reported, and no message is acked, before the queue has confirmed. While the queue is unavailable a delivery
+stays here, in memory; the worker's window bounds how many can. A deferral stays only until it is due: then the delivery
 can be attempted without the queue.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
-from types import MappingProxyType
 
 from notifier.delivery import facts
 from notifier.delivery.replacements import Send, buried
@@ -35,24 +34,27 @@ class Settlement:
         self._observe = observe
 
     async def settle(self, delivery: Delivery, verdict: RetryAt | Defer | Dead, message: Message) -> bool:
-        """Return True once the fate is durable; False if a deferral is due before the queue has taken it.
+        """Return True once the verdict is durable; False if a deferral is due before the queue has taken it.
 
         A deferral keeps the crashes of the delivery's `message`. An attempt that ended resets them.
         """
         now = self._clock()
         match verdict:
             case RetryAt():
-                await self.send(self._later(delivery, verdict, now, due=verdict.due, rounding=verdict.rounding))
+                await self.send(self._later(delivery, verdict, now, verdict.due, verdict.rounding, crashes=0))
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
             case Defer():
                 due, rounding = verdict.due, verdict.rounding
                 if verdict.waits_as is WaitsAs.DELAYED:
                     due, rounding = now + deferral_wait(due - now, rounding), "up"
-                headers = crash_headers(message.crashes)
-                later = self._later(delivery, verdict, now, due=due, rounding=rounding, headers=headers)
+                later = self._later(delivery, verdict, now, due, rounding, message.crashes)
                 if not await self.send(later, within=max(AGAIN, verdict.due - now)):
                     return False
-                self._observe(_deferred(delivery, verdict))
+                deferred = facts.Deferred(
+                    iss=delivery.iss, client_id=delivery.client_id, event_id=delivery.event_id, cause=verdict.cause,
+                    due=verdict.due, text=verdict.text, delivery=delivery, reply_to=delivery.reply_to,
+                )  # fmt: skip
+                self._observe(deferred)
             case Dead():
                 letter = dead_letter.bury_delivery(delivery, verdict.reason, verdict.text, now)
                 await self.send_all((buried(letter, delivery.reply_to, delivery),))
@@ -67,7 +69,7 @@ class Settlement:
                 self._observe(fact)
 
     async def send(self, send: Send, *, within: float | None = None) -> bool:
-        """Return True once the message is durable; False if the queue stays away for `within` seconds."""
+        """Return True once the message is durable; False if the queue is unavailable for `within` seconds."""
         deadline = None if within is None else asyncio.get_running_loop().time() + within
         while True:
             try:
@@ -87,16 +89,9 @@ class Settlement:
                 return True
 
     def _later(
-        self,
-        delivery: Delivery,
-        verdict: RetryAt | Defer,
-        now: float,
-        *,
-        due: float,
-        rounding: Rounding,
-        headers: Mapping[str, str] = MappingProxyType({}),
+        self, delivery: Delivery, verdict: RetryAt | Defer, now: float, due: float, rounding: Rounding, crashes: int
     ) -> Send:
-        """The message that brings the delivery back."""
+        """Return the message that brings the delivery back."""
         # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
         parked = verdict.waits_as is WaitsAs.PARKED
         if parked:
@@ -104,20 +99,7 @@ class Settlement:
         waits = replace(delivery.waits, since=now, longest=max(SOON, due - now))
         written = replace(delivery, id_given=True, parked=parked, waits=waits)
         body = documents.dump_delivery(written, due=verdict.due)
-        message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=headers)
+        message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=crash_headers(crashes))
         if parked:
             return Send(message=message, bucket=self._queue.bucket(delivery.key), due=due)
         return Send(message=message, due=due, rounding=rounding)
-
-
-def _deferred(delivery: Delivery, verdict: Defer) -> facts.Deferred:
-    return facts.Deferred(
-        iss=delivery.iss,
-        client_id=delivery.client_id,
-        event_id=delivery.event_id,
-        cause=verdict.cause,
-        due=verdict.due,
-        text=verdict.text,
-        delivery=delivery,
-        reply_to=delivery.reply_to,
-    )

@@ -120,7 +120,12 @@ def result_of(before: Delivery, client: Client, fact: Attempted, *, carries_sid:
 def defer_for(fault: OurFault, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> AttemptResult:
     """Return the deferral for an internal fault: for 2, 4, 8 … 256 s."""
     verdict = Defer(due=now + _fault_wait(delivery, client.retry, jitter), cause=fault.cause, text=str(fault))
-    return AttemptResult(delivery=postponed(delivery, verdict, client.retry, now), verdict=verdict)
+    return deferred(delivery, verdict, client.retry, now)
+
+
+def deferred(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> AttemptResult:
+    """Return the result of a delivery that is deferred without an attempt."""
+    return AttemptResult(delivery=postponed(delivery, verdict, policy, now), verdict=verdict)
 
 
 def _fault_wait(delivery: Delivery, policy: RetryPolicy, jitter: Jitter) -> float:
