@@ -1,1 +1,54 @@
-"""The way of an event through a worker: read, plan, admit, attempt, judge, settle. Ports lead outside."""
+"""Delivers events to clients: reads a message, makes a delivery for each client, attempts it, and settles the result.
+
+Nothing here imports a queue, a key or HTTP: the ports of `ports.py` lead outside, and `notifier/service` connects them.
+A worker is one process with one event loop. Each decision is a synchronous function; only tasks wait.
+
+**The pipeline.** A message takes three steps, in `Worker._continue`:
+
+1. *Read.* `selection.py` chooses the message, and `intake.py` parses it. Other messages replace an unreadable message,
+   an event of an unknown issuer and an event of many clients (`replacements.py`): a dead letter, a deferral, parts.
+2. *Plan.* An event becomes deliveries, one for each client that it names, made one by one as there is room.
+3. *Start.* `ledger.py` notes the delivery, and recognises a copy of one in flight or delivered.
+
+A delivery takes four, in `DeliveryPipeline._run`:
+
+1. *Admit.* `admission.py` returns a verdict where no attempt is needed (expired, unknown, paused). Otherwise `Gate.ask`
+   starts the delivery, lets it wait in memory, or returns a deferral.
+2. *Attempt.* The client's channel (`channels.py`) makes a logout token, new for each attempt, and reads the answer.
+3. *Decide.* The outcome is delivered, refused or failed. `verdict.py` returns the verdict (done, a retry, a deferral or
+   a dead letter) and the delivery as it is afterwards. `ages.py` bounds how long a delivery may be pending.
+4. *Settle.* `settlement.py` publishes the retry, deferral or dead letter and waits for the confirm of the queue.
+
+The ledger acks a message once each of its deliveries is settled. A crash before that repeats work and loses none.
+
+Four values describe the result. The *outcome* belongs to the attempt; its `signal` counts for the client's circuit. The
+*verdict* belongs to the delivery; an `AttemptResult` contains it with the changed delivery and the signal. A *fact* is
+for observers: logs, metrics, traces. A *notice* is made from a fact, for the publisher and the feed.
+
+**The circuit.** Each client has a circuit in this worker's memory (`known_client.py`). It is untried until the first
+attempt ends; until then attempts are made one at a time. While it is closed, attempts run as they come. Each success
+adds to a budget of failures. Failures without a success between them use the budget up, or end it after ten seconds,
+and the circuit opens. It stays open for half of the outage so far, 1 to 64 s, and is then half-open: one delivery, the
+*probe*, is attempted. Its success closes the circuit, its failure opens it for longer. Workers report openings and
+recoveries to each other at best effort (`worker_news.py`). A pause that the client requests by `Retry-After` is kept
+beside that.
+
+**The rate.** An attempt starts only if the client is below its concurrency limit, which grows with each success and is
+halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot (`slots.py`). Slow
+clients and probes use separate slots, so that they do not delay other clients. Where many attempts fail although the
+circuit is closed, the client may be overloaded: the worker tries a lower rate, and keeps it if a smaller share fails
+(`overload.py`).
+
+**Where pending deliveries are kept.** The message of a delivery in memory is unacked. All other places are queues, so
+that any worker continues after a crash.
+
+- *In memory:* up to a second, less as memory fills, until a slot of the client is free. At most twice `max_in_flight`
+  deliveries exist in a worker.
+- *In delay queues:* retries, deferrals whose turn is further away, and the probe of a client whose circuit is open.
+  A delay queue has one fixed delay, 1 s to 65,536 s, and then returns the message to `retries`.
+- *Parked in a bucket:* all other deliveries of a client whose circuit is open or that is paused, while a probe of this
+  worker is in a delay queue (`waits.py`). A worker that sees a client recover fetches them (`pulls.py`). After each
+  fourth failure the probe is parked and a parked delivery replaces it. A message that is not fetched returns to
+  `retries` after 1,024 s.
+- *As dead letters:* deliveries that were refused, expired or could not be read, until an operator replays them.
+"""

@@ -49,6 +49,21 @@ def waited(delivery: Delivery, seconds: float, now: float) -> tuple[Delivery, fl
     return replace(delivery, waits=waits.ended(now + seconds, parked=False)), now + seconds
 
 
+@pytest.mark.parametrize("issuer_known", [True, False])
+@pytest.mark.parametrize("denied", [True, False])
+@pytest.mark.parametrize("carries_sid", [True, False])
+def test_a_new_delivery_to_a_client_with_an_address_is_attempted(
+    *, issuer_known: bool, denied: bool, carries_sid: bool
+) -> None:
+    """So the pipeline decides nothing before the attempt of a delivery without a `not_after`, taken for the first time."""
+    for now in (0.0, NOW, 2 * NOW):
+        verdict = before_attempt(
+            replace(DELIVERY, first_taken_at=None), CLIENT, POLICY, issuer_known=issuer_known, grace=0.0,
+            denied=denied, carries_sid=carries_sid, now=now,
+        )  # fmt: skip
+        assert verdict is None
+
+
 @pytest.mark.parametrize("reason", [Reason.REDIRECT, Reason.REFUSED, Reason.EGRESS_DENIED])
 def test_a_refusal_is_dead_at_once(reason: Reason) -> None:
     """A redirect, a 4xx and a denied address are dead letters with the same word (R12)."""
