@@ -55,7 +55,7 @@ def waited(delivery: Delivery, seconds: float, now: float) -> tuple[Delivery, fl
 def test_a_new_delivery_to_a_client_with_an_address_is_attempted(
     *, issuer_known: bool, denied: bool, carries_sid: bool
 ) -> None:
-    """So the pipeline decides nothing before the attempt of a delivery without a `not_after`, taken for the first time."""
+    """So the pipeline calls `before_attempt` only for other deliveries, and for those with a `not_after`."""
     for now in (0.0, NOW, 2 * NOW):
         verdict = before_attempt(
             replace(DELIVERY, first_taken_at=None), CLIENT, POLICY, issuer_known=issuer_known, grace=0.0,
