@@ -103,11 +103,11 @@ async def refreshes(server: DatabaseServer, clients: int, rounds: int) -> dict[s
 
 async def _refresh(asked: Questions, worker: BenchWorker, port: int) -> dict[str, Any]:
     began = time.monotonic()
-    url = f"http://127.0.0.1:{port}/v1/registry/refresh"
+    url = f"http://127.0.0.1:{port}/v1/reload"
     timeout = aiohttp.ClientTimeout(total=PATIENCE)
     async with aiohttp.ClientSession(timeout=timeout) as session, session.post(url) as answer:
-        (state,) = (await answer.json())["sources"]
-    assert state["up"], state["problem"]
+        reloads = await answer.json()
+    assert reloads["taken"], reloads
     await asyncio.sleep(0.2)  # what frees the old follows
     lag: Lag = asked.lag(since=began)
     return {"seconds": time.monotonic() - began - 0.2, "peak": worker.peak(), **asdict(lag)}

@@ -6,12 +6,11 @@ from functools import partial
 
 from aiohttp import web
 
-from notifier.configuration.clients.registry_refresh import RegistryRefresh
-from notifier.configuration.clients.registry_routes import registry_routes
 from notifier.configuration.configured_feature import readers_of
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.ids import new_id
 from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.letters.job_routes import JobRoutes
 from notifier.operators.letters.jobs import Jobs
@@ -29,19 +28,23 @@ from notifier.telemetry.log_level import LogLevel
 from notifier.telemetry.log_level_routes import log_level_routes
 from notifier.telemetry.logs import subject_id
 
+GONE = {
+    ("GET", "/v1/registry"): "GET /v1/status shows the registry sources of each worker",
+    ("POST", "/v1/registry/refresh"): "POST /v1/reload has all workers read their registry sources",
+}
+"""Removed routes, with what to use instead. They are answered with 410."""
+
 
 def operator_routes(
     live: LiveConfiguration,
     queue: Queue,
     log_level: LogLevel,
-    refresh: RegistryRefresh,
     status: Callable[[], Awaitable[ServiceStatus]],
     jobs: Jobs,
 ) -> Iterator[web.RouteDef]:
     """Return the routes. `status` asks all workers."""
     authorization = Authorization(live.tokens)
     yield from log_level_routes(authorization, log_level)
-    yield from registry_routes(authorization, refresh)
     yield from reload_routes(authorization, partial(reload_all, queue))
     yield from StatusRoutes(authorization, status, time.monotonic).routes()
     letters = LettersAccess(
@@ -58,6 +61,11 @@ def operator_routes(
     yield from DeadLetterRoutes(authorization, letters).routes()
     yield from WaitingRoutes(authorization, letters).routes()
     yield from JobRoutes(authorization, jobs, write_audit).routes()
+    yield from (web.route(*gone, _refuse_gone) for gone in GONE)
+
+
+async def _refuse_gone(request: web.Request) -> web.Response:
+    raise Refusal(problem(410, f"{request.method} {request.path} is gone: {GONE[request.method, request.path]}"))
 
 
 def _replay_rules(live: LiveConfiguration, end_newer_sessions: bool) -> ReplayRules:  # noqa: FBT001  as the routes call it

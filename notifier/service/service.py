@@ -348,9 +348,7 @@ class Service:
 
     def _routes(self) -> Iterator[web.RouteDef]:
         """The routes of the API beside `/v1/events`."""
-        yield from operator_routes(
-            self._live, self.queue, self.log_level, self._registry.refresh, self._status, self._jobs
-        )
+        yield from operator_routes(self._live, self.queue, self.log_level, self._status, self._jobs)
         for feature in self._features:
             yield from feature.api
 

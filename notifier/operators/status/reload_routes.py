@@ -4,12 +4,11 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from notifier.configuration.clients.registry_routes import ACCEPT_LOSS, accepts_loss
-from notifier.model.errors import QueueError
+from notifier.model.errors import Mistake, QueueError
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization, caller
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.status.reload_request import Reload, Reloads
 
 _ANSWERS = {
@@ -24,6 +23,9 @@ _ANSWERS = {
 }
 
 
+_BOOL = {"true": True, "false": False}
+
+
 def reload_routes(authorization: Authorization, reload: Callable[[Reload], Awaitable[Reloads]]) -> list[web.RouteDef]:
     """Return the route. It needs the scope `repair` and no issuers."""
 
@@ -31,7 +33,7 @@ def reload_routes(authorization: Authorization, reload: Callable[[Reload], Await
         summary="Have all workers read their configuration and registry sources now.",
         scope="repair",
         query={
-            **ACCEPT_LOSS,
+            "accept_loss": {"type": "string", "enum": list(_BOOL), "default": "false"},
             "drop": {"type": "string", "description": "A registry source: drop its answers and cache."},
         },
         answers=_ANSWERS,
@@ -40,7 +42,7 @@ def reload_routes(authorization: Authorization, reload: Callable[[Reload], Await
     async def post(request: web.Request) -> web.Response:
         token = authorization.require_unbound(request, "repair")
         try:
-            asked = Reload(who=caller(token), accept_loss=accepts_loss(request), drop=request.query.get("drop"))
+            asked = Reload(who=caller(token), accept_loss=_accepts_loss(request), drop=request.query.get("drop"))
             reloads = await reload(asked)
         except QueueError:
             title = "The queue is away; try again soon"
@@ -48,3 +50,11 @@ def reload_routes(authorization: Authorization, reload: Callable[[Reload], Await
         return web.json_response(reloads.document(), dumps=json_text)
 
     return [web.post("/v1/reload", post)]
+
+
+def _accepts_loss(request: web.Request) -> bool:
+    """True if the caller accepts that many clients could no longer be told. Raises Refusal: 400."""
+    accept = _BOOL.get(request.query.get("accept_loss", "false") or "true")  # `?accept_loss`
+    if accept is None:
+        raise malformed(Mistake("accept_loss", "must be true or false"))
+    return accept

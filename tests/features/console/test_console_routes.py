@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from notifier.service.operator_routes import GONE
 from tests.system.clients import Clients
 from tests.system.site import ISSUER, OTHER, Site, client
 from tests.system.test_retry import Answers, event, site_of
@@ -39,7 +40,10 @@ async def test_a_flag_needs_no_value_and_a_wrong_token_is_called_so(place: tuple
     """As docs/api.md says."""
     async with Clients() as clients, worker(site_of_two(tmp_path, clients, place)) as running:
         assert (await running.ask("GET", "/v1/recent?good", "r"))[0] == 200
-        assert (await running.ask("POST", "/v1/registry/refresh?accept_loss", "r"))[0] == 200
+        assert (await running.ask("POST", "/v1/reload?accept_loss", "r"))[0] == 200
+        for method, path in GONE:
+            status, refusal = await running.ask(method, path, "r")
+            assert (status, refusal["title"]) == (410, f"{method} {path} is gone: {GONE[method, path]}")
         status, refusal = await running.ask("GET", "/v1/whoami", "a typing mistake")
         assert (status, refusal["title"]) == (401, "The API does not know this token")
 
