@@ -40,6 +40,7 @@ COMMANDS = (
 )  # fmt: skip
 
 GONE = {
+    "demo --browser": "is gone: use `notifier demo` or `notifier demo --console`",
     "capacity": "is gone: the tables of docs/scaling.md show the number of workers",
     "report": "is gone: the SQL query and the PromQL of docs/outcomes.md show shares and times by client",
     "collect": "is gone: bind a queue to <prefix>.outcomes; its file is read by the SQL of docs/outcomes.md",

@@ -7,6 +7,7 @@ looks at the console, else the demo. Then it begins again.
 import asyncio
 import secrets
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,10 +21,9 @@ import aiohttp
 import yaml
 from rich.console import Console
 
-from notifier.demo.browser_demo import LOOPBACK, free_port, write_secret
 from notifier.demo.embedded import Embedded, start
 from notifier.demo.hand_over import HandOver
-from notifier.demo.receivers import Behaviour, Receiver
+from notifier.demo.receivers import LOOPBACK, Behaviour, Receiver
 from notifier.demo.story import ISS, write_key
 from notifier.demo.token_check import TokenCheck
 from notifier.model.durations import in_words
@@ -109,7 +109,7 @@ async def console_demo(incident: Incident) -> AsyncIterator[Ward]:
             receiver = Receiver(client_id=client_id, kind=kind, check=check, clock=time.time, pause=0.6)
             receivers[client_id] = receiver
             await stack.enter_async_context(receiver.listening())
-        port, yours, own = free_port(), secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        port, yours, own = _free_port(), secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         config = _write_configuration(folder, receivers, port, {"you": yours, "demo": own}, incident.max_age)
         door = HandOver(yours)
         service = await stack.enter_async_context(start(config, lambda _fact: None, door.feature()))
@@ -203,5 +203,14 @@ def _write_configuration(
     ]
     (folder / "clients.yaml").write_text(yaml.safe_dump(clients, sort_keys=False))
     entries = [{"name": name, "token": token, "scopes": ["read", "repair"]} for name, token in tokens.items()]
-    write_secret(folder / "tokens.yaml", yaml.safe_dump(entries).encode())
+    tokens_file = folder / "tokens.yaml"
+    tokens_file.touch(mode=0o600)
+    tokens_file.write_text(yaml.safe_dump(entries))
     return path
+
+
+def _free_port() -> int:
+    with socket.socket() as door:
+        door.bind((LOOPBACK, 0))
+        port: int = door.getsockname()[1]
+        return port

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 import uvloop
 
-from notifier.demo.browser_demo import show_in_browser
 from notifier.demo.console_demo import show_console
 from notifier.demo.embedded import start
 from notifier.demo.story import Pace, play
@@ -18,23 +17,15 @@ SIGN_OUTS = 4.0  # seconds in which all users sign out
 
 def demo(
     events: Annotated[int, typer.Option("--events", min=1, max=200, help="The number of users who sign out.")] = 40,
-    browser: Annotated[
-        bool, typer.Option("--browser", help="Sign in and out yourself, in a browser on this machine.")
-    ] = False,
     console: Annotated[
         bool, typer.Option("--console", help="Watch an incident, and mend it, in the console: pages for operators.")
     ] = False,
-    no_open: Annotated[
-        bool, typer.Option("--no-open", help="With --browser or --console: print the address alone.")
-    ] = False,
+    no_open: Annotated[bool, typer.Option("--no-open", help="With --console: print the address alone.")] = False,
 ) -> None:
     """Show notifier at work: no broker, no configuration, less than 30 seconds.
 
     It starts five sample clients that verify tokens (healthy, slow, flaky, rejecting, dead), signs users out, and lets
     the real service deliver. At the end it accounts for every delivery. If one is missing, the exit status is 1.
-
-    With --browser it serves an identity server, its upstream and three clients on this machine. You sign in and out,
-    and watch how each hears of it: by back-channel, by front-channel, and by session management.
 
     With --console it opens the console, signed in, on an incident: a client goes down, its logouts are retried and
     given up, it comes back, and you replay them. If you do nothing, the demo does.
@@ -44,8 +35,6 @@ def demo(
         notifier demo
         # a shorter one
         notifier demo --events 8
-        # in a browser: one user, three clients, every way to hear of a sign-out
-        notifier demo --browser
         # in a browser, as an operator: a client goes down, and is mended
         notifier demo --console
         # in a script: 0 if every logout is accounted for
@@ -53,13 +42,10 @@ def demo(
     """
     logs.configure("error", "auto")
     terminal = screen(width=100)
-    if browser and console:
-        raise typer.BadParameter("one of --browser and --console", param_hint="--console")
-    if browser or console:
-        show = show_in_browser if browser else show_console
-        uvloop.run(show(terminal, None if no_open else webbrowser.open))
+    if console:
+        uvloop.run(show_console(terminal, None if no_open else webbrowser.open))
         return
     if no_open:
-        raise typer.BadParameter("belongs to --browser or --console", param_hint="--no-open")
+        raise typer.BadParameter("belongs to --console", param_hint="--no-open")
     pace = Pace(events=events, every=min(Pace().every, SIGN_OUTS / events))
     raise typer.Exit(uvloop.run(play(start, terminal, pace)))

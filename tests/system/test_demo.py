@@ -25,13 +25,10 @@ def test_the_demo_accounts_for_every_delivery(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("option", "shown"), [("--browser", "One sign-out, three applications"), ("--console", "notifier.token")]
-)
-async def test_the_demo_in_a_browser_ends_by_ctrl_c(option: str, shown: str, tmp_path: Path) -> None:
+async def test_the_demo_in_a_browser_ends_by_ctrl_c(tmp_path: Path) -> None:
     """With exit 0 and nothing left behind. A browser is opened only if it may be."""
     process = await asyncio.create_subprocess_exec(
-        *command(["demo", option, "--no-open"]),
+        *command(["demo", "--console", "--no-open"]),
         cwd=tmp_path,
         env=environment({"TMPDIR": str(tmp_path)}),
         stdout=asyncio.subprocess.PIPE,
@@ -44,7 +41,7 @@ async def test_the_demo_in_a_browser_ends_by_ctrl_c(option: str, shown: str, tmp
             found = re.search(r"http://[\w.]+:\d+[\w/-]*", first)
             assert found is not None, first
             async with aiohttp.ClientSession() as session, session.get(found[0]) as answer:
-                assert shown in await answer.text()
+                assert "notifier.token" in await answer.text()
             process.send_signal(signal.SIGINT)
             _, errors = await process.communicate()
     finally:

@@ -25,7 +25,6 @@ NOT_RUN = {
     "notifier sources try": "tests/features/sources/test_sources_command.py runs it with recorded messages",
     "notifier dead-letters show -c n.yaml --json ID": "tests/features/sources/test_source_examples.py cuts by it",
     "aws": "needs an account at AWS",
-    "notifier demo --browser": "tests/browsers/test_browser_demo.py runs it, and drives it",
     "notifier demo --console": "tests/browsers/test_console_demo.py runs it, and drives it",
     "curl -si https://login.example.com/connect/checksession": "tests/browsers asks behind a real nginx",
     "notifier reload": "tests/system/test_reload.py runs it, beside a worker",
