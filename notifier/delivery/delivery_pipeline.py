@@ -14,11 +14,11 @@ from notifier.delivery.admission import before_attempt
 from notifier.delivery.bucket_counts import BucketCounts
 from notifier.delivery.delay_counts import DelayCounts
 from notifier.delivery.facts import Attempted, LogoutDelivered, Unexpected
-from notifier.delivery.gate import Gate, Go, Wait
+from notifier.delivery.gate import Gate
 from notifier.delivery.ledger import HeldMessage, Ledger, stands_for
 from notifier.delivery.ports import Channel, Tools
 from notifier.delivery.settlement import Settlement
-from notifier.delivery.ticket import Ticket
+from notifier.delivery.ticket import Start, Ticket, Wait
 from notifier.delivery.verdict import (
     DONE,
     AttemptResult,
@@ -131,15 +131,14 @@ class DeliveryPipeline:
             if delivery.leash is not None and isinstance(verdict, Dead):
                 self._gate.traveller_ended(delivery.key)
         if verdict is None and client is not None:
-            ticket = Ticket(held=held, delivery=delivery, client=client, pulled=pulled)
-            match self._gate.ask(ticket):
-                case Go():
-                    return ticket
-                case Wait():
-                    ticket.turn = asyncio.get_running_loop().create_future()
-                    return ticket
-                case Defer() as verdict:
-                    delivery = ticket.delivery
+            match self._gate.ask(delivery, client, held.lane, pulled=pulled):
+                case Start() as start:
+                    return start
+                case Wait() as wait:
+                    wait.turn = asyncio.get_running_loop().create_future()
+                    return wait
+                case delivery, verdict:
+                    pass
         if isinstance(verdict, Defer):
             return deferred(delivery, verdict, judged_as.retry, now)
         assert verdict is not None
@@ -151,7 +150,7 @@ class DeliveryPipeline:
         """Attempt the delivery when its turn has come, and decide what follows."""
         delivery, client = ticket.delivery, ticket.client
         if ticket.turn is not None and (later := await ticket.turn) is not None:
-            return deferred(delivery, later, client.retry, self._tools.clock())
+            return deferred(*later, client.retry, self._tools.clock())
         result: AttemptResult | None = None
         try:
             result = await attempt(delivery, client, self._tools)

@@ -21,11 +21,11 @@ from notifier.delivery.known_client import LONGEST, SHORTEST, SLOW, Change, News
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Peers, Tools
 from notifier.delivery.slots import Slots, most_of_lane
-from notifier.delivery.ticket import Known, Ticket
+from notifier.delivery.ticket import Deferred, Known, Start, Ticket, Wait
 from notifier.delivery.verdict import AttemptResult, Defer, Done, RetryAt
 from notifier.delivery.waits import Waits
 from notifier.model.backoff import deferral_wait
-from notifier.model.client import ClientKey
+from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import PREFETCH, SLOT_WAIT
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
@@ -39,19 +39,6 @@ FRESH = 4.0  # seconds after which a fresh delivery may try a client that is dow
 PROBE_FAILURES = 4  # of a delivery as a probe, after which another delivery is the probe
 ROTATIONS = PREFETCH[Lane.RETRIES] // 8  # at a time: each holds a message, and clients that are up have retries too
 OVERDUE = 60.0  # seconds after its rest that a traveller may be late: it waits behind others, or at another worker
-
-
-@dataclass(frozen=True, slots=True)
-class Go:
-    """Attempt the delivery now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """The delivery waits in memory; `ended` or `hand_out` returns it."""
-
-
-_GO, _WAIT = Go(), Wait()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +108,7 @@ class Gate:
 
     # ── what a client bears ──
 
-    def _may_start(self, known: Known, ticket: Ticket, now: float) -> bool:
-        lane = ticket.held.lane
+    def _may_start(self, known: Known, delivery: Delivery, lane: Lane, now: float) -> bool:
         running = len(known.running)
         if running >= (known.cap if known.state is State.UP else 1) or known.tokens(now) < 1:
             return False
@@ -130,7 +116,7 @@ class Gate:
             case State.PAUSED:
                 return False
             case State.DOWN:
-                return self._may_try(known, ticket.delivery, now) and self._slots.free(known, lane) > 0
+                return self._may_try(known, delivery, now) and self._slots.free(known, lane) > 0
             case State.NEW | State.UP:
                 return running < self._slots.free(known, lane)
 
@@ -150,44 +136,46 @@ class Gate:
         """Return for how many seconds a delivery may wait in memory."""
         return SLOT_WAIT * max(LEAST_WAIT, 1 - self._fill())
 
-    def _may_wait(self, known: Known, ticket: Ticket, now: float) -> bool:
+    def _may_wait(self, known: Known, delivery: Delivery, now: float, *, pulled: bool) -> bool:
         match known.state_at(now):
             case State.DOWN | State.PAUSED:
                 return False
             case State.NEW if not known.running and known.tokens(now + self._patience()) >= 1:  # one, for its first try
                 return not known.waiting and self._fill() < CROWDED
-            case State.NEW if ticket.pulled:  # its first try says soon whether it bears more
+            case State.NEW if pulled:  # its first try says soon whether it bears more
                 return False
             case State.NEW | State.UP:
                 patience = self._patience()
-                turn = ticket.delivery.turn
-                if ticket.pulled or (turn is not None and turn - self.clients.ahead() <= now + patience):
+                turn = delivery.turn
+                if pulled or (turn is not None and turn - self.clients.ahead() <= now + patience):
                     patience *= 2
                 return (known.waiting + 1) * self._waits.pace(known, now) <= patience
 
     # ── asking ──
 
-    def ask(self, ticket: Ticket) -> Go | Wait | Defer:
-        """Say whether the delivery may be attempted now, waits in memory, is put off or is parked."""
-        now, delivery, lane = self._tools.steady(), ticket.delivery, ticket.held.lane
-        known = self.clients.know(ticket.client, now)
+    def ask(self, delivery: Delivery, client: Client, lane: Lane, *, pulled: bool = False) -> Start | Wait | Deferred:
+        """Return whether the delivery starts, waits in memory, or is deferred. The answer contains it as changed."""
+        now = self._tools.steady()
+        known = self.clients.know(client, now)
         charged_at = delivery.charged_at
         if charged_at is not None and known.outage_from <= charged_at - self.clients.ahead() <= known.outage_until:
-            ticket.delivery = delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
+            delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
         known.parked = known.parked or delivery.leash is not None  # by others, while it was on its way
         if delivery.asked_until is not None:
             asked_until = delivery.asked_until - self.clients.ahead()
-            known.recall_pause(min(asked_until, now + ticket.client.retry.max_delay))
-        if not known.waiting and self._may_start(known, ticket, now):
-            self._begin(known, ticket, lane, now)
-            return _GO
-        if self._may_wait(known, ticket, now):
-            known.push(lane, ticket)
-            known.fetched += ticket.pulled
+            known.recall_pause(min(asked_until, now + client.retry.max_delay))
+        if not known.waiting and self._may_start(known, delivery, lane, now):
+            start = Start(delivery=delivery, client=client, lane=lane, pulled=pulled)
+            self._begin(known, start, lane, now)
+            return start
+        if self._may_wait(known, delivery, now, pulled=pulled):
+            wait = Wait(delivery=delivery, client=client, lane=lane, pulled=pulled)
+            known.push(lane, wait)
+            known.fetched += pulled
             self.waiting += 1
             self._busy[known.key] = self._ready[known.side][known.key] = known
-            return _WAIT
-        return self._waits.put(known, ticket, now)
+            return wait
+        return self._waits.put(known, delivery, client, now, pulled=pulled)
 
     def _begin(self, known: Known, ticket: Ticket, lane: Lane, now: float) -> None:
         known.take_token(now)
@@ -210,7 +198,8 @@ class Gate:
         known.heard = now
         if not was_up or known.state is not State.UP:
             self._turn(known, change, was_up=was_up)
-        ticket.last = change is Change.DOWN
+        if change is Change.DOWN:
+            ticket.on_circuit_opened()
         paced = known.overload.spacing not in (0.0, was_limited)
         if change is not None or paced:
             self.clients.tell(known, now, paced=paced)
@@ -237,9 +226,9 @@ class Gate:
                 if known.side is not side:
                     self._ready[known.side][key] = known
                     continue
-                while known.waiting and self._may_start(known, known.first, now):
+                while known.waiting and self._may_start(known, known.first.delivery, known.first.lane, now):
                     begun.append(ticket := self._pop(known))
-                    self._begin(known, ticket, ticket.held.lane, now)
+                    self._begin(known, ticket, ticket.lane, now)
                 if known.waiting and len(known.running) < known.cap:
                     ready[key] = known
         return begun
@@ -269,8 +258,8 @@ class Gate:
             or self._waits.leaving
         ):
             return 0.0
-        ticket.relieved = known.covered(now) and not self._waits.is_only_probe(known, ticket.delivery)
-        if ticket.relieved or self._rotations == ROTATIONS:
+        ticket.on_rotation(rotated=known.covered(now) and not self._waits.is_only_probe(known, ticket.delivery))
+        if ticket.rotated or self._rotations == ROTATIONS:
             return 0.0
         known.replaced = ticket
         self._rotations += 1
@@ -280,13 +269,13 @@ class Gate:
     def probe_sent(self, key: ClientKey) -> None:
         """Note that a probe of the client is durable in a delay queue."""
         if (known := self.clients.get(key)) is not None and known.replaced is not None:
-            known.replaced.relieved = True
+            known.replaced.on_rotation(rotated=True)
             self._end_rotation(known)
 
     def _end_rotation(self, known: Known) -> None:
         ticket, known.replaced = known.replaced, None
         self._rotations -= ticket is not None
-        if ticket is not None and ticket.turn is not None and not ticket.turn.done():
+        if ticket is not None:
             ticket.call_up()
 
     # ── where it waits ──
@@ -311,7 +300,7 @@ class Gate:
 
     # ── those that can wait no longer ──
 
-    def put_off(self) -> Iterator[tuple[Ticket, Defer]]:
+    def put_off(self) -> Iterator[tuple[Ticket, Deferred]]:
         """Return some of the deliveries that can wait in memory no longer. Is called many times a second."""
         now = self._tools.steady()
         for known in list(self._busy.values()):
@@ -321,11 +310,11 @@ class Gate:
         self.clients.forget(now, busy=len(self._busy))
         return self._put_out(now, OFF, 2 * self._patience())
 
-    def give_way(self) -> Iterator[tuple[Ticket, Defer]]:
+    def give_way(self) -> Iterator[tuple[Ticket, Deferred]]:
         """Return the newest of the deliveries that would wait longest: memory is full."""
         return self._put_out(self._tools.steady(), 2 * OFF, LEAST_WAIT * SLOT_WAIT)
 
-    def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Defer]]:
+    def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Deferred]]:
         for key, known in list(self._busy.items()):
             stopped = known.state_at(now) in (State.DOWN, State.PAUSED)
             stays = known.state is State.NEW and not known.running and not stopped and known.tokens(now + patience) >= 1
@@ -334,7 +323,7 @@ class Gate:
             ):
                 most -= 1
                 ticket = self._pop(known, newest=True)
-                yield ticket, self._waits.put(known, ticket, now)
+                yield ticket, self._waits.put(known, ticket.delivery, ticket.client, now, pulled=ticket.pulled)
             if not known.waiting:
                 self._ready[known.side].pop(key, None)
                 if not known.running:

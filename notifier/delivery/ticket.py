@@ -1,38 +1,58 @@
-"""A delivery that wants an attempt, as the gate and the worker hand it to each other."""
+"""The answers of the gate to a delivery that is offered: it starts, it waits in memory, or it is deferred."""
 
 import asyncio
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from notifier.delivery.known_client import KnownClient
-from notifier.delivery.ledger import HeldMessage
 from notifier.delivery.verdict import Defer
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
+from notifier.model.message import Lane
+
+Deferred: TypeAlias = tuple[Delivery, Defer]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Ticket:
-    """A delivery that wants an attempt, the message it came with, and its client as resolved for it.
+    """A delivery that holds a slot of its client or waits in memory for one, and the client as resolved for it.
 
-    `pulled`: this worker took it out of its bucket, since its client can be called. `turn` is set if it waits in
-    memory: its result is a deferral, or None if the delivery goes. `last`: its failure took the client down.
-    `relieved`: after its fourth failure another delivery became the probe (True) or did not (False).
+    `pulled`: this worker fetched it from its bucket. `turn` is set by whoever waits: its result is the deferral, or
+    None if the delivery starts.
     """
 
-    held: HeldMessage
     delivery: Delivery
     client: Client
+    lane: Lane
     pulled: bool = False
-    turn: "asyncio.Future[Defer | None] | None" = None
-    last: bool = False
-    relieved: bool | None = None
+    turn: "asyncio.Future[Deferred | None] | None" = None
+    opened_circuit: bool = False
+    rotated: bool | None = None
 
-    def call_up(self, later: "Defer | None" = None) -> None:
-        """End its wait in memory, unless the process ends and has cancelled it."""
-        assert self.turn is not None
-        if not self.turn.cancelled():
-            self.turn.set_result(later)
+    def call_up(self, deferred: Deferred | None = None) -> None:
+        """End the wait, unless the process ends and has cancelled it."""
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(deferred)
+
+    def on_circuit_opened(self) -> None:
+        """Note that the failure of this attempt opened the client's circuit."""
+        self.opened_circuit = True
+
+    def on_rotation(self, *, rotated: bool) -> None:
+        """Note whether another delivery became the probe after the failures of this one."""
+        self.rotated = rotated
+
+
+class Start(Ticket):
+    """Attempt the delivery now."""
+
+    __slots__ = ()
+
+
+class Wait(Ticket):
+    """The delivery waits in memory; `ended`, `hand_out`, `put_off` or `give_way` returns it."""
+
+    __slots__ = ()
 
 
 Known: TypeAlias = KnownClient[Ticket]

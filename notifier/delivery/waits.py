@@ -17,9 +17,10 @@ from notifier.delivery.known_client import SHARE_OF_OUTAGE, SHORTEST, State, who
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Tools
 from notifier.delivery.slots import Slots
-from notifier.delivery.ticket import Known, Ticket
+from notifier.delivery.ticket import Deferred, Known, Ticket
 from notifier.delivery.verdict import AttemptResult, Defer, RetryAt, WaitsAs, retry, uncharged
 from notifier.model.backoff import EARLY, LATE, SOON, Rounding
+from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
@@ -57,44 +58,56 @@ class Waits:
         grows = min(known.limit, known.cap + known.waiting // 2) if known.up else known.cap
         return known.pace(now, grows if self._slots.free(known, Lane.EVENTS) > 0 else len(known.running))
 
-    def put(self, known: Known, ticket: Ticket, now: float, *, tried: bool = False) -> Defer:
-        """Return where a delivery waits. `tried`: its failure took the client down, or was a traveller's.
+    def put(
+        self,
+        known: Known,
+        delivery: Delivery,
+        client: Client,
+        now: float,
+        *,
+        pulled: bool = False,
+        tried: bool = False,
+    ) -> Deferred:
+        """Return the delivery with its turn, and where it waits.
 
-        A traveller that comes early travels on: an operator or a reload had it come, and no other one is out.
+        `tried`: it is a probe, or its failure opened the circuit. A probe that comes early stays the probe: an operator
+        or a reload had it come, and no other one is out.
         """
-        tried = tried or self.is_only_probe(known, ticket.delivery)
-        age = 0.0 if ticket.delivery.first_taken_at is None else self._tools.clock() - ticket.delivery.first_taken_at
+        tried = tried or self.is_only_probe(known, delivery)
+        age = 0.0 if delivery.first_taken_at is None else self._tools.clock() - delivery.first_taken_at
         state = known.state_at(now)
-        if state is State.NEW and ticket.pulled and (known.running or known.waiting):
+        if state is State.NEW and pulled and (known.running or known.waiting):
             # Who tries it looks after the bucket.
             later = Later(due=now + SHORTEST, cause=Cause.SLOT, waits_as=WaitsAs.PARKED)
         elif state in (State.NEW, State.UP):
             cause = Cause.RATE if known.step and known.tokens(now) < 1 else Cause.SLOT
-            later = self._in_line(known, ticket, now, age, cause)
+            later = self._in_line(known, delivery, now, age, cause, pulled=pulled)
         else:
             cause = Cause.CIRCUIT if state is State.DOWN else Cause.RETRY_AFTER
             later = self._away(known, now, cause, tried=tried)
-        return self._defer(known, ticket, later)
+        return self._defer(known, delivery, client, later)
 
     def is_only_probe(self, known: Known, delivery: Delivery) -> bool:
         """Return True if the delivery is the client's probe, and this worker has sent no other one since."""
         leash = delivery.leash
         return leash is not None and leash - self._clients.ahead() > known.covered_until - SAME
 
-    def _in_line(self, known: Known, ticket: Ticket, now: float, age: float, cause: Cause) -> Later:
+    def _in_line(
+        self, known: Known, delivery: Delivery, now: float, age: float, cause: Cause, *, pulled: bool
+    ) -> Later:
         """Let it wait for its turn. Far from that it looks again, and soon if the client may bear more by then.
 
         What this worker took out of a bucket has its turn at the pace of all workers: no other one has it in its line,
         and it comes back to any of them.
         """
-        turn = None if ticket.delivery.turn is None else ticket.delivery.turn - self._clients.ahead()
+        turn = None if delivery.turn is None else delivery.turn - self._clients.ahead()
         steady, pace = known.overload.steady(now), self.pace(known, now)
         if sure := steady and pace == known.step:
             longest = now + LONGEST_LINE
         else:
             longest = now + (MOST_LINE if steady and known.cap >= known.limit else min(MOST_LINE, max(LEAST_LINE, age)))
         if turn is None or turn <= now or (age < 0 and turn > longest):  # the last: the wall clock has jumped back
-            shared_by = self._clients.workers if ticket.pulled else 1
+            shared_by = self._clients.workers if pulled else 1
             turn = max(known.line, now + (known.waiting + 1) * pace) + pace / shared_by
             if turn > longest and not sure:
                 return Later(due=longest, cause=cause, waits_as=WaitsAs.DELAYED)
@@ -111,33 +124,33 @@ class Waits:
         # One pass through one delay queue, which is exact. After several it may come a second early.
         return Later(due=now + (wait if paused else whole_pass(wait)), cause=cause, waits_as=WaitsAs.TRAVELLER)
 
-    def _defer(self, known: Known, ticket: Ticket, later: Later) -> Defer:
+    def _defer(self, known: Known, delivery: Delivery, client: Client, later: Later) -> Deferred:
         """Return the deferral by the wall clock. A delivery comes back for its last attempt, if there is time for one.
 
         What is parked in a bucket may stay there beyond that, and is judged when it comes back. So one with little
         time left is not parked, nor is any by a worker that stops, since it looks after no bucket any more: they wait
         in the delay queues for half of their age, again and again.
         """
-        now, delivery, client = self._tools.clock(), ticket.delivery, ticket.client
+        now = self._tools.clock()
         ahead = self._clients.ahead()
         due, turn = later.due + ahead, None if later.turn is None else later.turn + ahead
         if delivery.turn != turn:
-            ticket.delivery = delivery = replace(delivery, turn=turn)
+            delivery = replace(delivery, turn=turn)
         sid = self._tools.channel_of(client).names_session(delivery, client)
         last = waits_until(delivery, client.retry, carries_sid=sid, now=now)
         if later.waits_as is WaitsAs.PARKED and last - now >= SHORT_LIVED and not self.leaving:
-            return Defer(due=due, cause=later.cause, waits_as=WaitsAs.PARKED, until=last)
+            return delivery, Defer(due=due, cause=later.cause, waits_as=WaitsAs.PARKED, until=last)
         if later.waits_as is WaitsAs.PARKED:
             age = 0.0 if delivery.first_taken_at is None else now - delivery.first_taken_at
             due = now + max(SOON, min(due - now, SHARE_OF_OUTAGE * age))
         if later.waits_as is not WaitsAs.TRAVELLER:
-            return Defer(due=min(due, last), cause=later.cause)
+            return delivery, Defer(due=min(due, last), cause=later.cause)
         if (due - now) * LATE <= last - now:
             asked = later.cause is Cause.RETRY_AFTER  # several passes, of which the last may end a second early
             known.travels(due - ahead - (SOON if asked else 0))
-            return Defer(due=due, cause=later.cause, waits_as=WaitsAs.TRAVELLER, rounding="up")
+            return delivery, Defer(due=due, cause=later.cause, waits_as=WaitsAs.TRAVELLER, rounding="up")
         known.travels(now - ahead + min(due - now, last - now) * EARLY)
-        return Defer(due=min(due, last), cause=later.cause, waits_as=WaitsAs.TRAVELLER)
+        return delivery, Defer(due=min(due, last), cause=later.cause, waits_as=WaitsAs.TRAVELLER)
 
     def after_failure(self, known: Known, ticket: Ticket, result: AttemptResult, now: float) -> AttemptResult:
         """Return the judgement with where and how long the delivery waits.
@@ -150,7 +163,7 @@ class Waits:
             return result
         if result.asked and result.pause is None:
             return result  # the client said when this delivery is to come again
-        up = ticket.relieved is None and known.state_at(now) in (State.NEW, State.UP)
+        up = ticket.rotated is None and known.state_at(now) in (State.NEW, State.UP)
         paced = result.signal is Signal.RATE_LIMITED and known.overload.spacing > 0  # it may come again at that pace
         before_at = None if before.charged_at is None else before.charged_at - self._clients.ahead()
         if up and not paced and (before_at is None or before_at < known.well):
@@ -162,9 +175,8 @@ class Waits:
                 after, client.retry, None, carries_sid=sid, now=self._tools.clock(), jitter=self._tools.jitter
             )
             return replace(result, delivery=after, verdict=verdict)
-        waits = Ticket(held=ticket.held, delivery=after, client=client)
-        tried = not ticket.relieved and (ticket.last or before.leash is not None)
-        defer = self.put(known, waits, now, tried=tried)
+        tried = not ticket.rotated and (ticket.opened_circuit or before.leash is not None)
+        after, defer = self.put(known, after, client, now, tried=tried)
         leash = defer.due if defer.waits_as is WaitsAs.TRAVELLER else None
         verdict = RetryAt(due=defer.due, rounding=defer.rounding, waits_as=defer.waits_as, until=defer.until)
-        return replace(result, delivery=replace(waits.delivery, leash=leash), verdict=verdict)
+        return replace(result, delivery=replace(after, leash=leash), verdict=verdict)

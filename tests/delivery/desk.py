@@ -6,15 +6,14 @@ from typing import Any
 
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
-from notifier.delivery.gate import Gate, Go, Wait
-from notifier.delivery.ledger import HeldMessage
+from notifier.delivery.gate import Gate
 from notifier.delivery.ports import Tools
-from notifier.delivery.ticket import Ticket
+from notifier.delivery.ticket import Deferred, Start, Ticket, Wait
 from notifier.delivery.verdict import AttemptResult, Defer, Done, RetryAt, decide, pause_of, record
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
-from notifier.model.message import Lane, Message
+from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Signal
 from tests.delivery.stage import Others, PlainSigner, Receivers, client
 
@@ -60,7 +59,7 @@ class Desk:
     def prove(self, name: str) -> None:
         """It bears its limit from now on."""
         for _ in range(40):
-            assert self.ask(name) == Go()
+            assert self.ask(name) is Start
             self.end(name)
 
     def wall(self) -> float:
@@ -73,22 +72,34 @@ class Desk:
         delivery = Delivery(
             id=f"d{next(self._numbers)}", event_id="e", id_given=True, iss=iss, client_id=client_id, sub="s", sid="s"
         )
-        held = HeldMessage(message=Message(lane=lane, body=b"", tag=None), arrived=self.wall())
-        return Ticket(held=held, delivery=replace(delivery, **members), client=self.client(name), pulled=pulled)
+        return Ticket(delivery=replace(delivery, **members), client=self.client(name), lane=lane, pulled=pulled)
 
     def client(self, name: str) -> Client:
         """A client with the members of all."""
         return client(name, **self.members)
 
-    def ask(self, name: str, lane: Lane = Lane.EVENTS, **more: Any) -> Go | Wait | Defer:
-        """May one go?"""
-        return self.ask_for(self.ticket(name, lane, **more))
+    def ask(self, name: str, lane: Lane = Lane.EVENTS, **more: Any) -> type[Start | Wait] | Defer:
+        """May one start?"""
+        answer = self.ask_for(self.ticket(name, lane, **more))
+        return type(answer) if isinstance(answer, Start | Wait) else answer[1]
 
-    def ask_for(self, ticket: Ticket) -> Go | Wait | Defer:
-        """May this one go?"""
-        answer = self.gate.ask(ticket)
-        if answer == Go():
-            self._begins(ticket)
+    def ask_for(self, asked: Ticket) -> Start | Wait | Deferred:
+        """May this one start?"""
+        answer = self.gate.ask(asked.delivery, asked.client, asked.lane, pulled=asked.pulled)
+        if isinstance(answer, Start):
+            self._begins(answer)
+        return answer
+
+    def deferred(self, asked: Ticket) -> Deferred:
+        """This one is deferred."""
+        answer = self.ask_for(asked)
+        assert not isinstance(answer, Start | Wait)
+        return answer
+
+    def waits(self, asked: Ticket) -> Ticket:
+        """This one waits in memory."""
+        answer = self.ask_for(asked)
+        assert isinstance(answer, Wait)
         return answer
 
     def put_off(self, name: str, **more: Any) -> Defer:
@@ -125,7 +136,7 @@ class Desk:
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:
         """An attempt at it fails. When and where does its delivery come back, and how is it then?"""
-        assert self.ask(name, **more) == Go()
+        assert self.ask(name, **more) is Start
         result = self.end(name, outcome or Failed(reason=Reason.SERVER_ERROR, status=503))
         assert isinstance(result.verdict, RetryAt)
         return result.verdict, result.delivery
@@ -133,11 +144,11 @@ class Desk:
     def as_many_as_run(self, name: str) -> int:
         """How many begin at it, if as many come as may."""
         count = 0
-        while self.ask(name) == Go():
+        while self.ask(name) is Start:
             count += 1
         return count
 
-    def tick(self) -> list[tuple[Ticket, Defer]]:
+    def tick(self) -> list[tuple[Ticket, Deferred]]:
         """What the worker asks for many times a second."""
         return list(self.gate.put_off())
 

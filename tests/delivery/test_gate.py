@@ -6,10 +6,10 @@ import pytest
 
 from notifier.delivery import known_clients
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
-from notifier.delivery.gate import FRESH, OVERDUE, PROBE_FAILURES, ROTATIONS, Go, Wait
+from notifier.delivery.gate import FRESH, OVERDUE, PROBE_FAILURES, ROTATIONS
 from notifier.delivery.known_client import LONGEST, News
 from notifier.delivery.slots import TRIED
-from notifier.delivery.ticket import Ticket
+from notifier.delivery.ticket import Start, Ticket, Wait
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.delivery.waits import MOST_LINE, SHORT_LIVED
 from notifier.model.client import RetryPolicy
@@ -27,23 +27,23 @@ def test_one_client_takes_half_of_what_is_free() -> None:
     desk = Desk(proven=("a", "b", "c"), max_concurrent=1000)
     room = SIZE - 2 * (SIZE // 10)  # what one lane may hold
     assert [desk.as_many_as_run(name) for name in "abc"] == [room // 2, room // 4, room // 8 + 1]
-    assert desk.ask("new") == Go()
+    assert desk.ask("new") is Start
 
 
 def test_bulk_for_a_client_leaves_room_for_its_fresh_logouts() -> None:
     """Each lane keeps a tenth of the window for each other."""
     desk = Desk(10, proven=tuple("abcdefgh"), max_concurrent=1000)
     for name in "abcdefgh":
-        assert desk.ask(name, Lane.BULK) == Go()
+        assert desk.ask(name, Lane.BULK) is Start
     assert (desk.gate.has_room(Lane.BULK), desk.gate.has_room(Lane.EVENTS)) == (False, True)
-    assert desk.ask("fresh") == Go()
+    assert desk.ask("fresh") is Start
 
 
 def test_what_is_silent_leaves_the_window() -> None:
     """Within a tenth of a second, whatever its size. What is slow has a quarter of the window beside it."""
     names = tuple(f"c{number}" for number in range(SIZE))
     desk = Desk(proven=(*names, "shop"))
-    assert [desk.ask(name) for name in names[:52]] == [Go()] * 52
+    assert [desk.ask(name) for name in names[:52]] == [Start] * 52
     assert not desk.gate.has_room(Lane.EVENTS)
     desk.now += 0.15
     desk.tick()
@@ -59,7 +59,7 @@ def test_clients_that_hang_from_the_start_are_bounded() -> None:
     desk = Desk(8)
     begun = 0
     for number in range(200):
-        begun += desk.ask(f"c{number}") == Go()
+        begun += desk.ask(f"c{number}") is Start
         desk.now += 0.15
         desk.tick()
     assert begun == TRIED * 8
@@ -73,7 +73,7 @@ def test_a_delivery_waits_in_memory_only_if_its_turn_comes_soon() -> None:
     for fill, most in ((0.0, 9), (0.5, 4), (1.0, 0)):
         desk = busy(hold=0.1, fill=fill)
         answers = [desk.ask("shop") for _ in range(20)]
-        assert answers.count(Wait()) == most
+        assert answers.count(Wait) == most
         last = answers[-1]
         assert isinstance(last, Defer)
         assert (last.waits_as, last.cause) == (WaitsAs.DELAYED, Cause.SLOT)
@@ -82,7 +82,7 @@ def test_a_delivery_waits_in_memory_only_if_its_turn_comes_soon() -> None:
 def full() -> Desk:
     """Two attempts a second at a client, and as many wait in memory as may."""
     desk = busy(hold=0.5)
-    while desk.ask("shop") == Wait():
+    while desk.ask("shop") is Wait:
         pass
     return desk
 
@@ -91,10 +91,10 @@ def busy(hold: float, fill: float = 0.0, limit: int = 1, attempts: int = 30) -> 
     """A client that has had so many attempts of so many seconds, one by one. One runs."""
     desk = Desk(max_concurrent=limit, fill=fill)
     for _ in range(attempts):
-        assert desk.ask("shop") == Go()
+        assert desk.ask("shop") is Start
         desk.now += hold
         desk.end("shop")
-    assert desk.ask("shop") == Go()
+    assert desk.ask("shop") is Start
     return desk
 
 
@@ -102,24 +102,24 @@ def test_each_in_line_has_its_turn() -> None:
     """Behind the one before, at the client's pace. An old one waits for it in one go, as its message says."""
     desk = full()
     tickets = [desk.ticket("shop", Lane.RETRIES, first_taken_at=desk.wall() - 100) for _ in range(4)]
-    waits = [answer.due - desk.wall() for ticket in tickets if isinstance(answer := desk.ask_for(ticket), Defer)]
+    answers = [desk.deferred(ticket) for ticket in tickets]
+    waits = [defer.due - desk.wall() for _, defer in answers]
     assert waits == [waits[0] + number * 0.5 for number in range(4)]
     assert waits[0] >= 2.0  # behind those in memory
-    turns = [ticket.delivery.turn for ticket in tickets]
+    turns = [delivery.turn for delivery, _ in answers]
     assert turns == [desk.wall() + wait for wait in waits]
 
 
 def test_in_line_nobody_waits_for_longer_at_once_than_it_has_waited() -> None:
     """From a second to 64: until then the client may bear more. It has just begun."""
     desk = busy(hold=0.5, limit=64, attempts=3)
-    while desk.ask("shop") in (Go(), Wait()):
+    while desk.ask("shop") in (Start, Wait):
         pass
     desk.gate.clients._known[desk.key("shop")].line = desk.now + 1000
     for age, wait in ((0.0, 1.0), (5.0, 5.0), (5000.0, MOST_LINE)):
         ticket = desk.ticket("shop", Lane.RETRIES, first_taken_at=desk.wall() - age)
-        answer = desk.ask_for(ticket)
-        assert isinstance(answer, Defer)
-        assert (answer.due - desk.wall(), ticket.delivery.turn) == (wait, None)
+        delivery, answer = desk.deferred(ticket)
+        assert (answer.due - desk.wall(), delivery.turn) == (wait, None)
 
 
 def test_a_turn_is_kept() -> None:
@@ -127,14 +127,13 @@ def test_a_turn_is_kept() -> None:
     desk = full()
     late = desk.put_off("shop", turn=desk.wall() + 30.0, first_taken_at=desk.wall() - 100)
     assert late.due == desk.wall() + 30
-    assert desk.ask("shop", turn=desk.wall() + 0.9, first_taken_at=desk.wall() - 100) == Wait()
+    assert desk.ask("shop", turn=desk.wall() + 0.9, first_taken_at=desk.wall() - 100) is Wait
 
 
 def test_what_waits_in_memory_goes_first_come_first_served() -> None:
     """As slots come free, and retries behind fresh ones."""
     desk = busy(hold=0.1)
-    tickets = [desk.ticket("shop", lane) for lane in (Lane.RETRIES, Lane.EVENTS, Lane.EVENTS)]
-    assert [desk.ask_for(ticket) for ticket in tickets] == [Wait()] * 3
+    tickets = [desk.waits(desk.ticket("shop", lane)) for lane in (Lane.RETRIES, Lane.EVENTS, Lane.EVENTS)]
     order: list[Ticket] = []
     for _ in tickets:
         desk.end("shop")
@@ -145,10 +144,10 @@ def test_what_waits_in_memory_goes_first_come_first_served() -> None:
 def test_when_a_client_goes_down_what_waited_in_memory_is_put_off() -> None:
     """The first as its traveller, if this worker has sent none."""
     desk = busy(hold=0.1)
-    assert [desk.ask("shop") for _ in range(3)] == [Wait()] * 3
+    assert [desk.ask("shop") for _ in range(3)] == [Wait] * 3
     desk.now += 0.05
     desk.gate.heard(News(key=desk.key("shop"), up=False, rest=8.0))
-    places = [defer.waits_as for _, defer in desk.tick()]
+    places = [defer.waits_as for _, (_, defer) in desk.tick()]
     assert sorted(waits_as.value for waits_as in places) == ["parked", "parked", "traveller"]
     assert desk.gate.waiting == 0
 
@@ -156,8 +155,7 @@ def test_when_a_client_goes_down_what_waited_in_memory_is_put_off() -> None:
 def test_those_who_would_wait_longest_give_way_when_memory_is_full() -> None:
     """The newest of them."""
     desk = busy(hold=0.09)
-    tickets = [desk.ticket("shop") for _ in range(5)]
-    assert [desk.ask_for(ticket) for ticket in tickets] == [Wait()] * 5
+    tickets = [desk.waits(desk.ticket("shop")) for _ in range(5)]
     assert [ticket for ticket, _ in desk.gate.give_way()] == tickets[:0:-1]
 
 
@@ -167,21 +165,21 @@ def test_limits_are_shared_by_the_workers() -> None:
     assert desk.as_many_as_run("shop") == 32 // 4
     early, paced = Desk(workers=4, per_second=2.0), Desk(workers=4, per_second=2.0)
     early.now += 1.4
-    assert early.ask("shop") == Wait()
+    assert early.ask("shop") is Wait
     paced.now += 1.5
-    assert paced.ask("shop") == Go()
+    assert paced.ask("shop") is Start
     paced.end("shop")
     paced.now += 1.9
     assert paced.put_off("shop").cause is Cause.RATE
     paced.now += 0.1
-    assert paced.ask("shop") == Go()
+    assert paced.ask("shop") is Start
 
 
 def test_limits_are_shared_before_the_number_of_workers_is_known() -> None:
     """Several may have started together: each takes a quarter at first."""
     desk = Desk(workers=0, per_second=2.0)
     desk.now += 1.4
-    assert desk.ask("shop") == Wait()
+    assert desk.ask("shop") is Wait
     assert Desk(proven=("shop",), workers=0).as_many_as_run("shop") == 32 // 4
 
 
@@ -194,15 +192,15 @@ def test_a_first_attempt_far_away_is_not_waited_for_in_memory() -> None:
 def test_a_worker_that_starts_has_no_burst() -> None:
     """A second's worth of tokens is there after a second: the worker before it may just have spent them."""
     desk = Desk(per_second=20.0)
-    assert desk.ask("shop") == Go()
+    assert desk.ask("shop") is Start
     desk.end("shop")
-    assert desk.ask("shop") == Wait()
+    assert desk.ask("shop") is Wait
     later = Desk(per_second=20.0)
     later.now += 1
     for _ in range(20):
-        assert later.ask("shop") == Go()
+        assert later.ask("shop") is Start
         later.end("shop")
-    assert later.ask("shop") != Go()
+    assert later.ask("shop") is not Start
 
 
 def test_a_pause_outlives_the_worker_that_was_asked_for_it() -> None:
@@ -218,7 +216,7 @@ def test_a_pause_outlives_the_worker_that_was_asked_for_it() -> None:
     over = Desk()
     over.now += 301
     for desk in (forced, proven, over):
-        assert desk.ask("shop", asked=True, asked_until=until) == Go()
+        assert desk.ask("shop", asked=True, asked_until=until) is Start
     far = Desk(retry=RetryPolicy(max_delay=60.0)).put_off("shop", asked=True, asked_until=until)
     assert far.due == until - 240
 
@@ -240,7 +238,7 @@ def test_who_took_the_client_down_travels_and_the_others_are_parked() -> None:
 def test_what_fails_beside_the_one_that_took_the_client_down_is_parked() -> None:
     """Its attempt is no try: it began before."""
     desk = Desk(proven=("shop",))
-    assert [desk.ask("shop") for _ in range(2)] == [Go()] * 2
+    assert [desk.ask("shop") for _ in range(2)] == [Start] * 2
     before = len(desk.running["shop"])
     last, _ = desk.fails("shop")
     while not list(desk.gate.clients.circuits()):
@@ -263,7 +261,7 @@ def test_a_traveller_is_the_next_try_and_travels_on_if_it_fails() -> None:
         waits.append(traveller.due - desk.wall())
         desk.now = traveller.due - AHEAD
     assert waits == [1, 1, 1, 1, 2, 2]
-    assert desk.ask("shop", leash=desk.wall()) == Go()
+    assert desk.ask("shop", leash=desk.wall()) is Start
     other = desk.put_off("shop", leash=desk.wall())
     assert (other.waits_as, other.due) == (WaitsAs.TRAVELLER, desk.wall() + 2)
     third = desk.put_off("shop", leash=desk.wall())
@@ -277,7 +275,7 @@ def test_a_fresh_logout_may_try_a_client_that_rests_for_long() -> None:
     assert desk.put_off("shop").waits_as is WaitsAs.PARKED
     desk.now += 0.1
     assert desk.put_off("shop", first_taken_at=desk.wall() - 10).waits_as is WaitsAs.PARKED
-    assert desk.ask("shop") == Go()
+    assert desk.ask("shop") is Start
 
 
 def resting(*, for_long: bool = False) -> Desk:
@@ -296,12 +294,12 @@ def test_a_rest_is_longer_only_if_others_that_are_down_hang_too(others_take: flo
     """Where all hang, each rests until all of them could have had a try, at most for 64 s. Refusals take no slot."""
     desk = Desk()
     for nth in range(3000):
-        assert desk.ask(f"c{nth}") == Go()
+        assert desk.ask(f"c{nth}") is Start
         desk.now += others_take
         desk.end(f"c{nth}", Failed(reason=Reason.TIMEOUT))
     waits = 0.0
     for _ in range(2):
-        assert desk.ask("shop", leash=desk.wall()) == Go()
+        assert desk.ask("shop", leash=desk.wall()) is Start
         desk.now += 5
         traveller = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
         assert isinstance(traveller, RetryAt)
@@ -367,7 +365,7 @@ def test_few_probes_wait_for_another_at_a_time() -> None:
     rotating: list[None] = []
 
     def fail_its_probe(name: str) -> None:
-        assert desk.ask(name, leash=desk.wall(), attempts=PROBE_FAILURES - 1) == Go()
+        assert desk.ask(name, leash=desk.wall(), attempts=PROBE_FAILURES - 1) is Start
         verdict = desk.end(name, Failed(reason=Reason.TIMEOUT)).verdict
         assert isinstance(verdict, RetryAt)
         assert verdict.waits_as is WaitsAs.TRAVELLER
@@ -396,7 +394,7 @@ def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
     """Two were in flight as the client went down, so both are probes."""
     desk = resting()
     desk.now += 1
-    assert desk.ask("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1) == Go()
+    assert desk.ask("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1) is Start
     assert desk.put_off("shop", leash=desk.wall()).waits_as is WaitsAs.TRAVELLER
     verdict = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
     assert isinstance(verdict, RetryAt)
@@ -444,7 +442,7 @@ def test_a_traveller_that_ends_is_followed_by_another() -> None:
     assert desk.put_off("shop", pulled=True).waits_as is WaitsAs.TRAVELLER
     last = resting()
     last.now += 1
-    assert last.ask("shop", leash=last.wall(), not_after=last.wall() + 1.5) == Go()
+    assert last.ask("shop", leash=last.wall(), not_after=last.wall() + 1.5) is Start
     assert isinstance(last.end("shop", Failed(reason=Reason.TIMEOUT)).verdict, Dead)
     assert last.gate.wishes.keys() == {last.key("shop")}
 
@@ -457,8 +455,7 @@ def test_a_traveller_that_comes_early_travels_on(asked: Failed | None) -> None:
     desk.now += 0.1
     ticket = desk.ticket("shop")
     ticket.delivery = delivery
-    early = desk.ask_for(ticket)
-    assert isinstance(early, Defer)
+    _, early = desk.deferred(ticket)
     assert early.waits_as is WaitsAs.TRAVELLER
     assert early.due == pytest.approx(traveller.due, abs=0.5)
     assert desk.put_off("shop", leash=desk.wall()).waits_as is WaitsAs.PARKED
@@ -501,7 +498,7 @@ def test_a_retry_after_is_not_forgotten() -> None:
 
 def recovers(desk: Desk, name: str = "shop") -> None:
     """Its traveller succeeds."""
-    assert desk.ask(name, leash=desk.wall()) == Go()
+    assert desk.ask(name, leash=desk.wall()) is Start
     desk.end(name)
 
 
@@ -512,7 +509,7 @@ def test_when_a_client_comes_up_its_bucket_is_wanted_at_its_pace() -> None:
     recovers(desk)
     assert desk.gate.wishes.keys() == {desk.key("shop")}
     assert desk.gate.wanted(desk.key("shop")) == 2
-    assert desk.ask("shop") == Go()
+    assert desk.ask("shop") is Start
     assert desk.gate.wanted(desk.key("shop")) == 1
     limited = Desk(per_second=1.0)
     limited.fails("shop")
@@ -528,9 +525,8 @@ def test_of_what_is_parked_one_waits_among_those_that_come() -> None:
     """Where these fill the client's pace. It has its turn, and the next one is wanted."""
     desk = full()
     shop = desk.key("shop")
-    parked = desk.ticket("shop", Lane.RETRIES, pulled=True)
     assert desk.gate.wanted(shop) == 1
-    assert desk.ask_for(parked) == Wait()
+    parked = desk.waits(desk.ticket("shop", Lane.RETRIES, pulled=True))
     assert desk.gate.wanted(shop) == 0
     while parked not in desk.running["shop"]:
         desk.end("shop")
@@ -568,7 +564,7 @@ def test_nothing_is_wanted_where_nothing_is_parked() -> None:
     desk = Desk(proven=("shop",))
     desk.fails("down")
     desk.now += 2
-    assert desk.ask("down") == Go()
+    assert desk.ask("down") is Start
     desk.end("down")
     assert not desk.gate.wishes
 
@@ -621,7 +617,7 @@ def test_a_failure_of_a_client_that_is_up_is_the_deliverys_own() -> None:
     desk.now += 1
     _, delivery = desk.fails("shop", **again)
     assert (delivery.attempts, delivery.backoffs) == (2, 1)
-    assert desk.ask("shop") == Go()
+    assert desk.ask("shop") is Start
     desk.end("shop")
     _, delivery = desk.fails("shop", **again)
     assert delivery.backoffs == 2
@@ -640,8 +636,8 @@ def test_a_failure_in_an_outage_is_not_charged() -> None:
     assert (delivery.backoffs, last.backoffs) == (1, 0)
     for charged_at, charged in ((delivery.charged_at, 0), (before, 1)):
         ticket = desk.ticket("shop", attempts=1, backoffs=1, charged_at=charged_at, first_taken_at=before)
-        desk.ask_for(ticket)
-        assert ticket.delivery.backoffs == charged
+        delivery, _ = desk.deferred(ticket)
+        assert delivery.backoffs == charged
 
 
 def test_a_brake_without_a_pace_is_the_deliverys_own() -> None:
@@ -671,10 +667,10 @@ def test_of_very_many_clients_the_quietest_are_forgotten(monkeypatch: pytest.Mon
     """But none while anything of it is on its way."""
     monkeypatch.setattr(known_clients, "MOST_KNOWN", 200)
     desk = Desk(proven=("shop",))
-    assert desk.ask("shop") == Go()
+    assert desk.ask("shop") is Start
     desk.prove("quiet")
     for number in range(250):
-        assert desk.ask(f"c{number}") == Go()
+        assert desk.ask(f"c{number}") is Start
         desk.end(f"c{number}")
     for _ in range(100):
         desk.tick()
@@ -768,7 +764,7 @@ def test_a_worker_that_stops_parks_nothing() -> None:
 def test_a_client_that_hangs_is_told_from_the_first_second_on() -> None:
     """Not one that is slow to answer for less, nor one that is down: that is told otherwise."""
     desk = Desk(proven=("shop",))
-    assert desk.ask("shop") == Go()
+    assert desk.ask("shop") is Start
     desk.now += 0.9
     assert list(desk.gate.silent()) == []
     desk.now += 1
@@ -790,7 +786,7 @@ def test_an_operator_has_a_client_tried() -> None:
     desk.gate.try_now(key, force=False)
     assert (desk.gate.wishes, desk.gate.wanted(key)) == ({key: None}, 1)
     desk.now += 1
-    assert desk.ask("shop", pulled=True) == Go()
+    assert desk.ask("shop", pulled=True) is Start
     pauses = Desk()
     pauses.fails("shop", AN_HOUR)
     pauses.gate.try_now(key, force=False)

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Callable
 
-from notifier.delivery.gate import Go
 from notifier.delivery.selection import LaneOrder
+from notifier.delivery.ticket import Start
 from notifier.model.message import Lane
 from tests.delivery.desk import Desk
 
@@ -16,7 +16,7 @@ def _always(_lane: Lane) -> bool:
 def _room(size: int, in_flight: dict[Lane, int]) -> Callable[[Lane], bool]:
     desk = Desk(size)
     for number, lane in enumerate(lane for lane, count in in_flight.items() for _ in range(count)):
-        assert desk.ask(f"c{number}", lane) == Go()
+        assert desk.ask(f"c{number}", lane) is Start
     return desk.gate.has_room
 
 

@@ -4,7 +4,7 @@ import tracemalloc
 from collections.abc import Callable
 
 from notifier.delivery.delay_counts import DelayCounts
-from notifier.delivery.gate import Wait
+from notifier.delivery.ticket import Wait
 from notifier.delivery.verdict import Defer, WaitsAs
 from notifier.model.outcome import Cause, Failed, Reason
 from tests.delivery.desk import Desk
@@ -31,7 +31,7 @@ def pauses(number: int, desk: Desk) -> None:
     name = f"c{number}"
     desk.now += 0.01
     desk.ask(name)
-    assert desk.ask(name) == Wait()
+    assert desk.ask(name) is Wait
     desk.end(name, THROTTLED)
     desk.running.clear()
     for _ in desk.tick():
