@@ -15,6 +15,7 @@ from uuid import uuid4
 import typer
 
 from notifier.configuration.inline_speakers import unnamed_user
+from notifier.model.defaults import MAX_EVENT
 from notifier.model.durations import in_words
 from notifier.model.errors import QueueError
 from notifier.model.fate import Fate, Notice
@@ -88,7 +89,7 @@ def publish(
     content = _content(file)
     known = known_registry(config) if len(content) <= REMARKED else None
     reading = EventFileRules(
-        max_bytes=queue.max_event,
+        max_bytes=MAX_EVENT,
         new_id=lambda: str(uuid4()),
         now=time.time(),
         issuers=part.issuers,

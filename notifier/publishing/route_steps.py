@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from notifier.model.defaults import MAX_EVENT
 from notifier.model.errors import DiskFull, Mistake, QueueError
 from notifier.model.message import Lane
 from notifier.network.listeners.problem import Refusal, malformed, problem
@@ -19,7 +20,7 @@ LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
 class ApiLimits:
     """The limits of the listener: bytes, seconds, requests at a time."""
 
-    max_event: int = 131_072
+    max_event: int = MAX_EVENT
     body_timeout: float = 10.0
     accept_timeout: float = 5.0
     requests: int = 256

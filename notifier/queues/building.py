@@ -54,7 +54,6 @@ def rabbit_options(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) 
         management=settings.management,
         bindings=bindings,
         buckets=settings.buckets,
-        max_event=settings.max_event,
     )
 
 

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from notifier.configuration.configured_feature import readers_of
 from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.problem import Refusal, problem
@@ -73,7 +74,7 @@ def _replay_rules(live: LiveConfiguration, end_newer_sessions: bool) -> ReplayRu
     return ReplayRules(
         registry=now.registry,
         new_id=new_id,
-        max_event=now.settings.queue.max_event,
+        max_event=MAX_EVENT,
         end_newer_sessions=end_newer_sessions,
         readers=readers_of(now.features, now.settings),
     )

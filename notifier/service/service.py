@@ -39,6 +39,7 @@ from notifier.delivery.worker_news import OtherWorkers
 from notifier.feature import Feature, Given
 from notifier.features import FEATURES
 from notifier.model.client import Client
+from notifier.model.defaults import MAX_EVENT
 from notifier.model.errors import QueueError
 from notifier.model.front_channel import FrontChannelContext
 from notifier.model.ids import new_id
@@ -130,7 +131,7 @@ class Service:
         sources = ApiSources(
             registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id, waiting=self._replies.waiting
         )
-        self._requests = EventRequests(self.accept, sources, ApiLimits(max_event=settings.queue.max_event))
+        self._requests = EventRequests(self.accept, sources, ApiLimits())
         given = Given(
             live=live,
             queue=self.queue,
@@ -201,7 +202,7 @@ class Service:
                 clock=time.time,
                 steady=time.monotonic,
                 new_id=new_id,
-                max_event=settings.queue.max_event,
+                max_event=MAX_EVENT,
                 readers={name: reader for feature in self._features for name, reader in feature.readers.items()},
             ),
             Tools(

@@ -40,7 +40,6 @@ from notifier.settings.values import (
     Name,
     PublicAddress,
     Section,
-    Size,
     Span,
     WebAddress,
     at_home,
@@ -67,6 +66,8 @@ class Prefetch(Section):
 class QueueSettings(Section):
     """The queue: RabbitMQ, or one SQLite file for a single worker."""
 
+    gone: ClassVar[Mapping[str, str]] = {"max_event": f"is gone: it is {MAX_EVENT // 1024}KiB now"}
+
     tls: TlsSettings | None = Field(  # before url, whose check looks at it
         None, description="TLS to the broker. If given, amqp:// is read as amqps://."
     )
@@ -92,8 +93,6 @@ class QueueSettings(Section):
     """Queues in which deliveries wait for clients that are down. Clients share them."""
     prefetch: Prefetch = Prefetch()
     """Messages taken and not yet acked."""
-    max_event: Size = Field(MAX_EVENT, gt=0)
-    """Size of the largest event. A larger one becomes a dead letter."""
 
     @property
     def sqlite_file(self) -> Path | None:

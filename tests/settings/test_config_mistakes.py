@@ -18,7 +18,7 @@ class TestMistakes:
         path = write(
             tmp_path,
             """
-queue: {urll: "amqp://x", prefetch: {bulk: 0}, max_event: much}
+queue: {urll: "amqp://x", prefetch: {bulk: 0}, buckets: much}
 issuers:
   "https://id.example.com": {keys: [{file: none.pem}], publisher: [a]}
   "id.example.com": {keys: []}
@@ -31,7 +31,7 @@ shutdwn_grace: 20s
         )
         found = mistakes(path, {"NOTIFIER_QUEU__URL": "amqp://x"})
         assert found.keys() == {
-            "NOTIFIER_QUEU__URL", "queue.urll", "queue.prefetch.bulk", "queue.max_event",
+            "NOTIFIER_QUEU__URL", "queue.urll", "queue.prefetch.bulk", "queue.buckets",
             'issuers["https://id.example.com"].keys[0].file', 'issuers["https://id.example.com"].publisher',
             'issuers["id.example.com"]', 'issuers["id.example.com"].keys', "delivery.timeout", "delivery.retry.base",
             "egress.allow[0]", "log.level", "outcomes",
@@ -121,6 +121,7 @@ shutdwn_grace: 20s
                 "queue",
                 "with auth=external there is none",
             ),
+            ("queue: {max_event: 1MiB}", "queue.max_event", "is gone: it is 128KiB now"),
             ("queue: {prefetch: {events: 9}}", "queue.prefetch.events", "is gone: it is 512 now"),
             ("queue: {prefetch: {retries: 9}}", "queue.prefetch.retries", "is gone: it is 256 now"),
             ("delivery: {slot_wait: 2s}", "delivery.slot_wait", "is gone: it is 1s now"),

@@ -48,7 +48,7 @@ class HttpSources:
         """`publish` returns once a message is durable, and raises QueueError. `sns`: who asks AWS."""
         self._live = live
         access = SourceAccess(source=self.source, publish=publish, clock=time.time, new_id=new_id)
-        self.routes = SourceRoutes(access, ApiLimits(max_event=live.now.settings.queue.max_event))
+        self.routes = SourceRoutes(access, ApiLimits())
         self._reader = DocumentReader()
         self._sns = sns or SnsServer(lambda: self._live.now.settings.template().route.egress)
         self._seen: Loaded | None = None

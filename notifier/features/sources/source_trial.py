@@ -15,6 +15,7 @@ from notifier.features.sources.sns_message import SnsTopic, UnacceptedSns, read_
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_handshakes import grid_code
 from notifier.features.sources.source_settings import SetSettings, SnsSettings, SourceHttpSettings
+from notifier.model.defaults import MAX_EVENT
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import replace
 from notifier.model.message import Message
@@ -48,10 +49,10 @@ def trial_of(settings: Settings, source: Source, message: Message, *, came: bool
 
     One of a source that takes posts and binds exchanges too may have come by either.
     """
-    options, max_bytes = settings.sources[source.name], settings.queue.max_event
+    options = settings.sources[source.name]
     warnings: list[Mistake] = []
     if options.http is not None and not came:
-        posted = _as_posted(message, options.http, source, max_bytes)
+        posted = _as_posted(message, options.http, source)
         if isinstance(posted, _Answered):
             said = Mistake(f"sources.{source.name}.http", f"a post of it is answered {posted.text}")
             if not options.bind:
@@ -64,7 +65,7 @@ def trial_of(settings: Settings, source: Source, message: Message, *, came: bool
             message = message if options.bind else posted
     try:
         translation = source.translate(
-            source.received(message), max_bytes=max_bytes, new_id=lambda: "", now=time.time(), most=sys.maxsize
+            source.received(message), max_bytes=MAX_EVENT, new_id=lambda: "", now=time.time(), most=sys.maxsize
         )
     except MalformedEvent as malformed:
         return Trial(mistakes=malformed.mistakes, warnings=tuple(warnings))
@@ -81,14 +82,12 @@ def trial_of(settings: Settings, source: Source, message: Message, *, came: bool
     )
 
 
-def _as_posted(message: Message, http: SourceHttpSettings, source: Source, max_bytes: int) -> Message | _Answered:
+def _as_posted(message: Message, http: SourceHttpSettings, source: Source) -> Message | _Answered:
     """Return what is queued of a post. Without a content type it is of one that the source takes."""
     rules = post_rules(http, source)
     objection = None if message.content_type is None else rules.of_kind(message.content_type)
-    if objection is None and len(message.body) > max_bytes:
-        return _Answered(
-            f"413: it has {len(message.body):,} bytes; at most {max_bytes:,} are allowed (queue.max_event)"
-        )
+    if objection is None and len(message.body) > MAX_EVENT:
+        return _Answered(f"413: it has {len(message.body):,} bytes; at most {MAX_EVENT:,} are allowed")
     objection = objection or rules.of_headers(message.headers) or rules.of_body(message.body)
     if objection is not None:
         way_out = "; to take it, set content_type: json" if objection.status == 415 and http.set is None else ""
@@ -97,7 +96,7 @@ def _as_posted(message: Message, http: SourceHttpSettings, source: Source, max_b
         kept = {name: value for name, value in message.headers.items() if not names_message(name)}
         message = replace(message, headers=kept)
     if http.set is not None:
-        return _token(message, http.set, max_bytes)
+        return _token(message, http.set)
     if http.sns is not None:
         return _of_sns(message, http.sns)
     if grid_code(message.body) is not None:
@@ -105,11 +104,11 @@ def _as_posted(message: Message, http: SourceHttpSettings, source: Source, max_b
     return message
 
 
-def _token(message: Message, settings: SetSettings, max_bytes: int) -> Message | _Answered:
+def _token(message: Message, settings: SetSettings) -> Message | _Answered:
     """A token, or its claims as they are queued. It is judged as of when it was made, since it may have expired."""
     signed = message.content_type is not None or message.body.lstrip()[:1] != b"{"
     try:
-        claims = claims_in(message.body, max_bytes, signed=signed)
+        claims = claims_in(message.body, MAX_EVENT, signed=signed)
     except MalformedEvent as malformed:
         return _Answered(f"400: invalid_request: {malformed.mistakes[0].text}")
     if not isinstance(claims, dict):

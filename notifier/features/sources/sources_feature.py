@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from notifier.feature import Checked, Feature, Given, Running
+from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _read_again(settings: Settings | None) -> Mapping[str, ReadAgain]:
 
     if settings is None:
         return {"": lambda message, _only, _now: Anew(message=message)}
-    return {"": partial(read_again, compile_sources(settings)[0], settings.queue.max_event)}
+    return {"": partial(read_again, compile_sources(settings)[0], MAX_EVENT)}
 
 
 def _run(given: Given) -> Running:

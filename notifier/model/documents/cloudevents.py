@@ -100,7 +100,7 @@ def read_json(body: bytes, max_bytes: int) -> object:
 
 
 def _refuse_size(size: int, max_bytes: int) -> NoReturn:
-    _refuse("", f"the event has {size} bytes; at most {max_bytes} are allowed (queue.max_event)")
+    _refuse("", f"the event has {size} bytes; at most {max_bytes} are allowed")
 
 
 def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:

@@ -130,7 +130,7 @@ def show(
     settings = queue_part(config).settings.queue
 
     def see(summary: LetterSummary, message: Message) -> None:
-        additions: dict[str, object] = {} if as_json else {"replay": prospect(message, config, settings, context.obj)}
+        additions: dict[str, object] = {} if as_json else {"replay": prospect(message, config, context.obj)}
         if not as_json and summary.reason in NOBODY_KNOWS:
             additions["hint"] = near_names(config, known=_KNOWN)(summary.iss, summary.client_id)
         documents.append(exported(message) | {name: value for name, value in additions.items() if value})

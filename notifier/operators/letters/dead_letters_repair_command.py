@@ -11,6 +11,7 @@ import typer
 from notifier.configuration.clients.answers import ReadNow
 from notifier.configuration.clients.clients_file import load_registry
 from notifier.configuration.configured_feature import ConfiguredFeature, reader_by, readers_of
+from notifier.model.defaults import MAX_EVENT
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.durations import parse_duration
 from notifier.model.errors import ConfigurationError, UnknownVersion
@@ -39,7 +40,6 @@ from notifier.operators.terminal.queue_access import queue_part, run_on_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import load_settings
-from notifier.settings.service_settings import QueueSettings
 from notifier.telemetry.audit import operating_user
 
 All = Annotated[bool, typer.Option("--all", help="Take every dead letter.")]
@@ -144,7 +144,7 @@ def replay(
     require_choice(chosen, everything=everything)
     watched = _seconds(wait)
     settings = queue_part(config, log_from="warning").settings.queue
-    rules = _rules(config, settings, context.obj, end_newer_sessions=end_newer_sessions)
+    rules = _rules(config, context.obj, end_newer_sessions=end_newer_sessions)
 
     wish = ReplayWish(id=new_id(), who=operating_user(), chosen=chosen, rules=rules)
 
@@ -243,9 +243,7 @@ def discard(
     remove_chosen(config, settings, _DISCARD, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
 
 
-def _rules(
-    config: Path | None, settings: QueueSettings, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool
-) -> ReplayRules:
+def _rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool) -> ReplayRules:
     whole = registry = None
     if config is not None:
         try:
@@ -255,18 +253,16 @@ def _rules(
             text = f"a delivery without sid counts as too old after {SUB_ONLY_MAX_AGE:g} s"
             say(f"notifier: the registry of clients cannot be read; {text}", err=True)
     return ReplayRules(
-        registry=registry, new_id=new_id, max_event=settings.max_event, end_newer_sessions=end_newer_sessions,
+        registry=registry, new_id=new_id, max_event=MAX_EVENT, end_newer_sessions=end_newer_sessions,
         readers=readers_of(features, whole),
     )  # fmt: skip
 
 
-def prospect(
-    message: Message, config: Path | None, settings: QueueSettings, features: Sequence[ConfiguredFeature]
-) -> str:
+def prospect(message: Message, config: Path | None, features: Sequence[ConfiguredFeature]) -> str:
     """Say what a replay would do with this letter."""
     try:
         readmission = readmit(
-            load_dead_letter(message), _rules(config, settings, features, end_newer_sessions=False), time.time()
+            load_dead_letter(message), _rules(config, features, end_newer_sessions=False), time.time()
         )
     except UnknownVersion as newer:
         return f"stays: {newer}"

@@ -99,7 +99,7 @@ def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | 
     if message is None:
         return KeptLetter(
             why=KeepReason.CUT,
-            text="its body was too large to be kept whole; its publisher must send it again, below queue.max_event",
+            text="its body was too large to be kept whole; its publisher must send it again, with 128 KiB at most",
         )
     if letter.entries == "" or letter.events == "":
         return _malformed("its wrong entries are too many to be listed, so nobody knows which clients were not told")

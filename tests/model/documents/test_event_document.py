@@ -263,7 +263,7 @@ def test_an_event_of_only_wrong_entries_is_malformed() -> None:
         (b"[]", "must be a JSON object, not an array"),
         (b"null", "must be a JSON object, not null"),
         (b"NaN", "must be a JSON object, not a number"),
-        (b" " * 131_073, "the event has 131073 bytes; at most 131072 are allowed (queue.max_event)"),
+        (b" " * 131_073, "the event has 131073 bytes; at most 131072 are allowed"),
     ],
 )
 def test_a_body_that_is_no_json_object_is_refused(body: bytes, expected: str) -> None:
@@ -276,7 +276,7 @@ def test_a_body_that_is_no_json_object_is_refused(body: bytes, expected: str) ->
 def test_a_message_that_the_queue_cut_is_too_large() -> None:
     """The mistake names the true size, and the beginning is not read."""
     cut = Whole(size=9_000_000, sha256="ab")
-    told = ["the event has 9000000 bytes; at most 131072 are allowed (queue.max_event)"]
+    told = ["the event has 9000000 bytes; at most 131072 are allowed"]
     assert mistakes(EVENT, cut_from=cut) == told
     assert mistakes(EVENT, cut_from=cut, content_type="text/plain") == told
 

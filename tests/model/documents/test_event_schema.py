@@ -1,7 +1,7 @@
 """`notifier schema event` accepts what the reader accepts, and refuses what it refuses.
 
 Cases that no JSON Schema can express are left out: an `id` of more than 255 bytes in fewer characters, an event larger
-than `queue.max_event`, JSON nested deeper than 200 levels, a member written twice, half a surrogate pair.
+than 128 KiB, JSON nested deeper than 200 levels, a member written twice, half a surrogate pair.
 """
 
 import json

@@ -46,7 +46,7 @@ def checked_json(event: Mapping[str, object]) -> bytes:
     body = json_of(event)
     found = list(_mistakes(event))
     if len(body) > MAX_EVENT:
-        found.append(f"the event has {len(body)} bytes; at most {MAX_EVENT} are allowed (queue.max_event)")
+        found.append(f"the event has {len(body)} bytes; at most {MAX_EVENT} are allowed")
     more = len(found) - MOST_MISTAKES
     if more > 0:
         found[MOST_MISTAKES:] = [f"and {more} more mistake{'' if more == 1 else 's'}"]

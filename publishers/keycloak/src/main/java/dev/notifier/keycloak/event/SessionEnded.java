@@ -18,7 +18,7 @@ import java.util.List;
  * @param salt what tells this ending from others of the same session; empty for the session's own
  */
 public record SessionEnded(SessionKey session, String iss, String sub, List<ObjectNode> clients, Instant endedAt, String reason, String salt) {
-    /** notifier takes 128 KiB (`queue.max_event`). */
+    /** notifier takes 128 KiB. */
     static final int MOST_BYTES = 128 * 1024;
 
     private static final int ID_BYTES = 16;
