@@ -19,20 +19,27 @@ from notifier.operators.terminal.lazy_command import LazyCommand
 from tests.cli.in_process import notifier
 from tests.system.command import environment
 
-COMMANDS = (
-    "run", "demo", "publish", "reload", "check", "doctor", "explain", "schema", "keys", "keys generate", "keys jwks",
-    "keys web", "topology", "topology show", "topology declare", "topology delete", "status",
-    "dead-letters", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters discard",
-    "dead-letters export", "log-id",
-)  # fmt: skip
-OF_FEATURES = {"sources": ("sources list", "sources try")}
 OF_WORKERS = {"aio_pika", "aiohttp", "uvloop", "yaml"}
 HEAVY = {*OF_WORKERS, "cryptography", "jwt", "markdown_it", "pydantic", "pygments", "rich", "sqlite3", "structlog"}
-NAMES = [each.name for each in LISTED if each.name in OF_FEATURES]
-BY_FEATURES = [words for name in NAMES for words in (name, *OF_FEATURES[name])]
 
 
-@pytest.mark.parametrize("words", ["", *COMMANDS, *BY_FEATURES])
+def commands(group: TyperGroup, context: typer.Context) -> Iterator[tuple[Any, typer.Context]]:
+    """Every command and group that can be typed."""
+    for name, named in group.commands.items():
+        each = named.load() if isinstance(named, LazyCommand) else named
+        below = typer.Context(each, parent=context, info_name=name)
+        yield each, below
+        if isinstance(each, TyperGroup):
+            yield from commands(each, below)
+
+
+def every_command() -> list[tuple[Any, typer.Context]]:
+    """Of the application."""
+    root = application()
+    return list(commands(root, typer.Context(root, info_name="notifier")))
+
+
+@pytest.mark.parametrize("words", ["", *(each.command_path.removeprefix("notifier ") for _, each in every_command())])
 def test_every_help_gives_examples(words: str, tmp_path: Path) -> None:
     """On stdout, in 80 columns; an example is a line as it is typed, so that it can be copied."""
     done = notifier(*words.split(), "--help", cwd=tmp_path)
@@ -47,22 +54,11 @@ def test_every_help_gives_examples(words: str, tmp_path: Path) -> None:
     assert not done.stderr
 
 
-def leaves(group: TyperGroup, context: typer.Context) -> Iterator[tuple[Any, typer.Context]]:
-    """Every command that can be typed."""
-    for name, named in group.commands.items():
-        leaf = named.load() if isinstance(named, LazyCommand) else named
-        below = typer.Context(leaf, parent=context, info_name=name)
-        if isinstance(leaf, TyperGroup):
-            yield from leaves(leaf, below)
-        else:
-            yield leaf, below
-
-
 def test_every_example_of_the_help_can_be_typed() -> None:
     """Each command is there, and takes the options and arguments that it is shown with."""
     root = application()
-    top = typer.Context(root, info_name="notifier")
-    found = {context.command_path: (command, context) for command, context in leaves(root, top)}
+    every = every_command()
+    found = {context.command_path: (each, context) for each, context in every if not isinstance(each, TyperGroup)}
     shown = [root.epilog or "", *(leaf.epilog or "" for leaf, _ in found.values())]
     lines = [line for text in shown for line in text.splitlines() if not line.startswith("#")]
     typed = 0
@@ -140,6 +136,22 @@ def test_what_is_gone_is_refused_with_its_successor(gone: str, tmp_path: Path) -
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"notifier: `notifier {gone}` {GONE[gone]}\n"
     assert not {each.name for each in LISTED} & set(GONE)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "dead-letters discard --yes --client-id",
+        "waiting cancel --yes --event-id",
+        "waiting cancel --yes",
+        "status --from",
+    ],
+)
+def test_an_empty_option_is_refused(words: str, tmp_path: Path) -> None:
+    """It is a variable of a script that is not set; it must not mean what has no client."""
+    done = notifier(*words.split(), "", cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "sqlite:q.db"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "must not be empty" in done.stderr
 
 
 def test_a_fault_of_the_machine_is_one_line(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class ClientsQuery(TypedDict, total=False):
     """The query of a page of clients."""
 
     q: Annotated[str, Field(max_length=200, description="Part of its client_id, name or address.")]
-    iss: Annotated[str, Field(description="Only clients of this issuer.")]
+    iss: Annotated[str, Field(min_length=1, description="Only clients of this issuer.")]
     state: Annotated[
         Literal["rests", "tried", "hangs", "fails", "put_off", "well", "troubled"],
         Field(description="Only clients that fare so. `troubled`: all that are not well."),
@@ -144,6 +144,7 @@ class ClientRoutes:
         summary="Show one client: how it fares at each worker, its last answers, and what was delivered by the minute.",
         scope="read",
         query=query_of(_CLIENT),
+        required=query_of(_CLIENT),
         answers={200: AnswerDescription(text="The client.", schema=OBJECT)},
         problems={404: "Nobody knows this client."},
     )
@@ -179,6 +180,7 @@ class ClientRoutes:
         summary="Show the registration of a client that is in force, with the origin of each value.",
         scope="read",
         query=query_of(_CLIENT),
+        required=query_of(_CLIENT),
         answers={
             200: AnswerDescription(text="Member, value and origin. What may hold secrets is not shown.", schema=OBJECT)
         },

@@ -61,7 +61,7 @@ class FindBody(TypedDict, total=False):
     """What is looked for. In a body, since addresses are written to the logs of proxies."""
 
     subject: Annotated[str, Field(min_length=1, max_length=1000, description="A `sub` or `sid`.")]
-    event_id: Annotated[str, Field(min_length=1, max_length=200)]
+    event_id: Annotated[str, Field(min_length=1, max_length=1000, description="An event.")]
 
 
 _OVERVIEW, _RECENT, _FIND = TypeAdapter(OverviewQuery), TypeAdapter(RecentQuery), TypeAdapter(FindBody)

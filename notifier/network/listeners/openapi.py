@@ -8,7 +8,7 @@ docstring.
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -20,7 +20,7 @@ from notifier.model.documents.event_document import event_schema
 from notifier.model.errors import Mistake
 from notifier.model.nearest import did_you_mean, nearest
 from notifier.model.printable import excerpt
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import Refusal, malformed, problem
 
 JsonSchema = Mapping[str, Any]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -83,8 +83,9 @@ class AnswerDescription:
 class OperationDescription:
     """One operation, as a decorator of its handler. `scope` None: no token is needed.
 
-    `query`, `path` and `headers` are schemas by name, `body` by media type. A problem need not be among `answers`; its
-    status must be in `problems`. `foreign_query`: a foreign standard says what else may be in the query.
+    `query`, `path` and `headers` are schemas by name, `body` by media type; `required` names the members of the query
+    that must be given. A problem need not be among `answers`; its status must be in `problems`. `foreign_query`: a
+    foreign standard says what else may be in the query.
     """
 
     summary: str
@@ -94,6 +95,7 @@ class OperationDescription:
     body: Mapping[str, JsonSchema] = field(default_factory=dict)
     answers: Mapping[int, AnswerDescription] = field(default_factory=dict)
     problems: Mapping[int, str] = field(default_factory=dict)
+    required: Collection[str] = ()
     foreign_query: bool = False
 
     def __call__(self, handler: Handler) -> Handler:
@@ -140,6 +142,9 @@ async def known_query(request: web.Request, handler: typedefs.Handler) -> web.St
         if unknown:
             mistakes = [Mistake(excerpt(name), _unknown(name, description.query)) for name in unknown[:MOST_NAMED]]
             raise Refusal(problem(400, "The request has a parameter that is not known here", mistakes=mistakes))
+        once = (name for name, schema in description.query.items() if schema.get("type") != "array")
+        if twice := [name for name in once if len(request.query.getall(name, ())) > 1]:
+            raise malformed(*(Mistake(name, "may be given once only") for name in twice))
     return await handler(request)
 
 
@@ -174,7 +179,10 @@ def _named(path: str, schemas: Mapping[str, JsonSchema]) -> list[dict[str, Any]]
 
 
 def _operation(description: OperationDescription, path: str) -> dict[str, Any]:
-    asked = [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in description.query.items()]
+    asked = [
+        {"name": name, "in": "query", "required": name in description.required, "schema": dict(schema)}
+        for name, schema in description.query.items()
+    ]
     operation: dict[str, Any] = {
         "summary": description.summary,
         "parameters": [*_named(path, description.path), *asked],

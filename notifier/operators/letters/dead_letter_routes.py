@@ -51,14 +51,14 @@ class FilterQuery(TypedDict, total=False):
     """The members that choose letters. A letter must match all of them."""
 
     id: Annotated[list[str], Field(max_length=1000, description="Only the letters with these ids.")]
-    client_id: Annotated[str, Field(description="Only letters of this client.")]
-    iss: Annotated[str, Field(description="Only letters of this issuer.")]
-    event_id: Annotated[str, Field(description="Only letters of this event.")]
+    client_id: Annotated[str, Field(min_length=1, description="Only letters of this client.")]
+    iss: Annotated[str, Field(min_length=1, description="Only letters of this issuer.")]
+    event_id: Annotated[str, Field(min_length=1, description="Only letters of this event.")]
     reason: Annotated[list[DeadReason], Field(description="Only letters with one of these reasons.")]
     since: Annotated[str, Field(description="Only letters given up since then: RFC 3339, or 24h (ago).")]
     until: Annotated[str, Field(description="Only letters given up until then, in the same form.")]
-    subject: Annotated[str, Field(description="Only letters about this sub or sid.")]
-    source: Annotated[str, Field(description="Only letters of messages that came from this source.")]
+    subject: Annotated[str, Field(min_length=1, description="Only letters about this sub or sid.")]
+    source: Annotated[str, Field(min_length=1, description="Only letters of messages that came from this source.")]
 
 
 class ListQuery(FilterQuery, total=False):
@@ -152,7 +152,7 @@ class DeadLetterRoutes:
         chosen = replace(self._filter(asked, token), reasons=frozenset())
         self._requests.audit.looked(caller(token), chosen)
         return await self._requests.page(
-            self._letters, LetterFilter(), chosen, asked, rows="letters", groups=GROUPS,
+            self._letters, LetterFilter(), chosen, token, asked, rows="letters", groups=GROUPS,
             newest_first=not asked.get("oldest_first"),
         )  # fmt: skip
 

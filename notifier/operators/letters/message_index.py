@@ -85,7 +85,7 @@ class MessageIndex:
         self._took = self._steady() - self.made
         self._texts.clear()
 
-    async def page(self, asked: AskedPage, rows: str) -> dict[str, object]:
+    async def page(self, asked: AskedPage, rows: str) -> dict[str, Any]:
         """The page as JSON, with its summaries as the member `rows`. Lets others run meanwhile."""
         async with self._selecting:
             if self._last is None or self._last[0] != asked.selection:

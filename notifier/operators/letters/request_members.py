@@ -41,8 +41,8 @@ class LookFor(TypedDict, total=False):
 
     subject: Annotated[str, Field(min_length=1, max_length=1000, description="A sub or a sid.")]
     event_id: Annotated[str, Field(min_length=1, max_length=1000, description="An event.")]
-    client_id: Annotated[str, Field(description="At this client alone.")]
-    iss: Annotated[str, Field(description="At this issuer alone.")]
+    client_id: Annotated[str, Field(min_length=1, description="At this client alone.")]
+    iss: Annotated[str, Field(min_length=1, description="At this issuer alone.")]
 
 
 LOOK_FOR = TypeAdapter(LookFor)

@@ -5,9 +5,10 @@ look at most. So do jobs: they follow one another, and are no reason for one at 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from aiohttp import web
@@ -20,7 +21,7 @@ from notifier.model.printable import json_text
 from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import caller, concerns
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.operators.letters.groups import Group, GroupCounts, Summary
+from notifier.operators.letters.groups import GroupCounts, Summary
 from notifier.operators.letters.job_routes import begun
 from notifier.operators.letters.jobs import AWAY, Jobs
 from notifier.operators.letters.message_index import AskedPage, Chosen, Indexes, MessageIndex, Shown
@@ -123,10 +124,9 @@ class VisitRequests:
                 counts.add(summary)
                 if skip < counts.total <= skip + most:
                     shown.append(summary.document())
-        groups = counts.groups()
-        hinted = [group.key for group in groups if group.reason in NOBODY_KNOWS][:HINTS]
-        documents = [group.document() | (self._hint(group, token) if group.key in hinted else {}) for group in groups]
-        document: dict[str, object] = {"total": counts.total, "groups": documents}
+        groups = [group.document() for group in counts.groups()]
+        self._add_hints(groups, token)
+        document: dict[str, object] = {"total": counts.total, "groups": groups}
         return web.json_response(document | ({rows: shown} if "rows" in asked else {}), dumps=json_text)
 
     async def page(
@@ -134,6 +134,7 @@ class VisitRequests:
         messages: P,
         everything: Filter[P, S],
         chosen: Chosen,
+        token: ApiToken | None,
         asked: Mapping[str, Any],
         *,
         rows: str,
@@ -155,7 +156,9 @@ class VisitRequests:
         selection = Shown(chosen=chosen, reasons=reasons, newest_first=newest_first)
         skip, most = asked.get("skip", 0), asked.get("rows", PAGE_ROWS)
         page = AskedPage(selection=selection, rows=most, skip=skip, groups=groups)
-        return web.json_response(await index.page(page, rows), dumps=json_text)
+        document = await index.page(page, rows)
+        self._add_hints(document["groups"], token)
+        return web.json_response(document, dumps=json_text)
 
     async def found(self, messages: P, filter_: Filter[P, S], token: ApiToken | None, *, rows: str) -> web.Response:
         """The first that somebody looks for, which is logged, and how many there are."""
@@ -181,14 +184,19 @@ class VisitRequests:
         """The first message that the filter means, as a document. Raises Refusal: 404 with the text `missing`."""
         async with self.turn(looking=True), aclosing(found_in(messages, filter_, whole=whole)) as summaries:
             async for summary, message in summaries:
-                return web.json_response(document(summary, message) | self._hint(summary, token), dumps=json_text)
+                hint = self._hint(summary.reason, summary.iss, summary.client_id, token)
+                return web.json_response(document(summary, message) | hint, dumps=json_text)
         raise Refusal(problem(404, missing))
 
-    def _hint(self, item: Group | Summary, token: ApiToken | None) -> dict[str, object]:
+    def _add_hints(self, groups: Iterable[dict[str, Any]], token: ApiToken | None) -> None:
+        for group in islice((each for each in groups if each["reason"] in NOBODY_KNOWS), HINTS):
+            group.update(self._hint(group["reason"], group["iss"], group["client_id"], token))
+
+    def _hint(self, reason: str | None, iss: str, client_id: str, token: ApiToken | None) -> dict[str, object]:
         """What its name most likely meant, if nobody knows it. No issuer is named that the token does not cover."""
-        if item.reason not in NOBODY_KNOWS:
+        if reason not in NOBODY_KNOWS:
             return {}
-        hint = near_either(item.iss, item.client_id, self._access.registry(), if_registered=self._known)
+        hint = near_either(iss, client_id, self._access.registry(), if_registered=self._known)
         return {"hint": hint.text} if hint is not None and concerns(token, hint.issuer.iss) else {}
 
     def begin_removal(

@@ -44,7 +44,7 @@ def _group() -> None:
 _ClientId = Annotated[str | None, typer.Option("--client-id", help="Only those for this client.")]
 _Iss = Annotated[str | None, typer.Option("--iss", help="Only those of this issuer.")]
 _EventId = Annotated[str | None, typer.Option("--event-id", help="Only those of this event.")]
-_Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these deliveries.")]
+_Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only these deliveries.")]
 _Rows = Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")]
 _Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out so many of the rows: for the next page.")]
 _KNOWN = "it is registered now, and tried when it is due"
@@ -182,13 +182,16 @@ def _look(config: Any, chosen: WaitingFilter, see: Any, *, rows: bool = False, f
     """Call `see` with each delivery that is meant, or with the first only."""
 
     async def act(queue: Queue, options: RepairOptions) -> None:
-        async with aclosing(found_in(queue.waiting(), chosen, options.progress)) as summaries:
+        def progress(done: int, total: int) -> None:
+            options.progress(done, total)
+            if options.stop():
+                raise KeyboardInterrupt
+
+        async with aclosing(found_in(queue.waiting(), chosen, progress)) as summaries:
             async for summary, _ in summaries:
                 see(summary)
                 if first:
                     return
-                if options.stop():
-                    raise KeyboardInterrupt
 
     run_on_queue(queue_part(config).settings.queue, act, what="looked at", rows=rows)
 

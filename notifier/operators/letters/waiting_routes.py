@@ -45,9 +45,9 @@ class WaitingQuery(TypedDict, total=False):
     """The members that choose what waits. It must match all of them."""
 
     id: Annotated[list[str], Field(max_length=1000, description="Only what has one of these ids.")]
-    client_id: Annotated[str, Field(description="Only what waits for this client.")]
-    iss: Annotated[str, Field(description="Only what is of this issuer.")]
-    event_id: Annotated[str, Field(description="Only what is of this event.")]
+    client_id: Annotated[str, Field(min_length=1, description="Only what waits for this client.")]
+    iss: Annotated[str, Field(min_length=1, description="Only what is of this issuer.")]
+    event_id: Annotated[str, Field(min_length=1, description="Only what is of this event.")]
 
 
 class WaitingListQuery(WaitingQuery, total=False):
@@ -76,7 +76,7 @@ class RetryBody(TypedDict, total=False):
     """The body of a retry."""
 
     client_id: Annotated[Required[str], Field(min_length=1, description="The client.")]
-    iss: Annotated[str, Field(description="The client's issuer. Needed if there are several.")]
+    iss: Annotated[str, Field(min_length=1, description="The client's issuer. Needed if there are several.")]
     force: Annotated[bool, Field(description="Also try what the client asked to wait for, by Retry-After.")]
     dry_run: Annotated[bool, Field(description="Count what waits; try nothing.")]
 
@@ -131,7 +131,9 @@ class WaitingRoutes:
         asked = request_members.asked_in_query(request, _PAGE)
         everything, chosen = WaitingFilter(life=self._life), self._filter(asked, token)
         self._requests.audit.looked(caller(token), chosen)
-        return await self._requests.page(self._waiting, everything, chosen, asked, rows="deliveries", groups=GROUPS)
+        return await self._requests.page(
+            self._waiting, everything, chosen, token, asked, rows="deliveries", groups=GROUPS
+        )
 
     @OperationDescription(
         summary="Find what waits of a user, a session or an event. The answer holds no sub and no sid.",

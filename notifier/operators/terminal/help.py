@@ -68,7 +68,16 @@ class _PlainHelp:
 
 
 class Command(_PlainHelp, TyperCommand):
-    """A command."""
+    """A command. It refuses an empty option, which is most likely a variable of a script that is not set."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Of typer: read the arguments into the context."""
+        left = super().parse_args(ctx, args)
+        for param in self.get_params(ctx):
+            value = ctx.params.get(param.name)
+            if value == "" or (isinstance(value, list | tuple) and "" in value):
+                raise typer.BadParameter("must not be empty", ctx=ctx, param=param)
+        return left
 
 
 class CommandGroup(_PlainHelp, TyperGroup):

@@ -56,7 +56,8 @@ def test_every_route_that_stands_is_told() -> None:
     @OperationDescription(
         summary="Look.",
         scope="read",
-        query={"limit": {"type": "integer"}},
+        query={"limit": {"type": "integer"}, "iss": {"type": "string"}},
+        required=["iss"],
         answers={200: AnswerDescription(text="Found.", schema={"type": "object"})},
         problems={404: "Not found."},
     )
@@ -66,7 +67,8 @@ def test_every_route_that_stands_is_told() -> None:
     document = openapi([web.get("/v1/things/{id}", told), web.delete(r"/v1/things/{id:\w+}", plain)])
     both = document["paths"]["/v1/things/{id}"]
     assert both["get"]["security"] == [{"token": ["read"]}]
-    assert {each["name"] for each in both["get"]["parameters"]} == {"id", "limit"}
+    asked = {each["name"]: each["required"] for each in both["get"]["parameters"]}
+    assert asked == {"id": True, "limit": False, "iss": True}
     assert set(both["get"]["responses"]) == {"200", "400", "401", "403", "404", "421", "429"}
     assert both["delete"]["summary"] == "Say nothing much."
     assert both["delete"]["parameters"][0]["name"] == "id"

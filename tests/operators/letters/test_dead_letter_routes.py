@@ -152,7 +152,10 @@ async def test_what_an_unknown_name_may_mean(api: Api) -> None:
     assert all(text in hints[ISS, name] for name, text in meant.items())
     assert (await api.ask("GET", "/u-Shop"))[1]["hint"] == "did you mean shop?"
     assert "hint" not in (await api.ask("GET", "/d-1"))[1]
-    assert not [each for each in (await api.ask("GET", bearer="tenant"))[1]["groups"] if "hint" in each]
+    groups = (await api.ask("GET", "/page"))[1]["groups"]
+    assert {each["client_id"] for each in groups if "hint" in each} == set(meant)
+    for path in ("", "/page"):
+        assert not [each for each in (await api.ask("GET", path, bearer="tenant"))[1]["groups"] if "hint" in each]
 
 
 async def test_counts_and_rows(api: Api) -> None:
@@ -370,6 +373,9 @@ async def test_a_discard_names_each(api: Api) -> None:
         ("GET", "?reason=bogus", None, "reason.0"),
         ("GET", "?rows=100000", None, "rows"),
         ("DELETE", "", None, ""),
+        ("DELETE", "?client_id=", None, "client_id"),
+        ("DELETE", "?client_id=shop&client_id=wiki", None, "client_id"),
+        ("POST", "/replay", {"event_id": ""}, "event_id"),
         ("POST", "/replay", {}, ""),
         ("GET", "/page?subject=alice", None, "subject"),
         ("GET", "/page?age=6000", None, "age"),
