@@ -49,15 +49,15 @@ def expires_at(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, no
 
 
 def our_fault_wait(deferrals: int) -> float:
-    """Return the seconds until a fault of ours is looked at again, after `deferrals` deferrals for it."""
+    """Return the seconds until an internal fault is examined again, after `deferrals` deferrals for it."""
     return min(OUR_FAULT_MOST, OUR_FAULT_BASE * 2.0 ** min(deferrals, 16))
 
 
 def grace_left(since: float | None, looks: int, grace: float, now: float, *, bounded: bool = True) -> float:
-    """Return the seconds of `grace` left to something unknown `since`, which was put off `looks` times for it.
+    """Return the seconds of `grace` left to a name that is unknown `since`, after `looks` deferrals for it.
 
     The number of looks bounds the time gone, so that a wall clock that jumps neither ends nor extends the grace. Unless
-    `bounded`, a clock that jumps forward ends it: of a token without `sid` nobody may be told late.
+    `bounded`, a clock that jumps forward ends it: a token without `sid` must not be sent late.
     """
     if since is None:
         return grace

@@ -107,7 +107,7 @@ class DeliveryPipeline:
             self._gate.parked(begun.key)
             return
         self.delayed.put_off(begun.key, verdict)
-        if verdict.waits_as is WaitsAs.TRAVELLER:
+        if verdict.waits_as is WaitsAs.PROBE:
             self._gate.probe_sent(begun.key)
 
     # ── admit ──

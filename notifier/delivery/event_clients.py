@@ -102,11 +102,6 @@ def by_client_id(event: SessionEnded, registry: Registry) -> SessionEnded:
     return replace(event, clients=tuple(clients))
 
 
-def needs_split(event: SessionEnded) -> bool:
-    """Return True if the event must be published again in parts: it has more than 100 clients, or `"*"`."""
-    return event.clients == "*" or len(event.clients) > PART
-
-
 def digest_of(event: SessionEnded) -> str:
     """Return a digest that the parts of the event have in common, and share with no other event."""
     spoken_by = (event.publisher, event.source)

@@ -1,4 +1,4 @@
-"""The facts that the pipeline tells its observers. Metrics, logs, replies and the feed are made of nothing else."""
+"""The facts that the pipeline reports to observers: the only source of metrics, logs, replies and the feed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -26,10 +26,10 @@ class Skipped:
 
 @frozen
 class IgnoredOverrides:
-    """Members of an event's entries that do not count (`registry.inline`): their clients are told as registered.
+    """Members of an event's entries that do not count (`registry.inline`): their clients are notified as registered.
 
     `members` names them for the first few clients, by `client_id`; `clients` is the number of all such clients. A
-    member that says what is registered anyway is not among them. `denied`: it would count from nobody.
+    member equal to the registration is not among them. `denied`: it would count from no publisher.
     """
 
     iss: str
@@ -65,7 +65,7 @@ class EventTaken:
 
 @frozen
 class AlreadyDelivered:
-    """A delivery came in a message of its own, and this worker had delivered it: nothing was done."""
+    """A delivery came in a separate message, and this worker had delivered it: nothing was done."""
 
     delivery: Delivery
 
@@ -107,10 +107,10 @@ class RetryScheduled:
 
 @frozen
 class Deferred:
-    """A deferral is durable. `text` says why in words, if it is a fault of ours.
+    """A deferral is durable. `text` is the reason in words, for an internal fault.
 
-    The deferral of a whole event has its `publisher`, and `again` if the event was put off before. `DeferralWatch` sets
-    `first` and `hint`, the nearest known name; `hint_for_publisher` if its publisher may hear of that.
+    The deferral of a whole event has its `publisher`, and `again` if the event was deferred before. `DeferralWatch`
+    sets `first` and `hint`, the nearest known name; `hint_for_publisher` if its publisher may receive it.
     """
 
     iss: str
@@ -143,7 +143,7 @@ class Buried:
 
 @frozen
 class Unexpected:
-    """A fault of our own code concerns one delivery. It is deferred, and the others are served."""
+    """An error in this program concerns one delivery. That delivery is deferred, and the others continue."""
 
     iss: str
     client_id: str
@@ -153,7 +153,7 @@ class Unexpected:
 
 @frozen
 class ClientFailing:
-    """A client went down: it rests until `next_try` (epoch seconds), and what comes for it is parked."""
+    """The circuit of a client opened until `next_try` (epoch seconds): its deliveries are parked."""
 
     iss: str
     client_id: str
@@ -180,7 +180,7 @@ class ClientServed:
 
 @frozen
 class UpstreamLookedUp:
-    """A worker asked which sessions here ended with one at an upstream. `text` says why none did, or nobody can tell.
+    """A worker asked which sessions here ended with one at an upstream. `text` is the reason if none did.
 
     `away`: it will be asked again. `given_up`: it was asked for as long as a delivery lives, and is a dead letter.
     """

@@ -30,8 +30,8 @@ LARGE = 16 * 1024  # bytes, of which the worst take 2 ms to read; events of a hu
 class HeldMessage:
     """A message that was taken and is not acked yet.
 
-    `lane`: which it was taken from. `open` counts its deliveries without a fate, `steps_given` the steps taken so far,
-    `joined` the deliveries that share the fate of a copy.
+    `lane`: which it was taken from. `open` counts its unsettled deliveries, `steps_given` the steps taken so far,
+    `joined` the deliveries that were settled together with a copy.
     """
 
     message: Message
@@ -67,14 +67,13 @@ class HeldMessage:
 
     @property
     def of_event(self) -> bool:
-        """True for an event, False for a delivery in a message of its own."""
+        """True for an event, False for a delivery in a separate message."""
         return isinstance(self.work, Expand) and self.work.event is not None
 
     def read(self, intake: Intake) -> None:
-        """Read the message, unless that is done. Then `next_step` is its first step; None if there is nothing to do."""
-        if self.work is None:
-            self.work = intake.open(self.message)
-            self.next_step = self.work if isinstance(self.work, Move) else intake.step(self.message, self.work.steps)
+        """Read the message. Then `next_step` is its first step; None if there is nothing to do."""
+        self.work = intake.open(self.message)
+        self.next_step = self.work if isinstance(self.work, Move) else intake.step(self.message, self.work.steps)
 
     def give(self, intake: Intake) -> Step | Move:
         """Return the next step. Afterwards `next_step` is None if that was the last one."""
@@ -127,14 +126,14 @@ class Copies(Generic[Holder]):
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
-        self._newest: dict[str, float] = {}  # until when its retry stands for it; for ever if it was delivered
+        self._newest: dict[str, float] = {}  # until when its retry stands for it; infinite if it was delivered
         self._older: dict[str, float] = {}
         self._in_flight: dict[str, tuple[Hashable, list[tuple[Hashable, Holder]]]] = {}
 
     def begin(
         self, delivery_id: str, stage: Hashable, holder: Holder, now: float, *, of_event: bool
     ) -> Literal["first", "waits", "done"]:
-        """Begin this delivery for a holder. If the holder waits, `end` returns it. `of_event`: it is no retry."""
+        """Begin this delivery for a holder. If the holder waits, `end` returns it. `of_event`: it is not a retry."""
         until = self._newest.get(delivery_id) or self._older.get(delivery_id, -math.inf)
         if until == math.inf:
             return "done"
@@ -147,9 +146,9 @@ class Copies(Generic[Holder]):
         return "first"
 
     def end(self, delivery_id: str, *, stands_until: float | None) -> list[tuple[Holder, bool]]:
-        """Note that the delivery has a durable fate. Returns the holders of its copies, and whether each is done.
+        """Note that the delivery is settled. Returns the holders of its copies, and whether each is done.
 
-        `stands_until`: for ever if it was delivered, None if it was given up. What is not done begins once more.
+        `stands_until`: infinite if it was delivered, None if it was given up. A copy that is not done begins once more.
         """
         stage, waiting = self._in_flight.pop(delivery_id)
         if stands_until is None:
@@ -165,7 +164,7 @@ class Copies(Generic[Holder]):
 
 
 class Ledger:
-    """Notes which messages are held and which deliveries have no fate yet, and acks a message when all of its have one.
+    """Notes which messages are held and which deliveries are unsettled, and acks a message when all of its are settled.
 
     `without_fate` counts the deliveries in memory, by lane.
     """
@@ -231,13 +230,13 @@ class Ledger:
     # ── deliveries ──
 
     def open(self, held: HeldMessage) -> None:
-        """Note that a part of this message is begun."""
+        """Note that a part of this message is started."""
         held.open += 1
         held.total += 1
         self.without_fate[held.lane] += 1
 
     def open_delivery(self, held: HeldMessage, delivery: Delivery) -> bool:
-        """Note a delivery. Returns True if it is to be begun now, False if it is a copy."""
+        """Note a delivery. Returns True if it is to be started now, False if it is a copy."""
         self.open(held)
         return self._begins(held, delivery)
 
@@ -260,7 +259,7 @@ class Ledger:
         self.settle(held)
 
     def settle(self, held: HeldMessage) -> None:
-        """Note that a part of this message has its durable fate."""
+        """Note that a part of this message is settled."""
         held.open -= 1
         self.without_fate[held.lane] -= 1
         self.close(held)
@@ -268,7 +267,7 @@ class Ledger:
     def settle_delivery(
         self, held: HeldMessage, begun: Delivery, *, stands_until: float | None
     ) -> list[tuple[HeldMessage, Delivery]]:
-        """Note that the delivery, as it was begun, has its durable fate. Returns the copies to begin now.
+        """Note that the delivery, as it was started, is settled. Returns the copies to start now.
 
         `stands_until`: see `Copies.end`.
         """

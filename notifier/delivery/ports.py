@@ -30,7 +30,7 @@ class Peers(Protocol):
         """Return how many there are, this one included; 0 while that is not known. They share the clients' limits."""
 
     def tell(self, news: News) -> None:
-        """Tell the others, at best effort: what cannot go soon is dropped. Never raises, never waits."""
+        """Inform the others at best effort: a report that cannot be sent soon is dropped. Never raises, never waits."""
 
 
 class Signer(Protocol):
@@ -70,22 +70,22 @@ class Push:
 
 
 class Channel(Protocol):
-    """A way to tell a client of a delivery: what it is sent, and what its answer means."""
+    """A way to notify a client of a logout: the request that is sent, and the meaning of the answer."""
 
     def uri(self, client: Client) -> str:
         """Return the address to which the client is sent something."""
 
     def names_session(self, delivery: Delivery, client: Client) -> bool:
-        """Return True if the client is told which session ended; False if all sessions of the user end there."""
+        """Return True if the request names the session; False if all sessions of the user end at the client."""
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
-        """Make what is sent, new for each request, or say why there can be nothing. Raises OurFault."""
+        """Make the body of a request, new for each one, or the reason why there is none. Raises OurFault."""
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
-        """Say what the client's answer means."""
+        """Return the outcome of the client's answer."""
 
     def our_fault(self, outcome: Outcome, client: Client) -> OurFault | None:
-        """Return the fault of ours that explains a refusal or failure; None if it lies with the client."""
+        """Return the internal fault that explains a refusal or failure; None if it lies with the client."""
 
 
 @frozen
@@ -100,10 +100,10 @@ class SourceReader(Protocol):
     """Reads the messages of the sources whose name begins with its name and a slash, or of those without a slash."""
 
     def received(self, message: Message) -> Message:
-        """Return the message without what may not be kept. Never raises."""
+        """Return the message without secrets that may not be stored. Never raises."""
 
     def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Move | Alone:
-        """Read the message; of its events only those that `only` names. Its replacements rest until `rest_until`.
+        """Read the message; of its events only the ones in `only`. Its replacements are due at `rest_until`.
 
         Raises MalformedEvent, and UnknownSource if the source is not configured.
         """
@@ -113,7 +113,7 @@ class Transport(Protocol):
     """Sends requests to clients."""
 
     async def post(self, request: Request) -> Wire:
-        """Send it and say what happened. Raises OurFault(cause=tls_files or origin), never for a client's fault."""
+        """Send it and return the answer. Raises OurFault(cause=tls_files or origin), never for a client's fault."""
 
 
 @frozen

@@ -137,7 +137,7 @@ def event_taken(event: SessionEnded, result: EventResult) -> EventTaken:
 def postpone_newer(message: Message, newer: Exception, now: float) -> Move:
     """Return the message of a later release for a later pass: during an upgrade another worker can read it."""
     assert message.kind is not None
-    passes = passes_of(message)
+    passes = _passes_of(message)
     due = now + NEWER_WAITS[min(passes, len(NEWER_WAITS) - 1)]
     # Headers are never copied: a copied `x-death` makes the broker drop the message.
     again = Outgoing(
@@ -160,7 +160,7 @@ def postpone_unknown_source(
 
     `taken` is the message as it was taken. After `grace`, counted by passes, the message becomes a dead letter.
     """
-    passes = passes_of(taken)
+    passes = _passes_of(taken)
     left = grace_left(-math.inf, passes, min(grace, LONGEST_GRACE), now)
     if left <= 0:
         return bury_unreadable(message, unknown.mistakes, unknown.data, only, now)
@@ -207,8 +207,7 @@ def _postponed_event(later: documents.EventDocument, look_again: float, fact: De
     yield Send(due=look_again, rounding="up", message=message, fact=fact)
 
 
-def passes_of(message: Message) -> int:
-    """Return how many passes the message has made."""
+def _passes_of(message: Message) -> int:
     counted = str(message.headers.get(PASSES, ""))
     return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
 

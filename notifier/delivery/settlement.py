@@ -21,7 +21,7 @@ from notifier.model.message import LONGEST_PARKED, Kind, Message, Outgoing, cras
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import WorkerQueue
 
-AGAIN = 1.0  # seconds, at the least, until one that was put off is due: a thousand of them must not hold the loop
+AGAIN = 1.0  # seconds, at the least, until a deferral is due: a thousand of them must not hold the loop
 BATCH = 16  # messages that are made and confirmed together; more would hold the loop while they are made
 
 
@@ -92,7 +92,7 @@ class Settlement:
         self, delivery: Delivery, verdict: RetryAt | Defer, now: float, due: float, rounding: Rounding, crashes: int
     ) -> Send:
         """Return the message that brings the delivery back."""
-        # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
+        # An id that is written down is the same at every reading, and marks a duplicate like a given id.
         parked = verdict.waits_as is WaitsAs.PARKED
         if parked:
             due = min(verdict.until, now + LONGEST_PARKED)

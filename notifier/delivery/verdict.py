@@ -22,21 +22,21 @@ from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome
 # receivers answer 400 while they cannot read the JWK Set, or within 30 s of their last reading.
 REJECTION_WAITS = (3.0, 32.0, 265.0)
 LEAST_OF_TIMEOUT = 0.9  # of a client's timeout must have passed, or the timeout is not the client's fault
-# Causes that lie with the client: the ages go on. All other causes lie with us and stop the ages.
+# Causes that lie with the client: the ages continue. All other causes are internal and stop the ages.
 OF_CLIENT = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
 
 
 class WaitsAs(Enum):
-    """As what a delivery waits."""
+    """How a pending delivery is kept."""
 
-    DELAYED = "delayed"  # in the delay queues, for itself or for its turn in its client's line
-    TRAVELLER = "traveller"  # in the delay queues, to be its client's next try
+    DELAYED = "delayed"  # in the delay queues, for its retry or for its turn at the client's rate and slots
+    PROBE = "probe"  # in the delay queues, to be the next attempt at a client whose circuit is open
     PARKED = "parked"  # in its client's bucket, until the client answers
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The client has been told."""
+    """The client is notified."""
 
 
 DONE = Done()
@@ -46,7 +46,7 @@ DONE = Done()
 class RetryAt:
     """Attempt the delivery again at `due`. A delay that the client asked for is rounded up.
 
-    A parked delivery comes back when its client answers, and at `until` at the latest; `due` is its client's next try.
+    A parked delivery returns when its client answers, and at `until` at the latest; `due` is the client's next probe.
     """
 
     due: float
@@ -57,9 +57,9 @@ class RetryAt:
 
 @frozen
 class Defer:
-    """Look at the delivery again at `due`; no attempt is counted. `text` says what is wrong if it is a fault of ours.
+    """Admit the delivery again at `due`; no attempt is counted. `text` describes the problem, for an internal fault.
 
-    A parked delivery comes back when its client answers, and at `until` at the latest; `due` is its client's next try.
+    A parked delivery returns when its client answers, and at `until` at the latest; `due` is the client's next probe.
     """
 
     due: float
@@ -83,7 +83,7 @@ Verdict = Done | RetryAt | Defer | Dead
 
 @frozen
 class AttemptResult:
-    """How an attempt ended: the verdict, the delivery after the attempt, and what the outcome says of the client.
+    """How an attempt ended: the verdict, the delivery after the attempt, and the signal of the client.
 
     The delivery is unchanged if it is done. `pause`: seconds for which the client asked not to be called. `asked`: the
     client requested the time of the next attempt. `fact` is None if no request was sent; it lacks `next_due`.
@@ -149,7 +149,7 @@ def record(delivery: Delivery, outcome: Outcome, now: float, seconds: float = 0.
 
     A 400 after an ambiguous attempt does not count (R3).
     """
-    if outcome.reason is Reason.PROXY:  # ours: neither an attempt nor a mark against the client
+    if outcome.reason is Reason.PROXY:  # an internal fault: neither an attempt nor a signal of the client
         return delivery
     rejected = outcome.reason is Reason.REJECTED_TOKEN and not delivery.ambiguous
     past = Past(at=now, reason=outcome.reason.value, status=outcome.status, text=outcome.text)
@@ -174,15 +174,15 @@ def record(delivery: Delivery, outcome: Outcome, now: float, seconds: float = 0.
 
 
 def postponed(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> Delivery:
-    """Return the delivery after a deferral, with its cause, number, and the time that we hold it back.
+    """Return the delivery after a deferral, with its cause, number, and the time for which it is held back internally.
 
-    A traveller remains one until it is parked: others wait in the bucket for what it finds out.
+    A probe remains one until it is parked: deliveries in the bucket depend on its result.
     """
-    travels = verdict.waits_as is WaitsAs.TRAVELLER or (
+    is_probe = verdict.waits_as is WaitsAs.PROBE or (
         delivery.leash is not None and verdict.waits_as is not WaitsAs.PARKED
     )
-    lies_with_us = verdict.cause not in OF_CLIENT
-    held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if lies_with_us else 0.0)
+    internal = verdict.cause not in OF_CLIENT
+    held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if internal else 0.0)
     noted = verdict.cause in delivery.waited_for
     return replace(
         delivery,
@@ -192,13 +192,13 @@ def postponed(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: floa
         deferred_for=verdict.cause,
         asked=verdict.cause is Cause.RETRY_AFTER,
         held=min(held, policy.max_paused),
-        leash=verdict.due if travels else None,
+        leash=verdict.due if is_probe else None,
         unknown_since=(delivery.unknown_since or now) if verdict.cause is Cause.UNKNOWN else None,
     )
 
 
 def not_taken(begun: Delivery, after: Delivery, seconds: float) -> Delivery:
-    """Return the delivery as it was begun, if the queue did not take its deferral within so many seconds.
+    """Return the delivery as it was started, if the queue did not take its deferral within so many seconds.
 
     Its age goes on, and it keeps its turn.
     """
@@ -220,7 +220,7 @@ def uncharged(delivery: Delivery, before: Delivery) -> Delivery:
 def decide(
     outcome: Outcome, delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float, jitter: Jitter
 ) -> Done | RetryAt | Defer | Dead:
-    """Judge an outcome. `delivery` is as `record` returned it."""
+    """Return the verdict on an outcome. `delivery` is as `record` returned it."""
     match outcome:
         case Delivered():
             return DONE
@@ -270,7 +270,7 @@ def _expired(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now:
 
 
 def _refusal(outcome: Refused) -> str:
-    """Say what the client answered, or which setting denied the delivery."""
+    """Return the answer of the client, or the setting that denied the delivery."""
     if outcome.status is None:
         return outcome.text
     return f"the client answered {outcome.status}" + (f": {outcome.text}" if outcome.text else "")

@@ -122,7 +122,7 @@ class Waits:
             return Later(due=opens, cause=cause, waits_as=WaitsAs.PARKED)
         wait = max(SHORTEST, opens - now) if opens > now else BUSY_TRY
         # One pass through one delay queue, which is exact. After several it may come a second early.
-        return Later(due=now + (wait if paused else whole_pass(wait)), cause=cause, waits_as=WaitsAs.TRAVELLER)
+        return Later(due=now + (wait if paused else whole_pass(wait)), cause=cause, waits_as=WaitsAs.PROBE)
 
     def _defer(self, known: Known, delivery: Delivery, client: Client, later: Later) -> Deferred:
         """Return the deferral by the wall clock. A delivery comes back for its last attempt, if there is time for one.
@@ -143,14 +143,14 @@ class Waits:
         if later.waits_as is WaitsAs.PARKED:
             age = 0.0 if delivery.first_taken_at is None else now - delivery.first_taken_at
             due = now + max(SOON, min(due - now, SHARE_OF_OUTAGE * age))
-        if later.waits_as is not WaitsAs.TRAVELLER:
+        if later.waits_as is not WaitsAs.PROBE:
             return delivery, Defer(due=min(due, last), cause=later.cause)
         if (due - now) * LATE <= last - now:
             asked = later.cause is Cause.RETRY_AFTER  # several passes, of which the last may end a second early
             known.travels(due - ahead - (SOON if asked else 0))
-            return delivery, Defer(due=due, cause=later.cause, waits_as=WaitsAs.TRAVELLER, rounding="up")
+            return delivery, Defer(due=due, cause=later.cause, waits_as=WaitsAs.PROBE, rounding="up")
         known.travels(now - ahead + min(due - now, last - now) * EARLY)
-        return delivery, Defer(due=min(due, last), cause=later.cause, waits_as=WaitsAs.TRAVELLER)
+        return delivery, Defer(due=min(due, last), cause=later.cause, waits_as=WaitsAs.PROBE)
 
     def after_failure(self, known: Known, ticket: Ticket, result: AttemptResult, now: float) -> AttemptResult:
         """Return the judgement with where and how long the delivery waits.
@@ -177,6 +177,6 @@ class Waits:
             return replace(result, delivery=after, verdict=verdict)
         tried = not ticket.rotated and (ticket.opened_circuit or before.leash is not None)
         after, defer = self.put(known, after, client, now, tried=tried)
-        leash = defer.due if defer.waits_as is WaitsAs.TRAVELLER else None
+        leash = defer.due if defer.waits_as is WaitsAs.PROBE else None
         verdict = RetryAt(due=defer.due, rounding=defer.rounding, waits_as=defer.waits_as, until=defer.until)
         return replace(result, delivery=replace(after, leash=leash), verdict=verdict)

@@ -15,7 +15,7 @@ def test_each_counts_until_it_may_be_due() -> None:
     counts = DelayCounts(lambda: now)
     counts.put_off(SHOP, RetryAt(due=1080.0))
     counts.put_off(SHOP, RetryAt(due=1010.0, rounding="up"))
-    counts.put_off(SHOP, Defer(due=1050.0, cause=Cause.CIRCUIT, waits_as=WaitsAs.TRAVELLER))
+    counts.put_off(SHOP, Defer(due=1050.0, cause=Cause.CIRCUIT, waits_as=WaitsAs.PROBE))
     counts.put_off(MAIL, Defer(due=1007.0, cause=Cause.UNKNOWN))
     assert [*counts] == [(*SHOP, 3, 1010.0), (*MAIL, 1, 1004.0)]
     now = 1010.0

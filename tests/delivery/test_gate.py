@@ -148,7 +148,7 @@ def test_when_a_client_goes_down_what_waited_in_memory_is_put_off() -> None:
     desk.now += 0.05
     desk.gate.heard(News(key=desk.key("shop"), up=False, rest=8.0))
     places = [defer.waits_as for _, (_, defer) in desk.tick()]
-    assert sorted(waits_as.value for waits_as in places) == ["parked", "parked", "traveller"]
+    assert sorted(waits_as.value for waits_as in places) == ["parked", "parked", "probe"]
     assert desk.gate.waiting == 0
 
 
@@ -228,11 +228,11 @@ def test_who_took_the_client_down_travels_and_the_others_are_parked() -> None:
     """While it cannot have come back. What runs at the same time is parked, too."""
     desk = Desk()
     traveller, _ = desk.fails("shop")
-    assert (traveller.waits_as, traveller.due) == (WaitsAs.TRAVELLER, desk.wall() + 1)
+    assert (traveller.waits_as, traveller.due) == (WaitsAs.PROBE, desk.wall() + 1)
     parked = desk.put_off("shop")
     assert (parked.waits_as, parked.cause, parked.due) == (WaitsAs.PARKED, Cause.CIRCUIT, traveller.due)
     desk.now += 1
-    assert desk.put_off("shop").waits_as is WaitsAs.TRAVELLER  # the first may have come to another worker
+    assert desk.put_off("shop").waits_as is WaitsAs.PROBE  # the first may have come to another worker
 
 
 def test_what_fails_beside_the_one_that_took_the_client_down_is_parked() -> None:
@@ -243,7 +243,7 @@ def test_what_fails_beside_the_one_that_took_the_client_down_is_parked() -> None
     last, _ = desk.fails("shop")
     while not list(desk.gate.clients.circuits()):
         last, _ = desk.fails("shop")
-    assert last.waits_as is WaitsAs.TRAVELLER
+    assert last.waits_as is WaitsAs.PROBE
     assert len(desk.running["shop"]) == before
     beside = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
     assert isinstance(beside, RetryAt)
@@ -256,14 +256,14 @@ def test_a_traveller_is_the_next_try_and_travels_on_if_it_fails() -> None:
     waits = []
     for _ in range(6):
         traveller, delivery = desk.fails("shop", leash=desk.wall())
-        assert traveller.waits_as is WaitsAs.TRAVELLER
+        assert traveller.waits_as is WaitsAs.PROBE
         assert delivery.leash == traveller.due
         waits.append(traveller.due - desk.wall())
         desk.now = traveller.due - AHEAD
     assert waits == [1, 1, 1, 1, 2, 2]
     assert desk.ask("shop", leash=desk.wall()) is Start
     other = desk.put_off("shop", leash=desk.wall())
-    assert (other.waits_as, other.due) == (WaitsAs.TRAVELLER, desk.wall() + 2)
+    assert (other.waits_as, other.due) == (WaitsAs.PROBE, desk.wall() + 2)
     third = desk.put_off("shop", leash=desk.wall())
     assert third.waits_as is WaitsAs.PARKED  # the second looks after it
 
@@ -332,7 +332,7 @@ def test_after_four_failures_a_parked_delivery_is_the_probe() -> None:
     def rotate() -> None:
         assert (set(desk.gate.wishes), desk.gate.wanted(key)) == ({key}, 1)
         probe = desk.put_off("shop", pulled=True, first_taken_at=desk.wall() - 5)
-        assert (probe.waits_as, probe.due) == (WaitsAs.TRAVELLER, desk.wall() + 1)
+        assert (probe.waits_as, probe.due) == (WaitsAs.PROBE, desk.wall() + 1)
         desk.gate.probe_sent(key)
 
     desk.rotate = rotate
@@ -355,7 +355,7 @@ def test_a_probe_stays_the_probe_if_no_other_is_durable(end_of_pass: bool) -> No
 
     desk.rotate = rotate
     probe, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
-    assert (desk.rotates, probe.waits_as, delivery.leash) == (1.0, WaitsAs.TRAVELLER, probe.due)
+    assert (desk.rotates, probe.waits_as, delivery.leash) == (1.0, WaitsAs.PROBE, probe.due)
     assert desk.put_off("shop").waits_as is WaitsAs.PARKED
 
 
@@ -368,7 +368,7 @@ def test_few_probes_wait_for_another_at_a_time() -> None:
         assert desk.ask(name, leash=desk.wall(), attempts=PROBE_FAILURES - 1) is Start
         verdict = desk.end(name, Failed(reason=Reason.TIMEOUT)).verdict
         assert isinstance(verdict, RetryAt)
-        assert verdict.waits_as is WaitsAs.TRAVELLER
+        assert verdict.waits_as is WaitsAs.PROBE
 
     def rotate() -> None:
         rotating.append(None)
@@ -395,7 +395,7 @@ def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
     desk = resting()
     desk.now += 1
     assert desk.ask("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1) is Start
-    assert desk.put_off("shop", leash=desk.wall()).waits_as is WaitsAs.TRAVELLER
+    assert desk.put_off("shop", leash=desk.wall()).waits_as is WaitsAs.PROBE
     verdict = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
     assert isinstance(verdict, RetryAt)
     assert (desk.rotates, verdict.waits_as) == (0.0, WaitsAs.PARKED)
@@ -427,9 +427,9 @@ def test_a_worker_that_stops_replaces_no_probe() -> None:
     desk = resting()
     desk.now += 1
     desk.rotate = desk.gate.leave
-    assert desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)[0].waits_as is WaitsAs.TRAVELLER
+    assert desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)[0].waits_as is WaitsAs.PROBE
     desk.now += 1
-    assert desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)[0].waits_as is WaitsAs.TRAVELLER
+    assert desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)[0].waits_as is WaitsAs.PROBE
     assert not desk.rotates
 
 
@@ -439,7 +439,7 @@ def test_a_traveller_that_ends_is_followed_by_another() -> None:
     desk.gate.traveller_ended(desk.key("shop"))
     assert desk.gate.wishes.keys() == {desk.key("shop")}
     assert desk.gate.wanted(desk.key("shop")) == 1
-    assert desk.put_off("shop", pulled=True).waits_as is WaitsAs.TRAVELLER
+    assert desk.put_off("shop", pulled=True).waits_as is WaitsAs.PROBE
     last = resting()
     last.now += 1
     assert last.ask("shop", leash=last.wall(), not_after=last.wall() + 1.5) is Start
@@ -456,7 +456,7 @@ def test_a_traveller_that_comes_early_travels_on(asked: Failed | None) -> None:
     ticket = desk.ticket("shop")
     ticket.delivery = delivery
     _, early = desk.deferred(ticket)
-    assert early.waits_as is WaitsAs.TRAVELLER
+    assert early.waits_as is WaitsAs.PROBE
     assert early.due == pytest.approx(traveller.due, abs=0.5)
     assert desk.put_off("shop", leash=desk.wall()).waits_as is WaitsAs.PARKED
 
@@ -482,7 +482,7 @@ def test_a_retry_after_is_not_forgotten() -> None:
     desk = Desk()
     traveller, delivery = desk.fails("shop", AN_HOUR)
     over = desk.wall() + 3600
-    assert (traveller.waits_as, traveller.due, traveller.rounding) == (WaitsAs.TRAVELLER, over, "up")
+    assert (traveller.waits_as, traveller.due, traveller.rounding) == (WaitsAs.PROBE, over, "up")
     assert (delivery.asked, delivery.backoffs) == (True, 0)
     for _ in range(35):
         desk.now += 100
@@ -490,7 +490,7 @@ def test_a_retry_after_is_not_forgotten() -> None:
     parked = desk.put_off("shop")
     assert (parked.waits_as, parked.cause, parked.due) == (WaitsAs.PARKED, Cause.RETRY_AFTER, over)
     desk.now = over - AHEAD - 0.9
-    assert desk.put_off("shop").waits_as is WaitsAs.TRAVELLER  # the last delay of the first may end early
+    assert desk.put_off("shop").waits_as is WaitsAs.PROBE  # the last delay of the first may end early
 
 
 # ── recovery ────────────────────────────────────────────────────────────────────────────────────────────────────

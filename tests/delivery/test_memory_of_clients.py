@@ -58,7 +58,7 @@ def test_a_client_with_a_delivery_in_a_delay_queue_takes_little() -> None:
     def many() -> DelayCounts:
         counts = DelayCounts(lambda: 1000.0)
         for number in range(CLIENTS):
-            later = Defer(due=1300.0 + number % 60, cause=Cause.RETRY_AFTER, waits_as=WaitsAs.TRAVELLER)
+            later = Defer(due=1300.0 + number % 60, cause=Cause.RETRY_AFTER, waits_as=WaitsAs.PROBE)
             counts.put_off(("https://i", f"c{number}"), later)
         return counts
 

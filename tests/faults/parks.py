@@ -52,7 +52,7 @@ def die_at(step: str, count: int) -> None:
         match verdict:
             case RetryAt(waits_as=WaitsAs.PARKED) | Defer(waits_as=WaitsAs.PARKED):
                 comes_to("parked")
-            case RetryAt(waits_as=WaitsAs.TRAVELLER) | Defer(waits_as=WaitsAs.TRAVELLER):
+            case RetryAt(waits_as=WaitsAs.PROBE) | Defer(waits_as=WaitsAs.PROBE):
                 comes_to("travels")
         return durable
 
