@@ -43,6 +43,7 @@ READ_WITHIN = 10.0  # seconds that an export waits for its reader, all its waits
 _KNOWN = "it is registered now: replay it"
 _AWAY = "The queue is away, or another request or command has the dead letters."
 _RATE = "At most this many a second, over the whole job."
+_MISSING = "There is no such dead letter"
 _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _AWAY}
 
 
@@ -114,11 +115,11 @@ class DeadLetterRoutes:
     def routes(self) -> list[web.RouteDef]:
         """The routes that the API serves."""
         return [
-            web.get("/v1/dead-letters", self._list, allow_head=False),
-            web.get("/v1/dead-letters/page", self._page, allow_head=False),
+            web.get("/v1/dead-letters", self._list),
+            web.get("/v1/dead-letters/page", self._page),
             web.post("/v1/dead-letters/find", self._find),
-            web.get("/v1/dead-letters/export", self._export, allow_head=False),
-            web.get("/v1/dead-letters/{id}", self._show, allow_head=False),
+            web.get("/v1/dead-letters/export", self._export),
+            web.get("/v1/dead-letters/{id}", self._show),
             web.post("/v1/dead-letters/replay", self._replay),
             web.delete("/v1/dead-letters", self._discard),
             web.delete("/v1/dead-letters/{id}", self._discard_one),
@@ -189,6 +190,8 @@ class DeadLetterRoutes:
                 async for _, message in letters:
                     if not response.prepared:
                         await response.prepare(request)
+                    if request.method == "HEAD":  # aiohttp would write what is streamed
+                        break
                     line, begun = json_text(exported(message)).encode() + b"\n", steady()
                     async with asyncio.timeout(patience):  # a slow reader holds the letters
                         await response.write(line)
@@ -219,7 +222,7 @@ class DeadLetterRoutes:
             self._requests.audit.read("shown", caller(token), chosen)
         shown = exported if with_subject else without_subject
         return await self._requests.message(
-            self._letters, chosen, token, lambda _, message: shown(message), missing="There is no such dead letter",
+            self._letters, chosen, token, lambda _, message: shown(message), missing=_MISSING,
             whole=True,
         )  # fmt: skip
 
@@ -285,15 +288,19 @@ class DeadLetterRoutes:
         summary="Delete one letter for good.",
         scope="repair",
         answers={200: AnswerDescription(text="How many letters with that id were deleted.", schema=OBJECT)},
-        problems={503: _AWAY},
+        problems={404: f"{_MISSING}.", 503: _AWAY},
     )
     async def _discard_one(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
         asked = {"id": [request.match_info["id"]]}
-        return await self._discarded(token, self._filter(asked, token), asked)
+        return await self._discarded(token, self._filter(asked, token), asked, missing=_MISSING)
 
-    async def _discarded(self, token: ApiToken | None, chosen: LetterFilter, asked: Mapping[str, Any]) -> web.Response:
-        return await self._requests.removed("discarded", self._letters, chosen, token, asked, within=AT_MOST)
+    async def _discarded(
+        self, token: ApiToken | None, chosen: LetterFilter, asked: Mapping[str, Any], *, missing: str | None = None
+    ) -> web.Response:
+        return await self._requests.removed(
+            "discarded", self._letters, chosen, token, asked, within=AT_MOST, missing=missing
+        )
 
     def _filter(self, asked: Mapping[str, Any], token: ApiToken | None) -> LetterFilter:
         """The letters that the request means, of those that the token may see. Raises Refusal (400)."""

@@ -47,8 +47,8 @@ class JobRoutes:
     def routes(self) -> list[web.RouteDef]:
         """The routes that the API serves."""
         return [
-            web.get("/v1/jobs", self._list, allow_head=False),
-            web.get("/v1/jobs/{id}", self._show, allow_head=False),
+            web.get("/v1/jobs", self._list),
+            web.get("/v1/jobs/{id}", self._show),
             web.delete("/v1/jobs/{id}", self._end),
         ]
 

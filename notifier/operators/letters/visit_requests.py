@@ -233,6 +233,7 @@ class VisitRequests:
         asked: Mapping[str, Any],
         *,
         within: float,
+        missing: str | None = None,
     ) -> web.Response:
         """Delete what is meant at once. See `repaired`."""
 
@@ -243,7 +244,7 @@ class VisitRequests:
 
             return await remove(messages, filter_, options, report)
 
-        return await self.repaired(did, act, filter_, token, asked, within=within)
+        return await self.repaired(did, act, filter_, token, asked, within=within, missing=missing)
 
     async def repaired(
         self,
@@ -254,8 +255,12 @@ class VisitRequests:
         asked: Mapping[str, Any],
         *,
         within: float,
+        missing: str | None = None,
     ) -> web.Response:
-        """Have the messages alone for a repair, `within` so many seconds, log it, and say what it came to: `did`."""
+        """Have the messages alone for a repair, `within` so many seconds, log it, and return the result: `did`.
+
+        Raises Refusal: 404 with the text `missing`, if it is given and there is no such message.
+        """
         access, dry_run = self._access, bool(asked.get("dry_run"))
         if dry_run:
             self.audit.looked(caller(token), filter_)
@@ -270,6 +275,8 @@ class VisitRequests:
                 self.audit.repaired(did, caller(token), filter_, result)
         if result.failed and not result.done:
             raise self._refusal()
+        if missing is not None and not result.done and result.unfinished is None:
+            raise Refusal(problem(404, missing))
         document = result.document()
         if result.failed:  # its own text names hosts and files
             document["unfinished"] = AWAY

@@ -36,6 +36,7 @@ AT_MOST = 60.0  # seconds that a look at what a cancellation or retry would do l
 
 _KNOWN = "it is registered now, and tried when it is due"
 _AWAY = "The queue is away, or another request or command goes through what waits."
+_MISSING = "No such delivery waits: it may be delivered, or a worker has it in hand"
 _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _AWAY}
 _STRICT = ConfigDict(extra="forbid")
 
@@ -97,10 +98,10 @@ class WaitingRoutes:
     def routes(self) -> list[web.RouteDef]:
         """The routes that the API serves."""
         return [
-            web.get("/v1/waiting", self._list, allow_head=False),
-            web.get("/v1/waiting/page", self._page, allow_head=False),
+            web.get("/v1/waiting", self._list),
+            web.get("/v1/waiting/page", self._page),
             web.post("/v1/waiting/find", self._find),
-            web.get("/v1/waiting/{id}", self._show, allow_head=False),
+            web.get("/v1/waiting/{id}", self._show),
             web.delete("/v1/waiting", self._cancel),
             web.delete("/v1/waiting/{id}", self._cancel_one),
             web.post("/v1/retry", self._retry),
@@ -163,7 +164,7 @@ class WaitingRoutes:
             replace(_any_of(token, request.match_info["id"]), life=self._life),
             token,
             lambda summary, _: summary.document(),
-            missing="No such delivery waits: it may be delivered, or a worker has it in hand",
+            missing=_MISSING,
         )
 
     @OperationDescription(
@@ -186,16 +187,18 @@ class WaitingRoutes:
         summary="Delete one delivery that waits, for good.",
         scope="repair",
         answers={200: AnswerDescription(text="How many deliveries with that id were cancelled.", schema=OBJECT)},
-        problems={503: _AWAY},
+        problems={404: f"{_MISSING}.", 503: _AWAY},
     )
     async def _cancel_one(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        return await self._cancelled(_any_of(token, request.match_info["id"]), token, {})
+        return await self._cancelled(_any_of(token, request.match_info["id"]), token, {}, missing=_MISSING)
 
     async def _cancelled(
-        self, waiting: WaitingFilter, token: ApiToken | None, asked: Mapping[str, Any]
+        self, waiting: WaitingFilter, token: ApiToken | None, asked: Mapping[str, Any], *, missing: str | None = None
     ) -> web.Response:
-        return await self._requests.removed("cancelled", self._waiting, waiting, token, asked, within=AT_MOST)
+        return await self._requests.removed(
+            "cancelled", self._waiting, waiting, token, asked, within=AT_MOST, missing=missing
+        )
 
     @OperationDescription(
         summary="Try now what waits for a client: a job. Location says where to ask what comes of it.",

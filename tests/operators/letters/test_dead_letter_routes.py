@@ -205,7 +205,7 @@ async def test_a_token_s_issuers_are_all_it_sees_and_repairs(api: Api) -> None:
     assert (await api.ask("GET", bearer="tenant"))[1]["total"] == 1
     assert (await api.ask("GET", "/d-1", bearer="tenant"))[0] == 404
     assert [each["id"] for each in (await api.ask("GET", "/export", bearer="tenant"))[1]] == ["o-1"]
-    assert (await api.ask("DELETE", "/d-1", bearer="tenant"))[1]["discarded"] == 0
+    assert (await api.ask("DELETE", "/d-1", bearer="tenant"))[0] == 404
     job = await api.replayed({"all": True}, bearer="tenant")
     assert job["replayed"] == 1
     assert (await api.ask("GET", f"/../jobs/{job['id']}", bearer="sre"))[0] == 200
@@ -359,6 +359,7 @@ async def test_a_discard_names_each(api: Api) -> None:
     assert (await api.ask("DELETE", "?reason=expired&dry_run"))[1]["discarded"] == 2
     assert api.audits == []
     assert (await api.ask("DELETE", "/m-1"))[1]["discarded"] == 1
+    assert (await api.ask("DELETE", "/m-1"))[0] == (await api.ask("GET", "/m-1"))[0] == 404
     assert (await api.account("DELETE", "?reason=expired"))["discarded"] == 2
     each = [letter for action, _, letter in api.audits if action == "dead_letter_discarded"]
     assert each == ["m-1", "stale", "o-1"]
@@ -508,3 +509,12 @@ async def test_what_a_letter_met_without_its_user(api: Api) -> None:
     assert [(each["reason"], each["status"]) for each in shown["outcomes"]] == [("server_error", 500), ("dns", None)]
     assert not {"alice", "s-1"} & set(json.dumps(shown).replace('"', " ").split())
     assert api.audits == []
+
+
+@pytest.mark.parametrize("path", ["", "/page", "/export", "/d-1"])
+async def test_head_is_answered_as_get_is(api: Api, path: str) -> None:
+    """Without the body."""
+    url, headers = f"{api.url}/v1/dead-letters{path}", {"Authorization": "Bearer sre-secret"}
+    async with api.http.get(url, headers=headers) as got, api.http.head(url, headers=headers) as answer:
+        assert (answer.status, answer.content_type) == (got.status, got.content_type) == (200, got.content_type)
+        assert await answer.read() == b""
