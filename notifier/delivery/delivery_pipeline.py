@@ -18,7 +18,7 @@ from notifier.delivery.gate import Gate
 from notifier.delivery.ledger import HeldMessage, Ledger, stands_for
 from notifier.delivery.ports import Channel, Tools
 from notifier.delivery.settlement import Settlement
-from notifier.delivery.ticket import Start, Ticket, Wait
+from notifier.delivery.ticket import StartNow, Ticket, Wait
 from notifier.delivery.verdict import (
     DONE,
     AttemptResult,
@@ -132,7 +132,7 @@ class DeliveryPipeline:
                 self._gate.traveller_ended(delivery.key)
         if verdict is None and client is not None:
             match self._gate.ask(delivery, client, held.lane, pulled=pulled):
-                case Start() as start:
+                case StartNow() as start:
                     return start
                 case Wait() as wait:
                     wait.turn = asyncio.get_running_loop().create_future()

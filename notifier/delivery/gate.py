@@ -21,7 +21,7 @@ from notifier.delivery.known_client import LONGEST, SHORTEST, SLOW, Change, News
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Peers, Tools
 from notifier.delivery.slots import Slots, most_of_lane
-from notifier.delivery.ticket import Deferred, Known, Start, Ticket, Wait
+from notifier.delivery.ticket import Deferral, Known, StartNow, Ticket, Wait
 from notifier.delivery.verdict import AttemptResult, Defer, Done, RetryAt
 from notifier.delivery.waits import Waits
 from notifier.model.backoff import deferral_wait
@@ -153,7 +153,9 @@ class Gate:
 
     # ── asking ──
 
-    def ask(self, delivery: Delivery, client: Client, lane: Lane, *, pulled: bool = False) -> Start | Wait | Deferred:
+    def ask(
+        self, delivery: Delivery, client: Client, lane: Lane, *, pulled: bool = False
+    ) -> StartNow | Wait | Deferral:
         """Return whether the delivery starts, waits in memory, or is deferred. The answer contains it as changed."""
         now = self._tools.steady()
         known = self.clients.know(client, now)
@@ -165,7 +167,7 @@ class Gate:
             asked_until = delivery.asked_until - self.clients.ahead()
             known.recall_pause(min(asked_until, now + client.retry.max_delay))
         if not known.waiting and self._may_start(known, delivery, lane, now):
-            start = Start(delivery=delivery, client=client, lane=lane, pulled=pulled)
+            start = StartNow(delivery=delivery, client=client, lane=lane, pulled=pulled)
             self._begin(known, start, lane, now)
             return start
         if self._may_wait(known, delivery, now, pulled=pulled):
@@ -300,7 +302,7 @@ class Gate:
 
     # ── those that can wait no longer ──
 
-    def put_off(self) -> Iterator[tuple[Ticket, Deferred]]:
+    def put_off(self) -> Iterator[tuple[Ticket, Deferral]]:
         """Return some of the deliveries that can wait in memory no longer. Is called many times a second."""
         now = self._tools.steady()
         for known in list(self._busy.values()):
@@ -310,11 +312,11 @@ class Gate:
         self.clients.forget(now, busy=len(self._busy))
         return self._put_out(now, OFF, 2 * self._patience())
 
-    def give_way(self) -> Iterator[tuple[Ticket, Deferred]]:
+    def give_way(self) -> Iterator[tuple[Ticket, Deferral]]:
         """Return the newest of the deliveries that would wait longest: memory is full."""
         return self._put_out(self._tools.steady(), 2 * OFF, LEAST_WAIT * SLOT_WAIT)
 
-    def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Deferred]]:
+    def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Deferral]]:
         for key, known in list(self._busy.items()):
             stopped = known.state_at(now) in (State.DOWN, State.PAUSED)
             stays = known.state is State.NEW and not known.running and not stopped and known.tokens(now + patience) >= 1

@@ -10,7 +10,7 @@ from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 
-Deferred: TypeAlias = tuple[Delivery, Defer]
+Deferral: TypeAlias = tuple[Delivery, Defer]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -25,11 +25,11 @@ class Ticket:
     client: Client
     lane: Lane
     pulled: bool = False
-    turn: "asyncio.Future[Deferred | None] | None" = None
+    turn: "asyncio.Future[Deferral | None] | None" = None
     opened_circuit: bool = False
     rotated: bool | None = None
 
-    def call_up(self, deferred: Deferred | None = None) -> None:
+    def call_up(self, deferred: Deferral | None = None) -> None:
         """End the wait, unless the process ends and has cancelled it."""
         if self.turn is not None and not self.turn.done():
             self.turn.set_result(deferred)
@@ -43,7 +43,7 @@ class Ticket:
         self.rotated = rotated
 
 
-class Start(Ticket):
+class StartNow(Ticket):
     """Attempt the delivery now."""
 
     __slots__ = ()

@@ -17,7 +17,7 @@ from notifier.delivery.known_client import SHARE_OF_OUTAGE, SHORTEST, State, who
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Tools
 from notifier.delivery.slots import Slots
-from notifier.delivery.ticket import Deferred, Known, Ticket
+from notifier.delivery.ticket import Deferral, Known, Ticket
 from notifier.delivery.verdict import AttemptResult, Defer, RetryAt, WaitsAs, retry, uncharged
 from notifier.model.backoff import EARLY, LATE, SOON, Rounding
 from notifier.model.client import Client
@@ -67,7 +67,7 @@ class Waits:
         *,
         pulled: bool = False,
         tried: bool = False,
-    ) -> Deferred:
+    ) -> Deferral:
         """Return the delivery with its turn, and where it waits.
 
         `tried`: it is a probe, or its failure opened the circuit. A probe that comes early stays the probe: an operator
@@ -124,7 +124,7 @@ class Waits:
         # One pass through one delay queue, which is exact. After several it may come a second early.
         return Later(due=now + (wait if paused else whole_pass(wait)), cause=cause, waits_as=WaitsAs.PROBE)
 
-    def _defer(self, known: Known, delivery: Delivery, client: Client, later: Later) -> Deferred:
+    def _defer(self, known: Known, delivery: Delivery, client: Client, later: Later) -> Deferral:
         """Return the deferral by the wall clock. A delivery comes back for its last attempt, if there is time for one.
 
         What is parked in a bucket may stay there beyond that, and is judged when it comes back. So one with little

@@ -8,7 +8,7 @@ from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
 from notifier.delivery.gate import Gate
 from notifier.delivery.ports import Tools
-from notifier.delivery.ticket import Deferred, Start, Ticket, Wait
+from notifier.delivery.ticket import Deferral, StartNow, Ticket, Wait
 from notifier.delivery.verdict import AttemptResult, Defer, Done, RetryAt, decide, pause_of, record
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
@@ -59,7 +59,7 @@ class Desk:
     def prove(self, name: str) -> None:
         """It bears its limit from now on."""
         for _ in range(40):
-            assert self.ask(name) is Start
+            assert self.ask(name) is StartNow
             self.end(name)
 
     def wall(self) -> float:
@@ -78,22 +78,22 @@ class Desk:
         """A client with the members of all."""
         return client(name, **self.members)
 
-    def ask(self, name: str, lane: Lane = Lane.EVENTS, **more: Any) -> type[Start | Wait] | Defer:
+    def ask(self, name: str, lane: Lane = Lane.EVENTS, **more: Any) -> type[StartNow | Wait] | Defer:
         """May one start?"""
         answer = self.ask_for(self.ticket(name, lane, **more))
-        return type(answer) if isinstance(answer, Start | Wait) else answer[1]
+        return type(answer) if isinstance(answer, StartNow | Wait) else answer[1]
 
-    def ask_for(self, asked: Ticket) -> Start | Wait | Deferred:
+    def ask_for(self, asked: Ticket) -> StartNow | Wait | Deferral:
         """May this one start?"""
         answer = self.gate.ask(asked.delivery, asked.client, asked.lane, pulled=asked.pulled)
-        if isinstance(answer, Start):
+        if isinstance(answer, StartNow):
             self._begins(answer)
         return answer
 
-    def deferred(self, asked: Ticket) -> Deferred:
+    def deferred(self, asked: Ticket) -> Deferral:
         """This one is deferred."""
         answer = self.ask_for(asked)
-        assert not isinstance(answer, Start | Wait)
+        assert not isinstance(answer, StartNow | Wait)
         return answer
 
     def waits(self, asked: Ticket) -> Ticket:
@@ -136,7 +136,7 @@ class Desk:
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:
         """An attempt at it fails. When and where does its delivery come back, and how is it then?"""
-        assert self.ask(name, **more) is Start
+        assert self.ask(name, **more) is StartNow
         result = self.end(name, outcome or Failed(reason=Reason.SERVER_ERROR, status=503))
         assert isinstance(result.verdict, RetryAt)
         return result.verdict, result.delivery
@@ -144,11 +144,11 @@ class Desk:
     def as_many_as_run(self, name: str) -> int:
         """How many begin at it, if as many come as may."""
         count = 0
-        while self.ask(name) is Start:
+        while self.ask(name) is StartNow:
             count += 1
         return count
 
-    def tick(self) -> list[tuple[Ticket, Deferred]]:
+    def tick(self) -> list[tuple[Ticket, Deferral]]:
         """What the worker asks for many times a second."""
         return list(self.gate.put_off())
 

@@ -9,7 +9,7 @@ from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.gate import FRESH, OVERDUE, PROBE_FAILURES, ROTATIONS
 from notifier.delivery.known_client import LONGEST, News
 from notifier.delivery.slots import TRIED
-from notifier.delivery.ticket import Start, Ticket, Wait
+from notifier.delivery.ticket import StartNow, Ticket, Wait
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.delivery.waits import MOST_LINE, SHORT_LIVED
 from notifier.model.client import RetryPolicy
@@ -27,23 +27,23 @@ def test_one_client_takes_half_of_what_is_free() -> None:
     desk = Desk(proven=("a", "b", "c"), max_concurrent=1000)
     room = SIZE - 2 * (SIZE // 10)  # what one lane may hold
     assert [desk.as_many_as_run(name) for name in "abc"] == [room // 2, room // 4, room // 8 + 1]
-    assert desk.ask("new") is Start
+    assert desk.ask("new") is StartNow
 
 
 def test_bulk_for_a_client_leaves_room_for_its_fresh_logouts() -> None:
     """Each lane keeps a tenth of the window for each other."""
     desk = Desk(10, proven=tuple("abcdefgh"), max_concurrent=1000)
     for name in "abcdefgh":
-        assert desk.ask(name, Lane.BULK) is Start
+        assert desk.ask(name, Lane.BULK) is StartNow
     assert (desk.gate.has_room(Lane.BULK), desk.gate.has_room(Lane.EVENTS)) == (False, True)
-    assert desk.ask("fresh") is Start
+    assert desk.ask("fresh") is StartNow
 
 
 def test_what_is_silent_leaves_the_window() -> None:
     """Within a tenth of a second, whatever its size. What is slow has a quarter of the window beside it."""
     names = tuple(f"c{number}" for number in range(SIZE))
     desk = Desk(proven=(*names, "shop"))
-    assert [desk.ask(name) for name in names[:52]] == [Start] * 52
+    assert [desk.ask(name) for name in names[:52]] == [StartNow] * 52
     assert not desk.gate.has_room(Lane.EVENTS)
     desk.now += 0.15
     desk.tick()
@@ -59,7 +59,7 @@ def test_clients_that_hang_from_the_start_are_bounded() -> None:
     desk = Desk(8)
     begun = 0
     for number in range(200):
-        begun += desk.ask(f"c{number}") is Start
+        begun += desk.ask(f"c{number}") is StartNow
         desk.now += 0.15
         desk.tick()
     assert begun == TRIED * 8
@@ -91,10 +91,10 @@ def busy(hold: float, fill: float = 0.0, limit: int = 1, attempts: int = 30) -> 
     """A client that has had so many attempts of so many seconds, one by one. One runs."""
     desk = Desk(max_concurrent=limit, fill=fill)
     for _ in range(attempts):
-        assert desk.ask("shop") is Start
+        assert desk.ask("shop") is StartNow
         desk.now += hold
         desk.end("shop")
-    assert desk.ask("shop") is Start
+    assert desk.ask("shop") is StartNow
     return desk
 
 
@@ -113,7 +113,7 @@ def test_each_in_line_has_its_turn() -> None:
 def test_in_line_nobody_waits_for_longer_at_once_than_it_has_waited() -> None:
     """From a second to 64: until then the client may bear more. It has just begun."""
     desk = busy(hold=0.5, limit=64, attempts=3)
-    while desk.ask("shop") in (Start, Wait):
+    while desk.ask("shop") in (StartNow, Wait):
         pass
     desk.gate.clients._known[desk.key("shop")].line = desk.now + 1000
     for age, wait in ((0.0, 1.0), (5.0, 5.0), (5000.0, MOST_LINE)):
@@ -167,12 +167,12 @@ def test_limits_are_shared_by_the_workers() -> None:
     early.now += 1.4
     assert early.ask("shop") is Wait
     paced.now += 1.5
-    assert paced.ask("shop") is Start
+    assert paced.ask("shop") is StartNow
     paced.end("shop")
     paced.now += 1.9
     assert paced.put_off("shop").cause is Cause.RATE
     paced.now += 0.1
-    assert paced.ask("shop") is Start
+    assert paced.ask("shop") is StartNow
 
 
 def test_limits_are_shared_before_the_number_of_workers_is_known() -> None:
@@ -192,15 +192,15 @@ def test_a_first_attempt_far_away_is_not_waited_for_in_memory() -> None:
 def test_a_worker_that_starts_has_no_burst() -> None:
     """A second's worth of tokens is there after a second: the worker before it may just have spent them."""
     desk = Desk(per_second=20.0)
-    assert desk.ask("shop") is Start
+    assert desk.ask("shop") is StartNow
     desk.end("shop")
     assert desk.ask("shop") is Wait
     later = Desk(per_second=20.0)
     later.now += 1
     for _ in range(20):
-        assert later.ask("shop") is Start
+        assert later.ask("shop") is StartNow
         later.end("shop")
-    assert later.ask("shop") is not Start
+    assert later.ask("shop") is not StartNow
 
 
 def test_a_pause_outlives_the_worker_that_was_asked_for_it() -> None:
@@ -216,7 +216,7 @@ def test_a_pause_outlives_the_worker_that_was_asked_for_it() -> None:
     over = Desk()
     over.now += 301
     for desk in (forced, proven, over):
-        assert desk.ask("shop", asked=True, asked_until=until) is Start
+        assert desk.ask("shop", asked=True, asked_until=until) is StartNow
     far = Desk(retry=RetryPolicy(max_delay=60.0)).put_off("shop", asked=True, asked_until=until)
     assert far.due == until - 240
 
@@ -238,7 +238,7 @@ def test_who_took_the_client_down_travels_and_the_others_are_parked() -> None:
 def test_what_fails_beside_the_one_that_took_the_client_down_is_parked() -> None:
     """Its attempt is no try: it began before."""
     desk = Desk(proven=("shop",))
-    assert [desk.ask("shop") for _ in range(2)] == [Start] * 2
+    assert [desk.ask("shop") for _ in range(2)] == [StartNow] * 2
     before = len(desk.running["shop"])
     last, _ = desk.fails("shop")
     while not list(desk.gate.clients.circuits()):
@@ -261,7 +261,7 @@ def test_a_traveller_is_the_next_try_and_travels_on_if_it_fails() -> None:
         waits.append(traveller.due - desk.wall())
         desk.now = traveller.due - AHEAD
     assert waits == [1, 1, 1, 1, 2, 2]
-    assert desk.ask("shop", leash=desk.wall()) is Start
+    assert desk.ask("shop", leash=desk.wall()) is StartNow
     other = desk.put_off("shop", leash=desk.wall())
     assert (other.waits_as, other.due) == (WaitsAs.PROBE, desk.wall() + 2)
     third = desk.put_off("shop", leash=desk.wall())
@@ -275,7 +275,7 @@ def test_a_fresh_logout_may_try_a_client_that_rests_for_long() -> None:
     assert desk.put_off("shop").waits_as is WaitsAs.PARKED
     desk.now += 0.1
     assert desk.put_off("shop", first_taken_at=desk.wall() - 10).waits_as is WaitsAs.PARKED
-    assert desk.ask("shop") is Start
+    assert desk.ask("shop") is StartNow
 
 
 def resting(*, for_long: bool = False) -> Desk:
@@ -294,12 +294,12 @@ def test_a_rest_is_longer_only_if_others_that_are_down_hang_too(others_take: flo
     """Where all hang, each rests until all of them could have had a try, at most for 64 s. Refusals take no slot."""
     desk = Desk()
     for nth in range(3000):
-        assert desk.ask(f"c{nth}") is Start
+        assert desk.ask(f"c{nth}") is StartNow
         desk.now += others_take
         desk.end(f"c{nth}", Failed(reason=Reason.TIMEOUT))
     waits = 0.0
     for _ in range(2):
-        assert desk.ask("shop", leash=desk.wall()) is Start
+        assert desk.ask("shop", leash=desk.wall()) is StartNow
         desk.now += 5
         traveller = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
         assert isinstance(traveller, RetryAt)
@@ -365,7 +365,7 @@ def test_few_probes_wait_for_another_at_a_time() -> None:
     rotating: list[None] = []
 
     def fail_its_probe(name: str) -> None:
-        assert desk.ask(name, leash=desk.wall(), attempts=PROBE_FAILURES - 1) is Start
+        assert desk.ask(name, leash=desk.wall(), attempts=PROBE_FAILURES - 1) is StartNow
         verdict = desk.end(name, Failed(reason=Reason.TIMEOUT)).verdict
         assert isinstance(verdict, RetryAt)
         assert verdict.waits_as is WaitsAs.PROBE
@@ -394,7 +394,7 @@ def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
     """Two were in flight as the client went down, so both are probes."""
     desk = resting()
     desk.now += 1
-    assert desk.ask("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1) is Start
+    assert desk.ask("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1) is StartNow
     assert desk.put_off("shop", leash=desk.wall()).waits_as is WaitsAs.PROBE
     verdict = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
     assert isinstance(verdict, RetryAt)
@@ -442,7 +442,7 @@ def test_a_traveller_that_ends_is_followed_by_another() -> None:
     assert desk.put_off("shop", pulled=True).waits_as is WaitsAs.PROBE
     last = resting()
     last.now += 1
-    assert last.ask("shop", leash=last.wall(), not_after=last.wall() + 1.5) is Start
+    assert last.ask("shop", leash=last.wall(), not_after=last.wall() + 1.5) is StartNow
     assert isinstance(last.end("shop", Failed(reason=Reason.TIMEOUT)).verdict, Dead)
     assert last.gate.wishes.keys() == {last.key("shop")}
 
@@ -498,7 +498,7 @@ def test_a_retry_after_is_not_forgotten() -> None:
 
 def recovers(desk: Desk, name: str = "shop") -> None:
     """Its traveller succeeds."""
-    assert desk.ask(name, leash=desk.wall()) is Start
+    assert desk.ask(name, leash=desk.wall()) is StartNow
     desk.end(name)
 
 
@@ -509,7 +509,7 @@ def test_when_a_client_comes_up_its_bucket_is_wanted_at_its_pace() -> None:
     recovers(desk)
     assert desk.gate.wishes.keys() == {desk.key("shop")}
     assert desk.gate.wanted(desk.key("shop")) == 2
-    assert desk.ask("shop") is Start
+    assert desk.ask("shop") is StartNow
     assert desk.gate.wanted(desk.key("shop")) == 1
     limited = Desk(per_second=1.0)
     limited.fails("shop")
@@ -564,7 +564,7 @@ def test_nothing_is_wanted_where_nothing_is_parked() -> None:
     desk = Desk(proven=("shop",))
     desk.fails("down")
     desk.now += 2
-    assert desk.ask("down") is Start
+    assert desk.ask("down") is StartNow
     desk.end("down")
     assert not desk.gate.wishes
 
@@ -617,7 +617,7 @@ def test_a_failure_of_a_client_that_is_up_is_the_deliverys_own() -> None:
     desk.now += 1
     _, delivery = desk.fails("shop", **again)
     assert (delivery.attempts, delivery.backoffs) == (2, 1)
-    assert desk.ask("shop") is Start
+    assert desk.ask("shop") is StartNow
     desk.end("shop")
     _, delivery = desk.fails("shop", **again)
     assert delivery.backoffs == 2
@@ -667,10 +667,10 @@ def test_of_very_many_clients_the_quietest_are_forgotten(monkeypatch: pytest.Mon
     """But none while anything of it is on its way."""
     monkeypatch.setattr(known_clients, "MOST_KNOWN", 200)
     desk = Desk(proven=("shop",))
-    assert desk.ask("shop") is Start
+    assert desk.ask("shop") is StartNow
     desk.prove("quiet")
     for number in range(250):
-        assert desk.ask(f"c{number}") is Start
+        assert desk.ask(f"c{number}") is StartNow
         desk.end(f"c{number}")
     for _ in range(100):
         desk.tick()
@@ -764,7 +764,7 @@ def test_a_worker_that_stops_parks_nothing() -> None:
 def test_a_client_that_hangs_is_told_from_the_first_second_on() -> None:
     """Not one that is slow to answer for less, nor one that is down: that is told otherwise."""
     desk = Desk(proven=("shop",))
-    assert desk.ask("shop") is Start
+    assert desk.ask("shop") is StartNow
     desk.now += 0.9
     assert list(desk.gate.silent()) == []
     desk.now += 1
@@ -786,7 +786,7 @@ def test_an_operator_has_a_client_tried() -> None:
     desk.gate.try_now(key, force=False)
     assert (desk.gate.wishes, desk.gate.wanted(key)) == ({key: None}, 1)
     desk.now += 1
-    assert desk.ask("shop", pulled=True) is Start
+    assert desk.ask("shop", pulled=True) is StartNow
     pauses = Desk()
     pauses.fails("shop", AN_HOUR)
     pauses.gate.try_now(key, force=False)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from notifier.delivery.selection import LaneOrder
-from notifier.delivery.ticket import Start
+from notifier.delivery.ticket import StartNow
 from notifier.model.message import Lane
 from tests.delivery.desk import Desk
 
@@ -16,7 +16,7 @@ def _always(_lane: Lane) -> bool:
 def _room(size: int, in_flight: dict[Lane, int]) -> Callable[[Lane], bool]:
     desk = Desk(size)
     for number, lane in enumerate(lane for lane, count in in_flight.items() for _ in range(count)):
-        assert desk.ask(f"c{number}", lane) is Start
+        assert desk.ask(f"c{number}", lane) is StartNow
     return desk.gate.has_room
 
 
