@@ -25,7 +25,7 @@ Four values describe the result. The *outcome* belongs to the attempt; its `sign
 *verdict* belongs to the delivery; an `AttemptResult` contains it with the changed delivery and the signal. A *fact* is
 for observers: logs, metrics, traces. A *notice* is made from a fact, for the publisher and the feed.
 
-**The circuit.** Each client has a circuit in this worker's memory (`known_client.py`). It is untried until the first
+**The circuit.** Each client has a circuit in this worker's memory (`circuit.py`). It is untried until the first
 attempt ends; until then attempts are made one at a time. While it is closed, attempts run as they come. Each success
 adds to a budget of failures. Failures without a success between them use the budget up, or end it after ten seconds,
 and the circuit opens. It stays open for half of the outage so far, 1 to 64 s, and is then half-open: one delivery, the

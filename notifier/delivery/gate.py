@@ -16,8 +16,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from notifier.delivery.circuit import LONGEST, SHORTEST, Change, State
 from notifier.delivery.facts import ClientServed
-from notifier.delivery.known_client import LONGEST, SHORTEST, SLOW, Change, News, Side, State
+from notifier.delivery.known_client import SLOW, News, Side
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Peers, Tools
 from notifier.delivery.slots import Slots, most_of_lane
@@ -109,16 +110,12 @@ class Gate:
     # ── what a client bears ──
 
     def _may_start(self, known: Known, delivery: Delivery, lane: Lane, now: float) -> bool:
-        running = len(known.running)
-        if running >= (known.cap if known.state is State.UP else 1) or known.tokens(now) < 1:
+        running, state = len(known.running), known.circuit.state
+        if running >= (known.cap if state is State.CLOSED else 1) or now < known.paused_until or known.tokens(now) < 1:
             return False
-        match known.state_at(now):
-            case State.PAUSED:
-                return False
-            case State.DOWN:
-                return self._may_try(known, delivery, now) and self._slots.free(known, lane) > 0
-            case State.NEW | State.UP:
-                return running < self._slots.free(known, lane)
+        if state is State.OPEN:
+            return self._may_try(known, delivery, now) and self._slots.free(known, lane) > 0
+        return running < self._slots.free(known, lane)
 
     def _may_try(self, known: Known, delivery: Delivery, now: float) -> bool:
         """Return True if its rest is over for this delivery: for a traveller first, or it would come in vain.
@@ -126,8 +123,8 @@ class Gate:
         A fresh one may try a little earlier, while many slots are free.
         """
         if delivery.leash is not None:
-            return now >= known.next_try
-        due = known.next_try + SHORTEST
+            return now >= known.circuit.next_try
+        due = known.circuit.next_try + SHORTEST
         if delivery.first_taken_at is None and self._slots.many_probes_free:
             due = min(due, known.ended + max(FRESH, SHORTEST * self.clients.workers))
         return now >= max(due, known.ended + SHORTEST)
@@ -138,13 +135,15 @@ class Gate:
 
     def _may_wait(self, known: Known, delivery: Delivery, now: float, *, pulled: bool) -> bool:
         match known.state_at(now):
-            case State.DOWN | State.PAUSED:
+            case State.OPEN | State.PAUSED:
                 return False
-            case State.NEW if not known.running and known.tokens(now + self._patience()) >= 1:  # one, for its first try
+            case State.UNTRIED if (
+                not known.running and known.tokens(now + self._patience()) >= 1
+            ):  # one, for its first try
                 return not known.waiting and self._fill() < CROWDED
-            case State.NEW if pulled:  # its first try says soon whether it bears more
+            case State.UNTRIED if pulled:  # its first try says soon whether it bears more
                 return False
-            case State.NEW | State.UP:
+            case State.UNTRIED | State.CLOSED:
                 patience = self._patience()
                 turn = delivery.turn
                 if pulled or (turn is not None and turn - self.clients.ahead() <= now + patience):
@@ -160,9 +159,10 @@ class Gate:
         now = self._tools.steady()
         known = self.clients.know(client, now)
         charged_at = delivery.charged_at
-        if charged_at is not None and known.outage_from <= charged_at - self.clients.ahead() <= known.outage_until:
+        if charged_at is not None and known.circuit.has_been_open_at(charged_at - self.clients.ahead()):
             delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
-        known.parked = known.parked or delivery.leash is not None  # by others, while it was on its way
+        if delivery.leash is not None:
+            known.on_parked()  # by others, while it was on its way
         if delivery.asked_until is not None:
             asked_until = delivery.asked_until - self.clients.ahead()
             known.recall_pause(min(asked_until, now + client.retry.max_delay))
@@ -172,17 +172,15 @@ class Gate:
             return start
         if self._may_wait(known, delivery, now, pulled=pulled):
             wait = Wait(delivery=delivery, client=client, lane=lane, pulled=pulled)
-            known.push(lane, wait)
-            known.fetched += pulled
+            known.push(lane, wait, pulled=pulled)
             self.waiting += 1
             self._busy[known.key] = self._ready[known.side][known.key] = known
             return wait
         return self._waits.put(known, delivery, client, now, pulled=pulled)
 
     def _begin(self, known: Known, ticket: Ticket, lane: Lane, now: float) -> None:
-        known.take_token(now)
-        side = Side.PROBE if known.state is State.DOWN else known.side
-        known.running[id(ticket)] = (now, lane, side)
+        side = Side.PROBE if known.circuit.state is State.OPEN else known.side
+        known.on_started(id(ticket), lane, side, now)
         self._busy[known.key] = known
         self._slots.count(known, lane, side, +1)
 
@@ -190,17 +188,16 @@ class Gate:
         """Note how an attempt ended. Returns those that waited for its slot and begin now."""
         now, known = self._tools.steady(), self.clients[ticket.client.key]
         if result.pause is not None:
-            known.pause(now + result.pause)
-        began, lane, side = known.end(id(ticket))
+            known.on_pause(now + result.pause)
+        began, lane, side = known.on_ended(id(ticket))
         self._slots.count(known, lane, side, -1)
-        was_up, was_limited = known.state is State.UP, known.overload.spacing
+        was_up, was_limited = known.circuit.state is State.CLOSED, known.overload.spacing
         repeat = ticket.delivery.attempts > 0
         least = 0.0 if result.signal is Signal.RESPONSIVE else self.clients.least_rest(known)
-        change = known.learn(result.signal, now - began, now, repeat=repeat, least=least)
-        known.heard = now
-        if not was_up or known.state is not State.UP:
+        change = known.on_result(result.signal, now - began, now, repeat=repeat, least=least)
+        if not was_up or known.circuit.state is not State.CLOSED:
             self._turn(known, change, was_up=was_up)
-        if change is Change.DOWN:
+        if change is Change.OPENED:
             ticket.on_circuit_opened()
         paced = known.overload.spacing not in (0.0, was_limited)
         if change is not None or paced:
@@ -239,7 +236,6 @@ class Gate:
         """Take one of the deliveries that wait in memory."""
         ticket = known.pop(newest=newest)
         self.waiting -= 1
-        known.fetched -= ticket.pulled
         return ticket
 
     # ── rotation of probes ──
@@ -256,17 +252,17 @@ class Gate:
             or result.delivery.attempts % PROBE_FAILURES
             or not known.parked
             or known.replaced is not None
-            or known.state_at(now) not in (State.DOWN, State.PAUSED)
+            or known.state_at(now) not in (State.OPEN, State.PAUSED)
             or self._waits.leaving
         ):
             return 0.0
         ticket.on_rotation(rotated=known.covered(now) and not self._waits.is_only_probe(known, ticket.delivery))
         if ticket.rotated or self._rotations == ROTATIONS:
             return 0.0
-        known.replaced = ticket
+        known.on_rotation(ticket)
         self._rotations += 1
         self.wishes[known.key] = None
-        return min(LONGEST, max(known.next_try, known.paused_until) - now)
+        return min(LONGEST, max(known.circuit.next_try, known.paused_until) - now)
 
     def probe_sent(self, key: ClientKey) -> None:
         """Note that a probe of the client is durable in a delay queue."""
@@ -275,7 +271,7 @@ class Gate:
             self._end_rotation(known)
 
     def _end_rotation(self, known: Known) -> None:
-        ticket, known.replaced = known.replaced, None
+        ticket = known.end_rotation()
         self._rotations -= ticket is not None
         if ticket is not None:
             ticket.call_up()
@@ -296,7 +292,7 @@ class Gate:
             self._end_rotation(known)
         after = self._waits.after_failure(known, ticket, result, now)
         if isinstance(after.verdict, Defer) and ticket.delivery.leash is not None:  # a fault of ours keeps it
-            known.travels(now + deferral_wait(after.verdict.due - self._tools.clock()))
+            known.on_probe_sent(now + deferral_wait(after.verdict.due - self._tools.clock()))
         self._look_after(known, now)
         return after
 
@@ -318,8 +314,13 @@ class Gate:
 
     def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Deferral]]:
         for key, known in list(self._busy.items()):
-            stopped = known.state_at(now) in (State.DOWN, State.PAUSED)
-            stays = known.state is State.NEW and not known.running and not stopped and known.tokens(now + patience) >= 1
+            stopped = known.state_at(now) in (State.OPEN, State.PAUSED)
+            stays = (
+                known.circuit.state is State.UNTRIED
+                and not known.running
+                and not stopped
+                and known.tokens(now + patience) >= 1
+            )
             while (
                 most and known.waiting > stays and (stopped or known.waiting * self._waits.pace(known, now) > patience)
             ):
@@ -335,7 +336,7 @@ class Gate:
         """Park nothing any more, and tell the other workers what is parked: this worker stops."""
         self._waits.leaving, now = True, self._tools.steady()
         for known in self.clients:
-            known.pulling = False
+            known.on_pass(pulling=False)
             self._end_rotation(known)
             self._look_after(known, now)
 
@@ -354,7 +355,7 @@ class Gate:
         if not known.parked or known.pulling:
             return
         tried = bool(known.running or known.waiting) or known.covered(now)
-        if known.state_at(now) is not State.UP and tried:
+        if known.state_at(now) is not State.CLOSED and tried:
             return
         if self._waits.leaving:
             self.clients.tell(known, now, paced=False)
@@ -365,7 +366,7 @@ class Gate:
         """Look after the clients whose traveller should have come long ago: an operator may have taken it away."""
         now = self._tools.steady()
         for known in self.clients:
-            if known.parked and now > max(known.next_try, known.covered_until, known.paused_until) + OVERDUE:
+            if known.parked and now > max(known.circuit.next_try, known.covered_until, known.paused_until) + OVERDUE:
                 self._look_after(known, now)
 
     def wanted(self, key: ClientKey) -> int | None:
@@ -374,7 +375,7 @@ class Gate:
         if known is None:
             return 1
         state = known.state_at(now)
-        if state is State.UP:
+        if state is State.CLOSED:
             running, free = len(known.running), self._slots.free(known, Lane.RETRIES)
             bears = min(known.cap - running, (free - running + 1) // 2, known.tokens(now)) - known.waiting
             # Where those that come fill its pace, one waits among them at a time.
@@ -384,7 +385,7 @@ class Gate:
             )
         if known.running:
             return 0
-        return 1 if state is State.NEW or not known.covered(now) else None
+        return 1 if state is State.UNTRIED or not known.covered(now) else None
 
     def parked(self, key: ClientKey) -> None:
         """Note that a delivery is durable in the client's bucket."""
@@ -392,7 +393,7 @@ class Gate:
         if known is None or (known.pulling and known.up):
             self.wishes[key] = None  # it may have come too late for this pass, or for all that was known of the client
         if known is not None:
-            known.parked = True
+            known.on_parked()
             self._look_after(known, self._tools.steady())
 
     def pulls(self, key: ClientKey, *, pulling: bool, empty: bool = False) -> None:
@@ -400,20 +401,19 @@ class Gate:
         known, now = self.clients.get(key), self._tools.steady()
         if known is None:
             return
-        known.pulling = pulling
+        known.on_pass(pulling=pulling)
         if not pulling and not known.covered(now):
             self._end_rotation(known)  # nothing of the client is in the bucket
-        if empty and known.state_at(now) is State.UP and key not in self.wishes:
-            known.parked = False
-            if known.recovered is not None:
-                iss, client_id = key
-                self._tools.observe(ClientServed(iss=iss, client_id=client_id, seconds=now - known.recovered))
-                known.recovered = None
+        if not empty or known.state_at(now) is not State.CLOSED or key in self.wishes:
+            return
+        if (seconds := known.on_bucket_empty(now)) is not None:
+            iss, client_id = key
+            self._tools.observe(ClientServed(iss=iss, client_id=client_id, seconds=seconds))
 
     def traveller_ended(self, key: ClientKey) -> None:
         """Note that the client's traveller came to its end without an attempt: another one is needed."""
         if (known := self.clients.get(key)) is not None:
-            known.parked, known.covered_until = True, -float("inf")
+            known.on_probe_lost()
         self.wishes[key] = None
 
     # ── other workers ──
@@ -426,8 +426,7 @@ class Gate:
                 self.wishes[news.key] = None  # by a worker that stops, perhaps
             return
         was_up = known.up
-        change = known.hear(news, now)
-        known.parked = known.parked or news.parked
+        change = known.on_peer_report(news, now)
         self._turn(known, change, was_up=was_up)
         if not self._waits.leaving:  # it would tell the others what they hear themselves
             self._look_after(known, now)
@@ -438,9 +437,7 @@ class Gate:
         """Have the client tried at once, if something is parked for it. A pause stands, unless `force`."""
         now = self._tools.steady()
         known = self.clients.add(key, now)
-        known.try_now(now, force=force)
-        if now >= known.paused_until:
-            known.parked = True
+        if known.on_operator_probe(now, force=force):
             self._look_after(known, now)
 
     def held_up(self, key: ClientKey) -> bool:
@@ -453,7 +450,7 @@ class Gate:
         known, now = self.clients.get(key), self._tools.steady()
         if known is None:
             return Standing()
-        ahead, wait = self.clients.ahead(), max(0.0, known.next_try - now, known.paused_until - now)
+        ahead, wait = self.clients.ahead(), max(0.0, known.circuit.next_try - now, known.paused_until - now)
         return Standing(
             busy=bool(not known.idle or key in self.wishes),
             rests=known.down and not known.running,

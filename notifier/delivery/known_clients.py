@@ -7,8 +7,9 @@ and lets no delivery in. Messages and operators get moments of the wall clock, s
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
+from notifier.delivery.circuit import Change
 from notifier.delivery.facts import ClientFailing, ClientRecovered
-from notifier.delivery.known_client import Change, KnownClient, News
+from notifier.delivery.known_client import KnownClient, News
 from notifier.delivery.ports import Peers, Tools
 from notifier.delivery.slots import PROBES, Slots
 from notifier.delivery.ticket import Known
@@ -56,11 +57,10 @@ class KnownClients:
         step = 0.0 if client.per_second is None else workers / client.per_second
         known = self._known.get(key := client.key)
         if known is None:
-            known = self._known[key] = KnownClient(key=key, limit=limit, step=step, heard=now)
             # All workers that start together may make one attempt at once: those before may just have spent the tokens.
-            known.token_at = self._started_at + max(1.0, step) - step / workers - ROUNDING
-        known.limit, known.step, known.heard = limit, step, now
-        known.cap = min(known.cap, limit)
+            token_at = self._started_at + max(1.0, step) - step / workers - ROUNDING
+            known = self._known[key] = KnownClient(key=key, limit=limit, step=step, heard=now, token_at=token_at)
+        known.on_registration(limit, step, now)
         self._known.move_to_end(key)
         self._slots.place(known, now)
         return known
@@ -70,7 +70,7 @@ class KnownClients:
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = KnownClient(key=key, limit=1, step=0.0, heard=now)
-        known.heard = now
+        known.on_seen(now)
         self._known.move_to_end(key)
         return known
 
@@ -81,17 +81,17 @@ class KnownClients:
         iss, client_id = known.key
         if change is Change.RECOVERED:
             self.down.pop(known.key, None)
-            outage = known.outage_until - known.outage_from
+            outage = known.circuit.outage_until - known.circuit.outage_from
             self._tools.observe(ClientRecovered(iss=iss, client_id=client_id, outage=outage))
-        elif change is Change.DOWN:
+        elif change is Change.OPENED:
             self.down[known.key] = known
-            next_try = max(known.next_try, known.paused_until) + self.ahead()
+            next_try = max(known.circuit.next_try, known.paused_until) + self.ahead()
             self._tools.observe(ClientFailing(iss=iss, client_id=client_id, next_try=next_try))
 
     def _count(self, known: Known, hold: float) -> None:
-        self._tried += (hold > 0) - (known.hold_down > 0)
-        self._tries += hold - known.hold_down
-        known.hold_down = hold
+        before = known.on_probes_counted(hold)
+        self._tried += (hold > 0) - (before > 0)
+        self._tries += hold - before
 
     def least_rest(self, known: Known) -> float:
         """Return for how long it rests at least: until each of those that are down could have had its try."""
@@ -113,13 +113,13 @@ class KnownClients:
                 self.down.pop(key, None)
                 self._count(known, 0.0)
             else:
-                known.heard = now
+                known.on_seen(now)
                 self._known.move_to_end(key)
 
     def tell(self, known: Known, now: float, *, paced: bool) -> None:
         """Tell the other workers how the client stands."""
-        failing = 0.0 if known.failing_since is None else now - known.failing_since
-        rest = max(0.0, known.next_try - now)
+        failing = 0.0 if known.circuit.failing_since is None else now - known.circuit.failing_since
+        rest = max(0.0, known.circuit.next_try - now)
         spacing = known.overload.spacing if paced else 0.0
         self._peers.tell(
             News(
@@ -141,7 +141,9 @@ class KnownClients:
     def next_tries(self) -> Iterable[tuple[str, str, float]]:
         """Return (iss, client_id, the moment of the next try in epoch seconds) for each client that rests."""
         now, ahead = self._tools.steady(), self.ahead()
-        return ((*key, ahead + max(now, known.next_try, known.paused_until)) for key, known in self.down.items())
+        return (
+            (*key, ahead + max(now, known.circuit.next_try, known.paused_until)) for key, known in self.down.items()
+        )
 
     def ahead(self) -> float:
         """Return the seconds from the steady clock to the wall clock."""

@@ -8,7 +8,8 @@
   the retry of a client that is well finds its way past any number of tries that hang.
 """
 
-from notifier.delivery.known_client import KnownClient, Side, State, TicketT
+from notifier.delivery.circuit import State
+from notifier.delivery.known_client import KnownClient, Side, TicketT
 from notifier.model.defaults import PREFETCH
 from notifier.model.message import Lane
 
@@ -49,17 +50,17 @@ class Slots:
 
     def free(self, known: KnownClient[TicketT], lane: Lane) -> int:
         """Return how many slots are free for the client."""
-        state = known.state  # by itself: each property costs a call, and this is asked for each delivery
-        side = Side.PROBE if state is State.DOWN else known.side
+        state = known.circuit.state  # by itself: each property costs a call, and this is asked for each delivery
+        side = Side.PROBE if state is State.OPEN else known.side
         free = self._slots[side] - self._used[side]
         if side is Side.QUICK:
             free = min(free, self._most_of_lane - self._in_flight[lane])
-        return free if state is State.UP else min(free, TRIED * self._size - self._trying)
+        return free if state is State.CLOSED else min(free, TRIED * self._size - self._trying)
 
     def count(self, known: KnownClient[TicketT], lane: Lane, side: Side, change: int) -> None:
         """Note that an attempt at the client began (+1) or ended (-1)."""
         self._used[side] += change
-        if known.state is not State.UP:
+        if known.circuit.state is not State.CLOSED:
             self._trying += change
         if side is Side.QUICK:
             self._in_flight[lane] += change
@@ -73,12 +74,9 @@ class Slots:
         """Count what runs at the client on the side where it belongs by now. A try stays what it is."""
         side = known.side_at(now)
         if side is not known.side:
-            for ticket, (began, lane, before) in known.running.items():
-                if before is not Side.PROBE:
-                    self.count(known, lane, before, -1)
-                    self.count(known, lane, side, +1)
-                    known.running[ticket] = (began, lane, side)
-            known.side = side
+            for lane, before in known.move_to(side):
+                self.count(known, lane, before, -1)
+                self.count(known, lane, side, +1)
 
 
 def most_of_lane(size: int) -> int:

@@ -13,7 +13,7 @@ So a worker that parks has a traveller out.
 from dataclasses import dataclass
 
 from notifier.delivery.ages import waits_until
-from notifier.delivery.known_client import SHARE_OF_OUTAGE, SHORTEST, State, whole_pass
+from notifier.delivery.circuit import SHARE_OF_OUTAGE, SHORTEST, State, whole_pass
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Tools
 from notifier.delivery.slots import Slots
@@ -76,14 +76,14 @@ class Waits:
         tried = tried or self.is_only_probe(known, delivery)
         age = 0.0 if delivery.first_taken_at is None else self._tools.clock() - delivery.first_taken_at
         state = known.state_at(now)
-        if state is State.NEW and pulled and (known.running or known.waiting):
+        if state is State.UNTRIED and pulled and (known.running or known.waiting):
             # Who tries it looks after the bucket.
             later = Later(due=now + SHORTEST, cause=Cause.SLOT, waits_as=WaitsAs.PARKED)
-        elif state in (State.NEW, State.UP):
+        elif state in (State.UNTRIED, State.CLOSED):
             cause = Cause.RATE if known.step and known.tokens(now) < 1 else Cause.SLOT
             later = self._in_line(known, delivery, now, age, cause, pulled=pulled)
         else:
-            cause = Cause.CIRCUIT if state is State.DOWN else Cause.RETRY_AFTER
+            cause = Cause.CIRCUIT if state is State.OPEN else Cause.RETRY_AFTER
             later = self._away(known, now, cause, tried=tried)
         return self._defer(known, delivery, client, later)
 
@@ -111,13 +111,13 @@ class Waits:
             turn = max(known.line, now + (known.waiting + 1) * pace) + pace / shared_by
             if turn > longest and not sure:
                 return Later(due=longest, cause=cause, waits_as=WaitsAs.DELAYED)
-            known.line = turn
+            known.on_turn(turn)
         return Later(due=min(turn, longest), cause=cause, waits_as=WaitsAs.DELAYED, turn=turn)
 
     def _away(self, known: Known, now: float, cause: Cause, *, tried: bool) -> Later:
         """Let it wait for a client that is down or paused: in the bucket, or as the client's traveller."""
         paused = now < known.paused_until
-        opens = known.paused_until if paused else known.next_try
+        opens = known.paused_until if paused else known.circuit.next_try
         if known.covered(now) and not tried:
             return Later(due=opens, cause=cause, waits_as=WaitsAs.PARKED)
         wait = max(SHORTEST, opens - now) if opens > now else BUSY_TRY
@@ -147,9 +147,9 @@ class Waits:
             return delivery, Defer(due=min(due, last), cause=later.cause)
         if (due - now) * LATE <= last - now:
             asked = later.cause is Cause.RETRY_AFTER  # several passes, of which the last may end a second early
-            known.travels(due - ahead - (SOON if asked else 0))
+            known.on_probe_sent(due - ahead - (SOON if asked else 0))
             return delivery, Defer(due=due, cause=later.cause, waits_as=WaitsAs.PROBE, rounding="up")
-        known.travels(now - ahead + min(due - now, last - now) * EARLY)
+        known.on_probe_sent(now - ahead + min(due - now, last - now) * EARLY)
         return delivery, Defer(due=min(due, last), cause=later.cause, waits_as=WaitsAs.PROBE)
 
     def after_failure(self, known: Known, ticket: Ticket, result: AttemptResult, now: float) -> AttemptResult:
@@ -163,10 +163,10 @@ class Waits:
             return result
         if result.asked and result.pause is None:
             return result  # the client said when this delivery is to come again
-        up = ticket.rotated is None and known.state_at(now) in (State.NEW, State.UP)
+        up = ticket.rotated is None and known.state_at(now) in (State.UNTRIED, State.CLOSED)
         paced = result.signal is Signal.RATE_LIMITED and known.overload.spacing > 0  # it may come again at that pace
         before_at = None if before.charged_at is None else before.charged_at - self._clients.ahead()
-        if up and not paced and (before_at is None or before_at < known.well):
+        if up and not paced and (before_at is None or before_at < known.circuit.succeeded_at):
             return result
         after = uncharged(result.delivery, before)
         if up and not paced:

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from notifier.delivery import known_clients
+from notifier.delivery.circuit import LONGEST
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.gate import FRESH, OVERDUE, PROBE_FAILURES, ROTATIONS
-from notifier.delivery.known_client import LONGEST, News
+from notifier.delivery.known_client import News
 from notifier.delivery.slots import TRIED
 from notifier.delivery.ticket import StartNow, Ticket, Wait
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
