@@ -37,7 +37,7 @@ beside that.
 halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot (`slots.py`). Slow
 clients and probes use separate slots, so that they do not delay other clients. Where many attempts fail although the
 circuit is closed, the client may be overloaded: the worker tries a lower rate, and keeps it if a smaller share fails
-(`overload.py`).
+(`rate.py`).
 
 **Where pending deliveries are kept.** The message of a delivery in memory is unacked. All other places are queues, so
 that any worker continues after a crash.

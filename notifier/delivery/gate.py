@@ -191,7 +191,7 @@ class Gate:
             known.on_pause(now + result.pause)
         began, lane, side = known.on_ended(id(ticket))
         self._slots.count(known, lane, side, -1)
-        was_up, was_limited = known.circuit.state is State.CLOSED, known.overload.spacing
+        was_up, was_limited = known.circuit.state is State.CLOSED, known.rate.spacing
         repeat = ticket.delivery.attempts > 0
         least = 0.0 if result.signal is Signal.RESPONSIVE else self.clients.least_rest(known)
         change = known.on_result(result.signal, now - began, now, repeat=repeat, least=least)
@@ -199,7 +199,7 @@ class Gate:
             self._turn(known, change, was_up=was_up)
         if change is Change.OPENED:
             ticket.on_circuit_opened()
-        paced = known.overload.spacing not in (0.0, was_limited)
+        paced = known.rate.spacing not in (0.0, was_limited)
         if change is not None or paced:
             self.clients.tell(known, now, paced=paced)
         self._slots.place(known, now)

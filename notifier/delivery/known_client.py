@@ -1,6 +1,6 @@
 """Holds everything that a worker stores of one client: circuit, rate, running attempts and pending deliveries. Pure.
 
-One method per event writes it; no other module writes a member. `circuit.py` and `overload.py` have the tables of the
+One method per event writes it; no other module writes a member. `circuit.py` and `rate.py` have the tables of the
 two parts that decide whether and how often the client is called. A client may also request a pause (`Retry-After`):
 until it is over, or an operator forces an attempt, it is not called. A client without any event for half an hour is
 forgotten (`known_clients.py`).
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from notifier.delivery.circuit import LONG, SHORTEST, Change, Circuit, State
-from notifier.delivery.overload import Overload
+from notifier.delivery.circuit import SHORTEST, Change, Circuit, State
+from notifier.delivery.rate import AttemptRate
 from notifier.model.client import ClientKey
 from notifier.model.message import Lane
 from notifier.model.outcome import Signal
@@ -86,7 +86,7 @@ class KnownClient(Generic[TicketT]):
     token_at: float = -math.inf
     line: float = -math.inf  # when the last delivery has its turn that waits for that in the delay queues
     circuit: Circuit = field(default_factory=Circuit)
-    overload: Overload = field(default_factory=Overload)
+    rate: AttemptRate = field(default_factory=AttemptRate)
     running: RunningAttempts = field(default_factory=lambda: _NONE_RUNS)  # by the ticket's id: when it began
     queues: dict[Lane, deque[TicketT]] | None = None  # while any wait
     waiting: int = 0
@@ -134,14 +134,15 @@ class KnownClient(Generic[TicketT]):
             self.circuit.on_internal_fault(now)
             return None
         self.hold = self.hold + SMOOTHING * (seconds - self.hold) if self.hold else seconds
-        failed, at_a_time, change = signal is not Signal.RESPONSIVE, self.cap, None
+        failed, concurrency, change = signal is not Signal.RESPONSIVE, self.cap, None
         if not failed:
             change = self.circuit.on_success(now, repeat=repeat)
-            self.cap = min(self.limit, at_a_time + 1)
+            self.cap = min(self.limit, concurrency + 1)
             if change is not None:
                 self._on_recovered(now)  # which may begin a sample anew
         if seconds <= SLOW:
-            self.overload.note(now, failed=failed, braked=signal is Signal.RATE_LIMITED, at_a_time=at_a_time)
+            throttled = signal is Signal.RATE_LIMITED
+            self.rate.on_result(now, failed=failed, throttled=throttled, concurrency=concurrency)
         if failed:
             change = self.circuit.on_failure(seconds, now, repeat=repeat, least=least)
             if change is not None:
@@ -152,7 +153,7 @@ class KnownClient(Generic[TicketT]):
         """Note what another worker reports. None if it is nothing new, or if this worker has better evidence."""
         self.parked = self.parked or news.parked
         if news.spacing:
-            self.overload.adopt(news.spacing, news.former_share, now)
+            self.rate.on_peer_report(news.spacing, news.former_share, now)
         if news.up:
             if (change := self.circuit.on_peer_closed(now)) is not None:
                 self.cap = min(self.limit, max(self.cap, min(self.limit, news.cap) - 1) + 1)
@@ -165,7 +166,7 @@ class KnownClient(Generic[TicketT]):
     def _on_recovered(self, now: float) -> None:
         outage = self.circuit.outage_until - self.circuit.outage_from
         if outage > 2 * SHORTEST:  # overload looks like an outage of some seconds, where several workers rest by turns
-            self.overload.forget(now, pace=outage > LONG or self.circuit.only_first_attempts_fail(now))
+            self.rate.on_outage(now)
         self.recovered, self.line = now, -math.inf
 
     def _on_opened(self) -> None:
@@ -256,7 +257,7 @@ class KnownClient(Generic[TicketT]):
         most = float(self.limit)
         if self.step:
             most = min(most, (now - self.token_at + max(1.0, self.step)) / self.step)
-        if spacing := self.overload.spacing:
+        if spacing := self.rate.spacing:
             most = min(most, (now - self.token_at + max(0.1, spacing)) / spacing)
         return int(most)
 
@@ -264,13 +265,13 @@ class KnownClient(Generic[TicketT]):
         """Return the seconds between two of its attempts, as things are."""
         silence = self.silence(now)
         hold = max(self.hold, silence) if silence > SILENT else self.hold
-        return max(self.step, self.overload.spacing, hold / max(1, at_a_time))
+        return max(self.step, self.rate.spacing, hold / max(1, at_a_time))
 
     # ── who runs, and who waits in memory ──
 
     def on_started(self, number: int, lane: Lane, side: Side, now: float) -> None:
         """Note an attempt that starts, by the id of its ticket."""
-        if spacing := max(self.step, self.overload.spacing):
+        if spacing := max(self.step, self.rate.spacing):
             self.token_at = max(now, self.token_at) + spacing
         if self.running:
             self.running[number] = (now, lane, side)

@@ -120,7 +120,7 @@ class KnownClients:
         """Tell the other workers how the client stands."""
         failing = 0.0 if known.circuit.failing_since is None else now - known.circuit.failing_since
         rest = max(0.0, known.circuit.next_try - now)
-        spacing = known.overload.spacing if paced else 0.0
+        spacing = known.rate.spacing if paced else 0.0
         self._peers.tell(
             News(
                 key=known.key,
@@ -129,7 +129,7 @@ class KnownClients:
                 rest=rest,
                 cap=known.cap,
                 spacing=spacing,
-                former_share=known.overload.former_share,
+                former_share=known.rate.former_share,
                 parked=known.parked,
             )
         )

@@ -101,7 +101,7 @@ class Waits:
         and it comes back to any of them.
         """
         turn = None if delivery.turn is None else delivery.turn - self._clients.ahead()
-        steady, pace = known.overload.steady(now), self.pace(known, now)
+        steady, pace = known.rate.is_steady(now), self.pace(known, now)
         if sure := steady and pace == known.step:
             longest = now + LONGEST_LINE
         else:
@@ -164,7 +164,7 @@ class Waits:
         if result.asked and result.pause is None:
             return result  # the client said when this delivery is to come again
         up = ticket.rotated is None and known.state_at(now) in (State.UNTRIED, State.CLOSED)
-        paced = result.signal is Signal.RATE_LIMITED and known.overload.spacing > 0  # it may come again at that pace
+        paced = result.signal is Signal.RATE_LIMITED and known.rate.spacing > 0  # it may come again at that pace
         before_at = None if before.charged_at is None else before.charged_at - self._clients.ahead()
         if up and not paced and (before_at is None or before_at < known.circuit.succeeded_at):
             return result

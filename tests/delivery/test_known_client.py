@@ -1,6 +1,5 @@
 """One client, as a worker knows it: when it rests and for how long, what its attempts say, and how many it may have."""
 
-import math
 from collections.abc import Callable
 
 import pytest
@@ -148,19 +147,12 @@ def test_after_a_short_outage_it_has_little_credit() -> None:
     assert one.circuit.budget == EARN
 
 
-@pytest.mark.parametrize(
-    ("seconds", "repeats_fail", "kept"), [(LONG - 1, True, True), (LONG + 1, True, False), (LONG - 1, False, False)]
-)
-def test_it_keeps_its_pace_over_an_outage_of_some_seconds(seconds: float, *, repeats_fail: bool, kept: bool) -> None:
-    """Where several workers rest by turns, overload looks like one. After a longer one it may bear more.
-
-    If nothing but first attempts failed, nobody knows of an overload.
-    """
+def test_a_rate_limit_survives_an_outage() -> None:
+    """Where several workers probe in turn, overload looks like an outage."""
     one = down(proven())
-    one.circuit.mixed_at = NOW if repeats_fail else -math.inf
-    one.overload.adopt(0.1, 0.9, NOW)
-    assert learn(one, Signal.RESPONSIVE, NOW + seconds, repeat=True) is Change.RECOVERED
-    assert (one.overload.spacing > 0) is kept
+    one.rate.on_peer_report(0.1, 0.9, NOW)
+    assert learn(one, Signal.RESPONSIVE, NOW + LONG, repeat=True) is Change.RECOVERED
+    assert one.rate.spacing > 0
 
 
 @pytest.mark.parametrize("late", [0.0, 2.0])
@@ -237,13 +229,13 @@ def test_nobody_has_a_client_rest_for_an_hour() -> None:
     assert one.circuit.next_try == NOW + LONGEST
 
 
-def test_a_pace_is_heard() -> None:
+def test_a_rate_limit_is_heard() -> None:
     """Several workers that try out paces of their own would find nothing out."""
     for former_share in (0.0, 0.9):
         one = proven()
         one.on_peer_report(News(key=one.key, up=True, spacing=0.25, former_share=former_share), NOW)
-        assert one.overload.former_share == former_share
-        assert one.pace(NOW, 8) == one.overload.spacing > 0
+        assert one.rate.former_share == former_share
+        assert one.pace(NOW, 8) == one.rate.spacing > 0
 
 
 def test_a_rest_lasts_until_each_that_is_down_could_have_its_try() -> None:

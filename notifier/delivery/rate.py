@@ -1,0 +1,208 @@
+"""Detects whether a client is overloaded, and limits the rate of attempts at it. Pure: the clock is an argument.
+
+An overloaded client refuses the attempts that exceed its capacity: of fewer attempts a smaller share fails. A broken
+client fails as often at any rate. This worker evaluates one sample of attempts after another. *Too many* means that
+more than a fifth of a sample failed.
+
+| state | event | next state |
+|---|---|---|
+| unlimited | too many fail, in a full sample | trial, at 0.8 × the successes a second |
+| | too many fail, most of them with status 429, 408 or 425 | limited, at the successes a second |
+| | a peer reports its trial | peer trial, at 0.8 × the own successes a second |
+| | a peer reports its limit | limited, at 0.8 × the own successes a second |
+| trial | at most a third of the former share fails | unlimited trial |
+| | more: the client is broken, or was down for a moment | unlimited, without a trial for 30 s |
+| unlimited trial | too many fail: the client is overloaded | limited, at the rate of the trial |
+| | few fail: the client has recovered | unlimited |
+| peer trial | the peer reports its limit: its trial helped | limited, at the same rate |
+| | no report for 10 s | unlimited, without a trial for 30 s |
+| limited | a sample ends | limited, at 1.43 × the successes a second |
+| | a peer reports its limit | limited, 15 % of the way to that rate |
+| | on average three quarters of the former share fail: broken | unlimited, without a trial for 30 s |
+| | no failure for 30 s, or over 1,000 attempts a second | unlimited |
+| | the limit has fallen to a quarter: it is outdated | unlimited |
+
+A sample changes the limit by a factor of 0.5 to 1.125. The limit settles where 30 % of the attempts fail, with one
+worker as with several: a client whose threads are all busy now and then refuses some attempts at any useful rate.
+
+Workers that share a client run one trial at a time, and the worker that began it decides. Deliveries come to all
+workers alike, so their limits move towards each other with each report. A worker without failures ignores the reports.
+Where workers probe in turn, overload looks like an outage of some seconds. So a limit survives an outage, and only the
+sample begins anew.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+FULL_SAMPLE_ATTEMPTS = 24
+SMALL_SAMPLE_ATTEMPTS = 8  # suffice while a limit is set, and after `LONGEST_SAMPLE_SECONDS`
+EARLY_SAMPLE_ATTEMPTS = 96  # end a sample before `USUAL_SAMPLE_SECONDS`
+SHORTEST_SAMPLE_SECONDS, USUAL_SAMPLE_SECONDS, LONGEST_SAMPLE_SECONDS = 0.5, 1.0, 2.0
+LONGEST_TRIAL_SECONDS = 4.0
+IN_FLIGHT_SECONDS = 0.25  # after a trial began: an attempt that fails within them began before it, here or at a peer
+TOO_MANY_SHARE = 0.2  # of a sample
+TRIAL_FACTOR = 0.8  # × the successes a second: the rate of a trial
+TRIAL_HELPED_FACTOR = 1 / 3  # × the former share of failures
+LIMIT_HELPS_FACTOR = 0.75  # × the former share of failures
+HEADROOM_FACTOR = 1.43  # × the successes a second: the next limit
+LEAST_CHANGE_FACTOR, MOST_CHANGE_FACTOR = 1 / 2, 9 / 8  # × the limit: with more, workers would oscillate
+OUTDATED_SPACING_FACTOR = 4.0  # × the first spacing
+PEER_WEIGHT = 0.15  # of a peer's limit in the own one, for each report
+SAMPLE_WEIGHT = 0.25  # of a full sample in the average share of failures
+RETRIAL_SECONDS = 30.0  # from a trial that did not help to the next
+PEER_TRIAL_SECONDS = 10.0
+PEER_SPACING_SECONDS, PEER_SPACING_FACTOR = 1.0, 16  # at most for the first spacing; the latter × that of the peer
+SHORTEST_SPACING_SECONDS = 1e-3  # a shorter spacing counts as unlimited
+
+
+class RateState(Enum):
+    """The state of a client's rate: see the table above."""
+
+    UNLIMITED = "unlimited"
+    TRIAL = "trial"
+    UNLIMITED_TRIAL = "unlimited trial"
+    PEER_TRIAL = "peer trial"
+    LIMITED = "limited"
+
+
+@dataclass(slots=True)
+class AttemptRate:
+    """The rate of attempts at one client. `spacing`: the seconds between two attempts, 0 without a limit."""
+
+    spacing: float = 0.0
+    state: RateState = RateState.UNLIMITED
+    _sample_began_at: float = 0.0  # an attempt that fails before is ignored
+    _concurrency: int = 1  # when the sample began
+    _ended_count: int = 0
+    _failed_count: int = 0
+    _throttled_count: int = 0
+    _successes_in_a_row: int = 0
+    _failed_at: float = -math.inf  # the last failure, or the moment when the limit was set
+    _former_share: float = 0.0  # of attempts that failed without a limit
+    _limited_share: float = 0.0  # of attempts that fail with the limit, on average
+    _first_spacing: float = 0.0  # that of the trial, or the first of the limit
+    _no_trial_before: float = 0.0
+
+    @property
+    def former_share(self) -> float:
+        """The share of attempts that failed before the limit was set; 0 without a limit, and during a trial."""
+        return self._former_share if self.state is RateState.LIMITED else 0.0
+
+    def is_steady(self, now: float) -> bool:
+        """Return True if no attempt has failed for long: no limit is near."""
+        return not self.spacing and self._all_succeed and now - self._failed_at > RETRIAL_SECONDS
+
+    @property
+    def _all_succeed(self) -> bool:
+        return self._successes_in_a_row >= FULL_SAMPLE_ATTEMPTS
+
+    def on_result(self, now: float, *, failed: bool, throttled: bool = False, concurrency: int = 1) -> None:
+        """Count an ended attempt, and evaluate the sample if it is complete.
+
+        `throttled`: the client asked for less. `concurrency`: the client's present concurrency limit.
+        """
+        seconds = now - self._sample_began_at
+        if failed:
+            self._successes_in_a_row, self._failed_at = 0, now
+            if seconds < 0:
+                return
+            self._failed_count += 1
+            self._throttled_count += throttled
+        else:
+            self._successes_in_a_row += 1
+        self._ended_count += 1
+        if self._is_complete(seconds):
+            if not self.spacing and concurrency > 2 * self._concurrency:
+                self._begin_sample(now)  # it has more than doubled, so the sample does not show the full rate
+            else:
+                self._evaluate(now, seconds)
+            self._concurrency = concurrency
+
+    def on_peer_report(self, spacing: float, former_share: float, now: float) -> None:
+        """Follow the spacing of a peer's trial or, if `former_share` is not 0, that of its limit."""
+        if spacing < SHORTEST_SPACING_SECONDS or self._all_succeed:
+            return
+        match self.state:
+            case RateState.UNLIMITED:
+                seconds = max(SHORTEST_SAMPLE_SECONDS, now - self._sample_began_at)
+                rate = TRIAL_FACTOR * (self._ended_count - self._failed_count) / seconds
+                least = max(1 / (PEER_SPACING_FACTOR * spacing), min(1 / PEER_SPACING_SECONDS, 1 / spacing))
+                self.state, self.spacing = RateState.PEER_TRIAL, 1 / max(rate, least)
+            case RateState.LIMITED if former_share:
+                self.spacing = 1 / ((1 - PEER_WEIGHT) / self.spacing + PEER_WEIGHT / spacing)
+        if self.state is RateState.PEER_TRIAL:
+            if former_share:
+                self._limit(self.spacing, former_share, now)
+            self._begin_sample(now)
+
+    def on_outage(self, now: float) -> None:
+        """Begin the sample anew after an outage. The limit stays."""
+        self._begin_sample(now)
+
+    def _is_complete(self, seconds: float) -> bool:
+        ended, failed = self._ended_count, self._failed_count
+        if self.state is RateState.PEER_TRIAL:
+            return seconds >= PEER_TRIAL_SECONDS
+        if self.state is RateState.UNLIMITED_TRIAL and failed >= SMALL_SAMPLE_ATTEMPTS:
+            return seconds > 0  # attempts that fail together are evaluated with the next one
+        if seconds < (SHORTEST_SAMPLE_SECONDS if ended >= EARLY_SAMPLE_ATTEMPTS else USUAL_SAMPLE_SECONDS):
+            return False
+        if self.state is RateState.TRIAL:  # a short sample of a broken client looks like help now and then
+            if seconds >= LONGEST_TRIAL_SECONDS and (failed or ended >= SMALL_SAMPLE_ATTEMPTS):
+                return True
+            return ended >= (FULL_SAMPLE_ATTEMPTS if failed else 2 * SMALL_SAMPLE_ATTEMPTS)
+        small = self.state is RateState.LIMITED or seconds >= LONGEST_SAMPLE_SECONDS
+        return not failed or ended >= (SMALL_SAMPLE_ATTEMPTS if small else FULL_SAMPLE_ATTEMPTS)
+
+    def _evaluate(self, now: float, seconds: float) -> None:
+        ended, failed = self._ended_count, self._failed_count
+        share, most_throttled = failed / ended, 2 * self._throttled_count > failed
+        self._begin_sample(now)
+        match self.state:
+            case RateState.UNLIMITED:
+                before = self._former_share
+                self._former_share = (share + before) / 2 if before > TOO_MANY_SHARE else share
+                if TOO_MANY_SHARE < share < 1 and ended >= FULL_SAMPLE_ATTEMPTS and now >= self._no_trial_before:
+                    # The rest of a longer sample had no delivery for the client.
+                    successes = (ended - failed) / min(seconds, LONGEST_SAMPLE_SECONDS)
+                    if most_throttled:
+                        self._limit(1 / successes, self._former_share, now)
+                    else:
+                        self.state, self.spacing = RateState.TRIAL, 1 / (TRIAL_FACTOR * successes)
+                        self._sample_began_at = now + IN_FLIGHT_SECONDS
+            case RateState.TRIAL if share <= TRIAL_HELPED_FACTOR * self._former_share:
+                self.state, self._first_spacing, self.spacing = RateState.UNLIMITED_TRIAL, self.spacing, 0.0
+            case RateState.TRIAL | RateState.PEER_TRIAL:
+                self._lift()
+                self._no_trial_before = now + RETRIAL_SECONDS
+            case RateState.UNLIMITED_TRIAL if share > TOO_MANY_SHARE:
+                self._limit(self._first_spacing, self._former_share, now)
+            case RateState.UNLIMITED_TRIAL:
+                self._lift()
+            case RateState.LIMITED:
+                weight = SAMPLE_WEIGHT * min(1.0, ended / FULL_SAMPLE_ATTEMPTS)
+                self._limited_share += weight * (share - self._limited_share)
+                self._adjust(share, now)
+
+    def _limit(self, spacing: float, former_share: float, now: float) -> None:
+        self.state, self.spacing, self._first_spacing = RateState.LIMITED, spacing, spacing
+        self._former_share, self._limited_share, self._failed_at = former_share, 1 - 1 / HEADROOM_FACTOR, now
+
+    def _adjust(self, share: float, now: float) -> None:
+        if self._limited_share > LIMIT_HELPS_FACTOR * self._former_share:
+            self._lift()
+            self._no_trial_before = now + RETRIAL_SECONDS
+        elif (
+            now - self._failed_at > RETRIAL_SECONDS
+            or not SHORTEST_SPACING_SECONDS < self.spacing < OUTDATED_SPACING_FACTOR * self._first_spacing
+        ):
+            self._lift()
+        else:
+            self.spacing /= min(MOST_CHANGE_FACTOR, max(LEAST_CHANGE_FACTOR, HEADROOM_FACTOR * (1 - share)))
+
+    def _lift(self) -> None:
+        self.state, self.spacing = RateState.UNLIMITED, 0.0
+
+    def _begin_sample(self, now: float) -> None:
+        self._sample_began_at, self._ended_count, self._failed_count, self._throttled_count = now, 0, 0, 0
