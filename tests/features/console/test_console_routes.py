@@ -46,6 +46,8 @@ async def test_a_flag_needs_no_value_and_a_wrong_token_is_called_so(place: tuple
             assert (status, refusal["title"]) == (410, f"{method} {path} is gone: {GONE[method, path]}")
         status, refusal = await running.ask("GET", "/v1/whoami", "a typing mistake")
         assert (status, refusal["title"]) == (401, "The API does not know this token")
+        for path in ("overview", "recent", "clients", "keys", "explain/refused"):
+            assert (await running.ask("GET", f"/v1/{path}", "a typing mistake"))[0] == 401, path
 
 
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)
