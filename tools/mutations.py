@@ -212,15 +212,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     document = json.loads(DATA.read_text())
     if given.record:
-        write(found | {"survived": len(found["survived"]), "gone": len(found["gone"])}, document["mutations"])
+        write(found, document["mutations"])
         return 0
     return int(bool(found["gone"]) or (found["share"] or 0.0) < document["record"].get("share", 0.0))
 
 
 def write(record: Mapping[str, Any], faults: Sequence[Sequence[str]]) -> None:
     """Write the file of faults, one a line."""
+    head = json.dumps(record, indent=1, ensure_ascii=False).replace("\n", "\n ")
     lines = ",\n".join(f"  {json.dumps(each, ensure_ascii=False)}" for each in faults)
-    DATA.write_text(f'{{\n "record": {json.dumps(record)},\n "mutations": [\n{lines}\n ]\n}}\n')
+    DATA.write_text(f'{{\n "record": {head},\n "mutations": [\n{lines}\n ]\n}}\n')
 
 
 if __name__ == "__main__":
