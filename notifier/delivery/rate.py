@@ -21,14 +21,16 @@ more than a fifth of a sample failed.
 | | on average three quarters of the former share fail: broken | unlimited, without a trial for 30 s |
 | | no failure for 30 s, or over 1,000 attempts a second | unlimited |
 | | the limit has fallen to a quarter: it is outdated | unlimited |
+| any | a long outage ends: the client may have restarted with more capacity | unlimited |
 
 A sample changes the limit by a factor of 0.5 to 1.125. The limit settles where 30 % of the attempts fail, with one
 worker as with several: a client whose threads are all busy now and then refuses some attempts at any useful rate.
 
 Workers that share a client run one trial at a time, and the worker that began it decides. Deliveries come to all
 workers alike, so their limits move towards each other with each report. A worker without failures ignores the reports.
-Where workers probe in turn, overload looks like an outage of some seconds. So a limit survives an outage, and only the
-sample begins anew.
+Where workers probe in turn, overload looks like an outage of some seconds. So a limit survives a short outage, and only
+the sample begins anew. After a long one the limit would hold up what was parked: failed probes have lowered it, and so
+few attempts raise it slowly.
 """
 
 import math
@@ -136,8 +138,10 @@ class AttemptRate:
                 self._limit(self.spacing, former_share, now)
             self._begin_sample(now)
 
-    def on_outage(self, now: float) -> None:
-        """Begin the sample anew after an outage. The limit stays."""
+    def on_outage(self, now: float, *, is_long: bool) -> None:
+        """Begin the sample anew after an outage. The limit stays if the outage was short."""
+        if is_long:
+            self._lift()
         self._begin_sample(now)
 
     def _is_complete(self, seconds: float) -> bool:

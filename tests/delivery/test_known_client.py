@@ -147,12 +147,13 @@ def test_after_a_short_outage_it_has_little_credit() -> None:
     assert one.circuit.budget == EARN
 
 
-def test_a_rate_limit_survives_an_outage() -> None:
-    """Where several workers probe in turn, overload looks like an outage."""
+@pytest.mark.parametrize(("seconds", "limited"), [(LONG, True), (LONG + 1, False)])
+def test_a_rate_limit_survives_a_short_outage(seconds: float, *, limited: bool) -> None:
+    """Where several workers probe in turn, overload looks like one. After a longer one the client may bear more."""
     one = down(proven())
     one.rate.on_peer_report(0.1, 0.9, NOW)
-    assert learn(one, Signal.RESPONSIVE, NOW + LONG, repeat=True) is Change.RECOVERED
-    assert one.rate.spacing > 0
+    assert learn(one, Signal.RESPONSIVE, NOW + seconds, repeat=True) is Change.RECOVERED
+    assert (one.rate.spacing > 0) is limited
 
 
 @pytest.mark.parametrize("late", [0.0, 2.0])

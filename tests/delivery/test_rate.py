@@ -243,13 +243,21 @@ def test_attempts_in_flight_do_not_count_for_a_trial() -> None:
     assert rate.state is RateState.UNLIMITED_TRIAL
 
 
-def test_the_sample_begins_anew_after_an_outage() -> None:
+def test_the_sample_begins_anew_after_a_short_outage() -> None:
     """No attempt was made in it. The limit stays."""
     rate, now = limited()
     attempt(rate, each(1), since=now, until=now + 0.4)
-    rate.on_outage(30.0)
-    rate.on_result(30.0, failed=False)
+    rate.on_outage(8.0, is_long=False)
+    rate.on_result(8.0, failed=False)
     assert rate.spacing == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("before", [limited, peer_trial])
+def test_a_long_outage_ends_the_limit(before: Callable[[], tuple[AttemptRate, float]]) -> None:
+    """What the client bore before says nothing about it now."""
+    rate, _ = before()
+    rate.on_outage(30.0, is_long=True)
+    assert (rate.state, rate.spacing) == (RateState.UNLIMITED, 0.0)
 
 
 def test_a_time_without_deliveries_does_not_lower_the_rate() -> None:

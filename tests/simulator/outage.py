@@ -6,7 +6,18 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tests.simulator.broker import Costs
-from tests.simulator.clients import Behaviour, between, client, hangs, names, wakes, well
+from tests.simulator.clients import (
+    UNAVAILABLE,
+    Behaviour,
+    LimitedRate,
+    answers_503,
+    between,
+    client,
+    hangs,
+    names,
+    wakes,
+    well,
+)
 from tests.simulator.world import EVENT, Told, World, capacity
 
 BEGIN = 5.0  # seconds that a client is well before its outage
@@ -105,6 +116,24 @@ def _recovery(
         charged=charged,
         left=left,
     )
+
+
+def restart(workers: int, seed: int) -> tuple[float, float]:
+    """A client accepts 8 of 20 a second for 30 s, is down for 45 s, and then accepts all.
+
+    Returns the seconds until the first and until the last of what waited was delivered.
+    """
+    small, begin, end = LimitedRate(8, UNAVAILABLE), 30.0, 75.0
+    with World(
+        [client("x")],
+        {"x": lambda now, chance: (small if now < begin else answers_503 if now < end else well)(now, chance)},
+        workers=workers, seed=seed,
+    ) as world:  # fmt: skip
+        world.stream(20.0, end, lambda _: ["x"])
+        world.run(end)
+        tally = world.run_until_done(end + 400)
+    answered = [one.answered - end for one in tally.told["x"] if one.answered >= end]
+    return min(answered), math.inf if tally.left else max(answered)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from tests.simulator.case import Case, Finding, seconds
 from tests.simulator.clients import THROTTLED, Behaviour, answers_503, hangs, refuses, steady
-from tests.simulator.outage import Outage, outage, wait
+from tests.simulator.outage import Outage, outage, restart, wait
 
 NEW = 1.5  # seconds: the latest of those published after the first success
 SOON_AFTER = 1.0  # of those published from 5 s after the recovery
 HUNG = 11.0  # of both, if the client hung: an attempt takes 5 s to fail
 BACKOFF = 2.0  # of one that failed before its client was taken for down: it waits for itself
+RESTARTED = 5.0  # of 1,300 that waited for a client that was overloaded, and bears all after a restart
 BACKLOG = 64  # a second: half of the pace of a client that answers after 0.25 s
 
 
@@ -31,6 +32,17 @@ def _recovery(name: str, how: Outage, *, backoff: float = BACKOFF, short: bool =
         return Finding(said, it.begun <= allowed and it.lag <= allowed + backoff + drained and new)
 
     return Case(name=f"recovery-{name}", goal=f"begins ≤ {allowed:g} s, new ≤ 1 s", measure=measure, short=short)
+
+
+def _restart(workers: int, seed: int, *, short: bool) -> Case:
+    """What the client bore before the outage does not slow down the delivery of what waited."""
+
+    def measure() -> Finding:
+        first, last = restart(workers, seed)
+        return Finding(f"first {seconds(first)}, last {seconds(last)}", last <= first + RESTARTED)
+
+    name = f"recovery-restarted-{workers}-workers-seed-{seed}"
+    return Case(name=name, goal=f"last ≤ {RESTARTED:g} s after the first", measure=measure, short=short)
 
 
 def recovery() -> Iterator[Case]:
@@ -61,6 +73,9 @@ def recovery() -> Iterator[Case]:
         for rate in (10.0, 30.0):
             how = Outage(seconds=moment, bad=answers_503, rate=rate, after=rate, watched=30.0)
             yield _recovery(f"moment-{moment:g}-{rate:g}", how, backoff=3 * BACKOFF, short=moment == 1)
+    for seed in range(1, 7):
+        for workers in (1, 3):
+            yield _restart(workers, seed, short=(workers, seed) == (3, 3))
     for slowly in (10, 30, 60, 120):
         yield _recovery(
             f"slowly-{slowly}",
