@@ -28,6 +28,9 @@ worker as with several: a client whose threads are all busy now and then refuses
 
 Workers that share a client run one trial at a time, and the worker that began it decides. Deliveries come to all
 workers alike, so their limits move towards each other with each report. A worker without failures ignores the reports.
+A client that was down for a moment looks overloaded, too. So no trial begins after six successes in a row, and eight
+attempts without a failure end a trial if most failed before.
+
 Where workers probe in turn, overload looks like an outage of some seconds. So a limit survives a short outage, and only
 the sample begins anew. After a long one the limit would hold up what was parked: failed probes have lowered it, and so
 few attempts raise it slowly.
@@ -44,6 +47,8 @@ SHORTEST_SAMPLE_SECONDS, USUAL_SAMPLE_SECONDS, LONGEST_SAMPLE_SECONDS = 0.5, 1.0
 LONGEST_TRIAL_SECONDS = 4.0
 IN_FLIGHT_SECONDS = 0.25  # after a trial began: an attempt that fails within them began before it, here or at a peer
 TOO_MANY_SHARE = 0.2  # of a sample
+OVER_ATTEMPTS = 6  # that succeed in a row: the client was down for a moment and is not overloaded
+MOST_FAILED_SHARE = 0.5  # of the former sample: then few successes in a row are evidence that a trial helped
 TRIAL_FACTOR = 0.8  # × the successes a second: the rate of a trial
 TRIAL_HELPED_FACTOR = 1 / 3  # × the former share of failures
 LIMIT_HELPS_FACTOR = 0.75  # × the former share of failures
@@ -150,6 +155,9 @@ class AttemptRate:
             return seconds >= PEER_TRIAL_SECONDS
         if self.state is RateState.UNLIMITED_TRIAL and failed >= SMALL_SAMPLE_ATTEMPTS:
             return seconds > 0  # attempts that fail together are evaluated with the next one
+        most_failed = self._former_share > MOST_FAILED_SHARE
+        if self.state is RateState.TRIAL and most_failed and not failed and ended >= SMALL_SAMPLE_ATTEMPTS:
+            return seconds > 0
         if seconds < (SHORTEST_SAMPLE_SECONDS if ended >= EARLY_SAMPLE_ATTEMPTS else USUAL_SAMPLE_SECONDS):
             return False
         if self.state is RateState.TRIAL:  # a short sample of a broken client looks like help now and then
@@ -167,7 +175,8 @@ class AttemptRate:
             case RateState.UNLIMITED:
                 before = self._former_share
                 self._former_share = (share + before) / 2 if before > TOO_MANY_SHARE else share
-                if TOO_MANY_SHARE < share < 1 and ended >= FULL_SAMPLE_ATTEMPTS and now >= self._no_trial_before:
+                may_try = self._successes_in_a_row < OVER_ATTEMPTS and now >= self._no_trial_before
+                if may_try and TOO_MANY_SHARE < share < 1 and ended >= FULL_SAMPLE_ATTEMPTS:
                     # The rest of a longer sample had no delivery for the client.
                     successes = (ended - failed) / min(seconds, LONGEST_SAMPLE_SECONDS)
                     if most_throttled:

@@ -117,6 +117,23 @@ def test_attempts_lead_from_one_state_to_the_next(
     assert (rate.spacing > 0) is (after in (RateState.TRIAL, RateState.LIMITED))
 
 
+@pytest.mark.parametrize(("successes", "state"), [(5, RateState.TRIAL), (6, RateState.UNLIMITED)])
+def test_no_trial_begins_after_successes_in_a_row(successes: int, state: RateState) -> None:
+    """The client was down for a moment, and the attempts after it show that this is over."""
+    rate = AttemptRate()
+    for number in range(60):
+        rate.on_result(number / 59, failed=20 <= number < 60 - successes)
+    assert rate.state is state
+
+
+def test_few_successes_end_a_trial_if_most_failed_before() -> None:
+    """The client was down for a moment: what waits for it is not slowed down for longer."""
+    rate, began = trial()
+    now, _, _ = attempt(rate, each(0), since=began + 0.25, until=began + 60, leave=RateState.TRIAL)
+    assert rate.state is RateState.UNLIMITED_TRIAL
+    assert now - began < 1.0  # eight attempts; sixteen take longer
+
+
 def test_failures_with_429_limit_the_rate_without_a_trial() -> None:
     """The client reports the overload itself."""
     rate, fails = AttemptRate(), takes_20_a_second()
