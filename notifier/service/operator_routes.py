@@ -62,11 +62,16 @@ def operator_routes(
     yield from DeadLetterRoutes(authorization, letters).routes()
     yield from WaitingRoutes(authorization, letters).routes()
     yield from JobRoutes(authorization, jobs, write_audit).routes()
-    yield from (web.route(*gone, _refuse_gone) for gone in GONE)
+    yield from (web.route(method, path, _refusal_of(method, path, why)) for (method, path), why in GONE.items())
 
 
-async def _refuse_gone(request: web.Request) -> web.Response:
-    raise Refusal(problem(410, f"{request.method} {request.path} is gone: {GONE[request.method, request.path]}"))
+def _refusal_of(method: str, path: str, why: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return the handler of a removed route. That of a GET serves HEAD too."""
+
+    async def refuse(_request: web.Request) -> web.Response:
+        raise Refusal(problem(410, f"{method} {path} is gone: {why}"))
+
+    return refuse
 
 
 def _replay_rules(live: LiveConfiguration, end_newer_sessions: bool) -> ReplayRules:  # noqa: FBT001  as the routes call it

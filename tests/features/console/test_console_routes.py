@@ -44,6 +44,7 @@ async def test_a_flag_needs_no_value_and_a_wrong_token_is_called_so(place: tuple
         for method, path in GONE:
             status, refusal = await running.ask(method, path, "r")
             assert (status, refusal["title"]) == (410, f"{method} {path} is gone: {GONE[method, path]}")
+        assert (await running.ask("HEAD", "/v1/registry", "r"))[0] == 410
         status, refusal = await running.ask("GET", "/v1/whoami", "a typing mistake")
         assert (status, refusal["title"]) == (401, "The API does not know this token")
         for path in ("overview", "recent", "clients", "keys", "explain/refused"):
