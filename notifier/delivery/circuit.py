@@ -2,37 +2,40 @@
 
 | state | event | next state |
 |---|---|---|
-| untried | an attempt succeeds | closed, with a failure budget of 16 |
-| | an attempt fails | open |
-| closed | an attempt succeeds: four more failures in the budget, 32 at most | closed |
-| | one fails, and the budget is not spent | closed |
-| | one fails with the budget spent, or ten seconds after the first failure since the last success | open |
-| | a peer reports *open*, and nothing has succeeded here since the failures there began | open |
-| open | its rest ends, or an operator requests a probe | half-open: open, and `next_try` has passed |
-| half-open | the probe succeeds, or a peer reports *closed* after more than two seconds: budget of 16 | closed |
-| | the probe succeeds within two seconds: budget of 4 | closed |
-| | the probe succeeds, and nothing but first attempts fails: budget of 32, 64 … 1,024 | closed |
-| | the probe fails, or a peer reports so | open for longer |
+| untried | success · failure | closed, with the recovery budget of failures · open |
+| closed | success | closed, with 4 more failures in the budget, 32 at most |
+| closed | failure | closed, with one failure less in the budget |
+| closed | failure that empties the budget, or 10 s after the first since the last success | open |
+| closed | peer open, whose failures began after the last success here | open as long as there, 64 s at most |
+| open | its time is over, or operator probe | half-open |
+| half-open | failure | open for half of the outage so far: 1, 2, 4 … 64 s, one pass through one delay queue |
+| open, half-open | success, or peer closed after more than 2 s of failures | closed, with the recovery budget |
+| open, half-open | peer open | open as long as there, 64 s at most |
+| open, half-open | internal fault | open for 1 s at least |
 
-A client of which less than 80 % of the attempts fail keeps a closed circuit. A circuit stays open for half of the
-outage so far: 1, 2, 4 … 64 s, each of which is one pass through one delay queue.
+Other events change no state. The recovery budget is 16 failures, as each pending delivery may fail at first. It is 4
+after an outage of 2 s at most, which overload looks like. It doubles each time, up to 1,024, if for 30 s no first
+attempt has succeeded and no repeat has failed: failures of first attempts alone are no evidence of later attempts.
+
+A client of which less than 80 % of the attempts fail keeps a closed circuit.
 """
 
 import math
 from dataclasses import dataclass
 from enum import Enum
 
-EARN, FULL = 4, 32  # failures that a success adds to the budget, and its maximum
-MOST_GRACE = 1024  # the maximum after a recovery, if nothing but first attempts fails
-MEMORY = 30.0  # seconds for which a repeat's failure or a first attempt's success is remembered
-LONG = 10.0  # seconds of failures alone, after which the budget is spent
-SHARE_OF_OUTAGE = 0.5
-SHORTEST, LONGEST = 1.0, 64.0  # seconds for which a circuit is open
-AT_ONCE = 1e-3  # seconds by which a whole pass may fall short, or be too long
+FAILURES_PER_SUCCESS, MAX_BUDGET_FAILURES = 4, 32
+RECOVERY_BUDGET_FAILURES, SHORT_OUTAGE_BUDGET_FAILURES, MAX_RECOVERY_BUDGET_FAILURES = 16, 4, 1024
+SHORT_OUTAGE_SECONDS = 2.0
+MIXED_MEMORY_SECONDS = 30.0  # for which a repeat's failure or a first attempt's success is remembered
+MAX_FAILING_SECONDS = 10.0  # without a success, after which the budget is spent
+OPEN_SHARE_OF_OUTAGE = 0.5
+MIN_OPEN_SECONDS, MAX_OPEN_SECONDS = 1.0, 64.0
+PASS_TOLERANCE_SECONDS = 1e-3  # by which a whole pass may fall short, or be too long
 
 
 class State(Enum):
-    """The state of a circuit. PAUSED is that of a client which requested a pause: see `KnownClient.state_at`."""
+    """The state of a circuit: half-open if it is open and `next_try` has passed. PAUSED: see `KnownClient.state_at`."""
 
     UNTRIED = "untried"
     CLOSED = "closed"
@@ -50,7 +53,7 @@ class Change(Enum):
 
 def whole_pass(seconds: float) -> float:
     """Return the longest wait of this length at most that is one pass through one delay queue."""
-    return 2.0 ** math.floor(math.log2(seconds + AT_ONCE))
+    return 2.0 ** math.floor(math.log2(seconds + PASS_TOLERANCE_SECONDS))
 
 
 @dataclass(slots=True)
@@ -59,7 +62,7 @@ class Circuit:
 
     state: State = State.UNTRIED
     budget: int = 0
-    recovery_budget: int = FULL // 2
+    recovery_budget: int = RECOVERY_BUDGET_FAILURES
     mixed_at: float = -math.inf  # when a first attempt last succeeded, or a repeat failed
     failing_since: float | None = None  # when the first of its failures in a row began
     succeeded_at: float = -math.inf
@@ -69,26 +72,24 @@ class Circuit:
 
     def only_first_attempts_fail(self, now: float) -> bool:
         """Return True if no repeat has failed and no first attempt has succeeded for long."""
-        return now - self.mixed_at > MEMORY
+        return now - self.mixed_at > MIXED_MEMORY_SECONDS
 
     def on_success(self, now: float, *, repeat: bool = True) -> Change | None:
         """Note a success. `repeat`: not the delivery's first attempt."""
         if not repeat:
-            self.mixed_at, self.recovery_budget = now, FULL // 2
+            self.mixed_at, self.recovery_budget = now, RECOVERY_BUDGET_FAILURES
         before, since = self.state, self.failing_since
         self.failing_since, self.succeeded_at = None, now
         if before is State.CLOSED:  # nearly always
-            if self.budget < FULL:
-                self.budget = min(FULL, self.budget + EARN)
+            if self.budget < MAX_BUDGET_FAILURES:
+                self.budget = min(MAX_BUDGET_FAILURES, self.budget + FAILURES_PER_SUCCESS)
             return None
-        short = False
-        if before is State.OPEN and since is not None:
+        usual = RECOVERY_BUDGET_FAILURES
+        if since is not None:  # so it was open
             self.outage_from, self.outage_until = since, now
-            short = now - since <= 2 * SHORTEST
-        # Half of the maximum: each pending delivery may fail at first. Less after a short outage, which overload looks
-        # like; more and more if nothing but first attempts fails: they are no evidence of later attempts.
-        former, usual = self.recovery_budget, EARN if short else FULL // 2
-        self.recovery_budget = min(MOST_GRACE, 2 * former) if self.only_first_attempts_fail(now) else usual
+            usual = SHORT_OUTAGE_BUDGET_FAILURES if now - since <= SHORT_OUTAGE_SECONDS else usual
+        doubled = min(MAX_RECOVERY_BUDGET_FAILURES, 2 * self.recovery_budget)
+        self.recovery_budget = doubled if self.only_first_attempts_fail(now) else usual
         self.budget, self.state = self.recovery_budget, State.CLOSED
         return Change.RECOVERED if before is State.OPEN else None
 
@@ -99,38 +100,39 @@ class Circuit:
     def on_failure(self, seconds: float, now: float, *, repeat: bool, least: float) -> Change | None:
         """Note a failure after so many seconds. The circuit opens for at least `least` seconds."""
         if repeat:
-            self.mixed_at, self.recovery_budget = now, FULL // 2
+            self.mixed_at, self.recovery_budget = now, RECOVERY_BUDGET_FAILURES
         if self.failing_since is None:
             self.failing_since = now - seconds
         failing = now - self.failing_since
-        self.budget = max(0, self.budget - 1) if failing < LONG else 0
+        self.budget = max(0, self.budget - 1) if failing < MAX_FAILING_SECONDS else 0
         if self.budget or (self.state is State.OPEN and now < self.next_try):
             return None
-        rest = whole_pass(min(LONGEST, max(SHORTEST, SHARE_OF_OUTAGE * failing)))
-        return self._open(rest if least <= rest else min(LONGEST, 2.0 ** math.ceil(math.log2(least))), now)
+        seconds = whole_pass(min(MAX_OPEN_SECONDS, max(MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE * failing)))
+        if least > seconds:
+            seconds = min(MAX_OPEN_SECONDS, 2.0 ** math.ceil(math.log2(least)))
+        return self._open(seconds, now)
 
     def on_internal_fault(self, now: float) -> None:
         """Note an attempt that failed for an internal reason: unless the circuit is closed, the next is not at once."""
         if self.state is not State.CLOSED:
-            self.next_try = max(self.next_try, now + SHORTEST)
+            self.next_try = max(self.next_try, now + MIN_OPEN_SECONDS)
 
     def on_peer_closed(self, now: float) -> Change | None:
         """Note that a peer's probe succeeded. After a short outage this worker's probe is better evidence."""
-        if self.state is not State.OPEN or self.failing_since is None or now - self.failing_since <= 2 * SHORTEST:
-            return None
-        return self.on_success(now)
+        since = self.failing_since
+        short = since is None or now - since <= SHORT_OUTAGE_SECONDS
+        return None if short or self.state is not State.OPEN else self.on_success(now)
 
     def on_peer_open(self, failing_since: float, rest: float, now: float) -> Change | None:
         """Note that a peer's circuit is open for `rest` seconds more. None if this worker has newer evidence."""
-        closed = self.state is State.CLOSED
-        if self.state is State.UNTRIED or (closed and self.succeeded_at >= failing_since):
+        if self.state is State.UNTRIED or (self.state is State.CLOSED and self.succeeded_at >= failing_since):
             return None
-        self.failing_since = failing_since if self.failing_since is None else min(self.failing_since, failing_since)
-        self.budget = 0
-        return self._open(min(LONGEST, rest), now)
+        since = failing_since if self.failing_since is None else self.failing_since
+        self.failing_since, self.budget = min(since, failing_since), 0
+        return self._open(min(MAX_OPEN_SECONDS, rest), now)
 
     def on_operator_probe(self, now: float) -> None:
-        """End the rest: an operator requests a probe."""
+        """Become half-open: an operator requests a probe."""
         self.next_try = min(self.next_try, now)
 
     def _open(self, seconds: float, now: float) -> Change:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from notifier.delivery.circuit import LONGEST, SHORTEST, Change, State
+from notifier.delivery.circuit import MAX_OPEN_SECONDS, MIN_OPEN_SECONDS, Change, State
 from notifier.delivery.facts import ClientServed
 from notifier.delivery.known_client import SLOW, News, Side
 from notifier.delivery.known_clients import KnownClients
@@ -124,10 +124,10 @@ class Gate:
         """
         if delivery.leash is not None:
             return now >= known.circuit.next_try
-        due = known.circuit.next_try + SHORTEST
+        due = known.circuit.next_try + MIN_OPEN_SECONDS
         if delivery.first_taken_at is None and self._slots.many_probes_free:
-            due = min(due, known.ended + max(FRESH, SHORTEST * self.clients.workers))
-        return now >= max(due, known.ended + SHORTEST)
+            due = min(due, known.ended + max(FRESH, MIN_OPEN_SECONDS * self.clients.workers))
+        return now >= max(due, known.ended + MIN_OPEN_SECONDS)
 
     def _patience(self) -> float:
         """Return for how many seconds a delivery may wait in memory."""
@@ -262,7 +262,7 @@ class Gate:
         known.on_rotation(ticket)
         self._rotations += 1
         self.wishes[known.key] = None
-        return min(LONGEST, max(known.circuit.next_try, known.paused_until) - now)
+        return min(MAX_OPEN_SECONDS, max(known.circuit.next_try, known.paused_until) - now)
 
     def probe_sent(self, key: ClientKey) -> None:
         """Note that a probe of the client is durable in a delay queue."""

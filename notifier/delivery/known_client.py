@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from notifier.delivery.circuit import LONG, SHORTEST, Change, Circuit, State
+from notifier.delivery.circuit import MAX_FAILING_SECONDS, SHORT_OUTAGE_SECONDS, Change, Circuit, State
 from notifier.delivery.rate import AttemptRate
 from notifier.model.client import ClientKey
 from notifier.model.message import Lane
@@ -165,8 +165,8 @@ class KnownClient(Generic[TicketT]):
 
     def _on_recovered(self, now: float) -> None:
         outage = self.circuit.outage_until - self.circuit.outage_from
-        if outage > 2 * SHORTEST:  # overload looks like an outage of some seconds, where several workers rest by turns
-            self.rate.on_outage(now, is_long=outage > LONG)
+        if outage > SHORT_OUTAGE_SECONDS:  # a shorter one looks like overload, where several workers probe in turn
+            self.rate.on_outage(now, is_long=outage > MAX_FAILING_SECONDS)
         self.recovered, self.line = now, -math.inf
 
     def _on_opened(self) -> None:

@@ -13,7 +13,7 @@ So a worker that parks has a traveller out.
 from dataclasses import dataclass
 
 from notifier.delivery.ages import waits_until
-from notifier.delivery.circuit import SHARE_OF_OUTAGE, SHORTEST, State, whole_pass
+from notifier.delivery.circuit import MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE, State, whole_pass
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Tools
 from notifier.delivery.slots import Slots
@@ -78,7 +78,7 @@ class Waits:
         state = known.state_at(now)
         if state is State.UNTRIED and pulled and (known.running or known.waiting):
             # Who tries it looks after the bucket.
-            later = Later(due=now + SHORTEST, cause=Cause.SLOT, waits_as=WaitsAs.PARKED)
+            later = Later(due=now + MIN_OPEN_SECONDS, cause=Cause.SLOT, waits_as=WaitsAs.PARKED)
         elif state in (State.UNTRIED, State.CLOSED):
             cause = Cause.RATE if known.step and known.tokens(now) < 1 else Cause.SLOT
             later = self._in_line(known, delivery, now, age, cause, pulled=pulled)
@@ -120,7 +120,7 @@ class Waits:
         opens = known.paused_until if paused else known.circuit.next_try
         if known.covered(now) and not tried:
             return Later(due=opens, cause=cause, waits_as=WaitsAs.PARKED)
-        wait = max(SHORTEST, opens - now) if opens > now else BUSY_TRY
+        wait = max(MIN_OPEN_SECONDS, opens - now) if opens > now else BUSY_TRY
         # One pass through one delay queue, which is exact. After several it may come a second early.
         return Later(due=now + (wait if paused else whole_pass(wait)), cause=cause, waits_as=WaitsAs.PROBE)
 
@@ -142,7 +142,7 @@ class Waits:
             return delivery, Defer(due=due, cause=later.cause, waits_as=WaitsAs.PARKED, until=last)
         if later.waits_as is WaitsAs.PARKED:
             age = 0.0 if delivery.first_taken_at is None else now - delivery.first_taken_at
-            due = now + max(SOON, min(due - now, SHARE_OF_OUTAGE * age))
+            due = now + max(SOON, min(due - now, OPEN_SHARE_OF_OUTAGE * age))
         if later.waits_as is not WaitsAs.PROBE:
             return delivery, Defer(due=min(due, last), cause=later.cause)
         if (due - now) * LATE <= last - now:

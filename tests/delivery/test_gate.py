@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from notifier.delivery import known_clients
-from notifier.delivery.circuit import LONGEST
+from notifier.delivery.circuit import MAX_OPEN_SECONDS
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.gate import FRESH, OVERDUE, PROBE_FAILURES, ROTATIONS
 from notifier.delivery.known_client import News
@@ -388,7 +388,7 @@ def test_a_probe_waits_for_another_for_half_of_the_longest_rest_at_most() -> Non
     desk = resting()
     desk.now += 1
     desk.fails("shop", AN_HOUR, leash=desk.wall(), attempts=PROBE_FAILURES - 1)
-    assert desk.rotates == LONGEST
+    assert desk.rotates == MAX_OPEN_SECONDS
 
 
 def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
