@@ -34,10 +34,10 @@ recoveries to each other at best effort (`worker_news.py`). A pause that the cli
 beside that.
 
 **The rate.** An attempt starts only if the client is below its concurrency limit, which grows with each success and is
-halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot (`slots.py`). Slow
-clients and probes use separate slots, so that they do not delay other clients. Where many attempts fail although the
-circuit is closed, the client may be overloaded: the worker tries a lower rate, and keeps it if a smaller share fails
-(`rate.py`).
+halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot
+(`known_clients.py`). Slow clients and probes use separate slots, so that they do not delay other clients. Where many
+attempts fail although the circuit is closed, the client may be overloaded: the worker tries a lower rate, and keeps it
+if a smaller share fails (`rate.py`).
 
 **Where pending deliveries are kept.** The message of a delivery in memory is unacked. All other places are queues, so
 that any worker continues after a crash.
@@ -48,7 +48,7 @@ that any worker continues after a crash.
   A delay queue has one fixed delay, 1 s to 65,536 s, and then returns the message to `retries`.
 - *Parked in a bucket:* all other deliveries of a client whose circuit is open or that is paused, while a probe of this
   worker is in a delay queue (`waits.py`). A worker that sees a client recover fetches them (`pulls.py`). After each
-  fourth failure the probe is parked and a parked delivery replaces it. A message that is not fetched returns to
-  `retries` after 1,024 s.
+  fourth failure the probe is parked and a parked delivery replaces it (`bucket_requests.py`). A message that is not
+  fetched returns to `retries` after 1,024 s.
 - *As dead letters:* deliveries that were refused, expired or could not be read, until an operator replays them.
 """

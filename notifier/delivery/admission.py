@@ -1,9 +1,14 @@
-"""Decides what needs no attempt: the verdict on a delivery that is expired, unknown or paused. Pure."""
+"""Admits deliveries: the verdicts that need no attempt, and the answers of the gate. Pure."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from notifier.delivery.ages import expiry_text, grace_left, is_too_old, our_fault_wait, story
 from notifier.delivery.verdict import Dead, Defer
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery
+from notifier.model.message import Lane
 from notifier.model.outcome import Cause, DeadReason
 
 PAUSE = 512.0  # seconds until a paused delivery asks again: a power of two, none of which counts as age
@@ -11,6 +16,50 @@ NO_SUCH_CLIENT = "the registry has no such client (yet)"
 NO_ADDRESS = "the registry has no address for this client any more"
 _UNHEARD = ", and the address that its event brings does not count (registry.inline)"
 UNKNOWN_TEXTS = frozenset({NO_SUCH_CLIENT, NO_ADDRESS, NO_SUCH_CLIENT + _UNHEARD, NO_ADDRESS + _UNHEARD})
+
+Deferral: TypeAlias = tuple[Delivery, Defer]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Ticket:
+    """A delivery that has a slot of its client or waits in memory for one, and the client as resolved for it.
+
+    `pulled`: this worker fetched it from its bucket. `turn` is set by the task that waits: its result is the deferral,
+    or None if the delivery starts.
+    """
+
+    delivery: Delivery
+    client: Client
+    lane: Lane
+    pulled: bool = False
+    turn: "asyncio.Future[Deferral | None] | None" = None
+    opened_circuit: bool = False
+    rotated: bool | None = None
+
+    def call_up(self, deferred: Deferral | None = None) -> None:
+        """End the wait, unless the process ends and has cancelled it."""
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(deferred)
+
+    def on_circuit_opened(self) -> None:
+        """Note that the failure of this attempt opened the client's circuit."""
+        self.opened_circuit = True
+
+    def on_rotation(self, *, rotated: bool) -> None:
+        """Note whether another delivery became the probe after the failures of this one."""
+        self.rotated = rotated
+
+
+class StartNow(Ticket):
+    """Attempt the delivery now."""
+
+    __slots__ = ()
+
+
+class Wait(Ticket):
+    """The delivery waits in memory; `on_ended`, `hand_out`, `put_off` or `give_way` returns it."""
+
+    __slots__ = ()
 
 
 def before_attempt(

@@ -10,15 +10,14 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from notifier.delivery.admission import before_attempt
+from notifier.delivery.admission import StartNow, Ticket, Wait, before_attempt
 from notifier.delivery.bucket_counts import BucketCounts
 from notifier.delivery.delay_counts import DelayCounts
 from notifier.delivery.facts import Attempted, LogoutDelivered, Unexpected
-from notifier.delivery.gate import Gate
+from notifier.delivery.gate import Gate, Rotation
 from notifier.delivery.ledger import HeldMessage, Ledger, stands_for
 from notifier.delivery.ports import Channel, Tools
 from notifier.delivery.settlement import Settlement
-from notifier.delivery.ticket import StartNow, Ticket, Wait
 from notifier.delivery.verdict import (
     DONE,
     AttemptResult,
@@ -104,11 +103,11 @@ class DeliveryPipeline:
             return
         if verdict.waits_as is WaitsAs.PARKED:
             self.parked.add(begun.key)
-            self._gate.parked(begun.key)
+            self._gate.buckets.on_parked(begun.key)
             return
         self.delayed.put_off(begun.key, verdict)
         if verdict.waits_as is WaitsAs.PROBE:
-            self._gate.probe_sent(begun.key)
+            self._gate.buckets.on_probe_sent(begun.key)
 
     # ── admit ──
 
@@ -129,7 +128,7 @@ class DeliveryPipeline:
                 denied=registry.inline == "deny", carries_sid=sid, now=now,
             )  # fmt: skip
             if delivery.leash is not None and isinstance(verdict, Dead):
-                self._gate.traveller_ended(delivery.key)
+                self._gate.buckets.on_probe_lost(delivery.key)
         if verdict is None and client is not None:
             match self._gate.ask(delivery, client, held.lane, pulled=pulled):
                 case StartNow() as start:
@@ -161,13 +160,15 @@ class DeliveryPipeline:
             result = defer_for(fault, delivery, client, self._tools.clock(), self._tools.jitter)
         finally:  # of a task that is cancelled too
             ended = AttemptResult(delivery=delivery, verdict=DONE) if result is None else result
-            for following in self._gate.ended(ticket, ended):
+            started, after = self._gate.on_ended(ticket, ended)
+            for following in started:
                 following.call_up()
-        if ended.verdict is not DONE and (seconds := self._gate.rotation_seconds(ticket, ended)) > 0:
+        if isinstance(after, Rotation):
             ticket.turn = asyncio.get_running_loop().create_future()
             self._pump()
-            await asyncio.wait((ticket.turn,), timeout=seconds / 2)
-        result = self._gate.after_failure(ticket, ended)
+            await asyncio.wait((ticket.turn,), timeout=after.seconds / 2)
+            after = self._gate.on_rotated(ticket, after)
+        result = after
         if (fact := result.fact) is not None:
             due = result.verdict.due if isinstance(result.verdict, RetryAt | Defer) else None
             self._tools.observe(fact if due is None else replace(fact, next_due=due))

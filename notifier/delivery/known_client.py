@@ -1,43 +1,34 @@
 """Holds everything that a worker stores of one client: circuit, rate, running attempts and pending deliveries. Pure.
 
 One method per event writes it; no other module writes a member. `circuit.py` and `rate.py` have the tables of the
-two parts that decide whether and how often the client is called. A client may also request a pause (`Retry-After`):
-until it is over, or an operator forces an attempt, it is not called. A client without any event for half an hour is
-forgotten (`known_clients.py`).
+two parts that decide whether and how often the client is called. A client that requested a pause (`Retry-After`) is
+not called until it is over, or an operator forces an attempt. `known_clients.py` forgets unused clients.
 """
 
 import math
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import TypeAlias
 
+from notifier.delivery.admission import Ticket
 from notifier.delivery.circuit import MAX_FAILING_SECONDS, SHORT_OUTAGE_SECONDS, Change, Circuit, State
+from notifier.delivery.ports import News
 from notifier.delivery.rate import AttemptRate
 from notifier.model.client import ClientKey
 from notifier.model.message import Lane
 from notifier.model.outcome import Signal
 
-
-class Pulled(Protocol):
-    """A delivery that waits in memory. `pulled`: this worker fetched it from its bucket."""
-
-    pulled: bool
-
-
-TicketT = TypeVar("TicketT", bound=Pulled)
-
 SLOW = 1.0  # seconds: a client whose attempts take longer, or that is silent for as long, is slow
 SILENT, TIMES = 0.1, 4.0  # seconds, and times its usual: the shortest silence that makes a client slow
 SMOOTHING = 0.2  # the weight of the newest attempt in the mean
-
 
 RunningAttempts: TypeAlias = "dict[int, tuple[float, Lane, Side]]"
 _NONE_RUNS: RunningAttempts = {}  # never filled: one for each client would take 64 bytes, or 224 once emptied
 
 
 class Side(Enum):
-    """Which slots attempts at a client take: those of the window, those for slow clients, or those for tries."""
+    """Which slots attempts at a client take: those of the window, those for slow clients, or those for probes."""
 
     QUICK = "quick"
     SLOW = "slow"
@@ -46,28 +37,9 @@ class Side(Enum):
     __hash__ = object.__hash__  # that of Enum is a function in Python
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class News:
-    """What one worker tells the others of a client, at best effort. All seconds are spans, not moments.
-
-    `failing` is for how long it had failed, `rest` for how long it rests from now on. `parked`: something is in its
-    bucket. `cap` is how many attempts at a time it bears, `spacing` the seconds between two if its pace has changed,
-    `former_share` the share of failures before it kept that pace; 0 while the pace is tried.
-    """
-
-    key: ClientKey
-    up: bool
-    failing: float = 0.0
-    rest: float = 0.0
-    cap: int = 1
-    spacing: float = 0.0
-    former_share: float = 0.0
-    parked: bool = False
-
-
 @dataclass(slots=True, eq=False)
-class KnownClient(Generic[TicketT]):
-    """One client, as this worker knows it. Moments are seconds of a steady clock.
+class KnownClient:
+    """The state of one client at this worker. Moments are seconds of a steady clock.
 
     `limit` is how many attempts it may have at a time, `step` the seconds that bring a token of its rate (0: no rate).
     Both are this worker's share of what its registration says.
@@ -76,25 +48,25 @@ class KnownClient(Generic[TicketT]):
     key: ClientKey
     limit: int
     step: float
-    heard: float
-    cap: int = 1  # attempts at a time: grows by one with each success, halves with each rest
+    seen_at: float
+    concurrency: int = 1  # its present limit: grows by one with each success, halves when the circuit opens
     paused_until: float = -math.inf
-    counted: float = 0.0  # the attempt duration as counted for all that are down
-    hold: float = 0.0  # mean seconds of an attempt
-    ended: float = -math.inf  # when an attempt last ended
+    counted_seconds: float = 0.0  # its attempt duration in the sum over all clients with an open circuit
+    attempt_seconds: float = 0.0  # mean duration of an attempt
+    ended_at: float = -math.inf  # when an attempt last ended
     side: Side = Side.QUICK
     token_at: float = -math.inf
-    line: float = -math.inf  # when the last delivery has its turn that waits for that in the delay queues
+    line: float = -math.inf  # the latest turn of a deferred delivery
     circuit: Circuit = field(default_factory=Circuit)
     rate: AttemptRate = field(default_factory=AttemptRate)
     running: RunningAttempts = field(default_factory=lambda: _NONE_RUNS)  # by the ticket's id: when it began
-    queues: dict[Lane, deque[TicketT]] | None = None  # while any wait
+    queues: dict[Lane, deque[Ticket]] | None = None  # while any wait
     waiting: int = 0
     fetched: int = 0  # of those that wait, out of its bucket
     parked: bool = False  # something may wait in its bucket
     pulling: bool = False  # this worker goes through its bucket
-    covered_until: float = -math.inf  # before that, a traveller that this worker sent cannot have come back
-    replaced: TicketT | None = None  # its last probe, until a parked delivery is the next one
+    covered_until: float = -math.inf  # before that, a probe that this worker sent cannot have returned
+    replaced: Ticket | None = None  # its last probe, until a parked delivery is the next one
     recovered: float | None = None  # when it recovered, while what was parked before is being delivered
 
     # ── its state ──
@@ -115,12 +87,12 @@ class KnownClient(Generic[TicketT]):
 
     def on_registration(self, limit: int, step: float, now: float) -> None:
         """Take this worker's share of the limits that the registration has now."""
-        self.limit, self.step, self.heard = limit, step, now
-        self.cap = min(self.cap, limit)
+        self.limit, self.step, self.seen_at = limit, step, now
+        self.concurrency = min(self.concurrency, limit)
 
     def on_seen(self, now: float) -> None:
         """Note that the client is still in use, so that it is not forgotten."""
-        self.heard = now
+        self.seen_at = now
 
     # ── results of attempts, and reports of peers ──
 
@@ -129,15 +101,17 @@ class KnownClient(Generic[TicketT]):
 
         `least`: seconds for which the circuit opens at least.
         """
-        self.ended = self.heard = now
+        self.ended_at = self.seen_at = now
         if signal is Signal.NONE:
             self.circuit.on_internal_fault(now)
             return None
-        self.hold = self.hold + SMOOTHING * (seconds - self.hold) if self.hold else seconds
-        failed, concurrency, change = signal is not Signal.RESPONSIVE, self.cap, None
+        self.attempt_seconds = (
+            self.attempt_seconds + SMOOTHING * (seconds - self.attempt_seconds) if self.attempt_seconds else seconds
+        )
+        failed, concurrency, change = signal is not Signal.RESPONSIVE, self.concurrency, None
         if not failed:
             change = self.circuit.on_success(now, repeat=repeat)
-            self.cap = min(self.limit, concurrency + 1)
+            self.concurrency = min(self.limit, concurrency + 1)
             if change is not None:
                 self._on_recovered(now)  # which may begin a sample anew
         if seconds <= SLOW:
@@ -156,10 +130,10 @@ class KnownClient(Generic[TicketT]):
             self.rate.on_peer_report(news.spacing, news.former_share, now)
         if news.up:
             if (change := self.circuit.on_peer_closed(now)) is not None:
-                self.cap = min(self.limit, max(self.cap, min(self.limit, news.cap) - 1) + 1)
+                self.concurrency = min(self.limit, max(self.concurrency, min(self.limit, news.cap) - 1) + 1)
                 self._on_recovered(now)
         elif (change := self.circuit.on_peer_open(now - news.failing, news.rest, now)) is not None:
-            self.ended = max(self.ended, now)
+            self.ended_at = max(self.ended_at, now)
             self._on_opened()
         return change
 
@@ -170,7 +144,7 @@ class KnownClient(Generic[TicketT]):
         self.recovered, self.line = now, -math.inf
 
     def _on_opened(self) -> None:
-        self.cap, self.recovered = max(1, self.cap // 2), None
+        self.concurrency, self.recovered = max(1, self.concurrency // 2), None
 
     def on_pause(self, until: float) -> None:
         """Note that the client requested not to be called before then (`Retry-After`)."""
@@ -210,50 +184,50 @@ class KnownClient(Generic[TicketT]):
         """Note that the probe ended without an attempt: another one is needed."""
         self.parked, self.covered_until = True, -math.inf
 
-    def on_rotation(self, ticket: TicketT) -> None:
+    def on_rotation(self, ticket: Ticket) -> None:
         """Note that this probe waits until a parked delivery is the next one."""
         self.replaced = ticket
 
-    def end_rotation(self) -> TicketT | None:
+    def end_rotation(self) -> Ticket | None:
         """Return the probe that waited for another one."""
         ticket, self.replaced = self.replaced, None
         return ticket
 
     def on_probes_counted(self, seconds: float) -> float:
         """Note the attempt duration as counted for all that are down, 0 if it is not. Returns the former one."""
-        before, self.counted = self.counted, seconds
+        before, self.counted_seconds = self.counted_seconds, seconds
         return before
 
     def on_turn(self, turn: float) -> None:
-        """Note the turn of a delivery that waits for it in the delay queues."""
+        """Note the turn of a delivery that is deferred until then."""
         self.line = turn
 
     def covered(self, now: float) -> bool:
-        """True while a traveller that this worker sent cannot have come back: it will look at the bucket."""
+        """True while a probe that this worker sent cannot have returned: it will lead to the bucket."""
         return now < self.covered_until
 
     def on_probe_sent(self, due: float) -> None:
-        """Note that a traveller was sent, which cannot come back before `due`."""
+        """Note that a probe was sent, which cannot return before `due`."""
         self.covered_until = max(self.covered_until, due)
 
-    # ── what it bears ──
+    # ── its limits ──
 
     def silence(self, now: float) -> float:
         """Return for how many seconds an attempt has been running without any answer from the client."""
         for began, _, _ in self.running.values():
-            return now - max(began, self.ended)
+            return now - max(began, self.ended_at)
         return 0.0
 
     def side_at(self, now: float) -> Side:
         """Return `SLOW` if its attempts take long, or if it is silent for longer than usual."""
-        if self.hold > SLOW:
+        if self.attempt_seconds > SLOW:
             return Side.SLOW
-        if not self.running or now - self.ended <= SILENT:
+        if not self.running or now - self.ended_at <= SILENT:
             return Side.QUICK
-        return Side.SLOW if self.silence(now) > min(SLOW, max(SILENT, TIMES * self.hold)) else Side.QUICK
+        return Side.SLOW if self.silence(now) > min(SLOW, max(SILENT, TIMES * self.attempt_seconds)) else Side.QUICK
 
     def tokens(self, now: float) -> int:
-        """Return how many attempts its rate, and the pace that it bears, allow at once."""
+        """Return how many attempts its registered rate and its rate limit allow at once."""
         most = float(self.limit)
         if self.step:
             most = min(most, (now - self.token_at + max(1.0, self.step)) / self.step)
@@ -262,12 +236,12 @@ class KnownClient(Generic[TicketT]):
         return int(most)
 
     def pace(self, now: float, at_a_time: int) -> float:
-        """Return the seconds between two of its attempts, as things are."""
+        """Return the seconds between two of its attempts at the present rate and duration."""
         silence = self.silence(now)
-        hold = max(self.hold, silence) if silence > SILENT else self.hold
-        return max(self.step, self.rate.spacing, hold / max(1, at_a_time))
+        seconds = max(self.attempt_seconds, silence) if silence > SILENT else self.attempt_seconds
+        return max(self.step, self.rate.spacing, seconds / max(1, at_a_time))
 
-    # ── who runs, and who waits in memory ──
+    # ── running attempts, and deliveries in memory ──
 
     def on_started(self, number: int, lane: Lane, side: Side, now: float) -> None:
         """Note an attempt that starts, by the id of its ticket."""
@@ -279,7 +253,7 @@ class KnownClient(Generic[TicketT]):
             self.running = {number: (now, lane, side)}
 
     def on_ended(self, number: int) -> tuple[float, Lane, Side]:
-        """Take out the attempt of this ticket's id: when it began, and which slot it took."""
+        """Remove the attempt of this ticket. Return when it began, and which slot it took."""
         ended = self.running.pop(number)
         if not self.running:
             self.running = _NONE_RUNS
@@ -291,7 +265,7 @@ class KnownClient(Generic[TicketT]):
         return not self.running and not self.waiting and not self.pulling and self.replaced is None
 
     def move_to(self, side: Side) -> list[tuple[Lane, Side]]:
-        """Put the attempts that run on this side, but for probes. Returns the lane and former side of each."""
+        """Move the running attempts to this side, except probes. Return the lane and former side of each."""
         self.side, moved = side, list[tuple[Lane, Side]]()
         for number, (began, lane, before) in self.running.items():
             if before is not Side.PROBE:
@@ -299,24 +273,24 @@ class KnownClient(Generic[TicketT]):
                 moved.append((lane, before))
         return moved
 
-    def push(self, lane: Lane, ticket: TicketT, *, pulled: bool) -> None:
-        """Have it wait in memory."""
+    def push(self, ticket: Ticket) -> None:
+        """Keep the delivery in memory."""
         self.queues = self.queues or {}
-        self.queues.setdefault(lane, deque()).append(ticket)
+        self.queues.setdefault(ticket.lane, deque()).append(ticket)
         self.waiting += 1
-        self.fetched += pulled
+        self.fetched += ticket.pulled
 
     @property
-    def _filled(self) -> list[deque[TicketT]]:
+    def _filled(self) -> list[deque[Ticket]]:
         return [queue for lane in Lane if (queue := (self.queues or {}).get(lane))]
 
     @property
-    def first(self) -> TicketT:
-        """The next to begin. Call it only if any wait."""
+    def first(self) -> Ticket:
+        """The next delivery to start. Call it only if any wait."""
         return self._filled[0][0]
 
-    def pop(self, *, newest: bool = False) -> TicketT:
-        """Take out the next to begin: the oldest of the highest lane; with `newest`, the newest of the lowest lane."""
+    def pop(self, *, newest: bool = False) -> Ticket:
+        """Remove the next delivery: the oldest of the highest lane; with `newest`, the newest of the lowest lane."""
         ticket = self._filled[-1].pop() if newest else self._filled[0].popleft()
         self.waiting -= 1
         self.fetched -= ticket.pulled

@@ -1,57 +1,171 @@
-"""Keeps what a worker knows of all its clients, and tells operators and other workers of them.
+"""Stores the clients of a worker and the slots that they share, and reports clients to operators and to peers.
 
-Two clocks are kept apart. A steady clock counts everything, so that a jump of the wall clock takes no client for down
-and lets no delivery in. Messages and operators get moments of the wall clock, since other workers read them (`ahead`).
+The slots:
+
+- `size` attempts may run in the window. A lane may use all slots of the window but a tenth for each other lane, so that
+  a fresh logout finds a free slot at once, however much bulk is pending.
+- Attempts at slow and silent clients use separate slots, a quarter of the window's size. However many clients hang, the
+  window stays free.
+- Probes use separate slots, too: fewer than the retries that a worker may hold, so that the retry of a client with a
+  closed circuit is not delayed by probes that hang.
+
+Two clocks are kept apart. All decisions use a steady clock, so that a jump of the wall clock opens no circuit and
+starts no delivery. Messages and operators get moments of the wall clock, since other workers read them (`ahead`). The
+steady clock stops while the process is suspended, so that no client is blamed for that time (`UnsuspendedClock`).
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from notifier.delivery.circuit import Change
+from notifier.delivery.circuit import Change, State
 from notifier.delivery.facts import ClientFailing, ClientRecovered
-from notifier.delivery.known_client import KnownClient, News
-from notifier.delivery.ports import Peers, Tools
-from notifier.delivery.slots import PROBES, Slots
-from notifier.delivery.ticket import Known
+from notifier.delivery.known_client import KnownClient, Side
+from notifier.delivery.ports import News, Peers, Tools
 from notifier.model.client import Client, ClientKey
+from notifier.model.defaults import PREFETCH, SLOT_WAIT
+from notifier.model.message import Lane
 
-KEPT = 1800.0  # seconds that a client not heard of is remembered
-MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
+KEPT = 1800.0  # seconds until a client without any event is forgotten
+MOST_KNOWN = 20_000  # clients stored that have no delivery in memory
 ASSUMED_WORKERS = 4  # share a client's limits while their number is not known, in the second after a start
-ROUNDING = 1e-6  # seconds by which a token may come early, so that one token is not a hair less
-LOOKS = 64  # clients looked at, at a time, for one to be forgotten
+ROUNDING = 1e-6  # seconds by which a token may come early, so that one token is not slightly less
+LOOKS = 64  # clients that `forget` visits at a time
+SLOW_SHARE = 0.25  # slots for slow and silent clients, beside the window: a share of its size
+PROBES = PREFETCH[Lane.RETRIES] * 5 // 8  # slots for probes
+TRIED = 4  # times the window's size: attempts at clients whose circuit is not closed
+KEPT_FREE = 10  # a tenth of the window is kept free for each other lane
+LEAST_WAIT = 0.1  # the share of `SLOT_WAIT` that remains if memory is full
+CROWDED = 0.5  # the used share of memory above which no bucket is fetched from
+LONGEST_GAP = 0.25  # seconds: the worker reads the clock every 0.05 s, unless its event loop is blocked
+
+
+class Slots:
+    """Counts the running attempts, by side and lane, and the deliveries in memory, at most twice the window.
+
+    `in_memory` counts the latter by lane; `begun` is the share of the prefetch of events that is begun and not acked.
+    """
+
+    def __init__(self, size: int, in_memory: Mapping[Lane, int], begun: Callable[[], float]) -> None:
+        self._size = size
+        self._in_memory = in_memory
+        self._begun = begun
+        self._most = 2 * size
+        self._most_of_lane_in_memory = most_of_lane(self._most)
+        self._most_of_lane = most_of_lane(size)
+        self._slots = {Side.QUICK: size, Side.SLOW: max(1, int(size * SLOW_SHARE)), Side.PROBE: PROBES}
+        self._used = dict.fromkeys(Side, 0)
+        self._trying = 0  # attempts at clients whose circuit is not closed
+        self._in_flight = dict.fromkeys(Lane, 0)  # of the window
+
+    @property
+    def _hanging(self) -> int:
+        """How many attempts run at slow clients and as probes. They do not count as memory."""
+        return self._used[Side.SLOW] + self._used[Side.PROBE]
+
+    @property
+    def many_probes_free(self) -> bool:
+        """True if more than half of the slots for probes are free."""
+        return 2 * self._used[Side.PROBE] < self._slots[Side.PROBE]
+
+    def has_room(self, lane: Lane) -> bool:
+        """True if another delivery of the lane may be begun."""
+        return self._has_slot(lane) and self._has_memory(lane)
+
+    def lacks_memory(self, lane: Lane) -> bool:
+        """True if a slot is free for the lane, and only memory prevents another delivery."""
+        return self._has_slot(lane) and not self._has_memory(lane)
+
+    def _has_slot(self, lane: Lane) -> bool:
+        return self._in_flight[lane] < self._most_of_lane and self._used[Side.QUICK] < self._size
+
+    def _has_memory(self, lane: Lane) -> bool:
+        hanging, in_memory = self._hanging, self._in_memory
+        most, most_of_lane = self._most, self._most_of_lane_in_memory
+        return in_memory[lane] - hanging < most_of_lane and sum(in_memory.values()) - hanging < most
+
+    def fill(self) -> float:
+        """Return the used share of memory, or of the prefetch of events if that is more."""
+        return max((sum(self._in_memory.values()) - self._hanging) / self._most, self._begun())
+
+    @property
+    def crowded(self) -> bool:
+        """True if nothing is to be fetched from buckets now."""
+        return self.fill() > CROWDED
+
+    def patience(self) -> float:
+        """Return for how many seconds a delivery may wait in memory."""
+        return SLOT_WAIT * max(LEAST_WAIT, 1 - self.fill())
+
+    def any_free(self, side: Side) -> bool:
+        """True if a slot of this side is free."""
+        return self._slots[side] > self._used[side]
+
+    def free(self, known: KnownClient, lane: Lane) -> int:
+        """Return how many slots are free for the client."""
+        state = known.circuit.state  # by itself: each property costs a call, and this is asked for each delivery
+        side = Side.PROBE if state is State.OPEN else known.side
+        free = self._slots[side] - self._used[side]
+        if side is Side.QUICK:
+            free = min(free, self._most_of_lane - self._in_flight[lane])
+        return free if state is State.CLOSED else min(free, TRIED * self._size - self._trying)
+
+    def count(self, known: KnownClient, lane: Lane, side: Side, change: int) -> None:
+        """Note that an attempt at the client began (+1) or ended (-1)."""
+        self._used[side] += change
+        if known.circuit.state is not State.CLOSED:
+            self._trying += change
+        if side is Side.QUICK:
+            self._in_flight[lane] += change
+
+    def turn(self, known: KnownClient, *, was_up: bool) -> None:
+        """Note that the circuit of the client is closed now, or no longer closed, while attempts run."""
+        if known.up is not was_up:
+            self._trying += -len(known.running) if known.up else len(known.running)
+
+    def place(self, known: KnownClient, now: float) -> None:
+        """Move the running attempts at the client to the side that fits by now. Probes stay."""
+        side = known.side_at(now)
+        if side is not known.side:
+            for lane, before in known.move_to(side):
+                self.count(known, lane, before, -1)
+                self.count(known, lane, side, +1)
+
+
+def most_of_lane(size: int) -> int:
+    """Return how many one lane may hold. A window under ten is too small to divide."""
+    return size - size // KEPT_FREE * (len(Lane) - 1)
 
 
 class KnownClients:
-    """The clients by key. `down` has those that rest; `peers` are the other workers."""
+    """The clients by key. `down` contains the ones with an open circuit; `peers` are the other workers."""
 
     def __init__(self, tools: Tools, slots: Slots, peers: Peers) -> None:
         self._tools = tools
         self._started_at = tools.steady()
         self._slots = slots
         self._peers = peers
-        self._known: OrderedDict[ClientKey, Known] = OrderedDict()  # the one heard of longest ago comes first
-        self.down: dict[ClientKey, Known] = {}
-        self._tried = 0  # those that are down and were tried here …
-        self._tries = 0.0  # … and the seconds of a try of each of them
+        self._known: OrderedDict[ClientKey, KnownClient] = OrderedDict()  # the one with the oldest event comes first
+        self.down: dict[ClientKey, KnownClient] = {}
+        self._tried = 0  # clients with an open circuit that had a probe here …
+        self._tries = 0.0  # … and the sum of their attempt durations
 
     @property
     def workers(self) -> int:
         """How many workers there are, this one included."""
         return self._peers.count() or ASSUMED_WORKERS
 
-    def get(self, key: ClientKey) -> Known | None:
-        """Return what is known of this client."""
+    def get(self, key: ClientKey) -> KnownClient | None:
+        """Return the client, None if it is not stored."""
         return self._known.get(key)
 
-    def __getitem__(self, key: ClientKey) -> Known:
+    def __getitem__(self, key: ClientKey) -> KnownClient:
         return self._known[key]
 
-    def __iter__(self) -> Iterator[Known]:
+    def __iter__(self) -> Iterator[KnownClient]:
         return iter(self._known.values())
 
-    def know(self, client: Client, now: float) -> Known:
-        """Return what is known of the client, with the limits of its registration as it is now."""
+    def know(self, client: Client, now: float) -> KnownClient:
+        """Return the client with the limits of its present registration, and store it if it is new."""
         workers = self.workers
         limit = max(1, client.max_concurrent // workers)
         step = 0.0 if client.per_second is None else workers / client.per_second
@@ -59,25 +173,25 @@ class KnownClients:
         if known is None:
             # All workers that start together may make one attempt at once: those before may just have spent the tokens.
             token_at = self._started_at + max(1.0, step) - step / workers - ROUNDING
-            known = self._known[key] = KnownClient(key=key, limit=limit, step=step, heard=now, token_at=token_at)
+            known = self._known[key] = KnownClient(key=key, limit=limit, step=step, seen_at=now, token_at=token_at)
         known.on_registration(limit, step, now)
         self._known.move_to_end(key)
         self._slots.place(known, now)
         return known
 
-    def add(self, key: ClientKey, now: float) -> Known:
-        """Return what is known of a client of which nothing but its name is heard."""
+    def add(self, key: ClientKey, now: float) -> KnownClient:
+        """Return the client, and store it without its registration if it is new."""
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = KnownClient(key=key, limit=1, step=0.0, heard=now)
+            known = self._known[key] = KnownClient(key=key, limit=1, step=0.0, seen_at=now)
         known.on_seen(now)
         self._known.move_to_end(key)
         return known
 
-    def turn(self, known: Known, change: Change | None, *, was_up: bool) -> None:
-        """Note what became of the client's state."""
+    def turn(self, known: KnownClient, change: Change | None, *, was_up: bool) -> None:
+        """Note a change of the client's circuit."""
         self._slots.turn(known, was_up=was_up)
-        self._count(known, known.hold if known.down else 0.0)
+        self._count(known, known.attempt_seconds if known.down else 0.0)
         iss, client_id = known.key
         if change is Change.RECOVERED:
             self.down.pop(known.key, None)
@@ -88,25 +202,25 @@ class KnownClients:
             next_try = max(known.circuit.next_try, known.paused_until) + self.ahead()
             self._tools.observe(ClientFailing(iss=iss, client_id=client_id, next_try=next_try))
 
-    def _count(self, known: Known, hold: float) -> None:
-        before = known.on_probes_counted(hold)
-        self._tried += (hold > 0) - (before > 0)
-        self._tries += hold - before
+    def _count(self, known: KnownClient, seconds: float) -> None:
+        before = known.on_probes_counted(seconds)
+        self._tried += (seconds > 0) - (before > 0)
+        self._tries += seconds - before
 
-    def least_rest(self, known: Known) -> float:
-        """Return for how long it rests at least: until each of those that are down could have had its try."""
-        alike = len(self.down) - self._tried  # only heard of: perhaps they hang as this one does
-        busy = min(len(self.down) * known.hold, self._tries + alike * known.hold)
+    def least_rest(self, known: KnownClient) -> float:
+        """Return for how many seconds its circuit opens at least: each open circuit may then have had its probe."""
+        alike = len(self.down) - self._tried  # reported by peers only: perhaps they hang as this one does
+        busy = min(len(self.down) * known.attempt_seconds, self._tries + alike * known.attempt_seconds)
         return busy / (PROBES * self.workers)
 
     def forget(self, now: float, *, busy: int) -> None:
-        """Forget clients not heard of for long, and the quietest ones if there are very many.
+        """Forget clients without events for long, and the ones with the oldest events if there are very many.
 
-        `busy` is how many have something in memory.
+        `busy` is how many have a delivery in memory.
         """
         for _ in range(min(LOOKS, len(self._known))):
             key, known = next(iter(self._known.items()))
-            if now - known.heard < KEPT and len(self._known) - busy <= MOST_KNOWN:
+            if now - known.seen_at < KEPT and len(self._known) - busy <= MOST_KNOWN:
                 return
             if known.idle and known.paused_until <= now and not known.covered(now):
                 del self._known[key]
@@ -116,8 +230,8 @@ class KnownClients:
                 known.on_seen(now)
                 self._known.move_to_end(key)
 
-    def tell(self, known: Known, now: float, *, paced: bool) -> None:
-        """Tell the other workers how the client stands."""
+    def tell(self, known: KnownClient, now: float, *, paced: bool) -> None:
+        """Report the client to the other workers."""
         failing = 0.0 if known.circuit.failing_since is None else now - known.circuit.failing_since
         rest = max(0.0, known.circuit.next_try - now)
         spacing = known.rate.spacing if paced else 0.0
@@ -127,7 +241,7 @@ class KnownClients:
                 up=known.up,
                 failing=failing,
                 rest=rest,
-                cap=known.cap,
+                cap=known.concurrency,
                 spacing=spacing,
                 former_share=known.rate.former_share,
                 parked=known.parked,
@@ -135,11 +249,11 @@ class KnownClients:
         )
 
     def circuits(self) -> Iterable[tuple[str, str, int]]:
-        """Return (iss, client_id, 1 half-open | 2 open) for each client that rests."""
+        """Return (iss, client_id, 1 half-open | 2 open) for each client with an open circuit."""
         return ((*key, 1 if known.running else 2) for key, known in self.down.items())
 
     def next_tries(self) -> Iterable[tuple[str, str, float]]:
-        """Return (iss, client_id, the moment of the next try in epoch seconds) for each client that rests."""
+        """Return (iss, client_id, next probe in epoch seconds) for each client with an open circuit."""
         now, ahead = self._tools.steady(), self.ahead()
         return (
             (*key, ahead + max(now, known.circuit.next_try, known.paused_until)) for key, known in self.down.items()
@@ -148,3 +262,25 @@ class KnownClients:
     def ahead(self) -> float:
         """Return the seconds from the steady clock to the wall clock."""
         return self._tools.clock() - self._tools.steady()
+
+
+class UnsuspendedClock:
+    """Counts the seconds of `steady`, but at most LONGEST_GAP between two readings.
+
+    A process may be frozen, its machine moved, its CPU quota used up. Afterwards answers lie unread and deadlines have
+    passed. By a plain clock every client with a running attempt has then been silent for seconds. After six such
+    seconds every delivery of the next minutes was deferred by the length of an attempt (measured: 1,000 deliveries).
+    """
+
+    def __init__(self, steady: Callable[[], float]) -> None:
+        self._steady = steady
+        self._read = steady()
+        self._held = 0.0
+
+    def __call__(self) -> float:
+        """Return the present moment."""
+        now = self._steady()
+        if now - self._read > LONGEST_GAP:
+            self._held += now - self._read - LONGEST_GAP
+        self._read = now
+        return now - self._held

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from notifier.delivery.facts import Observer
-from notifier.delivery.known_client import News
 from notifier.delivery.replacements import Move
 from notifier.delivery.verdict import Dead
 from notifier.model.backoff import Jitter
-from notifier.model.client import Algorithm, Client, Encryption
+from notifier.model.client import Algorithm, Client, ClientKey, Encryption
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.errors import OurFault
@@ -21,6 +20,25 @@ from notifier.model.moment import Clock
 from notifier.model.outcome import Answer, Break, Outcome, Wire
 from notifier.model.request import Request
 from notifier.model.session_ended import SessionEnded
+
+
+@frozen
+class News:
+    """A worker's report of one client to its peers, at best effort. All seconds are spans, not moments.
+
+    `failing`: for how long the client had failed; `rest`: for how long its circuit stays open. `parked`: something may
+    be in its bucket. `cap` is its concurrency limit, `spacing` the seconds between two attempts if its rate has
+    changed, `former_share` the share of failures before it kept that rate; 0 during a trial.
+    """
+
+    key: ClientKey
+    up: bool
+    failing: float = 0.0
+    rest: float = 0.0
+    cap: int = 1
+    spacing: float = 0.0
+    former_share: float = 0.0
+    parked: bool = False
 
 
 class Peers(Protocol):

@@ -1,7 +1,7 @@
 """Makes passes through buckets: takes out the deliveries that can go now, and puts the rest back.
 
 A pass is for one or several clients that share the bucket. It fetches as many messages at a time as these clients bear.
-It sees once each message that was there when the pass was last wished for: a message that is parked again stands at the
+It sees once each message that was there when the pass was last requested: a message that is parked again stands at the
 bucket's end. A pass ends early if none of its clients needs it. Each bucket has one pass at a time, and the messages
 fetched in vain are bounded. A bucket that cannot be read keeps its pass, and is tried less and less often.
 
@@ -54,7 +54,7 @@ class BucketPass:
 
 
 class Pulls:
-    """Makes the passes that the gate wishes. `take` begins a fetched delivery, and returns False if it parks it again.
+    """Makes the passes that `BucketRequests` requests. `take` begins a fetched delivery. False: it is parked again.
 
     `spawn` runs a task of the worker's.
     """
@@ -85,18 +85,18 @@ class Pulls:
         if (workers := self._gate.clients.workers) < self._workers:
             self.lost()  # what the one that is gone had fetched: the others have found the bucket empty meanwhile
         self._workers = workers
-        for key in self._gate.wishes:
+        for key in self._gate.buckets.requested:
             bucket_pass = self._passes.setdefault(self._parking.bucket(key), BucketPass())
             bucket_pass.messages_left, bucket_pass.recount = None, True
             if len(bucket_pass.clients) < MOST_CLIENTS:
                 bucket_pass.clients.add(key)
-                self._gate.pulls(key, pulling=True)
+                self._gate.buckets.on_pass(key, pulling=True)
             elif key not in bucket_pass.clients:
                 bucket_pass.of_all = True
-        self._gate.wishes.clear()
+        self._gate.buckets.requested.clear()
         most = 1 if fresh_waits else AT_ONCE
         for _ in range(min(len(self._passes), AT_ONCE)):
-            if self._fetching >= most or self._clock() < self._rests_until or self._gate.crowded:
+            if self._fetching >= most or self._clock() < self._rests_until or self._gate.slots.crowded:
                 return
             bucket, bucket_pass = next(iter(self._passes.items()))
             self._passes.move_to_end(bucket)
@@ -116,9 +116,9 @@ class Pulls:
             return AT_ONCE
         want = 0
         for key in tuple(bucket_pass.clients):
-            if (bears := self._gate.wanted(key)) is None:
+            if (bears := self._gate.buckets.wanted(key)) is None:
                 bucket_pass.clients.discard(key)
-                self._gate.pulls(key, pulling=False)
+                self._gate.buckets.on_pass(key, pulling=False)
             else:
                 want += bears
         if not bucket_pass.clients:
@@ -153,7 +153,7 @@ class Pulls:
         if at_end and self._passes.get(bucket) is bucket_pass:
             del self._passes[bucket]
             for key in bucket_pass.clients:
-                self._gate.pulls(key, pulling=False, empty=True)
+                self._gate.buckets.on_pass(key, pulling=False, empty=True)
 
     def lost(self) -> None:
         """Go again through the buckets that were lately fetched from: what is not acked may be there again."""
@@ -176,6 +176,6 @@ class Pulls:
         while True:
             with suppress(QueueUnavailable):
                 self._counts.forget_empty(set(await self._parking.parked()))
-            self._gate.look_after_overdue()
+            self._gate.buckets.look_after_overdue()
             self._lately()
             await asyncio.sleep(COUNT_EVERY)

@@ -181,7 +181,7 @@ class Selection:
         if self._suspects:
             self._try_some()
         lanes = [lane for lane, line in self._lines.items() if line]
-        if lanes and (lane := self._order.next(lanes, self._gate.has_room)) is not None:
+        if lanes and (lane := self._order.next(lanes, self._gate.slots.has_room)) is not None:
             return self._lines[lane][0]
         return None
 
@@ -199,7 +199,7 @@ class Selection:
     def cramped(self) -> bool:
         """True if another message would go now if there were more memory."""
         lane = next((lane for lane, line in self._lines.items() if line), None)
-        return lane is not None and self._gate.lacks_memory(lane)
+        return lane is not None and self._gate.slots.lacks_memory(lane)
 
     def lined_up(self, lane: Lane) -> int:
         """Return how many messages of the lane have something left to begin."""

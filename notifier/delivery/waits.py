@@ -1,23 +1,23 @@
-"""Decides where and how long a delivery waits that may neither go nor wait in memory.
+"""Decides where and how long a delivery waits that may neither start nor wait in memory.
 
-- For a client that is up, or that nobody has tried yet, a delivery waits in the *line*. Its position there and the
-  client's pace say when its turn is. Until then it waits in the delay queues, each time for no longer than it has
-  waited already, or for a second.
-- For a client that is down or paused, a delivery becomes its *traveller*: it waits in a delay queue until the rest
-  ends, and is the next try. While a traveller of this worker cannot have come back yet, others are *parked* in the
-  bucket.
+- While the circuit of its client is closed or untried, a delivery is deferred until its turn, which follows from the
+  deliveries deferred before and the client's pace. Until then it waits in the delay queues, each time for no longer
+  than it is old, or for a second.
+- If the circuit is open or the client paused, a delivery becomes the *probe*: it waits in a delay queue until the
+  circuit is half-open, and is the next attempt. While a probe of this worker cannot have returned yet, other deliveries
+  are *parked* in the bucket.
 
-So a worker that parks has a traveller out.
+So a worker that parks has a probe in a delay queue.
 """
 
 from dataclasses import dataclass
 
+from notifier.delivery.admission import Deferral, Ticket
 from notifier.delivery.ages import waits_until
 from notifier.delivery.circuit import MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE, State, whole_pass
-from notifier.delivery.known_clients import KnownClients
+from notifier.delivery.known_client import KnownClient
+from notifier.delivery.known_clients import KnownClients, Slots
 from notifier.delivery.ports import Tools
-from notifier.delivery.slots import Slots
-from notifier.delivery.ticket import Deferral, Known, Ticket
 from notifier.delivery.verdict import AttemptResult, Defer, RetryAt, WaitsAs, retry, uncharged
 from notifier.model.backoff import EARLY, LATE, SOON, Rounding
 from notifier.model.client import Client
@@ -26,16 +26,16 @@ from notifier.model.frozen import replace
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Signal
 
-SHORT_LIVED = 60.0  # seconds: a delivery that may wait no longer is not parked, or it would expire unseen
-LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds at once that a delivery waits in line, however young or old it is …
-LONGEST_LINE = 1024.0  # … or, where a registered rate says when its turn is, until then, for so long at most
-SAME = 0.1  # seconds by which the clocks may have drifted apart since a traveller was sent
-BUSY_TRY = 2.0  # seconds that a traveller waits for the end of another try, or for a slot
+SHORT_LIVED = 60.0  # seconds: a delivery that expires within them is not parked, or it would expire in the bucket
+LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds of one deferral, however young or old the delivery is …
+LONGEST_LINE = 1024.0  # … or at most, where a registered rate determines the turn
+SAME = 0.1  # seconds by which the clocks may have drifted apart since a probe was sent
+BUSY_TRY = 2.0  # seconds that a probe waits for the end of another one, or for a slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Later:
-    """A delivery is put off. `due`: the moment to come back, or the next try of its client if it is parked."""
+    """A delivery is deferred. `due`: the moment of its return or, if it is parked, of the client's next probe."""
 
     due: float
     cause: Cause
@@ -53,14 +53,14 @@ class Waits:
         self._slots = slots
         self.leaving = False
 
-    def pace(self, known: Known, now: float) -> float:
+    def pace(self, known: KnownClient, now: float) -> float:
         """Return the seconds between two attempts at the client. What it may have at a time grows as they are made."""
-        grows = min(known.limit, known.cap + known.waiting // 2) if known.up else known.cap
+        grows = min(known.limit, known.concurrency + known.waiting // 2) if known.up else known.concurrency
         return known.pace(now, grows if self._slots.free(known, Lane.EVENTS) > 0 else len(known.running))
 
     def put(
         self,
-        known: Known,
+        known: KnownClient,
         delivery: Delivery,
         client: Client,
         now: float,
@@ -77,7 +77,7 @@ class Waits:
         age = 0.0 if delivery.first_taken_at is None else self._tools.clock() - delivery.first_taken_at
         state = known.state_at(now)
         if state is State.UNTRIED and pulled and (known.running or known.waiting):
-            # Who tries it looks after the bucket.
+            # The attempt that runs or waits leads to the bucket.
             later = Later(due=now + MIN_OPEN_SECONDS, cause=Cause.SLOT, waits_as=WaitsAs.PARKED)
         elif state in (State.UNTRIED, State.CLOSED):
             cause = Cause.RATE if known.step and known.tokens(now) < 1 else Cause.SLOT
@@ -87,25 +87,26 @@ class Waits:
             later = self._away(known, now, cause, tried=tried)
         return self._defer(known, delivery, client, later)
 
-    def is_only_probe(self, known: Known, delivery: Delivery) -> bool:
+    def is_only_probe(self, known: KnownClient, delivery: Delivery) -> bool:
         """Return True if the delivery is the client's probe, and this worker has sent no other one since."""
         leash = delivery.leash
         return leash is not None and leash - self._clients.ahead() > known.covered_until - SAME
 
     def _in_line(
-        self, known: Known, delivery: Delivery, now: float, age: float, cause: Cause, *, pulled: bool
+        self, known: KnownClient, delivery: Delivery, now: float, age: float, cause: Cause, *, pulled: bool
     ) -> Later:
-        """Let it wait for its turn. Far from that it looks again, and soon if the client may bear more by then.
+        """Defer it until its turn. If that is far, it is offered again before, and soon if the rate may rise by then.
 
-        What this worker took out of a bucket has its turn at the pace of all workers: no other one has it in its line,
-        and it comes back to any of them.
+        A delivery that this worker fetched from a bucket has its turn at the pace of all workers: no other one has
+        counted it, and it returns to any of them.
         """
         turn = None if delivery.turn is None else delivery.turn - self._clients.ahead()
         steady, pace = known.rate.is_steady(now), self.pace(known, now)
         if sure := steady and pace == known.step:
             longest = now + LONGEST_LINE
         else:
-            longest = now + (MOST_LINE if steady and known.cap >= known.limit else min(MOST_LINE, max(LEAST_LINE, age)))
+            at_limit = steady and known.concurrency >= known.limit
+            longest = now + (MOST_LINE if at_limit else min(MOST_LINE, max(LEAST_LINE, age)))
         if turn is None or turn <= now or (age < 0 and turn > longest):  # the last: the wall clock has jumped back
             shared_by = self._clients.workers if pulled else 1
             turn = max(known.line, now + (known.waiting + 1) * pace) + pace / shared_by
@@ -114,8 +115,8 @@ class Waits:
             known.on_turn(turn)
         return Later(due=min(turn, longest), cause=cause, waits_as=WaitsAs.DELAYED, turn=turn)
 
-    def _away(self, known: Known, now: float, cause: Cause, *, tried: bool) -> Later:
-        """Let it wait for a client that is down or paused: in the bucket, or as the client's traveller."""
+    def _away(self, known: KnownClient, now: float, cause: Cause, *, tried: bool) -> Later:
+        """Keep it until the circuit is half-open or the pause is over: in the bucket, or as the probe."""
         paused = now < known.paused_until
         opens = known.paused_until if paused else known.circuit.next_try
         if known.covered(now) and not tried:
@@ -124,7 +125,7 @@ class Waits:
         # One pass through one delay queue, which is exact. After several it may come a second early.
         return Later(due=now + (wait if paused else whole_pass(wait)), cause=cause, waits_as=WaitsAs.PROBE)
 
-    def _defer(self, known: Known, delivery: Delivery, client: Client, later: Later) -> Deferral:
+    def _defer(self, known: KnownClient, delivery: Delivery, client: Client, later: Later) -> Deferral:
         """Return the deferral by the wall clock. A delivery comes back for its last attempt, if there is time for one.
 
         What is parked in a bucket may stay there beyond that, and is judged when it comes back. So one with little
@@ -152,11 +153,11 @@ class Waits:
         known.on_probe_sent(now - ahead + min(due - now, last - now) * EARLY)
         return delivery, Defer(due=min(due, last), cause=later.cause, waits_as=WaitsAs.PROBE)
 
-    def after_failure(self, known: Known, ticket: Ticket, result: AttemptResult, now: float) -> AttemptResult:
-        """Return the judgement with where and how long the delivery waits.
+    def after_failure(self, known: KnownClient, ticket: Ticket, result: AttemptResult, now: float) -> AttemptResult:
+        """Return the result, including the queue and delay for a retry.
 
-        A failure of a client that is down, or asked for a pause, is not charged to the delivery's own backoff. Of one
-        that is up it is, if another delivery had more luck since the last charge.
+        A failure is not charged to the delivery's own backoff while the circuit is open or the client paused. While it
+        is closed it is charged, if another delivery has succeeded since the last charge.
         """
         verdict, before, client = result.verdict, ticket.delivery, ticket.client
         if not isinstance(verdict, RetryAt) or result.signal not in (Signal.UNAVAILABLE, Signal.RATE_LIMITED):

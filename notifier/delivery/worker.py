@@ -130,7 +130,7 @@ class Worker:
 
     def stop(self) -> None:
         """Begin the drain."""
-        self.gate.leave()
+        self.gate.buckets.leave()
         self._stop.set()
 
     @property

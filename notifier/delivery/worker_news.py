@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.delivery.known_client import News
+from notifier.delivery.ports import News
 from notifier.model.moment import Clock
 
 MOST = 2000  # clients of which news waits; then the one that has waited longest gives way

@@ -111,9 +111,9 @@ class Freed:
     async def _free_clients(self, changes: Mapping[ClientKey, bool]) -> None:
         worker, tried = self._worker(), 0
         for number, (key, moved) in enumerate(changes.items()):
-            if worker.gate.held_up(key):
+            if worker.gate.buckets.held_up(key):
                 tried += 1
-                worker.gate.try_now(key, force=moved)
+                worker.gate.buckets.try_now(key, force=moved)
             if number % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
         await asyncio.sleep(SPREAD * random.random())  # noqa: S311  spreads the workers; no secret

@@ -30,10 +30,10 @@ from notifier.configuration.signing_keys import SigningKeys
 from notifier.delivery.channels import BackChannel, FrontChannel, by_address
 from notifier.delivery.facts import Observer
 from notifier.delivery.intake import Intake
+from notifier.delivery.known_clients import UnsuspendedClock
 from notifier.delivery.life import life_of
 from notifier.delivery.ports import Tools
 from notifier.delivery.replacements import event_message
-from notifier.delivery.unsuspended_clock import UnsuspendedClock
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
 from notifier.feature import Feature, Given

@@ -4,11 +4,11 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+from notifier.delivery.admission import Deferral, StartNow, Ticket, Wait
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
-from notifier.delivery.gate import Gate
+from notifier.delivery.gate import Gate, Rotation
 from notifier.delivery.ports import Tools
-from notifier.delivery.ticket import Deferral, StartNow, Ticket, Wait
 from notifier.delivery.verdict import AttemptResult, Defer, Done, RetryAt, decide, pause_of, record
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
@@ -127,12 +127,15 @@ class Desk:
                 pause=pause_of(outcome, policy),
                 asked=asked,
             )
-        for begun in self.gate.ended(ticket, result):
+        started, ended = self.gate.on_ended(ticket, result)
+        for begun in started:
             self._begins(begun)
-        self.rotates = self.gate.rotation_seconds(ticket, result)
-        if self.rotates:
+        self.rotates = 0.0
+        if isinstance(ended, Rotation):
+            self.rotates = ended.seconds
             self.rotate()
-        return self.gate.after_failure(ticket, result)
+            return self.gate.on_rotated(ticket, ended)
+        return ended
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:
         """An attempt at it fails. When and where does its delivery come back, and how is it then?"""

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
 from notifier.delivery.intake import Intake
-from notifier.delivery.known_client import News
-from notifier.delivery.ports import SourceReader, Tools
+from notifier.delivery.ports import News, SourceReader, Tools
 from notifier.delivery.worker import Limits, Worker
 from notifier.model.backoff import Rounding
 from notifier.model.client import Algorithm, Client

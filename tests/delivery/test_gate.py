@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from notifier.delivery import known_clients
+from notifier.delivery.admission import StartNow, Ticket, Wait
+from notifier.delivery.bucket_requests import OVERDUE, PROBE_FAILURES, ROTATIONS
 from notifier.delivery.circuit import MAX_OPEN_SECONDS
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
-from notifier.delivery.gate import FRESH, OVERDUE, PROBE_FAILURES, ROTATIONS
-from notifier.delivery.known_client import News
-from notifier.delivery.slots import TRIED
-from notifier.delivery.ticket import StartNow, Ticket, Wait
+from notifier.delivery.gate import FRESH
+from notifier.delivery.known_clients import TRIED
+from notifier.delivery.ports import News
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.delivery.waits import MOST_LINE, SHORT_LIVED
 from notifier.model.client import RetryPolicy
@@ -36,7 +37,7 @@ def test_bulk_for_a_client_leaves_room_for_its_fresh_logouts() -> None:
     desk = Desk(10, proven=tuple("abcdefgh"), max_concurrent=1000)
     for name in "abcdefgh":
         assert desk.ask(name, Lane.BULK) is StartNow
-    assert (desk.gate.has_room(Lane.BULK), desk.gate.has_room(Lane.EVENTS)) == (False, True)
+    assert (desk.gate.slots.has_room(Lane.BULK), desk.gate.slots.has_room(Lane.EVENTS)) == (False, True)
     assert desk.ask("fresh") is StartNow
 
 
@@ -45,10 +46,10 @@ def test_what_is_silent_leaves_the_window() -> None:
     names = tuple(f"c{number}" for number in range(SIZE))
     desk = Desk(proven=(*names, "shop"))
     assert [desk.ask(name) for name in names[:52]] == [StartNow] * 52
-    assert not desk.gate.has_room(Lane.EVENTS)
+    assert not desk.gate.slots.has_room(Lane.EVENTS)
     desk.now += 0.15
     desk.tick()
-    assert desk.gate.has_room(Lane.EVENTS)
+    assert desk.gate.slots.has_room(Lane.EVENTS)
     assert desk.as_many_as_run("shop") == 26
     desk.now += 1.0
     answer = desk.put_off(names[0])  # the slots of slow ones are all taken
@@ -212,7 +213,7 @@ def test_a_pause_outlives_the_worker_that_was_asked_for_it() -> None:
     assert (put_off.cause, put_off.due) == (Cause.RETRY_AFTER, until)
     assert fresh.put_off("shop").due == until
     forced = Desk()
-    forced.gate.try_now(forced.key("shop"), force=True)
+    forced.gate.buckets.try_now(forced.key("shop"), force=True)
     proven = Desk(proven=("shop",))
     over = Desk()
     over.now += 301
@@ -312,7 +313,7 @@ def test_a_rest_is_longer_only_if_others_that_are_down_hang_too(others_take: flo
 def park(desk: Desk, name: str = "shop") -> None:
     """Something comes for it and is parked; the queue confirms it."""
     assert desk.put_off(name).waits_as is WaitsAs.PARKED
-    desk.gate.parked(desk.key(name))
+    desk.gate.buckets.on_parked(desk.key(name))
 
 
 def test_what_has_little_time_left_is_not_parked() -> None:
@@ -331,15 +332,15 @@ def test_after_four_failures_a_parked_delivery_is_the_probe() -> None:
     key = desk.key("shop")
 
     def rotate() -> None:
-        assert (set(desk.gate.wishes), desk.gate.wanted(key)) == ({key}, 1)
+        assert (set(desk.gate.buckets.requested), desk.gate.buckets.wanted(key)) == ({key}, 1)
         probe = desk.put_off("shop", pulled=True, first_taken_at=desk.wall() - 5)
         assert (probe.waits_as, probe.due) == (WaitsAs.PROBE, desk.wall() + 1)
-        desk.gate.probe_sent(key)
+        desk.gate.buckets.on_probe_sent(key)
 
     desk.rotate = rotate
     former, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
     assert (desk.rotates, former.waits_as, delivery.leash) == (1.0, WaitsAs.PARKED, None)
-    assert desk.gate.wanted(key) is None
+    assert desk.gate.buckets.wanted(key) is None
 
 
 @pytest.mark.parametrize("end_of_pass", [True, False])
@@ -350,7 +351,7 @@ def test_a_probe_stays_the_probe_if_no_other_is_durable(end_of_pass: bool) -> No
 
     def rotate() -> None:
         if end_of_pass:
-            desk.gate.pulls(desk.key("shop"), pulling=False, empty=True)
+            desk.gate.buckets.on_pass(desk.key("shop"), pulling=False, empty=True)
         else:
             desk.put_off("shop", pulled=True)
 
@@ -417,17 +418,17 @@ def test_a_probe_is_not_replaced_before_its_fourth_failure_or_if_nothing_is_park
     desk = resting()
     desk.now += 1
     desk.fails("shop", attempts=PROBE_FAILURES - 2, leash=desk.wall())
-    assert (desk.rotates, set(desk.gate.wishes)) == (0.0, set())
+    assert (desk.rotates, set(desk.gate.buckets.requested)) == (0.0, set())
     alone = Desk()
     alone.fails("shop", attempts=PROBE_FAILURES - 1)
-    assert (alone.rotates, set(alone.gate.wishes)) == (0.0, set())
+    assert (alone.rotates, set(alone.gate.buckets.requested)) == (0.0, set())
 
 
 def test_a_worker_that_stops_replaces_no_probe() -> None:
     """It looks after no bucket any more. A probe that waits for another goes on."""
     desk = resting()
     desk.now += 1
-    desk.rotate = desk.gate.leave
+    desk.rotate = desk.gate.buckets.leave
     assert desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)[0].waits_as is WaitsAs.PROBE
     desk.now += 1
     assert desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)[0].waits_as is WaitsAs.PROBE
@@ -437,15 +438,15 @@ def test_a_worker_that_stops_replaces_no_probe() -> None:
 def test_a_traveller_that_ends_is_followed_by_another() -> None:
     """Expired, refused or skipped: what is parked must not wait for one that never comes."""
     desk = resting()
-    desk.gate.traveller_ended(desk.key("shop"))
-    assert desk.gate.wishes.keys() == {desk.key("shop")}
-    assert desk.gate.wanted(desk.key("shop")) == 1
+    desk.gate.buckets.on_probe_lost(desk.key("shop"))
+    assert desk.gate.buckets.requested.keys() == {desk.key("shop")}
+    assert desk.gate.buckets.wanted(desk.key("shop")) == 1
     assert desk.put_off("shop", pulled=True).waits_as is WaitsAs.PROBE
     last = resting()
     last.now += 1
     assert last.ask("shop", leash=last.wall(), not_after=last.wall() + 1.5) is StartNow
     assert isinstance(last.end("shop", Failed(reason=Reason.TIMEOUT)).verdict, Dead)
-    assert last.gate.wishes.keys() == {last.key("shop")}
+    assert last.gate.buckets.requested.keys() == {last.key("shop")}
 
 
 @pytest.mark.parametrize("asked", [None, AN_HOUR])
@@ -471,11 +472,11 @@ def test_an_overdue_traveller_is_replaced(paused: bool) -> None:
         desk.fails("shop", Failed(reason=Reason.THROTTLED, status=429, retry_after=10.0))
         park(desk)
     desk.now += rest + OVERDUE
-    desk.gate.look_after_overdue()
-    assert not desk.gate.wishes
+    desk.gate.buckets.look_after_overdue()
+    assert not desk.gate.buckets.requested
     desk.now += 0.1
-    desk.gate.look_after_overdue()
-    assert desk.gate.wishes.keys() == {desk.key("shop")}
+    desk.gate.buckets.look_after_overdue()
+    assert desk.gate.buckets.requested.keys() == {desk.key("shop")}
 
 
 def test_a_retry_after_is_not_forgotten() -> None:
@@ -508,31 +509,31 @@ def test_when_a_client_comes_up_its_bucket_is_wanted_at_its_pace() -> None:
     desk = resting()
     desk.now += 1
     recovers(desk)
-    assert desk.gate.wishes.keys() == {desk.key("shop")}
-    assert desk.gate.wanted(desk.key("shop")) == 2
+    assert desk.gate.buckets.requested.keys() == {desk.key("shop")}
+    assert desk.gate.buckets.wanted(desk.key("shop")) == 2
     assert desk.ask("shop") is StartNow
-    assert desk.gate.wanted(desk.key("shop")) == 1
+    assert desk.gate.buckets.wanted(desk.key("shop")) == 1
     limited = Desk(per_second=1.0)
     limited.fails("shop")
     park(limited)
     limited.now += 1
     recovers(limited)
-    assert limited.gate.wanted(limited.key("shop")) == 0
+    assert limited.gate.buckets.wanted(limited.key("shop")) == 0
     limited.now += 1
-    assert limited.gate.wanted(limited.key("shop")) == 1
+    assert limited.gate.buckets.wanted(limited.key("shop")) == 1
 
 
 def test_of_what_is_parked_one_waits_among_those_that_come() -> None:
     """Where these fill the client's pace. It has its turn, and the next one is wanted."""
     desk = full()
     shop = desk.key("shop")
-    assert desk.gate.wanted(shop) == 1
+    assert desk.gate.buckets.wanted(shop) == 1
     parked = desk.waits(desk.ticket("shop", Lane.RETRIES, pulled=True))
-    assert desk.gate.wanted(shop) == 0
+    assert desk.gate.buckets.wanted(shop) == 0
     while parked not in desk.running["shop"]:
         desk.end("shop")
     desk.ask("shop")
-    assert desk.gate.wanted(shop) == 1
+    assert desk.gate.buckets.wanted(shop) == 1
 
 
 def test_what_is_parked_during_a_pass_is_wanted_once_the_client_is_up() -> None:
@@ -540,24 +541,24 @@ def test_what_is_parked_during_a_pass_is_wanted_once_the_client_is_up() -> None:
     for by_news in (False, True):
         desk = resting(for_long=True)
         shop = desk.key("shop")
-        desk.gate.pulls(shop, pulling=True)  # through all clients' deliveries, as after a loss
-        desk.gate.parked(shop)
-        assert not desk.gate.wishes
+        desk.gate.buckets.on_pass(shop, pulling=True)  # through all clients' deliveries, as after a loss
+        desk.gate.buckets.on_parked(shop)
+        assert not desk.gate.buckets.requested
         if by_news:
             desk.gate.heard(News(key=shop, up=True))
         else:
             desk.now += 64
             recovers(desk)
-        assert desk.gate.wishes.keys() == {shop}
-        desk.gate.pulls(shop, pulling=False, empty=True)
-        assert desk.gate.held_up(shop)
+        assert desk.gate.buckets.requested.keys() == {shop}
+        desk.gate.buckets.on_pass(shop, pulling=False, empty=True)
+        assert desk.gate.buckets.held_up(shop)
 
 
 def test_a_traveller_of_another_worker_says_that_something_may_be_parked() -> None:
     """There, while it was on its way."""
     desk = Desk()
     recovers(desk)
-    assert desk.gate.wishes.keys() == {desk.key("shop")}
+    assert desk.gate.buckets.requested.keys() == {desk.key("shop")}
 
 
 def test_nothing_is_wanted_where_nothing_is_parked() -> None:
@@ -567,7 +568,7 @@ def test_nothing_is_wanted_where_nothing_is_parked() -> None:
     desk.now += 2
     assert desk.ask("down") is StartNow
     desk.end("down")
-    assert not desk.gate.wishes
+    assert not desk.gate.buckets.requested
 
 
 def test_what_is_parked_too_late_is_wanted() -> None:
@@ -575,17 +576,17 @@ def test_what_is_parked_too_late_is_wanted() -> None:
     desk = resting()
     desk.now += 1
     recovers(desk)
-    desk.gate.wishes.clear()
-    desk.gate.pulls(desk.key("shop"), pulling=True)
-    desk.gate.parked(desk.key("shop"))  # perhaps too late for this pass
-    assert desk.gate.wishes.keys() == {desk.key("shop")}
+    desk.gate.buckets.requested.clear()
+    desk.gate.buckets.on_pass(desk.key("shop"), pulling=True)
+    desk.gate.buckets.on_parked(desk.key("shop"))  # perhaps too late for this pass
+    assert desk.gate.buckets.requested.keys() == {desk.key("shop")}
     down = resting()
     down.now += 1
-    down.gate.parked(down.key("shop"))
-    assert down.gate.wishes.keys() == {down.key("shop")}
+    down.gate.buckets.on_parked(down.key("shop"))
+    assert down.gate.buckets.requested.keys() == {down.key("shop")}
     forgotten = Desk()
-    forgotten.gate.parked(forgotten.key("shop"))
-    assert forgotten.gate.wishes.keys() == {forgotten.key("shop")}
+    forgotten.gate.buckets.on_parked(forgotten.key("shop"))
+    assert forgotten.gate.buckets.requested.keys() == {forgotten.key("shop")}
 
 
 def test_how_long_a_recovery_took_is_told_once() -> None:
@@ -593,17 +594,17 @@ def test_how_long_a_recovery_took_is_told_once() -> None:
     desk = resting()
     desk.now += 1
     recovers(desk)
-    desk.gate.wishes.clear()
+    desk.gate.buckets.requested.clear()
     desk.now += 2.5
     for _ in range(2):
-        desk.gate.pulls(desk.key("shop"), pulling=False, empty=True)
+        desk.gate.buckets.on_pass(desk.key("shop"), pulling=False, empty=True)
     assert [fact.seconds for fact in desk.facts if isinstance(fact, ClientServed)] == [2.5]
-    assert not desk.gate.held_up(desk.key("shop"))
+    assert not desk.gate.buckets.held_up(desk.key("shop"))
 
 
 def test_nothing_is_fetched_while_memory_is_half_full() -> None:
     """What waits outside of memory does no harm."""
-    assert [Desk(fill=fill).gate.crowded for fill in (0.5, 0.51)] == [False, True]
+    assert [Desk(fill=fill).gate.slots.crowded for fill in (0.5, 0.51)] == [False, True]
 
 
 # ── whose failure it is ─────────────────────────────────────────────────────────────────────────────────────────
@@ -715,19 +716,19 @@ def test_it_acts_on_what_it_hears() -> None:
     desk.gate.heard(News(key=key, up=True, cap=4, parked=True))
     assert [*desk.gate.clients.circuits()] == []
     assert [fact.__class__.__name__ for fact in desk.facts] == [ClientFailing.__name__, ClientRecovered.__name__]
-    assert desk.gate.wishes.keys() == {key}
+    assert desk.gate.buckets.requested.keys() == {key}
 
 
 def test_what_another_worker_leaves_behind_is_gone_through() -> None:
     """One that stops says so of each client, also to those who know nothing of it."""
     desk = resting()
-    desk.gate.leave()
+    desk.gate.buckets.leave()
     desk.now += 1
     recovers(desk)
     told, other = desk.news[-1], Desk()
-    assert (told.up, told.parked, desk.gate.wishes) == (True, True, {})
+    assert (told.up, told.parked, desk.gate.buckets.requested) == (True, True, {})
     other.gate.heard(told)
-    assert other.gate.wishes.keys() == {told.key}
+    assert other.gate.buckets.requested.keys() == {told.key}
 
 
 def test_a_worker_that_stops_in_the_middle_of_a_pass_says_what_it_leaves() -> None:
@@ -736,8 +737,8 @@ def test_a_worker_that_stops_in_the_middle_of_a_pass_says_what_it_leaves() -> No
     desk.now += 1
     recovers(desk)
     key = desk.key("shop")
-    desk.gate.pulls(key, pulling=True)
-    for leaves in (desk.gate.leave, lambda: desk.gate.parked(key)):
+    desk.gate.buckets.on_pass(key, pulling=True)
+    for leaves in (desk.gate.buckets.leave, lambda: desk.gate.buckets.on_parked(key)):
         desk.news.clear()
         leaves()
         assert [(told.key, told.up, told.parked) for told in desk.news] == [(key, True, True)]
@@ -746,7 +747,7 @@ def test_a_worker_that_stops_in_the_middle_of_a_pass_says_what_it_leaves() -> No
 def test_a_worker_that_stops_repeats_nothing_that_it_hears() -> None:
     """All have heard it: two workers that stop would tell it each other again and again."""
     desk = resting(for_long=True)
-    desk.gate.leave()
+    desk.gate.buckets.leave()
     desk.news.clear()
     desk.gate.heard(News(key=desk.key("shop"), up=True, parked=True))
     assert [*desk.gate.clients.circuits()] == []
@@ -756,7 +757,7 @@ def test_a_worker_that_stops_repeats_nothing_that_it_hears() -> None:
 def test_a_worker_that_stops_parks_nothing() -> None:
     """It looks after no bucket any more: what waits is delayed for half of its age, again and again."""
     desk = resting(for_long=True)
-    desk.gate.leave()
+    desk.gate.buckets.leave()
     for age, wait in ((0.0, 1.0), (30.0, 15.0)):
         defer = desk.put_off("shop", first_taken_at=desk.wall() - age)
         assert (defer.waits_as, defer.due) == (WaitsAs.DELAYED, desk.wall() + wait)
@@ -782,18 +783,18 @@ def test_an_operator_has_a_client_tried() -> None:
     """At once, although a traveller is out; with `force` also against a pause, and if nothing is known of it."""
     desk = resting(for_long=True)
     key = desk.key("shop")
-    standing = desk.gate.standing(key)
+    standing = desk.gate.buckets.standing(key)
     assert (standing.rests, standing.next_try) == (True, desk.wall() + 32)
-    desk.gate.try_now(key, force=False)
-    assert (desk.gate.wishes, desk.gate.wanted(key)) == ({key: None}, 1)
+    desk.gate.buckets.try_now(key, force=False)
+    assert (desk.gate.buckets.requested, desk.gate.buckets.wanted(key)) == ({key: None}, 1)
     desk.now += 1
     assert desk.ask("shop", pulled=True) is StartNow
     pauses = Desk()
     pauses.fails("shop", AN_HOUR)
-    pauses.gate.try_now(key, force=False)
-    assert (pauses.gate.wishes, pauses.gate.standing(key).paused_until) == ({}, pauses.wall() + 3600)
-    pauses.gate.try_now(key, force=True)
-    assert (pauses.gate.wishes, pauses.gate.standing(key).paused_until) == ({key: None}, None)
+    pauses.gate.buckets.try_now(key, force=False)
+    assert (pauses.gate.buckets.requested, pauses.gate.buckets.standing(key).paused_until) == ({}, pauses.wall() + 3600)
+    pauses.gate.buckets.try_now(key, force=True)
+    assert (pauses.gate.buckets.requested, pauses.gate.buckets.standing(key).paused_until) == ({key: None}, None)
     unknown = Desk()
-    unknown.gate.try_now(key, force=False)
-    assert unknown.gate.wishes.keys() == {key}
+    unknown.gate.buckets.try_now(key, force=False)
+    assert unknown.gate.buckets.requested.keys() == {key}

@@ -5,25 +5,25 @@ from collections.abc import Callable
 import pytest
 
 from notifier.delivery.circuit import MAX_FAILING_SECONDS, Change, State
-from notifier.delivery.known_client import KnownClient, News, Side
-from notifier.delivery.ticket import Ticket
+from notifier.delivery.known_client import KnownClient, Side
+from notifier.delivery.ports import News
 from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused, Signal
 
 NOW = 1000.0
 
 
-def untried(limit: int = 8) -> KnownClient[Ticket]:
+def untried(limit: int = 8) -> KnownClient:
     """A client that nobody has tried yet."""
-    return KnownClient(key=("iss", "shop"), limit=limit, step=0.0, heard=NOW)
+    return KnownClient(key=("iss", "shop"), limit=limit, step=0.0, seen_at=NOW)
 
 
-def learn(one: KnownClient[Ticket], signal: Signal, now: float = NOW, *, repeat: bool = False) -> Change | None:
+def learn(one: KnownClient, signal: Signal, now: float = NOW, *, repeat: bool = False) -> Change | None:
     """An attempt at it ended at once."""
     return one.on_result(signal, 0.0, now, repeat=repeat, least=0.0)
 
 
-def proven(successes: int = 1, limit: int = 8) -> KnownClient[Ticket]:
+def proven(successes: int = 1, limit: int = 8) -> KnownClient:
     """One that has succeeded so often."""
     one = untried(limit)
     for _ in range(successes):
@@ -31,7 +31,7 @@ def proven(successes: int = 1, limit: int = 8) -> KnownClient[Ticket]:
     return one
 
 
-def down(one: KnownClient[Ticket] | None = None, at: float = NOW) -> KnownClient[Ticket]:
+def down(one: KnownClient | None = None, at: float = NOW) -> KnownClient:
     """One whose attempts fail until it is down, all at the same moment."""
     one = one or untried()
     while learn(one, Signal.UNAVAILABLE, at) is None:
@@ -39,7 +39,7 @@ def down(one: KnownClient[Ticket] | None = None, at: float = NOW) -> KnownClient
     return one
 
 
-def paused() -> KnownClient[Ticket]:
+def paused() -> KnownClient:
     """One that asked for a pause of a second."""
     one = proven()
     one.on_pause(NOW + 1)
@@ -73,7 +73,7 @@ def test_down_comes_up_if_another_worker_says_so(after: float, change: Change | 
     one = down(proven())
     up = News(key=one.key, up=True, cap=6)
     assert one.on_peer_report(up, NOW + after) is change
-    assert (one.circuit.budget, one.cap) == ((16, 6) if change else (0, 1))
+    assert (one.circuit.budget, one.concurrency) == ((16, 6) if change else (0, 1))
 
 
 @pytest.mark.parametrize(("seconds", "limited"), [(MAX_FAILING_SECONDS, True), (MAX_FAILING_SECONDS + 1, False)])
@@ -96,7 +96,7 @@ def test_an_operator_ends_the_rest() -> None:
 @pytest.mark.parametrize("before", State)
 def test_each_is_paused_when_it_asks_for_that(before: State) -> None:
     """Until the pause is over, or an operator forces it. Then it is as before."""
-    made: dict[State, Callable[[], KnownClient[Ticket]]]
+    made: dict[State, Callable[[], KnownClient]]
     made = {State.UNTRIED: untried, State.CLOSED: proven, State.OPEN: down, State.PAUSED: paused}
     one = made[before]()
     was = one.circuit.state
@@ -143,13 +143,13 @@ def test_a_fault_of_ours_is_not_the_clients() -> None:
 def test_it_may_have_more_at_a_time_with_each_success() -> None:
     """One at first, its limit in the end, half of it after a rest."""
     one = untried(limit=6)
-    assert one.cap == 1
+    assert one.concurrency == 1
     for expected in (2, 3, 4, 5, 6, 6):
         learn(one, Signal.RESPONSIVE, NOW)
-        assert one.cap == expected
+        assert one.concurrency == expected
     for _ in range(32):
         learn(one, Signal.UNAVAILABLE, NOW + 1)
-    assert (one.up, one.cap) == (False, 3)
+    assert (one.up, one.concurrency) == (False, 3)
 
 
 def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:
@@ -157,10 +157,10 @@ def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:
     one = proven()
     one.on_started(1, Lane.EVENTS, Side.QUICK, NOW)
     assert [one.side_at(NOW + silence) for silence in (0.09, 0.11)] == [Side.QUICK, Side.SLOW]
-    one.hold = 0.2
+    one.attempt_seconds = 0.2
     assert [one.side_at(NOW + silence) for silence in (0.7, 0.9)] == [Side.QUICK, Side.SLOW]
     one.on_ended(1)
-    one.hold = 1.1
+    one.attempt_seconds = 1.1
     assert one.side_at(NOW) is Side.SLOW
 
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Callable
 
+from notifier.delivery.admission import StartNow
 from notifier.delivery.selection import LaneOrder
-from notifier.delivery.ticket import StartNow
 from notifier.model.message import Lane
 from tests.delivery.desk import Desk
 
@@ -17,7 +17,7 @@ def _room(size: int, in_flight: dict[Lane, int]) -> Callable[[Lane], bool]:
     desk = Desk(size)
     for number, lane in enumerate(lane for lane, count in in_flight.items() for _ in range(count)):
         assert desk.ask(f"c{number}", lane) is StartNow
-    return desk.gate.has_room
+    return desk.gate.slots.has_room
 
 
 def test_fresh_events_go_first() -> None:

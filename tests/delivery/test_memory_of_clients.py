@@ -3,8 +3,8 @@
 import tracemalloc
 from collections.abc import Callable
 
+from notifier.delivery.admission import Wait
 from notifier.delivery.delay_counts import DelayCounts
-from notifier.delivery.ticket import Wait
 from notifier.delivery.verdict import Defer, WaitsAs
 from notifier.model.outcome import Cause, Failed, Reason
 from tests.delivery.desk import Desk

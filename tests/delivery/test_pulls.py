@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from notifier.delivery import pulls, worker
+from notifier.delivery.bucket_requests import OVERDUE
 from notifier.delivery.facts import ClientRecovered, ClientServed
-from notifier.delivery.gate import OVERDUE
-from notifier.delivery.known_client import News
+from notifier.delivery.ports import News
 from notifier.delivery.pulls import AT_ONCE, RECENT
 from notifier.delivery.selection import GATHER
 from notifier.model.delivery import Delivery

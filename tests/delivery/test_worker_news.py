@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.known_client import News
+from notifier.delivery.ports import News
 from notifier.delivery.worker_news import DOCUMENTS, EVER, FRESH, LARGEST, LONGEST, MOST, SLOWEST, OtherWorkers
 
 ISS = "https://id.example"

@@ -23,8 +23,7 @@ from notifier.delivery.facts import (
     Skipped,
 )
 from notifier.delivery.intake import Intake
-from notifier.delivery.known_client import News
-from notifier.delivery.ports import Push, Tools
+from notifier.delivery.ports import News, Push, Tools
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
 from notifier.model.client import Client

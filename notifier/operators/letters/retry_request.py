@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from notifier.delivery.bucket_requests import Standing
 from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered
-from notifier.delivery.gate import Standing
 from notifier.delivery.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.moment import Clock, earliest, latest
@@ -110,7 +110,7 @@ class RetryAccounts:
         account = self._accounts[key][1] if key in self._accounts else RetryAccount()
         if key in self._accounts:
             self._accounts[key] = (now, account)
-        account.stands(self._worker().gate.standing(key))
+        account.stands(self._worker().gate.buckets.standing(key))
         return account.document()
 
     def forget(self) -> None:
@@ -126,7 +126,7 @@ class RetryAccounts:
             del self._accounts[next(iter(self._accounts))]
         self._accounts[key] = (now, RetryAccount())
         self._observers.add(self.observe)
-        self._worker().gate.try_now(key, force=force)
+        self._worker().gate.buckets.try_now(key, force=force)
 
 
 def request_of(
