@@ -84,6 +84,7 @@ def opened(seconds: float) -> tuple[State, int, float]:
         (OPEN, success(2.1), Change.RECOVERED, closed(16)),
         (OPEN, peer_open(1, 60, 32), Change.STILL_OPEN, opened(33)),
         (OPEN, peer_open(1, 5000, 3600), Change.STILL_OPEN, opened(65)),
+        ((*OPEN, peer_open(1, 61, 8)), failure(9), Change.STILL_OPEN, opened(41)),  # half of the peer's 69 s
         (OPEN, peer_closed(2.1), Change.RECOVERED, closed(16)),
         (OPEN, peer_closed(1.9), None, opened(1)),
         (OPEN, internal_fault(5), None, opened(6)),
