@@ -143,9 +143,9 @@ def module_node() -> Iterator[RabbitmqNode]:
         yield node
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def logging_restored() -> Iterator[None]:
-    """The process's logging is global: what pytest has set up comes back afterwards."""
+    """Restore the logging of the process, which is global, after each test: caplog relies on it."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield

@@ -36,9 +36,6 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJyYXctc3ViIn0.c2lnbmF0dXJl-_"
 KEY = b"k" * 32
 
 
-pytestmark = pytest.mark.usefixtures("logging_restored")
-
-
 def attempt(met: Delivered | Refused | Failed, **more: Any) -> Attempted:
     delivery = Delivery(
         id="d",

@@ -60,7 +60,6 @@ def attempt() -> Attempted:
     return attempted(delivery, Delivered(status=204))
 
 
-@pytest.mark.usefixtures("logging_restored")
 @pytest.mark.parametrize(("file", "pattern"), sorted(GREPS))
 def test_what_is_grepped_for_is_found(file: str, pattern: str) -> None:
     """Each pattern that a document gives finds the line of an attempt, as a worker writes it."""

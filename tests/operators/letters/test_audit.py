@@ -20,9 +20,6 @@ ROW = LetterSummary(
 )
 
 
-pytestmark = pytest.mark.usefixtures("logging_restored")
-
-
 def do_all() -> None:
     """Whatever is done by hand."""
     wanted = LetterFilter(subject="raw-sub-77")
