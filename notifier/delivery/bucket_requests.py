@@ -8,7 +8,7 @@ is called for a client without parked deliveries.
 from dataclasses import dataclass
 
 from notifier.delivery.admission import Ticket
-from notifier.delivery.circuit import MAX_OPEN_SECONDS, State
+from notifier.delivery.circuit import MAX_OPEN_SECONDS
 from notifier.delivery.facts import ClientServed
 from notifier.delivery.known_client import KnownClient
 from notifier.delivery.known_clients import KnownClients, Slots
@@ -55,7 +55,7 @@ class BucketRequests:
         if not known.parked or known.pulling:
             return
         tried = bool(known.running or known.waiting) or known.covered(now)
-        if known.state_at(now) is not State.CLOSED and tried:
+        if tried and not (known.up and known.is_available(now)):
             return
         if self._waits.leaving:
             self._clients.tell(known, now, paced=False)
@@ -74,8 +74,7 @@ class BucketRequests:
         known, now = self._clients.get(key), self._tools.steady()
         if known is None:
             return 1
-        state = known.state_at(now)
-        if state is State.CLOSED:
+        if known.up and known.is_available(now):
             running, free = len(known.running), self._slots.free(known, Lane.RETRIES)
             count = min(known.concurrency - running, (free - running + 1) // 2, known.tokens(now)) - known.waiting
             # Where other deliveries use up its rate, one parked delivery at a time waits among them.
@@ -84,7 +83,7 @@ class BucketRequests:
             return max(0, count, int(fits))
         if known.running:
             return 0
-        return 1 if state is State.UNTRIED or not known.covered(now) else None
+        return 1 if known.is_available(now) or not known.covered(now) else None
 
     def on_parked(self, key: ClientKey) -> None:
         """Note that a delivery is durable in the client's bucket."""
@@ -103,7 +102,7 @@ class BucketRequests:
         known.on_pass(pulling=pulling)
         if not pulling and not known.covered(now):
             self.end_rotation(known)  # the bucket contains no delivery of the client
-        if not empty or known.state_at(now) is not State.CLOSED or key in self.requested:
+        if not (empty and known.up and known.is_available(now)) or key in self.requested:
             return
         if (seconds := known.on_bucket_empty(now)) is not None:
             iss, client_id = key
@@ -136,7 +135,7 @@ class BucketRequests:
             or result.delivery.attempts % PROBE_FAILURES
             or not known.parked
             or known.replaced is not None
-            or known.state_at(now) not in (State.OPEN, State.PAUSED)
+            or known.is_available(now)
             or self._waits.leaving
         ):
             return 0.0
@@ -172,7 +171,7 @@ class BucketRequests:
     def held_up(self, key: ClientKey) -> bool:
         """Return True if the client rests or pauses, or a delivery may be parked for it."""
         known = self._clients.get(key)
-        return known is not None and (not known.up or known.parked or self._tools.steady() < known.paused_until)
+        return known is not None and (not known.up or known.parked or known.is_paused(self._tools.steady()))
 
     def standing(self, key: ClientKey) -> Standing:
         """Return the state of the client."""
@@ -184,5 +183,5 @@ class BucketRequests:
             busy=bool(not known.idle or key in self.requested),
             rests=known.down and not known.running,
             next_try=now + wait + ahead if known.down else None,
-            paused_until=known.paused_until + ahead if now < known.paused_until else None,
+            paused_until=known.paused_until + ahead if known.is_paused(now) else None,
         )

@@ -13,47 +13,28 @@
 | open, half-open | peer open | open as long as there, 64 s at most |
 | open, half-open | internal fault | open for 1 s at least |
 
-Other events change no state. The recovery budget is 16 failures, as each pending delivery may fail at first. It is 4
-after an outage of 2 s at most, which overload looks like. It doubles each time, up to 1,024, if for 30 s no first
-attempt has succeeded and no repeat has failed: failures of first attempts alone are no evidence of later attempts.
+Other events change no state. So a client of which less than 80 % of the attempts fail keeps a closed circuit.
 
-A client of which less than 80 % of the attempts fail keeps a closed circuit.
+The recovery budget is 16 failures, as each pending delivery may fail at first. It is 4 after an outage of 2 s at most,
+which overload looks like. It doubles each time, up to 1,024, if for 30 s no first attempt has succeeded and no repeat
+has failed: failures of first attempts alone are no evidence of later attempts.
 """
 
 import math
 from dataclasses import dataclass
 from enum import Enum
 
+from notifier.model.backoff import one_pass
+
 FAILURES_PER_SUCCESS, MAX_BUDGET_FAILURES = 4, 32
 RECOVERY_BUDGET_FAILURES, SHORT_OUTAGE_BUDGET_FAILURES, MAX_RECOVERY_BUDGET_FAILURES = 16, 4, 1024
 SHORT_OUTAGE_SECONDS = 2.0
 MIXED_MEMORY_SECONDS = 30.0  # for which a repeat's failure or a first attempt's success is remembered
 MAX_FAILING_SECONDS = 10.0  # without a success, after which the budget is spent
-OPEN_SHARE_OF_OUTAGE = 0.5
-MIN_OPEN_SECONDS, MAX_OPEN_SECONDS = 1.0, 64.0
-PASS_TOLERANCE_SECONDS = 1e-3  # by which a whole pass may fall short, or be too long
+MIN_OPEN_SECONDS, MAX_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE = 1.0, 64.0, 0.5
 
-
-class State(Enum):
-    """The state of a circuit: half-open if it is open and `next_try` has passed. PAUSED: see `KnownClient.state_at`."""
-
-    UNTRIED = "untried"
-    CLOSED = "closed"
-    OPEN = "open"
-    PAUSED = "paused"
-
-
-class Change(Enum):
-    """What an event did to the circuit."""
-
-    OPENED = "opened"
-    STILL_OPEN = "still open"
-    RECOVERED = "recovered"
-
-
-def whole_pass(seconds: float) -> float:
-    """Return the longest wait of this length at most that is one pass through one delay queue."""
-    return 2.0 ** math.floor(math.log2(seconds + PASS_TOLERANCE_SECONDS))
+State = Enum("State", ("UNTRIED", "CLOSED", "OPEN"))  # half-open: open, and `next_try` has passed
+Change = Enum("Change", ("OPENED", "STILL_OPEN", "RECOVERED"))  # what an event did to the circuit
 
 
 @dataclass(slots=True)
@@ -70,10 +51,6 @@ class Circuit:
     outage_until: float = math.inf  # … and ended, if it has
     next_try: float = -math.inf
 
-    def only_first_attempts_fail(self, now: float) -> bool:
-        """Return True if no repeat has failed and no first attempt has succeeded for long."""
-        return now - self.mixed_at > MIXED_MEMORY_SECONDS
-
     def on_success(self, now: float, *, repeat: bool = True) -> Change | None:
         """Note a success. `repeat`: not the delivery's first attempt."""
         if not repeat:
@@ -88,14 +65,10 @@ class Circuit:
         if since is not None:  # so it was open
             self.outage_from, self.outage_until = since, now
             usual = SHORT_OUTAGE_BUDGET_FAILURES if now - since <= SHORT_OUTAGE_SECONDS else usual
-        doubled = min(MAX_RECOVERY_BUDGET_FAILURES, 2 * self.recovery_budget)
-        self.recovery_budget = doubled if self.only_first_attempts_fail(now) else usual
-        self.budget, self.state = self.recovery_budget, State.CLOSED
+        if now - self.mixed_at > MIXED_MEMORY_SECONDS:
+            usual = min(MAX_RECOVERY_BUDGET_FAILURES, 2 * self.recovery_budget)
+        self.budget, self.recovery_budget, self.state = usual, usual, State.CLOSED
         return Change.RECOVERED if before is State.OPEN else None
-
-    def has_been_open_at(self, moment: float) -> bool:
-        """Return True if the last outage includes this moment."""
-        return self.outage_from <= moment <= self.outage_until
 
     def on_failure(self, seconds: float, now: float, *, repeat: bool, least: float) -> Change | None:
         """Note a failure after so many seconds. The circuit opens for at least `least` seconds."""
@@ -107,10 +80,8 @@ class Circuit:
         self.budget = max(0, self.budget - 1) if failing < MAX_FAILING_SECONDS else 0
         if self.budget or (self.state is State.OPEN and now < self.next_try):
             return None
-        seconds = whole_pass(min(MAX_OPEN_SECONDS, max(MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE * failing)))
-        if least > seconds:
-            seconds = min(MAX_OPEN_SECONDS, 2.0 ** math.ceil(math.log2(least)))
-        return self._open(seconds, now)
+        seconds = one_pass(min(MAX_OPEN_SECONDS, max(MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE * failing)))
+        return self._open(seconds if least <= seconds else one_pass(least, "up"), now)
 
     def on_internal_fault(self, now: float) -> None:
         """Note an attempt that failed for an internal reason: unless the circuit is closed, the next is not at once."""
@@ -119,25 +90,27 @@ class Circuit:
 
     def on_peer_closed(self, now: float) -> Change | None:
         """Note that a peer's probe succeeded. After a short outage this worker's probe is better evidence."""
-        since = self.failing_since
-        short = since is None or now - since <= SHORT_OUTAGE_SECONDS
-        return None if short or self.state is not State.OPEN else self.on_success(now)
+        since = now if self.failing_since is None else self.failing_since
+        return self.on_success(now) if self.state is State.OPEN and now - since > SHORT_OUTAGE_SECONDS else None
 
     def on_peer_open(self, failing_since: float, rest: float, now: float) -> Change | None:
         """Note that a peer's circuit is open for `rest` seconds more. None if this worker has newer evidence."""
         if self.state is State.UNTRIED or (self.state is State.CLOSED and self.succeeded_at >= failing_since):
             return None
-        since = failing_since if self.failing_since is None else self.failing_since
-        self.failing_since, self.budget = min(since, failing_since), 0
-        return self._open(min(MAX_OPEN_SECONDS, rest), now)
+        self.failing_since = failing_since if self.failing_since is None else min(self.failing_since, failing_since)
+        self.budget = 0
+        return self._open(rest, now)
 
     def on_operator_probe(self, now: float) -> None:
         """Become half-open: an operator requests a probe."""
         self.next_try = min(self.next_try, now)
 
+    def has_been_open_at(self, moment: float) -> bool:
+        """Return True if the last outage includes this moment."""
+        return self.outage_from <= moment <= self.outage_until
+
     def _open(self, seconds: float, now: float) -> Change:
-        was_open = self.state is State.OPEN
-        self.state, self.next_try = State.OPEN, now + seconds
-        self.outage_from = now if self.failing_since is None else self.failing_since
-        self.outage_until = math.inf
-        return Change.STILL_OPEN if was_open else Change.OPENED
+        change = Change.STILL_OPEN if self.state is State.OPEN else Change.OPENED
+        self.state, self.next_try = State.OPEN, now + min(MAX_OPEN_SECONDS, seconds)
+        self.outage_from, self.outage_until = now if self.failing_since is None else self.failing_since, math.inf
+        return change

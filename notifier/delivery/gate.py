@@ -92,16 +92,16 @@ class Gate:
         return now >= max(due, known.ended_at + MIN_OPEN_SECONDS)
 
     def _may_wait(self, known: KnownClient, delivery: Delivery, now: float, *, pulled: bool) -> bool:
-        match known.state_at(now):
-            case State.OPEN | State.PAUSED:
-                return False
+        if not known.is_available(now):
+            return False
+        match known.circuit.state:
             case State.UNTRIED if (
                 not known.running and known.tokens(now + self.slots.patience()) >= 1
             ):  # one, for the first attempt
                 return not known.waiting and self.slots.fill() < CROWDED
             case State.UNTRIED if pulled:  # the first attempt shows soon whether more may follow
                 return False
-            case State.UNTRIED | State.CLOSED:
+            case _:
                 patience = self.slots.patience()
                 turn = delivery.turn
                 if pulled or (turn is not None and turn - self.clients.ahead() <= now + patience):
@@ -235,7 +235,7 @@ class Gate:
 
     def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Deferral]]:
         for key, known in list(self._busy.items()):
-            stopped = known.state_at(now) in (State.OPEN, State.PAUSED)
+            stopped = not known.is_available(now)
             stays = (
                 known.circuit.state is State.UNTRIED
                 and not known.running

@@ -71,9 +71,13 @@ class KnownClient:
 
     # ── its state ──
 
-    def state_at(self, now: float) -> State:
-        """Return the state of the circuit, or PAUSED while the pause lasts that the client requested."""
-        return State.PAUSED if now < self.paused_until else self.circuit.state
+    def is_paused(self, now: float) -> bool:
+        """Return True while the pause lasts that the client requested."""
+        return now < self.paused_until
+
+    def is_available(self, now: float) -> bool:
+        """Return True unless the circuit is open or half-open, or the client paused."""
+        return self.circuit.state is not State.OPEN and now >= self.paused_until
 
     @property
     def up(self) -> bool:

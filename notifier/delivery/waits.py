@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from notifier.delivery.admission import Deferral, Ticket
 from notifier.delivery.ages import waits_until
-from notifier.delivery.circuit import MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE, State, whole_pass
+from notifier.delivery.circuit import MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE, State
 from notifier.delivery.known_client import KnownClient
 from notifier.delivery.known_clients import KnownClients, Slots
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import AttemptResult, Defer, RetryAt, WaitsAs, retry, uncharged
-from notifier.model.backoff import EARLY, LATE, SOON, Rounding
+from notifier.model.backoff import EARLY, LATE, SOON, Rounding, one_pass
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
@@ -75,16 +75,15 @@ class Waits:
         """
         tried = tried or self.is_only_probe(known, delivery)
         age = 0.0 if delivery.first_taken_at is None else self._tools.clock() - delivery.first_taken_at
-        state = known.state_at(now)
-        if state is State.UNTRIED and pulled and (known.running or known.waiting):
+        if not known.is_available(now):
+            cause = Cause.RETRY_AFTER if known.is_paused(now) else Cause.CIRCUIT
+            later = self._away(known, now, cause, tried=tried)
+        elif known.circuit.state is State.UNTRIED and pulled and (known.running or known.waiting):
             # The attempt that runs or waits leads to the bucket.
             later = Later(due=now + MIN_OPEN_SECONDS, cause=Cause.SLOT, waits_as=WaitsAs.PARKED)
-        elif state in (State.UNTRIED, State.CLOSED):
+        else:
             cause = Cause.RATE if known.step and known.tokens(now) < 1 else Cause.SLOT
             later = self._in_line(known, delivery, now, age, cause, pulled=pulled)
-        else:
-            cause = Cause.CIRCUIT if state is State.OPEN else Cause.RETRY_AFTER
-            later = self._away(known, now, cause, tried=tried)
         return self._defer(known, delivery, client, later)
 
     def is_only_probe(self, known: KnownClient, delivery: Delivery) -> bool:
@@ -123,7 +122,7 @@ class Waits:
             return Later(due=opens, cause=cause, waits_as=WaitsAs.PARKED)
         wait = max(MIN_OPEN_SECONDS, opens - now) if opens > now else BUSY_TRY
         # One pass through one delay queue, which is exact. After several it may come a second early.
-        return Later(due=now + (wait if paused else whole_pass(wait)), cause=cause, waits_as=WaitsAs.PROBE)
+        return Later(due=now + (wait if paused else one_pass(wait)), cause=cause, waits_as=WaitsAs.PROBE)
 
     def _defer(self, known: KnownClient, delivery: Delivery, client: Client, later: Later) -> Deferral:
         """Return the deferral by the wall clock. A delivery comes back for its last attempt, if there is time for one.
@@ -164,7 +163,7 @@ class Waits:
             return result
         if result.asked and result.pause is None:
             return result  # the client said when this delivery is to come again
-        up = ticket.rotated is None and known.state_at(now) in (State.UNTRIED, State.CLOSED)
+        up = ticket.rotated is None and known.is_available(now)
         paced = result.signal is Signal.RATE_LIMITED and known.rate.spacing > 0  # it may come again at that pace
         before_at = None if before.charged_at is None else before.charged_at - self._clients.ahead()
         if up and not paced and (before_at is None or before_at < known.circuit.succeeded_at):

@@ -43,3 +43,9 @@ def deferral_wait(seconds: float, rounding: Rounding = "down") -> int:
     """
     whole = whole_seconds(min(seconds, LONGEST_DEFERRAL), rounding)
     return 1 << (whole.bit_length() - 1 if rounding == "down" else (whole - 1).bit_length())
+
+
+def one_pass(seconds: float, rounding: Rounding = "down") -> float:
+    """Return the wait of this length, rounded to one pass through one delay queue, which is exact: a power of two."""
+    exponent = math.log2(seconds + _HAIR) if rounding == "down" else math.ceil(math.log2(seconds))
+    return 2.0 ** math.floor(exponent)
