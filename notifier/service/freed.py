@@ -6,8 +6,8 @@ others.
 
 A walk over the delay queues (`repair`) finds these deliveries, since no worker knows what others put off. A walk holds
 up deliveries that are due meanwhile. So causes that end together share a walk, and walks take half of the time at most.
-Each worker walks for the changes that it sees itself. The second walk finds what the first left, or what was put off
-since.
+Each worker walks for the changes that it sees itself. A second walk for an issuer's fault finds deliveries whose
+attempt was under way, here or at another worker, when the fault ended: their deferral was stored after the first walk.
 """
 
 import asyncio
@@ -39,6 +39,7 @@ GAP = 60.0  # seconds between two for the same client: if its proxy lets one in 
 OF_PACE = 0.5  # of the signatures that a key makes: a delivery that has to wait for its turn is put off again
 AGAIN = 0.5  # seconds, at least, until the next walk
 REST = 1.0  # times as long as a walk took, without its pauses, no other begins
+STORED_WITHIN = 3.0  # seconds after a signature failed, in which the deferral of its delivery is stored
 
 
 _Ended = tuple[str, str, str]
@@ -54,13 +55,17 @@ class Freed:
         self._queue = queue
         self._registry, self._keys = live.now.registry, live.now.keys
         self._ended: set[_Ended] = set()
+        self._second_walks: dict[_Ended, float] = {}  # when each is due
         self._not_before: dict[_Ended, float] = {}
         self._rests_until = float("-inf")
         self._news = asyncio.Event()
 
     def over(self, cause: Cause, iss: str, client_id: str) -> None:
         """Have what waits for this cause come. An empty `client_id` means all of the issuer's. Never waits."""
-        self._ended.add((cause.value, iss, client_id))
+        ended = cause.value, iss, client_id
+        self._ended.add(ended)
+        if not client_id:
+            self._second_walks[ended] = time.monotonic() + self._live.now.settings.signing.timeout + STORED_WITHIN
         self._news.set()
 
     async def run(self) -> None:
@@ -72,10 +77,13 @@ class Freed:
             self._news.clear()
             await self._follow()
             now = time.monotonic()
+            for ended in [ended for ended, due in self._second_walks.items() if due <= now]:
+                del self._second_walks[ended]
+                self._ended.add(ended)
             self._not_before = {ended: moment for ended, moment in self._not_before.items() if moment > now}
-            if now >= self._rests_until and (ended := self._ended - self._not_before.keys()):
-                self._ended -= ended
-                await self._free_waiting(frozenset(ended))
+            if now >= self._rests_until and (ready := self._ended - self._not_before.keys()):
+                self._ended -= ready
+                await self._free_waiting(frozenset(ready))
 
     async def _follow(self) -> None:
         """See what a reload or a refresh has changed."""
