@@ -13,11 +13,13 @@ from typing import Any
 
 import yaml
 
+from notifier.configuration.configured_feature import settings_model
+from notifier.features import FEATURES
 from notifier.settings.config_file import gone_settings
 from notifier.settings.config_schema import config_schema
-from notifier.settings.service_settings import Settings
 from tools.chart_rendering import CHART, Rendered
 
+SETTINGS = settings_model(FEATURES)
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "helm/values.schema.yaml"
 COPIES = {"deploy/prometheus/*.yaml": "files/prometheus", "deploy/grafana/*.json": "files/grafana"}
@@ -63,7 +65,7 @@ Helm refuses a value that is misspelt, of the wrong type, or at odds with anothe
 def schema() -> dict[str, Any]:
     """The schema of the values, in the draft that Helm reads."""
     values: dict[str, Any] = yaml.safe_load(SOURCE.read_text())
-    service = config_schema()
+    service = config_schema(SETTINGS)
     definitions = {**service["$defs"], **values.pop("$defs")}
     said_by_templates(values, definitions)
     for name in gone_values(values):
@@ -71,7 +73,7 @@ def schema() -> dict[str, Any]:
     config, clients = values["properties"]["config"], values["properties"]["clients"]
     need_sections(values, yaml.safe_load((CHART / "values.yaml").read_text()))
     config.update(additionalProperties=False, properties=service["properties"])
-    leave_to_templates(gone_settings(Settings), service["properties"], definitions)
+    leave_to_templates(gone_settings(SETTINGS), service["properties"], definitions)
     clients["items"] = {"$ref": "#/$defs/ClientMetadata"}
     kept = {name: {key: part for key, part in made.items() if key != "says"} for name, made in definitions.items()}
     return {"$schema": "http://json-schema.org/draft-07/schema#", **values, "$defs": kept}
@@ -145,13 +147,13 @@ def variables(
 
 def known() -> dict[str, Any]:
     """What the templates check: members of a client, environment variables of settings (true: a secret), and texts."""
-    service, values = config_schema(), yaml.safe_load(SOURCE.read_text())
+    service, values = config_schema(SETTINGS), yaml.safe_load(SOURCE.read_text())
     members = service["$defs"]["ClientMetadata"]["properties"]
     return {
         "client": dict.fromkeys(members, True),
         "variables": dict(variables(service, service["$defs"])),
         "texts": said_by_templates(values, values["$defs"]),
-        "gone": dict(gone_settings(Settings)),
+        "gone": dict(gone_settings(SETTINGS)),
         "goneValues": gone_values(values),
     }
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from notifier.configuration.configured_feature import settings_model
 from notifier.features import FEATURES
 from notifier.model.documents.event_document import event_schema
 from notifier.operators.terminal.output import say_json
@@ -12,7 +13,7 @@ from notifier.settings.config_schema import config_schema
 
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "event": event_schema,
-    "config": config_schema,
+    "config": lambda: config_schema(settings_model(FEATURES)),
     "clients": lambda: _of_config("clients"),
     "tokens": lambda: _of_config("tokens"),
     **{document: schema for feature in FEATURES for document, schema in feature.schemas.items()},
@@ -43,5 +44,5 @@ def schema(
 
 
 def _of_config(document: str) -> dict[str, Any]:
-    whole = config_schema()
+    whole = SCHEMAS["config"]()
     return {"$schema": whole["$schema"], "$ref": f"#/$defs/{document}", "$defs": whole["$defs"]}

@@ -14,7 +14,7 @@ from notifier.configuration.clients.clients_file import AnswerOf, read_registry,
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import Layered, Needs
 from notifier.configuration.clients.registry_checks import find_unsignable
-from notifier.configuration.configured_feature import ConfiguredFeature, Part, key_kinds_of
+from notifier.configuration.configured_feature import ConfiguredFeature, Part, key_kinds_of, settings_model
 from notifier.configuration.inline_speakers import senders_by_token, unheard_addresses, unnamed_speakers
 from notifier.configuration.library_examinations import examinations
 from notifier.model.api_token import ApiToken
@@ -123,7 +123,7 @@ def load(
     """
     named = set() if named is None else named
     first = {} if path is None else stamps_of((path.absolute(),))
-    usable = examine_settings(path, environ, named)
+    usable = examine_settings(path, environ, named, settings_model(features))
     settings, mistakes, unsure = usable.settings, list(usable.mistakes), usable.unsure
     stamps = {**stamps_of(named), **first}
     if not settings.issuers:

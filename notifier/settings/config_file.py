@@ -20,8 +20,8 @@ from notifier.settings.document_files import parse_yaml, read_document
 from notifier.settings.mistakes import explain, submodel
 from notifier.settings.secret_text import read_secret
 from notifier.settings.service_settings import QUEUE_FILE, SQLITE, QueueSettings, Settings
-from notifier.settings.usable_settings import SECTIONS, UsableSettings, section_like, usable_settings
-from notifier.settings.values import Section
+from notifier.settings.usable_settings import UsableSettings, section_like, usable_settings
+from notifier.settings.values import FeatureSection, Section
 
 PREFIX = "NOTIFIER_"
 _OURS_OTHERWISE = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")
@@ -39,16 +39,21 @@ class _Variable:
     annotation: Any
 
 
-def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
+def load_settings(path: Path | None, environ: Mapping[str, str], model: type[Settings] = Settings) -> Settings:
     """Return the configuration; without `path` from `environ` alone. Raises ConfigurationError with every mistake."""
-    usable = examine_settings(path, environ, set())
+    usable = examine_settings(path, environ, set(), model)
     if usable.mistakes:
         raise ConfigurationError(usable.mistakes)
     return usable.settings
 
 
-def examine_settings(path: Path | None, environ: Mapping[str, str], files: set[Path]) -> UsableSettings:
-    """Return what is right of the configuration, and every mistake. Adds every file that it names to `files`."""
+def examine_settings(
+    path: Path | None, environ: Mapping[str, str], files: set[Path], model: type[Settings] = Settings
+) -> UsableSettings:
+    """Return what is right of the configuration, and every mistake. Adds every file that it names to `files`.
+
+    `model`: the settings with the sections of features. Without them these sections are not judged.
+    """
     mistakes: list[Mistake] = []
     unsure: set[str] = set()
     document: dict[str, Any] = {}
@@ -58,11 +63,11 @@ def examine_settings(path: Path | None, environ: Mapping[str, str], files: set[P
             document = _mapping(path)
         except ConfigurationError as error:
             mistakes += error.mistakes
-            unsure |= SECTIONS  # the file may hold any of them
-    mistakes += _overlay(document, environ, relative=path is not None, unsure=unsure)
+            unsure |= model.model_fields.keys()  # the file may hold any of them
+    mistakes += _overlay(document, environ, model, relative=path is not None, unsure=unsure)
     _place_queue(document)
     base = Path() if path is None else path.absolute().parent
-    usable = usable_settings(document, {"base": base, "files": files})
+    usable = usable_settings(document, {"base": base, "files": files}, model)
     return replace(usable, mistakes=(*mistakes, *usable.mistakes), unsure=usable.unsure | unsure)
 
 
@@ -82,7 +87,7 @@ def read_part(path: Path | None, environ: Mapping[str, str], sections: Collectio
     """
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
-    mistakes = _overlay(document, environ, relative=path is not None, unsure=set())
+    mistakes = _overlay(document, environ, Settings, relative=path is not None, unsure=set())
     if "queue" in sections:
         _place_queue(document)
     issuers = document.get("issuers")
@@ -158,15 +163,24 @@ def _variables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[t
         yield from _variables(inner, (*path, name))
 
 
+def _unread(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
+    """How the variables begin of sections that no feature has declared."""
+    for name, inner in _sections(model):
+        if issubclass(inner, FeatureSection) and inner.model_config.get("extra") == "allow":
+            yield f"{PREFIX}{'__'.join((*path, name))}__".upper()
+        yield from _unread(inner, (*path, name))
+
+
 def _overlay(
-    document: dict[str, Any], environ: Mapping[str, str], *, relative: bool, unsure: set[str]
+    document: dict[str, Any], environ: Mapping[str, str], model: type[Settings], *, relative: bool, unsure: set[str]
 ) -> list[Mistake]:
     """Put the variables into the document. `relative`: its paths do not start where the process runs.
 
     Adds each section that a wrong variable may mean to `unsure`.
     """
-    variables = dict(_variables(Settings))
-    gone = {variable_of(setting): why for setting, why in gone_settings(Settings)}
+    variables = dict(_variables(model))
+    gone = {variable_of(setting): why for setting, why in gone_settings(model)}
+    unread = tuple(_unread(model))
     mistakes = []
     if not relative and not environ.get("NOTIFIER_CONFIG", "-").strip():
         mistakes.append(Mistake("NOTIFIER_CONFIG", "is empty; name the file, or unset it"))
@@ -177,12 +191,14 @@ def _overlay(
         variable = variables.get(name)
         if (why := next((why for old, why in gone.items() if f"{name}__".startswith(f"{old}__")), None)) is not None:
             mistakes.append(Mistake(name, f"{why}; remove it"))
+        elif variable is None and name.startswith(unread):
+            continue
         elif variable is None:
             # Compared without the prefix, which makes any two names similar.
             near = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
             hint = f"did you mean {PREFIX}{near[0]}?" if near else "`notifier schema config` lists them"
             mistakes.append(Mistake(name, f"there is no such setting; {hint}"))
-            unsure |= section_like(near[0].partition("__")[0]) if near else set()
+            unsure |= section_like(near[0].partition("__")[0], model) if near else set()
         elif not value.strip():
             mistakes.append(Mistake(name, "is empty; give it a value, or unset it for the file or the default"))
             unsure.add(variable.path[0])

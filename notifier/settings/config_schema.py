@@ -18,9 +18,9 @@ from notifier.settings.values import Listen, Section
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def config_schema() -> dict[str, Any]:
+def config_schema(model: type[Settings] = Settings) -> dict[str, Any]:
     """JSON Schema (2020-12) of the service's file. `$defs/clients` and `$defs/tokens` describe the other two files."""
-    models: list[type[BaseModel]] = [Settings, ClientMetadata, TokenEntry]
+    models: list[type[BaseModel]] = [model, ClientMetadata, TokenEntry]
     _, schema = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions: dict[str, Any] = schema["$defs"]
     sections: list[type[BaseModel]] = [ClientMetadata, *_below(Section)]

@@ -9,7 +9,16 @@ from pydantic import model_validator
 from notifier.model.client import EgressPolicy, RetryPolicy, TlsFiles
 from notifier.model.defaults import SLOT_WAIT
 from notifier.model.durations import format_duration
-from notifier.settings.values import LONGEST_HOLD, ExistingFile, Listen, ListenAddress, Network, Section, Span
+from notifier.settings.values import (
+    LONGEST_HOLD,
+    ExistingFile,
+    FeatureSection,
+    Listen,
+    ListenAddress,
+    Network,
+    Section,
+    Span,
+)
 
 
 class TlsSettings(Section):
@@ -44,22 +53,26 @@ class ListenerTls(Section):
     """Authorities (PEM). Each caller must show a certificate of one of them, besides its token."""
 
 
-class TokenKeeperSettings(Section):
+class TokenKeeperSettings(FeatureSection):
     """A section of the API, whose feature may know tokens beside those of the API's tokens file."""
 
     @property
     def knows_tokens(self) -> bool:
-        """True if it does, so that nobody needs to be let in without one."""
-        return False
+        """True if it does, so that nobody needs to be let in without one. Without its feature nobody is."""
+        return bool(self.model_extra)
 
 
-class WebListenerSettings(Section):
+class WebListenerSettings(FeatureSection):
     """The listener that browsers and others' servers call. What it serves, features say."""
 
     listen: ListenAddress = Listen("127.0.0.1", 8090)
     """Address and port."""
     tls: ListenerTls | None = None
     """Serve https to the proxy."""
+
+    def url_of(self, _iss: str) -> str | None:
+        """Return where the issuer's pages are; None if it has none."""
+        return None
 
 
 _RETRY = RetryPolicy()

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -15,13 +15,14 @@ from notifier.model.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCK
 from notifier.model.durations import format_duration
 from notifier.model.message import Lane
 from notifier.settings.broker_url import broker_mistake
-from notifier.settings.feature_settings import ConsoleSettings, SourceSettings, UpstreamSettings, WebSettings
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.settings.policies import (
     EgressSettings,
     ListenerTls,
     RetrySettings,
     TlsSettings,
+    TokenKeeperSettings,
+    WebListenerSettings,
     hold_mistake,
 )
 from notifier.settings.registry_settings import RegistrySettings
@@ -31,6 +32,7 @@ from notifier.settings.values import (
     Count,
     Duration,
     ExistingFile,
+    FeatureSection,
     Held,
     IssuerId,
     Lasting,
@@ -45,6 +47,8 @@ from notifier.settings.values import (
     at_home,
     in_clear,
 )
+
+FeatureSectionT = TypeVar("FeatureSectionT", bound=Section)
 
 SQLITE = "sqlite:"
 QUEUE_FILE = "notifier.db"
@@ -195,7 +199,7 @@ class ApiSettings(Section):
     """Who may use it. Required unless `listen` is a loopback address."""
     tls: ListenerTls | None = None
     """Serve https."""
-    console: ConsoleSettings = Field(default_factory=ConsoleSettings)
+    console: TokenKeeperSettings = TokenKeeperSettings()
     """The pages for operators."""
 
     @model_validator(mode="after")
@@ -309,11 +313,11 @@ class Settings(Section):
     """Where requests may go."""
     registry: RegistrySettings = RegistrySettings()
     """The clients."""
-    sources: dict[SourceName, SourceSettings] = Field({})
+    sources: dict[SourceName, FeatureSection] = Field({})
     """Servers that publish events in their own words, by a name for each."""
-    web: WebSettings | None = None
+    web: WebListenerSettings | None = None
     """Pages for browsers. Left out: no listener."""
-    upstreams: dict[SourceName, UpstreamSettings] = Field({})
+    upstreams: dict[SourceName, FeatureSection] = Field({})
     """OpenID Providers that our users sign in at, and that say when a session ended, by a name."""
     log: LogSettings = LogSettings()
     """Logs."""
@@ -339,6 +343,21 @@ class Settings(Section):
                     f"{listener}.listen and {other}.listen are both {listening[listener]}; each needs its own port"
                 )
         return self
+
+    def section(self, path: str, kind: type[FeatureSectionT]) -> FeatureSectionT | None:
+        """Return the section of a feature; None where it is left out. `kind`: what the feature declares at the path."""
+        section: object = self
+        for name in path.split("."):
+            section = getattr(section, name, None)
+        assert section is None or isinstance(section, kind), f"{path} was read without the sections of features"
+        return section
+
+    def sections(self, path: str, kind: type[FeatureSectionT]) -> Mapping[str, FeatureSectionT]:
+        """Return the sections of a feature that have a name each."""
+        sections: Mapping[str, Section] = getattr(self, path)
+        found = {name: section for name, section in sections.items() if isinstance(section, kind)}
+        assert len(found) == len(sections), f"{path} was read without the sections of features"
+        return found
 
     def template(self) -> Client:
         """A client of whom nothing is registered: the defaults that every registration starts from."""

@@ -18,7 +18,6 @@ from notifier.settings.key_settings import KeySettings
 from notifier.settings.mistakes import Loc, explain
 from notifier.settings.service_settings import IssuerSettings, Settings
 
-SECTIONS = frozenset(Settings.model_fields)
 _TRIES = 10  # after so many only defaults are left
 
 
@@ -39,8 +38,10 @@ class UsableSettings:
     in_clear: frozenset[str] = frozenset()
 
 
-def usable_settings(document: Mapping[str, Any], context: dict[str, Any]) -> UsableSettings:
-    """Read what is right of the document. `context` is the context of pydantic's validation."""
+def usable_settings(
+    document: Mapping[str, Any], context: dict[str, Any], model: type[Settings] = Settings
+) -> UsableSettings:
+    """Read what is right of the document by the model. `context` is the context of pydantic's validation."""
     rest: dict[Any, Any] = dict(document)
     mistakes: list[Mistake] = []
     unsure: set[str] = set()
@@ -50,11 +51,11 @@ def usable_settings(document: Mapping[str, Any], context: dict[str, Any]) -> Usa
     whole = True
     for _ in range(_TRIES):
         try:
-            settings = Settings.model_validate(rest, context=context)
+            settings = model.model_validate(rest, context=context)
             break
         except ValidationError as error:
             if whole:
-                mistakes += explain(error, Settings)
+                mistakes += explain(error, model)
             details = error.errors(include_url=False, include_input=False)
             for detail in details:
                 if detail["type"] == IN_CLEAR:
@@ -62,9 +63,9 @@ def usable_settings(document: Mapping[str, Any], context: dict[str, Any]) -> Usa
                     in_clear.append(detail["loc"])
             if places := [detail["loc"] for detail in details if detail["type"] != IN_CLEAR]:
                 whole = False
-                _leave_out(rest, places, unsure, wrong)
+                _leave_out(rest, places, unsure, wrong, model)
     if settings is None:
-        settings, unsure = Settings(), set(SECTIONS)
+        settings, unsure = model(), set(model.model_fields)
     keys: dict[str, tuple[KeySettings | None, ...]] = {iss: issuer.keys for iss, issuer in settings.issuers.items()}
     if wrong:
         named = {iss: IssuerSettings.model_construct(keys=()) for iss in wrong}
@@ -76,9 +77,9 @@ def usable_settings(document: Mapping[str, Any], context: dict[str, Any]) -> Usa
     )  # fmt: skip
 
 
-def section_like(name: str) -> set[str]:
+def section_like(name: str, model: type[Settings]) -> set[str]:
     """The section that a misspelt name may mean."""
-    return set(get_close_matches(name.lower(), SECTIONS, 1))
+    return set(get_close_matches(name.lower(), model.model_fields, 1))
 
 
 def _allowing_http(value: Any, place: Loc) -> Any:
@@ -99,7 +100,9 @@ def _sources_at(places: Sequence[Loc], settings: Settings) -> Iterator[str]:
                 yield sources[nth].called
 
 
-def _leave_out(rest: dict[Any, Any], places: Sequence[Loc], unsure: set[str], wrong: dict[str, Any]) -> None:
+def _leave_out(
+    rest: dict[Any, Any], places: Sequence[Loc], unsure: set[str], wrong: dict[str, Any], model: type[Settings]
+) -> None:
     """Take out what is wrong at these places. An issuer with a right name and a mistake goes to `wrong`."""
     misnamed = {place[1] for place in places if len(place) > 2 and place[2] == "[key]"}
     for place in places:
@@ -110,7 +113,7 @@ def _leave_out(rest: dict[Any, Any], places: Sequence[Loc], unsure: set[str], wr
             case ("issuers", str(iss), *_) if iss not in misnamed:
                 wrong.setdefault(iss, _without(rest, "issuers", iss))
             case (section, *below):
-                unsure |= {str(section)} if section in SECTIONS else section_like(str(section))
+                unsure |= {str(section)} if section in model.model_fields else section_like(str(section), model)
                 if below and _has(rest.get(section), below[0]):
                     _without(rest, section, below[0])
                 elif not (below and below[0] in misnamed):

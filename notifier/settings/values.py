@@ -98,6 +98,10 @@ class Section(BaseModel):
         return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
 
 
+class FeatureSection(Section, extra="allow"):
+    """A section whose members a feature declares. Without its feature it takes all of them, and nothing reads them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lasting:
     """Marks a float as a duration that is written as text, longer than `above` and at most `most` seconds."""

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
 from notifier.model.errors import ConfigurationError
-from notifier.settings.usable_settings import SECTIONS, usable_settings
+from notifier.settings.usable_settings import usable_settings
+from tests.settings.whole_settings import SETTINGS
 from tests.tokens.key_folder import pem
 
 ISS = "https://id.example.com"
@@ -166,7 +167,7 @@ def test_a_wrong_variable_leaves_its_section_unsure(folder: Path, environ: dict[
 @settings(max_examples=40)
 @given(
     st.dictionaries(
-        st.sampled_from(sorted(SECTIONS)) | st.text(max_size=4) | st.integers(),
+        st.sampled_from(sorted(SETTINGS.model_fields)) | st.text(max_size=4) | st.integers(),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from([ISS, "x:1", "1s"]),
             lambda inner: (
@@ -183,7 +184,7 @@ def test_a_wrong_variable_leaves_its_section_unsure(folder: Path, environ: dict[
 def test_whatever_is_wrong_something_can_be_said(document: dict[Any, Any]) -> None:
     """What is left is settings, and where something was left out there is a mistake; the document stays as it was."""
     before = json.dumps(document, default=str)
-    parts = usable_settings(document, {"base": Path("/nowhere"), "files": set()})
+    parts = usable_settings(document, {"base": Path("/nowhere"), "files": set()}, SETTINGS)
     assert json.dumps(document, default=str) == before
     assert parts.mistakes or not parts.unsure
     assert set(parts.keys) == set(parts.settings.issuers)

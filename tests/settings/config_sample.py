@@ -7,6 +7,7 @@ import pytest
 
 from notifier.model.errors import ConfigurationError
 from notifier.settings.config_file import load_settings
+from tests.settings.whole_settings import SETTINGS
 
 SAMPLE = """
 queue:                                       # or {url: "sqlite:notifier.db"}
@@ -64,5 +65,5 @@ def write(folder: Path, text: str, name: str = "notifier.yaml") -> Path:
 def mistakes(path: Path | None, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """What is wrong, by path."""
     with pytest.raises(ConfigurationError) as caught:
-        load_settings(path, environ or {})
+        load_settings(path, environ or {}, SETTINGS)
     return {mistake.path: mistake.text for mistake in caught.value.mistakes}

@@ -10,11 +10,12 @@ import pytest
 from notifier.settings.config_schema import config_schema
 from notifier.settings.document_files import read_document
 from tests.settings.config_sample import sample
+from tests.settings.whole_settings import SETTINGS
 
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    return config_schema()
+    return config_schema(SETTINGS)
 
 
 class TestSchema:

@@ -1,7 +1,7 @@
 """A copy of this tree from which features are deleted, and the core's tests there.
 
 A feature's folder goes, its tests, and its line in `notifier/features/__init__.py`. Nothing stands in for what it did.
-But the fields of the settings need a type: in `notifier/settings/feature_settings.py` its sections become empty.
+But registry sources and keys need a type: in `notifier/settings/feature_settings.py` their sections become empty.
 """
 
 import ast

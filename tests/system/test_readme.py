@@ -52,6 +52,7 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.tokens_file import TokenEntry, load_tokens
 from notifier.telemetry.logs import LogObserver, SubjectHash
 from notifier.tokens.key_files import generate_key
+from tests.settings.whole_settings import SETTINGS
 from tests.support.lane_looks import at_broker
 from tests.support.outcome_facts import attempted
 from tests.support.rabbit_options import rabbit_options
@@ -355,10 +356,10 @@ DOCUMENTED = {setting.name: setting.default.strip("`") for setting in reference_
 def test_every_setting_is_documented_with_its_default() -> None:
     """Nothing is missing, nothing is invented, and to write a default down changes nothing."""
     elsewhere = (OF_SOURCES, "registry.defaults.")  # the defaults are those of a client
-    sections = Settings.model_fields
+    sections = SETTINGS.model_fields
     told = {name: default for name, default in DOCUMENTED.items() if name.split(".")[0] in sections}
     told = {name: default for name, default in told.items() if not name.startswith(elsewhere)}
-    real = {path: default for path, default in settings_of(Settings) if not path.startswith(elsewhere)}
+    real = {path: default for path, default in settings_of(SETTINGS) if not path.startswith(elsewhere)}
     assert sorted(told) == sorted(real)
     for path, default in real.items():
         plain = "required" if default is ... else "–" if default in (None, "") else None
@@ -368,7 +369,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         elif plain is not None:
             assert told[path] == plain, path
         elif path != QUEUE_URL:  # what is left out depends on where the configuration is
-            written_down = Settings.model_validate(nested(path, yaml.safe_load(told[path])))
+            written_down = SETTINGS.model_validate(nested(path, yaml.safe_load(told[path])))
             assert written_down.model_dump() == as_left_out(path).model_dump(), path
 
 
@@ -387,7 +388,7 @@ def test_every_setting_of_a_registry_source_is_documented() -> None:
 
 def as_left_out(path: str) -> Settings:
     """With the section there, for the one that has no default as a whole."""
-    return Settings.model_validate({"api": {}} if path.startswith("api.") else {})
+    return SETTINGS.model_validate({"api": {}} if path.startswith("api.") else {})
 
 
 def nested(path: str, value: object) -> object:
@@ -400,7 +401,7 @@ def nested(path: str, value: object) -> object:
 def test_every_member_of_a_client_is_documented() -> None:
     """And what must be given."""
     real = dict(settings_of(ClientMetadata))
-    told = {name: default for name, default in DOCUMENTED.items() if name.split(".")[0] not in Settings.model_fields}
+    told = {name: default for name, default in DOCUMENTED.items() if name.split(".")[0] not in SETTINGS.model_fields}
     assert sorted(told) == sorted(real)
     assert [path for path in real if told[path] == "required"] == [path for path in real if real[path] is ...]
 
@@ -422,7 +423,7 @@ def test_every_member_of_a_token_and_every_preset_is_documented() -> None:
 
 def test_every_setting_that_is_mentioned_exists() -> None:
     """Under the path it is mentioned by."""
-    known = {part for name, _ in settings_of(Settings) for part in prefixes(name.replace("[]", ""))}
+    known = {part for name, _ in settings_of(SETTINGS) for part in prefixes(name.replace("[]", ""))}
     pattern = r"`((?:queue|ops|api|issuers|delivery|egress|registry|sources|log|metrics)\.[\w.<>\[\]]+)(?::[^`]*)?`"
     told = ((path.name, name) for path, text in DOCUMENTS.items() for name in re.findall(pattern, text))
     assert [(path, name) for path, name in told if name.rstrip(".").replace("[]", "") not in known] == []

@@ -67,8 +67,8 @@ def bounds_of(settings: Settings, iss: str) -> ListBounds:
 
 def own_hosts(settings: Settings, iss: str) -> frozenset[str]:
     """The issuer's own hosts: its identifier's, and that of its pages."""
-    pages = None if settings.web is None else settings.web.issuers.get(iss)
-    return frozenset(filter(None, (host_of(iss), None if pages is None else host_of(pages.url))))
+    url = None if settings.web is None else settings.web.url_of(iss)
+    return frozenset(filter(None, (host_of(iss), None if url is None else host_of(url))))
 
 
 @frozen

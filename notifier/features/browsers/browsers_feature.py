@@ -40,4 +40,10 @@ def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
     return page_checks(loaded.settings, reader)
 
 
-BROWSERS = Feature(name="browsers", read=_read, run=_run, checks=_checks)
+BROWSERS = Feature(
+    name="browsers",
+    sections={"web": "notifier.features.browsers.web_settings:WebSettings"},
+    read=_read,
+    run=_run,
+    checks=_checks,
+)

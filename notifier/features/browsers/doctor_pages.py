@@ -10,6 +10,7 @@ from functools import partial
 from notifier.features.browsers.front_channel_context import LONGEST
 from notifier.features.browsers.front_channel_page import FrontChannelPage
 from notifier.features.browsers.front_channel_routes import PATH, SAW_COOKIE
+from notifier.features.browsers.web_settings import web_of
 from notifier.model.client import TlsFiles
 from notifier.network.http.issuer_document import AnswerHead, UnreadDocument, issuer_egress, only_in_tests
 from notifier.network.http.issuer_documents import DocumentReader
@@ -26,7 +27,8 @@ _TO_US = "have the proxy pass on what is under that path to web.listen, without 
 def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
     """Yield a check for each issuer with pages, except for issuers of tests."""
     egress = issuer_egress(settings.template().route.egress)
-    for iss, pages in ({} if settings.web is None else settings.web.issuers).items():
+    section = web_of(settings)
+    for iss, pages in ({} if section is None else section.issuers).items():
         if only_in_tests(iss):
             continue
         tls = settings.issuers[iss].tls

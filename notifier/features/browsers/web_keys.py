@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.configuration.configured_feature import Part
 from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed
+from notifier.features.browsers.web_settings import web_of
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.front_channel import is_on_page
 from notifier.model.frozen import replace
@@ -76,16 +77,16 @@ def read_pages(settings: Settings, registry: Registry) -> PagesPart:
 
 def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[Mistake]]:
     """Return the keys, None without `web.keys_file`, and every mistake."""
-    if settings.web is None:
+    if (section := web_of(settings)) is None:
         return None, []
     mistakes = [
         Mistake(f'web.issuers["{iss}"]', _not_configured(iss, settings))
-        for iss in settings.web.issuers
+        for iss in section.issuers
         if iss not in settings.issuers
     ]
     mistakes += [
         Mistake(f"web.check_session.{name}.issuer", _not_configured(page.issuer, settings))
-        for name, page in settings.web.check_session.items()
+        for name, page in section.check_session.items()
         if page.issuer not in settings.issuers
     ]
     read: dict[str, list[Fernet]] = {}
@@ -107,7 +108,7 @@ def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[Mistake]]:
                 mistakes.append(Mistake(setting, text))
     if mistakes or _SHARED not in read:
         return None, mistakes
-    own = {iss: MultiFernet(read[setting]) for iss in settings.web.issuers if (setting := _own(iss)) in read}
+    own = {iss: MultiFernet(read[setting]) for iss in section.issuers if (setting := _own(iss)) in read}
     return PageKeys(shared=MultiFernet(read[_SHARED]), own=own, one=len(settings.issuers) == 1), []
 
 
@@ -134,10 +135,10 @@ def _coded_twice(line: str) -> str | None:
 
 def _files(settings: Settings) -> dict[str, Path]:
     """The files of keys by the setting that names each."""
-    if settings.web is None:
+    if (section := web_of(settings)) is None:
         return {}
-    own = {_own(iss): issuer.keys_file for iss, issuer in settings.web.issuers.items()}
-    return {setting: path for setting, path in ({_SHARED: settings.web.keys_file} | own).items() if path is not None}
+    own = {_own(iss): issuer.keys_file for iss, issuer in section.issuers.items()}
+    return {setting: path for setting, path in ({_SHARED: section.keys_file} | own).items() if path is not None}
 
 
 def _own(iss: str) -> str:
@@ -149,15 +150,15 @@ def web_warnings(settings: Settings, registry: Registry) -> Iterator[Mistake]:
 
     Without a section `web` nobody expects any.
     """
-    if settings.web is None:
+    if (section := web_of(settings)) is None:
         return
-    for iss, pages in settings.web.issuers.items():
+    for iss, pages in section.issuers.items():
         if (origin := origin_of(iss)) != origin_of(pages.url):
             text = f"is not on {origin}, as the issuer is: it may refuse the frame, and clients lose cookies"
             yield Mistake(f'web.issuers["{iss}"].url', text)
     for iss in settings.issuers:
         clients = sum(map(is_on_page, registry.clients_of(iss).values()))
-        if clients and iss not in settings.web.issuers:
+        if clients and iss not in section.issuers:
             text = f"is missing, so no browser calls the frontchannel_logout_uri of {counted(clients, 'client')}"
             yield Mistake(f'web.issuers["{iss}"]', text)
 

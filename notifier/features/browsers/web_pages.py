@@ -18,6 +18,7 @@ from notifier.features.browsers.front_channel_page import PageRules
 from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess
 from notifier.features.browsers.sign_out_routes import Pages
 from notifier.features.browsers.web_keys import PagesPart
+from notifier.features.browsers.web_settings import web_of
 from notifier.model.front_channel import FrontChannelContext
 from notifier.model.printable import excerpt
 
@@ -46,7 +47,7 @@ class WebPages:
 
     def pages(self) -> Pages | None:
         """The keys and addresses of pages. None if no issuer has pages."""
-        section, keys = self._live.now.settings.web, self._live.now.part(PagesPart).keys
+        section, keys = web_of(self._live.now.settings), self._live.now.part(PagesPart).keys
         return (
             None
             if section is None or keys is None
@@ -88,7 +89,7 @@ class WebPages:
         return own_hosts(self._live.now.settings, iss)
 
     def _rules(self, iss: str) -> PageRules | None:
-        section = self._live.now.settings.web
+        section = web_of(self._live.now.settings)
         issuer = None if section is None else section.issuers.get(iss)
         if issuer is None:
             return None
@@ -100,6 +101,6 @@ class WebPages:
         )
 
     def _check_session(self, name: str) -> CheckSession | None:
-        section = self._live.now.settings.web
+        section = web_of(self._live.now.settings)
         settings = None if section is None else section.check_session.get(name)
         return None if settings is None else settings.page()

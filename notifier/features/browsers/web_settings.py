@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from notifier.features.browsers.check_session import STATE_COOKIES, CheckSession, SessionFormula
 from notifier.model.origins import origin_of
 from notifier.settings.policies import WebListenerSettings
+from notifier.settings.service_settings import Settings
 from notifier.settings.values import (
     ExistingFile,
     IssuerId,
@@ -81,7 +82,7 @@ class CheckSessionSettings(Section):
         return CheckSession(issuer=self.issuer, formula=self.formula, cookie=self.cookie or STATE_COOKIES[self.formula])
 
 
-class WebSettings(WebListenerSettings):
+class WebSettings(WebListenerSettings, extra="forbid"):
     """The listener of pages for browsers, and of what upstream providers call."""
 
     keys_file: ExistingFile | None = None
@@ -92,6 +93,10 @@ class WebSettings(WebListenerSettings):
     check_session: dict[PageName, CheckSessionSettings] = Field({})
     """Pages by which clients ask whether their session has changed, by a name for each."""
 
+    def url_of(self, iss: str) -> str | None:
+        """Return where the issuer's pages are; None if it has none."""
+        return self.issuers[iss].url if iss in self.issuers else None
+
     @model_validator(mode="after")
     def _sealed(self) -> Self:
         if self.issuers and self.keys_file is None:
@@ -99,3 +104,8 @@ class WebSettings(WebListenerSettings):
                 "keys_file is required, since it seals the addresses of issuers' pages: `notifier keys web` makes one"
             )
         return self
+
+
+def web_of(settings: Settings) -> WebSettings | None:
+    """Return the section; None without it."""
+    return settings.section("web", WebSettings)

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 
 def _run(given: Given) -> Running:
+    from notifier.features.console.console_settings import console_of
+
     settings = given.live.now.settings
-    if settings.api is None:
+    section = console_of(settings)
+    if section is None:
         return Running() if settings.queue.sqlite_file is not None else _of_others(given)
-    if not settings.api.console.enabled:
+    if not section.enabled:
         return Running()
     import time
     from contextlib import asynccontextmanager
@@ -40,7 +43,7 @@ def _run(given: Given) -> Running:
     own = OwnPart(given, recent).act
     authorization, workers = Authorization(given.live.tokens), AllWorkers(given, own)
     doctor = Doctor(given.live.path)
-    oidc = settings.api.console.oidc
+    oidc = section.oidc
     signed_in = None if oidc is None else SignInTokens(oidc, given.live, subject_hash(settings).log_id)
 
     @asynccontextmanager
@@ -90,4 +93,9 @@ def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
     return sign_in_checks(loaded.settings, reader)
 
 
-CONSOLE = Feature(name="console", run=_run, checks=_checks)
+CONSOLE = Feature(
+    name="console",
+    sections={"api.console": "notifier.features.console.console_settings:ConsoleSettings"},
+    run=_run,
+    checks=_checks,
+)

@@ -6,9 +6,10 @@ from pydantic import model_validator
 
 from notifier.features.console.oidc_settings import OidcSettings
 from notifier.settings.policies import TokenKeeperSettings
+from notifier.settings.service_settings import Settings
 
 
-class ConsoleSettings(TokenKeeperSettings):
+class ConsoleSettings(TokenKeeperSettings, extra="forbid"):
     """The console: pages for operators, at `/console/` of the API's address."""
 
     enabled: bool = True
@@ -26,3 +27,8 @@ class ConsoleSettings(TokenKeeperSettings):
     def knows_tokens(self) -> bool:
         """True if access tokens of the provider are taken."""
         return self.oidc is not None
+
+
+def console_of(settings: Settings) -> ConsoleSettings | None:
+    """Return the section; None without an API."""
+    return settings.section("api.console", ConsoleSettings)

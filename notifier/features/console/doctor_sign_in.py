@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from notifier.features.console.console_settings import console_of
 from notifier.features.console.sign_in_provider import WITHIN, SignInProvider
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import DocumentReader
@@ -16,7 +17,8 @@ SETTING = "api.console.oidc"
 
 def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
     """Yield the checks, over the network. None without a provider."""
-    oidc = None if settings.api is None else settings.api.console.oidc
+    section = console_of(settings)
+    oidc = None if section is None else section.oidc
     if oidc is not None:
         provider = SignInProvider(oidc, reader, lambda: settings.template().route.egress, time.monotonic)
         run = partial(examine_provider, provider, oidc.metadata)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from notifier.features.sources.source_settings import SetSettings
+from notifier.features.sources.source_settings import SetSettings, sources_of
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, found_egress
 from notifier.network.http.issuer_documents import DocumentReader
@@ -17,7 +17,7 @@ WITHIN = 10.0  # seconds for a transmitter's keys
 def source_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
     """Yield a check for each source that takes Security Event Tokens."""
     egress = settings.template().route.egress
-    for name, source in settings.sources.items():
+    for name, source in sources_of(settings).items():
         if source.http is not None and (of := source.http.set) is not None:
             subject = f"sources.{name}.http.set"
             run = partial(examine_transmitter, subject, of.jwks_uri, partial(_read, of, reader, egress))

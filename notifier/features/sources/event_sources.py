@@ -11,7 +11,7 @@ from notifier.features.sources.expressions import Expression, NoExpression, plai
 from notifier.features.sources.pitfalls import unplain_name
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_presets import SOURCE_PRESETS, SourcePreset
-from notifier.features.sources.source_settings import SourceSettings
+from notifier.features.sources.source_settings import SourceSettings, sources_of
 from notifier.model.documents.event_members import EventBody
 from notifier.model.errors import Mistake
 from notifier.model.printable import excerpt
@@ -33,7 +33,7 @@ def compile_sources(
     known = None if "issuers" in unsure else tuple(settings.issuers)
     types = {iss: of.event_types for iss, of in settings.issuers.items() if of.event_types is not None}
     on_disk = "queue" not in unsure and settings.queue.sqlite_file is not None
-    for name, options in settings.sources.items():
+    for name, options in sources_of(settings).items():
         making = _Making(name, options, known)
         if on_disk and options.bind:
             making.wrong("bind", "needs RabbitMQ: the SQLite queue has no exchanges; remove it, or change queue.url")

@@ -22,7 +22,7 @@ from notifier.features.sources.source_proofs import (
     Subscription,
 )
 from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
-from notifier.features.sources.source_settings import SetSettings, SourceSettings
+from notifier.features.sources.source_settings import SetSettings, SourceSettings, sources_of
 from notifier.features.sources.sources_part import SourcesPart
 from notifier.model.client import TlsFiles
 from notifier.model.ids import new_id
@@ -71,7 +71,7 @@ class HttpSources:
         before = self._keys
         self._keys = {}
         sources = {}
-        for name, source in loaded.settings.sources.items():
+        for name, source in sources_of(loaded.settings).items():
             proof = self._proof(name, source, loaded, before)
             if proof is not None and source.http is not None:
                 compiled, websub = loaded.part(SourcesPart).sources[name], source.http.websub

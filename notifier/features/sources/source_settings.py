@@ -10,6 +10,7 @@ from notifier.model.errors import Mistake
 from notifier.model.message import Binding
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath
+from notifier.settings.service_settings import Settings
 from notifier.settings.values import IssuerId, Listed, Name, PublicAddress, Section
 
 _OF_BROKER = "amq."
@@ -183,3 +184,8 @@ class SourceSettings(Section):
         if self.preset == "okta_hook" and self.http is not None and self.http.websub is not None:
             raise ValueError("http.websub is for WebSub hubs, and Okta verifies by a header: remove http.websub")
         return self
+
+
+def sources_of(settings: Settings) -> Mapping[str, SourceSettings]:
+    """Return the sources, by name."""
+    return settings.sections("sources", SourceSettings)

@@ -14,7 +14,7 @@ from notifier.features.sources.post_rules import SET_KIND, post_rules
 from notifier.features.sources.sns_message import SnsTopic, UnacceptedSns, read_members, read_sns
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_handshakes import grid_code
-from notifier.features.sources.source_settings import SetSettings, SnsSettings, SourceHttpSettings
+from notifier.features.sources.source_settings import SetSettings, SnsSettings, SourceHttpSettings, sources_of
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import replace
@@ -49,7 +49,7 @@ def trial_of(settings: Settings, source: Source, message: Message, *, came: bool
 
     One of a source that takes posts and binds exchanges too may have come by either.
     """
-    options = settings.sources[source.name]
+    options = sources_of(settings)[source.name]
     warnings: list[Mistake] = []
     if options.http is not None and not came:
         posted = _as_posted(message, options.http, source)

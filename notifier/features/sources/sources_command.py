@@ -11,9 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
+from notifier.configuration.configured_feature import settings_model
 from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_presets import SOURCE_PRESETS
+from notifier.features.sources.source_settings import sources_of
 from notifier.features.sources.source_trial import Trial, trial_of
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.message import Lane, Message
@@ -46,7 +48,7 @@ def _group() -> None:
 
 
 @command(app)
-def list_(config: Config = None, as_json: Json = False) -> None:
+def list_(context: typer.Context, config: Config = None, as_json: Json = False) -> None:
     """List the sources of the configuration, and the presets that a source may name.
 
     A source is a server that publishes events in its own words. docs/sources.md says how to write one.
@@ -56,7 +58,7 @@ def list_(config: Config = None, as_json: Json = False) -> None:
         notifier sources list -c n.yaml
     """
     quiet_logs()
-    settings = None if config is None else load_settings(config, os.environ)
+    settings = None if config is None else load_settings(config, os.environ, settings_model(context.obj))
     sources = [] if settings is None else _rows(settings)
     presets = [{"preset": name, "server": preset.server, "ids": preset.ids} for name, preset in SOURCE_PRESETS.items()]
     if as_json:
@@ -85,12 +87,13 @@ def _rows(settings: Settings) -> list[dict[str, Any]]:
             "exchanges": [bind.exchange for bind in source.bind],
             "http": source.http is not None,
         }
-        for name, source in settings.sources.items()
+        for name, source in sources_of(settings).items()
     ]
 
 
 @command(app)
 def try_(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The source, as it is named under sources.")],
     file: Annotated[Path, typer.Argument(allow_dash=True, help="The body of a message as it came; - is stdin.")] = Path(
         "-"
@@ -131,7 +134,7 @@ def try_(
         notifier dead-letters show -c n.yaml --json 6f1c… | notifier sources try -c n.yaml duende -
     """
     quiet_logs()
-    settings = load_settings(config, os.environ)
+    settings = load_settings(config, os.environ, settings_model(context.obj))
     source, body = _source(settings, name), _content(file)
     letter = _letter(body)
     message = _message(name, letter or (body, {}, {}), header or (), prop or (), content_type)
@@ -150,9 +153,9 @@ def _listed(mistakes: Iterable[Mistake]) -> list[dict[str, str]]:
 
 
 def _source(settings: Settings, name: str) -> Source:
-    if name not in settings.sources:
-        near = get_close_matches(name.lower(), settings.sources, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(settings.sources) or 'none'}"
+    if name not in sources_of(settings):
+        near = get_close_matches(name.lower(), sources_of(settings), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sources_of(settings)) or 'none'}"
         say(f"notifier: there is no source {name} in the configuration; {hint}", err=True)
         raise typer.Exit(2)
     sources, mistakes = compile_sources(settings, frozenset({"queue"}))  # which queue it is does not matter here

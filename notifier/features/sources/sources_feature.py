@@ -64,19 +64,20 @@ def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
 
 
 def _checked(loaded: Loaded) -> Checked:
-    from notifier.features.sources.source_settings import open_exchanges
+    from notifier.features.sources.source_settings import open_exchanges, sources_of
     from notifier.features.sources.sources_part import SourcesPart
 
     speakers = {name: list(source.speaks_for) for name, source in loaded.part(SourcesPart).sources.items()}
     return Checked(
         members={"sources": {name: {"speaks_for": issuers} for name, issuers in speakers.items()}},
         lines=[f"source {name}: may end sessions at {', '.join(issuers)}" for name, issuers in speakers.items()],
-        warnings=open_exchanges(loaded.settings.sources),
+        warnings=open_exchanges(sources_of(loaded.settings)),
     )
 
 
 SOURCES = Feature(
     name="sources",
+    sections={"sources": "notifier.features.sources.source_settings:SourceSettings"},
     read=_read,
     bindings=_bindings,
     read_again=_read_again,

@@ -11,7 +11,7 @@ from notifier.configuration.inline_speakers import Sender
 from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_secrets import read_source_secrets, secret_file
-from notifier.features.sources.source_settings import BindSettings, bindings_of
+from notifier.features.sources.source_settings import BindSettings, bindings_of, sources_of
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.message import Binding
 from notifier.settings.mistakes import explain
@@ -29,8 +29,9 @@ class SourcesPart(Part):
 def read_sources(settings: Settings, unsure: frozenset[str]) -> SourcesPart:
     """Return the sources, and every mistake. `unsure`: the sections of the settings that are wrong."""
     sources, mistakes = compile_sources(settings, unsure)
-    proofs, of_proofs = read_source_secrets(settings.sources)
-    bound = {name: source.bind for name, source in settings.sources.items() if source.bind}
+    options = sources_of(settings)
+    proofs, of_proofs = read_source_secrets(options)
+    bound = {name: source.bind for name, source in options.items() if source.bind}
     return SourcesPart(
         mistakes=[*of_proofs, *mistakes],
         warnings=[
@@ -41,8 +42,8 @@ def read_sources(settings: Settings, unsure: frozenset[str]) -> SourcesPart:
         ],
         secrets=dict(_secrets(settings)),
         fixed={f"sources.{name}.bind": frozenset(binds) for name, binds in bound.items()},
-        bindings=bindings_of(settings.sources),
-        senders=[_sender(source, proven=settings.sources[name].http is not None) for name, source in sources.items()],
+        bindings=bindings_of(options),
+        senders=[_sender(source, proven=options[name].http is not None) for name, source in sources.items()],
         sources=sources,
         proofs=proofs,
     )
@@ -80,7 +81,7 @@ def _sender(source: Source, *, proven: bool) -> Sender:
 
 
 def _secrets(settings: Settings) -> Iterator[tuple[str, Path]]:
-    for name, source in settings.sources.items():
+    for name, source in sources_of(settings).items():
         if (file := secret_file(source)) is not None:
             yield f"sources.{name}.http.{file[0]}", file[1]
         tls = None if source.http is None or source.http.set is None else source.http.set.tls
@@ -102,7 +103,7 @@ def _realms_by_name(sources: Mapping[str, Source]) -> Iterator[Mistake]:
 def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Iterator[Mistake]:
     """Sources that sign what they post, and what is asked of them that no signature covers."""
     for name, source in sources.items():
-        http = settings.sources[name].http
+        http = sources_of(settings)[name].http
         if http is None or not http.signed:
             continue
         if "$headers" in source.mentioned:
@@ -117,7 +118,7 @@ def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Ite
 
 def _any_subscription(settings: Settings) -> Iterator[Mistake]:
     """Sources that confirm a subscription at a WebSub hub whatever its topic is."""
-    for name, source in settings.sources.items():
+    for name, source in sources_of(settings).items():
         if source.preset == "wso2" and source.http is not None and source.http.websub is None:
             text = (
                 "a subscription with any topic is confirmed, without a proof: write"
@@ -129,4 +130,4 @@ def _any_subscription(settings: Settings) -> Iterator[Mistake]:
 def _without_listener(settings: Settings) -> Iterator[Mistake]:
     if settings.api is None:
         text = "has no effect without a section `api`, which opens the listener"
-        yield from (Mistake(f"sources.{name}.http", text) for name, of in settings.sources.items() if of.http)
+        yield from (Mistake(f"sources.{name}.http", text) for name, of in sources_of(settings).items() if of.http)

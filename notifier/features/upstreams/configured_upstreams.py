@@ -17,7 +17,7 @@ from notifier.features.upstreams.upstream import LocalSessions, Question, Sessio
 from notifier.features.upstreams.upstream_issuers import local_issuer
 from notifier.features.upstreams.upstream_record import UpstreamRecord
 from notifier.features.upstreams.upstream_routes import ConfiguredUpstream, UpstreamAccess, UpstreamRoutes
-from notifier.features.upstreams.upstream_settings import ResolveSettings, UpstreamSettings
+from notifier.features.upstreams.upstream_settings import ResolveSettings, UpstreamSettings, upstreams_of
 from notifier.features.upstreams.upstream_sign_outs import SignOutAccess, UpstreamFrame, UpstreamSignOuts
 from notifier.features.upstreams.upstream_token import UpstreamRules
 from notifier.model.client import Algorithm, EgressPolicy, TlsFiles
@@ -129,10 +129,10 @@ class ConfiguredUpstreams:
         now = self._live.now
         if now is not self._seen:
             before, self._seen = self._upstreams, now
-            self._record.know(now.settings.upstreams)
+            self._record.know(upstreams_of(now.settings))
             self._upstreams = {
                 name: self._configured(name, upstream, now, before.get(name))
-                for name, upstream in now.settings.upstreams.items()
+                for name, upstream in upstreams_of(now.settings).items()
             }
         return self._upstreams
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from notifier.features.upstreams.configured_upstreams import WITHIN, questions_for, read_upstream_keys
 from notifier.features.upstreams.upstream import Question, SessionsAway
-from notifier.features.upstreams.upstream_settings import UpstreamSettings
+from notifier.features.upstreams.upstream_settings import UpstreamSettings, upstreams_of
 from notifier.model.errors import Mistake
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import DocumentReader
@@ -23,7 +23,7 @@ _LONGEST_ANSWER = 30.0  # seconds, as the settings allow
 def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
     """Yield the checks of all upstreams, over the network."""
     egress = settings.template().route.egress
-    for name, upstream in settings.upstreams.items():
+    for name, upstream in upstreams_of(settings).items():
         setting = f"upstreams.{name}"
         uri = upstream.metadata if upstream.jwks_uri is None else upstream.jwks_uri
         keys = partial(read_upstream_keys, upstream, reader, egress)
@@ -53,7 +53,7 @@ async def examine_keys(setting: str, uri: str, read: ReadKeySet, upstream: Upstr
 
 async def session_mistakes(settings: Settings) -> list[Mistake]:
     """Ask each database that knows sessions for those of nobody, and return what is wrong: a misspelt column, say."""
-    asked = [(name, of) for name, of in settings.upstreams.items() if of.resolve.sql is not None]
+    asked = [(name, of) for name, of in upstreams_of(settings).items() if of.resolve.sql is not None]
     places = [f"upstreams.{name}.resolve.sql" for name, _ in asked]
     found = await asyncio.gather(*(examine_sessions(place, of) for place, (_, of) in zip(places, asked, strict=True)))
     findings = [finding for each in found for finding in each if finding.level is Severity.FAILED]

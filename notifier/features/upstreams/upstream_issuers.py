@@ -5,7 +5,12 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 
 from notifier.feature import Checked
-from notifier.features.upstreams.upstream_settings import SameSubSettings, SessionsSqlSettings, UpstreamSettings
+from notifier.features.upstreams.upstream_settings import (
+    SameSubSettings,
+    SessionsSqlSettings,
+    UpstreamSettings,
+    upstreams_of,
+)
 from notifier.model.errors import Mistake
 from notifier.settings.service_settings import Settings
 
@@ -25,14 +30,14 @@ def upstream_mistakes(
     settings: Settings, unsure: frozenset[str], installed: Callable[[str], bool] = _installed
 ) -> list[Mistake]:
     """Return every mistake. `unsure`: the sections of the settings that are wrong. `installed` knows the libraries."""
-    asks_sql = [name for name, upstream in settings.upstreams.items() if upstream.resolve.sql is not None]
+    asks_sql = [name for name, upstream in upstreams_of(settings).items() if upstream.resolve.sql is not None]
     mistakes = []
     if asks_sql and not installed("sqlalchemy"):
         text = "needs SQLAlchemy: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
         mistakes += [Mistake(f"upstreams.{name}.resolve.sql", text) for name in asks_sql]
     if "issuers" in unsure:
         return mistakes
-    for name, upstream in settings.upstreams.items():
+    for name, upstream in upstreams_of(settings).items():
         iss = local_issuer(upstream, settings)
         place = f"upstreams.{name}"
         if iss is None:
@@ -52,7 +57,7 @@ def _not_apart(settings: Settings) -> Iterator[Mistake]:
     """Prefixes that begin with another upstream's: what that one calls a user could then be a user of this one."""
     prefixes = [
         (f"upstreams.{name}.resolve.{way}.prefix", local_issuer(upstream, settings), section.prefix)
-        for name, upstream in settings.upstreams.items()
+        for name, upstream in upstreams_of(settings).items()
         for way, section in _prefixed(upstream)
         if section.prefix
     ]
@@ -78,8 +83,9 @@ def upstream_warnings(settings: Settings) -> list[Mistake]:
     """Warn of upstreams that nobody can call, of settings without effect, and of upstreams that speak for all users."""
     if settings.web is None:
         text = "has no effect without a section `web`, which opens the listener"
-        return [Mistake(f"upstreams.{name}", text) for name in settings.upstreams]
-    return [warning for name, upstream in settings.upstreams.items() for warning in _warnings(name, upstream, settings)]
+        return [Mistake(f"upstreams.{name}", text) for name in upstreams_of(settings)]
+    upstreams = upstreams_of(settings).items()
+    return [warning for name, upstream in upstreams for warning in _warnings(name, upstream, settings)]
 
 
 def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iterator[Mistake]:
@@ -112,7 +118,7 @@ def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iter
 def checked_of(settings: Settings) -> Checked:
     """What comes from each upstream, and who says whose session it is here. `doctor` reads their keys."""
     members, lines = {}, []
-    for name, upstream in settings.upstreams.items():
+    for name, upstream in upstreams_of(settings).items():
         iss, resolve = local_issuer(upstream, settings), next(iter(upstream.resolve.model_fields_set), None)
         path, by_browser = (f"/upstreams/{name}/{channel}-logout" for channel in ("backchannel", "frontchannel"))
         members[name] = {

@@ -12,6 +12,7 @@ from notifier.network.http.issuer_document import metadata_uri
 from notifier.settings.asked_server import HeadersServer
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath
+from notifier.settings.service_settings import Settings
 from notifier.settings.values import (
     IssuerId,
     Lasting,
@@ -161,3 +162,8 @@ class UpstreamSettings(Section):
     def metadata(self) -> str:
         """Where its metadata are."""
         return metadata_uri(self.issuer) if self.discovery is None else self.discovery
+
+
+def upstreams_of(settings: Settings) -> Mapping[str, UpstreamSettings]:
+    """Return the upstreams, by name."""
+    return settings.sections("upstreams", UpstreamSettings)

@@ -65,7 +65,9 @@ def _checked(loaded: Loaded) -> Checked:
 
 
 def _asked(loaded: Loaded) -> Sequence[Mistake]:
-    if all(upstream.resolve.sql is None for upstream in loaded.settings.upstreams.values()):
+    from notifier.features.upstreams.upstream_settings import upstreams_of
+
+    if all(upstream.resolve.sql is None for upstream in upstreams_of(loaded.settings).values()):
         return ()
     import asyncio
 
@@ -76,6 +78,7 @@ def _asked(loaded: Loaded) -> Sequence[Mistake]:
 
 UPSTREAMS = Feature(
     name="upstreams",
+    sections={"upstreams": "notifier.features.upstreams.upstream_settings:UpstreamSettings"},
     read=_read,
     read_again=_read_again,
     run=_run,

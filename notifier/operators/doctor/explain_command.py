@@ -2,12 +2,14 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
 
+from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.operators.doctor.runbook import runbook, sections
 from notifier.operators.doctor.settings_reference import gone_since, near_settings, settings_called
 from notifier.operators.terminal.command_options import Json
@@ -20,6 +22,7 @@ _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
 
 def explain(
+    context: typer.Context,
     name: Annotated[
         str | None,
         typer.Argument(
@@ -52,7 +55,7 @@ def explain(
         return
     section = known.get(name.lower())
     if section is None:
-        _explain_settings(name, [each.name for each in known.values()], as_json=as_json)
+        _explain_settings(name, [each.name for each in known.values()], context.obj, as_json=as_json)
         return
     if as_json:
         say_json({"name": section.name, "group": section.group, "text": _for_here(section.text)})
@@ -61,10 +64,10 @@ def explain(
         _show(section.text)
 
 
-def _explain_settings(name: str, others: list[str], *, as_json: bool) -> None:
+def _explain_settings(name: str, others: list[str], features: Sequence[ConfiguredFeature], *, as_json: bool) -> None:
     """Tell the setting of this name, or those of this section. Exits with 2 if there is none."""
     found = settings_called(name)
-    if not found and (gone := gone_since(name)) is not None:
+    if not found and (gone := gone_since(name, settings_model(features))) is not None:
         say_json([{"name": name, "gone": gone}]) if as_json else say(f"{name} {gone}")
         return
     if not found:

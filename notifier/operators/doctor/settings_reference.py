@@ -62,10 +62,10 @@ def settings_called(name: str) -> list[SettingText]:
     return exact or [setting for setting, names in everything if len(names) > len(parts) > 0 and _fits(parts, names)]
 
 
-def gone_since(name: str) -> str | None:
+def gone_since(name: str, model: type[Settings]) -> str | None:
     """Say what to do without a setting that is no more; None if there was none of this name."""
     parts = _parts(name)
-    gone = (*_gone(Settings), *_gone(ClientOptions, ("notifier",)))
+    gone = (*_gone(model), *_gone(ClientOptions, ("notifier",)))
     return next((why for names, why in gone if len(parts) >= len(names) and _fits(parts, names)), None)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from notifier.configuration.clients.answers import ReadNow
 from notifier.configuration.clients.clients_file import load_registry
-from notifier.configuration.configured_feature import ConfiguredFeature, reader_by, readers_of
+from notifier.configuration.configured_feature import ConfiguredFeature, reader_by, readers_of, settings_model
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.durations import parse_duration
@@ -247,7 +247,7 @@ def _rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_ne
     whole = registry = None
     if config is not None:
         try:
-            whole = load_settings(config, os.environ)
+            whole = load_settings(config, os.environ, settings_model(features))
             registry = load_registry(whole, ReadNow(reader_by(features)))
         except ConfigurationError:
             text = f"a delivery without sid counts as too old after {SUB_ONLY_MAX_AGE:g} s"

@@ -12,6 +12,7 @@ from notifier.model.errors import ConfigurationError
 from notifier.model.registry import Registry
 from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import Settings
+from tests.settings.whole_settings import SETTINGS
 
 ONE = "https://id.example.com"
 TWO = "https://login.example.org"
@@ -28,7 +29,7 @@ def settings(folder: Path, clients: str, *issuers: str, **sections: Any) -> Sett
         **sections,
     }
     (folder / "notifier.json").write_text(json.dumps(document))
-    return load_settings(folder / "notifier.json", {})
+    return load_settings(folder / "notifier.json", {}, SETTINGS)
 
 
 def registry(folder: Path, clients: str, *issuers: str, **sections: Any) -> Registry:

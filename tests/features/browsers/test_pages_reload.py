@@ -6,6 +6,7 @@ import pytest
 from cryptography.fernet import Fernet, InvalidToken
 
 from notifier.features.browsers.web_keys import PagesPart
+from notifier.features.browsers.web_settings import web_of
 from tests.configuration.test_live_configuration import live, write
 from tests.tokens.key_folder import ISS, pem
 
@@ -35,8 +36,9 @@ def test_pages_follow_a_reload_and_their_listener_does_not(tmp_path: Path) -> No
     write(tmp_path, web={**face, "issuers": {}})
     assert running.reload(asked=False)
     assert (running.reloads.wait_for_restart, running.now.part(PagesPart).keys is first) == ((), False)
-    assert running.now.settings.web is not None
-    assert running.now.settings.web.issuers == {}
+    section = web_of(running.now.settings)
+    assert section is not None
+    assert section.issuers == {}
     write(tmp_path, web={**face, "listen": "127.0.0.1:8090"})
     assert running.reload(asked=False)
     assert running.reloads.wait_for_restart == ("web.listen",)

@@ -17,6 +17,7 @@ from notifier.operators.doctor.doctor import Severity
 from notifier.settings.service_settings import Settings
 from tests.features.browsers.test_front_channel_routes import DONE, ISS, KEYS, Counted, access, context
 from tests.publishing.serving import NOW, serving
+from tests.settings.whole_settings import SETTINGS
 from tests.support.certificates import authority
 from tests.support.proxies import proxied
 
@@ -109,7 +110,7 @@ async def test_the_doctor_sees_what_a_real_proxy_makes_of_a_page(
 def _settings(url: str, ca_file: Path) -> Settings:
     """Of one issuer with pages, and of one of tests, whose pages nobody can have. Only the authority is read."""
     keys, tested = [{"file": str(ca_file)}], "https://notifier.invalid"
-    return Settings.model_validate(
+    return SETTINGS.model_validate(
         {
             "issuers": {ISS: {"keys": keys, "tls": {"ca_file": str(ca_file)}}, tested: {"keys": keys}},
             "web": {"keys_file": str(ca_file), "issuers": {ISS: {"url": url}, tested: {"url": f"{tested}/notify"}}},

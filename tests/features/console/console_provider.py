@@ -14,6 +14,7 @@ from aiohttp import web
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
+from notifier.features.console.console_settings import console_of
 from notifier.features.console.oidc_settings import OidcSettings
 from tests.system.loopback import LoopbackServer
 from tests.tokens.key_folder import ISS, OTHER, pem
@@ -50,10 +51,10 @@ def live(path: Path) -> LiveConfiguration:
 
 def section(configuration: LiveConfiguration) -> OidcSettings:
     """The section, as it was read."""
-    api = configuration.now.settings.api
-    assert api is not None
-    assert api.console.oidc is not None
-    return api.console.oidc
+    console = console_of(configuration.now.settings)
+    assert console is not None
+    assert console.oidc is not None
+    return console.oidc
 
 
 class ConsoleProvider(LoopbackServer):

@@ -31,8 +31,8 @@ from notifier.model.egress import URI_LENGTH
 from notifier.model.frozen import replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason
 from notifier.operators.status.worker_requests import WorkerRequest
-from notifier.settings.service_settings import Settings
 from notifier.telemetry.observers import Observers
+from tests.settings.whole_settings import SETTINGS
 from tests.support.outcome_facts import attempted
 
 ISS, OTHER = "https://id.example.com", "https://other.example.com"
@@ -162,7 +162,7 @@ OFF = {"listen": "127.0.0.1:0", "console": {"enabled": False}}
 )
 async def test_without_a_console_nothing_is_kept(settings: dict[str, Any], others_ask: bool) -> None:
     """The console of another worker may ask one on RabbitMQ without `api`, which keeps rows from then on."""
-    live, observers = SimpleNamespace(now=SimpleNamespace(settings=Settings.model_validate(settings))), Observers()
+    live, observers = SimpleNamespace(now=SimpleNamespace(settings=SETTINGS.model_validate(settings))), Observers()
     running = CONSOLE.run(cast("Any", SimpleNamespace(live=live, name="w", add_observer=observers.add)))
     assert running.observe is None
     assert (NAME in running.acts) is others_ask

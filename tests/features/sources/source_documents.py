@@ -9,7 +9,7 @@ from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source, Translation
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.message import Lane, Message
-from notifier.settings.service_settings import Settings
+from tests.settings.whole_settings import SETTINGS
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "sources"
 ISS, DEMO = "https://id.example.com", "https://kc.example.com/realms/demo"
@@ -33,7 +33,7 @@ def _compiled(
 ) -> tuple[Mapping[str, Source], list[Mistake]]:
     issuers: dict[str, dict[str, object]] = {iss: {"keys": [{"file": __file__}]} for iss in (ISS, DEMO)}
     issuers[ISS]["event_types"] = types
-    return compile_sources(Settings.model_validate({"issuers": issuers, "sources": dict(sources)}))
+    return compile_sources(SETTINGS.model_validate({"issuers": issuers, "sources": dict(sources)}))
 
 
 def message(body: object, **more: Any) -> Message:

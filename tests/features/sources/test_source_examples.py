@@ -13,9 +13,9 @@ import yaml
 from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
 from notifier.model.message import Message
-from notifier.settings.service_settings import Settings
 from tests.cli.in_process import notifier
 from tests.features.sources.source_documents import ISS, message, translated
+from tests.settings.whole_settings import SETTINGS
 from tests.support.apt_programs import program
 
 PAGE = (Path(__file__).parents[3] / "docs/sources.md").read_text()
@@ -34,7 +34,7 @@ def example(heading: str) -> tuple[Source, list[Message]]:
     ((name, options),) = named.items()
     queue = {"url": "amqp://broker"}
     issuers = {ISS: {"keys": [{"file": __file__}]}}
-    settings = Settings.model_validate({"issuers": issuers, "queue": queue, "sources": {name: placed(options)}})
+    settings = SETTINGS.model_validate({"issuers": issuers, "queue": queue, "sources": {name: placed(options)}})
     sources, mistakes = compile_sources(settings)
     assert mistakes == []
     return sources[name], [message(body.encode()) for body in bodies]

@@ -19,6 +19,7 @@ from notifier.features.upstreams.doctor_upstreams import examine_keys
 from notifier.features.upstreams.session_questions import AT_A_TIME
 from notifier.features.upstreams.upstream import LocalSession, LocalSessions, Question
 from notifier.features.upstreams.upstream_record import UpstreamRecord
+from notifier.features.upstreams.upstream_settings import upstreams_of
 from notifier.features.upstreams.upstream_token import UnacceptedLogout, VerifiedLogout
 from notifier.model.errors import ConfigurationError
 from notifier.network.http.issuer_document import IssuerDocument
@@ -216,7 +217,7 @@ async def test_the_doctor_names_metadata_without_algorithms(folder: Path) -> Non
         async def read() -> IssuerDocument:
             return IssuerDocument(content={"keys": [public(key("P-256"))]})
 
-        findings = await examine_keys("upstreams.op", UPSTREAM, read, upstream.settings.upstreams["op"])
+        findings = await examine_keys("upstreams.op", UPSTREAM, read, upstreams_of(upstream.settings)["op"])
         assert ("id_token_signing_alg_values_supported" in str(findings)) is warned
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from notifier.features.upstreams.upstream_issuers import upstream_mistakes
 from notifier.settings.service_settings import Settings
+from tests.settings.whole_settings import SETTINGS
 
 ISS = "https://login.example.com"
 SQL = {"sql": {"url": "sqlite:///sessions.db", "preset": "duende"}}
@@ -17,7 +18,7 @@ IMPORTED = "import sys, notifier.service.service, notifier.service.doctor_checks
 
 def _settings(resolve: Mapping[str, object]) -> Settings:
     upstream = {"issuer": "https://up.example.org", "client_id": "acme", "iss": ISS, "resolve": resolve}
-    return Settings.model_validate({"upstreams": {"partner": upstream}})
+    return SETTINGS.model_validate({"upstreams": {"partner": upstream}})
 
 
 def test_a_database_without_the_library_is_refused_with_the_way_out() -> None:

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from notifier.settings.config_schema import config_schema
+from tests.settings.whole_settings import SETTINGS
 
-SCHEMA = config_schema()
+SCHEMA = config_schema(SETTINGS)
 _WORDS = {"boolean": "boolean", "integer": "number", "number": "number", "string": "text"}
 _FORMATS = {"path": "file", "date-time": "time", "password": "text"}
 _CLIENT = "ClientOptions"

@@ -1,0 +1,59 @@
+"""Puts the settings of features into the model of the configuration, each at the path that its feature declares."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from inspect import getdoc
+from pkgutil import resolve_name
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, Field, create_model
+
+from notifier.settings.mistakes import submodel
+from notifier.settings.service_settings import Settings
+from notifier.settings.values import Section
+
+
+@lru_cache(8)
+def settings_with(sections: tuple[tuple[str, str], ...]) -> type[Settings]:
+    """Return `Settings` with these sections, by path. Each is named as `module:Class`, and imported here.
+
+    One class for equal sections: pydantic takes 60 ms to build it.
+    """
+    model: type[Settings] = _with_sections(Settings, {path: resolve_name(name) for path, name in sections})
+    return model
+
+
+def _with_sections(model: type[BaseModel], sections: Mapping[str, type[Section]]) -> Any:
+    """Return a subclass of the model in which each section has its place: `web`, `api.console`.
+
+    A section replaces what the core has there. Where it has nothing, the section is a new member that may be left out.
+    """
+    below: dict[str, dict[str, type[Section]]] = {}
+    for path, section in sections.items():
+        name, _, rest = path.partition(".")
+        below.setdefault(name, {})[rest] = section
+    members: dict[str, Any] = {}
+    for name, inner in below.items():
+        field = model.model_fields.get(name)
+        if field is None:
+            members[name] = inner[""] | None, Field(None, description=getdoc(inner[""]))
+            continue
+        old = submodel(field.annotation)
+        assert old is not None, f"{name} is a section"
+        new = inner.pop("", old)
+        new = _with_sections(new, inner) if inner else new
+        default = Field(default_factory=new) if isinstance(field.get_default(call_default_factory=True), old) else field
+        members[name] = _replaced(field.annotation, old, new), default
+    return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **members)
+
+
+def _replaced(annotation: Any, old: type[BaseModel], new: type[BaseModel]) -> Any:
+    """Return an annotation such as `Model | None` or `dict[str, Model]` with another model."""
+    if annotation is old:
+        return new
+    if submodel(annotation) is None:
+        return annotation
+    args = tuple(_replaced(arg, old, new) for arg in get_args(annotation))
+    origin = get_origin(annotation)
+    return Union[args] if origin in (Union, UnionType) else origin[args]  # noqa: UP007  of members that are known now
