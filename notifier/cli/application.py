@@ -81,7 +81,7 @@ def main() -> None:
 def _refuse_gone(words: list[str]) -> None:
     for gone, why in GONE.items():
         name, *options = gone.split()
-        if words[:1] == [name] and set(options) <= set(words):
+        if words[:1] == [name] and set(options) <= {word.partition("=")[0] for word in words}:
             say(f"notifier: `notifier {gone}` {why}", err=True)
             sys.exit(2)
 

@@ -36,7 +36,7 @@ def _group() -> None:
 
 
 RegistrySourceOption = Annotated[str | None, typer.Option(help="Only clients of this registry source.")]
-IssuerOption = Annotated[str | None, typer.Option("--issuer", help="Only clients of this issuer.")]
+IssOption = Annotated[str | None, typer.Option("--iss", help="Only clients of this issuer.")]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Connect to nothing: take registry sources from the cache, if there is one.")
 ]
@@ -46,7 +46,7 @@ Offline = Annotated[
 def list_(
     config: Config = None,
     source: RegistrySourceOption = None,
-    issuer: IssuerOption = None,
+    iss: IssOption = None,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
@@ -65,14 +65,14 @@ def list_(
     """
     loaded, sources = _load(config, offline=offline, as_json=as_json, source=source)
     rows = []
-    for (iss, client_id), parts in sources_of(loaded).items():
+    for (its_iss, client_id), parts in sources_of(loaded).items():
         names = [name.partition(" ")[0] for name, _ in parts]
-        client = loaded.registry.clients_of(iss).get(client_id)
-        if client is None or (source is not None and source not in names) or issuer not in (None, iss):
+        client = loaded.registry.clients_of(its_iss).get(client_id)
+        if client is None or (source is not None and source not in names) or iss not in (None, its_iss):
             continue
         rows.append(
             {
-                "issuer": iss,
+                "iss": its_iss,
                 "client_id": client_id,
                 "backchannel_logout_uri": client.backchannel_logout_uri,
                 "front_channel": None if client.front_channel is None else client.front_channel.way.value,
@@ -94,7 +94,7 @@ def list_(
 def show(
     client_id: Annotated[str, typer.Argument(metavar="CLIENT_ID", help="The client.")],
     config: Config = None,
-    issuer: IssuerOption = None,
+    iss: IssOption = None,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
@@ -111,19 +111,19 @@ def show(
     """
     loaded, sources = _load(config, offline=offline, as_json=as_json, source=None)
     clients: list[dict[str, Any]] = []
-    for (iss, name), parts in sources_of(loaded).items():
-        registered = loaded.registry.aliases.get(iss, {}).get(client_id, client_id)
-        if name in (client_id, registered) and issuer in (None, iss):
+    for (its_iss, name), parts in sources_of(loaded).items():
+        registered = loaded.registry.aliases.get(its_iss, {}).get(client_id, client_id)
+        if name in (client_id, registered) and iss in (None, its_iss):
             values = [
                 {"member": value.member, "value": value.value, "from": value.origin}
-                for value in values_of(loaded, (iss, name), parts)
+                for value in values_of(loaded, (its_iss, name), parts)
             ]
-            clients.append({"issuer": iss, "client_id": name, "left_out": None, "values": values})
-    for iss, faults in loaded.registry.faults.items():
-        if client_id in faults and issuer in (None, iss):
-            known = next((client for client in clients if client["issuer"] == iss), None)
+            clients.append({"iss": its_iss, "client_id": name, "left_out": None, "values": values})
+    for its_iss, faults in loaded.registry.faults.items():
+        if client_id in faults and iss in (None, its_iss):
+            known = next((client for client in clients if client["iss"] == its_iss), None)
             if known is None:
-                clients.append(known := {"issuer": iss, "client_id": client_id, "values": []})
+                clients.append(known := {"iss": its_iss, "client_id": client_id, "values": []})
             known["left_out"] = faults[client_id]
     if as_json:
         say_json(clients, indent=2)
@@ -165,7 +165,7 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
         uri = row["backchannel_logout_uri"] or _by_front_channel(row)
         if row["paused"]:
             uri += " (paused)"
-        table.add_row(row["client_id"], uri, ", ".join(row["sources"]), of=row["issuer"])
+        table.add_row(row["client_id"], uri, ", ".join(row["sources"]), of=row["iss"])
     console.print(table)
     say(counted(len(rows), "client"))
     for client in left_out:
@@ -181,7 +181,7 @@ def _shown(member: str, value: object) -> str:
 def _print_clients(clients: list[dict[str, Any]]) -> None:
     console = screen(width=160)
     for client in clients:
-        console.say(f"{client['client_id']} of {client['issuer']}", style="bold")
+        console.say(f"{client['client_id']} of {client['iss']}", style="bold")
         if client["left_out"]:
             console.say(f"left out: {client['left_out']}", style="yellow")
         if not client["values"]:

@@ -44,5 +44,6 @@ GONE = {
     "capacity": "is gone: the tables of docs/scaling.md show the number of workers",
     "report": "is gone: the SQL query and the PromQL of docs/outcomes.md show shares and times by client",
     "collect": "is gone: bind a queue to <prefix>.outcomes; its file is read by the SQL of docs/outcomes.md",
+    **dict.fromkeys(("clients --issuer", "doctor --issuer", "keys --issuer"), "is gone: use --iss"),
 }
 """Removed commands and options, with what to use instead. They exit with 2."""

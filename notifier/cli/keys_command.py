@@ -132,7 +132,7 @@ def _whole(moment: float) -> str:
 @command(app)
 def jwks(
     config: Config = None,
-    issuer: Annotated[str | None, typer.Option(help="The issuer; needed if there are several.")] = None,
+    iss: Annotated[str | None, typer.Option("--iss", help="The issuer. Needed if there are several.")] = None,
 ) -> None:
     """Print the public halves of an issuer's keys as a JWK Set, for the issuer to publish.
 
@@ -142,20 +142,20 @@ def jwks(
         # the only issuer's
         notifier keys jwks -c n.yaml > jwks.json
         # one of several
-        notifier keys jwks -c n.yaml --issuer https://id.example.com
+        notifier keys jwks -c n.yaml --iss https://id.example.com
     """
     settings = read_part(config, os.environ, {"issuers", "signing"}).settings
     issuers = settings.issuers
-    if issuer is None and len(issuers) == 1:
-        issuer = next(iter(issuers))
-    if issuer is None or issuer not in issuers:
+    if iss is None and len(issuers) == 1:
+        iss = next(iter(issuers))
+    if iss is None or iss not in issuers:
         known = f"name one of {', '.join(issuers)}" if issuers else "the configuration has no issuers"
-        text = f"there is not exactly one issuer; {known}" if issuer is None else f"{issuer} is not configured; {known}"
-        raise typer.BadParameter(text, param_hint="--issuer")
-    sources, missing = key_sources(settings, {issuer: issuers[issuer].keys}, Places(key_kinds_of(FEATURES)))
+        text = f"there is not exactly one issuer; {known}" if iss is None else f"{iss} is not configured; {known}"
+        raise typer.BadParameter(text, param_hint="--iss")
+    sources, missing = key_sources(settings, {iss: issuers[iss].keys}, Places(key_kinds_of(FEATURES)))
     ring, mistakes = examine_keys(sources)
     if mistakes := [*missing, *mistakes]:
         raise ConfigurationError(mistakes)
     if unknown := look_at_keys(ring):
         raise ConfigurationError(unknown)
-    say_json(ring.jwks(issuer), indent=2)
+    say_json(ring.jwks(iss), indent=2)

@@ -31,8 +31,8 @@ def doctor(
             metavar="CLIENT", help="Send this client a real token for a user and a session that cannot exist."
         ),
     ] = None,
-    issuer: Annotated[
-        str | None, typer.Option(help="The issuer of the canary's client. Needed if the client has several.")
+    iss: Annotated[
+        str | None, typer.Option("--iss", help="The issuer of the canary's client. Needed if the client has several.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Make no network connection.")] = False,
     as_json: Json = False,
@@ -58,7 +58,7 @@ def doctor(
     quiet_logs()
     sources = ReadNow(None if offline else reader_by(FEATURES))
     loaded = load_whole(config, FEATURES, as_json=as_json, answer_of=sources)
-    scope = DoctorScope(offline=offline, canary=canary, canary_issuer=issuer)
+    scope = DoctorScope(offline=offline, canary=canary, canary_issuer=iss)
     with progress_of("looking", plain=False) as progress:
         findings = uvloop.run(examine_installation(loaded, sources, scope, progress))
     if as_json:

@@ -106,9 +106,9 @@ def test_of_several_issuers_one_is_chosen(made: Path) -> None:
     (made / "two.yaml").write_text(yaml.safe_dump({"issuers": issuers}))
     asked = notifier("keys", "jwks", "-c", "two.yaml", cwd=made)
     assert asked.returncode == 2
-    assert "--issuer" in asked.stderr
-    assert notifier("keys", "jwks", "-c", "two.yaml", "--issuer", OTHER, cwd=made).returncode == 0
-    assert notifier("keys", "jwks", "-c", "two.yaml", "--issuer", "https://nobody", cwd=made).returncode == 2
+    assert "--iss" in asked.stderr
+    assert notifier("keys", "jwks", "-c", "two.yaml", "--iss", OTHER, cwd=made).returncode == 0
+    assert notifier("keys", "jwks", "-c", "two.yaml", "--iss", "https://nobody", cwd=made).returncode == 2
 
 
 def test_check_sums_up_what_holds(made: Path) -> None:

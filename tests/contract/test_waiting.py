@@ -78,7 +78,7 @@ async def test_a_list_shows_what_waits_and_why(queue: Queue) -> None:
     shown = {one.id: one for one in await listed(queue)}
     assert shown["a"] == WaitingSummary(
         id="a", where="delayed", iss=ISS, client_id="shop", event_id="e-a", due=due, since=900.0, attempts=1,
-        reason="server_error", status=503, text="busy",
+        reason="server_error", status=503, text="busy", session_at=900.0,
     )  # fmt: skip
     assert (shown["b"].asked, shown["c"].where, shown["c"].reason) == (True, "parked", "circuit")
     assert [one.id for one in await listed(queue, OF_SHOP)] == ["a", "c"]

@@ -75,7 +75,7 @@ async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
         del site.config["issuers"][ISSUER]["keys"][1]
         site.write()
         jwks = json.loads(
-            notifier("keys", "jwks", "-c", site.file, "--issuer", ISSUER, cwd=tmp_path, settings=hsm.environ).stdout
+            notifier("keys", "jwks", "-c", site.file, "--iss", ISSUER, cwd=tmp_path, settings=hsm.environ).stdout
         )
         [hit] = clients.at("shop")
         assert verify(hit.token, jwks, iss=ISSUER, aud="shop", now=time.time())["sid"] == "s1"

@@ -34,7 +34,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "command",
-    [["check", "--offline"], pytest.param(["keys", "jwks", "--issuer", ISSUER], marks=pytest.mark.full)],
+    [["check", "--offline"], pytest.param(["keys", "jwks", "--iss", ISSUER], marks=pytest.mark.full)],
     ids=" ".join,
 )
 def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs_it(

@@ -34,7 +34,7 @@ export function DeadLetters({ data, query }) {
   return html`<${Filters} label="Which letters">
       <${Search} name="client_id" label="Client" placeholder="its id, whole" value=${query.client_id} />
       <${IssuerChoice} value=${query.iss} />
-      <${Choice} name="since" label="Given up" value=${query.since} options=${AGES} />
+      <${Choice} name="since" label="Session ended" value=${query.since} options=${AGES} />
       <${Search} name="event_id" label="Event" placeholder="its id, whole" value=${query.event_id} /><//>
     ${!data ? html`<${Asking}>Going through the letters: some seconds if there are very many …<//>` : html`
       <${Reasons} reasons=${data.reasons} chosen=${query.reason} />

@@ -38,16 +38,16 @@ const ACTIONS = {
 };
 
 /** What a filter means at this moment: what comes later stays. Everything must be asked for by name. */
-export function fixed(filter, until) {
-  const given = narrowed({ ...filter, until });
+export function fixed(filter, given_up_until) {
+  const given = narrowed({ ...filter, given_up_until });
   if (AGES[given.since]) given.since = new Date(now() - AGES[given.since]).toISOString();
-  if (!Object.keys(given).some((name) => name !== "until")) given.all = true;
+  if (!Object.keys(given).some((name) => name !== "given_up_until")) given.all = true;
   return given;
 }
 
 /** Open the dialog, and count without changing anything. */
-export async function beginRepair(action, filter, until) {
-  const dialog = openDialog({ kind: "repair", id: newId(), still: true, action, filter: fixed(filter, until) });
+export async function beginRepair(action, filter, given_up_until) {
+  const dialog = openDialog({ kind: "repair", id: newId(), still: true, action, filter: fixed(filter, given_up_until) });
   try {
     changeDialog(dialog, { dry: { kind: action, ...(await ACTIONS[action].act({ ...dialog.filter, dry_run: true })) } });
   } catch (problem) {
@@ -59,7 +59,7 @@ export async function beginRepair(action, filter, until) {
 export const going = (dry, nameless) => doneBy(dry) + (nameless ? dry.kept?.[NAMELESS] ?? 0 : 0);
 
 /**
- * What holds a job to its dry run. `until` holds letters to those that were counted; what waits has none, and a count that
+ * What holds a job to its dry run. `given_up_until` holds letters to those that were counted; what waits has none, and a count that
  * ended early is not of all: then the number is the limit.
  */
 export const bounds = (dry, nameless) => ({
@@ -85,12 +85,12 @@ export function Repair({ dialog }) {
     return html`<${Dialog} title=${title}><${Account} id=${job} /><${GoesOn} ids=${[job]} />
       <footer><button type="button" class="quiet" onClick=${closeDialog}>Close</button></footer><//>`;
   }
-  const { until, ...rest } = dialog.filter;
+  const { given_up_until: until, ...rest } = dialog.filter;
   const count = dry ? going(dry, dialog.nameless) : 0;
   const { typed } = ACTIONS[dialog.action];
   const ready = count > 0 && !busy && (!typed || typedRightly(dialog, count));
   return html`<${Dialog} title=${title}>
-    <${Meant} filter=${{ ...rest, ...(until && { until: `${clock(until, true)}: what came later stays` }) }} />
+    <${Meant} filter=${{ ...rest, ...(until && { "given up until": `${clock(until, true)}: what came later stays` }) }} />
     ${dialog.problem && html`<${Trouble} problem=${dialog.problem} />`}
     ${dry ? html`<${Counted} dialog=${dialog} count=${count} />` : !dialog.problem && html`<${Counting} />`}
     ${ACTIONS[dialog.action].copy && count > 0 && html`<${Export} dialog=${dialog} />`}

@@ -17,6 +17,8 @@ class _Delivery(TypedDict):
     client_id: str
     event_id: str
     publisher: NotRequired[str | None]
+    ended_at: NotRequired[float | None]
+    first_taken_at: NotRequired[float | None]
 
 
 class _Event(TypedDict):
@@ -24,6 +26,7 @@ class _Event(TypedDict):
     iss: str
     publisher: NotRequired[str | None]
     clients: NotRequired[Any]
+    ended_at: NotRequired[float | None]
 
 
 class Names(TypedDict):

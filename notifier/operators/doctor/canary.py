@@ -35,7 +35,7 @@ def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) ->
     named = [client for client in clients if client.client_id == client_id and iss in (None, client.iss)]
     if len(named) == 1:
         return named[0]
-    text = f"{client_id!r} has several issuers: say --issuer" if named else f"there is no client {client_id!r}"
+    text = f"{client_id!r} has several issuers: give --iss" if named else f"there is no client {client_id!r}"
     raise ConfigurationError([Mistake("--canary", text)])
 
 

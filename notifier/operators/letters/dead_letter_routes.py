@@ -19,7 +19,6 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import Mistake
 from notifier.model.ids import new_id
-from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.authorization import Authorization, caller
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
@@ -27,7 +26,13 @@ from notifier.network.listeners.problem import Refusal, malformed
 from notifier.operators.letters import request_members
 from notifier.operators.letters.exported_letter import exported, without_subject
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, begun
-from notifier.operators.letters.letter_filter import LetterFilter, read_filter
+from notifier.operators.letters.letter_filter import (
+    LetterFilter,
+    LetterMembers,
+    RepairMembers,
+    ReplayMembers,
+    read_filter,
+)
 from notifier.operators.letters.repair import replay
 from notifier.operators.letters.repair_jobs import AskedRepair, RepairWork, issuers_of
 from notifier.operators.letters.replay_now import Replay, ReplayWish
@@ -47,45 +52,19 @@ _MISSING = "There is no such dead letter"
 _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _AWAY}
 
 
-@with_config(ConfigDict(extra="forbid"))
-class FilterQuery(TypedDict, total=False):
-    """The members that choose letters. A letter must match all of them."""
-
-    id: Annotated[list[str], Field(max_length=1000, description="Only the letters with these ids.")]
-    client_id: Annotated[str, Field(min_length=1, description="Only letters of this client.")]
-    iss: Annotated[str, Field(min_length=1, description="Only letters of this issuer.")]
-    event_id: Annotated[str, Field(min_length=1, description="Only letters of this event.")]
-    reason: Annotated[list[DeadReason], Field(description="Only letters with one of these reasons.")]
-    since: Annotated[str, Field(description="Only letters given up since then: RFC 3339, or 24h (ago).")]
-    until: Annotated[str, Field(description="Only letters given up until then, in the same form.")]
-    subject: Annotated[str, Field(min_length=1, description="Only letters about this sub or sid.")]
-    source: Annotated[str, Field(min_length=1, description="Only letters of messages that came from this source.")]
-
-
-class ListQuery(FilterQuery, total=False):
+class ListQuery(LetterMembers, total=False):
     """The query of a list."""
 
     rows: Annotated[int, Field(ge=0, le=1000, description="Show this many letters beside the counts, oldest first.")]
 
 
-class DiscardRequest(FilterQuery, total=False):
-    """The query of a discard."""
-
-    all: Annotated[bool, Field(description="Take every letter.")]
-    dry_run: Annotated[bool, Field(description="Count them; change nothing.")]
-    limit: Annotated[int, Field(ge=1, description="At most this many, oldest first.")]
-
-
-class ReplayRequest(DiscardRequest, total=False):
+class ReplayRequest(ReplayMembers, total=False):
     """The body of a replay."""
 
-    end_newer_sessions: Annotated[
-        bool, Field(description="Also replay old letters that name no session: they end newer sessions of the user.")
-    ]
     rate: Annotated[float, Field(ge=SLOWEST, le=FASTEST, allow_inf_nan=False, description=_RATE)]
 
 
-class LettersPageQuery(request_members.PageQuery, FilterQuery, total=False):
+class LettersPageQuery(request_members.PageQuery, LetterMembers, total=False):
     """The query of a page."""
 
     oldest_first: Annotated[bool, Field(description="Else the newest come first.")]
@@ -98,9 +77,9 @@ class ShowQuery(TypedDict, total=False):
     subject: Annotated[bool, Field(description="Show it with its user: true unless given.")]
 
 
-_WHICH, _LOOK = TypeAdapter(FilterQuery), TypeAdapter(ListQuery)
+_WHICH, _LOOK = TypeAdapter(LetterMembers), TypeAdapter(ListQuery)
 _PAGE, _SHOW = TypeAdapter(LettersPageQuery), TypeAdapter(ShowQuery)
-_DISCARD, _REPLAY = TypeAdapter(DiscardRequest), TypeAdapter(ReplayRequest)
+_DISCARD, _REPLAY = TypeAdapter(RepairMembers), TypeAdapter(ReplayRequest)
 
 
 class DeadLetterRoutes:

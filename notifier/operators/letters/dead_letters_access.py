@@ -2,40 +2,29 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkstemp
-from typing import IO, Annotated, Any
+from typing import IO, Any, TypeVar
 
 import typer
 
 from notifier.model.errors import Mistake
 from notifier.operators.letters.letter_filter import LetterFilter, read_filter
 
-
-def _option(name: str, text: str) -> Any:
-    return typer.Option(name, help=text)
+T = TypeVar("T")
 
 
-IdsOption = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only the letters with these IDs.")]
-ClientIdOption = Annotated[str | None, _option("--client-id", "Only letters of this client.")]
-ReasonsOption = Annotated[list[str] | None, _option("--reason", "Only letters with this reason; may be repeated.")]
-IssOption = Annotated[str | None, _option("--iss", "Only letters of this issuer.")]
-EventIdOption = Annotated[str | None, _option("--event-id", "Only letters of this event.")]
-SourceOption = Annotated[str | None, _option("--source", "Only letters of messages that came from this source.")]
-SubjectOption = Annotated[str | None, _option("--subject", "Only letters about this sub or sid.")]
-SinceOption = Annotated[
-    str | None, _option("--since", "Only letters given up since then: 2026-01-31T12:00:00Z, or 24h (ago).")
-]
-UntilOption = Annotated[str | None, _option("--until", "Only letters given up until then, in the same form.")]
+def letters_of(asked: Mapping[str, Any]) -> LetterFilter:
+    """Read the options that choose letters into a filter."""
+    return accepted(read_filter(asked, time.time()))
 
 
-def letters_of(**options: str | list[str] | None) -> LetterFilter:
-    """Read the options above into a filter."""
-    chosen = read_filter(options, time.time())
+def accepted(chosen: T | Mistake) -> T:
+    """Return the filter, or refuse the option that is wrong."""
     if isinstance(chosen, Mistake):
-        raise typer.BadParameter(chosen.text, param_hint=f"--{chosen.path}")
+        raise typer.BadParameter(chosen.text, param_hint=f"--{chosen.path.replace('_', '-')}")
     return chosen
 
 

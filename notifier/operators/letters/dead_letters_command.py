@@ -13,25 +13,15 @@ from notifier.model.message import Message
 from notifier.model.moment import read_moment, shown_moment
 from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, json_text, printable
-from notifier.operators.letters.dead_letters_access import (
-    ClientIdOption,
-    EventIdOption,
-    IssOption,
-    ReasonsOption,
-    SinceOption,
-    SourceOption,
-    SubjectOption,
-    UntilOption,
-    letters_of,
-    written_anew,
-)
+from notifier.operators.letters.dead_letters_access import letters_of, written_anew
 from notifier.operators.letters.dead_letters_repair_command import discard, prospect, replay
 from notifier.operators.letters.exported_letter import exported
 from notifier.operators.letters.groups import Group, GroupCounts
-from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
+from notifier.operators.letters.letter_filter import LetterFilter, LetterMembers, LetterSummary
 from notifier.operators.letters.unknown_client import end_if_unknown
 from notifier.operators.letters.visits import found_in
 from notifier.operators.terminal.command_options import Config, Json
+from notifier.operators.terminal.declared_options import takes
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.near_names import near_names, say_near_names
@@ -60,17 +50,11 @@ def _group() -> None:
 
 
 @command(app)
+@takes(LetterMembers, without={"id"})
 def list_(
     *,
     config: Config = None,
-    client_id: ClientIdOption = None,
-    reason: ReasonsOption = None,
-    iss: IssOption = None,
-    event_id: EventIdOption = None,
-    source: SourceOption = None,
-    subject: SubjectOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    asked: LetterMembers,
     rows: Annotated[bool, typer.Option("--rows", help="List each letter, oldest first, instead of counts.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -88,10 +72,7 @@ def list_(
         # those of the last hour, for a script
         notifier dead-letters list --since 1h --json | jq .client_id
     """
-    chosen = letters_of(
-        client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
-        since=since, until=until,
-    )  # fmt: skip
+    chosen = letters_of(asked)
     settings = queue_part(config).settings.queue
     counts, console = GroupCounts(), screen()
 
@@ -108,7 +89,7 @@ def list_(
     if not as_json:
         say(counted(counts.total, "dead letter"))
     if not counts.total:
-        end_if_unknown(config, client_id, iss)
+        end_if_unknown(config, chosen.client_id, chosen.iss)
 
 
 @command(app)
@@ -146,20 +127,14 @@ def show(
 
 
 @command(app)
+@takes(LetterMembers, without={"id"})
 def export(
     file: Annotated[
         Path, typer.Argument(allow_dash=True, help="The file to write, readable by its owner only; - is stdout.")
     ] = Path("-"),
     *,
     config: Config = None,
-    client_id: ClientIdOption = None,
-    reason: ReasonsOption = None,
-    iss: IssOption = None,
-    event_id: EventIdOption = None,
-    source: SourceOption = None,
-    subject: SubjectOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    asked: LetterMembers,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write whole dead letters to a file, one JSON object per line.
@@ -174,10 +149,7 @@ def export(
         # the body of one
         notifier dead-letters export -c n.yaml | jq -r 'select(.id == "6f1c…").raw.body'
     """
-    chosen = letters_of(
-        client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
-        since=since, until=until,
-    )  # fmt: skip
+    chosen = letters_of(asked)
     if file.is_file() and not force:
         raise typer.BadParameter(f"{file} exists; --force replaces it", param_hint="FILE")
     settings = queue_part(config).settings.queue

@@ -18,32 +18,20 @@ from notifier.model.errors import ConfigurationError, UnknownVersion
 from notifier.model.ids import new_id
 from notifier.model.message import Message
 from notifier.model.printable import counted, printable
-from notifier.operators.letters.dead_letters_access import (
-    ClientIdOption,
-    EventIdOption,
-    IdsOption,
-    IssOption,
-    ReasonsOption,
-    SinceOption,
-    SourceOption,
-    SubjectOption,
-    UntilOption,
-    letters_of,
-)
+from notifier.operators.letters.dead_letters_access import letters_of
+from notifier.operators.letters.letter_filter import RepairMembers, ReplayMembers
 from notifier.operators.letters.readmission import SUB_ONLY_MAX_AGE, KeptLetter, ReplayRules, readmit
 from notifier.operators.letters.removal import Removal, Told, conclude, remove_chosen, require_choice
 from notifier.operators.letters.replay_now import Became, Replay, ReplayWish
 from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult
 from notifier.operators.terminal.command_options import Config, Json
+from notifier.operators.terminal.declared_options import takes
 from notifier.operators.terminal.output import say
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import load_settings
 from notifier.telemetry.audit import operating_user
-
-All = Annotated[bool, typer.Option("--all", help="Take every dead letter.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most this many, oldest first.")]
 
 
 def rate_of(text: str) -> float:
@@ -78,30 +66,13 @@ _DISCARD = Removal(
 )  # fmt: skip
 
 
+@takes(ReplayMembers)
 def replay(
     context: typer.Context,
     *,
-    ids: IdsOption = None,
     config: Config = None,
-    client_id: ClientIdOption = None,
-    reason: ReasonsOption = None,
-    iss: IssOption = None,
-    event_id: EventIdOption = None,
-    source: SourceOption = None,
-    subject: SubjectOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    everything: All = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be replayed; change nothing.")] = False,
-    end_newer_sessions: Annotated[
-        bool,
-        typer.Option(
-            "--end-newer-sessions",
-            help="Also replay old letters that name no session: they end newer sessions of the user.",
-        ),
-    ] = False,
+    asked: ReplayMembers,
     rate: Rate = None,
-    limit: Limit = None,
     wait: WatchedFor = "30s",
     yes: Annotated[bool, typer.Option("--yes", help="Has no effect: a replay never asks.")] = False,
     as_json: Json = False,
@@ -136,15 +107,12 @@ def replay(
         # a client was registered at last
         notifier dead-letters replay -c n.yaml --reason unknown_client
     """
-    chosen = letters_of(
-        id=ids, client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
-        since=since, until=until,
-    )  # fmt: skip
+    chosen = letters_of(asked)
     del yes  # for scripts that give it to each repair
-    require_choice(chosen, everything=everything)
-    watched = _seconds(wait)
+    require_choice(chosen, asked)
+    watched, dry_run, force = _seconds(wait), "dry_run" in asked, "end_newer_sessions" in asked
     settings = queue_part(config, log_from="warning").settings.queue
-    rules = _rules(config, context.obj, end_newer_sessions=end_newer_sessions)
+    rules = _rules(config, context.obj, end_newer_sessions=force)
 
     wish = ReplayWish(id=new_id(), who=operating_user(), chosen=chosen, rules=rules)
 
@@ -156,7 +124,7 @@ def replay(
         return result, await one.watch(options, watched)
 
     result, became = run_on_queue(
-        settings, act, what="replayed", opening=not dry_run, rate=rate, limit=limit, dry_run=dry_run
+        settings, act, what="replayed", opening=not dry_run, rate=rate, limit=asked.get("limit"), dry_run=dry_run
     )
     conclude(
         "replayed",
@@ -167,7 +135,7 @@ def replay(
         dry_run=dry_run,
         as_json=as_json,
         told=None if became is None else Told(document=became.document(), lines=_in_words(became)),
-        end_newer_sessions=end_newer_sessions,
+        end_newer_sessions=force,
     )
 
 
@@ -205,22 +173,12 @@ def _in_words(became: Became) -> list[str]:
     return lines
 
 
+@takes(RepairMembers)
 def discard(
     *,
-    ids: IdsOption = None,
     config: Config = None,
-    client_id: ClientIdOption = None,
-    reason: ReasonsOption = None,
-    iss: IssOption = None,
-    event_id: EventIdOption = None,
-    source: SourceOption = None,
-    subject: SubjectOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    everything: All = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be discarded; change nothing.")] = False,
+    asked: RepairMembers,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Delete dead letters for good: their clients are never told.
@@ -234,13 +192,9 @@ def discard(
         # what nobody needs any more, from a script
         notifier dead-letters discard -c n.yaml --until 30d --yes
     """
-    chosen = letters_of(
-        id=ids, client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
-        since=since, until=until,
-    )  # fmt: skip
-    require_choice(chosen, everything=everything)
+    chosen = letters_of(asked)
     settings = queue_part(config, log_from="warning").settings.queue
-    remove_chosen(config, settings, _DISCARD, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
+    remove_chosen(config, settings, _DISCARD, chosen, yes=yes, asked=asked, as_json=as_json)
 
 
 def _rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool) -> ReplayRules:

@@ -3,12 +3,13 @@
 A list reads only the members that it shows: 7 µs for each letter instead of 16.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, NotRequired
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, NotRequired
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import from_json
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
 from notifier.model.documents.documents import OF_NAMES
@@ -28,7 +29,10 @@ NEWER = "newer_release"  # instead of a reason: a later release wrote the letter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterSummary:
-    """A dead letter in a list. `dead_since` is in epoch seconds. `reason` is one of `DeadReason`, or `NEWER`."""
+    """A dead letter in a list. `reason` is one of `DeadReason`, or `NEWER`. Times are in epoch seconds.
+
+    `session_at`, which no list shows: when the session ended; if that is unknown, when the event arrived.
+    """
 
     id: str
     event_id: str = ""
@@ -39,6 +43,7 @@ class LetterSummary:
     attempts: int = 0
     text: str
     source: str | None = None
+    session_at: float | None = field(default=None, metadata={"hidden": True})
 
     def document(self) -> dict[str, object]:
         """The JSON that scripts and the API get. `source` is there if it came from one."""
@@ -51,7 +56,7 @@ class LetterSummary:
         return Group(client_id=self.client_id, iss=self.iss, reason=self.reason, oldest=since, newest=since)
 
 
-_SHOWN = tuple(member.name for member in fields(LetterSummary))
+_SHOWN = tuple(member.name for member in fields(LetterSummary) if "hidden" not in member.metadata)
 
 
 class _Members(Names):
@@ -78,7 +83,9 @@ def read_summary(message: Message) -> LetterSummary:
             whole = all(map(members.get, ("iss", "client_id", "event_id")))
             if members["v"] <= OF_NAMES and whole and not disagreements(members):
                 shown: Mapping[str, Any] = {name: value for name, value in members.items() if name in _SHOWN}
-                return LetterSummary(**{**shown, "dead_since": since})
+                held: Mapping[str, Any] = members.get("delivery") or members.get("event") or {}
+                session_at = _session_at(held.get("ended_at"), held.get("first_taken_at"), since)
+                return LetterSummary(**{**shown, "dead_since": since, "session_at": session_at})
     try:
         return summary_of(load_dead_letter(message))
     except UnknownVersion as newer:
@@ -89,36 +96,91 @@ def read_summary(message: Message) -> LetterSummary:
 
 def summary_of(letter: DeadLetter) -> LetterSummary:
     """Summarise a letter that was read as a whole."""
-    return LetterSummary(**{name: getattr(letter, name) for name in _SHOWN})
+    held = letter.delivery or letter.event
+    taken = None if letter.delivery is None else letter.delivery.first_taken_at
+    session_at = _session_at(None if held is None else held.ended_at, taken, letter.dead_since)
+    return LetterSummary(session_at=session_at, **{name: getattr(letter, name) for name in _SHOWN})
+
+
+def _session_at(ended: float | None, taken: float | None, dead_since: float) -> float:
+    """Return the session's end, else the event's arrival. An event that was never deferred was given up on arrival."""
+    return next(moment for moment in (ended, taken, dead_since) if moment is not None)
+
+
+@with_config(ConfigDict(extra="forbid"))
+class ChoiceMembers(TypedDict, total=False):
+    """The members that choose dead letters or pending deliveries, of a request and as options. All must match."""
+
+    id: Annotated[list[str], Field(max_length=1000, description="Only those with these IDs.")]
+    client_id: Annotated[str, Field(min_length=1, description="Only those of this client.")]
+    iss: Annotated[str, Field(min_length=1, description="Only those of this issuer.")]
+    event_id: Annotated[str, Field(min_length=1, description="Only those of this event.")]
+    subject: Annotated[str, Field(min_length=1, description="Only those of this sub or sid.")]
+    since: Annotated[
+        str,
+        Field(
+            description="Only those whose session ended since then (if unknown: whose event arrived):"
+            " 2026-01-31T12:00:00Z, or 24h (ago)."
+        ),
+    ]
+    until: Annotated[str, Field(description="Only those whose session ended until then, in the same form.")]
+
+
+class LetterMembers(ChoiceMembers, total=False):
+    """The members that choose dead letters."""
+
+    reason: Annotated[list[DeadReason], Field(description="Only those with this reason; may be repeated.")]
+    source: Annotated[str, Field(min_length=1, description="Only those of messages that came from this source.")]
+    given_up_until: Annotated[str, Field(description="Only those given up until then, in the same form.")]
+
+
+class RepairMembers(LetterMembers, total=False):
+    """The members of a repair of dead letters."""
+
+    all: Annotated[bool, Field(description="Take every dead letter.")]
+    dry_run: Annotated[bool, Field(description="Count them; change nothing.")]
+    limit: Annotated[int, Field(ge=1, description="At most this many, oldest first.")]
+
+
+class ReplayMembers(RepairMembers, total=False):
+    """The members of a replay."""
+
+    end_newer_sessions: Annotated[
+        bool, Field(description="Also replay old letters that name no session: they end newer sessions of the user.")
+    ]
+
+
+_CHOOSING = frozenset(LetterMembers.__annotations__) | frozenset(ChoiceMembers.__annotations__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:
     """Selects the letters that meet every given condition. Times are in epoch seconds.
 
-    `subject` is a `sub` or `sid`. `issuers` are those that the caller may see, None for all.
+    `subject` is a `sub` or `sid`; `since` and `until` compare with `session_at`. `issuers` are those that the caller
+    may see, None for all.
     """
 
     ids: frozenset[str] = frozenset()
     client_id: str | None = None
     iss: str | None = None
     event_id: str | None = None
-    reasons: frozenset[DeadReason] = frozenset()
+    reasons: frozenset[str] = frozenset()
     since: float | None = None
     until: float | None = None
     subject: str | None = None
     source: str | None = None
+    given_up_until: float | None = None
     issuers: frozenset[str] | None = None
 
     @property
     def narrows(self) -> bool:
         """False if every letter is meant."""
-        single = (self.client_id, self.iss, self.event_id, self.since, self.until, self.subject, self.source)
-        return bool(self.ids or self.reasons) or any(value is not None for value in single)
+        return self != LetterFilter(issuers=self.issuers)
 
     def come_by(self, moment: float) -> "LetterFilter":
         """See Filter."""
-        return replace(self, until=moment if self.until is None else min(moment, self.until))
+        return replace(self, given_up_until=moment if self.given_up_until is None else min(moment, self.given_up_until))
 
     def opened(self, letters: DeadLetters, *, whole: bool) -> OpenVisit[LetterSummary]:
         """A visit to the letters that are meant, `whole` or as summaries only. Raises QueueError."""
@@ -138,8 +200,8 @@ class LetterFilter:
             and (self.event_id is None or summary.event_id == self.event_id)
             and (self.source is None or summary.source == self.source)
             and (not self.reasons or summary.reason in self.reasons)
-            and (self.since is None or summary.dead_since >= self.since)
-            and (self.until is None or summary.dead_since <= self.until)
+            and (self.given_up_until is None or summary.dead_since <= self.given_up_until)
+            and within(summary.session_at, self.since, self.until)
         )
 
     def _concerns_subject(self, message: Message, subject: str) -> bool:
@@ -156,19 +218,29 @@ def read_filter(
 
     A moment may be given as an age, counted back from `now`. A member that is None is not given.
     """
-    moments: dict[str, float | None] = {}
-    for name in ("since", "until"):
+    conditions = read_conditions(members, now, [*DeadReason])
+    return conditions if isinstance(conditions, Mistake) else LetterFilter(issuers=issuers, **conditions)
+
+
+def read_conditions(members: Mapping[str, Any], now: float, reasons: Sequence[str]) -> dict[str, Any] | Mistake:
+    """Read the members into the arguments of a filter, or return what is wrong. See `read_filter`."""
+    given = {name: members[name] for name in _CHOOSING if members.get(name) is not None}
+    for name in given.keys() & {"since", "until", "given_up_until"}:
         try:
-            moments[name] = None if members.get(name) is None else read_when(members[name], now)
+            given[name] = read_when(given[name], now)
         except ValueError as error:
             return Mistake(name, str(error))
-    reasons = frozenset(members.get("reason") or ())
-    if unknown := sorted(reasons - frozenset(DeadReason)):
-        return Mistake("reason", f"there is no reason {unknown[0]}; there are {', '.join(DeadReason)}")
-    names = {name: members.get(name) for name in ("client_id", "iss", "event_id", "subject", "source")}
-    ids, kinds = frozenset(members.get("id") or ()), frozenset(map(DeadReason, reasons))
-    since, until = moments["since"], moments["until"]
-    return LetterFilter(ids=ids, reasons=kinds, issuers=issuers, since=since, until=until, **names)
+    ids, wanted = frozenset(given.pop("id", ())), frozenset(given.pop("reason", ()))
+    if unknown := sorted(wanted - frozenset(reasons)):
+        return Mistake("reason", f"there is no reason {unknown[0]}; there are {', '.join(reasons)}")
+    return {"ids": ids, "reasons": wanted, **given}
+
+
+def within(moment: float | None, since: float | None, until: float | None) -> bool:
+    """Return True if the moment is in this span. An unknown moment is outside any bound."""
+    if moment is None:
+        return since is None and until is None
+    return (since is None or moment >= since) and (until is None or moment <= until)
 
 
 def read_when(text: str, now: float) -> float:

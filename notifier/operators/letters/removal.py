@@ -50,9 +50,9 @@ class Told:
     lines: Sequence[str]
 
 
-def require_choice(chosen: Filter[Any, Any], *, everything: bool) -> None:
-    """Refuse a command that does not say which messages are meant."""
-    if not (chosen.narrows or everything):
+def require_choice(chosen: Filter[Any, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse a command that does not choose messages."""
+    if not (chosen.narrows or asked.get("all")):
         raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
 
 
@@ -62,13 +62,13 @@ def remove_chosen(
     removal: Removal,
     chosen: Filter[Any, S],
     *,
+    asked: Mapping[str, Any],
     yes: bool,
-    dry_run: bool,
-    limit: int | None,
     as_json: bool,
 ) -> None:
     """Delete the chosen messages, once somebody has agreed. Ends the command."""
-    report = _report()
+    require_choice(chosen, asked)
+    report, dry_run, limit = _report(), "dry_run" in asked, asked.get("limit")
 
     def run(*, dry_run: bool, what: str) -> RepairResult:
         async def act(queue: Queue, options: RepairOptions) -> RepairResult:
@@ -87,7 +87,7 @@ def remove_chosen(
         if not prospect.done or not typer.confirm(question, err=True):
             say(f"nothing was {removal.did}", err=True)
             if not prospect.done:
-                end_if_unknown(config, chosen.client_id, chosen.iss)
+                _end_if_missing(config, chosen, removal.missing)
             raise typer.Exit(1 if prospect.done else 0)
     conclude(
         removal.did,
@@ -134,12 +134,17 @@ def conclude(
     if result.unfinished is not None:
         say(f"notifier: {result.unfinished}", err=True)
     nothing = not (result.done or result.kept or result.unfinished)
-    if nothing and not chosen.ids:
-        end_if_unknown(config, chosen.client_id, chosen.iss)
-    missed = nothing and chosen.ids
-    if missed:
+    if nothing:
+        _end_if_missing(config, chosen, missing)
+    raise typer.Exit(1 if result.ended_early else 0)
+
+
+def _end_if_missing(config: Path | None, chosen: Any, missing: Callable[[str], str]) -> None:
+    """Exit with 1 if none of the given IDs exists, or if the client is unknown."""
+    if chosen.ids:
         say(f"notifier: {missing(', '.join(sorted(chosen.ids)))}", err=True)
-    raise typer.Exit(1 if result.ended_early or missed else 0)
+        raise typer.Exit(1)
+    end_if_unknown(config, chosen.client_id, chosen.iss)
 
 
 def _say_reasons(result: RepairResult, *, err: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +12,20 @@ from notifier.delivery.life import LifeOf, life_of
 from notifier.model.durations import in_words
 from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, printable
+from notifier.operators.letters.dead_letters_access import accepted
 from notifier.operators.letters.groups import GroupCounts
-from notifier.operators.letters.removal import Removal, remove_chosen, require_choice
+from notifier.operators.letters.removal import Removal, remove_chosen
 from notifier.operators.letters.unknown_client import end_if_unknown
 from notifier.operators.letters.visits import found_in
-from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
+from notifier.operators.letters.waiting_filter import (
+    CancelMembers,
+    WaitingFilter,
+    WaitingMembers,
+    WaitingSummary,
+    read_waiting_filter,
+)
 from notifier.operators.terminal.command_options import Config, Json
+from notifier.operators.terminal.declared_options import takes
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.near_names import known_registry, near_names, say_near_names
@@ -41,14 +50,9 @@ def _group() -> None:
     """
 
 
-_ClientId = Annotated[str | None, typer.Option("--client-id", help="Only those for this client.")]
-_Iss = Annotated[str | None, typer.Option("--iss", help="Only those of this issuer.")]
-_EventId = Annotated[str | None, typer.Option("--event-id", help="Only those of this event.")]
-_Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only these deliveries.")]
 _Rows = Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")]
 _Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out so many of the rows: for the next page.")]
 _KNOWN = "it is registered now, and tried when it is due"
-_Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")]
 
 
 _CANCEL = Removal(
@@ -58,15 +62,14 @@ _CANCEL = Removal(
 
 
 @command(app)
+@takes(WaitingMembers, without={"id"})
 def list_(
     *,
     config: Config = None,
-    client_id: _ClientId = None,
-    iss: _Iss = None,
-    event_id: _EventId = None,
+    asked: WaitingMembers,
     rows: _Rows = False,
     skip: _Skip = 0,
-    limit: _Limit = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")] = None,
     as_json: Json = False,
 ) -> None:
     """Count the deliveries that wait by client and reason, or list them.
@@ -87,7 +90,7 @@ def list_(
         # for a script
         notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c
     """
-    chosen = WaitingFilter(client_id=client_id, iss=iss, event_id=event_id, life=_life_by(config))
+    chosen = replace(accepted(read_waiting_filter(asked, time.time())), life=_life_by(config))
     counts = GroupCounts()
 
     def see(summary: WaitingSummary) -> None:
@@ -105,7 +108,7 @@ def list_(
     if not as_json:
         say(f"{counted(counts.total, 'delivery')} wait{'s' if counts.total == 1 else ''}")
     if not counts.total:
-        end_if_unknown(config, client_id, iss)
+        end_if_unknown(config, chosen.client_id, chosen.iss)
 
 
 @command(app)
@@ -141,17 +144,12 @@ def show(
 
 
 @command(app)
+@takes(CancelMembers)
 def cancel(
     *,
-    ids: _Ids = None,
     config: Config = None,
-    client_id: _ClientId = None,
-    iss: _Iss = None,
-    event_id: _EventId = None,
-    everything: Annotated[bool, typer.Option("--all", help="Take all that waits.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be cancelled; change nothing.")] = False,
+    asked: CancelMembers,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    limit: _Limit = None,
     as_json: Json = False,
 ) -> None:
     """Delete deliveries that wait, for good: their clients are never told of these logouts.
@@ -166,10 +164,9 @@ def cancel(
         # from a script
         notifier waiting cancel -c n.yaml --client-id gone --yes
     """
-    chosen = WaitingFilter(ids=frozenset(ids or ()), client_id=client_id, iss=iss, event_id=event_id)
-    require_choice(chosen, everything=everything)
+    chosen = accepted(read_waiting_filter(asked, time.time()))
     settings = queue_part(config, "warning").settings.queue
-    remove_chosen(config, settings, _CANCEL, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
+    remove_chosen(config, settings, _CANCEL, chosen, asked=asked, yes=yes, as_json=as_json)
 
 
 def _life_by(config: Path | None) -> LifeOf | None:

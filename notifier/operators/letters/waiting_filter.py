@@ -3,22 +3,24 @@
 Like a list of dead letters, it reads only the members that it shows.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.delivery.life import LifeOf
 from notifier.model.backoff import SOON
 from notifier.model.delivery import Delivery, Inline
+from notifier.model.errors import Mistake
 from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
 from notifier.model.moment import rendered
-from notifier.model.outcome import Cause
+from notifier.model.outcome import Cause, Reason
 from notifier.operators.letters.groups import Group
-from notifier.operators.letters.letter_filter import subjects_of
+from notifier.operators.letters.letter_filter import ChoiceMembers, read_conditions, subjects_of, within
 from notifier.queues.passes import OpenVisit, reader_of
 from notifier.queues.queue_port import WaitingDeliveries
 
@@ -32,7 +34,8 @@ class WaitingSummary:
     `due` is when it is attempted next, None for a parked one, which waits until its client is well; `since` is when a
     worker first took it, both in epoch seconds. `reason` is the cause of its deferral, or why the last attempt failed.
     `asked`: its client asked not to be called before (`Retry-After`). `expires` is when it is given up; `has_sid`: its
-    token names one session. Both are None if nobody knows the client.
+    token names one session. Both are None if nobody knows the client. `session_at`, which no list shows: when the
+    session ended; if that is unknown, `since`.
     """
 
     id: str
@@ -49,6 +52,7 @@ class WaitingSummary:
     asked: bool = False
     expires: float | None = None
     has_sid: bool | None = None
+    session_at: float | None = field(default=None, metadata={"hidden": True})
 
     def document(self) -> dict[str, object]:
         """The JSON that scripts and the API get."""
@@ -63,7 +67,8 @@ class WaitingSummary:
         )  # fmt: skip
 
 
-_SHOWN = tuple(member.name for member in fields(WaitingSummary))
+_SHOWN = tuple(member.name for member in fields(WaitingSummary) if "hidden" not in member.metadata)
+REASONS = tuple(dict.fromkeys(str(name) for name in (*Cause, *Reason) if name is not Reason.DELIVERED))
 
 
 class _Past(TypedDict):
@@ -87,6 +92,7 @@ class _Delivery(TypedDict):
     held: NotRequired[float]
     attempts: NotRequired[int]
     first_taken_at: NotRequired[float | None]
+    ended_at: NotRequired[float | None]
     deferred_for: NotRequired[str | None]
     asked: NotRequired[bool]
     parked: NotRequired[bool]
@@ -96,6 +102,7 @@ class _Delivery(TypedDict):
 class _Event(TypedDict):
     id: str
     iss: str
+    ended_at: NotRequired[float | None]
 
 
 class _Schedule(TypedDict):
@@ -125,6 +132,7 @@ def read_waiting(message: Message, life: LifeOf = lambda _: None) -> WaitingSumm
     return WaitingSummary(
         id=message.message_id or event["id"], where="delayed", iss=event["iss"], event_id=event["id"], due=due,
         since=since, reason=Cause.UNKNOWN.value if since is not None else "",
+        session_at=event["ended_at"] if event.get("ended_at") is not None else since,
     )  # fmt: skip
 
 
@@ -132,6 +140,7 @@ def _of_delivery(delivery: _Delivery, due: float | None, life: LifeOf) -> Waitin
     last = (delivery.get("history") or [_Past(reason="")])[-1]
     deferred = delivery.get("deferred_for")
     known = life(_as_judged(delivery))
+    since, ended = delivery.get("first_taken_at"), delivery.get("ended_at")
     return WaitingSummary(
         id=delivery["id"],
         where="parked" if delivery.get("parked") else "delayed",
@@ -139,7 +148,8 @@ def _of_delivery(delivery: _Delivery, due: float | None, life: LifeOf) -> Waitin
         client_id=delivery["client_id"],
         event_id=delivery["event_id"],
         due=None if delivery.get("parked") else due,
-        since=delivery.get("first_taken_at"),
+        since=since,
+        session_at=since if ended is None else ended,
         attempts=delivery.get("attempts", 0),
         reason=deferred or last["reason"],
         status=None if deferred else last.get("status"),
@@ -170,14 +180,31 @@ def _as_judged(delivery: _Delivery) -> Delivery:
     )
 
 
+class WaitingMembers(ChoiceMembers, total=False):
+    """The members that choose pending deliveries."""
+
+    reason: Annotated[
+        list[Annotated[str, Field(json_schema_extra={"enum": [*REASONS]})]],
+        Field(description="Only those with this reason; may be repeated."),
+    ]
+
+
+class CancelMembers(WaitingMembers, total=False):
+    """The members of a cancellation."""
+
+    all: Annotated[bool, Field(description="Take every pending delivery.")]
+    dry_run: Annotated[bool, Field(description="Count them; change nothing.")]
+    limit: Annotated[int, Field(ge=1, description="At most this many.")]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingFilter:
     """Selects deliveries that meet every given condition. `issuers` are those that the caller may see, None for all.
 
     `subject` is a `sub` or `sid`. `keys` are clients by (`iss`, `client_id`), `ended` are reasons to wait by (reason,
     `iss`, `client_id`); an empty `client_id` means all clients of the issuer. Without `parked` only deliveries in delay
-    queues are meant; with `until` (epoch seconds) only those that a worker first took by then. `life` tells how long
-    each may live.
+    queues are meant; with `taken_by` only those that a worker first took by then. `since` and `until` compare with
+    `session_at`. Times are in epoch seconds. `life` returns how long each may live.
     """
 
     ids: frozenset[str] = frozenset()
@@ -185,22 +212,25 @@ class WaitingFilter:
     iss: str | None = None
     event_id: str | None = None
     subject: str | None = None
+    reasons: frozenset[str] = frozenset()
+    since: float | None = None
+    until: float | None = None
     issuers: frozenset[str] | None = None
     keys: frozenset[tuple[str, str]] | None = None
     ended: frozenset[tuple[str, str, str]] | None = None
     parked: bool = True
-    until: float | None = None
+    taken_by: float | None = None
     life: LifeOf | None = field(default=None, metadata={"aside": True})
 
     @property
     def narrows(self) -> bool:
         """False if all that waits is meant."""
-        single = self.client_id or self.iss or self.event_id or self.subject
-        return bool(self.ids or single or self.keys or self.ended)
+        everything = WaitingFilter(issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, life=self.life)
+        return self != everything
 
     def come_by(self, moment: float) -> "WaitingFilter":
         """See Filter."""
-        return replace(self, until=moment)
+        return replace(self, taken_by=moment)
 
     def opened(self, waiting: WaitingDeliveries, *, whole: bool) -> OpenVisit[WaitingSummary]:
         """A walk over what is meant, `whole` or as summaries only. Raises QueueError."""
@@ -223,7 +253,9 @@ class WaitingFilter:
             and (self.client_id is None or summary.client_id == self.client_id)
             and (self.iss is None or summary.iss == self.iss)
             and (self.event_id is None or summary.event_id == self.event_id)
-            and (self.until is None or summary.since is None or summary.since <= self.until)
+            and (not self.reasons or summary.reason in self.reasons)
+            and (self.taken_by is None or summary.since is None or summary.since <= self.taken_by)
+            and within(summary.session_at, self.since, self.until)
             and (self.keys is None or (summary.iss, summary.client_id) in self.keys)
             and (
                 self.ended is None
@@ -232,6 +264,14 @@ class WaitingFilter:
                 )
             )
         )
+
+
+def read_waiting_filter(
+    members: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None
+) -> WaitingFilter | Mistake:
+    """See `read_filter` of dead letters."""
+    conditions = read_conditions(members, now, REASONS)
+    return conditions if isinstance(conditions, Mistake) else WaitingFilter(issuers=issuers, **conditions)
 
 
 def _concerns(body: bytes, subject: str) -> bool:

@@ -28,7 +28,7 @@ from notifier.operators.letters.request_members import OBJECT
 from notifier.operators.letters.retry_jobs import RetryWork
 from notifier.operators.letters.retry_now import RetryWish, prospect
 from notifier.operators.letters.visit_requests import LettersAccess, VisitRequests
-from notifier.operators.letters.waiting_filter import WaitingFilter
+from notifier.operators.letters.waiting_filter import CancelMembers, WaitingFilter, WaitingMembers, read_waiting_filter
 from notifier.queues.passes import RepairOptions
 
 GROUPS = 100  # of a page
@@ -41,35 +41,15 @@ _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 5
 _STRICT = ConfigDict(extra="forbid")
 
 
-@with_config(_STRICT)
-class WaitingQuery(TypedDict, total=False):
-    """The members that choose what waits. It must match all of them."""
-
-    id: Annotated[list[str], Field(max_length=1000, description="Only what has one of these ids.")]
-    client_id: Annotated[str, Field(min_length=1, description="Only what waits for this client.")]
-    iss: Annotated[str, Field(min_length=1, description="Only what is of this issuer.")]
-    event_id: Annotated[str, Field(min_length=1, description="Only what is of this event.")]
-
-
-class WaitingListQuery(WaitingQuery, total=False):
+class WaitingListQuery(WaitingMembers, total=False):
     """The query of a list."""
 
     rows: Annotated[int, Field(ge=0, le=1000, description="Show this many deliveries beside the counts.")]
     skip: Annotated[int, Field(ge=0, description="Leave out this many of the rows: for the next page.")]
 
 
-class WaitingPageQuery(request_members.PageQuery, WaitingQuery, total=False):
+class WaitingPageQuery(request_members.PageQuery, WaitingMembers, total=False):
     """The query of a page."""
-
-    reason: Annotated[list[str], Field(description="Only what waits for one of these reasons.")]
-
-
-class CancelQuery(WaitingQuery, total=False):
-    """The query of a cancellation."""
-
-    all: Annotated[bool, Field(description="Take all that waits.")]
-    dry_run: Annotated[bool, Field(description="Count them; change nothing.")]
-    limit: Annotated[int, Field(ge=1, description="At most this many.")]
 
 
 @with_config(_STRICT)
@@ -83,7 +63,7 @@ class RetryBody(TypedDict, total=False):
 
 
 _LIST, _PAGE = TypeAdapter(WaitingListQuery), TypeAdapter(WaitingPageQuery)
-_CANCEL, _RETRY = TypeAdapter(CancelQuery), TypeAdapter(RetryBody)
+_CANCEL, _RETRY = TypeAdapter(CancelMembers), TypeAdapter(RetryBody)
 
 
 class WaitingRoutes:
@@ -130,7 +110,7 @@ class WaitingRoutes:
     async def _page(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         asked = request_members.asked_in_query(request, _PAGE)
-        everything, chosen = WaitingFilter(life=self._life), self._filter(asked, token)
+        everything, chosen = WaitingFilter(life=self._life), replace(self._filter(asked, token), reasons=frozenset())
         self._requests.audit.looked(caller(token), chosen)
         return await self._requests.page(
             self._waiting, everything, chosen, token, asked, rows="deliveries", groups=GROUPS
@@ -161,7 +141,7 @@ class WaitingRoutes:
         token = self._authorization.require(request, "read")
         return await self._requests.message(
             self._waiting,
-            replace(_any_of(token, request.match_info["id"]), life=self._life),
+            replace(_one_of(token, request.match_info["id"]), life=self._life),
             token,
             lambda summary, _: summary.document(),
             missing=_MISSING,
@@ -191,7 +171,7 @@ class WaitingRoutes:
     )
     async def _cancel_one(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        return await self._cancelled(_any_of(token, request.match_info["id"]), token, {}, missing=_MISSING)
+        return await self._cancelled(_one_of(token, request.match_info["id"]), token, {}, missing=_MISSING)
 
     async def _cancelled(
         self, waiting: WaitingFilter, token: ApiToken | None, asked: Mapping[str, Any], *, missing: str | None = None
@@ -252,14 +232,13 @@ class WaitingRoutes:
         """What is meant. A client without an issuer is the only issuer's, so that one bucket is looked at, not all."""
         client_id = asked.get("client_id")
         only = None if client_id is None else only_issuer(self._covered(token))
-        return replace(
-            _any_of(token, *asked.get("id", ())),
-            client_id=client_id,
-            iss=asked.get("iss", only),
-            event_id=asked.get("event_id"),
-            subject=asked.get("subject"),
+        wanted = read_waiting_filter(
+            {"iss": only, **asked}, self._access.clock(), None if token is None else token.issuers
         )
+        if isinstance(wanted, Mistake):
+            raise malformed(wanted)
+        return wanted
 
 
-def _any_of(token: ApiToken | None, *ids: str) -> WaitingFilter:
-    return WaitingFilter(ids=frozenset(ids), issuers=None if token is None else token.issuers)
+def _one_of(token: ApiToken | None, id_: str) -> WaitingFilter:
+    return WaitingFilter(ids=frozenset({id_}), issuers=None if token is None else token.issuers)

@@ -1,17 +1,28 @@
 """Rows and filters: what a list tells of any message among the dead, and which letters an operator means."""
 
 import json
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given
 
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import bury_delivery, bury_event, bury_raw, dump_dead_letter, load_dead_letter
+from notifier.model.documents.documents import dump_delivery
 from notifier.model.errors import Mistake
+from notifier.model.frozen import replace
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.outcome import DeadReason
 from notifier.model.session_ended import ClientEntry, SessionEnded
-from notifier.operators.letters.letter_filter import NEWER, LetterFilter, read_filter, read_summary, summary_of
+from notifier.operators.letters.letter_filter import (
+    NEWER,
+    LetterFilter,
+    LetterMembers,
+    read_filter,
+    read_summary,
+    summary_of,
+)
+from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingMembers, read_waiting
 from tests.model.documents.test_documents import DELIVERIES
 
 DELIVERY = Delivery(id="d-1", event_id="e-1", id_given=True, iss="i", client_id="shop", sub="alice", sid="s-1")
@@ -64,6 +75,8 @@ def test_a_letter_that_is_at_odds_with_what_it_holds_is_listed_as_malformed() ->
         (LetterFilter(since=1000.0, until=1000.0), True),
         (LetterFilter(since=1000.5), False),
         (LetterFilter(until=999.5), False),
+        (LetterFilter(given_up_until=1000.0), True),
+        (LetterFilter(given_up_until=999.5), False),
         (LetterFilter(subject="alice"), True),
         (LetterFilter(subject="s-1"), True),
         (LetterFilter(subject="alic"), False),
@@ -75,6 +88,32 @@ def test_everything_given_must_hold(wanted: LetterFilter, meant: bool) -> None:
     """Exactly, never by a part: a repair must not reach further than it was told to."""
     message = buried()
     assert wanted.matches(message, read_summary(message)) is meant
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "first_taken_at", "moment"), [(500.0, 600.0, 500.0), (None, 600.0, 600.0), (None, None, 1000.0)]
+)
+def test_since_and_until_compare_with_the_end_of_the_session(
+    ended_at: float | None, first_taken_at: float | None, moment: float
+) -> None:
+    """Else with the arrival of the event, of a dead letter as of a pending delivery."""
+    delivery = replace(DELIVERY, ended_at=ended_at, first_taken_at=first_taken_at)
+    letter = read_summary(buried(delivery))
+    assert LetterFilter(since=moment, until=moment).means(letter)
+    assert not LetterFilter(since=moment + 1).means(letter)
+    assert not LetterFilter(until=moment - 1).means(letter)
+    waiting = read_waiting(message_of(dump_delivery(delivery), kind=Kind.DELIVERY))
+    known = ended_at is not None or first_taken_at is not None
+    assert WaitingFilter(since=moment, until=moment).means(waiting) is known
+    assert not WaitingFilter(since=moment + 1).means(waiting)
+    assert not WaitingFilter(until=moment - 1).means(waiting)
+
+
+def test_dead_letters_and_pending_deliveries_have_the_same_filters() -> None:
+    """Only a dead letter has a source and a time at which it was given up."""
+    letters, waiting = get_type_hints(LetterMembers).keys(), get_type_hints(WaitingMembers).keys()
+    assert letters - waiting == {"source", "given_up_until"}
+    assert not waiting - letters
 
 
 @pytest.mark.parametrize("subject", ["pairwise-1", "bob", "s-9", "carol"])

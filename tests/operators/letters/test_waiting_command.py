@@ -12,7 +12,40 @@ from notifier.model.message import Message
 from notifier.operators.letters.waiting_command import _look
 from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from tests.cli.in_process import notifier
 from tests.contract.test_waiting import delayed, delivery
+
+
+def filled(path: Path, count: int) -> None:
+    """Put deliveries into a queue that no worker uses."""
+
+    async def fill() -> None:
+        queue = SqliteQueue(SqliteOptions(path=path))
+        await queue.open()
+        await delayed(queue, *(delivery(f"d-{number}") for number in range(count)))
+        await queue.close()
+
+    asyncio.run(fill())
+
+
+def test_pending_deliveries_are_chosen_by_reason_subject_and_time(tmp_path: Path) -> None:
+    """As dead letters are. A reason that does not exist is refused, and an unknown ID is a failure."""
+    filled(tmp_path / "q.db", 2)
+    settings = {"NOTIFIER_QUEUE__URL": f"sqlite:{tmp_path / 'q.db'}"}
+
+    def run(*words: str) -> tuple[int, str]:
+        done = notifier("waiting", *words, cwd=tmp_path, settings=settings)
+        return done.returncode, done.stdout + done.stderr
+
+    for words in ("--reason server_error", "--subject alice", "--until 1h", "--since 1970-01-01T00:15:00Z"):
+        assert "2 deliveries wait" in run("list", *words.split())[1]
+        assert "2 would be cancelled" in run("cancel", *words.split(), "--dry-run")[1]
+    for words in ("--reason timeout", "--subject bob", "--since 1h", "--until 1970-01-01T00:14:59Z"):
+        assert "0 deliveries wait" in run("list", *words.split())[1]
+    code, text = run("cancel", "--reason", "nope", "--yes")
+    assert (code, "there is no reason nope; there are slot, " in text) == (2, True)
+    code, text = run("cancel", "none", "--yes")
+    assert (code, "of none none waits" in text) == (1, True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,15 +60,7 @@ class Interrupted(WaitingFilter):
 
 def test_ctrl_c_ends_a_look_while_nothing_matches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it does where something matches."""
-    path = tmp_path / "q.db"
-
-    async def fill() -> None:
-        queue = SqliteQueue(SqliteOptions(path=path))
-        await queue.open()
-        await delayed(queue, *(delivery(f"d-{number}") for number in range(2000)))
-        await queue.close()
-
-    asyncio.run(fill())
-    monkeypatch.setenv("NOTIFIER_QUEUE__URL", f"sqlite:{path}")
+    filled(tmp_path / "q.db", 2000)
+    monkeypatch.setenv("NOTIFIER_QUEUE__URL", f"sqlite:{tmp_path / 'q.db'}")
     with pytest.raises(KeyboardInterrupt):
         _look(None, Interrupted(), print)
