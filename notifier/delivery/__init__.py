@@ -12,8 +12,8 @@ A worker is one process with one event loop. Each decision is a synchronous func
 
 A delivery takes four, in `DeliveryPipeline._run`:
 
-1. *Admit.* `admission.py` returns a verdict where no attempt is needed (expired, unknown, paused). Otherwise `Gate.ask`
-   starts the delivery, lets it wait in memory, or returns a deferral.
+1. *Admit.* `admission.py` returns a verdict where no attempt is needed (expired, unknown, paused). Otherwise
+   `KnownClient.offer` returns whether the delivery starts, waits in memory, or is deferred, and `Gate` carries it out.
 2. *Attempt.* The client's channel (`channels.py`) makes a logout token, new for each attempt, and reads the answer.
 3. *Decide.* The outcome is delivered, refused or failed. `verdict.py` returns the verdict (done, a retry, a deferral or
    a dead letter) and the delivery as it is afterwards. `ages.py` bounds how long a delivery may be pending.
@@ -47,7 +47,7 @@ that any worker continues after a crash.
 - *In delay queues:* retries, deferrals whose turn is further away, and the probe of a client whose circuit is open.
   A delay queue has one fixed delay, 1 s to 65,536 s, and then returns the message to `retries`.
 - *Parked in a bucket:* all other deliveries of a client whose circuit is open or that is paused, while a probe of this
-  worker is in a delay queue (`waits.py`). A worker that sees a client recover fetches them (`pulls.py`). After each
+  worker is in a delay queue (`pending.py`). A worker that sees a client recover fetches them (`pulls.py`). After each
   fourth failure the probe is parked and a parked delivery replaces it (`bucket_requests.py`). A message that is not
   fetched returns to `retries` after 1,024 s.
 - *As dead letters:* deliveries that were refused, expired or could not be read, until an operator replays them.

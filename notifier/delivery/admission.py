@@ -1,11 +1,12 @@
-"""Admits deliveries: the verdicts that need no attempt, and the answers of the gate. Pure."""
+"""Admits deliveries: the verdicts that need no attempt, and the answers to a delivery that is to be attempted. Pure."""
 
 import asyncio
 from dataclasses import dataclass
-from typing import TypeAlias
+from enum import Enum
+from typing import Protocol, TypeAlias
 
 from notifier.delivery.ages import expiry_text, grace_left, is_too_old, our_fault_wait, story
-from notifier.delivery.verdict import Dead, Defer
+from notifier.delivery.verdict import Dead, Defer, WaitsAs
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
@@ -18,6 +19,43 @@ _UNHEARD = ", and the address that its event brings does not count (registry.inl
 UNKNOWN_TEXTS = frozenset({NO_SUCH_CLIENT, NO_ADDRESS, NO_SUCH_CLIENT + _UNHEARD, NO_ADDRESS + _UNHEARD})
 
 Deferral: TypeAlias = tuple[Delivery, Defer]
+
+
+class Side(Enum):
+    """Which slots attempts at a client take: those of the window, those for slow clients, or those for probes."""
+
+    QUICK = "quick"
+    SLOW = "slow"
+    PROBE = "probe"
+
+    __hash__ = object.__hash__  # that of Enum is a function in Python
+
+
+class Room(Protocol):
+    """What the clients of a worker share. See `Slots`."""
+
+    def free(self, side: Side, lane: Lane, *, closed: bool) -> int:
+        """Return how many slots of this side are free for a client. `closed`: its circuit is."""
+
+    def fill(self) -> float:
+        """Return the used share of memory, or of the prefetch of events if that is more."""
+
+    def patience(self) -> float:
+        """Return for how many seconds a delivery may wait in memory."""
+
+    @property
+    def many_probes_free(self) -> bool:
+        """True if more than half of the slots for probes are free."""
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are, this one included."""
+
+    def clock(self) -> float:
+        """Return the present moment in epoch seconds."""
+
+    def ahead(self) -> float:
+        """Return the seconds from the steady clock to the wall clock."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -60,6 +98,19 @@ class Wait(Ticket):
     """The delivery waits in memory; `on_ended`, `hand_out`, `put_off` or `give_way` returns it."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """Defer the delivery. `due`: the moment of its return or, if it is parked, of the client's next probe.
+
+    Moments are those of the steady clock; `Waits.defer` returns the deferral by the wall clock.
+    """
+
+    due: float
+    cause: Cause
+    waits_as: WaitsAs
+    turn: float | None = None
 
 
 def before_attempt(

@@ -75,11 +75,14 @@ class BucketRequests:
         if known is None:
             return 1
         if known.up and known.is_available(now):
-            running, free = len(known.running), self._slots.free(known, Lane.RETRIES)
-            count = min(known.concurrency - running, (free - running + 1) // 2, known.tokens(now)) - known.waiting
+            running, free = len(known.running), self._slots.free(known.side, Lane.RETRIES, closed=True)
+            count = (
+                min(known.concurrency - running, (free - running + 1) // 2, known.rate.tokens(now, known.limit))
+                - known.waiting
+            )
             # Where other deliveries use up its rate, one parked delivery at a time waits among them.
             among = known.waiting > 0 and not known.fetched
-            fits = among and (known.waiting + 1) * self._waits.pace(known, now) <= 2 * self._slots.patience()
+            fits = among and (known.waiting + 1) * known.pace(self._slots, now) <= 2 * self._slots.patience()
             return max(0, count, int(fits))
         if known.running:
             return 0
@@ -139,7 +142,7 @@ class BucketRequests:
             or self._waits.leaving
         ):
             return 0.0
-        ticket.on_rotation(rotated=known.covered(now) and not self._waits.is_only_probe(known, ticket.delivery))
+        ticket.on_rotation(rotated=known.covered(now) and not known.is_only_probe(ticket.delivery, self._slots))
         if ticket.rotated or self._rotations == ROTATIONS:
             return 0.0
         known.on_rotation(ticket)
@@ -178,7 +181,7 @@ class BucketRequests:
         known, now = self._clients.get(key), self._tools.steady()
         if known is None:
             return Standing()
-        ahead, wait = self._clients.ahead(), max(0.0, known.circuit.next_try - now, known.paused_until - now)
+        ahead, wait = self._slots.ahead(), max(0.0, known.circuit.next_try - now, known.paused_until - now)
         return Standing(
             busy=bool(not known.idle or key in self.requested),
             rests=known.down and not known.running,

@@ -71,7 +71,7 @@ class Circuit:
         return Change.RECOVERED if before is State.OPEN else None
 
     def on_failure(self, seconds: float, now: float, *, repeat: bool, least: float) -> Change | None:
-        """Note a failure after so many seconds. The circuit opens for at least `least` seconds."""
+        """Note a failure after so many seconds. `repeat`: as in `on_success`. It opens for `least` seconds at least."""
         if repeat:
             self.mixed_at, self.recovery_budget = now, RECOVERY_BUDGET_FAILURES
         if self.failing_since is None:

@@ -182,7 +182,7 @@ class DeliveryPipeline:
             case Done():
                 return math.inf
             case RetryAt(due=due) | Defer(due=due):
-                alone = self._gate.clients.workers == 1
+                alone = self._gate.slots.workers == 1
                 return self._tools.steady() + stands_for(due - self._tools.clock(), alone=alone)
             case Dead():
                 return None

@@ -1,13 +1,13 @@
-"""Decides whether a delivery starts now or waits in memory, and starts the ones in memory as slots become free.
+"""Starts deliveries, and those that wait in memory as slots become free. `KnownClient.offer` decides for one client.
 
-It protects clients from each other:
+The gate protects clients from each other:
 
 - A client with a closed circuit may take as many slots as stay free, up to its limit. So one client alone takes half of
   the slots, the next a quarter, and another client always finds one.
 - Attempts at slow and silent clients, and probes, use separate slots (`known_clients.py`).
 - A delivery waits in memory only if its turn is expected within `SLOT_WAIT`, or within less as memory fills.
 
-A delivery that may neither start nor wait in memory waits in a queue (`waits.py`). If a delivery may be parked for a
+A delivery that may neither start nor wait in memory waits in a queue (`pending.py`). If a delivery may be parked for a
 client that succeeds, its bucket needs a pass (`bucket_requests.py`). A worker reports a client to the others when the
 circuit opens, a probe fails, or the client recovers (`heard`).
 """
@@ -16,11 +16,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from notifier.delivery.admission import Deferral, StartNow, Ticket, Wait
+from notifier.delivery.admission import Deferral, Side, StartNow, Ticket, Wait
 from notifier.delivery.bucket_requests import BucketRequests
-from notifier.delivery.circuit import MIN_OPEN_SECONDS, Change, State
-from notifier.delivery.known_client import SLOW, KnownClient, Side
-from notifier.delivery.known_clients import CROWDED, LEAST_WAIT, KnownClients, Slots
+from notifier.delivery.circuit import Change, State
+from notifier.delivery.known_client import SLOW, KnownClient
+from notifier.delivery.known_clients import LEAST_WAIT, KnownClients, Slots
 from notifier.delivery.ports import News, Peers, Tools
 from notifier.delivery.verdict import AttemptResult, Defer, Done
 from notifier.delivery.waits import Waits
@@ -28,12 +28,10 @@ from notifier.model.backoff import deferral_wait
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import SLOT_WAIT
 from notifier.model.delivery import Delivery
-from notifier.model.frozen import replace
 from notifier.model.message import Lane
 from notifier.model.outcome import Signal
 
 OFF = 16  # deliveries deferred out of memory at a time: more would delay the others
-FRESH = 4.0  # seconds after which a fresh delivery may be the probe; a second a worker if that is more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,53 +58,13 @@ class Gate:
         peers: Peers,
     ) -> None:
         self._tools = tools
-        self.slots = Slots(max_in_flight, in_memory, begun)
+        self.slots = Slots(tools, peers, max_in_flight, in_memory, begun)
         self.clients = KnownClients(tools, self.slots, peers)
-        self._waits = Waits(tools, self.clients, self.slots)
+        self._waits = Waits(tools, self.slots)
         self.buckets = BucketRequests(tools, self.clients, self.slots, self._waits)
         self._busy: dict[ClientKey, KnownClient] = {}  # clients with deliveries in memory
         self._ready: dict[Side, OrderedDict[ClientKey, KnownClient]] = {side: OrderedDict() for side in Side}
         self.waiting = 0  # deliveries that wait in memory for their client
-
-    # ── limits of one client ──
-
-    def _may_start(self, known: KnownClient, delivery: Delivery, lane: Lane, now: float) -> bool:
-        running, state = len(known.running), known.circuit.state
-        most = known.concurrency if state is State.CLOSED else 1
-        if running >= most or now < known.paused_until or known.tokens(now) < 1:
-            return False
-        if state is State.OPEN:
-            return self._may_try(known, delivery, now) and self.slots.free(known, lane) > 0
-        return running < self.slots.free(known, lane)
-
-    def _may_try(self, known: KnownClient, delivery: Delivery, now: float) -> bool:
-        """Return True if this delivery may be the probe now: the one sent as the probe first, or it would be useless.
-
-        A fresh one may be the probe a little earlier, while many slots are free.
-        """
-        if delivery.leash is not None:
-            return now >= known.circuit.next_try
-        due = known.circuit.next_try + MIN_OPEN_SECONDS
-        if delivery.first_taken_at is None and self.slots.many_probes_free:
-            due = min(due, known.ended_at + max(FRESH, MIN_OPEN_SECONDS * self.clients.workers))
-        return now >= max(due, known.ended_at + MIN_OPEN_SECONDS)
-
-    def _may_wait(self, known: KnownClient, delivery: Delivery, now: float, *, pulled: bool) -> bool:
-        if not known.is_available(now):
-            return False
-        match known.circuit.state:
-            case State.UNTRIED if (
-                not known.running and known.tokens(now + self.slots.patience()) >= 1
-            ):  # one, for the first attempt
-                return not known.waiting and self.slots.fill() < CROWDED
-            case State.UNTRIED if pulled:  # the first attempt shows soon whether more may follow
-                return False
-            case _:
-                patience = self.slots.patience()
-                turn = delivery.turn
-                if pulled or (turn is not None and turn - self.clients.ahead() <= now + patience):
-                    patience *= 2
-                return (known.waiting + 1) * self._waits.pace(known, now) <= patience
 
     # ── start, wait or defer ──
 
@@ -116,25 +74,15 @@ class Gate:
         """Return whether the delivery starts, waits in memory, or is deferred. The answer contains it as changed."""
         now = self._tools.steady()
         known = self.clients.know(client, now)
-        charged_at = delivery.charged_at
-        if charged_at is not None and known.circuit.has_been_open_at(charged_at - self.clients.ahead()):
-            delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
-        if delivery.leash is not None:
-            known.on_parked()  # by others, while it was on its way
-        if delivery.asked_until is not None:
-            asked_until = delivery.asked_until - self.clients.ahead()
-            known.recall_pause(min(asked_until, now + client.retry.max_delay))
-        if not known.waiting and self._may_start(known, delivery, lane, now):
-            start = StartNow(delivery=delivery, client=client, lane=lane, pulled=pulled)
-            self._begin(known, start, lane, now)
-            return start
-        if self._may_wait(known, delivery, now, pulled=pulled):
-            wait = Wait(delivery=delivery, client=client, lane=lane, pulled=pulled)
-            known.push(wait)
+        answer = known.offer(delivery, client, lane, self.slots, now, pulled=pulled)
+        if isinstance(answer, StartNow):
+            self._begin(known, answer, lane, now)
+            return answer
+        if isinstance(answer, Wait):
             self.waiting += 1
             self._busy[known.key] = self._ready[known.side][known.key] = known
-            return wait
-        return self._waits.put(known, delivery, client, now, pulled=pulled)
+            return answer
+        return self._waits.defer(known, *answer, client)
 
     def _begin(self, known: KnownClient, ticket: Ticket, lane: Lane, now: float) -> None:
         side = Side.PROBE if known.circuit.state is State.OPEN else known.side
@@ -204,7 +152,7 @@ class Gate:
                 if known.side is not side:
                     self._ready[known.side][key] = known
                     continue
-                while known.waiting and self._may_start(known, known.first.delivery, known.first.lane, now):
+                while known.waiting and known.can_start(known.first.delivery, known.first.lane, self.slots, now):
                     begun.append(ticket := self._pop(known))
                     self._begin(known, ticket, ticket.lane, now)
                 if known.waiting and len(known.running) < known.concurrency:
@@ -235,19 +183,11 @@ class Gate:
 
     def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Deferral]]:
         for key, known in list(self._busy.items()):
-            stopped = not known.is_available(now)
-            stays = (
-                known.circuit.state is State.UNTRIED
-                and not known.running
-                and not stopped
-                and known.tokens(now + patience) >= 1
-            )
-            while (
-                most and known.waiting > stays and (stopped or known.waiting * self._waits.pace(known, now) > patience)
-            ):
+            while most and known.must_defer(self.slots, now, patience):
                 most -= 1
                 ticket = self._pop(known, newest=True)
-                yield ticket, self._waits.put(known, ticket.delivery, ticket.client, now, pulled=ticket.pulled)
+                later = known.defer(ticket.delivery, self.slots, now, pulled=ticket.pulled)
+                yield ticket, self._waits.defer(known, ticket.delivery, later, ticket.client)
             if not known.waiting:
                 self._ready[known.side].pop(key, None)
                 if not known.running:

@@ -1,24 +1,37 @@
-"""Holds everything that a worker stores of one client: circuit, rate, running attempts and pending deliveries. Pure.
+"""Holds everything that a worker stores of one client, and decides whether a delivery for it starts. Pure.
 
-One method per event writes it; no other module writes a member. `circuit.py` and `rate.py` have the tables of the
-two parts that decide whether and how often the client is called. A client that requested a pause (`Retry-After`) is
-not called until it is over, or an operator forces an attempt. `known_clients.py` forgets unused clients.
+`offer` returns whether a delivery starts, waits in memory, or is deferred. Each event has one method; no other module
+writes a member. The parts are `circuit.py` (may the client be called?), `rate.py` (how often?) and `pending.py` (where
+are the deliveries that are not being attempted?). `known_clients.py` forgets unused clients.
 """
 
 import math
-from collections import deque
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TypeAlias
 
-from notifier.delivery.admission import Ticket
-from notifier.delivery.circuit import MAX_FAILING_SECONDS, SHORT_OUTAGE_SECONDS, Change, Circuit, State
+from notifier.delivery.admission import Later, Room, Side, StartNow, Wait
+from notifier.delivery.circuit import (
+    MAX_FAILING_SECONDS,
+    MIN_OPEN_SECONDS,
+    SHORT_OUTAGE_SECONDS,
+    Change,
+    Circuit,
+    State,
+)
+from notifier.delivery.pending import PendingDeliveries
 from notifier.delivery.ports import News
 from notifier.delivery.rate import AttemptRate
-from notifier.model.client import ClientKey
+from notifier.delivery.verdict import WaitsAs
+from notifier.model.client import Client, ClientKey
+from notifier.model.delivery import Delivery
+from notifier.model.frozen import replace
 from notifier.model.message import Lane
-from notifier.model.outcome import Signal
+from notifier.model.outcome import Cause, Signal
 
+FRESH = 4.0  # seconds after which a fresh delivery may be the probe; a second a worker if that is more
+CROWDED = 0.5  # the used share of memory above which no bucket is fetched from
+LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds of one deferral, however young or old the delivery is …
+LONGEST_LINE = 1024.0  # … or at most, where a registered rate determines the turn
 SLOW = 1.0  # seconds: a client whose attempts take longer, or that is silent for as long, is slow
 SILENT, TIMES = 0.1, 4.0  # seconds, and times its usual: the shortest silence that makes a client slow
 SMOOTHING = 0.2  # the weight of the newest attempt in the mean
@@ -27,53 +40,22 @@ RunningAttempts: TypeAlias = "dict[int, tuple[float, Lane, Side]]"
 _NONE_RUNS: RunningAttempts = {}  # never filled: one for each client would take 64 bytes, or 224 once emptied
 
 
-class Side(Enum):
-    """Which slots attempts at a client take: those of the window, those for slow clients, or those for probes."""
-
-    QUICK = "quick"
-    SLOW = "slow"
-    PROBE = "probe"
-
-    __hash__ = object.__hash__  # that of Enum is a function in Python
-
-
-@dataclass(slots=True, eq=False)
-class KnownClient:
-    """The state of one client at this worker. Moments are seconds of a steady clock.
-
-    `limit` is how many attempts it may have at a time, `step` the seconds that bring a token of its rate (0: no rate).
-    Both are this worker's share of what its registration says.
-    """
+@dataclass(slots=True, eq=False, kw_only=True)
+class KnownClient(PendingDeliveries):
+    """The state of one client at this worker. Moments are seconds of a steady clock."""
 
     key: ClientKey
-    limit: int
-    step: float
+    limit: int  # attempts at a time: this worker's share of what its registration says
     seen_at: float
     concurrency: int = 1  # its present limit: grows by one with each success, halves when the circuit opens
-    paused_until: float = -math.inf
-    counted_seconds: float = 0.0  # its attempt duration in the sum over all clients with an open circuit
     attempt_seconds: float = 0.0  # mean duration of an attempt
     ended_at: float = -math.inf  # when an attempt last ended
     side: Side = Side.QUICK
-    token_at: float = -math.inf
-    line: float = -math.inf  # the latest turn of a deferred delivery
     circuit: Circuit = field(default_factory=Circuit)
     rate: AttemptRate = field(default_factory=AttemptRate)
     running: RunningAttempts = field(default_factory=lambda: _NONE_RUNS)  # by the ticket's id: when it began
-    queues: dict[Lane, deque[Ticket]] | None = None  # while any wait
-    waiting: int = 0
-    fetched: int = 0  # of those that wait, out of its bucket
-    parked: bool = False  # something may wait in its bucket
-    pulling: bool = False  # this worker goes through its bucket
-    covered_until: float = -math.inf  # before that, a probe that this worker sent cannot have returned
-    replaced: Ticket | None = None  # its last probe, until a parked delivery is the next one
-    recovered: float | None = None  # when it recovered, while what was parked before is being delivered
 
     # ── its state ──
-
-    def is_paused(self, now: float) -> bool:
-        """Return True while the pause lasts that the client requested."""
-        return now < self.paused_until
 
     def is_available(self, now: float) -> bool:
         """Return True unless the circuit is open or half-open, or the client paused."""
@@ -89,22 +71,119 @@ class KnownClient:
         """True if the circuit is open or half-open."""
         return self.circuit.state is State.OPEN
 
-    def on_registration(self, limit: int, step: float, now: float) -> None:
+    def on_registration(self, limit: int, step: float) -> None:
         """Take this worker's share of the limits that the registration has now."""
-        self.limit, self.step, self.seen_at = limit, step, now
-        self.concurrency = min(self.concurrency, limit)
+        self.limit, self.concurrency = limit, min(self.concurrency, limit)
+        self.rate.on_registration(step)
 
     def on_seen(self, now: float) -> None:
         """Note that the client is still in use, so that it is not forgotten."""
         self.seen_at = now
 
+    # ── a delivery that is to be attempted ──
+
+    def offer(
+        self, delivery: Delivery, client: Client, lane: Lane, room: Room, now: float, *, pulled: bool
+    ) -> StartNow | Wait | tuple[Delivery, Later]:
+        """Return whether the delivery starts, waits in memory, or is deferred. The answer contains it as changed.
+
+        `pulled`: this worker fetched it from the client's bucket.
+        """
+        self.seen_at, charged_at = now, delivery.charged_at
+        if charged_at is not None and self.circuit.has_been_open_at(charged_at - room.ahead()):
+            delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
+        if delivery.leash is not None:
+            self.parked = True  # by others, while it was on its way
+        if delivery.asked_until is not None and self.circuit.state is State.UNTRIED and self.paused_until == -math.inf:
+            # A pause that the delivery records, and this worker has neither attempted the client nor ended a pause.
+            self.paused_until = min(delivery.asked_until - room.ahead(), now + client.retry.max_delay)
+        if not self.waiting and self.can_start(delivery, lane, room, now):
+            return StartNow(delivery=delivery, client=client, lane=lane, pulled=pulled)
+        if not self._can_wait(delivery, room, now, pulled=pulled):
+            return delivery, self.defer(delivery, room, now, pulled=pulled)
+        wait = Wait(delivery=delivery, client=client, lane=lane, pulled=pulled)
+        self.push(wait)
+        return wait
+
+    def can_start(self, delivery: Delivery, lane: Lane, room: Room, now: float) -> bool:
+        """Return True if an attempt of this delivery may start now."""
+        running, state = len(self.running), self.circuit.state
+        most = self.concurrency if state is State.CLOSED else 1
+        if running >= most or now < self.paused_until or self.rate.tokens(now, self.limit) < 1:
+            return False
+        if state is State.OPEN:
+            return self._can_probe(delivery, room, now) and room.free(Side.PROBE, lane, closed=False) > 0
+        return running < room.free(self.side, lane, closed=state is State.CLOSED)
+
+    def _can_probe(self, delivery: Delivery, room: Room, now: float) -> bool:
+        """Return True if it may be the probe now: first the one sent as the probe, later a fresh one, then any."""
+        if delivery.leash is not None:
+            return now >= self.circuit.next_try
+        due = self.circuit.next_try + MIN_OPEN_SECONDS
+        if delivery.first_taken_at is None and room.many_probes_free:
+            due = min(due, self.ended_at + max(FRESH, MIN_OPEN_SECONDS * room.workers))
+        return now >= max(due, self.ended_at + MIN_OPEN_SECONDS)
+
+    def _can_wait(self, delivery: Delivery, room: Room, now: float, *, pulled: bool) -> bool:
+        """Return True if its turn is soon enough for it to wait in memory."""
+        if self.circuit.state is State.OPEN or now < self.paused_until:
+            return False
+        patience = room.patience()
+        if self.circuit.state is State.UNTRIED:
+            if not self.running and self.rate.tokens(now + patience, 1) >= 1:  # one, for the first attempt
+                return not self.waiting and room.fill() < CROWDED
+            if pulled:  # the first attempt shows soon whether more may follow
+                return False
+        if pulled or (delivery.turn is not None and delivery.turn - room.ahead() <= now + patience):
+            patience *= 2
+        return (self.waiting + 1) * self.pace(room, now) <= patience
+
+    def must_defer(self, room: Room, now: float, patience: float) -> bool:
+        """Return True if the turn of the newest delivery in memory does not come within `patience`."""
+        if not self.is_available(now):
+            return self.waiting > 0
+        untried = self.circuit.state is State.UNTRIED and not self.running
+        first = untried and self.rate.tokens(now + patience, 1) >= 1
+        return self.waiting > first and self.waiting * self.pace(room, now) > patience
+
+    def defer(self, delivery: Delivery, room: Room, now: float, *, pulled: bool = False, tried: bool = False) -> Later:
+        """Return where the delivery waits, and until when.
+
+        `tried`: it is a probe, or its failure opened the circuit. A probe that comes early stays the probe: an operator
+        or a reload had it come, and no other one is out.
+        """
+        if not self.is_available(now):
+            tried = tried or self.is_only_probe(delivery, room)
+            return self.park_or_probe(self.circuit.next_try, now, tried=tried)
+        if self.circuit.state is State.UNTRIED and pulled and (self.running or self.waiting):
+            # The attempt that runs or waits leads to the bucket.
+            return Later(due=now + MIN_OPEN_SECONDS, cause=Cause.SLOT, waits_as=WaitsAs.PARKED)
+        return self._defer_until_turn(delivery, room, now, pulled=pulled)
+
+    def _defer_until_turn(self, delivery: Delivery, room: Room, now: float, *, pulled: bool) -> Later:
+        """Defer it until its turn. If that is far, it is offered again before, and soon if the rate may rise by then.
+
+        A delivery that this worker fetched from a bucket has its turn at the pace of all workers: no other one has
+        counted it, and it returns to any of them.
+        """
+        cause = Cause.RATE if self.rate.step and self.rate.tokens(now, self.limit) < 1 else Cause.SLOT
+        age = 0.0 if delivery.first_taken_at is None else room.clock() - delivery.first_taken_at
+        turn = None if delivery.turn is None else delivery.turn - room.ahead()
+        steady, pace = self.rate.is_steady(now), self.pace(room, now)
+        if sure := steady and pace == self.rate.step:
+            longest = now + LONGEST_LINE
+        else:
+            at_limit = steady and self.concurrency >= self.limit
+            longest = now + (MOST_LINE if at_limit else min(MOST_LINE, max(LEAST_LINE, age)))
+        if turn is None or turn <= now or (age < 0 and turn > longest):  # the last: the wall clock has jumped back
+            turn = self.next_turn(now, pace, pace / (room.workers if pulled else 1), math.inf if sure else longest)
+        due = longest if turn is None else min(turn, longest)
+        return Later(due=due, cause=cause, waits_as=WaitsAs.DELAYED, turn=turn)
+
     # ── results of attempts, and reports of peers ──
 
     def on_result(self, signal: Signal, seconds: float, now: float, *, repeat: bool, least: float) -> Change | None:
-        """Note the result of an attempt of so many seconds. `repeat`: not the delivery's first attempt.
-
-        `least`: seconds for which the circuit opens at least.
-        """
+        """Note the result of an attempt of so many seconds. `repeat`, `least`: see `Circuit.on_failure`."""
         self.ended_at = self.seen_at = now
         if signal is Signal.NONE:
             self.circuit.on_internal_fault(now)
@@ -150,15 +229,6 @@ class KnownClient:
     def _on_opened(self) -> None:
         self.concurrency, self.recovered = max(1, self.concurrency // 2), None
 
-    def on_pause(self, until: float) -> None:
-        """Note that the client requested not to be called before then (`Retry-After`)."""
-        self.paused_until = max(self.paused_until, until)
-
-    def recall_pause(self, until: float) -> None:
-        """Resume a pause that a delivery records, unless this worker has attempted the client or ended a pause."""
-        if self.circuit.state is State.UNTRIED and self.paused_until == -math.inf:
-            self.paused_until = until
-
     def on_operator_probe(self, now: float, *, force: bool) -> bool:
         """End the rest, and with `force` the pause. Returns False if a pause stands."""
         if force:
@@ -168,51 +238,6 @@ class KnownClient:
         self.circuit.on_operator_probe(now)
         self.covered_until, self.parked = -math.inf, True
         return True
-
-    # ── its bucket and its probe ──
-
-    def on_parked(self) -> None:
-        """Note that a delivery may be parked for the client."""
-        self.parked = True
-
-    def on_pass(self, *, pulling: bool) -> None:
-        """Note whether this worker goes through the client's bucket."""
-        self.pulling = pulling
-
-    def on_bucket_empty(self, now: float) -> float | None:
-        """Note that nothing is parked. Returns the seconds since a recovery that is over now."""
-        self.parked, recovered, self.recovered = False, self.recovered, None
-        return None if recovered is None else now - recovered
-
-    def on_probe_lost(self) -> None:
-        """Note that the probe ended without an attempt: another one is needed."""
-        self.parked, self.covered_until = True, -math.inf
-
-    def on_rotation(self, ticket: Ticket) -> None:
-        """Note that this probe waits until a parked delivery is the next one."""
-        self.replaced = ticket
-
-    def end_rotation(self) -> Ticket | None:
-        """Return the probe that waited for another one."""
-        ticket, self.replaced = self.replaced, None
-        return ticket
-
-    def on_probes_counted(self, seconds: float) -> float:
-        """Note the attempt duration as counted for all that are down, 0 if it is not. Returns the former one."""
-        before, self.counted_seconds = self.counted_seconds, seconds
-        return before
-
-    def on_turn(self, turn: float) -> None:
-        """Note the turn of a delivery that is deferred until then."""
-        self.line = turn
-
-    def covered(self, now: float) -> bool:
-        """True while a probe that this worker sent cannot have returned: it will lead to the bucket."""
-        return now < self.covered_until
-
-    def on_probe_sent(self, due: float) -> None:
-        """Note that a probe was sent, which cannot return before `due`."""
-        self.covered_until = max(self.covered_until, due)
 
     # ── its limits ──
 
@@ -230,27 +255,21 @@ class KnownClient:
             return Side.QUICK
         return Side.SLOW if self.silence(now) > min(SLOW, max(SILENT, TIMES * self.attempt_seconds)) else Side.QUICK
 
-    def tokens(self, now: float) -> int:
-        """Return how many attempts its registered rate and its rate limit allow at once."""
-        most = float(self.limit)
-        if self.step:
-            most = min(most, (now - self.token_at + max(1.0, self.step)) / self.step)
-        if spacing := self.rate.spacing:
-            most = min(most, (now - self.token_at + max(0.1, spacing)) / spacing)
-        return int(most)
-
-    def pace(self, now: float, at_a_time: int) -> float:
-        """Return the seconds between two of its attempts at the present rate and duration."""
+    def pace(self, room: Room, now: float) -> float:
+        """Return the seconds between two of its attempts. Its concurrency limit grows as they are made."""
+        side, at_a_time = Side.PROBE if self.down else self.side, len(self.running)
+        if room.free(side, Lane.EVENTS, closed=self.up) > 0:
+            at_a_time = min(self.limit, self.concurrency + self.waiting // 2) if self.up else self.concurrency
         silence = self.silence(now)
         seconds = max(self.attempt_seconds, silence) if silence > SILENT else self.attempt_seconds
-        return max(self.step, self.rate.spacing, seconds / max(1, at_a_time))
+        return max(self.rate.step, self.rate.spacing, seconds / max(1, at_a_time))
 
     # ── running attempts, and deliveries in memory ──
 
     def on_started(self, number: int, lane: Lane, side: Side, now: float) -> None:
         """Note an attempt that starts, by the id of its ticket."""
-        if spacing := max(self.step, self.rate.spacing):
-            self.token_at = max(now, self.token_at) + spacing
+        if self.rate.step or self.rate.spacing:
+            self.rate.on_started(now)
         if self.running:
             self.running[number] = (now, lane, side)
         else:
@@ -276,28 +295,3 @@ class KnownClient:
                 self.running[number] = (began, lane, side)
                 moved.append((lane, before))
         return moved
-
-    def push(self, ticket: Ticket) -> None:
-        """Keep the delivery in memory."""
-        self.queues = self.queues or {}
-        self.queues.setdefault(ticket.lane, deque()).append(ticket)
-        self.waiting += 1
-        self.fetched += ticket.pulled
-
-    @property
-    def _filled(self) -> list[deque[Ticket]]:
-        return [queue for lane in Lane if (queue := (self.queues or {}).get(lane))]
-
-    @property
-    def first(self) -> Ticket:
-        """The next delivery to start. Call it only if any wait."""
-        return self._filled[0][0]
-
-    def pop(self, *, newest: bool = False) -> Ticket:
-        """Remove the next delivery: the oldest of the highest lane; with `newest`, the newest of the lowest lane."""
-        ticket = self._filled[-1].pop() if newest else self._filled[0].popleft()
-        self.waiting -= 1
-        self.fetched -= ticket.pulled
-        if not self.waiting:
-            self.queues = None  # an emptied one takes 700 bytes, of each of 100,000 clients
-        return ticket

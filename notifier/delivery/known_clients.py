@@ -17,10 +17,12 @@ steady clock stops while the process is suspended, so that no client is blamed f
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from notifier.delivery.admission import Side
 from notifier.delivery.circuit import Change, State
 from notifier.delivery.facts import ClientFailing, ClientRecovered
-from notifier.delivery.known_client import KnownClient, Side
+from notifier.delivery.known_client import CROWDED, KnownClient
 from notifier.delivery.ports import News, Peers, Tools
+from notifier.delivery.rate import AttemptRate
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import PREFETCH, SLOT_WAIT
 from notifier.model.message import Lane
@@ -35,7 +37,6 @@ PROBES = PREFETCH[Lane.RETRIES] * 5 // 8  # slots for probes
 TRIED = 4  # times the window's size: attempts at clients whose circuit is not closed
 KEPT_FREE = 10  # a tenth of the window is kept free for each other lane
 LEAST_WAIT = 0.1  # the share of `SLOT_WAIT` that remains if memory is full
-CROWDED = 0.5  # the used share of memory above which no bucket is fetched from
 LONGEST_GAP = 0.25  # seconds: the worker reads the clock every 0.05 s, unless its event loop is blocked
 
 
@@ -45,7 +46,12 @@ class Slots:
     `in_memory` counts the latter by lane; `begun` is the share of the prefetch of events that is begun and not acked.
     """
 
-    def __init__(self, size: int, in_memory: Mapping[Lane, int], begun: Callable[[], float]) -> None:
+    def __init__(
+        self, tools: Tools, peers: Peers, size: int, in_memory: Mapping[Lane, int], begun: Callable[[], float]
+    ) -> None:
+        self.clock = tools.clock
+        self._steady = tools.steady
+        self._peers = peers
         self._size = size
         self._in_memory = in_memory
         self._begun = begun
@@ -100,14 +106,12 @@ class Slots:
         """True if a slot of this side is free."""
         return self._slots[side] > self._used[side]
 
-    def free(self, known: KnownClient, lane: Lane) -> int:
-        """Return how many slots are free for the client."""
-        state = known.circuit.state  # by itself: each property costs a call, and this is asked for each delivery
-        side = Side.PROBE if state is State.OPEN else known.side
+    def free(self, side: Side, lane: Lane, *, closed: bool) -> int:
+        """Return how many slots of this side are free for a client. `closed`: its circuit is."""
         free = self._slots[side] - self._used[side]
         if side is Side.QUICK:
             free = min(free, self._most_of_lane - self._in_flight[lane])
-        return free if state is State.CLOSED else min(free, TRIED * self._size - self._trying)
+        return free if closed else min(free, TRIED * self._size - self._trying)
 
     def count(self, known: KnownClient, lane: Lane, side: Side, change: int) -> None:
         """Note that an attempt at the client began (+1) or ended (-1)."""
@@ -130,6 +134,15 @@ class Slots:
                 self.count(known, lane, before, -1)
                 self.count(known, lane, side, +1)
 
+    @property
+    def workers(self) -> int:
+        """How many workers there are, this one included."""
+        return self._peers.count() or ASSUMED_WORKERS
+
+    def ahead(self) -> float:
+        """Return the seconds from the steady clock to the wall clock."""
+        return self.clock() - self._steady()
+
 
 def most_of_lane(size: int) -> int:
     """Return how many one lane may hold. A window under ten is too small to divide."""
@@ -146,13 +159,8 @@ class KnownClients:
         self._peers = peers
         self._known: OrderedDict[ClientKey, KnownClient] = OrderedDict()  # the one with the oldest event comes first
         self.down: dict[ClientKey, KnownClient] = {}
-        self._tried = 0  # clients with an open circuit that had a probe here …
-        self._tries = 0.0  # … and the sum of their attempt durations
-
-    @property
-    def workers(self) -> int:
-        """How many workers there are, this one included."""
-        return self._peers.count() or ASSUMED_WORKERS
+        self._probe_seconds: dict[ClientKey, float] = {}  # of those that had a probe here: their attempt duration …
+        self._sum_seconds = 0.0  # … and the sum of them
 
     def get(self, key: ClientKey) -> KnownClient | None:
         """Return the client, None if it is not stored."""
@@ -166,15 +174,17 @@ class KnownClients:
 
     def know(self, client: Client, now: float) -> KnownClient:
         """Return the client with the limits of its present registration, and store it if it is new."""
-        workers = self.workers
+        workers = self._slots.workers
         limit = max(1, client.max_concurrent // workers)
         step = 0.0 if client.per_second is None else workers / client.per_second
         known = self._known.get(key := client.key)
         if known is None:
             # All workers that start together may make one attempt at once: those before may just have spent the tokens.
             token_at = self._started_at + max(1.0, step) - step / workers - ROUNDING
-            known = self._known[key] = KnownClient(key=key, limit=limit, step=step, seen_at=now, token_at=token_at)
-        known.on_registration(limit, step, now)
+            rate = AttemptRate(token_at=token_at)
+            known = self._known[key] = KnownClient(key=key, limit=limit, seen_at=now, rate=rate)
+        if known.limit != limit or known.rate.step != step:
+            known.on_registration(limit, step)
         self._known.move_to_end(key)
         self._slots.place(known, now)
         return known
@@ -183,7 +193,7 @@ class KnownClients:
         """Return the client, and store it without its registration if it is new."""
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = KnownClient(key=key, limit=1, step=0.0, seen_at=now)
+            known = self._known[key] = KnownClient(key=key, limit=1, seen_at=now)
         known.on_seen(now)
         self._known.move_to_end(key)
         return known
@@ -191,7 +201,7 @@ class KnownClients:
     def turn(self, known: KnownClient, change: Change | None, *, was_up: bool) -> None:
         """Note a change of the client's circuit."""
         self._slots.turn(known, was_up=was_up)
-        self._count(known, known.attempt_seconds if known.down else 0.0)
+        self._count(known.key, known.attempt_seconds if known.down else 0.0)
         iss, client_id = known.key
         if change is Change.RECOVERED:
             self.down.pop(known.key, None)
@@ -199,19 +209,20 @@ class KnownClients:
             self._tools.observe(ClientRecovered(iss=iss, client_id=client_id, outage=outage))
         elif change is Change.OPENED:
             self.down[known.key] = known
-            next_try = max(known.circuit.next_try, known.paused_until) + self.ahead()
+            next_try = max(known.circuit.next_try, known.paused_until) + self._slots.ahead()
             self._tools.observe(ClientFailing(iss=iss, client_id=client_id, next_try=next_try))
 
-    def _count(self, known: KnownClient, seconds: float) -> None:
-        before = known.on_probes_counted(seconds)
-        self._tried += (seconds > 0) - (before > 0)
-        self._tries += seconds - before
+    def _count(self, key: ClientKey, seconds: float) -> None:
+        before = self._probe_seconds.pop(key, 0.0)
+        if seconds > 0:
+            self._probe_seconds[key] = seconds
+        self._sum_seconds += seconds - before
 
     def least_rest(self, known: KnownClient) -> float:
         """Return for how many seconds its circuit opens at least: each open circuit may then have had its probe."""
-        alike = len(self.down) - self._tried  # reported by peers only: perhaps they hang as this one does
-        busy = min(len(self.down) * known.attempt_seconds, self._tries + alike * known.attempt_seconds)
-        return busy / (PROBES * self.workers)
+        alike = len(self.down) - len(self._probe_seconds)  # reported by peers only: perhaps they hang as this one does
+        busy = min(len(self.down) * known.attempt_seconds, self._sum_seconds + alike * known.attempt_seconds)
+        return busy / (PROBES * self._slots.workers)
 
     def forget(self, now: float, *, busy: int) -> None:
         """Forget clients without events for long, and the ones with the oldest events if there are very many.
@@ -225,7 +236,7 @@ class KnownClients:
             if known.idle and known.paused_until <= now and not known.covered(now):
                 del self._known[key]
                 self.down.pop(key, None)
-                self._count(known, 0.0)
+                self._count(key, 0.0)
             else:
                 known.on_seen(now)
                 self._known.move_to_end(key)
@@ -254,14 +265,10 @@ class KnownClients:
 
     def next_tries(self) -> Iterable[tuple[str, str, float]]:
         """Return (iss, client_id, next probe in epoch seconds) for each client with an open circuit."""
-        now, ahead = self._tools.steady(), self.ahead()
+        now, ahead = self._tools.steady(), self._slots.ahead()
         return (
             (*key, ahead + max(now, known.circuit.next_try, known.paused_until)) for key, known in self.down.items()
         )
-
-    def ahead(self) -> float:
-        """Return the seconds from the steady clock to the wall clock."""
-        return self._tools.clock() - self._tools.steady()
 
 
 class UnsuspendedClock:

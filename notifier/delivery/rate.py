@@ -75,9 +75,14 @@ class RateState(Enum):
 
 @dataclass(slots=True)
 class AttemptRate:
-    """The rate of attempts at one client. `spacing`: the seconds between two attempts, 0 without a limit."""
+    """The rate of attempts at one client. `spacing`: the seconds between two attempts, 0 without a limit.
+
+    `step`: the seconds between two attempts by its registered rate, 0 without one. Each attempt takes a token.
+    """
 
     spacing: float = 0.0
+    step: float = 0.0
+    token_at: float = -math.inf
     state: RateState = RateState.UNLIMITED
     _sample_began_at: float = 0.0  # an attempt that fails before is ignored
     _concurrency: int = 1  # when the sample began
@@ -95,6 +100,23 @@ class AttemptRate:
     def former_share(self) -> float:
         """The share of attempts that failed before the limit was set; 0 without a limit, and during a trial."""
         return self._former_share if self.state is RateState.LIMITED else 0.0
+
+    def tokens(self, now: float, limit: int) -> int:
+        """Return how many attempts the registered rate and the rate limit allow at once: `limit` at most."""
+        most = float(limit)
+        if self.step:
+            most = min(most, (now - self.token_at + max(1.0, self.step)) / self.step)
+        if spacing := self.spacing:
+            most = min(most, (now - self.token_at + max(0.1, spacing)) / spacing)
+        return int(most)
+
+    def on_registration(self, step: float) -> None:
+        """Take the registered rate."""
+        self.step = step
+
+    def on_started(self, now: float) -> None:
+        """Take the token of an attempt that starts."""
+        self.token_at = max(now, self.token_at) + max(self.step, self.spacing)
 
     def is_steady(self, now: float) -> bool:
         """Return True if no attempt has failed for long: no limit is near."""

@@ -9,11 +9,11 @@ from notifier.delivery.admission import StartNow, Ticket, Wait
 from notifier.delivery.bucket_requests import OVERDUE, PROBE_FAILURES, ROTATIONS
 from notifier.delivery.circuit import MAX_OPEN_SECONDS
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
-from notifier.delivery.gate import FRESH
+from notifier.delivery.known_client import FRESH, MOST_LINE
 from notifier.delivery.known_clients import TRIED
 from notifier.delivery.ports import News
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
-from notifier.delivery.waits import MOST_LINE, SHORT_LIVED
+from notifier.delivery.waits import SHORT_LIVED
 from notifier.model.client import RetryPolicy
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Failed, Reason

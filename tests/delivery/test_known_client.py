@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from notifier.delivery.admission import Side
 from notifier.delivery.circuit import MAX_FAILING_SECONDS, Change, State
-from notifier.delivery.known_client import KnownClient, Side
+from notifier.delivery.known_client import KnownClient
 from notifier.delivery.ports import News
 from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused, Signal
@@ -15,7 +16,7 @@ NOW = 1000.0
 
 def untried(limit: int = 8) -> KnownClient:
     """A client that nobody has tried yet."""
-    return KnownClient(key=("iss", "shop"), limit=limit, step=0.0, seen_at=NOW)
+    return KnownClient(key=("iss", "shop"), limit=limit, seen_at=NOW)
 
 
 def learn(one: KnownClient, signal: Signal, now: float = NOW, *, repeat: bool = False) -> Change | None:
@@ -117,7 +118,7 @@ def test_a_rate_limit_is_heard() -> None:
         one = proven()
         one.on_peer_report(News(key=one.key, up=True, spacing=0.25, former_share=former_share), NOW)
         assert one.rate.former_share == former_share
-        assert one.pace(NOW, 8) == one.rate.spacing > 0
+        assert one.rate.spacing > 0
 
 
 def test_a_fault_of_ours_is_not_the_clients() -> None:
@@ -158,11 +159,11 @@ def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:
 def test_a_rate_gives_its_tokens_one_by_one() -> None:
     """One at once, then one each `step` seconds; what was not used for long is not saved up."""
     one = proven(limit=100)
-    one.step = 0.5
+    one.rate.step = 0.5
     taken = 0
     for tick in range(200):
         now = NOW + 60 + tick / 20
-        while one.tokens(now) >= 1:
+        while one.rate.tokens(now, one.limit) >= 1:
             one.on_started(taken, Lane.EVENTS, Side.QUICK, now)
             one.on_ended(taken)
             taken += 1

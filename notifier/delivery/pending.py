@@ -1,0 +1,136 @@
+"""Stores the deliveries of one client that are not being attempted, and where they are. Pure: `KnownClient` decides.
+
+- *In memory*, by lane: the oldest of the highest lane starts next.
+- While the circuit is closed or untried, a delivery is deferred until its turn, which follows from the deliveries
+  deferred before and the client's pace. Until then it waits in the delay queues, each time for no longer than it is
+  old, or for a second.
+- If the circuit is open or the client paused, a delivery becomes the *probe*: it waits in a delay queue until the
+  circuit is half-open, and is the next attempt. While a probe of this worker cannot have returned yet
+  (`covered_until`), other deliveries are *parked* in the bucket. So a worker that parks has a probe in a delay queue.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from notifier.delivery.admission import Later, Room, Ticket
+from notifier.delivery.circuit import MIN_OPEN_SECONDS
+from notifier.delivery.verdict import WaitsAs
+from notifier.model.backoff import one_pass
+from notifier.model.delivery import Delivery
+from notifier.model.message import Lane
+from notifier.model.outcome import Cause
+
+SAME = 0.1  # seconds by which the clocks may have drifted apart since a probe was sent
+BUSY_TRY = 2.0  # seconds that a probe waits for the end of another one, or for a slot
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class PendingDeliveries:
+    """The base of `KnownClient`: a separate object would take 100 bytes for each of 100,000 clients."""
+
+    queues: dict[Lane, deque[Ticket]] | None = None  # while any wait in memory
+    waiting: int = 0  # in memory
+    fetched: int = 0  # of those that wait in memory, out of its bucket
+    line: float = -math.inf  # the latest turn of a deferred delivery
+    paused_until: float = -math.inf  # the client requested not to be called before
+    parked: bool = False  # something may wait in its bucket
+    pulling: bool = False  # this worker goes through its bucket
+    covered_until: float = -math.inf  # before that, a probe that this worker sent cannot have returned
+    replaced: Ticket | None = None  # its last probe, until a parked delivery is the next one
+    recovered: float | None = None  # when it recovered, while what was parked before is being delivered
+
+    # ── in memory ──
+
+    def push(self, ticket: Ticket) -> None:
+        """Keep the delivery in memory."""
+        self.queues = self.queues or {}
+        self.queues.setdefault(ticket.lane, deque()).append(ticket)
+        self.waiting += 1
+        self.fetched += ticket.pulled
+
+    @property
+    def _filled(self) -> list[deque[Ticket]]:
+        return [queue for lane in Lane if (queue := (self.queues or {}).get(lane))]
+
+    @property
+    def first(self) -> Ticket:
+        """The next delivery to start. Call it only if any wait."""
+        return self._filled[0][0]
+
+    def pop(self, *, newest: bool = False) -> Ticket:
+        """Remove the next delivery: the oldest of the highest lane; with `newest`, the newest of the lowest lane."""
+        ticket = self._filled[-1].pop() if newest else self._filled[0].popleft()
+        self.waiting -= 1
+        self.fetched -= ticket.pulled
+        if not self.waiting:
+            self.queues = None  # an emptied one takes 700 bytes, of each of 100,000 clients
+        return ticket
+
+    # ── until their turn ──
+
+    def next_turn(self, now: float, pace: float, behind: float, longest: float) -> float | None:
+        """Return the next turn, `behind` seconds after the latest one; None if it is later than `longest`."""
+        turn = max(self.line, now + (self.waiting + 1) * pace) + behind
+        if turn > longest:
+            return None
+        self.line = turn
+        return turn
+
+    # ── until the client may be called: as the probe, or parked ──
+
+    def is_paused(self, now: float) -> bool:
+        """Return True while the pause lasts that the client requested."""
+        return now < self.paused_until
+
+    def on_pause(self, until: float) -> None:
+        """Note that the client requested not to be called before then (`Retry-After`)."""
+        self.paused_until = max(self.paused_until, until)
+
+    def park_or_probe(self, next_try: float, now: float, *, tried: bool) -> Later:
+        """Keep it until the circuit is half-open or the pause is over: in the bucket, or as the probe."""
+        paused = now < self.paused_until
+        opens, cause = (self.paused_until, Cause.RETRY_AFTER) if paused else (next_try, Cause.CIRCUIT)
+        if now < self.covered_until and not tried:
+            return Later(due=opens, cause=cause, waits_as=WaitsAs.PARKED)
+        wait = max(MIN_OPEN_SECONDS, opens - now) if opens > now else BUSY_TRY
+        # One pass through one delay queue, which is exact. After several it may come a second early.
+        return Later(due=now + (wait if paused else one_pass(wait)), cause=cause, waits_as=WaitsAs.PROBE)
+
+    def is_only_probe(self, delivery: Delivery, room: Room) -> bool:
+        """Return True if the delivery is the client's probe, and this worker has sent no other one since."""
+        return delivery.leash is not None and delivery.leash - room.ahead() > self.covered_until - SAME
+
+    def covered(self, now: float) -> bool:
+        """True while a probe that this worker sent cannot have returned: it will lead to the bucket."""
+        return now < self.covered_until
+
+    def on_probe_sent(self, due: float) -> None:
+        """Note that a probe was sent, which cannot return before `due`."""
+        self.covered_until = max(self.covered_until, due)
+
+    def on_probe_lost(self) -> None:
+        """Note that the probe ended without an attempt: another one is needed."""
+        self.parked, self.covered_until = True, -math.inf
+
+    def on_rotation(self, ticket: Ticket) -> None:
+        """Note that this probe waits until a parked delivery is the next one."""
+        self.replaced = ticket
+
+    def end_rotation(self) -> Ticket | None:
+        """Return the probe that waited for another one."""
+        ticket, self.replaced = self.replaced, None
+        return ticket
+
+    def on_parked(self) -> None:
+        """Note that a delivery may be parked for the client."""
+        self.parked = True
+
+    def on_pass(self, *, pulling: bool) -> None:
+        """Note whether this worker goes through the client's bucket."""
+        self.pulling = pulling
+
+    def on_bucket_empty(self, now: float) -> float | None:
+        """Note that nothing is parked. Returns the seconds since a recovery that is over now."""
+        self.parked, recovered, self.recovered = False, self.recovered, None
+        return None if recovered is None else now - recovered
