@@ -116,7 +116,7 @@ class EventRequests:
 
     async def take(self, request: web.Request, prepare: Prepare = _nothing_more) -> web.Response:
         """Take one event. Raises Refusal."""
-        token = self._authorization.require(request, "publish")
+        token = self._authorization.require(request)
         lane, seconds = asked_lane(request), _asked_to_wait(request)
         _check_kind(request)
         body = await read_body(request, self.limits)

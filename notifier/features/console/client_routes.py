@@ -120,7 +120,7 @@ class ClientRoutes:
         answers={200: AnswerDescription(text="The page.", schema=OBJECT)},
     )
     async def _clients(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         asked = asked_in_query(request, _CLIENTS)
         overview = await self._workers.overview()
         states = {(client.iss, client.client_id): client for client in overview.status.clients}
@@ -197,7 +197,7 @@ class ClientRoutes:
 
     def _meant(self, request: web.Request) -> ClientKey:
         """The client that is asked for. Raises Refusal (400, 401, 403)."""
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         asked = asked_in_query(request, _CLIENT)
         if not concerns(token, asked["iss"]):
             raise Refusal(problem(403, "The token does not cover this issuer"))

@@ -92,7 +92,7 @@ class ConsoleRoutes:
     )
     async def _whoami(self, request: web.Request) -> web.Response:
         """Without tokens, on loopback, a page may look and not act: requests that change something have an Origin."""
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         issuers = None if token is None or token.issuers is None else sorted(token.issuers)
         document = {
             "name": caller(token),
@@ -111,7 +111,7 @@ class ConsoleRoutes:
         answers={200: AnswerDescription(text="As it stands.", schema=OBJECT)},
     )
     async def _overview(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         since = asked_in_query(request, _OVERVIEW).get("since", 0)
         overview = await self._workers.overview()
         status, registry = overview.status, self._given.live.registry()
@@ -143,7 +143,7 @@ class ConsoleRoutes:
         answers={200: AnswerDescription(text="The newest facts of all workers.", schema=OBJECT)},
     )
     async def _recent(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         asked = asked_in_query(request, _RECENT)
         places = dict(place.rpartition("=")[::2] for place in filter(None, asked.get("after", "").split(",")))
         if not all(number.isdecimal() for number in places.values()):
@@ -168,7 +168,7 @@ class ConsoleRoutes:
         answers={200: AnswerDescription(text="Attempts and fates, the oldest first.", schema=OBJECT)},
     )
     async def _find(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         asked = await asked_in_body(request, _FIND)
         if len(asked) != 1:
             raise malformed(Mistake("", "say either subject or event_id"))
@@ -187,7 +187,7 @@ class ConsoleRoutes:
         answers={200: AnswerDescription(text="By issuer.", schema=OBJECT)},
     )
     async def _keys(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         live, seen = self._given.live, seen_keys((await self._workers.overview()).status)
         published = {(iss, kid): there for iss, kid, there in self._given.published()}
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -216,7 +216,7 @@ class ConsoleRoutes:
         problems={404: "There is no such name."},
     )
     async def _explain(self, request: web.Request) -> web.Response:
-        self._authorization.require(request, "read")
+        self._authorization.require(request)
         section = sections().get(request.match_info["name"].lower())
         if section is None:
             raise Refusal(problem(404, "There is no such name"))

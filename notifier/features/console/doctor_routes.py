@@ -131,20 +131,22 @@ class DoctorRoutes:
     @OperationDescription(
         summary="Have the doctor check everything that a logout depends on. It ends no session.",
         scope="read",
+        unbound=True,
         answers={202: AnswerDescription(text="It looks. GET tells what it found.", schema=OBJECT)},
     )
     async def _examine(self, request: web.Request) -> web.Response:
-        self._authorization.require_unbound(request, "read")
+        self._authorization.require(request)
         self._doctor.begin()
         return web.json_response(self._doctor.document(), status=202, dumps=json_text)
 
     @OperationDescription(
         summary="Tell what the doctor found last, at this worker.",
         scope="read",
+        unbound=True,
         answers={200: AnswerDescription(text="Its findings.", schema=OBJECT)},
     )
     async def _examined(self, request: web.Request) -> web.Response:
-        self._authorization.require_unbound(request, "read")
+        self._authorization.require(request)
         return web.json_response(self._doctor.document(), dumps=json_text)
 
     @OperationDescription(
@@ -155,7 +157,7 @@ class DoctorRoutes:
         problems={404: "There is no such client."},
     )
     async def _canary(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "repair")
+        token = self._authorization.require(request)
         asked = await asked_in_body(request, _CANARY)
         iss, client_id = asked["iss"], asked["client_id"]
         if not concerns(token, iss):
@@ -171,10 +173,11 @@ class DoctorRoutes:
     @OperationDescription(
         summary="Tell who replayed, discarded, cancelled, retried or reloaded while these workers have run.",
         scope="read",
+        unbound=True,
         answers={200: AnswerDescription(text="Lines of the audit log, the newest first.", schema=OBJECT)},
     )
     async def _acts(self, request: web.Request) -> web.Response:
         """Lines may name clients of any issuer."""
-        token = self._authorization.require_unbound(request, "read")
+        token = self._authorization.require(request)
         _, answers = await self._workers.ask(caller(token), acts=True)
         return web.json_response({"acts": rows_of(answers, "acts")[::-1]}, dumps=json_text)

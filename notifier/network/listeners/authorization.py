@@ -22,6 +22,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.moment import Clock, shown_moment
+from notifier.network.listeners.openapi import description_of
 from notifier.network.listeners.problem import Refusal, problem
 
 ONLY_LOOPBACK = "Only this machine is answered: ask for localhost or 127.0.0.1, or configure api.tokens_file"
@@ -61,8 +62,20 @@ class Authorization:
                 raise Refusal(problem(421, ONLY_LOOPBACK))
         return await handler(request)
 
-    def require(self, request: web.Request, scope: Scope) -> ApiToken | None:
-        """The token of the request, None if none is needed. Raises Refusal: 401, 403."""
+    def require(self, request: web.Request) -> ApiToken | None:
+        """Return the token of the request, None if none is needed. It must have the scope that the route declares.
+
+        Raises Refusal: 401, 403.
+        """
+        operation = description_of(request.match_info.handler)
+        if operation is None or operation.scope is None:
+            raise LookupError(f"{request.path} declares no scope")
+        token = self._token_with(request, operation.scope)
+        if operation.unbound and not concerns_all(token):
+            raise Refusal(problem(403, "This concerns all issuers: only a token without issuers may do it"))
+        return token
+
+    def _token_with(self, request: web.Request, scope: Scope) -> ApiToken | None:
         tokens = self._tokens()
         if tokens is None:
             return None
@@ -78,13 +91,6 @@ class Authorization:
         if scope not in token.scopes:
             headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
             raise Refusal(problem(403, f"The token lacks the scope {scope}", headers=headers))
-        return token
-
-    def require_unbound(self, request: web.Request, scope: Scope) -> ApiToken | None:
-        """Like `require`, for actions on all issuers: the token must not be bound to issuers."""
-        token = self.require(request, scope)
-        if token is not None and token.issuers is not None:
-            raise Refusal(problem(403, "This concerns all issuers: only a token without issuers may do it"))
         return token
 
 

@@ -86,7 +86,7 @@ class OperationDescription:
 
     `query`, `path` and `headers` are schemas by name, `body` by media type; `required` names the members of the query
     that must be given. A problem need not be among `answers`; its status must be in `problems`. `foreign_query`: a
-    foreign standard says what else may be in the query.
+    foreign standard says what else may be in the query. `unbound`: only a token without issuers is accepted.
     """
 
     summary: str
@@ -98,11 +98,17 @@ class OperationDescription:
     problems: Mapping[int, str] = field(default_factory=dict)
     required: Collection[str] = ()
     foreign_query: bool = False
+    unbound: bool = False
 
     def __call__(self, handler: Handler) -> Handler:
         """Describe the handler."""
         setattr(handler, _KEPT, self)
         return handler
+
+
+def description_of(handler: Callable[..., Any]) -> OperationDescription | None:
+    """Return the description of a handler, if it has one."""
+    return getattr(handler, _KEPT, None)
 
 
 def omitted(handler: Handler) -> Handler:
@@ -118,7 +124,7 @@ def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
         if not route.path.startswith("/v1/") or hasattr(route.handler, _OMITTED):
             continue
         path = _PARAMETER.sub(r"{\1}", route.path)
-        description: OperationDescription | None = getattr(route.handler, _KEPT, None)
+        description = description_of(route.handler)
         operation = _undescribed(route.handler, path) if description is None else _operation(description, path)
         operation["operationId"] = (
             f"{route.method.lower()}_{_WORDS.sub('_', path.removeprefix('/v1/').lower()).strip('_')}"
@@ -220,9 +226,10 @@ def _responses(description: OperationDescription) -> dict[str, Any]:
         responses[str(status)] = response
     problems = dict(_OF_ALL)
     if description.scope is not None:
+        beside = "is bound to issuers" if description.unbound else "the issuer"
         problems |= {
             401: "No token of tokens_file.",
-            403: f"The token lacks the scope {description.scope}, or the issuer.",
+            403: f"The token lacks the scope {description.scope}, or {beside}.",
         }
     for status, text in sorted({**problems, **description.problems}.items()):
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}

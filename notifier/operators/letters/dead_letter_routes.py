@@ -112,7 +112,7 @@ class DeadLetterRoutes:
         problems=_PROBLEMS,
     )
     async def _list(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         asked = request_members.asked_in_query(request, _LOOK)
         chosen = self._filter(asked, token)
         return await self._requests.counts(self._letters, chosen, token, asked, rows="letters")
@@ -125,7 +125,7 @@ class DeadLetterRoutes:
         problems=_PROBLEMS,
     )
     async def _page(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         asked = request_members.asked_in_query(request, _PAGE)
         if "subject" in asked:
             raise malformed(Mistake("subject", "a page knows no users: POST /v1/dead-letters/find looks for them"))
@@ -144,7 +144,7 @@ class DeadLetterRoutes:
         problems={**_PROBLEMS, **request_members.BODY_PROBLEMS},
     )
     async def _find(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         chosen = self._filter(await request_members.looked_for(request), token)
         return await self._requests.found(self._letters, chosen, token, rows="letters")
 
@@ -156,7 +156,7 @@ class DeadLetterRoutes:
         problems=_PROBLEMS,
     )
     async def _export(self, request: web.Request) -> web.StreamResponse:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         chosen = self._filter(request_members.asked_in_query(request, _WHICH), token)
         self._requests.audit.read("exported", caller(token), chosen)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -194,7 +194,7 @@ class DeadLetterRoutes:
         problems={404: "There is no letter with that id.", 503: _AWAY},
     )
     async def _show(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         with_subject = request_members.asked_in_query(request, _SHOW).get("subject", True)
         chosen = self._filter({"id": [request.match_info["id"]]}, token)
         if with_subject:
@@ -222,7 +222,7 @@ class DeadLetterRoutes:
         },
     )
     async def _replay(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "repair")
+        token = self._authorization.require(request)
         asked = await request_members.asked_in_body(request, _REPLAY)
         chosen = self._filter(asked, token)
         request_members.require_narrowed(chosen, asked, "letters are")
@@ -255,7 +255,7 @@ class DeadLetterRoutes:
         problems=_PROBLEMS | TOO_MANY,
     )
     async def _discard(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "repair")
+        token = self._authorization.require(request)
         asked = request_members.asked_in_query(request, _DISCARD)
         chosen = self._filter(asked, token)
         request_members.require_narrowed(chosen, asked, "letters are")
@@ -270,7 +270,7 @@ class DeadLetterRoutes:
         problems={404: f"{_MISSING}.", 503: _AWAY},
     )
     async def _discard_one(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "repair")
+        token = self._authorization.require(request)
         asked = {"id": [request.match_info["id"]]}
         return await self._discarded(token, self._filter(asked, token), asked, missing=_MISSING)
 

@@ -59,7 +59,7 @@ class JobRoutes:
         problems=_AWAY,
     )
     async def _list(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         return web.json_response(await _answered(self._jobs.listed(token)), dumps=json_text)
 
     @OperationDescription(
@@ -69,7 +69,7 @@ class JobRoutes:
         problems=_UNKNOWN | _AWAY,
     )
     async def _show(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         job = _known(await _answered(self._jobs.told(request.match_info["id"], token)))
         return web.json_response(job, dumps=json_text)
 
@@ -80,7 +80,7 @@ class JobRoutes:
         problems=_UNKNOWN | _AWAY,
     )
     async def _end(self, request: web.Request) -> web.Response:
-        token, id_ = self._authorization.require(request, "repair"), request.match_info["id"]
+        token, id_ = self._authorization.require(request), request.match_info["id"]
         job = _known(await _answered(self._jobs.end(id_, token)))
         self._audit.ended(caller(token), id_)
         return web.json_response(job, status=202, dumps=json_text)

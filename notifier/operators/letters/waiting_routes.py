@@ -95,7 +95,7 @@ class WaitingRoutes:
         problems=_PROBLEMS,
     )
     async def _list(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         asked = request_members.asked_in_query(request, _LIST)
         wanted = replace(self._filter(asked, token), life=self._life)
         return await self._requests.counts(self._waiting, wanted, token, asked, rows="deliveries")
@@ -108,7 +108,7 @@ class WaitingRoutes:
         problems=_PROBLEMS,
     )
     async def _page(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         asked = request_members.asked_in_query(request, _PAGE)
         everything, chosen = WaitingFilter(life=self._life), replace(self._filter(asked, token), reasons=frozenset())
         self._requests.audit.looked(caller(token), chosen)
@@ -124,7 +124,7 @@ class WaitingRoutes:
         problems={**_PROBLEMS, **request_members.BODY_PROBLEMS},
     )
     async def _find(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         wanted = replace(self._filter(await request_members.looked_for(request), token), life=self._life)
         return await self._requests.found(self._waiting, wanted, token, rows="deliveries")
 
@@ -138,7 +138,7 @@ class WaitingRoutes:
         problems={404: "No such delivery waits.", 503: _AWAY},
     )
     async def _show(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         return await self._requests.message(
             self._waiting,
             replace(_one_of(token, request.match_info["id"]), life=self._life),
@@ -155,7 +155,7 @@ class WaitingRoutes:
         problems=_PROBLEMS | TOO_MANY,
     )
     async def _cancel(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "repair")
+        token = self._authorization.require(request)
         asked = request_members.asked_in_query(request, _CANCEL)
         waiting = self._filter(asked, token)
         request_members.require_narrowed(waiting, asked, "are")
@@ -170,7 +170,7 @@ class WaitingRoutes:
         problems={404: f"{_MISSING}.", 503: _AWAY},
     )
     async def _cancel_one(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "repair")
+        token = self._authorization.require(request)
         return await self._cancelled(_one_of(token, request.match_info["id"]), token, {}, missing=_MISSING)
 
     async def _cancelled(
@@ -192,11 +192,10 @@ class WaitingRoutes:
             **_PROBLEMS,
             **TOO_MANY,
             **request_members.BODY_PROBLEMS,
-            403: "The token lacks the scope repair, or this issuer.",
         },
     )
     async def _retry(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "repair")
+        token = self._authorization.require(request)
         asked = await request_members.asked_in_body(request, _RETRY)
         client_id, iss = asked["client_id"], self._issuer(asked, token)
         if not concerns(token, iss):

@@ -32,6 +32,7 @@ def reload_routes(authorization: Authorization, reload: Callable[[Reload], Await
     @OperationDescription(
         summary="Have all workers read their configuration and registry sources now.",
         scope="repair",
+        unbound=True,
         query={
             "accept_loss": {"type": "string", "enum": list(_BOOL), "default": "false"},
             "drop": {"type": "string", "description": "A registry source: drop its answers and cache."},
@@ -40,7 +41,7 @@ def reload_routes(authorization: Authorization, reload: Callable[[Reload], Await
         problems={400: "accept_loss is neither true nor false.", 503: "The queue cannot be reached."},
     )
     async def post(request: web.Request) -> web.Response:
-        token = authorization.require_unbound(request, "repair")
+        token = authorization.require(request)
         try:
             asked = Reload(who=caller(token), accept_loss=_accepts_loss(request), drop=request.query.get("drop"))
             reloads = await reload(asked)

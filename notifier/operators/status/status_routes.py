@@ -59,7 +59,7 @@ class StatusRoutes:
         answers={200: AnswerDescription(text="As it stands.", schema=_STATUS)},
     )
     async def _get(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
+        token = self._authorization.require(request)
         status = await self._now()
         document = document_of(status, None if concerns_all(token) else lambda iss: concerns(token, iss))
         return web.json_response(document, dumps=json_text)
