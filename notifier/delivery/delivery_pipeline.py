@@ -74,7 +74,9 @@ class DeliveryPipeline:
             self.parked.remove(delivery.key)
         admitted = self._admit(held, delivery, pulled=pulled)
         self._spawn(self._run(held, delivery, admitted))
-        return isinstance(admitted, Ticket) or not _is_parked(admitted.verdict)
+        if isinstance(admitted, Ticket) or not isinstance(admitted.verdict, Defer):
+            return True
+        return admitted.verdict.waits_as is not WaitsAs.PARKED
 
     def make_room(self) -> None:
         """Defer the deliveries that would wait longest in memory, unless that is under way."""
@@ -87,9 +89,10 @@ class DeliveryPipeline:
         while True:
             result = await self._attempt(admitted) if isinstance(admitted, Ticket) else admitted
             verdict = result.verdict
-            stands_until = self._stands_until(verdict)  # as of now: the retry may be back before its confirm
             if isinstance(verdict, Done):  # nearly always
+                stands_until: float | None = math.inf
                 break
+            stands_until = self._stands_until(verdict)  # as of now: the retry may be back before its confirm
             since = self._tools.steady()
             if await self.settlement.settle(result.delivery, verdict, held.message):
                 break
@@ -130,14 +133,13 @@ class DeliveryPipeline:
             if delivery.leash is not None and isinstance(verdict, Dead):
                 self._gate.buckets.on_probe_lost(delivery.key)
         if verdict is None and client is not None:
-            match self._gate.ask(delivery, client, held.lane, pulled=pulled):
-                case StartNow() as start:
-                    return start
-                case Wait() as wait:
-                    wait.turn = asyncio.get_running_loop().create_future()
-                    return wait
-                case delivery, verdict:
-                    pass
+            answer = self._gate.ask(delivery, client, held.lane, pulled=pulled)
+            if isinstance(answer, StartNow):
+                return answer
+            if isinstance(answer, Wait):
+                answer.turn = asyncio.get_running_loop().create_future()
+                return answer
+            delivery, verdict = answer
         if isinstance(verdict, Defer):
             return deferred(delivery, verdict, judged_as.retry, now)
         assert verdict is not None
@@ -177,15 +179,11 @@ class DeliveryPipeline:
 
     # ── settle ──
 
-    def _stands_until(self, verdict: Verdict) -> float | None:
-        match verdict:
-            case Done():
-                return math.inf
-            case RetryAt(due=due) | Defer(due=due):
-                alone = self._gate.slots.workers == 1
-                return self._tools.steady() + stands_for(due - self._tools.clock(), alone=alone)
-            case Dead():
-                return None
+    def _stands_until(self, verdict: RetryAt | Defer | Dead) -> float | None:
+        if isinstance(verdict, Dead):
+            return None
+        alone = self._gate.slots.workers == 1
+        return self._tools.steady() + stands_for(verdict.due - self._tools.clock(), alone=alone)
 
 
 async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptResult:
@@ -241,7 +239,3 @@ async def _post(channel: Channel, delivery: Delivery, client: Client, tools: Too
                 continue
             wire = Break(reason=Reason.DISCONNECTED, ambiguous=True, text="closed before any answer")
         return channel.read(wire, client), push.jti
-
-
-def _is_parked(verdict: Verdict) -> bool:
-    return isinstance(verdict, RetryAt | Defer) and verdict.waits_as is WaitsAs.PARKED

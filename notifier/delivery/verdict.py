@@ -219,7 +219,7 @@ def uncharged(delivery: Delivery, before: Delivery) -> Delivery:
 
 def decide(
     outcome: Outcome, delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float, jitter: Jitter
-) -> Done | RetryAt | Defer | Dead:
+) -> Verdict:
     """Return the verdict on an outcome. `delivery` is as `record` returned it."""
     match outcome:
         case Delivered():
@@ -253,7 +253,8 @@ def retry(
     """
     last = last_moment(delivery, policy, carries_sid=carries_sid, now=now)
     if last - now < SOON:
-        return _expired(delivery, policy, carries_sid=carries_sid, now=now)
+        text = expiry_text(delivery, policy, carries_sid=carries_sid, now=now)
+        return Dead(reason=DeadReason.EXPIRED, text=text)
     if asked is None:
         wait = backoff(policy, max(1, delivery.backoffs), jitter)
         if wait >= min(least, policy.max_delay):
@@ -263,10 +264,6 @@ def retry(
         wait = clamp_retry_after(asked, policy)
     in_time = now + math.ceil(wait) * LATE <= last
     return RetryAt(due=now + wait, rounding="up") if in_time else RetryAt(due=last)
-
-
-def _expired(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> Dead:
-    return Dead(reason=DeadReason.EXPIRED, text=expiry_text(delivery, policy, carries_sid=carries_sid, now=now))
 
 
 def _refusal(outcome: Refused) -> str:
