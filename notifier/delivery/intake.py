@@ -36,7 +36,7 @@ _UNROUTED = (
 )
 _NAME_ALONE = ClientEntry(client_id="")  # the members of an entry that has a name only
 
-Step: TypeAlias = Delivery | Skipped | IgnoredOverrides | Send
+Step: TypeAlias = Delivery | Skipped | IgnoredOverrides | Move
 
 
 @frozen
@@ -82,7 +82,7 @@ class Intake:
             return self._open(message, only)
         except UnknownSource as unknown:
             grace, now = self._registry().grace, self._clock()
-            return replacements.postpone_unknown_source(message, only, taken, unknown, grace, self._new_id, now)
+            return replacements.postpone_unknown_source(message, only, taken, unknown, grace, self._new_id(), now)
         except MalformedEvent as malformed:
             return replacements.bury_unreadable(message, malformed.mistakes, malformed.data, only, self._clock())
         except UnknownVersion as newer:
@@ -90,7 +90,7 @@ class Intake:
         except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker goes on
             return self._bury_broken(message, error, only)
 
-    def step(self, message: Message, steps: Iterator[Step]) -> Step | Move | None:
+    def step(self, message: Message, steps: Iterator[Step]) -> Step | None:
         """Return the next step of the message, None after the last. Never raises."""
         try:
             return next(steps, None)
@@ -131,8 +131,7 @@ class Intake:
             case Kind.EVENT:
                 return self._open_event(message, documents.load_event(message.body), None, now)
             case Kind.DELIVERY if message.delivery_count and message.suspect:
-                trial = replacements.trial(message.body, message.message_id or "", message.crashes, now)
-                return Move(sends=(trial,))
+                return replacements.trial(message.body, message.message_id or "", message.crashes, now)
             case Kind.DELIVERY:
                 return Expand(steps=iter((_returned(documents.load_delivery(message.body), now),)), event=None)
             case Kind.SOURCED:
@@ -172,7 +171,7 @@ class Intake:
             return work
         entries_letter = (buried(letter, event.reply_to),)
         if isinstance(work, Expand):
-            return replace(work, steps=chain(entries_letter, work.steps))
+            return replace(work, steps=chain((Move(sends=entries_letter),), work.steps))
         return replace(work, sends=chain(entries_letter, work.sends))
 
     def _open_good_entries(
@@ -200,7 +199,7 @@ class Intake:
         if message.delivery_count and message.suspect:
             steps = _trials(event, registry, self._steady(), message.crashes, now)
         elif message.delivery_count >= SUSPECT and not event.id_given:
-            return Move(sends=(replacements.event_with_id(event, bulk=document.bulk),))
+            return replacements.event_with_id(event, bulk=document.bulk)
         else:
             steps = deliveries(event, registry, self._steady())
         if registry.grace == ENDLESS and (why := registry.unsure.get(event.iss)) is not None:
@@ -280,7 +279,7 @@ def _without_skipped(document: documents.EventDocument, steps: Iterator[Step], w
         left = tuple(entry for entry, name in named if name in skipped)
         never = DeadReason.UNKNOWN_CLIENT, f"{why}; mend it, then replay"
         later = replace(document, event=replace(event, clients=left))
-        yield from replacements.postpone_event(later, why, never, LONGEST_GRACE, now).sends
+        yield replacements.postpone_event(later, why, never, LONGEST_GRACE, now)
 
 
 def _returned(delivery: Delivery, now: float) -> Delivery:

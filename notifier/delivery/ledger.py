@@ -2,13 +2,12 @@
 
 A delivery is settled once it was made, or its retry, deferral or dead letter is durable. A message is acked when it has
 no delivery left to start and each started delivery is settled. A copy of a delivery is entered too; it may be settled
-together with the original (see `Copies`).
+together with the original (see `Ledger`).
 """
 
 import math
-from collections.abc import Collection, Hashable
-from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from notifier.delivery.facts import AlreadyDelivered, EventTaken, Observer
 from notifier.delivery.intake import Expand, Intake, Step
@@ -18,8 +17,6 @@ from notifier.model.delivery import Delivery
 from notifier.model.message import PART_OF, Kind, Lane, Message, Unsettled
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import Acknowledger
-
-Holder = TypeVar("Holder")
 
 REMEMBERED = 25_000  # deliveries at least, and twice as many at most: 6 MB
 LONGEST_STANDING = 60.0  # seconds for which a retry stands for its delivery at most
@@ -35,18 +32,15 @@ class HeldMessage:
     """
 
     message: Message
+    lane: Lane
     arrived: float
     work: Expand | Move | None = None
-    next_step: Step | Move | None = None
+    next_step: Step | None = None
     open: int = 0
     steps_given: int = 0
     total: int = 0
     joined: int = 0
     closed: bool = False
-    lane: Lane = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.lane = self.message.lane
 
     @property
     def large(self) -> bool:
@@ -75,7 +69,7 @@ class HeldMessage:
         self.work = intake.open(self.message)
         self.next_step = self.work if isinstance(self.work, Move) else intake.step(self.message, self.work.steps)
 
-    def give(self, intake: Intake) -> Step | Move:
+    def give(self, intake: Intake) -> Step:
         """Return the next step. Afterwards `next_step` is None if that was the last one."""
         step = self.next_step
         assert step is not None
@@ -90,10 +84,9 @@ class HeldMessage:
         event = self.work.event
         if event is None:
             return None
-        again = self.total > 0 and self.joined == self.total
-        result: Literal["duplicate", "accepted"] = "duplicate" if again else "accepted"
         return EventTaken(
-            result=result, event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=self.total,
+            result="duplicate" if 0 < self.total == self.joined else "accepted",
+            event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=self.total,
             dated=event.ended_at is not None, reply_to=event.reply_to, trace=event.trace,
             arrived=self.arrived, source=self.work.source, copies=self.joined, unread=event.unread,
         )  # fmt: skip
@@ -107,83 +100,46 @@ def stands_for(wait: float, *, alone: bool = False) -> float:
     return LONGEST_STANDING if alone else min(LONGEST_STANDING, deferral_wait(wait))
 
 
-class Copies(Generic[Holder]):
-    """Recognises a copy of a delivery: a publisher sends again after a lost confirm, or a message is redelivered.
+class Ledger:
+    """Holds messages, counts their unsettled deliveries, and recognises a copy of a delivery.
+
+    A copy exists if a publisher sends again after a lost confirm, or if a message is redelivered:
 
     - The delivery is in flight: the copy waits until it ends.
-    - The delivery was made: the copy is done.
+    - The client was notified: the copy is done.
     - This worker deferred the delivery, and the retry is durable and cannot have come back to another worker yet: the
       retry stands for a copy that waited, and for a minute at most for a copy in an event. The retry itself has another
       stage, and is attempted.
     - In all other cases the copy is attempted. So one worker notifies no client twice, and an event that is sent again
       after its dead letter gets another attempt.
 
-    A worker remembers a bounded number of deliveries, in memory only. Only ids that a publisher gave mark a copy. A
-    made-up id is new at every reading, since a user may sign out twice with one body. Ids are kept in two generations,
-    and the older one is forgotten as a whole: to forget ids one by one takes twice the memory. Moments are seconds of a
-    steady clock.
+    Only ids that a publisher gave mark a copy. A made-up id is new at every reading, since a user may sign out twice
+    with one body. At least `remembered` settled deliveries are kept, in memory only, and twice as many at most: in two
+    generations, of which the older one is forgotten as a whole. To forget ids one by one takes twice the memory.
+
+    `without_fate` counts the deliveries in memory, by lane. `clock` is the wall clock; `steady` never jumps.
     """
 
-    def __init__(self, remembered: int = REMEMBERED) -> None:
-        self._remembered = remembered
-        self._newest: dict[str, float] = {}  # until when its retry stands for it; infinite if it was delivered
-        self._older: dict[str, float] = {}
-        self._in_flight: dict[str, tuple[Hashable, list[tuple[Hashable, Holder]]]] = {}
-
-    def begin(
-        self, delivery_id: str, stage: Hashable, holder: Holder, now: float, *, of_event: bool
-    ) -> Literal["first", "waits", "done"]:
-        """Begin this delivery for a holder. If the holder waits, `end` returns it. `of_event`: it is not a retry."""
-        until = self._newest.get(delivery_id) or self._older.get(delivery_id, -math.inf)
-        if until == math.inf:
-            return "done"
-        if (flight := self._in_flight.get(delivery_id)) is not None:
-            flight[1].append((stage, holder))
-            return "waits"
-        if of_event and now < until:
-            return "done"
-        self._in_flight[delivery_id] = (stage, [])
-        return "first"
-
-    def end(self, delivery_id: str, *, stands_until: float | None) -> list[tuple[Holder, bool]]:
-        """Note that the delivery is settled. Returns the holders of its copies, and whether each is done.
-
-        `stands_until`: infinite if it was delivered, None if it was given up. A copy that is not done begins once more.
-        """
-        stage, waiting = self._in_flight.pop(delivery_id)
-        if stands_until is None:
-            self._newest.pop(delivery_id, None)
-            self._older.pop(delivery_id, None)
-        else:
-            self._newest[delivery_id] = stands_until
-            if len(self._newest) >= self._remembered:
-                self._newest, self._older = {}, self._newest
-        delivered = stands_until == math.inf
-        standing = stands_until is not None
-        return [(holder, delivered or (standing and copy_stage == stage)) for copy_stage, holder in waiting]
-
-
-class Ledger:
-    """Notes which messages are held and which deliveries are unsettled, and acks a message when all of its are settled.
-
-    `without_fate` counts the deliveries in memory, by lane.
-    """
-
-    def __init__(self, acknowledger: Acknowledger, observe: Observer, *, clock: Clock, steady: Clock) -> None:
-        self._acknowledger = acknowledger
+    def __init__(
+        self, queue: Acknowledger, observe: Observer, *, clock: Clock, steady: Clock, remembered: int = REMEMBERED
+    ) -> None:
+        self._queue = queue
         self._observe = observe
         self._clock = clock
         self._steady = steady
         self._held: dict[Lane, dict[HeldMessage, float]] = {lane: {} for lane in Lane}  # in order of arrival
         self._last_taken: dict[str, float | None] = dict.fromkeys(map(str, Lane))  # by queue
-        self._copies: Copies[tuple[HeldMessage, Delivery]] = Copies()
+        self._remembered = remembered
+        self._newest: dict[str, float] = {}  # until when its retry stands for it, by id; infinite if it was delivered
+        self._older: dict[str, float] = {}
+        self._in_flight: dict[str, list[tuple[HeldMessage, Delivery]]] = {}  # the copies that wait, by id
         self.without_fate = dict.fromkeys(Lane, 0)
 
     # ── messages ──
 
     def take(self, message: Message) -> HeldMessage:
         """Hold a message that came."""
-        held = HeldMessage(message=message, arrived=self._clock())
+        held = HeldMessage(message=message, lane=message.lane, arrived=self._clock())
         published = held.arrived if message.timestamp is None else message.timestamp
         self._last_taken[message.queue] = self._held[held.lane][held] = published
         return held
@@ -209,7 +165,7 @@ class Ledger:
         """Ack the message if nothing of it is left to start and all its deliveries are settled."""
         if not held.open and held.work is not None and held.next_step is None and not held.closed:
             held.closed = True
-            self._acknowledger.ack(held.message)
+            self._queue.ack(held.message)
             self.let_go(held)
             if (fact := held.end()) is not None:
                 self._observe(fact)
@@ -243,16 +199,18 @@ class Ledger:
     def _begins(self, held: HeldMessage, delivery: Delivery) -> bool:
         if not delivery.id_given:
             return True
-        match self._copies.begin(delivery.id, delivery.stage, (held, delivery), self._steady(), of_event=held.of_event):
-            case "first":
+        until = self._newest.get(delivery.id) or self._older.get(delivery.id, -math.inf)
+        if until < math.inf:
+            if (copies := self._in_flight.get(delivery.id)) is not None:
+                copies.append((held, delivery))
+                return False
+            if not held.of_event or self._steady() >= until:
+                self._in_flight[delivery.id] = []
                 return True
-            case "waits":
-                return False
-            case "done":
-                if not held.of_event:
-                    self._observe(AlreadyDelivered(delivery=delivery))
-                self._join(held)
-                return False
+        if not held.of_event:
+            self._observe(AlreadyDelivered(delivery=delivery))
+        self._join(held)
+        return False
 
     def _join(self, held: HeldMessage) -> None:
         held.joined += 1
@@ -269,13 +227,20 @@ class Ledger:
     ) -> list[tuple[HeldMessage, Delivery]]:
         """Note that the delivery, as it was started, is settled. Returns the copies to start now.
 
-        `stands_until`: see `Copies.end`.
+        `stands_until`: until when its retry stands for a copy; infinite if it was delivered, None if it was given up.
         """
-        copies = self._copies.end(begun.id, stands_until=stands_until) if begun.id_given else ()
+        copies = self._in_flight.pop(begun.id) if begun.id_given else []
+        if stands_until is None:
+            self._newest.pop(begun.id, None)
+            self._older.pop(begun.id, None)
+        elif begun.id_given:
+            self._newest[begun.id] = stands_until
+            if len(self._newest) >= self._remembered:
+                self._newest, self._older = {}, self._newest
         self.settle(held)
         begun_again = []
-        for (holder, copy), done in copies:
-            if done:
+        for holder, copy in copies:
+            if stands_until == math.inf or (stands_until is not None and copy.stage == begun.stage):
                 self._join(holder)
             elif self._begins(holder, copy):
                 begun_again.append((holder, copy))

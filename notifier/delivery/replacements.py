@@ -148,13 +148,7 @@ def postpone_newer(message: Message, newer: Exception, now: float) -> Move:
 
 
 def postpone_unknown_source(
-    message: Message,
-    only: str | None,
-    taken: Message,
-    unknown: UnknownSource,
-    grace: float,
-    new_id: Callable[[], str],
-    now: float,
+    message: Message, only: str | None, taken: Message, unknown: UnknownSource, grace: float, new_id: str, now: float
 ) -> Move:
     """Return the message for a later pass: during an update another worker may have its source configured.
 
@@ -167,7 +161,7 @@ def postpone_unknown_source(
     wait = min(left, our_fault_wait(passes))
     fact = _message_deferred(message, now + wait, f"the source {message.source} is not configured (yet)", passes)
     own_id = taken.message_id if taken.kind is Kind.SOURCED else None
-    again = as_sourced(message, own_id or new_id(), only)
+    again = as_sourced(message, own_id or new_id, only)
     again = replace(again, headers={**again.headers, PASSES: str(passes + 1)})
     return Move(sends=(Send(due=now + deferral_wait(wait), rounding="up", message=again, fact=fact),))
 
@@ -215,14 +209,14 @@ def _passes_of(message: Message) -> int:
 # ── trials and events with an id ──
 
 
-def trial(body: bytes, message_id: str, crashes: int, now: float) -> Send:
+def trial(body: bytes, message_id: str, crashes: int, now: float) -> Move:
     """Write a suspect delivery as a trial: the message from which it runs, once, and whose return counts."""
     headers = crash_headers(crashes)
     message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=message_id, headers=headers)
-    return Send(due=now + REST, message=message)
+    return Move(sends=(Send(due=now + REST, message=message),))
 
 
-def event_with_id(event: SessionEnded, *, bulk: bool) -> Send:
+def event_with_id(event: SessionEnded, *, bulk: bool) -> Move:
     """Write the event with the id that this worker gave it.
 
     A made-up id is new at every reading, so an event without an id is new whenever it is redelivered. If connections
@@ -230,7 +224,8 @@ def event_with_id(event: SessionEnded, *, bulk: bool) -> Send:
     each time, up to the delivery limit. With an id the second copy joins the first.
     """
     lane = Lane.BULK if bulk else Lane.EVENTS
-    return Send(queue=lane, message=event_message(replace(event, id_given=True), bulk=bulk))
+    send = Send(queue=lane, message=event_message(replace(event, id_given=True), bulk=bulk))
+    return Move(sends=(send,))
 
 
 def event_message(event: SessionEnded, *, bulk: bool = False) -> Outgoing:

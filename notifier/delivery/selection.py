@@ -26,7 +26,6 @@ loop, so that requests are answered in between. Small messages go past them.
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from notifier.delivery.gate import Gate
@@ -51,35 +50,13 @@ ROUND = 8
 EFFORT = {Lane.EVENTS: 1, Lane.RETRIES: 4, Lane.BULK: 4}
 
 
-class LaneOrder:
-    """Says which lane goes next: fresh events before retries before bulk, and none of them starved."""
-
-    def __init__(self) -> None:
-        self._passed_over = dict.fromkeys(Lane, 0)
-
-    def next(self, waiting: Collection[Lane], has_room: Callable[[Lane], bool]) -> Lane | None:
-        """Return the lane that goes next, of those where a message waits; None if there is room for none."""
-        if len(waiting) == 1:  # almost always
-            (alone,) = waiting
-            self._passed_over[alone] = 0
-            return alone if has_room(alone) else None
-        able = [lane for lane in Lane if lane in waiting and has_room(lane)]
-        if not able:
-            return None
-        chosen = next((lane for lane in able if self._passed_over[lane] >= PASSED_OVER), able[0])
-        for lane in able:
-            self._passed_over[lane] += 1
-        self._passed_over[chosen] = 0
-        return chosen
-
-
 class Selection:
     """Lines up the held messages and chooses the one whose next delivery begins. `steady` gives seconds."""
 
     def __init__(self, gate: Gate, *, steady: Clock) -> None:
         self._gate = gate
         self._steady = steady
-        self._order = LaneOrder()
+        self._passed_over = dict.fromkeys(Lane, 0)
         self._lines: dict[Lane, deque[HeldMessage]] = {lane: deque() for lane in Lane}
         self._survived: Counter[str] = Counter()  # losses of a queue's channel in this process
         self._suspects: list[HeldMessage] = []
@@ -180,10 +157,24 @@ class Selection:
         """
         if self._suspects:
             self._try_some()
-        lanes = [lane for lane, line in self._lines.items() if line]
-        if lanes and (lane := self._order.next(lanes, self._gate.slots.has_room)) is not None:
-            return self._lines[lane][0]
-        return None
+        lane = self._next_lane()
+        return None if lane is None else self._lines[lane][0]
+
+    def _next_lane(self) -> Lane | None:
+        """Return the lane that goes next, of those where a message waits; None if there is room for none."""
+        waiting, has_room = [lane for lane, line in self._lines.items() if line], self._gate.slots.has_room
+        if len(waiting) == 1:  # almost always
+            (alone,) = waiting
+            self._passed_over[alone] = 0
+            return alone if has_room(alone) else None
+        able = [lane for lane in waiting if has_room(lane)]
+        if not able:
+            return None
+        chosen = next((lane for lane in able if self._passed_over[lane] >= PASSED_OVER), able[0])
+        for lane in able:
+            self._passed_over[lane] += 1
+        self._passed_over[chosen] = 0
+        return chosen
 
     def gave(self, held: HeldMessage) -> int:
         """Note that the first message of its line gave a step. Returns the effort of that step, out of ROUND."""

@@ -16,7 +16,7 @@ from notifier.delivery.intake import Intake
 from notifier.delivery.ledger import HeldMessage, Ledger
 from notifier.delivery.ports import Peers, Tools
 from notifier.delivery.pulls import Pulls
-from notifier.delivery.replacements import Move, Send
+from notifier.delivery.replacements import Move
 from notifier.delivery.selection import ROUND, Selection
 from notifier.model.defaults import PREFETCH
 from notifier.model.delivery import Delivery
@@ -200,9 +200,6 @@ class Worker:
                         useful = self._pipeline.start(held, delivery, pulled=pulled)
                 case Skipped() | IgnoredOverrides() as fact:
                     self._tools.observe(fact)
-                case Send() as send:
-                    self.ledger.open(held)
-                    self._spawn(self._move(held, Move(sends=(send,))))
                 case Move() as move:
                     self.ledger.open(held)
                     self._spawn(self._move(held, move))

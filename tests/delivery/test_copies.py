@@ -7,25 +7,67 @@ from typing import Any
 import pytest
 
 from notifier.delivery.facts import AlreadyDelivered, EventTaken
-from notifier.delivery.ledger import LONGEST_STANDING, Copies, stands_for
+from notifier.delivery.intake import Expand
+from notifier.delivery.ledger import LONGEST_STANDING, REMEMBERED, HeldMessage, Ledger, stands_for
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
-from notifier.model.message import Kind, Lane
+from notifier.model.message import Kind, Lane, Message
+from notifier.model.session_ended import SessionEnded
 from tests.delivery.stage import ISS, PARKED, Stage, answers, client, running
 
 NOW = 1000.0
 FOREVER = math.inf
+EVENT = SessionEnded(id="e", id_given=True, iss=ISS, sub="s", sid="s", clients=(), ended_at=NOW)
 HOP = 2.0  # seconds until the first retry is back, by the default backoff and with the stage's jitter
 
 
 # ── the rules ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def begun(holder: str = "one", stage: int = 0) -> Copies[str]:
+class Copies:
+    """A ledger, its clock, and the deliveries that it was given."""
+
+    def __init__(self, remembered: int = REMEMBERED) -> None:
+        self.now = NOW
+        self.started: dict[str, tuple[HeldMessage, Delivery]] = {}
+        self.ledger = Ledger(self, lambda _: None, clock=self.clock, steady=self.clock, remembered=remembered)
+
+    def clock(self) -> float:
+        """The time."""
+        return self.now
+
+    def ack(self, message: Message) -> None:
+        """The queue takes every ack."""
+
+    def begin(self, delivery_id: str, stage: int = 0, *, of_event: bool) -> HeldMessage:
+        """A message with this delivery comes. It is closed if nothing is left to do."""
+        held = self.ledger.take(Message(lane=Lane.EVENTS if of_event else Lane.RETRIES, body=b"", tag=None))
+        held.work = Expand(steps=iter(()), event=EVENT if of_event else None)
+        delivery = Delivery(
+            id=delivery_id, event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid="s", attempts=stage
+        )
+        if self.ledger.open_delivery(held, delivery):
+            self.started[delivery_id] = held, delivery
+        return held
+
+    def starts(self, delivery_id: str, stage: int = 0, *, of_event: bool) -> bool:
+        """A message with this delivery comes while none is in flight. It is started, or else it is done."""
+        held = self.begin(delivery_id, stage, of_event=of_event)
+        assert held.closed is (delivery_id not in self.started)
+        return not held.closed
+
+    def end(self, delivery_id: str, *, stands_until: float | None) -> None:
+        """The delivery that was started is settled."""
+        held, delivery = self.started.pop(delivery_id)
+        for holder, copy in self.ledger.settle_delivery(held, delivery, stands_until=stands_until):
+            self.started[delivery_id] = holder, copy
+
+
+def begun() -> Copies:
     """A delivery of an event, in flight."""
-    seen: Copies[str] = Copies()
-    assert seen.begin("d", stage, holder, NOW, of_event=True) == "first"
-    return seen
+    copies = Copies()
+    assert copies.starts("d", of_event=True)
+    return copies
 
 
 @pytest.mark.parametrize(
@@ -38,57 +80,63 @@ def begun(holder: str = "one", stage: int = 0) -> Copies[str]:
 )
 def test_a_copy_waits_for_the_end(stands_until: float | None, of_same_stage: bool, of_another: bool) -> None:
     """Whatever comes while it is in flight, its own retry too."""
-    seen = begun()
-    assert seen.begin("d", 0, "copy", NOW, of_event=False) == "waits"
-    assert seen.begin("d", 1, "retry", NOW, of_event=False) == "waits"
-    assert seen.end("d", stands_until=stands_until) == [("copy", of_same_stage), ("retry", of_another)]
+    copies = begun()
+    copy = copies.begin("d", 0, of_event=False)
+    retry = copies.begin("d", 1, of_event=False)
+    assert not copy.closed
+    assert not retry.closed
+    copies.end("d", stands_until=stands_until)
+    assert (copy.closed, retry.closed) == (of_same_stage, of_another)
+    assert ("d" in copies.started) is not of_another
 
 
 def test_what_was_delivered_is_done() -> None:
     """For as long as it is remembered, and whatever comes."""
-    seen = begun()
-    seen.end("d", stands_until=FOREVER)
-    assert seen.begin("d", 0, "copy", NOW + 1e6, of_event=True) == "done"
-    assert seen.begin("d", 3, "late", NOW + 1e6, of_event=False) == "done"
+    copies = begun()
+    copies.end("d", stands_until=FOREVER)
+    copies.now += 1e6
+    assert not copies.starts("d", of_event=True)
+    assert not copies.starts("d", 3, of_event=False)
 
 
 def test_a_retry_stands_for_its_event() -> None:
     """Until it may have come back. It is attempted itself, and so is a dead letter that is replayed."""
-    seen = begun()
-    seen.end("d", stands_until=NOW + HOP)
-    assert seen.begin("d", 0, "copy", NOW + HOP - 0.01, of_event=True) == "done"
-    assert seen.begin("d", 0, "replayed", NOW + 1, of_event=False) == "first"
-    seen.end("d", stands_until=NOW + HOP)
-    assert seen.begin("d", 0, "copy", NOW + HOP, of_event=True) == "first"
+    copies = begun()
+    copies.end("d", stands_until=NOW + HOP)
+    copies.now = NOW + HOP - 0.01
+    assert not copies.starts("d", of_event=True)
+    assert copies.starts("d", of_event=False)
+    copies.end("d", stands_until=NOW + HOP)
+    copies.now = NOW + HOP
+    assert copies.starts("d", of_event=True)
 
 
 def test_what_was_given_up_may_be_sent_again() -> None:
     """Whoever sends an event again after its dead letter wants another attempt, and at once."""
-    seen = begun()
-    seen.end("d", stands_until=NOW + HOP)
-    assert seen.begin("d", 1, "retry", NOW + 1, of_event=False) == "first"
-    seen.end("d", stands_until=None)
-    assert seen.begin("d", 0, "sent again", NOW + 1, of_event=True) == "first"
+    copies = begun()
+    copies.end("d", stands_until=NOW + HOP)
+    assert copies.starts("d", 1, of_event=False)
+    copies.end("d", stands_until=None)
+    assert copies.starts("d", of_event=True)
 
 
 def test_memory_is_bounded() -> None:
     """At least so many are remembered, and twice as many at most. Of the oldest a copy is told again, harmlessly."""
-    seen: Copies[str] = Copies(remembered=2)
+    copies = Copies(remembered=2)
     for name in "abcde":
-        seen.begin(name, 0, "x", NOW, of_event=True)
-        seen.end(name, stands_until=FOREVER)
-    found = [seen.begin(name, 0, "x", NOW, of_event=True) for name in "edcba"]
-    assert found == ["done", "done", "done", "first", "first"]
+        assert copies.starts(name, of_event=True)
+        copies.end(name, stands_until=FOREVER)
+    assert [copies.starts(name, of_event=True) for name in "edcba"] == [False, False, False, True, True]
 
 
 def test_what_is_given_up_is_forgotten_however_long_ago_its_retry_was() -> None:
     """Whoever sends its event again wants it tried again."""
-    seen: Copies[str] = Copies(remembered=2)
+    copies = Copies(remembered=2)
     for name, until in (("a", NOW + HOP), ("b", FOREVER), ("a", None)):
-        seen.begin(name, 0, "x", NOW, of_event=False)
-        seen.end(name, stands_until=until)
-    assert seen.begin("a", 0, "x", NOW, of_event=True) == "first"
-    assert seen.begin("b", 0, "x", NOW, of_event=True) == "done"
+        assert copies.starts(name, of_event=False)
+        copies.end(name, stands_until=until)
+    assert copies.starts("a", of_event=True)
+    assert not copies.starts("b", of_event=True)
 
 
 @pytest.mark.parametrize(("wait", "seconds"), [(0.2, 1), (2.4, 2), (45, 32), (3600, LONGEST_STANDING)])

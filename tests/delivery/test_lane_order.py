@@ -1,37 +1,42 @@
 """The order of the lanes: fresh events first, and none of the lanes starved."""
 
 from collections import Counter
-from collections.abc import Callable
 
 from notifier.delivery.admission import StartNow
-from notifier.delivery.selection import LaneOrder
-from notifier.model.message import Lane
-from tests.delivery.desk import Desk
+from notifier.delivery.ledger import HeldMessage
+from notifier.delivery.selection import Selection
+from notifier.model.message import Lane, Message
+from tests.delivery.desk import SIZE, Desk
 
 
-def _always(_lane: Lane) -> bool:
-    return True
+class Order:
+    """A selection with one message in each of these lanes, beside so many attempts in flight."""
 
+    def __init__(self, *lanes: Lane, size: int = SIZE, in_flight: dict[Lane, int] | None = None) -> None:
+        desk = Desk(size)
+        for number, lane in enumerate(lane for lane, count in (in_flight or {}).items() for _ in range(count)):
+            assert desk.ask(f"c{number}", lane) is StartNow
+        self._selection = Selection(desk.gate, steady=lambda: desk.now)
+        for lane in lanes:
+            self._selection.put(HeldMessage(message=Message(lane=lane, body=b"", tag=None), lane=lane, arrived=0.0))
 
-def _room(size: int, in_flight: dict[Lane, int]) -> Callable[[Lane], bool]:
-    desk = Desk(size)
-    for number, lane in enumerate(lane for lane, count in in_flight.items() for _ in range(count)):
-        assert desk.ask(f"c{number}", lane) is StartNow
-    return desk.gate.slots.has_room
+    def next(self) -> Lane | None:
+        """The lane that goes next. Its message has more to give."""
+        held = self._selection.next()
+        return None if held is None else held.lane
 
 
 def test_fresh_events_go_first() -> None:
     """Then retries, then bulk."""
-    order = LaneOrder()
-    assert order.next([Lane.BULK, Lane.EVENTS, Lane.RETRIES], _always) is Lane.EVENTS
-    assert order.next([Lane.BULK, Lane.RETRIES], _always) is Lane.RETRIES
-    assert order.next([Lane.BULK], _always) is Lane.BULK
+    assert Order(Lane.BULK, Lane.EVENTS, Lane.RETRIES).next() is Lane.EVENTS
+    assert Order(Lane.BULK, Lane.RETRIES).next() is Lane.RETRIES
+    assert Order(Lane.BULK).next() is Lane.BULK
 
 
 def test_a_lane_that_waits_gets_a_tenth() -> None:
     """However many fresh events there are, retries and bulk move on."""
-    order = LaneOrder()
-    count = Counter(order.next(list(Lane), _always) for _ in range(1000))
+    order = Order(*Lane)
+    count = Counter(order.next() for _ in range(1000))
     assert count[Lane.BULK] >= 95
     assert count[Lane.RETRIES] >= 95
     assert count[Lane.EVENTS] >= 750
@@ -39,18 +44,18 @@ def test_a_lane_that_waits_gets_a_tenth() -> None:
 
 def test_bulk_leaves_room_for_a_fresh_logout() -> None:
     """A flood of bulk holds four fifths of the window at most, so a fresh event begins at once."""
-    room = _room(100, {Lane.BULK: 80})
-    assert LaneOrder().next([Lane.BULK], room) is None
-    assert LaneOrder().next([Lane.BULK, Lane.EVENTS], room) is Lane.EVENTS
+    flood = {Lane.BULK: 80}
+    assert Order(Lane.BULK, size=100, in_flight=flood).next() is None
+    assert Order(Lane.BULK, Lane.EVENTS, size=100, in_flight=flood).next() is Lane.EVENTS
 
 
 def test_no_more_attempts_than_the_window_are_made() -> None:
     """Whatever their lanes are."""
-    assert LaneOrder().next([Lane.EVENTS], _room(10, {Lane.EVENTS: 8, Lane.RETRIES: 1, Lane.BULK: 1})) is None
+    in_flight = {Lane.EVENTS: 8, Lane.RETRIES: 1, Lane.BULK: 1}
+    assert Order(Lane.EVENTS, size=10, in_flight=in_flight).next() is None
 
 
 def test_a_window_of_one_serves_every_lane() -> None:
     """It is too small to divide, and no lane starves."""
-    order = LaneOrder()
-    room = _room(1, {})
-    assert {order.next(list(Lane), room) for _ in range(30)} == set(Lane)
+    order = Order(*Lane, size=1)
+    assert {order.next() for _ in range(30)} == set(Lane)

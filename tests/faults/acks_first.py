@@ -8,7 +8,7 @@ _take = Worker.take
 
 
 def _ack_and_take(self: Worker, message: Message) -> None:
-    self.ledger._acknowledger.ack(message)
+    self.ledger._queue.ack(message)
     _take(self, message)
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 
 from notifier.delivery.intake import Expand, Intake
-from notifier.delivery.replacements import Send
+from notifier.delivery.replacements import Move, Send
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents import documents
@@ -99,8 +99,8 @@ def open_fully(message: Message) -> list[str]:
             written = documents.dump_delivery(step)
             assert documents.load_delivery(written) == step
             words.append("delivery")
-        elif isinstance(step, Send):
-            words.append(_sent(step))
+        elif isinstance(step, Move):
+            words.extend(map(_sent, step.sends))
         else:
             words.append(type(step).__name__)
     return words
