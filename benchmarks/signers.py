@@ -24,9 +24,10 @@ from notifier.features.key_places.key_kinds import key_kinds
 from notifier.features.key_places.pkcs11_session import KeyName, TokenAddress
 from notifier.features.key_places.pkcs11_token import Pkcs11Key, Pkcs11Token
 from notifier.model.client import Algorithm
-from notifier.settings.key_settings import KeySettings, SigningSettings
+from notifier.settings.key_settings import SigningSettings
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
 from notifier.tokens.places import Places
+from tests.settings.whole_settings import KEY_SETTINGS
 from tests.support.softhsm import MODULE, PIN, TOKEN, SoftHsm
 
 ISS = "https://id.example.com"
@@ -68,7 +69,7 @@ async def by_worker(sign: Callable[[], Awaitable[object]], processes: int) -> fl
 async def measure(hsm: SoftHsm, program: Path, processes: int, runs: int) -> str:
     """One line of the result."""
     signing = SigningSettings.model_validate({"concurrency": processes})
-    placed = Places(key_kinds()).key(KeySettings.model_validate({"pkcs11": hsm.settings("rsa")}), signing)
+    placed = Places(key_kinds()).key(KEY_SETTINGS.model_validate({"pkcs11": hsm.settings("rsa")}), signing)
     ring = KeyRing({ISS: [KeyElsewhere(placed=placed, setting="")]})
     address = TokenAddress(module=MODULE, token=TOKEN, pin_file=hsm.pin_file)
     key = Pkcs11Key(Pkcs11Token(address, processes), KeyName(label="rsa", id=None))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from cryptography.fernet import Fernet
 
-from notifier.configuration.configured_feature import key_kinds_of
+from notifier.configuration.configured_feature import key_kinds_of, settings_model
 from notifier.configuration.loading import key_sources
 from notifier.features import FEATURES
 from notifier.model.client import Algorithm
@@ -144,7 +144,7 @@ def jwks(
         # one of several
         notifier keys jwks -c n.yaml --iss https://id.example.com
     """
-    settings = read_part(config, os.environ, {"issuers", "signing"}).settings
+    settings = read_part(config, os.environ, {"issuers", "signing"}, settings_model(FEATURES)).settings
     issuers = settings.issuers
     if iss is None and len(issuers) == 1:
         iss = next(iter(issuers))

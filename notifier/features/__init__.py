@@ -1,7 +1,6 @@
 """What notifier does beside its core: a folder for each feature. None knows another, and the core knows none.
 
-This is their list. `service` and `cli` go over it; no module of the core imports it. The settings of registry sources
-and keys are in a second one, `notifier.settings.feature_settings`.
+This is their list. `service` and `cli` go over it; no module of the core imports it.
 """
 
 from notifier.feature import Feature

@@ -38,6 +38,7 @@ WIDEST = 40  # characters of a client_id before it breaks the column
 
 
 def publish(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(allow_dash=True, help="A file with one event or many; - is stdin.")] = Path(
         "-"
     ),
@@ -87,7 +88,7 @@ def publish(
     part = read_queue(config, environ, "-c FILE, --url URL")
     queue = part.settings.queue
     content = _content(file)
-    known = known_registry(config) if len(content) <= REMARKED else None
+    known = known_registry(config, context.obj) if len(content) <= REMARKED else None
     reading = EventFileRules(
         max_bytes=MAX_EVENT,
         new_id=lambda: str(uuid4()),

@@ -80,23 +80,25 @@ class ReadPart:
     document: Mapping[str, Any] = field(repr=False)
 
 
-def read_part(path: Path | None, environ: Mapping[str, str], sections: Collection[str]) -> ReadPart:
+def read_part(
+    path: Path | None, environ: Mapping[str, str], sections: Collection[str], model: type[Settings] = Settings
+) -> ReadPart:
     """Read only these sections, for callers who may not read the keys and clients that the others name.
 
     Raises ConfigurationError with every mistake in these sections.
     """
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
-    mistakes = _overlay(document, environ, Settings, relative=path is not None, unsure=set())
+    mistakes = _overlay(document, environ, model, relative=path is not None, unsure=set())
     if "queue" in sections:
         _place_queue(document)
     issuers = document.get("issuers")
-    left_out = Settings.model_fields.keys() - set(sections)
+    left_out = model.model_fields.keys() - set(sections)
     try:
         part = {key: value for key, value in document.items() if key not in left_out}
-        settings = Settings.model_validate(part, context={"base": base})
+        settings = model.model_validate(part, context={"base": base})
     except ValidationError as error:
-        raise ConfigurationError([*mistakes, *explain(error, Settings)]) from None
+        raise ConfigurationError([*mistakes, *explain(error, model)]) from None
     if mistakes:
         raise ConfigurationError(mistakes)
     names = frozenset(name for name in issuers if isinstance(name, str)) if isinstance(issuers, dict) else frozenset()

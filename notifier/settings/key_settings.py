@@ -1,36 +1,15 @@
 """Settings of the keys that sign: where each key is, and how keys that are not files are asked."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Self, TypeVar
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from notifier.settings.feature_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings, VaultKeySettings
-from notifier.settings.secret_text import SecretPath
-from notifier.settings.values import Count, ExistingFile, Lasting, Section
+from notifier.settings.values import Count, ExistingFile, FeatureSection, Lasting, Section
+
+KindT = TypeVar("KindT", bound=Section)
 
 PLACES = ("file", "pkcs11", "vault", "aws_kms", "azure_key_vault", "google_kms")
-
-
-class Pkcs11Settings(Section):
-    """A key in a PKCS#11 token: an HSM, a smart card, SoftHSM."""
-
-    module: ExistingFile
-    """The vendor's library, such as /usr/lib/softhsm/libsofthsm2.so."""
-    token: str = Field(min_length=1, max_length=32)
-    """The label of the token."""
-    label: str | None = Field(None, min_length=1)
-    """The label of the private key."""
-    id: str | None = Field(None, pattern=r"^([0-9A-Fa-f]{2})+$")
-    """Its id, as hexadecimal. Needed if a label has several keys."""
-    pin_file: SecretPath
-    """A file with the PIN of the token's user."""
-
-    @model_validator(mode="after")
-    def _named(self) -> Self:
-        if self.label is None and self.id is None:
-            raise ValueError("needs label or id, which name the key")
-        return self
 
 
 class KeySettings(Section):
@@ -38,15 +17,15 @@ class KeySettings(Section):
 
     file: ExistingFile | None = None
     """The private key, as PEM or JWK."""
-    pkcs11: Pkcs11Settings | None = None
+    pkcs11: FeatureSection | None = None
     """A key in a PKCS#11 token."""
-    vault: VaultKeySettings | None = None
+    vault: FeatureSection | None = None
     """A key in Vault's transit engine."""
-    aws_kms: AwsKmsSettings | None = None
+    aws_kms: FeatureSection | None = None
     """A key in AWS KMS."""
-    azure_key_vault: AzureKeySettings | None = None
+    azure_key_vault: FeatureSection | None = None
     """A key in Azure Key Vault."""
-    google_kms: GoogleKmsSettings | None = None
+    google_kms: FeatureSection | None = None
     """A key in Google Cloud KMS."""
     not_before: AwareDatetime | None = None
     """When it begins to sign. Left out: at once."""
@@ -57,6 +36,11 @@ class KeySettings(Section):
     def place(self) -> str:
         """Which place it is in."""
         return next(place for place in PLACES if getattr(self, place) is not None)
+
+    def of_kind(self, kind: type[KindT]) -> KindT | None:
+        """Return the settings of its place, if they are of this kind."""
+        settings = getattr(self, self.place)
+        return settings if isinstance(settings, kind) else None
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

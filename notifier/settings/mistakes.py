@@ -93,7 +93,7 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
     context: Mapping[str, Any] = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return _no_such_key(_model_at(model, loc[:-1]), str(loc[-1]))
+            return _no_such_key(model_at(model, loc[:-1]), str(loc[-1]))
         case "missing":
             return "is required"
         case "value_error":
@@ -129,7 +129,8 @@ def _no_such_key(owner: type[BaseModel] | None, name: str) -> str:
     return f"there is no such key; {hint}"
 
 
-def _model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel] | None:
+def model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel] | None:
+    """Return the model at this path within another; entries of lists and mappings may be left out."""
     nested: type[BaseModel] | None = model
     for part in loc:
         if nested is not None and isinstance(part, str) and part in nested.model_fields:

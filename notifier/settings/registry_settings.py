@@ -3,24 +3,14 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
-from urllib.parse import quote
+from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
 from notifier.model.own_folder import Whose
 from notifier.model.registry import InlineRule, Registry
 from notifier.settings.clients import ClientOptions
-from notifier.settings.feature_settings import (
-    Auth0Settings,
-    AuthentikSettings,
-    HttpListSettings,
-    HydraSettings,
-    KeycloakSettings,
-    SqlSettings,
-    Wso2Settings,
-)
-from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, Section, Size, from_base
+from notifier.settings.values import Duration, ExistingFile, FeatureSection, IssuerId, Lasting, Section, Size, from_base
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
 CACHE = "notifier"  # the cache within a folder that is not ours alone
@@ -49,6 +39,9 @@ def _why_not_own(path: Path) -> str | None:
     return (Whose.process() if os.geteuid() else Whose.owner(status)).why_not(status)
 
 
+RegistryKindT = TypeVar("RegistryKindT", bound=Section)
+
+
 class RegistrySourceSettings(Section):
     """A place that clients are read from. Exactly one kind is given."""
 
@@ -70,25 +63,31 @@ class RegistrySourceSettings(Section):
     """It may have no clients. Else a first answer without any is not believed: it may lack the rights to see them."""
     file: ExistingFile | None = None
     """YAML or JSON: a list of client metadata."""
-    sql: SqlSettings | None = None
+    sql: FeatureSection | None = None
     """A database."""
-    keycloak: KeycloakSettings | None = None
+    keycloak: FeatureSection | None = None
     """A realm of Keycloak."""
-    hydra: HydraSettings | None = None
+    hydra: FeatureSection | None = None
     """Ory Hydra."""
-    wso2: Wso2Settings | None = None
+    wso2: FeatureSection | None = None
     """WSO2 Identity Server."""
-    auth0: Auth0Settings | None = None
+    auth0: FeatureSection | None = None
     """Auth0."""
-    authentik: AuthentikSettings | None = None
+    authentik: FeatureSection | None = None
     """authentik."""
-    http: HttpListSettings | None = None
+    http: FeatureSection | None = None
     """A list over HTTP."""
 
     @property
     def kind(self) -> str:
         """Which kind it is."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    def of_kind(self, kind: type[RegistryKindT]) -> RegistryKindT:
+        """Return the settings of its kind, as the feature of the kind declares them."""
+        settings = getattr(self, self.kind)
+        assert isinstance(settings, kind), "the source is of this kind"
+        return settings
 
     @property
     def called(self) -> str:
@@ -106,8 +105,8 @@ class RegistrySourceSettings(Section):
             return (self.issuer,)
         if self.file is not None:
             return tuple(configured)
-        if self.keycloak is not None:
-            return (f"{self.keycloak.url}/realms/{quote(self.keycloak.realm, safe='')}",)
+        if (own := getattr(getattr(self, self.kind), "own_issuer", None)) is not None:
+            return (own,)
         return tuple(configured) if len(configured) == 1 else ()
 
     @model_validator(mode="after")

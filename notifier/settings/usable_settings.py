@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from notifier.model.errors import Mistake
 from notifier.settings.asked_server import IN_CLEAR
 from notifier.settings.key_settings import KeySettings
-from notifier.settings.mistakes import Loc, explain
+from notifier.settings.mistakes import Loc, explain, model_at
 from notifier.settings.service_settings import IssuerSettings, Settings
 
 _TRIES = 10  # after so many only defaults are left
@@ -70,7 +70,7 @@ def usable_settings(
     if wrong:
         named = {iss: IssuerSettings.model_construct(keys=()) for iss in wrong}
         settings = settings.model_copy(update={"issuers": {**settings.issuers, **named}})
-        keys |= {iss: _keys_of(raw, context) for iss, raw in wrong.items()}
+        keys |= {iss: _keys_of(raw, context, model) for iss, raw in wrong.items()}
     return UsableSettings(
         settings=settings, mistakes=tuple(mistakes), unsure=frozenset(unsure), keys=keys,
         in_clear=frozenset(_sources_at(in_clear, settings)),
@@ -134,13 +134,15 @@ def _without(rest: dict[Any, Any], section: object, name: object) -> Any:
     return value
 
 
-def _keys_of(raw: object, context: dict[str, Any]) -> tuple[KeySettings | None, ...]:
+def _keys_of(raw: object, context: dict[str, Any], model: type[Settings]) -> tuple[KeySettings | None, ...]:
     keys = raw.get("keys") if isinstance(raw, dict) else None
-    return tuple(_key(key, context) for key in keys) if isinstance(keys, list) else ()
+    kind = model_at(model, ("issuers", "keys"))
+    assert kind is not None and issubclass(kind, KeySettings)  # noqa: PT018  one fact
+    return tuple(_key(key, context, kind) for key in keys) if isinstance(keys, list) else ()
 
 
-def _key(raw: object, context: dict[str, Any]) -> KeySettings | None:
+def _key(raw: object, context: dict[str, Any], kind: type[KeySettings]) -> KeySettings | None:
     try:
-        return KeySettings.model_validate(raw, context=context)
+        return kind.model_validate(raw, context=context)
     except ValidationError:
         return None

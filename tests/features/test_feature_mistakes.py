@@ -24,6 +24,7 @@ FILES = {
     "sources.s.http.hmac.secret_file": "sources: {s: {http: {hmac: {header: X-A, secret_file: F}}}}",
     "sources.s.http.value_file": "sources: {s: {http: {header: X-A, value_file: F}}}",
     "upstreams.u.resolve.sql.url_file": UPSTREAM,
+    'issuers["https://a"].keys[0].pkcs11.pin_file': KEYS % "{pkcs11: {module: m, token: t, label: l, pin_file: F}}",
     'issuers["https://a"].keys[0].vault.token_file': KEYS
     % "{vault: {address: 'https://v', key: k, version: 1, token_file: F}}",
     'issuers["https://a"].keys[0].vault.approle.secret_id_file': KEYS
@@ -42,6 +43,7 @@ TEXTS = {
 def test_an_empty_file(tmp_path: Path, setting: str, content: str) -> None:
     """The start refuses a file that is empty, or has blank lines and invisible characters alone."""
     (tmp_path / "F").write_text(content, "utf-8", newline="")
+    (tmp_path / "m").touch()
     found = mistakes(write(tmp_path, FILES[setting]))
     assert found == {setting: f"{tmp_path}/F is empty; write the secret into it"}
 

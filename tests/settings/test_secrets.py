@@ -15,9 +15,6 @@ from tests.settings.config_sample import mistakes, write
 FILES = {
     "queue.password_file": "queue: {url: 'amqp://h', password_file: F}",
     "log.subject_key_file": "log: {subject_key_file: F}",
-    'issuers["https://a"].keys[0].pkcs11.pin_file': (
-        "issuers: {'https://a': {keys: [{pkcs11: {module: m, token: t, label: l, pin_file: F}}]}}"
-    ),
 }
 TEXTS = {"queue.password": "queue: {url: 'amqp://h', password: %s}", "log.subject_key": "log: {subject_key: %s}"}
 NEWLINE = b"\n"
@@ -29,7 +26,6 @@ BLANK = ["", "\n", "\n\n \t\r\n", "\ufeff", "\ufeff\r\n", "\u00a0\n", "\u200b\n"
 def test_an_empty_file(tmp_path: Path, setting: str, content: str) -> None:
     """The start refuses a file that is empty, or has blank lines and invisible characters alone."""
     (tmp_path / "F").write_text(content, "utf-8", newline="")
-    (tmp_path / "m").touch()
     found = mistakes(write(tmp_path, FILES[setting]))
     assert found == {setting: f"{tmp_path}/F is empty; write the secret into it"}
 

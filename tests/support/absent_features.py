@@ -1,7 +1,6 @@
 """A copy of this tree from which features are deleted, and the core's tests there.
 
 A feature's folder goes, its tests, and its line in `notifier/features/__init__.py`. Nothing stands in for what it did.
-But registry sources and keys need a type: in `notifier/settings/feature_settings.py` their sections become empty.
 """
 
 import ast
@@ -11,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +39,6 @@ def delete_feature(place: Path, feature: str) -> None:
     shutil.rmtree(place / "notifier/features" / feature)
     shutil.rmtree(place / "tests/features" / feature)
     _unlist(place / "notifier/features/__init__.py", feature)
-    _empty_sections(place / "notifier/settings/feature_settings.py", feature)
 
 
 def run_tests(place: Path, paths: Iterable[str], processes: int = 0) -> subprocess.CompletedProcess[str]:
@@ -76,18 +73,3 @@ def _unlist(path: Path, feature: str) -> None:
         for name in node.names:
             text = re.sub(rf"^ *{name.name},\n", "", text, flags=re.MULTILINE)
     path.write_text(text)
-
-
-def _empty_sections(path: Path, feature: str) -> None:
-    text = path.read_text()
-    for node in _imports(text, feature):
-        sections = [_empty(getattr(import_module(str(node.module)), name.name)) for name in node.names]
-        text = _replaced(text, node, sections)
-    path.write_text(text)
-
-
-def _empty(section: type) -> str:
-    """A section with what the core gives it, and nothing of the feature's. It takes all that is written there."""
-    [base] = section.__bases__
-    start = f"from {base.__module__} import {base.__name__}"
-    return f'{start}\nclass {section.__name__}({base.__name__}, extra="allow"):\n    """Of an absent feature."""'

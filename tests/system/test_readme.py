@@ -47,12 +47,11 @@ from notifier.queues.rabbitmq.settling import Settling
 from notifier.service.service import Service
 from notifier.settings.clients import ClientMetadata
 from notifier.settings.mistakes import submodel
-from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
 from notifier.settings.tokens_file import TokenEntry, load_tokens
 from notifier.telemetry.logs import LogObserver, SubjectHash
 from notifier.tokens.key_files import generate_key
-from tests.settings.whole_settings import SETTINGS
+from tests.settings.whole_settings import SETTINGS, SOURCE_SETTINGS
 from tests.support.lane_looks import at_broker
 from tests.support.outcome_facts import attempted
 from tests.support.rabbit_options import rabbit_options
@@ -376,7 +375,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 def test_every_setting_of_a_registry_source_is_documented() -> None:
     """Each kind has a table. Files for TLS are the same for all."""
     told = {name: default for name, default in DOCUMENTED.items() if name.startswith(OF_SOURCES)}
-    real = {path: default for path, default in settings_of(RegistrySourceSettings, OF_SOURCES) if ".tls." not in path}
+    real = {path: default for path, default in settings_of(SOURCE_SETTINGS, OF_SOURCES) if ".tls." not in path}
     assert sorted(name for name in told if ".tls." not in name) == sorted(real)
     for path, default in real.items():
         if told[path].endswith("MiB"):

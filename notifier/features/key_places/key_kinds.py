@@ -5,9 +5,9 @@ from pathlib import Path
 
 from notifier.features.key_places.cloud_key_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings
 from notifier.features.key_places.pkcs11_session import KeyName, TokenAddress
+from notifier.features.key_places.pkcs11_settings import Pkcs11Settings
 from notifier.features.key_places.pkcs11_token import AHEAD, Pkcs11Key, Pkcs11Token
 from notifier.features.key_places.vault_settings import VaultKeySettings
-from notifier.settings.key_settings import Pkcs11Settings
 from notifier.settings.service_settings import Settings
 from notifier.tokens.key_place import SigningPlace
 from notifier.tokens.places import KeyKind
@@ -40,9 +40,9 @@ def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
     for iss, issuer in settings.issuers.items():
         for nth, key in enumerate(issuer.keys):
             place = f'issuers["{iss}"].keys[{nth}]'
-            if key.pkcs11 is not None:
-                yield f"{place}.pkcs11.pin_file", key.pkcs11.pin_file
-            if (vault := key.vault) is not None:
+            if (pkcs11 := key.of_kind(Pkcs11Settings)) is not None:
+                yield f"{place}.pkcs11.pin_file", pkcs11.pin_file
+            if (vault := key.of_kind(VaultKeySettings)) is not None:
                 yield f"{place}.vault.token_file", vault.token_file
                 yield f"{place}.vault.approle.secret_id_file", getattr(vault.approle, "secret_id_file", None)
                 yield f"{place}.vault.tls.key_file", getattr(vault.tls, "key_file", None)

@@ -37,4 +37,16 @@ def _checks(loaded: Loaded, _reader: DocumentReader) -> Iterable[Check]:
     return signer_checks(loaded)
 
 
-KEY_PLACES = Feature(name="key_places", read=_read, key_kinds=_kinds, checks=_checks)
+KEY_PLACES = Feature(
+    name="key_places",
+    sections={
+        "issuers.keys.pkcs11": "notifier.features.key_places.pkcs11_settings:Pkcs11Settings",
+        "issuers.keys.vault": "notifier.features.key_places.vault_settings:VaultKeySettings",
+        "issuers.keys.aws_kms": "notifier.features.key_places.cloud_key_settings:AwsKmsSettings",
+        "issuers.keys.azure_key_vault": "notifier.features.key_places.cloud_key_settings:AzureKeySettings",
+        "issuers.keys.google_kms": "notifier.features.key_places.cloud_key_settings:GoogleKmsSettings",
+    },
+    read=_read,
+    key_kinds=_kinds,
+    checks=_checks,
+)

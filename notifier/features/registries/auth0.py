@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.redirects import redirect_uris
 from notifier.configuration.clients.secret_file import read_secret
+from notifier.features.registries.list_settings import Auth0Settings
 from notifier.features.registries.numbered_pages import NumberedPage, gather_pages
 from notifier.features.registries.page_requests import access_token, ask
 from notifier.model.errors import Mistake, SourceFault
@@ -45,8 +46,7 @@ class Auth0Reader:
     """All applications of one tenant."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        assert source.auth0 is not None, "the source is of this kind"
-        self._settings = source.auth0
+        self._settings = source.of_kind(Auth0Settings)
         self._source = source
         self._clock = clock
         self._token = ""

@@ -12,6 +12,7 @@ from typing import Any
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.redirects import redirect_uris
 from notifier.configuration.clients.secret_file import read_secret
+from notifier.features.registries.list_settings import AuthentikSettings
 from notifier.features.registries.numbered_pages import NumberedPage, gather_pages
 from notifier.features.registries.page_requests import ask
 from notifier.model.errors import Mistake, SourceFault
@@ -31,8 +32,7 @@ class AuthentikReader:
     """All OAuth2 providers of one authentik."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        assert source.authentik is not None, "the source is of this kind"
-        self._settings = source.authentik
+        self._settings = source.of_kind(AuthentikSettings)
         self._source = source
         self._clock = clock
 

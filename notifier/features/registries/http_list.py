@@ -16,6 +16,7 @@ from notifier import __version__
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering
 from notifier.features.registries.link_header import next_page
+from notifier.features.registries.list_settings import HttpListSettings
 from notifier.features.registries.page_requests import EndlessList, PageLimit, ask
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_client import JsonAnswer
@@ -40,8 +41,7 @@ class HttpListReader:
     """The list at one address."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        assert source.http is not None, "the source is of this kind"
-        self._settings = source.http
+        self._settings = source.of_kind(HttpListSettings)
         self._source = source
         self._clock = clock
 

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering
 from notifier.features.registries.link_header import next_link
+from notifier.features.registries.list_settings import HydraSettings
 from notifier.features.registries.page_requests import EndlessList, PageLimit, ask
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_over_http import Web, bounds_of, web
@@ -45,8 +46,7 @@ class HydraReader:
     """All clients of one Hydra."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        assert source.hydra is not None, "the source is of this kind"
-        self._settings = source.hydra
+        self._settings = source.of_kind(HydraSettings)
         self._source = source
         self._clock = clock
 

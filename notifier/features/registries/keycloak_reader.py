@@ -34,11 +34,10 @@ class KeycloakReader:
     """One realm. It reads with a token that it asks for each time."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        assert source.keycloak is not None, "the source is of this kind"
-        self._settings = source.keycloak
+        self._settings = source.of_kind(KeycloakSettings)
         self._source = source
         self._clock = clock
-        self._realm = _realm(source.keycloak, source.issuer)
+        self._realm = _realm(self._settings, source.issuer)
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the realm's clients; `last` itself if nothing has changed. Raises SourceFault."""

@@ -1,6 +1,7 @@
 """A realm of Keycloak as a registry source: what an operator says of it."""
 
 from typing import Annotated, Self
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -34,6 +35,11 @@ class KeycloakSettings(AskedServer):
     """A file with its secret. It is read each time."""
     default_algorithm: Annotated[Algorithm, BeforeValidator(algorithm)] = Algorithm.RS256
     """The realm's default signature algorithm, which clients without one of their own have."""
+
+    @property
+    def own_issuer(self) -> str:
+        """The realm's issuer, whose clients these are."""
+        return f"{self.url}/realms/{quote(self.realm, safe='')}"
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:

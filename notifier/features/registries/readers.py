@@ -8,6 +8,7 @@ from notifier.features.registries.authentik import AuthentikReader
 from notifier.features.registries.http_list import HttpListReader
 from notifier.features.registries.hydra import HydraReader
 from notifier.features.registries.keycloak_reader import KeycloakReader
+from notifier.features.registries.sql_settings import SqlSettings
 from notifier.features.registries.wso2 import Wso2Reader
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -24,14 +25,14 @@ _READERS: Mapping[str, Callable[[RegistrySourceSettings], ClientsReader]] = {
 
 def build_reader(source: RegistrySourceSettings) -> ClientsReader:
     """Return the reader of a source. Raises ConfigurationError if its library is not installed."""
-    if source.sql is None:
+    if source.kind != "sql":
         return _READERS[source.kind](source)
     try:
         from notifier.features.registries.sql import SqlReader  # noqa: PLC0415  SQLAlchemy is an extra
     except ModuleNotFoundError as error:
         text = f"needs {error.name}: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
         raise ConfigurationError([Mistake(f"registry.sources.{source.called}.sql", text)]) from None
-    return SqlReader(source.sql, source.timeout, max_answer=source.max_answer)
+    return SqlReader(source.of_kind(SqlSettings), source.timeout, max_answer=source.max_answer)
 
 
 def build_believed(source: RegistrySourceSettings) -> ClientsReader:

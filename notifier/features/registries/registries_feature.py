@@ -17,5 +17,17 @@ def _reader(source: RegistrySourceSettings) -> ClientsReader:
     return build_believed(source)
 
 
-_KINDS = ("sql", "keycloak", "hydra", "http", "wso2", "auth0", "authentik")
-REGISTRIES = Feature(name="registries", registry_kinds=dict.fromkeys(_KINDS, _reader))
+_KINDS = {
+    "sql": "notifier.features.registries.sql_settings:SqlSettings",
+    "keycloak": "notifier.features.registries.keycloak_settings:KeycloakSettings",
+    "hydra": "notifier.features.registries.list_settings:HydraSettings",
+    "http": "notifier.features.registries.list_settings:HttpListSettings",
+    "wso2": "notifier.features.registries.list_settings:Wso2Settings",
+    "auth0": "notifier.features.registries.list_settings:Auth0Settings",
+    "authentik": "notifier.features.registries.list_settings:AuthentikSettings",
+}
+REGISTRIES = Feature(
+    name="registries",
+    sections={f"registry.sources.{kind}": section for kind, section in _KINDS.items()},
+    registry_kinds=dict.fromkeys(_KINDS, _reader),
+)

@@ -65,8 +65,7 @@ class Wso2Reader:
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
-        assert source.wso2 is not None, "the source is of this kind"
-        self._settings = source.wso2
+        self._settings = source.of_kind(Wso2Settings)
         self._source = source
         self._clock = clock
         self._ticks = ticks

@@ -1,7 +1,7 @@
 """The commands `notifier dead-letters list`, `show` and `export`. They look at dead letters and change nothing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
+from notifier.configuration.configured_feature import ConfiguredFeature
 from notifier.model.message import Message
 from notifier.model.moment import read_moment, shown_moment
 from notifier.model.nearest import NOBODY_KNOWS
@@ -52,6 +53,7 @@ def _group() -> None:
 @command(app)
 @takes(LetterMembers, without={"id"})
 def list_(
+    context: typer.Context,
     *,
     config: Config = None,
     asked: LetterMembers,
@@ -85,11 +87,11 @@ def list_(
 
     _look_now(settings, chosen, see, whole=False, rows=rows or as_json)
     if not (rows or as_json):
-        _print_groups(counts.groups(), config)
+        _print_groups(counts.groups(), config, context.obj)
     if not as_json:
         say(counted(counts.total, "dead letter"))
     if not counts.total:
-        end_if_unknown(config, chosen.client_id, chosen.iss)
+        end_if_unknown(config, context.obj, chosen.client_id, chosen.iss)
 
 
 @command(app)
@@ -113,7 +115,7 @@ def show(
     def see(summary: LetterSummary, message: Message) -> None:
         additions: dict[str, object] = {} if as_json else {"replay": prospect(message, config, context.obj)}
         if not as_json and summary.reason in NOBODY_KNOWS:
-            additions["hint"] = near_names(config, known=_KNOWN)(summary.iss, summary.client_id)
+            additions["hint"] = near_names(config, context.obj, known=_KNOWN)(summary.iss, summary.client_id)
         documents.append(exported(message) | {name: value for name, value in additions.items() if value})
 
     _look_now(settings, LetterFilter(ids=frozenset({id_})), see, first=True)
@@ -200,7 +202,7 @@ def _parts(letter: LetterSummary) -> list[str]:
     return list(map(printable, parts))
 
 
-def _print_groups(groups: list[Group], config: Path | None) -> None:
+def _print_groups(groups: list[Group], config: Path | None, features: Sequence[ConfiguredFeature]) -> None:
     if not groups:
         return
     table, now = Grid("client", "reason", "count:", "oldest:", "newest:"), time.time()
@@ -210,7 +212,7 @@ def _print_groups(groups: list[Group], config: Path | None) -> None:
             printable(group.client_id) or "–", group.reason, f"{group.count:,}", *ages, of=printable(group.iss)
         )
     screen(width=200).print(table)
-    say_near_names(config, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)
+    say_near_names(config, features, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)
 
 
 def _in_words(document: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from notifier.operators.letters.letter_filter import RepairMembers, ReplayMember
 from notifier.operators.letters.readmission import SUB_ONLY_MAX_AGE, KeptLetter, ReplayRules, readmit
 from notifier.operators.letters.removal import Removal, Told, conclude, remove_chosen, require_choice
 from notifier.operators.letters.replay_now import Became, Replay, ReplayWish
+from notifier.operators.letters.unknown_client import end_if_unknown
 from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.declared_options import takes
@@ -128,7 +130,7 @@ def replay(
     )
     conclude(
         "replayed",
-        config,
+        partial(end_if_unknown, config, context.obj),
         chosen,
         result,
         _missing,
@@ -175,6 +177,7 @@ def _in_words(became: Became) -> list[str]:
 
 @takes(RepairMembers)
 def discard(
+    context: typer.Context,
     *,
     config: Config = None,
     asked: RepairMembers,
@@ -194,7 +197,8 @@ def discard(
     """
     chosen = letters_of(asked)
     settings = queue_part(config, log_from="warning").settings.queue
-    remove_chosen(config, settings, _DISCARD, chosen, yes=yes, asked=asked, as_json=as_json)
+    unknown = partial(end_if_unknown, config, context.obj)
+    remove_chosen(unknown, settings, _DISCARD, chosen, yes=yes, asked=asked, as_json=as_json)
 
 
 def _rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool) -> ReplayRules:

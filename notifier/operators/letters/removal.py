@@ -4,8 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import typer
 
@@ -15,7 +14,6 @@ from notifier.operators.letters.groups import Summary
 from notifier.operators.letters.readmission import KeepReason
 from notifier.operators.letters.repair import remove
 from notifier.operators.letters.repair_audit import RepairAudit
-from notifier.operators.letters.unknown_client import end_if_unknown
 from notifier.operators.letters.visits import MAX_CLIENTS, Filter, RepairResult
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import run_on_queue
@@ -50,6 +48,10 @@ class Told:
     lines: Sequence[str]
 
 
+EndIfUnknown: TypeAlias = Callable[[str | None, str | None], None]
+"""Ends the command if nobody knows this client of this issuer."""
+
+
 def require_choice(chosen: Filter[Any, Any], asked: Mapping[str, Any]) -> None:
     """Refuse a command that does not choose messages."""
     if not (chosen.narrows or asked.get("all")):
@@ -57,7 +59,7 @@ def require_choice(chosen: Filter[Any, Any], asked: Mapping[str, Any]) -> None:
 
 
 def remove_chosen(
-    config: Path | None,
+    end_if_unknown: EndIfUnknown,
     settings: QueueSettings,
     removal: Removal,
     chosen: Filter[Any, S],
@@ -87,11 +89,11 @@ def remove_chosen(
         if not prospect.done or not typer.confirm(question, err=True):
             say(f"nothing was {removal.did}", err=True)
             if not prospect.done:
-                _end_if_missing(config, chosen, removal.missing)
+                _end_if_missing(end_if_unknown, chosen, removal.missing)
             raise typer.Exit(1 if prospect.done else 0)
     conclude(
         removal.did,
-        config,
+        end_if_unknown,
         chosen,
         run(dry_run=dry_run, what=removal.did),
         removal.missing,
@@ -102,7 +104,7 @@ def remove_chosen(
 
 def conclude(
     did: str,
-    config: Path | None,
+    end_if_unknown: EndIfUnknown,
     chosen: Any,
     result: RepairResult,
     missing: Callable[[str], str],
@@ -135,16 +137,16 @@ def conclude(
         say(f"notifier: {result.unfinished}", err=True)
     nothing = not (result.done or result.kept or result.unfinished)
     if nothing:
-        _end_if_missing(config, chosen, missing)
+        _end_if_missing(end_if_unknown, chosen, missing)
     raise typer.Exit(1 if result.ended_early else 0)
 
 
-def _end_if_missing(config: Path | None, chosen: Any, missing: Callable[[str], str]) -> None:
+def _end_if_missing(end_if_unknown: EndIfUnknown, chosen: Any, missing: Callable[[str], str]) -> None:
     """Exit with 1 if none of the given IDs exists, or if the client is unknown."""
     if chosen.ids:
         say(f"notifier: {missing(', '.join(sorted(chosen.ids)))}", err=True)
         raise typer.Exit(1)
-    end_if_unknown(config, chosen.client_id, chosen.iss)
+    end_if_unknown(chosen.client_id, chosen.iss)
 
 
 def _say_reasons(result: RepairResult, *, err: bool = False) -> None:

@@ -19,6 +19,7 @@ from notifier.telemetry.audit import operating_user, write_audit
 
 
 def retry(
+    context: typer.Context,
     client_id: Annotated[str, typer.Option("--client-id", help="The client to try.")],
     config: Config = None,
     iss: Annotated[
@@ -69,7 +70,7 @@ def retry(
     else:
         say(_in_words(wish, result, dry_run=dry_run))
     if not result.waited and result.unfinished is None:
-        end_if_unknown(config, client_id, wish.key[0])
+        end_if_unknown(config, context.obj, client_id, wish.key[0])
     raise typer.Exit(1 if result.waiting and not dry_run else 0)
 
 

@@ -1,12 +1,14 @@
 """Ends a command that found nothing for a client which nobody knows: a typing error must not look like good news."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 
 import typer
 import uvloop
 
+from notifier.configuration.configured_feature import ConfiguredFeature
 from notifier.model.nearest import near_client
 from notifier.model.printable import printable
 from notifier.model.registry import Registry
@@ -20,13 +22,15 @@ from notifier.queues.queue_port import Queue
 from notifier.settings.service_settings import QueueSettings, Settings
 
 
-def end_if_unknown(config: Path | None, client_id: str | None, iss: str | None) -> None:
+def end_if_unknown(
+    config: Path | None, features: Sequence[ConfiguredFeature], client_id: str | None, iss: str | None
+) -> None:
     """Say that nobody knows the client: neither the registry, the dead letters nor what waits. Ends the command with 1.
 
     If events bring clients of their own, or a source's clients are not known here, the command goes on. Without a
     configuration that can be read nothing is said. Raises QueueError.
     """
-    if client_id is None or (known := known_registry(config)) is None:
+    if client_id is None or (known := known_registry(config, features)) is None:
         return
     settings, registry = known.settings, known.registry
     issuers = tuple(settings.issuers) if iss is None else (iss,)

@@ -1,13 +1,16 @@
 """The commands `notifier waiting list`, `show` and `cancel`: the deliveries that wait for their next attempt."""
 
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from notifier.configuration.configured_feature import ConfiguredFeature
 from notifier.delivery.life import LifeOf, life_of
 from notifier.model.durations import in_words
 from notifier.model.nearest import NOBODY_KNOWS
@@ -64,6 +67,7 @@ _CANCEL = Removal(
 @command(app)
 @takes(WaitingMembers, without={"id"})
 def list_(
+    context: typer.Context,
     *,
     config: Config = None,
     asked: WaitingMembers,
@@ -90,7 +94,7 @@ def list_(
         # for a script
         notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c
     """
-    chosen = replace(accepted(read_waiting_filter(asked, time.time())), life=_life_by(config))
+    chosen = replace(accepted(read_waiting_filter(asked, time.time())), life=_life_by(config, context.obj))
     counts = GroupCounts()
 
     def see(summary: WaitingSummary) -> None:
@@ -104,15 +108,16 @@ def list_(
 
     _look(config, chosen, see, rows=rows or as_json)
     if not (rows or as_json):
-        _print_groups(counts, config)
+        _print_groups(counts, config, context.obj)
     if not as_json:
         say(f"{counted(counts.total, 'delivery')} wait{'s' if counts.total == 1 else ''}")
     if not counts.total:
-        end_if_unknown(config, chosen.client_id, chosen.iss)
+        end_if_unknown(config, context.obj, chosen.client_id, chosen.iss)
 
 
 @command(app)
 def show(
+    context: typer.Context,
     id_: Annotated[str, typer.Argument(metavar="ID", help="As list --rows prints it.")],
     config: Config = None,
     as_json: Json = False,
@@ -126,7 +131,7 @@ def show(
         notifier waiting show -c n.yaml 6f1c…
     """
     summaries: list[WaitingSummary] = []
-    _look(config, WaitingFilter(ids=frozenset({id_}), life=_life_by(config)), summaries.append, first=True)
+    _look(config, WaitingFilter(ids=frozenset({id_}), life=_life_by(config, context.obj)), summaries.append, first=True)
     if not summaries:
         say(f"notifier: no delivery {id_} waits; `notifier waiting list --rows` shows those that do", err=True)
         raise typer.Exit(1)
@@ -135,7 +140,7 @@ def show(
         say_json(document)
         return
     if summaries[0].reason in NOBODY_KNOWS:
-        document["hint"] = near_names(config, known=_KNOWN)(summaries[0].iss, summaries[0].client_id)
+        document["hint"] = near_names(config, context.obj, known=_KNOWN)(summaries[0].iss, summaries[0].client_id)
     for name, value in document.items():
         if name == "has_sid" and value is False:
             say(f"{name:<10} no: the token ends all sessions of its user, and so is sent for a short time only")
@@ -146,6 +151,7 @@ def show(
 @command(app)
 @takes(CancelMembers)
 def cancel(
+    context: typer.Context,
     *,
     config: Config = None,
     asked: CancelMembers,
@@ -166,12 +172,13 @@ def cancel(
     """
     chosen = accepted(read_waiting_filter(asked, time.time()))
     settings = queue_part(config, "warning").settings.queue
-    remove_chosen(config, settings, _CANCEL, chosen, asked=asked, yes=yes, as_json=as_json)
+    unknown = partial(end_if_unknown, config, context.obj)
+    remove_chosen(unknown, settings, _CANCEL, chosen, asked=asked, yes=yes, as_json=as_json)
 
 
-def _life_by(config: Path | None) -> LifeOf | None:
+def _life_by(config: Path | None, features: Sequence[ConfiguredFeature]) -> LifeOf | None:
     """What tells how long a delivery may live, by the files and caches of the configuration."""
-    known = known_registry(config)
+    known = known_registry(config, features)
     return None if known is None else lambda delivery: life_of(delivery, known.registry)
 
 
@@ -202,7 +209,7 @@ def _line(summary: WaitingSummary) -> str:
     return printable(f"{line}  event {summary.event_id or '-'}  attempts {summary.attempts}{expires}")
 
 
-def _print_groups(counts: GroupCounts, config: Path | None) -> None:
+def _print_groups(counts: GroupCounts, config: Path | None, features: Sequence[ConfiguredFeature]) -> None:
     groups = counts.groups()
     if not groups:
         return
@@ -220,4 +227,4 @@ def _print_groups(counts: GroupCounts, config: Path | None) -> None:
             of=printable(group.iss),
         )
     screen().print(table)
-    say_near_names(config, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)
+    say_near_names(config, features, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from notifier.configuration.clients.answers import ReadNow
 from notifier.configuration.clients.clients_file import load_registry
+from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.model.errors import ConfigurationError
 from notifier.model.frozen import frozen
 from notifier.model.nearest import NOBODY_KNOWS, near_either
@@ -18,12 +19,14 @@ from notifier.settings.service_settings import Settings
 _MOST = 20  # hints of one list
 
 
-def near_names(config: Path | None, *, known: str) -> Callable[[str, str], str | None]:
+def near_names(
+    config: Path | None, features: Sequence[ConfiguredFeature], *, known: str
+) -> Callable[[str, str], str | None]:
     """Return what gives the hint for an issuer and client. `known` is said of a name that is registered by now.
 
     Sources that are not files are not asked; their caches are read instead.
     """
-    known_here = known_registry(config)
+    known_here = known_registry(config, features)
     if known_here is None:
         return lambda _iss, _client_id: None
     registry = known_here.registry
@@ -39,13 +42,13 @@ class KnownRegistry:
     unread: Sequence[str]
 
 
-def known_registry(config: Path | None) -> KnownRegistry | None:
+def known_registry(config: Path | None, features: Sequence[ConfiguredFeature]) -> KnownRegistry | None:
     """Return the registry of files and caches; None where no configuration is given, or none that can be read."""
     if config is None:
         return None
     read = ReadNow(None)
     try:
-        settings = load_settings(config, os.environ)
+        settings = load_settings(config, os.environ, settings_model(features))
         registry = load_registry(settings, read)
     except ConfigurationError:  # `notifier check` tells of it
         return None
@@ -54,12 +57,14 @@ def known_registry(config: Path | None) -> KnownRegistry | None:
     return KnownRegistry(settings=settings, registry=registry, unread=unread)
 
 
-def say_near_names(config: Path | None, listed: Sequence[tuple[str, str, str]], *, known: str) -> None:
+def say_near_names(
+    config: Path | None, features: Sequence[ConfiguredFeature], listed: Sequence[tuple[str, str, str]], *, known: str
+) -> None:
     """Print a hint for each of the first few unknown names of a list, by reason, issuer and client."""
     unknown = [(iss, client_id) for reason, iss, client_id in listed if reason in NOBODY_KNOWS][:_MOST]
     if not unknown:
         return
-    hint_for = near_names(config, known=known)
+    hint_for = near_names(config, features, known=known)
     for iss, client_id in unknown:
         if hint := hint_for(iss, client_id):
             say(printable(f"{client_id or iss}: {hint}"))

@@ -18,6 +18,7 @@ from notifier.configuration.clients.answers import Cache, HeldAnswers
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.model.errors import Mistake
 from notifier.settings.registry_settings import RegistrySettings, RegistrySourceSettings
+from tests.settings.whole_settings import SOURCE_SETTINGS
 
 ROWS = [{"client_id": f"c{number}", "notifier": {"claims": {"ä": [None, 1]}}} for number in range(1200)]
 ANSWER = SourceAnswer(rows=ROWS, at=time.time() - 300, mark='"7"', faults=(Mistake("bad", "why"),))
@@ -28,7 +29,7 @@ def kind(url: str = URL, **settings: Any) -> RegistrySourceSettings:
     """A source over HTTP."""
     section = {"url": url, "headers": {"Authorization": "Bearer hunter2"}}
     document = {"issuer": "https://id.example.com", "http": section, **settings}
-    return RegistrySourceSettings.model_validate(document)
+    return SOURCE_SETTINGS.model_validate(document)
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.frozen import replace
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import RetrySettings
-from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, settings
+from tests.settings.whole_settings import SOURCE_SETTINGS
 from tests.tokens.key_folder import pem
 
 EVIL = "https://evil.example.net/hook"
@@ -37,7 +37,7 @@ def row(client_id: str = "shop", uri: str = HOOK, **members: Any) -> dict[str, A
 
 def of_list(*rows: Any, name: str = "db", **source: Any) -> Layer:
     """What a list answered, kept as a worker keeps it."""
-    given = RegistrySourceSettings.model_validate({"name": name, "http": LIST, **source})
+    given = SOURCE_SETTINGS.model_validate({"name": name, "http": LIST, **source})
     kept = [each for raw in rows if isinstance(each := clean(raw, "[0]"), dict)]
     return answered(given, (ONE, TWO), SourceAnswer(rows=kept, at=0.0))
 
@@ -342,7 +342,7 @@ def test_patterns_bound_the_aliases_of_a_list(tmp_path: Path) -> None:
 
 def test_a_list_says_nothing_wrong_of_clients_of_others(tmp_path: Path) -> None:
     """A row that cannot be read leaves out a client of the list's issuers alone."""
-    given = RegistrySourceSettings.model_validate({"name": "db", "http": LIST, "issuers": [ONE, THREE]})
+    given = SOURCE_SETTINGS.model_validate({"name": "db", "http": LIST, "issuers": [ONE, THREE]})
     faults = (Mistake("shop", "aliases must be a list of texts"),)
     layer = answered(given, (ONE, TWO, THREE), SourceAnswer(rows=(), at=0.0, faults=faults))
     made = lay(Needs(settings=settings(tmp_path, "[]", ONE, TWO, THREE), algorithms_of=lambda _: frozenset()), [layer])
@@ -416,7 +416,7 @@ def test_who_has_an_alias_depends_on_the_configuration_alone(tmp_path: Path) -> 
 def test_no_alias_is_the_name_of_a_client_that_is_left_out(tmp_path: Path) -> None:
     """Else its logouts would go to another while its own row is wrong."""
     faults = (Mistake("bank", "aliases must be a list of texts"),)
-    given = RegistrySourceSettings.model_validate({"name": "kc", "http": LIST, "issuer": ONE})
+    given = SOURCE_SETTINGS.model_validate({"name": "kc", "http": LIST, "issuer": ONE})
     wrong = [row("mail", "http://x.example.com")]
     left_out = answered(given, (ONE, TWO), SourceAnswer(rows=wrong, at=0.0, faults=faults))
     made = laid(tmp_path, left_out, of_list(row("evil", EVIL, aliases=["bank", "mail"]), issuer=ONE))
@@ -426,7 +426,7 @@ def test_no_alias_is_the_name_of_a_client_that_is_left_out(tmp_path: Path) -> No
 
 def test_a_source_leaves_out_no_client_that_it_may_not_have(tmp_path: Path) -> None:
     """By a row that cannot be read, either: it is told, and said of no client of others."""
-    given = RegistrySourceSettings.model_validate({"name": "db", "http": LIST, "issuer": ONE, "clients": ["shop-*"]})
+    given = SOURCE_SETTINGS.model_validate({"name": "db", "http": LIST, "issuer": ONE, "clients": ["shop-*"]})
     faults = (Mistake("bank", "aliases must be a list of texts"), Mistake("shop-1", "has no address"))
     made = laid(tmp_path, answered(given, (ONE, TWO), SourceAnswer(rows=(), at=0.0, faults=faults)))
     assert made.registry.faults[ONE].keys() == {"shop-1"}

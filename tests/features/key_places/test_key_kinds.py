@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from notifier.features.key_places.cloud_key_settings import AwsKmsSettings
 from notifier.features.key_places.key_kinds import key_kinds
-from notifier.settings.key_settings import PLACES, KeySettings, SigningSettings
+from notifier.features.key_places.vault_settings import VaultKeySettings
+from notifier.settings.key_settings import PLACES, SigningSettings
 from notifier.tokens.places import Places
 from tests.cli.in_process import notifier
+from tests.settings.whole_settings import KEY_SETTINGS
 
 AZURE = {"vault_url": "https://x.vault.azure.net", "key": "logout", "version": "0" * 32}
 GOOGLE = "projects/p/locations/global/keyRings/r/cryptoKeys/k/cryptoKeyVersions"
@@ -29,7 +32,7 @@ KEYS: Mapping[str, Mapping[str, object]] = {
 )
 async def test_each_place_has_its_key(kind: str) -> None:
     """Nothing is asked for until somebody wants the public half."""
-    settings = KeySettings.model_validate({kind: KEYS[kind]})
+    settings = KEY_SETTINGS.model_validate({kind: KEYS[kind]})
     made = key_kinds()[kind]
     place, name = made.place(getattr(settings, kind), 1)
     assert settings.place == kind
@@ -59,16 +62,18 @@ async def test_each_place_has_its_key(kind: str) -> None:
 def test_what_cannot_work_is_refused(key: Mapping[str, object], text: str) -> None:
     """Above all a key without its version: the newest would sign before anybody knows it."""
     with pytest.raises(ValidationError, match=text):
-        KeySettings.model_validate(key)
+        KEY_SETTINGS.model_validate(key)
 
 
 def test_what_is_written_in_several_ways() -> None:
     """An ARN has its region; Vault's agent on this machine speaks http; an address may end in a slash."""
     arn = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-    aws = KeySettings.model_validate({"aws_kms": {"key_id": arn}}).aws_kms
+    aws = KEY_SETTINGS.model_validate({"aws_kms": {"key_id": arn}}).of_kind(AwsKmsSettings)
     assert aws is not None
     assert aws.in_region == "eu-west-1"
-    vault = KeySettings.model_validate({"vault": {**VAULT, **ROLE, "address": "http://127.0.0.1:8100/"}}).vault
+    vault = KEY_SETTINGS.model_validate({"vault": {**VAULT, **ROLE, "address": "http://127.0.0.1:8100/"}}).of_kind(
+        VaultKeySettings
+    )
     assert vault is not None
     assert vault.address == "http://127.0.0.1:8100"
     assert vault.kubernetes is not None
@@ -81,7 +86,7 @@ def test_another_not_before_asks_the_place_anew() -> None:
     places, bounds = Places(key_kinds()), SigningSettings()
     pkcs11 = {"module": __file__, "token": "idp", "label": "logout", "pin_file": __file__}
     old, new = (
-        KeySettings.model_validate({"pkcs11": pkcs11, "not_before": start})
+        KEY_SETTINGS.model_validate({"pkcs11": pkcs11, "not_before": start})
         for start in ("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z")
     )
     assert places.key(old, bounds) is places.key(old, bounds)

@@ -17,13 +17,13 @@ from notifier.configuration.loading import key_sources, keys_of_two
 from notifier.features.key_places.key_kinds import key_kinds
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.model.errors import OurFault
-from notifier.settings.key_settings import KeySettings, SigningSettings
-from notifier.settings.service_settings import Settings
+from notifier.settings.key_settings import SigningSettings
 from notifier.tokens.key_files import examine_keys
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
 from notifier.tokens.placed_key import PlacedKey
 from notifier.tokens.places import Places
 from notifier.tokens.signature import SignatureResult
+from tests.settings.whole_settings import KEY_SETTINGS, SETTINGS
 from tests.support.softhsm import PIN, TOKEN, FaultyModule, SoftHsm
 from tests.support.verifier import verify
 from tests.tokens.key_folder import ISS, NOW
@@ -70,7 +70,7 @@ async def keys(
 ) -> AsyncIterator[tuple[KeyRing, list[PlacedKey]]]:
     """A ring of these keys, and the keys, looked at once."""
     places = Places(key_kinds())
-    placed = [places.key(KeySettings.model_validate({"pkcs11": each}), signing) for each in pkcs11]
+    placed = [places.key(KEY_SETTINGS.model_validate({"pkcs11": each}), signing) for each in pkcs11]
     ring = KeyRing({ISS: [KeyElsewhere(placed=each, setting="") for each in placed]}, lambda: NOW)
     try:
         await ring.look()
@@ -278,7 +278,7 @@ async def test_two_keys_of_one_label_need_an_id(hsm: SoftHsm) -> None:
 
 async def test_issuers_with_one_key_of_a_token_are_named(hsm: SoftHsm) -> None:
     """By its public half, once the token was asked, under whatever name each issuer has it."""
-    found = Settings.model_validate(
+    found = SETTINGS.model_validate(
         {
             "issuers": {
                 "https://a": {"keys": [{"pkcs11": hsm.settings("ec")}]},

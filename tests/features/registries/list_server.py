@@ -13,6 +13,7 @@ from aiohttp import web
 from notifier.configuration.clients.client_rows import ClientsReader
 from notifier.features.registries.readers import build_reader
 from notifier.settings.registry_settings import RegistrySourceSettings
+from tests.settings.whole_settings import SOURCE_SETTINGS
 from tests.support.certificates import authority
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -40,7 +41,7 @@ def source(kind: str, folder: Path | None = None, **settings: Any) -> RegistrySo
         name: settings.pop(name) for name in ("timeout", "every", "max_answer") if name in settings
     }
     document: dict[str, Any] = {"issuer": ISSUER, "timeout": "30s", **outer, kind: settings}
-    return RegistrySourceSettings.model_validate(document, context={"base": folder or Path()})
+    return SOURCE_SETTINGS.model_validate(document, context={"base": folder or Path()})
 
 
 def reader(kind: str, folder: Path | None = None, **settings: Any) -> ClientsReader:

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from notifier.features.registries.keycloak_reader import KeycloakReader
 from notifier.features.registries.readers import build_reader
 from notifier.model.errors import SourceFault
-from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.features.registries.fake_keycloak import SECRET, FakeKeycloak, client, fake_keycloak
+from tests.settings.whole_settings import SOURCE_SETTINGS
 
 
 def reader(url: str, within: str = "30s", **more: Any) -> KeycloakReader:
     settings = {"url": url, "realm": "demo", "client_id": "notifier", "client_secret": SECRET, **more}
-    made = build_reader(RegistrySourceSettings.model_validate({"keycloak": settings, "timeout": within}))
+    made = build_reader(SOURCE_SETTINGS.model_validate({"keycloak": settings, "timeout": within}))
     assert isinstance(made, KeycloakReader)
     return made
 
@@ -67,7 +67,7 @@ async def test_a_setting_of_the_source_tells_the_issuer_and_the_front_end_addres
         fake.clients["rel"] = client("rel", rootUrl="${authBaseUrl}", attributes={"backchannel.logout.url": "/x"})
         settings = {"url": fake.url, "realm": "demo", "client_id": "notifier", "client_secret": SECRET}
         issuer = "https://id.example.com/auth/realms/demo"
-        source = RegistrySourceSettings.model_validate({"issuer": issuer, "keycloak": settings})
+        source = SOURCE_SETTINGS.model_validate({"issuer": issuer, "keycloak": settings})
         answer = await KeycloakReader(source).read(None)
     assert answer.rows[1]["backchannel_logout_uri"] == "https://id.example.com/auth/x"
     assert not any("issuer" in row for row in answer.rows)
@@ -194,11 +194,11 @@ SETTINGS = {"url": "https://kc.example.com", "realm": "demo", "client_id": "noti
 def test_settings_that_cannot_be_used_are_refused(wrong: dict[str, Any], words: str) -> None:
     """At start, without the secret."""
     with pytest.raises(ValidationError, match=words) as caught:
-        RegistrySourceSettings.model_validate({"keycloak": {**SETTINGS, **wrong}})
+        SOURCE_SETTINGS.model_validate({"keycloak": {**SETTINGS, **wrong}})
     assert SECRET not in str(caught.value)
 
 
 def test_the_secret_is_never_shown_by_its_settings() -> None:
     """Neither by what a debugger prints nor as JSON."""
-    settings = RegistrySourceSettings.model_validate({"keycloak": SETTINGS})
+    settings = SOURCE_SETTINGS.model_validate({"keycloak": SETTINGS})
     assert SECRET not in repr(settings) + str(settings) + settings.model_dump_json() + repr(build_reader(settings))

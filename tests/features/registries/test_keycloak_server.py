@@ -20,7 +20,6 @@ from notifier.features.browsers.check_session import SessionFormula
 from notifier.features.registries.keycloak_reader import KeycloakReader
 from notifier.model.client import Algorithm
 from notifier.model.errors import SourceFault
-from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.tokens.key_files import generate_key
 from tests.browsers.check_session_world import cookie_of
 from tests.features.registries.keycloak_realm import (
@@ -34,6 +33,7 @@ from tests.features.registries.keycloak_realm import (
     transmitter,
 )
 from tests.features.registries.keycloak_upstream import change_key, company_site
+from tests.settings.whole_settings import SOURCE_SETTINGS
 from tests.support.keycloak_browser import KeycloakBrowser
 from tests.support.keycloak_server import Keycloak
 from tests.support.keycloak_shared import shared_keycloak
@@ -57,7 +57,7 @@ def keycloak(pytestconfig: pytest.Config) -> Keycloak:
 
 def reader(url: str, client_id: str = "reader", **more: Any) -> KeycloakReader:
     settings = {"url": url, "realm": REALM, "client_id": client_id, "client_secret": SECRET, **more}
-    return KeycloakReader(RegistrySourceSettings.model_validate({"keycloak": settings}))
+    return KeycloakReader(SOURCE_SETTINGS.model_validate({"keycloak": settings}))
 
 
 def by_name(answer: SourceAnswer) -> dict[str, Mapping[str, object]]:

@@ -9,6 +9,7 @@ import pytest
 
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
+from notifier.features.registries.list_settings import HttpListSettings
 from notifier.model.errors import ConfigurationError
 from tests.configuration.clients.registry_sample import ONE, settings
 
@@ -143,7 +144,6 @@ def test_no_header_is_in_the_repr(tmp_path: Path) -> None:
         {"wso2": {"url": WSO2["url"], "headers": headers}},
     ]
     read = settings(tmp_path, "[]", registry={"sources": sources})
-    http = read.registry.sources[0].http
-    assert http is not None
+    http = read.registry.sources[0].of_kind(HttpListSettings)
     assert http.headers == {"Authorization": "Bearer hunter2"}
     assert "hunter2" not in repr(read)

@@ -12,8 +12,8 @@ import pytest
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.features.registries.readers import build_reader
 from notifier.model.errors import SourceFault
-from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.features.registries.duende_tables import VERSIONS, WITHOUT_ALGORITHMS, filled, recorded, renamed, snake
+from tests.settings.whole_settings import SOURCE_SETTINGS
 
 CLIENTS: list[dict[str, Any]] = [
     {
@@ -102,7 +102,7 @@ def expected(version: str) -> dict[str, dict[str, Any]]:
 def read(url: str, last: SourceAnswer | None = None, *, timeout: str = "30s", **settings: Any) -> SourceAnswer:
     """One reading."""
     given = {"preset": "duende", **settings} if "query" not in settings else settings
-    source = RegistrySourceSettings.model_validate({"sql": {"url": url, **given}, "timeout": timeout})
+    source = SOURCE_SETTINGS.model_validate({"sql": {"url": url, **given}, "timeout": timeout})
     return asyncio.run(build_reader(source).read(last))
 
 

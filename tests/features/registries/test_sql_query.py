@@ -17,8 +17,8 @@ from notifier.features.registries.sql_settings import SqlSettings
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_columns import TURN, algorithms, text
 from notifier.settings.clients import ClientMetadata
-from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.features.registries.test_sql_duende import read
+from tests.settings.whole_settings import SOURCE_SETTINGS
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ SECRET = "hunter2-of-the-reader"
 def test_settings_that_make_no_sense_are_refused(sql: dict[str, Any], texts: list[str]) -> None:
     """Each with what to do, and none with the password."""
     with pytest.raises(ValidationError) as caught:
-        RegistrySourceSettings.model_validate({"sql": sql})
+        SOURCE_SETTINGS.model_validate({"sql": sql})
     assert all(text in str(caught.value) for text in texts), caught.value
     assert SECRET not in str(caught.value)
 
@@ -307,7 +307,7 @@ def test_settings_that_make_no_sense_are_refused(sql: dict[str, Any], texts: lis
 def test_a_relative_file_starts_at_the_folder_of_the_configuration() -> None:
     """As each file that a setting names."""
     given = {"sql": {"url": "sqlite:///ids.db", "preset": "duende"}}
-    source = RegistrySourceSettings.model_validate(given, context={"base": Path("/etc/notifier")})
-    assert source.sql is not None
-    assert source.sql.url is not None
-    assert source.sql.url.get_secret_value() == "sqlite:////etc/notifier/ids.db"
+    source = SOURCE_SETTINGS.model_validate(given, context={"base": Path("/etc/notifier")})
+    url = source.of_kind(SqlSettings).url
+    assert url is not None
+    assert url.get_secret_value() == "sqlite:////etc/notifier/ids.db"
