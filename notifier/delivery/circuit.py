@@ -51,6 +51,10 @@ class Circuit:
     outage_until: float = math.inf  # … and ended, if it has
     next_try: float = -math.inf
 
+    def only_first_attempts_fail(self, now: float) -> bool:
+        """Return True if no repeat has failed and no first attempt has succeeded for long."""
+        return now - self.mixed_at > MIXED_MEMORY_SECONDS
+
     def on_success(self, now: float, *, repeat: bool = True) -> Change | None:
         """Note a success. `repeat`: not the delivery's first attempt."""
         if not repeat:
@@ -65,7 +69,7 @@ class Circuit:
         if since is not None:  # so it was open
             self.outage_from, self.outage_until = since, now
             usual = SHORT_OUTAGE_BUDGET_FAILURES if now - since <= SHORT_OUTAGE_SECONDS else usual
-        if now - self.mixed_at > MIXED_MEMORY_SECONDS:
+        if self.only_first_attempts_fail(now):
             usual = min(MAX_RECOVERY_BUDGET_FAILURES, 2 * self.recovery_budget)
         self.budget, self.recovery_budget, self.state = usual, usual, State.CLOSED
         return Change.RECOVERED if before is State.OPEN else None

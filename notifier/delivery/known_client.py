@@ -223,7 +223,8 @@ class KnownClient(PendingDeliveries):
     def _on_recovered(self, now: float) -> None:
         outage = self.circuit.outage_until - self.circuit.outage_from
         if outage > SHORT_OUTAGE_SECONDS:  # a shorter one looks like overload, where several workers probe in turn
-            self.rate.on_outage(now, is_long=outage > MAX_FAILING_SECONDS)
+            lift = outage > MAX_FAILING_SECONDS or self.circuit.only_first_attempts_fail(now)
+            self.rate.on_outage(now, lift=lift)
         self.recovered, self.line = now, -math.inf
 
     def _on_opened(self) -> None:

@@ -22,6 +22,7 @@ more than a fifth of a sample failed.
 | | no failure for 30 s, or over 1,000 attempts a second | unlimited |
 | | the limit has fallen to a quarter: it is outdated | unlimited |
 | any | a long outage ends: the client may have restarted with more capacity | unlimited |
+| | an outage ends in which only first attempts failed: a limit would only delay the others | unlimited |
 
 A sample changes the limit by a factor of 0.5 to 1.125. The limit settles where 30 % of the attempts fail, with one
 worker as with several: a client whose threads are all busy now and then refuses some attempts at any useful rate.
@@ -165,9 +166,9 @@ class AttemptRate:
                 self._limit(self.spacing, former_share, now)
             self._begin_sample(now)
 
-    def on_outage(self, now: float, *, is_long: bool) -> None:
-        """Begin the sample anew after an outage. The limit stays if the outage was short."""
-        if is_long:
+    def on_outage(self, now: float, *, lift: bool) -> None:
+        """Begin the sample anew after an outage. `lift`: the limit ends, too."""
+        if lift:
             self._lift()
         self._begin_sample(now)
 

@@ -264,7 +264,7 @@ def test_the_sample_begins_anew_after_a_short_outage() -> None:
     """No attempt was made in it. The limit stays."""
     rate, now = limited()
     attempt(rate, each(1), since=now, until=now + 0.4)
-    rate.on_outage(8.0, is_long=False)
+    rate.on_outage(8.0, lift=False)
     rate.on_result(8.0, failed=False)
     assert rate.spacing == pytest.approx(0.05)
 
@@ -273,7 +273,7 @@ def test_the_sample_begins_anew_after_a_short_outage() -> None:
 def test_a_long_outage_ends_the_limit(before: Callable[[], tuple[AttemptRate, float]]) -> None:
     """What the client bore before says nothing about it now."""
     rate, _ = before()
-    rate.on_outage(30.0, is_long=True)
+    rate.on_outage(30.0, lift=True)
     assert (rate.state, rate.spacing) == (RateState.UNLIMITED, 0.0)
 
 

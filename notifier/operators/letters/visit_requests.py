@@ -14,13 +14,13 @@ from typing import Any, Literal, TypeVar
 from aiohttp import web
 
 from notifier.model.api_token import ApiToken
-from notifier.model.errors import QueueError
+from notifier.model.errors import Mistake, QueueError
 from notifier.model.message import Message
 from notifier.model.nearest import NOBODY_KNOWS, near_either
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import caller, concerns
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.letters.groups import GroupCounts, Summary
 from notifier.operators.letters.job_routes import begun
 from notifier.operators.letters.jobs import AWAY, Jobs
@@ -142,6 +142,8 @@ class VisitRequests:
         newest_first: bool = False,
     ) -> web.Response:
         """A page of those that are meant, of an index of `everything`; it holds no message while it makes the page."""
+        if "subject" in asked:
+            raise malformed(Mistake("subject", "a page has no users: search for them with POST …/find"))
 
         async def make() -> MessageIndex:
             index = MessageIndex(self._access.clock, self._access.steady)
