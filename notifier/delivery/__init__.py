@@ -25,30 +25,32 @@ Four values describe the result. The *outcome* belongs to the attempt; its `sign
 *verdict* belongs to the delivery; an `AttemptResult` contains it with the changed delivery and the signal. A *fact* is
 for observers: logs, metrics, traces. A *notice* is made from a fact, for the publisher and the feed.
 
-**The circuit.** Each client has a circuit in this worker's memory (`circuit.py`). It is untried until the first
-attempt ends; until then attempts are made one at a time. While it is closed, attempts run as they come. Each success
-adds to a budget of failures. Failures without a success between them use the budget up, or end it after ten seconds,
-and the circuit opens. It stays open for half of the outage so far, 1 to 64 s, and is then half-open: one delivery, the
-*probe*, is attempted. Its success closes the circuit, its failure opens it for longer. Workers report openings and
-recoveries to each other at best effort (`worker_news.py`). A pause that the client requests by `Retry-After` is kept
-beside that.
+**The circuit.** Each client has a circuit in this worker's memory (`circuit.py`). It is untried until the client has
+answered or failed once; until then attempts are made one at a time. While it is closed, attempts run as they come. Each
+success adds four failures to a budget of 32 at most, each failure takes one. If none is left, or if all attempts have
+failed for ten seconds, the circuit opens. It stays open for half of the outage so far, 1 to 64 s, and is then
+half-open: one delivery, the *probe*, is attempted. Its success closes the circuit, its failure opens it for longer.
+Before that a fresh delivery may be attempted, 4 s after the last attempt, while half of the slots for probes are free:
+its success closes the circuit, too, and its failure changes nothing. Workers report openings and recoveries to each
+other at best effort (`worker_news.py`). A pause that the client requests by `Retry-After` is kept beside that.
 
 **The rate.** An attempt starts only if the client is below its concurrency limit, which grows with each success and is
 halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot
 (`known_clients.py`). Slow clients and probes use separate slots, so that they do not delay other clients. Where many
-attempts fail although the circuit is closed, the client may be overloaded: the worker tries a lower rate, and keeps it
-if a smaller share fails (`rate.py`).
+attempts of less than a second fail although the circuit is closed, the client may be overloaded. The worker tries a
+lower rate, then none, and limits the rate if far fewer attempts failed meanwhile and many fail again (`rate.py`).
 
 **Where pending deliveries are kept.** The message of a delivery in memory is unacked. All other places are queues, so
 that any worker continues after a crash.
 
-- *In memory:* up to a second, less as memory fills, until a slot of the client is free. At most twice `max_in_flight`
-  deliveries exist in a worker.
+- *In memory:* for a second or two, less as memory fills, until the client has a slot and its rate allows an attempt.
+  At most twice `max_in_flight` deliveries exist in a worker, beside attempts at slow clients and probes.
 - *In delay queues:* retries, deferrals whose turn is further away, and the probe of a client whose circuit is open.
   A delay queue has one fixed delay, 1 s to 65,536 s, and then returns the message to `retries`.
 - *Parked in a bucket:* all other deliveries of a client whose circuit is open or that is paused, while a probe of this
   worker is in a delay queue (`pending.py`). A worker that sees a client recover fetches them (`pulls.py`). After each
-  fourth failure the probe is parked and a parked delivery replaces it (`bucket_requests.py`). A message that is not
-  fetched returns to `retries` after 1,024 s.
+  fourth attempt that fails, a parked delivery replaces the probe: once it is durable as the probe, the former one is
+  parked (`bucket_requests.py`). A message that is not fetched returns to `retries` after 1,024 s. What expires within a
+  minute is not parked, nor is anything by a worker that stops.
 - *As dead letters:* deliveries that were refused, expired or could not be read, until an operator replays them.
 """

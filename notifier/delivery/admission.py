@@ -62,8 +62,8 @@ class Room(Protocol):
 class Ticket:
     """A delivery that has a slot of its client or waits in memory for one, and the client as resolved for it.
 
-    `pulled`: this worker fetched it from its bucket. `turn` is set by the task that waits: its result is the deferral,
-    or None if the delivery starts.
+    `pulled`: this worker fetched it from its bucket. `turn`: what its task waits for. The result is the deferral, or
+    None if the delivery starts, and if a probe need not wait for its replacement any more.
     """
 
     delivery: Delivery

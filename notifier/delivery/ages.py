@@ -1,6 +1,6 @@
 """Bounds how long a delivery may be pending: its age limit, its last attempt, and the grace of unknown names. Pure.
 
-Two limits end a delivery: `max_age`, and `sub_only_max_age` for a token without `sid`. Such a token ends every session
+Two settings limit an age: `max_age`, and `sub_only_max_age` for a token without `sid`. Such a token ends every session
 of its subject, and a late one ends a session that began since. Both limits count from the moment when a worker first
 took the delivery, attempted or not; otherwise a delivery that never reaches its client would be pending for ever. An
 event that stays in the queue because no worker runs is attempted however late (only `not_after` forbids it), since an

@@ -1,8 +1,7 @@
 """Decides which buckets are fetched from, and when a parked delivery replaces the probe of its client.
 
 As long as a delivery may be parked for a client, something will lead back to its bucket: a pass of this worker
-(`requested`, made by `pulls.py`), a running attempt, or a probe in a delay queue. Methods return at once; nothing here
-is called for a client without parked deliveries.
+(`requested`, made by `pulls.py`), a running attempt, or a probe in a delay queue. Methods return at once.
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from notifier.model.client import ClientKey
 from notifier.model.defaults import PREFETCH
 from notifier.model.message import Lane
 
-PROBE_FAILURES = 4  # of a delivery as a probe, after which another delivery is the probe
+PROBE_FAILURES = 4  # attempts of a delivery, after which another one is the probe
 ROTATIONS = PREFETCH[Lane.RETRIES] // 8  # at a time: each holds a message, and other clients have retries too
 OVERDUE = 60.0  # seconds after its due time that a probe may be late: it waits behind others, or at another worker
 
@@ -128,7 +127,7 @@ class BucketRequests:
         self.requested[key] = None
 
     def rotate(self, known: KnownClient, ticket: Ticket, result: AttemptResult, now: float) -> float:
-        """Return the seconds until another probe is needed; 0 unless this one failed for the fourth time.
+        """Return the seconds until another probe is needed; 0 unless this is a fourth, eighth … failure.
 
         The probe's message stays unacked until the next probe is durable (`on_probe_sent`), so that one is always out.
         While many clients rotate, this one keeps its probe: the retries of other clients need the prefetch.

@@ -13,7 +13,7 @@
 | open, half-open | peer open | open as long as there, 64 s at most |
 | open, half-open | internal fault | open for 1 s at least |
 
-Other events change no state. So a client of which less than 80 % of the attempts fail keeps a closed circuit.
+Other events change no state, nor does the failure of a fresh delivery that is attempted while the circuit is open.
 
 The recovery budget is 16 failures, as each pending delivery may fail at first. It is 4 after an outage of 2 s at most,
 which overload looks like. It doubles each time, up to 1,024, if for 30 s no first attempt has succeeded and no repeat
@@ -88,7 +88,7 @@ class Circuit:
         return self._open(seconds if least <= seconds else one_pass(least, "up"), now)
 
     def on_internal_fault(self, now: float) -> None:
-        """Note an attempt that failed for an internal reason: unless the circuit is closed, the next is not at once."""
+        """Note an attempt that failed for an internal reason: while the circuit is open, the next is not at once."""
         if self.state is not State.CLOSED:
             self.next_try = max(self.next_try, now + MIN_OPEN_SECONDS)
 

@@ -116,7 +116,7 @@ class KnownClient(PendingDeliveries):
         return running < room.free(self.side, lane, closed=state is State.CLOSED)
 
     def _can_probe(self, delivery: Delivery, room: Room, now: float) -> bool:
-        """Return True if it may be the probe now: first the one sent as the probe, later a fresh one, then any."""
+        """Return True if it may be attempted now: the one sent as the probe if it is due, a fresh one earlier."""
         if delivery.leash is not None:
             return now >= self.circuit.next_try
         due = self.circuit.next_try + MIN_OPEN_SECONDS

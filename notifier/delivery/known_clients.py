@@ -41,9 +41,10 @@ LONGEST_GAP = 0.25  # seconds: the worker reads the clock every 0.05 s, unless i
 
 
 class Slots:
-    """Counts the running attempts, by side and lane, and the deliveries in memory, at most twice the window.
+    """Counts the running attempts, by side and lane, and the deliveries in memory.
 
-    `in_memory` counts the latter by lane; `begun` is the share of the prefetch of events that is begun and not acked.
+    At most twice `size` deliveries are in memory, beside those being attempted at slow clients and as probes.
+    `in_memory` counts them by lane; `begun` is the share of the prefetch of events that is begun and not acked.
     """
 
     def __init__(
@@ -260,7 +261,7 @@ class KnownClients:
         )
 
     def circuits(self) -> Iterable[tuple[str, str, int]]:
-        """Return (iss, client_id, 1 half-open | 2 open) for each client with an open circuit."""
+        """Return (iss, client_id, 1 if an attempt is under way, else 2) for each client with an open circuit."""
         return ((*key, 1 if known.running else 2) for key, known in self.down.items())
 
     def next_tries(self) -> Iterable[tuple[str, str, float]]:

@@ -95,7 +95,7 @@ class HeldMessage:
 def stands_for(wait: float, *, alone: bool = False) -> float:
     """Return for how many seconds a retry that is due after `wait` stands for its delivery: its first delay at most.
 
-    `alone`: no other worker can get it, so it stands until it is back.
+    `alone`: no other worker can get it, so it stands for a minute.
     """
     return LONGEST_STANDING if alone else min(LONGEST_STANDING, deferral_wait(wait))
 

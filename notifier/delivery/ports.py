@@ -1,4 +1,4 @@
-"""Declares what the pipeline needs from outside: queue, signer, channel, transport and registry.
+"""Declares what the pipeline needs from outside, beside the queue (`queue_port.py`): signer, channel and transport.
 
 Each is a protocol of a few methods. Other rooms have these methods; `notifier/service` connects them.
 """

@@ -40,7 +40,7 @@ EventResult: TypeAlias = Literal["accepted", "split", "malformed"]
 class Send:
     """A message to be made durable, and the fact that follows. With `due` it is delayed, and returns as a retry.
 
-    With `bucket` it is parked there until it is fetched, and until `due` at the latest.
+    With `bucket` it is parked there until it is fetched, or for the time that `Queue.park` documents.
     """
 
     message: Outgoing

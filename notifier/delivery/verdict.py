@@ -46,7 +46,7 @@ DONE = Done()
 class RetryAt:
     """Attempt the delivery again at `due`. A delay that the client asked for is rounded up.
 
-    A parked delivery returns when its client answers, and at `until` at the latest; `due` is the client's next probe.
+    A parked delivery returns when its client answers, else as `Queue.park` documents; `due` is the client's next probe.
     """
 
     due: float
@@ -59,7 +59,7 @@ class RetryAt:
 class Defer:
     """Admit the delivery again at `due`; no attempt is counted. `text` describes the problem, for an internal fault.
 
-    A parked delivery returns when its client answers, and at `until` at the latest; `due` is the client's next probe.
+    A parked delivery returns when its client answers, else as `Queue.park` documents; `due` is the client's next probe.
     """
 
     due: float
@@ -86,7 +86,7 @@ class AttemptResult:
     """How an attempt ended: the verdict, the delivery after the attempt, and the signal of the client.
 
     The delivery is unchanged if it is done. `pause`: seconds for which the client asked not to be called. `asked`: the
-    client requested the time of the next attempt. `fact` is None if no request was sent; it lacks `next_due`.
+    client requested the time of the next attempt. `fact` is None if no attempt was made; it lacks `next_due`.
     """
 
     delivery: Delivery

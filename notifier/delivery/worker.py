@@ -2,7 +2,7 @@
 
 The worker owns every task that it starts. Everything but the tasks is synchronous: a message, the end of an attempt and
 the end of a settlement each lead to `_pump`, which starts the deliveries that now have room. Deliveries are made
-lazily: at most twice `max_in_flight` exist, however many clients the pending events name.
+lazily, however many clients the pending events name: `Slots` bounds how many exist.
 """
 
 import asyncio

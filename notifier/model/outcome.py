@@ -112,7 +112,7 @@ class Signal(Enum):
     """What an outcome says of the client."""
 
     RESPONSIVE = "responsive"  # it answered as a client that works
-    RATE_LIMITED = "rate limited"  # it asked for fewer requests, or for another time (429, 408, 425)
+    RATE_LIMITED = "rate limited"  # fewer requests, or another time (429, 408, 425, a retry status below 500)
     UNAVAILABLE = "unavailable"  # no connection, no answer, 5xx
     NONE = "none"  # an internal fault, a refusing proxy among them
 
@@ -184,7 +184,7 @@ def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
     if status in policy.success_statuses or (200 <= status < 300 and status not in policy.retry_statuses):
         return Delivered(status=status, text=text)
     if status in policy.retry_statuses or status in (408, 425, 429) or status >= 500:
-        # 425 Too Early and 408 Request Timeout mean "try again", like 5xx. Only 429 asks for fewer requests.
+        # 425 Too Early and 408 Request Timeout mean "try again", like 5xx. Only 429 has the reason `throttled`.
         reason = Reason.THROTTLED if status == 429 else Reason.SERVER_ERROR
         pause = read_retry_after(answer.retry_after, answer.date, now)
         return Failed(reason=reason, status=status, text=text, retry_after=pause)
