@@ -3,29 +3,28 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import merge
 from itertools import chain, islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from aiohttp import web
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.feature import Given
 from notifier.features.console.all_workers import AllWorkers, rows_of
 from notifier.features.console.console_routes import STATES
 from notifier.features.console.registration import registration_of
-from notifier.model.api_token import ApiToken
 from notifier.model.client import Client, ClientKey
 from notifier.model.frozen import frozen
 from notifier.model.moment import render_moment
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
-from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.openapi import AnswerDescription
+from notifier.network.listeners.operation import OBJECT, ApiOperation, ApiRequest, routes_of
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.operators.letters.request_members import OBJECT, asked_in_query, query_of
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.status_document import client_document
 
@@ -56,9 +55,6 @@ class ClientQuery(TypedDict):
 
     client_id: str
     iss: str
-
-
-_CLIENTS, _CLIENT = TypeAdapter(ClientsQuery), TypeAdapter(ClientQuery)
 
 
 class ClientNames:
@@ -107,26 +103,23 @@ class ClientRoutes:
         self._names = ClientNames()
         self._choosing = asyncio.Lock()  # one thread at a time: several of them keep the loop from its turn
 
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Return the routes that the API is to serve."""
-        yield web.get("/v1/clients", self._clients)
-        yield web.get("/v1/client", self._client)
-        yield web.get("/v1/client/registration", self._registration)
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes that the API serves."""
+        return routes_of(self, self._authorization)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/clients",
         summary="Show a page of clients with how they fare, those in most trouble first.",
         scope="read",
-        query=query_of(_CLIENTS),
+        query=ClientsQuery,
         answers={200: AnswerDescription(text="The page.", schema=OBJECT)},
     )
-    async def _clients(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        asked = asked_in_query(request, _CLIENTS)
+    async def _clients(self, request: ApiRequest) -> web.Response:
         overview = await self._workers.overview()
         states = {(client.iss, client.client_id): client for client in overview.status.clients}
         async with self._choosing:
             texts = await self._names.of(self._given.live.registry())
-            page = await asyncio.to_thread(_page_of, asked, token, texts, states)
+            page = await asyncio.to_thread(_page_of, request, texts, states)
         if missing := [key for key in page.keys if key not in states]:
             status, _ = await self._workers.clients(missing)
             states |= {(client.iss, client.client_id): client for client in status.clients}
@@ -135,21 +128,21 @@ class ClientRoutes:
             "workers": {"seen": overview.seen, "answered": overview.answered},
             "states": page.states,
             "total": page.total,
-            "skip": asked.get("skip", 0),
+            "skip": request.members.get("skip", 0),
             "clients": [self._row(key, states.get(key)) for key in page.keys],
         }
         return web.json_response(document, dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/client",
         summary="Show one client: how it fares at each worker, its last answers, and what was delivered by the minute.",
         scope="read",
-        query=query_of(_CLIENT),
-        required=query_of(_CLIENT),
+        query=ClientQuery,
         answers={200: AnswerDescription(text="The client.", schema=OBJECT)},
         problems={404: "Nobody knows this client."},
     )
-    async def _client(self, request: web.Request) -> web.Response:
-        key = self._meant(request)
+    async def _client(self, request: ApiRequest) -> web.Response:
+        key = _meant(request)
         registry = self._given.live.registry()
         status, answers = await self._workers.clients([key], answers_of=key)
         state = next(iter(status.clients), None)
@@ -176,32 +169,24 @@ class ClientRoutes:
         }
         return web.json_response(document, dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/client/registration",
         summary="Show the registration of a client that is in force, with the origin of each value.",
         scope="read",
-        query=query_of(_CLIENT),
-        required=query_of(_CLIENT),
+        query=ClientQuery,
         answers={
             200: AnswerDescription(text="Member, value and origin. What may hold secrets is not shown.", schema=OBJECT)
         },
         problems={404: "No client of this name is in force."},
     )
-    async def _registration(self, request: web.Request) -> web.Response:
-        key = self._meant(request)
+    async def _registration(self, request: ApiRequest) -> web.Response:
+        key = _meant(request)
         loaded = self._given.live.now
         if key[1] not in loaded.registry.clients_of(key[0]):
             raise Refusal(problem(404, "No client of this name is in force"))
         async with self._choosing:
             values = await asyncio.to_thread(registration_of, loaded, key)
         return web.json_response({"values": values}, dumps=json_text)
-
-    def _meant(self, request: web.Request) -> ClientKey:
-        """The client that is asked for. Raises Refusal (400, 401, 403)."""
-        token = self._authorization.require(request)
-        asked = asked_in_query(request, _CLIENT)
-        if not concerns(token, asked["iss"]):
-            raise Refusal(problem(403, "The token does not cover this issuer"))
-        return asked["iss"], asked["client_id"]
 
     def _row(self, key: ClientKey, state: ClientState | None) -> dict[str, object]:
         client: Client | None = self._given.live.registry().clients_of(key[0]).get(key[1])
@@ -215,6 +200,13 @@ class ClientRoutes:
         }
 
 
+def _meant(request: ApiRequest) -> ClientKey:
+    """Return the client that is asked for. Raises Refusal (403)."""
+    iss, client_id = request.members["iss"], request.members["client_id"]
+    request.require_issuer(iss)
+    return iss, client_id
+
+
 @frozen
 class _Page:
     """A page of clients. `states`: how many fare how, whatever `state` the query wants; `total`: how many it means."""
@@ -224,13 +216,9 @@ class _Page:
     keys: Sequence[ClientKey]
 
 
-def _page_of(
-    asked: Mapping[str, Any],
-    token: ApiToken | None,
-    texts: Mapping[ClientKey, str],
-    troubled: Mapping[ClientKey, ClientState],
-) -> _Page:
+def _page_of(request: ApiRequest, texts: Mapping[ClientKey, str], troubled: Mapping[ClientKey, ClientState]) -> _Page:
     """Choose the clients. Those of whom no worker tells a trouble are well, and come by name. Runs in a thread."""
+    asked, token = request.members, request.token
     text, iss, wanted = asked.get("q", "").casefold(), asked.get("iss"), asked.get("state")
 
     def meant(key: ClientKey) -> bool:

@@ -5,30 +5,28 @@ Each answer is of all workers. A token with issuers sees what concerns these, an
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier import __version__
 from notifier.feature import Given
 from notifier.features.console.all_workers import AllWorkers, rows_of
 from notifier.features.console.recent import SERIES, STEP
-from notifier.model.api_token import ApiToken
 from notifier.model.errors import Mistake
 from notifier.model.frozen import replace
 from notifier.model.message import PARKED, Lane
 from notifier.model.moment import rendered
 from notifier.model.printable import json_text
-from notifier.network.listeners.authorization import Authorization, caller, concerns, concerns_all
-from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
+from notifier.network.listeners.openapi import AnswerDescription
+from notifier.network.listeners.operation import OBJECT, ApiOperation, ApiRequest, routes_of
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.doctor.runbook import sections
-from notifier.operators.letters.request_members import OBJECT, asked_in_body, asked_in_query, query_of, schema_of
 from notifier.operators.status.service_status import ServiceStatus, delayed, messages_held, seen_keys
 from notifier.operators.status.status_document import document_of
 from notifier.telemetry.audit import write_audit
@@ -64,9 +62,6 @@ class FindBody(TypedDict, total=False):
     event_id: Annotated[str, Field(min_length=1, max_length=1000, description="An event.")]
 
 
-_OVERVIEW, _RECENT, _FIND = TypeAdapter(OverviewQuery), TypeAdapter(RecentQuery), TypeAdapter(FindBody)
-
-
 class ConsoleRoutes:
     """The routes."""
 
@@ -76,43 +71,38 @@ class ConsoleRoutes:
         self._workers = workers
         self._subject_id = subject_id(given.live.now.settings)
 
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Return the routes that the API is to serve."""
-        yield web.get("/v1/whoami", self._whoami)
-        yield web.get("/v1/overview", self._overview)
-        yield web.get("/v1/recent", self._recent)
-        yield web.post("/v1/find", self._find)
-        yield web.get("/v1/keys", self._keys)
-        yield web.get("/v1/explain/{name}", self._explain)
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes that the API serves."""
+        return routes_of(self, self._authorization)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/whoami",
         summary="Tell whose token this is, and what it may do.",
         scope="read",
         answers={200: AnswerDescription(text="Name, scopes, issuers.", schema=OBJECT)},
     )
-    async def _whoami(self, request: web.Request) -> web.Response:
+    async def _whoami(self, request: ApiRequest) -> web.Response:
         """Without tokens, on loopback, a page may look and not act: requests that change something have an Origin."""
-        token = self._authorization.require(request)
-        issuers = None if token is None or token.issuers is None else sorted(token.issuers)
+        token = request.token
         document = {
-            "name": caller(token),
+            "name": request.who,
             "scopes": ["read"] if token is None else sorted(token.scopes),
-            "issuers": issuers,
+            "issuers": _sorted(request.issuers),
             "open": token is None,
             "version": __version__,
             "issuers_known": [iss for iss in self._given.live.registry().issuers if concerns(token, iss)],
         }
         return web.json_response(document, dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/overview",
         summary="Tell how the service stands, in the size of a page however many clients there are.",
         scope="read",
-        query=query_of(_OVERVIEW),
+        query=OverviewQuery,
         answers={200: AnswerDescription(text="As it stands.", schema=OBJECT)},
     )
-    async def _overview(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        since = asked_in_query(request, _OVERVIEW).get("since", 0)
+    async def _overview(self, request: ApiRequest) -> web.Response:
+        token, since = request.token, request.members.get("since", 0)
         overview = await self._workers.overview()
         status, registry = overview.status, self._given.live.registry()
         clients = [client for client in status.clients if concerns(token, client.iss)]
@@ -136,21 +126,20 @@ class ConsoleRoutes:
         }
         return web.json_response(document, dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/recent",
         summary="Tell what happened after an earlier answer: failures, outages, dead letters.",
         scope="read",
-        query=query_of(_RECENT),
+        query=RecentQuery,
         answers={200: AnswerDescription(text="The newest facts of all workers.", schema=OBJECT)},
     )
-    async def _recent(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        asked = asked_in_query(request, _RECENT)
-        places = dict(place.rpartition("=")[::2] for place in filter(None, asked.get("after", "").split(",")))
+    async def _recent(self, request: ApiRequest) -> web.Response:
+        places = dict(place.rpartition("=")[::2] for place in filter(None, request.members.get("after", "").split(",")))
         if not all(number.isdecimal() for number in places.values()):
             raise malformed(Mistake("after", "must be `next` of an answer before"))
         after = {worker: int(number[:15]) for worker, number in places.items()}
         seen, answers = await self._workers.ask(
-            caller(token), after=after, well=bool(asked.get("good")), issuers=_issuers(token)
+            request.who, after=after, well=bool(request.members.get("good")), issuers=_sorted(request.issuers)
         )
         following = {answer.worker: answer.said.get("last", 0) for answer in answers}
         if len(answers) < seen:  # one that is silent now goes on from its place
@@ -161,37 +150,37 @@ class ConsoleRoutes:
         }
         return web.json_response(document, dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="POST /v1/find",
         summary="Tell what the workers remember of an event, or of the logouts of a user or session. It is audited.",
         scope="read",
-        body={"application/json": schema_of(_FIND)},
+        body=FindBody,
         answers={200: AnswerDescription(text="Attempts and fates, the oldest first.", schema=OBJECT)},
     )
-    async def _find(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        asked = await asked_in_body(request, _FIND)
+    async def _find(self, request: ApiRequest) -> web.Response:
+        asked = request.members
         if len(asked) != 1:
             raise malformed(Mistake("", "say either subject or event_id"))
         subject = self._subject_id(asked["subject"]) if "subject" in asked else None
-        write_audit("looked_for", who=caller(token), event_id=asked.get("event_id"), subject=subject)
-        _, answers = await self._workers.ask(caller(token), find=asked, issuers=_issuers(token))
+        write_audit("looked_for", who=request.who, event_id=asked.get("event_id"), subject=subject)
+        _, answers = await self._workers.ask(request.who, find=asked, issuers=_sorted(request.issuers))
         document = {
             "facts": rows_of(answers),
             "remembered_since": rendered(max((answer.said["since"] for answer in answers), default=None)),
         }
         return web.json_response(document, dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/keys",
         summary="Tell which keys sign, which are to come, and whether each issuer publishes them.",
         scope="read",
         answers={200: AnswerDescription(text="By issuer.", schema=OBJECT)},
     )
-    async def _keys(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
+    async def _keys(self, request: ApiRequest) -> web.Response:
         live, seen = self._given.live, seen_keys((await self._workers.overview()).status)
         published = {(iss, kid): there for iss, kid, there in self._given.published()}
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for iss in filter(partial(concerns, token), live.registry().issuers):
+        for iss in filter(partial(concerns, request.token), live.registry().issuers):
             for use, keys in (("signs", live.signing(iss)), ("comes", live.coming(iss))):
                 for key in keys:
                     kid = key.public["kid"]
@@ -208,16 +197,15 @@ class ConsoleRoutes:
                     rows.setdefault((iss, kid, use), row)["algs"].append(str(key.alg))
         return web.json_response({"keys": [*rows.values()]}, dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/explain/{name}",
         summary="Explain a reason, a cause or an alert: its section of the runbook.",
         scope="read",
-        path={"name": {"type": "string"}},
         answers={200: AnswerDescription(text="Markdown.", schema=OBJECT)},
         problems={404: "There is no such name."},
     )
-    async def _explain(self, request: web.Request) -> web.Response:
-        self._authorization.require(request)
-        section = sections().get(request.match_info["name"].lower())
+    async def _explain(self, request: ApiRequest) -> web.Response:
+        section = sections().get(request.path["name"].lower())
         if section is None:
             raise Refusal(problem(404, "There is no such name"))
         document = {"name": section.name, "group": section.group, "text": section.text}
@@ -230,5 +218,5 @@ def _waits(status: ServiceStatus) -> int:
     return sum(ready) + delayed(status) + messages_held(status, Lane.RETRIES)
 
 
-def _issuers(token: ApiToken | None) -> list[str] | None:
-    return None if token is None or token.issuers is None else sorted(token.issuers)
+def _sorted(issuers: frozenset[str] | None) -> list[str] | None:
+    return None if issuers is None else sorted(issuers)

@@ -5,24 +5,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from aiohttp import web
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.feature import Given
 from notifier.features.console.all_workers import AllWorkers, rows_of
 from notifier.model.moment import rendered
 from notifier.model.printable import json_text
-from notifier.network.listeners.authorization import Authorization, caller, concerns
-from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import AnswerDescription
+from notifier.network.listeners.operation import OBJECT, ApiOperation, ApiRequest, routes_of
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.network.listeners.throttle import RequestPlaces
-from notifier.operators.letters.request_members import OBJECT, asked_in_body, schema_of
 from notifier.telemetry.audit import write_audit
 
 FRESH = 30.0  # seconds for which the doctor is not asked again
@@ -37,9 +37,6 @@ class CanaryBody(TypedDict):
 
     client_id: str
     iss: str
-
-
-_CANARY = TypeAdapter(CanaryBody)
 
 
 class Doctor:
@@ -121,63 +118,58 @@ class DoctorRoutes:
         self._doctor = doctor
         self._canaries = RequestPlaces(CANARIES, 1, "to this client")
 
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Return the routes that the API is to serve."""
-        yield web.post("/v1/doctor", self._examine)
-        yield web.get("/v1/doctor", self._examined)
-        yield web.post("/v1/canary", self._canary)
-        yield web.get("/v1/acts", self._acts)
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes that the API serves."""
+        return routes_of(self, self._authorization)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="POST /v1/doctor",
         summary="Have the doctor check everything that a logout depends on. It ends no session.",
         scope="read",
         unbound=True,
         answers={202: AnswerDescription(text="It looks. GET tells what it found.", schema=OBJECT)},
     )
-    async def _examine(self, request: web.Request) -> web.Response:
-        self._authorization.require(request)
+    async def _examine(self, _request: ApiRequest) -> web.Response:
         self._doctor.begin()
         return web.json_response(self._doctor.document(), status=202, dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/doctor",
         summary="Tell what the doctor found last, at this worker.",
         scope="read",
         unbound=True,
         answers={200: AnswerDescription(text="Its findings.", schema=OBJECT)},
     )
-    async def _examined(self, request: web.Request) -> web.Response:
-        self._authorization.require(request)
+    async def _examined(self, _request: ApiRequest) -> web.Response:
         return web.json_response(self._doctor.document(), dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="POST /v1/canary",
         summary="Send a client a real token for a user and a session that cannot exist. It is audited.",
         scope="repair",
-        body={"application/json": schema_of(_CANARY)},
+        body=CanaryBody,
         answers={200: AnswerDescription(text="What the client answered, explained.", schema=OBJECT)},
         problems={404: "There is no such client."},
     )
-    async def _canary(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        asked = await asked_in_body(request, _CANARY)
-        iss, client_id = asked["iss"], asked["client_id"]
-        if not concerns(token, iss):
-            raise Refusal(problem(403, "The token does not cover this issuer"))
+    async def _canary(self, request: ApiRequest) -> web.Response:
+        iss, client_id = request.members["iss"], request.members["client_id"]
+        request.require_issuer(iss)
         client = self._given.live.registry().clients_of(iss).get(client_id)
         if client is None:
             raise Refusal(problem(404, "There is no such client"))
         with self._canaries.one(f"{client_id} {iss}"):
             findings = await self._given.canary(client)
-        write_audit("canary_sent", who=caller(token), iss=iss, client_id=client_id, level=findings[0].level.value)
+        write_audit("canary_sent", who=request.who, iss=iss, client_id=client_id, level=findings[0].level.value)
         return web.json_response({"findings": list(map(asdict, findings))}, dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/acts",
         summary="Tell who replayed, discarded, cancelled, retried or reloaded while these workers have run.",
         scope="read",
         unbound=True,
         answers={200: AnswerDescription(text="Lines of the audit log, the newest first.", schema=OBJECT)},
     )
-    async def _acts(self, request: web.Request) -> web.Response:
+    async def _acts(self, request: ApiRequest) -> web.Response:
         """Lines may name clients of any issuer."""
-        token = self._authorization.require(request)
-        _, answers = await self._workers.ask(caller(token), acts=True)
+        _, answers = await self._workers.ask(request.who, acts=True)
         return web.json_response({"acts": rows_of(answers, "acts")[::-1]}, dumps=json_text)

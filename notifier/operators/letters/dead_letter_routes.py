@@ -7,28 +7,27 @@ a repair waits for one look at most.
 """
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from aiohttp import web
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.api_token import ApiToken
 from notifier.model.errors import Mistake
 from notifier.model.ids import new_id
 from notifier.model.printable import excerpt, json_text
-from notifier.network.listeners.authorization import Authorization, caller
-from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import AnswerDescription
+from notifier.network.listeners.operation import OBJECT, ApiOperation, ApiRequest, routes_of
 from notifier.network.listeners.problem import Refusal, malformed
-from notifier.operators.letters import request_members
 from notifier.operators.letters.exported_letter import exported, without_subject
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, begun
 from notifier.operators.letters.letter_filter import (
     LetterFilter,
     LetterMembers,
+    LetterSummary,
     RepairMembers,
     ReplayMembers,
     read_filter,
@@ -36,12 +35,11 @@ from notifier.operators.letters.letter_filter import (
 from notifier.operators.letters.repair import replay
 from notifier.operators.letters.repair_jobs import AskedRepair, RepairWork, issuers_of
 from notifier.operators.letters.replay_now import Replay, ReplayWish
-from notifier.operators.letters.request_members import OBJECT
-from notifier.operators.letters.visit_requests import LettersAccess, VisitRequests
+from notifier.operators.letters.visit_requests import LettersAccess, LookFor, PageQuery, VisitRequests, conditions_of
 from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import DeadLetters
 
-AT_MOST = 60.0  # seconds that a look at what a repair would do lasts
 GROUPS = 50  # of a page
 READ_WITHIN = 10.0  # seconds that an export waits for its reader, all its waits together
 
@@ -64,7 +62,7 @@ class ReplayRequest(ReplayMembers, total=False):
     rate: Annotated[float, Field(ge=SLOWEST, le=FASTEST, allow_inf_nan=False, description=_RATE)]
 
 
-class LettersPageQuery(request_members.PageQuery, LetterMembers, total=False):
+class LettersPageQuery(PageQuery, LetterMembers, total=False):
     """The query of a page."""
 
     oldest_first: Annotated[bool, Field(description="Else the newest come first.")]
@@ -77,11 +75,6 @@ class ShowQuery(TypedDict, total=False):
     subject: Annotated[bool, Field(description="Show it with its user: true unless given.")]
 
 
-_WHICH, _LOOK = TypeAdapter(LetterMembers), TypeAdapter(ListQuery)
-_PAGE, _SHOW = TypeAdapter(LettersPageQuery), TypeAdapter(ShowQuery)
-_DISCARD, _REPLAY = TypeAdapter(RepairMembers), TypeAdapter(ReplayRequest)
-
-
 class DeadLetterRoutes:
     """The routes of `/v1/dead-letters`: list, show, export, replay, discard."""
 
@@ -89,74 +82,61 @@ class DeadLetterRoutes:
         self._authorization = authorization
         self._access = access
         self._letters = access.queue.dead_letters()
-        self._requests = VisitRequests(access, away=_AWAY, known=_KNOWN)
+        self._requests = VisitRequests[DeadLetters, LetterSummary](
+            access, self._letters, rows="letters", away=_AWAY, known=_KNOWN, missing=_MISSING
+        )
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes that the API serves."""
-        return [
-            web.get("/v1/dead-letters", self._list),
-            web.get("/v1/dead-letters/page", self._page),
-            web.post("/v1/dead-letters/find", self._find),
-            web.get("/v1/dead-letters/export", self._export),
-            web.get("/v1/dead-letters/{id}", self._show),
-            web.post("/v1/dead-letters/replay", self._replay),
-            web.delete("/v1/dead-letters", self._discard),
-            web.delete("/v1/dead-letters/{id}", self._discard_one),
-        ]
+        """Return the routes that the API serves."""
+        return routes_of(self, self._authorization)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/dead-letters",
         summary="Count dead letters by client and reason; with rows, show the oldest too.",
         scope="read",
-        query=request_members.query_of(_LOOK),
+        query=ListQuery,
         answers={200: AnswerDescription(text="Groups, the largest first.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
-    async def _list(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        asked = request_members.asked_in_query(request, _LOOK)
-        chosen = self._filter(asked, token)
-        return await self._requests.counts(self._letters, chosen, token, asked, rows="letters")
+    async def _list(self, request: ApiRequest) -> web.Response:
+        return await self._requests.counts(self._filter(request), request)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/dead-letters/page",
         summary="Show a page of letters, and count them by reason and client, from an index that one pass makes.",
         scope="read",
-        query=request_members.query_of(_PAGE),
+        query=LettersPageQuery,
         answers={200: AnswerDescription(text="The page. `reasons` and `groups` also count others.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
-    async def _page(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        asked = request_members.asked_in_query(request, _PAGE)
-        chosen = replace(self._filter(asked, token), reasons=frozenset())
-        self._requests.audit.looked(caller(token), chosen)
-        return await self._requests.page(
-            self._letters, LetterFilter(), chosen, token, asked, rows="letters", groups=GROUPS,
-            newest_first=not asked.get("oldest_first"),
-        )  # fmt: skip
+    async def _page(self, request: ApiRequest) -> web.Response:
+        chosen = replace(self._filter(request), reasons=frozenset())
+        self._requests.audit.looked(request.who, chosen)
+        newest_first = not request.members.get("oldest_first")
+        return await self._requests.page(LetterFilter(), chosen, request, groups=GROUPS, newest_first=newest_first)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="POST /v1/dead-letters/find",
         summary="Find the letters of a user, a session or an event. The answer holds no sub and no sid.",
         scope="read",
-        body={"application/json": request_members.schema_of(request_members.LOOK_FOR)},
+        body=LookFor,
         answers={200: AnswerDescription(text="Summaries, oldest first, 200 at most.", schema=OBJECT)},
-        problems={**_PROBLEMS, **request_members.BODY_PROBLEMS},
+        problems=_PROBLEMS,
     )
-    async def _find(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        chosen = self._filter(await request_members.looked_for(request), token)
-        return await self._requests.found(self._letters, chosen, token, rows="letters")
+    async def _find(self, request: ApiRequest) -> web.Response:
+        return await self._requests.found(self._filter(request), request)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/dead-letters/export",
         summary="Export whole letters, one JSON object per line. The answer holds sub and sid.",
         scope="read",
-        query=request_members.query_of(_WHICH),
+        query=LetterMembers,
         answers={200: AnswerDescription(text="Oldest first.", schema={}, kind="application/x-ndjson")},
         problems=_PROBLEMS,
     )
-    async def _export(self, request: web.Request) -> web.StreamResponse:
-        token = self._authorization.require(request)
-        chosen = self._filter(request_members.asked_in_query(request, _WHICH), token)
-        self._requests.audit.read("exported", caller(token), chosen)
+    async def _export(self, request: ApiRequest) -> web.StreamResponse:
+        chosen = self._filter(request)
+        self._requests.audit.read("exported", request.who, chosen)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         patience, steady = READ_WITHIN, self._access.steady
         try:
@@ -166,8 +146,8 @@ class DeadLetterRoutes:
             ):
                 async for _, message in letters:
                     if not response.prepared:
-                        await response.prepare(request)
-                    if request.method == "HEAD":  # aiohttp would write what is streamed
+                        await response.prepare(request.http)
+                    if request.http.method == "HEAD":  # aiohttp would write what is streamed
                         break
                     line, begun = json_text(exported(message)).encode() + b"\n", steady()
                     async with asyncio.timeout(patience):  # a slow reader holds the letters
@@ -176,54 +156,47 @@ class DeadLetterRoutes:
         except (Refusal, TimeoutError):
             if not response.prepared:
                 raise
-            if request.transport is not None:
-                request.transport.abort()  # half an export must not look complete
+            if request.http.transport is not None:
+                request.http.transport.abort()  # half an export must not look complete
             return response
         if not response.prepared:
-            await response.prepare(request)
+            await response.prepare(request.http)
         await response.write_eof()
         return response
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/dead-letters/{id}",
         summary="Show one whole letter. The answer holds sub and sid, unless subject=false.",
         scope="read",
-        query=request_members.query_of(_SHOW),
+        query=ShowQuery,
         answers={200: AnswerDescription(text="The letter.", schema=OBJECT)},
         problems={404: "There is no letter with that id.", 503: _AWAY},
     )
-    async def _show(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        with_subject = request_members.asked_in_query(request, _SHOW).get("subject", True)
-        chosen = self._filter({"id": [request.match_info["id"]]}, token)
+    async def _show(self, request: ApiRequest) -> web.Response:
+        with_subject = request.members.get("subject", True)
+        chosen = self._filter(request)
         if with_subject:
-            self._requests.audit.read("shown", caller(token), chosen)
+            self._requests.audit.read("shown", request.who, chosen)
         shown = exported if with_subject else without_subject
-        return await self._requests.message(
-            self._letters, chosen, token, lambda _, message: shown(message), missing=_MISSING,
-            whole=True,
-        )  # fmt: skip
+        return await self._requests.message(chosen, request, lambda _, message: shown(message), whole=True)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="POST /v1/dead-letters/replay",
         summary="Deliver letters again: a job that goes on by itself. Location says where to ask for it.",
         scope="repair",
-        body={"application/json": request_members.schema_of(_REPLAY)},
+        body=ReplayRequest,
         answers={
             202: BEGUN,
             200: AnswerDescription(
                 text="With dry_run: how many would be replayed, and how many stay and why.", schema=OBJECT
             ),
         },
-        problems={
-            **_PROBLEMS,
-            **TOO_MANY,
-            **request_members.BODY_PROBLEMS,
-        },
+        problems=_PROBLEMS | TOO_MANY,
     )
-    async def _replay(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        asked = await request_members.asked_in_body(request, _REPLAY)
-        chosen = self._filter(asked, token)
-        request_members.require_narrowed(chosen, asked, "letters are")
+    async def _replay(self, request: ApiRequest) -> web.Response:
+        chosen, asked = self._filter(request), request.members
+        self._requests.require_narrowed(chosen, request)
+        who = request.who  # a job outlives its request
         force = bool(asked.get("end_newer_sessions"))
         rules = self._access.rules(force)
         if asked.get("dry_run"):
@@ -231,57 +204,44 @@ class DeadLetterRoutes:
             async def act(options: RepairOptions) -> RepairResult:
                 return await replay(self._letters, chosen, rules, options)
 
-            return await self._requests.repaired("replayed", act, chosen, token, asked, within=AT_MOST)
+            return await self._requests.repaired("replayed", act, chosen, request)
 
         self._requests.require_queue()
 
         def conclude(result: RepairResult) -> None:
-            self._requests.audit.repaired("replayed", caller(token), chosen, result, end_newer_sessions=force)
+            self._requests.audit.repaired("replayed", who, chosen, result, end_newer_sessions=force)
 
-        passes = Replay(self._access.queue, ReplayWish(id=new_id(), who=caller(token), chosen=chosen, rules=rules))
+        passes = Replay(self._access.queue, ReplayWish(id=new_id(), who=who, chosen=chosen, rules=rules))
         replay_ = AskedRepair(
             kind="replay", chosen=chosen, issuers=issuers_of(chosen), passes=passes, conclude=conclude,
             watch=passes.watch, most=asked.get("limit"), rate=asked.get("rate"),
         )  # fmt: skip
-        return begun(self._access.jobs, RepairWork(replay_, self._requests), token)
+        return begun(self._access.jobs, RepairWork(replay_, self._requests), request.token)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="DELETE /v1/dead-letters",
         summary="Delete letters for good: a job that goes on by itself. Location says where to ask for it.",
         scope="repair",
-        query=request_members.query_of(_DISCARD),
+        query=RepairMembers,
         answers={202: BEGUN, 200: AnswerDescription(text="With dry_run: how many would be deleted.", schema=OBJECT)},
         problems=_PROBLEMS | TOO_MANY,
     )
-    async def _discard(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        asked = request_members.asked_in_query(request, _DISCARD)
-        chosen = self._filter(asked, token)
-        request_members.require_narrowed(chosen, asked, "letters are")
-        if asked.get("dry_run"):
-            return await self._discarded(token, chosen, asked)
-        return self._requests.begin_removal("discard", self._letters, chosen, token, asked)
+    async def _discard(self, request: ApiRequest) -> web.Response:
+        return await self._requests.remove("discard", self._filter(request), request)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="DELETE /v1/dead-letters/{id}",
         summary="Delete one letter for good.",
         scope="repair",
         answers={200: AnswerDescription(text="How many letters with that id were deleted.", schema=OBJECT)},
         problems={404: f"{_MISSING}.", 503: _AWAY},
     )
-    async def _discard_one(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        asked = {"id": [request.match_info["id"]]}
-        return await self._discarded(token, self._filter(asked, token), asked, missing=_MISSING)
+    async def _discard_one(self, request: ApiRequest) -> web.Response:
+        return await self._requests.remove("discard", self._filter(request), request)
 
-    async def _discarded(
-        self, token: ApiToken | None, chosen: LetterFilter, asked: Mapping[str, Any], *, missing: str | None = None
-    ) -> web.Response:
-        return await self._requests.removed(
-            "discarded", self._letters, chosen, token, asked, within=AT_MOST, missing=missing
-        )
-
-    def _filter(self, asked: Mapping[str, Any], token: ApiToken | None) -> LetterFilter:
-        """The letters that the request means, of those that the token may see. Raises Refusal (400)."""
-        letter_filter = read_filter(asked, self._access.clock(), issuers=None if token is None else token.issuers)
+    def _filter(self, request: ApiRequest) -> LetterFilter:
+        """Return the filter of the request, for letters that the token may see. Raises Refusal (400)."""
+        letter_filter = read_filter(conditions_of(request), self._access.clock(), issuers=request.issuers)
         if isinstance(letter_filter, Mistake):
             raise malformed(Mistake(letter_filter.path, excerpt(letter_filter.text, 200)))
         return letter_filter

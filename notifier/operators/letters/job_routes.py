@@ -8,8 +8,9 @@ from aiohttp import web
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueError
 from notifier.model.printable import json_text
-from notifier.network.listeners.authorization import Authorization, caller
-from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import AnswerDescription
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, routes_of
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.letters.jobs import SCHEMA, Jobs, Work
 from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit
@@ -45,44 +46,40 @@ class JobRoutes:
         self._audit = RepairAudit(write_audit)
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes that the API serves."""
-        return [
-            web.get("/v1/jobs", self._list),
-            web.get("/v1/jobs/{id}", self._show),
-            web.delete("/v1/jobs/{id}", self._end),
-        ]
+        """Return the routes that the API serves."""
+        return routes_of(self, self._authorization)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/jobs",
         summary="Tell the jobs of all workers: those under way, and those that ended within the last hour.",
         scope="read",
         answers={200: AnswerDescription(text="The newest first.", schema={"type": "object"})},
         problems=_AWAY,
     )
-    async def _list(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        return web.json_response(await _answered(self._jobs.listed(token)), dumps=json_text)
+    async def _list(self, request: ApiRequest) -> web.Response:
+        return web.json_response(await _answered(self._jobs.listed(request.token)), dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/jobs/{id}",
         summary="Tell how far a job is, and what came of it. Any worker knows it, for an hour.",
         scope="read",
         answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=SCHEMA)},
         problems=_UNKNOWN | _AWAY,
     )
-    async def _show(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
-        job = _known(await _answered(self._jobs.told(request.match_info["id"], token)))
+    async def _show(self, request: ApiRequest) -> web.Response:
+        job = _known(await _answered(self._jobs.told(request.path["id"], request.token)))
         return web.json_response(job, dumps=json_text)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="DELETE /v1/jobs/{id}",
         summary="End a job after the messages at hand, whatever worker it runs at. Of a retry the watching ends.",
         scope="repair",
         answers={202: AnswerDescription(text="The job. `state` is `ended` soon, if it is not yet.", schema=SCHEMA)},
         problems=_UNKNOWN | _AWAY,
     )
-    async def _end(self, request: web.Request) -> web.Response:
-        token, id_ = self._authorization.require(request), request.match_info["id"]
-        job = _known(await _answered(self._jobs.end(id_, token)))
-        self._audit.ended(caller(token), id_)
+    async def _end(self, request: ApiRequest) -> web.Response:
+        job = _known(await _answered(self._jobs.end(request.path["id"], request.token)))
+        self._audit.ended(request.who, request.path["id"])
         return web.json_response(job, status=202, dumps=json_text)
 
 

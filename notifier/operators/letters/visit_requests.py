@@ -9,17 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from aiohttp import web
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.api_token import ApiToken
 from notifier.model.errors import Mistake, QueueError
 from notifier.model.message import Message
 from notifier.model.nearest import NOBODY_KNOWS, near_either
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
-from notifier.network.listeners.authorization import caller, concerns
+from notifier.network.listeners.authorization import concerns
+from notifier.network.listeners.operation import ApiRequest
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.letters.groups import GroupCounts, Summary
 from notifier.operators.letters.job_routes import begun
@@ -33,12 +35,12 @@ from notifier.operators.letters.visits import Filter, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
+AT_MOST = 60.0  # seconds that a look at what a repair would do lasts
 BUSY_FOR = 20.0  # seconds that a request waits for another to end
 HINTS = 5  # of one answer: each costs some milliseconds of the event loop
 PAGE_AGE = 60.0  # seconds that the index behind a page may be old, unless it is asked otherwise
 PAGE_ROWS = 50
 FOUND = 200  # summaries that one who looks for something gets
-
 
 P = TypeVar("P")
 S = TypeVar("S", bound=Summary)
@@ -60,17 +62,48 @@ class LettersAccess:
     subject_id: Callable[[str], str] = given
 
 
-class VisitRequests:
-    """The requests about the dead letters, or about what waits. `away`: the queue is away, or others are at it.
+@with_config(ConfigDict(extra="forbid"))
+class PageQuery(TypedDict, total=False):
+    """What every page takes."""
 
-    `known` is said of a name that nobody knew and that is registered by now.
+    rows: Annotated[int, Field(ge=0, le=1000, description="So many summaries; 50 unless given.")]
+    skip: Annotated[int, Field(ge=0, description="Leave out this many of them: for the next page.")]
+    age: Annotated[float, Field(ge=0, le=600, description="Seconds that the counts may be old; 60 unless given.")]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class LookFor(TypedDict, total=False):
+    """The body of a search. It is no query, since proxies log URLs."""
+
+    subject: Annotated[str, Field(min_length=1, max_length=1000, description="A sub or a sid.")]
+    event_id: Annotated[str, Field(min_length=1, max_length=1000, description="An event.")]
+    client_id: Annotated[str, Field(min_length=1, description="At this client alone.")]
+    iss: Annotated[str, Field(min_length=1, description="At this issuer alone.")]
+
+
+def conditions_of(request: ApiRequest) -> Mapping[str, Any]:
+    """Return the conditions of a request: the id in its path, or its members."""
+    return {"id": [request.path["id"]]} if "id" in request.path else request.members
+
+
+class VisitRequests(Generic[P, S]):
+    """The requests about `messages`: dead letters or pending deliveries. `rows` names their list in an answer.
+
+    Texts: `away` if the queue is unreachable or in use, `missing` if the message does not exist, `known` if its
+    client has been registered since.
     """
 
-    def __init__(self, access: LettersAccess, *, away: str, known: str) -> None:
+    def __init__(
+        self, access: LettersAccess, messages: P, *, rows: Literal["letters", "deliveries"], away: str, known: str,
+        missing: str,
+    ) -> None:  # fmt: skip
         self.audit = RepairAudit(access.write_audit, access.subject_id)
         self._access = access
+        self._messages = messages
+        self._rows = rows
         self._away = away
         self._known = known
+        self._missing = missing
         self._alone = asyncio.Lock()
         self._looking = asyncio.Lock()
         self._patient = asyncio.Lock()
@@ -112,42 +145,48 @@ class VisitRequests:
     def _refusal(self) -> Refusal:
         return Refusal(problem(503, f"{self._away.rstrip('.')}; try again soon", headers={"Retry-After": "5"}))
 
-    async def counts(
-        self, messages: P, filter_: Filter[P, S], token: ApiToken | None, asked: Mapping[str, Any], *, rows: str
-    ) -> web.Response:
-        """How many there are of each group, and some of them, if they are asked for, as the member `rows`."""
-        self.audit.looked(caller(token), filter_)
+    def options(self, request: ApiRequest | None = None) -> RepairOptions:
+        """Return the options of what a request does at once, which may last AT_MOST seconds."""
+        steady, asked = self._access.steady, {} if request is None else request.members
+        until = steady() + AT_MOST
+        return RepairOptions(
+            clock=self._access.clock, steady=steady, pause=asyncio.sleep, stop=lambda: steady() >= until,
+            limit=asked.get("limit"), dry_run=bool(asked.get("dry_run")),
+        )  # fmt: skip
+
+    async def counts(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
+        """Answer how many there are of each group, and with some of them, if they are asked for."""
+        asked = request.members
+        self.audit.looked(request.who, filter_)
         most, skip = asked.get("rows", 0), asked.get("skip", 0)
         counts, shown = GroupCounts(), list[dict[str, object]]()
-        async with self.turn(looking=True), aclosing(found_in(messages, filter_)) as summaries:
+        async with self.turn(looking=True), aclosing(found_in(self._messages, filter_)) as summaries:
             async for summary, _ in summaries:
                 counts.add(summary)
                 if skip < counts.total <= skip + most:
                     shown.append(summary.document())
         groups = [group.document() for group in counts.groups()]
-        self._add_hints(groups, token)
+        self._add_hints(groups, request)
         document: dict[str, object] = {"total": counts.total, "groups": groups}
-        return web.json_response(document | ({rows: shown} if "rows" in asked else {}), dumps=json_text)
+        return web.json_response(document | ({self._rows: shown} if "rows" in asked else {}), dumps=json_text)
 
     async def page(
         self,
-        messages: P,
         everything: Filter[P, S],
         chosen: Chosen,
-        token: ApiToken | None,
-        asked: Mapping[str, Any],
+        request: ApiRequest,
         *,
-        rows: str,
         groups: int,
         newest_first: bool = False,
     ) -> web.Response:
         """A page of those that are meant, of an index of `everything`; it holds no message while it makes the page."""
+        asked = request.members
         if "subject" in asked:
             raise malformed(Mistake("subject", "a page has no users: search for them with POST …/find"))
 
         async def make() -> MessageIndex:
             index = MessageIndex(self._access.clock, self._access.steady)
-            async with self.turn(looking=True), aclosing(found_in(messages, everything)) as summaries:
+            async with self.turn(looking=True), aclosing(found_in(self._messages, everything)) as summaries:
                 async for summary, _ in summaries:
                     index.add(summary)
             index.complete()
@@ -158,127 +197,107 @@ class VisitRequests:
         selection = Shown(chosen=chosen, reasons=reasons, newest_first=newest_first)
         skip, most = asked.get("skip", 0), asked.get("rows", PAGE_ROWS)
         page = AskedPage(selection=selection, rows=most, skip=skip, groups=groups)
-        document = await index.page(page, rows)
-        self._add_hints(document["groups"], token)
+        document = await index.page(page, self._rows)
+        self._add_hints(document["groups"], request)
         return web.json_response(document, dumps=json_text)
 
-    async def found(self, messages: P, filter_: Filter[P, S], token: ApiToken | None, *, rows: str) -> web.Response:
+    async def found(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
         """The first that somebody looks for, which is logged, and how many there are."""
-        self.audit.read("looked_for", caller(token), filter_)
+        if not request.members.keys() & {"subject", "event_id"}:
+            raise malformed(Mistake("", "say which subject (a sub or a sid) or event_id you look for"))
+        self.audit.read("looked_for", request.who, filter_)
         total, shown = 0, list[dict[str, object]]()
-        async with self.turn(looking=True), aclosing(found_in(messages, filter_)) as summaries:
+        async with self.turn(looking=True), aclosing(found_in(self._messages, filter_)) as summaries:
             async for summary, _ in summaries:
                 total += 1
                 if total <= FOUND:
                     shown.append(summary.document())
-        return web.json_response({"total": total, rows: shown}, dumps=json_text)
+        return web.json_response({"total": total, self._rows: shown}, dumps=json_text)
 
     async def message(
         self,
-        messages: P,
         filter_: Filter[P, S],
-        token: ApiToken | None,
+        request: ApiRequest,
         document: Callable[[S, Message], dict[str, object]],
         *,
-        missing: str,
         whole: bool = False,
     ) -> web.Response:
-        """The first message that the filter means, as a document. Raises Refusal: 404 with the text `missing`."""
-        async with self.turn(looking=True), aclosing(found_in(messages, filter_, whole=whole)) as summaries:
+        """The first message that the filter means, as a document. Raises Refusal (404)."""
+        async with self.turn(looking=True), aclosing(found_in(self._messages, filter_, whole=whole)) as summaries:
             async for summary, message in summaries:
-                hint = self._hint(summary.reason, summary.iss, summary.client_id, token)
+                hint = self._hint(summary.reason, summary.iss, summary.client_id, request)
                 return web.json_response(document(summary, message) | hint, dumps=json_text)
-        raise Refusal(problem(404, missing))
+        raise Refusal(problem(404, self._missing))
 
-    def _add_hints(self, groups: Iterable[dict[str, Any]], token: ApiToken | None) -> None:
+    def _add_hints(self, groups: Iterable[dict[str, Any]], request: ApiRequest) -> None:
         for group in islice((each for each in groups if each["reason"] in NOBODY_KNOWS), HINTS):
-            group.update(self._hint(group["reason"], group["iss"], group["client_id"], token))
+            group.update(self._hint(group["reason"], group["iss"], group["client_id"], request))
 
-    def _hint(self, reason: str | None, iss: str, client_id: str, token: ApiToken | None) -> dict[str, object]:
+    def _hint(self, reason: str | None, iss: str, client_id: str, request: ApiRequest) -> dict[str, object]:
         """What its name most likely meant, if nobody knows it. No issuer is named that the token does not cover."""
         if reason not in NOBODY_KNOWS:
             return {}
         hint = near_either(iss, client_id, self._access.registry(), if_registered=self._known)
-        return {"hint": hint.text} if hint is not None and concerns(token, hint.issuer.iss) else {}
+        return {"hint": hint.text} if hint is not None and concerns(request.token, hint.issuer.iss) else {}
 
-    def begin_removal(
-        self,
-        kind: Literal["discard", "cancel"],
-        messages: P,
-        filter_: Filter[P, S],
-        token: ApiToken | None,
-        asked: Mapping[str, Any],
+    def require_narrowed(self, filter_: Filter[P, S], request: ApiRequest) -> None:
+        """Require a condition, or `all`. Raises Refusal (400)."""
+        if not filter_.narrows and not request.members.get("all"):
+            raise malformed(Mistake("", f"say which {self._rows} are meant, or all: true"))
+
+    async def remove(
+        self, kind: Literal["discard", "cancel"], filter_: Filter[P, S], request: ApiRequest
     ) -> web.Response:
-        """Begin a job that deletes what is meant. Raises Refusal (429, 503)."""
-        self.require_queue()
-        who = caller(token)
+        """Delete the message that the path names, or begin a job that deletes what is meant.
+
+        Raises Refusal (400, 404, 429, 503).
+        """
+        one, dry_run = "id" in request.path, bool(request.members.get("dry_run"))
+        who = request.who  # a job outlives its request
 
         def report(summary: S) -> None:
-            self.audit.removed(who, summary)
+            if not dry_run:
+                self.audit.removed(who, summary)
+
+        async def act(options: RepairOptions) -> RepairResult:
+            return await remove(self._messages, filter_, options, report)
 
         def conclude(result: RepairResult) -> None:
             self.audit.repaired(DID[kind], who, filter_, result)
 
-        passes = RemovalPasses(messages, filter_, report)
+        if not one:
+            self.require_narrowed(filter_, request)
+        if one or dry_run:
+            return await self.repaired(DID[kind], act, filter_, request)
+        self.require_queue()
         wanted = AskedRepair(
-            kind=kind, chosen=filter_, issuers=issuers_of(filter_), passes=passes, conclude=conclude,
-            most=asked.get("limit"),
+            kind=kind, chosen=filter_, issuers=issuers_of(filter_), conclude=conclude,
+            passes=RemovalPasses(self._messages, filter_, report), most=request.members.get("limit"),
         )  # fmt: skip
-        return begun(self._access.jobs, RepairWork(wanted, self), token)
-
-    async def removed(
-        self,
-        did: str,
-        messages: P,
-        filter_: Filter[P, S],
-        token: ApiToken | None,
-        asked: Mapping[str, Any],
-        *,
-        within: float,
-        missing: str | None = None,
-    ) -> web.Response:
-        """Delete what is meant at once. See `repaired`."""
-
-        async def act(options: RepairOptions) -> RepairResult:
-            def report(summary: S) -> None:
-                if not options.dry_run:
-                    self.audit.removed(caller(token), summary)
-
-            return await remove(messages, filter_, options, report)
-
-        return await self.repaired(did, act, filter_, token, asked, within=within, missing=missing)
+        return begun(self._access.jobs, RepairWork(wanted, self), request.token)
 
     async def repaired(
         self,
         did: str,
         act: Callable[[RepairOptions], Awaitable[RepairResult]],
-        filter_: Filter[Any, Any],
-        token: ApiToken | None,
-        asked: Mapping[str, Any],
-        *,
-        within: float,
-        missing: str | None = None,
+        filter_: Filter[P, S],
+        request: ApiRequest,
     ) -> web.Response:
-        """Have the messages alone for a repair, `within` so many seconds, log it, and return the result: `did`.
+        """Have the messages alone for a repair of AT_MOST seconds, log it, and return the result: `did`.
 
-        Raises Refusal: 404 with the text `missing`, if it is given and there is no such message.
+        Raises Refusal: 404 if the path names a message that does not exist.
         """
-        access, dry_run = self._access, bool(asked.get("dry_run"))
+        dry_run = bool(request.members.get("dry_run"))
         if dry_run:
-            self.audit.looked(caller(token), filter_)
+            self.audit.looked(request.who, filter_)
         async with self.turn(looking=dry_run):
-            until = access.steady() + within
-            options = RepairOptions(
-                clock=access.clock, steady=access.steady, pause=asyncio.sleep, stop=lambda: access.steady() >= until,
-                limit=asked.get("limit"), dry_run=dry_run,
-            )  # fmt: skip
-            result = await act(options)
+            result = await act(self.options(request))
             if not dry_run:
-                self.audit.repaired(did, caller(token), filter_, result)
+                self.audit.repaired(did, request.who, filter_, result)
         if result.failed and not result.done:
             raise self._refusal()
-        if missing is not None and not result.done and result.unfinished is None:
-            raise Refusal(problem(404, missing))
+        if "id" in request.path and not result.done and result.unfinished is None:
+            raise Refusal(problem(404, self._missing))
         document = result.document()
         if result.failed:  # its own text names hosts and files
             document["unfinished"] = AWAY

@@ -1,14 +1,18 @@
 """`POST /v1/reload`: all workers read their configuration and their registry sources now."""
 
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 from aiohttp import web
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.errors import Mistake, QueueError
+from notifier.model.errors import QueueError
 from notifier.model.printable import json_text
-from notifier.network.listeners.authorization import Authorization, caller
-from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
-from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import AnswerDescription
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, route_of
+from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.status.reload_request import Reload, Reloads
 
 _ANSWERS = {
@@ -23,39 +27,35 @@ _ANSWERS = {
 }
 
 
-_BOOL = {"true": True, "false": False}
+@with_config(ConfigDict(extra="forbid"))
+class ReloadQuery(TypedDict, total=False):
+    """The query of a reload."""
+
+    accept_loss: Annotated[bool, Field(description="Accept that many clients would no longer be notified.")]
+    drop: Annotated[str, Field(description="A registry source: drop its answers and cache.")]
 
 
 def reload_routes(authorization: Authorization, reload: Callable[[Reload], Awaitable[Reloads]]) -> list[web.RouteDef]:
     """Return the route. It needs the scope `repair` and no issuers."""
 
-    @OperationDescription(
+    @ApiOperation(
+        route="POST /v1/reload",
         summary="Have all workers read their configuration and registry sources now.",
         scope="repair",
         unbound=True,
-        query={
-            "accept_loss": {"type": "string", "enum": list(_BOOL), "default": "false"},
-            "drop": {"type": "string", "description": "A registry source: drop its answers and cache."},
-        },
+        query=ReloadQuery,
         answers=_ANSWERS,
-        problems={400: "accept_loss is neither true nor false.", 503: "The queue cannot be reached."},
+        problems={503: "The queue cannot be reached."},
     )
-    async def post(request: web.Request) -> web.Response:
-        token = authorization.require(request)
+    async def post(request: ApiRequest) -> web.Response:
+        asked = request.members
         try:
-            asked = Reload(who=caller(token), accept_loss=_accepts_loss(request), drop=request.query.get("drop"))
-            reloads = await reload(asked)
+            reloads = await reload(
+                Reload(who=request.who, accept_loss=asked.get("accept_loss", False), drop=asked.get("drop"))
+            )
         except QueueError:
             title = "The queue is away; try again soon"
             raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
         return web.json_response(reloads.document(), dumps=json_text)
 
-    return [web.post("/v1/reload", post)]
-
-
-def _accepts_loss(request: web.Request) -> bool:
-    """True if the caller accepts that many clients could no longer be told. Raises Refusal: 400."""
-    accept = _BOOL.get(request.query.get("accept_loss", "false") or "true")  # `?accept_loss`
-    if accept is None:
-        raise malformed(Mistake("accept_loss", "must be true or false"))
-    return accept
+    return [route_of(post, authorization)]

@@ -5,13 +5,14 @@ asked once a second at most, however many requests come.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
-from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
+from notifier.network.listeners.openapi import AnswerDescription, JsonSchema
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, routes_of
 from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_document import document_of
 
@@ -49,18 +50,19 @@ class StatusRoutes:
         self._looked = 0.0
         self._looking = asyncio.Lock()
 
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Return the routes that the API is to serve."""
-        yield web.get("/v1/status", self._get)
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes that the API serves."""
+        return routes_of(self, self._authorization)
 
-    @OperationDescription(
+    @ApiOperation(
+        route="GET /v1/status",
         summary="Tell what waits, how fast it goes, and how workers and clients fare.",
         scope="read",
         answers={200: AnswerDescription(text="As it stands.", schema=_STATUS)},
     )
-    async def _get(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request)
+    async def _get(self, request: ApiRequest) -> web.Response:
         status = await self._now()
+        token = request.token
         document = document_of(status, None if concerns_all(token) else lambda iss: concerns(token, iss))
         return web.json_response(document, dumps=json_text)
 

@@ -81,3 +81,14 @@ async def test_a_page_refuses_a_subject(messages: str) -> None:
         async with http.get(url, headers={"Authorization": "Bearer op-secret"}) as answer:
             assert answer.status == 400
             assert [mistake["path"] for mistake in (await answer.json())["mistakes"]] == ["subject"]
+
+
+async def test_a_reload_refuses_what_is_no_boolean() -> None:
+    """`accept_loss` is read as every other flag is: a typing error must neither accept a loss nor be ignored."""
+    sources = sources_of(lambda: (token("op", "repair"),))
+    routes = operator_routes(Authorization(sources.tokens))
+    async with serving(api_app(EventRequests(accept, sources), routes)) as listener, aiohttp.ClientSession() as http:
+        url = f"http://127.0.0.1:{listener.port}/v1/reload?accept_loss=maybe"
+        async with http.post(url, headers={"Authorization": "Bearer op-secret"}) as answer:
+            assert answer.status == 400
+            assert [mistake["path"] for mistake in (await answer.json())["mistakes"]] == ["accept_loss"]

@@ -1,0 +1,156 @@
+"""Declares an operation of the API once: its route, its description, and what is checked before its handler runs.
+
+The handler runs only for a token of the declared scope, and only if the members of the query or the body are those of
+the declared TypedDict.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, cast
+
+from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
+
+from notifier.model.api_token import ApiToken, Scope
+from notifier.model.errors import Mistake
+from notifier.model.validation import mistakes_of
+from notifier.network.listeners.authorization import Authorization, caller, concerns
+from notifier.network.listeners.json_body import json_object
+from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
+from notifier.network.listeners.problem import Refusal, malformed, problem
+
+OBJECT: JsonSchema = {"type": "object"}
+BODY_PROBLEMS = {
+    408: "The body did not come.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+}
+_DECLARED = "declared"
+
+T = TypeVar("T")
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiRequest:
+    """An authorized request. `members`: those of its query or its body, as declared. `path`: those of its path."""
+
+    http: web.Request
+    token: ApiToken | None
+    members: Mapping[str, Any]
+    path: Mapping[str, str]
+
+    @property
+    def who(self) -> str:
+        """The name of the caller, for the audit."""
+        return caller(self.token)
+
+    @property
+    def issuers(self) -> frozenset[str] | None:
+        """The issuers that the token covers, None for all."""
+        return None if self.token is None else self.token.issuers
+
+    def require_issuer(self, iss: str) -> None:
+        """Raise Refusal (403) unless the token covers this issuer."""
+        if not concerns(self.token, iss):
+            raise Refusal(problem(403, "The token does not cover this issuer"))
+
+
+ApiHandler: TypeAlias = Callable[[ApiRequest], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiOperation:
+    """One operation, as a decorator of its handler. `route`: method and path.
+
+    `query` or `body`: the TypedDict of its members. For the others see OperationDescription.
+    """
+
+    route: str
+    summary: str
+    scope: Scope
+    query: type | None = None
+    body: type | None = None
+    answers: Mapping[int, AnswerDescription]
+    problems: Mapping[int, str] = field(default_factory=dict)
+    unbound: bool = False
+
+    def __call__(self, handler: Method) -> Method:
+        """Declare the handler."""
+        setattr(handler, _DECLARED, self)
+        return handler
+
+
+def routes_of(holder: object, authorization: Authorization) -> list[web.RouteDef]:
+    """Return the routes of the declared methods of an object, in their order."""
+    methods = [name for name, method in vars(type(holder)).items() if hasattr(method, _DECLARED)]
+    return [route_of(getattr(holder, name), authorization) for name in methods]
+
+
+def route_of(handler: ApiHandler, authorization: Authorization) -> web.RouteDef:
+    """Return the route of a declared handler."""
+    operation: ApiOperation = getattr(handler, _DECLARED)
+    adapter = TypeAdapter[Any](operation.query or operation.body or dict)
+    query = schema_of(adapter) if operation.query else {}
+    body = {"application/json": schema_of(adapter)} if operation.body else {}
+
+    @OperationDescription(
+        summary=operation.summary,
+        scope=operation.scope,
+        query=query.get("properties", {}),
+        required=query.get("required", ()),
+        body=body,
+        answers=operation.answers,
+        problems={**operation.problems, **(BODY_PROBLEMS if body else {})},
+        unbound=operation.unbound,
+    )
+    async def serve(http: web.Request) -> web.StreamResponse:
+        token = authorization.require(http)
+        members: Mapping[str, Any] = {}
+        if query:
+            members = _validated(adapter.validate_python, _query_members(http, query["properties"]))
+        elif body:
+            # Strict JSON takes strings as reasons, but not "5" as a number.
+            members = _validated(partial(adapter.validate_json, strict=True), json.dumps(await _body_members(http)))
+        return await handler(ApiRequest(http=http, token=token, members=members, path=http.match_info))
+
+    method, _, path = operation.route.partition(" ")
+    return web.RouteDef(method, path, serve, {})
+
+
+def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """Return the schema of a TypedDict, in one piece."""
+    schema = adapter.json_schema()
+    parts = schema.pop("$defs", {})
+    text = json.dumps(schema)
+    for name, part in parts.items():
+        text = text.replace(f'{{"$ref": "#/$defs/{name}"}}', json.dumps(part))
+    return cast("dict[str, Any]", json.loads(text))
+
+
+def _query_members(request: web.Request, schemas: Mapping[str, JsonSchema]) -> dict[str, object]:
+    members: dict[str, object] = {}
+    for name in request.query:
+        values, kind = request.query.getall(name), schemas.get(name, {}).get("type")
+        members[name] = values if kind == "array" else values[-1]
+        if values[-1] == "" and kind == "boolean":
+            members[name] = True  # `?dry_run`
+    return members
+
+
+async def _body_members(request: web.Request) -> dict[str, Any]:
+    if request.content_type != "application/json":
+        raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
+    content = await json_object(request)
+    if content is None:
+        raise malformed(Mistake("", 'must be a JSON object, such as {"client_id": "shop"}'))
+    return content
+
+
+def _validated(validate: Callable[[T], Any], content: T) -> dict[str, Any]:
+    try:
+        return cast("dict[str, Any]", validate(content))
+    except ValidationError as error:
+        raise malformed(*mistakes_of(error)) from None
