@@ -7,9 +7,10 @@ import typer
 
 from notifier.model.printable import counted, printable
 from notifier.network.http.issuer_document import only_issuer
-from notifier.operators.letters.retry_now import RetryResult, RetryWish, prospect, retry_now
+from notifier.operators.letters.retry_now import RetryMembers, RetryResult, RetryWish, prospect, retry_now
 from notifier.operators.letters.unknown_client import end_if_unknown
 from notifier.operators.terminal.command_options import Config, Json
+from notifier.operators.terminal.declared_options import takes
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
 from notifier.queues.passes import RepairOptions
@@ -18,17 +19,12 @@ from notifier.settings.config_file import ReadPart
 from notifier.telemetry.audit import operating_user, write_audit
 
 
+@takes(RetryMembers)
 def retry(
     context: typer.Context,
-    client_id: Annotated[str, typer.Option("--client-id", help="The client to try.")],
+    *,
     config: Config = None,
-    iss: Annotated[
-        str | None, typer.Option("--iss", help="Its issuer. Needed if the configuration has several.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what waits; try nothing.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also try what the client asked to wait for by Retry-After.")
-    ] = False,
+    asked: RetryMembers,
     yes: Annotated[bool, typer.Option("--yes", help="Has no effect: a retry never asks.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -55,7 +51,8 @@ def retry(
     """
     del yes  # for scripts that give it to each repair
     part = queue_part(config, log_from="warning")
-    wish = RetryWish(key=(_issuer_of(part, iss), client_id), who=operating_user(), force=force)
+    client_id, dry_run, force = asked["client_id"], "dry_run" in asked, "force" in asked
+    wish = RetryWish(key=(_issuer_of(part, asked.get("iss")), client_id), who=operating_user(), force=force)
 
     async def act(queue: Queue, options: RepairOptions) -> RetryResult:
         if dry_run:

@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Required
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
@@ -27,6 +30,16 @@ LOOK_EVERY = 0.5  # seconds between two questions
 STUCK = 60.0  # seconds without news although a worker is busy with the client: it may bear one attempt a minute
 QUIET = 1.5  # seconds without news, after which nothing more is going to happen
 NO_WORKER = "no worker consumes the queue, so nothing would be attempted; start one: notifier run"
+
+
+@with_config(ConfigDict(extra="forbid"))
+class RetryMembers(TypedDict, total=False):
+    """The members of a retry, in a request and as options."""
+
+    client_id: Annotated[Required[str], Field(min_length=1, description="The client to try.")]
+    iss: Annotated[str, Field(min_length=1, description="Its issuer. Needed if there are several.")]
+    dry_run: Annotated[bool, Field(description="Show what waits; try nothing.")]
+    force: Annotated[bool, Field(description="Also try what the client asked to wait for by Retry-After.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

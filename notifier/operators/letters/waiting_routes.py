@@ -5,11 +5,10 @@ retry and a cancellation are jobs (`retry_jobs`, `repair_jobs`), but for the can
 """
 
 from dataclasses import replace
-from typing import Annotated, Required
+from typing import Annotated
 
 from aiohttp import web
-from pydantic import ConfigDict, Field, with_config
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from pydantic import Field
 
 from notifier.delivery.life import Life, life_of
 from notifier.model.delivery import Delivery
@@ -22,7 +21,7 @@ from notifier.network.listeners.operation import OBJECT, ApiOperation, ApiReques
 from notifier.network.listeners.problem import malformed
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, accepted, begun
 from notifier.operators.letters.retry_jobs import RetryWork
-from notifier.operators.letters.retry_now import RetryWish, prospect
+from notifier.operators.letters.retry_now import RetryMembers, RetryWish, prospect
 from notifier.operators.letters.visit_requests import LettersAccess, LookFor, PageQuery, VisitRequests, conditions_of
 from notifier.operators.letters.waiting_filter import (
     CancelMembers,
@@ -39,7 +38,6 @@ _KNOWN = "it is registered now, and tried when it is due"
 _AWAY = "The queue is away, or another request or command goes through what waits."
 _MISSING = "No such delivery waits: it may be delivered, or a worker has it in hand"
 _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _AWAY}
-_STRICT = ConfigDict(extra="forbid")
 
 
 class WaitingListQuery(WaitingMembers, total=False):
@@ -51,16 +49,6 @@ class WaitingListQuery(WaitingMembers, total=False):
 
 class WaitingPageQuery(PageQuery, WaitingMembers, total=False):
     """The query of a page."""
-
-
-@with_config(_STRICT)
-class RetryBody(TypedDict, total=False):
-    """The body of a retry."""
-
-    client_id: Annotated[Required[str], Field(min_length=1, description="The client.")]
-    iss: Annotated[str, Field(min_length=1, description="The client's issuer. Needed if there are several.")]
-    force: Annotated[bool, Field(description="Also try what the client asked to wait for, by Retry-After.")]
-    dry_run: Annotated[bool, Field(description="Count what waits; try nothing.")]
 
 
 class WaitingRoutes:
@@ -147,7 +135,7 @@ class WaitingRoutes:
         route="POST /v1/retry",
         summary="Try now what waits for a client: a job. Location says where to ask what comes of it.",
         scope="repair",
-        body=RetryBody,
+        body=RetryMembers,
         answers={
             202: BEGUN,
             200: AnswerDescription(text="With dry_run: what waits, and why.", schema=OBJECT),
@@ -171,7 +159,7 @@ class WaitingRoutes:
         return web.json_response(document, dumps=json_text)
 
     def _issuer(self, request: ApiRequest) -> str:
-        """Return the issuer, given or the only one that the token covers. Raises Refusal (400), with covered ones only."""
+        """Return the issuer that is meant: of those that the token covers, which alone an error names."""
         issuers = self._covered(request)
         if (iss := request.members.get("iss", only_issuer(issuers))) is not None:
             return str(iss)
