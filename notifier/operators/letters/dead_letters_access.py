@@ -1,8 +1,8 @@
-"""What the commands on dead letters share: options that choose letters, and how an export is written."""
+"""What the commands on dead letters share: how letters are listed and chosen, and how an export is written."""
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkstemp
@@ -11,9 +11,37 @@ from typing import IO, Any, TypeVar
 import typer
 
 from notifier.model.errors import Mistake
-from notifier.operators.letters.letter_filter import LetterFilter, read_filter
+from notifier.model.moment import shown_moment
+from notifier.model.printable import counted, printable
+from notifier.operators.letters.groups import Group
+from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary, read_filter
+from notifier.operators.letters.message_table import MessageTable
+from notifier.operators.terminal.screen import ago
 
 T = TypeVar("T")
+
+
+def _row(letter: LetterSummary) -> Sequence[str]:
+    parts = [letter.id, shown_moment(letter.dead_since), f"{letter.reason:<21}", letter.client_id or "–"]
+    parts += [f"event {letter.event_id or '–'}", f"attempts {letter.attempts}"]
+    if letter.iss:
+        parts.append(f"issuer {letter.iss}")
+    if letter.source is not None:
+        parts.append(f"source {letter.source}")
+    return parts
+
+
+def _cells(group: Group, now: float) -> Sequence[str]:
+    ages = (ago(moment, now) for moment in (group.oldest, group.newest))
+    return printable(group.client_id) or "–", group.reason, f"{group.count:,}", *ages
+
+
+LETTERS = MessageTable(
+    messages=lambda queue: queue.dead_letters(), opening=False, row=_row, cells=_cells,
+    heads=("client", "reason", "count:", "oldest:", "newest:"), total=lambda count: counted(count, "dead letter"),
+    known="it is registered now: notifier dead-letters replay", does="Discard", did="discarded", what="dead letter",
+    missing=lambda ids: f"there is no dead letter {ids}; `notifier dead-letters list --rows` shows them",
+)  # fmt: skip
 
 
 def letters_of(asked: Mapping[str, Any]) -> LetterFilter:

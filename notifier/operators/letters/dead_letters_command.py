@@ -1,38 +1,25 @@
 """The commands `notifier dead-letters list`, `show` and `export`. They look at dead letters and change nothing."""
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import uvloop
 
-from notifier.configuration.configured_feature import ConfiguredFeature
 from notifier.model.message import Message
 from notifier.model.moment import read_moment, shown_moment
 from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, json_text, printable
-from notifier.operators.letters.dead_letters_access import letters_of, written_anew
+from notifier.operators.letters.dead_letters_access import LETTERS, letters_of, written_anew
 from notifier.operators.letters.dead_letters_repair_command import discard, prospect, replay
 from notifier.operators.letters.exported_letter import exported
-from notifier.operators.letters.groups import Group, GroupCounts
 from notifier.operators.letters.letter_filter import LetterFilter, LetterMembers, LetterSummary
-from notifier.operators.letters.unknown_client import end_if_unknown
-from notifier.operators.letters.visits import found_in
+from notifier.operators.letters.message_table import CommandContext, list_messages, look
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.declared_options import takes
-from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
-from notifier.operators.terminal.near_names import near_names, say_near_names
+from notifier.operators.terminal.near_names import near_names
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.progress import progress_of
-from notifier.operators.terminal.queue_access import opened_queue, queue_part
-from notifier.operators.terminal.screen import ago, screen
-from notifier.settings.service_settings import QueueSettings
 
-_KNOWN = "it is registered now: notifier dead-letters replay"
 MOMENTS = ("_at", "_since", "not_after")  # ends of the names of members
 
 app = typer.Typer()
@@ -75,23 +62,7 @@ def list_(
         notifier dead-letters list --since 1h --json | jq .client_id
     """
     chosen = letters_of(asked)
-    settings = queue_part(config).settings.queue
-    counts, console = GroupCounts(), screen()
-
-    def see(summary: LetterSummary, _message: Message) -> None:
-        counts.add(summary)
-        if as_json:
-            say_json(summary.document())
-        elif rows:
-            console.say_row(*_parts(summary))
-
-    _look_now(settings, chosen, see, whole=False, rows=rows or as_json)
-    if not (rows or as_json):
-        _print_groups(counts.groups(), config, context.obj)
-    if not as_json:
-        say(counted(counts.total, "dead letter"))
-    if not counts.total:
-        end_if_unknown(config, context.obj, chosen.client_id, chosen.iss)
+    list_messages(LETTERS, CommandContext(config, context.obj), chosen, rows=rows, as_json=as_json)
 
 
 @command(app)
@@ -110,17 +81,17 @@ def show(
         notifier dead-letters show -c n.yaml 6f1c…
     """
     documents: list[dict[str, object]] = []
-    settings = queue_part(config).settings.queue
 
     def see(summary: LetterSummary, message: Message) -> None:
         additions: dict[str, object] = {} if as_json else {"replay": prospect(message, config, context.obj)}
         if not as_json and summary.reason in NOBODY_KNOWS:
-            additions["hint"] = near_names(config, context.obj, known=_KNOWN)(summary.iss, summary.client_id)
+            additions["hint"] = near_names(config, context.obj, known=LETTERS.known)(summary.iss, summary.client_id)
         documents.append(exported(message) | {name: value for name, value in additions.items() if value})
 
-    _look_now(settings, LetterFilter(ids=frozenset({id_})), see, first=True)
+    where = CommandContext(config, context.obj)
+    look(LETTERS, where, LetterFilter(ids=frozenset({id_})), see, whole=True, first=True)
     if not documents:
-        say(f"notifier: there is no dead letter {id_}; `notifier dead-letters list --rows` shows them", err=True)
+        say(f"notifier: {LETTERS.missing(id_)}", err=True)
         raise typer.Exit(1)
     if as_json:
         say_json(documents[0])
@@ -154,7 +125,6 @@ def export(
     chosen = letters_of(asked)
     if file.is_file() and not force:
         raise typer.BadParameter(f"{file} exists; --force replaces it", param_hint="FILE")
-    settings = queue_part(config).settings.queue
     count = 0
     with written_anew(file) as out:
 
@@ -163,56 +133,8 @@ def export(
             count += 1
             out.write(json_text(exported(message)) + "\n")
 
-        _look_now(settings, chosen, see)
+        look(LETTERS, CommandContext(config, ()), chosen, see, whole=True)
     say(f"{counted(count, 'dead letter')} exported", err=True)
-
-
-def _look_now(
-    settings: QueueSettings,
-    chosen: LetterFilter,
-    see: Callable[[LetterSummary, Message], None],
-    *,
-    first: bool = False,
-    whole: bool = True,
-    rows: bool = False,
-) -> None:
-    """Call `see` with each letter that matches, or with the first only."""
-
-    async def look() -> None:
-        with progress_of("looked at", rows=rows) as progress:
-            async with (
-                opened_queue(settings, opening=False) as queue,
-                aclosing(found_in(queue.dead_letters(), chosen, progress, whole=whole)) as letters,
-            ):
-                async for summary, message in letters:
-                    see(summary, message)
-                    if first:
-                        return
-
-    uvloop.run(look())
-
-
-def _parts(letter: LetterSummary) -> list[str]:
-    parts = [letter.id, shown_moment(letter.dead_since), f"{letter.reason:<21}", letter.client_id or "–"]
-    parts += [f"event {letter.event_id or '–'}", f"attempts {letter.attempts}"]
-    if letter.iss:
-        parts.append(f"issuer {letter.iss}")
-    if letter.source is not None:
-        parts.append(f"source {letter.source}")
-    return list(map(printable, parts))
-
-
-def _print_groups(groups: list[Group], config: Path | None, features: Sequence[ConfiguredFeature]) -> None:
-    if not groups:
-        return
-    table, now = Grid("client", "reason", "count:", "oldest:", "newest:"), time.time()
-    for group in groups:
-        ages = (ago(moment, now) for moment in (group.oldest, group.newest))
-        table.add_row(
-            printable(group.client_id) or "–", group.reason, f"{group.count:,}", *ages, of=printable(group.iss)
-        )
-    screen(width=200).print(table)
-    say_near_names(config, features, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)
 
 
 def _in_words(document: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +18,11 @@ from notifier.model.errors import ConfigurationError, UnknownVersion
 from notifier.model.ids import new_id
 from notifier.model.message import Message
 from notifier.model.printable import counted, printable
-from notifier.operators.letters.dead_letters_access import letters_of
+from notifier.operators.letters.dead_letters_access import LETTERS, letters_of
 from notifier.operators.letters.letter_filter import RepairMembers, ReplayMembers
+from notifier.operators.letters.message_table import CommandContext, Told, conclude, remove_chosen, require_choice
 from notifier.operators.letters.readmission import SUB_ONLY_MAX_AGE, KeptLetter, ReplayRules, readmit
-from notifier.operators.letters.removal import Removal, Told, conclude, remove_chosen, require_choice
 from notifier.operators.letters.replay_now import Became, Replay, ReplayWish
-from notifier.operators.letters.unknown_client import end_if_unknown
 from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.declared_options import takes
@@ -56,16 +54,6 @@ Rate = Annotated[
 WatchedFor = Annotated[
     str, typer.Option(metavar="DURATION", help="Wait this long at most for what becomes of them; 0 does not wait.")
 ]
-
-
-def _missing(ids: str) -> str:
-    return f"there is no dead letter {ids}; `notifier dead-letters list --rows` shows them"
-
-
-_DISCARD = Removal(
-    messages=lambda queue: queue.dead_letters(), does="Discard", did="discarded", what="dead letter", missing=_missing,
-    opening=False,
-)  # fmt: skip
 
 
 @takes(ReplayMembers)
@@ -129,11 +117,11 @@ def replay(
         settings, act, what="replayed", opening=not dry_run, rate=rate, limit=asked.get("limit"), dry_run=dry_run
     )
     conclude(
+        LETTERS,
         "replayed",
-        partial(end_if_unknown, config, context.obj),
+        CommandContext(config, context.obj),
         chosen,
         result,
-        _missing,
         dry_run=dry_run,
         as_json=as_json,
         told=None if became is None else Told(document=became.document(), lines=_in_words(became)),
@@ -196,9 +184,7 @@ def discard(
         notifier dead-letters discard -c n.yaml --until 30d --yes
     """
     chosen = letters_of(asked)
-    settings = queue_part(config, log_from="warning").settings.queue
-    unknown = partial(end_if_unknown, config, context.obj)
-    remove_chosen(unknown, settings, _DISCARD, chosen, yes=yes, asked=asked, as_json=as_json)
+    remove_chosen(LETTERS, CommandContext(config, context.obj), chosen, asked, yes=yes, as_json=as_json)
 
 
 def _rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool) -> ReplayRules:

@@ -55,6 +55,10 @@ class Summary(Protocol):
     """What a list shows of a message."""
 
     @property
+    def id(self) -> str:
+        """Its ID."""
+
+    @property
     def iss(self) -> str:
         """Its issuer."""
 

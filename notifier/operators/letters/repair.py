@@ -33,7 +33,7 @@ async def remove(
     def judge(_message: Message, summary: S) -> Decision:
         return Stays(KeepReason.NEWER.value) if summary.reason == NEWER else REMOVE
 
-    return await Pass(filter_.opened(messages, whole=False), judge, options, report).run()
+    return await Pass(filter_.opened(messages, whole=False), judge, options, report, filter_.ids).run()
 
 
 async def replay(
@@ -56,7 +56,7 @@ async def replay(
         readmitted(summary, readmission)
         return Transfer(letter=message, queue=readmission.queue, outgoing=readmission.outgoing)
 
-    return await Pass(chosen.opened(letters, whole=True), judge, options, report).run()
+    return await Pass(chosen.opened(letters, whole=True), judge, options, report, chosen.ids).run()
 
 
 async def make_due(

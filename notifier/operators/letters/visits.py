@@ -40,6 +40,10 @@ class Filter(Protocol[P_contra, S]):
         """False if all of them are meant."""
 
     @property
+    def ids(self) -> frozenset[str]:
+        """With which IDs; any if empty."""
+
+    @property
     def client_id(self) -> str | None:
         """Of which client."""
 
@@ -84,7 +88,8 @@ class RepairResult:
 
     `by_client` counts these by (iss, client_id); an empty client_id is of whole events. `kept` counts those that stay,
     by reason. `unfinished` says why it stopped early; None means that it reached the
-    end. `limited` is true if it stopped at its limit, which is no failure.
+    end. `limited` is true if it stopped at its limit, which is no failure. `missing` holds the given IDs that no chosen
+    message has, if the pass reached the end.
     """
 
     done: int
@@ -94,6 +99,7 @@ class RepairResult:
     unfinished: str | None = None
     limited: bool = False
     failed: bool = False
+    missing: frozenset[str] = frozenset()
 
     @property
     def ended_early(self) -> bool:
@@ -129,7 +135,10 @@ Decision: TypeAlias = Transfer | Stays | Literal["remove"]
 
 
 class Pass(Generic[S]):
-    """One pass that does with each message that is meant what `judge` says. `report` hears of each one done."""
+    """One pass that does with each message that is meant what `judge` says. `report` hears of each one done.
+
+    `ids` are the IDs of the messages, if they were chosen by ID.
+    """
 
     def __init__(
         self,
@@ -137,8 +146,10 @@ class Pass(Generic[S]):
         judge: Callable[[Message, S], Decision],
         options: RepairOptions,
         report: Callable[[S], None] = lambda _: None,
+        ids: frozenset[str] = frozenset(),
     ) -> None:
         self._opened = opened
+        self._missing = set(ids)
         self._judge = judge
         self._options = options
         self._report = report
@@ -167,6 +178,7 @@ class Pass(Generic[S]):
             unfinished=self._unfinished,
             limited=self._limited,
             failed=failed,
+            missing=frozenset() if self._unfinished else frozenset(self._missing),
         )
 
     async def _go_through(self, visit: Visit[S]) -> None:
@@ -199,6 +211,7 @@ class Pass(Generic[S]):
         for message, summary in matches:
             if full := len(chosen) == room:
                 break
+            self._missing.discard(summary.id)
             decision = self._judge(message, summary)
             if isinstance(decision, Stays):
                 self._kept[decision.why] += 1

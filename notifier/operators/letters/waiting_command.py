@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,10 +14,14 @@ from notifier.model.durations import in_words
 from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, printable
 from notifier.operators.letters.dead_letters_access import accepted
-from notifier.operators.letters.groups import GroupCounts
-from notifier.operators.letters.removal import Removal, remove_chosen
-from notifier.operators.letters.unknown_client import end_if_unknown
-from notifier.operators.letters.visits import found_in
+from notifier.operators.letters.groups import Group
+from notifier.operators.letters.message_table import (
+    CommandContext,
+    MessageTable,
+    list_messages,
+    look,
+    remove_chosen,
+)
 from notifier.operators.letters.waiting_filter import (
     CancelMembers,
     WaitingFilter,
@@ -29,14 +31,10 @@ from notifier.operators.letters.waiting_filter import (
 )
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.declared_options import takes
-from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
-from notifier.operators.terminal.near_names import known_registry, near_names, say_near_names
+from notifier.operators.terminal.near_names import known_registry, near_names
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.queue_access import queue_part, run_on_queue
-from notifier.operators.terminal.screen import ago, screen
-from notifier.queues.passes import RepairOptions
-from notifier.queues.queue_port import Queue
+from notifier.operators.terminal.screen import ago
 
 app = typer.Typer()
 
@@ -53,14 +51,36 @@ def _group() -> None:
     """
 
 
-_Rows = Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")]
-_Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out so many of the rows: for the next page.")]
-_KNOWN = "it is registered now, and tried when it is due"
+def _row(summary: WaitingSummary) -> Sequence[str]:
+    document = summary.document()
+    reason = " ".join(filter(None, (summary.reason, "" if summary.status is None else str(summary.status)))) or "-"
+    sid = {None: "", True: "  has sid", False: "  no sid"}[summary.has_sid]
+    return (
+        summary.id, f"due {document['due'] or '-'}", f"{summary.where:<7}", summary.client_id or "-", reason,
+        f"event {summary.event_id or '-'}", f"attempts {summary.attempts}",
+        f"expires {document['expires'] or '-'}{sid}",
+    )  # fmt: skip
 
 
-_CANCEL = Removal(
-    messages=lambda queue: queue.waiting(), does="Cancel", did="cancelled", what="delivery",
-    missing=lambda ids: f"of {ids} none waits", opening=True,
+def _cells(group: Group, now: float) -> Sequence[str]:
+    return (
+        printable(group.client_id) or "–",
+        group.reason or "–",
+        group.where or "",
+        f"{group.count:,}",
+        f"{group.without_sid:,}" if group.without_sid else "",
+        ago(group.oldest, now),
+        "" if group.next is None else f"in {in_words(group.next - now)}",
+        "" if group.expires is None else f"in {in_words(group.expires - now)}",
+    )
+
+
+DELIVERIES = MessageTable(
+    messages=lambda queue: queue.waiting(), opening=True, row=_row, cells=_cells,
+    heads=("client", "reason", "where", "count:", "no sid:", "since:", "next:", "expires:"),
+    total=lambda count: f"{counted(count, 'delivery')} wait{'s' if count == 1 else ''}",
+    known="it is registered now, and tried when it is due", does="Cancel", did="cancelled", what="delivery",
+    missing=lambda ids: f"of {ids} none waits",
 )  # fmt: skip
 
 
@@ -71,8 +91,8 @@ def list_(
     *,
     config: Config = None,
     asked: WaitingMembers,
-    rows: _Rows = False,
-    skip: _Skip = 0,
+    rows: Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")] = False,
+    skip: Annotated[int, typer.Option(min=0, help="Leave out so many of the rows: for the next page.")] = 0,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -95,24 +115,8 @@ def list_(
         notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c
     """
     chosen = replace(accepted(read_waiting_filter(asked, time.time())), life=_life_by(config, context.obj))
-    counts = GroupCounts()
-
-    def see(summary: WaitingSummary) -> None:
-        counts.add(summary)
-        if not (rows or as_json) or counts.total <= skip or (limit is not None and counts.total > skip + limit):
-            return
-        if as_json:
-            say_json(summary.document())
-        else:
-            say(_line(summary))
-
-    _look(config, chosen, see, rows=rows or as_json)
-    if not (rows or as_json):
-        _print_groups(counts, config, context.obj)
-    if not as_json:
-        say(f"{counted(counts.total, 'delivery')} wait{'s' if counts.total == 1 else ''}")
-    if not counts.total:
-        end_if_unknown(config, context.obj, chosen.client_id, chosen.iss)
+    where = CommandContext(config, context.obj)
+    list_messages(DELIVERIES, where, chosen, rows=rows, as_json=as_json, skip=skip, limit=limit)
 
 
 @command(app)
@@ -131,7 +135,9 @@ def show(
         notifier waiting show -c n.yaml 6f1c…
     """
     summaries: list[WaitingSummary] = []
-    _look(config, WaitingFilter(ids=frozenset({id_}), life=_life_by(config, context.obj)), summaries.append, first=True)
+    chosen = WaitingFilter(ids=frozenset({id_}), life=_life_by(config, context.obj))
+    where = CommandContext(config, context.obj)
+    look(DELIVERIES, where, chosen, lambda summary, _: summaries.append(summary), first=True)
     if not summaries:
         say(f"notifier: no delivery {id_} waits; `notifier waiting list --rows` shows those that do", err=True)
         raise typer.Exit(1)
@@ -140,7 +146,9 @@ def show(
         say_json(document)
         return
     if summaries[0].reason in NOBODY_KNOWS:
-        document["hint"] = near_names(config, context.obj, known=_KNOWN)(summaries[0].iss, summaries[0].client_id)
+        document["hint"] = near_names(config, context.obj, known=DELIVERIES.known)(
+            summaries[0].iss, summaries[0].client_id
+        )
     for name, value in document.items():
         if name == "has_sid" and value is False:
             say(f"{name:<10} no: the token ends all sessions of its user, and so is sent for a short time only")
@@ -171,60 +179,10 @@ def cancel(
         notifier waiting cancel -c n.yaml --client-id gone --yes
     """
     chosen = accepted(read_waiting_filter(asked, time.time()))
-    settings = queue_part(config, "warning").settings.queue
-    unknown = partial(end_if_unknown, config, context.obj)
-    remove_chosen(unknown, settings, _CANCEL, chosen, asked=asked, yes=yes, as_json=as_json)
+    remove_chosen(DELIVERIES, CommandContext(config, context.obj), chosen, asked, yes=yes, as_json=as_json)
 
 
 def _life_by(config: Path | None, features: Sequence[ConfiguredFeature]) -> LifeOf | None:
     """What tells how long a delivery may live, by the files and caches of the configuration."""
     known = known_registry(config, features)
     return None if known is None else lambda delivery: life_of(delivery, known.registry)
-
-
-def _look(config: Any, chosen: WaitingFilter, see: Any, *, rows: bool = False, first: bool = False) -> None:
-    """Call `see` with each delivery that is meant, or with the first only."""
-
-    async def act(queue: Queue, options: RepairOptions) -> None:
-        def progress(done: int, total: int) -> None:
-            options.progress(done, total)
-            if options.stop():
-                raise KeyboardInterrupt
-
-        async with aclosing(found_in(queue.waiting(), chosen, progress)) as summaries:
-            async for summary, _ in summaries:
-                see(summary)
-                if first:
-                    return
-
-    run_on_queue(queue_part(config).settings.queue, act, what="looked at", rows=rows)
-
-
-def _line(summary: WaitingSummary) -> str:
-    document = summary.document()
-    reason = " ".join(filter(None, (summary.reason, "" if summary.status is None else str(summary.status)))) or "-"
-    line = f"{summary.id}  due {document['due'] or '-'}  {summary.where:<7}  {summary.client_id or '-'}  {reason}"
-    sid = {None: "", True: "  has sid", False: "  no sid"}[summary.has_sid]
-    expires = f"  expires {document['expires'] or '-'}{sid}"
-    return printable(f"{line}  event {summary.event_id or '-'}  attempts {summary.attempts}{expires}")
-
-
-def _print_groups(counts: GroupCounts, config: Path | None, features: Sequence[ConfiguredFeature]) -> None:
-    groups = counts.groups()
-    if not groups:
-        return
-    table, now = Grid("client", "reason", "where", "count:", "no sid:", "since:", "next:", "expires:"), time.time()
-    for group in groups:
-        table.add_row(
-            printable(group.client_id) or "–",
-            group.reason or "–",
-            group.where or "",
-            f"{group.count:,}",
-            f"{group.without_sid:,}" if group.without_sid else "",
-            ago(group.oldest, now),
-            "" if group.next is None else f"in {in_words(group.next - now)}",
-            "" if group.expires is None else f"in {in_words(group.expires - now)}",
-            of=printable(group.iss),
-        )
-    screen().print(table)
-    say_near_names(config, features, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)

@@ -6,7 +6,7 @@ Like a list of dead letters, it reads only the members that it shows.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, Self
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
@@ -228,7 +228,7 @@ class WaitingFilter:
         everything = WaitingFilter(issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, life=self.life)
         return self != everything
 
-    def come_by(self, moment: float) -> "WaitingFilter":
+    def come_by(self, moment: float) -> Self:
         """See Filter."""
         return replace(self, taken_by=moment)
 

@@ -25,6 +25,7 @@ from notifier.settings.service_settings import QueueSettings
 
 T = TypeVar("T")
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue counts as away
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SILENT = 2.0  # seconds of waiting for the queue before a line says so
 
 
@@ -101,7 +102,7 @@ def run_on_queue(
     async def run() -> T:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             loop.add_signal_handler(number, stop.set)
 
         async def pause(seconds: float) -> None:
@@ -116,8 +117,12 @@ def run_on_queue(
                 clock=time.time, steady=time.monotonic, pause=pause, progress=progress, stop=stop.is_set, rate=rate,
                 limit=limit, dry_run=dry_run,
             )  # fmt: skip
-            async with opened_queue(settings, opening=opening) as queue:
-                return await act(queue, options)
+            try:
+                async with opened_queue(settings, opening=opening) as queue:
+                    return await act(queue, options)
+            finally:
+                for number in SIGNALS:  # a closed loop of uvloop keeps them, and ignores them
+                    loop.remove_signal_handler(number)
 
     return uvloop.run(run())
 

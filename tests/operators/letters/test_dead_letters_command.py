@@ -141,6 +141,17 @@ def test_an_id_that_is_none_is_no_repair(place: Place, words: tuple[str, ...]) -
     assert place.ready() == {DEAD: 5}
 
 
+@pytest.mark.parametrize("words", [("replay", "--wait", "0"), ("discard", "--yes")])
+def test_an_unknown_id_among_others_is_named(place: Place, words: tuple[str, ...]) -> None:
+    """The others are repaired, and the exit status is 1. A pass that reached its limit has not looked for all."""
+    limited = place.run(*words, "d-1", "d-2", "d-9", "--limit", "1")
+    assert (limited.returncode, "there is no dead letter" in limited.stderr) == (0, False)
+    done = place.run(*words, "d-1", "d-2", "m-1", "d-8", "d-9")
+    assert (done.returncode, done.stdout.split()[0]) == (1, "2")
+    assert "there is no dead letter d-1, d-8, d-9;" in done.stderr
+    assert place.ready()[DEAD] == 2
+
+
 def test_repairs_want_to_be_told_which(place: Place) -> None:
     """Nothing named is wrong use, and a discard where nobody can be asked wants `--yes`."""
     for words in (("replay",), ("discard", "--all")):

@@ -1,6 +1,7 @@
 """`notifier waiting` at a terminal."""
 
 import asyncio
+import json
 import os
 import signal
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from notifier.model.message import Message
-from notifier.operators.letters.waiting_command import _look
+from notifier.operators.letters.message_table import CommandContext, look
+from notifier.operators.letters.waiting_command import DELIVERIES
 from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.cli.in_process import notifier
@@ -48,6 +50,28 @@ def test_pending_deliveries_are_chosen_by_reason_subject_and_time(tmp_path: Path
     assert (code, "of none none waits" in text) == (1, True)
 
 
+def test_ctrl_c_ends_the_question_after_a_count(tmp_path: Path) -> None:
+    """A pass gives the signals back: the closed loop of the count would ignore them while the command asks."""
+    filled(tmp_path / "q.db", 1)
+    settings = {"NOTIFIER_QUEUE__URL": f"sqlite:{tmp_path / 'q.db'}"}
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert notifier("waiting", "cancel", "--all", "--dry-run", cwd=tmp_path, settings=settings).returncode == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("words", [("--yes",), ("--dry-run",), ("--yes", "--json")])
+def test_an_unknown_id_among_others_is_named(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """The others are cancelled. A script learns by the exit status that it was not all that it asked for."""
+    filled(tmp_path / "q.db", 2)
+    settings = {"NOTIFIER_QUEUE__URL": f"sqlite:{tmp_path / 'q.db'}"}
+    done = notifier("waiting", "cancel", "d-1", "none", "nope", *words, cwd=tmp_path, settings=settings)
+    assert (done.returncode, "of none, nope none waits" in done.stderr) == (1, True)
+    if "--json" in words:
+        assert json.loads(done.stdout)["cancelled"] == 1
+    else:
+        assert done.stdout.startswith("1 ")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted(WaitingFilter):
     """Means nothing, and interrupts whoever looks."""
@@ -63,4 +87,4 @@ def test_ctrl_c_ends_a_look_while_nothing_matches(tmp_path: Path, monkeypatch: p
     filled(tmp_path / "q.db", 2000)
     monkeypatch.setenv("NOTIFIER_QUEUE__URL", f"sqlite:{tmp_path / 'q.db'}")
     with pytest.raises(KeyboardInterrupt):
-        _look(None, Interrupted(), print)
+        look(DELIVERIES, CommandContext(None, ()), Interrupted(), print)
