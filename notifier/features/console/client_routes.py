@@ -22,8 +22,7 @@ from notifier.model.moment import render_moment
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
-from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import OBJECT, ApiOperation, ApiRequest, routes_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Document, Items, answer_of, routes_of
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.status_document import client_document
@@ -112,7 +111,9 @@ class ClientRoutes:
         summary="Show a page of clients with how they fare, those in most trouble first.",
         scope="read",
         query=ClientsQuery,
-        answers={200: AnswerDescription(text="The page.", schema=OBJECT)},
+        answers={
+            200: answer_of("The page.", at=str, workers=Counts, states=Counts, total=int, skip=int, clients=Items)
+        },
     )
     async def _clients(self, request: ApiRequest) -> web.Response:
         overview = await self._workers.overview()
@@ -138,9 +139,10 @@ class ClientRoutes:
         summary="Show one client: how it fares at each worker, its last answers, and what was delivered by the minute.",
         scope="read",
         query=ClientQuery,
-        answers={200: AnswerDescription(text="The client.", schema=OBJECT)},
+        answers={200: answer_of("The client.", at=str, client=Document, left_out=str | None, workers=Items,
+            answers=Items, minutes=list[list[int]])},
         problems={404: "Nobody knows this client."},
-    )
+    )  # fmt: skip
     async def _client(self, request: ApiRequest) -> web.Response:
         key = _meant(request)
         registry = self._given.live.registry()
@@ -174,9 +176,7 @@ class ClientRoutes:
         summary="Show the registration of a client that is in force, with the origin of each value.",
         scope="read",
         query=ClientQuery,
-        answers={
-            200: AnswerDescription(text="Member, value and origin. What may hold secrets is not shown.", schema=OBJECT)
-        },
+        answers={200: answer_of("Member, value and origin. What may hold secrets is not shown.", values=Items)},
         problems={404: "No client of this name is in force."},
     )
     async def _registration(self, request: ApiRequest) -> web.Response:

@@ -23,8 +23,7 @@ from notifier.model.message import PARKED, Lane
 from notifier.model.moment import rendered
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
-from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import OBJECT, ApiOperation, ApiRequest, routes_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Document, Items, answer_of, routes_of
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.doctor.runbook import sections
 from notifier.operators.status.service_status import ServiceStatus, delayed, messages_held, seen_keys
@@ -79,8 +78,9 @@ class ConsoleRoutes:
         route="GET /v1/whoami",
         summary="Tell whose token this is, and what it may do.",
         scope="read",
-        answers={200: AnswerDescription(text="Name, scopes, issuers.", schema=OBJECT)},
-    )
+        answers={200: answer_of("Name, scopes, issuers.", name=str, scopes=list[str], issuers=list[str] | None,
+            open=bool, version=str, issuers_known=list[str])},
+    )  # fmt: skip
     async def _whoami(self, request: ApiRequest) -> web.Response:
         """Without tokens, on loopback, a page may look and not act: requests that change something have an Origin."""
         token = request.token
@@ -99,8 +99,9 @@ class ConsoleRoutes:
         summary="Tell how the service stands, in the size of a page however many clients there are.",
         scope="read",
         query=OverviewQuery,
-        answers={200: AnswerDescription(text="As it stands.", schema=OBJECT)},
-    )
+        answers={200: answer_of("As it stands.", at=str, queues=Document, rates=Document, workers=Document,
+            clients=Items, states=Counts, waits=Counts, timeline=Document)},
+    )  # fmt: skip
     async def _overview(self, request: ApiRequest) -> web.Response:
         token, since = request.token, request.members.get("since", 0)
         overview = await self._workers.overview()
@@ -131,7 +132,7 @@ class ConsoleRoutes:
         summary="Tell what happened after an earlier answer: failures, outages, dead letters.",
         scope="read",
         query=RecentQuery,
-        answers={200: AnswerDescription(text="The newest facts of all workers.", schema=OBJECT)},
+        answers={200: answer_of("The newest facts of all workers.", facts=Items, next=str)},
     )
     async def _recent(self, request: ApiRequest) -> web.Response:
         places = dict(place.rpartition("=")[::2] for place in filter(None, request.members.get("after", "").split(",")))
@@ -155,7 +156,7 @@ class ConsoleRoutes:
         summary="Tell what the workers remember of an event, or of the logouts of a user or session. It is audited.",
         scope="read",
         body=FindBody,
-        answers={200: AnswerDescription(text="Attempts and fates, the oldest first.", schema=OBJECT)},
+        answers={200: answer_of("Attempts and fates, the oldest first.", facts=Items, remembered_since=str | None)},
     )
     async def _find(self, request: ApiRequest) -> web.Response:
         asked = request.members
@@ -174,7 +175,7 @@ class ConsoleRoutes:
         route="GET /v1/keys",
         summary="Tell which keys sign, which are to come, and whether each issuer publishes them.",
         scope="read",
-        answers={200: AnswerDescription(text="By issuer.", schema=OBJECT)},
+        answers={200: answer_of("By issuer.", keys=Items)},
     )
     async def _keys(self, request: ApiRequest) -> web.Response:
         live, seen = self._given.live, seen_keys((await self._workers.overview()).status)
@@ -201,7 +202,7 @@ class ConsoleRoutes:
         route="GET /v1/explain/{name}",
         summary="Explain a reason, a cause or an alert: its section of the runbook.",
         scope="read",
-        answers={200: AnswerDescription(text="Markdown.", schema=OBJECT)},
+        answers={200: answer_of("Markdown.", name=str, group=str, text=str)},
         problems={404: "There is no such name."},
     )
     async def _explain(self, request: ApiRequest) -> web.Response:

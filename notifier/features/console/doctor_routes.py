@@ -19,8 +19,7 @@ from notifier.features.console.all_workers import AllWorkers, rows_of
 from notifier.model.moment import rendered
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization
-from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import OBJECT, ApiOperation, ApiRequest, routes_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, answer_of, routes_of
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.network.listeners.throttle import RequestPlaces
 from notifier.telemetry.audit import write_audit
@@ -29,6 +28,9 @@ FRESH = 30.0  # seconds for which the doctor is not asked again
 CANARIES = 16  # at a time, one to each client: a client that hangs must not take the places of publishers
 LONGEST = 120.0  # seconds that the doctor has
 _STRICT = ConfigDict(extra="forbid")
+
+
+_FOUND = {"state": str, "began_at": str | None, "ended_at": str | None, "problem": str | None, "findings": Items}
 
 
 @with_config(_STRICT)
@@ -127,7 +129,7 @@ class DoctorRoutes:
         summary="Have the doctor check everything that a logout depends on. It ends no session.",
         scope="read",
         unbound=True,
-        answers={202: AnswerDescription(text="It looks. GET tells what it found.", schema=OBJECT)},
+        answers={202: answer_of("It looks. GET tells what it found.", **_FOUND)},
     )
     async def _examine(self, _request: ApiRequest) -> web.Response:
         self._doctor.begin()
@@ -138,7 +140,7 @@ class DoctorRoutes:
         summary="Tell what the doctor found last, at this worker.",
         scope="read",
         unbound=True,
-        answers={200: AnswerDescription(text="Its findings.", schema=OBJECT)},
+        answers={200: answer_of("Its findings.", **_FOUND)},
     )
     async def _examined(self, _request: ApiRequest) -> web.Response:
         return web.json_response(self._doctor.document(), dumps=json_text)
@@ -148,7 +150,7 @@ class DoctorRoutes:
         summary="Send a client a real token for a user and a session that cannot exist. It is audited.",
         scope="repair",
         body=CanaryBody,
-        answers={200: AnswerDescription(text="What the client answered, explained.", schema=OBJECT)},
+        answers={200: answer_of("What the client answered, explained.", findings=Items)},
         problems={404: "There is no such client."},
     )
     async def _canary(self, request: ApiRequest) -> web.Response:
@@ -167,7 +169,7 @@ class DoctorRoutes:
         summary="Tell who replayed, discarded, cancelled, retried or reloaded while these workers have run.",
         scope="read",
         unbound=True,
-        answers={200: AnswerDescription(text="Lines of the audit log, the newest first.", schema=OBJECT)},
+        answers={200: answer_of("Lines of the audit log, the newest first.", acts=Items)},
     )
     async def _acts(self, request: ApiRequest) -> web.Response:
         """Lines may name clients of any issuer."""

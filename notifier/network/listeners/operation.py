@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, NotRequired, TypeAlias, TypeVar, cast, get_args, get_origin
 
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
@@ -21,7 +21,9 @@ from notifier.network.listeners.json_body import json_object
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed, problem
 
-OBJECT: JsonSchema = {"type": "object"}
+Document: TypeAlias = dict[str, Any]
+Items: TypeAlias = list[Document]
+Counts: TypeAlias = dict[str, int]
 BODY_PROBLEMS = {
     408: "The body did not come.",
     413: "The body is too large.",
@@ -118,6 +120,15 @@ def route_of(handler: ApiHandler, authorization: Authorization) -> web.RouteDef:
 
     method, _, path = operation.route.partition(" ")
     return web.RouteDef(method, path, serve, {})
+
+
+def answer_of(text: str, /, **members: Any) -> AnswerDescription:
+    """Describe an answer: a JSON object with members of these types, of which those NotRequired may be absent."""
+    optional = {name for name, kind in members.items() if get_origin(kind) is NotRequired}
+    kinds = {name: get_args(kind)[0] if name in optional else kind for name, kind in members.items()}
+    schemas = {name: TypeAdapter(kind).json_schema() for name, kind in kinds.items()}
+    required = [name for name in members if name not in optional]
+    return AnswerDescription(text=text, schema={"type": "object", "required": required, "properties": schemas})
 
 
 def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ a repair waits for one look at most.
 import asyncio
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from aiohttp import web
 from pydantic import ConfigDict, Field, with_config
@@ -20,7 +20,7 @@ from notifier.model.ids import new_id
 from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import OBJECT, ApiOperation, ApiRequest, routes_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, answer_of, routes_of
 from notifier.network.listeners.problem import Refusal, malformed
 from notifier.operators.letters.exported_letter import exported, without_subject
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, begun
@@ -35,7 +35,15 @@ from notifier.operators.letters.letter_filter import (
 from notifier.operators.letters.repair import replay
 from notifier.operators.letters.repair_jobs import AskedRepair, RepairWork, issuers_of
 from notifier.operators.letters.replay_now import Replay, ReplayWish
-from notifier.operators.letters.visit_requests import LettersAccess, LookFor, PageQuery, VisitRequests, conditions_of
+from notifier.operators.letters.visit_requests import (
+    PAGE,
+    REPAIRED,
+    LettersAccess,
+    LookFor,
+    PageQuery,
+    VisitRequests,
+    conditions_of,
+)
 from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters
@@ -95,7 +103,7 @@ class DeadLetterRoutes:
         summary="Count dead letters by client and reason; with rows, show the oldest too.",
         scope="read",
         query=ListQuery,
-        answers={200: AnswerDescription(text="Groups, the largest first.", schema=OBJECT)},
+        answers={200: answer_of("Groups, the largest first.", total=int, groups=Items, letters=NotRequired[Items])},
         problems=_PROBLEMS,
     )
     async def _list(self, request: ApiRequest) -> web.Response:
@@ -106,7 +114,7 @@ class DeadLetterRoutes:
         summary="Show a page of letters, and count them by reason and client, from an index that one pass makes.",
         scope="read",
         query=LettersPageQuery,
-        answers={200: AnswerDescription(text="The page. `reasons` and `groups` also count others.", schema=OBJECT)},
+        answers={200: answer_of("The page. `reasons` and `groups` also count others.", **PAGE, letters=Items)},
         problems=_PROBLEMS,
     )
     async def _page(self, request: ApiRequest) -> web.Response:
@@ -120,7 +128,7 @@ class DeadLetterRoutes:
         summary="Find the letters of a user, a session or an event. The answer holds no sub and no sid.",
         scope="read",
         body=LookFor,
-        answers={200: AnswerDescription(text="Summaries, oldest first, 200 at most.", schema=OBJECT)},
+        answers={200: answer_of("Summaries, oldest first, 200 at most.", total=int, letters=Items)},
         problems=_PROBLEMS,
     )
     async def _find(self, request: ApiRequest) -> web.Response:
@@ -169,7 +177,7 @@ class DeadLetterRoutes:
         summary="Show one whole letter. The answer holds sub and sid, unless subject=false.",
         scope="read",
         query=ShowQuery,
-        answers={200: AnswerDescription(text="The letter.", schema=OBJECT)},
+        answers={200: answer_of("The letter.", id=str, reason=str, outcomes=NotRequired[Items], hint=NotRequired[str])},
         problems={404: "There is no letter with that id.", 503: _AWAY},
     )
     async def _show(self, request: ApiRequest) -> web.Response:
@@ -185,14 +193,10 @@ class DeadLetterRoutes:
         summary="Deliver letters again: a job that goes on by itself. Location says where to ask for it.",
         scope="repair",
         body=ReplayRequest,
-        answers={
-            202: BEGUN,
-            200: AnswerDescription(
-                text="With dry_run: how many would be replayed, and how many stay and why.", schema=OBJECT
-            ),
-        },
+        answers={202: BEGUN, 200: answer_of("With dry_run: how many would be replayed, and how many stay and why.",
+            replayed=int, **REPAIRED)},
         problems=_PROBLEMS | TOO_MANY,
-    )
+    )  # fmt: skip
     async def _replay(self, request: ApiRequest) -> web.Response:
         chosen, asked = self._filter(request), request.members
         self._requests.require_narrowed(chosen, request)
@@ -223,7 +227,7 @@ class DeadLetterRoutes:
         summary="Delete letters for good: a job that goes on by itself. Location says where to ask for it.",
         scope="repair",
         query=RepairMembers,
-        answers={202: BEGUN, 200: AnswerDescription(text="With dry_run: how many would be deleted.", schema=OBJECT)},
+        answers={202: BEGUN, 200: answer_of("With dry_run: how many would be deleted.", discarded=int, **REPAIRED)},
         problems=_PROBLEMS | TOO_MANY,
     )
     async def _discard(self, request: ApiRequest) -> web.Response:
@@ -233,7 +237,7 @@ class DeadLetterRoutes:
         route="DELETE /v1/dead-letters/{id}",
         summary="Delete one letter for good.",
         scope="repair",
-        answers={200: AnswerDescription(text="How many letters with that id were deleted.", schema=OBJECT)},
+        answers={200: answer_of("How many letters with that id were deleted.", discarded=int, **REPAIRED)},
         problems={404: f"{_MISSING}.", 503: _AWAY},
     )
     async def _discard_one(self, request: ApiRequest) -> web.Response:

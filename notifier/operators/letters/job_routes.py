@@ -10,7 +10,7 @@ from notifier.model.errors import QueueError
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, routes_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, answer_of, routes_of
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.letters.jobs import SCHEMA, Jobs, Work
 from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit
@@ -53,7 +53,7 @@ class JobRoutes:
         route="GET /v1/jobs",
         summary="Tell the jobs of all workers: those under way, and those that ended within the last hour.",
         scope="read",
-        answers={200: AnswerDescription(text="The newest first.", schema={"type": "object"})},
+        answers={200: answer_of("The newest first.", jobs=Items, workers=Counts)},
         problems=_AWAY,
     )
     async def _list(self, request: ApiRequest) -> web.Response:

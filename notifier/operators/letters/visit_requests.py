@@ -21,7 +21,7 @@ from notifier.model.nearest import NOBODY_KNOWS, near_either
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import concerns
-from notifier.network.listeners.operation import ApiRequest
+from notifier.network.listeners.operation import ApiRequest, Counts, Items
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.letters.groups import GroupCounts, Summary
 from notifier.operators.letters.job_routes import begun
@@ -60,6 +60,16 @@ class LettersAccess:
     steady: Callable[[], float]
     indexes: Indexes
     subject_id: Callable[[str], str] = given
+
+
+PAGE = {
+    "as_of": str, "took": float, "total": int, "skip": int, "left_off": int, "reasons": Counts, "groups": Items,
+    "more_groups": int,
+}  # fmt: skip
+REPAIRED = {
+    "dry_run": bool, "by_reason": Counts, "by_client": Items, "clients": int, "kept": Counts, "more": bool,
+    "unfinished": str | None,
+}  # fmt: skip
 
 
 @with_config(ConfigDict(extra="forbid"))

@@ -5,7 +5,7 @@ retry and a cancellation are jobs (`retry_jobs`, `repair_jobs`), but for the can
 """
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from aiohttp import web
 from pydantic import Field
@@ -16,13 +16,20 @@ from notifier.model.errors import Mistake
 from notifier.model.printable import json_text
 from notifier.network.http.issuer_document import only_issuer
 from notifier.network.listeners.authorization import Authorization, concerns
-from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import OBJECT, ApiOperation, ApiRequest, routes_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, answer_of, routes_of
 from notifier.network.listeners.problem import malformed
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, accepted, begun
 from notifier.operators.letters.retry_jobs import RetryWork
 from notifier.operators.letters.retry_now import RetryMembers, RetryWish, prospect
-from notifier.operators.letters.visit_requests import LettersAccess, LookFor, PageQuery, VisitRequests, conditions_of
+from notifier.operators.letters.visit_requests import (
+    PAGE,
+    REPAIRED,
+    LettersAccess,
+    LookFor,
+    PageQuery,
+    VisitRequests,
+    conditions_of,
+)
 from notifier.operators.letters.waiting_filter import (
     CancelMembers,
     WaitingFilter,
@@ -70,7 +77,7 @@ class WaitingRoutes:
         summary="Count the deliveries that wait by client and reason; with rows, show some too. Uses nothing up.",
         scope="read",
         query=WaitingListQuery,
-        answers={200: AnswerDescription(text="Groups, the largest first.", schema=OBJECT)},
+        answers={200: answer_of("Groups, the largest first.", total=int, groups=Items, deliveries=NotRequired[Items])},
         problems=_PROBLEMS,
     )
     async def _list(self, request: ApiRequest) -> web.Response:
@@ -81,7 +88,7 @@ class WaitingRoutes:
         summary="Show a page of what waits, and count it by reason and client, from an index that one pass makes.",
         scope="read",
         query=WaitingPageQuery,
-        answers={200: AnswerDescription(text="The page. `reasons` and `groups` also count others.", schema=OBJECT)},
+        answers={200: answer_of("The page. `reasons` and `groups` also count others.", **PAGE, deliveries=Items)},
         problems=_PROBLEMS,
     )
     async def _page(self, request: ApiRequest) -> web.Response:
@@ -94,7 +101,7 @@ class WaitingRoutes:
         summary="Find what waits of a user, a session or an event. The answer holds no sub and no sid.",
         scope="read",
         body=LookFor,
-        answers={200: AnswerDescription(text="Summaries, 200 at most.", schema=OBJECT)},
+        answers={200: answer_of("Summaries, 200 at most.", total=int, deliveries=Items)},
         problems=_PROBLEMS,
     )
     async def _find(self, request: ApiRequest) -> web.Response:
@@ -104,9 +111,11 @@ class WaitingRoutes:
         route="GET /v1/waiting/{id}",
         summary="Show one delivery that waits. The answer holds no sub and no sid.",
         scope="read",
-        answers={200: AnswerDescription(text="The delivery.", schema=OBJECT)},
+        answers={200: answer_of("The delivery.", id=str, event_id=str, client_id=str, iss=str, where=str,
+            reason=str, attempts=int, since=str | None, due=str | None, expires=str | None, has_sid=bool | None,
+            hint=NotRequired[str])},
         problems={404: "No such delivery waits.", 503: _AWAY},
-    )
+    )  # fmt: skip
     async def _show(self, request: ApiRequest) -> web.Response:
         return await self._requests.message(self._with_life(request), request, lambda summary, _: summary.document())
 
@@ -115,7 +124,7 @@ class WaitingRoutes:
         summary="Delete deliveries that wait, for good: a job. Location says where to ask for it.",
         scope="repair",
         query=CancelMembers,
-        answers={202: BEGUN, 200: AnswerDescription(text="With dry_run: how many would be cancelled.", schema=OBJECT)},
+        answers={202: BEGUN, 200: answer_of("With dry_run: how many would be cancelled.", cancelled=int, **REPAIRED)},
         problems=_PROBLEMS | TOO_MANY,
     )
     async def _cancel(self, request: ApiRequest) -> web.Response:
@@ -125,7 +134,7 @@ class WaitingRoutes:
         route="DELETE /v1/waiting/{id}",
         summary="Delete one delivery that waits, for good.",
         scope="repair",
-        answers={200: AnswerDescription(text="How many deliveries with that id were cancelled.", schema=OBJECT)},
+        answers={200: answer_of("How many deliveries with that id were cancelled.", cancelled=int, **REPAIRED)},
         problems={404: f"{_MISSING}.", 503: _AWAY},
     )
     async def _cancel_one(self, request: ApiRequest) -> web.Response:
@@ -136,12 +145,11 @@ class WaitingRoutes:
         summary="Try now what waits for a client: a job. Location says where to ask what comes of it.",
         scope="repair",
         body=RetryMembers,
-        answers={
-            202: BEGUN,
-            200: AnswerDescription(text="With dry_run: what waits, and why.", schema=OBJECT),
-        },
+        answers={202: BEGUN, 200: answer_of("With dry_run: what waits, and why.", client_id=str, iss=str,
+            dry_run=bool, waited=int, asked=int, waiting=int, waiting_for=Counts, workers=Counts,
+            unfinished=str | None)},
         problems=_PROBLEMS | TOO_MANY,
-    )
+    )  # fmt: skip
     async def _retry(self, request: ApiRequest) -> web.Response:
         asked, token = request.members, request.token
         client_id, iss = asked["client_id"], self._issuer(request)

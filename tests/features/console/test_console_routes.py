@@ -9,7 +9,9 @@ from urllib.parse import urlencode
 
 import pytest
 
+from notifier.network.listeners.openapi import PATH
 from notifier.service.operator_routes import GONE
+from tests.network.listeners.described import require_described
 from tests.system.clients import Clients
 from tests.system.site import ISSUER, OTHER, Site, client
 from tests.system.test_retry import Answers, event, site_of
@@ -32,6 +34,7 @@ async def got(running: WorkerProcess, path: str, token: str = "r", **query: obje
     """The document of an address."""
     status, document = await running.ask("GET", f"/v1/{path}?{urlencode(query)}", token)
     assert status == 200, (path, status, document)
+    require_described((await running.ask("GET", PATH))[1], "GET", f"/v1/{path}", status, document)
     return dict(document)
 
 

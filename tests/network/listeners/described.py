@@ -2,18 +2,28 @@
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.request import urlopen
 
+import jsonschema
 from aiohttp import web
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from notifier.network.listeners.listener import listen
 from notifier.network.listeners.openapi import PATH
+
+
+def require_described(api: Any, method: str, path: str, status: int, document: object) -> None:
+    """Raise ValidationError unless the answer is as the API describes it; the path may have a query."""
+    path = path.partition("?")[0]
+    found = [each for each in api["paths"] if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), path)]
+    operation = api["paths"][min(found, key=lambda each: each.count("{"))][method.lower()]
+    jsonschema.validate(document, operation["responses"][str(status)]["content"]["application/json"]["schema"])
 
 
 @contextmanager

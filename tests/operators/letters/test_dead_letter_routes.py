@@ -18,6 +18,7 @@ from notifier.model.message import DEAD, Lane, Transfer, Transferred
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import openapi
 from notifier.operators.letters import jobs, message_index, visit_requests
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.letters.job_routes import JobRoutes
@@ -31,6 +32,8 @@ from notifier.publishing.events import api_app
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.queues.sqlite.row_visits import SqliteVisit
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
+from tests.contract.test_waiting import delayed, delivery
+from tests.network.listeners.described import require_described
 from tests.publishing.serving import accept, serving, sources_of, token
 from tests.system.waiting import until
 
@@ -66,6 +69,7 @@ class Api:
     def __init__(self, queue: SqliteQueue, http: aiohttp.ClientSession, jobs: Jobs) -> None:
         self.queue, self.http, self.jobs, self.url = queue, http, jobs, ""
         self.running: asyncio.Task[None] | None = None
+        self.described: dict[str, Any] = {}
         self.audits: list[tuple[str, object, object]] = []
 
     def write_audit(self, action: str, **details: object) -> None:
@@ -80,6 +84,8 @@ class Api:
         async with self.http.request(method, where, headers=headers, **more) as answer:
             text = await answer.text()
             lines = [json.loads(line) for line in text.splitlines()]
+            if answer.ok and answer.content_type == "application/json":
+                require_described(self.described, method, answer.url.path, answer.status, lines[0])
             return answer.status, lines if answer.content_type == "application/x-ndjson" else lines[0]
 
     async def replayed(self, body: object, *, bearer: str = "sre") -> Any:
@@ -128,7 +134,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         routes += WaitingRoutes(authorization, desk).routes()
         routes += JobRoutes(authorization, jobs_, subject.write_audit).routes()
         async with serving(api_app(EventRequests(accept, sources_of(lambda: TOKENS)), routes)) as listener:
-            subject.url = listener.url
+            subject.url, subject.described = listener.url, openapi(routes)
             yield subject
         running.cancel()
     await queue.close()
@@ -518,3 +524,21 @@ async def test_head_is_answered_as_get_is(api: Api, path: str) -> None:
     async with api.http.get(url, headers=headers) as got, api.http.head(url, headers=headers) as answer:
         assert (answer.status, answer.content_type) == (got.status, got.content_type) == (200, got.content_type)
         assert await answer.read() == b""
+
+
+async def test_answers_about_pending_deliveries_are_as_described(api: Api) -> None:
+    """`ask` compares each answer with its schema."""
+    await delayed(api.queue, delivery("w-1"), delivery("w-2", attempts=0, history=()))
+    iss = delivery("w-1").iss
+    for method, path in (
+        ("GET", "?rows=2"), ("GET", "/page"), ("GET", "/w-1"), ("GET", "/w-2"), ("DELETE", "?all&dry_run"),
+        ("DELETE", "/w-1"),
+    ):  # fmt: skip
+        assert (await api.ask(method, f"/../waiting{path}"))[0] == 200, path
+    assert (await api.ask("POST", "/../waiting/find", body={"subject": "alice"}))[1]["total"] == 1
+    body = {"client_id": "shop", "iss": iss, "dry_run": True}
+    assert (await api.ask("POST", "/../retry", body=body))[0] == 200
+    for path in ("?rows=2", "/page", "/d-1", "/d-1?subject=false"):
+        assert (await api.ask("GET", path))[0] == 200, path
+    assert (await api.ask("POST", "/replay", body={"all": True, "dry_run": True}))[1]["replayed"] > 0
+    assert (await api.ask("DELETE", "?all&dry_run"))[1]["discarded"] > 0
