@@ -252,6 +252,7 @@ def built_service(
         tempfile.TemporaryDirectory() as name,
         open(os.devnull, "w") as log,  # noqa: PTH123
         mock.patch("notifier.service.service.time", SimpleNamespace(time=clock, monotonic=clock)),
+        mock.patch("notifier.service.watches.time", SimpleNamespace(time=clock, monotonic=clock)),
         mock.patch("notifier.service.service.build_queue", queue_in_memory),
         mock.patch("notifier.queues.sqlite.queue.Writer", LoopWriter),
         mock.patch("notifier.queues.sqlite.queue.Thread", NoThread),

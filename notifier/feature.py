@@ -40,25 +40,33 @@ Pages of these origins may be above it.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What a worker gives each of its features.
+    """What each feature of a worker receives before the worker is made.
 
-    `observe` takes facts, and `add_observer` has them passed to one more observer. `requests` take events as `POST
-    /v1/events` does. `label` gives the name under which a client counts. `page` is the page of the feature that makes
-    pages.
-
-    `name` is that of the worker in `notifier status`. `state` is what it says of itself, with these clients; `states`
-    says it with all that are in trouble, so many in each part. `depths` is what waited in the queues a moment ago.
-    `canary` sends a client a token that ends nothing. `published` has each of our keys whose issuer's JWK Set was read:
-    issuer, key ID, whether it is there.
+    `observe` takes facts. `requests` take events as `POST /v1/events` does. `label` gives the name under which a client
+    counts. `page` is the page of an earlier feature; without one it is empty, and a browser requests nothing.
     """
 
     live: LiveConfiguration
     queue: Queue
     requests: EventRequests
     observe: Observer
-    add_observer: Callable[[Observer], None]
     label: Callable[[str, str], Label]
     page: Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """The worker as its features for operators see it, once it is made.
+
+    `add_observer` has facts passed to one more observer. `name` is that of the worker in `notifier status`. `state` is
+    the worker's state, with these clients; `states` has all that are in trouble, so many in each part. `depths` is what
+    waited in the queues a moment ago. `canary` sends a client a token that ends nothing. `published` has each of our
+    keys whose issuer's JWK Set was read: issuer, key ID, whether it is there.
+    """
+
+    live: LiveConfiguration
+    queue: Queue
+    add_observer: Callable[[Observer], None]
     name: str
     state: Callable[[Collection[ClientKey]], bytes]
     states: Callable[[int], Iterator[bytes]]
@@ -101,12 +109,14 @@ class Checked:
 class Feature(ConfiguredFeature):
     """A feature. Each member is what it adds.
 
-    `run` makes it for one worker. `checks` are the doctor's, over the network. `asked` are mistakes that others find,
+    `run` makes it for one worker, before that. `operate` makes, once the worker is made, what shows it to operators:
+    neither `readers` nor a `page`. `checks` are the doctor's, over the network. `asked` are mistakes that others find,
     whom `notifier check` asks unless it is offline. `commands` are names, the modules that hold them, and the lines
     that begin their help. `schemas` are those of documents, for `notifier schema`.
     """
 
     run: Callable[[Given], Running] = lambda _given: Running()
+    operate: Callable[[WorkerView], Running] = lambda _view: Running()
     checks: Callable[[Loaded, DocumentReader], Iterable[Check]] = lambda _loaded, _reader: ()
     checked: Callable[[Loaded], Checked] = lambda _loaded: Checked()
     asked: Callable[[Loaded], Sequence[Mistake]] = lambda _loaded: ()

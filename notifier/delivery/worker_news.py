@@ -53,11 +53,10 @@ _AROUND = b'{"v":1,"news":[%s]}'
 
 
 class OtherWorkers:
-    """The workers that share the queue with this one. `heard` gets what they tell; `steady` is a steady clock."""
+    """The workers that share the queue with this one. `steady` is a steady clock."""
 
-    def __init__(self, count: Callable[[], int], heard: Callable[[News], None], *, steady: Clock) -> None:
+    def __init__(self, count: Callable[[], int], *, steady: Clock) -> None:
         self.count = count
-        self._heard = heard
         self._steady = steady
         self._waiting: dict[tuple[str, str], tuple[float, News]] = {}
         self._has_news = asyncio.Event()
@@ -93,8 +92,8 @@ class OtherWorkers:
                 parts.append(part)
         return _AROUND % b",".join(parts) if parts else None
 
-    def hear(self, document: bytes) -> None:
-        """Pass on what another worker tells. What this release cannot read has no effect, nor has a flood."""
+    def hear(self, document: bytes, on_news: Callable[[News], None]) -> None:
+        """Pass each report of another worker to `on_news`. An unreadable document has no effect, nor has a flood."""
         if (now := self._steady()) >= self._second + 1:
             self._second, self._documents = now, 0
         self._documents += 1
@@ -102,7 +101,7 @@ class OtherWorkers:
             return
         with suppress(ValidationError):
             for members in _DOCUMENT.validate_json(document if len(document) <= LARGEST else b"")["news"]:
-                self._heard(_load(members))
+                on_news(_load(members))
 
 
 def _dump(news: News, waited: float) -> bytes:

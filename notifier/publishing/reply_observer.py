@@ -23,9 +23,7 @@ from notifier.queues.queue_port import SideChannel
 class Replies:
     """The replies of one worker. `waiting` are the HTTP requests that wait here for replies."""
 
-    def __init__(
-        self, side_channel: SideChannel, state: Callable[[], bytes], *, clock: Clock, new_id: Callable[[], str]
-    ) -> None:
+    def __init__(self, side_channel: SideChannel, *, clock: Clock, new_id: Callable[[], str]) -> None:
         self._side_channel = side_channel
         self.waiting = WaitingRequests(side_channel.address, clock=clock, new_id=new_id)
         self.observe = FactHandlers(
@@ -39,7 +37,6 @@ class Replies:
             }
         )
         """Replies if the publisher requested it and the fact has a notice."""
-        side_channel.listen(state, self._heard)
 
     def _of_delivery(self, fact: LogoutDelivered | RetryScheduled) -> None:
         if (asked := fact.delivery.reply_to) is not None:
@@ -55,7 +52,7 @@ class Replies:
         if not self.waiting.heard(asked.correlation_id, notice):
             self._side_channel.reply(asked.to, asked.correlation_id, dump_reply(notice))
 
-    def _heard(self, correlation_id: str, body: bytes) -> None:
+    def on_reply(self, correlation_id: str, body: bytes) -> None:
         """Take a reply of another worker, to an event that was published here."""
         if (notice := load_reply(body)) is not None:
             self.waiting.heard(correlation_id, notice)

@@ -20,7 +20,7 @@ from contextlib import suppress
 import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.delivery.worker import Worker
+from notifier.delivery.bucket_requests import BucketRequests
 from notifier.model.client import Client, ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.message import DELAYED
@@ -49,9 +49,8 @@ _Ended = tuple[str, str, str]
 class Freed:
     """The deliveries that one worker frees. `run` looks for them until it is cancelled."""
 
-    def __init__(self, live: LiveConfiguration, worker: Callable[[], Worker], queue: Queue) -> None:
+    def __init__(self, live: LiveConfiguration, queue: Queue) -> None:
         self._live = live
-        self._worker = worker
         self._queue = queue
         self._registry, self._keys = live.now.registry, live.now.keys
         self._ended: set[_Ended] = set()
@@ -68,14 +67,14 @@ class Freed:
             self._second_walks[ended] = time.monotonic() + self._live.now.settings.signing.timeout + STORED_WITHIN
         self._news.set()
 
-    async def run(self) -> None:
-        """Look for what has ended, until cancelled."""
+    async def run(self, buckets: BucketRequests) -> None:
+        """Look for ended causes until cancelled. `buckets` requests an attempt at each changed client."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._news.wait()
             self._news.clear()
-            await self._follow()
+            await self._follow(buckets)
             now = time.monotonic()
             for ended in [ended for ended, due in self._second_walks.items() if due <= now]:
                 del self._second_walks[ended]
@@ -85,7 +84,7 @@ class Freed:
                 self._ended -= ready
                 await self._free_waiting(frozenset(ready))
 
-    async def _follow(self) -> None:
+    async def _follow(self, buckets: BucketRequests) -> None:
         """See what a reload or a refresh has changed."""
         keys, registry = self._live.now.keys, self._live.now.registry
         if keys is not self._keys:
@@ -98,7 +97,7 @@ class Freed:
             for iss in registry.issuers.keys() - before.issuers.keys():
                 self.over(Cause.UNKNOWN, iss, "")
             if changes := await asyncio.to_thread(changed_clients, before, registry):
-                await self._free_clients(changes)
+                await self._free_clients(changes, buckets)
 
     async def _free_waiting(self, ended: frozenset[_Ended]) -> None:
         """Have those come that wait for what has ended. If they cannot now, try again."""
@@ -116,12 +115,12 @@ class Freed:
                 "deliveries_freed", causes=causes, deliveries=result.done, seconds=round(took, 1)
             )
 
-    async def _free_clients(self, changes: Mapping[ClientKey, bool]) -> None:
-        worker, tried = self._worker(), 0
+    async def _free_clients(self, changes: Mapping[ClientKey, bool], buckets: BucketRequests) -> None:
+        tried = 0
         for number, (key, moved) in enumerate(changes.items()):
-            if worker.gate.buckets.held_up(key):
+            if buckets.held_up(key):
                 tried += 1
-                worker.gate.buckets.try_now(key, force=moved)
+                buckets.try_now(key, force=moved)
             if number % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
         await asyncio.sleep(SPREAD * random.random())  # noqa: S311  spreads the workers; no secret

@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.registry_sources import RegistrySources
+from notifier.configuration.signer_watch import SignerWatch
+from notifier.configuration.signing_keys import SigningKeys
 from notifier.operators.status.reload_request import Reload, ReloadResult
 from notifier.settings.file_watch import Watch, watch_files
 from notifier.telemetry.audit import write_audit
@@ -20,18 +22,15 @@ class Reloading:
         live: LiveConfiguration,
         one_at_a_time: asyncio.Lock,
         registry: RegistrySources,
-        on_taken: Callable[[], None],
-        silent_signers: Callable[[], Awaitable[Sequence[str]]],
+        signing_keys: SigningKeys,
+        signers: SignerWatch,
     ) -> None:
-        """`one_at_a_time`: held while the registry is replaced. `on_taken` is called after a reload that was taken.
-
-        `silent_signers` looks at the keys in places of their own, and says which do not sign, and why.
-        """
+        """`one_at_a_time`: held while the registry is replaced."""
         self._live = live
         self._lock = one_at_a_time
         self._registry = registry
-        self._on_taken = on_taken
-        self._silent_signers = silent_signers
+        self._signing_keys = signing_keys
+        self._signers = signers
         self._files = Watch(live.now.stamps)
 
     async def watch(self) -> None:
@@ -67,7 +66,7 @@ class Reloading:
             issuers=len(registry.issuers),
             clients=sum(len(of_issuer) for of_issuer in registry.clients.values()),
             sources=sources,
-            signers=await self._silent_signers(),
+            signers=await self._signers.silent(),
         )
 
     async def _reload(self, *, asked: bool, accepted_by: str | None = None) -> Sequence[str]:
@@ -75,7 +74,8 @@ class Reloading:
         async with self._lock:
             if await asyncio.to_thread(self._live.reload, asked=asked, accepted_by=accepted_by):
                 self._files.rebase(self._live.now.stamps)
-                self._on_taken()
+                self._signing_keys.look_soon()
+                self._signers.follow()
                 self._registry.sync()
                 gc.freeze()
                 return ()

@@ -18,7 +18,7 @@ class Others:
     def __init__(self) -> None:
         self.now = 1000.0
         self.heard: list[News] = []
-        self.worker = OtherWorkers(lambda: 2, self.heard.append, steady=lambda: self.now)
+        self.worker = OtherWorkers(lambda: 2, steady=lambda: self.now)
 
     def tell(self, client_id: str, **members: Any) -> None:
         """Tell news of this client."""
@@ -32,7 +32,7 @@ class Others:
         """The same, as another worker hears it."""
         other = Others()
         for document in self.documents():
-            other.worker.hear(document)
+            other.worker.hear(document, other.heard.append)
         return other.heard
 
 
@@ -55,7 +55,7 @@ def test_the_pace_of_an_older_release_is_not_heard(others: Others) -> None:
     [document] = others.documents()
     told = json.loads(document)
     del told["news"][0]["former_share"]
-    others.worker.hear(json.dumps(told).encode())
+    others.worker.hear(json.dumps(told).encode(), others.heard.append)
     assert [(news.rest, news.spacing) for news in others.heard] == [(1.0, 0.0)]
 
 
@@ -95,7 +95,7 @@ def test_a_hundred_thousand_clients_at_once_are_told_in_bounds(others: Others) -
     assert len(documents) <= 100
     heard = Others()
     for document in documents:
-        heard.worker.hear(document)
+        heard.worker.hear(document, heard.heard.append)
     assert len(heard.heard) == MOST
     assert heard.heard[-1].key[1].startswith("client-99999-")
 
@@ -121,7 +121,7 @@ def test_more_than_the_others_can_tell_is_not_heard(others: Others) -> None:
     for seconds, most in ((0.0, 2), (1.0, 4)):
         others.now = 1000.0 + seconds
         for _ in range(5000):
-            others.worker.hear(flood)
+            others.worker.hear(flood, others.heard.append)
         assert len(others.heard) <= most * DOCUMENTS
     assert len(others.heard) > 2 * DOCUMENTS
 
@@ -168,11 +168,12 @@ ONE = {
 )
 def test_what_is_malformed_or_of_another_version_has_no_effect(others: Others, document: Any) -> None:
     """Nor has what is larger than any worker would tell."""
-    others.worker.hear(document if isinstance(document, bytes) else json.dumps(document).encode())
+    document = document if isinstance(document, bytes) else json.dumps(document).encode()
+    others.worker.hear(document, others.heard.append)
     assert others.heard == []
 
 
 def test_members_that_a_later_release_adds_are_passed_over(others: Others) -> None:
     """What is known of it counts."""
-    others.worker.hear(json.dumps({"v": 1, "news": [ONE | {"mood": "well"}], "at": 7}).encode())
+    others.worker.hear(json.dumps({"v": 1, "news": [ONE | {"mood": "well"}], "at": 7}).encode(), others.heard.append)
     assert others.heard == [News(key=(ISS, "shop"), up=False, failing=1.0, rest=1.0)]

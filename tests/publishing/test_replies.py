@@ -49,7 +49,7 @@ class SideChannel:
 def replies_of(stage: Stage) -> list[tuple[ReplyTo, Notice]]:
     """Return the replies to all that happened so far."""
     side_channel = SideChannel()
-    replies = Replies(side_channel, lambda: b"", clock=lambda: stage.now, new_id=lambda: "id")
+    replies = Replies(side_channel, clock=lambda: stage.now, new_id=lambda: "id")
     for fact in stage.facts:
         replies.observe(fact)
     return side_channel.replies

@@ -107,7 +107,7 @@ class Process:
         self._world = world
         self.number = number
         self.consumer = world.broker.connect()
-        self.others = OtherWorkers(self.count, self._heard, steady=lambda: world.now)
+        self.others = OtherWorkers(self.count, steady=lambda: world.now)
         self._telling = False
         self.registry = self.began_with = world.registered
         self.worker = world.make_worker(self)
@@ -124,9 +124,6 @@ class Process:
         if not self._telling and self._world.size > 1:
             self._telling = True
             self._world.at(self._world.now, self._tell_others)
-
-    def _heard(self, news: News) -> None:
-        self.worker.gate.heard(news)
 
     def _tell_others(self) -> None:
         document = self.others.take()
@@ -243,7 +240,7 @@ class World:
         """The workers' exchange: what one says, the others hear soon."""
         for other in (*self._processes, *self._draining):
             if other is not speaker and not (speaker.consumer.cut or other.consumer.cut):
-                self._loop.call_later(HAND_OUT, other.others.hear, document)
+                self._loop.call_later(HAND_OUT, other.others.hear, document, other.worker.gate.heard)
 
     # ── what happens ──
 

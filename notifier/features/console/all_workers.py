@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from notifier import __version__
-from notifier.feature import Given
+from notifier.feature import WorkerView
 from notifier.features.console.recent import Recent, merged_steps
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
@@ -34,8 +34,8 @@ SHARE = 10  # an overview is kept for so many times as long as it took to sum up
 class OwnPart:
     """What this worker answers."""
 
-    def __init__(self, given: Given, recent: Recent) -> None:
-        self._given = given
+    def __init__(self, view: WorkerView, recent: Recent) -> None:
+        self._view = view
         self._recent = recent
         self._searching, self._telling = asyncio.Lock(), asyncio.Lock()
         self._last: tuple[float, Sequence[str]] = (0.0, ())
@@ -48,7 +48,7 @@ class OwnPart:
             keys = asked["clients"]
             said["states"] = await (self._not_well() if keys is None else self._states_of(keys))
         if "clients_of" in asked:
-            said["states"] = await self._states_of(asked["clients_of"].get(self._given.name, ()))
+            said["states"] = await self._states_of(asked["clients_of"].get(self._view.name, ()))
         if "steps" in asked:
             said["steps"] = recent.steps(int(asked["steps"]))
         if "answers_of" in asked:
@@ -68,7 +68,7 @@ class OwnPart:
         async with self._telling:
             if time.monotonic() >= self._last[0]:
                 states = list[str]()
-                for part in self._given.states(AT_A_TIME):
+                for part in self._view.states(AT_A_TIME):
                     states.append(part.decode())
                     await asyncio.sleep(0)
                 self._last = (time.monotonic() + FRESH, states)
@@ -79,7 +79,7 @@ class OwnPart:
         states = list[str]()
         for start in range(0, len(keys), AT_A_TIME):
             named = [(str(iss), str(client_id)) for iss, client_id in keys[start : start + AT_A_TIME]]
-            states.append(self._given.state(named).decode())
+            states.append(self._view.state(named).decode())
             await asyncio.sleep(0)
         return states
 
@@ -87,7 +87,7 @@ class OwnPart:
         """The rows that are meant. The memory has 7,000."""
         recent, issuers = self._recent, asked.get("issuers")
         if "after" in asked:
-            number = int(asked["after"].get(self._given.name, 0))
+            number = int(asked["after"].get(self._view.name, 0))
             rows = recent.after(number, well=bool(asked.get("well")), issuers=issuers)
             return {"rows": [row.document() for row in rows], "last": recent.last}
         event_id, subject = asked["find"].get("event_id"), asked["find"].get("subject")
@@ -108,8 +108,8 @@ class Overview:
 class AllWorkers:
     """Asks all workers. `own` is what this worker answers."""
 
-    def __init__(self, given: Given, own: Act) -> None:
-        self._given = given
+    def __init__(self, view: WorkerView, own: Act) -> None:
+        self._view = view
         self._own = own
         self._looking = asyncio.Lock()
         self._last: tuple[float, Overview] | None = None
@@ -154,10 +154,10 @@ class AllWorkers:
     async def _ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
         """See `ask`. With the answers of those that know no console."""
         request = WorkerRequest(name=NAME, who=who, members=members)
-        name, seen = self._given.name, 0
+        name, seen = self._view.name, 0
         answers: Sequence[WorkerAnswer] = ()
         with suppress(QueueError):
-            seen, answers = await ask_workers_to(self._given.queue, request, ANSWER_WITHIN)
+            seen, answers = await ask_workers_to(self._view.queue, request, ANSWER_WITHIN)
         if all(answer.worker != name for answer in answers):
             answers = [WorkerAnswer(worker=name, version=__version__, said=await self._own(request)), *answers]
         return seen, answers
@@ -167,7 +167,7 @@ class AllWorkers:
         told = {answer.worker: answer.said["states"] for answer in answers if "states" in answer.said}
         if len(told) < len(answers):
             with suppress(QueueError):
-                for body in (await self._given.queue.look_around(ANSWER_WITHIN)).worker_states:
+                for body in (await self._view.queue.look_around(ANSWER_WITHIN)).worker_states:
                     if (state := load_state(body)) is not None:
                         told.setdefault(state.worker, [body.decode()])
         return [str(state).encode() for states in told.values() for state in states]
@@ -183,7 +183,7 @@ class AllWorkers:
         return [str(state).encode() for answer in answers for state in answer.said.get("states", ())]
 
     def _status(self, states: Sequence[bytes]) -> ServiceStatus:
-        return status_of(self._given.depths(), states, now=time.time())
+        return status_of(self._view.depths(), states, now=time.time())
 
 
 def _clients_of_workers(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:

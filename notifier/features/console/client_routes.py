@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.feature import Given
+from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, rows_of
 from notifier.features.console.console_routes import STATES
 from notifier.features.console.registration import registration_of
@@ -95,9 +95,9 @@ def _in_order(registry: Registry) -> Mapping[ClientKey, str]:
 class ClientRoutes:
     """The routes."""
 
-    def __init__(self, authorization: Authorization, given: Given, workers: AllWorkers) -> None:
+    def __init__(self, authorization: Authorization, view: WorkerView, workers: AllWorkers) -> None:
         self._authorization = authorization
-        self._given = given
+        self._view = view
         self._workers = workers
         self._names = ClientNames()
         self._choosing = asyncio.Lock()  # one thread at a time: several of them keep the loop from its turn
@@ -119,7 +119,7 @@ class ClientRoutes:
         overview = await self._workers.overview()
         states = {(client.iss, client.client_id): client for client in overview.status.clients}
         async with self._choosing:
-            texts = await self._names.of(self._given.live.registry())
+            texts = await self._names.of(self._view.live.registry())
             page = await asyncio.to_thread(_page_of, request, texts, states)
         if missing := [key for key in page.keys if key not in states]:
             status, _ = await self._workers.clients(missing)
@@ -145,7 +145,7 @@ class ClientRoutes:
     )  # fmt: skip
     async def _client(self, request: ApiRequest) -> web.Response:
         key = _meant(request)
-        registry = self._given.live.registry()
+        registry = self._view.live.registry()
         status, answers = await self._workers.clients([key], answers_of=key)
         state = next(iter(status.clients), None)
         left_out = registry.why_left_out(*key)
@@ -181,7 +181,7 @@ class ClientRoutes:
     )
     async def _registration(self, request: ApiRequest) -> web.Response:
         key = _meant(request)
-        loaded = self._given.live.now
+        loaded = self._view.live.now
         if key[1] not in loaded.registry.clients_of(key[0]):
             raise Refusal(problem(404, "No client of this name is in force"))
         async with self._choosing:
@@ -189,7 +189,7 @@ class ClientRoutes:
         return web.json_response({"values": values}, dumps=json_text)
 
     def _row(self, key: ClientKey, state: ClientState | None) -> dict[str, object]:
-        client: Client | None = self._given.live.registry().clients_of(key[0]).get(key[1])
+        client: Client | None = self._view.live.registry().clients_of(key[0]).get(key[1])
         state = state or ClientState(iss=key[0], client_id=key[1])
         return client_document(state) | {
             "name": None if client is None else client.client_name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from notifier.feature import Feature, Given, Running
+from notifier.feature import Feature, Running, WorkerView
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from notifier.operators.status.worker_requests import Members, WorkerRequest
 
 
-def _run(given: Given) -> Running:
+def _operate(view: WorkerView) -> Running:
     from notifier.features.console.console_settings import console_of
 
-    settings = given.live.now.settings
+    settings = view.live.now.settings
     section = console_of(settings)
     if section is None:
-        return Running() if settings.queue.sqlite_file is not None else _of_others(given)
+        return Running() if settings.queue.sqlite_file is not None else _of_others(view)
     if not section.enabled:
         return Running()
     import time
@@ -40,11 +40,11 @@ def _run(given: Given) -> Running:
     from notifier.telemetry.logs import subject_hash
 
     recent = Recent(time.time)
-    own = OwnPart(given, recent).act
-    authorization, workers = Authorization(given.live.tokens), AllWorkers(given, own)
-    doctor = Doctor(given.live.path)
+    own = OwnPart(view, recent).act
+    authorization, workers = Authorization(view.live.tokens), AllWorkers(view, own)
+    doctor = Doctor(view.live.path)
     oidc = section.oidc
-    signed_in = None if oidc is None else SignInTokens(oidc, given.live, subject_hash(settings).log_id)
+    signed_in = None if oidc is None else SignInTokens(oidc, view.live, subject_hash(settings).log_id)
 
     @asynccontextmanager
     async def closing() -> AsyncIterator[None]:
@@ -55,9 +55,9 @@ def _run(given: Given) -> Running:
 
     return Running(
         api=[
-            *ConsoleRoutes(authorization, given, workers).routes(),
-            *ClientRoutes(authorization, given, workers).routes(),
-            *DoctorRoutes(authorization, given, workers, doctor).routes(),
+            *ConsoleRoutes(authorization, view, workers).routes(),
+            *ClientRoutes(authorization, view, workers).routes(),
+            *DoctorRoutes(authorization, view, workers, doctor).routes(),
             *SignInRoutes(signed_in).routes(),
             *console_files(),
         ],
@@ -68,7 +68,7 @@ def _run(given: Given) -> Running:
     )
 
 
-def _of_others(given: Given) -> Running:
+def _of_others(view: WorkerView) -> Running:
     """Answer the consoles of other workers. The worker keeps nothing before the first of them asks."""
     parts: list[OwnPart] = []
 
@@ -80,8 +80,8 @@ def _of_others(given: Given) -> Running:
             from notifier.features.console.recent import Recent
 
             recent = Recent(time.time)
-            given.add_observer(recent.observe)
-            parts.append(OwnPart(given, recent))
+            view.add_observer(recent.observe)
+            parts.append(OwnPart(view, recent))
         return await parts[0].act(request)
 
     return Running(acts={CONSOLE.name: act})
@@ -96,6 +96,6 @@ def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
 CONSOLE = Feature(
     name="console",
     sections={"api.console": "notifier.features.console.console_settings:ConsoleSettings"},
-    run=_run,
+    operate=_operate,
     checks=_checks,
 )

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier import __version__
-from notifier.feature import Given
+from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, rows_of
 from notifier.features.console.recent import SERIES, STEP
 from notifier.model.errors import Mistake
@@ -64,11 +64,11 @@ class FindBody(TypedDict, total=False):
 class ConsoleRoutes:
     """The routes."""
 
-    def __init__(self, authorization: Authorization, given: Given, workers: AllWorkers) -> None:
+    def __init__(self, authorization: Authorization, view: WorkerView, workers: AllWorkers) -> None:
         self._authorization = authorization
-        self._given = given
+        self._view = view
         self._workers = workers
-        self._subject_id = subject_id(given.live.now.settings)
+        self._subject_id = subject_id(view.live.now.settings)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes that the API serves."""
@@ -90,7 +90,7 @@ class ConsoleRoutes:
             "issuers": _sorted(request.issuers),
             "open": token is None,
             "version": __version__,
-            "issuers_known": [iss for iss in self._given.live.registry().issuers if concerns(token, iss)],
+            "issuers_known": [iss for iss in self._view.live.registry().issuers if concerns(token, iss)],
         }
         return web.json_response(document, dumps=json_text)
 
@@ -105,7 +105,7 @@ class ConsoleRoutes:
     async def _overview(self, request: ApiRequest) -> web.Response:
         token, since = request.token, request.members.get("since", 0)
         overview = await self._workers.overview()
-        status, registry = overview.status, self._given.live.registry()
+        status, registry = overview.status, self._view.live.registry()
         clients = [client for client in status.clients if concerns(token, client.iss)]
         states = Counter(dict.fromkeys(STATES, 0))
         states.update(client.state for client in clients)
@@ -178,8 +178,8 @@ class ConsoleRoutes:
         answers={200: answer_of("By issuer.", keys=Items)},
     )
     async def _keys(self, request: ApiRequest) -> web.Response:
-        live, seen = self._given.live, seen_keys((await self._workers.overview()).status)
-        published = {(iss, kid): there for iss, kid, there in self._given.published()}
+        live, seen = self._view.live, seen_keys((await self._workers.overview()).status)
+        published = {(iss, kid): there for iss, kid, there in self._view.published()}
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         for iss in filter(partial(concerns, request.token), live.registry().issuers):
             for use, keys in (("signs", live.signing(iss)), ("comes", live.coming(iss))):

@@ -14,7 +14,7 @@ from aiohttp import web
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.feature import Given
+from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, rows_of
 from notifier.model.moment import rendered
 from notifier.model.printable import json_text
@@ -113,9 +113,9 @@ def _finding(mistake: Mapping[str, Any]) -> Mapping[str, Any]:
 class DoctorRoutes:
     """The routes."""
 
-    def __init__(self, authorization: Authorization, given: Given, workers: AllWorkers, doctor: Doctor) -> None:
+    def __init__(self, authorization: Authorization, view: WorkerView, workers: AllWorkers, doctor: Doctor) -> None:
         self._authorization = authorization
-        self._given = given
+        self._view = view
         self._workers = workers
         self._doctor = doctor
         self._canaries = RequestPlaces(CANARIES, 1, "to this client")
@@ -156,11 +156,11 @@ class DoctorRoutes:
     async def _canary(self, request: ApiRequest) -> web.Response:
         iss, client_id = request.members["iss"], request.members["client_id"]
         request.require_issuer(iss)
-        client = self._given.live.registry().clients_of(iss).get(client_id)
+        client = self._view.live.registry().clients_of(iss).get(client_id)
         if client is None:
             raise Refusal(problem(404, "There is no such client"))
         with self._canaries.one(f"{client_id} {iss}"):
-            findings = await self._given.canary(client)
+            findings = await self._view.canary(client)
         write_audit("canary_sent", who=request.who, iss=iss, client_id=client_id, level=findings[0].level.value)
         return web.json_response({"findings": list(map(asdict, findings))}, dumps=json_text)
 

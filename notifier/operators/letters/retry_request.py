@@ -1,7 +1,7 @@
 """Carries out retries at a worker: tries the client at once, and keeps an account of it from then on."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -81,7 +81,7 @@ class RetryAccount:
 class RetryAccounts:
     """The accounts of one worker: one of the `observers` while there are any, and what carries out requests."""
 
-    def __init__(self, worker: Callable[[], Worker], steady: Clock, observers: Observers) -> None:
+    def __init__(self, worker: Worker, steady: Clock, observers: Observers) -> None:
         self._worker = worker
         self._steady = steady
         self._observers = observers
@@ -106,11 +106,11 @@ class RetryAccounts:
         if request.members.get("begin") is True:
             self._begin(key, force=request.members.get("force") is True, now=now)
             if request.members.get("all") is True:
-                self._worker().delayed.forget(key)
+                self._worker.delayed.forget(key)
         account = self._accounts[key][1] if key in self._accounts else RetryAccount()
         if key in self._accounts:
             self._accounts[key] = (now, account)
-        account.stands(self._worker().gate.buckets.standing(key))
+        account.stands(self._worker.gate.buckets.standing(key))
         return account.document()
 
     def forget(self) -> None:
@@ -126,7 +126,7 @@ class RetryAccounts:
             del self._accounts[next(iter(self._accounts))]
         self._accounts[key] = (now, RetryAccount())
         self._observers.add(self.observe)
-        self._worker().gate.buckets.try_now(key, force=force)
+        self._worker.gate.buckets.try_now(key, force=force)
 
 
 def request_of(

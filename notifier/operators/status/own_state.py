@@ -12,6 +12,7 @@ from notifier.model.errors import QueueError
 from notifier.model.frozen import frozen, replace
 from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble
+from notifier.network.listeners.ops import Readiness
 from notifier.operators.status.client_state import REPORTED, ClientState, clients_of, not_well
 from notifier.operators.status.health_observer import HealthObserver
 from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState, dump_state, status_of
@@ -27,21 +28,21 @@ FRESH = 0.5  # seconds for which a state is sent again: a worker asked a hundred
 class OwnSources:
     """The sources of a worker's state. Each is called when somebody asks, and must return at once."""
 
-    worker: Callable[[], Worker]
-    draining: Callable[[], bool]
+    readiness: Callable[[], Readiness]
     registry: Callable[[], Sequence[SourceState]]
     troubles: Callable[[], Iterable[Trouble]]
     keys: Callable[[], Iterable[SeenKey]]
-    consuming: Callable[[], tuple[bool, str]]
 
 
 class OwnState:
     """The state of this worker, as a document for the side channel."""
 
     def __init__(
-        self, name: str, sources: OwnSources, health: HealthObserver, *, queue: Queue, clock: Clock, steady: Clock
-    ) -> None:
+        self, name: str, worker: Worker, sources: OwnSources, health: HealthObserver,
+        *, queue: Queue, clock: Clock, steady: Clock,
+    ) -> None:  # fmt: skip
         self._name = name
+        self._worker = worker
         self._sources = sources
         self._health = health
         self._queue = queue
@@ -66,13 +67,13 @@ class OwnState:
         """The state now, with so many of the clients that are not well in each part. A part takes some milliseconds."""
         state = self._state(())
         yield dump_state(state)
-        gate = self._sources.worker().gate
+        gate = self._worker.gate
         clients, _ = self._clients(not_well(self._health, gate.clients.circuits(), gate.silent()))
         while part := list(islice(clients, size)):
             yield dump_state(replace(state, clients=part))
 
     def _clients(self, which: Collection[ClientKey] | int) -> tuple[Iterator[ClientState], int]:
-        worker = self._sources.worker()
+        worker = self._worker
         return clients_of(
             self._health,
             worker.gate.clients.circuits(),
@@ -89,13 +90,12 @@ class OwnState:
         return self._state(list(clients), left_out)
 
     def _state(self, clients: Sequence[ClientState], left_out: int = 0) -> WorkerState:
-        worker = self._sources.worker()
-        consuming, problem = self._sources.consuming()
+        worker, readiness = self._worker, self._sources.readiness()
         return WorkerState(
             worker=self._name,
             version=__version__,
             since=self._since,
-            draining=self._sources.draining(),
+            draining=readiness.draining,
             in_flight=worker.in_flight,
             held={
                 queue: LaneState(unsettled=unsettled.messages, oldest=unsettled.oldest)
@@ -110,8 +110,8 @@ class OwnState:
             troubles=list(self._sources.troubles()),
             keys=list(self._sources.keys()),
             visited=self._queue.status().visited,
-            consuming=consuming,
-            problem="" if consuming else problem,
+            consuming=readiness.ready,
+            problem="" if readiness.ready else readiness.problem or "",
         )
 
 

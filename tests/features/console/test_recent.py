@@ -163,7 +163,7 @@ OFF = {"listen": "127.0.0.1:0", "console": {"enabled": False}}
 async def test_without_a_console_nothing_is_kept(settings: dict[str, Any], others_ask: bool) -> None:
     """The console of another worker may ask one on RabbitMQ without `api`, which keeps rows from then on."""
     live, observers = SimpleNamespace(now=SimpleNamespace(settings=SETTINGS.model_validate(settings))), Observers()
-    running = CONSOLE.run(cast("Any", SimpleNamespace(live=live, name="w", add_observer=observers.add)))
+    running = CONSOLE.operate(cast("Any", SimpleNamespace(live=live, name="w", add_observer=observers.add)))
     assert running.observe is None
     assert (NAME in running.acts) is others_ask
     asked = WorkerRequest(name=NAME, who="eyes", members={"after": {}})

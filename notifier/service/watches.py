@@ -1,0 +1,146 @@
+"""Watches what a worker depends on: the queue, registry sources, signing keys, other workers, the process itself.
+
+Nothing here needs the worker before it runs, so the worker and its features are made after it.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from itertools import chain
+
+import structlog
+
+from notifier.configuration.library_examinations import library_hooks
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.registry_sources import RegistrySources
+from notifier.configuration.signer_watch import SignerWatch
+from notifier.configuration.signing_keys import SigningKeys
+from notifier.delivery.facts import Observer
+from notifier.delivery.life import life_of
+from notifier.delivery.worker import Worker
+from notifier.model.errors import QueueError
+from notifier.model.message import Depth
+from notifier.model.trouble import Trouble, TroubleKind, by_cause
+from notifier.network.listeners.ops import Readiness
+from notifier.operators.status.deferral_watch import DeferralWatch
+from notifier.operators.status.health_observer import HealthObserver
+from notifier.operators.status.own_state import OwnSources
+from notifier.operators.status.refused_events import RefusedEvents
+from notifier.operators.status.worker_presence import WorkerPresence
+from notifier.queues.queue_port import Queue
+from notifier.service.freed import Freed
+from notifier.service.reloading import Reloading
+from notifier.service.self_watch import SelfWatch
+from notifier.telemetry.metrics import Metrics, Sources
+
+
+class Watches:
+    """The watches of one worker. `depths` are those of the queues at the last `look`.
+
+    `observe` takes the worker's facts; `passed_on` receives them, deferrals with their hint.
+    """
+
+    def __init__(self, name: str, live: LiveConfiguration, queue: Queue, metrics: Metrics, passed_on: Observer) -> None:
+        self._live = live
+        self._queue = queue
+        self._metrics = metrics
+        self._blocked = False
+        self.depths: Mapping[str, Depth] = {}
+        self.draining = asyncio.Event()
+        self.health = HealthObserver(
+            clock=time.time, steady=time.monotonic, life=lambda delivery: life_of(delivery, live.registry())
+        )
+        self.refused = RefusedEvents(time.time)
+        one_at_a_time = asyncio.Lock()
+        self.registry = RegistrySources(live, one_at_a_time)
+        self.freed = Freed(live, queue)
+        self._deferrals = DeferralWatch(passed_on, live.registry, time.time, self.freed.over)
+        self.observe = self._deferrals.observe
+        self.signing_keys = SigningKeys(live, self._deferrals.can_sign)
+        self.signers = SignerWatch(live, metrics.signatures.know, self._deferrals.can_sign)
+        self.reloading = Reloading(live, one_at_a_time, self.registry, self.signing_keys, self.signers)
+        self.presence = WorkerPresence(name, time.time, time.monotonic)
+        self.itself = SelfWatch(live)
+
+    def readiness(self) -> Readiness:
+        """Return the readiness that `/readyz` shows."""
+        status = self._queue.status()
+        return Readiness(
+            queue=status.connected,
+            consuming=status.consuming,
+            blocked=status.blocked,
+            draining=self.draining.is_set(),
+            problem=status.problem or self.registry.refresh.problem(),
+        )
+
+    def troubles(self) -> Iterator[Trouble]:
+        """Yield what is wrong now."""
+        status = self._queue.status()
+        if status.blocked or status.problem:
+            kind = TroubleKind.BLOCKED if status.blocked else TroubleKind.QUEUE
+            yield Trouble(kind=kind, text=status.problem or "the queue takes no message")
+        yield from self.refused.troubles()
+        for override in status.overrides:
+            yield Trouble(kind=TroubleKind.POLICY, text=str(override), subject=str(override.key))
+        yield from self._live.reloads.troubles()
+        yield from self.signing_keys.troubles()
+        yield from self.signers.troubles()
+        yield from self.registry.refresh.troubles()
+        registry = self._live.now.registry
+        if beyond := next(registry.left_away(), None):
+            count = registry.left_away_count
+            more = f", and {count - 1} more" if count > 1 else ""
+            yield Trouble(kind=TroubleKind.BEYOND, text=f"{beyond.first[0]}{more}; notifier check tells all")
+        yield from self._deferrals.troubles()
+        yield from self.presence.troubles()
+
+    def of_state(self) -> OwnSources:
+        """Return the sources of the worker's state."""
+        return OwnSources(
+            readiness=self.readiness,
+            registry=self.registry.refresh.states,
+            troubles=lambda: by_cause(self.troubles()),
+            keys=self.signing_keys.seen_keys,
+        )
+
+    def of_metrics(self, worker: Worker) -> Sources:
+        """Return the sources of the gauges."""
+        settings, reloads = self._live.now.settings, self._live.reloads
+        return Sources(
+            in_flight=lambda: worker.in_flight,
+            queue=self._queue.status,
+            unsettled=worker.ledger.unsettled,
+            circuits=worker.gate.clients.circuits,
+            waiting=lambda: chain(worker.gate.lines(), worker.parked),
+            reload_succeeded=lambda: reloads.succeeded,
+            reload_taken_at=lambda: reloads.taken_at,
+            restart_needed=lambda: reloads.restart_needed,
+            clients_expiring=self.health.clients_expiring,
+            signing_keys=self.signing_keys.published,
+            ready=lambda: self.readiness().ready,
+            loop_lag=lambda: self.itself.loop_lag,
+            workers_vanished=lambda: len(self.presence.vanished()),
+            clock_offset=lambda: self.presence.clock_offset,
+            certificates=lambda: self.itself.certificates,
+            library_hooks=lambda: {hook.name: hook.difference is None for hook in library_hooks(settings)},
+            registry_sources=lambda: (
+                (source.name, source.up, source.age, source.changed) for source in self.registry.refresh.states()
+            ),
+        )
+
+    async def look(self) -> None:
+        """Set the depths of the queues in the metrics, sample the rates, and log whether the queue takes messages."""
+        try:
+            self.depths = await self._queue.depths()
+        except QueueError:
+            self.depths = {}
+        self._metrics.set_depths(self.depths)
+        self.health.sample()
+        status, log = self._queue.status(), structlog.get_logger()
+        if status.blocked and not self._blocked:
+            hint = "logouts go on, and those that fail wait in memory"
+            why = "NotifierPublishingBlocked"
+            log.warning("publishing_blocked", reason=status.problem, hint=hint, help=f"notifier explain {why}")
+        elif self._blocked and not status.blocked:
+            log.info("publishing_unblocked")
+        self._blocked = status.blocked
