@@ -179,15 +179,8 @@ class ClientServed:
 
 
 @frozen
-class UpstreamLookedUp:
-    """A worker asked which sessions here ended with one at an upstream. `text` is the reason if none did.
-
-    `away`: it will be asked again. `given_up`: it was asked for as long as a delivery lives, and is a dead letter.
-    """
-
-    upstream: str
-    result: Literal["found", "no_session", "away", "given_up"]
-    text: str = ""
+class FeatureFact:
+    """A fact of a feature, which subclasses this and handles it by `FactHandlers`."""
 
 
 Fact = (
@@ -204,7 +197,7 @@ Fact = (
     | ClientFailing
     | ClientRecovered
     | ClientServed
-    | UpstreamLookedUp
+    | FeatureFact
 )
 Observer = Callable[[Fact], None]
 """Must return at once and never raise."""

@@ -1,6 +1,7 @@
 """Passes each fact to the observers that handle it. A failing observer is logged and stops nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, get_args
 
 import structlog
@@ -29,7 +30,7 @@ class Observers:
     def _sort(self) -> None:
         self._of = {
             kind: tuple(handler for each in self._observers if (handler := _handler_of(each, kind)) is not None)
-            for kind in get_args(Fact)
+            for kind in {*get_args(Fact), *chain.from_iterable(map(_kinds_of, self._observers))}
         }
 
     def observe(self, fact: Fact) -> None:
@@ -39,6 +40,10 @@ class Observers:
                 handle(fact)
             except Exception:  # noqa: BLE001  an observer must not stop a logout
                 structlog.get_logger().error("observer_failed", fact=type(fact).__name__)
+
+
+def _kinds_of(observer: Observer) -> Iterable[type[Fact]]:
+    return observer.handlers if isinstance(observer, FactHandlers) else ()
 
 
 def _handler_of(observer: Observer, kind: type[Fact]) -> Callable[[Any], object] | None:

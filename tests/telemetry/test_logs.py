@@ -16,10 +16,10 @@ from notifier.delivery.facts import (
     Deferred,
     EventTaken,
     Fact,
+    FeatureFact,
     IgnoredOverrides,
     Skipped,
     Unexpected,
-    UpstreamLookedUp,
 )
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
@@ -136,10 +136,10 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
 
 
 def test_each_fact_is_counted_or_logged() -> None:
-    """But for what replays alone count, and what upstreams count and log themselves."""
+    """But for what replays alone count, and what features count and log themselves."""
     counted = Metrics(lambda: Registry(issuers={}, clients={}), version="1").observe.handlers
     logged = LogObserver(hashing=SubjectHash(KEY)).observe.handlers
-    assert set(get_args(Fact)) - {*counted, *logged} == {AlreadyDelivered, UpstreamLookedUp}
+    assert set(get_args(Fact)) - {*counted, *logged} == {AlreadyDelivered, FeatureFact}
 
 
 def test_members_that_were_dropped_are_a_warning() -> None:

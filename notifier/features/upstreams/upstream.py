@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.delivery.facts import FeatureFact
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import frozen
 from notifier.model.message import Message
@@ -53,6 +54,18 @@ class SessionsAway:
     """Nobody can say now which sessions are meant. `text` says why, without `sub` and `sid`."""
 
     text: str
+
+
+@frozen
+class UpstreamLookedUp(FeatureFact):
+    """The result of a look-up of the sessions here that ended with one at an upstream. `text`: the reason if none did.
+
+    `away`: the look-up is repeated. `given_up`: it was repeated for as long as a delivery lives, and is a dead letter.
+    """
+
+    upstream: str
+    result: Literal["found", "no_session", "away", "given_up"]
+    text: str = ""
 
 
 @frozen

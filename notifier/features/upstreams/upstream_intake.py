@@ -11,12 +11,13 @@ from functools import partial
 from typing import Literal, assert_never
 
 from notifier.delivery.ages import grace_left, our_fault_wait
-from notifier.delivery.facts import Observer, UpstreamLookedUp
+from notifier.delivery.facts import Observer
 from notifier.delivery.replacements import Move, Send, buried
 from notifier.features.upstreams.upstream import (
     EndedUpstream,
     LocalSessions,
     SessionsAway,
+    UpstreamLookedUp,
     UpstreamSessions,
     ended_here,
     load_ending,

@@ -7,7 +7,8 @@ import structlog
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
-from notifier.delivery.facts import FactHandlers, UpstreamLookedUp
+from notifier.delivery.facts import FactHandlers
+from notifier.features.upstreams.upstream import UpstreamLookedUp
 from notifier.features.upstreams.upstream_token import UpstreamResult
 from notifier.telemetry.families import labelled
 

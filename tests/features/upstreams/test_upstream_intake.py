@@ -2,7 +2,7 @@
 
 import json
 
-from notifier.delivery.facts import Deferred, Fact, UpstreamLookedUp
+from notifier.delivery.facts import Deferred, Fact
 from notifier.delivery.intake import Intake
 from notifier.delivery.replacements import Move, Send
 from notifier.features.upstreams.upstream import (
@@ -12,6 +12,7 @@ from notifier.features.upstreams.upstream import (
     LocalSessions,
     Question,
     SessionsAway,
+    UpstreamLookedUp,
     dump_ending,
 )
 from notifier.features.upstreams.upstream_intake import UpstreamIntake, read_again

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.delivery.facts import UpstreamLookedUp
+from notifier.features.upstreams.upstream import UpstreamLookedUp
 from notifier.features.upstreams.upstream_record import TOLD_EVERY, UpstreamRecord
 from notifier.features.upstreams.upstream_token import UpstreamResult
 from tests.cli.in_process import notifier
