@@ -1,0 +1,28 @@
+"""The service is composed without cycles."""
+
+import ast
+import inspect
+
+from notifier.service.service import Service
+
+
+def test_each_part_is_made_after_the_parts_that_it_uses() -> None:
+    """No lambda reads an attribute of the service, none is assigned after `__init__`, and that has 50 lines at most."""
+    [service] = ast.parse(inspect.getsource(Service)).body
+    assert isinstance(service, ast.ClassDef)
+    methods = {
+        method.name: method for method in service.body if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    init = methods.pop("__init__")
+    assert (init.end_lineno or 0) - init.lineno < 50
+    late = [name for method in methods.values() for node in ast.walk(method) if (name := _of_self(node, ast.Store))]
+    lambdas = [node for node in ast.walk(service) if isinstance(node, ast.Lambda)]
+    read = [name for each in lambdas for node in ast.walk(each) if (name := _of_self(node, ast.Load))]
+    assert (late, read) == ([], [])
+
+
+def _of_self(node: ast.AST, context: type[ast.expr_context]) -> str:
+    """Return the name of the attribute of `self` that the node loads or stores, if it does."""
+    if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, context):
+        return ""
+    return node.attr if isinstance(node.value, ast.Name) and node.value.id == "self" else ""
