@@ -109,10 +109,11 @@ class Checked:
 class Feature(ConfiguredFeature):
     """A feature. Each member is what it adds.
 
-    `run` makes it for one worker, before that. `operate` makes, once the worker is made, what shows it to operators:
-    neither `readers` nor a `page`. `checks` are the doctor's, over the network. `asked` are mistakes that others find,
-    whom `notifier check` asks unless it is offline. `commands` are names, the modules that hold them, and the lines
-    that begin their help. `schemas` are those of documents, for `notifier schema`.
+    `run` makes it for one worker, before that worker is constructed. `operate` makes the part that shows the
+    constructed worker to operators; `readers` and a `page` have no effect there. `checks` are the doctor's, over the
+    network. `asked` are mistakes that others find, whom `notifier check` asks unless it is offline. `commands` are
+    names, the modules that hold them, and the lines that begin their help. `schemas` are those of documents, for
+    `notifier schema`.
     """
 
     run: Callable[[Given], Running] = lambda _given: Running()

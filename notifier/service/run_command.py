@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import os
 import resource
 import signal
@@ -16,16 +17,21 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from notifier import __version__
 from notifier.model.errors import ConfigurationError, NotifierError, exit_code, ours
 from notifier.operators.terminal.command_options import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from notifier.service.service import Service
     from notifier.settings.service_settings import Settings
+    from notifier.telemetry.tracing import Tracing
 
 REQUESTS = (signal.SIGHUP, signal.SIGUSR1)
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_OTEL_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+_INSTALL_OTEL = "needs OpenTelemetry, which is not installed: pip install 'logout-notifier[otel]'"
 CLOSE_WITHIN = 3.0  # seconds after `shutdown_grace`; the chart and the unit kill 10 s after it, 5 s at the earliest
 
 
@@ -79,7 +85,6 @@ def _made(config: Path | None) -> tuple[Service, Settings, bool]:
     from notifier.configuration.live_configuration import LiveConfiguration
     from notifier.configuration.loading import load
     from notifier.features import FEATURES
-    from notifier.service.builders import build_tracing
     from notifier.service.service import Service
     from notifier.telemetry import logs
     from notifier.tokens.places import Places
@@ -96,6 +101,32 @@ def _made(config: Path | None) -> tuple[Service, Settings, bool]:
     tracing = build_tracing(os.environ)
     service = Service(LiveConfiguration(config, os.environ, loaded, answers, places), tracing=tracing)
     return service, loaded.settings, as_json
+
+
+def build_tracing(environ: Mapping[str, str]) -> Tracing | None:
+    """Return what writes traces; None if the environment asks for none.
+
+    It may name a collector for everything on a cluster. So without OpenTelemetry installed, that is only a warning.
+    """
+    if not any(environ.get(name) for name in _ENDPOINTS):
+        return None
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    if not _installed():
+        import structlog
+
+        structlog.get_logger().warning("tracing_off", reason=_INSTALL_OTEL)
+        return None
+    from notifier.telemetry.tracing import Tracing
+
+    return Tracing(__version__)
+
+
+def _installed() -> bool:
+    try:
+        return all(importlib.util.find_spec(name) is not None for name in _OTEL_MODULES)
+    except ModuleNotFoundError:
+        return False
 
 
 def _import_structlog() -> None:

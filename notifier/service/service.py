@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import web
 
-from notifier import __version__
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.channels import BackChannel, FrontChannel, by_address
 from notifier.delivery.facts import Observer
@@ -53,6 +52,7 @@ from notifier.service.watches import Watches
 from notifier.telemetry.log_level import LogLevel
 from notifier.telemetry.logs import LogObserver, subject_hash
 from notifier.telemetry.metrics import Metrics
+from notifier.telemetry.metrics_page import MetricsPage
 from notifier.telemetry.observers import Observers
 from notifier.tokens.client_encryption import ClientEncryption
 from notifier.tokens.client_keys import ClientKeyReader
@@ -80,7 +80,7 @@ class Service:
     ) -> None:
         self._live, self._tracing = live, tracing
         self._settings = settings = live.now.settings
-        self.metrics = Metrics(live.registry, version=__version__, max_clients=settings.metrics.max_clients)
+        self.metrics = Metrics(live.registry, max_clients=settings.metrics.max_clients)
         live.places.tell = self.metrics.signatures.count
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
         self.log_level = LogLevel(settings.log.level, logs.relevel)
@@ -111,9 +111,8 @@ class Service:
         self._replays = replay_account.ReplayAccounts(time.monotonic, hub)
         self._jobs = jobs.Jobs(self.queue, time.time, time.monotonic)
         self._share(name, state)
-        for feature in self._features:
-            self.metrics.add(feature.families)
-        self.metrics.watch(self._watches.of_metrics(self.worker))
+        more = [feature.families for feature in self._features]
+        self.metrics_page = MetricsPage(self.metrics, self._watches.of_metrics(self.worker), more)
         hub.add(self.metrics.observe, logs.observe, self._watches.health.observe, self._replies.observe, *observers)
         hub.add(self._watches.registry.observe, self._watches.refused.observe)
         hub.add(*(feature.observe for feature in self._features if feature.observe is not None))
@@ -127,9 +126,8 @@ class Service:
         )  # fmt: skip
         all_running = list[Running]()
         for feature in features:
-            running = feature.run(given)
-            given = given if running.page is None else replace(given, page=running.page)
-            all_running.append(running)
+            all_running.append(running := feature.run(given))
+            given = replace(given, page=running.page or given.page)
         return all_running
 
     def _build_worker(self, readers: Mapping[str, SourceReader]) -> Worker:
@@ -179,9 +177,8 @@ class Service:
             RETRY: self._retries.act,
             replay_account.FOLLOW: self._replays.act,
             **dict.fromkeys((jobs.ASK, jobs.END, jobs.LIST), self._jobs.act),
+            **{name: act for feature in self._features for name, act in feature.acts.items()},
         }
-        for feature in self._features:
-            acts |= feature.acts
         channel, presence = self.queue.side_channel, self._watches.presence
         channel.listen(state.document, self._replies.on_reply)
         channel.carry_out(RequestHandler(name, acts).carry_out)
@@ -209,11 +206,8 @@ class Service:
                 stack.push_async_callback(self._tracing.close)
             pages = chain.from_iterable(feature.pages for feature in self._features)
             judge = next((feature.judge for feature in self._features if feature.judge is not None), None)
-            await stack.enter_async_context(
-                listeners(
-                    self._settings, self._watches.readiness, self.metrics, self._requests, self._routes(), pages, judge
-                )
-            )
+            served = (self._watches.readiness, self.metrics_page, self._requests, self._routes(), pages, judge)
+            await stack.enter_async_context(listeners(self._settings, *served))
             started()
             worker = group.create_task(self.worker.run())
             around = [group.create_task(work()) for work in self._around()]

@@ -31,7 +31,8 @@ from notifier.queues.queue_port import Queue
 from notifier.service.freed import Freed
 from notifier.service.reloading import Reloading
 from notifier.service.self_watch import SelfWatch
-from notifier.telemetry.metrics import Metrics, Sources
+from notifier.telemetry.metrics import Metrics
+from notifier.telemetry.metrics_page import Sources
 
 
 class Watches:

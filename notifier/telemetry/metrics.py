@@ -1,21 +1,13 @@
-"""Counts the facts of the pipeline and serves them to Prometheus. Nothing else counts.
+"""Counts the facts of the pipeline. Nothing else counts.
 
-prometheus-client writes the few metrics without a client and those of the process; `client_series` writes the many.
-Gauges are read at the scrape, through `Sources`. All runs on the event loop: no locks, no threads.
+`metrics_page` serves them, with the gauges. All runs on the event loop: no locks, no threads.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
-from time import perf_counter, time
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from time import time
 
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Metric, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE_OPENMETRICS
-from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_latest
-from prometheus_client.registry import Collector
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 from notifier.delivery.facts import (
     Attempted,
@@ -32,65 +24,26 @@ from notifier.delivery.facts import (
 )
 from notifier.model.client import Client
 from notifier.model.documents.event_document import INFORMATIONAL
-from notifier.model.message import Depth, PolicyKey, QueueStatus, Unsettled
+from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.telemetry.attempt_seconds import AttemptSeconds
 from notifier.telemetry.client_series import ClientSeries, Label
-from notifier.telemetry.families import Histogram, WaitingMessages, gauge, labelled, plain_counter
+from notifier.telemetry.families import Histogram, WaitingMessages, labelled, plain_counter
 from notifier.telemetry.signature_counts import SignatureCounts
 
-_END = b"# EOF\n"  # of a page of OpenMetrics
-_SLICE = 0.002  # seconds of rendering, after which other work runs
 _RESULTS = ("accepted", "duplicate", "split", "malformed", "ignored")
 RECOVERY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """The sources of the gauges. Each is called at a scrape and must return at once.
-
-    `circuits` gives (iss, client_id, 1 tried now | 2 rests) of the clients that are down, `waiting` (iss, client_id,
-    deliveries that wait for it), `signing_keys` (iss, kid, published), `certificates` (what for, file, when the first
-    in it expires in epoch seconds), `registry_sources` (name, up, age in seconds, changed), `clients_expiring` how many
-    clients lose a delivery within the hour, by whether its token has a sid (yes, no). `clock_offset` is in seconds.
-    """
-
-    in_flight: Callable[[], int] = lambda: 0
-    queue: Callable[[], QueueStatus] = lambda: QueueStatus(connected=False, consuming=False)
-    unsettled: Callable[[], Mapping[str, Unsettled]] = dict
-    circuits: Callable[[], Iterable[tuple[str, str, int]]] = tuple
-    waiting: Callable[[], Iterable[tuple[str, str, int]]] = tuple
-    reload_succeeded: Callable[[], bool] = lambda: True
-    reload_taken_at: Callable[[], float] = lambda: 0.0
-    restart_needed: Callable[[], bool] = lambda: False
-    clients_expiring: Callable[[], Mapping[str, int]] = dict
-    signing_keys: Callable[[], Iterable[tuple[str, str, bool]]] = tuple
-    ready: Callable[[], bool] = lambda: False
-    loop_lag: Callable[[], float] = lambda: 0.0
-    workers_vanished: Callable[[], int] = lambda: 0
-    clock_offset: Callable[[], float] = lambda: 0.0
-    certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
-    registry_sources: Callable[[], Iterable[tuple[str, bool, float, bool]]] = tuple
-    library_hooks: Callable[[], Mapping[str, bool]] = dict
-
-
 class Metrics:
-    """The observer that counts, and the page that `/metrics` serves."""
-
-    content_type: Final = CONTENT_TYPE_PLAIN_0_0_4
-    openmetrics_type: Final = CONTENT_TYPE_OPENMETRICS
+    """The observer that counts. `clients` are the series of clients, `waiting` the messages in the queues."""
 
     def __init__(
-        self,
-        registry: Callable[[], Registry],
-        *,
-        version: str,
-        max_clients: int = 500,
-        clock: Callable[[], float] = time,
+        self, registry: Callable[[], Registry], *, max_clients: int = 500, clock: Callable[[], float] = time
     ) -> None:
-        self._registry = registry
-        self._clients = ClientSeries(registry, max_clients)
+        self.registry = registry
+        self.clients = ClientSeries(registry, max_clients)
         self._events = dict.fromkeys(_RESULTS, 0)
         self._undated = self._unheard = 0
         self._unread = dict.fromkeys((*INFORMATIONAL, "time"), 0)
@@ -101,20 +54,15 @@ class Metrics:
         self._minted: dict[tuple[str, str], int] = {}
         self._attempt_seconds = AttemptSeconds()
         self._recoveries = Histogram(RECOVERY_BUCKETS)
-        self._waiting = WaitingMessages(clock)
-        self._sources = Sources()
-        self._more: list[Callable[[], Iterable[Metric]]] = []
-        self._version = version
-        self._page = _registry(partial(self._families, exemplars=False))
-        self._open_page = _registry(partial(self._families, exemplars=True))
+        self.waiting = WaitingMessages(clock)
         self.observe = FactHandlers(  # `circuit_state` is read at the scrape
             {
                 Attempted: self._attempted,
                 LogoutDelivered: self._attempted,
                 EventTaken: self._event_taken,
-                RetryScheduled: lambda fact: self._clients.of(*fact.delivery.key).retry(),
+                RetryScheduled: lambda fact: self.clients.of(*fact.delivery.key).retry(),
                 Deferred: self._deferred,
-                Skipped: lambda fact: self._clients.of(fact.iss, fact.client_id).skipped(),
+                Skipped: lambda fact: self.clients.of(fact.iss, fact.client_id).skipped(),
                 IgnoredOverrides: self._count_unheard,
                 Buried: self._buried,
                 Unexpected: self._unexpected,
@@ -123,32 +71,24 @@ class Metrics:
         )
         """Counts a fact."""
 
-    def watch(self, sources: Sources) -> None:
-        """Take the gauges from these sources from now on."""
-        self._sources = sources
-
-    def add(self, families: Callable[[], Iterable[Metric]]) -> None:
-        """Serve these families too. They are asked for at each scrape."""
-        self._more.append(families)
-
     def label(self, iss: str, client_id: str) -> Label:
         """Return the label under which a registered client counts now."""
-        return self._clients.label(iss, client_id)
+        return self.clients.label(iss, client_id)
 
     def set_depths(self, depths: Mapping[str, Depth]) -> None:
         """Set what the broker says of each queue (names without prefix)."""
-        self._waiting.set_depths(depths)
+        self.waiting.set_depths(depths)
 
     def count_surplus(self, client: Client) -> None:
         """Count a connection that was closed since the client sent more than its answer."""
-        label = self._clients.label(client.iss, client.client_id)
+        label = self.clients.label(client.iss, client.client_id)
         self._surplus[label] = self._surplus.get(label, 0) + 1
 
     def _deferred(self, fact: Deferred) -> None:
-        self._clients.of(fact.iss, fact.client_id, unknown=fact.cause is Cause.UNKNOWN).deferred(fact.cause)
+        self.clients.of(fact.iss, fact.client_id, unknown=fact.cause is Cause.UNKNOWN).deferred(fact.cause)
 
     def _buried(self, fact: Buried) -> None:
-        self._clients.of(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
+        self.clients.of(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
 
     def _count_unheard(self, _: IgnoredOverrides) -> None:
         self._unheard += 1
@@ -167,40 +107,17 @@ class Metrics:
 
     def _attempted(self, fact: Attempted) -> None:
         iss, client_id = fact.delivery.key
-        numbers = self._clients.of(iss, client_id)
+        numbers = self.clients.of(iss, client_id)
         numbers.attempted(fact.outcome.reason)
         if isinstance(fact, LogoutDelivered):
             numbers.delivered(fact.propagation)
         self._attempt_seconds.add(fact)
         if fact.jti:  # no token is made for an attempt that egress denies
-            key = (self._clients.iss(iss), fact.alg)
+            key = (self.clients.iss(iss), fact.alg)
             self._minted[key] = self._minted.get(key, 0) + 1
 
-    async def render(self, *, openmetrics: bool = False) -> bytes:
-        """Return the page, in one piece."""
-        return b"".join([chunk async for chunk in self.chunks(openmetrics=openmetrics)])
-
-    async def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
-        """Return the page in pieces, in the text format 0.0.4 or as OpenMetrics, with exemplars.
-
-        Other work runs every 2 ms. A page of 10,000 clients has 50 MB: to join its pieces held the loop for 40 ms.
-        """
-        self._clients.circuits(self._sources.circuits())
-        self._clients.waiting(self._sources.waiting())
-        head = _openmetrics(self._open_page) if openmetrics else generate_latest(self._page)
-        yield head
-        pieces: list[str] = []
-        began = perf_counter()
-        for piece in self._clients.text(openmetrics=openmetrics):
-            pieces.append(piece)
-            if perf_counter() - began > _SLICE:
-                yield "".join(pieces).encode()
-                pieces = []
-                await asyncio.sleep(0)
-                began = perf_counter()
-        yield "".join(pieces).encode() + (_END if openmetrics else b"")
-
-    def _families(self, *, exemplars: bool) -> Iterator[Metric]:
+    def families(self, *, exemplars: bool) -> Iterator[Metric]:
+        """Return the families of the counters that have no client."""
         yield labelled(
             CounterMetricFamily, "events_total", "Event messages come to their end here.", ("result",), self._events
         )
@@ -226,86 +143,6 @@ class Metrics:
             buckets=self._recoveries.buckets,
             sum_value=self._recoveries.sum,
         )
-        for families in self._more:
-            yield from families()
-        yield from self._gauges()
-        yield from self._waiting.families(self._sources.unsettled())
-
-    def _gauges(self) -> Iterator[Metric]:
-        sources = self._sources
-        status = sources.queue()
-        yield gauge("in_flight", "Attempts in flight.", sources.in_flight())
-        yield gauge("ready", "1 while /readyz says so.", sources.ready())
-        yield gauge("loop_lag_seconds", "How late the event loop was at most, of late.", sources.loop_lag())
-        text = "Other workers that were last seen within the hour, announced no stop and are silent."
-        yield gauge("workers_vanished", text, sources.workers_vanished())
-        text = "How far this worker's clock is ahead of the others', by their announcements."
-        yield gauge("clock_offset_seconds", text, sources.clock_offset())
-        yield gauge("queue_connected", "1 while the queue is connected.", status.connected)
-        yield gauge("publishing_blocked", "1 while the queue takes no message.", status.blocked)
-        yield gauge("config_last_reload_success", "0 after a reload that was refused.", sources.reload_succeeded())
-        text = "When the configuration that is in force was read (epoch seconds)."
-        yield gauge("config_last_reload_timestamp_seconds", text, sources.reload_taken_at())
-        text = "Clients for which something that waits is given up within the hour, by whether its token has a sid."
-        yield labelled(GaugeMetricFamily, "clients_expiring", text, ("sid",), sources.clients_expiring())
-        text = "1 while a changed setting waits for a restart."
-        yield gauge("config_restart_needed", text, sources.restart_needed())
-        states = [*sources.registry_sources()]
-        for name, text, nth in (
-            ("registry_source_up", "0 while a registry source cannot be read, or losses of clients are held back.", 1),
-            ("registry_source_age_seconds", "Since the source last confirmed what is in force.", 2),
-            ("registry_source_changed", "1 for an hour after many of its clients came or moved at once.", 3),
-        ):
-            yield labelled(
-                GaugeMetricFamily, name, text, ("source",), {state[0]: float(state[nth]) for state in states}
-            )
-        missing = dict.fromkeys((binding.binding.source for binding in status.bindings), 0)
-        for binding in status.bindings:
-            missing[binding.binding.source] += bool(binding.problem)
-        text = "Exchanges of others to which the source's queue is not bound."
-        yield labelled(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
-        text = "1 while a policy of the broker changes this on our queues."
-        overridden = {override.key for override in status.overrides}
-        series = {str(key): key in overridden for key in PolicyKey}
-        yield labelled(GaugeMetricFamily, "queue_policy_overrides", text, ("key",), series)
-        text = "Messages moved out of delay queues in which the broker's clock held them up."
-        yield plain_counter("delays_moved_total", text, status.moved_on)
-        left_out = sum(map(len, self._registry().faults.values()))
-        yield gauge("registry_clients_left_out", "Clients of registry sources that cannot be used.", left_out)
-        text = "What registry sources said of clients, may not say, and was left away."
-        yield gauge("registry_members_left_away", text, self._registry().left_away_count)
-        published = {(iss, kid): present for iss, kid, present in sources.signing_keys()}
-        text = "1 while the issuer's JWKS has the key we sign with."
-        yield labelled(GaugeMetricFamily, "signing_key_published", text, ("iss", "kid"), published)
-        ends = {(use, file): moment for use, file, moment in sources.certificates()}
-        text = "When a certificate that we present runs out."
-        yield labelled(GaugeMetricFamily, "certificate_expiry_timestamp_seconds", text, ("use", "file"), ends)
-        text = "0 while a hook into a library is not in use."
-        yield labelled(GaugeMetricFamily, "library_hooks", text, ("hook",), sources.library_hooks())
-        yield labelled(GaugeMetricFamily, "build_info", "What runs here.", ("version",), {self._version: 1})
 
 
 _NOBODY_KNOWS = frozenset({DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, DeadReason.MALFORMED_EVENT})
-
-
-class _Page(Collector):
-    """Gives the families to prometheus-client when it asks."""
-
-    def __init__(self, families: Callable[[], Iterator[Metric]]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Metric]:
-        return self._families()
-
-
-def _registry(families: Callable[[], Iterator[Metric]]) -> CollectorRegistry:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Page(families))
-    ProcessCollector(registry=registry)
-    return registry
-
-
-def _openmetrics(registry: CollectorRegistry) -> bytes:
-    """Return the page without its end mark, which comes after the clients."""
-    page: bytes = openmetrics_latest(registry)  # type: ignore[no-untyped-call]
-    return page.removesuffix(_END)

@@ -293,10 +293,10 @@ def test_every_member_of_the_event_has_its_row() -> None:
 async def test_every_metric_has_its_row(tmp_path: Path) -> None:
     """As the page names them, with their labels."""
     path = written(tmp_path)
-    metrics = Service(LiveConfiguration(path, {}, load(path, {}, FEATURES))).metrics
-    metrics.observe(Skipped(iss=ISS, client_id="shop", event_id="1"))
-    metrics.observe(facts.RetryScheduled(delivery=delivery(), due=0.0))
-    page = (await metrics.render()).decode()
+    service = Service(LiveConfiguration(path, {}, load(path, {}, FEATURES)))
+    service.metrics.observe(Skipped(iss=ISS, client_id="shop", event_id="1"))
+    service.metrics.observe(facts.RetryScheduled(delivery=delivery(), due=0.0))
+    page = (await service.metrics_page.render()).decode()
     served = set(re.findall(r"^# TYPE notifier_(\w+)", page, re.MULTILINE))
     assert set(names(table(METRICS, "## Metrics"))) == served
     for name in re.findall(r"notifier_(\w+)", METRICS):

@@ -137,7 +137,7 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
 
 def test_each_fact_is_counted_or_logged() -> None:
     """But for what replays alone count, and what features count and log themselves."""
-    counted = Metrics(lambda: Registry(issuers={}, clients={}), version="1").observe.handlers
+    counted = Metrics(lambda: Registry(issuers={}, clients={})).observe.handlers
     logged = LogObserver(hashing=SubjectHash(KEY)).observe.handlers
     assert set(get_args(Fact)) - {*counted, *logged} == {AlreadyDelivered, FeatureFact}
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
+from notifier import __version__
 from notifier.delivery.facts import (
     Attempted,
     Buried,
@@ -24,7 +25,8 @@ from notifier.model.delivery import Delivery
 from notifier.model.message import Depth, Lane, QueueStatus, Unsettled
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
 from notifier.model.registry import InlineRule, Issuer, Registry
-from notifier.telemetry.metrics import Metrics, Sources
+from notifier.telemetry.metrics import Metrics
+from notifier.telemetry.metrics_page import MetricsPage, Sources
 from tests.support.outcome_facts import attempted, delivered
 
 ISS = "https://id.example.com"
@@ -50,7 +52,7 @@ def registry(*client_ids: str, inline: InlineRule = "publishers") -> Registry:
 
 
 def metrics(known: Registry, *, max_clients: int = 500) -> Metrics:
-    return Metrics(lambda: known, version="1.2.3", max_clients=max_clients, clock=Now())
+    return Metrics(lambda: known, max_clients=max_clients, clock=Now())
 
 
 def delivery(client_id: str, iss: str = ISS) -> Delivery:
@@ -63,8 +65,8 @@ def attempt(client_id: str, met: Delivered | Refused | Failed, *, jti: str = "j"
     return attempted(delivery(client_id, iss), met, jti=jti)
 
 
-async def scrape(subject: Metrics) -> Samples:
-    page = (await subject.render()).decode()
+async def scrape(subject: Metrics, sources: Sources | None = None) -> Samples:
+    page = (await MetricsPage(subject, sources).render()).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(page)
@@ -86,7 +88,7 @@ async def test_closed_labels_without_a_client_exist_at_zero_from_the_start() -> 
     for name in ("events_undated_total", "attempt_seconds_count", "in_flight", "queue_connected", "publishing_blocked"):
         assert value(samples, name) == 0
     assert value(samples, "config_last_reload_success") == 1
-    assert value(samples, "build_info", version="1.2.3") == 1
+    assert value(samples, "build_info", version=__version__) == 1
     for lane in Lane:
         assert value(samples, "queue_unsettled", queue=lane) == 0
         assert value(samples, "queue_oldest_seconds", queue=lane) == 0
@@ -192,7 +194,7 @@ async def test_what_publishers_make_up_makes_no_series() -> None:
 async def test_labels_follow_a_reload_and_counts_go_on() -> None:
     """A client that left the registry loses its series; those that stay keep their numbers."""
     known = [registry("shop", "mail")]
-    subject = Metrics(lambda: known[0], version="1", max_clients=500, clock=Now())
+    subject = Metrics(lambda: known[0], max_clients=500, clock=Now())
     for client_id in ("shop", "mail"):
         subject.observe(attempt(client_id, Delivered(status=200)))
     known[0] = registry("mail", inline="deny")
@@ -209,23 +211,21 @@ async def test_gauges_are_read_at_the_scrape() -> None:
     subject = metrics(registry("shop", "mail", "wiki"), max_clients=1)
     for client_id in ("shop", "mail", "wiki"):
         subject.observe(attempt(client_id, Delivered(status=200)))
-    subject.watch(
-        Sources(
-            in_flight=lambda: 7,
-            queue=lambda: QueueStatus(connected=True, consuming=True, blocked=True),
-            unsettled=lambda: {Lane.EVENTS: Unsettled(messages=3, oldest=940.0)},
-            circuits=lambda: [(ISS, "shop", 1), (ISS, "wiki", 2), (ISS, "mail", 1)],
-            waiting=lambda: [(ISS, "shop", 2), (ISS, "wiki", 4), (ISS, "shop", -5), (ISS, "mail", 1)],
-            reload_succeeded=lambda: False,
-            signing_keys=lambda: [(ISS, "k1", True), (ISS, "k2", False)],
-            ready=lambda: True,
-            loop_lag=lambda: 0.25,
-            certificates=lambda: [("api", "/t.pem", 1_900_000_000.0)],
-            library_hooks=lambda: {"frames": False, "requests": True},
-        )
+    sources = Sources(
+        in_flight=lambda: 7,
+        queue=lambda: QueueStatus(connected=True, consuming=True, blocked=True),
+        unsettled=lambda: {Lane.EVENTS: Unsettled(messages=3, oldest=940.0)},
+        circuits=lambda: [(ISS, "shop", 1), (ISS, "wiki", 2), (ISS, "mail", 1)],
+        waiting=lambda: [(ISS, "shop", 2), (ISS, "wiki", 4), (ISS, "shop", -5), (ISS, "mail", 1)],
+        reload_succeeded=lambda: False,
+        signing_keys=lambda: [(ISS, "k1", True), (ISS, "k2", False)],
+        ready=lambda: True,
+        loop_lag=lambda: 0.25,
+        certificates=lambda: [("api", "/t.pem", 1_900_000_000.0)],
+        library_hooks=lambda: {"frames": False, "requests": True},
     )
     subject.set_depths({"events": Depth(ready=5, consumers=2), "dead": Depth(ready=9, consumers=0)})
-    samples = await scrape(subject)
+    samples = await scrape(subject, sources)
     assert value(samples, "in_flight") == 7
     assert value(samples, "queue_connected") == 1
     assert value(samples, "publishing_blocked") == 1
@@ -244,7 +244,6 @@ async def test_gauges_are_read_at_the_scrape() -> None:
     assert value(samples, "queue_consumers", queue="events") == 2
     assert value(samples, "queue_unsettled", queue="events") == 3
     assert value(samples, "queue_oldest_seconds", queue="events") == 60
-    subject.watch(Sources())
     assert value(await scrape(subject), "circuit_state", iss=ISS, client_id="shop") == 0
 
 
@@ -264,11 +263,11 @@ async def test_how_long_clients_take_to_be_served_after_a_recovery() -> None:
 async def test_the_oldest_is_no_older_than_the_queue_was_empty() -> None:
     """What waits at the broker is younger than what was taken last, and came after the queue was seen empty."""
     now = Now()
-    subject = Metrics(lambda: registry("shop"), version="1", clock=now)
-    subject.watch(Sources(unsettled=lambda: {Lane.EVENTS: Unsettled(last_taken=1005.0)}))
+    subject = Metrics(lambda: registry("shop"), clock=now)
+    sources = Sources(unsettled=lambda: {Lane.EVENTS: Unsettled(last_taken=1005.0)})
 
     async def oldest() -> float | None:
-        return value(await scrape(subject), "queue_oldest_seconds", queue="events")
+        return value(await scrape(subject, sources), "queue_oldest_seconds", queue="events")
 
     now.at = 1100.0
     assert await oldest() == 0, "nothing waits as far as is known"
@@ -300,7 +299,7 @@ async def test_openmetrics_bears_an_example_in_each_bucket_that_has_one() -> Non
         attempt("shop", Delivered(status=200)).delivery, trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     )
     subject.observe(replace(attempt("shop", Delivered(status=200), jti="j-2"), delivery=traced, seconds=0.2))
-    page = (await subject.render(openmetrics=True)).decode()
+    page = (await MetricsPage(subject).render(openmetrics=True)).decode()
     assert page.endswith("\n# EOF\n")
     assert page.count("# EOF") == 1
     families = list(openmetrics_families(page))  # type: ignore[no-untyped-call]
@@ -310,7 +309,7 @@ async def test_openmetrics_bears_an_example_in_each_bucket_that_has_one() -> Non
     told = {sample.name for sample in samples if sample.name.startswith("notifier_")}
     assert told == {name for name, _ in await scrape(subject) if name.startswith("notifier_")}
     assert plain_before.keys() <= (await scrape(subject)).keys()
-    assert "j-1" not in (await subject.render()).decode(), "the text format knows no exemplars"
+    assert "j-1" not in (await MetricsPage(subject).render()).decode(), "the text format knows no exemplars"
 
 
 async def test_a_scrape_of_10000_labels_comes_in_small_pieces() -> None:
@@ -331,7 +330,7 @@ async def test_a_scrape_of_10000_labels_comes_in_small_pieces() -> None:
 
     async with asyncio.TaskGroup() as group:
         group.create_task(count_turns())
-        sizes = [len(chunk) async for chunk in subject.chunks(openmetrics=True)]
+        sizes = [len(chunk) async for chunk in MetricsPage(subject).chunks(openmetrics=True)]
         over = True
     assert sum(sizes) > 40_000_000
     assert max(sizes) < sum(sizes) / 10

@@ -2,7 +2,7 @@
 
 import pytest
 
-from notifier.service.builders import build_tracing
+from notifier.service.run_command import build_tracing
 
 
 @pytest.mark.parametrize(

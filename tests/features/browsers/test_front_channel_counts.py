@@ -10,6 +10,7 @@ from notifier.model.client import Client
 from notifier.model.front_channel import Unbrought
 from notifier.model.registry import Issuer, Registry
 from notifier.telemetry.metrics import Metrics
+from notifier.telemetry.metrics_page import MetricsPage
 
 ISS = "https://id.example.com"
 REACHED, UNREACHABLE, UNKNOWN = BrowserReach
@@ -21,15 +22,14 @@ def registry(*client_ids: str) -> Registry:
     return Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: clients})
 
 
-def counting(*client_ids: str) -> tuple[Metrics, FrontChannelCounts]:
+def counting(*client_ids: str) -> tuple[MetricsPage, FrontChannelCounts]:
     """The metrics of a worker with these clients, and what counts the pages."""
-    subject = Metrics(lambda: registry(*client_ids), version="1")
+    subject = Metrics(lambda: registry(*client_ids))
     counts = FrontChannelCounts(subject.label)
-    subject.add(counts.families)
-    return subject, counts
+    return MetricsPage(subject, more=[counts.families]), counts
 
 
-async def scrape(subject: Metrics) -> Samples:
+async def scrape(subject: MetricsPage) -> Samples:
     page = (await subject.render()).decode()
     prefix = "notifier_front_channel_"
     return {
