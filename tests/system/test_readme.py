@@ -66,7 +66,7 @@ PUBLISHING, EVENT, COMMANDS, METRICS, CONFIGURATION = (
 )
 PAGES = sorted((ROOT / "docs/identity-servers").glob("*.md"))
 ABOVE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
-EVIDENCE = (ROOT / "docs/evidence").glob("*.md")
+EVIDENCE = [*(ROOT / "docs/evidence").glob("*.md"), *(ROOT / "docs/decisions").glob("*.md")]
 DOCUMENTS = {path: path.read_text() for path in sorted([*ABOVE, *(ROOT / "docs").glob("*.md"), *EVIDENCE, *PAGES])}
 ISS = "https://id.example.com"
 

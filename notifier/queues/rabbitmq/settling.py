@@ -14,7 +14,7 @@ import structlog
 
 from notifier.model.errors import QueueUnavailable
 
-SETTLE_SECONDS = 2.0  # twice the longest that was measured: docs/architecture.md
+SETTLE_SECONDS = 2.0  # twice the longest that was measured: docs/decisions/new-queues-settle.md
 PROBLEM = "queues are new; they are used once RabbitMQ has written their names to its disk"
 
 Tell = Callable[[Sequence[str], float], None]
