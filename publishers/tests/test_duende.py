@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "publishers/duende"
 COMMON = PACKAGE / "src/Notifier.Publisher"
 SHARED = PACKAGE / "src/Notifier.IdentityServer.Shared"
-README = (PACKAGE / "README.md").read_text()
+README = "\n".join((PACKAGE / name).read_text() for name in ("reference.md", "README.md"))
 PREFIX = QueueSettings.model_fields["prefix"].default
 
 
