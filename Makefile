@@ -73,11 +73,12 @@ pictures: $(DEV)/.made ## make the documents' pictures of the pages for browsers
 		tests/browsers/test_pictures_whole.py tests/browsers/test_console_pictures_whole.py tests/browsers/test_federated_whole.py tests/browsers/test_keycloak_upstream_whole.py \
 		tests/system/test_status_picture.py tests/monitoring/test_dashboard.py -k 'picture or chromium-blocked or no_panel'
 
-lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose
+lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose, plain English
 	@$(DEV)/bin/ruff check notifier tests tools publishers benchmarks conftest.py
 	@$(DEV)/bin/ruff format --check notifier tests tools publishers benchmarks conftest.py
 	@$(DEV)/bin/mypy
 	@$(DEV)/bin/lint-imports --no-cache
+	@$(DEV)/bin/python -m tools.plain_english --check
 	@$(DEV)/bin/hadolint Dockerfile
 	@$(DEV)/bin/zizmor --offline --no-progress --quiet --persona pedantic .github
 	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
