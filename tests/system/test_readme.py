@@ -122,19 +122,16 @@ async def run_sample(code: str, url: str, prefix: str) -> tuple[int, str]:
     return process.returncode or 0, output.decode()
 
 
-@pytest.mark.parametrize(
-    ("language", "file"),
-    [
-        ("python", "publish.py"),
-        ("csharp", "Publish.cs"),
-        ("java", "Publish.java"),
-        ("js", "publish.mjs"),
-        ("sh", "publish.sh"),
-    ],
-)
+@pytest.mark.parametrize(("language", "file"), [("python", "publish.py"), ("sh", "publish.sh")])
 def test_the_samples_that_are_printed_are_the_files_of_docs_examples(language: str, file: str) -> None:
     """So that they can be run as they are."""
     assert (ROOT / "docs/examples" / file).read_text() in blocks(PUBLISHING, language)
+
+
+def test_every_sample_is_named() -> None:
+    """By a link to its file."""
+    for path in (ROOT / "docs/examples").glob("[Pp]ublish*"):
+        assert f"(examples/{path.name})" in PUBLISHING or path.suffix == ".sh", path
 
 
 async def test_the_sample_that_keeps_its_connection_publishes_many(amqp_url: str, prefix: str) -> None:
@@ -164,7 +161,7 @@ def test_the_event_that_is_printed_is_an_event() -> None:
 
 def test_what_became_of_it_is_told_as_is_printed() -> None:
     """Every fate has its row, and the reply that is shown is one."""
-    assert set(names(table(PUBLISHING, "## What became of it"))) >= {fate.value for fate in Fate}
+    assert set(names(table(PUBLISHING, "## Results of an event"))) >= {fate.value for fate in Fate}
     notice = load_reply(block_that_begins(PUBLISHING, "json", '{"v": 1, "fate"').encode())
     assert notice is not None
     assert (notice.fate, notice.client_id, notice.of) == (Fate.DELIVERED, "shop", 3)
