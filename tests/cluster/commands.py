@@ -33,10 +33,6 @@ class Done:
         """What the API server or Helm warned of."""
         return [line for line in self.err.splitlines() if "warn" in line.lower()]
 
-    def json(self) -> dict[str, Any]:
-        """Its output."""
-        return dict(json.loads(self.out))
-
     def __str__(self) -> str:
         return f"{' '.join(self.words)} ended with {self.code}:\n{self.out}{self.err}"
 
@@ -68,10 +64,10 @@ class Commands:
         """kubectl."""
         return await self.run("kubectl", *words, stdin=stdin)
 
-    async def get(self, namespace: str, kind: str, *words: str) -> list[dict[str, Any]]:
-        """The objects of a kind, or of several: `pods,services`."""
-        done = await self.kubectl("-n", namespace, "get", kind, "-o", "json", *words)
-        return list(done.good().json()["items"])
+    async def get(self, namespace: str, kind: str) -> list[dict[str, Any]]:
+        """The objects of a kind."""
+        done = await self.kubectl("-n", namespace, "get", kind, "-o", "json")
+        return list(json.loads(done.good().out)["items"])
 
     async def apply(self, *objects: Mapping[str, Any]) -> None:
         """Create or change objects."""

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.cluster.api import Api
-from tests.cluster.processes import end, start
+from tests.cluster.processes import TIED
 from tests.cluster.programs import Programs
 from tests.support.rabbitmq_node import free_ports
 
@@ -61,7 +61,9 @@ class ControlPlane:
     async def stop(self) -> None:
         """Kill them, the last one first."""
         for process in reversed(self._running.values()):
-            await end(process)
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
 
     def _write_credentials(self) -> None:
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -85,7 +87,11 @@ class ControlPlane:
         words = [f"--{option.replace('_', '-')}={value}" for option, value in options.items()]
         env = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
         log = self.folder / f"{name}.log"
-        self._running[name] = await start([self._programs[name], *words], env=env, log=log)
+        with log.open("wb") as output:
+            self._running[name] = await asyncio.create_subprocess_exec(
+                *TIED, str(self._programs[name]), *words, env=env, cwd="/", stdin=asyncio.subprocess.DEVNULL,
+                stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
 
     async def _start_etcd(self) -> None:
         here, peers = f"http://127.0.0.1:{self._etcd}", f"http://127.0.0.1:{self._peer}"
@@ -103,7 +109,6 @@ class ControlPlane:
             token_auth_file=self.folder / "tokens.csv", authorization_mode="RBAC", anonymous_auth="false",
             service_account_issuer="https://kubernetes.default.svc", service_account_key_file=key,
             service_account_signing_key_file=key, service_cluster_ip_range="10.96.0.0/16",
-            kubelet_preferred_address_types="InternalIP", allow_privileged="true",
         )  # fmt: skip
 
     async def _start_controllers(self) -> None:

@@ -1,4 +1,4 @@
-"""What only a real API server can say of the chart, in namespaces whose pods run nothing and are ready."""
+"""What only a real API server can say of the chart. Its pods run nothing, and are ready."""
 
 import asyncio
 import secrets
@@ -23,8 +23,8 @@ TAINT = "only=logout:NoSchedule"
 
 @pytest.fixture
 async def namespace(commands: Commands) -> AsyncIterator[str]:
-    """One whose pods are pretended."""
-    name = f"pretend-{secrets.token_hex(3)}"
+    """An empty one."""
+    name = f"logout-{secrets.token_hex(3)}"
     await commands.make_namespace(name)
     yield name
     await commands.delete_namespace(name)
@@ -44,7 +44,7 @@ async def test_every_file_of_values_installs(commands: Commands, tmp_path: Path)
     """The API server takes each object, and warns of none; nor does Helm."""
 
     async def install(name: str) -> str:
-        namespace = f"pretend-{name}"
+        namespace = f"logout-{name}"
         await commands.make_namespace(namespace)
         release = Release(commands, "helm4", namespace, tmp_path)
         done = await release.helm("install", "notifier", CHART, "-f", values_file(name))
@@ -72,7 +72,7 @@ async def test_a_test_runs_where_the_workers_run(commands: Commands, minimal: Re
     (await commands.kubectl("taint", "node", "node-c", TAINT)).good()
     try:
         minimal.values |= PLACED
-        (await minimal.install("--wait", "--timeout", "1m")).good()
+        (await minimal.put("install", "--wait", "--timeout", "1m")).good()
         (await minimal.helm("test", minimal.name, "--timeout", "30s")).good()
     finally:
         await commands.kubectl("taint", "node", "node-c", f"{TAINT}-")
@@ -80,13 +80,13 @@ async def test_a_test_runs_where_the_workers_run(commands: Commands, minimal: Re
 
 async def test_an_upgrade_after_a_scale_by_hand_sets_what_the_values_say(minimal: Release) -> None:
     """As docs/kubernetes.md says it is done."""
-    (await minimal.install("--wait", "--timeout", "1m")).good()
+    (await minimal.put("install", "--wait", "--timeout", "1m")).good()
     name = (await minimal.deployment())["metadata"]["name"]
     scaled = await minimal.commands.kubectl("-n", minimal.namespace, "scale", f"deployment/{name}", "--replicas=3")
     scaled.good()
     minimal.values["replicaCount"] = 4
-    done = await minimal.upgrade()
+    done = await minimal.put("upgrade")
     if done.code:  # Helm 4 does not take the field from kubectl unless it is told to
         assert ".spec.replicas" in done.err, done
-        (await minimal.upgrade("--force-conflicts")).good()
+        (await minimal.put("upgrade", "--force-conflicts")).good()
     assert (await minimal.deployment())["spec"]["replicas"] == 4
