@@ -1,6 +1,4 @@
-"""Parses durations and sizes as operators write them, and shows durations.
-
-Durations are `500ms`, `5s`, `2m`, `24h`, `7d`; sizes are `128KiB`, `1MiB`, or bytes.
+"""Parses and shows durations as operators write them: `500ms`, `5s`, `2m`, `24h`, `7d`.
 
 A bare number is not a duration, because it might mean seconds or milliseconds. 0 needs no unit.
 """
@@ -12,8 +10,6 @@ DAY = 86_400.0  # seconds: receivers on .NET keep the set for 12 h
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)")
-_SIZE = re.compile(r"([0-9]{1,12}) ?(|B|KiB|MiB|GiB)")
-_BYTES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
 def parse_duration(value: object) -> float:
@@ -50,13 +46,3 @@ def in_words(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def parse_size(value: object) -> int:
-    """The size in bytes. Raises ValueError that says what is expected."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("is not a size: write a number of bytes, or a number and B, KiB, MiB or GiB, such as 128KiB")
-    return int(match[1]) * _BYTES[match[2]]

@@ -22,6 +22,7 @@ import structlog
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.bucket_requests import BucketRequests
 from notifier.model.client import Client, ClientKey
+from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.errors import QueueError
 from notifier.model.message import DELAYED
 from notifier.model.outcome import Cause
@@ -64,7 +65,7 @@ class Freed:
         ended = cause.value, iss, client_id
         self._ended.add(ended)
         if not client_id:
-            self._second_walks[ended] = time.monotonic() + self._live.now.settings.signing.timeout + STORED_WITHIN
+            self._second_walks[ended] = time.monotonic() + SIGNATURE_TIMEOUT_SECONDS + STORED_WITHIN
         self._news.set()
 
     async def run(self, buckets: BucketRequests) -> None:

@@ -87,10 +87,12 @@ def _made(config: Path | None) -> tuple[Service, Settings, bool]:
     from notifier.features import FEATURES
     from notifier.service.service import Service
     from notifier.telemetry import logs
+    from notifier.telemetry.signature_counts import SignatureCounts
     from notifier.tokens.places import Places
 
     _raise_file_limit()
-    answers, places = HeldAnswers(), Places(key_kinds_of(FEATURES))
+    answers, signatures = HeldAnswers(), SignatureCounts()
+    places = Places(key_kinds_of(FEATURES), signatures.count)
     loaded = load(config, os.environ, FEATURES, starting=True, answer_of=answers.cached, places=places)
     as_json = logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
@@ -99,7 +101,8 @@ def _made(config: Path | None) -> tuple[Service, Settings, bool]:
     _make_subject_key(loaded.settings)
     answers.log_unusable()
     tracing = build_tracing(os.environ)
-    service = Service(LiveConfiguration(config, os.environ, loaded, answers, places), tracing=tracing)
+    live = LiveConfiguration(config, os.environ, loaded, answers, places)
+    service = Service(live, tracing=tracing, signatures=signatures)
     return service, loaded.settings, as_json
 
 

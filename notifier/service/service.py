@@ -54,6 +54,7 @@ from notifier.telemetry.logs import LogObserver, subject_hash
 from notifier.telemetry.metrics import Metrics
 from notifier.telemetry.metrics_page import MetricsPage
 from notifier.telemetry.observers import Observers
+from notifier.telemetry.signature_counts import SignatureCounts
 from notifier.tokens.client_encryption import ClientEncryption
 from notifier.tokens.client_keys import ClientKeyReader
 
@@ -77,11 +78,12 @@ class Service:
         observers: Sequence[Observer] = (),
         tracing: Tracing | None = None,
         features: Sequence[Feature] = FEATURES,
+        signatures: SignatureCounts | None = None,
     ) -> None:
+        """`signatures` counts the signatures of the keys of `live` that are not files."""
         self._live, self._tracing = live, tracing
         self._settings = settings = live.now.settings
-        self.metrics = Metrics(live.registry, max_clients=settings.metrics.max_clients)
-        live.places.tell = self.metrics.signatures.count
+        self.metrics = Metrics(live.registry, max_clients=settings.metrics.max_clients, signatures=signatures)
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
         self.log_level = LogLevel(settings.log.level, logs.relevel)
         self.queue = build_queue(settings.queue, live.now.bindings)

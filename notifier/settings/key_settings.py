@@ -1,11 +1,13 @@
 """Settings of the keys that sign: where each key is, and how keys that are not files are asked."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from notifier.settings.values import Count, ExistingFile, FeatureSection, Lasting, Section
+from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
+from notifier.model.durations import format_duration
+from notifier.settings.values import Count, ExistingFile, FeatureSection, Section
 
 KindT = TypeVar("KindT", bound=Section)
 
@@ -54,9 +56,10 @@ class KeySettings(Section):
 class SigningSettings(Section):
     """How keys that are not files are asked for signatures."""
 
-    gone: ClassVar[Mapping[str, str]] = {"every": "is gone: it is 5m now"}
+    gone: ClassVar[Mapping[str, str]] = {
+        "every": "is gone: it is 5m now",
+        "timeout": f"is gone: it is {format_duration(SIGNATURE_TIMEOUT_SECONDS)} now",
+    }
 
-    timeout: Annotated[float, Lasting(above=0.0, most=30.0)] = 2.0
-    """Time for one signature."""
     concurrency: Count | None = None
     """Signatures at a time by one key. Left out: 2 for PKCS#11, each a process; 16 elsewhere."""

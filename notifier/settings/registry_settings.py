@@ -1,16 +1,17 @@
 """The registry: where clients are read from."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, ClassVar, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
+from notifier.model.defaults import MAX_LIST_BYTES
 from notifier.model.own_folder import Whose
 from notifier.model.registry import InlineRule, Registry
 from notifier.settings.clients import ClientOptions
-from notifier.settings.values import Duration, ExistingFile, FeatureSection, IssuerId, Lasting, Section, Size, from_base
+from notifier.settings.values import Duration, ExistingFile, FeatureSection, IssuerId, Lasting, Section, from_base
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
 CACHE = "notifier"  # the cache within a folder that is not ours alone
@@ -45,6 +46,8 @@ RegistryKindT = TypeVar("RegistryKindT", bound=Section)
 class RegistrySourceSettings(Section):
     """A place that clients are read from. Exactly one kind is given."""
 
+    gone: ClassVar[Mapping[str, str]] = {"max_answer": f"is gone: it is {MAX_LIST_BYTES // 1024**2}MiB now"}
+
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,60}$")
     """Its name in metrics and logs. Left out: its kind."""
     issuer: IssuerId | None = None
@@ -57,8 +60,6 @@ class RegistrySourceSettings(Section):
     """How often it is read, ± 10 %."""
     timeout: Annotated[float, Lasting(above=0.0, most=600.0)] = 30.0
     """Time for one reading."""
-    max_answer: Size = Field(64 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024)
-    """The largest answer of a server, unpacked."""
     empty: bool = False
     """It may have no clients. Else a first answer without any is not believed: it may lack the rights to see them."""
     file: ExistingFile | None = None

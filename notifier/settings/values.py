@@ -28,7 +28,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from notifier.model.durations import format_duration, parse_duration, parse_size
+from notifier.model.durations import format_duration, parse_duration
 from notifier.model.origins import origin_of
 from notifier.model.printable import stray_character
 
@@ -264,9 +264,6 @@ ListenAddress = Annotated[
 Listed = Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])]
 """One text, or a list of them."""
 ListedNames = Annotated[tuple[Name, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])]
-Size = Annotated[
-    int, BeforeValidator(parse_size), WithJsonSchema({"type": ["string", "integer"], "examples": ["128KiB", 131072]})
-]
 Network = Annotated[
     IPv4Network | IPv6Network,
     PlainValidator(_network),

@@ -40,7 +40,12 @@ class Metrics:
     """The observer that counts. `clients` are the series of clients, `waiting` the messages in the queues."""
 
     def __init__(
-        self, registry: Callable[[], Registry], *, max_clients: int = 500, clock: Callable[[], float] = time
+        self,
+        registry: Callable[[], Registry],
+        *,
+        max_clients: int = 500,
+        clock: Callable[[], float] = time,
+        signatures: SignatureCounts | None = None,
     ) -> None:
         self.registry = registry
         self.clients = ClientSeries(registry, max_clients)
@@ -48,7 +53,7 @@ class Metrics:
         self._undated = self._unheard = 0
         self._unread = dict.fromkeys((*INFORMATIONAL, "time"), 0)
         self._source_events: dict[tuple[str, str], int] = {}
-        self.signatures = SignatureCounts()
+        self.signatures = signatures or SignatureCounts()
         self._surplus: dict[Label, int] = {}
         self._own_faults = 0
         self._minted: dict[tuple[str, str], int] = {}

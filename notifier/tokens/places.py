@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
+from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.tokens.key_place import SigningPlace
 from notifier.tokens.placed_key import PlacedKey, SigningBounds
-from notifier.tokens.signature import SignatureObserver, SignatureResult
+from notifier.tokens.signature import SignatureObserver
 
 _Identity: TypeAlias = tuple[str, object, object, SigningSettings]
 
@@ -40,13 +41,20 @@ class KeyKind:
 
 
 class Places:
-    """The keys in places of their own: one `Places` for each worker or command. `kinds`: by their name in a key."""
+    """The keys in places of their own: one `Places` for each worker or command.
 
-    def __init__(self, kinds: Mapping[str, KeyKind]) -> None:
+    `kinds`: by their name in a key. `observe` receives the result of each signature. `timeout`: seconds for one.
+    """
+
+    def __init__(
+        self,
+        kinds: Mapping[str, KeyKind],
+        observe: SignatureObserver = lambda _kind, _result, _seconds: None,
+        timeout: float = SIGNATURE_TIMEOUT_SECONDS,
+    ) -> None:
         self.kinds = kinds
+        self._observe, self._timeout = observe, timeout
         self._keys: dict[_Identity, PlacedKey] = {}
-        self.tell: SignatureObserver = _nobody
-        """Is told of each signature."""
 
     def key(self, settings: KeySettings, signing: SigningSettings) -> PlacedKey:
         """The key that these settings name. It holds nothing until it is looked at."""
@@ -56,16 +64,13 @@ class Places:
         if identity not in self._keys:
             at_a_time = signing.concurrency or kind.at_a_time
             place, called = kind.place(options, at_a_time)
-            bounds = SigningBounds(timeout=signing.timeout, concurrency=at_a_time * kind.ahead)
-            self._keys[identity] = PlacedKey(place, name, called, bounds, self._count)
+            bounds = SigningBounds(timeout=self._timeout, concurrency=at_a_time * kind.ahead)
+            self._keys[identity] = PlacedKey(place, name, called, bounds, self._observe)
         return self._keys[identity]
 
     def keep(self, used: Collection[PlacedKey]) -> None:
         """Forget all others. Who looks at them closes them."""
         self._keys = {identity: key for identity, key in self._keys.items() if key in used}
-
-    def _count(self, kind: str, result: SignatureResult, seconds: float) -> None:
-        self.tell(kind, result, seconds)
 
 
 def _installed(library: str) -> bool:
@@ -73,7 +78,3 @@ def _installed(library: str) -> bool:
         return find_spec(library) is not None
     except ModuleNotFoundError:  # nor what it is a part of
         return False
-
-
-def _nobody(_kind: str, _result: SignatureResult, _seconds: float) -> None:
-    """Nobody is told."""

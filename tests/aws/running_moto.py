@@ -1,5 +1,6 @@
 """A KMS as moto plays it, in a process of its own, and what the owner of its keys does."""
 
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -40,9 +41,9 @@ class Kms:
             return str(made["KeyMetadata"]["Arn"])
 
     def place(self, key_id: str) -> AwsKmsKey:
-        """The key as a place."""
-        settings = {"key_id": key_id, "region": REGION, "endpoint": self.endpoint}
-        return AwsKmsKey(AwsKmsSettings.model_validate(settings))
+        """The key as a place. AWS's configuration file names the endpoint."""
+        Path(os.environ["AWS_CONFIG_FILE"]).write_text(f"[default]\nendpoint_url = {self.endpoint}\n")
+        return AwsKmsKey(AwsKmsSettings.model_validate({"key_id": key_id, "region": REGION}))
 
 
 @contextmanager

@@ -126,7 +126,8 @@ async def aws(folder: Path) -> AsyncIterator[KeyService]:
             app.router.add_post("/", handle)
             async with TestServer(app) as server:
                 arn = await kms.key("ECC_NIST_P256")
-                key = {"key_id": arn, "region": REGION, "endpoint": str(server.make_url("/"))}
+                environ["AWS_ENDPOINT_URL_KMS"] = str(server.make_url("/"))
+                key = {"key_id": arn, "region": REGION}
                 yield KeyService(kind="aws_kms", key=key, environ=environ, mood=mood)
                 mood.be(ServiceFault.WELL)
 

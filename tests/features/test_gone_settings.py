@@ -13,6 +13,7 @@ from tests.cli.in_process import notifier
         ('web.issuers["https://id.example.com"].frames', "is gone: it is 25 now"),
         ("registry.sources[0].wso2.recheck", "is gone: it is 10m now"),
         ("upstreams.corp.resolve.sql.timeout", "is gone: it is 5s now"),
+        ('issuers["https://id.example.com"].keys[0].aws_kms.endpoint', "is gone: set the variable AWS_ENDPOINT_URL"),
     ],
 )
 def test_what_is_a_setting_no_more_says_so(tmp_path: Path, name: str, says: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.model.durations import format_duration, parse_duration, parse_size
+from notifier.model.durations import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -50,18 +50,3 @@ def test_no_duration(value: object) -> None:
 def test_round_trip(milliseconds: int) -> None:
     """What is formatted is read back as the same, to the millisecond."""
     assert parse_duration(format_duration(milliseconds / 1000)) == milliseconds / 1000
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [(0, 0), (131_072, 131_072), ("128KiB", 131_072), ("1 MiB", 2**20), ("5B", 5)]
-)
-def test_sizes(text: object, size: int) -> None:
-    """A number of bytes, or one with a binary unit."""
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("value", ["128KB", "1k", -1, 1.5, True, "", None])
-def test_no_size(value: object) -> None:
-    """Decimal units are refused, since they are mostly meant as binary ones."""
-    with pytest.raises(ValueError, match="is not a size"):
-        parse_size(value)

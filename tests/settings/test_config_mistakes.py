@@ -128,6 +128,7 @@ shutdwn_grace: 20s
             ("delivery: {retry: {factor: 2}}", "delivery.retry.factor", "is gone: it is 3 now; for equal waits"),
             ("delivery: {retry: {jitter: 0}}", "delivery.retry.jitter", "is gone: it is 0.25 now"),
             ("signing: {every: 1m}", "signing.every", "is gone: it is 5m now"),
+            ("signing: {timeout: 5s}", "signing.timeout", "is gone: it is 2s now"),
             ("tracing: {sample: 0.1}", "tracing", "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names"),
             ("queue: {url: 'amqp://h', management: 'https://u:p@h'}", "queue.management", "the queue's own user"),
             ("queue: {url: 'amqps://h', management: 'http://h:15672'}", "queue", "management must begin with https://"),

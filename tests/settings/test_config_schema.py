@@ -1,6 +1,8 @@
 """The JSON Schema of the configuration."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,19 @@ from tests.settings.whole_settings import SETTINGS
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
     return config_schema(SETTINGS)
+
+
+def _leaves(part: dict[str, Any], definitions: dict[str, Any], path: str) -> Iterator[str]:
+    """Yield the path of each value of the configuration, with `*` for a name and `[]` for a place in a list."""
+    part = definitions[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+    inner = [(path, each) for each in part.get("anyOf", [])]
+    inner += [(f"{path}.{name}".lstrip("."), each) for name, each in part.get("properties", {}).items()]
+    for more, at in ((part.get("items"), f"{path}[]"), (part.get("additionalProperties"), f"{path}.*")):
+        inner += [(at, more)] if isinstance(more, dict) and "$ref" in str(more) else []
+    for at, each in inner:
+        yield from _leaves(each, definitions, at)
+    if not inner and part.get("type") != "null":
+        yield path
 
 
 class TestSchema:
@@ -40,6 +55,11 @@ class TestSchema:
         assert nameless == []
         assert definitions["DeliverySettings"]["properties"]["timeout"]["default"] == "5s"
         assert definitions["OpsSettings"]["properties"]["listen"]["default"] == "127.0.0.1:9464"
+
+    def test_has_few_settings(self, schema: dict[str, Any]) -> None:
+        """215 paths that end in a value at most. The members of a client, as `registry.defaults` has them, are one."""
+        paths = set(_leaves(schema, schema["$defs"], ""))
+        assert len({re.sub(r"^(registry\.defaults)\..*", r"\1", path) for path in paths}) <= 215
 
     def test_refuses_a_misspelt_key(self, schema: dict[str, Any]) -> None:
         """Unknown keys are wrong by the schema too."""

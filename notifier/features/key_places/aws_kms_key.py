@@ -5,7 +5,7 @@
 | `GetPublicKey` | leads from an alias to the key's ARN. An alias can be moved at any time, so the ARN signs |
 | `Sign` | `MessageType=RAW` up to 4,096 bytes, where KMS makes the digest; `DIGEST` beyond. ECDSA comes as DER |
 
-The library's own retries are off, and its time limits are far beyond ours: only `signing.timeout` counts.
+The library's own retries are off, and its time limits are far beyond ours: only the 2 s for a signature count.
 """
 
 import hashlib
@@ -107,9 +107,7 @@ class AwsKmsKey:
             retries={"total_max_attempts": 1}, connect_timeout=WITHIN, read_timeout=WITHIN,
             max_pool_connections=CONNECTIONS,
         )  # fmt: skip
-        client = session.create_client(
-            "kms", region_name=self._settings.in_region, endpoint_url=self._settings.endpoint, config=config
-        )
+        client = session.create_client("kms", region_name=self._settings.in_region, config=config)
         return await self._opened.enter_async_context(client)
 
 

@@ -1,12 +1,13 @@
 """Keys in the key services of clouds: AWS KMS, Azure Key Vault, Google Cloud KMS."""
 
 import re
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from notifier.settings.values import PublicAddress, Section, WebAddress
+from notifier.settings.values import Section, WebAddress
 
 _ARN = re.compile(r"^arn:[a-z-]+:kms:([a-z0-9-]+):[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+$")
 _GOOGLE_NAME = re.compile(
@@ -38,14 +39,16 @@ def _google_name(name: str) -> str:
 class AwsKmsSettings(Section):
     """A key in AWS KMS. Credentials are found as AWS's own tools find them."""
 
+    gone: ClassVar[Mapping[str, str]] = {
+        "endpoint": "is gone: set the variable AWS_ENDPOINT_URL_KMS, or endpoint_url in AWS's configuration file"
+    }
+
     key_id: Annotated[str, AfterValidator(_key_id)]
     """The key's ARN or id. An alias is followed at the start alone."""
     region: str | None = Field(None, pattern=r"^[a-z]+(-[a-z]+)+-[0-9]+$")
     """Such as eu-central-1. Left out: the ARN's."""
     profile: str | None = Field(None, min_length=1)
     """A profile of AWS's files. Left out: AWS_PROFILE."""
-    endpoint: PublicAddress | None = None
-    """Another address, such as that of a VPC endpoint."""
 
     @property
     def in_region(self) -> str:

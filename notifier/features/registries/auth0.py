@@ -21,7 +21,7 @@ from notifier.features.registries.numbered_pages import NumberedPage, gather_pag
 from notifier.features.registries.page_requests import access_token, ask
 from notifier.model.errors import Mistake, SourceFault
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import Web, bounds_of, web
+from notifier.network.http.json_over_http import Web, web
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 PAGE = 100
@@ -54,7 +54,7 @@ class Auth0Reader:
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications; `last` itself if nothing has changed. Raises SourceFault."""
-        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
+        async with web(None, self._source.timeout) as server:
             at = self._clock()
             gathering = await gather_pages(lambda nth: self._page(server, nth), last)
             return gathering.answer(at)

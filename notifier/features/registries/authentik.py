@@ -16,7 +16,7 @@ from notifier.features.registries.list_settings import AuthentikSettings
 from notifier.features.registries.numbered_pages import NumberedPage, gather_pages
 from notifier.features.registries.page_requests import ask
 from notifier.model.errors import Mistake, SourceFault
-from notifier.network.http.json_over_http import Web, bounds_of, web
+from notifier.network.http.json_over_http import Web, web
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 PAGE = 100
@@ -39,7 +39,7 @@ class AuthentikReader:
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all providers; `last` itself if nothing has changed. Raises SourceFault."""
         headers = {"Authorization": f"Bearer {read_secret('token_file', self._settings.token_file)}"}
-        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
+        async with web(self._settings.tls, self._source.timeout) as server:
             at = self._clock()
             gathering = await gather_pages(lambda nth: self._page(server, headers, nth), last)
             return gathering.answer(at)

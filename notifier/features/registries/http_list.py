@@ -20,7 +20,7 @@ from notifier.features.registries.list_settings import HttpListSettings
 from notifier.features.registries.page_requests import EndlessList, PageLimit, ask
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import bounds_of, web
+from notifier.network.http.json_over_http import web
 from notifier.network.http.json_parts import NESTING, Bounds, NotJson, read_json, shown
 from notifier.settings.document_files import parse_yaml
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -50,7 +50,7 @@ class HttpListReader:
         first = self._settings.url
         headers = {**_ACCEPT, **(self._settings.headers or {})}
         gathering, visited, limit = Gathering(last, unique=True), {first}, PageLimit()
-        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source), _read) as server:
+        async with web(self._settings.tls, self._source.timeout, read=_read) as server:
             at = self._clock()
             answer = await ask(server, first, {**headers, **_conditions(last, first)}, _ADVICE)
             if answer.status == 304:

@@ -20,7 +20,7 @@ from notifier.features.registries.link_header import next_link
 from notifier.features.registries.list_settings import HydraSettings
 from notifier.features.registries.page_requests import EndlessList, PageLimit, ask
 from notifier.model.errors import SourceFault
-from notifier.network.http.json_over_http import Web, bounds_of, web
+from notifier.network.http.json_over_http import Web, web
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 PAGE = 500
@@ -52,7 +52,7 @@ class HydraReader:
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all clients; `last` itself if nothing has changed. Raises SourceFault."""
-        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
+        async with web(self._settings.tls, self._source.timeout) as server:
             at = self._clock()
             token = await self._take(server, None, gathering := Gathering(last))
             try:

@@ -23,7 +23,7 @@ from notifier.features.registries.page_requests import Advice, access_token, ask
 from notifier.features.registries.shifting_pages import ShiftingPages
 from notifier.model.errors import Mistake, SourceFault
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import Web, bounds_of, web
+from notifier.network.http.json_over_http import Web, web
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 PAGE = 100  # clients, of about 1 KB each
@@ -43,7 +43,7 @@ class KeycloakReader:
         """Return the realm's clients; `last` itself if nothing has changed. Raises SourceFault."""
         gathering, pages = Gathering(last), ShiftingPages(PAGE)
         at = self._clock()
-        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as opened:
+        async with web(self._settings.tls, self._source.timeout) as opened:
             session = _AdminSession(self._settings, opened)
             while pages.first is not None:
                 await self._take_page(session, pages, gathering)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from notifier.settings.asked_server import HEADERS, AskedServer, HeadersServer, server_address
 from notifier.settings.clients import HeaderName, HeaderValue
 from notifier.settings.secret_text import SecretPath
-from notifier.settings.values import Name, WebAddress, without_user
+from notifier.settings.values import Name, Section, WebAddress, in_clear, without_user
 
 ServerAddress = Annotated[
     WebAddress,
@@ -53,10 +53,21 @@ class Wso2Settings(AskedServer):
         return self
 
 
-class Auth0Settings(AskedServer):
+def _tenant(url: str) -> str:
+    if in_clear(url):
+        raise ValueError("must begin with https://, since our credentials are sent there")
+    return url
+
+
+class Auth0Settings(Section):
     """A tenant's applications, by Auth0's Management API."""
 
-    url: ServerAddress
+    gone: ClassVar[Mapping[str, str]] = {
+        "allow_http": "is gone: Auth0 is reached by https alone",
+        "tls": "is gone: Auth0's certificate is verified with the system's authorities (the variable SSL_CERT_FILE)",
+    }
+
+    url: Annotated[ServerAddress, AfterValidator(_tenant)]
     """The tenant's own address, such as https://acme.eu.auth0.com; not a custom domain."""
     client_id: Name = Field(min_length=1)
     """A machine-to-machine application with the scope read:clients."""

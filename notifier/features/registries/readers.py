@@ -32,7 +32,7 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
     except ModuleNotFoundError as error:
         text = f"needs {error.name}: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
         raise ConfigurationError([Mistake(f"registry.sources.{source.called}.sql", text)]) from None
-    return SqlReader(source.of_kind(SqlSettings), source.timeout, max_answer=source.max_answer)
+    return SqlReader(source.of_kind(SqlSettings), source.timeout)
 
 
 def build_believed(source: RegistrySourceSettings) -> ClientsReader:

@@ -18,6 +18,7 @@ from notifier.features.registries.sql_settings import SqlSettings
 from notifier.model.errors import Mistake
 from notifier.network.databases.sql_columns import Amount, Listing, parts, text
 from notifier.network.databases.sql_connection import Deadline, database_url, reading
+from notifier.network.http.json_over_http import LIST_BOUNDS
 from notifier.network.http.json_parts import Bounds
 
 
@@ -30,18 +31,14 @@ class SqlReader:
         timeout: float,
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
-        *,
-        max_answer: int = 64 * 1024 * 1024,
+        bounds: Bounds = LIST_BOUNDS,
     ) -> None:
-        """`timeout`: seconds for a reading. `pause` gives the process's other threads their turn.
-
-        `max_answer`: characters of all rows.
-        """
+        """`timeout`: seconds for a reading, whose rows are within `bounds`. `pause` gives other threads their turn."""
         self._settings = settings
         self._timeout = timeout
         self._clock = clock
         self._pause = pause
-        self._bounds = Bounds(answer=max_answer)
+        self._bounds = bounds
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the clients; `last` itself if nothing has changed. Raises SourceFault."""

@@ -28,7 +28,7 @@ from notifier.features.registries.page_requests import ask
 from notifier.features.registries.shifting_pages import ShiftingPages
 from notifier.model.errors import AnswerFault, Mistake, SourceFault
 from notifier.model.frozen import frozen
-from notifier.network.http.json_over_http import Web, bounds_of, web
+from notifier.network.http.json_over_http import Web, web
 from notifier.network.http.json_parts import OutOfBounds
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -75,7 +75,7 @@ class Wso2Reader:
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications with OIDC; `last` itself if nothing has changed. Raises SourceFault."""
         headers = {**(self._settings.headers or {}), **_basic(self._settings)}
-        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
+        async with web(self._settings.tls, self._source.timeout) as server:
             at, tick = self._clock(), self._ticks()
             listed = await self._list(server, headers)
             for removed_id in self._learnt.keys() - listed.keys():

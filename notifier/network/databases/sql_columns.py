@@ -57,7 +57,7 @@ class Amount:
         self._values += len(values)
         self._characters += sum(len(value) for value in values if isinstance(value, str | bytes | list | dict))
         if self._characters > self._bounds.answer or self._values > self._bounds.values:
-            raise SourceFault(f"its rows are more than {shown(self._bounds.answer)} (the source's `max_answer`)")
+            raise SourceFault(f"its rows are more than {shown(self._bounds.answer)}")
 
 
 def streaming(connection: sa.Connection) -> dict[str, Any]:

@@ -201,7 +201,7 @@ async def _body(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
             if len(body) > bounds.answer:
                 break
         if max(received, len(body)) > bounds.answer:
-            raise ValueError(f"is larger than {shown(bounds.answer)}{bounds.raised_by}")
+            raise ValueError(f"is larger than {shown(bounds.answer)}")
     if packing is not None and received and not packing.eof:
         raise ValueError("is compressed, which nobody asked for, and cut off")
     return bytes(body)

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from notifier.model.defaults import MAX_LIST_BYTES
 from notifier.model.errors import AnswerFault, SourceFault
 from notifier.network.http.json_client import BeyondBounds, JsonAnswer, JsonClient, NoAnswer, ReadBody, only_json
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.policies import TlsSettings
-from notifier.settings.registry_settings import RegistrySourceSettings
 
-MAX_ANSWER = "the source's `max_answer`"
+LIST_BOUNDS = Bounds(answer=MAX_LIST_BYTES)  # of one answer of a registry source
 _KEPT = 8  # connections, more than any source asks at a time
 
 
@@ -42,7 +42,9 @@ class Web:
 
 
 @asynccontextmanager
-async def web(tls: TlsSettings | None, within: float, bounds: Bounds, read: ReadBody = only_json) -> AsyncIterator[Web]:
+async def web(
+    tls: TlsSettings | None, within: float, bounds: Bounds = LIST_BOUNDS, read: ReadBody = only_json
+) -> AsyncIterator[Web]:
     """Open connections for one reading, which ends after `within` seconds. Raises SourceFault."""
     client = JsonClient(bounds, (tls or TlsSettings()).files(), keep=_KEPT, read=read)
     try:
@@ -52,11 +54,6 @@ async def web(tls: TlsSettings | None, within: float, bounds: Bounds, read: Read
         raise SourceFault(f"not read within {within:g} s (the source's `timeout`)") from None
     finally:
         await client.close()
-
-
-def bounds_of(source: RegistrySourceSettings) -> Bounds:
-    """Return how much an answer of the source may hold."""
-    return Bounds(answer=source.max_answer, setting=MAX_ANSWER)
 
 
 def place_of(url: str) -> str:

@@ -26,24 +26,15 @@ _DECODER = json.JSONDecoder()
 
 @frozen
 class Bounds:
-    """How much one answer may hold: bytes in all, and characters in one member of a list or of the outermost object.
-
-    `setting`: what the operator calls the former, if it is one.
-    """
+    """How much one answer may hold: bytes in all, and characters in one member of a list or of the outermost object."""
 
     answer: int
     member: int = PART
-    setting: str = ""
 
     @property
     def values(self) -> int:
         """Texts, numbers, lists and objects, by the signs before them. `{"a":1},` takes 200 bytes of memory."""
         return self.answer // 16
-
-    @property
-    def raised_by(self) -> str:
-        """What ends a text that says of an answer that it is too much."""
-        return f" ({self.setting})" if self.setting else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +76,7 @@ class _Parts:
 
     async def document(self) -> Any:
         if sum(map(self._text.count, "[{,")) > self._bounds.values:
-            raise _Exceeded(f"has more than {self._bounds.values} values{self._bounds.raised_by}")
+            raise _Exceeded(f"has more than {self._bounds.values} values")
         sign = self._sign()
         value = await (self._object() if sign == "{" else self._value())
         if self._sign():

@@ -30,7 +30,7 @@ from tests.tokens.key_folder import ISS, NOW
 from tests.tokens.test_keys import claims
 
 CURVES = {"ec384": {Algorithm.ES384}, "ec521": {Algorithm.ES512}, "ED25519": ED25519_NAMES}
-BOUNDS = SigningSettings.model_validate({"timeout": "30s", "concurrency": 2})
+LONG = 30.0  # seconds for one signature, on a busy machine
 
 
 def full(*values: object) -> ParameterSet:
@@ -66,10 +66,10 @@ def faulty(module_in_front: FaultyModule) -> FaultyModule:
 
 @asynccontextmanager
 async def keys(
-    *pkcs11: dict[str, object], signing: SigningSettings = BOUNDS
+    *pkcs11: dict[str, object], concurrency: int = 2, within: float = LONG
 ) -> AsyncIterator[tuple[KeyRing, list[PlacedKey]]]:
     """A ring of these keys, and the keys, looked at once."""
-    places = Places(key_kinds())
+    places, signing = Places(key_kinds(), timeout=within), SigningSettings(concurrency=concurrency)
     placed = [places.key(KEY_SETTINGS.model_validate({"pkcs11": each}), signing) for each in pkcs11]
     ring = KeyRing({ISS: [KeyElsewhere(placed=each, setting="") for each in placed]}, lambda: NOW)
     try:
@@ -197,8 +197,8 @@ async def test_a_fault_of_the_module_is_a_deferral_and_ends_by_itself(
     hsm: SoftHsm, faulty: FaultyModule, fault: str, result: SignatureResult, text: str
 ) -> None:
     """Nobody else asks it until a look finds it well again, in another process where the session is in doubt."""
-    bounds = SigningSettings.model_validate({"timeout": "2s" if fault == "hang" else "30s", "concurrency": 1})
-    async with keys(hsm.settings("rsa", faulty.path), signing=bounds) as (ring, [key]):
+    within = 2.0 if fault == "hang" else LONG
+    async with keys(hsm.settings("rsa", faulty.path), concurrency=1, within=within) as (ring, [key]):
         assert well(key)
         before = children()
         faulty.be(fault)

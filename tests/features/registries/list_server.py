@@ -37,16 +37,15 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
 
 def source(kind: str, folder: Path | None = None, **settings: Any) -> RegistrySourceSettings:
     """A source of this kind, with `timeout` 30 s unless given. Files are relative to the folder."""
-    outer: dict[str, Any] = {
-        name: settings.pop(name) for name in ("timeout", "every", "max_answer") if name in settings
-    }
+    outer: dict[str, Any] = {name: settings.pop(name) for name in ("timeout", "every") if name in settings}
     document: dict[str, Any] = {"issuer": ISSUER, "timeout": "30s", **outer, kind: settings}
     return SOURCE_SETTINGS.model_validate(document, context={"base": folder or Path()})
 
 
 def reader(kind: str, folder: Path | None = None, **settings: Any) -> ClientsReader:
     """The reader of such a source. It trusts one authority: to load the system's takes 30 ms each time."""
-    settings.setdefault("tls", {"ca_file": _authority()[1]})
+    if kind != "auth0":
+        settings.setdefault("tls", {"ca_file": _authority()[1]})
     return build_reader(source(kind, folder, **settings))
 
 

@@ -1,7 +1,6 @@
 """What goes wrong between notifier and the servers that it reads clients from. Each is one fault with a clear text."""
 
 import asyncio
-import json
 import re
 import socket
 from collections.abc import Mapping
@@ -137,16 +136,6 @@ async def test_a_client_beyond_a_bound_costs_no_other(kind: str, tmp_path: Path)
         found = await _reader(kind, url, tmp_path).read(None)
     assert [row["client_id"] for row in found.rows] == ["shop"]
     assert [str(fault) for fault in found.faults] == ["[0]: is larger than 256 KiB"]
-
-
-async def test_the_bound_of_an_answer_is_a_setting(tmp_path: Path) -> None:
-    """`max_answer`. What says that it is too much names it: the bytes, or the values."""
-    async with serving(_body(json.dumps([_CLIENT] * 100).encode())) as url:
-        told = await _told(reader("http", url=url, max_answer="1KiB"))
-    assert told == f"{url}: the answer is larger than 1 KiB (the source's `max_answer`)"
-    async with serving(_body(b"[" + b"[]," * 300 + b"[]]")) as url:
-        told = await _told(reader("http", url=url, max_answer="1KiB"))
-    assert told == f"{url}: the answer has more than 64 values (the source's `max_answer`)"
 
 
 @pytest.mark.parametrize("kind", ADVICE)

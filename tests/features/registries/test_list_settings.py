@@ -39,6 +39,10 @@ BASIC = {"Authorization": "Basic cmVhZGVyOmh1bnRlcjI="}
         ({"wso2": {"url": WSO2["url"]}}, "wso2: needs username with password_file, or headers with Authorization"),
         ({"wso2": {**WSO2, "username": "a:b"}}, "wso2: username must have no colon"),
         ({"wso2": {**WSO2, "recheck": "5m"}}, "wso2.recheck: is gone: it is 10m now"),
+        ({"auth0": {**AUTH0, "url": "http://acme.eu.auth0.com"}}, "auth0.url: must begin with https://"),
+        ({"auth0": {**AUTH0, "allow_http": True}}, "auth0.allow_http: is gone: Auth0 is reached by https alone"),
+        ({"auth0": {**AUTH0, "tls": {"ca_file": "key.pem"}}}, "auth0.tls: is gone: Auth0's certificate is verified"),
+        ({"http": {"url": "https://x/"}, "max_answer": "1GiB"}, "[0].max_answer: is gone: it is 64MiB now"),
     ],
 )
 def test_a_mistake_names_its_place_and_the_way_out(source: dict[str, Any], told: str, tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def test_a_mistake_names_its_place_and_the_way_out(source: dict[str, Any], told:
 
 KEYCLOAK = {"realm": "demo", "client_id": "notifier", "client_secret_file": "key.pem"}
 SENDS_A_SECRET: Mapping[str, Mapping[str, Any]] = {
-    "keycloak": KEYCLOAK, "auth0": AUTH0, "wso2": WSO2, "authentik": {"token_file": "key.pem"},
+    "keycloak": KEYCLOAK, "wso2": WSO2, "authentik": {"token_file": "key.pem"},
     "hydra": {"headers": BASIC}, "http": {"headers": BASIC},
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from notifier.features.registries.sql_query import COLUMNS
 from notifier.features.registries.sql_settings import SqlSettings
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_columns import TURN, algorithms, text
+from notifier.network.http.json_parts import Bounds
 from notifier.settings.clients import ClientMetadata
 from tests.features.registries.test_sql_duende import read
 from tests.settings.whole_settings import SOURCE_SETTINGS
@@ -66,16 +67,16 @@ def test_a_value_is_bounded_before_it_is_read(url: str, column: str, value: str,
 
 
 def test_all_rows_of_a_reading_are_bounded(url: str) -> None:
-    """By the source's `max_answer`: their characters, and how many values they have."""
+    """Their characters, and how many values they have."""
     numbers = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 500)"
     for select in ("'c' || i AS client_id, printf('%.*c', 4000, 'x') AS client_name", "'c' || i AS client_id"):
         settings = SqlSettings(url=url, query=f"{numbers} SELECT {select} FROM n")
         for most, right in ((4 * 1024 * 1024, True), (4 * 1024, False)):
-            reader = SqlReader(settings, 30.0, max_answer=most)
+            reader = SqlReader(settings, 30.0, bounds=Bounds(answer=most))
             if right:
                 assert len(asyncio.run(reader.read(None)).rows) == 500
             else:
-                with pytest.raises(SourceFault, match="max_answer"):
+                with pytest.raises(SourceFault, match="its rows are more than 4 KiB"):
                     asyncio.run(reader.read(None))
 
 
