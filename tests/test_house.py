@@ -58,4 +58,4 @@ def test_each_command_has_a_module_of_its_name() -> None:
         for path in MODULES
         if not path.stem.endswith("_command") and any(said in path.read_text() for said in commands)
     ]
-    assert [name for name in wrong if name != "application.py"] == []
+    assert {*wrong} <= {"application.py", "help.py"}  # help.py runs a command that it was given

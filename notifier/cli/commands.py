@@ -1,7 +1,7 @@
 """Lists all commands, in the order in which `notifier --help` shows them. The help of each begins with this line."""
 
 from notifier.features import FEATURES
-from notifier.operators.terminal.lazy_command import LazyCommand
+from notifier.operators.terminal.help import LazyCommand
 
 COMMANDS = (
     LazyCommand("run", "notifier.service.run_command",

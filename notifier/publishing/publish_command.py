@@ -24,8 +24,8 @@ from notifier.model.printable import counted, printable
 from notifier.operators.terminal.command_options import Config, EventLane, Json, quiet_logs
 from notifier.operators.terminal.near_names import known_registry
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.progress import progress_of
 from notifier.operators.terminal.queue_access import read_queue, shown_urls, wait_until_ready
+from notifier.operators.terminal.screen import progress_of
 from notifier.publishing.event_file import EventFileRules, FileEvent, line_ranges, read_events, send_all
 from notifier.publishing.notice_wait import EventNotices, NoticeWait, read_wait
 from notifier.queues.building import build_event_queue

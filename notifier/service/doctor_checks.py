@@ -31,12 +31,10 @@ from notifier.network.http.transport import HttpTransport
 from notifier.network.listeners.certificates import expiries, presented
 from notifier.operators.doctor.canary import CanaryTools, canary_client, send_canary
 from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, examine, failed, ok, warning
-from notifier.operators.doctor.doctor_client_keys import examine_keys, judge_jwks, keys_elsewhere
 from notifier.operators.doctor.doctor_clients import Server, examine_server, judge_registry, servers_of
-from notifier.operators.doctor.doctor_issuers import IssuerCase, examine_issuer
+from notifier.operators.doctor.doctor_keys import IssuerCase, examine_issuer, examine_keys, judge_jwks, keys_elsewhere
 from notifier.operators.doctor.doctor_queue import examine_queue
-from notifier.operators.doctor.doctor_self import AREAS, judge_certificate, judge_hooks
-from notifier.operators.doctor.doctor_workers import Met, judge_workers
+from notifier.operators.doctor.doctor_workers import AREAS, Met, judge_certificate, judge_hooks, judge_workers
 from notifier.operators.status.own_state import look_from_outside
 from notifier.operators.status.service_status import ServiceStatus, seen_keys
 from notifier.queues.building import build_queue

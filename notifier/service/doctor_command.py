@@ -15,8 +15,7 @@ from notifier.model.printable import counted, printable
 from notifier.operators.doctor.doctor import Finding, Severity
 from notifier.operators.terminal.command_options import Config, Json, load_whole, quiet_logs
 from notifier.operators.terminal.output import say_json
-from notifier.operators.terminal.progress import progress_of
-from notifier.operators.terminal.screen import Screen, screen
+from notifier.operators.terminal.screen import Screen, progress_of, screen
 from notifier.service.doctor_checks import DoctorScope, examine_installation
 
 MANY = 20  # good findings of one area; more are shown as one line

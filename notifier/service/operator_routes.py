@@ -21,9 +21,8 @@ from notifier.operators.letters.readmission import ReplayRules
 from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.operators.letters.waiting_routes import WaitingRoutes
 from notifier.operators.status.reload_request import reload_all
-from notifier.operators.status.reload_routes import reload_routes
 from notifier.operators.status.service_status import ServiceStatus
-from notifier.operators.status.status_routes import StatusRoutes
+from notifier.operators.status.status_routes import StatusRoutes, reload_routes
 from notifier.queues.queue_port import Queue
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.log_level import LogLevel

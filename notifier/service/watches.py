@@ -23,9 +23,8 @@ from notifier.model.message import Depth
 from notifier.model.trouble import Trouble, TroubleKind, by_cause
 from notifier.network.listeners.ops import Readiness
 from notifier.operators.status.deferral_watch import DeferralWatch
-from notifier.operators.status.health_observer import HealthObserver
+from notifier.operators.status.health_observer import HealthObserver, RefusedEvents
 from notifier.operators.status.own_state import OwnSources
-from notifier.operators.status.refused_events import RefusedEvents
 from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.queue_port import Queue
 from notifier.service.freed import Freed

@@ -13,7 +13,8 @@ from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import Mistake, QueueUnavailable
 from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing, Transfer, Transferred
 from notifier.model.outcome import DeadReason
-from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary, read_summary, summary_of
+from notifier.operators.letters.letter_filter import LetterFilter
+from notifier.operators.letters.letter_summary import LetterSummary, read_summary, summary_of
 from notifier.operators.letters.readmission import KeepReason, KeptLetter, readmit
 from notifier.operators.letters.repair import remove, replay
 from notifier.operators.letters.visits import found_in

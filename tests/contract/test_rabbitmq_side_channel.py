@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.model.message import DEAD
-from notifier.operators.letters.letter_filter import LetterFilter, read_summary
+from notifier.operators.letters.letter_filter import LetterFilter
+from notifier.operators.letters.letter_summary import read_summary
 from notifier.queues.passes import reader_of
 from notifier.queues.rabbitmq import replies, side_channel
 from notifier.queues.rabbitmq.administration import declare_topology

@@ -19,7 +19,7 @@ from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.operators.letters.exported_letter import document_of
+from notifier.operators.letters.letter_summary import document_of
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES, first_pass
 from tests.fuzz.grammar import ISS, LOUD, MOST, OTHER, SUBJECT
 

@@ -34,8 +34,7 @@ from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
 from notifier.model.session_ended import ClientEntry, SessionEnded
-from notifier.operators.letters.exported_letter import document_of
-from notifier.operators.letters.letter_filter import read_summary
+from notifier.operators.letters.letter_summary import document_of, read_summary
 from notifier.operators.letters.readmission import ReplayRules, readmit
 from notifier.queues.rabbitmq.delays import first_pass, hops, next_pass
 from tests.fuzz.conftest import many

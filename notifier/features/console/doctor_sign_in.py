@@ -9,7 +9,7 @@ from notifier.features.console.sign_in_provider import WITHIN, SignInProvider
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok
-from notifier.operators.doctor.doctor_transmitters import examine_transmitter
+from notifier.operators.doctor.doctor_keys import examine_transmitter
 from notifier.settings.service_settings import Settings
 
 SETTING = "api.console.oidc"

@@ -8,7 +8,7 @@ from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, found_egress
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.operators.doctor.doctor import Area, Check
-from notifier.operators.doctor.doctor_transmitters import examine_transmitter
+from notifier.operators.doctor.doctor_keys import examine_transmitter
 from notifier.settings.service_settings import Settings
 
 WITHIN = 10.0  # seconds for a transmitter's keys

@@ -11,7 +11,7 @@ from notifier.model.errors import Mistake
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, failed, ok, warning
-from notifier.operators.doctor.doctor_transmitters import examine_transmitter
+from notifier.operators.doctor.doctor_keys import examine_transmitter
 from notifier.settings.service_settings import Settings
 from notifier.tokens.transmitter_keys import ReadKeySet
 

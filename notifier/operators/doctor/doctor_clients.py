@@ -11,14 +11,11 @@ from notifier.model.client import Client, Route
 from notifier.model.front_channel import is_on_page
 from notifier.model.outcome import Reason
 from notifier.model.presets import PRESETS, beyond_preset, preset_doubt
-from notifier.model.printable import counted
 from notifier.network.http.issuer_document import only_in_tests
 from notifier.network.http.probe import Reached, Unreached
 from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
-from notifier.operators.doctor.doctor_workers import Met, judge_met
+from notifier.operators.doctor.doctor_workers import EXPIRES_SOON, RENEW, Met, expiry_finding, judge_met
 
-DAY = 86_400.0
-EXPIRES_SOON = 14 * DAY  # seconds
 MOST_SICK = 20  # clients of one server that are not well and have a line of their own
 NAMED = 5  # clients of one server that are named; the others are counted
 
@@ -32,8 +29,6 @@ ADVICE: Mapping[Reason, str] = {
     Reason.TLS: "name the authority that issued its certificate in notifier.tls.ca_file of the client, or renew it",
     Reason.EGRESS_DENIED: "if that address is meant, allow it in egress.allow of the client or of all",
 }
-
-RENEW = "renew its certificate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,23 +94,6 @@ async def examine_server(
         text = f"{server.origin} takes connections"
         findings.append(expiry_finding(Area.CLIENT, _some(well) or server.subject, text, reached.expires, clock()))
     return findings
-
-
-def expiry_finding(area: Area, subject: str, text: str, expires: float | None, now: float) -> Finding:
-    """A finding that is good unless the certificate expires soon."""
-    if expires is None:
-        return ok(area, subject, f"{text}, without TLS")
-    left = expires - now
-    if left < 0:
-        return failed(area, subject, f"{text}; the certificate ended {_days(-left)} ago", "renew it")
-    if left < EXPIRES_SOON:
-        return warning(area, subject, f"{text}; the certificate ends in {_days(left)}", "renew it")
-    return ok(area, subject, f"{text}; the certificate is good for {_days(left)}")
-
-
-def _days(seconds: float) -> str:
-    days = int(seconds // DAY)
-    return counted(days, "day") if days else "less than a day"
 
 
 def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:

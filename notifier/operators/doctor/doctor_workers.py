@@ -1,11 +1,12 @@
-"""The doctor's findings from the workers that run: what is wrong at them, and how each client answers them.
+"""The doctor's findings from the workers: what is wrong at them, how clients answer them, their certificates and hooks.
 
 A client that accepts connections may answer 400 to all tokens, or hang. Only a worker that sends it tokens knows.
 """
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from notifier.model.durations import in_words
+from notifier.model.library_hooks import Hook
 from notifier.model.printable import counted
 from notifier.model.trouble import MILD
 from notifier.operators.doctor.doctor import Area, Finding, Severity, failed, ok, warning
@@ -69,3 +70,47 @@ def _words(met: ClientState, now: float) -> str:
     waits = f"; {met.waits:,} of its deliveries wait" if met.waits else ""
     dead = f"; {met.dead:,} given up" if met.dead else ""
     return f"{met.reason or 'a failure'}{status}{ago}{text}{waits}{dead}"
+
+
+AREAS: Mapping[str, Area] = {"api": Area.LISTENER, "web": Area.LISTENER, "queue": Area.QUEUE, "client": Area.CLIENT}
+
+
+def judge_certificate(use: str, file: str, expires: float | None, now: float) -> Finding:
+    """Judge how long a certificate of ours lasts. `use` is a key of AREAS. `expires` None: the file holds none."""
+    if expires is None:
+        return failed(AREAS[use], file, "holds no certificate in PEM", "name our certificate, with its chain")
+    return expiry_finding(AREAS[use], file, "is shown by us", expires, now)
+
+
+def judge_hooks(hooks: Sequence[Hook], advice: str) -> Iterator[Finding]:
+    """Yield a finding for each hook into a library that is not in use on this machine."""
+    for hook in hooks:
+        if hook.difference is not None:
+            text = f"hook {hook.name} is off: {hook.reason}; {hook.cost}"
+            yield warning(Area.WORKER, hook.library, text, advice)
+
+
+DAY = 86_400.0
+
+
+EXPIRES_SOON = 14 * DAY  # seconds
+
+
+RENEW = "renew its certificate"
+
+
+def expiry_finding(area: Area, subject: str, text: str, expires: float | None, now: float) -> Finding:
+    """A finding that is good unless the certificate expires soon."""
+    if expires is None:
+        return ok(area, subject, f"{text}, without TLS")
+    left = expires - now
+    if left < 0:
+        return failed(area, subject, f"{text}; the certificate ended {_days(-left)} ago", "renew it")
+    if left < EXPIRES_SOON:
+        return warning(area, subject, f"{text}; the certificate ends in {_days(left)}", "renew it")
+    return ok(area, subject, f"{text}; the certificate is good for {_days(left)}")
+
+
+def _days(seconds: float) -> str:
+    days = int(seconds // DAY)
+    return counted(days, "day") if days else "less than a day"

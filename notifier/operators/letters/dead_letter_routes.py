@@ -22,28 +22,20 @@ from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, answer_of, routes_of
 from notifier.network.listeners.problem import Refusal, malformed
-from notifier.operators.letters.exported_letter import exported, without_subject
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, begun
 from notifier.operators.letters.letter_filter import (
     LetterFilter,
     LetterMembers,
-    LetterSummary,
     RepairMembers,
     ReplayMembers,
     read_filter,
 )
+from notifier.operators.letters.letter_summary import LetterSummary, exported, without_subject
+from notifier.operators.letters.message_index import PAGE, PageQuery
 from notifier.operators.letters.repair import replay
 from notifier.operators.letters.repair_jobs import AskedRepair, RepairWork, issuers_of
 from notifier.operators.letters.replay_now import Replay, ReplayWish
-from notifier.operators.letters.visit_requests import (
-    PAGE,
-    REPAIRED,
-    LettersAccess,
-    LookFor,
-    PageQuery,
-    VisitRequests,
-    conditions_of,
-)
+from notifier.operators.letters.visit_requests import REPAIRED, LettersAccess, LookFor, VisitRequests, conditions_of
 from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters

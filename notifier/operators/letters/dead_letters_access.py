@@ -14,7 +14,8 @@ from notifier.model.errors import Mistake
 from notifier.model.moment import shown_moment
 from notifier.model.printable import counted, printable
 from notifier.operators.letters.groups import Group
-from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary, read_filter
+from notifier.operators.letters.letter_filter import LetterFilter, read_filter
+from notifier.operators.letters.letter_summary import LetterSummary
 from notifier.operators.letters.message_table import MessageTable
 from notifier.operators.terminal.screen import ago
 

@@ -11,11 +11,10 @@ from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, json_text, printable
 from notifier.operators.letters.dead_letters_access import LETTERS, letters_of, written_anew
 from notifier.operators.letters.dead_letters_repair_command import discard, prospect, replay
-from notifier.operators.letters.exported_letter import exported
-from notifier.operators.letters.letter_filter import LetterFilter, LetterMembers, LetterSummary
+from notifier.operators.letters.letter_filter import LetterFilter, LetterMembers
+from notifier.operators.letters.letter_summary import LetterSummary, exported
 from notifier.operators.letters.message_table import CommandContext, list_messages, look
-from notifier.operators.terminal.command_options import Config, Json
-from notifier.operators.terminal.declared_options import takes
+from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.near_names import near_names
 from notifier.operators.terminal.output import say, say_json

@@ -24,8 +24,7 @@ from notifier.operators.letters.message_table import CommandContext, Told, concl
 from notifier.operators.letters.readmission import SUB_ONLY_MAX_AGE, KeptLetter, ReplayRules, readmit
 from notifier.operators.letters.replay_now import Became, Replay, ReplayWish
 from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult
-from notifier.operators.terminal.command_options import Config, Json
-from notifier.operators.terminal.declared_options import takes
+from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.output import say
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
 from notifier.queues.passes import RepairOptions

@@ -13,7 +13,7 @@ from notifier.network.listeners.openapi import AnswerDescription
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, answer_of, routes_of
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.letters.jobs import SCHEMA, Jobs, Work
-from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit
+from notifier.operators.letters.repair import RepairAudit, WriteAudit
 
 T = TypeVar("T")
 BEGUN = AnswerDescription(

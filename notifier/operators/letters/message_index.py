@@ -7,11 +7,30 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.frozen import frozen
 from notifier.model.moment import render_moment
+from notifier.network.listeners.operation import Counts, Items
 from notifier.operators.letters.groups import Group, GroupCounts, Summary
+
+PAGE = {
+    "as_of": str, "took": float, "total": int, "skip": int, "left_off": int, "reasons": Counts, "groups": Items,
+    "more_groups": int,
+}  # fmt: skip
+
+
+@with_config(ConfigDict(extra="forbid"))
+class PageQuery(TypedDict, total=False):
+    """What every page takes."""
+
+    rows: Annotated[int, Field(ge=0, le=1000, description="So many summaries; 50 unless given.")]
+    skip: Annotated[int, Field(ge=0, description="Leave out this many of them: for the next page.")]
+    age: Annotated[float, Field(ge=0, le=600, description="Seconds that the counts may be old; 60 unless given.")]
+
 
 MOST = 100_000  # summaries of an index
 SMALL = MOST // 4  # summaries of one that may stay beside another

@@ -22,16 +22,14 @@ from notifier.model.message import Message
 from notifier.model.printable import counted, printable
 from notifier.operators.letters.groups import Group, GroupCounts, Summary
 from notifier.operators.letters.readmission import KeepReason
-from notifier.operators.letters.repair import remove
-from notifier.operators.letters.repair_audit import RepairAudit
+from notifier.operators.letters.repair import RepairAudit, remove
 from notifier.operators.letters.unknown_client import end_if_unknown
 from notifier.operators.letters.visits import MAX_CLIENTS, Filter, RepairResult, found_in
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.near_names import say_near_names
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.progress import progress_of
 from notifier.operators.terminal.queue_access import opened_queue, queue_part, run_on_queue
-from notifier.operators.terminal.screen import screen
+from notifier.operators.terminal.screen import progress_of, screen
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from notifier.telemetry.audit import operating_user, write_audit

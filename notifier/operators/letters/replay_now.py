@@ -13,7 +13,8 @@ from typing import Any
 
 from notifier.model.errors import QueueError
 from notifier.model.message import Kind
-from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
+from notifier.operators.letters.letter_filter import LetterFilter
+from notifier.operators.letters.letter_summary import LetterSummary
 from notifier.operators.letters.readmission import Readmitted, ReplayRules
 from notifier.operators.letters.repair import replay
 from notifier.operators.letters.replay_account import ReplayAccount, question_of, requests_of

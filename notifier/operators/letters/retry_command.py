@@ -9,8 +9,7 @@ from notifier.model.printable import counted, printable
 from notifier.network.http.issuer_document import only_issuer
 from notifier.operators.letters.retry_now import RetryMembers, RetryResult, RetryWish, prospect, retry_now
 from notifier.operators.letters.unknown_client import end_if_unknown
-from notifier.operators.terminal.command_options import Config, Json
-from notifier.operators.terminal.declared_options import takes
+from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
 from notifier.queues.passes import RepairOptions

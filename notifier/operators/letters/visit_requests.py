@@ -28,8 +28,7 @@ from notifier.operators.letters.job_routes import begun
 from notifier.operators.letters.jobs import AWAY, Jobs
 from notifier.operators.letters.message_index import AskedPage, Chosen, Indexes, MessageIndex, Shown
 from notifier.operators.letters.readmission import ReplayRules
-from notifier.operators.letters.repair import remove
-from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit, given
+from notifier.operators.letters.repair import RepairAudit, WriteAudit, given, remove
 from notifier.operators.letters.repair_jobs import DID, AskedRepair, RemovalPasses, RepairWork, issuers_of
 from notifier.operators.letters.visits import Filter, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
@@ -62,23 +61,10 @@ class LettersAccess:
     subject_id: Callable[[str], str] = given
 
 
-PAGE = {
-    "as_of": str, "took": float, "total": int, "skip": int, "left_off": int, "reasons": Counts, "groups": Items,
-    "more_groups": int,
-}  # fmt: skip
 REPAIRED = {
     "dry_run": bool, "by_reason": Counts, "by_client": Items, "clients": int, "kept": Counts, "more": bool,
     "unfinished": str | None,
 }  # fmt: skip
-
-
-@with_config(ConfigDict(extra="forbid"))
-class PageQuery(TypedDict, total=False):
-    """What every page takes."""
-
-    rows: Annotated[int, Field(ge=0, le=1000, description="So many summaries; 50 unless given.")]
-    skip: Annotated[int, Field(ge=0, description="Leave out this many of them: for the next page.")]
-    age: Annotated[float, Field(ge=0, le=600, description="Seconds that the counts may be old; 60 unless given.")]
 
 
 @with_config(ConfigDict(extra="forbid"))

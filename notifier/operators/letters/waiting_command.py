@@ -29,8 +29,7 @@ from notifier.operators.letters.waiting_filter import (
     WaitingSummary,
     read_waiting_filter,
 )
-from notifier.operators.terminal.command_options import Config, Json
-from notifier.operators.terminal.declared_options import takes
+from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.near_names import known_registry, near_names
 from notifier.operators.terminal.output import say, say_json

@@ -19,17 +19,10 @@ from notifier.network.listeners.authorization import Authorization, concerns
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, answer_of, routes_of
 from notifier.network.listeners.problem import malformed
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, accepted, begun
-from notifier.operators.letters.retry_jobs import RetryWork
+from notifier.operators.letters.message_index import PAGE, PageQuery
+from notifier.operators.letters.repair_jobs import RetryWork
 from notifier.operators.letters.retry_now import RetryMembers, RetryWish, prospect
-from notifier.operators.letters.visit_requests import (
-    PAGE,
-    REPAIRED,
-    LettersAccess,
-    LookFor,
-    PageQuery,
-    VisitRequests,
-    conditions_of,
-)
+from notifier.operators.letters.visit_requests import REPAIRED, LettersAccess, LookFor, VisitRequests, conditions_of
 from notifier.operators.letters.waiting_filter import (
     CancelMembers,
     WaitingFilter,

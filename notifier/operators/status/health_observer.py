@@ -1,11 +1,12 @@
-"""Counts what each client answers this worker, and how fast the worker goes, for `notifier status`.
+"""Counts what each client answers this worker, how fast the worker goes, and whole events that became dead letters.
 
-An attempt costs a look-up and a few additions. The observer keeps at most 10,000 clients; a new one replaces the
-oldest.
+`notifier status` shows the counts. An attempt costs a look-up and a few additions. The observer keeps at most 10,000
+clients; a new one replaces the oldest. An issuer of a refused event may be made up, so these counts are bounded: those
+beyond have no issuer.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -15,8 +16,10 @@ from notifier.delivery.life import LifeOf
 from notifier.model import outcome
 from notifier.model.delivery import Delivery
 from notifier.model.moment import Clock, earliest
+from notifier.model.outcome import DeadReason
 from notifier.model.redaction import redact, without_subject
 from notifier.model.registry import Registry
+from notifier.model.trouble import Trouble, TroubleKind
 
 KEPT = 10_000  # clients
 PASSED = 10  # of them, before one in trouble is forgotten
@@ -209,3 +212,52 @@ class HealthObserver:
 def _shown(text: str, delivery: Delivery) -> str:
     """What a failure met, as operators may read it."""
     return text and redact(without_subject(text, delivery.sub, delivery.sid))
+
+
+MAX_COUNTS = 50  # pairs of issuer and reason
+KEPT_SECONDS = 3600.0  # after the last refusal, as the alert NotifierEventsRefused does
+
+
+@dataclass(slots=True)
+class _Refusals:
+    since: float
+    last_at: float = 0.0
+    count: int = 0
+    text: str = ""
+
+
+class RefusedEvents:
+    """The events that were refused within the last hour, by issuer and reason."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._refusals: dict[tuple[str, DeadReason], _Refusals] = {}
+        self.observe = FactHandlers({Buried: self._buried})
+        """Counts an event that became a dead letter."""
+
+    def _buried(self, fact: Buried) -> None:
+        if fact.client_id:
+            return
+        now, key = self._clock(), (fact.iss, fact.reason)
+        if key not in self._refusals and len(self._refusals) >= MAX_COUNTS:
+            self._forget(now)
+            key = key if len(self._refusals) < MAX_COUNTS else ("", fact.reason)
+        refusals = self._refusals.setdefault(key, _Refusals(since=now))
+        refusals.count += 1
+        # What a malformed event contains may name a user.
+        text = "" if fact.reason is DeadReason.MALFORMED_EVENT else f": {fact.text}"
+        refusals.last_at, refusals.text = now, text
+
+    def troubles(self) -> Iterator[Trouble]:
+        """Yield what was refused within the last hour. `count` is of events."""
+        self._forget(self._clock())
+        for (iss, reason), refusals in self._refusals.items():
+            text = f"no client was notified of them{refusals.text}; `notifier dead-letters list --reason {reason}`"
+            yield Trouble(
+                kind=TroubleKind.EVENTS_REFUSED, text=text,
+                since=refusals.since, iss=iss, subject=reason, count=refusals.count,
+            )  # fmt: skip
+
+    def _forget(self, now: float) -> None:
+        for key in [key for key, refusals in self._refusals.items() if refusals.last_at + KEPT_SECONDS < now]:
+            del self._refusals[key]

@@ -1,18 +1,25 @@
-"""`GET /v1/status`: what waits, the rates, the states of workers and clients. For tokens with scope `read`.
+"""`GET /v1/status` and `POST /v1/reload`.
 
-A token with issuers sees only the clients of these, and no text or name of what concerns all issuers. All workers are
-asked once a second at most, however many requests come.
+The status holds what waits, the rates, the states of workers and clients, for tokens with scope `read`. A token with
+issuers sees only the clients of these, and no text or name of what concerns all issuers. All workers are asked once a
+second at most, however many requests come. By a reload all workers read their configuration and sources now.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 from aiohttp import web
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.model.errors import QueueError
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, routes_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, route_of, routes_of
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.operators.status.reload_request import Reload, Reloads
 from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_document import document_of
 
@@ -72,3 +79,49 @@ class StatusRoutes:
                 self._last = await self._ask_workers()
                 self._looked = self._steady()
             return self._last
+
+
+_ANSWERS = {
+    200: AnswerDescription(
+        text="What each worker did. `taken` is true if all of them have the new configuration and registry.",
+        schema={
+            "type": "object",
+            "required": ["taken", "workers"],
+            "properties": {"taken": {"type": "boolean"}, "workers": {"type": "object"}},
+        },
+    )
+}
+
+
+@with_config(ConfigDict(extra="forbid"))
+class ReloadQuery(TypedDict, total=False):
+    """The query of a reload."""
+
+    accept_loss: Annotated[bool, Field(description="Accept that many clients would no longer be notified.")]
+    drop: Annotated[str, Field(description="A registry source: drop its answers and cache.")]
+
+
+def reload_routes(authorization: Authorization, reload: Callable[[Reload], Awaitable[Reloads]]) -> list[web.RouteDef]:
+    """Return the route. It needs the scope `repair` and no issuers."""
+
+    @ApiOperation(
+        route="POST /v1/reload",
+        summary="Have all workers read their configuration and registry sources now.",
+        scope="repair",
+        unbound=True,
+        query=ReloadQuery,
+        answers=_ANSWERS,
+        problems={503: "The queue cannot be reached."},
+    )
+    async def post(request: ApiRequest) -> web.Response:
+        asked = request.members
+        try:
+            reloads = await reload(
+                Reload(who=request.who, accept_loss=asked.get("accept_loss", False), drop=asked.get("drop"))
+            )
+        except QueueError:
+            title = "The queue is away; try again soon"
+            raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
+        return web.json_response(reloads.document(), dumps=json_text)
+
+    return [route_of(post, authorization)]

@@ -1,13 +1,15 @@
-"""Turns functions into commands. A docstring is the help, with examples at its end.
+"""Turns functions into commands, and lists commands whose modules are imported only when somebody types them.
 
-Paragraphs flow, whatever the width. An example is a line, `# what it is for`, and the line to type. typer lays the help
-out without rich, the import of which takes longer than all else that `--help` does.
+A docstring is the help, with examples at its end. Paragraphs flow, whatever the width. An example is a line,
+`# what it is for`, and the line to type. typer lays the help out without rich, the import of which takes longer than
+all else that `--help` does.
 """
 
 import inspect
 import re
 import textwrap
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, TypeVar
 
 import typer
@@ -82,3 +84,27 @@ class Command(_PlainHelp, TyperCommand):
 
 class CommandGroup(_PlainHelp, TyperGroup):
     """A group of commands."""
+
+
+class LazyCommand(TyperCommand):
+    """Stands for a command, or a group of commands, in the list of all.
+
+    Its module holds either a function of its name, or, for a group, the application `app`.
+    """
+
+    def __init__(self, name: str, module: str, summary: str) -> None:
+        super().__init__(name=name, short_help=as_help(summary))
+        self.module = module
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        """Return the context of the command itself: the first step in which typer runs it."""
+        return self.load().make_context(*arguments, **more)
+
+    def load(self) -> Any:
+        """Import the command itself."""
+        module, name = import_module(self.module), self.name or ""
+        if (group := getattr(module, "app", None)) is not None:
+            return typer.main.get_group(group)
+        alone = typer.Typer(add_completion=False)
+        command(alone)(getattr(module, name.replace("-", "_")))
+        return typer.main.get_command(alone)

@@ -15,7 +15,7 @@ import uvloop
 from notifier.model.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
 from notifier.operators.terminal.command_options import quiet_logs
 from notifier.operators.terminal.output import say
-from notifier.operators.terminal.progress import progress_of
+from notifier.operators.terminal.screen import progress_of
 from notifier.queues.building import build_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import EventQueue, Queue

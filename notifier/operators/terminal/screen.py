@@ -1,10 +1,12 @@
-"""Tables, pages and times on the terminal. Text is shown as it is, and no terminal obeys it.
+"""Tables, pages, times and progress on the terminal. Text is shown as it is, and no terminal obeys it.
 
 `output` says how wide a terminal is, and `grid` lays out tables for that width.
 """
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -13,7 +15,7 @@ from rich.segment import Segment
 from notifier.model.durations import in_words
 from notifier.model.printable import printable_lines
 from notifier.operators.terminal.grid import flowed
-from notifier.operators.terminal.output import JOINT, columns, wrapped
+from notifier.operators.terminal.output import JOINT, columns, piped, say, wrapped
 
 
 class Screen(Console):
@@ -57,3 +59,39 @@ def screen(*, err: bool = False, width: int = 120) -> Screen:
 def ago(moment: float | None, now: float) -> str:
     """Return how long ago it was."""
     return "–" if moment is None else f"{in_words(now - moment)} ago"
+
+
+PLAIN_EVERY = 2.0  # seconds between two lines of progress if there is no bar
+
+
+@contextmanager
+def progress_of(what: str, *, plain: bool = True, rows: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show progress on stderr: a bar on a terminal, otherwise (if `plain`) a line now and then.
+
+    The block gets a function to call with how much is done, and how much there is in all. There is no bar if another
+    program reads stdout, since what that prints may come on the line of the bar. Nor is there a bar if the block prints
+    `rows` on a terminal. Text that the block writes to stderr comes above the bar.
+    """
+    if rows and sys.stdout.isatty():
+        yield lambda _done, _total: None
+    elif not sys.stderr.isatty() or piped(sys.stdout):
+        yield _plain(what) if plain else lambda _done, _total: None
+    else:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=screen(err=True), transient=True, redirect_stdout=False) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain(what: str) -> Callable[[int, int], None]:
+    due = time.monotonic() + PLAIN_EVERY
+
+    def tell(done: int, total: int) -> None:
+        nonlocal due
+        if done < total and time.monotonic() >= due:  # the end is said by the command itself
+            due = time.monotonic() + PLAIN_EVERY
+            say(f"{what}: {done:,} of {total:,}", err=True)
+
+    return tell

@@ -15,8 +15,7 @@ from notifier.network.listeners.openapi import description_of
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.letters.job_routes import JobRoutes
 from notifier.operators.letters.waiting_routes import WaitingRoutes
-from notifier.operators.status.reload_routes import reload_routes
-from notifier.operators.status.status_routes import StatusRoutes
+from notifier.operators.status.status_routes import StatusRoutes, reload_routes
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.telemetry.log_level_routes import log_level_routes

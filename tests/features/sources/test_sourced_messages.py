@@ -20,7 +20,8 @@ from notifier.model.message import LAST_CHANCE, Kind, Lane, Message, Outgoing
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.model.reply import ReplyTo
-from notifier.operators.letters.letter_filter import LetterFilter, read_summary
+from notifier.operators.letters.letter_filter import LetterFilter
+from notifier.operators.letters.letter_summary import read_summary
 from notifier.operators.letters.readmission import KeepReason, KeptLetter, Readmitted, ReplayRules, readmit
 from tests.delivery.stage import ISS, Stage, client, running
 from tests.features.sources.source_documents import source

@@ -30,7 +30,7 @@ from notifier.model.errors import Mistake, UnknownVersion
 from notifier.model.message import Kind, Lane, Message, Outgoing, Whole
 from notifier.model.outcome import DeadReason
 from notifier.model.session_ended import ClientEntry, SessionEnded
-from notifier.operators.letters.exported_letter import document_of
+from notifier.operators.letters.letter_summary import document_of
 from tests.model.documents.test_documents import DELIVERIES, EVENTS
 
 NOW = 1769860800.25

@@ -19,11 +19,10 @@ from notifier.network.http.issuer_document import (
 )
 from notifier.network.http.probe import Reached, Unreached
 from notifier.operators.doctor.doctor import Area, Finding, Severity
-from notifier.operators.doctor.doctor_clients import DAY, examine_server, judge_registry, servers_of
-from notifier.operators.doctor.doctor_issuers import IssuerCase, examine_issuer, judge_keys
+from notifier.operators.doctor.doctor_clients import examine_server, judge_registry, servers_of
+from notifier.operators.doctor.doctor_keys import IssuerCase, examine_issuer, examine_transmitter, judge_keys
 from notifier.operators.doctor.doctor_queue import clock_finding, judge_broker, judge_file
-from notifier.operators.doctor.doctor_transmitters import examine_transmitter
-from notifier.operators.doctor.doctor_workers import Met, judge_workers
+from notifier.operators.doctor.doctor_workers import DAY, Met, judge_workers
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import WorkerState, dump_state, status_of
 from notifier.queues.queue_state import BrokerState, FileState, PolicyLook

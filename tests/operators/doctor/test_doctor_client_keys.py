@@ -5,7 +5,7 @@ from typing import Any
 from notifier.model.client import Client, ClientKeysPlace, Encryption, KeyManagement, Route
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.operators.doctor.doctor import Finding
-from notifier.operators.doctor.doctor_client_keys import examine_keys, judge_jwks, keys_elsewhere
+from notifier.operators.doctor.doctor_keys import examine_keys, judge_jwks, keys_elsewhere
 from tests.tokens.encryption_keys import keys, made, public
 
 PLACE = ClientKeysPlace(uri="https://shop.example/jwks", route=Route())

@@ -6,8 +6,9 @@ from typing import Literal
 
 import pytest
 
-from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
-from notifier.operators.letters.repair_audit import RepairAudit
+from notifier.operators.letters.letter_filter import LetterFilter
+from notifier.operators.letters.letter_summary import LetterSummary
+from notifier.operators.letters.repair import RepairAudit
 from notifier.operators.letters.visits import RepairResult
 from notifier.settings.service_settings import LogSettings, QueueSettings, Settings
 from notifier.telemetry.audit import KEPT, KEPT_BYTES, KINDS, lately, write_audit

@@ -14,14 +14,8 @@ from notifier.model.frozen import replace
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.outcome import DeadReason
 from notifier.model.session_ended import ClientEntry, SessionEnded
-from notifier.operators.letters.letter_filter import (
-    NEWER,
-    LetterFilter,
-    LetterMembers,
-    read_filter,
-    read_summary,
-    summary_of,
-)
+from notifier.operators.letters.letter_filter import LetterFilter, LetterMembers, read_filter
+from notifier.operators.letters.letter_summary import NEWER, read_summary, summary_of
 from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingMembers, read_waiting
 from tests.model.documents.test_documents import DELIVERIES
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from notifier.operators.letters.jobs import Jobs
-from notifier.operators.letters.retry_jobs import RetryWork
+from notifier.operators.letters.repair_jobs import RetryWork
 from notifier.operators.letters.retry_now import RetryWish
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.contract.letters import ISS

@@ -4,7 +4,7 @@ from notifier.delivery.facts import Buried
 from notifier.model.message import Depth, Lane
 from notifier.model.outcome import DeadReason
 from notifier.model.trouble import Trouble, TroubleKind
-from notifier.operators.status.refused_events import KEPT_SECONDS, MAX_COUNTS, RefusedEvents
+from notifier.operators.status.health_observer import KEPT_SECONDS, MAX_COUNTS, RefusedEvents
 from notifier.operators.status.service_status import WorkerState, dump_state, status_of, troubles_of
 
 ISS = "https://id.example.com"

@@ -1,10 +1,14 @@
-"""The doctor's checks of an issuer: can receivers find the keys that sign, and does its metadata announce logout?"""
+"""The doctor's checks of keys.
+
+Can receivers find an issuer's keys, and does its metadata announce logout? Does each client whose tokens are encrypted
+have a key that fits? Can the tokens of a source be verified?
+"""
 
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from notifier.model.client import Algorithm, Client, PublishedKey
+from notifier.model.client import Algorithm, Client, ClientKeysPlace, Encryption, PublishedKey
 from notifier.model.presets import too_new
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import (
@@ -16,8 +20,9 @@ from notifier.network.http.issuer_document import (
 )
 from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
 from notifier.operators.doctor.doctor_queue import clock_finding
+from notifier.tokens.client_jwks import encryption_key, without_key
 from notifier.tokens.first_day import Seen, first_day, not_before
-from notifier.tokens.foreign_keys import read_jwks
+from notifier.tokens.foreign_keys import read_jwks, unused_keys, verifying_fault
 from notifier.tokens.key_watch import ReadIssuer
 from notifier.tokens.published_keys import Signing, publication_fault, publication_faults
 
@@ -167,3 +172,79 @@ def _metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> It
         yield warning(Area.ISSUER, case.iss, text, "have it advertised, so that receivers ask for sid")
     else:
         yield ok(Area.ISSUER, case.iss, "its metadata advertises back-channel logout with sessions")
+
+
+WAITS = "its logouts wait meanwhile, and none is sent in clear; "
+
+
+def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysPlace, Sequence[Client]]:
+    """Return the places from which keys must be read, each with its clients."""
+    users: dict[ClientKeysPlace, list[Client]] = {}
+    for client, encryption in _encrypted(clients):
+        if isinstance(encryption.keys, ClientKeysPlace):
+            users.setdefault(encryption.keys, []).append(client)
+    return users
+
+
+def judge_jwks(clients: Iterable[Client]) -> Iterator[Finding]:
+    """Yield findings about the keys that registrations hold themselves."""
+    for client, encryption in _encrypted(clients):
+        if not isinstance(encryption.keys, ClientKeysPlace):
+            yield _judged(client.client_id, encryption, encryption.keys)
+
+
+async def examine_keys(
+    place: ClientKeysPlace,
+    clients: Sequence[Client],
+    read: Callable[[ClientKeysPlace], Awaitable[IssuerDocument | UnreadDocument]],
+) -> Sequence[Finding]:
+    """Read the JWK Set as for a delivery, and look for a key of each client."""
+    document = await read(place)
+    keys = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
+    if not isinstance(keys, str):
+        return [_judged(client.client_id, encryption, keys) for client, encryption in _encrypted(clients)]
+    text = without_key(place, f"cannot be read: {keys}")
+    advice = f"{WAITS}look whether it answers, and whether egress of the client allows that address"
+    return [failed(Area.CLIENT, client.client_id, text, advice) for client in clients]
+
+
+def _encrypted(clients: Iterable[Client]) -> Iterator[tuple[Client, Encryption]]:
+    for client in clients:
+        if client.encryption is not None and client.backchannel_logout_uri is not None:
+            yield client, client.encryption
+
+
+def _judged(client_id: str, encryption: Encryption, keys: tuple[PublishedKey, ...]) -> Finding:
+    key = encryption_key(keys, encryption.alg)
+    if isinstance(key, str):
+        advice = f"{WAITS}have the client publish a key for it, or register another id_token_encrypted_response_alg"
+        return failed(Area.CLIENT, client_id, without_key(encryption.keys, key), advice)
+    named = "a key without kid" if key.kid is None else f"its key {key.kid!r}"
+    return ok(Area.CLIENT, client_id, f"its tokens are encrypted to {named} by {encryption.alg} and {encryption.enc}")
+
+
+async def examine_transmitter(
+    setting: str, uri: str, read: Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
+) -> list[Finding]:
+    """Check the JWK Set that verifies the tokens of a source. `setting` names it."""
+    document = await read(uri)
+    if isinstance(document, UnreadDocument):
+        advice = "its tokens are answered 503 until it can be read; check the address, and tls beside it"
+        where = "" if uri in document.text else f" at {uri}"  # an upstream's text names its metadata
+        return [failed(Area.KEYS, setting, f"the JWK Set{where} could not be read: {document.text}", advice)]
+    published = read_jwks(document.content)
+    if isinstance(published, str):
+        return [failed(Area.KEYS, setting, f"what stands at {uri} {published}", "correct jwks_uri")]
+    if any(key.private for key in published):
+        advice = "have the transmitter replace the key, and tell its operator: whoever has read it can sign users out"
+        return [failed(Area.KEYS, setting, f"the JWK Set at {uri} holds a private key", advice)]
+    usable, unused = sum(verifying_fault(key) is None for key in published), unused_keys(published)
+    if not usable:
+        advice = "its tokens are answered 400 until the transmitter publishes one; check the address"
+        why = "" if unused is None else f": {unused}"
+        return [failed(Area.KEYS, setting, f"the JWK Set at {uri} has no key that verifies signatures{why}", advice)]
+    readable = ok(Area.KEYS, setting, f"{counted(usable, 'key')} for its tokens can be read")
+    if unused is None:
+        return [readable]
+    advice = "tokens that they sign are refused; have the transmitter publish another key"
+    return [readable, warning(Area.KEYS, setting, f"the JWK Set at {uri} has keys that are not used: {unused}", advice)]

@@ -1,0 +1,185 @@
+"""Lays out the status of the service as a page for a terminal."""
+
+import sys
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.model.durations import in_words
+from notifier.model.message import DEAD, PARKED, Lane
+from notifier.model.printable import counted
+from notifier.model.trouble import MILD
+from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.service_status import (
+    ServiceStatus,
+    bindings_missing,
+    consumed,
+    delayed,
+    messages_held,
+    rates_of,
+    troubles_of,
+    vanished,
+)
+from notifier.operators.terminal.grid import Grid
+from notifier.operators.terminal.output import columns, joined
+from notifier.operators.terminal.screen import ago
+
+ROWS = 20  # clients
+WIDTH = 120  # columns, if neither COLUMNS nor a terminal says it
+STATES = {
+    "well": "well",
+    "fails": "fails",
+    "put_off": "put off",
+    "tried": "tried now",
+    "hangs": "hangs",
+    "rests": "rests",
+}
+
+
+def status_page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
+    """Return the page: troubles, queues, workers, rates, and clients that are not well."""
+    waiting = _queues(status) if status.depths else Text("The queue is away: what waits there is not known.\n")
+    parts: list[RenderableType] = [*_troubles(status), waiting]
+    parts += [Text(str(binding), style="yellow") for binding in bindings_missing(status)]
+    parts += [Text(_workers(status)), Text(_rates(status))]
+    shown = [client for client in status.clients if every_client or client.state != "well" or client.waits]
+    if shown:
+        rows = shown if every_client else shown[:ROWS]
+        parts.append(_clients(rows, status.at))
+        parts += [Text(joined(line, columns(sys.stdout, WIDTH))) for line in _failures(rows)]
+    parts.append(Text(_others(status, len(shown), every_client=every_client)))
+    return Group(*parts)
+
+
+def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
+    """What is wrong, first of all: a line each, with where to read on."""
+    troubles = troubles_of(status)
+    for shared in troubles[:ROWS]:
+        trouble = shared.trouble
+        of = f"({trouble.iss})" if trouble.client_id else trouble.iss or trouble.subject
+        whom = " ".join(filter(None, (trouble.client_id, of)))
+        since = "" if trouble.since is None else f", since {in_words(status.at - trouble.since)}"
+        many = len(status.workers) > 1 and bool(shared.workers)
+        where = f", at {len(shared.workers)} of {len(status.workers)} workers" if many else ""
+        count = f", {counted(trouble.count, trouble.counted)}" if trouble.count else ""
+        head = f"{trouble.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
+        sign, style = ("!", "yellow") if trouble.kind in MILD else ("✗", "bold red")
+        yield Text(f"{sign} {head}", style=style)
+        more = f" (notifier explain {trouble.explained})" if trouble.explained else ""
+        yield Padding(Text(joined(f"{trouble.text}{more}", columns(sys.stdout, WIDTH) - 2)), (0, 0, 0, 2))
+    if len(troubles) > ROWS:
+        yield Text(f"and {len(troubles) - ROWS:,} more: --json shows them")
+    if troubles:
+        yield Text("")
+
+
+def _queues(status: ServiceStatus) -> Grid:
+    table = Grid("queue", "ready:", "held:", "oldest:", "")
+    what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
+    contents: dict[str, str] = {lane.value: text for lane, text in what.items()}
+    for queue in consumed(status):
+        oldest, ready = ago(status.oldest.get(queue), status.at), status.depths[queue].ready
+        held_here = messages_held(status, queue)
+        table.add_row(queue, f"{ready:,}", f"{held_here:,}", oldest, contents.get(queue, "events of this source"))
+    table.add_row("delayed", f"{delayed(status):,}", "", "", "wait for their next attempt")
+    if PARKED in status.depths:
+        table.add_row(PARKED, f"{status.depths[PARKED].ready:,}", "", "", "wait until their client is well")
+    if DEAD in status.depths:
+        ready = status.depths[DEAD].ready
+        style = "bold red" if ready else ""
+        oldest = ago(status.oldest.get(DEAD), status.at)
+        table.add_row(DEAD, f"{ready:,}", "", oldest, "given up: notifier dead-letters list", style=style)
+    return table
+
+
+def _workers(status: ServiceStatus) -> str:
+    answered = len(status.workers)
+    present = max(status.seen, answered)
+    if not present and status.depths:
+        return (
+            "No worker consumes the queue: nothing is delivered. Start one: notifier run. If one runs, its /readyz "
+            "says why it does not consume."
+        )
+    lines = [f"{answered} of {counted(present, 'worker')} answered."]
+    if not answered and not status.blocked:
+        lines.append("They are busy or of an older release, or cannot be reached: their figures are missing.")
+    for worker in status.workers:
+        life = "draining" if worker.draining else f"up {in_words(status.at - worker.since)}"
+        lines.append(f"  {worker.worker}  {worker.version}  {life}, {worker.in_flight:,} in flight")
+        lines += [
+            f"    registry source {source.name}: not read yet" for source in worker.registry if _is_unread(source)
+        ]
+    lines += [f"  {worker}  last seen {ago(seen, status.at)}" for worker, seen in vanished(status)]
+    return "\n".join(lines)
+
+
+def _is_unread(source: SourceState) -> bool:
+    return not source.up and source.problem is None
+
+
+def _rates(status: ServiceStatus) -> str:
+    if not status.workers:
+        return ""
+    rates = ", ".join(f"{rate:,.1f} {name}" for name, rate in rates_of(status).items())
+    return f"A second, over the last minute: {rates}.\n"
+
+
+def _clients(clients: list[ClientState], now: float) -> Grid:
+    table = Grid(
+        "client", "state", "waits:", "dead:", "last success:", "last failure:", "reason", "waits for", "next attempt:",
+        "expires:",
+    )  # fmt: skip
+    for client in clients:
+        reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))
+        if client.state == "hangs":
+            reason = f"no answer for {client.silent:.0f} s"
+        table.add_row(
+            client.client_id,
+            STATES[client.state],
+            f"{client.waits:,}",
+            f"{client.dead:,}",
+            ago(client.last_success, now),
+            ago(client.last_failure, now),
+            reason,
+            client.cause,
+            "" if client.next_attempt is None else f"in {in_words(client.next_attempt - now)}",
+            _expires(client, now),
+            style="red" if client.circuit else "" if client.state == "well" else "yellow",
+            of=client.iss,
+        )
+    return table
+
+
+def _expires(client: ClientState, now: float) -> str:
+    """When the first delivery that waits is given up; soon, if its token has no sid."""
+    if client.expires is None:
+        return ""
+    sid = ", no sid" if client.expires == client.expires_without_sid else ""
+    return f"in {in_words(client.expires - now)}{sid}"
+
+
+def _failures(clients: list[ClientState]) -> Iterator[str]:
+    """What each client that fails met last, in words."""
+    issuers = {client.iss for client in clients}
+    for client in clients:
+        if client.text and client.troubled:
+            name = client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})"
+            yield f"{name}: {client.text}"
+    yield ""
+
+
+def _others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
+    lines = []
+    if not every_client and shown > ROWS:
+        lines.append(f"{shown - ROWS:,} more clients are not well: --all shows them.")
+    well = len(status.clients) - shown
+    if well:
+        lines.append(f"{well:,} client{' is' if well == 1 else 's are'} well: --all shows them.")
+    if status.left_out:
+        lines.append(f"{status.left_out:,} more clients were left out by their workers; none is in greater trouble.")
+    if status.workers and not status.clients:
+        lines.append("No delivery was attempted since the workers started.")
+    return "\n".join(lines)
