@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 from notifier.delivery.ages import expiry_text, grace_left, is_too_old, our_fault_wait, story
 from notifier.delivery.verdict import Dead, Defer, WaitsAs
-from notifier.model.client import Client, RetryPolicy
+from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, DeadReason
@@ -116,25 +116,23 @@ class Later:
 def before_attempt(
     delivery: Delivery,
     client: Client | None,
-    policy: RetryPolicy,
+    judged_as: Client,
     *,
     issuer_known: bool,
     grace: float,
-    carries_sid: bool,
     now: float,
     denied: bool = False,
 ) -> Defer | Dead | None:
     """Return the verdict that needs no attempt; None if the delivery is to be attempted.
 
-    `policy`: the client's, or its issuer's if the client is unknown. `grace` is `registry.grace`; `denied`: no event
-    may bring an address (`registry.inline: deny`).
+    `judged_as`: the client, or its issuer's default if the client is unknown. `grace` is `registry.grace`; `denied`:
+    no event may bring an address (`registry.inline: deny`).
     """
     if delivery.not_after is not None and now > delivery.not_after:
         text = f"{story(delivery, now)}: not_after has passed, the session ran out at the client by itself"
         return Dead(reason=DeadReason.EXPIRED, text=text)
-    if delivery.first_taken_at is not None and is_too_old(delivery, policy, carries_sid=carries_sid, now=now):
-        text = expiry_text(delivery, policy, carries_sid=carries_sid, now=now)
-        return Dead(reason=DeadReason.EXPIRED, text=text)
+    if delivery.first_taken_at is not None and is_too_old(delivery, judged_as, now):
+        return Dead(reason=DeadReason.EXPIRED, text=expiry_text(delivery, judged_as, now))
     if client is None or client.told_at is None:
         unknown = NO_SUCH_CLIENT if client is None else NO_ADDRESS
         return _unknown(delivery, unknown, issuer_known=issuer_known, grace=grace, now=now, denied=denied)

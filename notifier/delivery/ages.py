@@ -22,30 +22,30 @@ Moments are seconds since the epoch, by the caller's clock.
 import math
 
 from notifier.model.backoff import EARLY
-from notifier.model.client import RetryPolicy
+from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery
+from notifier.model.logout_token import names_session
 
 OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: an internal fault is examined again after 2, 4, 8 … 256 s
 LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
 
 
-def last_moment(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
+def last_moment(delivery: Delivery, client: Client, now: float) -> float:
     """Return when the delivery's last attempt is due."""
-    return expires_at(delivery, policy, carries_sid=carries_sid, now=now) - LAST_MOMENT
+    return expires_at(delivery, client, now) - LAST_MOMENT
 
 
-def waits_until(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
+def waits_until(delivery: Delivery, client: Client, now: float) -> float:
     """Return until when the delivery may wait for its client: until its last attempt is due, and `now` at the least."""
-    last = last_moment(delivery, policy, carries_sid=carries_sid, now=now)
-    if last + LAST_MOMENT < now and carries_sid:
-        last = now + _recorded_rest(delivery, policy, carries_sid=True) - LAST_MOMENT
+    last = last_moment(delivery, client, now)
+    if last + LAST_MOMENT < now and names_session(delivery, client):
+        last = now + _recorded_rest(delivery, client.retry) - LAST_MOMENT
     return max(now, min(last, delivery.not_after or math.inf))
 
 
-def expires_at(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
+def expires_at(delivery: Delivery, client: Client, now: float) -> float:
     """Return when the delivery is given up."""
-    limit = _age_limit(delivery, policy, carries_sid=carries_sid, now=now)
-    return min(limit, delivery.not_after or math.inf)
+    return min(_age_limit(delivery, client, now), delivery.not_after or math.inf)
 
 
 def our_fault_wait(deferrals: int) -> float:
@@ -68,36 +68,37 @@ def grace_left(since: float | None, looks: int, grace: float, now: float, *, bou
     return grace - (min(gone, waited) if bounded else gone)
 
 
-def _longest(policy: RetryPolicy, *, carries_sid: bool) -> float:
-    return policy.max_age if carries_sid else min(policy.max_age, policy.sub_only_max_age)
-
-
-def _age_limit(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
-    if delivery.waits.undated and not carries_sid:
+def _age_limit(delivery: Delivery, client: Client, now: float) -> float:
+    policy = client.retry
+    if names_session(delivery, client):
+        longest = policy.max_age
+    elif delivery.waits.undated:
         return -math.inf
-    return delivery.age_began(now) + delivery.held + _longest(policy, carries_sid=carries_sid)
+    else:
+        longest = min(policy.max_age, policy.sub_only_max_age)
+    return delivery.age_began(now) + delivery.held + longest
 
 
-def _recorded_rest(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool) -> float:
-    """Return the seconds that its recorded waits leave to the delivery. They may be short by an eighth."""
-    return EARLY * _longest(policy, carries_sid=carries_sid) - max(0.0, delivery.waits.seconds - delivery.held)
+def _recorded_rest(delivery: Delivery, policy: RetryPolicy) -> float:
+    """Return the seconds of `max_age` that its recorded waits leave to the delivery. They may be short by an eighth."""
+    return EARLY * policy.max_age - max(0.0, delivery.waits.seconds - delivery.held)
 
 
-def is_too_old(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> bool:
+def is_too_old(delivery: Delivery, client: Client, now: float) -> bool:
     """Return True if the delivery has passed its age limit."""
-    if now <= _age_limit(delivery, policy, carries_sid=carries_sid, now=now):
+    if now <= _age_limit(delivery, client, now):
         return False
-    return not carries_sid or _recorded_rest(delivery, policy, carries_sid=carries_sid) <= 0
+    return not names_session(delivery, client) or _recorded_rest(delivery, client.retry) <= 0
 
 
-def expiry_text(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> str:
+def expiry_text(delivery: Delivery, client: Client, now: float) -> str:
     """Return why no attempt of the delivery follows, for its dead letter."""
-    limit = _age_limit(delivery, policy, carries_sid=carries_sid, now=now)
-    if delivery.not_after is not None and delivery.not_after <= limit:
+    policy, has_session = client.retry, names_session(delivery, client)
+    if delivery.not_after is not None and delivery.not_after <= _age_limit(delivery, client, now):
         why = "not_after leaves no time for another"
-    elif delivery.waits.undated and not carries_sid:
+    elif delivery.waits.undated and not has_session:
         why = "a token without sid is not sent, since the clock was set back meanwhile, and its age is unknown"
-    elif carries_sid or policy.max_age <= policy.sub_only_max_age:
+    elif has_session or policy.max_age <= policy.sub_only_max_age:
         why = f"older than max_age ({policy.max_age:g} s)"
     else:
         why = (

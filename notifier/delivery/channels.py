@@ -5,110 +5,27 @@
   logged (R2).
 - Front-Channel Logout 1.0 without a browser: a GET with `iss` and `sid`, for clients that need no more than that, since
   the request has no cookie of the user's. Some endpoints end with a redirect; `success_statuses` may list that status.
-
-Only this module decides which of `sub` and `sid` a client receives. It decides at each attempt, so that a corrected
-token profile also applies to pending deliveries.
 """
 
-import math
 from collections.abc import Callable
-from typing import Literal, assert_never
 
 from notifier.delivery.ports import Channel, Encrypter, Push, Signer
 from notifier.delivery.verdict import Dead
-from notifier.model.client import RESERVED_CLAIMS, Client, SubjectMode
+from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.errors import OurFault
 from notifier.model.front_channel import uri_of
-from notifier.model.frozen import frozen, replace
+from notifier.model.frozen import replace
+from notifier.model.logout_token import claims_for
 from notifier.model.moment import Clock
 from notifier.model.outcome import Answer, Break, Cause, DeadReason, Delivered, Outcome, Reason, Refused, read_wire
 from notifier.model.presets import meaning_of
 
-LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
-MAX_LIFETIME = 120  # seconds: `exp` is at most two minutes ahead (B29)
 _NO_TOKEN = {
     DeadReason.NO_SID: "the client must have `sid`, and the event has none",
     DeadReason.NO_SUB: "the client must have `sub`, and the event has none for it",
 }
 _NO_SID = "the client is told by iss and sid alone (front_channel: server), and the event has no sid"
-
-Claims = dict[str, object]
-NoSubject = Literal[DeadReason.NO_SID, DeadReason.NO_SUB]
-"""Why no token can be made: the client requires what the event does not give. The delivery is a dead letter at once."""
-
-
-@frozen
-class Subject:
-    """Whom a token is about. At least one of the two is set (B12). Without `sid`, all sessions of `sub` end (B13)."""
-
-    sub: str | None
-    sid: str | None
-
-
-def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
-    """Choose which of `sub` and `sid` this client gets (B7, B12, R8).
-
-    A pairwise client gets only the `sub` of its own entry. The event's `sub` would link its user to those of other
-    clients. A client that requires `sid` gets it in every mode. No token is made without what its preset requires.
-    """
-    mode, sid = client.token.subject, delivery.sid
-    sub = delivery.sub if delivery.entry_sub or not client.pairwise else None
-    sid_required = client.backchannel_logout_session_required or mode is SubjectMode.SID
-    if sid is None and (sid_required or client.token.requires == "sid"):
-        return DeadReason.NO_SID
-    if sub is None and client.token.requires == "sub":
-        return DeadReason.NO_SUB
-    match mode:
-        case SubjectMode.BOTH:  # the usual one
-            return DeadReason.NO_SUB if sub is None and sid is None else Subject(sub=sub, sid=sid)
-        case SubjectMode.SID:
-            return Subject(sub=None, sid=sid)
-        case SubjectMode.SID_FIRST if sid is not None:
-            return Subject(sub=None, sid=sid)
-        case SubjectMode.SID_FIRST:
-            return DeadReason.NO_SUB if sub is None else Subject(sub=sub, sid=None)
-        case SubjectMode.SUB:
-            return DeadReason.NO_SUB if sub is None else Subject(sub=sub, sid=sid if sid_required else None)
-        case _:
-            assert_never(mode)
-
-
-def carries_sid(delivery: Delivery, client: Client) -> bool:
-    """True if the token names one session. A token that does not goes stale: later it may end a newer session."""
-    subject = subject_of(delivery, client)
-    return isinstance(subject, Subject) and subject.sid is not None
-
-
-def claims_for(delivery: Delivery, client: Client, *, now: float, jti: str) -> Claims | NoSubject:
-    """Return the claims of one attempt (B10–B15, B29, R1, R4, R5, R10), or why there can be none.
-
-    `now` is in seconds since the epoch. `jti` must be new. The client's own `claims` never replace the specification's,
-    and `nonce` is always left out (B14), whatever the profile says.
-    """
-    subject = subject_of(delivery, client)
-    if not isinstance(subject, Subject):
-        return subject
-    profile = client.token
-    claims: Claims = {}
-    if profile.claims:
-        claims = {name: value for name, value in profile.claims.items() if name not in RESERVED_CLAIMS}
-    if profile.reason_claim is not None and profile.reason_claim not in RESERVED_CLAIMS and delivery.reason is not None:
-        claims[profile.reason_claim] = delivery.reason
-    issued_at = math.floor(now)  # rounded down: never in the future (R10)
-    claims |= {
-        "iss": client.iss,
-        "aud": client.client_id if profile.audience is None else [client.client_id, *profile.audience],
-        "iat": issued_at,
-        "exp": issued_at + min(MAX_LIFETIME, math.ceil(profile.lifetime)),
-        "jti": jti,
-        "events": {LOGOUT_EVENT: {}},
-    }
-    if subject.sub is not None:
-        claims["sub"] = subject.sub
-    if subject.sid is not None:
-        claims["sid"] = subject.sid
-    return claims
 
 
 class BackChannel:
@@ -136,10 +53,6 @@ class BackChannel:
     def uri(self, client: Client) -> str:
         """Return the client's `backchannel_logout_uri`."""
         return client.backchannel_logout_uri or ""
-
-    def names_session(self, delivery: Delivery, client: Client) -> bool:
-        """Return True if the token has a `sid`."""
-        return carries_sid(delivery, client)
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Sign a new token. Raises OurFault if it cannot be signed, or encrypted, now."""
@@ -189,10 +102,6 @@ class FrontChannel:
     def uri(self, client: Client) -> str:
         """Return the client's `frontchannel_logout_uri`."""
         return client.told_at or ""
-
-    def names_session(self, delivery: Delivery, client: Client) -> bool:  # noqa: ARG002
-        """Return True if the delivery has a `sid`."""
-        return delivery.sid is not None
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Add `iss` and `sid` to the address. There is no token, and so no `jti`."""

@@ -123,12 +123,9 @@ class DeliveryPipeline:
         verdict: Verdict | None = None
         fresh = delivery.first_taken_at is None and delivery.not_after is None  # so it cannot have expired
         if not fresh or client is None or client.paused or client.told_at is None:
-            channel = self._tools.channel_of(judged_as)
-            # A delivery seen for the first time has no age, so what its token names does not matter.
-            sid = delivery.first_taken_at is not None and channel.names_session(delivery, judged_as)
             verdict = before_attempt(
-                delivery, client, judged_as.retry, issuer_known=delivery.iss in registry.issuers, grace=registry.grace,
-                denied=registry.inline == "deny", carries_sid=sid, now=now,
+                delivery, client, judged_as, issuer_known=delivery.iss in registry.issuers, grace=registry.grace,
+                denied=registry.inline == "deny", now=now,
             )  # fmt: skip
             if delivery.leash is not None and isinstance(verdict, Dead):
                 self._gate.buckets.on_probe_lost(delivery.key)
@@ -209,8 +206,7 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptRe
     fact = Attempted(**members)
     if (internal := channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
         return replace(defer_for(internal, delivery, client, now, tools.jitter), signal=outcome.signal, fact=fact)
-    sid = channel.names_session(delivery, client)
-    return result_of(delivery, client, fact, carries_sid=sid, jitter=tools.jitter)
+    return result_of(delivery, client, fact, tools.jitter)
 
 
 async def _post(channel: Channel, delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcome, str] | Dead:

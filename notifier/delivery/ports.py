@@ -93,9 +93,6 @@ class Channel(Protocol):
     def uri(self, client: Client) -> str:
         """Return the address to which the client is sent something."""
 
-    def names_session(self, delivery: Delivery, client: Client) -> bool:
-        """Return True if the request names the session; False if all sessions of the user end at the client."""
-
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Make the body of a request, new for each one, or the reason why there is none. Raises OurFault."""
 

@@ -97,11 +97,11 @@ class AttemptResult:
     fact: Attempted | None = None
 
 
-def result_of(before: Delivery, client: Client, fact: Attempted, *, carries_sid: bool, jitter: Jitter) -> AttemptResult:
+def result_of(before: Delivery, client: Client, fact: Attempted, jitter: Jitter) -> AttemptResult:
     """Return the result of an attempt that the client did not accept. `before`: the delivery before it."""
     outcome, now, seconds, policy = fact.outcome, fact.at, fact.seconds, client.retry
     after = record(before, outcome, now - seconds, seconds)  # by one clock: a jump meanwhile must not add to its age
-    verdict = decide(outcome, after, policy, carries_sid=carries_sid, now=now, jitter=jitter)
+    verdict = decide(outcome, after, client, now, jitter)
     if isinstance(verdict, Defer):
         after = postponed(after, verdict, policy, now)
     # `seconds` are of a clock that stops while the process is suspended, so that the client had no time to answer.
@@ -217,44 +217,34 @@ def uncharged(delivery: Delivery, before: Delivery) -> Delivery:
     return replace(delivery, backoffs=before.backoffs, charged_at=before.charged_at)
 
 
-def decide(
-    outcome: Outcome, delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float, jitter: Jitter
-) -> Verdict:
+def decide(outcome: Outcome, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> Verdict:
     """Return the verdict on an outcome. `delivery` is as `record` returned it."""
     match outcome:
         case Delivered():
             return DONE
         case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= len(REJECTION_WAITS):
             least = REJECTION_WAITS[delivery.rejections - 1] if delivery.rejections else 0.0
-            return retry(delivery, policy, None, carries_sid=carries_sid, now=now, jitter=jitter, least=least)
+            return retry(delivery, client, None, now, jitter, least)
         case Refused():
             return Dead(reason=DeadReason(outcome.reason.value), text=_refusal(outcome))
         case Failed(reason=Reason.PROXY):
-            return Defer(due=now + _fault_wait(delivery, policy, jitter), cause=Cause.PROXY, text=outcome.text)
+            return Defer(due=now + _fault_wait(delivery, client.retry, jitter), cause=Cause.PROXY, text=outcome.text)
         case Failed():
-            return retry(delivery, policy, outcome.retry_after, carries_sid=carries_sid, now=now, jitter=jitter)
+            return retry(delivery, client, outcome.retry_after, now, jitter)
         case _:
             assert_never(outcome)
 
 
 def retry(
-    delivery: Delivery,
-    policy: RetryPolicy,
-    asked: float | None,
-    *,
-    carries_sid: bool,
-    now: float,
-    jitter: Jitter,
-    least: float = 0.0,
+    delivery: Delivery, client: Client, asked: float | None, now: float, jitter: Jitter, least: float = 0.0
 ) -> RetryAt | Dead:
     """Return the next attempt, due before the limit: the last one is made just before it.
 
     `asked`: the seconds for which the client asked. `least`: how long a backoff is, within `max_delay`.
     """
-    last = last_moment(delivery, policy, carries_sid=carries_sid, now=now)
+    policy, last = client.retry, last_moment(delivery, client, now)
     if last - now < SOON:
-        text = expiry_text(delivery, policy, carries_sid=carries_sid, now=now)
-        return Dead(reason=DeadReason.EXPIRED, text=text)
+        return Dead(reason=DeadReason.EXPIRED, text=expiry_text(delivery, client, now))
     if asked is None:
         wait = backoff(policy, max(1, delivery.backoffs), jitter)
         if wait >= min(least, policy.max_delay):

@@ -39,8 +39,7 @@ class Waits:
         due, turn = later.due + ahead, None if later.turn is None else later.turn + ahead
         if delivery.turn != turn:
             delivery = replace(delivery, turn=turn)
-        sid = self._tools.channel_of(client).names_session(delivery, client)
-        last = waits_until(delivery, client.retry, carries_sid=sid, now=now)
+        last = waits_until(delivery, client, now)
         if later.waits_as is WaitsAs.PARKED and last - now >= SHORT_LIVED and not self.leaving:
             return delivery, Defer(due=due, cause=later.cause, waits_as=WaitsAs.PARKED, until=last)
         if later.waits_as is WaitsAs.PARKED:
@@ -73,10 +72,7 @@ class Waits:
             return result
         after = uncharged(result.delivery, before)
         if up and not paced:
-            sid = self._tools.channel_of(client).names_session(after, client)
-            verdict = retry(
-                after, client.retry, None, carries_sid=sid, now=self._tools.clock(), jitter=self._tools.jitter
-            )
+            verdict = retry(after, client, None, self._tools.clock(), self._tools.jitter)
             return replace(result, delivery=after, verdict=verdict)
         tried = not ticket.rotated and (ticket.opened_circuit or before.leash is not None)
         later = known.defer(after, self._slots, now, tried=tried)

@@ -16,12 +16,12 @@ from notifier.configuration.registry_sources import RegistrySources
 from notifier.configuration.signer_watch import SignerWatch
 from notifier.configuration.signing_keys import SigningKeys
 from notifier.delivery.facts import Observer
-from notifier.delivery.life import life_of
 from notifier.delivery.worker import Worker
 from notifier.model.errors import QueueError
 from notifier.model.message import Depth
 from notifier.model.trouble import Trouble, TroubleKind, by_cause
 from notifier.network.listeners.ops import Readiness
+from notifier.operators.letters.life import life_of
 from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver, RefusedEvents
 from notifier.operators.status.own_state import OwnSources

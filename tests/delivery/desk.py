@@ -122,7 +122,7 @@ class Desk:
             after = replace(record(delivery, outcome, self.wall()), asked=asked)
             result = AttemptResult(
                 delivery=after,
-                verdict=decide(outcome, after, policy, carries_sid=True, now=self.wall(), jitter=lambda: 0.5),
+                verdict=decide(outcome, after, ticket.client, self.wall(), lambda: 0.5),
                 signal=outcome.signal,
                 pause=pause_of(outcome, policy),
                 asked=asked,

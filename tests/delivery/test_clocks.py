@@ -233,9 +233,7 @@ async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -
     paused = client("shop", paused=True)
     now = NOW
     for count in range(1, 4):
-        verdict = before_attempt(
-            delivery, paused, paused.retry, issuer_known=True, grace=300.0, carries_sid=True, now=now
-        )
+        verdict = before_attempt(delivery, paused, paused, issuer_known=True, grace=300.0, now=now)
         assert isinstance(verdict, Defer)
         delivery = postponed(delivery, verdict, paused.retry, now)
         assert delivery.held == count * PAUSE
@@ -272,8 +270,6 @@ def test_a_verdict_before_its_time_is_none() -> None:
     delivery = Delivery(
         id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_taken_at=NOW
     )
-    found = before_attempt(
-        delivery, client("shop"), RetryPolicy(), issuer_known=True, grace=0.0, carries_sid=True, now=NOW - HOUR
-    )
+    found = before_attempt(delivery, client("shop"), client("shop"), issuer_known=True, grace=0.0, now=NOW - HOUR)
     assert not isinstance(found, Dead)
     assert found is None

@@ -43,7 +43,6 @@ async def test_the_uri_gets_iss_and_sid_and_no_token_is_made() -> None:
     uri = f"{URI}&iss=https%3A%2F%2Flogin.example.com%2Frealms%2Fa&sid=s+1"
     assert push == Push(jti="", body=None, secret="s 1", uri=uri)
     assert CHANNEL.uri(client()) == URI
-    assert CHANNEL.names_session(delivery(client()), client())
 
 
 async def test_without_a_sid_nobody_can_be_told() -> None:
@@ -52,7 +51,6 @@ async def test_without_a_sid_nobody_can_be_told() -> None:
     dead = await CHANNEL.prepare(told, client())
     assert isinstance(dead, Dead)
     assert dead.reason is DeadReason.NO_SID
-    assert not CHANNEL.names_session(told, client())
 
 
 @pytest.mark.parametrize(
@@ -95,7 +93,5 @@ def test_a_client_is_told_where_it_can_be_and_else_skipped(subject: Client, told
     assert isinstance(step, Skipped) is (told_at is None)
     assert len(list(deliveries(event("*"), by, 0.0))) == count_notices(event("*"), by, 0.0) == (told_at is not None)
     told = delivery(client())
-    verdict = before_attempt(
-        told, subject, subject.retry, issuer_known=True, grace=1.0, carries_sid=True, now=told.ended_at or 0.0
-    )
+    verdict = before_attempt(told, subject, subject, issuer_known=True, grace=1.0, now=told.ended_at or 0.0)
     assert isinstance(verdict, Defer) is (told_at is None)

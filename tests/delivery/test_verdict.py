@@ -23,24 +23,20 @@ REJECTED = Refused(reason=Reason.REJECTED_TOKEN, status=400)
 BUSY = Failed(reason=Reason.SERVER_ERROR, status=503)
 
 
-def verdict_on(
-    outcome: Outcome, delivery: Delivery = DELIVERY, *, now: float = NOW, carries_sid: bool = True
-) -> tuple[Delivery, Verdict]:
+def verdict_on(outcome: Outcome, delivery: Delivery = DELIVERY, now: float = NOW) -> tuple[Delivery, Verdict]:
     """Record an outcome and judge it, with a jitter source that moves nothing."""
     after = record(delivery, outcome, now)
-    return after, decide(outcome, after, POLICY, carries_sid=carries_sid, now=now, jitter=lambda: 0.5)
+    return after, decide(outcome, after, CLIENT, now, lambda: 0.5)
 
 
 def ahead(delivery: Delivery, *, grace: float = 300, issuer_known: bool = True, now: float = NOW) -> Verdict | None:
     """`before_attempt` for a client that nobody knows."""
-    return before_attempt(delivery, None, POLICY, issuer_known=issuer_known, grace=grace, carries_sid=True, now=now)
+    return before_attempt(delivery, None, CLIENT, issuer_known=issuer_known, grace=grace, now=now)
 
 
-def known(delivery: Delivery, client: Client = CLIENT, *, now: float = NOW, carries_sid: bool = True) -> Verdict | None:
+def known(delivery: Delivery, client: Client = CLIENT, *, now: float = NOW) -> Verdict | None:
     """`before_attempt` for a client in the registry."""
-    return before_attempt(
-        delivery, client, client.retry, issuer_known=True, grace=300, carries_sid=carries_sid, now=now
-    )
+    return before_attempt(delivery, client, client, issuer_known=True, grace=300, now=now)
 
 
 def waited(delivery: Delivery, seconds: float, now: float) -> tuple[Delivery, float]:
@@ -51,15 +47,15 @@ def waited(delivery: Delivery, seconds: float, now: float) -> tuple[Delivery, fl
 
 @pytest.mark.parametrize("issuer_known", [True, False])
 @pytest.mark.parametrize("denied", [True, False])
-@pytest.mark.parametrize("carries_sid", [True, False])
+@pytest.mark.parametrize("sid", ["s1", None])
 def test_a_new_delivery_to_a_client_with_an_address_is_attempted(
-    *, issuer_known: bool, denied: bool, carries_sid: bool
+    sid: str | None, *, issuer_known: bool, denied: bool
 ) -> None:
     """So the pipeline calls `before_attempt` only for other deliveries, and for those with a `not_after`."""
     for now in (0.0, NOW, 2 * NOW):
         verdict = before_attempt(
-            replace(DELIVERY, first_taken_at=None), CLIENT, POLICY, issuer_known=issuer_known, grace=0.0,
-            denied=denied, carries_sid=carries_sid, now=now,
+            replace(DELIVERY, first_taken_at=None, sid=sid), CLIENT, CLIENT, issuer_known=issuer_known, grace=0.0,
+            denied=denied, now=now,
         )  # fmt: skip
         assert verdict is None
 
@@ -87,7 +83,7 @@ def test_a_400_is_tried_again_after_the_outage_of_a_jwks(lot: float) -> None:
     delivery, now, waits = DELIVERY, NOW, []
     while True:
         delivery = record(delivery, REJECTED, now)
-        verdict = decide(REJECTED, delivery, POLICY, carries_sid=True, now=now, jitter=lambda: lot)
+        verdict = decide(REJECTED, delivery, CLIENT, now, lambda: lot)
         if not isinstance(verdict, RetryAt):
             break
         assert verdict.rounding == "up"
@@ -100,14 +96,14 @@ def test_a_400_is_tried_again_after_the_outage_of_a_jwks(lot: float) -> None:
 
 def test_the_wait_after_a_400_is_bounded_and_may_be_longer() -> None:
     """By `max_delay` and the last moment; a backoff that is longer by itself stays."""
-    short = replace(POLICY, max_delay=5.0)
+    short = replace(CLIENT, retry=replace(POLICY, max_delay=5.0))
     third = record(replace(DELIVERY, rejections=2), REJECTED, NOW)
-    verdict = decide(REJECTED, third, short, carries_sid=True, now=NOW, jitter=lambda: 0.0)
+    verdict = decide(REJECTED, third, short, NOW, lambda: 0.0)
     assert verdict == RetryAt(due=NOW + 5.0, rounding="up")
-    verdict = decide(REJECTED, third, POLICY, carries_sid=False, now=NOW + 500.0, jitter=lambda: 0.0)
+    verdict = decide(REJECTED, replace(third, sid=None), CLIENT, NOW + 500.0, lambda: 0.0)
     assert verdict == RetryAt(due=NOW + POLICY.sub_only_max_age - 1)
-    slow = replace(POLICY, base=600.0)
-    verdict = decide(REJECTED, third, slow, carries_sid=True, now=NOW, jitter=lambda: 0.5)
+    slow = replace(CLIENT, retry=replace(POLICY, base=600.0))
+    verdict = decide(REJECTED, third, slow, NOW, lambda: 0.5)
     assert verdict == RetryAt(due=NOW + 600.0)
 
 
@@ -127,24 +123,24 @@ def test_a_refusing_proxy_is_our_fault() -> None:
     assert verdict.cause is Cause.PROXY
 
 
-@pytest.mark.parametrize(("carries_sid", "limit"), [(True, POLICY.max_age), (False, POLICY.sub_only_max_age)])
-def test_the_last_attempt_is_just_before_the_limit(*, carries_sid: bool, limit: float) -> None:
+@pytest.mark.parametrize(("sid", "limit"), [("s1", POLICY.max_age), (None, POLICY.sub_only_max_age)])
+def test_the_last_attempt_is_just_before_the_limit(sid: str | None, limit: float) -> None:
     """No due time lies beyond the limit, and when it has come there is no further one."""
-    tired = replace(DELIVERY, attempts=9, backoffs=9, first_taken_at=NOW)
-    _, verdict = verdict_on(BUSY, tired, now=NOW + limit - 100, carries_sid=carries_sid)
+    tired = replace(DELIVERY, sid=sid, attempts=9, backoffs=9, first_taken_at=NOW)
+    _, verdict = verdict_on(BUSY, tired, now=NOW + limit - 100)
     assert verdict == RetryAt(due=NOW + limit - 1)
-    _, verdict = verdict_on(BUSY, tired, now=NOW + limit - 1, carries_sid=carries_sid)
+    _, verdict = verdict_on(BUSY, tired, now=NOW + limit - 1)
     assert isinstance(verdict, Dead)
     assert verdict.reason is DeadReason.EXPIRED
 
 
 @pytest.mark.parametrize("cause", sorted(OF_CLIENT))
-@pytest.mark.parametrize(("carries_sid", "limit"), [(True, POLICY.max_age), (False, POLICY.sub_only_max_age)])
-def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: float, *, carries_sid: bool) -> None:
+@pytest.mark.parametrize(("sid", "limit"), [("s1", POLICY.max_age), (None, POLICY.sub_only_max_age)])
+def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, sid: str | None, limit: float) -> None:
     """They count from the first deferral, attempted or not, and the dead letter tells what it waited for."""
-    delivery, now = DELIVERY, NOW
-    while (verdict := known(delivery, now=now, carries_sid=carries_sid)) is None:
-        last = last_moment(delivery, POLICY, carries_sid=carries_sid, now=now)
+    delivery, now = replace(DELIVERY, sid=sid), NOW
+    while (verdict := known(delivery, now=now)) is None:
+        last = last_moment(delivery, CLIENT, now)
         assert last == NOW + limit - 1
         later = Defer(due=max(now, min(now + 900, last)), cause=cause)
         delivery = postponed(delivery, later, POLICY, now)
@@ -153,7 +149,7 @@ def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: f
     assert NOW + limit < now < NOW + limit + 2
     assert isinstance(verdict, Dead)
     assert verdict.reason is DeadReason.EXPIRED
-    setting = "max_age (86400 s)" if carries_sid else "sub_only_max_age (600 s)"
+    setting = "max_age (86400 s)" if sid else "sub_only_max_age (600 s)"
     assert verdict.text.startswith(f"never attempted in {now - NOW:.0f} s, put off for {cause}: ")
     assert setting in verdict.text
 
@@ -161,16 +157,17 @@ def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: f
 @pytest.mark.parametrize("cause", sorted(set(Cause) - OF_CLIENT))
 def test_what_lies_with_us_stops_the_ages(cause: Cause) -> None:
     """For as long as it is put off, a pause or a fault of ours, before its first attempt or after it."""
-    for begun in (DELIVERY, replace(DELIVERY, attempts=1, first_taken_at=NOW)):
+    without_sid = replace(DELIVERY, sid=None)
+    for begun in (without_sid, replace(without_sid, attempts=1, first_taken_at=NOW)):
         delivery, now = begun, NOW
         while now < NOW + 2 * POLICY.sub_only_max_age:
             due = now + 300.0
             delivery = postponed(delivery, Defer(due=due, cause=cause), POLICY, now)
             now += deferral_wait(due - now)
         assert delivery.held == now - NOW
-        assert known(delivery, now=now, carries_sid=False) is None
-        assert known(delivery, now=now + POLICY.sub_only_max_age - 1, carries_sid=False) is None
-        assert known(delivery, now=now + POLICY.sub_only_max_age + 1, carries_sid=False) is not None
+        assert known(delivery, now=now) is None
+        assert known(delivery, now=now + POLICY.sub_only_max_age - 1) is None
+        assert known(delivery, now=now + POLICY.sub_only_max_age + 1) is not None
 
 
 def test_what_lies_with_us_ends_as_well() -> None:
@@ -205,9 +202,7 @@ def test_a_client_whose_address_is_gone_has_its_grace_too(inline: Inline | None,
     now, waiting = NOW, replace(DELIVERY, ignored=inline, first_taken_at=NOW - 90_000, attempts=7)
 
     def look() -> Verdict | None:
-        return before_attempt(
-            waiting, silent, POLICY, issuer_known=True, grace=300, carries_sid=True, now=now, denied=denied
-        )
+        return before_attempt(waiting, silent, silent, issuer_known=True, grace=300, now=now, denied=denied)
 
     while isinstance(verdict := look(), Defer):
         assert verdict.cause is Cause.UNKNOWN
@@ -243,9 +238,7 @@ def test_where_addresses_are_denied_the_way_out_is_to_register() -> None:
     """To name a publisher would not help, whether the event is planned under `deny` or waited for it."""
     said = Inline(backchannel_logout_uri="https://a.example/logout")
     for asked in (replace(DELIVERY, ignored=said), replace(DELIVERY, inline=said)):
-        verdict = before_attempt(
-            asked, None, POLICY, issuer_known=True, grace=0.0, carries_sid=True, now=NOW, denied=True
-        )
+        verdict = before_attempt(asked, None, CLIENT, issuer_known=True, grace=0.0, now=NOW, denied=True)
         assert isinstance(verdict, Dead)
         assert verdict.text.endswith("registry.inline is deny; register the client, then replay")
 
@@ -266,7 +259,7 @@ def test_a_pause_is_one_hop_so_that_all_of_it_is_credited_and_no_more() -> None:
 @pytest.mark.parametrize("asked", [501.0, 550.0, 597.0])
 def test_a_time_asked_for_that_would_round_past_the_limit_is_rounded_down(asked: float) -> None:
     """A last attempt is made before the limit, not a dead letter without one."""
-    tried = replace(DELIVERY, attempts=1, first_taken_at=NOW)
-    _, verdict = verdict_on(Failed(reason=Reason.THROTTLED, status=429, retry_after=asked), tried, carries_sid=False)
+    tried = replace(DELIVERY, sid=None, attempts=1, first_taken_at=NOW)
+    _, verdict = verdict_on(Failed(reason=Reason.THROTTLED, status=429, retry_after=asked), tried)
     assert isinstance(verdict, RetryAt)
     assert NOW + sum(hops(verdict.due - NOW, verdict.rounding)) < NOW + POLICY.sub_only_max_age

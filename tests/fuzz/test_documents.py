@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from notifier.delivery.admission import before_attempt
 from notifier.delivery.ages import last_moment
-from notifier.delivery.channels import claims_for
 from notifier.delivery.verdict import Defer, RetryAt, decide, postponed, record
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Algorithm, Client
@@ -31,6 +30,7 @@ from notifier.model.documents.dead_letter import (
 from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event, load_delivery, load_event
 from notifier.model.documents.unreadable import Raw
 from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.model.logout_token import claims_for
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
 from notifier.model.session_ended import ClientEntry, SessionEnded
@@ -150,18 +150,16 @@ def go_through(delivery: Delivery) -> None:
     """Everything that is decided of a delivery on its way."""
     client = Client(iss=delivery.iss, client_id=delivery.client_id, backchannel_logout_uri="https://shop.example/")
     for known in (client, None, replace(client, paused=True)):
-        before = before_attempt(
-            delivery, known, client.retry, issuer_known=True, grace=300.0, carries_sid=False, now=NOW
-        )
+        before = before_attempt(delivery, known, client, issuer_known=True, grace=300.0, now=NOW)
         if isinstance(before, Defer):
             assert deferral_wait(before.due - NOW)
             dump_delivery(postponed(delivery, before, client.retry, NOW))
-    due = max(NOW, min(NOW + 5, last_moment(delivery, client.retry, carries_sid=False, now=NOW)))
+    due = max(NOW, min(NOW + 5, last_moment(delivery, client, NOW)))
     assert deferral_wait(due - NOW)
     claims_for(delivery, client, now=NOW, jti="j")
     for outcome in OUTCOMES:
         after = record(delivery, outcome, NOW)
-        verdict = decide(outcome, after, client.retry, carries_sid=False, now=NOW, jitter=lambda: 0.5)
+        verdict = decide(outcome, after, client, NOW, lambda: 0.5)
         if isinstance(verdict, RetryAt | Defer):
             assert hops(verdict.due - NOW, verdict.rounding)
             assert math.isfinite(verdict.due)

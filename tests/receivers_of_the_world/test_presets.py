@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from notifier.delivery.channels import BackChannel, subject_of
+from notifier.delivery.channels import BackChannel
 from notifier.delivery.delivery_pipeline import attempt
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import AttemptResult, Dead, Done, RetryAt, Verdict
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
+from notifier.model.logout_token import subject_of
 from notifier.model.outcome import DeadReason
 from notifier.model.presets import PRESETS
 from notifier.network.http.transport import HttpTransport

@@ -388,10 +388,6 @@ class World:
         assert client.backchannel_logout_uri is not None
         return client.backchannel_logout_uri
 
-    def names_session(self, _delivery: Delivery, _client: Client) -> bool:
-        """A late logout ends no younger session here."""
-        return True
-
     async def prepare(self, delivery: Delivery, _client: Client) -> Push:
         """The token is the event's id."""
         return Push(jti=delivery.id, body=b"", secret=delivery.event_id)

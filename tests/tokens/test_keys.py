@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from notifier.delivery.channels import Claims, claims_for
 from notifier.model.client import Algorithm, Client, TokenProfile
 from notifier.model.delivery import Delivery
 from notifier.model.errors import OurFault
+from notifier.model.logout_token import Claims, claims_for
 from notifier.model.outcome import Cause
 from notifier.tokens.key_files import generate_key, load_keys
 from tests.support.verifier import verify

@@ -15,7 +15,6 @@ from types import MappingProxyType
 
 from pydantic_core import from_json
 
-from notifier.delivery.channels import carries_sid
 from notifier.model.client import RetryPolicy
 from notifier.model.delivery import NO_WAITS, Delivery
 from notifier.model.documents.dead_letter import DeadLetter, message_of
@@ -24,6 +23,7 @@ from notifier.model.documents.event_document import read_event
 from notifier.model.documents.event_entries import positions
 from notifier.model.documents.sourced import ReadAgain, as_sourced, reader_of
 from notifier.model.errors import MalformedEvent
+from notifier.model.logout_token import names_session
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
@@ -224,4 +224,4 @@ def _sub_only_limit(delivery: Delivery, registry: Registry | None) -> float | No
     if registry is None:
         return SUB_ONLY_MAX_AGE if delivery.sid is None else None
     client = registry.client_of(delivery) or registry.default_of(delivery.iss)
-    return None if carries_sid(delivery, client) else client.retry.sub_only_max_age
+    return None if names_session(delivery, client) else client.retry.sub_only_max_age

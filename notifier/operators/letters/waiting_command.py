@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from notifier.configuration.configured_feature import ConfiguredFeature
-from notifier.delivery.life import LifeOf, life_of
 from notifier.model.durations import in_words
 from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, printable
 from notifier.operators.letters.dead_letters_access import accepted
 from notifier.operators.letters.groups import Group
+from notifier.operators.letters.life import LifeOf, life_of
 from notifier.operators.letters.message_table import (
     CommandContext,
     MessageTable,

@@ -12,7 +12,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.delivery.life import LifeOf
 from notifier.model.backoff import SOON
 from notifier.model.delivery import Delivery, Inline
 from notifier.model.errors import Mistake
@@ -21,6 +20,7 @@ from notifier.model.moment import rendered
 from notifier.model.outcome import Cause, Reason
 from notifier.operators.letters.groups import Group
 from notifier.operators.letters.letter_filter import ChoiceMembers, read_conditions, subjects_of, within
+from notifier.operators.letters.life import LifeOf
 from notifier.queues.passes import OpenVisit, reader_of
 from notifier.queues.queue_port import WaitingDeliveries
 

@@ -10,7 +10,6 @@ from typing import Annotated, NotRequired
 from aiohttp import web
 from pydantic import Field
 
-from notifier.delivery.life import Life, life_of
 from notifier.model.delivery import Delivery
 from notifier.model.errors import Mistake
 from notifier.model.printable import json_text
@@ -19,6 +18,7 @@ from notifier.network.listeners.authorization import Authorization, concerns
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, answer_of, routes_of
 from notifier.network.listeners.problem import malformed
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, accepted, begun
+from notifier.operators.letters.life import Life, life_of
 from notifier.operators.letters.message_index import PAGE, PageQuery
 from notifier.operators.letters.repair_jobs import RetryWork
 from notifier.operators.letters.retry_now import RetryMembers, RetryWish, prospect

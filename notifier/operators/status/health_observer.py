@@ -12,7 +12,6 @@ from itertools import islice
 from types import MappingProxyType
 
 from notifier.delivery.facts import Attempted, Buried, Deferred, FactHandlers, LogoutDelivered, RetryScheduled
-from notifier.delivery.life import LifeOf
 from notifier.model import outcome
 from notifier.model.delivery import Delivery
 from notifier.model.moment import Clock, earliest
@@ -20,6 +19,7 @@ from notifier.model.outcome import DeadReason
 from notifier.model.redaction import redact, without_subject
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
+from notifier.operators.letters.life import LifeOf
 
 KEPT = 10_000  # clients
 PASSED = 10  # of them, before one in trouble is forgotten

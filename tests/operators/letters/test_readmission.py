@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import pytest
 
-from notifier.model.client import Client, RetryPolicy, SubjectMode, TokenProfile
+from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, RetryPolicy, SubjectMode, TokenProfile
 from notifier.model.delivery import NO_WAITS, Delivery, Past, RecordedWaits
 from notifier.model.documents.dead_letter import (
     bury_delivery,
@@ -127,6 +127,9 @@ def test_the_client_s_own_rules_count() -> None:
     assert stays(of_delivery(DELIVERY, rules(by_sub))) is KeepReason.STALE
     patient = replace(by_sub, retry=RetryPolicy(sub_only_max_age=100_000.0))
     assert stays(of_delivery(DELIVERY, rules(patient))) is None
+    front = FrontChannelClient(frontchannel_logout_uri="https://shop.example/out", way=FrontChannelWay.SERVER)
+    called = replace(by_sub, backchannel_logout_uri=None, front_channel=front)
+    assert stays(of_delivery(DELIVERY, rules(called))) is None  # its request names the session, without a token
 
 
 def test_what_could_not_be_read_is_read_again() -> None:

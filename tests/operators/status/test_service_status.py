@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from notifier.delivery import facts
-from notifier.delivery.life import life_of
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Depth
@@ -12,6 +11,7 @@ from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.model.registry import Registry
 from notifier.model.trouble import EXPLAINED, Trouble, TroubleKind, by_cause
 from notifier.operators.doctor.runbook import sections
+from notifier.operators.letters.life import life_of
 from notifier.operators.status.client_state import ClientState, both, clients_of, not_well
 from notifier.operators.status.health_observer import KEPT, UNREGISTERED, HealthObserver
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of

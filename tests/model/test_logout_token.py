@@ -1,14 +1,22 @@
 """What a logout token says, for every profile a client may have."""
 
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.delivery.channels import LOGOUT_EVENT, Claims, Subject, carries_sid, claims_for, subject_of
-from notifier.model.client import RESERVED_CLAIMS, Client, SubjectMode, TokenProfile
+from notifier.model.client import (
+    RESERVED_CLAIMS,
+    Client,
+    FrontChannelClient,
+    FrontChannelWay,
+    SubjectMode,
+    TokenProfile,
+)
 from notifier.model.delivery import Delivery
+from notifier.model.logout_token import LOGOUT_EVENT, Claims, Subject, claims_for, names_session, subject_of
 from notifier.model.outcome import DeadReason
 
 ISS = "https://id.example.com"
@@ -117,11 +125,20 @@ def test_a_pairwise_client_never_gets_the_events_own_sub(
 
 
 def test_whether_a_token_names_a_session() -> None:
-    """`carries_sid` follows the token, not the event: `sub` mode drops the `sid` that the event has."""
-    assert carries_sid(delivery(), client())
-    assert not carries_sid(delivery(sid=None), client())
-    assert not carries_sid(delivery(), client(TokenProfile(subject=SUB)))
-    assert not carries_sid(delivery(sid=None), client(TokenProfile(subject=SID)))
+    """`names_session` follows the token, not the event: `sub` mode drops the `sid` that the event has."""
+    assert names_session(delivery(), client())
+    assert not names_session(delivery(sid=None), client())
+    assert not names_session(delivery(), client(TokenProfile(subject=SUB)))
+    assert not names_session(delivery(sid=None), client(TokenProfile(subject=SID)))
+
+
+@pytest.mark.parametrize("sid", ["s-1", None])
+def test_a_front_channel_call_by_a_worker_names_the_session_of_the_event(sid: str | None) -> None:
+    """It has no token, so the token profile does not matter. In a browser the profile does."""
+    for way in FrontChannelWay:
+        front = FrontChannelClient(frontchannel_logout_uri="https://shop.example.com/out", way=way)
+        called = replace(client(TokenProfile(subject=SUB)), backchannel_logout_uri=None, front_channel=front)
+        assert names_session(delivery(sid=sid), called) is (way is FrontChannelWay.SERVER and sid is not None)
 
 
 @pytest.mark.parametrize(("lifetime", "seconds"), [(120.0, 120), (30.0, 30), (0.5, 1), (1.2, 2), (600.0, 120)])
@@ -174,7 +191,7 @@ def test_no_profile_bends_the_specification(
     claims = claims_for(a_delivery, a_client, now=now, jti="j")
     if not isinstance(claims, dict):
         assert claims in (NO_SID, NO_SUB)
-        assert not carries_sid(a_delivery, a_client)
+        assert not names_session(a_delivery, a_client)
         return
     iat, exp = claims["iat"], claims["exp"]
     assert type(iat) is int
@@ -187,7 +204,7 @@ def test_no_profile_bends_the_specification(
     assert "sub" in claims or "sid" in claims
     assert claims.get("sub") in (None, sub)
     assert claims.get("sid") in (None, sid)
-    assert ("sid" in claims) is carries_sid(a_delivery, a_client)
+    assert ("sid" in claims) is names_session(a_delivery, a_client)
     assert "sid" in claims or not required
     assert not (pairwise and not entry_sub and "sub" in claims)
     if reason is not None and profile.reason_claim is not None and profile.reason_claim not in RESERVED_CLAIMS:

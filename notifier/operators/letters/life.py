@@ -1,11 +1,11 @@
-"""Tells operators how long a delivery that waits may live, and whether its token names one session."""
+"""Returns when a pending delivery expires, and whether its request names one session, for lists and `status`."""
 
 from collections.abc import Callable
 
 from notifier.delivery.ages import expires_at
-from notifier.delivery.channels import carries_sid
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import frozen
+from notifier.model.logout_token import names_session
 from notifier.model.registry import Registry
 
 
@@ -13,7 +13,7 @@ from notifier.model.registry import Registry
 class Life:
     """`expires`: when it is given up, in epoch seconds; later if it waits through no fault of its client.
 
-    Without `has_sid` the token ends all sessions of its user, and so is sent for a short time only.
+    Without `has_sid` the request ends all sessions of its user, and so is sent for a short time only.
     """
 
     expires: float
@@ -28,6 +28,5 @@ def life_of(delivery: Delivery, registry: Registry) -> Life | None:
     client = registry.client_of(delivery)
     if client is None or delivery.first_taken_at is None:
         return None
-    has_sid = carries_sid(delivery, client)
     now = delivery.first_taken_at + delivery.waits.seconds  # by the wall clock alone
-    return Life(expires=expires_at(delivery, client.retry, carries_sid=has_sid, now=now), has_sid=has_sid)
+    return Life(expires=expires_at(delivery, client, now), has_sid=names_session(delivery, client))
