@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from notifier.configuration.configured_feature import ConfiguredFeature
 
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     from notifier.network.listeners.authorization import JudgeBearer
     from notifier.operators.doctor.doctor import Check, Finding
     from notifier.operators.status.worker_requests import Act
-    from notifier.publishing.event_requests import EventRequests
     from notifier.queues.queue_port import Queue
-    from notifier.telemetry.client_series import Label
 
+NeedT = TypeVar("NeedT")
 Page: TypeAlias = "Callable[[str, FrontChannelContext | None, tuple[str, ...]], web.Response]"
 """Answers a browser with the page of an issuer that asks the clients of a context, none for None.
 
@@ -40,18 +39,15 @@ Pages of these origins may be above it.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What each feature of a worker receives before the worker is made.
-
-    `observe` takes facts. `requests` take events as `POST /v1/events` does. `label` gives the name under which a client
-    counts. `page` is the page of an earlier feature; without one it is empty, and a browser requests nothing.
-    """
+    """What a feature of a worker receives before the worker is made. `needs`: by the name of each Protocol."""
 
     live: LiveConfiguration
     queue: Queue
-    requests: EventRequests
-    observe: Observer
-    label: Callable[[str, str], Label]
-    page: Page
+    needs: Mapping[str, object] = field(default_factory=dict)
+
+    def need(self, kind: Callable[..., NeedT]) -> NeedT:
+        """Return the object for one of the needs that the feature lists."""
+        return cast("NeedT", self.needs[kind.__name__])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +105,15 @@ class Checked:
 class Feature(ConfiguredFeature):
     """A feature. Each member is what it adds.
 
-    `run` makes it for one worker, before that worker is constructed. `operate` makes the part that shows the
+    `run` makes it for one worker, before that worker is constructed. `needs` names the Protocols of its folder, each as
+    `module:Class`, whose objects it takes from the service. `operate` makes the part that shows the
     constructed worker to operators; `readers` and a `page` have no effect there. `checks` are the doctor's, over the
     network. `asked` are mistakes that others find, whom `notifier check` asks unless it is offline. `commands` are
     names, the modules that hold them, and the lines that begin their help. `schemas` are those of documents, for
     `notifier schema`.
     """
 
+    needs: Sequence[str] = ()
     run: Callable[[Given], Running] = lambda _given: Running()
     operate: Callable[[WorkerView], Running] = lambda _view: Running()
     checks: Callable[[Loaded, DocumentReader], Iterable[Check]] = lambda _loaded, _reader: ()

@@ -15,7 +15,6 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -121,15 +120,21 @@ class Service:
         hub.add(*(() if tracing is None else (tracing.observe,)))
 
     def _run_features(self, features: Sequence[Feature]) -> Sequence[Running]:
-        """Run the features in their order. Each receives the page of an earlier feature."""
-        given = Given(
-            live=self._live, queue=self.queue, requests=self._requests, observe=self._watches.observe,
-            label=self.metrics.label, page=lambda _iss, _context, _parents: web.Response(),
-        )  # fmt: skip
+        """Run the features in their order. `SignOutPage` is the page of an earlier feature, and empty without one.
+
+        Raises LookupError if a feature needs what the service does not have.
+        """
+        needs: dict[str, object] = {
+            "ClientLabels": self.metrics, "EventTaker": self._requests, "FactObserver": self._watches.observe,
+            "SignOutPage": lambda _iss, _context, _parents: web.Response(),
+        }  # fmt: skip
         all_running = list[Running]()
         for feature in features:
-            all_running.append(running := feature.run(given))
-            given = replace(given, page=running.page or given.page)
+            if missing := [need for need in feature.needs if need.rpartition(":")[2] not in needs]:
+                raise LookupError(f"feature {feature.name} needs {', '.join(missing)}: pass it in Service._run_features")
+            all_running.append(running := feature.run(Given(live=self._live, queue=self.queue, needs=dict(needs))))
+            if running.page is not None:
+                needs["SignOutPage"] = running.page
         return all_running
 
     def _build_worker(self, readers: Mapping[str, SourceReader]) -> Worker:

@@ -24,13 +24,13 @@ def _read(settings: Settings, registry: Registry, _unsure: frozenset[str]) -> Pa
 
 
 def _run(given: Given) -> Running:
-    from notifier.features.browsers.front_channel_counts import FrontChannelCounts
-    from notifier.features.browsers.sign_out_routes import SignOuts
+    from notifier.features.browsers.front_channel_counts import ClientLabels, FrontChannelCounts
+    from notifier.features.browsers.sign_out_routes import EventTaker, SignOuts
     from notifier.features.browsers.web_pages import WebPages
 
-    counts = FrontChannelCounts(given.label)
+    counts = FrontChannelCounts(given.need(ClientLabels).label)
     face = WebPages(given.live, counts)
-    api = SignOuts(given.requests, face.pages, face.brought).routes()
+    api = SignOuts(given.need(EventTaker), face.pages, face.brought).routes()
     return Running(api=api, pages=face.routes(), families=counts.families, page=face.page_of)
 
 
@@ -43,6 +43,10 @@ def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
 BROWSERS = Feature(
     name="browsers",
     sections={"web": "notifier.features.browsers.web_settings:WebSettings"},
+    needs=(
+        "notifier.features.browsers.front_channel_counts:ClientLabels",
+        "notifier.features.browsers.sign_out_routes:EventTaker",
+    ),
     read=_read,
     run=_run,
     checks=_checks,

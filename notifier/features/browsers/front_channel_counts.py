@@ -4,6 +4,7 @@ A client's series begin at zero with the first page that asks it, so that `incre
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
@@ -15,6 +16,12 @@ from notifier.telemetry.client_series import SHARED, Label
 from notifier.telemetry.families import labelled
 
 _SHOWN, _REFUSED, _REPEATED = "shown", "refused", "repeated"
+
+
+class ClientLabels(Protocol):
+    """Gives the label under which a client counts now."""
+
+    def label(self, iss: str, client_id: str) -> Label: ...
 
 
 class FrontChannelCounts:

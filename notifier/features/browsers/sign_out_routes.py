@@ -6,6 +6,7 @@ before anything is published.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiohttp import web
 
@@ -20,7 +21,7 @@ from notifier.model.moment import render_moment
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.publishing.event_requests import BODY, EVENT_ID, NOTE, PROBLEMS, QUERY, EventRequests
+from notifier.publishing.event_requests import BODY, EVENT_ID, NOTE, PROBLEMS, QUERY, ApiSources, Prepare
 
 _MOST = 4000  # clients: more fit into no context, and to try it with 100,000 would hold the loop for a second
 _FRONT_CHANNEL: Mapping[str, object] = {
@@ -66,10 +67,19 @@ class Pages:
     urls: Mapping[str, str]
 
 
+class EventTaker(Protocol):
+    """Takes the event of a request as `POST /v1/events` does."""
+
+    @property
+    def sources(self) -> ApiSources: ...
+
+    async def take(self, request: web.Request, prepare: Prepare) -> web.Response: ...
+
+
 class SignOuts:
     """Answers with the page of an event. `pages`: None if no issuer has pages."""
 
-    def __init__(self, requests: EventRequests, pages: Callable[[], Pages | None], brought: BroughtAddresses) -> None:
+    def __init__(self, requests: EventTaker, pages: Callable[[], Pages | None], brought: BroughtAddresses) -> None:
         self._requests = requests
         self._pages = pages
         self._brought = brought

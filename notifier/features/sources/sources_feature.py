@@ -50,9 +50,9 @@ def _run(given: Given) -> Running:
     from notifier.features.sources.sourced_intake import SourcedIntake
     from notifier.features.sources.sources_part import SourcesPart
 
-    live, limits = given.live, given.requests.limits
+    live = given.live
     sources = HttpSources(live, given.queue.publish)
-    intake = SourcedIntake(lambda: live.now.part(SourcesPart).sources, new_id=new_id, max_event=limits.max_event)
+    intake = SourcedIntake(lambda: live.now.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT)
     routes = sources.routes
     return Running(api=routes.routes(), families=routes.families, readers={"": intake}, within=aclosing(sources))
 

@@ -9,7 +9,6 @@ from aiohttp import web
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded
 from notifier.delivery.replacements import event_message
-from notifier.feature import Page
 from notifier.features.upstreams.logout_token_verifier import LogoutTokenVerifier
 from notifier.features.upstreams.session_endpoint import SessionEndpoint
 from notifier.features.upstreams.session_questions import SessionQuestions
@@ -18,7 +17,7 @@ from notifier.features.upstreams.upstream_issuers import local_issuer
 from notifier.features.upstreams.upstream_record import UpstreamRecord
 from notifier.features.upstreams.upstream_routes import ConfiguredUpstream, UpstreamAccess, UpstreamRoutes
 from notifier.features.upstreams.upstream_settings import ResolveSettings, UpstreamSettings, upstreams_of
-from notifier.features.upstreams.upstream_sign_outs import SignOutAccess, UpstreamFrame, UpstreamSignOuts
+from notifier.features.upstreams.upstream_sign_outs import SignOutAccess, SignOutPage, UpstreamFrame, UpstreamSignOuts
 from notifier.features.upstreams.upstream_token import UpstreamRules
 from notifier.model.client import Algorithm, EgressPolicy, TlsFiles
 from notifier.model.frozen import frozen
@@ -59,7 +58,7 @@ class ConfiguredUpstreams:
         self._upstreams: Mapping[str, _Upstream] = {}
         self._now()
 
-    def routes(self, publish: Callable[[Lane, Outgoing], Awaitable[None]], page: Page) -> Iterator[web.RouteDef]:
+    def routes(self, publish: Callable[[Lane, Outgoing], Awaitable[None]], page: SignOutPage) -> Iterator[web.RouteDef]:
         """Return the routes of upstreams. `publish` returns once a message is durable, and raises QueueError."""
         access = UpstreamAccess(
             upstream=self.upstream,

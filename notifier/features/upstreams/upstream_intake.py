@@ -8,10 +8,10 @@ replay.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, assert_never
+from typing import Literal, Protocol, assert_never
 
 from notifier.delivery.ages import grace_left, our_fault_wait
-from notifier.delivery.facts import Observer
+from notifier.delivery.facts import Fact
 from notifier.delivery.replacements import Move, Send, buried
 from notifier.features.upstreams.upstream import (
     EndedUpstream,
@@ -38,6 +38,12 @@ _LOOKS = "looks"  # the header that counts how often nobody could tell
 _DEFAULTS = RetryPolicy()
 
 
+class FactObserver(Protocol):
+    """Takes the facts about events of upstreams."""
+
+    def __call__(self, fact: Fact, /) -> None: ...
+
+
 class UpstreamIntake:
     """Opens messages of upstreams. `new_id` makes ids of messages."""
 
@@ -48,7 +54,7 @@ class UpstreamIntake:
         *,
         clock: Clock,
         new_id: Callable[[], str],
-        observe: Observer,
+        observe: FactObserver,
     ) -> None:
         self._sessions = sessions
         self._registry = registry

@@ -9,10 +9,10 @@ answered. If nobody can tell the session, the answer is 503: a browser's call, u
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiohttp import web
 
-from notifier.feature import Page
 from notifier.features.upstreams.upstream import (
     EndedUpstream,
     LocalSessions,
@@ -33,6 +33,12 @@ from notifier.network.listeners.problem import problem
 FRONT_CHANNEL = "/upstreams/{upstream}/frontchannel-logout"
 COPIES = 600.0  # seconds of one and the same call; one of later may be meant, whoever made the first
 _UNKNOWN = "There is no such address"  # a stranger does not learn which upstreams there are
+
+
+class SignOutPage(Protocol):
+    """Answers a browser with the page that requests the clients of a context. Pages of `parents` may be above it."""
+
+    def __call__(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...], /) -> web.Response: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +63,7 @@ class SignOutAccess:
     look_up: Callable[[str, Question], Awaitable[LocalSessions | SessionsAway | None]]
     publish: Callable[[Lane, Outgoing], Awaitable[None]]
     event_message: Callable[[SessionEnded], Outgoing]
-    page: Page
+    page: SignOutPage
     registry: Callable[[], Registry]
     record: Callable[[str, UpstreamResult, str], None]
     clock: Callable[[], float]

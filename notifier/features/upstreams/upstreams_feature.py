@@ -37,14 +37,15 @@ def _read_again(_settings: Settings | None) -> Mapping[str, ReadAgain]:
 
 def _run(given: Given) -> Running:
     from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
-    from notifier.features.upstreams.upstream_intake import UpstreamIntake
+    from notifier.features.upstreams.upstream_intake import FactObserver, UpstreamIntake
     from notifier.features.upstreams.upstream_record import UpstreamRecord
+    from notifier.features.upstreams.upstream_sign_outs import SignOutPage
 
-    record = UpstreamRecord()
+    record, observe = UpstreamRecord(), given.need(FactObserver)
     upstreams = ConfiguredUpstreams(given.live, record)
-    intake = UpstreamIntake(upstreams, given.live.registry, clock=time.time, new_id=new_id, observe=given.observe)
+    intake = UpstreamIntake(upstreams, given.live.registry, clock=time.time, new_id=new_id, observe=observe)
     return Running(
-        pages=upstreams.routes(given.queue.publish, given.page),
+        pages=upstreams.routes(given.queue.publish, given.need(SignOutPage)),
         observe=record.observe,
         families=record.families,
         readers={"upstream": intake},
@@ -79,6 +80,10 @@ def _asked(loaded: Loaded) -> Sequence[Mistake]:
 UPSTREAMS = Feature(
     name="upstreams",
     sections={"upstreams": "notifier.features.upstreams.upstream_settings:UpstreamSettings"},
+    needs=(
+        "notifier.features.upstreams.upstream_intake:FactObserver",
+        "notifier.features.upstreams.upstream_sign_outs:SignOutPage",
+    ),
     read=_read,
     read_again=_read_again,
     run=_run,
