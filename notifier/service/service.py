@@ -131,7 +131,7 @@ class Service:
         all_running = list[Running]()
         for feature in features:
             if missing := [need for need in feature.needs if need.rpartition(":")[2] not in needs]:
-                raise LookupError(f"feature {feature.name} needs {', '.join(missing)}: pass it in Service._run_features")
+                raise LookupError(f"feature {feature.name} needs {missing[0]}: pass it in Service._run_features")
             all_running.append(running := feature.run(Given(live=self._live, queue=self.queue, needs=dict(needs))))
             if running.page is not None:
                 needs["SignOutPage"] = running.page
