@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-rabbitmq4 test-hooks-off test-changed test-everything pictures faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit vendor clean python
-.PHONY: bench bench-check bench-counted bench-latency bench-growth bench-scale bench-plot bench-isolation
+.PHONY: bench bench-counted bench-latency bench-growth bench-scale bench-plot bench-isolation
 .PHONY: chart chart-check publishers conformance
 .DELETE_ON_ERROR:
 
@@ -144,9 +144,6 @@ bench-counted: $(DEV)/.made ## count the instructions of a delivery; fails if a 
 
 bench-plot: $(DEV)/.made ## write benchmarks/results into the documents: tables and pictures
 	@$(DEV)/bin/python -m tools.performance.document $(ARGS)
-
-bench-check: $(DEV)/.made ## before a release: has a delivery become dearer than recorded, and in which stage? 5 min
-	@$(DEV)/bin/python -m benchmarks.check $(ARGS)
 
 bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 6 min a case: ARGS="--case slow"
 	@$(DEV)/bin/python -m benchmarks.isolation --json $(RESULTS)/isolation.json $(ARGS)

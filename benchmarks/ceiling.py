@@ -2,8 +2,8 @@
 
     python -m benchmarks.ceiling --key KEY.pem --alg RS256 --url URL --count 20000
 
-No queue, no retry, no isolation, no log. It prints one line of JSON: how many, seconds, processor seconds, and with
-`--stages` how often it was seen in each stage.
+No queue, no retry, no isolation, no log. It prints one line of JSON: how many and the
+seconds, also of the processor.
 """
 
 import argparse
@@ -22,8 +22,6 @@ import jwt
 import uvloop
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from yarl import URL
-
-from benchmarks.stages import Looks
 
 AT_ONCE = 64  # more is no faster, on loopback
 CLAIMS = {
@@ -58,15 +56,12 @@ async def main(given: argparse.Namespace) -> None:
         for url in urls:  # the connections are made before the clock runs
             async with s.get(url, ssl=tls) as response:
                 await response.read()
-        looks = Looks()
-        if given.stages:
-            looks.begin()
         began, used = time.monotonic(), _cpu()
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
                 group.create_task(send(s))
         seconds = time.monotonic() - began
-        told = {"count": given.count, "seconds": seconds, "cpu": _cpu() - used, "looks": looks.counts()}
+        told = {"count": given.count, "seconds": seconds, "cpu": _cpu() - used}
     sys.stdout.write(json.dumps(told) + "\n")
 
 
@@ -82,5 +77,4 @@ if __name__ == "__main__":
     parser.add_argument("--url", action="append", required=True)
     parser.add_argument("--ca", help="of the receiver's certificate")
     parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--stages", action="store_true", help="look where the time goes")
     uvloop.run(main(parser.parse_args()))

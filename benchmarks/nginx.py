@@ -3,12 +3,8 @@
 It ends with us, listens on loopback alone, and leaves nothing behind. Debian's package; installed by apt where we may.
 """
 
-import asyncio
 import contextlib
-import os
 import re
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -19,10 +15,9 @@ import aiohttp
 from aiohttp import web
 
 from tests.support.certificates import authority
-from tests.support.installing import apt_install
-from tests.support.rabbitmq_node import _guard, free_ports
+from tests.support.proxies import nginx_command, running
+from tests.support.rabbitmq_node import free_ports
 from tests.system.loopback import LoopbackServer
-from tests.system.waiting import until
 
 CONFIGURATION = """
 daemon off; master_process off; worker_rlimit_nofile 4096; pid {folder}/pid; error_log {folder}/error.log;
@@ -72,7 +67,6 @@ class Nginx:
 @contextlib.asynccontextmanager
 async def nginx() -> AsyncIterator[Nginx]:
     """Run an nginx on the cores that this process has."""
-    _ensure_installed()
     tokens: list[tuple[str, str, float]] = []
 
     async def keep(request: web.BaseRequest) -> web.Response:
@@ -89,38 +83,5 @@ async def nginx() -> AsyncIterator[Nginx]:
                 folder=folder, plain=plain, tls=tls, keeper=keeper.port, pem=ca.issue("localhost", "127.0.0.1")
             )
             (folder / "nginx.conf").write_text(text)
-            process = subprocess.Popen(  # noqa: ASYNC220  it forks once, before anything is measured
-                [_program(), "-p", name, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")],
-                start_new_session=True,
-            )
-            guard = _guard(process.pid)
-            try:
-                made = Nginx(plain, tls, ca.ca_file, tokens)
-                await until(lambda: _answers(plain), bool)
-                yield made
-            finally:
-                process.terminate()
-                process.wait()
-                guard.kill()
-                guard.communicate()
-
-
-async def _answers(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
-def _program() -> str:
-    return shutil.which("nginx") or "/usr/sbin/nginx"
-
-
-def _ensure_installed() -> None:
-    why = ""
-    if not Path(_program()).exists() and os.geteuid() == 0 and shutil.which("apt-get"):
-        why = apt_install("nginx-light")
-    if not Path(_program()).exists():
-        raise SystemExit(f"nginx is needed for this benchmark: apt-get install nginx-light; {why}")
+            async with running(nginx_command(folder, folder / "nginx.conf"), folder, plain):
+                yield Nginx(plain, tls, ca.ca_file, tokens)

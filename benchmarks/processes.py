@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -157,14 +156,6 @@ class BenchWorker:
         """The base URL of `/metrics` and the probes."""
         return self._ops
 
-    async def looks(self) -> dict[str, int]:
-        """How often it was seen in each stage. Only if it was started with `looked_at`."""
-        file = self._log.with_suffix(".stages")
-        file.unlink(missing_ok=True)
-        self._process.send_signal(signal.SIGUSR2)
-        await until(lambda: asyncio.to_thread(file.exists), bool)
-        return dict(json.loads(file.read_text()))
-
     async def ready(self) -> bool:
         """Ask `/readyz`. Fails if the process has ended."""
         if self._process.poll() is not None:
@@ -195,24 +186,20 @@ async def bench_worker(
     site: Site,
     cores: Collection[int] = (),
     *,
-    looked_at: bool = False,
     patience: float = PATIENCE,
     group: Share | None = None,
 ) -> AsyncIterator[BenchWorker]:
     """Run a worker that consumes, pinned to these cores if there are any; kill it at the end.
 
-    `looked_at`: by stages. `group`: what share of a core it gets.
+    `group`: what share of a core it gets.
     """
     [port] = free_ports(1)
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     environment |= {"NOTIFIER_OPS__LISTEN": f"127.0.0.1:{port}", "PYTHONPATH": str(ROOT)}
     file = site.folder / f"worker-{port}.log"
-    program = console_script()
-    if looked_at:
-        program = [sys.executable, "-m", "benchmarks.stages", str(file.with_suffix(".stages"))]
     with file.open("wb") as log:
         process = subprocess.Popen(  # noqa: ASYNC220  it forks once, before anything is measured
-            [*program, "run", "-c", str(site.file)], cwd=site.folder, env=environment,
+            [*console_script(), "run", "-c", str(site.file)], cwd=site.folder, env=environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
         )  # fmt: skip
     guard = _guard(process.pid)

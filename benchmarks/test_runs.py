@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 from rich.console import Console
 
-from benchmarks import growth, isolation, latency, paused, scale, stages, throughput
+from benchmarks import growth, isolation, latency, paused, scale, throughput
 from benchmarks.isolation_run import Case, Options
 from benchmarks.processes import receivers
 from benchmarks.receivers import Behaviour, Kind
@@ -35,10 +35,10 @@ async def test_isolation_accounts_for_every_delivery_to_the_healthy(amqp_url: st
 
 @pytest.mark.parametrize("name", ["rabbitmq-es256-10", "sqlite-rs256-1", "sqlite-es256-10-failing"])
 async def test_a_drain_counts_each_delivery_once_and_verifies_its_token(name: str, amqp_url: str) -> None:
-    """It holds for ceiling and worker, with stages, with clients that answer and with some where nobody listens."""
+    """It holds for ceiling and worker, with clients that answer and with some where nobody listens."""
     case = throughput.cases()[name]
     async with stand_in() as receiver:
-        bench = Bench(amqp_url, receiver, case, ALL_CORES, deliveries=100, looked_at=True)
+        bench = Bench(amqp_url, receiver, case, ALL_CORES, deliveries=100)
         found = await throughput.measure(name, bench, case, 1, QUIET)
     (ceiling, worker), *others = found.rounds
     assert not others
@@ -47,7 +47,6 @@ async def test_a_drain_counts_each_delivery_once_and_verifies_its_token(name: st
     assert worker.came >= 100 if case.failing else worker.came == 100
     assert found.verified == (0 if case.failing else 100)
     assert worker.memory > 10
-    assert set(ceiling.stages) <= set(stages.NAMES)
 
 
 async def test_latency_is_taken_from_when_an_event_was_due(amqp_url: str) -> None:

@@ -8,9 +8,9 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,6 @@ from rich.console import Console
 
 from benchmarks.processes import bench_worker
 from benchmarks.rig import Cores, encoded, publish_unconfirmed
-from benchmarks.stages import costs
 from notifier.model.client import Algorithm
 from notifier.model.message import Lane
 from notifier.queues.rabbitmq.administration import declare_topology, delete_topology
@@ -93,7 +92,7 @@ CASES = {
 class Drain:
     """One drain: `rate` in deliveries a second, `cpu` in µs of the core each; how many came of how many.
 
-    `memory` is the process's peak in MiB; `stages` are the parts of `cpu`, where it was looked at.
+    `memory` is the process's peak in MiB.
     """
 
     rate: float
@@ -101,8 +100,6 @@ class Drain:
     came: int
     wanted: int
     memory: float = math.nan
-    stages: Mapping[str, float] = field(default_factory=dict)
-
     beyond: bool = False
 
     @property
@@ -163,15 +160,12 @@ class Receiver(Protocol):
 class Bench:
     """One case. `verified` counts the tokens of the sample that another library has found valid."""
 
-    def __init__(
-        self, url: str, receiver: Receiver, case: Case, cores: Cores, *, deliveries: int, looked_at: bool = False
-    ) -> None:
+    def __init__(self, url: str, receiver: Receiver, case: Case, cores: Cores, *, deliveries: int) -> None:
         self._url = url
         self._receiver = receiver
         self._case = case
         self._cores = cores
         self._events = max(1, deliveries // case.fan_out)
-        self._looked_at = looked_at
         self.verified = 0
 
     async def ceiling(self) -> Drain:
@@ -181,7 +175,6 @@ class Bench:
             key.write(generate_key(Algorithm(case.alg)))
             key.flush()
             tls = ["--ca", str(self._receiver.ca)] if case.tls else []
-            tls += ["--stages"] if self._looked_at else []
             urls = [word for n in range(CLIENTS) for word in ("--url", self._receiver.url(f"c{n}", tls=case.tls))]
             process = await asyncio.create_subprocess_exec(
                 "taskset", "-c", ",".join(map(str, self._cores.workers)),
@@ -191,8 +184,7 @@ class Bench:
             output, _ = await process.communicate()
         told = json.loads(output)
         self._receiver.tokens.clear()
-        cpu = 1e6 * told["cpu"] / count
-        return Drain(rate=count / told["seconds"], cpu=cpu, came=count, wanted=count, stages=costs(told["looks"], cpu))
+        return Drain(rate=count / told["seconds"], cpu=1e6 * told["cpu"] / count, came=count, wanted=count)
 
     async def drain(self) -> Drain:
         """Let a worker drain a full queue. The first fifth does not count."""
@@ -265,7 +257,7 @@ class Bench:
     async def _measured(self, site: Site) -> Drain:
         async with aiohttp.ClientSession() as session:
             before = await self._receiver.count(session)
-            async with bench_worker(site, set(self._cores.workers), looked_at=self._looked_at) as worker:
+            async with bench_worker(site, set(self._cores.workers)) as worker:
                 wanted = self._events * self._case.fan_out
 
                 async def count() -> int:
@@ -277,10 +269,9 @@ class Bench:
 
                 every = LOOK_EVERY_METRICS if self._case.failing else LOOK_EVERY
                 found = await watched(count, worker.cpu, wanted, every)
-                stages = costs(await worker.looks(), found.cpu) if self._looked_at else {}
                 # A client that refuses is tried again, which counts once more.
                 beyond = self._case.failing or self._case.backlog > self._events
-                return replace(found, memory=worker.peak(), stages=stages, beyond=beyond)
+                return replace(found, memory=worker.peak(), beyond=beyond)
 
     def _verify(self, site: Site) -> None:
         """Check that each token of the sample is valid for its client."""

@@ -88,8 +88,7 @@ async def proxied(
     assert notifier in block
     values = {"folder": folder, "port": port, "pem": pem, "block": block, "other": other}
     command = await asyncio.to_thread(_written, kind, folder, values)
-    async with _running(command, folder):
-        await until(lambda: _answers(port), bool)
+    async with running(command, folder, port):
         yield port
 
 
@@ -100,18 +99,25 @@ def _written(kind: str, folder: Path, values: Mapping[str, object]) -> list[str]
     whole = _NGINX if kind == "nginx" else _APACHE
     file.write_text(whole.format(modules="/usr/lib/apache2/modules", **values))
     if kind == "nginx":
-        nginx = program("nginx", "nginx-light", "/usr/sbin")
-        return [nginx, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(file)]
+        return nginx_command(folder, file)
     return [program("apache2", "apache2", "/usr/sbin"), "-f", str(file), "-DFOREGROUND"]
 
 
+def nginx_command(folder: Path, file: Path) -> list[str]:
+    """The command that runs nginx by this file."""
+    nginx = program("nginx", "nginx-light", "/usr/sbin")
+    return [nginx, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(file)]
+
+
 @asynccontextmanager
-async def _running(command: Sequence[str], folder: Path) -> AsyncIterator[None]:
+async def running(command: Sequence[str], folder: Path, port: int) -> AsyncIterator[None]:
+    """Run a server that ends with us, once it answers at its port."""
     process = await asyncio.to_thread(
         lambda: subprocess.Popen(command, start_new_session=True, cwd=folder, stderr=(folder / "stderr").open("wb"))
     )
     guard = await asyncio.to_thread(_guard, process.pid)
     try:
+        await until(lambda: _answers(port), bool)
         yield
     finally:
         process.terminate()
