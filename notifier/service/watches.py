@@ -21,9 +21,9 @@ from notifier.model.errors import QueueError
 from notifier.model.message import Depth
 from notifier.model.trouble import Trouble, TroubleKind, by_cause
 from notifier.network.listeners.ops import Readiness
-from notifier.operators.letters.life import life_of
 from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver, RefusedEvents
+from notifier.operators.status.life import life_of
 from notifier.operators.status.own_state import OwnSources
 from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.queue_port import Queue

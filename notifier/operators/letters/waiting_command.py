@@ -14,7 +14,6 @@ from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, printable
 from notifier.operators.letters.dead_letters_access import accepted
 from notifier.operators.letters.groups import Group
-from notifier.operators.letters.life import LifeOf, life_of
 from notifier.operators.letters.message_table import (
     CommandContext,
     MessageTable,
@@ -29,6 +28,7 @@ from notifier.operators.letters.waiting_filter import (
     WaitingSummary,
     read_waiting_filter,
 )
+from notifier.operators.status.life import LifeOf, life_of
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.near_names import known_registry, near_names

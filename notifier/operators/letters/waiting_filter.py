@@ -20,7 +20,7 @@ from notifier.model.moment import rendered
 from notifier.model.outcome import Cause, Reason
 from notifier.operators.letters.groups import Group
 from notifier.operators.letters.letter_filter import ChoiceMembers, read_conditions, subjects_of, within
-from notifier.operators.letters.life import LifeOf
+from notifier.operators.status.life import LifeOf
 from notifier.queues.passes import OpenVisit, reader_of
 from notifier.queues.queue_port import WaitingDeliveries
 

@@ -18,7 +18,6 @@ from notifier.network.listeners.authorization import Authorization, concerns
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, answer_of, routes_of
 from notifier.network.listeners.problem import malformed
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, accepted, begun
-from notifier.operators.letters.life import Life, life_of
 from notifier.operators.letters.message_index import PAGE, PageQuery
 from notifier.operators.letters.repair_jobs import RetryWork
 from notifier.operators.letters.retry_now import RetryMembers, RetryWish, prospect
@@ -30,6 +29,7 @@ from notifier.operators.letters.waiting_filter import (
     WaitingSummary,
     read_waiting_filter,
 )
+from notifier.operators.status.life import Life, life_of
 from notifier.queues.queue_port import WaitingDeliveries
 
 GROUPS = 100  # of a page

@@ -19,7 +19,7 @@ from notifier.model.outcome import DeadReason
 from notifier.model.redaction import redact, without_subject
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
-from notifier.operators.letters.life import LifeOf
+from notifier.operators.status.life import LifeOf
 
 KEPT = 10_000  # clients
 PASSED = 10  # of them, before one in trouble is forgotten

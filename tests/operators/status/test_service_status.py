@@ -11,9 +11,9 @@ from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.model.registry import Registry
 from notifier.model.trouble import EXPLAINED, Trouble, TroubleKind, by_cause
 from notifier.operators.doctor.runbook import sections
-from notifier.operators.letters.life import life_of
 from notifier.operators.status.client_state import ClientState, both, clients_of, not_well
 from notifier.operators.status.health_observer import KEPT, UNREGISTERED, HealthObserver
+from notifier.operators.status.life import life_of
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
 from notifier.operators.status.status_document import document_of
 from tests.delivery.stage import ISS, Stage, client, running
