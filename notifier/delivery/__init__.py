@@ -36,7 +36,7 @@ other at best effort (`worker_news.py`). A pause that the client requests by `Re
 
 **The rate.** An attempt starts only if the client is below its concurrency limit, which grows with each success and is
 halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot
-(`known_clients.py`). Slow clients and probes use separate slots, so that they do not delay other clients. Where many
+(`gate.py`). Slow clients and probes use separate slots, so that they do not delay other clients. Where many
 attempts of less than a second fail although the circuit is closed, the client may be overloaded. The worker tries a
 lower rate, then none, and limits the rate if far fewer attempts failed meanwhile and many fail again (`rate.py`).
 
@@ -50,7 +50,7 @@ that any worker continues after a crash.
 - *Parked in a bucket:* all other deliveries of a client whose circuit is open or that is paused, while a probe of this
   worker is in a delay queue (`pending.py`). A worker that sees a client recover fetches them (`pulls.py`). After each
   fourth attempt that fails, a parked delivery replaces the probe: once it is durable as the probe, the former one is
-  parked (`bucket_requests.py`). A message that is not fetched returns to `retries` after 1,024 s. What expires within a
+  parked (`client_buckets.py`). A message that is not fetched returns to `retries` after 1,024 s. What expires within a
   minute is not parked, nor is anything by a worker that stops.
 - *As dead letters:* deliveries that were refused, expired or could not be read, until an operator replays them.
 """

@@ -51,6 +51,11 @@ class Circuit:
     outage_until: float = math.inf  # … and ended, if it has
     next_try: float = -math.inf
 
+    @property
+    def last_outage_seconds(self) -> float:
+        """The length of the last outage that ended."""
+        return self.outage_until - self.outage_from
+
     def only_first_attempts_fail(self, now: float) -> bool:
         """Return True if no repeat has failed and no first attempt has succeeded for long."""
         return now - self.mixed_at > MIXED_MEMORY_SECONDS

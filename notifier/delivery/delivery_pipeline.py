@@ -12,9 +12,10 @@ from typing import Any
 
 from notifier.delivery.admission import StartNow, Ticket, Wait, before_attempt
 from notifier.delivery.bucket_counts import BucketCounts
+from notifier.delivery.client_buckets import Rotation
 from notifier.delivery.delay_counts import DelayCounts
 from notifier.delivery.facts import Attempted, LogoutDelivered, Unexpected
-from notifier.delivery.gate import Gate, Rotation
+from notifier.delivery.gate import Gate
 from notifier.delivery.ledger import HeldMessage, Ledger, stands_for
 from notifier.delivery.ports import Channel, Tools
 from notifier.delivery.settlement import Settlement
@@ -166,7 +167,7 @@ class DeliveryPipeline:
             ticket.turn = asyncio.get_running_loop().create_future()
             self._pump()
             await asyncio.wait((ticket.turn,), timeout=after.seconds / 2)
-            after = self._gate.on_rotated(ticket, after)
+            after = self._gate.buckets.on_rotated(ticket, after)
         result = after
         if (fact := result.fact) is not None:
             due = result.verdict.due if isinstance(result.verdict, RetryAt | Defer) else None

@@ -2,29 +2,31 @@
 
 The gate protects clients from each other:
 
+- `size` attempts may run in the window. A lane may use all slots of the window but a tenth for each other lane, so that
+  a fresh logout finds a free slot at once, however much bulk is pending.
 - A client with a closed circuit may take as many slots as stay free, up to its limit. So one client alone takes half of
   the slots, the next a quarter, and another client always finds one.
-- Attempts at slow and silent clients, and probes, use separate slots (`known_clients.py`).
-- A delivery waits in memory only if its turn is expected within `SLOT_WAIT`, or within less as memory fills.
+- Attempts at slow and silent clients use separate slots, a quarter of the window's size. However many clients hang, the
+  window stays free.
+- Probes use separate slots, too: fewer than the retries that a worker may hold, so that the retry of a client with a
+  closed circuit is not delayed by probes that hang.
+- A delivery waits in memory only if its turn is expected within `SLOT_WAIT`, or within less as memory fills. Otherwise
+  it waits in a queue (`client_buckets.py`).
 
-A delivery that may neither start nor wait in memory waits in a queue (`pending.py`). If a delivery may be parked for a
-client that succeeds, its bucket needs a pass (`bucket_requests.py`). A worker reports a client to the others when the
-circuit opens, a probe fails, or the client recovers (`heard`).
+Two clocks are kept apart. All decisions use a steady clock, so that a jump of the wall clock opens no circuit and
+starts no delivery. Messages and operators get moments of the wall clock, since other workers read them (`ahead`).
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from notifier.delivery.admission import Deferral, Side, StartNow, Ticket, Wait
-from notifier.delivery.bucket_requests import BucketRequests
 from notifier.delivery.circuit import Change, State
+from notifier.delivery.client_buckets import Buckets, Rotation
 from notifier.delivery.known_client import SLOW, KnownClient
-from notifier.delivery.known_clients import LEAST_WAIT, KnownClients, Slots
+from notifier.delivery.known_clients import PROBES, KnownClients
 from notifier.delivery.ports import News, Peers, Tools
-from notifier.delivery.verdict import AttemptResult, Defer, Done
-from notifier.delivery.waits import Waits
-from notifier.model.backoff import deferral_wait
+from notifier.delivery.verdict import AttemptResult, Done
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import SLOT_WAIT
 from notifier.model.delivery import Delivery
@@ -32,36 +34,119 @@ from notifier.model.message import Lane
 from notifier.model.outcome import Signal
 
 OFF = 16  # deliveries deferred out of memory at a time: more would delay the others
+ASSUMED_WORKERS = 4  # share a client's limits while their number is not known, in the second after a start
+SLOW_SHARE = 0.25  # slots for slow and silent clients, beside the window: a share of its size
+TRIED = 4  # times the window's size: attempts at clients whose circuit is not closed
+KEPT_FREE = 10  # a tenth of the window is kept free for each other lane
+LEAST_WAIT = 0.1  # the share of `SLOT_WAIT` that remains if memory is full
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rotation:
-    """A parked delivery is to replace this probe, which waits for that, unacked, for at most half of `seconds`."""
+class Slots:
+    """Counts the running attempts, by side and lane, and the deliveries in memory.
 
-    result: AttemptResult
-    seconds: float
-
-
-class Gate:
-    """Starts the deliveries of one worker. `in_memory` counts the deliveries in memory, by lane.
-
-    `begun` is the share of the prefetch of events that is begun and not acked.
+    At most twice `size` deliveries are in memory, beside those being attempted at slow clients and as probes.
+    `in_memory` counts them by lane; `begun` is the share of the prefetch of events that is begun and not acked.
     """
 
     def __init__(
-        self,
-        tools: Tools,
-        in_memory: Mapping[Lane, int],
-        *,
-        max_in_flight: int,
-        begun: Callable[[], float],
-        peers: Peers,
+        self, tools: Tools, peers: Peers, size: int, in_memory: Mapping[Lane, int], begun: Callable[[], float]
     ) -> None:
+        self.clock = tools.clock
+        self._steady = tools.steady
+        self._peers = peers
+        self._size = size
+        self._in_memory = in_memory
+        self._begun = begun
+        self._slots = {Side.QUICK: size, Side.SLOW: max(1, int(size * SLOW_SHARE)), Side.PROBE: PROBES}
+        self._most_of_lane, self._most_of_lane_in_memory = most_of_lane(size), most_of_lane(2 * size)
+        self._used = dict.fromkeys(Side, 0)
+        self._trying = 0  # attempts at clients whose circuit is not closed
+        self._in_flight = dict.fromkeys(Lane, 0)  # of the window
+        self._hanging = 0  # attempts at slow clients and probes, which do not count as memory
+
+    @property
+    def many_probes_free(self) -> bool:
+        """True if more than half of the slots for probes are free."""
+        return 2 * self._used[Side.PROBE] < PROBES
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are, this one included."""
+        return self._peers.count() or ASSUMED_WORKERS
+
+    def ahead(self) -> float:
+        """Return the seconds from the steady clock to the wall clock."""
+        return self.clock() - self._steady()
+
+    def has_room(self, lane: Lane) -> bool:
+        """Return True if another delivery of the lane may be begun."""
+        return self.has_slot(lane) and self.has_memory(lane)
+
+    def has_slot(self, lane: Lane) -> bool:
+        """Return True if a slot is free for another delivery of the lane."""
+        return self._in_flight[lane] < self._most_of_lane and self._used[Side.QUICK] < self._size
+
+    def has_memory(self, lane: Lane) -> bool:
+        """Return True if there is memory for another delivery of the lane."""
+        of_lane, most_of_lane = self._in_memory[lane], self._most_of_lane_in_memory + self._hanging
+        return of_lane < most_of_lane and sum(self._in_memory.values()) - self._hanging < 2 * self._size
+
+    def fill(self) -> float:
+        """Return the used share of memory, or of the prefetch of events if that is more."""
+        return max((sum(self._in_memory.values()) - self._hanging) / (2 * self._size), self._begun())
+
+    def patience(self) -> float:
+        """Return for how many seconds a delivery may wait in memory."""
+        return SLOT_WAIT * max(LEAST_WAIT, 1 - self.fill())
+
+    def any_free(self, side: Side) -> bool:
+        """Return True if a slot of this side is free."""
+        return self._slots[side] > self._used[side]
+
+    def free(self, side: Side, lane: Lane, *, closed: bool) -> int:
+        """Return how many slots of this side are free for a client. `closed`: its circuit is."""
+        free = self._slots[side] - self._used[side]
+        if side is Side.QUICK:
+            free = min(free, self._most_of_lane - self._in_flight[lane])
+        return free if closed else min(free, TRIED * self._size - self._trying)
+
+    def count(self, known: KnownClient, lane: Lane, side: Side, change: int) -> None:
+        """Note that an attempt at the client began (+1) or ended (-1)."""
+        self._used[side] += change
+        if known.circuit.state is not State.CLOSED:
+            self._trying += change
+        if side is Side.QUICK:
+            self._in_flight[lane] += change
+        else:
+            self._hanging += change
+
+    def on_circuit(self, known: KnownClient, *, was_up: bool) -> None:
+        """Note that the circuit of the client is closed now, or no longer closed, while attempts run."""
+        if known.up is not was_up:
+            self._trying += -len(known.running) if known.up else len(known.running)
+
+    def place(self, known: KnownClient, now: float) -> None:
+        """Move the running attempts at the client to the side that fits by now. Probes stay."""
+        side = known.side_at(now)
+        if side is not known.side:
+            for lane, before in known.move_to(side):
+                self.count(known, lane, before, -1)
+                self.count(known, lane, side, +1)
+
+
+def most_of_lane(size: int) -> int:
+    """Return how many one lane may hold. A window under ten is too small to divide."""
+    return size - size // KEPT_FREE * (len(Lane) - 1)
+
+
+class Gate:
+    """Starts the deliveries of one worker."""
+
+    def __init__(self, tools: Tools, slots: Slots, peers: Peers) -> None:
         self._tools = tools
-        self.slots = Slots(tools, peers, max_in_flight, in_memory, begun)
-        self.clients = KnownClients(tools, self.slots, peers)
-        self._waits = Waits(tools, self.slots)
-        self.buckets = BucketRequests(tools, self.clients, self.slots, self._waits)
+        self.slots = slots
+        self.clients = KnownClients(tools, slots, peers)
+        self.buckets = Buckets(tools, slots, self.clients)
         self._busy: dict[ClientKey, KnownClient] = {}  # clients with deliveries in memory
         self._ready: dict[Side, OrderedDict[ClientKey, KnownClient]] = {side: OrderedDict() for side in Side}
         self.waiting = 0  # deliveries that wait in memory for their client
@@ -72,45 +157,45 @@ class Gate:
         self, delivery: Delivery, client: Client, lane: Lane, *, pulled: bool = False
     ) -> StartNow | Wait | Deferral:
         """Return whether the delivery starts, waits in memory, or is deferred. The answer contains it as changed."""
-        now = self._tools.steady()
-        known = self.clients.know(client, now)
+        now, key = self._tools.steady(), client.key
+        known = self.clients.get(key) or self.clients.add(key, now, client)
+        known.on_registration(client, self.slots.workers)
+        self.clients.move_to_end(key)
+        self.slots.place(known, now)
         answer = known.offer(delivery, client, lane, self.slots, now, pulled=pulled)
         if isinstance(answer, StartNow):
-            self._begin(known, answer, lane, now)
+            self._begin(known, answer, now)
             return answer
         if isinstance(answer, Wait):
             self.waiting += 1
-            self._busy[known.key] = self._ready[known.side][known.key] = known
+            self._busy[key] = self._ready[known.side][key] = known
             return answer
-        return self._waits.defer(known, *answer, client)
+        return self.buckets.defer(known, *answer, client)
 
-    def _begin(self, known: KnownClient, ticket: Ticket, lane: Lane, now: float) -> None:
+    def _begin(self, known: KnownClient, ticket: Ticket, now: float) -> None:
         side = Side.PROBE if known.circuit.state is State.OPEN else known.side
-        known.on_started(id(ticket), lane, side, now)
+        known.on_started(ticket, side, now)
         self._busy[known.key] = known
-        self.slots.count(known, lane, side, +1)
+        self.slots.count(known, ticket.lane, side, +1)
 
     def on_ended(self, ticket: Ticket, result: AttemptResult) -> tuple[list[Ticket], AttemptResult | Rotation]:
-        """Note the result of an attempt. Return the deliveries that start in its slot, and the result.
-
-        The result includes the queue and delay of a retry. In place of it, a `Rotation` is passed to `on_rotated`.
-        """
+        """Note the result of an attempt. Return the deliveries that start in its slot, and `Buckets.after_attempt`."""
         now, known = self._tools.steady(), self.clients[ticket.client.key]
         if result.pause is not None:
             known.on_pause(now + result.pause)
-        began, lane, side = known.on_ended(id(ticket))
-        self.slots.count(known, lane, side, -1)
+        began, side = known.on_ended(ticket)
+        self.slots.count(known, ticket.lane, side, -1)
         was_up, was_limited = known.circuit.state is State.CLOSED, known.rate.spacing
         repeat = ticket.delivery.attempts > 0
         least = 0.0 if result.signal is Signal.RESPONSIVE else self.clients.least_rest(known)
         change = known.on_result(result.signal, now - began, now, repeat=repeat, least=least)
         if not was_up or known.circuit.state is not State.CLOSED:
-            self._turn(known, change, was_up=was_up)
+            self._on_circuit(known, change, was_up=was_up)
         if change is Change.OPENED:
             ticket.on_circuit_opened()
         paced = known.rate.spacing not in (0.0, was_limited)
         if change is not None or paced:
-            self.clients.tell(known, now, paced=paced)
+            self.clients.report(known, now, paced=paced)
         self.slots.place(known, now)
         if known.waiting:
             self._ready[known.side][known.key] = known
@@ -119,25 +204,11 @@ class Gate:
         following = self.hand_out() if any(self._ready.values()) else []
         if isinstance(result.verdict, Done) and not known.parked:
             return following, result  # nearly always
-        if (seconds := self.buckets.rotate(known, ticket, result, now)) > 0:
-            return following, Rotation(result=result, seconds=seconds)
-        return following, self._with_queue(known, ticket, result, now)
+        return following, self.buckets.after_attempt(known, ticket, result, now)
 
-    def on_rotated(self, ticket: Ticket, rotation: Rotation) -> AttemptResult:
-        """Return the result of an attempt, after the wait for another probe."""
-        return self._with_queue(self.clients[ticket.client.key], ticket, rotation.result, self._tools.steady())
-
-    def _with_queue(self, known: KnownClient, ticket: Ticket, result: AttemptResult, now: float) -> AttemptResult:
-        if known.replaced is ticket:
-            self.buckets.end_rotation(known)
-        after = self._waits.after_failure(known, ticket, result, now)
-        if isinstance(after.verdict, Defer) and ticket.delivery.leash is not None:  # an internal fault: still the probe
-            known.on_probe_sent(now + deferral_wait(after.verdict.due - self._tools.clock()))
-        self.buckets.look_after(known, now)
-        return after
-
-    def _turn(self, known: KnownClient, change: Change | None, *, was_up: bool) -> None:
-        self.clients.turn(known, change, was_up=was_up)
+    def _on_circuit(self, known: KnownClient, change: Change | None, *, was_up: bool) -> None:
+        self.slots.on_circuit(known, was_up=was_up)
+        self.clients.on_circuit(known, change)
         if change is Change.RECOVERED and known.parked and known.pulling:
             self.buckets.requested[known.key] = None  # a pass that began before sees nothing of what was parked since
 
@@ -154,26 +225,25 @@ class Gate:
                     continue
                 while known.waiting and known.can_start(known.first.delivery, known.first.lane, self.slots, now):
                     begun.append(ticket := self._pop(known))
-                    self._begin(known, ticket, ticket.lane, now)
+                    self._begin(known, ticket, now)
                 if known.waiting and len(known.running) < known.concurrency:
                     ready[key] = known
         return begun
 
     def _pop(self, known: KnownClient, *, newest: bool = False) -> Ticket:
         """Remove and return one of the deliveries in memory."""
-        ticket = known.pop(newest=newest)
         self.waiting -= 1
-        return ticket
+        return known.pop(newest=newest)
 
     # ── deferrals from memory ──
 
     def put_off(self) -> Iterator[tuple[Ticket, Deferral]]:
         """Defer some of the deliveries that can wait in memory no longer, and return them. Called 20 times a second."""
         now = self._tools.steady()
-        for known in list(self._busy.values()):
+        for key, known in self._busy.items():
             self.slots.place(known, now)
             if known.waiting:
-                self._ready[known.side][known.key] = known
+                self._ready[known.side][key] = known
         self.clients.forget(now, busy=len(self._busy))
         return self._put_out(now, OFF, 2 * self.slots.patience())
 
@@ -187,7 +257,7 @@ class Gate:
                 most -= 1
                 ticket = self._pop(known, newest=True)
                 later = known.defer(ticket.delivery, self.slots, now, pulled=ticket.pulled)
-                yield ticket, self._waits.defer(known, ticket.delivery, later, ticket.client)
+                yield ticket, self.buckets.defer(known, ticket.delivery, later, ticket.client)
             if not known.waiting:
                 self._ready[known.side].pop(key, None)
                 if not known.running:
@@ -203,18 +273,15 @@ class Gate:
 
     # ── other workers ──
 
-    def heard(self, news: News) -> None:
+    def on_peer_report(self, news: News) -> None:
         """Apply the report of another worker."""
         known, now = self.clients.get(news.key), self._tools.steady()
-        if known is None:
-            if news.up and news.parked:
-                self.buckets.requested[news.key] = None  # by a worker that stops, perhaps
-            return
-        was_up = known.up
-        change = known.on_peer_report(news, now)
-        self._turn(known, change, was_up=was_up)
-        if not self._waits.leaving:  # it would report what the others receive themselves
-            self.buckets.look_after(known, now)
+        if known is not None:
+            was_up = known.up
+            self._on_circuit(known, known.on_peer_report(news, now), was_up=was_up)
+            self.buckets.on_peer_report(known, now)
+        elif news.up and news.parked:
+            self.buckets.requested[news.key] = None  # by a worker that stops, perhaps
 
     def silent(self) -> Iterable[tuple[str, str, float]]:
         """Return (iss, client_id, seconds without an answer) for each client that is not down and hangs."""

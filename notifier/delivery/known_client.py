@@ -1,15 +1,13 @@
 """Holds everything that a worker stores of one client, and decides whether a delivery for it starts. Pure.
 
-`offer` returns whether a delivery starts, waits in memory, or is deferred. Each event has one method; no other module
-writes a member. The parts are `circuit.py` (may the client be called?), `rate.py` (how often?) and `pending.py` (where
-are the deliveries that are not being attempted?). `known_clients.py` forgets unused clients.
+Each event has one method; no other module writes a member. The parts are `circuit.py` (may the client be called?),
+`rate.py` (how often?) and `pending.py` (where are its deliveries?). `known_clients.py` forgets unused clients.
 """
 
 import math
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-from notifier.delivery.admission import Later, Room, Side, StartNow, Wait
+from notifier.delivery.admission import Later, Room, Side, StartNow, Ticket, Wait
 from notifier.delivery.circuit import (
     MAX_FAILING_SECONDS,
     MIN_OPEN_SECONDS,
@@ -36,24 +34,19 @@ SLOW = 1.0  # seconds: a client whose attempts take longer, or that is silent fo
 SILENT, TIMES = 0.1, 4.0  # seconds, and times its usual: the shortest silence that makes a client slow
 SMOOTHING = 0.2  # the weight of the newest attempt in the mean
 
-RunningAttempts: TypeAlias = "dict[int, tuple[float, Lane, Side]]"
-_NONE_RUNS: RunningAttempts = {}  # never filled: one for each client would take 64 bytes, or 224 once emptied
-
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class KnownClient(PendingDeliveries):
     """The state of one client at this worker. Moments are seconds of a steady clock."""
 
     key: ClientKey
-    limit: int  # attempts at a time: this worker's share of what its registration says
     seen_at: float
+    limit: int = 1  # attempts at a time: this worker's share of what its registration says
     concurrency: int = 1  # its present limit: grows by one with each success, halves when the circuit opens
     attempt_seconds: float = 0.0  # mean duration of an attempt
     ended_at: float = -math.inf  # when an attempt last ended
-    side: Side = Side.QUICK
     circuit: Circuit = field(default_factory=Circuit)
     rate: AttemptRate = field(default_factory=AttemptRate)
-    running: RunningAttempts = field(default_factory=lambda: _NONE_RUNS)  # by the ticket's id: when it began
 
     # ── its state ──
 
@@ -71,10 +64,17 @@ class KnownClient(PendingDeliveries):
         """True if the circuit is open or half-open."""
         return self.circuit.state is State.OPEN
 
-    def on_registration(self, limit: int, step: float) -> None:
+    @property
+    def available_at(self) -> float:
+        """The moment before which it is not called: that of the next probe, or the end of the pause."""
+        return max(self.circuit.next_try, self.paused_until)
+
+    def on_registration(self, client: Client, workers: int) -> None:
         """Take this worker's share of the limits that the registration has now."""
-        self.limit, self.concurrency = limit, min(self.concurrency, limit)
-        self.rate.on_registration(step)
+        limit, step = max(1, client.max_concurrent // workers), attempt_step(client, workers)
+        if self.limit != limit or self.rate.step != step:
+            self.limit, self.concurrency = limit, min(self.concurrency, limit)
+            self.rate.on_registration(step)
 
     def on_seen(self, now: float) -> None:
         """Note that the client is still in use, so that it is not forgotten."""
@@ -85,10 +85,7 @@ class KnownClient(PendingDeliveries):
     def offer(
         self, delivery: Delivery, client: Client, lane: Lane, room: Room, now: float, *, pulled: bool
     ) -> StartNow | Wait | tuple[Delivery, Later]:
-        """Return whether the delivery starts, waits in memory, or is deferred. The answer contains it as changed.
-
-        `pulled`: this worker fetched it from the client's bucket.
-        """
+        """Return whether it starts, waits, or is deferred, as changed. `pulled`: fetched from its bucket."""
         self.seen_at, charged_at = now, delivery.charged_at
         if charged_at is not None and self.circuit.has_been_open_at(charged_at - room.ahead()):
             delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
@@ -126,24 +123,26 @@ class KnownClient(PendingDeliveries):
 
     def _can_wait(self, delivery: Delivery, room: Room, now: float, *, pulled: bool) -> bool:
         """Return True if its turn is soon enough for it to wait in memory."""
-        if self.circuit.state is State.OPEN or now < self.paused_until:
+        if not self.is_available(now):
             return False
         patience = room.patience()
-        if self.circuit.state is State.UNTRIED:
-            if not self.running and self.rate.tokens(now + patience, 1) >= 1:  # one, for the first attempt
-                return not self.waiting and room.fill() < CROWDED
-            if pulled:  # the first attempt shows soon whether more may follow
-                return False
+        if self._needs_first_attempt(now + patience):
+            return not self.waiting and room.fill() < CROWDED
+        if pulled and self.circuit.state is State.UNTRIED:  # the first attempt shows soon whether more may follow
+            return False
         if pulled or (delivery.turn is not None and delivery.turn - room.ahead() <= now + patience):
             patience *= 2
         return (self.waiting + 1) * self.pace(room, now) <= patience
+
+    def _needs_first_attempt(self, by: float) -> bool:
+        """Return True if one delivery may wait for the first attempt, which its rate allows by then."""
+        return self.circuit.state is State.UNTRIED and not self.running and self.rate.tokens(by, 1) >= 1
 
     def must_defer(self, room: Room, now: float, patience: float) -> bool:
         """Return True if the turn of the newest delivery in memory does not come within `patience`."""
         if not self.is_available(now):
             return self.waiting > 0
-        untried = self.circuit.state is State.UNTRIED and not self.running
-        first = untried and self.rate.tokens(now + patience, 1) >= 1
+        first = self._needs_first_attempt(now + patience)
         return self.waiting > first and self.waiting * self.pace(room, now) > patience
 
     def defer(self, delivery: Delivery, room: Room, now: float, *, pulled: bool = False, tried: bool = False) -> Later:
@@ -180,7 +179,25 @@ class KnownClient(PendingDeliveries):
         due = longest if turn is None else min(turn, longest)
         return Later(due=due, cause=cause, waits_as=WaitsAs.DELAYED, turn=turn)
 
-    # ── results of attempts, and reports of peers ──
+    def parked_wanted(self, room: Room, now: float) -> int:
+        """Return how many of its parked deliveries may be fetched now. The circuit is closed."""
+        running, free = len(self.running), room.free(self.side, Lane.RETRIES, closed=True)
+        count = min(self.concurrency - running, (free - running + 1) // 2, self.rate.tokens(now, self.limit))
+        # Where other deliveries use up its rate, one parked delivery at a time waits among them.
+        among = self.waiting > 0 and not self.fetched
+        fits = among and (self.waiting + 1) * self.pace(room, now) <= 2 * room.patience()
+        return max(0, count - self.waiting, int(fits))
+
+    # ── attempts, and reports of peers ──
+
+    def on_started(self, ticket: Ticket, side: Side, now: float) -> None:
+        """Note an attempt that starts in a slot of this side."""
+        if self.rate.step or self.rate.spacing:
+            self.rate.on_started(now)
+        if self.running:
+            self.running[ticket] = now, side
+        else:
+            self.running = {ticket: (now, side)}
 
     def on_result(self, signal: Signal, seconds: float, now: float, *, repeat: bool, least: float) -> Change | None:
         """Note the result of an attempt of so many seconds. `repeat`, `least`: see `Circuit.on_failure`."""
@@ -220,8 +237,17 @@ class KnownClient(PendingDeliveries):
             self._on_opened()
         return change
 
+    def to_report(self, now: float, *, paced: bool) -> News:
+        """Return the report to peers. `paced`: the worker has changed the client's rate."""
+        failing_since, next_try = self.circuit.failing_since, self.circuit.next_try
+        return News(
+            key=self.key, up=self.up, failing=0.0 if failing_since is None else now - failing_since,
+            rest=max(0.0, next_try - now), cap=self.concurrency, spacing=self.rate.spacing if paced else 0.0,
+            former_share=self.rate.former_share, parked=self.parked,
+        )  # fmt: skip
+
     def _on_recovered(self, now: float) -> None:
-        outage = self.circuit.outage_until - self.circuit.outage_from
+        outage = self.circuit.last_outage_seconds
         if outage > SHORT_OUTAGE_SECONDS:  # a shorter one looks like overload, where several workers probe in turn
             lift = outage > MAX_FAILING_SECONDS or self.circuit.only_first_attempts_fail(now)
             self.rate.on_outage(now, lift=lift)
@@ -234,7 +260,8 @@ class KnownClient(PendingDeliveries):
         """End the rest, and with `force` the pause. Returns False if a pause stands."""
         if force:
             self.paused_until = now
-        if now < self.paused_until:
+        self.seen_at = now
+        if self.is_paused(now):
             return False
         self.circuit.on_operator_probe(now)
         self.covered_until, self.parked = -math.inf, True
@@ -244,7 +271,7 @@ class KnownClient(PendingDeliveries):
 
     def silence(self, now: float) -> float:
         """Return for how many seconds an attempt has been running without any answer from the client."""
-        for began, _, _ in self.running.values():
+        for began, _ in self.running.values():
             return now - max(began, self.ended_at)
         return 0.0
 
@@ -265,34 +292,7 @@ class KnownClient(PendingDeliveries):
         seconds = max(self.attempt_seconds, silence) if silence > SILENT else self.attempt_seconds
         return max(self.rate.step, self.rate.spacing, seconds / max(1, at_a_time))
 
-    # ── running attempts, and deliveries in memory ──
 
-    def on_started(self, number: int, lane: Lane, side: Side, now: float) -> None:
-        """Note an attempt that starts, by the id of its ticket."""
-        if self.rate.step or self.rate.spacing:
-            self.rate.on_started(now)
-        if self.running:
-            self.running[number] = (now, lane, side)
-        else:
-            self.running = {number: (now, lane, side)}
-
-    def on_ended(self, number: int) -> tuple[float, Lane, Side]:
-        """Remove the attempt of this ticket. Return when it began, and which slot it took."""
-        ended = self.running.pop(number)
-        if not self.running:
-            self.running = _NONE_RUNS
-        return ended
-
-    @property
-    def idle(self) -> bool:
-        """True if no delivery for it is in memory or on its way here."""
-        return not self.running and not self.waiting and not self.pulling and self.replaced is None
-
-    def move_to(self, side: Side) -> list[tuple[Lane, Side]]:
-        """Move the running attempts to this side, except probes. Return the lane and former side of each."""
-        self.side, moved = side, list[tuple[Lane, Side]]()
-        for number, (began, lane, before) in self.running.items():
-            if before is not Side.PROBE:
-                self.running[number] = (began, lane, side)
-                moved.append((lane, before))
-        return moved
+def attempt_step(client: Client, workers: int) -> float:
+    """Return the seconds between two attempts by this worker's share of the registered rate, 0 without one."""
+    return 0.0 if client.per_second is None else workers / client.per_second

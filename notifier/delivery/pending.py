@@ -1,5 +1,6 @@
-"""Stores the deliveries of one client that are not being attempted, and where they are. Pure: `KnownClient` decides.
+"""Stores where the deliveries of one client are. Pure: `KnownClient` decides.
 
+- *Running*: being attempted.
 - *In memory*, by lane: the oldest of the highest lane starts next.
 - While the circuit is closed or untried, a delivery is deferred until its turn, which follows from the deliveries
   deferred before and the client's pace. If the turn is far, it is offered again earlier: after as long as it is old,
@@ -11,9 +12,10 @@
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from notifier.delivery.admission import Later, Room, Ticket
+from notifier.delivery.admission import Later, Room, Side, Ticket
 from notifier.delivery.circuit import MIN_OPEN_SECONDS
 from notifier.delivery.verdict import WaitsAs
 from notifier.model.backoff import one_pass
@@ -24,11 +26,16 @@ from notifier.model.outcome import Cause
 SAME = 0.1  # seconds by which the clocks may have drifted apart since a probe was sent
 BUSY_TRY = 2.0  # seconds that a probe waits for the end of another one, or for a slot
 
+RunningAttempts: TypeAlias = dict[Ticket, tuple[float, Side]]
+_NONE_RUNS: RunningAttempts = {}  # never filled: one for each client would take 64 bytes, or 224 once emptied
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class PendingDeliveries:
     """The base of `KnownClient`: a separate object would take 100 bytes for each of 100,000 clients."""
 
+    side: Side = Side.QUICK
+    running: RunningAttempts = field(default_factory=lambda: _NONE_RUNS)  # when each began, and which slot it took
     queues: dict[Lane, deque[Ticket]] | None = None  # while any wait in memory
     waiting: int = 0  # in memory
     fetched: int = 0  # of those that wait in memory, out of its bucket
@@ -39,6 +46,29 @@ class PendingDeliveries:
     covered_until: float = -math.inf  # before that, a probe that this worker sent cannot have returned
     replaced: Ticket | None = None  # its last probe, until a parked delivery is the next one
     recovered: float | None = None  # when it recovered, while what was parked before is being delivered
+
+    # ── running ──
+
+    def on_ended(self, ticket: Ticket) -> tuple[float, Side]:
+        """Remove the attempt. Return when it began, and which slot it took."""
+        ended = self.running.pop(ticket)
+        if not self.running:
+            self.running = _NONE_RUNS
+        return ended
+
+    @property
+    def idle(self) -> bool:
+        """True if no delivery for it is in memory or on its way here."""
+        return not self.running and not self.waiting and not self.pulling and self.replaced is None
+
+    def move_to(self, side: Side) -> list[tuple[Lane, Side]]:
+        """Move the running attempts to this side, except probes. Return the lane and former side of each."""
+        self.side, moved = side, list[tuple[Lane, Side]]()
+        for ticket, (began, before) in self.running.items():
+            if before is not Side.PROBE:
+                self.running[ticket] = began, side
+                moved.append((ticket.lane, before))
+        return moved
 
     # ── in memory ──
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from notifier.delivery.bucket_counts import BucketCounts
 from notifier.delivery.gate import Gate
+from notifier.delivery.known_client import CROWDED
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Message
@@ -54,7 +55,7 @@ class BucketPass:
 
 
 class Pulls:
-    """Makes the passes that `BucketRequests` requests. `take` begins a fetched delivery. False: it is parked again.
+    """Makes the passes that `Buckets` requests. `take` begins a fetched delivery. False: it is parked again.
 
     `spawn` runs a task of the worker's.
     """
@@ -96,7 +97,7 @@ class Pulls:
         self._gate.buckets.requested.clear()
         most = 1 if fresh_waits else AT_ONCE
         for _ in range(min(len(self._passes), AT_ONCE)):
-            if self._fetching >= most or self._clock() < self._rests_until or self._gate.slots.crowded:
+            if self._fetching >= most or self._clock() < self._rests_until or self._gate.slots.fill() > CROWDED:
                 return
             bucket, bucket_pass = next(iter(self._passes.items()))
             self._passes.move_to_end(bucket)

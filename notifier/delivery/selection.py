@@ -190,7 +190,7 @@ class Selection:
     def cramped(self) -> bool:
         """True if another message would go now if there were more memory."""
         lane = next((lane for lane, line in self._lines.items() if line), None)
-        return lane is not None and self._gate.slots.lacks_memory(lane)
+        return lane is not None and self._gate.slots.has_slot(lane) and not self._gate.slots.has_memory(lane)
 
     def lined_up(self, lane: Lane) -> int:
         """Return how many messages of the lane have something left to begin."""

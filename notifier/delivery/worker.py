@@ -6,12 +6,12 @@ lazily, however many clients the pending events name: `Slots` bounds how many ex
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from notifier.delivery.delivery_pipeline import DeliveryPipeline
 from notifier.delivery.facts import IgnoredOverrides, Skipped
-from notifier.delivery.gate import Gate
+from notifier.delivery.gate import Gate, Slots
 from notifier.delivery.intake import Intake
 from notifier.delivery.ledger import HeldMessage, Ledger
 from notifier.delivery.ports import Peers, Tools
@@ -25,6 +25,7 @@ from notifier.model.registry import CurrentRegistry
 from notifier.queues.queue_port import WorkerQueue
 
 TICK = 0.05  # seconds
+LONGEST_GAP = 0.25  # seconds: the worker reads the clock at each tick, unless its event loop is blocked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +51,16 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
         self.ledger = Ledger(queue, tools.observe, clock=tools.clock, steady=tools.steady)
-        self.gate = Gate(
-            tools,
-            self.ledger.without_fate,
-            max_in_flight=limits.max_in_flight,
-            begun=lambda: (
-                (self.ledger.messages_held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)) / PREFETCH[Lane.EVENTS]
-            ),
-            peers=peers,
-        )
+        slots = Slots(tools, peers, limits.max_in_flight, self.ledger.without_fate, begun=self._begun_share)
+        self.gate = Gate(tools, slots, peers)
         self._selection = Selection(self.gate, steady=tools.steady)
         self._pipeline = DeliveryPipeline(tools, registry, queue, self.gate, self.ledger, self._spawn, self._pump)
         self.parked, self.delayed = self._pipeline.parked, self._pipeline.delayed
         self._pulls = Pulls(queue, self.gate, self._take_parked, self._spawn, self.parked, tools.steady)
+
+    def _begun_share(self) -> float:
+        begun = self.ledger.messages_held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)
+        return begun / PREFETCH[Lane.EVENTS]
 
     # ── the queue's side ──
 
@@ -211,3 +209,25 @@ class Worker:
         sends = move.sends if move.look_up is None else await move.look_up()
         await self._pipeline.settlement.send_all(sends)
         self.ledger.settle(held)
+
+
+class UnsuspendedClock:
+    """Counts the seconds of `steady`, but at most LONGEST_GAP between two readings.
+
+    A process may be frozen, its machine moved, its CPU quota used up. Afterwards answers lie unread and deadlines have
+    passed. By a plain clock every client with a running attempt has then been silent for seconds. After six such
+    seconds every delivery of the next minutes was deferred by the length of an attempt (measured: 1,000 deliveries).
+    """
+
+    def __init__(self, steady: Callable[[], float]) -> None:
+        self._steady = steady
+        self._read = steady()
+        self._held = 0.0
+
+    def __call__(self) -> float:
+        """Return the present moment."""
+        now = self._steady()
+        if now - self._read > LONGEST_GAP:
+            self._held += now - self._read - LONGEST_GAP
+        self._read = now
+        return now - self._held

@@ -20,7 +20,7 @@ from contextlib import suppress
 import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.delivery.bucket_requests import BucketRequests
+from notifier.delivery.client_buckets import Buckets
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.errors import QueueError
@@ -68,7 +68,7 @@ class Freed:
             self._second_walks[ended] = time.monotonic() + SIGNATURE_TIMEOUT_SECONDS + STORED_WITHIN
         self._news.set()
 
-    async def run(self, buckets: BucketRequests) -> None:
+    async def run(self, buckets: Buckets) -> None:
         """Look for ended causes until cancelled. `buckets` requests an attempt at each changed client."""
         while True:
             with suppress(TimeoutError):
@@ -85,7 +85,7 @@ class Freed:
                 self._ended -= ready
                 await self._free_waiting(frozenset(ready))
 
-    async def _follow(self, buckets: BucketRequests) -> None:
+    async def _follow(self, buckets: Buckets) -> None:
         """See what a reload or a refresh has changed."""
         keys, registry = self._live.now.keys, self._live.now.registry
         if keys is not self._keys:
@@ -116,10 +116,10 @@ class Freed:
                 "deliveries_freed", causes=causes, deliveries=result.done, seconds=round(took, 1)
             )
 
-    async def _free_clients(self, changes: Mapping[ClientKey, bool], buckets: BucketRequests) -> None:
+    async def _free_clients(self, changes: Mapping[ClientKey, bool], buckets: Buckets) -> None:
         tried = 0
         for number, (key, moved) in enumerate(changes.items()):
-            if buckets.held_up(key):
+            if buckets.is_held_up(key):
                 tried += 1
                 buckets.try_now(key, force=moved)
             if number % AT_ONCE == AT_ONCE - 1:

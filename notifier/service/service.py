@@ -26,10 +26,9 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.channels import BackChannel, FrontChannel, by_address
 from notifier.delivery.facts import Observer
 from notifier.delivery.intake import Intake
-from notifier.delivery.known_clients import UnsuspendedClock
 from notifier.delivery.ports import SourceReader, Tools
 from notifier.delivery.replacements import event_message
-from notifier.delivery.worker import Limits, Worker
+from notifier.delivery.worker import Limits, UnsuspendedClock, Worker
 from notifier.delivery.worker_news import OtherWorkers
 from notifier.feature import Feature, Given, Running, WorkerView
 from notifier.features import FEATURES
@@ -189,7 +188,7 @@ class Service:
         channel, presence = self.queue.side_channel, self._watches.presence
         channel.listen(state.document, self._replies.on_reply)
         channel.carry_out(RequestHandler(name, acts).carry_out)
-        channel.share_news(self._others.following, partial(self._others.hear, on_news=self.worker.gate.heard))
+        channel.share_news(self._others.following, partial(self._others.hear, on_news=self.worker.gate.on_peer_report))
         channel.share_presence(presence.following, presence.on_announcement)
 
     # ── running ──

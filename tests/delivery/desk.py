@@ -6,8 +6,9 @@ from typing import Any
 
 from notifier.delivery.admission import Deferral, StartNow, Ticket, Wait
 from notifier.delivery.channels import BackChannel
+from notifier.delivery.client_buckets import Rotation
 from notifier.delivery.facts import Fact
-from notifier.delivery.gate import Gate, Rotation
+from notifier.delivery.gate import Gate, Slots
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import AttemptResult, Defer, Done, RetryAt, decide, pause_of, record
 from notifier.model.client import Client, ClientKey
@@ -42,13 +43,8 @@ class Desk:
             jitter=lambda: 0.5,
             observe=self.facts.append,
         )
-        self.gate = Gate(
-            self.tools,
-            self.in_memory,
-            max_in_flight=size,
-            begun=lambda: self.fill,
-            peers=others,
-        )
+        slots = Slots(self.tools, others, size, self.in_memory, begun=lambda: self.fill)
+        self.gate = Gate(self.tools, slots, others)
         self.running: dict[str, list[Ticket]] = {}
         self.rotates = 0.0  # seconds for which the last attempt that ended may wait for another probe …
         self.rotate: Callable[[], object] = lambda: None  # … which this sends, if anything
@@ -134,7 +130,7 @@ class Desk:
         if isinstance(ended, Rotation):
             self.rotates = ended.seconds
             self.rotate()
-            return self.gate.on_rotated(ticket, ended)
+            return self.gate.buckets.on_rotated(ticket, ended)
         return ended
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:

@@ -6,14 +6,13 @@ import pytest
 
 from notifier.delivery import known_clients
 from notifier.delivery.admission import StartNow, Ticket, Wait
-from notifier.delivery.bucket_requests import OVERDUE, PROBE_FAILURES, ROTATIONS
 from notifier.delivery.circuit import MAX_OPEN_SECONDS
+from notifier.delivery.client_buckets import OVERDUE, PROBE_FAILURES, ROTATIONS, SHORT_LIVED
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
+from notifier.delivery.gate import TRIED
 from notifier.delivery.known_client import FRESH, MOST_LINE
-from notifier.delivery.known_clients import TRIED
 from notifier.delivery.ports import News
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
-from notifier.delivery.waits import SHORT_LIVED
 from notifier.model.client import RetryPolicy
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Failed, Reason
@@ -117,7 +116,7 @@ def test_in_line_nobody_waits_for_longer_at_once_than_it_has_waited() -> None:
     desk = busy(hold=0.5, limit=64, attempts=3)
     while desk.ask("shop") in (StartNow, Wait):
         pass
-    desk.gate.clients._known[desk.key("shop")].line = desk.now + 1000
+    desk.gate.clients[desk.key("shop")].line = desk.now + 1000
     for age, wait in ((0.0, 1.0), (5.0, 5.0), (5000.0, MOST_LINE)):
         ticket = desk.ticket("shop", Lane.RETRIES, first_taken_at=desk.wall() - age)
         delivery, answer = desk.deferred(ticket)
@@ -148,7 +147,7 @@ def test_when_a_client_goes_down_what_waited_in_memory_is_put_off() -> None:
     desk = busy(hold=0.1)
     assert [desk.ask("shop") for _ in range(3)] == [Wait] * 3
     desk.now += 0.05
-    desk.gate.heard(News(key=desk.key("shop"), up=False, rest=8.0))
+    desk.gate.on_peer_report(News(key=desk.key("shop"), up=False, rest=8.0))
     places = [defer.waits_as for _, (_, defer) in desk.tick()]
     assert sorted(waits_as.value for waits_as in places) == ["parked", "parked", "probe"]
     assert desk.gate.waiting == 0
@@ -407,7 +406,7 @@ def test_a_client_that_recovers_meanwhile_has_its_former_probe_at_once() -> None
     """Another worker saw it recover. The failure is not charged to the delivery's backoff."""
     desk = resting()
     desk.now += 3
-    desk.rotate = lambda: desk.gate.heard(News(key=desk.key("shop"), up=True))
+    desk.rotate = lambda: desk.gate.on_peer_report(News(key=desk.key("shop"), up=True))
     verdict, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
     assert (desk.rotates, verdict.waits_as, delivery.backoffs) == (1.0, WaitsAs.DELAYED, 0)
     assert verdict.due - desk.wall() < 1
@@ -545,13 +544,13 @@ def test_what_is_parked_during_a_pass_is_wanted_once_the_client_is_up() -> None:
         desk.gate.buckets.on_parked(shop)
         assert not desk.gate.buckets.requested
         if by_news:
-            desk.gate.heard(News(key=shop, up=True))
+            desk.gate.on_peer_report(News(key=shop, up=True))
         else:
             desk.now += 64
             recovers(desk)
         assert desk.gate.buckets.requested.keys() == {shop}
         desk.gate.buckets.on_pass(shop, pulling=False, empty=True)
-        assert desk.gate.buckets.held_up(shop)
+        assert desk.gate.buckets.is_held_up(shop)
 
 
 def test_a_traveller_of_another_worker_says_that_something_may_be_parked() -> None:
@@ -599,12 +598,7 @@ def test_how_long_a_recovery_took_is_told_once() -> None:
     for _ in range(2):
         desk.gate.buckets.on_pass(desk.key("shop"), pulling=False, empty=True)
     assert [fact.seconds for fact in desk.facts if isinstance(fact, ClientServed)] == [2.5]
-    assert not desk.gate.buckets.held_up(desk.key("shop"))
-
-
-def test_nothing_is_fetched_while_memory_is_half_full() -> None:
-    """What waits outside of memory does no harm."""
-    assert [Desk(fill=fill).gate.slots.crowded for fill in (0.5, 0.51)] == [False, True]
+    assert not desk.gate.buckets.is_held_up(desk.key("shop"))
 
 
 # ── whose failure it is ─────────────────────────────────────────────────────────────────────────────────────────
@@ -709,11 +703,11 @@ def test_it_acts_on_what_it_hears() -> None:
     desk = Desk(proven=("shop",))
     key = desk.key("shop")
     desk.now += 5
-    desk.gate.heard(News(key=key, up=False, failing=1.0, rest=8.0))
+    desk.gate.on_peer_report(News(key=key, up=False, failing=1.0, rest=8.0))
     assert [*desk.gate.clients.circuits()] == [(*key, 2)]
     assert [*desk.gate.clients.next_tries()] == [(*key, desk.wall() + 8)]
     desk.now += 4
-    desk.gate.heard(News(key=key, up=True, cap=4, parked=True))
+    desk.gate.on_peer_report(News(key=key, up=True, cap=4, parked=True))
     assert [*desk.gate.clients.circuits()] == []
     assert [fact.__class__.__name__ for fact in desk.facts] == [ClientFailing.__name__, ClientRecovered.__name__]
     assert desk.gate.buckets.requested.keys() == {key}
@@ -727,7 +721,7 @@ def test_what_another_worker_leaves_behind_is_gone_through() -> None:
     recovers(desk)
     told, other = desk.news[-1], Desk()
     assert (told.up, told.parked, desk.gate.buckets.requested) == (True, True, {})
-    other.gate.heard(told)
+    other.gate.on_peer_report(told)
     assert other.gate.buckets.requested.keys() == {told.key}
 
 
@@ -749,7 +743,7 @@ def test_a_worker_that_stops_repeats_nothing_that_it_hears() -> None:
     desk = resting(for_long=True)
     desk.gate.buckets.leave()
     desk.news.clear()
-    desk.gate.heard(News(key=desk.key("shop"), up=True, parked=True))
+    desk.gate.on_peer_report(News(key=desk.key("shop"), up=True, parked=True))
     assert [*desk.gate.clients.circuits()] == []
     assert not desk.news
 

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from notifier.delivery.admission import Side
+from notifier.delivery.admission import Side, Ticket
 from notifier.delivery.circuit import MAX_FAILING_SECONDS, Change, State
 from notifier.delivery.known_client import KnownClient
 from notifier.delivery.ports import News
+from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused, Signal
+from tests.delivery.stage import client
 
 NOW = 1000.0
 
@@ -17,6 +19,12 @@ NOW = 1000.0
 def untried(limit: int = 8) -> KnownClient:
     """A client that nobody has tried yet."""
     return KnownClient(key=("iss", "shop"), limit=limit, seen_at=NOW)
+
+
+def ticket() -> Ticket:
+    """A delivery for it."""
+    delivery = Delivery(id="d", event_id="e", id_given=True, iss="iss", client_id="shop", sub="s", sid="s")
+    return Ticket(delivery=delivery, client=client("shop"), lane=Lane.EVENTS)
 
 
 def learn(one: KnownClient, signal: Signal, now: float = NOW, *, repeat: bool = False) -> Change | None:
@@ -147,11 +155,12 @@ def test_it_may_have_more_at_a_time_with_each_success() -> None:
 def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:
     """A tenth of a second of silence for one that is quick; four times the usual for one that is not."""
     one = proven()
-    one.on_started(1, Lane.EVENTS, Side.QUICK, NOW)
+    attempt = ticket()
+    one.on_started(attempt, Side.QUICK, NOW)
     assert [one.side_at(NOW + silence) for silence in (0.09, 0.11)] == [Side.QUICK, Side.SLOW]
     one.attempt_seconds = 0.2
     assert [one.side_at(NOW + silence) for silence in (0.7, 0.9)] == [Side.QUICK, Side.SLOW]
-    one.on_ended(1)
+    one.on_ended(attempt)
     one.attempt_seconds = 1.1
     assert one.side_at(NOW) is Side.SLOW
 
@@ -164,7 +173,7 @@ def test_a_rate_gives_its_tokens_one_by_one() -> None:
     for tick in range(200):
         now = NOW + 60 + tick / 20
         while one.rate.tokens(now, one.limit) >= 1:
-            one.on_started(taken, Lane.EVENTS, Side.QUICK, now)
-            one.on_ended(taken)
+            one.on_started(attempt := ticket(), Side.QUICK, now)
+            one.on_ended(attempt)
             taken += 1
     assert 19 <= taken <= 23

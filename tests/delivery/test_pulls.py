@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from notifier.delivery import pulls, worker
-from notifier.delivery.bucket_requests import OVERDUE
+from notifier.delivery.client_buckets import OVERDUE
 from notifier.delivery.facts import ClientRecovered, ClientServed
 from notifier.delivery.ports import News
 from notifier.delivery.pulls import AT_ONCE, RECENT
@@ -101,7 +101,7 @@ async def test_a_first_success_fetches_nothing() -> None:
         await stage.acked(stage.event("shop", id="first"))
         await rounds()
         assert stage.queue.fetches == []
-        stage.worker.gate.heard(News(key=(ISS, "shop"), up=True, parked=True))
+        stage.worker.gate.on_peer_report(News(key=(ISS, "shop"), up=True, parked=True))
         await stage.until(lambda: len(stage.told()) == 4)
 
 
@@ -131,7 +131,7 @@ async def test_a_pass_sees_each_message_once() -> None:
         stage.queue.published.clear()
         stage.receivers.posts.clear()
         stage.now += 1.5
-        stage.worker.gate.heard(News(key=(ISS, "shop"), up=True, parked=True))
+        stage.worker.gate.on_peer_report(News(key=(ISS, "shop"), up=True, parked=True))
         await until(stage, lambda: len(stage.told()) == 5, step=0.0001)
         await rounds(2000)
         assert stage.told() == ["shop"] * 5
@@ -247,7 +247,7 @@ async def test_a_bucket_that_cannot_be_read_hinders_no_other() -> None:
         await stage.acked(stage.event("wiki"))
         for _ in range(10):
             in_bucket(stage, 20, "wiki", f"{ISS} wiki")
-            stage.worker.gate.heard(News(key=(ISS, "wiki"), up=True, parked=True))
+            stage.worker.gate.on_peer_report(News(key=(ISS, "wiki"), up=True, parked=True))
             await until(stage, lambda: waits(stage) == 3)
             await stage.pass_time(30, 0.5)
         assert stage.queue.fetches.count(SHOP) <= 7 + 300 / 32
@@ -266,7 +266,7 @@ async def test_clients_that_somebody_makes_up_fill_no_memory(monkeypatch: pytest
     async with running(stage):
         tracemalloc.start()
         for number in range(20_000):
-            stage.worker.gate.heard(News(key=(ISS, f"made-up-{number}"), up=True, parked=True))
+            stage.worker.gate.on_peer_report(News(key=(ISS, f"made-up-{number}"), up=True, parked=True))
             if number % 500 == 0:
                 await rounds(20)
         await rounds()
@@ -290,7 +290,7 @@ async def test_after_a_loss_what_was_lately_fetched_is_looked_for() -> None:
         await until(stage, lambda: len(stage.told()) == 5)
         stage.queue.unreadable.add(f"{ISS} wiki")
         in_bucket(stage, 3, first=3)
-        stage.worker.gate.heard(News(key=(ISS, "wiki"), up=True, parked=True))
+        stage.worker.gate.on_peer_report(News(key=(ISS, "wiki"), up=True, parked=True))
         await until(stage, lambda: len(stage.told()) == 8)
         await rounds()
         stage.now += RECENT

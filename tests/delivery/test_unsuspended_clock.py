@@ -1,6 +1,6 @@
 """The clock that stops while the process is suspended."""
 
-from notifier.delivery.known_clients import LONGEST_GAP, UnsuspendedClock
+from notifier.delivery.worker import LONGEST_GAP, UnsuspendedClock
 
 
 def test_it_goes_as_long_as_it_is_read_and_leaves_out_longer_gaps() -> None:

@@ -17,7 +17,7 @@ import signal
 import sys
 
 from notifier.cli import main
-from notifier.delivery import bucket_requests, pulls
+from notifier.delivery import client_buckets, pulls
 from notifier.delivery import worker as pipeline
 from notifier.delivery.ledger import HeldMessage, Ledger
 from notifier.delivery.settlement import Settlement
@@ -72,7 +72,7 @@ def change(name: str, value: str) -> None:
     """Change one of the worker's times, or have it die."""
     match name:
         case "overdue":
-            bucket_requests.OVERDUE = pulls.COUNT_EVERY = float(value)
+            client_buckets.OVERDUE = pulls.COUNT_EVERY = float(value)
         case "dies":
             step, _, count = value.partition(":")
             die_at(step, int(count))

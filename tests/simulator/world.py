@@ -240,7 +240,7 @@ class World:
         """The workers' exchange: what one says, the others hear soon."""
         for other in (*self._processes, *self._draining):
             if other is not speaker and not (speaker.consumer.cut or other.consumer.cut):
-                self._loop.call_later(HAND_OUT, other.others.hear, document, other.worker.gate.heard)
+                self._loop.call_later(HAND_OUT, other.others.hear, document, other.worker.gate.on_peer_report)
 
     # ── what happens ──
 

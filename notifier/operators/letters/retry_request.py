@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from notifier.delivery.bucket_requests import Standing
+from notifier.delivery.client_buckets import Standing
 from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered
 from notifier.delivery.worker import Worker
 from notifier.model.client import ClientKey
