@@ -1,9 +1,7 @@
 """What dead letters keep on either queue: looking changes nothing, and a repair neither loses nor doubles one."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import Any
 
 import aiormq
 import pytest
@@ -11,14 +9,13 @@ import pytest
 from notifier.model.documents.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import Mistake, QueueUnavailable
-from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing, Transfer, Transferred
-from notifier.model.outcome import DeadReason
+from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing
 from notifier.operators.letters.letter_filter import LetterFilter
 from notifier.operators.letters.letter_summary import LetterSummary, read_summary, summary_of
 from notifier.operators.letters.readmission import KeepReason, KeptLetter, readmit
 from notifier.operators.letters.repair import remove, replay
 from notifier.operators.letters.visits import found_in
-from notifier.queues.passes import Found, Reader, Visit, reader_of
+from notifier.queues.passes import reader_of
 from notifier.queues.queue_port import DeadLetters, Queue
 from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.queues.rabbitmq.visit import RabbitVisit
@@ -167,21 +164,6 @@ async def test_a_replay_stops_and_is_taken_up_again(place: Place, queue: Queue, 
     assert names([await inbox.next()]) == ["behind"]
 
 
-async def test_a_slow_replay_stops_while_it_waits_for_its_rate(queue: Queue, letters: DeadLetters) -> None:
-    """At one letter in a thousand seconds."""
-    await bury(queue, letter("d-1"), letter("d-2"))
-    now = 0.0
-
-    async def pause(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    slow = course(rate=0.001, stop=lambda: now >= 60, steady=lambda: now, pause=pause)
-    account = await replay(letters, ALL, RULES, slow)
-    assert (account.done, account.failed, bool(account.unfinished)) == (1, False, True)
-    assert now < 62
-
-
 async def test_a_limit_leaves_the_rest(queue: Queue, letters: DeadLetters) -> None:
     """For requests that must end; the oldest come first."""
     await bury(queue, *map(letter, ids(5)))
@@ -192,58 +174,6 @@ async def test_a_limit_leaves_the_rest(queue: Queue, letters: DeadLetters) -> No
     assert await seen(letters) == ids(3, start=2)
     last = await replay(letters, ALL, RULES, course(limit=3))
     assert (last.done, last.unfinished) == (3, None)
-
-
-async def test_a_dry_run_changes_nothing(queue: Queue, letters: DeadLetters) -> None:
-    """It counts what would be replayed and what would stay."""
-    await bury(queue, letter("a"), letter("b", reason=DeadReason.EXPIRED))
-    account = await replay(letters, LetterFilter(reasons=frozenset({DeadReason.EXPIRED})), RULES, course(dry_run=True))
-    assert (account.done, account.by_reason) == (1, {"expired": 1})
-    await ready(queue, DEAD, 2)
-    assert (await queue.depths())[Lane.RETRIES].ready == 0
-    assert await seen(letters) == ["a", "b"]
-
-
-class _RefusingVisit:
-    """Cannot make anything durable."""
-
-    def __init__(self, visit: Visit[LetterSummary]) -> None:
-        self._visit = visit
-
-    @property
-    def left(self) -> int:
-        return self._visit.left
-
-    async def page(self) -> Sequence[Found[LetterSummary]]:
-        return await self._visit.page()
-
-    async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        return await self._visit.remove(messages)
-
-    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
-        return Transferred(done=(), failure=QueueUnavailable("disk full"))
-
-
-class _Refusing:
-    """DeadLetters whose visits are such."""
-
-    def __init__(self, letters: DeadLetters) -> None:
-        self._letters = letters
-
-    @asynccontextmanager
-    async def visit(self, read: Reader[Any]) -> AsyncIterator[Visit[Any]]:
-        async with self._letters.visit(read) as visit:
-            yield _RefusingVisit(visit)
-
-
-async def test_a_failed_replay_loses_nothing(queue: Queue, letters: DeadLetters) -> None:
-    """What the queue does not confirm stays a dead letter, and the account says why it ended."""
-    await bury(queue, *map(letter, ids(3)))
-    refused = await replay(_Refusing(letters), ALL, RULES, course())
-    assert (refused.done, refused.failed) == (0, True)
-    assert refused.unfinished == "disk full"
-    await ready(queue, DEAD, 3)
-    assert await seen(letters) == ids(3)
 
 
 async def test_a_broker_s_lost_connection_keeps_the_order(rabbit_place: Place) -> None:

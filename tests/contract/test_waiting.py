@@ -204,15 +204,6 @@ async def test_a_walk_leaves_no_copy_to_who_fetches_meanwhile(rabbit_place: Plac
     assert sorted(map(str, drained.result())) == ids
 
 
-async def test_a_walk_stops_at_its_limit(queue: Queue) -> None:
-    """The same call goes on with the rest."""
-    await delayed(queue, *(delivery(name) for name in "abc"))
-    await waits(queue, set("abc"))
-    result = await remove(queue.waiting(), OF_SHOP, course(limit=2))
-    assert (result.done, result.limited, result.ended_early) == (2, True, False)
-    await waits(queue, {"c"})
-
-
 async def test_what_comes_due_during_a_walk_goes_on(place: Place) -> None:
     """A walk that holds it lets it go, late at the most."""
     queue, inbox = await place.consume()

@@ -5,7 +5,6 @@ Its server publishes to a fanout of its own, as MassTransit makes it. The worker
 
 import asyncio
 import contextlib
-import json
 import random
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -18,12 +17,11 @@ from yarl import URL
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import CLIENTS, Rig, kill, rig
 from tests.support.rabbitmq_node import RabbitmqNode
-from tests.system.broker import QUEUES, broker
+from tests.system.broker import QUEUES
 from tests.system.clients import Hit
 from tests.system.command import notifier
 from tests.system.publisher import Publisher
 from tests.system.site import ISSUER
-from tests.system.waiting import until
 from tests.system.worker_process import worker
 
 THEIRS = "theirs"
@@ -125,44 +123,8 @@ async def test_an_exchange_that_is_missing_or_not_ours_to_read(
         assert await running.stop() == 0
 
 
-@pytest.mark.timeout(600)
-async def test_what_came_by_no_exchange_or_too_late(tmp_path: Path, own_node: RabbitmqNode, queues: str) -> None:
-    """Each is a dead letter that names the source. Once replayed, it is read by the mapping."""
-    url = own_node.url
-    async with shop(tmp_path, url, queues) as made:
-        async with worker(made.site) as running:
-            await running.until_said("source_bound")
-            assert await running.stop() == 0
-        async with await aio_pika.connect(url) as connection:
-            channel = await connection.channel()
-            body = json.dumps({"user": "alice", "sid": "past", "clients": ["healthy"]}).encode()
-            forged: Any = {"x-first-death-queue": f"{queues}.source.other", "x-first-death-exchange": "theirs"}
-            late = aio_pika.Message(body.replace(b"past", b"late"), headers=forged, delivery_mode=2, expiration=0.05)
-            theirs = await channel.get_exchange(f"{queues}.{THEIRS}", ensure=False)
-            await theirs.publish(late, "")
-            async with broker(url, queues) as rabbit:
-                await rabbit.until_dead(1)
-            past = aio_pika.Message(body, headers=forged, delivery_mode=2, type="notifier.event")
-            await channel.default_exchange.publish(past, f"{queues}.{OWN}")
-            async with worker(made.site) as running:
-                await running.until_ready()
-                async with broker(url, queues) as rabbit:
-                    await rabbit.until_dead(2)
-                said = await say(made, "dead-letters", "export", "--source", "shop")
-                letters = {letter["reason"]: letter for letter in map(json.loads, said.splitlines())}
-                assert letters.keys() == {"malformed_event", "delivery_limit"}
-                assert "past all exchanges into the queue of source shop" in letters["malformed_event"]["text"]
-                await say(made, "dead-letters", "replay", "--all")
-                await until(lambda: _told(made), lambda who: who == {"past", "late"})
-                assert await running.stop() == 0
-
-
 async def say(made: Rig, *words: str) -> str:
     """What the command prints."""
     done = await asyncio.to_thread(notifier, *words, "-c", made.site.file, cwd=made.site.folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-async def _told(made: Rig) -> set[str]:
-    return {hit.who for hit in made.clients.hits}

@@ -7,7 +7,6 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from tests.support.softhsm import SoftHsm
 from tests.system.clients import Clients
 from tests.system.command import notifier
 from tests.system.site import ISSUER, OTHER, Site, client
-from tests.system.waiting import until
 from tests.system.worker_process import worker
 
 SOON = 15.0  # seconds after the key signs again; 5 on a machine that has nothing else to do
@@ -191,31 +189,3 @@ async def test_what_waits_for_a_pause_of_the_registry_comes_when_that_is_over(
             assert time.monotonic() - began < SOON
             assert await running.stop() == 0
         assert clients.told("mail") == []
-
-
-@pytest.mark.full
-async def test_a_wait_that_grew_ends_when_the_key_signs_again(
-    place: tuple[str, str], tmp_path: Path, hsm: SoftHsm
-) -> None:
-    """Put off five times by any of several workers, for 32 s in the end. Each sees by itself that the key signs."""
-    faulty = hsm.faulty()
-    workers = 1 if place[0].startswith("sqlite") else 3
-    async with Clients() as clients, AsyncExitStack() as stack:
-        site = site_of(tmp_path, place, hsm, clients, faulty.path)
-        running = [await stack.enter_async_context(worker(site, settings=hsm.environ)) for _ in range(workers)]
-        faulty.be("error")
-        event = {"iss": ISSUER, "sub": "alice", "clients": ["shop"]}
-        for number in range(6):
-            assert (await running[0].post(event | {"sid": f"s{number}"}))[0] == 202
-
-        async def deferrals() -> float:
-            return sum([await each.metric("deferrals_total", cause="signing") for each in running])
-
-        await until(deferrals, lambda count: count >= 30)
-        faulty.be("well")
-        began = time.monotonic()
-        await clients.until_told("shop", {f"s{number}" for number in range(6)})
-        assert time.monotonic() - began < SOON
-        assert len(clients.told("shop")) == 6
-        for each in running:
-            assert await each.stop() == 0
