@@ -17,7 +17,6 @@ from tests.system.site import Site, client
 
 ISS = "https://id.example.com"
 EVENT = {"iss": ISS, "sub": "alice", "clients": ["shop"]}
-MANY = 20_000
 
 
 def in_file(path: Path, lane: Lane = Lane.EVENTS) -> Sequence[Message]:

@@ -300,14 +300,6 @@ async def test_a_client_that_is_registered_without_such_an_address_is_told_of() 
         assert asked.counts == {"shown ": 2, "left out: registered": 2}
 
 
-async def test_a_client_that_needs_a_sid_and_comes_with_its_address_is_not_asked_without_one() -> None:
-    """As a registered one is not."""
-    async with face(OWN, EVERYBODY) as asked:
-        without = bringing(sid=None, required=True, new="https://new.example.net/out")
-        _, _, text = await asked.get(seal(without, OWN[ISS], NOW))
-        assert '"unasked":[{"id":"new"}]' in text
-
-
 async def test_who_has_a_key_of_several_issuers_brings_no_address() -> None:
     """He may seal a page of each, of what is registered. The clients left out are counted at each showing, and told."""
     async with face(OWN, EVERYBODY) as asked:
@@ -351,15 +343,6 @@ async def test_an_address_that_no_page_may_ask_leaves_its_client_out(uri: str, r
         _, policy, text = await asked.get(seal(bringing(new=uri, good="https://good.example.net/"), OWN[ISS], NOW))
         assert ("good.example.net" in text, '"id":"new"' in text, "http:" in policy) == (True, False, False)
         assert asked.counts == {f"left out: {reason}": 1, "shown good": 1}
-
-
-async def test_nobody_brings_an_address_where_the_registry_denies_it() -> None:
-    """Not even with the issuer's own key."""
-    async with face(OWN, replace(EVERYBODY, inline="deny")) as asked:
-        assert (
-            "new.example.net" not in (await asked.get(seal(bringing(new="https://new.example.net/"), OWN[ISS], NOW)))[2]
-        )
-        assert asked.counts == {"left out: denied": 1, "shown ": 1}
 
 
 async def test_egress_lets_a_page_ask_what_it_lets_a_worker_ask() -> None:

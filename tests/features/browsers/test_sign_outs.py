@@ -110,15 +110,6 @@ async def test_the_answer_has_the_page_of_the_clients_that_a_browser_asks() -> N
     assert (event.id, event.clients, lane) == ("made-up-id", tuple(EVENT["clients"]), Lane.BULK)
 
 
-async def test_a_client_keeps_a_sid_of_its_own() -> None:
-    """As it does by back-channel."""
-    entry = {"client_id": "billing", "sid": "own"}
-    _, told = await _post({**EVENT, "clients": [entry]})
-    opened = open_sealed(told["front_channel"]["url"].removeprefix(URL), KEYS, NOW)
-    assert opened is not None
-    assert opened.context.clients == (("billing", "own"),)
-
-
 @pytest.mark.parametrize("unknown", [[], ["unknown"]])
 async def test_where_no_client_needs_the_browser_there_is_no_page(unknown: list[str]) -> None:
     """Whatever else becomes of its clients. That nobody knows one is told: it might have needed the browser."""

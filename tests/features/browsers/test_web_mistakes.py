@@ -21,14 +21,6 @@ def test_one_mistake_hides_no_other(tmp_path: Path) -> None:
     assert set(found) == {"web.tls", "web.keys_file", f'web.issuers["{OTHER}"]', "outcome"}
 
 
-def test_what_was_a_setting_says_what_it_is_now(tmp_path: Path) -> None:
-    """As for all sections."""
-    (tmp_path / "key.pem").write_bytes(pem("ES256"))
-    document = service(web={"keys_file": "key.pem", "issuers": {ISS: {"url": f"{ISS}/notify", "frames": 9}}})
-    found = told(tmp_path, document, clients="[]", tokens="[]")
-    assert found[f'web.issuers["{ISS}"].frames'] == "is gone: it is 25 now; remove it"
-
-
 def test_keys_are_required_where_pages_are_served(tmp_path: Path) -> None:
     """The addresses of front-channel pages are sealed. Nothing else that the listener serves needs keys."""
     (tmp_path / "key.pem").write_bytes(pem("ES256"))

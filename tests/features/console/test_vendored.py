@@ -8,7 +8,6 @@ from pathlib import Path
 from tools.vendor_console import CONSOLE, add_to_sbom, listed
 
 SCRIPTS = sorted(path for path in CONSOLE.iterdir() if path.suffix in (".js", ".mjs"))
-MARKUP = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function")
 IMPORT = re.compile(r'^import (?:[^"]* from )?"([^"]+)";$|\bimport\(', re.MULTILINE)
 
 

@@ -132,12 +132,6 @@ def test_a_question_for_sessions_takes_no_secret_over_http(tmp_path: Path) -> No
     read(headers={"A": "b"}, allow_http=True)
 
 
-@pytest.mark.parametrize("source", [{"http": {"url": "http://list/"}}, {"issuer": ONE, "hydra": HYDRA}])
-def test_without_a_secret_http_is_allowed(source: dict[str, Any], tmp_path: Path) -> None:
-    """As Hydra's admin port is mostly reached."""
-    settings(tmp_path, "[]", registry={"sources": [source]})
-
-
 def test_no_header_is_in_the_repr(tmp_path: Path) -> None:
     """Headers hold tokens."""
     (tmp_path / "token").write_text("Bearer hunter2\n")

@@ -235,11 +235,6 @@ async def test_a_signature_of_the_body(api: Api, value: str | None, right: bool)
     assert len(api.queue.taken) == right
 
 
-async def test_another_hash_and_no_prefix(api: Api) -> None:
-    """As the settings say."""
-    assert (await api.ask("sha1", {"X-Hub-Signature": signed(BODY, b"one", "sha1").hex()}))[0] == 202
-
-
 @pytest.mark.parametrize("name", ["ce-id", "CE-Type", "cloudEvents_id"])
 async def test_a_signed_body_is_no_binary_cloud_event(api: Api, name: str) -> None:
     """Its headers are not signed: with another id, what somebody captured would be a new event."""

@@ -119,16 +119,3 @@ async def test_a_canary_says_whether_it_takes_tokens(
     await expect(window.dialog.locator(".findings")).to_contain_text("no such page")
     assert all(hit.claims["sub"].startswith("notifier-canary-") for hit in service.clients.hits)
     assert await running.metric("dead_letters_total") == 0
-
-
-async def test_a_client_is_not_edited_here(running: WorkerProcess, new_window: NewWindow) -> None:
-    """The page has the lines for the file, and no field to write in."""
-    window = await new_window(running)
-    await window.sign_in(SRE)
-    await window.go(PAYROLL)
-    await window.page.get_by_text("have it not called for a while").click()
-    # its entry is in the file already, and a second one of the same file is refused
-    await expect(window.page.locator("details")).to_contain_text("Add the last line to its entry")
-    await expect(window.page.locator("details pre")).to_contain_text('- client_id: "payroll"')
-    await expect(window.page.locator("details pre")).to_contain_text("notifier: {paused: true}")
-    await expect(window.page.locator("main").locator("input, textarea, select")).to_have_count(0)

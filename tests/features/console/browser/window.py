@@ -6,8 +6,7 @@ from typing import Any
 
 from playwright.async_api import Locator, Page, expect
 
-from tests.browsers.debian_browsers import PATIENCE, Browsers
-from tests.system.waiting import until
+from tests.browsers.debian_browsers import Browsers
 
 PAGES = ("overview", "clients", "dead", "waiting", "find", "live", "keys", "doctor", "acts")
 WATCH = """
@@ -108,8 +107,3 @@ async def window(browsers: Browsers, kind: str, base: str, **looks: Any) -> Asyn
             await opened.is_clean()
     finally:
         await context.close()
-
-
-async def until_true(page: Page, condition: str, patience: float = PATIENCE) -> None:
-    """Wait until an expression holds in the page."""
-    await until(lambda: page.evaluate(condition), bool, patience)
