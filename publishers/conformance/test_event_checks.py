@@ -16,7 +16,7 @@ from notifier.model.message import Lane, Message
 from notifier.model.redaction import redact_secret, spellings
 from tests.fuzz import grammar
 from tests.fuzz.conftest import many
-from tests.model.documents.test_event_schema import IN_DISGUISE, MOMENTS, NO_MOMENTS, NO_URIS, URIS
+from tests.model.documents.test_event_document import IN_DISGUISE, MOMENTS, NO_MOMENTS, NO_URIS, URIS
 
 INFORMATIONAL = ("ended_at", "reason")
 EVENT: dict[str, Any] = {"id": "e", "iss": "https://id.example.com", "sub": "ann", "clients": ["shop"]}

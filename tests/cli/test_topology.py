@@ -2,12 +2,20 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import aio_pika
+import pytest
+import yaml
 
+from notifier.network.http.aiohttp_hooks import examine_aiohttp
+from notifier.queues.rabbitmq.wire.aiormq_hooks import TRIED_PAMQP, install
 from tests.cli.in_process import notifier
+from tests.cli.registry_files import ISS, URI, made, origins, write
+from tests.support.library_changes import all_hooks_off, decoding
 from tests.support.rabbit_options import BUCKETS
+from tests.tokens.key_folder import pem
 
 EVENT = json.dumps({"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"]})
 
@@ -84,3 +92,76 @@ def test_the_embedded_queue_has_no_topology(tmp_path: Path) -> None:
         assert done.returncode == 0
         assert "it has no topology" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+# ── `clients show` says of each value where it comes from ─────────────────────────────────────────────────────────
+
+
+def test_each_value_has_its_origin(tmp_path: Path) -> None:
+    """Also within a section of `notifier`, of which a later source replaces all and `registry.defaults` fill up."""
+    folder = made(tmp_path)
+    defaults = {"timeout": "9s", "retry": {"base": "3s", "max_delay": "9m"}, "success_statuses": [299, 298]}
+    registry = {"sources": [{"name": n, "file": f"{n}.yaml"} for n in ("a", "b")], "defaults": {ISS: defaults}}
+    first = {"timeout": "7s", "retry": {"base": "1s", "max_delay": "8m"}}
+    shop = {"client_id": "s-1", "issuer": ISS, "aliases": ["shop"], "backchannel_logout_uri": URI, "notifier": first}
+    write(folder, registry, a=[shop], b=[{"client_id": "s-1", "notifier": {"retry": {"base": "2s"}}}])
+    found = origins(folder)
+    assert found["aliases"] == (["shop"], "a (a.yaml)")
+    assert found["backchannel_logout_uri"] == (URI, "a (a.yaml)")
+    assert found["notifier.timeout"] == ("7s", "a (a.yaml)")
+    assert found["notifier.retry.base"] == ("2s", "b (b.yaml)")
+    assert found["notifier.retry.max_delay"] == ("9m", "registry.defaults")
+    assert sorted(found["notifier.success_statuses"][0]) == [298, 299]  # type: ignore[call-overload]
+    assert "notifier.retry" not in found
+
+
+# ── A library with other internals: no start where no public way exists, and a start on the public way where one does
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A configuration without a mistake, and a pamqp that cannot decode what any publisher wrote."""
+    (tmp_path / "k.pem").write_bytes(pem("ES256"))
+    settings = {
+        "queue": {"url": "amqp://127.0.0.1:9/"},
+        "issuers": {"https://id.example.com": {"keys": [{"file": "k.pem"}]}},
+        "registry": {"file": "clients.yaml"},
+    }
+    (tmp_path / "n.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "clients.yaml").write_text("[]")
+    for examine in (install, examine_aiohttp):
+        examine.cache_clear()
+    decoding(monkeypatch.setattr)
+    yield tmp_path
+    monkeypatch.undo()
+    for examine in (install, examine_aiohttp):
+        examine.cache_clear()
+    install()
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_it_is_refused_with_the_versions_that_work(folder: Path, command: str) -> None:
+    """Exit status 2, like a mistake in the configuration."""
+    done = notifier(command, "-c", "n.yaml", cwd=folder)
+    assert done.returncode == 2
+    assert f"install one of {TRIED_PAMQP} (" in " ".join(done.stderr.split())
+
+
+def test_a_script_reads_which_library_it_is(folder: Path) -> None:
+    """Its path is the library's name."""
+    done = notifier("check", "-c", "n.yaml", "--json", cwd=folder)
+    assert [each["path"] for each in json.loads(done.stdout)["mistakes"]] == ["pamqp"]
+
+
+def test_an_embedded_queue_does_not_need_it(folder: Path) -> None:
+    """Nothing of it is used there."""
+    done = notifier("check", "-c", "n.yaml", cwd=folder, settings={"NOTIFIER_QUEUE__URL": "sqlite:queue.db"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_has_a_public_way_is_not_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all hooks off, a worker can start."""
+    monkeypatch.undo()
+    all_hooks_off(monkeypatch.setattr)
+    done = notifier("check", "-c", "n.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr

@@ -12,11 +12,15 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from rich.console import Console
 
 from notifier.delivery.facts import Buried, Observer
+from notifier.demo.hand_over import HandOver
 from notifier.demo.story import Pace, RunningService, Start, play
 from notifier.demo.token_check import LOGOUT_EVENT
+from notifier.feature import Running
 from notifier.model.client import Algorithm
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import DeadLetter
@@ -159,3 +163,30 @@ async def test_an_invalid_token_ends_the_story_badly(tamper: Mint, rule: str) ->
     assert status == 1
     assert "tokens were found invalid" in text
     assert rule in text
+
+
+# ── The page that signs a browser into the demo's console: once, without a token in an address, and for nobody else
+
+
+async def test_it_opens_once() -> None:
+    """Whoever comes second, or by another path, gets nothing."""
+    door = HandOver("a-token")
+    running = door.feature().run(None)  # type: ignore[arg-type]  # it needs nothing of the worker
+    assert isinstance(running, Running)
+    app = web.Application()
+    app.add_routes(running.api)
+    async with TestClient(TestServer(app)) as client:
+        assert (await client.get("/demo/")).status == 404
+        first, second = [await client.get(door.path) for _ in range(2)]
+        page = await first.text()
+        assert (first.status, second.status) == (200, 404)
+        assert "a-token" not in door.path + await second.text()
+        [nonce] = re.findall('<script nonce="(.*?)">', page)
+        assert f"script-src 'nonce-{nonce}'" in first.headers["Content-Security-Policy"]
+        assert (first.headers["Cache-Control"], first.headers["Referrer-Policy"]) == ("no-store", "no-referrer")
+
+
+def test_each_demo_has_its_own_path() -> None:
+    """Nobody can guess it."""
+    assert HandOver("a").path != HandOver("a").path
+    assert len(HandOver("a").path) > len("/demo/") + 20

@@ -1,10 +1,21 @@
-"""RFC 3339 timestamps. `test_event_schema` has those that are refused."""
+"""Times and waits: moments, durations, backoff; and identifiers."""
+
+from uuid import RFC_4122, UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.model import json_size
+from notifier.model.backoff import LONGEST_DEFERRAL, backoff, deferral_wait
+from notifier.model.client import Algorithm, RetryPolicy
+from notifier.model.delivery import ANSWER_TEXT, HISTORY_LENGTH, HISTORY_TEXT, Delivery, DeliveryIds, Inline, Past
+from notifier.model.durations import format_duration, parse_duration
+from notifier.model.frozen import replace
+from notifier.model.ids import new_id
 from notifier.model.moment import read_moment, render_moment
+
+# ── RFC 3339 timestamps. `test_event_schema` has those that are refused ───────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -34,3 +45,148 @@ def test_a_rendered_time_is_read_back(microseconds: int) -> None:
 def test_a_time_outside_the_calendar_is_the_epoch(moment: float) -> None:
     """A dead letter must be readable whatever it holds."""
     assert render_moment(moment) == "1970-01-01T00:00:00.000000Z"
+
+
+# ── Durations and sizes as operators write them ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("3ms", 0.003),
+        ("5s", 5.0),
+        ("1.5s", 1.5),
+        ("2m", 120.0),
+        ("24h", 86_400.0),
+        ("7d", 604_800.0),
+        (" 5 s ", 5.0),
+        ("0s", 0.0),
+        (0, 0.0),
+        ("0", 0.0),
+        (0.0, 0.0),
+    ],
+)
+def test_units(text: object, seconds: float) -> None:
+    """A number and a unit; 0 alone needs none."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("value", [5, 0.5, "5", "1.5"])
+def test_a_bare_number(value: object) -> None:
+    """A bare number is refused with the advice to write a unit."""
+    with pytest.raises(ValueError, match=f"^{value} has no unit: write {value}s if seconds are meant"):
+        parse_duration(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "s", "-5s", "5 seconds", "5S", "1h30m", "٥s", "1e3s", "9" * 40 + "s", "inf", True, False, None, [], {}],
+)
+def test_no_duration(value: object) -> None:
+    """Anything else is refused with examples of what would be right."""
+    with pytest.raises(ValueError, match="is not a duration: write a number and a unit, such as 500ms"):
+        parse_duration(value)
+
+
+@given(st.integers(0, 10**11))
+def test_round_trip(milliseconds: int) -> None:
+    """What is formatted is read back as the same, to the millisecond."""
+    assert parse_duration(format_duration(milliseconds / 1000)) == milliseconds / 1000
+
+
+# ── Backoff: how long to wait between two attempts, and when a deferral comes back ────────────────────────────────
+
+
+MIDDLE = 0.5  # the jitter source that moves nothing
+
+
+def test_the_default_waits_are_those_promised() -> None:
+    """2 s, 6 s, 18 s, 54 s, 2 m 42 s, 8 m 6 s, 24 m 18 s, then every hour."""
+    waits = [backoff(RetryPolicy(), tries, lambda: MIDDLE) for tries in range(1, 11)]
+    assert waits == [2, 6, 18, 54, 162, 486, 1458, 3600, 3600, 3600]
+
+
+@given(tries=st.integers(1, 10_000), draw=st.floats(0, 1, exclude_max=True))
+def test_jitter_moves_a_wait_by_a_quarter_at_most(tries: int, draw: float) -> None:
+    """±25 %, however many tries there were: no overflow, no negative wait."""
+    policy = RetryPolicy()
+    plain = backoff(policy, tries, lambda: MIDDLE)
+    assert 0.75 * plain <= backoff(policy, tries, lambda: draw) <= 1.25 * plain
+
+
+@pytest.mark.parametrize(
+    ("seconds", "down", "up"), [(0, 1, 1), (-5, 1, 1), (5, 4, 8), (8, 8, 8), (511.999, 512, 512), (1e9, 65536, 65536)]
+)
+def test_a_deferral_waits_for_a_power_of_two_seconds(seconds: float, down: int, up: int) -> None:
+    """A moment on the way from the decision to the queue does not halve the wait."""
+    assert (deferral_wait(seconds), deferral_wait(seconds, "up")) == (down, up)
+
+
+@given(seconds=st.floats(1, LONGEST_DEFERRAL))
+def test_a_deferral_comes_back_after_half_of_its_time_at_the_least(seconds: float) -> None:
+    """Rounded up, it comes after all of it and before the double."""
+    assert seconds / 2 <= deferral_wait(seconds) <= seconds + 0.01
+    assert seconds - 0.001 <= deferral_wait(seconds, "up") < 2 * seconds + 1
+
+
+# ── The ids made here are what they say they are ──────────────────────────────────────────────────────────────────
+
+
+def test_an_id_is_a_random_uuid_and_never_the_same() -> None:
+    """R2: a `jti` never comes twice; and who parses it as a UUID can."""
+    made = [new_id() for _ in range(10_000)]
+    assert len(set(made)) == len(made)
+    for each in made:
+        assert str(UUID(each)) == each
+        assert UUID(each).version == 4
+        assert UUID(each).variant == RFC_4122
+
+
+# ── What a delivery remembers, and what identifies it ─────────────────────────────────────────────────────────────
+
+
+DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub="s", sid=None)
+_PART = st.none() | st.text(max_size=4)
+_INLINE = st.none() | st.builds(
+    Inline,
+    backchannel_logout_uri=_PART,
+    backchannel_logout_session_required=st.none() | st.booleans(),
+    id_token_signed_response_alg=st.none() | st.sampled_from(Algorithm),
+)
+_PARTS = st.tuples(st.text(max_size=4), _PART, _PART, st.text(max_size=4), st.text(max_size=4), _PART, _PART, _INLINE)
+Parts = tuple[str, str | None, str | None, str, str, str | None, str | None, Inline | None]
+
+
+def identity(parts: Parts) -> str:
+    iss, publisher, source, event_id, client_id, sub, sid, inline = parts
+    spoken_by = (publisher, source)
+    return DeliveryIds(iss=iss, spoken_by=spoken_by, event_id=event_id).of(client_id, sub, sid, inline)
+
+
+@given(st.lists(st.integers(0, 3000), max_size=30))
+def test_history_is_bounded_and_keeps_the_newest(sizes: list[int]) -> None:
+    """The last ten outcomes, 1 KiB of text each and 2 KiB in all as it is written, the newest text first."""
+    delivery = DELIVERY
+    for at, size in enumerate(sizes):
+        delivery = replace(
+            delivery, history=delivery.with_past(Past(at=at, reason="server_error", status=500, text='"' * size))
+        )
+    history = delivery.history
+    assert [past.at for past in history] == list(range(len(sizes)))[-HISTORY_LENGTH:]
+    assert sum(json_size.size(past.text) for past in history) <= HISTORY_TEXT
+    if sizes:
+        assert ANSWER_TEXT - 8 <= json_size.size(history[-1].text) <= ANSWER_TEXT or len(history[-1].text) == sizes[-1]
+
+
+@given(_PARTS, _PARTS)
+def test_different_parts_make_different_ids(one: Parts, other: Parts) -> None:
+    """Neither moving a letter from one part to the next nor an empty one for an absent one makes the same id."""
+    assert (identity(one) == identity(other)) == (one == other)
+
+
+def test_an_id_is_the_same_in_every_process() -> None:
+    """It recognises copies, so it must not depend on anything of this run, nor on the release."""
+    assert identity(("iss", None, "/s", "e", "c", "sub", None, None)) == "a27622f31c7a320139b78b7d6d74e144"
+    inline = Inline(backchannel_logout_uri="https://c/out", backchannel_logout_session_required=True)
+    assert identity(("iss", None, "/s", "e", "c", "sub", None, inline)) == "e11a5f126948ea1288f2d82930622cda"

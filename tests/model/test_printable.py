@@ -1,12 +1,24 @@
-"""Text from outside is shown without characters that a terminal obeys."""
+"""Texts that are shown: printable, without secrets, with the nearest name, and of many clients the first."""
 
+import html
 import json
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.model.client import Client
+from notifier.model.errors import Mistake
+from notifier.model.left_away import FIRST, NAMED, Alike, Leaving, LeftAway, alike
+from notifier.model.nearest import near_client, near_issuer
 from notifier.model.printable import json_text, printable, printable_lines, stray_character
+from notifier.model.redaction import redact_secret
+from notifier.model.registry import Issuer, Registry
+
+# ── Text from outside is shown without characters that a terminal obeys ───────────────────────────────────────────
+
 
 OBEYED = (
     "\x00\x07\x08\t\n\r\x1b\x7f\x80\x85\x90\x9b\x9d"
@@ -64,3 +76,177 @@ def test_half_of_a_surrogate_pair_is_escaped_too(half: str) -> None:
 def test_what_was_copied_along_is_named(text: str, says: str | None) -> None:
     """Blanks, quotation marks and invisible characters, which an eye does not find."""
     assert stray_character(text) == says
+
+
+# ── A secret is found in each of the usual spellings in which receivers quote it ──────────────────────────────────
+
+
+SUBJECT = "Jürgen O'Neill/a+b=<c>&d@example.com"
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        SUBJECT,
+        SUBJECT.lower(),
+        json.dumps(SUBJECT),
+        json.dumps(SUBJECT, ensure_ascii=False),
+        json.dumps(SUBJECT).replace("/", "\\/"),
+        quote(SUBJECT),
+        quote(SUBJECT, safe="").lower(),
+        quote_plus(SUBJECT),
+        html.escape(SUBJECT),
+        "".join(each if each.isascii() and each.isalnum() else f"&#{ord(each)};" for each in SUBJECT),
+    ],
+)
+def test_each_spelling_is_taken_out(quoted: str) -> None:
+    """PHP escapes slashes in JSON, others all that is not ASCII; and some lower the case of names."""
+    assert (
+        redact_secret(f"no session of {quoted} here", SUBJECT, "[sub]").replace('"', "") == "no session of [sub] here"
+    )
+
+
+def test_the_rest_of_the_text_stays() -> None:
+    """A backslash in the name put in its place means nothing."""
+    assert redact_secret("Ünknown user alice; ALICE", "alice", "[\\1]") == "Ünknown user [\\1]; [\\1]"
+
+
+# ── The name that somebody most likely meant, found at a bounded cost ─────────────────────────────────────────────
+
+
+NEAR, OTHER = "https://id.example.com", "https://b.example.org/realms/b/"
+NEAREST_REGISTRY = Registry(
+    issuers={NEAR: Issuer(iss=NEAR), OTHER: Issuer(iss=OTHER, publishers=frozenset({"b"}))},
+    clients={
+        NEAR: {name: Client(iss=NEAR, client_id=name, backchannel_logout_uri=None) for name in ("web-shop", "Mail")},
+        OTHER: {"wiki": Client(iss=OTHER, client_id="wiki", backchannel_logout_uri=None)},
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("iss", "hint"),
+    [
+        (f"{NEAR}/", f"did you mean {NEAR}, without the slash at the end?"),
+        (OTHER.rstrip("/"), f"did you mean {OTHER}, with a slash at the end?"),
+        ("http://id.example.com", f"did you mean {NEAR}?"),
+        ("https://ID.exampel.com", f"did you mean {NEAR}?"),
+        ("https://something.else", None),
+    ],
+)
+def test_the_nearest_issuer_is_named(iss: str, hint: str | None) -> None:
+    """With what is different, where that is hard to see."""
+    found = near_issuer(iss, NEAREST_REGISTRY)
+    assert (found and found.text) == hint
+
+
+@pytest.mark.parametrize(
+    ("client_id", "hint"),
+    [
+        ("web_shop", "did you mean web-shop?"),
+        ("mail", "did you mean Mail?"),
+        ("Mail ", "did you mean Mail? The given name ends with a blank; remove it"),
+        ("“Mail”", "did you mean Mail? The given name begins with the quotation mark “"),
+        ("Ma\u200bil", "did you mean Mail? The given name holds the invisible character U+200B"),
+        ("wiki", f"there is one of that name at the issuer {OTHER}"),
+        ("nothing-like-it", None),
+    ],
+)
+def test_the_nearest_client_is_named(client_id: str, hint: str | None) -> None:
+    """Of the same issuer, or that name at another one."""
+    found = near_client(NEAR, client_id, NEAREST_REGISTRY)
+    assert (found is None) == (hint is None)
+    assert found is None or found.text.startswith(hint or "")
+
+
+def test_a_publisher_hears_only_of_its_issuers() -> None:
+    """Who may not speak for an issuer does not learn its name from a wrong one."""
+    of_b, of_all = near_issuer(OTHER.rstrip("/"), NEAREST_REGISTRY), near_issuer(f"{NEAR}/", NEAREST_REGISTRY)
+    assert of_b is not None
+    assert of_all is not None
+    assert [of_b.concerns("b"), of_b.concerns("c"), of_b.concerns(None), of_all.concerns(None)] == [
+        True, False, False, True,
+    ]  # fmt: skip
+
+
+# ── What sources may not say of clients, told by kinds: few, however many clients these concern ───────────────────
+
+
+ISS = "https://id.example.com"
+TYP, CLAIMS = ("idp", "notifier.typ: no"), ("idp", "notifier.claims: no")
+
+
+def place(name: str) -> str:
+    return f"client {name!r} of registry source idp"
+
+
+def said(names: Iterable[str], *kinds: tuple[str, str]) -> LeftAway:
+    """What is left away of these clients."""
+    leaving = Leaving()
+    for name in names:
+        for kind in kinds:
+            leaving.add((ISS, name), kind, Mistake(place(name), kind[1]))
+    return leaving.collected()
+
+
+def names(count: int) -> Sequence[str]:
+    return [f"c{nth}" for nth in range(count)]
+
+
+def told(found: LeftAway) -> list[tuple[str, int]]:
+    return [(each.first[0].text, each.count) for each in found.by_kind()]
+
+
+def test_a_hundred_thousand_clients_cost_a_hundred_texts() -> None:
+    """All share the names of what is left away; the number is whole."""
+    found = said(names(100_000), TYP, CLAIMS)
+    assert found.total == 200_000
+    assert told(found) == [(TYP[1], 100_000), (CLAIMS[1], 100_000)]
+    assert [len(each.first) for each in found.by_kind()] == [FIRST, FIRST]
+    assert len(set(map(id, found.kinds[ISS].values()))) == 1
+
+
+def test_a_change_of_some_clients_keeps_the_counts_right() -> None:
+    """As if all were looked at: those that went, those that came, and those that say something else."""
+    old = said(names(500), TYP)
+    now = old.updated(said(["c400", "new"], CLAIMS), {"c400", "c499", "new", "plain"}).collected()
+    assert told(now) == [(TYP[1], 498), (CLAIMS[1], 2)]
+    assert now.since(old) == ([Mistake(place(name), CLAIMS[1]) for name in ("c400", "new")], 2)
+    none = now.updated(said([]), {*names(500), "new"}).collected()
+    assert (none.total, list(none.by_kind())) == (0, [])
+
+
+def test_once_the_first_are_mended_the_next_are_named() -> None:
+    """Their texts were not kept; what is left away was."""
+    found = said(names(300), TYP).updated(said([]), {*names(FIRST)}).collected()
+    [each] = found.by_kind()
+    assert each.count == 200
+    assert len(each.first) == FIRST
+    assert each.first[0] == Mistake(place("c100"), TYP[1])
+
+
+def test_a_text_names_the_first_and_counts_the_others() -> None:
+    """One client alone is told as it is."""
+    [one] = said(names(1), TYP).by_kind()
+    assert one.mistake == Mistake(place("c0"), TYP[1])
+    [many] = said(names(100_000), TYP).by_kind()
+    assert many.mistake.path == place("c0")
+    assert many.mistake.text.startswith("notifier.typ: no; likewise of client 'c1', client 'c2', ")
+    assert many.mistake.text.endswith(f"client 'c{NAMED}' and {100_000 - 1 - NAMED:,} more")
+
+
+def test_faults_are_told_by_source_and_text() -> None:
+    """And a list that makes up a text for each client fills no page."""
+    same = [*alike([Mistake(place(name), "no") for name in names(100_000)])]
+    assert same == [Alike(first=[Mistake(place(name), "no") for name in names(FIRST)], count=100_000)]
+    made_up = [*alike([Mistake(place(name), f"no {name}") for name in names(1000)])]
+    assert len(made_up) == FIRST + 1
+    assert (sum(each.count for each in made_up), made_up[-1].count) == (1000, 1000 - FIRST)
+    assert "notifier clients list" in made_up[-1].mistake.text
+
+
+def test_what_is_not_said_of_the_others_word_for_word_is_no_likewise() -> None:
+    """The aliases of each client are its own."""
+    told = [Mistake(f"client 'c{nth}'", f"alias 'a{nth}' is client 'shop' already") for nth in range(2)]
+    text = Alike(first=told, count=2).mistake.text
+    assert text == "alias 'a0' is client 'shop' already; more of this kind: client 'c1'"

@@ -1,15 +1,29 @@
-"""YAML as we read it: what it means, and where it is wrong."""
+"""Files of YAML and JSON, sections of features, and the schema."""
 
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.model.errors import ConfigurationError
+from notifier.settings.config_file import load_settings, read_part
+from notifier.settings.config_schema import config_schema
 from notifier.settings.document_files import _resolve_short, parse_yaml, read_document
-from tests.settings.config_sample import write
+from notifier.settings.service_settings import Settings
+from notifier.settings.values import Section
+from tests.settings.config_sample import sample, write
+from tests.settings.whole_settings import SETTINGS
+
+# ── YAML as we read it: what it means, and where it is wrong ──────────────────────────────────────────────────────
+
 
 TEXTS = st.sampled_from(
     ["a", "b", "on", "x y", "", "1", "1:30", "2026-01-02", "https://x/?y#z", "Grüße", "a: b", "- c"]
@@ -78,3 +92,105 @@ def test_a_key_that_comes_again_takes_memory_once() -> None:
     keys = [key for row in rows for key in row]
     assert len({id(key) for key in keys[::2]}) == 1
     assert [type(key) for key in keys[1::2]] == [int, float, bool]
+
+
+# ── A feature declares its sections of the settings by path, and the core needs no line for them ──────────────────
+
+
+class QuietSettings(Section):
+    """Issuers that have sent no event for long."""
+
+    after: int = 60
+    """Seconds."""
+
+
+HERE = f"{__name__}:QuietSettings"
+FEATURE = ConfiguredFeature(name="quiet", sections={"quiet": HERE, "api.quiet": HERE, "sources": HERE})
+MODEL = settings_model([FEATURE])
+
+
+def test_a_section_of_a_feature_is_read_at_its_path() -> None:
+    """New in the file or in a section, in place of what the core has there, and by a name for each."""
+    environ = {"NOTIFIER_QUIET__AFTER": "5", "NOTIFIER_API__QUIET__AFTER": "6"}
+    read = load_settings(None, {**environ, "NOTIFIER_SOURCES": '{"shop": {"after": 8}}'}, MODEL)
+    found = [read.section(path, QuietSettings) for path in ("quiet", "api.quiet")]
+    found.append(read.sections("sources", QuietSettings)["shop"])
+    assert [None if section is None else section.after for section in found] == [5, 6, 8]
+    assert isinstance(read, Settings)
+    assert load_settings(None, {}, MODEL).section("api.quiet", QuietSettings) is None
+
+
+def test_a_mistake_in_a_section_of_a_feature_is_named(tmp_path: Path) -> None:
+    """As one of the core is; its description is in the schema."""
+    path = tmp_path / "n.yaml"
+    path.write_text("quiet: {aftr: 5}\nsources: {shop: {after: x}}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(path, {"NOTIFIER_QUIET__AFTR": "5"}, MODEL)
+    paths = [mistake.path for mistake in caught.value.mistakes]
+    assert paths == ["NOTIFIER_QUIET__AFTR", "sources.shop.after", "quiet.aftr"]
+    schema = config_schema(MODEL)
+    assert schema["properties"]["quiet"]["description"] == "Issuers that have sent no event for long."
+    assert schema["$defs"]["QuietSettings"]["properties"]["after"]["description"] == "Seconds."
+
+
+def test_without_its_feature_a_section_is_not_judged() -> None:
+    """A command that reads the queue alone reads no other section, and takes the variables of all."""
+    environ = {"NOTIFIER_WEB__KEYS_FILE": "web.keys", "NOTIFIER_API__CONSOLE__ENABLED": "false"}
+    assert read_part(None, environ, {"queue"}).settings.web is None
+    with pytest.raises(ConfigurationError, match="NOTIFIER_WEBB__KEYS_FILE: there is no such setting"):
+        read_part(None, {"NOTIFIER_WEBB__KEYS_FILE": "web.keys"}, {"queue"})
+
+
+# ── The JSON Schema of the configuration ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    return config_schema(SETTINGS)
+
+
+def _leaves(part: dict[str, Any], definitions: dict[str, Any], path: str) -> Iterator[str]:
+    """Yield the path of each value of the configuration, with `*` for a name and `[]` for a place in a list."""
+    part = definitions[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+    inner = [(path, each) for each in part.get("anyOf", [])]
+    inner += [(f"{path}.{name}".lstrip("."), each) for name, each in part.get("properties", {}).items()]
+    for more, at in ((part.get("items"), f"{path}[]"), (part.get("additionalProperties"), f"{path}.*")):
+        inner += [(at, more)] if isinstance(more, dict) and "$ref" in str(more) else []
+    for at, each in inner:
+        yield from _leaves(each, definitions, at)
+    if not inner and part.get("type") != "null":
+        yield path
+
+
+class TestSchema:
+    def test_takes_the_sample(self, tmp_path: Path, schema: dict[str, Any]) -> None:
+        """The JSON Schema of the configuration is valid, and takes the samples."""
+        jsonschema.Draft202012Validator.check_schema(schema)
+        sample(tmp_path)
+        for document, part in (("notifier.yaml", None), ("clients.yaml", "clients"), ("tokens.yaml", "tokens")):
+            instance = json.loads(json.dumps(read_document(tmp_path / document), default=str))
+            chosen = schema if part is None else {**schema["$defs"][part], "$defs": schema["$defs"]}
+            jsonschema.Draft202012Validator(chosen).validate(instance)
+
+    def test_describes_every_member(self, schema: dict[str, Any]) -> None:
+        """Each member of the service's file and of a client has a description, and durations their unit."""
+        definitions = schema["$defs"]
+        nameless = [
+            (name, member)
+            for name in ("QueueSettings", "DeliverySettings", "ClientOptions", "ClientMetadata", "LogSettings")
+            for member, value in definitions[name]["properties"].items()
+            if "description" not in value
+        ]
+        assert nameless == []
+        assert definitions["DeliverySettings"]["properties"]["timeout"]["default"] == "5s"
+        assert definitions["OpsSettings"]["properties"]["listen"]["default"] == "127.0.0.1:9464"
+
+    def test_has_few_settings(self, schema: dict[str, Any]) -> None:
+        """215 paths that end in a value at most. The members of a client, as `registry.defaults` has them, are one."""
+        paths = set(_leaves(schema, schema["$defs"], ""))
+        assert len({re.sub(r"^(registry\.defaults)\..*", r"\1", path) for path in paths}) <= 215
+
+    def test_refuses_a_misspelt_key(self, schema: dict[str, Any]) -> None:
+        """Unknown keys are wrong by the schema too."""
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.Draft202012Validator(schema).validate({"queu": {}})

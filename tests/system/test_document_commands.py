@@ -75,7 +75,7 @@ IN_PROSE = {
     "keytool": "tests/samples/languages.py makes a trust store by it",
     "python -m tools.egress_document": "tests/network/http/test_egress_table.py compares what it writes",
     "python -m tools.mutations": "runs the tests of a room once for each fault",
-    "printf %s TOKEN": "tests/settings/test_tokens_file.py makes the same digest",
+    "printf %s TOKEN": "tests/settings/test_secrets.py makes the same digest",
     "rabbitmq-diagnostics": "needs a broker on this host",
     "openssl": "FILE and HOST are the reader's",
     "curl": "the URI is the reader's",

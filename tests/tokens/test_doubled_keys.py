@@ -1,16 +1,25 @@
-"""Two keys of one issuer with one `kid`: refused where the configuration shows it, or once their places tell it."""
+"""Keys of issuers that are doubled, new, or published elsewhere."""
 
+import re
 from collections.abc import Sequence
 
 import pytest
 
 from notifier.model.client import Algorithm
+from notifier.model.durations import DAY
 from notifier.model.errors import Mistake
+from notifier.model.moment import shown_moment
+from notifier.tokens.first_day import SeenKey, first_day, not_before, seen_by_all
+from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
+from notifier.tokens.published_keys import publication_fault
 from tests.tokens.key_folder import ISS, NOW, OTHER, Folder
 from tests.tokens.memory_place import MemoryPlace, Rig
 from tests.tokens.test_keys import claims
+
+# ── Two keys of one issuer with one `kid`: refused where the configuration shows it, or once their places tell it
+
 
 AT = f'issuers["{ISS}"].keys'
 
@@ -69,3 +78,103 @@ async def test_of_two_places_with_one_key_the_first_signs() -> None:
     [(path, text)] = shown(await ring.look())
     assert (path, f"as {AT}[0].memory;" in text) == (f"{AT}[1].memory", True)
     assert [key.setting for key in ring.of(ISS)] == [f"{AT}[0].memory"]
+
+
+# ── What can be known of the moment at which a key began to be published ──────────────────────────────────────────
+
+
+STARTED = 1_800_000_000.0
+HOUR = 3600.0
+
+
+def seen(hours_ago: float, *, appeared: bool = False) -> SeenKey:
+    return SeenKey(iss="https://id.example", kid="k", since=STARTED - hours_ago * HOUR, appeared=appeared)
+
+
+@pytest.mark.parametrize(
+    ("file", "by_worker", "words"),
+    [
+        (None, None, "nobody saw since when"),
+        (1, None, "since {1} at the earliest, when it was made; its first day lasts until {-23}"),
+        (
+            30,
+            None,
+            "since {30} at the earliest, when it was made; its first day is over, if it was there then",
+        ),
+        (30, seen(2), "since {2} or longer (made {30}); its first day is over by {-22}"),
+        (30, seen(25), "since {25} or longer (made {30}); its first day is over"),
+        (30, seen(2, appeared=True), "since {2}; its first day lasts until {-22}"),
+        (None, seen(25, appeared=True), "since {25}; its first day is over"),
+        (None, seen(2), "since {2} or longer; its first day is over by {-22}"),
+    ],
+)
+def test_in_words(file: float | None, by_worker: SeenKey | None, words: str) -> None:
+    """As much as the file's time and the workers tell, and no more. Moments stand as hours ago."""
+    made_at = None if file is None else STARTED - file * HOUR
+    shown = re.sub(r"\{(-?\d+)\}", lambda hours: shown_moment(STARTED - int(hours[1]) * HOUR), words)
+    assert first_day(made_at, by_worker, STARTED) == shown
+
+
+def test_a_file_that_was_written_anew_makes_a_key_new() -> None:
+    """A key was not published before its file was written, nor before it appeared: the later counts."""
+    assert not_before(STARTED - HOUR, seen(DAY, appeared=True)) == STARTED - HOUR
+    assert not_before(STARTED - DAY, seen(1, appeared=True)) == STARTED - HOUR
+    assert not_before(STARTED - DAY, seen(1)) == STARTED - DAY
+    assert not_before(None, seen(1)) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "counts"),
+    [
+        ([seen(5), seen(7), seen(6)], seen(7)),
+        ([seen(5, appeared=True), seen(4, appeared=True)], seen(4, appeared=True)),
+        ([seen(3), seen(5, appeared=True)], seen(5, appeared=True)),
+        ([seen(5, appeared=True), seen(9)], seen(5, appeared=True)),
+    ],
+)
+def test_what_several_workers_saw(found: list[SeenKey], counts: SeenKey) -> None:
+    """Who saw it appear knows most; behind a balancer one of two issuers' servers may have it later."""
+    assert seen_by_all(found) == {("https://id.example", "k"): counts}
+
+
+# ── Whether a receiver that has the issuer's JWK Set can verify what a key of ours signs ──────────────────────────
+
+
+EC = {"kty": "EC", "crv": "P-256", "x": "AQID", "y": "BAUG", "kid": "k1", "use": "sig", "alg": "ES256"}
+
+
+def fault(*keys: object, alg: str = "ES256") -> str | None:
+    published = read_jwks({"keys": list(keys)})
+    assert not isinstance(published, str)
+    return publication_fault(EC, alg, published)
+
+
+def test_the_same_key_under_the_same_kid_is_published() -> None:
+    """`alg` and `use` are optional (RFC 7517 §4), others may stand beside it, and leading zeros change no number."""
+    assert fault(EC) is None
+    assert fault({"kty": "oct", "kid": "k1"}, "no key", EC) is None
+    assert fault({name: value for name, value in EC.items() if name not in ("alg", "use")}) is None
+    assert fault({**EC, "x": "AAECAw", "key_ops": ["verify"]}) is None
+
+
+@pytest.mark.parametrize(
+    ("published", "words"),
+    [
+        ([], "not published"),
+        ([{**EC, "kid": "k2"}], "kid 'k2'"),
+        ([{**EC, "x": "AQIE"}], "another key"),
+        ([{**EC, "use": "enc"}], '"use": "enc"'),
+        ([{**EC, "key_ops": ["encrypt"]}], '"verify"'),
+        ([{**EC, "alg": "ES384"}], "signs by ES256"),
+        ([{**EC, "kid": 5, "x": None}], "not published"),
+    ],
+)
+def test_what_keeps_a_receiver_from_verifying_is_named(published: list[object], words: str) -> None:
+    """Each with its own sentence, since each has its own way out."""
+    assert words in (fault(*published) or "")
+
+
+@pytest.mark.parametrize("document", [None, [], {}, {"keys": {}}, "keys"])
+def test_what_is_no_jwk_set_is_said(document: object) -> None:
+    """An error page that is JSON is not an empty set: it says nothing of our keys."""
+    assert isinstance(read_jwks(document), str)

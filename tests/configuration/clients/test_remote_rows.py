@@ -1,14 +1,26 @@
 """What a row of a remote registry source may say."""
 
 import asyncio
+import errno
 import json
+import os
+import resource
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from notifier.configuration.clients.answers import Cache, HeldAnswers
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering, clean
 from notifier.model.errors import Mistake
+from notifier.settings.registry_settings import RegistrySettings, RegistrySourceSettings
+from tests.settings.whole_settings import SOURCE_SETTINGS
 
 HOOK = "https://shop.example.com/hook"
 
@@ -96,3 +108,225 @@ async def test_a_row_that_came_before_is_judged_once() -> None:
     again = Gathering(last)
     await again.add_all([dict(raw)])
     assert again.answer(1.0) is last
+
+
+# ── The cache of answers: it serves a start while a source is away, and never costs more than itself ──────────────
+
+
+ROWS = [{"client_id": f"c{number}", "notifier": {"claims": {"ä": [None, 1]}}} for number in range(1200)]
+ANSWER = SourceAnswer(rows=ROWS, at=time.time() - 300, mark='"7"', faults=(Mistake("bad", "why"),))
+URL = "https://id.example.com/clients"
+
+
+def kind(url: str = URL, **settings: Any) -> RegistrySourceSettings:
+    """A source over HTTP."""
+    section = {"url": url, "headers": {"Authorization": "Bearer hunter2"}}
+    document = {"issuer": "https://id.example.com", "http": section, **settings}
+    return SOURCE_SETTINGS.model_validate(document)
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    """With its age, readable by its owner alone, and without the settings' secrets."""
+    cache = Cache(tmp_path / "new" / "registry")
+    cache.save(kind(), ANSWER)
+    found = cache.load(kind(every="7s"))
+    assert found is not None
+    assert (found.rows, found.mark, found.faults) == (ROWS, '"7"', ANSWER.faults)
+    assert found.at == pytest.approx(ANSWER.at, abs=0.01)
+    (file,) = (tmp_path / "new" / "registry").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "hunter2" not in file.read_text()
+
+
+def test_rows_of_a_cache_share_the_names_of_their_members(tmp_path: Path) -> None:
+    """As those of a list do: else a worker that starts from the cache needs half as much again for them."""
+    Cache(tmp_path).save(kind(), ANSWER)
+    found = Cache(tmp_path).load(kind())
+    assert found is not None
+    assert len({id(name) for row in found.rows for name in row}) == len(ROWS[0])
+
+
+def test_a_source_that_still_says_so_is_younger(tmp_path: Path) -> None:
+    """Nothing is written again, also if somebody deleted the file."""
+    cache, now = Cache(tmp_path), SourceAnswer(rows=ROWS, at=time.time())
+    cache.save(kind(), ANSWER)
+    for deleted in (False, True):
+        if deleted:
+            (tmp_path / "http.jsonl").unlink()
+        cache.confirm(kind(), now)
+        found = cache.load(kind())
+        assert found is not None
+        assert found.at == pytest.approx(now.at, abs=0.01)
+
+
+def _heading(file: Path, **changes: object) -> None:
+    first, rest = file.read_text().split("\n", 1)
+    file.write_text(json.dumps({**json.loads(first), **changes}) + "\n" + rest)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:-300]), "JSONDecodeError"),
+        (lambda file: file.write_text("\n".join(file.read_text().split("\n")[:-20]) + "\n"), "damaged"),
+        (lambda file: file.write_bytes(b""), "JSONDecodeError"),
+        (lambda file: file.write_bytes(b"\xff\x00" * 500), "UnicodeDecodeError"),
+        (lambda file: file.write_text("[]"), "AttributeError"),
+        (lambda file: _heading(file, v=2), "another release"),
+        (lambda file: _heading(file, rows=3), "damaged"),
+        (lambda file: _heading(file, source="else"), "settings of the source have changed"),
+        (lambda file: (file.unlink(), file.mkdir()), "IsADirectoryError"),
+        (lambda file: file.chmod(0o662), "may be written to by others"),
+        (lambda file: (file.rename(file.with_name("a")), file.symlink_to(file.with_name("a"))), "OSError"),
+    ],
+)
+def test_a_cache_that_cannot_be_used_counts_as_none(
+    tmp_path: Path, damage: Callable[[Path], object], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log says why."""
+    cache = Cache(tmp_path)
+    cache.save(kind(), ANSWER)
+    damage(tmp_path / "http.jsonl")
+    held = HeldAnswers()
+    assert held.cached(kind(), tmp_path) is None
+    held.log_unusable()
+    told = capsys.readouterr()
+    assert reason in told.out + told.err
+
+
+def _link(folder: Path) -> None:
+    folder.rename(folder.with_name("aside"))
+    folder.symlink_to(folder.with_name("aside"))
+
+
+def _of_another_group(folder: Path) -> None:
+    os.chown(folder, -1, 65534)
+    folder.chmod(0o770)
+
+
+by_root = pytest.mark.skipif(os.geteuid() != 0, reason="root may chown")
+OPEN = [
+    lambda folder: folder.chmod(0o777),
+    lambda folder: folder.chmod(0o1777),
+    pytest.param(_of_another_group, marks=by_root),
+    _link,
+]
+OTHERS = pytest.param(lambda folder: os.chown(folder, 65534, 65534), marks=by_root)
+
+
+def test_what_kubernetes_opens_to_the_group_of_the_pod_is_believed(tmp_path: Path) -> None:
+    """With `fsGroup` it does so at each start, with folders (2770) and files (0660) alike."""
+    cache = Cache(tmp_path / "cache")
+    cache.save(kind(), ANSWER)
+    (tmp_path / "cache").chmod(0o2770)
+    (tmp_path / "cache" / "http.jsonl").chmod(0o660)
+    assert cache.load(kind()) is not None
+    assert RegistrySettings(cache=tmp_path / "cache").cache
+    cache.save(kind(), ANSWER)
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["http.jsonl"]
+
+
+@by_root
+def test_root_may_look_at_the_cache_of_the_service(tmp_path: Path) -> None:
+    """systemd gives a folder to the user that it makes up, by a link. `check` takes it; a worker of root's does not."""
+    service, named = 61184, tmp_path / "cache"
+    made = tmp_path / "private" / "notifier"
+    Cache(made).save(kind(), ANSWER)
+    named.symlink_to(made.parent)
+    for path in (made.parent, made, *made.iterdir()):
+        os.chown(path, service, service)
+    assert RegistrySettings(cache=named).cache == named
+    assert Cache(named, of_owner=True).load(kind()) is not None
+    assert Cache(named).load(kind()) is None
+    made.chmod(0o777)
+    assert Cache(named, of_owner=True).load(kind()) is None
+
+
+@pytest.mark.parametrize("gave_away", [*OPEN, OTHERS])
+def test_a_folder_that_others_may_write_to_is_not_believed(tmp_path: Path, gave_away: Callable[[Path], object]) -> None:
+    """What lies in it may be anybody's. A folder of our own within it serves, as in a volume of Kubernetes."""
+    root = tmp_path / "cache"
+    cache = Cache(root)
+    cache.save(kind(), ANSWER)
+    assert RegistrySettings(cache=root).cache == root
+    gave_away(root)
+    assert cache.load(kind()) is None
+    cache.confirm(kind(), ANSWER)
+    assert RegistrySettings(cache=root).cache == root
+    own = root / "notifier"
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    assert [file.name for file in own.iterdir()] == ["http.jsonl"]
+    assert Cache(root).load(kind()) is not None
+    cache.forget(kind())
+    assert Cache(root).load(kind()) is None
+
+
+@pytest.mark.parametrize("gave_away", [OPEN[0], OPEN[1], OPEN[3]])
+def test_a_folder_of_ours_that_others_have_got_is_refused(
+    tmp_path: Path, gave_away: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its path and the way out; a worker that runs takes nothing from it and writes nothing there."""
+    tmp_path.chmod(0o1777)
+    cache, own = Cache(tmp_path), tmp_path / "notifier"
+    cache.save(kind(), ANSWER)
+    gave_away(own)
+    with pytest.raises(
+        ValidationError, match=f"cache\n.*{own} (is a link|belongs|may be).*delete it.*chmod 700.*another folder"
+    ):
+        RegistrySettings(cache=tmp_path)
+    assert cache.load(kind()) is None
+    before = (own / "http.jsonl").stat()
+    cache.save(kind(), ANSWER)
+    cache.forget(kind())
+    assert (own / "http.jsonl").stat() == before
+    told = capsys.readouterr()
+    assert "registry_cache_not_written" in told.out + told.err
+
+
+def test_another_source_does_not_get_it(tmp_path: Path) -> None:
+    """Its address, its issuer or its headers have changed."""
+    cache = Cache(tmp_path)
+    cache.save(kind(), ANSWER)
+    assert cache.load(kind(f"{URL}/others")) is None
+    assert Cache(None).load(kind()) is None
+
+
+@pytest.mark.parametrize("folder", ["file", "file/registry", "no-way-in"])
+def test_a_folder_that_cannot_be_used_costs_the_cache_alone(
+    tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a file, is in one, or may not be entered. The source is read all the same."""
+    (tmp_path / "file").touch()
+    if folder == "no-way-in":
+        monkeypatch.setattr(Path, "mkdir", _refused)
+        monkeypatch.setattr(os, "open", _refused)
+    cache = Cache(tmp_path / folder)
+    assert cache.load(kind()) is None
+    cache.save(kind(), ANSWER)
+    cache.confirm(kind(), ANSWER)
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("registry_cache_not_written") == 1
+
+
+def _refused(*_: object, **_names: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of Linux")
+def test_a_full_disk_costs_the_cache_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last one stays whole, nothing is left beside it, and the log says it once."""
+    cache = Cache(tmp_path)
+    cache.save(kind(), ANSWER)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        for _ in range(3):
+            cache.save(kind(), SourceAnswer(rows=ROWS * 2, at=time.time()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    found = cache.load(kind())
+    assert found is not None
+    assert len(found.rows) == len(ROWS)
+    assert [path.name for path in tmp_path.iterdir()] == ["http.jsonl"]
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("registry_cache_not_written") == 1

@@ -1,4 +1,4 @@
-"""The check-session page as it is served: the same for everybody, its script named by hash, and no list of clients."""
+"""The check-session page: its settings, and how it is served."""
 
 import base64
 import hashlib
@@ -9,13 +9,18 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from pydantic import ValidationError
 
 from notifier.features.browsers.check_session import STATE_COOKIES, CheckSession, SessionFormula
 from notifier.features.browsers.check_session_page import CheckSessionPages, check_session_script
+from notifier.features.browsers.web_settings import CheckSessionSettings
 from notifier.model.client import Client
 from notifier.model.registry import Registry
 from notifier.network.listeners.web_app import web_app
 from tests.publishing.serving import ISS, serving
+
+# ── The check-session page as it is served: the same for everybody, its script named by hash, and no list of clients
+
 
 SHOP = Client(
     iss=ISS,
@@ -76,3 +81,31 @@ async def test_there_is_no_page_that_is_not_configured() -> None:
         for name in ("other", "keycloak/init", "duende%2f.."):
             async with session.get(name) as answer:
                 assert answer.status == 404
+
+
+# ── Which check-session pages a configuration has ─────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("formula", "cookie"), [("duende", "idsrv.session"), ("wso2", "opbs"), ("keycloak", "KEYCLOAK_SESSION")]
+)
+def test_a_product_s_cookie_need_not_be_named(formula: str, cookie: str) -> None:
+    """And may be, where somebody has renamed it."""
+    assert CheckSessionSettings.model_validate({"issuer": ISS, "formula": formula}).page().cookie == cookie
+    renamed = {"issuer": ISS, "formula": formula, "cookie": "__Host-x"}
+    assert CheckSessionSettings.model_validate(renamed).page().cookie == "__Host-x"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"formula": "specification"}, "cookie is required with formula specification"),
+        ({"formula": "specification", "cookie": "a b"}, "pattern"),
+        ({"formula": "specification", "cookie": "a;b"}, "pattern"),
+        ({"formula": "okta"}, "keycloak"),
+    ],
+)
+def test_a_page_that_could_not_work_is_refused(given: dict[str, str], words: str) -> None:
+    """At the start, and not in a browser."""
+    with pytest.raises(ValidationError, match=words):
+        CheckSessionSettings.model_validate({"issuer": ISS, **given}).page()

@@ -1,17 +1,42 @@
-"""The document and the headers of a front-channel page, as they leave us."""
+"""The page of front-channel logouts: its sealed context, its document and headers, its report, and its metrics."""
 
 import base64
 import hashlib
 import json
 import re
+import zlib
+from collections.abc import Mapping
 from html.parser import HTMLParser
+from string import ascii_letters, digits
 from typing import Any
 
+import pytest
+from cryptography.fernet import Fernet, MultiFernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
+from notifier.features.browsers.front_channel_context import LIFETIME, LONGEST, TooManyClients, open_sealed, seal
+from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_page import FRAMES, FrontChannelPage, PageRules
-from notifier.model.front_channel import AskedClient, PagePlan, UnaskedClient
+from notifier.features.browsers.front_channel_report import (
+    LARGEST_REPORT,
+    REACH,
+    BrowserReach,
+    PageEnd,
+    PageReport,
+    PageResult,
+    read_report,
+)
+from notifier.model.client import Client, FrontChannelClient
+from notifier.model.front_channel import AskedClient, FrontChannelContext, PagePlan, UnaskedClient, Unbrought
+from notifier.model.frozen import replace
+from notifier.model.registry import Issuer, Registry
+from notifier.telemetry.metrics import Metrics
+from notifier.telemetry.metrics_page import MetricsPage
+
+# ── The document and the headers of a front-channel page, as they leave us ────────────────────────────────────────
+
 
 OP = "https://login.example.com"
 RULES = PageRules(path="/connect/notify", origins=(OP, "https://upstream.example.org"))
@@ -163,3 +188,225 @@ def test_nothing_of_a_client_becomes_markup(client_id: str, name: str, query: st
     assert [(source or "").replace("\r\n", "\n").replace("\r", "\n") for source in sources] == [
         uri.replace("\r\n", "\n").replace("\r", "\n")
     ] * (FRAMES + 1)
+
+
+# ── The context of a front-channel page, sealed into the page's URL ───────────────────────────────────────────────
+
+
+ISS = "https://login.example.com"
+OLD, NEW = Fernet(Fernet.generate_key()), Fernet(Fernet.generate_key())
+KEYS = MultiFernet([NEW, OLD])
+NOW = 1_800_000_000.5
+CONTEXT = FrontChannelContext(iss=ISS, sid="5F2A", clients=(("billing", None), ("shop", "own")))
+
+
+def test_a_context_comes_back_as_it_was_sealed() -> None:
+    """By each of the keys, for ten minutes, with the same id at each opening."""
+    text = seal(CONTEXT, KEYS, NOW)
+    assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    opened = open_sealed(text, MultiFernet([OLD, NEW]), NOW + LIFETIME)
+    assert opened is not None
+    assert opened.context == CONTEXT
+    assert opened.until == int(NOW) + LIFETIME
+    again = open_sealed(text, KEYS, NOW)
+    assert again is not None
+    assert again.id == opened.id
+
+
+def test_addresses_come_back_as_they_were_sealed() -> None:
+    """And a client that is named again counts as it was named first."""
+    front = FrontChannelClient(
+        frontchannel_logout_uri="https://new.example.net/out", frontchannel_logout_session_required=True
+    )
+    context = replace(
+        CONTEXT, clients=(("new", None), *CONTEXT.clients, ("own", "sid")), brought={"new": front, "own": front}
+    )
+    opened = open_sealed(seal(context, KEYS, NOW), KEYS, NOW)
+    assert opened is not None
+    assert opened.context == context
+    again = [ISS, None, "new", ["new", "x", "https://evil.example.net/", False], ["new", "y"]]
+    opened = open_sealed(_fernet(again), KEYS, NOW)
+    assert opened is not None
+    assert (opened.context.clients, opened.context.brought) == ((("new", None),), {})
+
+
+def test_a_context_has_one_id_however_it_is_spelled() -> None:
+    """Else each spelling would be another context, whose report counts, and some lead a page to report elsewhere."""
+    text = seal(CONTEXT, KEYS, NOW)
+    opened = open_sealed(text, KEYS, NOW)
+    assert opened is not None
+    padded = open_sealed(text + "=" * (-len(text) % 4), KEYS, NOW)
+    assert padded == opened
+    for strange in (".", "\\..\\", "!", "~", "?"):
+        assert open_sealed(text[:50] + strange * 4 + text[50:], KEYS, NOW) is None
+    spelled = text.replace("_", "/").replace("-", "+")
+    assert spelled == text or open_sealed(spelled, KEYS, NOW) is None
+    found = {
+        each.id
+        for last in ascii_letters + digits + "-_"
+        if (each := open_sealed(text[:-1] + last, KEYS, NOW)) is not None
+    }
+    assert found == {opened.id}
+
+
+def _fernet(document: object) -> str:
+    plain = json.dumps(document).encode()
+    return NEW.encrypt_at_time(zlib.compress(plain), int(NOW)).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "é",
+        "A" * 7501,
+        seal(CONTEXT, MultiFernet([Fernet(Fernet.generate_key())]), NOW),
+        seal(CONTEXT, KEYS, NOW - LIFETIME - 1),
+        seal(CONTEXT, KEYS, NOW)[:-3] + "AAA",
+        _fernet({"iss": ISS}),
+        _fernet([ISS]),
+        _fernet([ISS, 5, "billing"]),
+        _fernet([ISS, None, {"client": "billing"}]),
+        _fernet([ISS, None, ["billing", None, "https://billing.example.net/"]]),
+        _fernet([ISS, None, ["billing", None, "https://billing.example.net/", 1]]),
+        _fernet([ISS, None, ["billing", 5, "https://billing.example.net/", True]]),
+        _fernet([ISS, None, ["billing", None, None, True]]),
+        _fernet([ISS, None, ["billing", None, "https://billing.example.net/", True, "more"]]),
+        _fernet([ISS, None, ["billing", None]]),
+        _fernet([ISS, None, "x" * 300_000]),
+        _fernet([ISS, "\ud800", "billing"]),
+        NEW.encrypt_at_time(b"no zlib", int(NOW)).decode(),
+    ],
+    ids=range(19),
+)
+def test_what_is_no_context_of_ours_is_not_opened(text: str) -> None:
+    """Forged, expired, changed, far too long, or not of this form."""
+    assert open_sealed(text, KEYS, NOW) is None
+
+
+def test_too_many_clients_are_refused_with_the_number_that_fits() -> None:
+    """Random client ids do not compress; exactly as many as the error says can be sealed."""
+    clients = tuple((Fernet.generate_key().decode()[:36], None) for _ in range(400))
+    with pytest.raises(TooManyClients) as refused:
+        seal(FrontChannelContext(iss=ISS, sid="5F2A", clients=clients), KEYS, NOW)
+    fit = refused.value.fit
+    assert 150 < fit < 400
+    assert len(seal(FrontChannelContext(iss=ISS, sid="5F2A", clients=clients[:fit]), KEYS, NOW)) <= LONGEST
+
+
+# ── A report of a page: what is one, and what it counts for ───────────────────────────────────────────────────────
+
+
+GOOD = {"how": "limit", "ms": 5000, "clients": ["answered", "silent"]}
+
+
+def test_a_report_has_one_word_for_each_client() -> None:
+    """In the order of the plan. What else it says is nobody's business."""
+    report = read_report(json.dumps(GOOD).encode(), 2)
+    assert report == PageReport(end=PageEnd.LIMIT, results=(PageResult.ANSWERED, PageResult.SILENT))
+    assert read_report(b'{"how": "done", "clients": []}', 0) == PageReport(end=PageEnd.DONE, results=())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"7",
+        b"[" * 5000,
+        b"\xff",
+        json.dumps({**GOOD, "how": "well"}).encode(),
+        json.dumps({**GOOD, "clients": ["answered"]}).encode(),
+        json.dumps({**GOOD, "clients": ["answered"] * 3}).encode(),
+        json.dumps({**GOOD, "clients": ["answered", "logged-out"]}).encode(),
+        json.dumps({**GOOD, "clients": ["answered", []]}).encode(),
+        json.dumps({**GOOD, "clients": 2}).encode(),
+        json.dumps({"how": "limit"}).encode(),
+        json.dumps({**GOOD, "pad": "x" * LARGEST_REPORT}).encode(),
+    ],
+    ids=range(13),
+)
+def test_what_is_no_report_is_refused(body: bytes) -> None:
+    """Whoever has a page's address can send anything."""
+    assert read_report(body, 2) is None
+
+
+def test_only_an_answer_counts_as_reached() -> None:
+    """Each result counts for one thing, and a largest page's report is within the limit."""
+    assert set(REACH) == set(PageResult)
+    assert {result for result, reach in REACH.items() if reach is BrowserReach.REACHED} == {"confirmed", "answered"}
+    largest = {"how": "limit", "ms": 30_000, "clients": ["confirmed"] * 600}
+    assert read_report(json.dumps(largest, separators=(",", ":")).encode(), 600) is not None
+
+
+# ── Metrics of front-channel pages: what is counted under which name ──────────────────────────────────────────────
+
+
+ID = "https://id.example.com"
+REACHED, UNREACHABLE, UNKNOWN = BrowserReach
+Samples = Mapping[tuple[str, ...], float]
+
+
+def registry_of(*client_ids: str) -> Registry:
+    clients = {each: Client(iss=ID, client_id=each, backchannel_logout_uri=None) for each in client_ids}
+    return Registry(issuers={ID: Issuer(iss=ID)}, clients={ID: clients})
+
+
+def counting(*client_ids: str) -> tuple[MetricsPage, FrontChannelCounts]:
+    """The metrics of a worker with these clients, and what counts the pages."""
+    subject = Metrics(lambda: registry_of(*client_ids))
+    counts = FrontChannelCounts(subject.label)
+    return MetricsPage(subject, more=[counts.families]), counts
+
+
+async def scrape(subject: MetricsPage) -> Samples:
+    page = (await subject.render()).decode()
+    prefix = "notifier_front_channel_"
+    return {
+        (
+            sample.name.removeprefix(prefix),
+            *(sample.labels[name] for name in ("iss", "client_id", "result", "reason") if name in sample.labels),
+        ): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name.startswith(prefix)
+    }
+
+
+async def test_pages_and_reports_exist_at_zero_from_the_start() -> None:
+    """So that the first one is an increase. A client's begin with the first page that asks it."""
+    subject, counts = counting("shop")
+    assert await scrape(subject) == {
+        ("pages_total", "shown"): 0,
+        ("pages_total", "refused"): 0,
+        **{("left_out_total", str(reason)): 0 for reason in Unbrought},
+        **{("reports_total", result): 0 for result in ("done", "limit", "left", "repeated", "refused")},
+    }
+    counts.page_shown(ID, ["shop"])
+    samples = await scrape(subject)
+    assert samples["pages_total", "shown"] == 1
+    assert {labels: value for labels, value in samples.items() if labels[0] == "clients_total"} == {
+        ("clients_total", ID, "shop", result): 0 for result in ("reached", "unreachable", "unknown")
+    }
+
+
+async def test_each_report_counts_once_where_it_belongs() -> None:
+    """By how its page ended, and what it could tell of each client."""
+    subject, counts = counting("shop", "mail")
+    counts.reported(PageEnd.LIMIT, ID, [("shop", REACHED), ("mail", UNKNOWN)])
+    counts.reported(PageEnd.DONE, ID, [("shop", REACHED), ("mail", UNREACHABLE)])
+    counts.left_out(Unbrought.SPEAKER, 2)
+    for count in (counts.page_refused, counts.report_repeated, counts.report_refused):
+        count()
+    counted = {labels: value for labels, value in (await scrape(subject)).items() if value}
+    assert counted == {
+        ("pages_total", "refused"): 1,
+        ("left_out_total", "speaker"): 2,
+        ("reports_total", "limit"): 1,
+        ("reports_total", "done"): 1,
+        ("reports_total", "repeated"): 1,
+        ("reports_total", "refused"): 1,
+        ("clients_total", ID, "shop", "reached"): 2,
+        ("clients_total", ID, "mail", "unknown"): 1,
+        ("clients_total", ID, "mail", "unreachable"): 1,
+    }

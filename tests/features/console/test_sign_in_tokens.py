@@ -1,4 +1,4 @@
-"""Which access tokens of the provider the API takes, and what they may do: each rule broken once."""
+"""Signing in at a provider: its settings, what the doctor reports, and which access tokens are accepted."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -8,13 +8,128 @@ from typing import Any
 import pytest
 from joserfc.jwk import OctKey
 
+from notifier.configuration.loading import load
+from notifier.features import FEATURES
 from notifier.features.console.access_token import LONGEST, SKEW
+from notifier.features.console.doctor_sign_in import SETTING, sign_in_checks
 from notifier.features.console.sign_in_tokens import MOST_KEPT, SignInTokens
 from notifier.model.api_token import ApiToken
+from notifier.model.errors import ConfigurationError
+from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.problem import Refusal
 from tests.features.console.console_provider import AUDIENCE, CLIENT, NOW, ConsoleProvider, live, oidc, section, written
 from tests.tokens.key_folder import ISS, OTHER
 from tests.tokens.transmitter import key, public, shared_secret
+
+# ── The section `api.console.oidc`: what is refused, and that it closes the API ───────────────────────────────────
+
+
+ISSUER = "https://login.example.com/realms/staff"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"issuer": "http://login.example.com"}, "https://"),
+        ({"issuer": "https://*.example.com"}, "one host"),
+        ({"client_id": None}, "client_id"),
+        ({"audience": ""}, "audience"),
+        ({"audience": CLIENT, "accept_typ_jwt": True}, "audience must not be client_id"),
+        ({"scopes_claim": []}, "scopes_claim"),
+        ({"map": {}}, "map"),
+        ({"map": {"sre": ["write"]}}, "map.sre"),
+        ({"map": {"idp": ["publish"]}}, "map.idp"),
+        ({"scope": "profile"}, "scope: must begin with openid"),
+        ({"accept_typ_jwt": "maybe"}, "accept_typ_jwt: must be true or false"),
+        ({"discovery": "login.example.com"}, "discovery"),
+    ],
+)
+def test_a_mistake_names_the_setting(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    """Before anybody signs in."""
+    with pytest.raises(ConfigurationError) as refused:
+        load(written(tmp_path, oidc(ISSUER, **changes)), {}, FEATURES)
+    [mistake] = refused.value.mistakes
+    assert str(mistake).startswith("api.console.oidc")
+    assert said in str(mistake)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    """Of the section, as of all others."""
+    wrong = oidc("http://login.example.com", audience="", map={"sre": ["write"]}, scopes=1)
+    with pytest.raises(ConfigurationError) as refused:
+        load(written(tmp_path, wrong), {}, FEATURES)
+    assert len(refused.value.mistakes) == 4
+
+
+def test_it_is_for_a_console_that_is_served(tmp_path: Path) -> None:
+    """Else the API would take tokens that nobody can get."""
+    path = written(tmp_path, None, console={"enabled": False, "oidc": oidc(ISSUER)})
+    with pytest.raises(ConfigurationError, match="enabled"):
+        load(path, {}, FEATURES)
+
+
+def test_with_it_nobody_is_let_in_without_a_token(tmp_path: Path) -> None:
+    """The freedom of loopback ends, and other machines may reach the listener without a file of tokens."""
+    assert live(written(tmp_path, oidc(ISSUER))).tokens() == ()
+    assert live(written(tmp_path, oidc(ISSUER), listen="0.0.0.0:8080")).tokens() == ()
+    assert live(written(tmp_path, None)).tokens() is None
+    was = live(path := written(tmp_path, oidc(ISSUER)))
+    written(tmp_path, None)
+    assert was.reload(asked=True)
+    assert was.tokens() == (), f"{path} without it opens nothing before a restart"
+    with pytest.raises(ConfigurationError, match="tokens_file is required"):
+        load(written(tmp_path, None, listen="0.0.0.0:8080"), {}, FEATURES)
+
+
+# ── What the doctor says of the provider at which operators sign in ───────────────────────────────────────────────
+
+
+async def said(folder: Path, section: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Level and text of each finding."""
+    reader = DocumentReader()
+    checks = list(sign_in_checks(live(written(folder, section)).now.settings, reader))
+    findings = [finding for check in checks for finding in await check.run()]
+    await reader.close()
+    assert {finding.subject for finding in findings} <= {SETTING}
+    return [(finding.level.value, finding.text) for finding in findings]
+
+
+async def test_a_good_provider_has_two_lines(tmp_path: Path) -> None:
+    """Where they sign in, and how many keys there are."""
+    async with ConsoleProvider() as provider:
+        found = await said(tmp_path, oidc(provider.base))
+    assert found == [
+        ("ok", f"operators sign in at {provider.base}/authorize"),
+        ("ok", "1 key for its tokens can be read"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("provided", "text"),
+    [
+        ({"metadata": {"issuer": "https://other.example.com"}}, "name the issuer 'https://other.example.com'"),
+        ({"metadata": {"token_endpoint": None}}, "name no token_endpoint"),
+        ({"metadata": {"jwks_uri": None}}, "name no jwks_uri"),
+        ({"keys": []}, "has no key that verifies signatures"),
+    ],
+)
+async def test_a_fault_is_said(tmp_path: Path, provided: Mapping[str, Any], text: str) -> None:
+    """Before an operator meets it in an incident."""
+    async with ConsoleProvider() as provider:
+        for name, value in provided.items():
+            setattr(provider, name, value)
+        found = await said(tmp_path, oidc(provider.base))
+    assert found[-1][0] == "failed"
+    assert text in found[-1][1]
+
+
+async def test_without_a_provider_there_is_nothing_to_check(tmp_path: Path) -> None:
+    """As with tokens alone."""
+    assert await said(tmp_path, None) == []
+
+
+# ── Which access tokens of the provider the API takes, and what they may do: each rule broken once ────────────────
+
 
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
 

@@ -1,4 +1,4 @@
-"""Mistakes in the settings of registry sources that are read over HTTP. Each is found at start, with its path."""
+"""Settings of registry sources: mistakes, issuers, and the files of secrets."""
 
 import json
 from collections.abc import Mapping
@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 
 from notifier.configuration.loading import load
+from notifier.configuration.secret_files import secrets_of
 from notifier.features import FEATURES
 from notifier.features.registries.list_settings import HttpListSettings
 from notifier.model.errors import ConfigurationError
-from tests.configuration.clients.registry_sample import ONE, settings
+from notifier.model.registry import Registry
+from tests.configuration.clients.registry_sample import ONE, TWO, mistakes, settings
+from tests.settings.whole_settings import SETTINGS
+
+# ── Mistakes in the settings of registry sources that are read over HTTP. Each is found at start, with its path ───
+
 
 HYDRA = {"admin_url": "http://hydra-admin:4445"}
 AUTH0 = {"url": "https://acme.eu.auth0.com", "client_id": "notifier", "client_secret_file": "key.pem"}
@@ -145,3 +151,40 @@ def test_no_header_is_in_the_repr(tmp_path: Path) -> None:
     http = read.registry.sources[0].of_kind(HttpListSettings)
     assert http.headers == {"Authorization": "Bearer hunter2"}
     assert "hunter2" not in repr(read)
+
+
+# ── Whose clients a source may have, where its kind says it ───────────────────────────────────────────────────────
+
+
+def test_issuers_of_sources(tmp_path: Path) -> None:
+    """A source's issuer is one of ours, whether a setting names it or the kind tells it."""
+    sources = [
+        {"name": "a", "issuer": "https://id.example.co", "http": {"url": "https://id.example.com/clients"}},
+        {"name": "b", "sql": {"url": "sqlite:///x", "preset": "duende"}},
+        {"name": "c", "sql": {"url": "sqlite:///x", "query": "SELECT issuer, client_id FROM c"}},
+        {"name": "d", "keycloak": {
+            "url": "https://kc.example.com", "realm": "a b", "client_id": "n", "client_secret": "s"
+        }},
+    ]  # fmt: skip
+    registry = {"sources": sources, "defaults": {"https://kc.example.com/realms/a": {"timeout": "3s"}}}
+    found = mistakes(tmp_path, "[]", ONE, TWO, registry=registry)
+    assert list(found) == [
+        *(f"registry.sources[{nth}].issuer" for nth in range(4)),
+        'registry.defaults["https://kc.example.com/realms/a"]',
+    ]  # fmt: skip
+    assert f"did you mean {ONE}?" in found["registry.sources[0].issuer"]
+    assert "2 issuers" in found["registry.sources[1].issuer"]
+    assert "https://kc.example.com/realms/a%20b is not" in found["registry.sources[3].issuer"]
+
+
+# ── The files with which a worker proves itself to registries are looked after like its own secrets ───────────────
+
+
+def test_the_secret_of_a_source_is_one_of_the_secrets(tmp_path: Path) -> None:
+    """By the setting that names it."""
+    (tmp_path / "keycloak").write_text("secret")
+    keycloak = {"url": "https://kc.example.com", "realm": "demo", "client_id": "notifier"}
+    keycloak["client_secret_file"] = str(tmp_path / "keycloak")
+    settings = SETTINGS.model_validate({"registry": {"sources": [{"keycloak": keycloak}]}})
+    found = secrets_of(settings, Registry(), ())
+    assert found == {"registry.sources.keycloak.keycloak.client_secret_file": tmp_path / "keycloak"}

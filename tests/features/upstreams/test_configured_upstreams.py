@@ -1,8 +1,12 @@
-"""The upstreams of the configuration: what is refused, what follows a reload, and whether the example is right."""
+"""Upstreams of the configuration: what is refused, checked, and follows a reload."""
 
 import asyncio
 import json
+import sqlite3
+import subprocess
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import pytest
 import yaml
 from aiohttp import web
 from cryptography.fernet import Fernet
+from structlog.testing import capture_logs
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
@@ -17,17 +22,23 @@ from notifier.features import FEATURES
 from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
 from notifier.features.upstreams.doctor_upstreams import examine_keys
 from notifier.features.upstreams.session_questions import AT_A_TIME
-from notifier.features.upstreams.upstream import LocalSession, LocalSessions, Question
-from notifier.features.upstreams.upstream_record import UpstreamRecord
+from notifier.features.upstreams.upstream import LocalSession, LocalSessions, Question, UpstreamLookedUp
+from notifier.features.upstreams.upstream_issuers import upstream_mistakes
+from notifier.features.upstreams.upstream_record import TOLD_EVERY, UpstreamRecord
 from notifier.features.upstreams.upstream_settings import upstreams_of
-from notifier.features.upstreams.upstream_token import UnacceptedLogout, VerifiedLogout
+from notifier.features.upstreams.upstream_token import UnacceptedLogout, UpstreamResult, VerifiedLogout
 from notifier.model.errors import ConfigurationError
 from notifier.network.http.issuer_document import IssuerDocument
+from notifier.settings.service_settings import Settings
 from tests.cli.in_process import notifier
 from tests.features.upstreams.upstream_provider import OURS, UPSTREAM, logout_token
+from tests.settings.whole_settings import SETTINGS
 from tests.system.loopback import LoopbackServer
-from tests.tokens.key_folder import pem
+from tests.tokens.key_folder import ISS, pem
 from tests.tokens.transmitter import key, public
+
+# ── The upstreams of the configuration: what is refused, what follows a reload, and whether the example is right ───
+
 
 EXAMPLE = Path(__file__).parents[3] / "docs/examples/upstreams.yaml"
 OP: dict[str, Any] = {"issuer": "https://op.example.com", "client_id": "us", "resolve": {"same_sub": {}}}
@@ -306,3 +317,107 @@ async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Pa
     await upstreams.aclose()
     series = {sample.labels["upstream"] for family in record.families() for sample in family.samples}
     assert series == {"op", "gone", "new"}
+
+
+# ── SQLAlchemy is an extra: only what asks a database of sessions needs it ────────────────────────────────────────
+
+
+LOGIN = "https://login.example.com"
+SQL = {"sql": {"url": "sqlite:///sessions.db", "preset": "duende"}}
+EXTRAS = ("sqlalchemy", "psycopg", "pymysql", "pymssql", "opentelemetry", "django")
+IMPORTED = "import sys, notifier.service.service, notifier.service.doctor_checks; print(*sys.modules)"
+
+
+def _settings(resolve: Mapping[str, object]) -> Settings:
+    upstream = {"issuer": "https://up.example.org", "client_id": "acme", "iss": LOGIN, "resolve": resolve}
+    return SETTINGS.model_validate({"upstreams": {"partner": upstream}})
+
+
+def test_a_database_without_the_library_is_refused_with_the_way_out() -> None:
+    """At the start, and not at the first sign-out. Who asks over HTTP, or nobody, needs none."""
+    mistakes = upstream_mistakes(_settings(SQL), frozenset({"issuers"}), lambda _: False)
+    assert [each.path for each in mistakes] == ["upstreams.partner.resolve.sql"]
+    assert "pip install 'logout-notifier[postgresql]'" in mistakes[0].text
+    assert upstream_mistakes(_settings({"same_sub": {}}), frozenset({"issuers"}), lambda _: False) == []
+    assert upstream_mistakes(_settings(SQL), frozenset({"issuers"})) == []
+
+
+@pytest.mark.full
+def test_the_service_starts_without_any_extra() -> None:
+    """None of their libraries is imported with it."""
+    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
+    names = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "aiohttp" in names
+    assert not names & set(EXTRAS)
+
+
+# ── What `check` asks of the databases that know sessions, and what the log says of tokens that end none ──────────
+
+
+QUERY = "SELECT user AS sub, id AS sid, apps AS clients FROM sessions WHERE theirs = :sid"
+
+
+@pytest.fixture
+def database_folder(tmp_path: Path) -> Path:
+    """A key, and a database of sessions."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "key.pem").chmod(0o600)
+    with sqlite3.connect(tmp_path / "s.db") as database:
+        database.execute("CREATE TABLE sessions (id TEXT, user TEXT, apps TEXT, theirs TEXT)")
+    return tmp_path
+
+
+def checked(database_folder: Path, sql: dict[str, Any], *options: str) -> tuple[int, list[dict[str, str]]]:
+    """The exit status of `check`, and the mistakes."""
+    op = {"issuer": "https://op.example.com", "client_id": "us", "resolve": {"sql": {"url": "sqlite:///s.db", **sql}}}
+    config = {"issuers": {ISS: {"keys": [{"file": "key.pem"}]}}, "upstreams": {"op": op}}
+    (database_folder / "n.json").write_text(json.dumps(config))
+    done = notifier("check", "-c", "n.json", "--json", *options, cwd=database_folder)
+    return done.returncode, json.loads(done.stdout)["mistakes"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ({"query": QUERY.replace("AS clients", "AS clinets")}, "there is no clinets; they are sub, sid, clients"),
+        ({"query": QUERY.replace("SELECT user ", "SELECT usre ")}, "no such column: usre"),
+        ({"query": QUERY.replace("FROM sessions", "FROM session")}, "no such table: session"),
+        ({"query": "SELECT user AS sub FROM sessions WHERE id IS NOT NULL OR :sid = theirs"}, "those of nobody"),
+        ({"query": QUERY, "url": "sqlite:///missing.db"}, "cannot be asked"),
+        ({"preset": "duende", "prefix": "op|"}, "ServerSideSessions"),
+    ],
+    ids=range(6),
+)
+def test_a_query_that_cannot_work_is_a_mistake(database_folder: Path, sql: dict[str, Any], said: str) -> None:
+    """Else the first token finds it, and nobody is signed out. Offline nobody is asked."""
+    with sqlite3.connect(database_folder / "s.db") as database:
+        database.execute("INSERT INTO sessions VALUES ('s1', 'alice', '*', 'u1')")
+    status, [mistake] = checked(database_folder, sql)
+    assert (status, mistake["path"]) == (2, "upstreams.op.resolve.sql")
+    assert said in mistake["text"]
+    assert checked(database_folder, sql, "--offline") == (0, [])
+
+
+def test_a_query_that_works_is_none(database_folder: Path) -> None:
+    """Though it finds nobody."""
+    assert checked(database_folder, {"query": QUERY}) == (0, [])
+
+
+def test_a_token_that_ends_no_session_leaves_a_line() -> None:
+    """Each token; of browsers, which anybody may send with a made-up `sid`, one in a minute."""
+    now = [0.0]
+    record = UpstreamRecord(lambda: now[0])
+    looked = UpstreamLookedUp(upstream="op", result="no_session", text="none has the sub and sid of the token")
+    with capture_logs() as lines:
+        record.observe(looked)
+        record.observe(looked)
+        record.observe(UpstreamLookedUp(upstream="op", result="found"))
+        for _ in range(5):
+            record.requested("op", UpstreamResult.NO_SESSION)
+        now[0] = TOLD_EVERY
+        record.requested("op", UpstreamResult.NO_SESSION)
+    assert [(line["event"], line["log_level"], line["upstream"]) for line in lines] == [
+        ("upstream_no_session", "info", "op")
+    ] * 4
+    assert [line["reason"] for line in lines] == [looked.text] * 2 + ["none has the sid that a browser came with"] * 2
+    assert "upstreams.op.resolve" in lines[0]["hint"]

@@ -1,21 +1,28 @@
-"""Whose sessions a database or an endpoint says are meant, and what it is told of an answer that is wrong."""
+"""Whose sessions a database or an endpoint reports, and how questions wait."""
 
+import asyncio
 import sqlite3
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from notifier.features.upstreams import session_questions
 from notifier.features.upstreams.doctor_upstreams import examine_sessions
 from notifier.features.upstreams.session_database import SessionDatabase
 from notifier.features.upstreams.session_endpoint import SessionEndpoint
-from notifier.features.upstreams.session_questions import SessionKeeper, SessionQuestions
+from notifier.features.upstreams.session_questions import AT_A_TIME, SessionKeeper, SessionQuestions
 from notifier.features.upstreams.upstream import MOST, LocalSession, Question, SessionsAway
 from notifier.features.upstreams.upstream_settings import SessionsHttpSettings, SessionsSqlSettings, UpstreamSettings
 from notifier.model.errors import SourceFault
 from notifier.operators.doctor.doctor import Severity
 from tests.system.loopback import LoopbackServer
+
+# ── Whose sessions a database or an endpoint says are meant, and what it is told of an answer that is wrong ───────
+
 
 BY_SID = Question(iss="https://op.example.com", sub="up-alice", sid="up-1")
 BY_SUB = Question(iss="https://op.example.com", sub="up-alice", sid=None)
@@ -193,3 +200,62 @@ async def test_the_doctor_asks_for_nobody(url: str) -> None:
     upstream = UpstreamSettings.model_validate({"issuer": BY_SID.iss, "client_id": "us", "resolve": gone})
     [finding] = await examine_sessions("upstreams.op.resolve", upstream)
     assert (finding.level, "unable to open" in finding.text) == (Severity.FAILED, True)
+
+
+# ── Questions that hang hold up nobody but their own place, and their askers only for a time ──────────────────────
+
+
+QUESTION = Question(iss="https://op.example.com", sub=None, sid="s1")
+FOUND = (LocalSession(sub="alice", sid="l1", clients="*"),)
+LOOPS_OWN = 32  # threads that an event loop has of its own at most, however many cores
+
+
+class Hangs(SessionKeeper):
+    """Blocks its thread until it is let go, longer than any time that it was given."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    async def ask(self, question: Question) -> tuple[LocalSession, ...]:
+        """Hang."""
+        self.over.wait()
+        return FOUND
+
+
+@pytest.fixture
+def hangs() -> Iterator[Hangs]:
+    """A place that is let go at the end."""
+    place = Hangs()
+    yield place
+    place.over.set()
+
+
+async def test_however_many_places_hang_the_loops_own_threads_are_free(hangs: Hangs) -> None:
+    """TLS files of clients are read there, and reloads."""
+    places = [SessionQuestions(hangs) for _ in range(LOOPS_OWN // AT_A_TIME + 1)]
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(place.sessions(QUESTION)) for place in places for _ in range(AT_A_TIME)]
+        await asyncio.sleep(0)  # each has asked
+        async with asyncio.timeout(20):
+            assert await asyncio.to_thread(lambda: "at once") == "at once"
+        assert not any(task.done() and task.result() == FOUND for task in waiting)
+        hangs.over.set()
+
+
+async def test_an_asker_waits_for_a_time_and_the_question_keeps_its_turn(
+    hangs: Hangs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a place that hangs for ever has four threads, and not one for each question."""
+    monkeypatch.setattr(session_questions, "WITHIN", 0.0)
+    monkeypatch.setattr(session_questions, "SPARE", 0.01)
+    monkeypatch.setattr(session_questions, "WAIT", 0.01)
+    place = SessionQuestions(hangs)
+    told = await asyncio.gather(*(place.sessions(QUESTION) for _ in range(AT_A_TIME)))
+    assert set(told) == {SessionsAway(text="no answer within 0 s")}
+    busy = await place.sessions(QUESTION)
+    assert isinstance(busy, SessionsAway)
+    assert busy.text.startswith(f"{AT_A_TIME} questions are under way")
+    hangs.over.set()
+    monkeypatch.setattr(session_questions, "WAIT", 20.0)
+    monkeypatch.setattr(session_questions, "SPARE", 20.0)
+    assert await place.sessions(QUESTION) == FOUND

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from notifier.model import frozen
 from notifier.model.client import Algorithm
 from notifier.model.delivery import Delivery, Inline, Past
+from notifier.model.documents.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.model.documents.documents import (
     NAMES,
     EventDocument,
@@ -19,8 +20,10 @@ from notifier.model.documents.documents import (
     load_event,
 )
 from notifier.model.errors import MalformedEvent
-from notifier.model.outcome import Cause
+from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.outcome import Cause, DeadReason
 from notifier.model.session_ended import ClientEntry, SessionEnded
+from tests.recorded.story import kept
 
 DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub="s", sid=None)
 EVENT = SessionEnded(id="e", id_given=False, iss="i", sub="s", sid=None, clients=(ClientEntry(client_id="c"),))
@@ -107,3 +110,30 @@ def test_a_delivery_is_no_event() -> None:
         load_event(dump_delivery(DELIVERY))
     with pytest.raises(MalformedEvent):
         load_delivery(dump_event(EventDocument(event=EVENT)))
+
+
+# ── Dead letters of other releases: they are kept for long, and an operator reads and replays them with any of them
+
+
+def message_from(sent: Outgoing) -> Message:
+    return Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=Kind(sent.kind), headers=sent.headers)
+
+
+LETTERS = {name: message for name, message in kept("written").items() if message.queue == "dead"}
+
+
+REFUSED = LETTERS["dead-letter-refused"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("refused", DeadReason.REFUSED), ("malformed", DeadReason.MALFORMED_EVENT)]
+)
+def test_a_recorded_dead_letter_is_read(name: str, reason: DeadReason) -> None:
+    """Whole: it is the same once this release has written it."""
+    recorded = LETTERS[f"dead-letter-{name}"]
+    letter = load_dead_letter(recorded.message())
+    assert letter.reason is reason
+    again = dump_dead_letter(letter)
+    assert load_dead_letter(message_from(again)) == letter
+    assert json.loads(again.body) == recorded.body
+    assert {name: again.headers[name] for name in recorded.headers} == recorded.headers

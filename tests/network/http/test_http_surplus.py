@@ -1,18 +1,27 @@
-"""Clients that send more than the answer to a request: the first complete answer decides, whatever is behind it."""
+"""Heads and surplus bytes of requests."""
 
 import asyncio
+import gc
+import ssl
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
+from weakref import WeakSet
 
+import aiohttp
 import pytest
 
-from notifier.model.client import Client
+from notifier.model.client import Client, Route, TlsFiles
 from notifier.model.frozen import replace
 from notifier.network.http.connections import WIRE_LIMIT, OpenConnections, WatchedConnection
+from notifier.network.http.requests import MOST_CONTEXTS, Heads
 from tests.network.http.http_requests import opened, outcome, request
 from tests.support import behaviours as do
 from tests.support.receivers import scripted
+
+# ── Clients that send more than the answer to a request: the first complete answer decides, whatever is behind it
+
 
 CLIENT = Client(iss="https://id.example.com", client_id="shop", backchannel_logout_uri="https://shop.example.com/out")
 NONE = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -41,7 +50,7 @@ SURPLUS = {
 }
 
 
-class Wire(asyncio.Transport):
+class FakeWire(asyncio.Transport):
     """A transport with nobody at the other end."""
 
     closed = False
@@ -61,7 +70,7 @@ class Wire(asyncio.Transport):
 def connection_to(client: Client, seen: list[Client]) -> WatchedConnection:
     """A connection on which a request was written to the client."""
     made = WatchedConnection(asyncio.get_running_loop(), OpenConnections(1, [seen.append]), WIRE_LIMIT)
-    made.connection_made(Wire())
+    made.connection_made(FakeWire())
     made.begin(client)
     made.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=16 * 1024)
     return made
@@ -115,7 +124,7 @@ async def test_surplus_may_come_later(name: str) -> None:
     connection.data_received(behind[1000:2000])
     await asyncio.sleep(0)
     assert (connection.should_close, seen) == (True, [CLIENT])
-    assert isinstance(wire, Wire)
+    assert isinstance(wire, FakeWire)
     assert wire.closed
 
 
@@ -155,3 +164,46 @@ async def test_a_flood_of_answers_costs_little(name: str) -> None:
     answer, behind = COSTLY[name]
     connection = connection_to(CLIENT, [])
     assert calls_of(lambda: connection.data_received((answer + behind)[: 256 * 1024])) < 150
+
+
+# ── The heads of requests, each made once for a host, and what they hold on to ────────────────────────────────────
+
+
+def context(alive: WeakSet[ssl.SSLContext]) -> ssl.SSLContext:
+    """A new one, which `alive` counts for as long as somebody holds it."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    alive.add(made)
+    return made
+
+
+async def test_a_head_is_made_once_for_a_host_and_its_certificate() -> None:
+    """It is what a request is spared, however many clients of that host there are and whatever their TLS files."""
+    async with aiohttp.ClientSession() as session:
+        heads, alive = Heads(session, {}), WeakSet[ssl.SSLContext]()
+        first, second = context(alive), context(alive)
+        other = Route(tls=TlsFiles(ca_file=Path("ca.pem")))
+        head, of_other = heads.of("https://a.example", Route(), first), heads.of("https://a.example", other, second)
+        assert (head.request.ssl, of_other.request.ssl) == (first, second)
+        assert heads.of("https://a.example", Route(), first) is head
+        assert heads.of("https://a.example", other, second) is of_other
+        assert heads.of("https://a.example", Route(), second).request.ssl is second
+
+
+async def test_the_tls_context_of_a_renewed_certificate_is_let_go() -> None:
+    """One with the system's authorities takes 0.8 MiB, and some certificates are renewed every hour."""
+    async with aiohttp.ClientSession() as session:
+        heads, alive = Heads(session, {}), WeakSet[ssl.SSLContext]()
+        for _ in range(20):
+            heads.of("https://a.example", Route(), context(alive))
+        gc.collect()
+        assert len(alive) == 1
+
+
+async def test_tls_contexts_of_very_many_clients_are_not_all_held() -> None:
+    """What is kept of TLS files is bounded, and heads must not keep what was given up there."""
+    async with aiohttp.ClientSession() as session:
+        heads, alive = Heads(session, {}), WeakSet[ssl.SSLContext]()
+        for number in range(MOST_CONTEXTS + 100):
+            heads.of(f"https://client-{number}.example", Route(), context(alive))
+        gc.collect()
+        assert len(alive) <= MOST_CONTEXTS

@@ -1,15 +1,29 @@
-"""What a connection may hold outside of a request, and that requests come through whole for all that."""
+"""Connections of a listener: their bounds, TLS, and the listener for browsers."""
 
 import asyncio
+import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
+from cryptography import x509
 
+from notifier.model.errors import ConfigurationError
 from notifier.network.listeners.bounded_connection import HEAD, ConnectionBudget
-from notifier.network.listeners.listener import Deadlines, Listener
+from notifier.network.listeners.listener import CONNECTIONS, HANDSHAKE_TIMEOUT, Deadlines, Listener, listen
+from notifier.network.listeners.listener_context import ListenerContext
+from notifier.network.listeners.web_app import WebLimits, web_app
+from notifier.settings.policies import ListenerTls
 from tests.publishing.serving import serving
+from tests.support.certificates import Authority, authority
+
+# ── What a connection may hold outside of a request, and that requests come through whole for all that ────────────
+
 
 LONG = 200_000  # bytes of a body: many reads
 TIMEOUT = 30.0
@@ -161,3 +175,181 @@ async def test_a_request_counts_though_its_sender_has_gone() -> None:
         writer.write(head("POST", "Content-Length: 5") + b"hello")
         writer.close()
         assert await asyncio.wait_for(taken, TIMEOUT) == b"hello"
+
+
+# ── TLS of the API's listener: certificates renewed under it, and clients that must show one ──────────────────────
+
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Authority:
+    return authority(tmp_path / "ca")
+
+
+@asynccontextmanager
+async def served(files: ListenerTls, connections: int = CONNECTIONS) -> AsyncIterator[Listener]:
+    async def well(_request: web.Request) -> web.Response:
+        return web.Response(text="well")
+
+    app = web.Application()
+    app.add_routes([web.get("/", well)])
+    context = ListenerContext(files, "api").context
+    listener = await listen(app, "127.0.0.1", 0, key="api.listen", tls=context, grace=1, connections=connections)
+    yield listener
+    await listener.close()
+
+
+async def ask_tls(listener: Listener, ca: Authority, shown: Path | None = None) -> int:
+    """GET it; the serial number of the certificate that it showed."""
+    context = ssl.create_default_context(cafile=ca.ca_file)
+    if shown is not None:
+        context.load_cert_chain(shown)
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port, ssl=context)
+        try:
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).endswith(b"well")
+            certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        finally:
+            writer.close()
+    return x509.load_der_x509_certificate(certificate).serial_number
+
+
+async def test_a_renewed_certificate_serves_the_next_connection(ca: Authority) -> None:
+    """Without a restart; one that cannot be used, or is half written, leaves the old."""
+    file = ca.issue("127.0.0.1")
+    async with served(ListenerTls(cert_file=file, key_file=file)) as listener:
+        first = await ask_tls(listener, ca)
+        assert await ask_tls(listener, ca) == first
+        ca.issue("127.0.0.1")  # the same file
+        second = await ask_tls(listener, ca)
+        assert second != first
+        good = file.read_bytes()
+        file.write_bytes(good[: len(good) // 2])
+        assert await ask_tls(listener, ca) == second
+        file.write_bytes(good)
+        assert await ask_tls(listener, ca) == second
+
+
+async def test_only_clients_of_the_authority_are_let_in(ca: Authority, tmp_path: Path) -> None:
+    """`client_ca_file`: without a certificate, or with another authority's, no request is read; it may change, too."""
+    other = authority(tmp_path / "other", "Other CA")
+    file, trusted = ca.issue("127.0.0.1"), tmp_path / "clients.pem"
+    trusted.write_bytes(ca.ca_file.read_bytes())
+    ours, theirs = ca.issue("idp"), other.issue("stranger")
+    async with served(ListenerTls(cert_file=file, key_file=file, client_ca_file=trusted)) as listener:
+        assert await ask_tls(listener, ca, ours)
+        for shown in (None, theirs):
+            with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+                await ask_tls(listener, ca, shown)
+        trusted.write_bytes(other.ca_file.read_bytes() + b"\n")
+        assert await ask_tls(listener, ca, theirs)
+        with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+            await ask_tls(listener, ca, ours)
+
+
+def test_what_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
+    """By the setting and the files."""
+    file = tmp_path / "no.pem"
+    file.write_text("nothing")
+    with pytest.raises(ConfigurationError) as error:
+        ListenerContext(ListenerTls(cert_file=file, key_file=file), "api")
+    assert "api.tls" in str(error.value)
+    assert "no.pem" in str(error.value)
+
+
+async def test_silent_connections_are_limited_before_their_handshake(ca: Authority) -> None:
+    """The oldest are closed, and a newcomer is served."""
+    file = ca.issue("127.0.0.1")
+    async with served(ListenerTls(cert_file=file, key_file=file), connections=3) as listener:
+        silent = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(6)]
+        assert await ask_tls(listener, ca)
+        for reader, _ in silent[:3]:
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(reader.read(), HANDSHAKE_TIMEOUT / 2) == b""
+        for _, writer in silent:
+            writer.close()
+
+
+def test_silent_connections_are_limited_on_uvloop(ca: Authority) -> None:
+    """The worker's loop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test_silent_connections_are_limited_before_their_handshake(ca))
+
+
+# ── The web listener as any stranger meets it: what it answers, what it bears, and what it never says ─────────────
+
+
+SECRET = "gAAAAABsealed"
+
+
+@asynccontextmanager
+async def face(*routes: web.RouteDef, limits: WebLimits | None = None) -> AsyncIterator[Listener]:
+    async with serving(web_app(routes, limits)) as listener:
+        yield listener
+
+
+async def test_what_is_no_route_is_404_and_may_be_framed_by_nobody() -> None:
+    """Nothing here is kept, framed, guessed at or found by a search engine."""
+    async with face() as listener, aiohttp.ClientSession() as session:
+        for path in ("/", "/livez", "/metrics", "/v1/events", f"/{SECRET}?sid=s1"):
+            async with session.get(listener.url + path) as answer:
+                assert answer.status == 404
+                assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+                assert (answer.headers["Cache-Control"], answer.headers["X-Robots-Tag"]) == ("no-store", "noindex")
+                assert not {"Set-Cookie", "Server"} & set(answer.headers)
+                assert SECRET not in await answer.text()
+
+
+async def test_a_route_has_the_last_word_on_its_headers() -> None:
+    """A page that others may keep, or frame, says so itself."""
+
+    async def kept(_request: web.Request) -> web.Response:
+        return web.Response(headers={"Cache-Control": "max-age=60"})
+
+    async with (
+        face(web.get("/x", kept)) as listener,
+        aiohttp.ClientSession() as session,
+        session.get(listener.url + "/x") as answer,
+    ):
+        assert (answer.headers["Cache-Control"], answer.headers["Referrer-Policy"]) == ("max-age=60", "no-referrer")
+
+
+async def test_large_bodies_and_too_many_requests_are_refused() -> None:
+    """413 for a body beyond the limit; 429 for one request too many, before its body is read."""
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        entered.set()
+        await go.wait()
+        return web.Response(text=str(len(await request.read())))
+
+    limits = WebLimits(body=10, requests=1)
+    async with face(web.post("/x", slow), limits=limits) as listener, aiohttp.ClientSession() as session:
+        first = asyncio.create_task(session.post(listener.url + "/x", data=b"a" * 11))
+        await entered.wait()
+        async with session.post(listener.url + "/x", data=b"a") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+        go.set()
+        assert (await first).status == 413
+
+
+async def test_nothing_of_a_request_is_in_the_log(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even of one that fails, or that is no HTTP."""
+
+    async def fail(_request: web.Request) -> web.Response:
+        raise RuntimeError("broken")
+
+    async with face(web.get("/{context}", fail)) as listener:
+        async with aiohttp.ClientSession() as session, session.get(f"{listener.url}/{SECRET}?sid={SECRET}") as answer:
+            assert answer.status == 500
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(f"GET /{SECRET} nonsense\r\n\r\n".encode())
+        assert b"400" in (await reader.read()).split(b"\r\n")[0]
+        writer.close()
+    assert "broken" in caplog.text
+    assert SECRET not in caplog.text + "".join(capfd.readouterr())

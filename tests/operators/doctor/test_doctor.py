@@ -1,14 +1,29 @@
 """What the doctor says of what was found: the level, and a sentence with the way out."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from notifier.model.client import Algorithm, Client, FrontChannelClient, SubjectMode, TokenProfile
+from notifier.delivery.channels import BackChannel
+from notifier.model.client import (
+    Algorithm,
+    Client,
+    ClientKeysPlace,
+    Encryption,
+    FrontChannelClient,
+    KeyManagement,
+    Route,
+    SubjectMode,
+    TokenProfile,
+)
+from notifier.model.errors import OurFault
 from notifier.model.message import Depth, PolicyKey, PolicyOverride
-from notifier.model.outcome import Reason
+from notifier.model.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
+from notifier.model.request import Request
 from notifier.model.trouble import Trouble
 from notifier.network.http.issuer_document import (
     IssuerDocument,
@@ -18,9 +33,18 @@ from notifier.network.http.issuer_document import (
     only_issuer,
 )
 from notifier.network.http.probe import Reached, Unreached
+from notifier.operators.doctor.canary import NOBODY, CanaryTools, send_canary
 from notifier.operators.doctor.doctor import Area, Finding, Severity
 from notifier.operators.doctor.doctor_clients import examine_server, judge_registry, servers_of
-from notifier.operators.doctor.doctor_keys import IssuerCase, examine_issuer, examine_transmitter, judge_keys
+from notifier.operators.doctor.doctor_keys import (
+    IssuerCase,
+    examine_issuer,
+    examine_keys,
+    examine_transmitter,
+    judge_jwks,
+    judge_keys,
+    keys_elsewhere,
+)
 from notifier.operators.doctor.doctor_queue import clock_finding, judge_broker, judge_file
 from notifier.operators.doctor.doctor_workers import DAY, Met, judge_workers
 from notifier.operators.status.client_state import ClientState
@@ -29,6 +53,9 @@ from notifier.queues.queue_state import BrokerState, FileState, PolicyLook
 from notifier.tokens.first_day import SeenKey, seen_by_all
 from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.published_keys import Signing
+from tests.cli.in_process import notifier
+from tests.system.site import Site
+from tests.tokens.encryption_keys import keys, made, public
 
 ISS = "https://id.example"
 JWKS = f"{ISS}/jwks"
@@ -426,3 +453,177 @@ async def test_whether_the_tokens_of_a_source_can_be_verified(
 
     told = bad(await examine_transmitter("sources.kc.http.set", JWKS, read))
     assert expected in told if expected else not told
+
+
+# ── A token for nobody: what it carries, and how the answer is explained ──────────────────────────────────────────
+
+
+class Receiver:
+    """The transport and the signer: the token is its claims."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.claims: dict[str, object] = {}
+        self.broken = False
+
+    async def sign(self, _iss: str, _alg: Algorithm, _typ: str | None, claims: Mapping[str, object]) -> str:
+        if self.broken:
+            raise OurFault(Cause.SIGNING, "no key is due")
+        return json.dumps(claims)
+
+    async def post(self, request: Request) -> Wire:
+        self.claims = json.loads(request.secret)
+        return self.wire
+
+
+async def send(receiver: Receiver, **more: object) -> Finding:
+    uri = more.pop("uri", "https://shop.example/out")
+    client = Client(iss="https://id.example", client_id="shop", backchannel_logout_uri=uri, **more)  # type: ignore[arg-type]
+    tools = CanaryTools(
+        channel=BackChannel(receiver, clock=lambda: 1000.0, new_jti=lambda: "f00d"),
+        transport=receiver,
+        new_id=lambda: "f00d",
+    )
+    [found] = await send_canary(client, tools)
+    return found
+
+
+async def test_its_user_and_session_cannot_exist() -> None:
+    """Both are named, so that no receiver ends all sessions of anybody (B13), of a pairwise client too."""
+    receiver = Receiver(Answer(status=204))
+    found = await send(receiver, pairwise=True)
+    assert found.level is Severity.OK
+    assert receiver.claims["sub"] == receiver.claims["sid"] == f"{NOBODY}f00d"
+    assert "f00d" in found.text
+
+
+@pytest.mark.parametrize(
+    ("wire", "preset", "level", "words"),
+    [
+        (
+            Answer(status=400, text="invalid_request"),
+            "express_openid_connect",
+            Severity.WARNING,
+            "exactly one algorithm",
+        ),
+        (Answer(status=400), "nextcloud", Severity.FAILED, "never an unknown session"),
+        (Answer(status=400), None, Severity.WARNING, "name its preset"),
+        (Answer(status=302), None, Severity.FAILED, "never followed"),
+        (Answer(status=403), None, Severity.FAILED, "sign-in"),
+        (Answer(status=404), None, Severity.FAILED, "backchannel_logout_uri"),
+        (Answer(status=415), None, Severity.FAILED, "its log"),
+        (Answer(status=500), "spring", Severity.FAILED, "JWK Set"),
+        (Break(reason=Reason.TLS, ambiguous=False, text="certificate: expired"), None, Severity.FAILED, "renew"),
+        (StaleConnection(), None, Severity.FAILED, "log"),
+    ],
+)
+async def test_answers_are_explained(wire: Wire, preset: str | None, level: Severity, words: str) -> None:
+    """By the client's preset, where it names one."""
+    found = await send(Receiver(wire), preset=preset)
+    assert found.level is level
+    assert words in found.advice
+
+
+async def test_what_cannot_be_sent_is_said() -> None:
+    """No URI, or no key that is due."""
+    assert (await send(Receiver(Answer(status=200)), uri=None)).level is Severity.FAILED
+    receiver = Receiver(Answer(status=200))
+    receiver.broken = True
+    assert "no key is due" in (await send(receiver)).text
+
+
+# ── The doctor reads the keys of clients whose tokens are encrypted, and names the one it would take, or the fault
+
+
+PLACE = ClientKeysPlace(uri="https://shop.example/jwks", route=Route())
+KEY = public(made("RSA"), kid="e1", use="enc")
+
+
+def encrypted_client(client_id: str, keys: Any = PLACE, alg: KeyManagement = KeyManagement.RSA_OAEP) -> Client:
+    return Client(
+        iss="https://id.example.com",
+        client_id=client_id,
+        backchannel_logout_uri="https://shop.example/bc",
+        encryption=None if keys is None else Encryption(alg=alg, keys=keys),
+    )
+
+
+async def findings(document: IssuerDocument | UnreadDocument, *clients: Client) -> list[tuple[str, str, str]]:
+    async def read(_place: ClientKeysPlace) -> IssuerDocument | UnreadDocument:
+        return document
+
+    return [_told(each) for each in await examine_keys(PLACE, clients, read)]
+
+
+def _told(finding: Finding) -> tuple[str, str, str]:
+    return finding.subject, str(finding.level), finding.text
+
+
+def test_each_place_is_read_once() -> None:
+    """For all clients whose keys are there; clients without encryption have none."""
+    one, two = encrypted_client("shop"), encrypted_client("mail")
+    assert keys_elsewhere([one, encrypted_client("plain", None), two, encrypted_client("own", keys(KEY))]) == {
+        PLACE: [one, two]
+    }
+
+
+async def test_the_key_that_would_be_taken_is_named() -> None:
+    """With the algorithms, so that the client's operator can compare."""
+    [(subject, level, text)] = await findings(IssuerDocument(content={"keys": [KEY]}), encrypted_client("shop"))
+    assert (subject, level) == ("shop", "ok")
+    assert text == "its tokens are encrypted to its key 'e1' by RSA-OAEP and A128CBC-HS256"
+
+
+async def test_a_set_that_cannot_be_read_fails_all_its_clients() -> None:
+    """Their logouts wait, and the advice says so."""
+    for document, words in (
+        (UnreadDocument(text="answered 503"), "https://shop.example/jwks cannot be read: answered 503"),
+        (IssuerDocument(content=[]), "cannot be read: is no JWK Set"),
+    ):
+        found = await findings(document, encrypted_client("shop"), encrypted_client("mail"))
+        assert [(subject, level) for subject, level, _ in found] == [("shop", "failed"), ("mail", "failed")]
+        assert words in found[0][2]
+
+
+async def test_a_set_without_a_fitting_key_fails_the_client_alone() -> None:
+    """Another one may ask for what is there."""
+    document = IssuerDocument(content={"keys": [KEY]})
+    found = await findings(document, encrypted_client("shop"), encrypted_client("ec", alg=KeyManagement.ECDH_ES))
+    assert [level for _, level, _ in found] == ["ok", "failed"]
+    assert "has no key for ECDH-ES: key 'e1' is of the type RSA" in found[1][2]
+
+
+def test_keys_of_the_registration_need_no_network() -> None:
+    """Whether they fit is seen offline."""
+    own = [
+        encrypted_client("good", keys(KEY)),
+        encrypted_client("bad", keys(KEY), KeyManagement.ECDH_ES),
+        encrypted_client("plain", None),
+    ]
+    assert [(each.subject, str(each.level)) for each in judge_jwks(own)] == [("good", "ok"), ("bad", "failed")]
+
+
+# ── `notifier doctor` asked for what cannot be ────────────────────────────────────────────────────────────────────
+
+
+def test_a_canary_for_nobody_is_wrong_use(tmp_path: Path) -> None:
+    """Exit 2, and nothing is looked at; likewise a canary that may not connect."""
+    site = Site(tmp_path, "sqlite:queue.db")
+    done = notifier("doctor", "-c", site.file, "--canary", "nobody", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nobody" in done.stderr
+    assert not done.stdout
+    assert notifier("doctor", "-c", site.file, "--canary", "x", "--offline", cwd=tmp_path).returncode == 2
+
+
+def test_a_token_of_the_api_that_has_expired_is_told(tmp_path: Path) -> None:
+    """By its name. One that has time is not."""
+    site = Site(tmp_path, "sqlite:queue.db")
+    ends = {"idp": "2025-06-15T00:00:00Z", "ops": "2999-01-01T00:00:00Z"}
+    tokens = [{"name": name, "token": name, "scopes": ["read"], "expires": end} for name, end in ends.items()]
+    (tmp_path / "tokens.yaml").write_text(json.dumps(tokens))
+    done = notifier("doctor", "-c", site.file, "--offline", "--json", cwd=tmp_path)
+    [told] = [finding for finding in json.loads(done.stdout) if "token '" in finding["subject"]]
+    assert (told["area"], told["level"], told["subject"]) == ("listener", "warning", "api.tokens_file: token 'idp'")
+    assert told["text"] == "has expired at 2025-06-15 00:00:00Z"
+    assert told["advice"].startswith("make another")

@@ -1,23 +1,38 @@
-"""Rows and filters: what a list tells of any message among the dead, and which letters an operator means."""
+"""Which messages a filter selects, and what a replay accepts again."""
 
 import json
+from dataclasses import replace
+from types import MappingProxyType
 from typing import get_type_hints
 
 import pytest
 from hypothesis import given
 
-from notifier.model.delivery import Delivery
-from notifier.model.documents.dead_letter import bury_delivery, bury_event, bury_raw, dump_dead_letter, load_dead_letter
-from notifier.model.documents.documents import dump_delivery
+from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, RetryPolicy, SubjectMode, TokenProfile
+from notifier.model.delivery import NO_WAITS, Delivery, Past, RecordedWaits
+from notifier.model.documents.dead_letter import (
+    bury_delivery,
+    bury_entries,
+    bury_event,
+    bury_raw,
+    dump_dead_letter,
+    load_dead_letter,
+)
+from notifier.model.documents.documents import dump_delivery, load_delivery, load_event
+from notifier.model.documents.event_entries import WrongEntries
 from notifier.model.errors import Mistake
-from notifier.model.frozen import replace
-from notifier.model.message import Kind, Lane, Message
-from notifier.model.outcome import DeadReason
+from notifier.model.message import Kind, Lane, Message, Whole
+from notifier.model.outcome import Cause, DeadReason
+from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.operators.letters.letter_filter import LetterFilter, LetterMembers, read_filter
 from notifier.operators.letters.letter_summary import NEWER, read_summary, summary_of
+from notifier.operators.letters.readmission import KeepReason, KeptLetter, Readmitted, ReplayRules, readmit
 from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingMembers, read_waiting
 from tests.model.documents.test_documents import DELIVERIES
+
+# ── Rows and filters: what a list tells of any message among the dead, and which letters an operator means ────────
+
 
 DELIVERY = Delivery(id="d-1", event_id="e-1", id_given=True, iss="i", client_id="shop", sub="alice", sid="s-1")
 EVENT = SessionEnded(
@@ -139,3 +154,166 @@ def test_moments_and_reasons_are_read_as_people_write_them() -> None:
         assert isinstance(mistake, Mistake)
         assert mistake.path == path
         assert text in mistake.text
+
+
+# ── What becomes of a dead letter that is replayed: what begins anew, what stays, and what is never done unasked ───
+
+
+ISS = "https://id.example.com"
+NOW = 100_000.0
+RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=1000)
+REPLAYED = Delivery(
+    id="d-1", event_id="e-1", id_given=False, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=7,
+    rejections=3, ambiguous=True, first_taken_at=NOW - 91_000, first_attempt_at=NOW - 90_000, held=5.0,
+    waits=RecordedWaits(seconds=60.0), waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, leash=NOW,
+    turn=NOW, backoffs=5, charged_at=NOW - 60,
+    history=(Past(at=NOW - 60, reason="timeout"),),
+)  # fmt: skip
+REPLAYED_EVENT = SessionEnded(
+    id="e-1", id_given=False, iss=ISS, sub="alice", sid=None, clients=(ClientEntry(client_id="shop"),), publisher="idp"
+)
+
+
+def of_delivery(delivery: Delivery, rules: ReplayRules = RULES) -> Readmitted | KeptLetter:
+    return readmit(bury_delivery(delivery, DeadReason.EXPIRED, "", NOW), rules, NOW)
+
+
+def of_event(event: SessionEnded) -> Readmitted | KeptLetter:
+    return readmit(bury_event(event, DeadReason.UNKNOWN_ISSUER, "", NOW), RULES, NOW)
+
+
+def of_raw(body: bytes, **more: object) -> Readmitted | KeptLetter:
+    message = Message(lane=Lane.EVENTS, body=body, tag=None, user_id="idp", **more)  # type: ignore[arg-type]
+    return readmit(bury_raw(message, [Mistake("", "wrong")], NOW), RULES, NOW)
+
+
+def stays(found: Readmitted | KeptLetter) -> KeepReason | None:
+    return found.why if isinstance(found, KeptLetter) else None
+
+
+def test_ages_begin_anew() -> None:
+    """Attempts, waits and 400s too. What it met is remembered, and that the client may have acted already (R3)."""
+    found = of_delivery(REPLAYED)
+    assert isinstance(found, Readmitted)
+    assert (found.queue, found.outgoing.message_id, dict(found.outgoing.headers)) == (Lane.RETRIES, "d-1", {})
+    anew = load_delivery(found.outgoing.body)
+    assert anew == replace(
+        REPLAYED, id_given=True, attempts=0, rejections=0, first_taken_at=None, first_attempt_at=None, held=0.0,
+        waits=NO_WAITS, waited_for=(), deferrals=0, deferred_for=None, leash=None, turn=None, backoffs=0,
+        charged_at=None,
+    )  # fmt: skip
+
+
+def test_not_after_stays() -> None:
+    """What ran out by itself is not sent, wanted or not."""
+    rules = replace(RULES, end_newer_sessions=True)
+    assert stays(of_delivery(replace(REPLAYED, not_after=NOW - 1), rules)) is KeepReason.NOT_AFTER
+    found = of_delivery(replace(REPLAYED, not_after=NOW + 1))
+    assert isinstance(found, Readmitted)
+    assert load_delivery(found.outgoing.body).not_after == NOW + 1
+    assert stays(of_event(replace(REPLAYED_EVENT, not_after=NOW - 1))) is KeepReason.NOT_AFTER
+
+
+@pytest.mark.parametrize(
+    ("first", "earliest", "expected"),
+    [
+        (NOW - 500, None, None),
+        (NOW - 700, None, KeepReason.STALE),
+        (None, None, None),
+        (NOW - 500, NOW - 700, KeepReason.STALE),
+    ],
+)
+def test_what_may_end_newer_sessions_stays(
+    first: float | None, earliest: float | None, expected: KeepReason | None
+) -> None:
+    """A token without `sid` ends every session of its user (B13). Replay upon replay does not make it young.
+
+    One that no worker had in hand is sent however late, as a first attempt always is.
+    """
+    history = () if earliest is None else (Past(at=earliest, reason="dns"),)
+    old = replace(REPLAYED, sid=None, first_taken_at=first, held=0.0, history=history)
+    assert stays(of_delivery(old)) is expected
+    assert stays(of_delivery(old, replace(RULES, end_newer_sessions=True))) is None
+
+
+@pytest.mark.parametrize(("waited", "held", "expected"), [(500, 0, None), (700, 0, KeepReason.STALE), (700, 200, None)])
+def test_what_waited_without_an_attempt_may_end_newer_sessions_too(
+    waited: float, held: float, expected: KeepReason | None
+) -> None:
+    """Behind an open circuit a session is begun as soon as behind a failed attempt; what lay with us does not count."""
+    never = replace(REPLAYED, sid=None, first_taken_at=NOW - waited, first_attempt_at=None, held=held, history=())
+    found = of_delivery(never)
+    assert stays(found) is expected
+    if isinstance(found, KeptLetter):
+        assert "first took it 700 s ago" in found.text
+    assert stays(of_delivery(never, replace(RULES, end_newer_sessions=True))) is None
+
+
+def test_the_client_s_own_rules_count() -> None:
+    """Whether its token names a session, and how long it may be repeated where it does not."""
+
+    def rules(client: Client) -> ReplayRules:
+        return replace(RULES, registry=Registry(clients=MappingProxyType({ISS: {"shop": client}})))
+
+    client = Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example.com/bcl")
+    assert stays(of_delivery(REPLAYED, rules(client))) is None
+    by_sub = replace(client, token=TokenProfile(subject=SubjectMode.SUB))
+    assert stays(of_delivery(REPLAYED, rules(by_sub))) is KeepReason.STALE
+    patient = replace(by_sub, retry=RetryPolicy(sub_only_max_age=100_000.0))
+    assert stays(of_delivery(REPLAYED, rules(patient))) is None
+    front = FrontChannelClient(frontchannel_logout_uri="https://shop.example/out", way=FrontChannelWay.SERVER)
+    called = replace(by_sub, backchannel_logout_uri=None, front_channel=front)
+    assert stays(of_delivery(REPLAYED, rules(called))) is None  # its request names the session, without a token
+
+
+def test_what_could_not_be_read_is_read_again() -> None:
+    """By the rules of today, of an event or one entry; what they still refuse would be back at once, and stays."""
+    body = json.dumps({"id": "e-2", "iss": ISS, "sub": "bob", "clients": ["shop"]}).encode()
+    found = of_raw(body)
+    assert isinstance(found, Readmitted)
+    event = load_event(found.outgoing.body).event
+    assert (event.id, event.sub, event.publisher) == ("e-2", "bob", "idp")
+    still = of_raw(b'{"iss": 5}')
+    assert isinstance(still, KeptLetter)
+    assert still.why is KeepReason.MALFORMED
+    assert "iss: must be a string" in still.text
+    assert stays(of_raw(body[:10], cut_from=Whole(size=5000, sha256="0" * 64))) is KeepReason.CUT
+
+
+@pytest.mark.parametrize(
+    ("which", "clients", "told"),
+    [
+        ("1", ["a", "b", "c"], ("b",)),
+        ("0-1,3", ["a", "b", "c", "d"], ("a", "b", "d")),
+        ("1", ["a", 7, "c"], None),
+        ("0-1", ["a", 7, "c"], None),
+        ("", ["a", "b"], None),
+    ],
+)
+def test_of_wrong_entries_only_those_are_told_who_were_not(
+    which: str, clients: list[object], told: tuple[str, ...] | None
+) -> None:
+    """By a release that understands them now; where one is wrong still, or it is not known which, the letter stays."""
+    body = json.dumps({"id": "e-2", "iss": ISS, "sub": "bob", "clients": clients}).encode()
+    came = Message(lane=Lane.EVENTS, body=body, tag=None, user_id="idp")
+    wrong = WrongEntries(mistakes=(Mistake("clients[1]", "no"),), more=0, which=which)
+    letter = bury_entries(came, REPLAYED_EVENT, wrong, NOW)
+    sent = dump_dead_letter(letter)
+    there = Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=Kind.UNREADABLE, headers=sent.headers)
+    assert load_dead_letter(there) == letter
+    found = readmit(load_dead_letter(there), RULES, NOW)
+    if told is None:
+        assert stays(found) is KeepReason.MALFORMED
+    else:
+        assert isinstance(found, Readmitted)
+        assert load_event(found.outgoing.body).event.clients == tuple(ClientEntry(client_id=name) for name in told)
+
+
+@pytest.mark.parametrize("waits", [RecordedWaits(seconds=700.0), RecordedWaits(undated=True)])
+def test_a_clock_that_was_set_back_makes_no_letter_young(waits: RecordedWaits) -> None:
+    """Its moments are of the future. Its recorded waits count, and an unknown age is too old."""
+    ahead = replace(REPLAYED, sid=None, first_taken_at=NOW + 3600, history=(), held=0.0)
+    assert isinstance(of_delivery(replace(ahead, waits=RecordedWaits(seconds=500.0))), Readmitted)
+    assert stays(of_delivery(replace(ahead, waits=waits))) is KeepReason.STALE
+    allowed = replace(RULES, end_newer_sessions=True)
+    assert isinstance(of_delivery(replace(ahead, waits=waits), allowed), Readmitted)

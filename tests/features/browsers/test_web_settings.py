@@ -1,0 +1,303 @@
+"""What configures pages for browsers: their keys, their hosts, mistakes, and reloads."""
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from notifier.configuration.loading import Loaded, load
+from notifier.features import FEATURES
+from notifier.features.browsers.front_channel_context import seal
+from notifier.features.browsers.web_keys import PagesPart
+from notifier.features.browsers.web_settings import web_of
+from notifier.model.client import Algorithm
+from notifier.model.errors import ConfigurationError
+from notifier.model.front_channel import FrontChannelContext
+from notifier.tokens.key_files import generate_key
+from tests.cli.in_process import notifier
+from tests.configuration.clients.registry_sample import HOOK
+from tests.configuration.clients.registry_sample import ONE as ID
+from tests.configuration.clients.registry_sample import TWO as LOGIN
+from tests.configuration.clients.test_authority import laid, of_file, of_list, row, shop, told
+from tests.configuration.test_all_mistakes import ISS, OTHER, service
+from tests.configuration.test_all_mistakes import told as mistakes_told
+from tests.configuration.test_live_configuration import live, write
+from tests.system.site import Site
+from tests.tokens.key_folder import pem
+
+# ── The keys that seal the URLs of pages, and what `check` says of issuers without pages ──────────────────────────
+
+
+ONE, TWO = "https://one.example.com", "https://two.example.com"
+KEYS = [Fernet.generate_key().decode() for _ in range(11)]
+NOW = 1_800_000_000.0
+FRONT = "https://shop.example.com/out"
+
+Load = Callable[..., Loaded]
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Load:
+    """Reads a configuration of two issuers with these keys and these pages."""
+
+    def read(keys: str, *pages: str, at: Mapping[str, str] = {}, own: Mapping[str, str] = {}) -> Loaded:
+        for name in ("one.pem", "two.pem"):
+            (tmp_path / name).write_bytes(generate_key(Algorithm.ES256))
+        (tmp_path / "web.keys").write_text(keys)
+        clients = [
+            {
+                "client_id": "shop",
+                "issuer": iss,
+                "frontchannel_logout_uri": FRONT,
+                "id_token_signed_response_alg": "ES256",
+            }
+            for iss in (ONE, TWO)
+        ]
+        (tmp_path / "clients.yaml").write_text(yaml.safe_dump(clients))
+        issuers = {iss: {"url": f"{at.get(iss, iss)}/connect/notify"} for iss in pages}
+        for number, (iss, text) in enumerate(own.items()):
+            (tmp_path / f"own-{number}.keys").write_text(text)
+            issuers[iss]["keys_file"] = f"own-{number}.keys"
+        document = {
+            "issuers": {iss: {"keys": [{"file": name}]} for iss, name in ((ONE, "one.pem"), (TWO, "two.pem"))},
+            "registry": {"file": "clients.yaml"},
+            "web": {"keys_file": "web.keys", "issuers": issuers},
+        }
+        (tmp_path / "n.yaml").write_text(yaml.safe_dump(document))
+        return load(tmp_path / "n.yaml", {}, FEATURES)
+
+    return read
+
+
+def test_the_first_key_seals_and_all_open(loaded: Load) -> None:
+    """Blank lines count for nothing."""
+    keys = loaded(f"{KEYS[0]}\n\n{KEYS[1]}\n", ONE, TWO).part(PagesPart).keys
+    assert keys is not None
+    assert Fernet(KEYS[0]).decrypt(keys.shared.encrypt(b"x")) == b"x"
+    assert keys.shared.decrypt(Fernet(KEYS[1]).encrypt(b"y")) == b"y"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "web.keys is empty; make one by `notifier keys web`"),
+        (f"{KEYS[0]}\nno key\n", "line 2 of"),
+        ("\n".join(KEYS), "has 11 keys"),
+    ],
+    ids=["empty", "no key", "too many"],
+)
+def test_keys_that_cannot_be_used_are_refused(loaded: Load, text: str, says: str) -> None:
+    """With the way out, and without the key."""
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(text, ONE, TWO)
+    (mistake,) = refused.value.mistakes
+    assert mistake.path == "web.keys_file"
+    assert says in mistake.text
+    assert KEYS[0] not in mistake.text
+
+
+def test_pages_of_an_issuer_that_is_not_configured_are_refused(loaded: Load) -> None:
+    """Else nobody would ever see them."""
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(KEYS[0], ONE, TWO, "https://two.example.org")
+    (mistake,) = refused.value.mistakes
+    assert mistake.path == 'web.issuers["https://two.example.org"]'
+    assert mistake.text == f"https://two.example.org is not configured under issuers; did you mean {TWO}?"
+
+
+def test_an_issuer_whose_clients_no_browser_calls_is_warned_of(loaded: Load) -> None:
+    """It has clients for a page, and no page."""
+    warnings = [str(each) for each in loaded(KEYS[0], ONE).warnings]
+    assert warnings == [
+        f'web.issuers["{TWO}"]: is missing, so no browser calls the frontchannel_logout_uri of 1 client'
+    ]
+    assert not loaded(KEYS[0], ONE, TWO).warnings
+
+
+def test_pages_on_another_origin_than_their_issuer_are_warned_of(loaded: Load) -> None:
+    """An identity server behind another name may mean it, so it is no mistake."""
+    [warning] = loaded(KEYS[0], ONE, TWO, at={TWO: "http://two.example.com"}).warnings
+    assert warning.path == f'web.issuers["{TWO}"].url'
+    assert warning.text.startswith(f"is not on {TWO}, as the issuer is")
+
+
+def test_an_issuer_has_keys_of_its_own(loaded: Load) -> None:
+    """They seal and open its pages alone; those that all share open its pages, too. Nobody else may read the files."""
+    part = loaded(KEYS[0], ONE, TWO, own={ONE: f"{KEYS[1]}\n{KEYS[2]}"}).part(PagesPart)
+    assert part.keys is not None
+    assert (part.keys.speak(ONE), part.keys.speak(TWO)) == (True, False)
+    opened = {
+        (number, iss): part.keys.open(_sealed(iss, KEYS[number]), NOW) for number in range(4) for iss in (ONE, TWO)
+    }
+    assert {which: each.own_key for which, each in opened.items() if each is not None} == {
+        (0, ONE): False, (0, TWO): False, (1, ONE): True, (2, ONE): True,
+    }  # fmt: skip
+    assert Fernet(KEYS[1]).decrypt(part.keys.of(ONE).encrypt(b"x")) == b"x"
+    assert Fernet(KEYS[0]).decrypt(part.keys.of(TWO).encrypt(b"x")) == b"x"
+    assert list(part.secrets) == ["web.keys_file", f'web.issuers["{ONE}"].keys_file']
+
+
+@pytest.mark.parametrize(
+    ("own", "setting", "says"),
+    [
+        ({ONE: KEYS[0]}, ONE, "is a key of web.keys_file, too: an issuer's own keys are no other's"),
+        (
+            {ONE: KEYS[1], TWO: f"{KEYS[2]}\n{KEYS[1]}"},
+            TWO,
+            f'line 2 of own-1.keys is a key of web.issuers["{ONE}"].keys_file',
+        ),
+        ({ONE: "no key"}, ONE, "line 1 of"),
+        ({ONE: ""}, ONE, "is empty"),
+    ],
+    ids=["shared", "another's", "no key", "empty"],
+)
+def test_own_keys_that_cannot_be_used_are_refused(
+    loaded: Load, own: Mapping[str, str], setting: str, says: str
+) -> None:
+    """A key of two issuers would let who has it for the one bring addresses of the other's clients."""
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(KEYS[0], ONE, TWO, own=own)
+    (mistake,) = refused.value.mistakes
+    assert mistake.path == f'web.issuers["{setting}"].keys_file'
+    assert all(part in mistake.text for part in says.split(" own-1.keys "))
+
+
+def _sealed(iss: str, key: str) -> str:
+    return seal(FrontChannelContext(iss=iss, sid=None, clients=(("shop", None),)), MultiFernet([Fernet(key)]), NOW)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda key: base64.b64encode(key.encode()).decode(), "line 1 of {} is base64 of a Fernet key; decode it once"),
+        (lambda key: f"“{key}”", "line 1 of {} begins with the quotation mark “"),
+        (lambda key: key[:-2], "line 1 of {} is no Fernet key; make one by"),
+    ],
+)
+def test_a_key_that_was_damaged_when_it_was_copied(
+    loaded: Load, tmp_path: Path, spoil: Callable[[str], str], says: str
+) -> None:
+    """The text names the damage, and nothing of the key."""
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(spoil(KEYS[0]), ONE)
+    assert says.format(tmp_path / "web.keys") in str(refused.value)
+    assert KEYS[0][:8] not in str(refused.value)
+
+
+# ── The host of an issuer's pages is the issuer's own ─────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("own", ["https://pages.example.com/logout", "https://pages.example.com:8080/logout"])
+def test_no_list_has_browsers_call_the_pages_themselves(tmp_path: Path, own: str) -> None:
+    """With the cookies of their host. For a client of another issuer it is an address like any."""
+    (tmp_path / "web.key").write_bytes(Fernet.generate_key())
+    pages = {ID: {"url": "https://pages.example.com/connect/notify"}}
+    web = {"listen": "127.0.0.1:0", "keys_file": str(tmp_path / "web.key"), "issuers": pages}
+    said = row(frontchannel_logout_uri=own)
+    made = laid(tmp_path, of_list(said, issuer=ID), of_list(said, name="two", issuer=LOGIN), web=web)
+    assert (shop(made).backchannel_logout_uri, shop(made).front_channel) == (HOOK, None)
+    assert shop(made, LOGIN).front_channel is not None
+    [left] = told(made)
+    assert "the issuer's own host: browsers would send its cookies along" in left
+    by_file = of_file({"client_id": "shop", "frontchannel_logout_uri": own})
+    assert shop(laid(tmp_path, of_list(row(), issuer=ID), by_file, web=web)).front_channel is not None
+
+
+# ── `notifier keys web`: the keys by which the URLs of pages are sealed, and their renewal ────────────────────────
+
+
+def test_a_key_is_made_for_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
+    """It is never overwritten; a second one is added as a second line; a configuration takes both."""
+    done = notifier("keys", "web", "--out", "web.keys", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (
+        0,
+        'web.keys: a key for web.keys_file, or web.issuers.<iss>.keys_file: "web.keys"\n',
+    )
+    path = tmp_path / "web.keys"
+    assert path.stat().st_mode & 0o777 == 0o600
+    first = path.read_bytes()
+    again = notifier("keys", "web", "--out", "web.keys", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "never overwritten" in again.stderr
+    assert path.read_bytes() == first
+    second = notifier("keys", "web", cwd=tmp_path).stdout
+    with path.open("a") as file:
+        file.write(second)
+    assert [Fernet(line) is not None for line in path.read_text().splitlines()] == [True, True]
+    site = Site(tmp_path, f"sqlite:{tmp_path}/q.db")
+    site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys"}
+    site.write()
+    assert notifier("check", "-c", "notifier.yaml", cwd=tmp_path).returncode == 0
+    path.write_text("no key\n")
+    wrong = notifier("check", "-c", "notifier.yaml", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "make one by `notifier keys web`" in wrong.stderr + wrong.stdout
+
+
+# ── What is wrong in the section `web` is told with all else, in one go ───────────────────────────────────────────
+
+
+def test_one_mistake_hides_no_other(tmp_path: Path) -> None:
+    """A certificate, the keys of pages, an issuer that is none of ours, and a section beside it."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "cert.pem").write_text("no key")
+    tls = {"cert_file": "cert.pem", "key_file": "cert.pem"}
+    issuers = {OTHER: {"url": "https://login.example.org/"}}
+    document = service(web={"tls": tls, "keys_file": "cert.pem", "issuers": issuers}, outcome="all")
+    found = mistakes_told(tmp_path, document, clients="[]", tokens="[]")
+    assert set(found) == {"web.tls", "web.keys_file", f'web.issuers["{OTHER}"]', "outcome"}
+
+
+def test_keys_are_required_where_pages_are_served(tmp_path: Path) -> None:
+    """The addresses of front-channel pages are sealed. Nothing else that the listener serves needs keys."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    pages = {"issuers": {ISS: {"url": f"{ISS}/notify"}}}
+    found = mistakes_told(tmp_path, service(web=pages), clients="[]", tokens="[]")
+    assert "keys_file is required, since it seals" in found["web"]
+    for web in ({}, {"check_session": {"login": {"issuer": ISS, "formula": "duende"}}}):
+        (tmp_path / "n.yaml").write_text(json.dumps(service(web=web)))
+        loaded = load(tmp_path / "n.yaml", {}, FEATURES)
+        assert loaded.part(PagesPart).keys is None
+
+
+# ── A reload takes the pages' settings, as it takes all others ────────────────────────────────────────────────────
+
+
+def test_pages_follow_a_reload_and_their_listener_does_not(tmp_path: Path) -> None:
+    """Issuers and keys of pages are taken at once; the address, and the whole section, need a restart."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "clients.yaml").write_text("[]")
+    (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
+    face = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": {ISS: {"url": "https://id.example.com/out"}}}
+    running = live(tmp_path, web=face)
+    first = running.now.part(PagesPart).keys
+    (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
+    (tmp_path / "own.keys").write_bytes(Fernet.generate_key())
+    own = {"url": "https://id.example.com/out", "keys_file": "own.keys"}
+    write(tmp_path, web={**face, "issuers": {ISS: own}})
+    assert running.reload(asked=False)
+    keys = running.now.part(PagesPart).keys
+    assert keys is not None
+    before = keys.of(ISS).encrypt(b"x")
+    (tmp_path / "own.keys").write_bytes(Fernet.generate_key())
+    assert running.reload(asked=False)
+    keys = running.now.part(PagesPart).keys
+    assert keys is not None
+    with pytest.raises(InvalidToken):
+        keys.of(ISS).decrypt(before)
+    write(tmp_path, web={**face, "issuers": {}})
+    assert running.reload(asked=False)
+    assert (running.reloads.wait_for_restart, running.now.part(PagesPart).keys is first) == ((), False)
+    section = web_of(running.now.settings)
+    assert section is not None
+    assert section.issuers == {}
+    write(tmp_path, web={**face, "listen": "127.0.0.1:8090"})
+    assert running.reload(asked=False)
+    assert running.reloads.wait_for_restart == ("web.listen",)
+    write(tmp_path)
+    assert running.reload(asked=False)
+    assert running.reloads.wait_for_restart == ("web",)

@@ -1,0 +1,291 @@
+"""Routes of operators: the scopes that they declare, and what many requests cost a worker."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from notifier.features.console import client_routes, doctor_routes
+from notifier.features.console.all_workers import AT_A_TIME, NAME, Overview, OwnPart
+from notifier.features.console.client_routes import ClientRoutes
+from notifier.features.console.console_routes import ConsoleRoutes
+from notifier.features.console.doctor_routes import CANARIES, Doctor, DoctorRoutes
+from notifier.features.console.recent import Happening
+from notifier.model.client import Client
+from notifier.model.registry import Issuer, Registry
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import description_of
+from notifier.network.listeners.problem import problems
+from notifier.operators.doctor.doctor import Area, Finding, ok
+from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
+from notifier.operators.letters.job_routes import JobRoutes
+from notifier.operators.letters.waiting_routes import WaitingRoutes
+from notifier.operators.status.service_status import status_of
+from notifier.operators.status.status_routes import StatusRoutes, reload_routes
+from notifier.operators.status.worker_requests import WorkerRequest
+from notifier.publishing.event_requests import EventRequests
+from notifier.publishing.events import api_app
+from notifier.telemetry.log_level_routes import log_level_routes
+from tests.publishing.serving import ISS, NOW, REGISTRY, accept, look, serving, sources_of, token
+from tests.system.waiting import until
+
+# ── The routes of operators: scopes and members are held as they are declared ─────────────────────────────────────
+
+
+def operator_routes(authorization: Authorization) -> list[web.RouteDef]:
+    """Return every route of operators, over nothing: a request that is refused needs no more."""
+    nothing: Any = None
+    messages = SimpleNamespace(dead_letters=lambda: None, waiting=lambda: None)
+    access: Any = SimpleNamespace(
+        queue=messages, write_audit=lambda *_args, **_more: None, subject_id=str, clock=lambda: 0.0, registry=None
+    )
+    log, queue = (
+        SimpleNamespace(subject_key=None, subject_key_file=None, subject="omit"),
+        SimpleNamespace(sqlite_file=None),
+    )
+    settings = SimpleNamespace(log=log, queue=queue)
+    given: Any = SimpleNamespace(live=SimpleNamespace(now=SimpleNamespace(settings=settings)))
+    return [
+        *log_level_routes(authorization, nothing), *reload_routes(authorization, nothing),
+        *StatusRoutes(authorization, look, lambda: 0.0).routes(), *JobRoutes(authorization, nothing, nothing).routes(),
+        *DeadLetterRoutes(authorization, access).routes(), *WaitingRoutes(authorization, access).routes(),
+        *ConsoleRoutes(authorization, given, nothing).routes(), *ClientRoutes(authorization, given, nothing).routes(),
+        *DoctorRoutes(authorization, given, nothing, nothing).routes(),
+    ]  # fmt: skip
+
+
+async def test_each_route_enforces_the_scope_that_it_declares() -> None:
+    """A token with the other scopes is refused, and one bound to issuers where the declaration says so."""
+    scopes = {"publish", "read", "repair"}
+    tokens = [token(f"not-{scope}", *scopes - {scope}) for scope in scopes]
+    tokens.append(token("bound", *scopes, issuers=frozenset()))
+    sources = sources_of(lambda: tokens)
+    routes = operator_routes(Authorization(sources.tokens))
+    unbound = set()
+    async with serving(api_app(EventRequests(accept, sources), routes)) as listener, aiohttp.ClientSession() as http:
+
+        async def ask(route: web.RouteDef, name: str) -> tuple[int, str]:
+            url = f"http://127.0.0.1:{listener.port}{route.path.format(id='x', name='x')}"
+            async with http.request(route.method, url, headers={"Authorization": f"Bearer {name}-secret"}) as answer:
+                return answer.status, answer.headers.get("WWW-Authenticate", "")
+
+        for route in routes:
+            operation = description_of(route.handler)
+            assert operation is not None, route.path
+            challenge = f'Bearer error="insufficient_scope", scope="{operation.scope}"'
+            assert await ask(route, f"not-{operation.scope}") == (403, challenge), route.path
+            if operation.unbound:
+                assert await ask(route, "bound") == (403, ""), route.path
+                unbound.add(f"{route.method} {route.path}")
+    assert unbound == {"PUT /v1/log-level", "POST /v1/reload", "POST /v1/doctor", "GET /v1/doctor", "GET /v1/acts"}
+
+
+@pytest.mark.parametrize("messages", ["dead-letters", "waiting"])
+async def test_a_page_refuses_a_subject(messages: str) -> None:
+    """Its index has no users. A filter without effect would show the messages of others."""
+    sources = sources_of(lambda: (token("op", "read"),))
+    routes = operator_routes(Authorization(sources.tokens))
+    async with serving(api_app(EventRequests(accept, sources), routes)) as listener, aiohttp.ClientSession() as http:
+        url = f"http://127.0.0.1:{listener.port}/v1/{messages}/page?subject=alice"
+        async with http.get(url, headers={"Authorization": "Bearer op-secret"}) as answer:
+            assert answer.status == 400
+            assert [mistake["path"] for mistake in (await answer.json())["mistakes"]] == ["subject"]
+
+
+async def test_a_reload_refuses_what_is_no_boolean() -> None:
+    """`accept_loss` is read as every other flag is: a typing error must neither accept a loss nor be ignored."""
+    sources = sources_of(lambda: (token("op", "repair"),))
+    routes = operator_routes(Authorization(sources.tokens))
+    async with serving(api_app(EventRequests(accept, sources), routes)) as listener, aiohttp.ClientSession() as http:
+        url = f"http://127.0.0.1:{listener.port}/v1/reload?accept_loss=maybe"
+        async with http.post(url, headers={"Authorization": "Bearer op-secret"}) as answer:
+            assert answer.status == 400
+            assert [mistake["path"] for mistake in (await answer.json())["mistakes"]] == ["accept_loss"]
+
+
+# ── A canary over the API waits for the client that it is sent to, which may hang ─────────────────────────────────
+
+
+NAMES = [f"c-{number}" for number in range(CANARIES + 1)]
+CLIENTS = {name: Client(iss=ISS, client_id=name, backchannel_logout_uri=None) for name in NAMES}
+MANY_CLIENTS = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: CLIENTS})
+
+
+async def test_clients_that_hang_take_few_places() -> None:
+    """One canary at a time to each client, and a few in all: the rest is refused at once."""
+    answered = asyncio.Event()
+
+    async def canary(client: Client) -> Sequence[Finding]:
+        await answered.wait()
+        return [ok(Area.CANARY, client.client_id, "it takes our tokens")]
+
+    given = SimpleNamespace(live=SimpleNamespace(registry=lambda: MANY_CLIENTS), canary=canary)
+    authorization = Authorization(lambda: None)
+    app = web.Application(middlewares=[problems])
+    app.add_routes(DoctorRoutes(authorization, cast("Any", given), cast("Any", None), Doctor(None)).routes())
+    async with TestClient(TestServer(app)) as api, asyncio.TaskGroup() as group:
+
+        async def status(name: str) -> int:
+            async with api.post("/v1/canary", json={"iss": ISS, "client_id": name}) as answer:
+                return answer.status
+
+        twice = [group.create_task(status(NAMES[0])) for _ in range(2)]
+        done, _ = await asyncio.wait(twice, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result() for task in done] == [429]
+        others = [group.create_task(status(name)) for name in NAMES[1:]]
+        done, _ = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result() for task in done] == [429]
+        answered.set()
+    assert sorted(task.result() for task in (*twice, *others)) == [200] * CANARIES + [429] * 2
+
+
+# ── What pages of clients cost a worker, however many ask for one ─────────────────────────────────────────────────
+
+
+OVERLAP_WITHIN = 0.5  # seconds
+
+
+class _Workers:
+    async def overview(self) -> Overview:
+        return Overview(status=status_of({}, (), now=NOW), steps=(), seen=1, answered=1)
+
+    async def clients(self, _keys: object) -> tuple[object, object]:
+        return status_of({}, (), now=NOW), ()
+
+
+async def test_pages_of_clients_are_chosen_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each looks through 100,000 names in a thread; several of them kept the loop from its turn for a second."""
+    choose, second, running, most = client_routes._page_of, threading.Event(), list[int](), list[int]()
+
+    def page_of(*given: Any) -> Any:
+        running.append(1)
+        most.append(len(running))
+        if len(most) == 2:
+            second.set()
+        second.wait(OVERLAP_WITHIN)
+        running.pop()
+        return choose(*given)
+
+    monkeypatch.setattr(client_routes, "_page_of", page_of)
+    given = SimpleNamespace(live=SimpleNamespace(registry=lambda: REGISTRY))
+    app = web.Application()
+    app.add_routes(ClientRoutes(Authorization(lambda: None), cast("Any", given), cast("Any", _Workers())).routes())
+    async with TestClient(TestServer(app)) as client:
+
+        async def total(text: str) -> object:
+            return (await (await client.get("/v1/clients", params={"q": text})).json())["total"]
+
+        assert await asyncio.gather(*map(total, ("shop", "mail", ""))) == [1, 1, 2]
+    assert most == [1, 1, 1]
+
+
+# ── What a worker answers the console: however many ask it, its deliveries go on between two answers ──────────────
+
+
+class Remembering:
+    """Notes when its rows are gone through."""
+
+    last = 0
+    since = 0.0
+
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+
+    def after(self, *_number: int, **_narrowing: object) -> list[Happening]:
+        """As of a worker's memory."""
+        self._log.append("rows")
+        return []
+
+    found = after
+
+
+@pytest.mark.parametrize("members", [{"after": {}}, {"find": {"subject": "alice"}}])
+async def test_others_have_their_chance_between_two_answers(members: dict[str, object]) -> None:
+    """A hundred requests at a time held the loop for a second and a half, with 7,000 rows to go through for each."""
+    log = list[str]()
+    part = OwnPart(cast("Any", SimpleNamespace(name="w")), cast("Any", Remembering(log)))
+
+    async def deliver() -> None:
+        while log.count("rows") < 5:
+            log.append("delivery")
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(part.act(WorkerRequest(name=NAME, who="eyes", members=members)))
+        group.create_task(deliver())
+    assert "rows rows" not in " ".join(log)
+
+
+async def test_thousands_of_clients_in_trouble_hold_up_no_delivery() -> None:
+    """They are told a few at a time, and once for all that ask together."""
+    log: list[int] = []
+
+    def states(size: int) -> Iterator[bytes]:
+        for _ in range(5):
+            log.append(size)
+            yield b"{}"
+
+    async def deliver() -> None:
+        while True:
+            log.append(0)
+            await asyncio.sleep(0)
+
+    given = SimpleNamespace(states=states)
+    part = OwnPart(cast("Any", given), cast("Any", Remembering([])))
+    request = WorkerRequest(name=NAME, who="console", members={"clients": None})
+    delivering = asyncio.create_task(deliver())
+    said = await asyncio.gather(part.act(request), part.act(request))
+    delivering.cancel()
+    assert [len(each["states"]) for each in said] == [5, 5]
+    assert [count for count in log if count] == [AT_A_TIME] * 5
+    told = [place for place, count in enumerate(log) if count]
+    assert all(later - before > 1 for before, later in pairwise(told)), "others had their turn"
+
+
+# ── The process in which the doctor looks for the console: it ends in an account, whatever becomes of it ──────────
+
+
+async def ended(doctor: Doctor) -> dict[str, object]:
+    """What it found, once it has looked."""
+
+    async def told() -> dict[str, object]:
+        return doctor.document()
+
+    return dict(await until(told, lambda said: said["state"] == "ended"))
+
+
+async def test_a_machine_without_room_for_a_process_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it can be asked again: it is not said to look for ever."""
+
+    async def no_room(*_command: object, **_options: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", no_room)
+    monkeypatch.setattr(doctor_routes, "FRESH", 0.0)
+    doctor = Doctor(None)
+    for _ in range(2):
+        doctor.begin()
+        assert doctor.document()["state"] == "running"
+        assert "could not look" in str((await ended(doctor))["problem"])
+    await doctor.close()
+
+
+async def test_a_configuration_that_cannot_be_used_is_what_it_finds(tmp_path: Path) -> None:
+    """Workers go on with the old one. It must not look as if all were well."""
+    config = tmp_path / "notifier.yaml"
+    config.write_text("issuers: {}\n")
+    doctor = Doctor(config)
+    doctor.begin()
+    said = await ended(doctor)
+    assert "cannot be used" in str(said["problem"])
+    assert any(finding["level"] == "failed" for finding in cast("list[dict[str, object]]", said["findings"]))
+    await doctor.close()
