@@ -104,8 +104,8 @@ chart-check: $(DEV)/.made $(CHARTS)/.made ## have checkov look over what the cha
 dashboard: $(DEV)/.made ## write the Grafana dashboard, deploy/grafana/notifier.json, from its code in tools
 	@$(DEV)/bin/python -m tools.dashboard > deploy/grafana/notifier.json
 
-runbook: ## copy what the package holds for `notifier explain`, the runbook and the settings, to docs/
-	@cp notifier/operators/doctor/runbook.md notifier/operators/doctor/configuration.md docs
+runbook: $(DEV)/.made ## copy the runbook and the reference of settings from the package to docs/; an edited copy is refused
+	@$(DEV)/bin/python -m tools.reference_pages
 
 LONG_FAULTS = NOTIFIER_TEST_FAULTS=long NOTIFIER_TEST_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl \
 	$(DEV)/bin/python -m pytest tests/faults $(ALONGSIDE) --deselect tests/faults/test_table.py $(ARGS)

@@ -55,8 +55,8 @@ def test_pods_are_rolled_where_a_reload_does_not_serve(
 
 
 def test_what_is_read_once_is_known() -> None:
-    """Of what the chart takes for reloaded, docs/configuration.md has nothing else that needs a restart."""
-    document = (CHART.parents[1] / "docs/configuration.md").read_text()
+    """Of what the chart takes for reloaded, docs/configuration has nothing else that needs a restart."""
+    document = "".join(page.read_text() for page in (CHART.parents[1] / "docs/configuration").iterdir())
     read_once = re.findall(
         r"^\| `((?:issuers|egress|registry|delivery)[^`]*)` \| [^|]+ \| [^|]+ \| (?:yes|to name)",
         document,

@@ -94,7 +94,7 @@ TYPED = {
 }  # fmt: skip
 """Programs by which such a command is known from other code in backquotes."""
 PLACES = (
-    "*.md", "docs/*.md", "deploy/**/*.md", "helm/**/*.md", "benchmarks/*.md",
+    "*.md", "docs/*.md", "docs/configuration/*.md", "deploy/**/*.md", "helm/**/*.md", "benchmarks/*.md",
     "publishers/*.md", "publishers/*/*.md",
 )  # fmt: skip
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for pattern in PLACES for path in ROOT.glob(pattern))

@@ -61,13 +61,16 @@ from tests.system.waiting import until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PUBLISHING, EVENT, COMMANDS, METRICS, CONFIGURATION = (
-    (ROOT / f"docs/{name}.md").read_text() for name in ("publishing", "event", "commands", "metrics", "configuration")
+PUBLISHING, EVENT, COMMANDS, METRICS = (
+    (ROOT / f"docs/{name}.md").read_text() for name in ("publishing", "event", "commands", "metrics")
 )
+SETTINGS_PAGES = sorted((ROOT / "docs/configuration").glob("*.md"))
+CONFIGURATION = "".join(page.read_text() for page in [ROOT / "docs/configuration.md", *SETTINGS_PAGES])
 PAGES = sorted((ROOT / "docs/identity-servers").glob("*.md"))
 ABOVE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
 EVIDENCE = [*(ROOT / "docs/evidence").glob("*.md"), *(ROOT / "docs/decisions").glob("*.md")]
-DOCUMENTS = {path: path.read_text() for path in sorted([*ABOVE, *(ROOT / "docs").glob("*.md"), *EVIDENCE, *PAGES])}
+BELOW = [*(ROOT / "docs").glob("*.md"), *SETTINGS_PAGES, *EVIDENCE, *PAGES]
+DOCUMENTS = {path: path.read_text() for path in sorted([*ABOVE, *BELOW])}
 ISS = "https://id.example.com"
 
 

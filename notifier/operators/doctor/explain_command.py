@@ -34,7 +34,7 @@ def explain(
 ) -> None:
     """Explain a reason, a cause, an alert or a setting: what it means, what to do, how to see that it is over.
 
-    The text is a section of docs/runbook.md, or rows of docs/configuration.md.
+    The text is a section of docs/runbook.md, or rows of docs/configuration.
 
     Examples:
         # why was a logout given up?

@@ -1,4 +1,4 @@
-"""Reads the reference of settings. Its text is `configuration.md`, copied to docs/: one row for each setting."""
+"""Reads the reference of settings: `configuration.md` and `configuration/`, copied to docs/. A row for each setting."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 
 NEAR = 3  # settings that are named where one may be meant
+PAGES = ("service", "issuers", "sources-and-browsers", "clients", "registry-sources")
 _PREFIX = "NOTIFIER_"
 _RESTARTS = ("no", "yes", "to name another")
 
@@ -33,8 +34,10 @@ class SettingText:
 
 
 def reference() -> str:
-    """Return the whole of docs/configuration.md, as Markdown."""
-    return (resources.files(__package__) / "configuration.md").read_text(encoding="utf-8")
+    """Return docs/configuration.md and the pages of docs/configuration, as Markdown."""
+    folder = resources.files(__package__)
+    paths = [folder / "configuration.md", *(folder / "configuration" / f"{page}.md" for page in PAGES)]
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
 def settings() -> Iterator[SettingText]:
