@@ -122,7 +122,7 @@ class Buckets:
         verdict, before, client = result.verdict, ticket.delivery, ticket.client
         if not isinstance(verdict, RetryAt) or result.signal not in (Signal.UNAVAILABLE, Signal.RATE_LIMITED):
             return result
-        if result.asked and result.pause is None:
+        if result.delivery.asked and result.pause is None:
             return result  # the client said when this delivery is to come again
         after = uncharged(result.delivery, before)
         paced = result.signal is Signal.RATE_LIMITED and known.rate.spacing > 0  # it may come again at that pace

@@ -205,7 +205,9 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptRe
         success = LogoutDelivered(**members, propagation=propagation)
         return AttemptResult(delivery=delivery, verdict=DONE, signal=Signal.RESPONSIVE, fact=success)
     fact = Attempted(**members)
-    if (internal := channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
+    refused_by_proxy = outcome.reason is Reason.PROXY
+    internal = OurFault(Cause.PROXY, outcome.text) if refused_by_proxy else channel.our_fault(outcome, client)
+    if internal is not None:  # neither an attempt nor a rejection counts
         return replace(defer_for(internal, delivery, client, now, tools.jitter), signal=outcome.signal, fact=fact)
     return result_of(delivery, client, fact, tools.jitter)
 

@@ -15,13 +15,24 @@ Override: TypeAlias = Literal[
 
 
 @frozen
-class Skipped:
-    """A client that is not notified: neither its registration nor the event has an address, nor had any of late."""
+class ClientFact:
+    """A fact about a client."""
 
     iss: str
     client_id: str
+
+
+@frozen
+class EventClientFact(ClientFact):
+    """A fact about a client and an event. `client_id` is empty if it concerns the whole event."""
+
     event_id: str
     reply_to: ReplyTo | None = None
+
+
+@frozen
+class Skipped(EventClientFact):
+    """A client that is not notified: neither its registration nor the event has an address, nor had any of late."""
 
 
 @frozen
@@ -106,21 +117,17 @@ class RetryScheduled:
 
 
 @frozen
-class Deferred:
+class Deferred(EventClientFact):
     """A deferral is durable. `text` is the reason in words, for an internal fault.
 
     The deferral of a whole event has its `publisher`, and `again` if the event was deferred before. `DeferralWatch`
     sets `first` and `hint`, the nearest known name; `hint_for_publisher` if its publisher may receive it.
     """
 
-    iss: str
-    client_id: str
-    event_id: str
     cause: Cause
     due: float
     text: str = ""
     delivery: Delivery | None = None
-    reply_to: ReplyTo | None = None
     publisher: str | None = None
     again: bool = False
     first: bool = False
@@ -129,52 +136,39 @@ class Deferred:
 
 
 @frozen
-class Buried:
-    """A dead letter is durable. `client_id` is empty if it concerns a whole event; `delivery` is set if it is one."""
+class Buried(EventClientFact):
+    """A dead letter is durable. `delivery` is set if it is one."""
 
-    iss: str
-    client_id: str
-    event_id: str
     reason: DeadReason
     text: str
     delivery: Delivery | None = None
-    reply_to: ReplyTo | None = None
 
 
 @frozen
-class Unexpected:
+class Unexpected(EventClientFact):
     """An error in this program concerns one delivery. That delivery is deferred, and the others continue."""
 
-    iss: str
-    client_id: str
-    event_id: str
     error: Exception
 
 
 @frozen
-class ClientFailing:
+class ClientFailing(ClientFact):
     """The circuit of a client opened until `next_try` (epoch seconds): its deliveries are parked."""
 
-    iss: str
-    client_id: str
     next_try: float
 
 
 @frozen
-class ClientRecovered:
+class ClientRecovered(ClientFact):
     """A client that was down for `outage` seconds answered."""
 
-    iss: str
-    client_id: str
     outage: float
 
 
 @frozen
-class ClientServed:
+class ClientServed(ClientFact):
     """The last delivery that waited for a client that was down left its bucket, `seconds` after the recovery."""
 
-    iss: str
-    client_id: str
     seconds: float
 
 

@@ -43,8 +43,8 @@ DONE = Done()
 
 
 @frozen
-class RetryAt:
-    """Attempt the delivery again at `due`. A delay that the client asked for is rounded up.
+class Delay:
+    """Admit the delivery again at `due`.
 
     A parked delivery returns when its client answers, else as `Queue.park` documents; `due` is the client's next probe.
     """
@@ -56,18 +56,16 @@ class RetryAt:
 
 
 @frozen
-class Defer:
-    """Admit the delivery again at `due`; no attempt is counted. `text` describes the problem, for an internal fault.
+class RetryAt(Delay):
+    """Attempt the delivery again. A delay that the client asked for is rounded up."""
 
-    A parked delivery returns when its client answers, else as `Queue.park` documents; `due` is the client's next probe.
-    """
 
-    due: float
+@frozen
+class Defer(Delay):
+    """Defer the delivery; no attempt is counted. `text` describes the problem, for an internal fault."""
+
     cause: Cause
     text: str = ""
-    rounding: Rounding = "down"
-    waits_as: WaitsAs = WaitsAs.DELAYED
-    until: float = math.inf
 
 
 @frozen
@@ -85,51 +83,43 @@ Verdict = Done | RetryAt | Defer | Dead
 class AttemptResult:
     """How an attempt ended: the verdict, the delivery after the attempt, and the signal of the client.
 
-    The delivery is unchanged if it is done. `pause`: seconds for which the client asked not to be called. `asked`: the
-    client requested the time of the next attempt. `fact` is None if no attempt was made; it lacks `next_due`.
+    The delivery is unchanged if it is done. `pause`: seconds for which the client asked not to be called. `fact` is
+    None if no attempt was made; it lacks `next_due`.
     """
 
     delivery: Delivery
     verdict: Verdict
     signal: Signal = Signal.NONE
     pause: float | None = None
-    asked: bool = False
     fact: Attempted | None = None
 
 
 def result_of(before: Delivery, client: Client, fact: Attempted, jitter: Jitter) -> AttemptResult:
     """Return the result of an attempt that the client did not accept. `before`: the delivery before it."""
-    outcome, now, seconds, policy = fact.outcome, fact.at, fact.seconds, client.retry
+    outcome, now, seconds = fact.outcome, fact.at, fact.seconds
+    assert not isinstance(outcome, Delivered)
     after = record(before, outcome, now - seconds, seconds)  # by one clock: a jump meanwhile must not add to its age
-    verdict = decide(outcome, after, client, now, jitter)
-    if isinstance(verdict, Defer):
-        after = postponed(after, verdict, policy, now)
     # `seconds` are of a clock that stops while the process is suspended, so that the client had no time to answer.
     cut_short = outcome.reason is Reason.TIMEOUT and seconds < LEAST_OF_TIMEOUT * client.timeout
-    asked = isinstance(outcome, Failed) and outcome.retry_after is not None
     return AttemptResult(
-        delivery=replace(after, asked=True) if asked else after,
-        verdict=verdict,
+        delivery=after,
+        verdict=decide(outcome, after, client, now, jitter),
         signal=Signal.NONE if cut_short else outcome.signal,
-        pause=pause_of(outcome, policy),
-        asked=asked,
+        pause=pause_of(outcome, client.retry),
         fact=fact,
     )
 
 
 def defer_for(fault: OurFault, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> AttemptResult:
     """Return the deferral for an internal fault: for 2, 4, 8 … 256 s."""
-    verdict = Defer(due=now + _fault_wait(delivery, client.retry, jitter), cause=fault.cause, text=str(fault))
-    return deferred(delivery, verdict, client.retry, now)
+    policy = client.retry
+    wait = our_fault_wait(delivery.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))
+    return deferred(delivery, Defer(due=now + wait, cause=fault.cause, text=str(fault)), policy, now)
 
 
 def deferred(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> AttemptResult:
     """Return the result of a delivery that is deferred without an attempt."""
     return AttemptResult(delivery=postponed(delivery, verdict, policy, now), verdict=verdict)
-
-
-def _fault_wait(delivery: Delivery, policy: RetryPolicy, jitter: Jitter) -> float:
-    return our_fault_wait(delivery.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))
 
 
 def pause_of(outcome: Outcome, policy: RetryPolicy) -> float | None:
@@ -149,8 +139,6 @@ def record(delivery: Delivery, outcome: Outcome, now: float, seconds: float = 0.
 
     A 400 after an ambiguous attempt does not count (R3).
     """
-    if outcome.reason is Reason.PROXY:  # an internal fault: neither an attempt nor a signal of the client
-        return delivery
     rejected = outcome.reason is Reason.REJECTED_TOKEN and not delivery.ambiguous
     past = Past(at=now, reason=outcome.reason.value, status=outcome.status, text=outcome.text)
     return replace(
@@ -166,7 +154,7 @@ def record(delivery: Delivery, outcome: Outcome, now: float, seconds: float = 0.
         waits=replace(delivery.waits, seconds=delivery.waits.seconds + seconds),
         deferrals=0,
         deferred_for=None,
-        asked=False,
+        asked=isinstance(outcome, Failed) and outcome.retry_after is not None,
         leash=None,
         turn=None,
         unknown_since=None,
@@ -217,18 +205,14 @@ def uncharged(delivery: Delivery, before: Delivery) -> Delivery:
     return replace(delivery, backoffs=before.backoffs, charged_at=before.charged_at)
 
 
-def decide(outcome: Outcome, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> Verdict:
-    """Return the verdict on an outcome. `delivery` is as `record` returned it."""
+def decide(outcome: Refused | Failed, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> RetryAt | Dead:
+    """Return the verdict on a refusal or failure. `delivery` is as `record` returned it."""
     match outcome:
-        case Delivered():
-            return DONE
         case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= len(REJECTION_WAITS):
             least = REJECTION_WAITS[delivery.rejections - 1] if delivery.rejections else 0.0
             return retry(delivery, client, None, now, jitter, least)
         case Refused():
             return Dead(reason=DeadReason(outcome.reason.value), text=_refusal(outcome))
-        case Failed(reason=Reason.PROXY):
-            return Defer(due=now + _fault_wait(delivery, client.retry, jitter), cause=Cause.PROXY, text=outcome.text)
         case Failed():
             return retry(delivery, client, outcome.retry_after, now, jitter)
         case _:

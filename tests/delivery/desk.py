@@ -114,14 +114,12 @@ class Desk:
         outcome = outcome or Delivered(status=204)
         result = AttemptResult(delivery=delivery, verdict=Done(), signal=Signal.RESPONSIVE)
         if isinstance(outcome, Failed):
-            asked = outcome.retry_after is not None
-            after = replace(record(delivery, outcome, self.wall()), asked=asked)
+            after = record(delivery, outcome, self.wall())
             result = AttemptResult(
                 delivery=after,
                 verdict=decide(outcome, after, ticket.client, self.wall(), lambda: 0.5),
                 signal=outcome.signal,
                 pause=pause_of(outcome, policy),
-                asked=asked,
             )
         started, ended = self.gate.on_ended(ticket, result)
         for begun in started:

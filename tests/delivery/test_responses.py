@@ -6,7 +6,8 @@ import pytest
 
 from notifier.delivery.facts import Attempted, Buried, Deferred, LogoutDelivered, RetryScheduled
 from notifier.model.client import ResponsePolicy, RetryPolicy
-from notifier.model.outcome import Cause
+from notifier.model.outcome import Break, Cause, Reason, Wire
+from notifier.model.request import Request
 from tests.delivery.stage import Stage, answers, client, running
 
 DONE, RETRIED = "done", "retried"
@@ -40,6 +41,21 @@ async def test_every_row(statuses: tuple[int, ...], reason: str, follows: str) -
     """B27, R11, R12: what an answer is called, and what becomes of the delivery."""
     for status in statuses:
         assert await fate(status) == (reason, follows), status
+
+
+async def test_a_refusing_proxy_is_an_internal_fault() -> None:
+    """No attempt is counted and nothing is written into the history."""
+    async with running(Stage(client("shop"))) as stage:
+
+        async def refused(_request: Request) -> Wire:
+            return Break(reason=Reason.PROXY, ambiguous=False, text="proxy: answered 407")
+
+        stage.receivers.behaviours["shop"] = refused
+        await stage.acked(stage.event("shop"))
+    [deferred] = [fact for fact in stage.facts if isinstance(fact, Deferred)]
+    assert (deferred.cause, deferred.text, deferred.due) == (Cause.PROXY, "proxy: answered 407", stage.now + 2.0)
+    assert deferred.delivery is not None
+    assert (deferred.delivery.attempts, deferred.delivery.history, deferred.delivery.deferrals) == (0, (), 1)
 
 
 async def test_the_fourth_400_is_a_dead_letter() -> None:

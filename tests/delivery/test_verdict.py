@@ -10,7 +10,7 @@ from notifier.delivery.verdict import OF_CLIENT, Dead, Defer, RetryAt, Verdict, 
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery, Inline
-from notifier.model.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
+from notifier.model.outcome import Cause, DeadReason, Failed, Reason, Refused
 from notifier.queues.rabbitmq.delays import hops
 
 NOW = 1_800_000_000.0
@@ -23,7 +23,7 @@ REJECTED = Refused(reason=Reason.REJECTED_TOKEN, status=400)
 BUSY = Failed(reason=Reason.SERVER_ERROR, status=503)
 
 
-def verdict_on(outcome: Outcome, delivery: Delivery = DELIVERY, now: float = NOW) -> tuple[Delivery, Verdict]:
+def verdict_on(outcome: Failed | Refused, delivery: Delivery = DELIVERY, now: float = NOW) -> tuple[Delivery, Verdict]:
     """Record an outcome and judge it, with a jitter source that moves nothing."""
     after = record(delivery, outcome, now)
     return after, decide(outcome, after, CLIENT, now, lambda: 0.5)
@@ -113,14 +113,6 @@ def test_a_400_that_does_not_count_waits_for_the_backoff_alone() -> None:
     after, verdict = verdict_on(REJECTED, unsure)
     assert after.rejections == 0
     assert verdict == RetryAt(due=NOW + POLICY.base * POLICY.factor)
-
-
-def test_a_refusing_proxy_is_our_fault() -> None:
-    """No attempt is counted and nothing is written into the history."""
-    after, verdict = verdict_on(Failed(reason=Reason.PROXY, text="407"))
-    assert after == DELIVERY
-    assert isinstance(verdict, Defer)
-    assert verdict.cause is Cause.PROXY
 
 
 @pytest.mark.parametrize(("sid", "limit"), [("s1", POLICY.max_age), (None, POLICY.sub_only_max_age)])

@@ -32,7 +32,7 @@ from notifier.model.documents.unreadable import Raw
 from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.model.logout_token import claims_for
 from notifier.model.message import Kind, Lane, Message, Outgoing
-from notifier.model.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
+from notifier.model.outcome import Cause, DeadReason, Failed, Reason, Refused
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.operators.letters.letter_summary import document_of, read_summary
 from notifier.operators.letters.readmission import ReplayRules, readmit
@@ -138,10 +138,9 @@ def changed(draw: st.DrawFn, document: bytes) -> bytes:
 
 # ── what a worker does with it ──────────────────────────────────────────────────────────────────────────────────
 
-OUTCOMES: tuple[Outcome, ...] = (
+OUTCOMES: tuple[Failed | Refused, ...] = (
     Failed(reason=Reason.TIMEOUT, ambiguous=True),
     Failed(reason=Reason.THROTTLED, status=429, retry_after=1e12),
-    Failed(reason=Reason.PROXY),
     Refused(reason=Reason.REJECTED_TOKEN, status=400),
 )
 
