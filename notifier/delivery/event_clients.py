@@ -4,7 +4,7 @@ Everything is lazy, so that an event of 5,000 clients takes no more memory at on
 split into parts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeAlias, get_args
 
@@ -66,23 +66,16 @@ def count_notices(event: SessionEnded, registry: Registry, steady: float) -> int
     """Return the number of final notices: one for each delivery and each skipped client."""
     if event.clients == "*":
         return sum(1 for _ in _all_clients(event.iss, registry, steady))
-    registered = registry.clients_of(event.iss)
     brings = may_override(event, registry, steady)
 
-    def result_of(entry: ClientEntry) -> tuple[str, str] | Identity:
-        skipped = is_skipped(registered.get(entry.client_id), entry, brings=brings) and not registry.has_just_lost(
-            event.iss, entry.client_id, steady
-        )
-        return (entry.client_id, "skipped") if skipped else identity_of(event, entry, brings=brings)
+    def result_of(entry: str | ClientEntry) -> Identity | str:
+        identity = identity_of(event, entry, brings=brings)
+        return identity[0] if is_skipped(event, entry, registry, steady, brings=brings) else identity
 
-    names = {entry for entry in event.clients if isinstance(entry, str)}
-    results: set[tuple[str, str] | Identity] = set()
-    for entry in event.clients:
-        if isinstance(entry, ClientEntry):
-            result = result_of(entry)
-            if entry.client_id not in names or result != result_of(ClientEntry(client_id=entry.client_id)):
-                results.add(result)
-    return len(names) + len(results)  # 20,000 names get no more than this, which would hold the loop
+    names = {entry for entry in event.clients if isinstance(entry, str)}  # 20,000 get no more than this
+    entries = [entry for entry in event.clients if isinstance(entry, ClientEntry)]
+    of_names = {result_of(entry.client_id) for entry in entries if entry.client_id in names}
+    return len(names) + len({result_of(entry) for entry in entries} - of_names)
 
 
 def by_client_id(event: SessionEnded, registry: Registry) -> SessionEnded:
@@ -93,7 +86,7 @@ def by_client_id(event: SessionEnded, registry: Registry) -> SessionEnded:
     registered = registry.clients_of(event.iss)
     clients: list[str | ClientEntry] = []
     for entry in event.clients:
-        name = entry if isinstance(entry, str) else entry.client_id
+        name = name_of(entry)
         client_id = None if name in registered else aliases.get(name)
         if client_id is None:
             clients.append(entry)
@@ -114,8 +107,8 @@ def split(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Se
     The clients of the registry replace `"*"`: those that have an address now, and those that lost theirs less than
     `registry.grace` ago. If there are none, there is no part.
     """
-    entries = members_of(event, registry, steady, brings=may_override(event, registry, steady))
-    while part := tuple(islice(entries, PART)):
+    members = iter(members_of(event, registry, steady, brings=may_override(event, registry, steady)))
+    while part := tuple(entry for entry, _ in islice(members, PART)):
         yield replace(event, clients=part)
 
 
@@ -129,19 +122,29 @@ def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
             yield client_id
 
 
-def members_of(event: SessionEnded, registry: Registry, steady: float, *, brings: bool) -> Iterator[str | ClientEntry]:
-    """Yield the event's entries, without those that would make the same delivery twice. `brings`: see `is_skipped`."""
+def members_of(
+    event: SessionEnded, registry: Registry, steady: float, *, brings: bool
+) -> Iterable[tuple[str | ClientEntry, Identity]]:
+    """Return the event's entries with what distinguishes them, and each delivery once. `brings`: see `is_skipped`."""
     if event.clients == "*":
-        yield from _all_clients(event.iss, registry, steady)
-        return
+        names = _all_clients(event.iss, registry, steady)
+        return ((name, identity_of(event, name, brings=brings)) for name in names)
+    if len(event.clients) == 1:  # nearly always
+        return ((event.clients[0], identity_of(event, event.clients[0], brings=brings)),)
+    return _distinct(event, brings=brings)
+
+
+def _distinct(event: SessionEnded, *, brings: bool) -> Iterator[tuple[str | ClientEntry, Identity]]:
     identities: set[Identity] = set()
     for entry in event.clients:
-        identity = (
-            (entry, event.sub, event.sid, None) if isinstance(entry, str) else identity_of(event, entry, brings=brings)
-        )
-        if identity not in identities:
+        if (identity := identity_of(event, entry, brings=brings)) not in identities:
             identities.add(identity)
-            yield entry
+            yield entry, identity
+
+
+def name_of(entry: str | ClientEntry) -> str:
+    """Return the name of the client in an event."""
+    return entry if isinstance(entry, str) else entry.client_id
 
 
 def may_override(event: SessionEnded, registry: Registry, steady: float) -> bool:
@@ -149,20 +152,32 @@ def may_override(event: SessionEnded, registry: Registry, steady: float) -> bool
     return registry.hears(event.iss, event.publisher, vouched=event.vouched) or registry.has_just_narrowed(steady)
 
 
-def is_skipped(client: Client | None, entry: ClientEntry, *, brings: bool) -> bool:
-    """Return True if neither the registry nor the event has an address. `brings`: that of the event counts, or did."""
+def is_skipped(
+    event: SessionEnded, entry: str | ClientEntry, registry: Registry, steady: float, *, brings: bool
+) -> bool:
+    """Return True if neither the registry nor the event has an address, nor had the registry one until lately.
+
+    `brings`: the address of the event counts, or did until lately.
+    """
+    client_id = name_of(entry)
+    client = registry.clients_of(event.iss).get(client_id)
     if client is None:
-        return entry.no_address
-    return client.told_at is None and (entry.backchannel_logout_uri is None or not brings)
+        skipped = isinstance(entry, ClientEntry) and entry.no_address
+    else:
+        brought = entry.backchannel_logout_uri if brings and isinstance(entry, ClientEntry) else None
+        skipped = client.told_at is None and brought is None
+    return skipped and not registry.has_just_lost(event.iss, client_id, steady)
 
 
-def identity_of(event: SessionEnded, entry: ClientEntry, *, brings: bool) -> Identity:
+def identity_of(event: SessionEnded, entry: str | ClientEntry, *, brings: bool) -> Identity:
     """Return what distinguishes the delivery of this entry from the others of the event, and its id from theirs.
 
     Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them, and
     to notify a client twice does no harm. Members that do not count distinguish nothing, unless they did until lately
     (`brings`).
     """
+    if isinstance(entry, str):
+        return (entry, event.sub, event.sid, None)
     sub = event.sub if entry.sub is None else entry.sub
     sid = event.sid if entry.sid is None else entry.sid
     return (entry.client_id, sub, sid, _inline(entry) if brings else None)

@@ -15,7 +15,7 @@ from notifier.delivery import event_clients, replacements
 from notifier.delivery.event_clients import PART
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.ports import SourceReader
-from notifier.delivery.replacements import LONGEST_GRACE, REST, Move, Send, buried
+from notifier.delivery.replacements import REST, Move, Send, buried
 from notifier.model.delivery import Delivery, DeliveryIds
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
@@ -34,7 +34,6 @@ _UNROUTED = (
     "written past all exchanges into the queue of source {source}, so no permission of the broker speaks for who wrote "
     "it; publish to an exchange that the source binds"
 )
-_NAME_ALONE = ClientEntry(client_id="")  # the members of an entry that has a name only
 
 Step: TypeAlias = Delivery | Skipped | IgnoredOverrides | Move
 
@@ -181,11 +180,10 @@ class Intake:
         issuer = registry.issuers.get(event.iss)
         if issuer is None:
             never = DeadReason.UNKNOWN_ISSUER, f"{event.iss} is not one of `issuers`; add it, then replay"
-            grace = min(registry.grace, LONGEST_GRACE)
-            return replacements.postpone_event(document, "not one of `issuers` (yet)", never, grace, now)
+            return replacements.postpone_event(document, "not one of `issuers` (yet)", never, registry.grace, now)
         if event.clients == "*" and (why := registry.unsure.get(event.iss)) is not None:
             never = DeadReason.UNKNOWN_CLIENT, f"{why}; mend it, or set empty: true there, then replay"
-            return replacements.postpone_event(document, why, never, min(registry.grace, LONGEST_GRACE), now)
+            return replacements.postpone_event(document, why, never, registry.grace, now)
         if registry.aliases:
             event = event_clients.by_client_id(event, registry)
             document = replace(document, event=event)
@@ -229,28 +227,18 @@ def deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterat
     trusted = registry.hears(event.iss, event.publisher, vouched=event.vouched)
     brings = trusted or registry.has_just_narrowed(steady)
     ids = DeliveryIds(iss=event.iss, spoken_by=(event.publisher, event.source), event_id=event.id)
-    alone = len(event.clients) == 1 and event.clients != "*"
-    for member in event.clients if alone else event_clients.members_of(event, registry, steady, brings=brings):
-        if isinstance(member, str):
-            entry = _NAME_ALONE
-            identity: event_clients.Identity = (member, event.sub, event.sid, None)
-        else:
-            entry, identity = member, event_clients.identity_of(event, member, brings=brings)
-        client_id, sub, sid, inline = identity
+    members = event_clients.members_of(event, registry, steady, brings=brings)
+    for entry, (client_id, sub, sid, inline) in members:
         client = registered.get(client_id)
-        if (
-            (client is None or client.told_at is None)
-            and event_clients.is_skipped(client, entry, brings=brings)
-            and not registry.has_just_lost(event.iss, client_id, steady)
-        ):
+        has_address = client is not None and client.told_at is not None
+        if not has_address and event_clients.is_skipped(event, entry, registry, steady, brings=brings):
             yield Skipped(iss=event.iss, client_id=client_id, event_id=event.id, reply_to=event.reply_to)
             continue
-        id_, ignored = ids.of(client_id, sub, sid, inline), None
-        if not trusted and entry is not _NAME_ALONE:
-            inline, ignored = None, event_clients.ignored_inline(event, entry)
         yield Delivery(
-            id=id_, event_id=event.id, id_given=event.id_given, iss=event.iss, client_id=client_id, sub=sub, sid=sid,
-            entry_sub=entry.sub is not None, inline=inline, ignored=ignored,
+            id=ids.of(client_id, sub, sid, inline), event_id=event.id, id_given=event.id_given, iss=event.iss,
+            client_id=client_id, sub=sub, sid=sid, entry_sub=isinstance(entry, ClientEntry) and entry.sub is not None,
+            inline=inline if trusted else None,
+            ignored=None if trusted or isinstance(entry, str) else event_clients.ignored_inline(event, entry),
             ended_at=event.ended_at, not_after=event.not_after, reason=event.reason, source=event.source,
             publisher=event.publisher, claimed_publisher=event.claimed_publisher,
             trace=event.trace, reply_to=event.reply_to,
@@ -275,11 +263,10 @@ def _without_skipped(document: documents.EventDocument, steps: Iterator[Step], w
         else:
             yield step
     if skipped:
-        named = ((entry, entry if isinstance(entry, str) else entry.client_id) for entry in event.clients)
-        left = tuple(entry for entry, name in named if name in skipped)
+        left = tuple(entry for entry in event.clients if event_clients.name_of(entry) in skipped)
         never = DeadReason.UNKNOWN_CLIENT, f"{why}; mend it, then replay"
         later = replace(document, event=replace(event, clients=left))
-        yield replacements.postpone_event(later, why, never, LONGEST_GRACE, now)
+        yield replacements.postpone_event(later, why, never, ENDLESS, now)
 
 
 def _returned(delivery: Delivery, now: float) -> Delivery:

@@ -27,8 +27,8 @@ LARGE = 16 * 1024  # bytes, of which the worst take 2 ms to read; events of a hu
 class HeldMessage:
     """A message that was taken and is not acked yet.
 
-    `lane`: which it was taken from. `open` counts its unsettled deliveries, `steps_given` the steps taken so far,
-    `joined` the deliveries that were settled together with a copy.
+    `lane`: which it was taken from. `open` counts its unsettled steps, `steps_given` the steps taken so far, `total`
+    its deliveries, `joined` those that were settled together with a copy.
     """
 
     message: Message
@@ -185,15 +185,15 @@ class Ledger:
 
     # ── deliveries ──
 
-    def open(self, held: HeldMessage) -> None:
-        """Note that a part of this message is started."""
+    def open(self, held: HeldMessage, deliveries: int) -> None:
+        """Note that a part of this message is started, with so many deliveries."""
         held.open += 1
-        held.total += 1
+        held.total += deliveries
         self.without_fate[held.lane] += 1
 
     def open_delivery(self, held: HeldMessage, delivery: Delivery) -> bool:
         """Note a delivery. Returns True if it is to be started now, False if it is a copy."""
-        self.open(held)
+        self.open(held, 1)
         return self._begins(held, delivery)
 
     def _begins(self, held: HeldMessage, delivery: Delivery) -> bool:

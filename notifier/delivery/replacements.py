@@ -55,11 +55,13 @@ class Send:
 class Move:
     """Messages to make durable before the message taken is acked. `fact` goes to observers at the end.
 
-    With `look_up`, the messages are known only once it has been awaited. It never raises.
+    With `look_up`, the messages are known only once it has been awaited. It never raises. `deliveries`: how many of an
+    event's deliveries the messages contain.
     """
 
     sends: Iterable[Send] = ()
     fact: EventTaken | None = None
+    deliveries: int = 0
     look_up: Callable[[], Awaitable[Iterable[Send]]] | None = None
 
 
@@ -179,7 +181,7 @@ def postpone_event(
     """Return the whole event for a later look, while its clients are unknown; after `grace` its dead letter."""
     event = document.event
     since = now if document.unknown_since is None else document.unknown_since
-    time_left = grace_left(document.unknown_since, document.deferrals, grace, now)
+    time_left = grace_left(document.unknown_since, document.deferrals, min(grace, LONGEST_GRACE), now)
     if time_left <= 0:
         return bury_event(event, *never, now)
     wait = min(time_left, our_fault_wait(document.deferrals))
@@ -213,7 +215,7 @@ def trial(body: bytes, message_id: str, crashes: int, now: float) -> Move:
     """Write a suspect delivery as a trial: the message from which it runs, once, and whose return counts."""
     headers = crash_headers(crashes)
     message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=message_id, headers=headers)
-    return Move(sends=(Send(due=now + REST, message=message),))
+    return Move(sends=(Send(due=now + REST, message=message),), deliveries=1)
 
 
 def event_with_id(event: SessionEnded, *, bulk: bool) -> Move:

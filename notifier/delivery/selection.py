@@ -137,7 +137,7 @@ class Selection:
         """
         self._suspects.clear()
         self._large.clear()
-        unopened = [held for line in self._lines.values() for held in line if not held.total]
+        unopened = [held for line in self._lines.values() for held in line if not held.steps_given]
         for held in unopened:
             self._lines[held.lane].remove(held)
         for parts in self._parts.values():

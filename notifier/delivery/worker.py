@@ -199,7 +199,7 @@ class Worker:
                 case Skipped() | IgnoredOverrides() as fact:
                     self._tools.observe(fact)
                 case Move() as move:
-                    self.ledger.open(held)
+                    self.ledger.open(held, move.deliveries)
                     self._spawn(self._move(held, move))
         if held.next_step is None:
             self.ledger.close(held)

@@ -177,6 +177,16 @@ async def test_an_event_sent_again_is_done_while_its_retry_waits() -> None:
         assert stage.told() == ["shop", "shop"]
 
 
+async def test_wrong_entries_do_not_count_as_deliveries() -> None:
+    """They are one dead letter. Sent again, an event is a duplicate if each of its deliveries is."""
+    async with running(Stage(client("shop"))) as stage:
+        for _ in range(2):
+            await stage.acked(stage.event("shop", 7, id="e"))
+        taken = [fact for fact in stage.facts if isinstance(fact, EventTaken)]
+        assert [(fact.result, fact.deliveries) for fact in taken] == [("accepted", 1), ("duplicate", 1)]
+        assert stage.told() == ["shop"]
+
+
 async def test_a_copy_that_comes_while_a_park_waits_for_its_confirm_is_told_once() -> None:
     """Its client is down. When it is well, it is told each logout once."""
     async with running(Stage(client("shop"))) as stage:
