@@ -11,6 +11,7 @@ from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, DeadReason
+from notifier.model.registry import Registry
 
 PAUSE = 512.0  # seconds until a paused delivery asks again: a power of two, none of which counts as age
 NO_SUCH_CLIENT = "the registry has no such client (yet)"
@@ -114,19 +115,11 @@ class Later:
 
 
 def before_attempt(
-    delivery: Delivery,
-    client: Client | None,
-    judged_as: Client,
-    *,
-    issuer_known: bool,
-    grace: float,
-    now: float,
-    denied: bool = False,
+    delivery: Delivery, client: Client | None, judged_as: Client, registry: Registry, now: float
 ) -> Defer | Dead | None:
     """Return the verdict that needs no attempt; None if the delivery is to be attempted.
 
-    `judged_as`: the client, or its issuer's default if the client is unknown. `grace` is `registry.grace`; `denied`:
-    no event may bring an address (`registry.inline: deny`).
+    `judged_as`: the client, or its issuer's default if the client is unknown.
     """
     if delivery.not_after is not None and now > delivery.not_after:
         text = f"{story(delivery, now)}: not_after has passed, the session ran out at the client by itself"
@@ -134,28 +127,26 @@ def before_attempt(
     if delivery.first_taken_at is not None and is_too_old(delivery, judged_as, now):
         return Dead(reason=DeadReason.EXPIRED, text=expiry_text(delivery, judged_as, now))
     if client is None or client.told_at is None:
-        unknown = NO_SUCH_CLIENT if client is None else NO_ADDRESS
-        return _unknown(delivery, unknown, issuer_known=issuer_known, grace=grace, now=now, denied=denied)
+        return _unknown(delivery, NO_SUCH_CLIENT if client is None else NO_ADDRESS, registry, now)
     if client.paused:
         return Defer(due=now + PAUSE, cause=Cause.PAUSED, text="the registry says paused: true")
     return None
 
 
-def _unknown(
-    delivery: Delivery, unknown: str, *, issuer_known: bool, grace: float, now: float, denied: bool
-) -> Defer | Dead:
+def _unknown(delivery: Delivery, unknown: str, registry: Registry, now: float) -> Defer | Dead:
     """Defer the delivery for `grace` from when a worker first found no address for it, then give it up.
 
     However the registry came to have none: a worker that started since does not know that it had one.
     """
+    denied = registry.inline == "deny"  # no event may bring an address
     inline = delivery.ignored or (delivery.inline if denied else None)
     unheard = inline is not None and inline.backchannel_logout_uri is not None
     looks = 0 if delivery.unknown_since is None else delivery.deferrals
-    time_left = grace_left(delivery.unknown_since, looks, grace, now)
+    time_left = grace_left(delivery.unknown_since, looks, registry.grace, now)
     if time_left > 0:
         wait = min(time_left, our_fault_wait(looks))
         return Defer(due=now + wait, cause=Cause.UNKNOWN, text=unknown + _UNHEARD if unheard else unknown)
-    if not issuer_known:
+    if delivery.iss not in registry.issuers:
         text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
         return Dead(reason=DeadReason.UNKNOWN_ISSUER, text=text)
     text = _why_unknown(delivery, gone=unknown == NO_ADDRESS, unheard=unheard, denied=denied)

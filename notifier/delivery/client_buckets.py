@@ -43,11 +43,10 @@ class Rotation:
 class Standing:
     """The state of a client at this worker. `busy`: a delivery of it runs, waits for a slot or is being fetched.
 
-    It `rests` until `next_try`, and is not called before `paused_until`. Moments are in epoch seconds.
+    Its next probe is due at `next_try`, and it is not called before `paused_until`. Moments are in epoch seconds.
     """
 
     busy: bool = False
-    rests: bool = False
     next_try: float | None = None
     paused_until: float | None = None
 
@@ -272,7 +271,6 @@ class Buckets:
         ahead = self._room.ahead()
         return Standing(
             busy=bool(not known.idle or key in self.requested),
-            rests=known.down and not known.running,
             next_try=max(now, known.available_at) + ahead if known.down else None,
             paused_until=known.paused_until + ahead if known.is_paused(now) else None,
         )

@@ -11,12 +11,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from notifier.delivery.admission import StartNow, Ticket, Wait, before_attempt
-from notifier.delivery.bucket_counts import BucketCounts
 from notifier.delivery.client_buckets import Rotation
-from notifier.delivery.delay_counts import DelayCounts
 from notifier.delivery.facts import Attempted, LogoutDelivered, Unexpected
 from notifier.delivery.gate import Gate
 from notifier.delivery.ledger import HeldMessage, Ledger, stands_for
+from notifier.delivery.pending_counts import BucketCounts, DelayCounts
 from notifier.delivery.ports import Channel, Tools
 from notifier.delivery.settlement import Settlement
 from notifier.delivery.verdict import (
@@ -72,7 +71,7 @@ class DeliveryPipeline:
         """Admit the delivery and run it in a task. Returns False if it is to be parked."""
         if delivery.parked:
             delivery = replace(delivery, parked=False)
-            self.parked.remove(delivery.key)
+            self.parked.add(delivery.key, -1)
         admitted = self._admit(held, delivery, pulled=pulled)
         self._spawn(self._run(held, delivery, admitted))
         if isinstance(admitted, Ticket) or not isinstance(admitted.verdict, Defer):
@@ -106,7 +105,7 @@ class DeliveryPipeline:
         if not isinstance(verdict, RetryAt | Defer):
             return
         if verdict.waits_as is WaitsAs.PARKED:
-            self.parked.add(begun.key)
+            self.parked.add(begun.key, +1)
             self._gate.buckets.on_parked(begun.key)
             return
         self.delayed.put_off(begun.key, verdict)
@@ -124,10 +123,7 @@ class DeliveryPipeline:
         verdict: Verdict | None = None
         fresh = delivery.first_taken_at is None and delivery.not_after is None  # so it cannot have expired
         if not fresh or client is None or client.paused or client.told_at is None:
-            verdict = before_attempt(
-                delivery, client, judged_as, issuer_known=delivery.iss in registry.issuers, grace=registry.grace,
-                denied=registry.inline == "deny", now=now,
-            )  # fmt: skip
+            verdict = before_attempt(delivery, client, judged_as, registry, now)
             if delivery.leash is not None and isinstance(verdict, Dead):
                 self._gate.buckets.on_probe_lost(delivery.key)
         if verdict is None and client is not None:

@@ -263,14 +263,6 @@ class Gate:
                 if not known.running:
                     self._busy.pop(key, None)
 
-    def abandon(self) -> None:
-        """Forget all deliveries that wait: a drain gives them back to the queue."""
-        for known in self._busy.values():
-            while known.waiting:
-                self._pop(known)
-        for ready in self._ready.values():
-            ready.clear()
-
     # ── other workers ──
 
     def on_peer_report(self, news: News) -> None:

@@ -18,9 +18,9 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from notifier.delivery.bucket_counts import BucketCounts
 from notifier.delivery.gate import Gate
 from notifier.delivery.known_client import CROWDED
+from notifier.delivery.pending_counts import BucketCounts
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Message
@@ -158,12 +158,8 @@ class Pulls:
 
     def lost(self) -> None:
         """Go again through the buckets that were lately fetched from: what is not acked may be there again."""
-        self._go_through(self._lately())
-
-    def _lately(self) -> Iterable[str]:
         since = self._clock() - RECENT
-        self._fetched_at = {bucket: at for bucket, at in self._fetched_at.items() if at > since}
-        return self._fetched_at
+        self._go_through([bucket for bucket, at in self._fetched_at.items() if at > since])
 
     def _go_through(self, buckets: Iterable[str]) -> None:
         for bucket in buckets:
@@ -178,5 +174,4 @@ class Pulls:
             with suppress(QueueUnavailable):
                 self._counts.forget_empty(set(await self._parking.parked()))
             self._gate.buckets.look_after_overdue()
-            self._lately()
             await asyncio.sleep(COUNT_EVERY)

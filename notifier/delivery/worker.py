@@ -105,7 +105,6 @@ class Worker:
             async with asyncio.timeout(self._shutdown_grace):
                 await self._quiet.wait()
         except TimeoutError:
-            self.gate.abandon()
             for lane, source in self.ledger.origins():
                 self.lost(lane, source)
             for task in self._tasks:

@@ -12,7 +12,8 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any, Literal, NotRequired
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -28,15 +29,13 @@ LONGEST = 3600.0  # seconds of a rest; a longer one is told as this
 SLOWEST = 16.0  # seconds between two attempts, likewise
 EVER = 1e9  # seconds for which a client may have failed
 
-_Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
-
 
 class _OfClient(TypedDict):
     iss: str
     client_id: str
     up: bool
     failing: Annotated[float, Field(ge=0, le=EVER, allow_inf_nan=False)]
-    rest: _Seconds
+    rest: Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
     cap: Annotated[int, Field(ge=1, le=1_000_000)]
     spacing: Annotated[float, Field(ge=0, le=SLOWEST, allow_inf_nan=False)]
     former_share: NotRequired[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]]
@@ -105,19 +104,13 @@ class OtherWorkers:
 
 
 def _dump(news: News, waited: float) -> bytes:
-    return _OF_CLIENT.dump_json(
-        {
-            "iss": news.key[0],
-            "client_id": news.key[1],
-            "up": news.up,
-            "failing": min(EVER, news.failing if news.up else news.failing + waited),
-            "rest": min(LONGEST, max(0.0, news.rest - waited)),
-            "cap": news.cap,
-            "spacing": min(SLOWEST, news.spacing),
-            "former_share": news.former_share,
-            "parked": news.parked,
-        }
-    )
+    failing = news.failing if news.up else news.failing + waited
+    members: dict[str, Any] = asdict(news) | {
+        "failing": min(EVER, failing), "rest": min(LONGEST, max(0.0, news.rest - waited)),
+        "spacing": min(SLOWEST, news.spacing),
+    }  # fmt: skip
+    members["iss"], members["client_id"] = members.pop("key")
+    return _OF_CLIENT.dump_json(cast("_OfClient", members))
 
 
 def _load(document: _OfClient) -> News:

@@ -17,6 +17,7 @@ from notifier.model.client import RetryPolicy
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import load_delivery
 from notifier.model.outcome import Answer, Wire
+from notifier.model.registry import Registry
 from notifier.model.request import Request
 from notifier.queues.rabbitmq.delays import hops
 from tests.delivery.stage import ISS, PARKED, Stage, answers, client, hop_of, running
@@ -233,7 +234,7 @@ async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -
     paused = client("shop", paused=True)
     now = NOW
     for count in range(1, 4):
-        verdict = before_attempt(delivery, paused, paused, issuer_known=True, grace=300.0, now=now)
+        verdict = before_attempt(delivery, paused, paused, Registry(), now)
         assert isinstance(verdict, Defer)
         delivery = postponed(delivery, verdict, paused.retry, now)
         assert delivery.held == count * PAUSE
@@ -270,6 +271,6 @@ def test_a_verdict_before_its_time_is_none() -> None:
     delivery = Delivery(
         id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_taken_at=NOW
     )
-    found = before_attempt(delivery, client("shop"), client("shop"), issuer_known=True, grace=0.0, now=NOW - HOUR)
+    found = before_attempt(delivery, client("shop"), client("shop"), Registry(), NOW - HOUR)
     assert not isinstance(found, Dead)
     assert found is None

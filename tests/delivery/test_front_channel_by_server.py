@@ -93,5 +93,5 @@ def test_a_client_is_told_where_it_can_be_and_else_skipped(subject: Client, told
     assert isinstance(step, Skipped) is (told_at is None)
     assert len(list(deliveries(event("*"), by, 0.0))) == count_notices(event("*"), by, 0.0) == (told_at is not None)
     told = delivery(client())
-    verdict = before_attempt(told, subject, subject, issuer_known=True, grace=1.0, now=told.ended_at or 0.0)
+    verdict = before_attempt(told, subject, subject, by, told.ended_at or 0.0)
     assert isinstance(verdict, Defer) is (told_at is None)

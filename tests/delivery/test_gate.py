@@ -777,8 +777,7 @@ def test_an_operator_has_a_client_tried() -> None:
     """At once, although a traveller is out; with `force` also against a pause, and if nothing is known of it."""
     desk = resting(for_long=True)
     key = desk.key("shop")
-    standing = desk.gate.buckets.standing(key)
-    assert (standing.rests, standing.next_try) == (True, desk.wall() + 32)
+    assert desk.gate.buckets.standing(key).next_try == desk.wall() + 32
     desk.gate.buckets.try_now(key, force=False)
     assert (desk.gate.buckets.requested, desk.gate.buckets.wanted(key)) == ({key: None}, 1)
     desk.now += 1

@@ -4,7 +4,7 @@ import tracemalloc
 from collections.abc import Callable
 
 from notifier.delivery.admission import Wait
-from notifier.delivery.delay_counts import DelayCounts
+from notifier.delivery.pending_counts import DelayCounts
 from notifier.delivery.verdict import Defer, WaitsAs
 from notifier.model.outcome import Cause, Failed, Reason
 from tests.delivery.desk import Desk

@@ -11,6 +11,7 @@ from notifier.model.backoff import deferral_wait
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery, Inline
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason, Refused
+from notifier.model.registry import Issuer, Registry
 from notifier.queues.rabbitmq.delays import hops
 
 NOW = 1_800_000_000.0
@@ -29,14 +30,20 @@ def verdict_on(outcome: Failed | Refused, delivery: Delivery = DELIVERY, now: fl
     return after, decide(outcome, after, CLIENT, now, lambda: 0.5)
 
 
+def registry(*, grace: float = 300.0, issuer_known: bool = True, denied: bool = False) -> Registry:
+    """A registry without clients."""
+    issuers = {CLIENT.iss: Issuer(iss=CLIENT.iss)} if issuer_known else {}
+    return Registry(issuers=issuers, grace=grace, inline="deny" if denied else "publishers")
+
+
 def ahead(delivery: Delivery, *, grace: float = 300, issuer_known: bool = True, now: float = NOW) -> Verdict | None:
     """`before_attempt` for a client that nobody knows."""
-    return before_attempt(delivery, None, CLIENT, issuer_known=issuer_known, grace=grace, now=now)
+    return before_attempt(delivery, None, CLIENT, registry(grace=grace, issuer_known=issuer_known), now)
 
 
 def known(delivery: Delivery, client: Client = CLIENT, *, now: float = NOW) -> Verdict | None:
     """`before_attempt` for a client in the registry."""
-    return before_attempt(delivery, client, client, issuer_known=True, grace=300, now=now)
+    return before_attempt(delivery, client, client, registry(), now)
 
 
 def waited(delivery: Delivery, seconds: float, now: float) -> tuple[Delivery, float]:
@@ -53,11 +60,8 @@ def test_a_new_delivery_to_a_client_with_an_address_is_attempted(
 ) -> None:
     """So the pipeline calls `before_attempt` only for other deliveries, and for those with a `not_after`."""
     for now in (0.0, NOW, 2 * NOW):
-        verdict = before_attempt(
-            replace(DELIVERY, first_taken_at=None, sid=sid), CLIENT, CLIENT, issuer_known=issuer_known, grace=0.0,
-            denied=denied, now=now,
-        )  # fmt: skip
-        assert verdict is None
+        by = registry(grace=0.0, issuer_known=issuer_known, denied=denied)
+        assert before_attempt(replace(DELIVERY, first_taken_at=None, sid=sid), CLIENT, CLIENT, by, now) is None
 
 
 @pytest.mark.parametrize("reason", [Reason.REDIRECT, Reason.REFUSED, Reason.EGRESS_DENIED])
@@ -194,7 +198,7 @@ def test_a_client_whose_address_is_gone_has_its_grace_too(inline: Inline | None,
     now, waiting = NOW, replace(DELIVERY, ignored=inline, first_taken_at=NOW - 90_000, attempts=7)
 
     def look() -> Verdict | None:
-        return before_attempt(waiting, silent, silent, issuer_known=True, grace=300, now=now, denied=denied)
+        return before_attempt(waiting, silent, silent, registry(denied=denied), now)
 
     while isinstance(verdict := look(), Defer):
         assert verdict.cause is Cause.UNKNOWN
@@ -230,7 +234,7 @@ def test_where_addresses_are_denied_the_way_out_is_to_register() -> None:
     """To name a publisher would not help, whether the event is planned under `deny` or waited for it."""
     said = Inline(backchannel_logout_uri="https://a.example/logout")
     for asked in (replace(DELIVERY, ignored=said), replace(DELIVERY, inline=said)):
-        verdict = before_attempt(asked, None, CLIENT, issuer_known=True, grace=0.0, now=NOW, denied=True)
+        verdict = before_attempt(asked, None, CLIENT, registry(grace=0.0, denied=True), NOW)
         assert isinstance(verdict, Dead)
         assert verdict.text.endswith("registry.inline is deny; register the client, then replay")
 

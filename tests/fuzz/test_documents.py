@@ -33,6 +33,7 @@ from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.model.logout_token import claims_for
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason, Refused
+from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.operators.letters.letter_summary import document_of, read_summary
 from notifier.operators.letters.readmission import ReplayRules, readmit
@@ -149,7 +150,7 @@ def go_through(delivery: Delivery) -> None:
     """Everything that is decided of a delivery on its way."""
     client = Client(iss=delivery.iss, client_id=delivery.client_id, backchannel_logout_uri="https://shop.example/")
     for known in (client, None, replace(client, paused=True)):
-        before = before_attempt(delivery, known, client, issuer_known=True, grace=300.0, now=NOW)
+        before = before_attempt(delivery, known, client, Registry(), NOW)
         if isinstance(before, Defer):
             assert deferral_wait(before.due - NOW)
             dump_delivery(postponed(delivery, before, client.retry, NOW))

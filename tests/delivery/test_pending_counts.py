@@ -1,12 +1,38 @@
-"""What waits in delay queues for each client, as far as this worker put it off."""
+"""The deliveries that wait in buckets and delay queues, as far as workers count them."""
 
 import tracemalloc
 
-from notifier.delivery.delay_counts import DelayCounts
+from notifier.delivery.pending_counts import BucketCounts, DelayCounts
 from notifier.delivery.verdict import Defer, RetryAt, WaitsAs
 from notifier.model.outcome import Cause
 
-SHOP, MAIL = ("https://i", "shop"), ("https://i", "mail")
+SHOP, MAIL, WIKI = (("https://i", client_id) for client_id in ("shop", "mail", "wiki"))
+BUCKETS = {SHOP: "7", MAIL: "7", WIKI: "8"}
+
+
+def test_the_sum_over_workers_is_what_waits() -> None:
+    """Whoever parks adds, and whoever gets it back takes off."""
+    one, other = BucketCounts(BUCKETS.__getitem__), BucketCounts(BUCKETS.__getitem__)
+    for _ in range(5):
+        one.add(SHOP, +1)
+    for _ in range(3):
+        other.add(SHOP, -1)
+    assert [*one, *other] == [(*SHOP, 5), (*SHOP, -3)]
+    one.add(SHOP, -1)
+    one.add(SHOP, -1)
+    assert sum(count for _, _, count in (*one, *other)) == 0
+
+
+def test_a_bucket_that_was_empty_twice_holds_nothing() -> None:
+    """Then what a worker counted that is gone no longer distorts the sum. One that was empty once may be filled now."""
+    counts = BucketCounts(BUCKETS.__getitem__)
+    for key in BUCKETS:
+        counts.add(key, +1)
+    counts.forget_empty({"7", "8"})
+    counts.forget_empty({"7"})
+    assert [*counts] == [(*SHOP, 1), (*MAIL, 1), (*WIKI, 1)]
+    counts.forget_empty({"7"})
+    assert [*counts] == [(*SHOP, 1), (*MAIL, 1)]
 
 
 def test_each_counts_until_it_may_be_due() -> None:
