@@ -63,7 +63,7 @@ class Room(Protocol):
 class Ticket:
     """A delivery that has a slot of its client or waits in memory for one, and the client as resolved for it.
 
-    `pulled`: this worker fetched it from its bucket. `turn`: what its task waits for. The result is the deferral, or
+    `pulled`: this worker fetched it from its bucket. `decided`: what its task waits for. The result is the deferral, or
     None if the delivery starts, and if a probe need not wait for its replacement any more.
     """
 
@@ -71,14 +71,14 @@ class Ticket:
     client: Client
     lane: Lane
     pulled: bool = False
-    turn: "asyncio.Future[Deferral | None] | None" = None
+    decided: "asyncio.Future[Deferral | None] | None" = None
     opened_circuit: bool = False
     rotated: bool | None = None
 
     def call_up(self, deferred: Deferral | None = None) -> None:
         """End the wait, unless the process ends and has cancelled it."""
-        if self.turn is not None and not self.turn.done():
-            self.turn.set_result(deferred)
+        if self.decided is not None and not self.decided.done():
+            self.decided.set_result(deferred)
 
     def on_circuit_opened(self) -> None:
         """Note that the failure of this attempt opened the client's circuit."""
@@ -96,7 +96,7 @@ class StartNow(Ticket):
 
 
 class Wait(Ticket):
-    """The delivery waits in memory; `on_ended`, `hand_out`, `put_off` or `give_way` returns it."""
+    """The delivery waits in memory; another method of `Gate` returns it."""
 
     __slots__ = ()
 

@@ -81,7 +81,7 @@ class DeliveryPipeline:
     def make_room(self) -> None:
         """Defer the deliveries that would wait longest in memory, unless that is under way."""
         if not self._making_room:
-            for ticket, later in self._gate.give_way():
+            for ticket, later in self._gate.free_memory():
                 self._making_room = True
                 ticket.call_up(later)
 
@@ -127,11 +127,11 @@ class DeliveryPipeline:
             if delivery.leash is not None and isinstance(verdict, Dead):
                 self._gate.buckets.on_probe_lost(delivery.key)
         if verdict is None and client is not None:
-            answer = self._gate.ask(delivery, client, held.lane, pulled=pulled)
+            answer = self._gate.admit(delivery, client, held.lane, pulled=pulled)
             if isinstance(answer, StartNow):
                 return answer
             if isinstance(answer, Wait):
-                answer.turn = asyncio.get_running_loop().create_future()
+                answer.decided = asyncio.get_running_loop().create_future()
                 return answer
             delivery, verdict = answer
         if isinstance(verdict, Defer):
@@ -144,7 +144,7 @@ class DeliveryPipeline:
     async def _attempt(self, ticket: Ticket) -> AttemptResult:
         """Attempt the delivery when its turn has come, and decide what follows."""
         delivery, client = ticket.delivery, ticket.client
-        if ticket.turn is not None and (later := await ticket.turn) is not None:
+        if ticket.decided is not None and (later := await ticket.decided) is not None:
             return deferred(*later, client.retry, self._tools.clock())
         result: AttemptResult | None = None
         try:
@@ -160,9 +160,9 @@ class DeliveryPipeline:
             for following in started:
                 following.call_up()
         if isinstance(after, Rotation):
-            ticket.turn = asyncio.get_running_loop().create_future()
+            ticket.decided = asyncio.get_running_loop().create_future()
             self._pump()
-            await asyncio.wait((ticket.turn,), timeout=after.seconds / 2)
+            await asyncio.wait((ticket.decided,), timeout=after.seconds / 2)
             after = self._gate.buckets.on_rotated(ticket, after)
         result = after
         if (fact := result.fact) is not None:

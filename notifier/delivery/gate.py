@@ -33,7 +33,7 @@ from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Signal
 
-OFF = 16  # deliveries deferred out of memory at a time: more would delay the others
+DEFERRED_AT_A_TIME = 16  # deliveries deferred out of memory at a time: more would delay the others
 ASSUMED_WORKERS = 4  # share a client's limits while their number is not known, in the second after a start
 SLOW_SHARE = 0.25  # slots for slow and silent clients, beside the window: a share of its size
 TRIED = 4  # times the window's size: attempts at clients whose circuit is not closed
@@ -153,7 +153,7 @@ class Gate:
 
     # ── start, wait or defer ──
 
-    def ask(
+    def admit(
         self, delivery: Delivery, client: Client, lane: Lane, *, pulled: bool = False
     ) -> StartNow | Wait | Deferral:
         """Return whether the delivery starts, waits in memory, or is deferred. The answer contains it as changed."""
@@ -201,7 +201,7 @@ class Gate:
             self._ready[known.side][known.key] = known
         elif not known.running:
             self._busy.pop(known.key, None)
-        following = self.hand_out() if any(self._ready.values()) else []
+        following = self.start_waiting() if any(self._ready.values()) else []
         if isinstance(result.verdict, Done) and not known.parked:
             return following, result  # nearly always
         return following, self.buckets.after_attempt(known, ticket, result, now)
@@ -212,7 +212,7 @@ class Gate:
         if change is Change.RECOVERED and known.parked and known.pulling:
             self.buckets.requested[known.key] = None  # a pass that began before sees nothing of what was parked since
 
-    def hand_out(self) -> list[Ticket]:
+    def start_waiting(self) -> list[Ticket]:
         """Start the deliveries in memory for which slots are free, client after client, and return them."""
         now, begun = self._tools.steady(), list[Ticket]()
         for side, ready in self._ready.items():
@@ -237,7 +237,7 @@ class Gate:
 
     # ── deferrals from memory ──
 
-    def put_off(self) -> Iterator[tuple[Ticket, Deferral]]:
+    def defer_overdue(self) -> Iterator[tuple[Ticket, Deferral]]:
         """Defer some of the deliveries that can wait in memory no longer, and return them. Called 20 times a second."""
         now = self._tools.steady()
         for key, known in self._busy.items():
@@ -245,13 +245,13 @@ class Gate:
             if known.waiting:
                 self._ready[known.side][key] = known
         self.clients.forget(now, busy=len(self._busy))
-        return self._put_out(now, OFF, 2 * self.slots.patience())
+        return self._defer(now, DEFERRED_AT_A_TIME, 2 * self.slots.patience())
 
-    def give_way(self) -> Iterator[tuple[Ticket, Deferral]]:
+    def free_memory(self) -> Iterator[tuple[Ticket, Deferral]]:
         """Defer the newest of the deliveries that would wait longest, and return them: memory is full."""
-        return self._put_out(self._tools.steady(), 2 * OFF, LEAST_WAIT * SLOT_WAIT)
+        return self._defer(self._tools.steady(), 2 * DEFERRED_AT_A_TIME, LEAST_WAIT * SLOT_WAIT)
 
-    def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Deferral]]:
+    def _defer(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Deferral]]:
         for key, known in list(self._busy.items()):
             while most and known.must_defer(self.slots, now, patience):
                 most -= 1
@@ -275,13 +275,13 @@ class Gate:
         elif news.up and news.parked:
             self.buckets.requested[news.key] = None  # by a worker that stops, perhaps
 
-    def silent(self) -> Iterable[tuple[str, str, float]]:
+    def unresponsive(self) -> Iterable[tuple[str, str, float]]:
         """Return (iss, client_id, seconds without an answer) for each client that is not down and hangs."""
         now = self._tools.steady()
         for key, known in self._busy.items():
             if not known.down and (seconds := known.silence(now)) > SLOW:
                 yield *key, seconds
 
-    def lines(self) -> Iterable[tuple[str, str, int]]:
+    def waiting_counts(self) -> Iterable[tuple[str, str, int]]:
         """Return (iss, client_id, deliveries that wait in memory) for each client that has any."""
         return ((*key, known.waiting) for key, known in self._busy.items() if known.waiting)

@@ -28,8 +28,11 @@ from notifier.model.outcome import Cause, Signal
 
 FRESH = 4.0  # seconds after which a fresh delivery may be the probe; a second a worker if that is more
 CROWDED = 0.5  # the used share of memory above which no bucket is fetched from
-LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds of one deferral, however young or old the delivery is …
-LONGEST_LINE = 1024.0  # … or at most, where a registered rate determines the turn
+MIN_DEFERRAL_SECONDS, MAX_DEFERRAL_SECONDS = (
+    1.0,
+    64.0,
+)  # of one deferral, however old the delivery is …
+MAX_RATED_DEFERRAL_SECONDS = 1024.0  # … or at most, where a registered rate determines the turn
 SLOW = 1.0  # seconds: a client whose attempts take longer, or that is silent for as long, is slow
 SILENT, TIMES = 0.1, 4.0  # seconds, and times its usual: the shortest silence that makes a client slow
 SMOOTHING = 0.2  # the weight of the newest attempt in the mean
@@ -66,7 +69,7 @@ class KnownClient(PendingDeliveries):
 
     @property
     def available_at(self) -> float:
-        """The moment before which it is not called: that of the next probe, or the end of the pause."""
+        """When the next probe is due and the pause is over."""
         return max(self.circuit.next_try, self.paused_until)
 
     def on_registration(self, client: Client, workers: int) -> None:
@@ -162,18 +165,17 @@ class KnownClient(PendingDeliveries):
     def _defer_until_turn(self, delivery: Delivery, room: Room, now: float, *, pulled: bool) -> Later:
         """Defer it until its turn. If that is far, it is offered again before, and soon if the rate may rise by then.
 
-        A delivery that this worker fetched from a bucket has its turn at the pace of all workers: no other one has
-        counted it, and it returns to any of them.
+        A fetched delivery has its turn at the pace of all workers: no other one has counted it, and any may receive it.
         """
         cause = Cause.RATE if self.rate.step and self.rate.tokens(now, self.limit) < 1 else Cause.SLOT
         age = 0.0 if delivery.first_taken_at is None else room.clock() - delivery.first_taken_at
         turn = None if delivery.turn is None else delivery.turn - room.ahead()
         steady, pace = self.rate.is_steady(now), self.pace(room, now)
         if sure := steady and pace == self.rate.step:
-            longest = now + LONGEST_LINE
+            longest = now + MAX_RATED_DEFERRAL_SECONDS
         else:
             at_limit = steady and self.concurrency >= self.limit
-            longest = now + (MOST_LINE if at_limit else min(MOST_LINE, max(LEAST_LINE, age)))
+            longest = now + min(MAX_DEFERRAL_SECONDS, math.inf if at_limit else max(MIN_DEFERRAL_SECONDS, age))
         if turn is None or turn <= now or (age < 0 and turn > longest):  # the last: the wall clock has jumped back
             turn = self.next_turn(now, pace, pace / (room.workers if pulled else 1), math.inf if sure else longest)
         due = longest if turn is None else min(turn, longest)
@@ -251,7 +253,7 @@ class KnownClient(PendingDeliveries):
         if outage > SHORT_OUTAGE_SECONDS:  # a shorter one looks like overload, where several workers probe in turn
             lift = outage > MAX_FAILING_SECONDS or self.circuit.only_first_attempts_fail(now)
             self.rate.on_outage(now, lift=lift)
-        self.recovered, self.line = now, -math.inf
+        self.recovered, self.last_turn = now, -math.inf
 
     def _on_opened(self) -> None:
         self.concurrency, self.recovered = max(1, self.concurrency // 2), None

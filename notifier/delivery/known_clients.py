@@ -86,7 +86,7 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
 
     def report(self, known: KnownClient, now: float, *, paced: bool) -> None:
         """Report the client to the other workers."""
-        self._peers.tell(known.to_report(now, paced=paced))
+        self._peers.report(known.to_report(now, paced=paced))
 
     def circuits(self) -> Iterable[tuple[str, str, int]]:
         """Return (iss, client_id, 1 if an attempt is under way, else 2) for each client with an open circuit."""

@@ -39,7 +39,7 @@ class PendingDeliveries:
     queues: dict[Lane, deque[Ticket]] | None = None  # while any wait in memory
     waiting: int = 0  # in memory
     fetched: int = 0  # of those that wait in memory, out of its bucket
-    line: float = -math.inf  # the latest turn of a deferred delivery
+    last_turn: float = -math.inf  # the latest turn of a deferred delivery
     paused_until: float = -math.inf  # the client requested not to be called before
     parked: bool = False  # something may wait in its bucket
     pulling: bool = False  # this worker goes through its bucket
@@ -101,10 +101,10 @@ class PendingDeliveries:
 
     def next_turn(self, now: float, pace: float, behind: float, longest: float) -> float | None:
         """Return the next turn, `behind` seconds after the latest one; None if it is later than `longest`."""
-        turn = max(self.line, now + (self.waiting + 1) * pace) + behind
+        turn = max(self.last_turn, now + (self.waiting + 1) * pace) + behind
         if turn > longest:
             return None
-        self.line = turn
+        self.last_turn = turn
         return turn
 
     # ── until the client may be called: as the probe, or parked ──

@@ -47,7 +47,7 @@ class Peers(Protocol):
     def count(self) -> int:
         """Return how many there are, this one included; 0 while that is not known. They share the clients' limits."""
 
-    def tell(self, news: News) -> None:
+    def report(self, news: News) -> None:
         """Inform the others at best effort: a report that cannot be sent soon is dropped. Never raises, never waits."""
 
 

@@ -119,9 +119,9 @@ class Worker:
         """Defer deliveries of unresponsive and paused clients, and start the deliveries whose turn has come."""
         while True:
             await asyncio.sleep(TICK)
-            for ticket, later in self.gate.put_off():
+            for ticket, later in self.gate.defer_overdue():
                 ticket.call_up(later)
-            for ticket in self.gate.hand_out():
+            for ticket in self.gate.start_waiting():
                 ticket.call_up()
             self._pump()
 

@@ -1,11 +1,10 @@
-"""What workers tell one another of clients, as documents that travel over the side channel, at best effort.
+"""Reports of clients between workers, as documents that travel over the side channel without a guarantee.
 
-Nothing depends on the news: a worker that hears nothing finds out by its own attempts. So the news is bounded, and
-nobody waits for it. A worker tells at most fifty documents of 4 KiB a second, about a thousand clients. Of each client
-it tells the newest news only. It hears no more than all workers can tell: beyond that somebody else writes to the
-exchange.
+Nothing depends on a report: a worker without it makes its own attempts. So the reports are bounded, and no worker waits
+for them. A worker sends at most fifty documents of 4 KiB a second, about a thousand clients; of each client the newest
+report only. It reads no more than all workers can send: beyond that another program publishes to the exchange.
 
-The durations in a document are those at the moment when it is sent: news that waited here was corrected.
+The durations in a document are those at the moment when it is sent: they are corrected for the wait here.
 """
 
 import asyncio
@@ -21,11 +20,11 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.delivery.ports import News
 from notifier.model.moment import Clock
 
-MOST = 2000  # clients of which news waits; then the one that has waited longest gives way
-FRESH = 2.0  # seconds after which it is not told any more
+MOST = 2000  # clients with a report that waits; beyond them the oldest report is dropped
+FRESH = 2.0  # seconds after which a report is dropped
 LARGEST = 4 * 1024  # bytes of a document
-DOCUMENTS = 50  # heard a second, for each worker
-LONGEST = 3600.0  # seconds of a rest; a longer one is told as this
+DOCUMENTS = 50  # read a second, for each worker
+LONGEST = 3600.0  # seconds for which a circuit stays open; more is reported as this
 SLOWEST = 16.0  # seconds between two attempts, likewise
 EVER = 1e9  # seconds for which a client may have failed
 
@@ -59,10 +58,10 @@ class OtherWorkers:
         self._steady = steady
         self._waiting: dict[tuple[str, str], tuple[float, News]] = {}
         self._has_news = asyncio.Event()
-        self._second, self._documents = -math.inf, 0  # when the present second began, and what was heard in it
+        self._second, self._documents = -math.inf, 0  # when the present second began, and the documents read in it
 
-    def tell(self, news: News) -> None:
-        """Tell the others, at best effort. Never raises, never waits."""
+    def report(self, news: News) -> None:
+        """Send the report to the others soon, or drop it. Never raises, never waits."""
         self._waiting.pop(news.key, None)
         if len(self._waiting) >= MOST:
             del self._waiting[next(iter(self._waiting))]
@@ -70,14 +69,14 @@ class OtherWorkers:
         self._has_news.set()
 
     async def following(self) -> bytes:
-        """Return the next document for the others, once there is news."""
+        """Return the next document for the others, once there is a report."""
         while (document := self.take()) is None:
             self._has_news.clear()
             await self._has_news.wait()
         return document
 
     def take(self) -> bytes | None:
-        """Return the next document, None if there is no news."""
+        """Return the next document, None if there is no report."""
         now, size, parts = self._steady(), len(_AROUND), list[bytes]()
         while self._waiting:
             key = next(iter(self._waiting))
@@ -91,7 +90,7 @@ class OtherWorkers:
                 parts.append(part)
         return _AROUND % b",".join(parts) if parts else None
 
-    def hear(self, document: bytes, on_news: Callable[[News], None]) -> None:
+    def read(self, document: bytes, on_news: Callable[[News], None]) -> None:
         """Pass each report of another worker to `on_news`. An unreadable document has no effect, nor has a flood."""
         if (now := self._steady()) >= self._second + 1:
             self._second, self._documents = now, 0
@@ -115,6 +114,6 @@ def _dump(news: News, waited: float) -> bytes:
 
 def _load(document: _OfClient) -> News:
     members: dict[str, Any] = {**document}
-    if "former_share" not in members:  # an older release does not say whether it tries that pace or keeps it
+    if "former_share" not in members:  # an older release does not include whether that rate is a trial
         members["spacing"] = 0.0
     return News(key=(members.pop("iss"), members.pop("client_id")), **members)

@@ -188,7 +188,7 @@ class Service:
         channel, presence = self.queue.side_channel, self._watches.presence
         channel.listen(state.document, self._replies.on_reply)
         channel.carry_out(RequestHandler(name, acts).carry_out)
-        channel.share_news(self._others.following, partial(self._others.hear, on_news=self.worker.gate.on_peer_report))
+        channel.share_news(self._others.following, partial(self._others.read, on_news=self.worker.gate.on_peer_report))
         channel.share_presence(presence.following, presence.on_announcement)
 
     # ── running ──

@@ -111,7 +111,7 @@ class Watches:
             queue=self._queue.status,
             unsettled=worker.ledger.unsettled,
             circuits=worker.gate.clients.circuits,
-            waiting=lambda: chain(worker.gate.lines(), worker.parked),
+            waiting=lambda: chain(worker.gate.waiting_counts(), worker.parked),
             reload_succeeded=lambda: reloads.succeeded,
             reload_taken_at=lambda: reloads.taken_at,
             restart_needed=lambda: reloads.restart_needed,

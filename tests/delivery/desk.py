@@ -81,7 +81,7 @@ class Desk:
 
     def ask_for(self, asked: Ticket) -> StartNow | Wait | Deferral:
         """May this one start?"""
-        answer = self.gate.ask(asked.delivery, asked.client, asked.lane, pulled=asked.pulled)
+        answer = self.gate.admit(asked.delivery, asked.client, asked.lane, pulled=asked.pulled)
         if isinstance(answer, StartNow):
             self._begins(answer)
         return answer
@@ -147,7 +147,7 @@ class Desk:
 
     def tick(self) -> list[tuple[Ticket, Deferral]]:
         """What the worker asks for many times a second."""
-        return list(self.gate.put_off())
+        return list(self.gate.defer_overdue())
 
     @staticmethod
     def key(name: str) -> ClientKey:

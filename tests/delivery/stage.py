@@ -74,7 +74,7 @@ class Others:
     def count(self) -> int:
         return self.size
 
-    def tell(self, news: News) -> None:
+    def report(self, news: News) -> None:
         self.news.append(news)
 
 
@@ -280,7 +280,7 @@ class Stage:
         def settled() -> bool:
             nonlocal quiet
             acked = sum(message.tag != "fetched" for message in self.queue.acked)
-            waiting = sum(count for _, _, count in self.worker.gate.lines())
+            waiting = sum(count for _, _, count in self.worker.gate.waiting_counts())
             quiet = quiet + 1 if not self.worker.in_flight and len(self._taken) <= acked + waiting else 0
             return quiet > 10
 

@@ -10,7 +10,7 @@ from notifier.delivery.circuit import MAX_OPEN_SECONDS
 from notifier.delivery.client_buckets import OVERDUE, PROBE_FAILURES, ROTATIONS, SHORT_LIVED
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.gate import TRIED
-from notifier.delivery.known_client import FRESH, MOST_LINE
+from notifier.delivery.known_client import FRESH, MAX_DEFERRAL_SECONDS
 from notifier.delivery.ports import News
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.model.client import RetryPolicy
@@ -116,8 +116,8 @@ def test_in_line_nobody_waits_for_longer_at_once_than_it_has_waited() -> None:
     desk = busy(hold=0.5, limit=64, attempts=3)
     while desk.ask("shop") in (StartNow, Wait):
         pass
-    desk.gate.clients[desk.key("shop")].line = desk.now + 1000
-    for age, wait in ((0.0, 1.0), (5.0, 5.0), (5000.0, MOST_LINE)):
+    desk.gate.clients[desk.key("shop")].last_turn = desk.now + 1000
+    for age, wait in ((0.0, 1.0), (5.0, 5.0), (5000.0, MAX_DEFERRAL_SECONDS)):
         ticket = desk.ticket("shop", Lane.RETRIES, first_taken_at=desk.wall() - age)
         delivery, answer = desk.deferred(ticket)
         assert (answer.due - desk.wall(), delivery.turn) == (wait, None)
@@ -157,7 +157,7 @@ def test_those_who_would_wait_longest_give_way_when_memory_is_full() -> None:
     """The newest of them."""
     desk = busy(hold=0.09)
     tickets = [desk.waits(desk.ticket("shop")) for _ in range(5)]
-    assert [ticket for ticket, _ in desk.gate.give_way()] == tickets[:0:-1]
+    assert [ticket for ticket, _ in desk.gate.free_memory()] == tickets[:0:-1]
 
 
 def test_limits_are_shared_by_the_workers() -> None:
@@ -762,12 +762,12 @@ def test_a_client_that_hangs_is_told_from_the_first_second_on() -> None:
     desk = Desk(proven=("shop",))
     assert desk.ask("shop") is StartNow
     desk.now += 0.9
-    assert list(desk.gate.silent()) == []
+    assert list(desk.gate.unresponsive()) == []
     desk.now += 1
-    [(iss, client_id, seconds)] = desk.gate.silent()
+    [(iss, client_id, seconds)] = desk.gate.unresponsive()
     assert (iss, client_id, round(seconds, 1)) == (*desk.key("shop"), 1.9)
     desk.end("shop")
-    assert list(desk.gate.silent()) == []
+    assert list(desk.gate.unresponsive()) == []
 
 
 # ── operators ───────────────────────────────────────────────────────────────────────────────────────────────────

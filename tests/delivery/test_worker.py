@@ -306,7 +306,7 @@ async def test_a_tick_that_breaks_stops_the_worker() -> None:
     run = asyncio.create_task(stage.worker.run())
     for number in range(2):
         stage.event("shop", id=str(number))
-    await stage.until(lambda: bool([*stage.worker.gate.lines()]))
+    await stage.until(lambda: bool([*stage.worker.gate.waiting_counts()]))
     stage.jumped = None  # type: ignore[assignment]  # no clock any more
     stage.now += 5
     with pytest.raises(TypeError):

@@ -22,7 +22,7 @@ class Others:
 
     def tell(self, client_id: str, **members: Any) -> None:
         """Tell news of this client."""
-        self.worker.tell(News(**{"key": (ISS, client_id), "up": False, **members}))
+        self.worker.report(News(**{"key": (ISS, client_id), "up": False, **members}))
 
     def documents(self) -> list[bytes]:
         """What is told now."""
@@ -32,7 +32,7 @@ class Others:
         """The same, as another worker hears it."""
         other = Others()
         for document in self.documents():
-            other.worker.hear(document, other.heard.append)
+            other.worker.read(document, other.heard.append)
         return other.heard
 
 
@@ -44,7 +44,7 @@ def others() -> Others:
 def test_what_is_told_is_heard(others: Others) -> None:
     """Every member, and once."""
     news = News(key=(ISS, "shöp"), up=True, rest=2.0, failing=3.0, cap=8, spacing=0.25, former_share=0.5, parked=True)
-    others.worker.tell(news)
+    others.worker.report(news)
     assert others.told() == [news]
     assert others.told() == []
 
@@ -55,7 +55,7 @@ def test_the_pace_of_an_older_release_is_not_heard(others: Others) -> None:
     [document] = others.documents()
     told = json.loads(document)
     del told["news"][0]["former_share"]
-    others.worker.hear(json.dumps(told).encode(), others.heard.append)
+    others.worker.read(json.dumps(told).encode(), others.heard.append)
     assert [(news.rest, news.spacing) for news in others.heard] == [(1.0, 0.0)]
 
 
@@ -95,7 +95,7 @@ def test_a_hundred_thousand_clients_at_once_are_told_in_bounds(others: Others) -
     assert len(documents) <= 100
     heard = Others()
     for document in documents:
-        heard.worker.hear(document, heard.heard.append)
+        heard.worker.read(document, heard.heard.append)
     assert len(heard.heard) == MOST
     assert heard.heard[-1].key[1].startswith("client-99999-")
 
@@ -121,7 +121,7 @@ def test_more_than_the_others_can_tell_is_not_heard(others: Others) -> None:
     for seconds, most in ((0.0, 2), (1.0, 4)):
         others.now = 1000.0 + seconds
         for _ in range(5000):
-            others.worker.hear(flood, others.heard.append)
+            others.worker.read(flood, others.heard.append)
         assert len(others.heard) <= most * DOCUMENTS
     assert len(others.heard) > 2 * DOCUMENTS
 
@@ -169,11 +169,11 @@ ONE = {
 def test_what_is_malformed_or_of_another_version_has_no_effect(others: Others, document: Any) -> None:
     """Nor has what is larger than any worker would tell."""
     document = document if isinstance(document, bytes) else json.dumps(document).encode()
-    others.worker.hear(document, others.heard.append)
+    others.worker.read(document, others.heard.append)
     assert others.heard == []
 
 
 def test_members_that_a_later_release_adds_are_passed_over(others: Others) -> None:
     """What is known of it counts."""
-    others.worker.hear(json.dumps({"v": 1, "news": [ONE | {"mood": "well"}], "at": 7}).encode(), others.heard.append)
+    others.worker.read(json.dumps({"v": 1, "news": [ONE | {"mood": "well"}], "at": 7}).encode(), others.heard.append)
     assert others.heard == [News(key=(ISS, "shop"), up=False, failing=1.0, rest=1.0)]

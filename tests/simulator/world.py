@@ -118,9 +118,9 @@ class Process:
         """Satisfies the port `Peers`, as does `tell`."""
         return self._world.size
 
-    def tell(self, news: News) -> None:
+    def report(self, news: News) -> None:
         """Tell it at once, or when it is the next turn."""
-        self.others.tell(news)
+        self.others.report(news)
         if not self._telling and self._world.size > 1:
             self._telling = True
             self._world.at(self._world.now, self._tell_others)
@@ -240,7 +240,7 @@ class World:
         """The workers' exchange: what one says, the others hear soon."""
         for other in (*self._processes, *self._draining):
             if other is not speaker and not (speaker.consumer.cut or other.consumer.cut):
-                self._loop.call_later(HAND_OUT, other.others.hear, document, other.worker.gate.on_peer_report)
+                self._loop.call_later(HAND_OUT, other.others.read, document, other.worker.gate.on_peer_report)
 
     # ── what happens ──
 

@@ -68,7 +68,7 @@ class OwnState:
         state = self._state(())
         yield dump_state(state)
         gate = self._worker.gate
-        clients, _ = self._clients(not_well(self._health, gate.clients.circuits(), gate.silent()))
+        clients, _ = self._clients(not_well(self._health, gate.clients.circuits(), gate.unresponsive()))
         while part := list(islice(clients, size)):
             yield dump_state(replace(state, clients=part))
 
@@ -77,11 +77,11 @@ class OwnState:
         return clients_of(
             self._health,
             worker.gate.clients.circuits(),
-            worker.gate.lines(),
+            worker.gate.waiting_counts(),
             worker.parked,
             worker.gate.clients.next_tries(),
             worker.delayed,
-            worker.gate.silent(),
+            worker.gate.unresponsive(),
             which=which,
         )
 
