@@ -39,15 +39,17 @@ class Part:
 class ConfiguredFeature:
     """A feature, as far as the configuration knows it. Nothing of it is imported before it is asked for.
 
-    `sections` names its sections of the settings by path, each as `module:Class`. `read` gets the settings, the
-    registry, and the sections of the settings that are wrong. `bindings` finds those in a document of settings whose
-    files nobody may look at. `read_again` gives the readers that read messages of sources for a replay, by name;
-    without settings they trust the messages. `registry_kinds` has a reader of clients for each kind of registry source.
-    `key_kinds` gives the makers of keys for each kind of place, anew for each worker and command.
+    `sections` names its sections of the settings by path, each as `module:Class`. `client_options` names a section
+    likewise whose members a client has under `notifier`; `Client.option` returns the value of one. `read` gets the
+    settings, the registry, and the sections of the settings that are wrong. `bindings` finds those in a document of
+    settings whose files nobody may look at. `read_again` gives the readers that read messages of sources for a replay,
+    by name; without settings they trust the messages. `registry_kinds` has a reader of clients for each kind of
+    registry source. `key_kinds` gives the makers of keys for each kind of place, anew for each worker and command.
     """
 
     name: str
     sections: Mapping[str, str] = field(default_factory=dict)
+    client_options: str | None = None
     read: Callable[[Settings, Registry, frozenset[str]], Part] = lambda _settings, _registry, _unsure: Part()
     bindings: Callable[[Mapping[str, Any]], tuple[Binding, ...]] = lambda _document: ()
     read_again: Callable[[Settings | None], Mapping[str, ReadAgain]] = lambda _settings: {}
@@ -56,10 +58,11 @@ class ConfiguredFeature:
 
 
 def settings_model(features: Sequence[ConfiguredFeature]) -> type[Settings]:
-    """Return the type of the settings, with the sections of these features."""
+    """Return the type of the settings, with the sections and client options of these features."""
     from notifier.settings.feature_sections import settings_with  # noqa: PLC0415  pydantic takes 0.1 s
 
-    return settings_with(tuple(section for feature in features for section in feature.sections.items()))
+    sections = tuple(section for feature in features for section in feature.sections.items())
+    return settings_with(sections, tuple(filter(None, (feature.client_options for feature in features))))
 
 
 def reader_by(features: Sequence[ConfiguredFeature]) -> BuildReader:

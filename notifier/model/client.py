@@ -9,8 +9,9 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
+OptionT = TypeVar("OptionT")
 ClientKey: TypeAlias = tuple[str, str]
 """The key of a client: `iss` and `client_id`."""
 
@@ -228,7 +229,7 @@ class Client:
 
     `encryption` None: its tokens are signed only.
     `redirect_origins` are the origins of its redirect URIs: pages there may ask whether its session has changed.
-    `off_page`: it is meant that no browser asks it.
+    `off_page`: it is meant that no browser asks it. `options`: members of its `notifier` that features declare.
     """
 
     iss: str
@@ -251,6 +252,13 @@ class Client:
     retry: RetryPolicy = RetryPolicy()
     response: ResponsePolicy = ResponsePolicy()
     route: Route = Route()
+    options: tuple[tuple[str, object], ...] = ()
+
+    def option(self, name: str, kind: type[OptionT]) -> OptionT | None:
+        """Return the value of a member of `notifier` that a feature declares; None if it is left out."""
+        value = dict(self.options).get(name)
+        assert value is None or isinstance(value, kind), f"{name} is declared as another type"
+        return value
 
     @property
     def told_at(self) -> str | None:

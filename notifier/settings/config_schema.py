@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from notifier.model.durations import format_duration
-from notifier.settings.clients import ClientMetadata
 from notifier.settings.service_settings import Settings
 from notifier.settings.tokens_file import TokenEntry
 from notifier.settings.values import Listen, Section
@@ -20,10 +19,10 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def config_schema(model: type[Settings] = Settings) -> dict[str, Any]:
     """JSON Schema (2020-12) of the service's file. `$defs/clients` and `$defs/tokens` describe the other two files."""
-    models: list[type[BaseModel]] = [model, ClientMetadata, TokenEntry]
+    models: list[type[BaseModel]] = [model, model.client_metadata, TokenEntry]
     _, schema = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions: dict[str, Any] = schema["$defs"]
-    sections: list[type[BaseModel]] = [ClientMetadata, *_below(Section)]
+    sections: list[type[BaseModel]] = [model.client_metadata, *_below(Section)]
     for section in sections:
         if section.__name__ in definitions:
             _describe(section, definitions[section.__name__]["properties"])
@@ -49,7 +48,8 @@ def _describe(section: type[BaseModel], properties: dict[str, Any]) -> None:
     """Give each member the text that stands below it in the code, unless its field brings one."""
     for name, description in _texts(section):
         alias = section.model_fields[name].alias or name
-        properties[alias] = dict(sorted({"description": description, **properties[alias]}.items()))
+        if alias in properties:  # another class of this name has the members of a feature
+            properties[alias] = dict(sorted({"description": description, **properties[alias]}.items()))
 
 
 def _texts(section: type[BaseModel]) -> Iterator[tuple[str, str]]:

@@ -1,26 +1,34 @@
-"""Puts the settings of features into the model of the configuration, each at the path that its feature declares."""
+"""Puts the settings of features into the models of the configuration and of a client, as each feature declares them."""
 
 from collections.abc import Mapping
 from functools import lru_cache
 from inspect import getdoc
 from pkgutil import resolve_name
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, Field, create_model
 
+from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.mistakes import submodel
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 
 
 @lru_cache(8)
-def settings_with(sections: tuple[tuple[str, str], ...]) -> type[Settings]:
-    """Return `Settings` with these sections, by path. Each is named as `module:Class`, and imported here.
+def settings_with(sections: tuple[tuple[str, str], ...], client_options: tuple[str, ...] = ()) -> type[Settings]:
+    """Return `Settings` with these sections, by path, and these members of a client's `notifier`.
 
-    One class for equal sections: pydantic takes 60 ms to build it.
+    Each class is named as `module:Class`, and imported here. One class for equal arguments: pydantic takes 60 ms.
     """
-    model: type[Settings] = _with_sections(Settings, {path: resolve_name(name) for path, name in sections})
+    within: dict[str, type[Section]] = {path: resolve_name(name) for path, name in sections}
+    if not client_options:
+        return cast("type[Settings]", _with_sections(Settings, within))
+    bases = (*map(resolve_name, client_options), ClientOptions)
+    made = create_model("ClientOptions", __base__=bases, __module__=ClientOptions.__module__)
+    options = cast("type[Section]", made)
+    model: type[Settings] = _with_sections(Settings, within | {"registry.defaults": options})
+    model.client_metadata = _with_sections(ClientMetadata, {"notifier": options})
     return model
 
 

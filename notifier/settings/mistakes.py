@@ -121,6 +121,8 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
 def _no_such_key(owner: type[BaseModel] | None, name: str) -> str:
     if owner is not None and issubclass(owner, Section) and name in owner.gone:
         return f"{owner.gone[name]}; remove it"
+    if owner is not None and issubclass(owner, Section) and name in owner.of_features:
+        return f"needs the feature {owner.of_features[name]}, which this notifier does not have"
     known = tuple(field.alias or name for name, field in owner.model_fields.items()) if owner else ()
     if (stray := stray_character(name)) is not None:
         return f"there is no such key: it {stray}"

@@ -15,6 +15,7 @@ from notifier.model.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCK
 from notifier.model.durations import format_duration
 from notifier.model.message import Lane
 from notifier.settings.broker_url import broker_mistake
+from notifier.settings.clients import ClientMetadata
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.settings.policies import (
     EgressSettings,
@@ -296,6 +297,7 @@ class Settings(Section):
         "tracing": "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector, OTEL_TRACES_SAMPLER how many"
         " events are traced"
     }
+    client_metadata: ClassVar[type[ClientMetadata]] = ClientMetadata  # with the members that features declare
 
     queue: QueueSettings = QueueSettings()
     """Where events come from."""

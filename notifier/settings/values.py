@@ -89,6 +89,8 @@ class Section(BaseModel):
 
     gone: ClassVar[Mapping[str, str]] = {}
     """Members that were settings once, and what to do without each."""
+    of_features: ClassVar[Mapping[str, str]] = {}
+    """Members that a feature declares, with the name of the feature."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,25 +2,29 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import jsonschema
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field, ValidationError
 
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
+from notifier.configuration.loading import Loaded, load
 from notifier.model.errors import ConfigurationError
 from notifier.settings.config_file import load_settings, read_part
 from notifier.settings.config_schema import config_schema
 from notifier.settings.document_files import _resolve_short, parse_yaml, read_document
+from notifier.settings.mistakes import explain
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 from tests.settings.config_sample import sample, write
 from tests.settings.whole_settings import SETTINGS
+from tests.tokens.key_folder import ISS, pem
 
 # ── YAML as we read it: what it means, and where it is wrong ──────────────────────────────────────────────────────
 
@@ -104,8 +108,17 @@ class QuietSettings(Section):
     """Seconds."""
 
 
+class QuietOptions(Section):
+    """What a client has of its own."""
+
+    quiet_after: Annotated[int, Field(ge=1)] | None = None
+    """Minutes."""
+
+
 HERE = f"{__name__}:QuietSettings"
-FEATURE = ConfiguredFeature(name="quiet", sections={"quiet": HERE, "api.quiet": HERE, "sources": HERE})
+OPTIONS = f"{__name__}:QuietOptions"
+SECTIONS = {"quiet": HERE, "api.quiet": HERE, "sources": HERE}
+FEATURE = ConfiguredFeature(name="quiet", sections=SECTIONS, client_options=OPTIONS)
 MODEL = settings_model([FEATURE])
 
 
@@ -139,6 +152,63 @@ def test_without_its_feature_a_section_is_not_judged() -> None:
     assert read_part(None, environ, {"queue"}).settings.web is None
     with pytest.raises(ConfigurationError, match="NOTIFIER_WEBB__KEYS_FILE: there is no such setting"):
         read_part(None, {"NOTIFIER_WEBB__KEYS_FILE": "web.keys"}, {"queue"})
+
+
+def loaded(
+    folder: Path, clients: str, defaults: str = "{}", features: Sequence[ConfiguredFeature] = (FEATURE,)
+) -> Loaded:
+    """Read the configuration of one issuer with these clients."""
+    (folder / "key.pem").write_bytes(pem("RS256"))
+    (folder / "clients.yaml").write_text(clients)
+    path = folder / "n.yaml"
+    path.write_text(
+        f"issuers: {{'{ISS}': {{keys: [{{file: key.pem}}]}}}}\n"
+        f"registry: {{file: clients.yaml, defaults: {{'{ISS}': {defaults}}}}}\n"
+    )
+    return load(path, {}, features)
+
+
+def test_a_feature_declares_members_of_a_client(tmp_path: Path) -> None:
+    """They are read from the client, else from its issuer's defaults, and described in the schema."""
+    rows = "- {client_id: shop, backchannel_logout_uri: 'https://shop.example', notifier: {quiet_after: 5}}\n"
+    rows += "- {client_id: mail, backchannel_logout_uri: 'https://mail.example'}\n"
+    for defaults, of_mail in (("{timeout: 3s}", None), ("{quiet_after: 7}", 7)):
+        clients = loaded(tmp_path, rows, defaults).registry.clients[ISS]
+        assert [clients[name].option("quiet_after", int) for name in ("shop", "mail")] == [5, of_mail]
+    assert config_schema(MODEL)["$defs"]["ClientOptions"]["properties"]["quiet_after"]["description"] == "Minutes."
+
+
+@pytest.mark.parametrize(
+    ("member", "features", "told"),
+    [
+        ("quiet_after: 0", (FEATURE,), "notifier.quiet_after: must be greater than or equal to 1"),
+        ("quiet_aftr: 5", (FEATURE,), "notifier.quiet_aftr: there is no such key; did you mean quiet_after?"),
+        ("quiet_after: 5", (), "notifier.quiet_after: there is no such key"),
+    ],
+)
+def test_a_mistake_in_a_member_of_a_feature_is_named(
+    tmp_path: Path, member: str, features: Sequence[ConfiguredFeature], told: str
+) -> None:
+    """As in one of the core. Without the feature there is no such member."""
+    rows = f"- {{client_id: shop, backchannel_logout_uri: 'https://shop.example', notifier: {{{member}}}}}"
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(tmp_path, rows, features=features)
+    assert told in str(caught.value)
+
+
+def test_a_member_of_a_feature_that_is_not_here_names_the_feature() -> None:
+    """A section says which of its members belong to a feature."""
+
+    class Options(Section):
+        of_features: ClassVar[Mapping[str, str]] = {"quiet_after": "quiet"}
+
+    with pytest.raises(ValidationError) as caught:
+        Options.model_validate({"quiet_after": 5})
+    [mistake] = explain(caught.value, Options, "clients.yaml[0].notifier")
+    assert (
+        str(mistake)
+        == "clients.yaml[0].notifier.quiet_after: needs the feature quiet, which this notifier does not have"
+    )
 
 
 # ── The JSON Schema of the configuration ──────────────────────────────────────────────────────────────────────────

@@ -19,6 +19,7 @@ from notifier.model.origins import host_of
 from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt
 from notifier.settings.clients import ClientOptions
+from notifier.settings.mistakes import submodel
 from notifier.settings.policies import RetrySettings
 from notifier.settings.service_settings import Settings
 
@@ -35,7 +36,6 @@ WITHHELD = "(not kept)"
 """Stands for the value of a member that no list may say: it may be a secret, and is not kept, nor in the cache."""
 _FILE_ONLY = "only a file may say it; it is left away"
 _GONE = {f"retry.{name}": f"{why}; it is left away" for name, why in RetrySettings.gone.items()}
-_NAMES = ClientOptions.model_fields.keys() | _GONE.keys()
 _WIDER = "if it may have this client, add the name to clients of {} in registry.sources"
 _UNKNOWN = "there is no such setting"
 _ON_PAGES = "frontchannel_logout_uri"
@@ -50,11 +50,18 @@ class ListBounds:
     """The bounds of what a list may say of clients of one issuer.
 
     `longest`: for each member of STRICTER the seconds that hold if a list says nothing. `own`: the issuer's own hosts,
-    to which browsers send its cookies on any port.
+    to which browsers send its cookies on any port. `options`: the members that a section `notifier` may have in a file.
     """
 
     longest: Mapping[str, float]
     own: frozenset[str]
+    options: frozenset[str] = frozenset(ClientOptions.model_fields)
+
+
+def option_names(settings: Settings) -> frozenset[str]:
+    """Return the members of a client's `notifier`, with those of features."""
+    options = submodel(settings.client_metadata.model_fields["notifier"].annotation)
+    return frozenset() if options is None else frozenset(options.model_fields)
 
 
 def bounds_of(settings: Settings, iss: str) -> ListBounds:
@@ -62,7 +69,7 @@ def bounds_of(settings: Settings, iss: str) -> ListBounds:
     defaults, retry = settings.registry.defaults.get(iss), settings.template().retry
     options = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
     longest = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in options.items()}
-    return ListBounds(longest=longest, own=own_hosts(settings, iss))
+    return ListBounds(longest=longest, own=own_hosts(settings, iss), options=option_names(settings))
 
 
 def own_hosts(settings: Settings, iss: str) -> frozenset[str]:
@@ -154,7 +161,7 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
         if name == "retry" and isinstance(value, Mapping) and (gone := RetrySettings.gone.keys() & value.keys()):
             left_away |= {f"notifier.retry.{old}": _GONE[f"retry.{old}"] for old in sorted(gone)}
             kept["retry"] = {inner: setting for inner, setting in value.items() if inner not in gone}
-        if value is not None and name not in ClientOptions.model_fields:
+        if value is not None and name not in bounds.options:
             unknown.append(name)
         elif value is not None and (why := _why_not(name, value, bounds.longest)) is not None:
             goes.add(name)
@@ -177,8 +184,7 @@ def kind_of(member: str, text: str) -> str:
     """What all clients share of which such a thing is left away: no name and no value of the row is in it."""
     if member == "aliases":
         return "aliases: some are beyond the source; they are left away"
-    of = member.partition(".")[2]
-    return f"notifier: {_UNKNOWN}; it is left away" if of and of not in _NAMES else text
+    return f"notifier: {_UNKNOWN}; it is left away" if text.startswith(f"{member}: {_UNKNOWN}") else text
 
 
 def _why_not(name: str, value: Any, longest: Mapping[str, float]) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
+from notifier.configuration.clients.authority import option_names
 from notifier.configuration.clients.encryption_metadata import encryption_of, wrong_for_encryption
 from notifier.configuration.clients.front_channel_metadata import (
     front_channel_of,
@@ -51,7 +52,6 @@ SectionT = TypeVar("SectionT", bound=Section)
 _NO_OPTIONS = ClientOptions()
 _NO_PRESET = Preset(why="")
 _KNOWN = frozenset(ClientMetadata.model_fields)
-_BELOW_NOTIFIER = frozenset(ClientOptions.model_fields) - {"audience"}  # a member of Hydra's clients
 
 
 class RegistryBuilder:
@@ -61,7 +61,10 @@ class RegistryBuilder:
         """`unsure`: the sections of the settings that are wrong. What depends on them is not judged."""
         self.mistakes: list[Mistake] = []
         self.warnings: list[Mistake] = []
-        self._settings = settings
+        self._settings, self._metadata = settings, settings.client_metadata
+        names = option_names(settings)
+        self._below_notifier = names - {"audience"}  # a member of Hydra's clients
+        self._of_features = names - ClientOptions.model_fields.keys()
         self._template = settings.template()
         self._clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
         self._issuers = tuple(settings.issuers)
@@ -126,13 +129,13 @@ class RegistryBuilder:
                 if near is not None:
                     text = f"there is no such member; did you mean {near}?"
                     self.mistakes.append(Mistake(path_of([str(name)], path), text))
-            for name in sorted(name for name in raw.keys() & _BELOW_NOTIFIER if raw[name] is not None):
+            for name in sorted(name for name in raw.keys() & self._below_notifier if raw[name] is not None):
                 text = f"has no effect here; write notifier: {{{name}: …}}"
                 self.warnings.append(Mistake(path_of([name], path), text))
         try:
-            metadata = ClientMetadata.model_validate(raw, context=context)
+            metadata = self._metadata.model_validate(raw, context=context)
         except ValidationError as error:
-            self.mistakes += explain(error, ClientMetadata, path)
+            self.mistakes += explain(error, self._metadata, path)
             if isinstance(raw, dict):
                 self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, path)
             return
@@ -161,7 +164,10 @@ class RegistryBuilder:
             options = _laid_over(defaults, options)
         way = self._template.route
         lending = lending_of(iss, metadata, options, way, defaults=defaults, of_lists=of_lists)
-        return _client(iss, metadata, options, lending, self._template, self._tokens), lending
+        client = _client(iss, metadata, options, lending, self._template, self._tokens)
+        own = [(name, value) for name in self._of_features if (value := getattr(options, name, None)) is not None]
+        client = replace(client, options=tuple(own)) if own else client
+        return client, lending
 
     def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], path: str) -> None:
         """Also finds what is wrong beside these members of a client, and does not depend on them."""

@@ -111,6 +111,13 @@ def test_what_a_list_may_say_stays(options: dict[str, Any]) -> None:
     assert bounded(said, BOUNDS)[0] is said
 
 
+def test_a_member_that_a_feature_declares_is_of_files_alone() -> None:
+    """It is left away by its name, and is no unknown setting."""
+    bounds = replace(BOUNDS, options=BOUNDS.options | {"quiet_after"})
+    kept, left = bounded(row(notifier={"quiet_after": 5}), bounds)
+    assert (kept, left) == (row(notifier={}), {"notifier.quiet_after": "only a file may say it; it is left away"})
+
+
 def test_what_is_a_setting_no_more_is_left_away_and_the_rest_stays() -> None:
     """With what it is now. A name like it that the row made up is told as any unknown name."""
     said = row(notifier={"retry": {"base": "1s", "jitter": 0, "factor": 2}, "timeout": "3s"})
