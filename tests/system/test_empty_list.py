@@ -86,17 +86,6 @@ async def test_a_logout_for_all_of_whom_nobody_knows_becomes_a_dead_letter(tmp_p
             assert await running.stop() == 0
 
 
-async def test_a_list_may_be_empty_if_the_operator_says_so(tmp_path: Path) -> None:
-    """Then a logout for all tells nobody, as before."""
-    database(tmp_path)
-    site = site_of(tmp_path, empty=True)
-    async with worker(site) as running:
-        await running.until_ready()
-        assert (await running.post({**ALL, "sid": "s1"}))[0] == 202
-        await running.until_metric(1, "events_total", result="split")
-        assert await running.stop() == 0
-
-
 async def test_a_first_answer_of_which_no_client_can_be_used_is_as_empty(tmp_path: Path) -> None:
     """Its rows are all wrong: whoever made it may have changed it. The first one says how."""
     rows = database(tmp_path)

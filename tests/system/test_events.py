@@ -46,30 +46,6 @@ def event(sid: str, **more: object) -> dict[str, object]:
 # ── identity ──
 
 
-async def test_the_same_id_is_told_once_by_issuer_and_publisher(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """A resend is told once and counted; the same ids, user and session at another issuer are another logout.
-
-    A resend is known by the id of its body, and by AMQP's `message_id`.
-    """
-    async with serving(tmp_path, amqp_url, prefix) as (clients, rabbit, running):
-        await rabbit.publish(event("s1", id="same"))
-        await clients.until_told("shop", ["s1"])
-        await running.until_metric(1, "events_total", result="accepted")
-        await rabbit.publish(event("s1", id="same"))
-        await rabbit.publish(event("s1", id="same"))
-        await rabbit.publish(event("s1", id="same", iss=OTHER))
-        for _ in range(2):
-            await rabbit.publish(event("s2"), message_id="of AMQP")
-        await clients.until_told("shop", ["s2"])
-        await running.until_metric(3, "events_total", result="accepted")
-        await running.until_metric(3, "events_total", result="duplicate")
-        assert sorted((hit.claims["iss"], hit.who) for hit in clients.hits) == [
-            (ISSUER, "s1"),
-            (ISSUER, "s2"),
-            (OTHER, "s1"),
-        ]
-
-
 # ── CloudEvents ──
 
 

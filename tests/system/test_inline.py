@@ -71,21 +71,3 @@ async def test_nobody_gets_a_token_at_an_address_of_his_own(tmp_path: Path, amqp
             await rabbit.publish(event("s4", said(clients, "kubernetes", "evil")), user_id=who)
             await clients.until_told("evil", ["s2", "s4"])
         assert clients.told("shop") == ["s1", "s3"]
-
-
-async def test_who_may_write_to_the_queues_file_is_the_operator(tmp_path: Path) -> None:
-    """So `notifier publish` says how to reach a client, and one with an unbound token of the API does not."""
-    async with Clients() as clients:
-        site = Site(tmp_path, "sqlite:notifier.db")
-        site.config["registry"]["grace"] = "10m"
-        site.write()
-        async with worker(site) as running:
-            assert (await running.post(event("s1", said(clients, "new", "evil"))))[0] == 202
-            await running.until_said("deferral", lambda line: "registry.inline" in line["error"])
-            await commanded(site, "publish", stdin=json.dumps(event("s2", said(clients, "new", "new"))))
-            await clients.until_told("new", ["s2"])
-
-            site.config["registry"]["inline"] = "allow"
-            site.write()
-            await running.until_said("reloaded")
-            await clients.until_told("evil", ["s1"])

@@ -8,7 +8,7 @@ from aiohttp import web
 from tests.features.registries.list_server import page, serving
 from tests.system.clients import Clients
 from tests.system.command import notifier
-from tests.system.site import ISSUER, OTHER, Site, client
+from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
 
@@ -43,25 +43,3 @@ async def test_who_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) 
                 site.write()
                 await running.until_said("reloaded")
                 await clients.until_told("bank", ["s1"])
-
-
-async def test_a_row_without_an_issuer_is_told_to_who_asks_for_its_client(tmp_path: Path) -> None:
-    """Where its source may speak for several: at each of them. The log's hint has its end, where the way out is."""
-    async with Clients() as clients:
-
-        async def listed(_request: web.Request) -> web.Response:
-            of_nobody = {name: each for name, each in client("bank", clients.url("bank")).items() if name != "issuer"}
-            return page([client("shop", clients.url("shop")), of_nobody])
-
-        async with serving(listed) as url:
-            site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
-            source = {"name": "theirs", "issuers": [ISSUER, OTHER], "http": {"url": f"{url}/clients"}}
-            site.config["registry"] = {"grace": "5m", "sources": [source]}
-            site.write()
-            async with worker(site) as running:
-                assert (await running.post({"iss": OTHER, "sub": "alice", "sid": "s1", "clients": ["bank"]}))[0] == 202
-                deferral = await running.until_said("deferral")
-                assert deferral["hint"] == (
-                    f"its row is left out: names no issuer, and theirs may speak for {ISSUER}, {OTHER}: have the list"
-                    " name one of them (registry source theirs)"
-                )

@@ -50,20 +50,3 @@ def test_what_a_page_prints_lets_the_addresses_of_its_server_count(page: str, tm
         assert found["mistakes"] == []
         warnings = [each["text"] for each in found["warnings"] if each["path"].endswith("publishers")]
         assert [text for text in warnings if "`notifier publish`" not in text] == []
-
-
-def test_a_source_over_http_is_printed_with_the_listener_that_it_needs(tmp_path: Path) -> None:
-    """Without a section `api` nobody listens, and `check` would be the first to say so."""
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "notifier.pem").write_bytes(generate_key(Algorithm.ES256))
-    (tmp_path / "tokens.yaml").write_text("[]")
-    for name, text in {**FILES, "secrets/duende": "Bearer of-32-characters-at-the-very-least"}.items():
-        (tmp_path / name).write_text(text)
-    blocks = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / PAGES[0]).read_text(), re.DOTALL | re.MULTILINE)
-    [issuer] = [block for block in blocks if "publishers: [idp] " in block]
-    [source] = [block for block in blocks if "secrets/duende" in block]
-    (tmp_path / "n.yaml").write_text(issuer.replace("publishers: [idp]", "publishers: [duende]") + source)
-    done = notifier("check", "-c", "n.yaml", "--offline", "--json", cwd=tmp_path)
-    found = json.loads(done.stdout)
-    assert found["mistakes"] == []
-    assert [each for each in found["warnings"] if each["path"].startswith("sources.")] == []

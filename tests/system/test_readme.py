@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-import structlog
 import yaml
 from cryptography.fernet import Fernet
 from pydantic import BaseModel
@@ -34,13 +33,10 @@ from notifier.model.delivery import Delivery
 from notifier.model.documents.event_document import read_event
 from notifier.model.documents.event_members import EntryDocument, EventBody
 from notifier.model.durations import format_duration
-from notifier.model.fate import Fate
 from notifier.model.message import Lane, Message
-from notifier.model.outcome import Delivered
 from notifier.model.presets import PRESETS, Preset
 from notifier.model.session_ended import SessionEnded
 from notifier.operators.doctor.settings_reference import settings as reference_settings
-from notifier.publishing.reply_document import load_reply
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.event_queue import RabbitEventQueue
 from notifier.queues.rabbitmq.settling import Settling
@@ -49,11 +45,9 @@ from notifier.settings.clients import ClientMetadata
 from notifier.settings.mistakes import submodel
 from notifier.settings.service_settings import Settings
 from notifier.settings.tokens_file import TokenEntry, load_tokens
-from notifier.telemetry.logs import LogObserver, SubjectHash
 from notifier.tokens.key_files import generate_key
 from tests.settings.whole_settings import SETTINGS, SOURCE_SETTINGS
 from tests.support.lane_looks import at_broker
-from tests.support.outcome_facts import attempted
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.command import notifier as run_notifier
@@ -131,12 +125,6 @@ def test_the_samples_that_are_printed_are_the_files_of_docs_examples(language: s
     assert (ROOT / "docs/examples" / file).read_text() in blocks(PUBLISHING, language)
 
 
-def test_every_sample_is_named() -> None:
-    """By a link to its file."""
-    for path in (ROOT / "docs/examples").glob("[Pp]ublish*"):
-        assert f"(examples/{path.name})" in PUBLISHING or path.suffix == ".sh", path
-
-
 async def test_the_sample_that_keeps_its_connection_publishes_many(amqp_url: str, prefix: str) -> None:
     """Run as it stands: each of a thousand is confirmed, over one connection."""
     code = (ROOT / "docs/examples/publish_many.py").read_text()
@@ -145,29 +133,12 @@ async def test_the_sample_that_keeps_its_connection_publishes_many(amqp_url: str
     assert len({event.sid for event in found}) == len(found) == 1000
 
 
-def test_the_samples_of_other_languages_send_the_same_event() -> None:
-    """Whether they are run (tests/samples) or only looked at."""
-    for file in (ROOT / "docs/examples").glob("[Pp]ublish.*"):
-        text = file.read_text()
-        assert "248289761001" in text, file
-        assert "08a5019c" in text, file
-        assert file.suffix == ".sh" or {"notifier.events", "session.ended"} <= set(re.findall(r"[\w.]+", text)), file
-
-
 def test_the_event_that_is_printed_is_an_event() -> None:
     """Strictly: not one entry is wrong."""
     (body,) = [block for block in blocks(EVENT, "json") if '"clients"' in block]
     message = Message(lane=Lane.EVENTS, body=body.encode(), tag=None)
     event = read_event(message, max_bytes=131_072, new_id=lambda: "made-up", now=2_000_000_000.0)
     assert (event.id, event.reason, len(event.clients)) == ("4d7c6f1e", "session_expiration", 2)
-
-
-def test_what_became_of_it_is_told_as_is_printed() -> None:
-    """Every fate has its row, and the reply that is shown is one."""
-    assert set(names(table(PUBLISHING, "## Results of an event"))) >= {fate.value for fate in Fate}
-    notice = load_reply(block_that_begins(PUBLISHING, "json", '{"v": 1, "fate"').encode())
-    assert notice is not None
-    assert (notice.fate, notice.client_id, notice.of) == (Fate.DELIVERED, "shop", 3)
 
 
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -305,16 +276,6 @@ async def test_every_metric_has_its_row(tmp_path: Path) -> None:
 
 def delivery() -> Delivery:
     return Delivery(id="1", event_id="1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s1")
-
-
-def test_the_log_line_that_is_printed_is_what_is_logged() -> None:
-    """The same members in the same order."""
-    (line,) = [json.loads(block) for block in blocks(METRICS, "json") if '"event":"attempt"' in block]
-    fact = attempted(delivery(), Delivered(status=204))
-    with structlog.testing.capture_logs() as written_lines:
-        LogObserver(hashing=SubjectHash(b"key"), logger=structlog.get_logger()).observe(fact)
-    ours = {"event", "level", "log_level", "time"}
-    assert [key for key in line if key not in ours] == [key for key in written_lines[0] if key not in ours]
 
 
 # ── settings ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -485,11 +446,6 @@ def anchors(text: str) -> set[str]:
     """What a link into a document may name: its headings, as GitHub spells them."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_the_readme_is_short() -> None:
-    """At most 10 KB: what goes beyond belongs to docs/."""
-    assert len(README.encode()) <= 10_000
 
 
 def test_every_document_stands_in_the_index() -> None:

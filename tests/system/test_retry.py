@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.pulls import AT_ONCE
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier
 from tests.system.site import API_TOKEN, ISSUER, Site, client
@@ -218,36 +217,3 @@ async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_pa
             assert (await running.ask("DELETE", f"/v1/waiting/{id_}", "r"))[1]["cancelled"] == 1
             assert (await run(site, "waiting", "show", id_)).returncode == 1
             await running.until_said("waiting_cancelled_one")
-
-
-@pytest.mark.full
-async def test_several_workers_share_a_retry(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """Each is asked and takes its part, and the account adds up: what waits for its own backoff, and what is parked."""
-    answers = Answers(shop=503, wiki=400)
-    sessions = {f"s{number}" for number in range(30)}
-    async with Clients(answers) as clients:
-        site = site_of(tmp_path, clients, (amqp_url, prefix))
-        async with worker(site) as first, worker(site) as second, worker(site) as third:
-            workers = (first, second, third)
-            for each in workers:
-                await each.until_said("replying")
-            for number in range(30):
-                assert (await workers[number % 3].post(event(number, "shop", "wiki")))[0] == 202
-            shown = await until(lambda: rows(site), lambda shown: len(shown) == 60)
-            assert {(each["client_id"], each["where"]) for each in shown} >= {("shop", "parked"), ("wiki", "delayed")}
-            down, _ = await retried(site, "shop")
-            assert (down["delivered"], down["dead"]) == (0, {})
-            in_hand = 1 + AT_ONCE  # of each worker: a traveller, and what a pass fetches and parks again
-            assert min(down["waited"], down["waiting"]) >= 30 - 3 * in_hand
-            answers.by_path = {}
-            well, code = await retried(site, "wiki")
-            assert (code, well["waited"], well["delivered"], well["failed"], well["waiting"]) == (0, 30, 30, {}, 0)
-            for account in (down, well):
-                assert (account["workers"], account["unfinished"]) == ({"seen": 3, "answered": 3}, None)
-            await clients.until(lambda: {who for path, who in clients.accepted if path == "/shop"} == sessions)
-            assert (answers.accepted.count("shop"), answers.accepted.count("wiki")) == (30, 30)
-            took = [
-                await each.metric("deliveries_settled_total", client_id="wiki", fate="delivered") for each in workers
-            ]
-            assert sum(took) == 30
-            assert sum(each > 0 for each in took) >= 2

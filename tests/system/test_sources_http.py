@@ -116,37 +116,3 @@ async def test_what_sources_post_ends_sessions_at_clients(tmp_path: Path, place:
         )
         for secret in (OKTA_SECRET, HOOK_SECRET, signature, signed(claims).decode().rpartition(".")[2]):
             assert secret.encode() not in written
-
-
-async def test_an_update_that_adds_a_source_loses_none_of_its_messages(
-    tmp_path: Path, amqp_url: str, prefix: str
-) -> None:
-    """The workers of the old configuration, which take their share of them, put them off."""
-    async with Clients() as clients:
-        sites = []
-        for name in ("old", "new"):
-            (tmp_path / name).mkdir()
-            site = Site(tmp_path / name, amqp_url, prefix)
-            site.config["registry"]["grace"] = "5m"
-            sites.append(site)
-        old, new = sites
-        (new.folder / "hook").write_text(HOOK_SECRET)
-        new.config["sources"] = {
-            "shop": {
-                "issuer": ISSUER, "event": {"sub": "user", "sid": "session", "clients": "['shop']"},
-                "http": {"hmac": {"header": "X-Signature", "secret_file": "hook", "prefix": "sha256="}},
-            }
-        }  # fmt: skip
-        for site in sites:
-            site.write()
-            site.write_clients([client("shop", clients.url("shop"))])
-        async with worker(old) as before, worker(new) as running:
-            sids = [f"s{number}" for number in range(8)]
-            for sid in sids:
-                body = json.dumps({"user": "bob", "session": sid}).encode()
-                signature = "sha256=" + hmac.new(HOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
-                assert (await ask(running, "shop", body, X_Signature=signature))[0] == 202
-            await before.until_said("deferral", lambda line: "the source shop is not configured" in line["error"])
-            await clients.until_told("shop", sids)
-            for each in (before, running):
-                assert await each.metric("dead_letters_total") == 0

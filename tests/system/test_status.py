@@ -153,21 +153,6 @@ async def test_a_policy_of_the_broker_is_told_by_all_who_can(
         await asyncio.to_thread(rabbitmq.ctl, "clear_policy", "-p", own_vhost, prefix)
 
 
-async def test_the_api_of_a_worker_tells_the_same(tmp_path: Path) -> None:
-    """For the time in which the broker is away: `--from`, with a token, and without a configuration."""
-    async with Clients(judge) as clients:
-        site = site_of(tmp_path, clients, f"sqlite:{tmp_path / 'n.db'}", "notifier")
-        async with worker(site) as running:
-            assert (await running.post(EVENT))[0] == 202
-            await running.until_metric(1, "attempts_total", client_id="down", reason="server_error")
-            (tmp_path / "read.token").write_text("r\n")
-            words = ("status", "--from", await running.at("api"), "--token-file", "read.token")
-            shown = await asyncio.to_thread(notifier, *words, cwd=tmp_path)
-            assert all(text in shown.stdout for text in ("down", "server_error 503", "1 of 1 worker answered")), shown
-            refused = await asyncio.to_thread(notifier, *words[:3], cwd=tmp_path)
-            assert (refused.returncode, "--token-file" in refused.stderr) == (1, True)
-
-
 @pytest.mark.full  # a worker is missed after 30 s
 @pytest.mark.timeout(300)
 async def test_a_worker_that_hangs_is_still_named(tmp_path: Path, amqp_url: str, prefix: str) -> None:

@@ -112,37 +112,23 @@ async def test_a_signal_drains_and_nothing_is_lost_or_doubled(
 
 
 @pytest.mark.full
-async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """While the first signal's drain waits for a client that hangs."""
+@pytest.mark.parametrize(("grace", "signals", "status"), [("1s", 1, 0), ("60s", 2, 128 + signal.SIGTERM)])
+async def test_a_drain_is_bounded(
+    tmp_path: Path, amqp_url: str, prefix: str, grace: str, signals: int, status: int
+) -> None:
+    """By `shutdown_grace` and by a second signal, while a client hangs. What it did not answer is told by the next."""
     held = asyncio.Event()
     async with Clients(hang_until(held)) as clients, broker(amqp_url, prefix) as rabbit:
         site = install(tmp_path, amqp_url, prefix, clients)
-        async with worker(site) as first:
-            await rabbit.publish_all(events())
-            await clients.until(lambda: len(clients.hits) >= 6)
-            first.send(signal.SIGTERM)
-            await first.until_said("draining")
-            first.send(signal.SIGTERM)
-            assert await first.ended(patience=5) == 128 + signal.SIGTERM
-        clients.judge = slowly
-        clients.hits.clear()
-        held.set()
-        await complete(clients, rabbit, site)
-
-
-@pytest.mark.full
-async def test_a_drain_is_bounded(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """A client that hangs holds it no longer than `shutdown_grace`; what it did not answer is told by the next."""
-    held = asyncio.Event()
-    async with Clients(hang_until(held)) as clients, broker(amqp_url, prefix) as rabbit:
-        site = install(tmp_path, amqp_url, prefix, clients)
-        site.config["shutdown_grace"] = "1s"
+        site.config["shutdown_grace"] = grace
         site.write()
         async with worker(site) as first:
             await rabbit.publish_all(events())
             await clients.until(lambda: len(clients.hits) >= 6)
-            first.send(signal.SIGTERM)
-            assert await first.ended(patience=10) == 0
+            for _ in range(signals):
+                first.send(signal.SIGTERM)
+                await first.until_said("draining")
+            assert await first.ended(patience=10) == status
         clients.judge = slowly
         clients.hits.clear()
         held.set()
