@@ -5,7 +5,6 @@
 docs/evidence/faults.md is made. What fails leaves the logs of its workers and brokers below `build/faults`.
 """
 
-import asyncio
 import json
 import os
 import random
@@ -14,7 +13,6 @@ import secrets
 import shlex
 import shutil
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +21,6 @@ from typing import TypeVar
 import pytest
 
 from notifier.queues.rabbitmq.administration import delete_topology
-from tests.faults import story
 from tests.faults.embedded_rig import embedded
 from tests.faults.rig import LONG, Rig, rig
 from tests.support.rabbit_options import rabbit_options
@@ -42,18 +39,17 @@ SETTINGS = ("NOTIFIER_TEST_RABBITMQ", "NOTIFIER_TEST_FAULTS", "NOTIFIER_TEST_FAU
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What failed says what became of its deliveries, where its logs are, and how to run it again."""
+    """What failed says where its logs are, and how to run it again."""
     report = yield
     if report.failed and isinstance(item, pytest.Function):
         name = re.sub(r"@[\w-]+$", "", item.nodeid)  # without the group that pytest-xdist adds
         folder = KEPT / re.sub(r"[^\w.-]+", "-", name.removeprefix("tests/faults/"))
-        accounts = keep(item, folder)
+        keep(item, folder)
         settings = {"NOTIFIER_TEST_FAULTS_SEED": "1"} | {
             name: os.environ[name] for name in SETTINGS if name in os.environ
         }
         again = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
         told = [
-            *accounts,
             f"Logs of workers and brokers: {folder.relative_to(ROOT)}",
             f"Again: {again} make test ARGS=\"'{name}'\"",
         ]
@@ -61,26 +57,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def keep(item: pytest.Function, folder: Path) -> list[str]:
-    """Copy the logs of a test into the folder. Returns the stories of its ledgers."""
+def keep(item: pytest.Function, folder: Path) -> None:
+    """Copy the logs of a test into the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     used = item.funcargs.values()
     nodes = [value for value in used if isinstance(value, RabbitmqNode)]
     nodes += [node for value in used if isinstance(value, RabbitmqCluster) for node in value.nodes]
     logs = {f"{node.name}-{path.name}": path for node in nodes for path in node.logs}
-    stories = []
-    for made in {id(value): value for value in used if isinstance(value, Rig)}.values():
-        with ThreadPoolExecutor(1) as pool:  # its fixture learns of no failure, and this is no coroutine
-            pool.submit(asyncio.run, made.leave_story()).result()
     if isinstance(folder_of_test := item.funcargs.get("tmp_path"), Path):
         logs |= {path.name: path for path in folder_of_test.rglob("logs/worker-*.log")}
-        stories = [path.read_text() for path in folder_of_test.rglob(story.FILE)]
     for name, path in logs.items():
         shutil.copy(path, folder / name)
-    if stories:
-        (folder / story.FILE).write_text("\n".join(stories))
-    return stories
 
 
 @pytest.fixture

@@ -47,5 +47,7 @@ async def embedded(folder: Path, file: Path | None = None) -> AsyncIterator[Embe
     """An installation whose queue is made by the first worker that starts: `queue.db` in the folder, or `file`."""
     async with Clients(answers(20)) as clients:
         made = EmbeddedRig(folder, file or folder / "queue.db", clients)
-        async with made.told_in_the_end():
+        try:
             yield made
+        finally:
+            await made.publisher.close()

@@ -2,8 +2,6 @@
 
 `healthy` takes everything. `flaky` answers 503 to the first request of every third event, so that retries are on their
 way at any moment. `refusing` answers 403 to every seventh, so that dead letters are.
-
-Where a test fails inside, what the ledger knows of each delivery in doubt is left in the folder (story.py).
 """
 
 import asyncio
@@ -13,9 +11,8 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
-from tests.faults import story
 from tests.system import ledger
 from tests.system.broker import QUEUES, broker
 from tests.system.clients import Clients, Hit
@@ -28,7 +25,6 @@ from tests.system.worker_process import WorkerProcess
 CLIENTS = ("healthy", "flaky", "refusing")
 ANSWER = 0.01  # seconds that a client takes
 PATIENCE = 120.0  # seconds for the next delivery to arrive; a retry takes one, a broker that comes back up to fifteen
-LOOK_WITHIN = 15.0  # seconds, at queues whose broker may be dead
 LONG = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
 
 
@@ -105,7 +101,7 @@ class Rig:
             self.site.config["queue"]["url"] = list(urls)
         self.expected: Mapping[ledger.Pair, str] | None = None
         self.queues: Sequence[str] = QUEUES
-        # For the story of a failed test. The long form has too many lines for it.
+        # For who looks at a failed test. The long form has too many lines for it.
         self.site.config["log"] |= {"level": "info" if LONG else "debug", "subject": "raw"}
         self.site.write()
         self.register(clients.port)
@@ -180,33 +176,14 @@ class Rig:
             publisher.confirmed, self.clients, found, to_die=self.to_die, resent=publisher.resent, cause=cause
         )
 
-    @contextlib.asynccontextmanager
-    async def told_in_the_end(self) -> AsyncIterator[Self]:
-        """Leave the story if the block fails, and hang up."""
-        try:
-            yield self
-        except BaseException:
-            await self.leave_story()
-            raise
-        finally:
-            await self.publisher.close()
-
-    async def leave_story(self) -> None:
-        """Write down what is known of each delivery in doubt."""
-        publisher, found, why = self.publisher, list[Found](), ""
-        try:
-            async with asyncio.timeout(LOOK_WITHIN):
-                found = await self.found()
-        except Exception as error:  # noqa: BLE001  what the test failed of matters more
-            why = f"\nThe queues cannot be read, so what lies there counts as lost: {error!r}"
-        logs = sorted(self.site.folder.rglob("logs/worker-*.log"))
-        told = story.story(self.cast(found), publisher.confirmed, self.clients, publisher.resent, logs)
-        (self.site.folder / story.FILE).write_text(told + why)
-
 
 @contextlib.asynccontextmanager
 async def rig(folder: Path, urls: str | Sequence[str], prefix: str) -> AsyncIterator[Rig]:
     """An installation whose queues are declared by the first worker that starts."""
     several = [urls] if isinstance(urls, str) else urls
-    async with Clients(judge) as clients, Rig(folder, several, prefix, clients).told_in_the_end() as made:
-        yield made
+    async with Clients(judge) as clients:
+        made = Rig(folder, several, prefix, clients)
+        try:
+            yield made
+        finally:
+            await made.publisher.close()

@@ -98,8 +98,6 @@ class Soak:
                 for running in (self._long, self._other):
                     await self._end(running, signal.SIGTERM)
             account = await self._rig.account(cause="redelivered after a fault")
-            if not account.holds:
-                await self._rig.leave_story()
         return Figures(
             began=f"{began:%Y-%m-%d %H:%M} UTC",
             broker=self._node.version,

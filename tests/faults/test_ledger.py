@@ -1,13 +1,11 @@
 """The ledger can fail: a worker that acks before it delivers is caught, and every kind of remainder is named."""
 
 import asyncio
-import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.faults import story
 from tests.faults.conftest import Tell
 from tests.faults.rig import judge, kill, rig
 from tests.system.clients import Hit
@@ -42,10 +40,6 @@ async def lose(folder: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
 
 @pytest.mark.timeout(600)
 async def test_a_worker_that_acks_first_is_caught(tmp_path: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
-    """The ledger finds what is lost, and tells who saw it last."""
+    """The ledger finds what is lost."""
     with pytest.raises(pytest.fail.Exception, match="LOST"):
         await lose(tmp_path, amqp_url, prefix, tell)
-    told = (tmp_path / story.FILE).read_text()
-    last = r"LOST: event \d+ for client healthy\n  its publisher sent it\n  \S+ the client gets request 1\n"
-    assert re.search(last, told), told
-    assert re.search(r"^worker-\d+ ended with -9$", told, re.MULTILINE), told
