@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import grpc
@@ -61,17 +61,24 @@ class Mood:
         self._turned = turned
         self._over = asyncio.Event()
 
-    def be(self, fault: ServiceFault) -> None:
+    def be(self, what: str) -> None:
         """Meet each signature so from now on."""
         self._over.set()
-        self._over, self.now = asyncio.Event(), fault
-        self._turned(fault)
+        self._over, self.now = asyncio.Event(), ServiceFault(what)
+        self._turned(self.now)
 
     async def passed(self, signature: bytes) -> bytes:
         """What becomes of a signature. A wrong one has the same form: DER and r‖s both end with s."""
         if self.now is ServiceFault.HANGS:
             await self._over.wait()
         return signature[:-1] + bytes([signature[-1] ^ 1]) if self.now is ServiceFault.LIES else signature
+
+
+class Fails(Protocol):
+    """What can be told to fail."""
+
+    def be(self, what: str) -> None:
+        """`well`, or a fault that each signature meets from now on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +93,7 @@ class KeyService:
     environ: Mapping[str, str]
     secret: str = SECRET
     command: Sequence[str] | None = None
-    mood: Mood
+    mood: Fails
 
 
 # ── AWS ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Form, Tell
+from tests.faults.embedded_rig import embedded
 from tests.faults.faulty_key_services import TOLD, ServiceFault, aws
 from tests.faults.key_service_faults import suffer
 
@@ -19,4 +20,5 @@ async def test_no_logout_is_lost_by_aws(tmp_path: Path, form: Form[int], tell: T
     The short form has two of the faults: deliveries that meet many wait long.
     """
     faults = [*TOLD] * form(0, 1) or [ServiceFault.THROTTLES, ServiceFault.LOCKED_OUT]
-    tell(await suffer(tmp_path, aws(tmp_path), faults, form(20, 40)), times=len(faults))
+    async with aws(tmp_path) as service, embedded(tmp_path) as made:
+        tell(await suffer(made, service, [(each, TOLD[each]) for each in faults], form(20, 40)), times=len(faults))
