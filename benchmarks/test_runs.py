@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 from rich.console import Console
 
-from benchmarks import growth, isolation, latency, paused, scale, throughput
+from benchmarks import growth, isolation, latency, scale, throughput
 from benchmarks.isolation_run import Case, Options
 from benchmarks.processes import receivers
 from benchmarks.receivers import Behaviour, Kind
@@ -93,10 +93,3 @@ async def test_a_start_and_a_reload_are_watched() -> None:
     assert only.clients == 50
     assert only.seconds > 0
     assert only.before.asked > 0
-
-
-async def test_paused_clients_are_each_met_once() -> None:
-    """A client that is only down is tried again; the memory is taken once all have been met."""
-    found = await paused.measure(50, down=False)
-    assert found.clients == 50
-    assert 0 < found.ready <= found.peak

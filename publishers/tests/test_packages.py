@@ -6,12 +6,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 
 from publishers.tests.versions import PACKAGES, ROOT, versions
 from tools.package_links import led_away
-
-WORKFLOWS = ROOT / ".github/workflows"
 
 
 def test_all_have_the_service_s_version() -> None:
@@ -29,14 +26,6 @@ def test_all_have_the_service_s_licence() -> None:
     assert f"<PackageLicenseExpression>{licence}<" in props
 
 
-def test_each_ecosystem_s_pins_are_moved() -> None:
-    """By Dependabot: a folder that it does not know has packages that nobody looks after."""
-    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
-    known = {(update["package-ecosystem"], update["directory"]) for update in updates}
-    wanted = {("maven", "keycloak"), ("npm", "oidc-provider"), ("nuget", "duende"), ("pip", "python")}
-    assert {(ecosystem, f"/publishers/{folder}") for ecosystem, folder in wanted} <= known
-
-
 def test_no_lock_file_names_a_registry() -> None:
     """Whoever installs chooses where packages come from; the digest says that it is the one."""
     for lock in (*PACKAGES.rglob("package-lock.json"),):
@@ -44,18 +33,6 @@ def test_no_lock_file_names_a_registry() -> None:
             packages = json.loads(lock.read_text())["packages"]
             assert [name for name, package in packages.items() if "resolved" in package] == []
             assert [name for name, package in packages.items() if name and "integrity" not in package] == []
-
-
-def test_a_release_builds_all_of_them() -> None:
-    """Or fails: none is left out silently."""
-    text = (WORKFLOWS / "release-publishers.yaml").read_text()
-    [job] = yaml.safe_load(text)["jobs"].values()
-    [build] = [step for step in job["steps"] if step.get("run") == "make publishers"]
-    assert build["env"] == {"NOTIFIER_PUBLISHERS": "required"}
-    script = (ROOT / ".ci/publishers").read_text()
-    assert {f"publishers/{name}" for name in ("keycloak", "oidc-provider", "duende", "python")} <= set(
-        re.findall(r"publishers/[a-z-]+", script)
-    )
 
 
 README = (PACKAGES / "README.md").read_text()
@@ -107,9 +84,3 @@ def test_a_packed_readme_leads_to_the_repository(readme: Path) -> None:
     for text in (away, led_away(readme.read_text(), folder, None)):
         assert re.findall(r"\]\((?!https?:|#)[^)]*\)", CODE.sub("", text)) == []
         assert blocks_of(text) == blocks_of(readme.read_text())
-
-
-def test_every_package_with_a_readme_has_its_links_led_away() -> None:
-    """Keycloak's jar has none."""
-    led = re.findall(r"^    led_away (\S+)", (ROOT / ".ci/publishers").read_text(), re.MULTILINE)
-    assert {*led} == {"python", "notifier-oidc-provider", "duende"}

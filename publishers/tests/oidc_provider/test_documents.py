@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import re
 import signal
 import socket
@@ -20,21 +19,12 @@ from publishers.tests.oidc_provider.installed import NODE, PACKAGE, ROOT, npm_fo
 
 README = (PACKAGE / "README.md").read_text()
 PAGE = (ROOT / "docs/identity-servers/oidc-provider.md").read_text()
-TYPES = (PACKAGE / "index.d.ts").read_text()
-CODE = "\n".join(path.read_text() for path in sorted((PACKAGE / "src").glob("*.js")))
 PATIENCE = 30.0
 RSA = {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "notifier", "alg": "RS256", "use": "sig"}
 
 
 def blocks(text: str) -> list[str]:
     return re.findall(r"^```js\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def table(heading: str) -> list[list[str]]:
-    """The rows of the last table below a heading of the README."""
-    section = re.split(r"^## ", README.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row] for row in rows]
 
 
 @contextlib.contextmanager
@@ -91,24 +81,3 @@ def test_the_program_that_is_printed_runs(text: str, counted: bool, tmp_path: Pa
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
     assert list((tmp_path / "outbox").iterdir()) == []
-
-
-def test_each_setting_stands_in_the_readme_with_its_default() -> None:
-    """The same as in the types, which the code is checked against."""
-    rows = table("Settings")[2:]
-    told = {name.split(".")[-1]: row[1] for row in rows for name in re.findall(r"`([\w.]+)`", row[0])}
-    names = re.search(r"const NAMES = \{(.*?)\n\}", CODE, re.DOTALL)
-    assert names is not None
-    groups = {"outbox", "tls", "limits"}
-    assert {*told} == {*re.findall(r"'(\w+)'", names[1])} - groups
-    defaults = dict(re.findall(r"(?:flag|count|time)\('(\w+)', ([\w* ]+)[,)]", CODE))
-    flat = {name: _value(text) for name, text in defaults.items()}
-    assert len(flat) >= 10
-    for name, value in flat.items():
-        shown = [default for row in rows if f"{name}`" in row[0] for default in re.findall(r"`([^`]+)`", row[1])]
-        assert value in shown, (name, value, shown)
-
-
-def _value(text: str) -> str:
-    """As the README shows it."""
-    return text if text in ("true", "false") else str(math.prod(int(factor) for factor in text.split("*")))

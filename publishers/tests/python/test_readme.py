@@ -3,9 +3,7 @@
 import re
 from dataclasses import MISSING, fields
 
-from logout_notifier_publisher import PublisherCollector, PublisherSettings, PublisherState
-from logout_notifier_publisher.event_transport import Failure
-from prometheus_client import CollectorRegistry, generate_latest
+from logout_notifier_publisher import PublisherSettings
 
 from publishers.tests.python.server_process import ROOT
 
@@ -35,15 +33,3 @@ def test_each_setting_has_its_row_and_default() -> None:
         for field in fields(PublisherSettings)
     }
     assert shown == {name: value.removesuffix(".0") for name, value in real.items()}
-
-
-def test_each_metric_has_its_row() -> None:
-    """With its labels' values."""
-    registry = CollectorRegistry()
-    state = PublisherState(failures=dict.fromkeys(Failure, 0))
-    registry.register(PublisherCollector(lambda: state))
-    shown = {name for names, *_ in rows("| metric | | label |") for name in words(names)}
-    text = generate_latest(registry).decode()
-    real = {line.split("{")[0].split()[0] for line in text.splitlines() if not line.startswith("#")}
-    assert shown == real
-    assert all(f"`{reason.value}`" in README for reason in Failure)
