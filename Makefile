@@ -40,8 +40,8 @@ ALONGSIDE = --numprocesses 4 --dist loadfile --no-loadscope-reorder  # of two co
 NO_PARTS = $$($(DEV)/bin/python -m tools.parts elsewhere)
 # Faults that RabbitMQ has no part in, or only as the far end of a connection: `make faults` makes them on 4.x too.
 ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys forgeries \
-	front_channel key_rotation ledger moving network network_clients no_way_in publishers retry_killed \
-	rolling_update sent_again soak standstill unanswered upstreams web_floods worst_events)
+	front_channel key_rotation ledger moving network network_clients publishers retry_killed \
+	rolling_update sent_again soak standstill unanswered upstreams worst_events)
 
 test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 3 min
 	@$(PYTEST) $(if $(ARGS),$(ARGS),-m 'not full' $(NO_PARTS) $(ALONGSIDE))
@@ -67,11 +67,11 @@ test-changed: $(DEV)/.made ## run the parts that have changed since they last pa
 test-everything: $(DEV)/.made ## run all parts whole, or PART=browsers alone, and note what passes in tools/parts.json; an hour
 	@$(DEV)/bin/python -m tools.parts everything $(PART)
 
-pictures: $(DEV)/.made ## make the documents' pictures of the pages for browsers, of the console, of `status` and of the dashboard anew (needs what the part browsers does); 4 min
+pictures: $(DEV)/.made ## make the documents' pictures of the pages for browsers, of the console and of `status` anew (needs what the part browsers does); 4 min
 	@mkdir -p docs/front-channel docs/upstreams docs/console
 	@NOTIFIER_TEST_KEYCLOAK=required NOTIFIER_TEST_PICTURES=docs $(DEV)/bin/python -m pytest -q \
 		tests/browsers/test_pictures_whole.py tests/browsers/test_console_pictures_whole.py tests/browsers/test_federated_whole.py tests/browsers/test_keycloak_upstream_whole.py \
-		tests/system/test_status_picture.py tests/monitoring/test_dashboard.py -k 'picture or chromium-blocked or no_panel'
+		tests/system/test_status_picture.py -k 'picture or chromium-blocked'
 
 lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose, plain English
 	@$(DEV)/bin/ruff check notifier tests tools publishers benchmarks conftest.py

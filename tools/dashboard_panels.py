@@ -368,8 +368,3 @@ ROWS = (
     ("Dead letters", _dead_letters),
     ("Workers", _workers),
 )
-
-
-def panels() -> list[Panel]:
-    """All of them."""
-    return [panel for _, make in ROWS for panel in make()]

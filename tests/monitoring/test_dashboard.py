@@ -1,9 +1,7 @@
 """The dashboard: as its code says, and no panel without data once a worker has been at work."""
 
-import asyncio
 import datetime as dt
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +14,6 @@ from cryptography.fernet import Fernet, MultiFernet
 from notifier.features.browsers.front_channel_context import seal
 from notifier.model.front_channel import FrontChannelContext
 from notifier.operators.doctor.runbook import sections
-from tests.monitoring.dashboard_picture import DRAWN, SECONDS, draw, keep
 from tests.monitoring.prometheus_server import Prometheus, prometheus
 from tests.support.certificates import authority
 from tests.support.softhsm import SoftHsm
@@ -30,7 +27,6 @@ from tools.dashboard import build
 pytestmark = pytest.mark.timeout(600)  # the first run on a machine installs Prometheus
 
 FILE = Path(__file__).parents[2] / "deploy" / "grafana" / "notifier.json"
-MOST = 150_000  # bytes of the picture
 VARIABLES = {"$namespace": ".*", "$job": ".*", "$iss": ".*", "$client": ".*", "$__rate_interval": "15s"}
 
 
@@ -97,22 +93,6 @@ async def test_no_panel_is_without_data(tmp_path: Path) -> None:
             async with prometheus(tmp_path, [address]) as server:
                 await until(lambda: without_data(running, server, key), lambda missing: not missing, patience=90.0)
                 await until(lambda: not_evaluated(server), lambda wrong: not wrong, patience=60.0)
-                if os.environ.get("NOTIFIER_TEST_PICTURES"):  # a picture has something to show
-                    await under_load(running, SECONDS)
-                svg = await draw(server, VARIABLES)
-    keep(svg, tmp_path)
-    assert len(svg) < MOST
-    assert all(title in svg for title in DRAWN)
-
-
-async def under_load(running: WorkerProcess, seconds: float) -> None:
-    """Sessions end for so long, one after another."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        now = dt.datetime.now(dt.UTC).isoformat()
-        status, _ = await running.post({"iss": ISSUER, "sub": "u", "sid": "s", "clients": "*", "ended_at": now})
-        assert status == 202
-        await asyncio.sleep(0.1)
 
 
 async def show_page(running: WorkerProcess, key: bytes) -> None:
