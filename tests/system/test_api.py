@@ -1,18 +1,38 @@
 """The API of a running worker: it tells of every route, and no route is open to who has no token, or not the scope."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from notifier.service.operator_routes import GONE
-from tests.system.site import API_TOKEN, Site
+from tests.network.listeners.described import described_at
+from tests.system.site import API_TOKEN, ISSUER, Site
 from tests.system.waiting import until
 from tests.system.worker_process import worker
 
 OPENAPI = "/v1/openapi.json"
 TOKENLESS = (OPENAPI, "/v1/sign-in", "/v1/sign-in/token")  # for who has no token yet
 READER = "reader-bearer-token-1c55"
+
+
+@pytest.mark.full
+async def test_every_answer_is_as_the_document_describes_it(tmp_path: Path) -> None:
+    """Schemathesis requests every operation of a worker with all features, by the schema and against it."""
+    site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+    site.serve_web(issuers={ISSUER: {"url": f"{ISSUER}/notify"}})
+    site.write()
+    tokens = [{"name": "all", "token": READER, "scopes": ["publish", "read", "repair"]}]
+    (tmp_path / "tokens.yaml").write_text(json.dumps(tokens))
+    async with worker(site) as running:
+        url = await running.at("api")
+        operations = await asyncio.to_thread(described_at, url, 10, READER)
+        async with aiohttp.ClientSession() as http, http.get(url + OPENAPI) as answer:
+            paths = (await answer.json())["paths"]
+        assert operations == sorted(f"{method.upper()} {path}" for path, of in paths.items() for method in of)
+        assert await running.stop() == 0
 
 
 async def test_every_route_asks_for_a_token_of_its_scope(tmp_path: Path) -> None:
