@@ -5,6 +5,8 @@ python -m tools.egress_document
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from functools import reduce
+from itertools import groupby
 from pathlib import Path
 
 from notifier.model.outcome import Answer, Break, Wire
@@ -14,21 +16,24 @@ Row = tuple[str, str, str]
 """(tried, settings, result)"""
 HEAD = """# Where requests may go
 
-This page lists every case that the tests try, and its result. `python -m tools.egress_document` writes it, and
+Every case that the tests try, with its result. `python -m tools.egress_document` writes this page, and
 `tests/network/http/test_egress_table.py` fails if it is out of date.
 
-The settings are those of `egress`. After a bar follow those of `notifier.egress` of one client, which replace the
-former member by member. Workers judge a URI when they read it and at every attempt. They judge an address whenever
-they connect to it. A denied request makes a dead letter `egress_denied` with the text given here.
+The settings are those of `egress`; after a bar those of `notifier.egress` of one client, which replace the former
+member by member. Workers check a URI when they read it and at every attempt, and an address at every connection. A
+denied request makes a dead letter `egress_denied` with this text. Left out here: a denial with *not public* ends with
+"; to allow it, add it to egress.allow", one of a *metadata service* with ", which needs an egress.allow of exactly
+that address".
 
-With `notifier.proxy` the proxy looks names up and connects. So workers can judge only what the host in the URI means
-by itself: an address in any spelling, `localhost`, a cloud's metadata. The proxy's own rules must cover the rest. The
-address of the proxy itself is the operator's choice and is not judged.
+With `notifier.proxy` the proxy resolves names and connects. Workers then check only the host in the URI: an address
+in any spelling, `localhost`, a cloud's metadata. The proxy's own rules must cover the rest. The address of the proxy
+itself is not checked.
 
-An address of the well-known prefix of NAT64, `64:ff9b::/96` (RFC 6052), is judged as the IPv4 address in it.
-The local prefix `64:ff9b:1::/48` leads into a private network and needs `egress.allow`. If your network's NAT64 has
-another prefix, put that into `egress.deny`: an address under it looks like any public one.
+An address in the well-known prefix of NAT64, `64:ff9b::/96` (RFC 6052), is checked as the IPv4 address in it. The
+local prefix `64:ff9b:1::/48` leads into a private network and needs `egress.allow`. If your network's NAT64 has
+another prefix, add it to `egress.deny`: an address in it looks public.
 """
+LEFT_OUT = ("; to allow it, add it to egress.allow", ", which needs an egress.allow of exactly that address")
 
 
 def document(sections: Iterable[tuple[str, str, list[Row]]]) -> str:
@@ -37,11 +42,12 @@ def document(sections: Iterable[tuple[str, str, list[Row]]]) -> str:
 
 
 def _table(title: str, first: str, rows: list[Row]) -> Iterator[str]:
-    """One section of the document."""
+    """One section of the document. Successive cases with the same settings and result share a row."""
     yield f"\n## {title}\n\n| {first} | settings | result |\n|---|---|---|\n"
-    for tried, settings, result in rows:
-        shown = f"`{tried}`" if " " not in tried else tried
-        yield f"| {shown} | {_code(settings)} | {result.replace('|', '&#124;')} |\n"
+    for (settings, result), alike in groupby(rows, key=lambda row: row[1:]):
+        shown = ", ".join(f"`{tried}`" if " " not in tried else tried for tried, *_ in alike)
+        short = reduce(str.removesuffix, LEFT_OUT, result).replace("|", "&#124;")
+        yield f"| {shown} | {_code(settings)} | {short} |\n"
 
 
 def _code(text: str) -> str:
