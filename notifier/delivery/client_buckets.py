@@ -32,14 +32,6 @@ OVERDUE = 60.0  # seconds after its due time that a probe may be late: it waits 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rotation:
-    """A parked delivery is to replace this probe, which waits for that, unacked, for at most half of `seconds`."""
-
-    result: AttemptResult
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """The state of a client at this worker. `busy`: a delivery of it runs, waits for a slot or is being fetched.
 
@@ -93,15 +85,19 @@ class Buckets:
 
     def after_attempt(
         self, known: KnownClient, ticket: Ticket, result: AttemptResult, now: float
-    ) -> AttemptResult | Rotation:
-        """Return the result, including the queue and delay of a retry; or have a parked delivery replace the probe."""
-        if (seconds := self._rotate(known, ticket, result, now)) > 0:
-            return Rotation(result=result, seconds=seconds)
-        return self._with_queue(known, ticket, result, now)
+    ) -> tuple[AttemptResult, float]:
+        """Return the result, including the queue and delay of a retry, and the seconds for which its probe may wait.
 
-    def on_rotated(self, ticket: Ticket, rotation: Rotation) -> AttemptResult:
+        Unless they are 0, a parked delivery is to replace the probe, which waits for that, unacked, for at most half of
+        them. Then `on_rotated` returns the queue and delay.
+        """
+        if seconds := self._rotate(known, ticket, result, now):
+            return result, seconds
+        return self._with_queue(known, ticket, result, now), 0.0
+
+    def on_rotated(self, ticket: Ticket, result: AttemptResult) -> AttemptResult:
         """Return the result of an attempt, after the wait for another probe."""
-        return self._with_queue(self._clients[ticket.client.key], ticket, rotation.result, self._tools.steady())
+        return self._with_queue(self._clients[ticket.client.key], ticket, result, self._tools.steady())
 
     def _with_queue(self, known: KnownClient, ticket: Ticket, result: AttemptResult, now: float) -> AttemptResult:
         if known.replaced is ticket:
@@ -234,7 +230,7 @@ class Buckets:
         known.on_rotation(ticket)
         self._rotations += 1
         self.requested[known.key] = None
-        return min(MAX_OPEN_SECONDS, known.available_at - now)
+        return max(0.0, min(MAX_OPEN_SECONDS, known.available_at - now))
 
     def on_probe_sent(self, key: ClientKey) -> None:
         """Note that a probe of the client is durable in a delay queue."""

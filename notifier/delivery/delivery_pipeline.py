@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from notifier.delivery.admission import StartNow, Ticket, Wait, before_attempt
-from notifier.delivery.client_buckets import Rotation
 from notifier.delivery.facts import Attempted, LogoutDelivered, Unexpected
 from notifier.delivery.gate import Gate
 from notifier.delivery.ledger import HeldMessage, Ledger, stands_for
@@ -156,15 +155,14 @@ class DeliveryPipeline:
             result = defer_for(fault, delivery, client, self._tools.clock(), self._tools.jitter)
         finally:  # of a task that is cancelled too
             ended = AttemptResult(delivery=delivery, verdict=DONE) if result is None else result
-            started, after = self._gate.on_ended(ticket, ended)
+            started, result, rotation_seconds = self._gate.on_ended(ticket, ended)
             for following in started:
                 following.call_up()
-        if isinstance(after, Rotation):
+        if rotation_seconds:
             ticket.decided = asyncio.get_running_loop().create_future()
             self._pump()
-            await asyncio.wait((ticket.decided,), timeout=after.seconds / 2)
-            after = self._gate.buckets.on_rotated(ticket, after)
-        result = after
+            await asyncio.wait((ticket.decided,), timeout=rotation_seconds / 2)
+            result = self._gate.buckets.on_rotated(ticket, result)
         if (fact := result.fact) is not None:
             due = result.verdict.due if isinstance(result.verdict, RetryAt | Defer) else None
             self._tools.observe(fact if due is None else replace(fact, next_due=due))

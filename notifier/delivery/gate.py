@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from notifier.delivery.admission import Deferral, Side, StartNow, Ticket, Wait
 from notifier.delivery.circuit import Change, State
-from notifier.delivery.client_buckets import Buckets, Rotation
+from notifier.delivery.client_buckets import Buckets
 from notifier.delivery.known_client import SLOW, KnownClient
 from notifier.delivery.known_clients import PROBES, KnownClients
 from notifier.delivery.ports import News, Peers, Tools
@@ -178,7 +178,7 @@ class Gate:
         self._busy[known.key] = known
         self.slots.count(known, ticket.lane, side, +1)
 
-    def on_ended(self, ticket: Ticket, result: AttemptResult) -> tuple[list[Ticket], AttemptResult | Rotation]:
+    def on_ended(self, ticket: Ticket, result: AttemptResult) -> tuple[list[Ticket], AttemptResult, float]:
         """Note the result of an attempt. Return the deliveries that start in its slot, and `Buckets.after_attempt`."""
         now, known = self._tools.steady(), self.clients[ticket.client.key]
         if result.pause is not None:
@@ -203,8 +203,8 @@ class Gate:
             self._busy.pop(known.key, None)
         following = self.start_waiting() if any(self._ready.values()) else []
         if isinstance(result.verdict, Done) and not known.parked:
-            return following, result  # nearly always
-        return following, self.buckets.after_attempt(known, ticket, result, now)
+            return following, result, 0.0  # nearly always
+        return following, *self.buckets.after_attempt(known, ticket, result, now)
 
     def _on_circuit(self, known: KnownClient, change: Change | None, *, was_up: bool) -> None:
         self.slots.on_circuit(known, was_up=was_up)

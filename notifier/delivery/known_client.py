@@ -16,7 +16,7 @@ from notifier.delivery.circuit import (
     Circuit,
     State,
 )
-from notifier.delivery.pending import PendingDeliveries
+from notifier.delivery.pending import NONE_RUNS, PendingDeliveries
 from notifier.delivery.ports import News
 from notifier.delivery.rate import AttemptRate
 from notifier.delivery.verdict import WaitsAs
@@ -201,6 +201,13 @@ class KnownClient(PendingDeliveries):
         else:
             self.running = {ticket: (now, side)}
 
+    def on_ended(self, ticket: Ticket) -> tuple[float, Side]:
+        """Remove the attempt. Return when it began, and which slot it took."""
+        ended = self.running.pop(ticket)
+        if not self.running:
+            self.running = NONE_RUNS
+        return ended
+
     def on_result(self, signal: Signal, seconds: float, now: float, *, repeat: bool, least: float) -> Change | None:
         """Note the result of an attempt of so many seconds. `repeat`, `least`: see `Circuit.on_failure`."""
         self.ended_at = self.seen_at = now
@@ -238,15 +245,6 @@ class KnownClient(PendingDeliveries):
             self.ended_at = max(self.ended_at, now)
             self._on_opened()
         return change
-
-    def to_report(self, now: float, *, paced: bool) -> News:
-        """Return the report to peers. `paced`: the worker has changed the client's rate."""
-        failing_since, next_try = self.circuit.failing_since, self.circuit.next_try
-        return News(
-            key=self.key, up=self.up, failing=0.0 if failing_since is None else now - failing_since,
-            rest=max(0.0, next_try - now), cap=self.concurrency, spacing=self.rate.spacing if paced else 0.0,
-            former_share=self.rate.former_share, parked=self.parked,
-        )  # fmt: skip
 
     def _on_recovered(self, now: float) -> None:
         outage = self.circuit.last_outage_seconds

@@ -8,7 +8,7 @@ from notifier.delivery.admission import Room
 from notifier.delivery.circuit import Change
 from notifier.delivery.facts import ClientFailing, ClientRecovered
 from notifier.delivery.known_client import KnownClient, attempt_step
-from notifier.delivery.ports import Peers, Tools
+from notifier.delivery.ports import News, Peers, Tools
 from notifier.delivery.rate import AttemptRate
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import PREFETCH
@@ -85,8 +85,14 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
                 self.move_to_end(key)
 
     def report(self, known: KnownClient, now: float, *, paced: bool) -> None:
-        """Report the client to the other workers."""
-        self._peers.report(known.to_report(now, paced=paced))
+        """Report the client to the other workers. `paced`: its rate has changed."""
+        failing_since, rate = known.circuit.failing_since, known.rate
+        news = News(
+            key=known.key, up=known.up, failing=0.0 if failing_since is None else now - failing_since,
+            rest=max(0.0, known.circuit.next_try - now), cap=known.concurrency, spacing=rate.spacing if paced else 0.0,
+            former_share=rate.former_share, parked=known.parked,
+        )  # fmt: skip
+        self._peers.report(news)
 
     def circuits(self) -> Iterable[tuple[str, str, int]]:
         """Return (iss, client_id, 1 if an attempt is under way, else 2) for each client with an open circuit."""

@@ -27,7 +27,7 @@ SAME = 0.1  # seconds by which the clocks may have drifted apart since a probe w
 BUSY_TRY = 2.0  # seconds that a probe waits for the end of another one, or for a slot
 
 RunningAttempts: TypeAlias = dict[Ticket, tuple[float, Side]]
-_NONE_RUNS: RunningAttempts = {}  # never filled: one for each client would take 64 bytes, or 224 once emptied
+NONE_RUNS: RunningAttempts = {}  # never filled: one for each client would take 64 bytes, or 224 once emptied
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -35,7 +35,7 @@ class PendingDeliveries:
     """The base of `KnownClient`: a separate object would take 100 bytes for each of 100,000 clients."""
 
     side: Side = Side.QUICK
-    running: RunningAttempts = field(default_factory=lambda: _NONE_RUNS)  # when each began, and which slot it took
+    running: RunningAttempts = field(default_factory=lambda: NONE_RUNS)  # when each began, and which slot it took
     queues: dict[Lane, deque[Ticket]] | None = None  # while any wait in memory
     waiting: int = 0  # in memory
     fetched: int = 0  # of those that wait in memory, out of its bucket
@@ -48,13 +48,6 @@ class PendingDeliveries:
     recovered: float | None = None  # when it recovered, while what was parked before is being delivered
 
     # ── running ──
-
-    def on_ended(self, ticket: Ticket) -> tuple[float, Side]:
-        """Remove the attempt. Return when it began, and which slot it took."""
-        ended = self.running.pop(ticket)
-        if not self.running:
-            self.running = _NONE_RUNS
-        return ended
 
     @property
     def idle(self) -> bool:

@@ -63,15 +63,7 @@ PEER_TRIAL_SECONDS = 10.0
 PEER_SPACING_SECONDS, PEER_SPACING_FACTOR = 1.0, 16  # at most for the first spacing; the latter × that of the peer
 SHORTEST_SPACING_SECONDS = 1e-3  # a shorter spacing counts as unlimited
 
-
-class RateState(Enum):
-    """The state of a client's rate: see the table above."""
-
-    UNLIMITED = "unlimited"
-    TRIAL = "trial"
-    UNLIMITED_TRIAL = "unlimited trial"
-    PEER_TRIAL = "peer trial"
-    LIMITED = "limited"
+RateState = Enum("RateState", ("UNLIMITED", "TRIAL", "UNLIMITED_TRIAL", "PEER_TRIAL", "LIMITED"))  # see the table above
 
 
 @dataclass(slots=True)
@@ -121,11 +113,8 @@ class AttemptRate:
 
     def is_steady(self, now: float) -> bool:
         """Return True if no attempt has failed for long: no limit is near."""
-        return not self.spacing and self._all_succeed and now - self._failed_at > RETRIAL_SECONDS
-
-    @property
-    def _all_succeed(self) -> bool:
-        return self._successes_in_a_row >= FULL_SAMPLE_ATTEMPTS
+        all_succeed = self._successes_in_a_row >= FULL_SAMPLE_ATTEMPTS
+        return not self.spacing and all_succeed and now - self._failed_at > RETRIAL_SECONDS
 
     def on_result(self, now: float, *, failed: bool, throttled: bool = False, concurrency: int = 1) -> None:
         """Count an ended attempt, and evaluate the sample if it is complete.
@@ -151,7 +140,7 @@ class AttemptRate:
 
     def on_peer_report(self, spacing: float, former_share: float, now: float) -> None:
         """Follow the spacing of a peer's trial or, if `former_share` is not 0, that of its limit."""
-        if spacing < SHORTEST_SPACING_SECONDS or self._all_succeed:
+        if spacing < SHORTEST_SPACING_SECONDS or self._successes_in_a_row >= FULL_SAMPLE_ATTEMPTS:
             return
         match self.state:
             case RateState.UNLIMITED:
@@ -210,8 +199,7 @@ class AttemptRate:
             case RateState.TRIAL if share <= TRIAL_HELPED_FACTOR * self._former_share:
                 self.state, self._first_spacing, self.spacing = RateState.UNLIMITED_TRIAL, self.spacing, 0.0
             case RateState.TRIAL | RateState.PEER_TRIAL:
-                self._lift()
-                self._no_trial_before = now + RETRIAL_SECONDS
+                self._give_up(now)
             case RateState.UNLIMITED_TRIAL if share > TOO_MANY_SHARE:
                 self._limit(self._first_spacing, self._former_share, now)
             case RateState.UNLIMITED_TRIAL:
@@ -227,8 +215,7 @@ class AttemptRate:
 
     def _adjust(self, share: float, now: float) -> None:
         if self._limited_share > LIMIT_HELPS_FACTOR * self._former_share:
-            self._lift()
-            self._no_trial_before = now + RETRIAL_SECONDS
+            self._give_up(now)
         elif (
             now - self._failed_at > RETRIAL_SECONDS
             or not SHORTEST_SPACING_SECONDS < self.spacing < OUTDATED_SPACING_FACTOR * self._first_spacing
@@ -236,6 +223,10 @@ class AttemptRate:
             self._lift()
         else:
             self.spacing /= min(MOST_CHANGE_FACTOR, max(LEAST_CHANGE_FACTOR, HEADROOM_FACTOR * (1 - share)))
+
+    def _give_up(self, now: float) -> None:
+        self._lift()
+        self._no_trial_before = now + RETRIAL_SECONDS
 
     def _lift(self) -> None:
         self.state, self.spacing = RateState.UNLIMITED, 0.0

@@ -6,7 +6,6 @@ from typing import Any
 
 from notifier.delivery.admission import Deferral, StartNow, Ticket, Wait
 from notifier.delivery.channels import BackChannel
-from notifier.delivery.client_buckets import Rotation
 from notifier.delivery.facts import Fact
 from notifier.delivery.gate import Gate, Slots
 from notifier.delivery.ports import Tools
@@ -121,12 +120,10 @@ class Desk:
                 signal=outcome.signal,
                 pause=pause_of(outcome, policy),
             )
-        started, ended = self.gate.on_ended(ticket, result)
+        started, ended, self.rotates = self.gate.on_ended(ticket, result)
         for begun in started:
             self._begins(begun)
-        self.rotates = 0.0
-        if isinstance(ended, Rotation):
-            self.rotates = ended.seconds
+        if self.rotates:
             self.rotate()
             return self.gate.buckets.on_rotated(ticket, ended)
         return ended
