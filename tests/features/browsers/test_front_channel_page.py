@@ -111,14 +111,6 @@ def test_nobody_may_frame_what_is_no_page() -> None:
     assert PAGE.headers(())["Content-Security-Policy"].endswith("frame-ancestors 'none'")
 
 
-def test_a_client_over_http_is_allowed_by_its_scheme() -> None:
-    """Only where there is one: configuration has let it onto the page."""
-    policy = PAGE.headers(RULES.origins, [asked("a"), asked("b", "http://b.example.com/out")])[
-        "Content-Security-Policy"
-    ]
-    assert "frame-src https: http:; connect-src 'self' https: http:;" in policy
-
-
 def test_the_plan_says_what_the_script_needs() -> None:
     """Milliseconds, the report's path, the origins to tell, and the clients; names only where they are to be shown."""
     plan = PagePlan(asked=(asked("billing", name="Bills"),), unasked=(UnaskedClient(client_id="shop", name="Shop"),))

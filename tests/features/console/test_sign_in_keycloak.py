@@ -120,19 +120,6 @@ async def test_operators_sign_in_with_their_roles(tmp_path: Path, keycloak: Keyc
         assert "alice (user " in running.log, "audited"
 
 
-async def test_a_role_that_is_withdrawn_is_in_no_new_token(
-    tmp_path: Path, keycloak: Keycloak, logout_tokens: list[str]
-) -> None:
-    """So it ends when the token does, which is soon."""
-    async with worker(configured(tmp_path, keycloak)) as running, operator(running, keycloak) as browser:
-        assert (await browser.sign_in("alice"))[0] == 200
-        [user] = keycloak.admin("GET", f"/{REALM}/users?username=alice")
-        role = keycloak.admin("GET", f"/{REALM}/roles/sre")
-        keycloak.admin("DELETE", f"/{REALM}/users/{user['id']}/role-mappings/realm", [role])
-        status, problem = await browser.sign_in(prompt="none")
-        assert (status, problem["title"][:22]) == (403, "You are signed in, but")
-
-
 @pytest.mark.parametrize(
     ("client_id", "said"),
     [
@@ -171,14 +158,6 @@ async def test_other_tokens_of_the_provider_are_no_access_tokens(
     async with worker(configured(other, keycloak, issuer=f"{keycloak.url}/realms/master")) as running:
         status, problem = await running.ask("GET", "/v1/status", tokens["access_token"])
         assert status == 401, problem
-
-
-async def test_of_its_type_only_where_it_is_said(tmp_path: Path, keycloak: Keycloak, logout_tokens: list[str]) -> None:
-    """As Keycloak writes access tokens unless it is told otherwise."""
-    site = configured(tmp_path, keycloak, client_id="other-type", accept_typ_jwt=True)
-    async with worker(site) as running, operator(running, keycloak) as browser:
-        status, given = await browser.sign_in("alice")
-        assert status == 200, given
 
 
 async def _token_of(client_id: str, keycloak: Keycloak, *, sign_out: bool = False) -> Mapping[str, Any]:

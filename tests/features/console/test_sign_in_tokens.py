@@ -53,14 +53,6 @@ def test_a_mistake_names_the_setting(tmp_path: Path, changes: dict[str, Any], sa
     assert said in str(mistake)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    """Of the section, as of all others."""
-    wrong = oidc("http://login.example.com", audience="", map={"sre": ["write"]}, scopes=1)
-    with pytest.raises(ConfigurationError) as refused:
-        load(written(tmp_path, wrong), {}, FEATURES)
-    assert len(refused.value.mistakes) == 4
-
-
 def test_it_is_for_a_console_that_is_served(tmp_path: Path) -> None:
     """Else the API would take tokens that nobody can get."""
     path = written(tmp_path, None, console={"enabled": False, "oidc": oidc(ISSUER)})
@@ -121,11 +113,6 @@ async def test_a_fault_is_said(tmp_path: Path, provided: Mapping[str, Any], text
         found = await said(tmp_path, oidc(provider.base))
     assert found[-1][0] == "failed"
     assert text in found[-1][1]
-
-
-async def test_without_a_provider_there_is_nothing_to_check(tmp_path: Path) -> None:
-    """As with tokens alone."""
-    assert await said(tmp_path, None) == []
 
 
 # ── Which access tokens of the provider the API takes, and what they may do: each rule broken once ────────────────

@@ -7,17 +7,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from notifier.features.key_places.aws_kms_key import RAW_LIMIT, AwsKmsKey
+from notifier.features.key_places.aws_kms_key import RAW_LIMIT
 from notifier.model.client import Algorithm
-from notifier.tokens.jws import verifies
-from notifier.tokens.key_place import PlaceFault
 from notifier.tokens.placed_key import PlacedKey, SigningBounds
 from notifier.tokens.signature import SignatureResult
 from tests.aws.running_moto import Kms, moto
+from tests.features.key_places.places import MESSAGE, RSA, refused_once, signs
 
 pytestmark = pytest.mark.full
-MESSAGE = b"header." + b"c" * 900
-RSA = [alg for alg in Algorithm if alg.startswith(("RS", "PS"))]
 
 
 @pytest.fixture(autouse=True)
@@ -37,14 +34,6 @@ def kms() -> Iterator[Kms]:
         yield found
 
 
-async def refused(key: AwsKmsKey, alg: Algorithm = Algorithm.ES256) -> PlaceFault:
-    """The fault of a signature that cannot be had."""
-    with pytest.raises(PlaceFault) as found:
-        await key.sign(alg, MESSAGE)
-    await key.close()
-    return found.value
-
-
 @pytest.mark.parametrize(
     ("spec", "algorithms"),
     [
@@ -59,9 +48,8 @@ async def test_signs_by_every_algorithm_as_jws_has_it(kms: Kms, spec: str, algor
     key, long = kms.place(await kms.key(spec)), b"m" * (RAW_LIMIT + 1)
     half = await key.public()
     assert half.lacking == {}
-    for alg in algorithms:
-        for message in (MESSAGE, long):
-            assert verifies(half.key, alg, message, await key.sign(alg, message)), alg
+    for message in (MESSAGE, long):
+        await signs(key, half, *algorithms, message=message)
     await key.close()
 
 
@@ -91,18 +79,18 @@ async def test_an_alias_that_was_moved_signs_with_the_key_that_it_led_to(kms: Km
     assert (await key.public()).newer == f"{second.rpartition('/')[2]}, to which the alias leads now"  # AWS: the ARN
     again = await key.public()
     assert (again.key == half.key, again.newer_key == half.key) == (True, False)
-    assert verifies(half.key, Algorithm.ES256, MESSAGE, await key.sign(Algorithm.ES256, MESSAGE))
+    await signs(key, half)
     await key.close()
 
 
 async def test_a_key_that_is_not_there_or_disabled_is_a_mistake(kms: Kms) -> None:
     """By AWS's own name for it."""
-    fault = await refused(kms.place("alias/nobody"))
+    fault = await refused_once(kms.place("alias/nobody"))
     assert (fault.result, "NotFoundException" in str(fault)) == (SignatureResult.WRONG, True)
     arn = await kms.key("ECC_NIST_P256")
     async with kms.owner() as owner:
         await owner.disable_key(KeyId=arn.rpartition("/")[2])
-    fault = await refused(kms.place(arn))
+    fault = await refused_once(kms.place(arn))
     assert (fault.result, "DisabledException" in str(fault)) == (SignatureResult.WRONG, True)
 
 
@@ -132,7 +120,7 @@ async def test_a_refusal_is_told_once_and_not_tried_again(status: int, code: str
     app = web.Application()
     app.router.add_post("/", refuse)
     async with TestServer(app) as server:
-        fault = await refused(Kms(str(server.make_url("/"))).place("alias/logout"))
+        fault = await refused_once(Kms(str(server.make_url("/"))).place("alias/logout"))
     assert asked == ["TrentService.Sign"]
     assert fault.result is result
     assert code in str(fault)
@@ -140,7 +128,7 @@ async def test_a_refusal_is_told_once_and_not_tried_again(status: int, code: str
 
 async def test_a_service_that_nobody_can_reach_is_away() -> None:
     """Nothing listens there."""
-    fault = await refused(Kms("http://127.0.0.1:9").place("alias/logout"))
+    fault = await refused_once(Kms("http://127.0.0.1:9").place("alias/logout"))
     assert fault.result is SignatureResult.AWAY
 
 
@@ -148,5 +136,5 @@ async def test_no_credentials_are_a_mistake(monkeypatch: pytest.MonkeyPatch) -> 
     """AWS's own words say so."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    fault = await refused(Kms("http://127.0.0.1:9").place("alias/logout"))
+    fault = await refused_once(Kms("http://127.0.0.1:9").place("alias/logout"))
     assert (fault.result, str(fault)) == (SignatureResult.WRONG, "Unable to locate credentials")

@@ -9,15 +9,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from notifier.features.key_places.azure_key import AzureKey
 from notifier.features.key_places.cloud_key_settings import AzureKeySettings
 from notifier.model.client import Algorithm, TlsFiles
-from notifier.tokens.jws import verifies
-from notifier.tokens.key_place import PlaceFault
 from notifier.tokens.signature import SignatureResult
 from tests.features.key_places.azure_stand_in import CLIENT, SECRET, TENANT, VERSIONS, AzureStandIn, azure
+from tests.features.key_places.places import RSA, refused_once, signs, wrong_at_once
 from tests.support.certificates import Authority, authority
 
 pytestmark = pytest.mark.full
-MESSAGE = b"header." + b"c" * 900
-RSA = [alg for alg in Algorithm if alg.startswith(("RS", "PS"))]
 
 
 @pytest.fixture
@@ -66,8 +63,7 @@ async def test_signs_by_every_algorithm_as_jws_has_it(
     half = await key.public()
     assert half.key == private.public_key()
     assert half.made_at == 1_700_000_000
-    for alg in algorithms:
-        assert verifies(half.key, alg, MESSAGE, await key.sign(alg, MESSAGE)), alg
+    await signs(key, half, *algorithms)
     await key.close()
     assert vault.asked.count("login") == 1
     signed = [each for each in vault.asked if each.endswith("/sign")]
@@ -84,7 +80,7 @@ async def test_a_new_version_is_told_and_does_not_sign(vault: AzureStandIn, issu
     again = await key.public()
     assert (again.key, again.newer) == (half.key, f"version {VERSIONS[1]}")
     assert again.newer_key == vault.keys["logout", VERSIONS[1]].public_key()
-    assert verifies(half.key, Algorithm.ES256, MESSAGE, await key.sign(Algorithm.ES256, MESSAGE))
+    await signs(key, half)
     await key.close()
 
 
@@ -104,33 +100,22 @@ async def test_a_refusal_is_told_once_and_not_tried_again(
     """Microsoft's client would wait as long as `Retry-After` says, and try again."""
     vault.key("logout", ec.generate_private_key(ec.SECP256R1()))
     vault.refusal = (status, code, {"Retry-After": "3"})
-    key = place(vault, issuer, "logout")
-    with pytest.raises(PlaceFault) as found:
-        await key.sign(Algorithm.ES256, MESSAGE)
-    assert str(found.value) == f"Azure answered {status} {code}: a reason"
-    assert (found.value.result, found.value.wait) == (result, 3.0)
+    fault = await refused_once(place(vault, issuer, "logout"))
+    assert str(fault) == f"Azure answered {status} {code}: a reason"
+    assert (fault.result, fault.wait) == (result, 3.0)
     assert len([each for each in vault.asked if each.endswith("/sign")]) == 1
-    await key.close()
-
-
-async def wrong(key: AzureKey, text: str) -> None:
-    """Its public half is refused by these words, until somebody corrects it."""
-    with pytest.raises(PlaceFault, match=text) as found:
-        await key.public()
-    assert found.value.result is SignatureResult.WRONG
-    await key.close()
 
 
 async def test_what_somebody_must_correct_is_told(
     vault: AzureStandIn, issuer: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key that is not there, or may not sign; a wrong secret, which is in no text."""
-    await wrong(place(vault, issuer, "nobody"), "404 KeyNotFound")
+    await wrong_at_once(place(vault, issuer, "nobody"), "404 KeyNotFound")
     vault.key("logout", ec.generate_private_key(ec.SECP256R1()))
     vault.operations = ("verify",)
-    await wrong(place(vault, issuer, "logout"), "may not be used to sign: its key_ops lack it")
+    await wrong_at_once(place(vault, issuer, "logout"), "may not be used to sign: its key_ops lack it")
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "a-wrong-secret")
-    await wrong(place(vault, issuer, "logout"), "^Azure lets nobody in: (?!.*a-wrong-secret)")
+    await wrong_at_once(place(vault, issuer, "logout"), "^Azure lets nobody in: (?!.*a-wrong-secret)")
 
 
 async def test_an_address_that_the_vault_does_not_know_as_its_own_is_a_mistake(
@@ -139,14 +124,11 @@ async def test_an_address_that_the_vault_does_not_know_as_its_own_is_a_mistake(
     """Such as a name of ours for it: Microsoft's client gives it no token."""
     settings = {"vault_url": vault.address, "key": "logout", "version": VERSIONS[0]}
     key = AzureKey(AzureKeySettings.model_validate(settings), files=TlsFiles(ca_file=issuer.ca_file))
-    await wrong(key, rf"^{vault.address}: .*'vault.azure.net' does not match the requested domain")
+    await wrong_at_once(key, rf"^{vault.address}: .*'vault.azure.net' does not match the requested domain")
 
 
 async def test_a_vault_that_nobody_can_reach_is_away(vault: AzureStandIn, issuer: Authority) -> None:
     """Nothing listens there."""
     settings = {"vault_url": "https://127.0.0.1:9", "key": "logout", "version": VERSIONS[0]}
     key = AzureKey(AzureKeySettings.model_validate(settings), files=TlsFiles(ca_file=issuer.ca_file))
-    with pytest.raises(PlaceFault) as found:
-        await key.sign(Algorithm.ES256, MESSAGE)
-    assert found.value.result is SignatureResult.AWAY
-    await key.close()
+    assert (await refused_once(key)).result is SignatureResult.AWAY

@@ -11,13 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from notifier.features.key_places.cloud_key_settings import GoogleKmsSettings
 from notifier.features.key_places.google_kms_key import GoogleKmsKey, crc32c
 from notifier.model.client import Algorithm
-from notifier.tokens.jws import verifies
-from notifier.tokens.key_place import PlaceFault
 from notifier.tokens.signature import SignatureResult
 from tests.features.key_places.google_stand_in import KEY, GoogleStandIn, google_kms
+from tests.features.key_places.places import refused_once, signs, wrong_at_once
 
 pytestmark = pytest.mark.full
-MESSAGE = b"header." + b"c" * 900
 
 
 @pytest.fixture
@@ -56,7 +54,7 @@ async def test_signs_by_the_one_algorithm_of_its_version(
     kms.versions.append((private, algorithm))
     key = place(kms)
     half = await key.public()
-    assert verifies(half.key, alg, MESSAGE, await key.sign(alg, MESSAGE))
+    await signs(key, half, alg)
     rsa_has = {each for each in Algorithm if each.startswith(("RS", "PS"))}
     assert set(half.lacking) == (rsa_has - {alg} if private is RSA else set())
     assert all(text == f"this version of the key signs by {algorithm} alone" for text in half.lacking.values())
@@ -72,7 +70,7 @@ async def test_a_new_version_is_told_and_does_not_sign(kms: GoogleStandIn) -> No
     kms.versions.append((ec.generate_private_key(ec.SECP256R1()), "EC_SIGN_P256_SHA256"))
     again = await key.public()
     assert (again.newer, again.newer_key) == ("version 2", kms.versions[1][0].public_key())
-    assert verifies(half.key, Algorithm.ES256, MESSAGE, await key.sign(Algorithm.ES256, MESSAGE))
+    await signs(key, half)
     assert kms.asked == [f"{KEY}/1"]
     await key.close()
 
@@ -97,42 +95,30 @@ async def test_a_refusal_is_told_once_and_not_tried_again(
     """Google's client would try an UNAVAILABLE for most of a minute."""
     kms.versions.append((P256, "EC_SIGN_P256_SHA256"))
     kms.refusal = status
-    key = place(kms)
-    with pytest.raises(PlaceFault) as found:
-        await key.sign(Algorithm.ES256, MESSAGE)
-    assert str(found.value) == f"Google KMS answered {status.name}: a reason"
-    assert found.value.result is result
+    fault = await refused_once(place(kms))
+    assert str(fault) == f"Google KMS answered {status.name}: a reason"
+    assert fault.result is result
     assert len(kms.asked) == 1
-    await key.close()
 
 
 async def test_what_was_damaged_on_its_way_is_not_used(kms: GoogleStandIn) -> None:
     """The answer says whether the checksum was verified."""
     kms.versions.append((P256, "EC_SIGN_P256_SHA256"))
     kms.says_it_was_damaged = True
-    key = place(kms)
-    with pytest.raises(PlaceFault, match="damaged on its way") as found:
-        await key.sign(Algorithm.ES256, MESSAGE)
-    assert found.value.result is SignatureResult.AWAY
-    await key.close()
+    fault = await refused_once(place(kms))
+    assert (fault.result, "damaged on its way" in str(fault)) == (SignatureResult.AWAY, True)
 
 
 async def test_a_key_that_is_not_there_is_a_mistake(kms: GoogleStandIn) -> None:
     """By Google's own words."""
-    key = place(kms)
-    with pytest.raises(PlaceFault, match="NOT_FOUND") as found:
-        await key.public()
-    assert found.value.result is SignatureResult.WRONG
-    await key.close()
+    await wrong_at_once(place(kms), "NOT_FOUND")
 
 
 async def test_no_credentials_are_a_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of the service itself, and not of this machine."""
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
     key = GoogleKmsKey(GoogleKmsSettings.model_validate({"name": f"{KEY}/1"}))
-    with pytest.raises(PlaceFault, match=r"^Google lets nobody in: .*missing\.json was not found") as found:
-        await key.public()
-    assert found.value.result is SignatureResult.WRONG
+    await wrong_at_once(key, r"^Google lets nobody in: .*missing\.json was not found")
 
 
 def test_the_checksum_is_that_of_the_standard() -> None:

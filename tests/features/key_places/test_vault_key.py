@@ -13,14 +13,12 @@ from notifier.features.key_places.vault_key import VaultKey
 from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.model.client import Algorithm
 from notifier.tokens.jws import verifies
-from notifier.tokens.key_place import PlaceFault
 from notifier.tokens.signature import SignatureResult
+from tests.features.key_places.places import MESSAGE, RSA, refused, signs, wrong_at_once
 from tests.support.certificates import authority
 from tests.vault.vault_process import RunningVault, running_vault
 
 pytestmark = pytest.mark.full
-MESSAGE = b"header." + b"c" * 900
-RSA = [alg for alg in Algorithm if alg.startswith(("RS", "PS"))]
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +40,6 @@ def settings_of(vault: RunningVault, name: str, **further: object) -> VaultKeySe
     return VaultKeySettings.model_validate({"address": vault.address, "key": name, "version": 1, **further})
 
 
-async def refused(key: VaultKey, alg: Algorithm = Algorithm.RS256) -> PlaceFault:
-    """The fault of a signature that cannot be had."""
-    with pytest.raises(PlaceFault) as found:
-        await key.sign(alg, MESSAGE)
-    return found.value
-
-
 @pytest.mark.parametrize(
     ("kind", "algorithms"),
     [
@@ -65,8 +56,7 @@ async def test_signs_by_every_algorithm_as_jws_has_it(
     """Raw, r‖s, PSS with a salt as long as the hash: what the key's own public half verifies, and no other form."""
     key = key_of(vault, vault.key(f"each-{kind}", kind), tmp_path)
     half = await key.public()
-    for alg in algorithms:
-        assert verifies(half.key, alg, MESSAGE, await key.sign(alg, MESSAGE)), alg
+    await signs(key, half, *algorithms)
     assert half.made_at is not None
     await key.close()
 
@@ -79,11 +69,11 @@ async def test_a_new_version_is_told_and_does_not_sign(vault: RunningVault, tmp_
     assert first.newer == ""
     vault.do("POST", f"transit/keys/{name}/rotate")
     assert (await key.public()).newer == "version 2"
-    assert verifies(first.key, Algorithm.ES256, MESSAGE, await key.sign(Algorithm.ES256, MESSAGE))
+    await signs(key, first)
     second = await next_key.public()
     assert second.newer == ""
     assert (await key.public()).newer_key == second.key
-    assert verifies(second.key, Algorithm.ES256, MESSAGE, await next_key.sign(Algorithm.ES256, MESSAGE))
+    await signs(next_key, second)
     assert not verifies(first.key, Algorithm.ES256, MESSAGE, await next_key.sign(Algorithm.ES256, MESSAGE))
     await key.close()
     await next_key.close()
@@ -93,26 +83,18 @@ async def test_what_somebody_must_correct_is_told_from_what_is_away(vault: Runni
     """A version that is too high, or too old; a key that is not there, or does not sign; a mount that is not."""
     name = vault.key("faulty")
     await wrong_at_once(key_of(vault, name, tmp_path, version=9), "no version 9: its versions are 1")
-    fault = await refused(key_of(vault, name, tmp_path, version=9))
+    fault = await refused(key_of(vault, name, tmp_path, version=9), Algorithm.RS256)
     assert fault.result is SignatureResult.WRONG
     assert "500" in str(fault)
     vault.do("POST", f"transit/keys/{name}/rotate")
     vault.do("POST", f"transit/keys/{name}/config", {"min_encryption_version": 2})
-    fault = await refused(key_of(vault, name, tmp_path))
+    fault = await refused(key_of(vault, name, tmp_path), Algorithm.RS256)
     assert fault.result is SignatureResult.WRONG
     assert "minimum encryption key version" in str(fault)
     await wrong_at_once(key_of(vault, "nobody", tmp_path), "404 to transit/keys/nobody")
-    assert (await refused(key_of(vault, "nobody", tmp_path))).result is SignatureResult.WRONG
+    assert (await refused(key_of(vault, "nobody", tmp_path), Algorithm.RS256)).result is SignatureResult.WRONG
     await wrong_at_once(key_of(vault, vault.key("secret", "aes256-gcm96"), tmp_path), "does not sign")
     await wrong_at_once(key_of(vault, name, tmp_path, mount="elsewhere"), "404 to elsewhere/keys")
-
-
-async def wrong_at_once(key: VaultKey, text: str) -> None:
-    """Its public half is refused by these words, until somebody corrects it."""
-    with pytest.raises(PlaceFault, match=text) as found:
-        await key.public()
-    assert found.value.result is SignatureResult.WRONG
-    await key.close()
 
 
 async def test_a_sealed_vault_is_away_and_signs_again_once_unsealed(vault: RunningVault, tmp_path: Path) -> None:
@@ -120,10 +102,10 @@ async def test_a_sealed_vault_is_away_and_signs_again_once_unsealed(vault: Runni
     key = key_of(vault, vault.key("sealed", "ecdsa-p256"), tmp_path)
     half = await key.public()
     with vault.sealed():
-        fault = await refused(key, Algorithm.ES256)
+        fault = await refused(key)
         assert fault.result is SignatureResult.AWAY
         assert "503 to transit/sign/sealed/sha2-256: Vault is sealed" in str(fault)
-    assert verifies(half.key, Algorithm.ES256, MESSAGE, await key.sign(Algorithm.ES256, MESSAGE))
+    await signs(key, half)
     await key.close()
 
 
@@ -134,7 +116,7 @@ async def test_a_rate_limit_is_away(vault: RunningVault, tmp_path: Path) -> None
     vault.do("POST", "sys/quotas/rate-limit/few", {"rate": 1, "interval": "60s", "path": "transit"})
     try:
         await key.sign(Algorithm.ES256, MESSAGE)
-        fault = await refused(key, Algorithm.ES256)
+        fault = await refused(key)
     finally:
         vault.do("DELETE", "sys/quotas/rate-limit/few")
     assert fault.result is SignatureResult.AWAY
@@ -146,7 +128,7 @@ async def test_a_token_without_a_policy_is_a_mistake(vault: RunningVault, tmp_pa
     """Named with what it lacks; the token is in no text."""
     name, token = vault.key("guarded"), vault.token("default")
     key = key_of(vault, name, tmp_path, token)
-    fault = await refused(key)
+    fault = await refused(key, Algorithm.RS256)
     assert fault.result is SignatureResult.WRONG
     assert "403 to transit/sign/guarded/sha2-256" in str(fault)
     assert "update on transit/sign/guarded/*" in str(fault)
@@ -162,9 +144,9 @@ async def test_a_token_that_ended_is_read_anew_from_its_file(vault: RunningVault
     key = key_of(vault, name, tmp_path, token)
     half = await key.public()
     vault.do("POST", "auth/token/revoke", {"token": token})
-    assert (await refused(key, Algorithm.ES256)).result is SignatureResult.WRONG
+    assert (await refused(key)).result is SignatureResult.WRONG
     (tmp_path / "token").write_text(vault.token(policy) + "\n")
-    assert verifies(half.key, Algorithm.ES256, MESSAGE, await key.sign(Algorithm.ES256, MESSAGE))
+    await signs(key, half)
     await key.close()
 
 
@@ -177,13 +159,13 @@ async def test_logs_in_by_approle_and_anew_when_its_token_was_revoked(vault: Run
     file = tmp_path / "secret-id"
     file.write_text("a-wrong-secret-id")
     key = VaultKey(settings_of(vault, name, approle={"role_id": role_id, "secret_id_file": str(file)}))
-    fault = await refused(key, Algorithm.ES256)
+    fault = await refused(key)
     assert fault.result is SignatureResult.WRONG
     assert "400 to auth/approle/login: invalid" in str(fault)
     assert "a-wrong-secret-id" not in str(fault)
     file.write_text(secret_id)
     half = await key.public()
-    assert verifies(half.key, Algorithm.ES256, MESSAGE, await key.sign(Algorithm.ES256, MESSAGE))
+    await signs(key, half)
     await key.close()
 
 
@@ -251,7 +233,7 @@ async def test_logs_in_anew_when_its_token_was_revoked_or_has_ended(vault: Runni
     key, watch = role_of(vault, "revoked", tmp_path, token_ttl="100s")
     await key.sign(Algorithm.ES256, MESSAGE)
     vault.do("PUT", "sys/leases/revoke-prefix/auth/approle/login")
-    assert (await refused(key, Algorithm.ES256)).result is SignatureResult.WRONG
+    assert (await refused(key)).result is SignatureResult.WRONG
     watch.now += 31
     await key.sign(Algorithm.ES256, MESSAGE)
     assert len(tokens_of(vault, "revoked")) == 1
@@ -299,11 +281,11 @@ async def test_logs_in_as_the_service_account_of_its_pod(
     file.write_text(pod_token("notifier"))
     key = VaultKey(settings_of(vault, name, kubernetes={"role": "notifier", "token_file": str(file)}))
     half = await key.public()
-    assert verifies(half.key, Algorithm.ES256, MESSAGE, await key.sign(Algorithm.ES256, MESSAGE))
+    await signs(key, half)
     assert [each["spec"]["token"] for each in asked] == [pod_token("notifier")]
     await key.close()
     stranger = VaultKey(settings_of(vault, name, kubernetes={"role": "nobody", "token_file": str(file)}))
-    assert (await refused(stranger, Algorithm.ES256)).result is SignatureResult.WRONG
+    assert (await refused(stranger)).result is SignatureResult.WRONG
     await stranger.close()
 
 
@@ -327,7 +309,7 @@ async def test_a_vault_that_nobody_can_reach_is_away(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("t")
     settings = {"address": "http://127.0.0.1:9", "key": "k", "version": 1, "token_file": str(tmp_path / "token")}
     key = VaultKey(VaultKeySettings.model_validate(settings))
-    fault = await refused(key)
+    fault = await refused(key, Algorithm.RS256)
     assert fault.result is SignatureResult.AWAY
     assert str(fault).startswith("http://127.0.0.1:9: ")
     await key.close()

@@ -272,15 +272,6 @@ def test_what_stays_in_the_list_is_read(listed: set[str], changes: list[tuple[se
     assert staying <= found
 
 
-def test_a_list_that_stands_is_read_with_one_page_more_than_it_has() -> None:
-    """Each page but the first begins with a client that is known."""
-    pages, firsts = ShiftingPages(SIZE), []
-    while pages.first is not None:
-        firsts.append(pages.first)
-        assert pages.take(NAMES[:8][pages.first : pages.first + SIZE])
-    assert firsts == [0, 3, 6, 7]
-
-
 def test_a_page_that_comes_twice_hides_no_other() -> None:
     """A proxy may do that."""
     pages, found = ShiftingPages(SIZE), set[str]()

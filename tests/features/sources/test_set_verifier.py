@@ -19,7 +19,6 @@ from notifier.tokens.transmitter_keys import (
     AGAIN,
     FRESH,
     MOST_HELD,
-    MOST_TRIED,
     MOST_WAITING,
     UNKNOWN_EVERY,
     TransmitterKeys,
@@ -289,14 +288,6 @@ async def test_that_only_some_keys_are_tried_is_said() -> None:
     found = await SetTransmitter(*keys).verifier.verified(signed(of=key("P-256", "19"), kid=None))
     assert isinstance(found, UnacceptedSet)
     assert found.description == "none of the 8 keys that are tried verifies the signature; name the key by kid"
-
-
-async def test_of_a_thousand_keys_few_are_made() -> None:
-    """To make all of them would hold the event loop for 50 ms."""
-    transmitter = SetTransmitter(*(public(key("P-256", str(nth)), None) for nth in range(20)))
-    found = await transmitter.keys.fitting(None, "ES256")
-    assert isinstance(found, tuple)
-    assert len(found) == MOST_TRIED
 
 
 def rsa_with(**numbers: int) -> dict[str, Any]:

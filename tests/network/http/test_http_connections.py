@@ -55,21 +55,7 @@ async def test_a_name_that_is_not_found(named: HttpTransport) -> None:
     assert wire == Break(reason=Reason.DNS, ambiguous=False, text="nowhere.example: Domain name not found")
 
 
-async def test_names_of_the_hosts_file_are_found(transport: HttpTransport) -> None:
-    """aiodns reads it."""
-    async with scripted(host="localhost") as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=200)
-
-
 # ── connections kept alive ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_a_connection_is_used_again(transport: HttpTransport) -> None:
-    """After a complete answer, with a body or without."""
-    async with scripted(do.answer(204), do.answer(400, b"no"), do.answer(200)) as receiver:
-        for _ in range(3):
-            await transport.post(request(receiver.url))
-    assert receiver.connections == 1
 
 
 @pytest.mark.parametrize("behaviour", [do.close(), do.reset()], ids=["closed", "reset"])

@@ -6,34 +6,13 @@ import struct
 from dataclasses import replace
 from typing import cast
 
-import aiohttp
 import uvloop
-from aiohttp.client_proto import ResponseHandler
 
 from notifier.model.client import EgressPolicy
 from notifier.model.outcome import Answer, Break, Reason, StaleConnection, Wire
-from notifier.network.http import connections
-from notifier.network.http.connections import GuardedConnector, OpenConnections, WatchedConnection
-from tests.network.http.http_requests import LOOPBACK, PLENTY, SHORT, ScriptedResolver, asking, broken, opened, request
+from tests.network.http.http_requests import LOOPBACK, PLENTY, SHORT, asking, broken, opened, request
 from tests.support import behaviours as do
 from tests.support.receivers import deaf_port, scripted
-
-
-def test_the_private_hook_is_still_there() -> None:
-    """A version of aiohttp that makes its protocols elsewhere would leave us blind; this fails before that ships."""
-
-    async def look() -> None:
-        connector = aiohttp.TCPConnector()
-        protocol = connector._factory()
-        assert type(protocol) is ResponseHandler
-        assert callable(protocol.force_close)
-        await connector.close()
-        watched = GuardedConnector(None, ScriptedResolver({}), OpenConnections(1))
-        connections.current_exchange.set(connections.Exchange())
-        assert isinstance(watched._factory(), WatchedConnection)
-        await watched.close()
-
-    asyncio.run(look())
 
 
 def test_everything_holds_on_uvloop() -> None:

@@ -155,13 +155,6 @@ async def test_retry_after_is_handed_on(transport: HttpTransport, value: str, se
     assert met.retry_after == seconds
 
 
-async def test_an_informational_response_is_not_the_answer(transport: HttpTransport) -> None:
-    """103 comes before the answer."""
-    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"
-    async with scripted(do.raw(hints)) as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=204)
-
-
 async def test_an_informational_response_then_a_broken_answer(transport: HttpTransport) -> None:
     """The status is that of the answer, not of what came before it."""
     async with scripted(

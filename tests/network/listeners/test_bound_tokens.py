@@ -203,12 +203,6 @@ async def test_where_no_token_is_needed_a_bad_one_does_no_harm() -> None:
         assert (await ask("withdrawn", PATH))[0] == 200
 
 
-async def test_without_a_judge_tokens_of_others_are_unknown() -> None:
-    """As before."""
-    async with asking((OURS,), judge=None) as ask:
-        assert ((await ask("alice's"))[0], (await ask("ops-secret"))[0]) == (401, 200)
-
-
 async def test_a_token_of_the_file_is_nobody_else_s_business() -> None:
     """No judge sees it."""
     seen: list[str] = []

@@ -132,15 +132,6 @@ def test_a_replay_says_what_stays_and_who_did_it(place: Place) -> None:
     assert forced.stdout.startswith("1 replayed\n")
 
 
-@pytest.mark.parametrize("words", [("replay",), ("replay", "--dry-run"), ("discard", "--yes")])
-def test_an_id_that_is_none_is_no_repair(place: Place, words: tuple[str, ...]) -> None:
-    """A typing error exits 1 and says so, as `show` does; nothing is touched."""
-    done = place.run(*words, "d-9")
-    assert done.returncode == 1
-    assert "there is no dead letter d-9" in done.stderr
-    assert place.ready() == {DEAD: 5}
-
-
 @pytest.mark.parametrize("words", [("replay", "--wait", "0"), ("discard", "--yes")])
 def test_an_unknown_id_among_others_is_named(place: Place, words: tuple[str, ...]) -> None:
     """The others are repaired, and the exit status is 1. A pass that reached its limit has not looked for all."""

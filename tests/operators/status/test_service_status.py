@@ -97,12 +97,6 @@ def test_workers_are_summed_up() -> None:
     }  # fmt: skip
 
 
-def test_clients_of_other_issuers_are_not_told() -> None:
-    """To a bearer whom they do not concern."""
-    document = document_of(status_of({}, [worker("a", stands("shop"))], now=NOW), lambda iss: iss != ISS)
-    assert document["clients"] == []
-
-
 async def test_what_an_attempt_met_is_kept() -> None:
     """Successes, failures with their reason, retries and dead letters, for each client."""
     stage = Stage(client("well"))
