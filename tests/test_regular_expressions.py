@@ -17,7 +17,7 @@ from notifier.tokens.key_files import _blocks
 from tests.support.regular_expressions import SOURCE, Found, Worst, expressions, superlinear, suspects
 
 FOUND, OTHERS = expressions()
-BY_HAND = {  # the automaton knows nothing of look-arounds, nor what a text must begin with to come to a loop
+BY_HAND = {  # no sample shows what a look-around wants
     "queues/rabbitmq/delays.py: _NO_HOPS": Worst("", '"schedule":{"due":1'),
     "queues/rabbitmq/wire/decoding.py: _OF_SOURCE": Worst("", ".source.a", "."),
     "model/egress.py: _NAME": Worst("", "a.", "-"),
@@ -55,7 +55,7 @@ def test_the_worst_texts_cost_linear_time() -> None:
 
 @pytest.mark.parametrize("found", FOUND, ids=[found.where for found in FOUND])
 def test_the_checker_finds_no_text_that_costs_more(found: Found) -> None:
-    """Nor any that the expression's automaton gives away. Who fails here uses methods of str, or bounds repetitions."""
+    """Nor any like what it matches. Who fails here uses methods of str, or bounds repetitions."""
     assert [worst for worst in suspects(found) if superlinear(found.use, worst)][:1] == []
 
 

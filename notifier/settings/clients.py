@@ -52,7 +52,8 @@ from notifier.settings.values import (
 
 _ALGORITHMS = frozenset(Algorithm)
 MAX_CONCURRENT = Client(iss="", client_id="", backchannel_logout_uri=None).max_concurrent
-_BETWEEN_URIS = re.compile(r"[\s,]*\s[\s,]*|,(?=[A-Za-z][A-Za-z0-9+.-]*:/)")  # a URI has no space, but may have commas
+# A URI has no space, but may have commas. Only the beginning of a run is tried, or many commas take quadratic time.
+_BETWEEN_URIS = re.compile(r"(?<![\s,])[\s,]*\s[\s,]*|,(?=[A-Za-z][A-Za-z0-9+.-]*:/)")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 # Headers of the request itself, and those that concern one connection only (RFC 9110 §7.6.1, §11.7).
 _NOT_THEIRS = frozenset(

@@ -63,7 +63,6 @@ IN_PROSE = {
     "rabbitmqctl set_permissions": "EXCHANGE is the reader's",
     "jq -r '.event": "the files are an identity server's",
     "jq -c": "tests/features/console/browser/test_tokens.py looks at such a command",
-    "python -m benchmarks.registry_refresh": "starts a database and measures for some minutes",
     "rabbitmqctl": "needs a broker on this host",
     "systemctl": "needs systemd as the first process",
     "docker compose": "tests/packaging/test_compose.py reads the file",
