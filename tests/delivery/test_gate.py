@@ -1,5 +1,7 @@
-"""What may be attempted, what waits in memory, in line, in a bucket or as a traveller, and whose buckets are wanted."""
+"""Whether a delivery starts, waits in memory or is deferred, where it waits, and which buckets are fetched from."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,10 +9,9 @@ import pytest
 from notifier.delivery import known_clients
 from notifier.delivery.admission import StartNow, Ticket, Wait
 from notifier.delivery.circuit import MAX_OPEN_SECONDS
-from notifier.delivery.client_buckets import OVERDUE, PROBE_FAILURES, ROTATIONS, SHORT_LIVED
+from notifier.delivery.client_buckets import OVERDUE, PROBE_FAILURES
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.gate import TRIED
-from notifier.delivery.known_client import FRESH, MAX_DEFERRAL_SECONDS
 from notifier.delivery.ports import News
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.model.client import RetryPolicy
@@ -19,8 +20,201 @@ from notifier.model.outcome import Cause, Failed, Reason
 from tests.delivery.desk import AHEAD, SIZE, Desk
 
 AN_HOUR = Failed(reason=Reason.THROTTLED, status=429, retry_after=3600.0)
+TIMEOUT = Failed(reason=Reason.TIMEOUT)
+KEY = Desk.key("shop")
+PARKED, PROBE, DELAYED = WaitsAs.PARKED, WaitsAs.PROBE, WaitsAs.DELAYED
+CIRCUIT, RETRY_AFTER, SLOT, RATE = Cause.CIRCUIT, Cause.RETRY_AFTER, Cause.SLOT, Cause.RATE
+BY_PROBE = {"leash": 0.0}
+MOMENTS = {"leash", "first_taken_at", "turn", "not_after", "asked_until"}
 
-# ── slots ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# ── situations ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def answer(desk: Desk, **members: Any) -> object:
+    """The answer to a delivery whose moments are seconds from now: a type, or where it waits, why, and for how long."""
+    moments = {name: desk.wall() + value for name, value in members.items() if name in MOMENTS}
+    found = desk.ask("shop", **members | moments)
+    return (found.waits_as, found.cause, round(found.due - desk.wall(), 3)) if isinstance(found, Defer) else found
+
+
+def fail_probe(desk: Desk, outcome: Failed | None = None, *, attempts: int = 0) -> tuple[RetryAt, Any]:
+    """An attempt of the probe fails."""
+    return desk.fails("shop", outcome, leash=desk.wall(), attempts=attempts)
+
+
+def step(name: str, *arguments: object, **options: object) -> Callable[[Desk], object]:
+    """An event of the client's bucket."""
+    return lambda desk: getattr(desk.gate.buckets, name)(*arguments, **options)
+
+
+def wait(seconds: float) -> Callable[[Desk], object]:
+    """For so long nothing happens."""
+
+    def pass_time(desk: Desk) -> None:
+        desk.now += seconds
+
+    return pass_time
+
+
+END_PASS = step("on_pass", KEY, pulling=False, empty=True)
+
+
+def park(desk: Desk, name: str = "shop") -> None:
+    """A delivery for it is parked; the queue confirms it."""
+    assert desk.put_off(name).waits_as is PARKED
+    desk.gate.buckets.on_parked(desk.key(name))
+
+
+def succeed(desk: Desk, name: str = "shop") -> None:
+    """The probe succeeds."""
+    assert desk.ask(name, leash=desk.wall()) is StartNow
+    desk.end(name)
+
+
+def opened() -> Desk:
+    """The circuit has just opened; the probe is out."""
+    desk = Desk()
+    desk.fails("shop")
+    return desk
+
+
+def resting(*, for_long: bool = False, later: float = 0.0) -> Desk:
+    """So long after the circuit opened for a second, or for 32, with something in the bucket."""
+    desk = Desk()
+    probe, _ = desk.fails("shop")
+    while for_long and probe.due - desk.wall() < 32:
+        desk.now = probe.due - AHEAD
+        probe, _ = fail_probe(desk)
+    park(desk)
+    desk.now += later
+    return desk
+
+
+def half_open() -> Desk:
+    """The probe is due."""
+    return resting(later=1.0)
+
+
+def recovered() -> Desk:
+    """The probe has succeeded, and its bucket is not fetched from yet."""
+    desk = half_open()
+    succeed(desk)
+    return desk
+
+
+def paused(seconds: float) -> Desk:
+    """So long after the client requested a pause of an hour."""
+    desk = Desk()
+    desk.fails("shop", AN_HOUR)
+    desk.now += seconds
+    return desk
+
+
+def leaving(later: float = 0.0) -> Desk:
+    """This worker stops; the circuit is open."""
+    desk = resting(for_long=True, later=later)
+    desk.gate.buckets.leave()
+    return desk
+
+
+def busy(hold: float, *, fill: float = 0.0, limit: int = 1, attempts: int = 30) -> Desk:
+    """A client that has had so many attempts of so many seconds, one by one. One runs."""
+    desk = Desk(max_concurrent=limit, fill=fill)
+    for _ in range(attempts):
+        assert desk.ask("shop") is StartNow
+        desk.now += hold
+        desk.end("shop")
+    assert desk.ask("shop") is StartNow
+    return desk
+
+
+def full(limit: int = 1, attempts: int = 30) -> Desk:
+    """Two attempts a second at a client, and as many wait in memory as may."""
+    desk = busy(0.5, limit=limit, attempts=attempts)
+    while desk.ask("shop") in (StartNow, Wait):
+        pass
+    return desk
+
+
+def crowded() -> Desk:
+    """Very many deliveries are deferred for a client that has just begun to succeed."""
+    desk = full(limit=64, attempts=3)
+    while desk.put_off("shop", first_taken_at=desk.wall() - 1000).due < desk.wall() + 63:
+        pass
+    return desk
+
+
+def tried_by_operator() -> Desk:
+    """An operator has the client called, against any pause."""
+    desk = Desk()
+    desk.gate.buckets.try_now(KEY, force=True)
+    return desk
+
+
+def started(seconds: float, **members: Any) -> Desk:
+    """A worker so long after its start."""
+    desk = Desk(**members)
+    desk.now += seconds
+    return desk
+
+
+long_open = partial(resting, for_long=True)
+OLD, SHORT_LIVED, PAUSE = {"first_taken_at": -10.0}, {"not_after": 29.5}, {"asked_until": 300.0}
+ANSWERS: dict[str, tuple[Callable[[], Desk], dict[str, Any], object]] = {
+    "parked while the probe is out": (opened, {}, (PARKED, CIRCUIT, 1.0)),
+    "the probe may have come to another worker": (half_open, {}, (PROBE, CIRCUIT, 2.0)),
+    "probe": (half_open, BY_PROBE, StartNow),
+    "fresh, soon after the last attempt": (partial(long_open, later=3.9), {}, (PARKED, CIRCUIT, 28.1)),
+    "fresh, four seconds after it": (partial(long_open, later=4.0), {}, StartNow),
+    "not fresh, four seconds after it": (partial(long_open, later=4.0), OLD, (PARKED, CIRCUIT, 28.0)),
+    "pause": (partial(paused, 3500.0), {}, (PARKED, RETRY_AFTER, 100.0)),
+    "pause whose probe may be early": (partial(paused, 3599.1), {}, (PROBE, RETRY_AFTER, 1.0)),
+    "recorded pause": (Desk, PAUSE, (PROBE, RETRY_AFTER, 300.0)),
+    "recorded pause before a success": (partial(Desk, proven=("shop",)), PAUSE, StartNow),
+    "recorded pause that an operator ended": (tried_by_operator, PAUSE, StartNow),
+    "recorded pause that is over": (Desk, {"asked_until": -1.0}, StartNow),
+    "recorded pause over max_delay": (
+        partial(Desk, retry=RetryPolicy(max_delay=60.0)), PAUSE, (PROBE, RETRY_AFTER, 60.0)),
+    "short-lived, for half of its age": (long_open, SHORT_LIVED | OLD, (DELAYED, CIRCUIT, 5.0)),
+    "short-lived, until its last attempt": (
+        long_open, SHORT_LIVED | {"first_taken_at": -60.0}, (DELAYED, CIRCUIT, 28.5)),
+    "worker that stops": (leaving, {"first_taken_at": 0.0}, (DELAYED, CIRCUIT, 1.0)),
+    "worker that stops, for half of its age": (leaving, OLD, (DELAYED, CIRCUIT, 5.0)),
+    "until its recorded turn": (full, OLD | {"turn": 30.0}, (DELAYED, SLOT, 30.0)),
+    "soon before its turn": (full, OLD | {"turn": 0.9}, Wait),
+    "turn far away, young": (crowded, {"first_taken_at": 0.0}, (DELAYED, SLOT, 1.0)),
+    "turn far away, for as long as it is old": (crowded, OLD, (DELAYED, SLOT, 10.0)),
+    "rate shared by workers": (partial(started, 1.4, workers=4, per_second=2.0), {}, Wait),
+    "rate shared by an unknown number of workers": (partial(started, 1.4, workers=0, per_second=2.0), {}, Wait),
+    "token of a shared rate": (partial(started, 1.5, workers=4, per_second=2.0), {}, StartNow),
+    "first attempt far away": (partial(started, 0.0, workers=4, per_second=0.01), {}, (DELAYED, RATE, 1.0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("situation", "delivery", "expected"), ANSWERS.values(), ids=ANSWERS)
+def test_the_answer_to_a_delivery(situation: Callable[[], Desk], delivery: dict[str, Any], expected: object) -> None:
+    """It depends on the client's circuit, pause and pace, and on the age and turn of the delivery."""
+    assert answer(situation(), **delivery) == expected
+
+
+def test_of_several_probes_one_runs_one_returns_soon_and_the_others_are_parked() -> None:
+    """A probe that comes early, by an operator or a reload, stays the probe."""
+    desk = half_open()
+    answers = [answer(desk, **BY_PROBE) for _ in range(3)]
+    assert answers == [StartNow, (PROBE, CIRCUIT, 2.0), (PARKED, CIRCUIT, 0.0)]
+    for outcome in (None, AN_HOUR):
+        early = Desk()
+        probe, delivery = early.fails("shop", outcome)
+        early.now += 0.1
+        ticket = early.ticket("shop")
+        ticket.delivery = delivery
+        _, again = early.deferred(ticket)
+        assert again.waits_as is PROBE
+        assert again.due == pytest.approx(probe.due, abs=0.5)
+
+
+# ── slots ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_one_client_takes_half_of_what_is_free() -> None:
@@ -29,15 +223,6 @@ def test_one_client_takes_half_of_what_is_free() -> None:
     room = SIZE - 2 * (SIZE // 10)  # what one lane may hold
     assert [desk.as_many_as_run(name) for name in "abc"] == [room // 2, room // 4, room // 8 + 1]
     assert desk.ask("new") is StartNow
-
-
-def test_bulk_for_a_client_leaves_room_for_its_fresh_logouts() -> None:
-    """Each lane keeps a tenth of the window for each other."""
-    desk = Desk(10, proven=tuple("abcdefgh"), max_concurrent=1000)
-    for name in "abcdefgh":
-        assert desk.ask(name, Lane.BULK) is StartNow
-    assert (desk.gate.slots.has_room(Lane.BULK), desk.gate.slots.has_room(Lane.EVENTS)) == (False, True)
-    assert desk.ask("fresh") is StartNow
 
 
 def test_what_is_silent_leaves_the_window() -> None:
@@ -51,8 +236,7 @@ def test_what_is_silent_leaves_the_window() -> None:
     assert desk.gate.slots.has_room(Lane.EVENTS)
     assert desk.as_many_as_run("shop") == 26
     desk.now += 1.0
-    answer = desk.put_off(names[0])  # the slots of slow ones are all taken
-    assert (answer.waits_as, answer.cause) == (WaitsAs.DELAYED, Cause.SLOT)
+    assert desk.put_off(names[0]).cause is SLOT  # the slots of slow clients are all taken
 
 
 def test_clients_that_hang_from_the_start_are_bounded() -> None:
@@ -66,7 +250,7 @@ def test_clients_that_hang_from_the_start_are_bounded() -> None:
     assert begun == TRIED * 8
 
 
-# ── the line ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── in memory, and until a turn ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_delivery_waits_in_memory_only_if_its_turn_comes_soon() -> None:
@@ -75,31 +259,10 @@ def test_a_delivery_waits_in_memory_only_if_its_turn_comes_soon() -> None:
         desk = busy(hold=0.1, fill=fill)
         answers = [desk.ask("shop") for _ in range(20)]
         assert answers.count(Wait) == most
-        last = answers[-1]
-        assert isinstance(last, Defer)
-        assert (last.waits_as, last.cause) == (WaitsAs.DELAYED, Cause.SLOT)
+        assert desk.put_off("shop").cause is SLOT
 
 
-def full() -> Desk:
-    """Two attempts a second at a client, and as many wait in memory as may."""
-    desk = busy(hold=0.5)
-    while desk.ask("shop") is Wait:
-        pass
-    return desk
-
-
-def busy(hold: float, fill: float = 0.0, limit: int = 1, attempts: int = 30) -> Desk:
-    """A client that has had so many attempts of so many seconds, one by one. One runs."""
-    desk = Desk(max_concurrent=limit, fill=fill)
-    for _ in range(attempts):
-        assert desk.ask("shop") is StartNow
-        desk.now += hold
-        desk.end("shop")
-    assert desk.ask("shop") is StartNow
-    return desk
-
-
-def test_each_in_line_has_its_turn() -> None:
+def test_each_deferred_delivery_has_its_turn() -> None:
     """Behind the one before, at the client's pace. An old one waits for it in one go, as its message says."""
     desk = full()
     tickets = [desk.ticket("shop", Lane.RETRIES, first_taken_at=desk.wall() - 100) for _ in range(4)]
@@ -109,26 +272,6 @@ def test_each_in_line_has_its_turn() -> None:
     assert waits[0] >= 2.0  # behind those in memory
     turns = [delivery.turn for delivery, _ in answers]
     assert turns == [desk.wall() + wait for wait in waits]
-
-
-def test_in_line_nobody_waits_for_longer_at_once_than_it_has_waited() -> None:
-    """From a second to 64: until then the client may bear more. It has just begun."""
-    desk = busy(hold=0.5, limit=64, attempts=3)
-    while desk.ask("shop") in (StartNow, Wait):
-        pass
-    desk.gate.clients[desk.key("shop")].last_turn = desk.now + 1000
-    for age, wait in ((0.0, 1.0), (5.0, 5.0), (5000.0, MAX_DEFERRAL_SECONDS)):
-        ticket = desk.ticket("shop", Lane.RETRIES, first_taken_at=desk.wall() - age)
-        delivery, answer = desk.deferred(ticket)
-        assert (answer.due - desk.wall(), delivery.turn) == (wait, None)
-
-
-def test_a_turn_is_kept() -> None:
-    """Whoever comes back a little early for it waits in memory; earlier, in the delay queues until then."""
-    desk = full()
-    late = desk.put_off("shop", turn=desk.wall() + 30.0, first_taken_at=desk.wall() - 100)
-    assert late.due == desk.wall() + 30
-    assert desk.ask("shop", turn=desk.wall() + 0.9, first_taken_at=desk.wall() - 100) is Wait
 
 
 def test_what_waits_in_memory_goes_first_come_first_served() -> None:
@@ -143,7 +286,7 @@ def test_what_waits_in_memory_goes_first_come_first_served() -> None:
 
 
 def test_when_a_client_goes_down_what_waited_in_memory_is_put_off() -> None:
-    """The first as its traveller, if this worker has sent none."""
+    """The first as its probe, if this worker has sent none."""
     desk = busy(hold=0.1)
     assert [desk.ask("shop") for _ in range(3)] == [Wait] * 3
     desk.now += 0.05
@@ -151,43 +294,6 @@ def test_when_a_client_goes_down_what_waited_in_memory_is_put_off() -> None:
     places = [defer.waits_as for _, (_, defer) in desk.tick()]
     assert sorted(waits_as.value for waits_as in places) == ["parked", "parked", "probe"]
     assert desk.gate.waiting == 0
-
-
-def test_those_who_would_wait_longest_give_way_when_memory_is_full() -> None:
-    """The newest of them."""
-    desk = busy(hold=0.09)
-    tickets = [desk.waits(desk.ticket("shop")) for _ in range(5)]
-    assert [ticket for ticket, _ in desk.gate.free_memory()] == tickets[:0:-1]
-
-
-def test_limits_are_shared_by_the_workers() -> None:
-    """Attempts at a time, and those of a second, of which workers that start together have one at once."""
-    desk = Desk(proven=("shop",), workers=4)
-    assert desk.as_many_as_run("shop") == 32 // 4
-    early, paced = Desk(workers=4, per_second=2.0), Desk(workers=4, per_second=2.0)
-    early.now += 1.4
-    assert early.ask("shop") is Wait
-    paced.now += 1.5
-    assert paced.ask("shop") is StartNow
-    paced.end("shop")
-    paced.now += 1.9
-    assert paced.put_off("shop").cause is Cause.RATE
-    paced.now += 0.1
-    assert paced.ask("shop") is StartNow
-
-
-def test_limits_are_shared_before_the_number_of_workers_is_known() -> None:
-    """Several may have started together: each takes a quarter at first."""
-    desk = Desk(workers=0, per_second=2.0)
-    desk.now += 1.4
-    assert desk.ask("shop") is Wait
-    assert Desk(proven=("shop",), workers=0).as_many_as_run("shop") == 32 // 4
-
-
-def test_a_first_attempt_far_away_is_not_waited_for_in_memory() -> None:
-    """At a low rate its turn is minutes away in a worker that starts: nobody would see that it expires meanwhile."""
-    desk = Desk(workers=4, per_second=0.01)
-    assert desk.put_off("shop").cause is Cause.RATE
 
 
 def test_a_worker_that_starts_has_no_burst() -> None:
@@ -204,423 +310,77 @@ def test_a_worker_that_starts_has_no_burst() -> None:
     assert later.ask("shop") is not StartNow
 
 
-def test_a_pause_outlives_the_worker_that_was_asked_for_it() -> None:
-    """A delivery records its end, which counts until this worker has attempted the client, or an operator forces."""
-    fresh = Desk()
-    until = fresh.wall() + 300
-    put_off = fresh.put_off("shop", asked=True, asked_until=until)
-    assert (put_off.cause, put_off.due) == (Cause.RETRY_AFTER, until)
-    assert fresh.put_off("shop").due == until
-    forced = Desk()
-    forced.gate.buckets.try_now(forced.key("shop"), force=True)
-    proven = Desk(proven=("shop",))
-    over = Desk()
-    over.now += 301
-    for desk in (forced, proven, over):
-        assert desk.ask("shop", asked=True, asked_until=until) is StartNow
-    far = Desk(retry=RetryPolicy(max_delay=60.0)).put_off("shop", asked=True, asked_until=until)
-    assert far.due == until - 240
+# ── failures ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-# ── travellers ──────────────────────────────────────────────────────────────────────────────────────────────────
+def test_the_probe_is_the_next_attempt_after_1_1_1_1_2_seconds() -> None:
+    """Half of the outage, in delay queues of powers of two."""
+    desk, waits = Desk(), []
+    for _ in range(6):
+        probe, delivery = fail_probe(desk)
+        assert (probe.waits_as, delivery.leash) == (PROBE, probe.due)
+        waits.append(probe.due - desk.wall())
+        desk.now = probe.due - AHEAD
+    assert waits == [1, 1, 1, 1, 2, 2]
 
 
-def test_who_took_the_client_down_travels_and_the_others_are_parked() -> None:
-    """While it cannot have come back. What runs at the same time is parked, too."""
-    desk = Desk()
-    traveller, _ = desk.fails("shop")
-    assert (traveller.waits_as, traveller.due) == (WaitsAs.PROBE, desk.wall() + 1)
-    parked = desk.put_off("shop")
-    assert (parked.waits_as, parked.cause, parked.due) == (WaitsAs.PARKED, Cause.CIRCUIT, traveller.due)
-    desk.now += 1
-    assert desk.put_off("shop").waits_as is WaitsAs.PROBE  # the first may have come to another worker
-
-
-def test_what_fails_beside_the_one_that_took_the_client_down_is_parked() -> None:
-    """Its attempt is no try: it began before."""
+def test_an_attempt_that_fails_beside_the_one_that_opened_the_circuit_is_parked() -> None:
+    """It is not the probe: it began before."""
     desk = Desk(proven=("shop",))
     assert [desk.ask("shop") for _ in range(2)] == [StartNow] * 2
-    before = len(desk.running["shop"])
     last, _ = desk.fails("shop")
     while not list(desk.gate.clients.circuits()):
         last, _ = desk.fails("shop")
-    assert last.waits_as is WaitsAs.PROBE
-    assert len(desk.running["shop"]) == before
-    beside = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
+    assert last.waits_as is PROBE
+    beside = desk.end("shop", TIMEOUT).verdict
     assert isinstance(beside, RetryAt)
-    assert beside.waits_as is WaitsAs.PARKED
+    assert beside.waits_as is PARKED
 
 
-def test_a_traveller_is_the_next_try_and_travels_on_if_it_fails() -> None:
-    """However many others there are. One that finds another under way looks again soon."""
+def test_a_pause_that_a_client_requests_is_kept_and_not_charged() -> None:
+    """The delivery is the probe, and its last delay ends no earlier."""
     desk = Desk()
-    waits = []
-    for _ in range(6):
-        traveller, delivery = desk.fails("shop", leash=desk.wall())
-        assert traveller.waits_as is WaitsAs.PROBE
-        assert delivery.leash == traveller.due
-        waits.append(traveller.due - desk.wall())
-        desk.now = traveller.due - AHEAD
-    assert waits == [1, 1, 1, 1, 2, 2]
-    assert desk.ask("shop", leash=desk.wall()) is StartNow
-    other = desk.put_off("shop", leash=desk.wall())
-    assert (other.waits_as, other.due) == (WaitsAs.PROBE, desk.wall() + 2)
-    third = desk.put_off("shop", leash=desk.wall())
-    assert third.waits_as is WaitsAs.PARKED  # the second looks after it
-
-
-def test_a_fresh_logout_may_try_a_client_that_rests_for_long() -> None:
-    """Four seconds after the last try. One that has waited before may not."""
-    desk = resting(for_long=True)
-    desk.now += FRESH - 0.1
-    assert desk.put_off("shop").waits_as is WaitsAs.PARKED
-    desk.now += 0.1
-    assert desk.put_off("shop", first_taken_at=desk.wall() - 10).waits_as is WaitsAs.PARKED
-    assert desk.ask("shop") is StartNow
-
-
-def resting(*, for_long: bool = False) -> Desk:
-    """A client that is down, with something in its bucket."""
-    desk = Desk()
-    traveller, _ = desk.fails("shop")
-    while for_long and traveller.due - desk.wall() < 32:
-        desk.now = traveller.due - AHEAD
-        traveller, _ = desk.fails("shop", leash=desk.wall())
-    park(desk)
-    return desk
+    probe, delivery = desk.fails("shop", AN_HOUR)
+    assert (probe.waits_as, probe.due, probe.rounding) == (PROBE, desk.wall() + 3600, "up")
+    assert (delivery.asked, delivery.backoffs) == (True, 0)
 
 
 @pytest.mark.parametrize(("others_take", "rest"), [(0.001, 4.0), (5.0, 64.0)])
-def test_a_rest_is_longer_only_if_others_that_are_down_hang_too(others_take: float, rest: float) -> None:
-    """Where all hang, each rests until all of them could have had a try, at most for 64 s. Refusals take no slot."""
+def test_a_circuit_opens_for_longer_only_if_other_open_clients_hang_too(others_take: float, rest: float) -> None:
+    """Until each of them may have had a probe, at most for 64 s. Refusals take no slot."""
     desk = Desk()
     for nth in range(3000):
         assert desk.ask(f"c{nth}") is StartNow
         desk.now += others_take
-        desk.end(f"c{nth}", Failed(reason=Reason.TIMEOUT))
-    waits = 0.0
+        desk.end(f"c{nth}", TIMEOUT)
+    wait = 0.0
     for _ in range(2):
         assert desk.ask("shop", leash=desk.wall()) is StartNow
         desk.now += 5
-        traveller = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
-        assert isinstance(traveller, RetryAt)
-        waits = traveller.due - desk.wall()
-        desk.now += waits
-    assert waits == pytest.approx(rest)
+        probe = desk.end("shop", TIMEOUT).verdict
+        assert isinstance(probe, RetryAt)
+        wait = probe.due - desk.wall()
+        desk.now += wait
+    assert wait == pytest.approx(rest)
 
 
-def park(desk: Desk, name: str = "shop") -> None:
-    """Something comes for it and is parked; the queue confirms it."""
-    assert desk.put_off(name).waits_as is WaitsAs.PARKED
-    desk.gate.buckets.on_parked(desk.key(name))
-
-
-def test_what_has_little_time_left_is_not_parked() -> None:
-    """It would expire unseen. It looks again after half of its age, and for its last attempt."""
-    desk = resting(for_long=True)
-    for age, wait in ((0.0, 1.0), (10.0, 5.0), (60.0, 28.5)):
-        now = desk.wall()
-        short = desk.put_off("shop", first_taken_at=now - age, not_after=now + SHORT_LIVED / 2 - 0.5)
-        assert (short.waits_as, short.due - now) == (WaitsAs.DELAYED, wait)
-
-
-def test_after_four_failures_a_parked_delivery_is_the_probe() -> None:
-    """The former probe is parked once the other one is durable, and comes back with all others after the outage."""
-    desk = resting()
-    desk.now += 1
-    key = desk.key("shop")
-
-    def rotate() -> None:
-        assert (set(desk.gate.buckets.requested), desk.gate.buckets.wanted(key)) == ({key}, 1)
-        probe = desk.put_off("shop", pulled=True, first_taken_at=desk.wall() - 5)
-        assert (probe.waits_as, probe.due) == (WaitsAs.PROBE, desk.wall() + 1)
-        desk.gate.buckets.on_probe_sent(key)
-
-    desk.rotate = rotate
-    former, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
-    assert (desk.rotates, former.waits_as, delivery.leash) == (1.0, WaitsAs.PARKED, None)
-    assert desk.gate.buckets.wanted(key) is None
-
-
-@pytest.mark.parametrize("end_of_pass", [True, False])
-def test_a_probe_stays_the_probe_if_no_other_is_durable(end_of_pass: bool) -> None:
-    """The bucket has nothing else of the client, or the queue does not confirm what was fetched."""
-    desk = resting()
-    desk.now += 1
-
-    def rotate() -> None:
-        if end_of_pass:
-            desk.gate.buckets.on_pass(desk.key("shop"), pulling=False, empty=True)
-        else:
-            desk.put_off("shop", pulled=True)
-
-    desk.rotate = rotate
-    probe, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
-    assert (desk.rotates, probe.waits_as, delivery.leash) == (1.0, WaitsAs.PROBE, probe.due)
-    assert desk.put_off("shop").waits_as is WaitsAs.PARKED
-
-
-def test_few_probes_wait_for_another_at_a_time() -> None:
-    """Their messages are not acked meanwhile: with thousands of clients down the retries of others would not come."""
-    desk = Desk()
-    rotating: list[None] = []
-
-    def fail_its_probe(name: str) -> None:
-        assert desk.ask(name, leash=desk.wall(), attempts=PROBE_FAILURES - 1) is StartNow
-        verdict = desk.end(name, Failed(reason=Reason.TIMEOUT)).verdict
-        assert isinstance(verdict, RetryAt)
-        assert verdict.waits_as is WaitsAs.PROBE
-
-    def rotate() -> None:
-        rotating.append(None)
-        fail_its_probe(f"shop-{len(rotating)}")
-
-    desk.rotate = rotate
-    for _ in range(2):
-        rotating.clear()
-        fail_its_probe("shop-0")
-        assert len(rotating) == ROTATIONS
-        desk.now += 10
-
-
-def test_a_probe_waits_for_another_for_half_of_the_longest_rest_at_most() -> None:
-    """However long a pause is: the broker closes the channel of a message that stays unacked for half an hour."""
-    desk = resting()
-    desk.now += 1
-    desk.fails("shop", AN_HOUR, leash=desk.wall(), attempts=PROBE_FAILURES - 1)
-    assert desk.rotates == MAX_OPEN_SECONDS
-
-
-def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
-    """Two were in flight as the client went down, so both are probes."""
-    desk = resting()
-    desk.now += 1
-    assert desk.ask("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1) is StartNow
-    assert desk.put_off("shop", leash=desk.wall()).waits_as is WaitsAs.PROBE
-    verdict = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
-    assert isinstance(verdict, RetryAt)
-    assert (desk.rotates, verdict.waits_as) == (0.0, WaitsAs.PARKED)
-
-
-def test_a_client_that_recovers_meanwhile_has_its_former_probe_at_once() -> None:
-    """Another worker saw it recover. The failure is not charged to the delivery's backoff."""
-    desk = resting()
-    desk.now += 3
-    desk.rotate = lambda: desk.gate.on_peer_report(News(key=desk.key("shop"), up=True))
-    verdict, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
-    assert (desk.rotates, verdict.waits_as, delivery.backoffs) == (1.0, WaitsAs.DELAYED, 0)
-    assert verdict.due - desk.wall() < 1
-
-
-def test_a_probe_is_not_replaced_before_its_fourth_failure_or_if_nothing_is_parked() -> None:
-    """As far as this worker knows."""
-    desk = resting()
-    desk.now += 1
-    desk.fails("shop", attempts=PROBE_FAILURES - 2, leash=desk.wall())
-    assert (desk.rotates, set(desk.gate.buckets.requested)) == (0.0, set())
-    alone = Desk()
-    alone.fails("shop", attempts=PROBE_FAILURES - 1)
-    assert (alone.rotates, set(alone.gate.buckets.requested)) == (0.0, set())
-
-
-def test_a_worker_that_stops_replaces_no_probe() -> None:
-    """It looks after no bucket any more. A probe that waits for another goes on."""
-    desk = resting()
-    desk.now += 1
-    desk.rotate = desk.gate.buckets.leave
-    assert desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)[0].waits_as is WaitsAs.PROBE
-    desk.now += 1
-    assert desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)[0].waits_as is WaitsAs.PROBE
-    assert not desk.rotates
-
-
-def test_a_traveller_that_ends_is_followed_by_another() -> None:
-    """Expired, refused or skipped: what is parked must not wait for one that never comes."""
-    desk = resting()
-    desk.gate.buckets.on_probe_lost(desk.key("shop"))
-    assert desk.gate.buckets.requested.keys() == {desk.key("shop")}
-    assert desk.gate.buckets.wanted(desk.key("shop")) == 1
-    assert desk.put_off("shop", pulled=True).waits_as is WaitsAs.PROBE
-    last = resting()
-    last.now += 1
-    assert last.ask("shop", leash=last.wall(), not_after=last.wall() + 1.5) is StartNow
-    assert isinstance(last.end("shop", Failed(reason=Reason.TIMEOUT)).verdict, Dead)
-    assert last.gate.buckets.requested.keys() == {last.key("shop")}
-
-
-@pytest.mark.parametrize("asked", [None, AN_HOUR])
-def test_a_traveller_that_comes_early_travels_on(asked: Failed | None) -> None:
-    """An operator or a reload had it come. Parked, nobody would look after it; another traveller is parked."""
-    desk = Desk()
-    traveller, delivery = desk.fails("shop", asked)
-    desk.now += 0.1
-    ticket = desk.ticket("shop")
-    ticket.delivery = delivery
-    _, early = desk.deferred(ticket)
-    assert early.waits_as is WaitsAs.PROBE
-    assert early.due == pytest.approx(traveller.due, abs=0.5)
-    assert desk.put_off("shop", leash=desk.wall()).waits_as is WaitsAs.PARKED
-
-
-@pytest.mark.parametrize("paused", [False, True])
-def test_an_overdue_traveller_is_replaced(paused: bool) -> None:
-    """An operator may have taken it away: within a minute and a bit. Also that of a client that is up and paused."""
-    desk, rest = resting(), 1
-    if paused:
-        desk, rest = Desk(proven=("shop",)), 10
-        desk.fails("shop", Failed(reason=Reason.THROTTLED, status=429, retry_after=10.0))
-        park(desk)
-    desk.now += rest + OVERDUE
-    desk.gate.buckets.look_after_overdue()
-    assert not desk.gate.buckets.requested
-    desk.now += 0.1
-    desk.gate.buckets.look_after_overdue()
-    assert desk.gate.buckets.requested.keys() == {desk.key("shop")}
-
-
-def test_a_retry_after_is_not_forgotten() -> None:
-    """Not even if nothing comes for the client meanwhile. Whoever was told of it travels for as long."""
-    desk = Desk()
-    traveller, delivery = desk.fails("shop", AN_HOUR)
-    over = desk.wall() + 3600
-    assert (traveller.waits_as, traveller.due, traveller.rounding) == (WaitsAs.PROBE, over, "up")
-    assert (delivery.asked, delivery.backoffs) == (True, 0)
-    for _ in range(35):
-        desk.now += 100
-        desk.tick()
-    parked = desk.put_off("shop")
-    assert (parked.waits_as, parked.cause, parked.due) == (WaitsAs.PARKED, Cause.RETRY_AFTER, over)
-    desk.now = over - AHEAD - 0.9
-    assert desk.put_off("shop").waits_as is WaitsAs.PROBE  # the last delay of the first may end early
-
-
-# ── recovery ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def recovers(desk: Desk, name: str = "shop") -> None:
-    """Its traveller succeeds."""
-    assert desk.ask(name, leash=desk.wall()) is StartNow
-    desk.end(name)
-
-
-def test_when_a_client_comes_up_its_bucket_is_wanted_at_its_pace() -> None:
-    """As many at a time as it may have beside those that run and wait, or as its rate allows."""
-    desk = resting()
-    desk.now += 1
-    recovers(desk)
-    assert desk.gate.buckets.requested.keys() == {desk.key("shop")}
-    assert desk.gate.buckets.wanted(desk.key("shop")) == 2
-    assert desk.ask("shop") is StartNow
-    assert desk.gate.buckets.wanted(desk.key("shop")) == 1
-    limited = Desk(per_second=1.0)
-    limited.fails("shop")
-    park(limited)
-    limited.now += 1
-    recovers(limited)
-    assert limited.gate.buckets.wanted(limited.key("shop")) == 0
-    limited.now += 1
-    assert limited.gate.buckets.wanted(limited.key("shop")) == 1
-
-
-def test_of_what_is_parked_one_waits_among_those_that_come() -> None:
-    """Where these fill the client's pace. It has its turn, and the next one is wanted."""
-    desk = full()
-    shop = desk.key("shop")
-    assert desk.gate.buckets.wanted(shop) == 1
-    parked = desk.waits(desk.ticket("shop", Lane.RETRIES, pulled=True))
-    assert desk.gate.buckets.wanted(shop) == 0
-    while parked not in desk.running["shop"]:
-        desk.end("shop")
-    desk.ask("shop")
-    assert desk.gate.buckets.wanted(shop) == 1
-
-
-def test_what_is_parked_during_a_pass_is_wanted_once_the_client_is_up() -> None:
-    """The pass counted the bucket before: it ends without having seen what was parked again behind that."""
-    for by_news in (False, True):
-        desk = resting(for_long=True)
-        shop = desk.key("shop")
-        desk.gate.buckets.on_pass(shop, pulling=True)  # through all clients' deliveries, as after a loss
-        desk.gate.buckets.on_parked(shop)
-        assert not desk.gate.buckets.requested
-        if by_news:
-            desk.gate.on_peer_report(News(key=shop, up=True))
-        else:
-            desk.now += 64
-            recovers(desk)
-        assert desk.gate.buckets.requested.keys() == {shop}
-        desk.gate.buckets.on_pass(shop, pulling=False, empty=True)
-        assert desk.gate.buckets.is_held_up(shop)
-
-
-def test_a_traveller_of_another_worker_says_that_something_may_be_parked() -> None:
-    """There, while it was on its way."""
-    desk = Desk()
-    recovers(desk)
-    assert desk.gate.buckets.requested.keys() == {desk.key("shop")}
-
-
-def test_nothing_is_wanted_where_nothing_is_parked() -> None:
-    """Not after a first success, nor after a recovery."""
-    desk = Desk(proven=("shop",))
-    desk.fails("down")
-    desk.now += 2
-    assert desk.ask("down") is StartNow
-    desk.end("down")
-    assert not desk.gate.buckets.requested
-
-
-def test_what_is_parked_too_late_is_wanted() -> None:
-    """Its confirm comes when the client is up, its cover over, or when nothing is known of the client any more."""
-    desk = resting()
-    desk.now += 1
-    recovers(desk)
-    desk.gate.buckets.requested.clear()
-    desk.gate.buckets.on_pass(desk.key("shop"), pulling=True)
-    desk.gate.buckets.on_parked(desk.key("shop"))  # perhaps too late for this pass
-    assert desk.gate.buckets.requested.keys() == {desk.key("shop")}
-    down = resting()
-    down.now += 1
-    down.gate.buckets.on_parked(down.key("shop"))
-    assert down.gate.buckets.requested.keys() == {down.key("shop")}
-    forgotten = Desk()
-    forgotten.gate.buckets.on_parked(forgotten.key("shop"))
-    assert forgotten.gate.buckets.requested.keys() == {forgotten.key("shop")}
-
-
-def test_how_long_a_recovery_took_is_told_once() -> None:
-    """When its bucket was gone through; not when it is gone through again."""
-    desk = resting()
-    desk.now += 1
-    recovers(desk)
-    desk.gate.buckets.requested.clear()
-    desk.now += 2.5
-    for _ in range(2):
-        desk.gate.buckets.on_pass(desk.key("shop"), pulling=False, empty=True)
-    assert [fact.seconds for fact in desk.facts if isinstance(fact, ClientServed)] == [2.5]
-    assert not desk.gate.buckets.is_held_up(desk.key("shop"))
-
-
-# ── whose failure it is ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_failure_of_a_client_that_is_up_is_the_deliverys_own() -> None:
-    """If another delivery had more luck since it was last charged."""
+def test_a_failure_is_charged_if_another_delivery_has_succeeded_since_the_last_charge() -> None:
+    """The first one is, too. With 429 it is as well, or the delivery would be attempted again at once."""
     desk = Desk(proven=("shop",))
     own, delivery = desk.fails("shop")
-    assert (own.waits_as, delivery.backoffs) == (WaitsAs.DELAYED, 1)
+    assert (own.waits_as, delivery.backoffs) == (DELAYED, 1)
     again: dict[str, Any] = {"attempts": 1, "backoffs": 1, "charged_at": desk.wall()}
     desk.now += 1
-    _, delivery = desk.fails("shop", **again)
-    assert (delivery.attempts, delivery.backoffs) == (2, 1)
+    assert desk.fails("shop", **again)[1].backoffs == 1
     assert desk.ask("shop") is StartNow
     desk.end("shop")
-    _, delivery = desk.fails("shop", **again)
-    assert delivery.backoffs == 2
+    assert desk.fails("shop", **again)[1].backoffs == 2
+    throttled, delivery = desk.fails("shop", Failed(reason=Reason.THROTTLED, status=429))
+    assert (throttled.waits_as, throttled.due, delivery.backoffs) == (DELAYED, desk.wall() + 2, 1)
 
 
 def test_a_failure_in_an_outage_is_not_charged() -> None:
-    """Neither one that seemed to be the delivery's own until its client went down."""
+    """Neither is a failure before the circuit opened, once it has."""
     desk = Desk(proven=("shop",))
     desk.now += 1
     _, delivery = desk.fails("shop")
@@ -632,39 +392,152 @@ def test_a_failure_in_an_outage_is_not_charged() -> None:
     assert (delivery.backoffs, last.backoffs) == (1, 0)
     for charged_at, charged in ((delivery.charged_at, 0), (before, 1)):
         ticket = desk.ticket("shop", attempts=1, backoffs=1, charged_at=charged_at, first_taken_at=before)
-        delivery, _ = desk.deferred(ticket)
-        assert delivery.backoffs == charged
+        assert desk.deferred(ticket)[0].backoffs == charged
 
 
-def test_a_brake_without_a_pace_is_the_deliverys_own() -> None:
-    """One that is answered 429 waits for its own backoff; else it would be tried again at once, and 32 times."""
-    desk = Desk(proven=("shop",))
-    own, delivery = desk.fails("shop", Failed(reason=Reason.THROTTLED, status=429))
-    assert (own.waits_as, own.due, delivery.backoffs) == (WaitsAs.DELAYED, desk.wall() + 2, 1)
+# ── rotation of the probe ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-# ── what is remembered ──────────────────────────────────────────────────────────────────────────────────────────
+def fetch_another(desk: Desk) -> None:
+    """A parked delivery is fetched, and durable as the probe."""
+    assert (set(desk.gate.buckets.requested), desk.gate.buckets.wanted(KEY)) == ({KEY}, 1)
+    assert answer(desk, pulled=True, first_taken_at=-5.0) == (PROBE, CIRCUIT, 1.0)
+    desk.gate.buckets.on_probe_sent(KEY)
 
 
-def test_many_clients_that_pause_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than are remembered: each look is short, and none of the pauses is forgotten."""
-    monkeypatch.setattr(known_clients, "MOST_KNOWN", 200)
-    desk = Desk()
-    names = [f"c{number}" for number in range(250)]
-    for name in names:
-        desk.fails(name, AN_HOUR)
-    for _ in range(100):
-        desk.tick()
-    for name in names:
-        assert desk.put_off(name).cause is Cause.RETRY_AFTER
+def recover_elsewhere(desk: Desk) -> None:
+    """Another worker sees the client recover."""
+    desk.gate.on_peer_report(News(key=KEY, up=True))
 
 
-def test_of_very_many_clients_the_quietest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But none while anything of it is on its way."""
+overdue = partial(resting, later=3.0)
+ROTATES: dict[str, tuple[Callable[[], Desk], int, Failed | None, Callable[[Desk], object], float, WaitsAs]] = {
+    "parked once another is durable": (half_open, 4, None, fetch_another, 1.0, PARKED),
+    "nothing else in the bucket": (half_open, 4, None, END_PASS, 1.0, PROBE),
+    "not durable in time": (half_open, 4, None, wait(0.0), 1.0, PROBE),
+    "recovered meanwhile": (overdue, 4, None, recover_elsewhere, 1.0, DELAYED),
+    "worker stops meanwhile": (half_open, 4, None, step("leave"), 1.0, PROBE),
+    "bounded in a pause": (half_open, 4, AN_HOUR, wait(0.0), MAX_OPEN_SECONDS, PROBE),
+    "third failure": (half_open, 3, None, wait(0.0), 0.0, PROBE),
+    "worker that stops": (partial(leaving, later=32.0), 4, None, wait(0.0), 0.0, PROBE),
+}
+
+
+@pytest.mark.parametrize(
+    ("situation", "failures", "outcome", "meanwhile", "seconds", "waits_as"), ROTATES.values(), ids=ROTATES
+)
+def test_after_four_failures_a_parked_delivery_replaces_the_probe(
+    situation: Callable[[], Desk], failures: int, outcome: Failed | None, meanwhile: Callable[[Desk], object],
+    seconds: float, waits_as: WaitsAs,
+) -> None:  # fmt: skip
+    """The former probe is parked once the other one is durable; until then it is the probe. It is not charged."""
+    desk = situation()
+    desk.rotate = lambda: meanwhile(desk)
+    verdict, delivery = fail_probe(desk, outcome, attempts=failures - 1)
+    assert (desk.rotates, verdict.waits_as, delivery.backoffs) == (seconds, waits_as, 0)
+    assert delivery.leash == (verdict.due if waits_as is PROBE else None)
+
+
+def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
+    """Two were in flight as the circuit opened, so both are probes."""
+    desk = half_open()
+    assert desk.ask("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1) is StartNow
+    assert answer(desk, **BY_PROBE) == (PROBE, CIRCUIT, 2.0)
+    verdict = desk.end("shop", TIMEOUT).verdict
+    assert isinstance(verdict, RetryAt)
+    assert (desk.rotates, verdict.waits_as) == (0.0, PARKED)
+
+
+# ── passes through buckets ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def expire(desk: Desk) -> None:
+    """The probe has its last attempt, and becomes a dead letter."""
+    assert desk.ask("shop", leash=desk.wall(), not_after=desk.wall() + 1.5) is StartNow
+    assert isinstance(desk.end("shop", TIMEOUT).verdict, Dead)
+
+
+PARK_IN_PASS = [step("on_pass", KEY, pulling=True), step("on_parked", KEY)]
+REQUESTS: dict[str, tuple[Callable[[], Desk], list[Callable[[Desk], object]], bool]] = {
+    "recovered": (half_open, [succeed], True),
+    "probe of another worker": (Desk, [succeed], True),
+    "nothing parked": (opened, [wait(2.0), lambda desk: desk.prove("shop")], False),
+    "probe lost": (resting, [step("on_probe_lost", KEY)], True),
+    "probe expired": (half_open, [expire], True),
+    "parked late": (recovered, [lambda desk: desk.gate.buckets.requested.clear(), *PARK_IN_PASS], True),
+    "parked as the probe is due": (half_open, [step("on_parked", KEY)], True),
+    "parked for a forgotten client": (Desk, [step("on_parked", KEY)], True),
+    "parked during a pass": (long_open, PARK_IN_PASS, False),
+    "parked during a pass, then recovered": (half_open, [*PARK_IN_PASS, succeed], True),
+    "parked during a pass, then a recovery elsewhere": (overdue, [*PARK_IN_PASS, recover_elsewhere], True),
+    "probe not overdue": (resting, [wait(1 + OVERDUE), step("look_after_overdue")], False),
+    "probe overdue": (resting, [wait(1.1 + OVERDUE), step("look_after_overdue")], True),
+    "pause just over": (partial(paused, 0.0), [park, wait(3600 + OVERDUE), step("look_after_overdue")], False),
+    "pause long over": (partial(paused, 0.0), [park, wait(3601 + OVERDUE), step("look_after_overdue")], True),
+}
+
+
+@pytest.mark.parametrize(("situation", "events", "requested"), REQUESTS.values(), ids=REQUESTS)
+def test_a_pass_is_requested(
+    situation: Callable[[], Desk], events: list[Callable[[Desk], object]], requested: bool
+) -> None:
+    """Whenever a delivery may be parked, and neither an attempt nor a probe will lead to it."""
+    desk = situation()
+    for event in events:
+        event(desk)
+    assert desk.gate.buckets.requested.keys() == ({KEY} if requested else set())
+
+
+def test_as_many_are_fetched_as_its_pace_allows() -> None:
+    """Beside the attempts that run and wait, or as its rate allows."""
+    desk = recovered()
+    assert desk.gate.buckets.wanted(KEY) == 2
+    assert desk.ask("shop") is StartNow
+    assert desk.gate.buckets.wanted(KEY) == 1
+    limited = Desk(per_second=1.0)
+    limited.fails("shop")
+    park(limited)
+    limited.now += 1
+    succeed(limited)
+    assert limited.gate.buckets.wanted(KEY) == 0
+    limited.now += 1
+    assert limited.gate.buckets.wanted(KEY) == 1
+
+
+def test_one_fetched_delivery_waits_among_those_that_fill_the_pace() -> None:
+    """The next is fetched when it has started."""
+    desk = full()
+    assert desk.gate.buckets.wanted(KEY) == 1
+    parked = desk.waits(desk.ticket("shop", Lane.RETRIES, pulled=True))
+    assert desk.gate.buckets.wanted(KEY) == 0
+    while parked not in desk.running["shop"]:
+        desk.end("shop")
+    desk.ask("shop")
+    assert desk.gate.buckets.wanted(KEY) == 1
+
+
+def test_the_length_of_a_recovery_is_reported_once() -> None:
+    """When its bucket is empty; not when it is empty again."""
+    desk = recovered()
+    assert desk.gate.buckets.is_held_up(KEY)
+    desk.gate.buckets.requested.clear()
+    desk.now += 2.5
+    for _ in range(2):
+        END_PASS(desk)
+    assert [fact.seconds for fact in desk.facts if isinstance(fact, ClientServed)] == [2.5]
+    assert not desk.gate.buckets.is_held_up(KEY)
+
+
+# ── clients that are stored ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_very_many_clients_the_ones_with_the_oldest_events_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But none with a delivery in memory, and none that is paused."""
     monkeypatch.setattr(known_clients, "MOST_KNOWN", 200)
     desk = Desk(proven=("shop",))
     assert desk.ask("shop") is StartNow
     desk.prove("quiet")
+    desk.fails("paused", AN_HOUR)
     for number in range(250):
         assert desk.ask(f"c{number}") is StartNow
         desk.end(f"c{number}")
@@ -673,121 +546,91 @@ def test_of_very_many_clients_the_quietest_are_forgotten(monkeypatch: pytest.Mon
     desk.end("shop")
     assert desk.as_many_as_run("shop") > 1
     assert desk.as_many_as_run("quiet") == 1
+    assert desk.put_off("paused").cause is RETRY_AFTER
 
 
-# ── other workers ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── other workers, and operators ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_it_tells_what_it_sees() -> None:
-    """That a client goes down, fails its try and recovers. A success or failure of one that is up is no news."""
-    desk = Desk(proven=("shop",))
-    desk.fails("shop")
+def test_it_reports_openings_failed_probes_and_recoveries() -> None:
+    """A success or failure while the circuit is closed is not reported."""
+    desk = Desk(proven=("wiki",))
+    desk.fails("wiki")
     assert not desk.news
     desk.now += 1
-    desk.fails("wiki")
-    park(desk, "wiki")
+    desk.fails("shop")
+    park(desk)
     desk.now += 1
-    desk.fails("wiki", leash=desk.wall())
+    fail_probe(desk)
     desk.now += 1
-    recovers(desk, "wiki")
-    key = desk.key("wiki")
+    succeed(desk)
     assert desk.news == [
-        News(key=key, up=False, rest=1.0),
-        News(key=key, up=False, failing=1.0, rest=1.0, parked=True),
-        News(key=key, up=True, cap=2, parked=True),
+        News(key=KEY, up=False, rest=1.0),
+        News(key=KEY, up=False, failing=1.0, rest=1.0, parked=True),
+        News(key=KEY, up=True, cap=2, parked=True),
     ]
 
 
-def test_it_acts_on_what_it_hears() -> None:
-    """As if it had seen it: the client rests, and its bucket is gone through when it is well."""
+def test_it_applies_the_reports_of_others() -> None:
+    """The circuit opens, and the bucket is gone through once it is closed."""
     desk = Desk(proven=("shop",))
-    key = desk.key("shop")
     desk.now += 5
-    desk.gate.on_peer_report(News(key=key, up=False, failing=1.0, rest=8.0))
-    assert [*desk.gate.clients.circuits()] == [(*key, 2)]
-    assert [*desk.gate.clients.next_tries()] == [(*key, desk.wall() + 8)]
+    desk.gate.on_peer_report(News(key=KEY, up=False, failing=1.0, rest=8.0))
+    assert [*desk.gate.clients.circuits()] == [(*KEY, 2)]
+    assert [*desk.gate.clients.next_tries()] == [(*KEY, desk.wall() + 8)]
     desk.now += 4
-    desk.gate.on_peer_report(News(key=key, up=True, cap=4, parked=True))
+    desk.gate.on_peer_report(News(key=KEY, up=True, cap=4, parked=True))
     assert [*desk.gate.clients.circuits()] == []
-    assert [fact.__class__.__name__ for fact in desk.facts] == [ClientFailing.__name__, ClientRecovered.__name__]
-    assert desk.gate.buckets.requested.keys() == {key}
+    opened, closed = desk.facts
+    assert isinstance(opened, ClientFailing)
+    assert isinstance(closed, ClientRecovered)
+    assert desk.gate.buckets.requested.keys() == {KEY}
 
 
-def test_what_another_worker_leaves_behind_is_gone_through() -> None:
-    """One that stops says so of each client, also to those who know nothing of it."""
-    desk = resting()
-    desk.gate.buckets.leave()
-    desk.now += 1
-    recovers(desk)
-    told, other = desk.news[-1], Desk()
-    assert (told.up, told.parked, desk.gate.buckets.requested) == (True, True, {})
-    other.gate.on_peer_report(told)
-    assert other.gate.buckets.requested.keys() == {told.key}
-
-
-def test_a_worker_that_stops_in_the_middle_of_a_pass_says_what_it_leaves() -> None:
-    """As it stops, and again if a delivery is durable in the bucket only then: the others may have passed by."""
-    desk = resting()
-    desk.now += 1
-    recovers(desk)
-    key = desk.key("shop")
-    desk.gate.buckets.on_pass(key, pulling=True)
-    for leaves in (desk.gate.buckets.leave, lambda: desk.gate.buckets.on_parked(key)):
+def test_a_worker_that_stops_reports_the_buckets_that_it_leaves() -> None:
+    """As it stops, when a client recovers, and if a delivery is durable only then; workers that do not know it, too."""
+    desk = recovered()
+    desk.gate.buckets.on_pass(KEY, pulling=True)
+    for leave in (desk.gate.buckets.leave, lambda: desk.gate.buckets.on_parked(KEY)):
         desk.news.clear()
-        leaves()
-        assert [(told.key, told.up, told.parked) for told in desk.news] == [(key, True, True)]
+        leave()
+        assert [(news.key, news.up, news.parked) for news in desk.news] == [(KEY, True, True)]
+    other = Desk()
+    other.gate.on_peer_report(desk.news[-1])
+    assert other.gate.buckets.requested.keys() == {KEY}
 
 
-def test_a_worker_that_stops_repeats_nothing_that_it_hears() -> None:
-    """All have heard it: two workers that stop would tell it each other again and again."""
-    desk = resting(for_long=True)
-    desk.gate.buckets.leave()
+def test_a_worker_that_stops_repeats_no_report() -> None:
+    """All have received it: two workers that stop would report it to each other again and again."""
+    desk = leaving()
     desk.news.clear()
-    desk.gate.on_peer_report(News(key=desk.key("shop"), up=True, parked=True))
-    assert [*desk.gate.clients.circuits()] == []
-    assert not desk.news
+    desk.gate.on_peer_report(News(key=KEY, up=True, parked=True))
+    assert ([*desk.gate.clients.circuits()], desk.news) == ([], [])
 
 
-def test_a_worker_that_stops_parks_nothing() -> None:
-    """It looks after no bucket any more: what waits is delayed for half of its age, again and again."""
-    desk = resting(for_long=True)
-    desk.gate.buckets.leave()
-    for age, wait in ((0.0, 1.0), (30.0, 15.0)):
-        defer = desk.put_off("shop", first_taken_at=desk.wall() - age)
-        assert (defer.waits_as, defer.due) == (WaitsAs.DELAYED, desk.wall() + wait)
-
-
-def test_a_client_that_hangs_is_told_from_the_first_second_on() -> None:
-    """Not one that is slow to answer for less, nor one that is down: that is told otherwise."""
+def test_a_client_that_hangs_is_reported_after_a_second() -> None:
+    """Not while its attempts take less, nor after the answer."""
     desk = Desk(proven=("shop",))
     assert desk.ask("shop") is StartNow
     desk.now += 0.9
     assert list(desk.gate.unresponsive()) == []
     desk.now += 1
-    [(iss, client_id, seconds)] = desk.gate.unresponsive()
-    assert (iss, client_id, round(seconds, 1)) == (*desk.key("shop"), 1.9)
+    assert [(*key, round(seconds, 1)) for *key, seconds in desk.gate.unresponsive()] == [(*KEY, 1.9)]
     desk.end("shop")
     assert list(desk.gate.unresponsive()) == []
 
 
-# ── operators ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_an_operator_has_a_client_tried() -> None:
-    """At once, although a traveller is out; with `force` also against a pause, and if nothing is known of it."""
+def test_an_operator_has_a_client_called() -> None:
+    """At once, although a probe is out; with `force` also in a pause, and if the client is not stored."""
     desk = resting(for_long=True)
-    key = desk.key("shop")
-    assert desk.gate.buckets.standing(key).next_try == desk.wall() + 32
-    desk.gate.buckets.try_now(key, force=False)
-    assert (desk.gate.buckets.requested, desk.gate.buckets.wanted(key)) == ({key: None}, 1)
+    assert desk.gate.buckets.standing(KEY).next_try == desk.wall() + 32
+    desk.gate.buckets.try_now(KEY, force=False)
+    assert (desk.gate.buckets.requested, desk.gate.buckets.wanted(KEY)) == ({KEY: None}, 1)
     desk.now += 1
-    assert desk.ask("shop", pulled=True) is StartNow
-    pauses = Desk()
-    pauses.fails("shop", AN_HOUR)
-    pauses.gate.buckets.try_now(key, force=False)
-    assert (pauses.gate.buckets.requested, pauses.gate.buckets.standing(key).paused_until) == ({}, pauses.wall() + 3600)
-    pauses.gate.buckets.try_now(key, force=True)
-    assert (pauses.gate.buckets.requested, pauses.gate.buckets.standing(key).paused_until) == ({key: None}, None)
-    unknown = Desk()
-    unknown.gate.buckets.try_now(key, force=False)
-    assert unknown.gate.buckets.requested.keys() == {key}
+    assert answer(desk, pulled=True) is StartNow
+    pauses = paused(0.0)
+    for force, until in ((False, pauses.wall() + 3600), (True, None)):
+        pauses.gate.buckets.try_now(KEY, force=force)
+        assert pauses.gate.buckets.requested == ({KEY: None} if force else {})
+        assert pauses.gate.buckets.standing(KEY).paused_until == until
+    assert tried_by_operator().gate.buckets.requested.keys() == {KEY}
