@@ -6,7 +6,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
 from aiohttp import web
 
 from tests.features.registries.list_server import page, serving
@@ -181,39 +180,3 @@ async def test_the_api_stays_guarded_until_the_restart(tmp_path: Path) -> None:
         assert (await running.post(event("s1"), token=None))[0] == 401
         assert (await running.post(event("s1")))[0] == 202
         assert await running.stop() == 0
-
-
-@pytest.mark.full
-async def test_while_a_dropped_source_is_away_files_are_taken_as_ever(tmp_path: Path) -> None:
-    """So a client may be written into one, for now. What else is the source's waits on, and nobody is given up.
-
-    The drop itself reads no file.
-    """
-    async with Clients() as clients:
-        rows: list[list[dict[str, object]] | None] = [[client("shop", clients.url("evil"))]]
-
-        async def listed(_request: web.Request) -> web.Response:
-            return web.Response(status=500) if rows[0] is None else page(rows[0])
-
-        async with serving(listed) as url:
-            site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
-            source = {"name": "idp", "issuer": ISSUER, "every": "10m", "http": {"url": f"{url}/clients"}}
-            site.config["registry"] = {"grace": "1s", "sources": [source, {"file": "clients.yaml"}]}
-            site.write()
-            async with worker(site) as running:
-                rows[0] = None
-                away = await reload(site, "--drop", "idp", "--json")
-                [answer] = json.loads(away.stdout)["workers"]["each"]
-                assert answer["clients"] == 0
-                assert running.said("reloaded") == []  # that takes as long again where there are many clients
-                site.write_clients([client("bank", clients.url("bank"))])
-                await running.until_said("reloaded", lambda line: line["clients"] == 1)
-                for name in ("bank", "shop"):
-                    assert (await running.post(event("s1", name) | {"id": f"e-{name}"}))[0] == 202
-                await clients.until_told("bank", ["s1"])
-                await running.until_metric(3, "deferrals_total", cause="unknown")  # the grace is over by then
-                rows[0] = [client("shop", clients.url("shop"))]
-                await reload(site)
-                await clients.until_told("shop", ["s1"])
-                assert clients.told("evil") == []
-                assert await running.metric("dead_letters_total") == 0

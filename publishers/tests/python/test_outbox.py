@@ -3,10 +3,8 @@
 import asyncio
 import os
 import shutil
-import stat
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -203,28 +201,6 @@ async def test_what_kubernetes_opens_to_the_group_of_the_pod_is_taken_over(
     async with Publisher(settings(amqp_url, tmp_path, queue.prefix)):
         await queue.until(1)
     assert queue.ids == events
-
-
-@pytest.mark.parametrize(
-    "gave_away",
-    [lambda it: it.chmod(0o777), pytest.param(_of_another_group, marks=by_root), _linked, _no_folder, OTHERS],
-)
-async def test_a_folder_that_others_may_write_to_is_refused(
-    amqp_url: str, queue: Queue, tmp_path: Path, gave_away: Callable[[Path], object], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nothing in it is published, and the log says the way out. The outbox itself may be open, as a volume is."""
-    await left(tmp_path, queue.prefix, "forged")
-    for path, gives in ((tmp_path / "0", gave_away), (tmp_path, lambda it: it.chmod(0o777))):
-        gives(path)
-    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
-        own = await publisher.publish(ended("own"))
-        await queue.until(1)
-        assert (tmp_path / "1" / "lock").exists()
-        assert stat.S_IMODE((tmp_path / "1").stat().st_mode) == 0o700
-    assert queue.ids == [own]
-    (told,) = {record.getMessage() for record in caplog.records if "cannot be taken over" in record.getMessage()}
-    assert f"{tmp_path / '0'} " in told
-    assert "look through them, then chmod 700 or chown it, or name another folder in outbox" in told
 
 
 async def test_a_disk_that_hangs_holds_up_no_sign_out(
