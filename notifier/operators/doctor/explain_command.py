@@ -1,16 +1,19 @@
-"""The command `notifier explain`: what a reason, a cause, an alert or a setting means, and what to do."""
+"""The command `notifier explain`: what a reason, cause, alert, state or setting means, and what to do."""
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
 
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
-from notifier.operators.doctor.runbook import runbook, sections
+from notifier.model.outcome import Cause
+from notifier.model.trouble import EXPLAINED, TroubleKind
+from notifier.operators.doctor.runbook import RunbookSection, runbook, sections
 from notifier.operators.doctor.settings_reference import gone_since, near_settings, settings_called
 from notifier.operators.terminal.command_options import Json
 from notifier.operators.terminal.output import joined, say, say_json
@@ -18,6 +21,34 @@ from notifier.operators.terminal.screen import screen
 
 WIDTH = 80  # columns, if neither COLUMNS nor a terminal says it
 INDENT = 8  # columns of a list in a list, at most
+CAUSES = "Causes of deferrals"
+_WORDS = "Words of status, waiting and the log"
+_OPEN, _CLOSED = "The client's circuit is open.", "The client's circuit is closed: attempts run."
+_HALF_OPEN = "One delivery is attempted at a client that is down."
+_PARKED = "A bucket is a queue for deliveries to clients that are down or paused. To park is to put a delivery there."
+WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        **dict.fromkeys(("rests", "down", "open", "client_failing"), (_OPEN, "circuit")),
+        **dict.fromkeys(("tried", "tried_now", "half_open", "probe"), (_HALF_OPEN, "circuit")),
+        **dict.fromkeys(("closed", "client_recovered"), (_CLOSED, "circuit")),
+        **dict.fromkeys(("parked", "bucket"), (_PARKED, "circuit")),
+        "client_served": ("What was parked for a client that recovered is delivered.", "circuit"),
+        "hangs": ("An attempt has had no answer for more than a second.", "timeout"),
+        "fails": ("The last attempt failed. The next deliveries are attempted all the same.", "NotifierClientFailing"),
+        "put_off": (
+            "Deliveries are deferred without an attempt. `notifier status` shows the cause under `waits for`.",
+            "",
+        ),
+        "delayed": ("The delivery is in a delay queue until its next attempt: a retry, or a deferral.", ""),
+        "well": ("The last attempt succeeded, or none was made.", ""),
+        **{
+            kind: ("`notifier status` shows this problem while it lasts.", name)
+            for kind, name in EXPLAINED.items()
+            if kind != TroubleKind.QUEUE  # a section of the settings
+        },
+    }
+)
+"""Words of `status`, `waiting`, the console and the log: what each means, and the section to read."""
 _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
 
@@ -26,19 +57,21 @@ def explain(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="A reason, a cause, an alert or a setting. Default: list all but settings."
+            metavar="NAME", help="A reason, cause, alert, state or setting. Default: list all but settings."
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print the whole runbook.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Explain a reason, a cause, an alert or a setting: what it means, what to do, how to see that it is over.
+    """Explain a reason, cause, alert, state or setting: what it means, what to do, how to see that it is over.
 
     The text is a section of docs/runbook.md, or rows of docs/configuration.
 
     Examples:
         # why was a logout given up?
         notifier explain rejected_token
+        # a word of status or waiting
+        notifier explain parked
         # an alert at three in the morning
         notifier explain NotifierDeadLetters
         # a setting, or all of a section; also as an error names it, or its variable
@@ -49,11 +82,11 @@ def explain(
     if everything:
         _show(runbook())
         return
-    known = sections()
+    known = _sections()
     if name is None:
-        _list([(section.name, section.group) for section in known.values()], as_json=as_json)
+        _list(_names(known.values()), as_json=as_json)
         return
-    section = known.get(name.lower())
+    section = known.get(re.sub("[ -]", "_", name.lower()))
     if section is None:
         _explain_settings(name, [each.name for each in known.values()], context.obj, as_json=as_json)
         return
@@ -62,6 +95,27 @@ def explain(
     else:
         say(f"{section.name}\n")
         _show(section.text)
+
+
+def _sections() -> dict[str, RunbookSection]:
+    """Return the sections of the runbook, and one for each other word."""
+    known = sections()
+    words = {
+        word: RunbookSection(
+            name=word, group=_WORDS, text=f"{meaning}\n\n{known[name.lower()].text}" if name else f"{meaning}\n"
+        )
+        for word, (meaning, name) in WORDS.items()
+    }
+    return known | {word: section for word, section in words.items() if word not in known}
+
+
+def _names(known: Iterable[RunbookSection]) -> list[tuple[str, str]]:
+    """Return the names with their groups. A cause that is a reason too is in both groups."""
+    groups: dict[str, list[str]] = {}
+    for section in known:
+        groups.setdefault(section.group, []).append(section.name)
+    groups[CAUSES] += [cause for cause in Cause if cause not in groups[CAUSES]]
+    return [(name, group) for group, names in groups.items() for name in names]
 
 
 def _explain_settings(name: str, others: list[str], features: Sequence[ConfiguredFeature], *, as_json: bool) -> None:

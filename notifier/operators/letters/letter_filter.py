@@ -19,6 +19,8 @@ from notifier.operators.letters.letter_summary import LetterSummary, read_summar
 from notifier.queues.passes import OpenVisit, reader_of
 from notifier.queues.queue_port import DeadLetters
 
+OF_REASON = "Only those with this reason (notifier explain lists them); may be repeated."
+
 
 @with_config(ConfigDict(extra="forbid"))
 class ChoiceMembers(TypedDict, total=False):
@@ -42,7 +44,7 @@ class ChoiceMembers(TypedDict, total=False):
 class LetterMembers(ChoiceMembers, total=False):
     """The members that choose dead letters."""
 
-    reason: Annotated[list[DeadReason], Field(description="Only those with this reason; may be repeated.")]
+    reason: Annotated[list[DeadReason], Field(description=OF_REASON)]
     source: Annotated[str, Field(min_length=1, description="Only those of messages that came from this source.")]
     given_up_until: Annotated[str, Field(description="Only those given up until then, in the same form.")]
 

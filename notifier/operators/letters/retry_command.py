@@ -24,28 +24,28 @@ def retry(
     *,
     config: Config = None,
     asked: RetryMembers,
-    yes: Annotated[bool, typer.Option("--yes", help="Has no effect: a retry never asks.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Has no effect: a retry asks for no confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Try now what waits for a client, instead of at the next attempt.
+    """Attempt the pending deliveries of a client now, instead of when they are due.
 
-    Each worker tries the client at once. If it answers, all that waits for it is delivered, as fast as the client bears
-    and its limits allow. If it does not, everything goes on waiting as before. Nothing is lost either way, and other
-    clients notice nothing.
+    Each worker attempts one delivery at once. If the client accepts it, its other deliveries follow, delayed and parked
+    ones, as fast as the client and its limits allow. Otherwise all stay pending as before. Nothing is lost, and other
+    clients are not affected.
 
-    What a client asked to wait for (Retry-After) stays until then, unless you give --force. A client that the registry
-    pauses is put off again: set paused to false first.
+    A pause that the client requested (Retry-After) lasts until its end, unless you give --force. Deliveries to a client
+    that is paused in the registry are deferred again: set paused to false first.
 
-    The command shows how far the workers are, and ends once they have nothing more to do for the client. Ctrl-C ends
-    the show, and the workers go on. It needs no API: it reaches the workers through the queue. The exit status is 1 if
-    something still waits, or if nobody knows the client.
+    The command shows the progress of the workers, and ends once they have nothing more to do for the client. Ctrl-C
+    ends the display; the workers continue. It needs no API: it reaches the workers through the queue. The exit status
+    is 1 if deliveries are still pending, or if the client is unknown.
 
     Examples:
-        # what waits for a client, and why
+        # the pending deliveries of a client, and why they are pending
         notifier retry -c n.yaml --client-id shop --dry-run
         # the client is well again: do not wait for the next attempt
         notifier retry -c n.yaml --client-id shop
-        # also what its Retry-After holds back
+        # also those that its Retry-After holds back
         notifier retry -c n.yaml --client-id shop --force
     """
     del yes  # for scripts that give it to each repair

@@ -36,10 +36,12 @@ NO_WORKER = "no worker consumes the queue, so nothing would be attempted; start 
 class RetryMembers(TypedDict, total=False):
     """The members of a retry, in a request and as options."""
 
-    client_id: Annotated[Required[str], Field(min_length=1, description="The client to try.")]
+    client_id: Annotated[Required[str], Field(min_length=1, description="The client whose deliveries are attempted.")]
     iss: Annotated[str, Field(min_length=1, description="Its issuer. Needed if there are several.")]
-    dry_run: Annotated[bool, Field(description="Show what waits; try nothing.")]
-    force: Annotated[bool, Field(description="Also try what the client asked to wait for by Retry-After.")]
+    dry_run: Annotated[bool, Field(description="Show the pending deliveries; attempt none.")]
+    force: Annotated[
+        bool, Field(description="Do not wait for the end of a pause that the client requested (Retry-After).")
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,15 +95,18 @@ def list_(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Count the deliveries that wait by client and reason, or list them.
+    """Count the pending deliveries by client and reason, or list them.
+
+    A delayed one is attempted when it is due. A parked one is in a bucket until its client, which is down or paused,
+    recovers. --reason is the cause of a deferral, or why the last attempt failed.
 
     --json prints one object per line and delivery; with --rows or --json, --skip and --limit give one page of them. No
     form shows sub or sid. With -c it also says when each is given up (expires), and whether its token has a sid: one
     without is sent for a short time only. Looking uses nothing up: each keeps its due time, its place and its attempts.
     A delivery that a worker has in hand at the moment is not in the list.
 
-    On RabbitMQ the command goes through all delay queues, and holds each for that time: what comes due meanwhile is
-    attempted some seconds later. The exit status is 1 if nobody knows the client.
+    On RabbitMQ the command goes through all delay queues and buckets, and holds each for that time: what comes due
+    meanwhile is attempted some seconds later. The exit status is 1 if nobody knows the client.
 
     Examples:
         # counts by client and reason

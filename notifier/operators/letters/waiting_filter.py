@@ -19,7 +19,7 @@ from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
 from notifier.model.moment import rendered
 from notifier.model.outcome import Cause, Reason
 from notifier.operators.letters.groups import Group
-from notifier.operators.letters.letter_filter import ChoiceMembers, read_conditions, subjects_of, within
+from notifier.operators.letters.letter_filter import OF_REASON, ChoiceMembers, read_conditions, subjects_of, within
 from notifier.operators.status.life import LifeOf
 from notifier.queues.passes import OpenVisit, reader_of
 from notifier.queues.queue_port import WaitingDeliveries
@@ -185,7 +185,7 @@ class WaitingMembers(ChoiceMembers, total=False):
 
     reason: Annotated[
         list[Annotated[str, Field(json_schema_extra={"enum": [*REASONS]})]],
-        Field(description="Only those with this reason; may be repeated."),
+        Field(description=OF_REASON),
     ]
 
 

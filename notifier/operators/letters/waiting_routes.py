@@ -135,7 +135,7 @@ class WaitingRoutes:
 
     @ApiOperation(
         route="POST /v1/retry",
-        summary="Try now what waits for a client: a job. Location says where to ask what comes of it.",
+        summary="Attempt the pending deliveries of a client now: a job. Location is its address.",
         scope="repair",
         body=RetryMembers,
         answers={202: BEGUN, 200: answer_of("With dry_run: what waits, and why.", client_id=str, iss=str,

@@ -12,8 +12,10 @@ from notifier.configuration.reload_state import FIXED
 from notifier.delivery.facts import Attempted
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Cause, DeadReason, Delivered, Reason
+from notifier.model.trouble import TroubleKind
 from notifier.operators.doctor.runbook import runbook, sections
 from notifier.operators.doctor.settings_reference import PAGES, reference, settings, settings_called
+from notifier.operators.status.status_page import STATES
 from notifier.telemetry.logs import LogObserver, SubjectHash, configure
 from tests.cli.in_process import notifier
 from tests.operators.doctor import schema_settings
@@ -210,6 +212,34 @@ def test_a_reason_is_explained(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("rejected_token\n\nWhat it means. The client answered 400")
     assert notifier("explain", "notifierdeadletters", cwd=tmp_path).stdout.startswith("NotifierDeadLetters\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        *((state, "") for state in STATES.values()),
+        *((kind, "") for kind in TroubleKind),
+        ("down", "circuit is open"),
+        ("half-open", "One delivery is attempted at a client that is down."),
+        ("client_failing", "circuit is open"),
+        ("parked", "A bucket is a queue for deliveries"),
+        ("bucket", "A bucket is a queue for deliveries"),
+        ("probe", "One delivery is attempted"),
+        ("delayed", "in a delay queue"),
+    ],
+)
+def test_the_words_of_status_waiting_and_the_log_are_explained(tmp_path: Path, word: str, says: str) -> None:
+    """States of clients, where a delivery is, and problems; with the section of the runbook to read."""
+    done = notifier("explain", word, cwd=tmp_path)
+    assert (done.returncode, done.stderr, says in done.stdout) == (0, "", True)
+
+
+def test_a_cause_that_is_a_reason_too_is_listed_as_both(tmp_path: Path) -> None:
+    """Every cause is in the group of causes."""
+    listed = json.loads(notifier("explain", "--json", cwd=tmp_path).stdout)
+    causes = {each["name"] for each in listed if each["group"] == "Causes of deferrals"}
+    assert causes == {*Cause}
+    assert {"name": "proxy", "group": "Reasons of attempts and dead letters"} in listed
 
 
 def test_without_a_name_it_lists_them(tmp_path: Path) -> None:
