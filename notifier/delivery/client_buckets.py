@@ -7,8 +7,6 @@ As long as a delivery may be parked for a client, something will lead back to it
 (`requested`, made by `pulls.py`), a running attempt, or a probe in a delay queue. Methods return at once.
 """
 
-from dataclasses import dataclass
-
 from notifier.delivery.admission import Deferral, Later, Room, Ticket
 from notifier.delivery.ages import waits_until
 from notifier.delivery.circuit import MAX_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE
@@ -29,18 +27,6 @@ SHORT_LIVED = 60.0  # seconds: a delivery that expires within them is not parked
 PROBE_FAILURES = 4  # attempts of a delivery, after which another one is the probe
 ROTATIONS = PREFETCH[Lane.RETRIES] // 8  # at a time: each holds a message, and other clients have retries too
 OVERDUE = 60.0  # seconds after its due time that a probe may be late: it waits behind others, or at another worker
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """The state of a client at this worker. `busy`: a delivery of it runs, waits for a slot or is being fetched.
-
-    Its next probe is due at `next_try`, and it is not called before `paused_until`. Moments are in epoch seconds.
-    """
-
-    busy: bool = False
-    next_try: float | None = None
-    paused_until: float | None = None
 
 
 class Buckets:
@@ -259,14 +245,14 @@ class Buckets:
         known = self._clients.get(key)
         return known is not None and (not known.up or known.parked or known.is_paused(self._tools.steady()))
 
-    def standing(self, key: ClientKey) -> Standing:
-        """Return the state of the client."""
-        known, now = self._clients.get(key), self._tools.steady()
+    def standing(self, key: ClientKey) -> tuple[bool, float | None, float | None]:
+        """Return the state of the client: busy, the next probe, and the end of its pause, in epoch seconds.
+
+        Busy: a delivery of it runs, waits for a slot or is being fetched.
+        """
+        known, now, ahead = self._clients.get(key), self._tools.steady(), self._room.ahead()
         if known is None:
-            return Standing()
-        ahead = self._room.ahead()
-        return Standing(
-            busy=bool(not known.idle or key in self.requested),
-            next_try=max(now, known.available_at) + ahead if known.down else None,
-            paused_until=known.paused_until + ahead if known.is_paused(now) else None,
-        )
+            return False, None, None
+        next_try = max(now, known.available_at) + ahead if known.down else None
+        busy = not known.idle or key in self.requested
+        return busy, next_try, known.paused_until + ahead if known.is_paused(now) else None

@@ -149,7 +149,6 @@ class Gate:
         self.buckets = Buckets(tools, slots, self.clients)
         self._busy: dict[ClientKey, KnownClient] = {}  # clients with deliveries in memory
         self._ready: dict[Side, OrderedDict[ClientKey, KnownClient]] = {side: OrderedDict() for side in Side}
-        self.waiting = 0  # deliveries that wait in memory for their client
 
     # ── start, wait or defer ──
 
@@ -167,7 +166,6 @@ class Gate:
             self._begin(known, answer, now)
             return answer
         if isinstance(answer, Wait):
-            self.waiting += 1
             self._busy[key] = self._ready[known.side][key] = known
             return answer
         return self.buckets.defer(known, *answer, client)
@@ -224,16 +222,11 @@ class Gate:
                     self._ready[known.side][key] = known
                     continue
                 while known.waiting and known.can_start(known.first.delivery, known.first.lane, self.slots, now):
-                    begun.append(ticket := self._pop(known))
+                    begun.append(ticket := known.pop())
                     self._begin(known, ticket, now)
                 if known.waiting and len(known.running) < known.concurrency:
                     ready[key] = known
         return begun
-
-    def _pop(self, known: KnownClient, *, newest: bool = False) -> Ticket:
-        """Remove and return one of the deliveries in memory."""
-        self.waiting -= 1
-        return known.pop(newest=newest)
 
     # ── deferrals from memory ──
 
@@ -255,7 +248,7 @@ class Gate:
         for key, known in list(self._busy.items()):
             while most and known.must_defer(self.slots, now, patience):
                 most -= 1
-                ticket = self._pop(known, newest=True)
+                ticket = known.pop(newest=True)
                 later = known.defer(ticket.delivery, self.slots, now, pulled=ticket.pulled)
                 yield ticket, self.buckets.defer(known, ticket.delivery, later, ticket.client)
             if not known.waiting:
@@ -281,6 +274,11 @@ class Gate:
         for key, known in self._busy.items():
             if not known.down and (seconds := known.silence(now)) > SLOW:
                 yield *key, seconds
+
+    @property
+    def waiting(self) -> int:
+        """How many deliveries wait in memory for their client."""
+        return sum(known.waiting for known in self._busy.values())
 
     def waiting_counts(self) -> Iterable[tuple[str, str, int]]:
         """Return (iss, client_id, deliveries that wait in memory) for each client that has any."""

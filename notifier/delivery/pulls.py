@@ -138,10 +138,8 @@ class Pulls:
             if messages:
                 self._fetched_at[bucket] = self._clock()
             in_vain = sum(not self._take(message) for message in messages)
-            if in_vain:
-                self._rests_until = max(self._clock(), self._rests_until) + in_vain / (
-                    AT_THE_START if bucket_pass.of_all else IN_VAIN
-                )
+            pace = AT_THE_START if bucket_pass.of_all else IN_VAIN
+            self._rests_until = max(self._clock(), self._rests_until) + in_vain / pace
         except QueueUnavailable:  # others go on meanwhile: perhaps it is this bucket alone
             if not bucket_pass.failures:
                 self.lost()

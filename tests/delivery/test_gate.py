@@ -623,7 +623,7 @@ def test_a_client_that_hangs_is_reported_after_a_second() -> None:
 def test_an_operator_has_a_client_called() -> None:
     """At once, although a probe is out; with `force` also in a pause, and if the client is not stored."""
     desk = resting(for_long=True)
-    assert desk.gate.buckets.standing(KEY).next_try == desk.wall() + 32
+    assert desk.gate.buckets.standing(KEY)[1] == desk.wall() + 32
     desk.gate.buckets.try_now(KEY, force=False)
     assert (desk.gate.buckets.requested, desk.gate.buckets.wanted(KEY)) == ({KEY: None}, 1)
     desk.now += 1
@@ -632,5 +632,5 @@ def test_an_operator_has_a_client_called() -> None:
     for force, until in ((False, pauses.wall() + 3600), (True, None)):
         pauses.gate.buckets.try_now(KEY, force=force)
         assert pauses.gate.buckets.requested == ({KEY: None} if force else {})
-        assert pauses.gate.buckets.standing(KEY).paused_until == until
+        assert pauses.gate.buckets.standing(KEY)[2] == until
     assert tried_by_operator().gate.buckets.requested.keys() == {KEY}

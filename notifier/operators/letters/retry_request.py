@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from notifier.delivery.client_buckets import Standing
 from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered
 from notifier.delivery.worker import Worker
 from notifier.model.client import ClientKey
@@ -59,10 +58,6 @@ class RetryAccount:
             case Deferred():
                 self.put_off[fact.cause.value] += 1
 
-    def stands(self, standing: Standing) -> None:
-        """Note how the client stands."""
-        self.busy, self.next_try, self.paused_until = standing.busy, standing.next_try, standing.paused_until
-
     def add(self, members: Members) -> None:
         """Add what another worker counted."""
         self.delivered += int(members.get("delivered", 0))
@@ -110,7 +105,7 @@ class RetryAccounts:
         account = self._accounts[key][1] if key in self._accounts else RetryAccount()
         if key in self._accounts:
             self._accounts[key] = (now, account)
-        account.stands(self._worker.gate.buckets.standing(key))
+        account.busy, account.next_try, account.paused_until = self._worker.gate.buckets.standing(key)
         return account.document()
 
     def forget(self) -> None:
