@@ -8,11 +8,11 @@ Cases = Mapping[str, Mapping[str, Any]]
 
 
 def spread(found: Mapping[str, float | None], spec: str = ",.0f") -> str:
-    """Median (least – greatest), or the one value if there was one round."""
+    """Median (least–greatest), or the one value if there was one round."""
     low, middle, high = (found[name] for name in ("min", "median", "max"))
     if low is None or middle is None or high is None:
         return "–"
-    return f"{middle:{spec}}" if low == high else f"{middle:{spec}} ({low:{spec}} – {high:{spec}})"
+    return f"{middle:{spec}}" if low == high else f"{middle:{spec}} ({low:{spec}}–{high:{spec}})"
 
 
 def rows(head: str, lines: Iterable[Sequence[str]]) -> str:

@@ -32,9 +32,9 @@ NAMES = sorted({*Reason, *DeadReason, *Cause, *ALERTS})
 
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_that_can_be_named_has_a_section(name: str) -> None:
-    """What it means, what happens by itself, what to do, and how to see that it is over: in this order."""
+    """Its meaning, its effect without an operator, the remedy, and how to see that it is over: in this order."""
     parts = re.findall(r"^\*\*([^*]+)\*\*", sections()[name.lower()].text, re.MULTILINE)
-    assert parts == ["What it means.", "What happens by itself.", "What to do.", "It is over when"]
+    assert parts == ["Meaning.", "Effect.", "Remedy.", "Over when"]
 
 
 def test_there_is_no_section_of_what_cannot_be_named() -> None:
@@ -210,7 +210,7 @@ def test_a_reason_is_explained(tmp_path: Path) -> None:
     """By its name, whatever its case."""
     done = notifier("explain", "rejected_token", cwd=tmp_path)
     assert done.returncode == 0
-    assert done.stdout.startswith("rejected_token\n\nWhat it means. The client answered 400")
+    assert done.stdout.startswith("rejected_token\n\nMeaning. The client answered 400")
     assert notifier("explain", "notifierdeadletters", cwd=tmp_path).stdout.startswith("NotifierDeadLetters\n")
 
 
