@@ -1,6 +1,7 @@
 """Admits deliveries: the verdicts that need no attempt, and the answers to a delivery that is to be attempted. Pure."""
 
 import asyncio
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
@@ -64,7 +65,8 @@ class Ticket:
     """A delivery that has a slot of its client or waits in memory for one, and the client as resolved for it.
 
     `pulled`: this worker fetched it from its bucket. `decided`: what its task waits for. The result is the deferral, or
-    None if the delivery starts, and if a probe need not wait for its replacement any more.
+    None if the delivery starts, and if a probe need not wait for its replacement any more. `posted_at`: when its
+    request was sent, by the steady clock.
     """
 
     delivery: Delivery
@@ -72,6 +74,7 @@ class Ticket:
     lane: Lane
     pulled: bool = False
     decided: "asyncio.Future[Deferral | None] | None" = None
+    posted_at: float = math.inf
     opened_circuit: bool = False
     rotated: bool | None = None
 
@@ -79,6 +82,10 @@ class Ticket:
         """End the wait, unless the process ends and has cancelled it."""
         if self.decided is not None and not self.decided.done():
             self.decided.set_result(deferred)
+
+    def on_post(self, now: float) -> None:
+        """Note that the request is sent: from now on the client is to answer."""
+        self.posted_at = now
 
     def on_circuit_opened(self) -> None:
         """Note that the failure of this attempt opened the client's circuit."""

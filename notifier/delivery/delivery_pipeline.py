@@ -31,7 +31,6 @@ from notifier.delivery.verdict import (
     not_taken,
     result_of,
 )
-from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.egress import check_uri
 from notifier.model.errors import OurFault
@@ -147,7 +146,7 @@ class DeliveryPipeline:
             return deferred(*later, client.retry, self._tools.clock())
         result: AttemptResult | None = None
         try:
-            result = await attempt(delivery, client, self._tools)
+            result = await attempt(ticket, self._tools)
         except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
             iss, client_id = client.key
             self._tools.observe(Unexpected(iss=iss, client_id=client_id, event_id=delivery.event_id, error=error))
@@ -178,25 +177,25 @@ class DeliveryPipeline:
         return self._tools.steady() + stands_for(verdict.due - self._tools.clock(), alone=alone)
 
 
-async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptResult:
+async def attempt(ticket: Ticket, tools: Tools) -> AttemptResult:
     """Notify the client, under one deadline. An internal fault becomes a deferral, and no attempt counts."""
-    channel, began = tools.channel_of(client), tools.steady()
+    delivery, client = ticket.delivery, ticket.client
+    channel = tools.channel_of(client)
     try:
-        sent = await _post(channel, delivery, client, tools)
+        sent = await _post(channel, ticket, tools)
     except OurFault as fault:
         return defer_for(fault, delivery, client, tools.clock(), tools.jitter)
     if isinstance(sent, Dead):
         return AttemptResult(delivery=delivery, verdict=sent)
-    outcome, jti = sent
-    now, seconds = tools.clock(), tools.steady() - began
+    outcome, jti, seconds = sent
+    now = tools.clock()
     members: dict[str, Any] = {
         "delivery": delivery, "number": delivery.attempts + 1, "jti": jti, "alg": client.token.alg,
         "outcome": outcome, "seconds": seconds, "at": now,
     }  # fmt: skip
     if isinstance(outcome, Delivered):  # the usual end: no history is written, which would take 8 µs
         ended = delivery.ended_at
-        propagation = None if ended is None else max(0.0, now - ended)
-        success = LogoutDelivered(**members, propagation=propagation)
+        success = LogoutDelivered(**members, propagation=None if ended is None else max(0.0, now - ended))
         return AttemptResult(delivery=delivery, verdict=DONE, signal=Signal.RESPONSIVE, fact=success)
     fact = Attempted(**members)
     refused_by_proxy = outcome.reason is Reason.PROXY
@@ -206,29 +205,34 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptRe
     return result_of(delivery, client, fact, tools.jitter)
 
 
-async def _post(channel: Channel, delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcome, str] | Dead:
-    """Return the outcome and the `jti` that was sent; `Dead` if nothing can be sent to this client."""
+async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome, str, float] | Dead:
+    """Return the outcome, the `jti` that was sent, and the seconds without those of signing, which has its own limit.
+
+    Returns `Dead` if nothing can be sent to this client.
+    """
+    client = ticket.client
     if client.route.withheld is not None:
         raise OurFault(Cause.ORIGIN, client.route.withheld)
     uri = channel.uri(client)
     if (denied := check_uri(uri, client.route.egress)) is not None:
-        return Refused(reason=Reason.EGRESS_DENIED, text=denied), ""
-    time_left, new_connection = client.timeout, False
+        return Refused(reason=Reason.EGRESS_DENIED, text=denied), "", 0.0
+    seconds, new_connection = 0.0, False
     while True:
-        push = await channel.prepare(delivery, client)
+        push = await channel.prepare(ticket.delivery, client)
         if isinstance(push, Dead):
             return push
-        began = tools.steady()  # what signs the token has a separate time limit
+        began = tools.steady()
+        ticket.on_post(began)
         wire = await tools.transport.post(
             Request(
-                uri=push.uri or uri, body=push.body, secret=push.secret, timeout=max(0.001, time_left),
+                uri=push.uri or uri, body=push.body, secret=push.secret, timeout=max(0.001, client.timeout - seconds),
                 route=client.route, new_connection=new_connection, client=client,
             )
         )  # fmt: skip
-        if isinstance(wire, StaleConnection):
-            if not new_connection:
-                time_left -= tools.steady() - began
-                new_connection = True  # with a new push: the client may have read the first (R2, R3)
-                continue
-            wire = Break(reason=Reason.DISCONNECTED, ambiguous=True, text="closed before any answer")
-        return channel.read(wire, client), push.jti
+        seconds += tools.steady() - began
+        if not isinstance(wire, StaleConnection):
+            return channel.read(wire, client), push.jti, seconds
+        if new_connection:
+            broken = Break(reason=Reason.DISCONNECTED, ambiguous=True, text="closed before any answer")
+            return channel.read(broken, client), push.jti, seconds
+        new_connection = True  # with a new push: the client may have read the first (R2, R3)

@@ -181,12 +181,12 @@ class Gate:
         now, known = self._tools.steady(), self.clients[ticket.client.key]
         if result.pause is not None:
             known.on_pause(now + result.pause)
-        began, side = known.on_ended(ticket)
+        side = known.on_ended(ticket)
         self.slots.count(known, ticket.lane, side, -1)
         was_up, was_limited = known.circuit.state is State.CLOSED, known.rate.spacing
         repeat = ticket.delivery.attempts > 0
         least = 0.0 if result.signal is Signal.RESPONSIVE else self.clients.least_rest(known)
-        change = known.on_result(result.signal, now - began, now, repeat=repeat, least=least)
+        change = known.on_result(result.signal, now - ticket.posted_at, now, repeat=repeat, least=least)
         if not was_up or known.circuit.state is not State.CLOSED:
             self._on_circuit(known, change, was_up=was_up)
         if change is Change.OPENED:

@@ -167,7 +167,8 @@ class KnownClient(PendingDeliveries):
 
         A fetched delivery has its turn at the pace of all workers: no other one has counted it, and any may receive it.
         """
-        cause = Cause.RATE if self.rate.step and self.rate.tokens(now, self.limit) < 1 else Cause.SLOT
+        registered = self.rate.step >= self.rate.spacing  # else its overload limits it further
+        cause = Cause.RATE if registered and self.rate.tokens(now, self.limit) < 1 else Cause.SLOT
         age = 0.0 if delivery.first_taken_at is None else room.clock() - delivery.first_taken_at
         turn = None if delivery.turn is None else delivery.turn - room.ahead()
         steady, pace = self.rate.is_steady(now), self.pace(room, now)
@@ -197,12 +198,12 @@ class KnownClient(PendingDeliveries):
         if self.rate.step or self.rate.spacing:
             self.rate.on_started(now)
         if self.running:
-            self.running[ticket] = now, side
+            self.running[ticket] = side
         else:
-            self.running = {ticket: (now, side)}
+            self.running = {ticket: side}
 
-    def on_ended(self, ticket: Ticket) -> tuple[float, Side]:
-        """Remove the attempt. Return when it began, and which slot it took."""
+    def on_ended(self, ticket: Ticket) -> Side:
+        """Remove the attempt. Return which slot it took."""
         ended = self.running.pop(ticket)
         if not self.running:
             self.running = NONE_RUNS
@@ -270,9 +271,10 @@ class KnownClient(PendingDeliveries):
     # ── its limits ──
 
     def silence(self, now: float) -> float:
-        """Return for how many seconds an attempt has been running without any answer from the client."""
-        for began, _ in self.running.values():
-            return now - max(began, self.ended_at)
+        """Return for how many seconds a request has been without any answer from the client."""
+        for ticket in self.running:
+            if ticket.posted_at <= now:
+                return now - max(ticket.posted_at, self.ended_at)
         return 0.0
 
     def side_at(self, now: float) -> Side:

@@ -26,7 +26,7 @@ from notifier.model.outcome import Cause
 SAME = 0.1  # seconds by which the clocks may have drifted apart since a probe was sent
 BUSY_TRY = 2.0  # seconds that a probe waits for the end of another one, or for a slot
 
-RunningAttempts: TypeAlias = dict[Ticket, tuple[float, Side]]
+RunningAttempts: TypeAlias = dict[Ticket, Side]
 NONE_RUNS: RunningAttempts = {}  # never filled: one for each client would take 64 bytes, or 224 once emptied
 
 
@@ -35,7 +35,7 @@ class PendingDeliveries:
     """The base of `KnownClient`: a separate object would take 100 bytes for each of 100,000 clients."""
 
     side: Side = Side.QUICK
-    running: RunningAttempts = field(default_factory=lambda: NONE_RUNS)  # when each began, and which slot it took
+    running: RunningAttempts = field(default_factory=lambda: NONE_RUNS)  # which slot each took
     queues: dict[Lane, deque[Ticket]] | None = None  # while any wait in memory
     waiting: int = 0  # in memory
     fetched: int = 0  # of those that wait in memory, out of its bucket
@@ -57,9 +57,9 @@ class PendingDeliveries:
     def move_to(self, side: Side) -> list[tuple[Lane, Side]]:
         """Move the running attempts to this side, except probes. Return the lane and former side of each."""
         self.side, moved = side, list[tuple[Lane, Side]]()
-        for ticket, (began, before) in self.running.items():
+        for ticket, before in self.running.items():
             if before is not Side.PROBE:
-                self.running[ticket] = began, side
+                self.running[ticket] = side
                 moved.append((ticket.lane, before))
         return moved
 

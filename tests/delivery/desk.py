@@ -105,6 +105,7 @@ class Desk:
 
     def _begins(self, ticket: Ticket) -> None:
         self.running.setdefault(ticket.client.client_id, []).append(ticket)
+        ticket.on_post(self.now)
 
     def end(self, name: str, outcome: Outcome | None = None) -> AttemptResult:
         """The last that began ends well, or so. Returns what follows."""

@@ -79,9 +79,12 @@ class Others:
 
 
 class PlainSigner:
-    """The claims themselves, unsigned."""
+    """The claims themselves, unsigned. `signing` runs meanwhile."""
+
+    signing: Callable[[], object] = staticmethod(lambda: None)
 
     async def sign(self, _iss: str, _alg: Algorithm, _typ: str | None, claims: Mapping[str, object]) -> str:
+        self.signing()
         return json.dumps(claims)
 
 
@@ -180,8 +183,9 @@ class Stage:
             unregistered=Client(iss="", client_id="", backchannel_logout_uri=None, registered=False),
         )
         numbers = itertools.count()
+        self.signer = PlainSigner()
         channel = BackChannel(
-            PlainSigner(),
+            self.signer,
             clock=lambda: self.now + self.jumped,
             new_jti=lambda: f"jti-{next(numbers)}",
             unverifiable=lambda _client: self.unpublished,

@@ -296,6 +296,19 @@ def test_when_a_client_goes_down_what_waited_in_memory_is_put_off() -> None:
     assert desk.gate.waiting == 0
 
 
+def test_the_cause_is_the_rate_only_if_the_registered_one_is_used_up() -> None:
+    """To raise `per_second` would not help a client whose overload limits its rate further."""
+    desk = Desk(per_second=0.4)
+    desk.now += 3.0
+    assert desk.ask("shop") is StartNow
+    desk.end("shop")
+    assert desk.put_off("shop").cause is RATE
+    known = desk.gate.clients[KEY]
+    desk.gate.on_peer_report(News(key=KEY, up=True, spacing=10.0))
+    assert known.rate.spacing > known.rate.step
+    assert desk.put_off("shop").cause is SLOT
+
+
 def test_a_worker_that_starts_has_no_burst() -> None:
     """A second's worth of tokens is there after a second: the worker before it may just have spent them."""
     desk = Desk(per_second=20.0)

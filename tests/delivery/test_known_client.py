@@ -153,14 +153,21 @@ def test_it_may_have_more_at_a_time_with_each_success() -> None:
 
 
 def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:
-    """A tenth of a second of silence for one that is quick; four times the usual for one that is not."""
+    """A tenth of a second of silence for one that is quick; four times the usual for one that is not.
+
+    It is silent from when a request is sent to it, however long the attempt has been running.
+    """
     one = proven()
-    attempt = ticket()
-    one.on_started(attempt, Side.QUICK, NOW)
+    signing, attempt = ticket(), ticket()
+    one.on_started(signing, Side.QUICK, NOW - 9)
+    one.on_started(attempt, Side.QUICK, NOW - 9)
+    assert (one.side_at(NOW), one.silence(NOW)) == (Side.QUICK, 0.0)
+    attempt.on_post(NOW)
     assert [one.side_at(NOW + silence) for silence in (0.09, 0.11)] == [Side.QUICK, Side.SLOW]
     one.attempt_seconds = 0.2
     assert [one.side_at(NOW + silence) for silence in (0.7, 0.9)] == [Side.QUICK, Side.SLOW]
     one.on_ended(attempt)
+    assert one.side_at(NOW + 9) is Side.QUICK
     one.attempt_seconds = 1.1
     assert one.side_at(NOW) is Side.SLOW
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from notifier.delivery import pulls
-from notifier.delivery.facts import Deferred, EventTaken, Skipped, Unexpected
+from notifier.delivery.admission import Side
+from notifier.delivery.facts import Attempted, Deferred, EventTaken, Skipped, Unexpected
 from notifier.delivery.selection import GATHER
 from notifier.model.client import FrontChannelClient, FrontChannelWay, Route
 from notifier.model.errors import OurFault
@@ -26,6 +27,22 @@ def answers_after(release: asyncio.Event) -> Behaviour:
         return Answer(status=200)
 
     return behave
+
+
+async def test_the_time_of_signing_is_not_the_clients() -> None:
+    """A key service that takes three seconds makes no client slow, and is not in the seconds of an attempt."""
+    async with running(Stage(client("shop"))) as stage:
+
+        def sign_slowly() -> None:
+            stage.now += 3.0
+
+        stage.signer.signing = sign_slowly
+        stage.receivers.behaviours["shop"] = answers(503)
+        await stage.acked(stage.event("shop"))
+        [attempted] = [fact for fact in stage.facts if isinstance(fact, Attempted)]
+        assert (attempted.seconds, attempted.at) == (0.0, stage.now)
+        known = stage.worker.gate.clients[ISS, "shop"]
+        assert (known.attempt_seconds, known.side) == (0.0, Side.QUICK)
 
 
 async def test_an_event_is_acked_once_all_its_clients_are_told() -> None:

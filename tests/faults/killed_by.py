@@ -19,18 +19,17 @@ from types import FrameType
 from notifier.cli import main
 from notifier.delivery import delivery_pipeline
 from notifier.delivery import worker as pipeline
+from notifier.delivery.admission import Ticket
 from notifier.delivery.intake import Expand, Intake
 from notifier.delivery.ports import Tools
 from notifier.delivery.replacements import Move
 from notifier.delivery.verdict import AttemptResult
-from notifier.model.client import Client
-from notifier.model.delivery import Delivery
 from notifier.model.message import Message
 
 PR_SET_PDEATHSIG = 1
 
 _open = Intake.open
-_attempt: Callable[[Delivery, Client, Tools], Awaitable[AttemptResult]] = vars(delivery_pipeline)["attempt"]
+_attempt: Callable[[Ticket, Tools], Awaitable[AttemptResult]] = vars(delivery_pipeline)["attempt"]
 _take = pipeline.Worker.take
 
 
@@ -63,10 +62,10 @@ def poison(when: str, event: str, client: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return _open(self, message)
 
-    async def telling(delivery: Delivery, told: Client, tools: Tools) -> AttemptResult:
-        if when == "telling" and (delivery.event_id, told.client_id) == (event, client):
+    async def telling(ticket: Ticket, tools: Tools) -> AttemptResult:
+        if when == "telling" and (ticket.delivery.event_id, ticket.client.client_id) == (event, client):
             os.kill(os.getpid(), signal.SIGKILL)
-        return await _attempt(delivery, told, tools)
+        return await _attempt(ticket, tools)
 
     pipeline.Worker.take = take  # type: ignore[method-assign]
     vars(delivery_pipeline)["attempt"] = telling

@@ -9,12 +9,14 @@ from uuid import uuid4
 import pytest
 from joserfc.jwk import RSAKey
 
+from notifier.delivery.admission import Ticket
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.delivery_pipeline import attempt
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import AttemptResult, Dead, Done, RetryAt
 from notifier.model.client import Client, ContentEncryption, KeyManagement
 from notifier.model.delivery import Delivery
+from notifier.model.message import Lane
 from notifier.model.outcome import DeadReason
 from notifier.model.presets import PRESETS
 from notifier.operators.doctor.doctor_clients import judge_registry
@@ -65,8 +67,7 @@ class Worker:
             channel = BackChannel(ring, clock=time.time, new_jti=lambda: uuid4().hex, encrypter=encryption)
             steady: dict[str, Any] = {"clock": time.time, "steady": time.monotonic, "jitter": lambda: 0.5}
             return await attempt(
-                delivery,
-                client,
+                Ticket(delivery=delivery, client=client, lane=Lane.EVENTS),
                 Tools(channel_of=lambda _client: channel, transport=transport, observe=lambda _: None, **steady),
             )
 

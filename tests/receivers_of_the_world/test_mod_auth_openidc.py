@@ -15,6 +15,7 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from notifier.delivery.admission import Ticket
 from notifier.delivery.channels import FrontChannel
 from notifier.delivery.delivery_pipeline import attempt
 from notifier.delivery.intake import deliveries
@@ -22,6 +23,7 @@ from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import AttemptResult, Done
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, Route
 from notifier.model.delivery import Delivery
+from notifier.model.message import Lane
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from tests.network.http.http_requests import LOOPBACK, opened
@@ -139,7 +141,8 @@ async def tell(iss: str, url: str, sid: str) -> AttemptResult:
         channel = FrontChannel(time.time)
         tools: dict[str, Any] = {"channel_of": lambda _client: channel, "transport": transport, "jitter": lambda: 0.5}
         return await attempt(
-            delivery, client, Tools(clock=time.time, steady=time.monotonic, observe=lambda _: None, **tools)
+            Ticket(delivery=delivery, client=client, lane=Lane.EVENTS),
+            Tools(clock=time.time, steady=time.monotonic, observe=lambda _: None, **tools),
         )
 
 

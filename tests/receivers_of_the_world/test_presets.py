@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from notifier.delivery.admission import Ticket
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.delivery_pipeline import attempt
 from notifier.delivery.ports import Tools
@@ -15,6 +16,7 @@ from notifier.delivery.verdict import AttemptResult, Dead, Done, RetryAt, Verdic
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.logout_token import subject_of
+from notifier.model.message import Lane
 from notifier.model.outcome import DeadReason
 from notifier.model.presets import PRESETS
 from notifier.network.http.transport import HttpTransport
@@ -60,7 +62,8 @@ class World:
             jitter=lambda: 0.5,
             observe=lambda _: None,
         )
-        return await attempt(delivery, self.client(with_preset=with_preset), tools)
+        client = self.client(with_preset=with_preset)
+        return await attempt(Ticket(delivery=delivery, client=client, lane=Lane.EVENTS), tools)
 
     async def tell(self, sub: str | None, sid: str | None, *, with_preset: bool = True) -> Verdict:
         """One event's first attempt, and what follows from it."""
