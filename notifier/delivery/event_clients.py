@@ -6,7 +6,7 @@ split into parts.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 from notifier.delivery.facts import IgnoredOverrides, Override
 from notifier.model.client import Client
@@ -84,15 +84,14 @@ def by_client_id(event: SessionEnded, registry: Registry) -> SessionEnded:
     if not aliases or event.clients == "*":
         return event
     registered = registry.clients_of(event.iss)
-    clients: list[str | ClientEntry] = []
-    for entry in event.clients:
+
+    def with_own_name(entry: str | ClientEntry) -> str | ClientEntry:
         name = name_of(entry)
-        client_id = None if name in registered else aliases.get(name)
-        if client_id is None:
-            clients.append(entry)
-        else:
-            clients.append(client_id if isinstance(entry, str) else replace(entry, client_id=client_id))
-    return replace(event, clients=tuple(clients))
+        if name in registered or (client_id := aliases.get(name)) is None:
+            return entry
+        return client_id if isinstance(entry, str) else replace(entry, client_id=client_id)
+
+    return replace(event, clients=tuple(map(with_own_name, event.clients)))
 
 
 def digest_of(event: SessionEnded) -> str:
@@ -184,17 +183,8 @@ def identity_of(event: SessionEnded, entry: str | ClientEntry, *, brings: bool) 
 
 
 def _inline(entry: ClientEntry) -> Inline | None:
-    if (
-        entry.backchannel_logout_uri is None
-        and entry.backchannel_logout_session_required is None
-        and entry.id_token_signed_response_alg is None
-    ):
-        return None
-    return Inline(
-        backchannel_logout_uri=entry.backchannel_logout_uri,
-        backchannel_logout_session_required=entry.backchannel_logout_session_required,
-        id_token_signed_response_alg=entry.id_token_signed_response_alg,
-    )
+    members: dict[str, Any] = {name: given for name in OVERRIDES if (given := getattr(entry, name)) is not None}
+    return Inline(**members) if members else None
 
 
 def ignored_inline(event: SessionEnded, entry: ClientEntry) -> Inline | None:

@@ -150,9 +150,9 @@ class Intake:
         if isinstance(opened, Move):
             return opened
         work = self._open_event(message, documents.EventDocument(event=opened.event), opened.letter, now)
-        if isinstance(work, Expand):
-            return replace(work, source=message.source)
-        return work if work.fact is None else replace(work, fact=replace(work.fact, source=message.source))
+        if isinstance(work, Expand) or work.fact is None:
+            return work
+        return replace(work, fact=replace(work.fact, source=message.source))
 
     def _open_event(
         self, message: Message, document: documents.EventDocument, letter: DeadLetter | None, now: float
@@ -204,7 +204,7 @@ class Intake:
             steps = _without_skipped(document, steps, why, now)
         if ClientEntry in map(type, event.clients) and (ignored := event_clients.ignored_overrides(event, registry)):
             steps = chain((replace(ignored, source=message.source),), steps)
-        return Expand(steps=steps, event=event)
+        return Expand(steps=steps, event=event, source=message.source)
 
     def _parts(self, document: documents.EventDocument, registry: Registry, due: float | None) -> Iterator[Send]:
         """Write the parts as messages with separate ids: with one id they would be confirmed one by one."""

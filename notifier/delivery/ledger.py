@@ -154,8 +154,7 @@ class Ledger:
 
     def lose(self, lane: Lane, source: str | None = None) -> None:
         """Hold no message of the source's queue, or of the lane's own, any longer: all of them will come again."""
-        kept = {held: published for held, published in self._held[lane].items() if held.message.source != source}
-        self._held[lane] = kept
+        self._held[lane] = {held: at for held, at in self._held[lane].items() if held.message.source != source}
 
     def origins(self) -> Collection[tuple[Lane, str | None]]:
         """Return the queues whose messages are held, each by its lane and its source."""

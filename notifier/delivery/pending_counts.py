@@ -4,8 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 
-from notifier.delivery.verdict import Defer, RetryAt, WaitsAs
-from notifier.model.backoff import EARLY, deferral_wait
+from notifier.delivery.verdict import Defer, RetryAt, delay_of
+from notifier.model.backoff import EARLY
 from notifier.model.client import ClientKey
 
 SHORT = 16.0  # seconds: what waits for less may come round soon, and would count twice until its second is over
@@ -56,10 +56,8 @@ class DelayCounts:
     def put_off(self, key: ClientKey, verdict: RetryAt | Defer) -> None:
         """Count a delivery that is durable in a delay queue."""
         now = self._clock()
-        wait = verdict.due - now
-        if isinstance(verdict, Defer) and verdict.waits_as is WaitsAs.DELAYED:
-            wait = deferral_wait(wait, verdict.rounding)
-        elif verdict.rounding == "down":
+        wait, rounding = delay_of(verdict, now)
+        if rounding == "down":
             wait *= EARLY  # RabbitMQ rounds
         steps = 8 if wait < SHORT else 1
         if (due := math.ceil((now + wait) * steps) / steps) not in self._dues:

@@ -11,8 +11,8 @@ from itertools import islice
 
 from notifier.delivery import facts
 from notifier.delivery.replacements import Send, buried
-from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
-from notifier.model.backoff import SOON, Rounding, deferral_wait
+from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs, delay_of
+from notifier.model.backoff import SOON
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
 from notifier.model.errors import QueueUnavailable
@@ -41,13 +41,10 @@ class Settlement:
         now = self._clock()
         match verdict:
             case RetryAt():
-                await self.send(self._later(delivery, verdict, now, verdict.due, verdict.rounding, crashes=0))
+                await self.send(self._later(delivery, verdict, now, crashes=0))
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
             case Defer():
-                due, rounding = verdict.due, verdict.rounding
-                if verdict.waits_as is WaitsAs.DELAYED:
-                    due, rounding = now + deferral_wait(due - now, rounding), "up"
-                later = self._later(delivery, verdict, now, due, rounding, message.crashes)
+                later = self._later(delivery, verdict, now, message.crashes)
                 if not await self.send(later, within=max(AGAIN, verdict.due - now)):
                     return False
                 deferred = facts.Deferred(
@@ -88,18 +85,15 @@ class Settlement:
             else:
                 return True
 
-    def _later(
-        self, delivery: Delivery, verdict: RetryAt | Defer, now: float, due: float, rounding: Rounding, crashes: int
-    ) -> Send:
+    def _later(self, delivery: Delivery, verdict: RetryAt | Defer, now: float, crashes: int) -> Send:
         """Return the message that brings the delivery back."""
-        # An id that is written down is the same at every reading, and marks a duplicate like a given id.
         parked = verdict.waits_as is WaitsAs.PARKED
+        wait, rounding = delay_of(verdict, now)
         if parked:
-            due = min(verdict.until, now + LONGEST_PARKED)
-        waits = replace(delivery.waits, since=now, longest=max(SOON, due - now))
-        written = replace(delivery, id_given=True, parked=parked, waits=waits)
-        body = documents.dump_delivery(written, due=verdict.due)
+            wait = min(verdict.until - now, LONGEST_PARKED)
+        waits = replace(delivery.waits, since=now, longest=max(SOON, wait))
+        # An id that is written down is the same at every reading, and marks a duplicate like a given id.
+        body = documents.dump_delivery(replace(delivery, id_given=True, parked=parked, waits=waits), due=verdict.due)
         message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=crash_headers(crashes))
-        if parked:
-            return Send(message=message, bucket=self._queue.bucket(delivery.key), due=due)
-        return Send(message=message, due=due, rounding=rounding)
+        bucket = self._queue.bucket(delivery.key) if parked else None
+        return Send(message=message, bucket=bucket, due=now + wait, rounding=rounding)

@@ -68,6 +68,14 @@ class Defer(Delay):
     text: str = ""
 
 
+def delay_of(verdict: RetryAt | Defer, now: float) -> tuple[float, Rounding]:
+    """Return the seconds in delay queues and their rounding. A deferral until a turn is in one queue at a time."""
+    wait, rounding = verdict.due - now, verdict.rounding
+    if isinstance(verdict, Defer) and verdict.waits_as is WaitsAs.DELAYED:
+        return deferral_wait(wait, rounding), "up"
+    return wait, rounding
+
+
 @frozen
 class Dead:
     """Give the delivery up; an operator may replay it."""
