@@ -105,11 +105,13 @@ class Buckets:
             return result
         if result.delivery.asked and result.pause is None:
             return result  # the client said when this delivery is to come again
-        after = uncharged(result.delivery, before)
         paced = result.signal is Signal.RATE_LIMITED and known.rate.spacing > 0  # it may come again at that pace
-        if ticket.rotated is None and known.is_available(now) and not paced:
-            if before.charged_at is None or before.charged_at - self._room.ahead() < known.circuit.succeeded_at:
-                return result
+        available = ticket.rotated is None and known.is_available(now) and not paced
+        charged_at = None if before.charged_at is None else before.charged_at - self._room.ahead()
+        if available and (charged_at is None or charged_at < known.circuit.succeeded_at):
+            return result
+        after = uncharged(result.delivery, before)
+        if available:
             verdict = retry(after, client, None, self._tools.clock(), self._tools.jitter)
             return replace(result, delivery=after, verdict=verdict)
         tried = not ticket.rotated and (ticket.opened_circuit or before.leash is not None)
