@@ -112,7 +112,7 @@ class Wait(Ticket):
 class Later:
     """Defer the delivery. `due`: the moment of its return or, if it is parked, of the client's next probe.
 
-    Moments are those of the steady clock; `Waits.defer` returns the deferral by the wall clock.
+    Moments are those of the steady clock; `Buckets.defer` returns the deferral by the wall clock.
     """
 
     due: float
