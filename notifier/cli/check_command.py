@@ -105,8 +105,8 @@ def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[Checked]) -
                 key.placed.name for of, key in loaded.keys.elsewhere() if of == iss and key.placed.half is None
             ],
             "clients": len(clients),
-            "without_uri": sum(client.told_at is None and not is_on_page(client) for client in clients),
-            "by_browser": sum(client.told_at is None and is_on_page(client) for client in clients),
+            "without_uri": sum(client.logout_uri is None and not is_on_page(client) for client in clients),
+            "by_browser": sum(client.logout_uri is None and is_on_page(client) for client in clients),
             "paused": sum(client.paused for client in clients),
         }
     return {

@@ -90,4 +90,4 @@ def _has_clients(iss: str, settings: Settings, registry: Registry) -> bool:
     lists = (source for source in settings.registry.all_sources if source.file is None)
     if any(iss in source.speaks_for(tuple(settings.issuers)) for source in lists):
         return True
-    return any(client.told_at is not None or is_on_page(client) for client in registry.clients_of(iss).values())
+    return any(client.logout_uri is not None or is_on_page(client) for client in registry.clients_of(iss).values())

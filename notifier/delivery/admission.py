@@ -133,7 +133,7 @@ def before_attempt(
         return Dead(reason=DeadReason.EXPIRED, text=text)
     if delivery.first_taken_at is not None and is_too_old(delivery, judged_as, now):
         return Dead(reason=DeadReason.EXPIRED, text=expiry_text(delivery, judged_as, now))
-    if client is None or client.told_at is None:
+    if client is None or client.logout_uri is None:
         return _unknown(delivery, NO_SUCH_CLIENT if client is None else NO_ADDRESS, registry, now)
     if client.paused:
         return Defer(due=now + PAUSE, cause=Cause.PAUSED, text="the registry says paused: true")

@@ -101,7 +101,7 @@ class FrontChannel:
 
     def uri(self, client: Client) -> str:
         """Return the client's `frontchannel_logout_uri`."""
-        return client.told_at or ""
+        return client.logout_uri or ""
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Add `iss` and `sid` to the address. There is no token, and so no `jti`."""

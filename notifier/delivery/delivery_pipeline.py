@@ -120,7 +120,7 @@ class DeliveryPipeline:
         now = self._tools.clock()
         verdict: Verdict | None = None
         fresh = delivery.first_taken_at is None and delivery.not_after is None  # so it cannot have expired
-        if not fresh or client is None or client.paused or client.told_at is None:
+        if not fresh or client is None or client.paused or client.logout_uri is None:
             verdict = before_attempt(delivery, client, judged_as, registry, now)
             if delivery.leash is not None and isinstance(verdict, Dead):
                 self._gate.buckets.on_probe_lost(delivery.key)

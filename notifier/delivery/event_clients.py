@@ -114,7 +114,7 @@ def split(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Se
 def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
     """Yield the clients that `"*"` means."""
     for client in registry.clients_of(iss).values():
-        if client.told_at is not None:
+        if client.logout_uri is not None:
             yield client.client_id
     for client_id in registry.lost_at.get(iss, ()):
         if registry.has_just_lost(iss, client_id, steady):
@@ -164,7 +164,7 @@ def is_skipped(
         skipped = isinstance(entry, ClientEntry) and entry.no_address
     else:
         brought = entry.backchannel_logout_uri if brings and isinstance(entry, ClientEntry) else None
-        skipped = client.told_at is None and brought is None
+        skipped = client.logout_uri is None and brought is None
     return skipped and not registry.has_just_lost(event.iss, client_id, steady)
 
 

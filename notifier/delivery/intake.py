@@ -230,7 +230,7 @@ def deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterat
     members = event_clients.members_of(event, registry, steady, brings=brings)
     for entry, (client_id, sub, sid, inline) in members:
         client = registered.get(client_id)
-        has_address = client is not None and client.told_at is not None
+        has_address = client is not None and client.logout_uri is not None
         if not has_address and event_clients.is_skipped(event, entry, registry, steady, brings=brings):
             yield Skipped(iss=event.iss, client_id=client_id, event_id=event.id, reply_to=event.reply_to)
             continue

@@ -261,8 +261,8 @@ class Client:
         return value
 
     @property
-    def told_at(self) -> str | None:
-        """Where a worker tells it: its back-channel URI, or the front-channel URI that the worker itself calls."""
+    def logout_uri(self) -> str | None:
+        """The URI that a worker calls: the back-channel URI, or the front-channel URI if the worker calls that."""
         if self.backchannel_logout_uri is not None:
             return self.backchannel_logout_uri
         channel = self.front_channel

@@ -61,7 +61,7 @@ def names_session(delivery: Delivery, client: Client) -> bool:
 
     A call of its front-channel URI by a worker has no token and names the session if the event does.
     """
-    if client.backchannel_logout_uri is None and client.told_at is not None:
+    if client.backchannel_logout_uri is None and client.logout_uri is not None:
         return delivery.sid is not None
     subject = subject_of(delivery, client)
     return isinstance(subject, Subject) and subject.sid is not None

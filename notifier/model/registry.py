@@ -90,7 +90,7 @@ class Registry:
     def has_address(self, iss: str, client_id: str) -> bool:
         """Return True if the client is registered with an address at which a worker notifies it."""
         client = self.clients_of(iss).get(client_id)
-        return client is not None and client.told_at is not None
+        return client is not None and client.logout_uri is not None
 
     def has_just_lost(self, iss: str, client_id: str, steady: float) -> bool:
         """Return True if the client lost its address less than `grace` ago, so that it counts as unknown."""

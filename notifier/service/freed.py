@@ -158,9 +158,9 @@ def changed_clients(before: Registry, now: Registry) -> dict[ClientKey, bool]:
         for client_id, client in clients.items():
             old = earlier.get(client_id)
             if old is not client and (old is None or _way(old) != _way(client)):
-                changes[client.key] = old is None or old.told_at != client.told_at
+                changes[client.key] = old is None or old.logout_uri != client.logout_uri
     return changes
 
 
 def _way(client: Client) -> tuple[object, ...]:
-    return client.told_at, client.route, client.paused
+    return client.logout_uri, client.route, client.paused

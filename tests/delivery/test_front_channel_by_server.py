@@ -88,7 +88,7 @@ def test_an_answer_is_read_as_that_to_a_token_but_no_token_is_refused(
 def test_a_client_is_told_where_it_can_be_and_else_skipped(subject: Client, told_at: str | None) -> None:
     """The same in a plan by name, by `"*"`, and in the count of fates. A delivery that there is by then waits."""
     by = Registry(clients={ISS: {"shop": subject}})
-    assert subject.told_at == told_at
+    assert subject.logout_uri == told_at
     [step] = deliveries(event(("shop",)), by, 0.0)
     assert isinstance(step, Skipped) is (told_at is None)
     assert len(list(deliveries(event("*"), by, 0.0))) == count_notices(event("*"), by, 0.0) == (told_at is not None)

@@ -137,9 +137,9 @@ def test_an_address_of_an_event_that_counted_of_late_is_kept(*, vouched: bool) -
     assert kept.id == planned(of, before)[0].id
     assert kept.inline is None
     assert (of_deny := denied.client_of(kept)) is not None
-    assert of_deny.told_at is None
+    assert of_deny.logout_uri is None
     assert (again := before.client_of(kept)) is not None
-    assert again.told_at == URI
+    assert again.logout_uri == URI
     assert planned(of, replace(denied, narrowed_at=NOW - 300.0)) == []
 
 

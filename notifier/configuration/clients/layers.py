@@ -324,7 +324,7 @@ class _Laying:
         last_path = self._layers[nth].path(index)
         mistakes = [Mistake(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in wrong]
         client = builder.client(iss, client_id)
-        if not usable or client is None or client.told_at is None:
+        if not usable or client is None or client.logout_uri is None:
             builder.leave_out(iss, client_id, _of(self._layers[nth], "; ".join(map(str, mistakes))))
         self._faults += [_fault(last_path, str(mistake)) for mistake in mistakes]
 

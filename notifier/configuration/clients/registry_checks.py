@@ -136,7 +136,7 @@ def sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]
         was = old.clients_of(client.iss).get(client.client_id)
         if was is None or not _can_be_told(was):
             added.append(client)
-        elif was.told_at != client.told_at:
+        elif was.logout_uri != client.logout_uri:
             moved.append(client)
     changes = [
         f"{len(clients)} {what}: {_named(clients, new)}"
@@ -152,7 +152,7 @@ def _all(registry: Registry, only: Container[tuple[str, str]] | None = None) -> 
 
 
 def _can_be_told(client: Client) -> bool:
-    return client.told_at is not None
+    return client.logout_uri is not None
 
 
 def _too_many(lost: int, before: int) -> bool:

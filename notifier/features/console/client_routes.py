@@ -83,7 +83,7 @@ class ClientNames:
 
 def _in_order(registry: Registry) -> Mapping[ClientKey, str]:
     texts = (
-        (f"{client_id}\n{client.client_name or ''}\n{client.told_at or ''}".casefold(), (iss, client_id))
+        (f"{client_id}\n{client.client_name or ''}\n{client.logout_uri or ''}".casefold(), (iss, client_id))
         for iss, clients in registry.clients.items()
         for client_id, client in clients.items()
     )
@@ -193,7 +193,7 @@ class ClientRoutes:
         state = state or ClientState(iss=key[0], client_id=key[1])
         return client_document(state) | {
             "name": None if client is None else client.client_name,
-            "uri": None if client is None else client.told_at,
+            "uri": None if client is None else client.logout_uri,
             "registered": client is not None,
             "paused": client is not None and client.paused,
             "tried": (state.last_success or state.last_failure) is not None,

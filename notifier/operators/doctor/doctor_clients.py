@@ -51,14 +51,14 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
     """Return the servers of the clients, one for each way to reach it. Servers of tests are left out."""
     by_route: dict[tuple[str, Route], list[Client]] = {}
     for client in clients:
-        if client.told_at is not None and not only_in_tests(client.iss):
-            parts = urlsplit(client.told_at)
+        if client.logout_uri is not None and not only_in_tests(client.iss):
+            parts = urlsplit(client.logout_uri)
             by_route.setdefault((f"{parts.scheme}://{parts.netloc}".lower(), client.route), []).append(client)
     return [
         Server(
             origin=origin,
             route=route,
-            uri=there[0].told_at or "",
+            uri=there[0].logout_uri or "",
             within=max(client.timeout for client in there),
             clients=tuple(there),
         )
@@ -106,7 +106,7 @@ def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
             yield warning(Area.CLIENT, client.client_id, "is paused: its logouts wait", advice)
         if client.preset is not None:
             yield from _preset(client, client.preset)
-    silent = [client for client in clients if client.told_at is None]
+    silent = [client for client in clients if client.logout_uri is None]
     if by_browser := [client.client_id for client in silent if is_on_page(client)]:
         text = "has no backchannel_logout_uri: browsers alone tell it, and nobody can see whether its sessions end"
         advice = "where iss and sid suffice for it, notifier.front_channel: server has workers tell it"

@@ -40,7 +40,7 @@ class Source:
     @property
     def told(self) -> Mapping[str, str | None]:
         """Where each client is told."""
-        return {name: client.told_at for name, client in self.live.registry().clients_of(ISS).items()}
+        return {name: client.logout_uri for name, client in self.live.registry().clients_of(ISS).items()}
 
 
 GOOD, EVIL = "https://good.example", "https://evil.example"

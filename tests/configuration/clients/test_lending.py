@@ -150,7 +150,7 @@ def test_a_call_by_front_channel_takes_nothing_along_either(tmp_path: Path) -> N
     assert client(laid(tmp_path, named, Front(HOOK).layer())).route.headers
     for uri in (EVIL, "http://10.0.0.2/out"):
         found = client(laid(tmp_path, named, Front(uri).layer()))
-        assert (found.told_at, found.route) == (uri, Route(withheld=found.route.withheld))
+        assert (found.logout_uri, found.route) == (uri, Route(withheld=found.route.withheld))
         assert (found.route.withheld or "").startswith("frontchannel_logout_uri leads to ")
 
 
