@@ -40,10 +40,12 @@ async def got(running: WorkerProcess, path: str, token: str = "r", **query: obje
 
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 async def test_a_flag_needs_no_value_and_a_wrong_token_is_called_so(place: tuple[str, str], tmp_path: Path) -> None:
-    """As docs/api.md says."""
+    """As docs/api.md says. A page that lies beyond what can be counted is a mistake of the request."""
     async with Clients() as clients, worker(site_of_two(tmp_path, clients, place)) as running:
         assert (await running.ask("GET", "/v1/recent?good", "r"))[0] == 200
         assert (await running.ask("POST", "/v1/reload?accept_loss", "r"))[0] == 200
+        assert (await got(running, "clients", skip=5))["clients"] == []
+        assert (await running.ask("GET", f"/v1/clients?skip={10**30}", "r"))[0] == 400
         for method, path in GONE:
             status, refusal = await running.ask(method, path, "r")
             assert (status, refusal["title"]) == (410, f"{method} {path} is gone: {GONE[method, path]}")
@@ -238,14 +240,6 @@ async def test_the_console_speaks_for_workers_without_one(
                 )
                 workers = {fact["worker"] for fact in (await got(one, "recent", good="true"))["facts"]}
                 assert len(workers) == (2 if console else 1)
-
-
-@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
-async def test_no_page_lies_beyond_what_can_be_counted(place: tuple[str, str], tmp_path: Path) -> None:
-    """A number that Python cannot step by is a mistake of the request."""
-    async with Clients() as clients, worker(site_of_two(tmp_path, clients, place)) as running:
-        assert (await got(running, "clients", skip=5))["clients"] == []
-        assert (await running.ask("GET", f"/v1/clients?skip={10**30}", "r"))[0] == 400
 
 
 @pytest.mark.full
