@@ -88,27 +88,24 @@ async def test_each_route_enforces_the_scope_that_it_declares() -> None:
     assert unbound == {"PUT /v1/log-level", "POST /v1/reload", "POST /v1/doctor", "GET /v1/doctor", "GET /v1/acts"}
 
 
-@pytest.mark.parametrize("messages", ["dead-letters", "waiting"])
-async def test_a_page_refuses_a_subject(messages: str) -> None:
-    """Its index has no users. A filter without effect would show the messages of others."""
-    sources = sources_of(lambda: (token("op", "read"),))
+@pytest.mark.parametrize(
+    ("method", "path", "wrong"),
+    [
+        ("GET", "dead-letters/page?subject=alice", "subject"),
+        ("GET", "waiting/page?subject=alice", "subject"),
+        ("POST", "reload?accept_loss=maybe", "accept_loss"),
+    ],
+)
+async def test_a_query_without_effect_is_refused(method: str, path: str, wrong: str) -> None:
+    """An index has no users: its page would show those of others. A typing error must not accept a loss."""
+    sources = sources_of(lambda: (token("op", "read", "repair"),))
     routes = operator_routes(Authorization(sources.tokens))
+    headers = {"Authorization": "Bearer op-secret"}
     async with serving(api_app(EventRequests(accept, sources), routes)) as listener, aiohttp.ClientSession() as http:
-        url = f"http://127.0.0.1:{listener.port}/v1/{messages}/page?subject=alice"
-        async with http.get(url, headers={"Authorization": "Bearer op-secret"}) as answer:
+        url = f"http://127.0.0.1:{listener.port}/v1/{path}"
+        async with http.request(method, url, headers=headers) as answer:
             assert answer.status == 400
-            assert [mistake["path"] for mistake in (await answer.json())["mistakes"]] == ["subject"]
-
-
-async def test_a_reload_refuses_what_is_no_boolean() -> None:
-    """`accept_loss` is read as every other flag is: a typing error must neither accept a loss nor be ignored."""
-    sources = sources_of(lambda: (token("op", "repair"),))
-    routes = operator_routes(Authorization(sources.tokens))
-    async with serving(api_app(EventRequests(accept, sources), routes)) as listener, aiohttp.ClientSession() as http:
-        url = f"http://127.0.0.1:{listener.port}/v1/reload?accept_loss=maybe"
-        async with http.post(url, headers={"Authorization": "Bearer op-secret"}) as answer:
-            assert answer.status == 400
-            assert [mistake["path"] for mistake in (await answer.json())["mistakes"]] == ["accept_loss"]
+            assert [mistake["path"] for mistake in (await answer.json())["mistakes"]] == [wrong]
 
 
 # ── A canary over the API waits for the client that it is sent to, which may hang ─────────────────────────────────
