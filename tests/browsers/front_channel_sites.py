@@ -78,11 +78,10 @@ class Sites:
         """Of a client's site: `name` is before `.test`, or a whole host."""
         return f"https://{name if '.' in name else f'{name}.test'}:{port or self.port}{path}"
 
-    def seal(self, *clients: str, now: float, sid: str | None = "5F2A") -> str:
+    def seal(self, *clients: str, now: float) -> str:
         """A context of these clients."""
-        return seal(
-            FrontChannelContext(iss=self.iss, sid=sid, clients=tuple((each, None) for each in clients)), self.keys, now
-        )
+        asked = tuple((each, None) for each in clients)
+        return seal(FrontChannelContext(iss=self.iss, sid="5F2A", clients=asked), self.keys, now)
 
     def page_url(self, sealed: str) -> str:
         """Of a page, as the identity server embeds it."""

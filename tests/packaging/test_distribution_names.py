@@ -59,7 +59,7 @@ def test_the_distribution_has_its_name(name: str) -> None:
     assert metadata.version(name) == __version__
 
 
-def test_the_command_stays_notifier(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_stays_notifier() -> None:
     """It is the distribution's, and says its version."""
     [script] = metadata.distribution(NAME).entry_points
     assert (script.group, script.name, script.load()) == ("console_scripts", "notifier", main)

@@ -164,7 +164,7 @@ async def test_nobody_waits_long_for_a_slow_place() -> None:
     assert rig.key.fault is None
 
 
-async def test_another_key_under_the_same_name_does_not_sign(folder: Folder) -> None:
+async def test_another_key_under_the_same_name_does_not_sign() -> None:
     """Clients do not know it: its entry needs another `not_before`."""
     rig = await known()
     other = MemoryPlace("ES384")

@@ -265,13 +265,10 @@ EVERYBODY = Registry(
 )
 
 
-def bringing(iss: str = ISS, sid: str | None = "5F2A", *, required: bool = False, **uris: str) -> FrontChannelContext:
+def bringing(iss: str = ISS, **uris: str) -> FrontChannelContext:
     """A context whose clients come with these addresses."""
-    brought = {
-        name: FrontChannelClient(frontchannel_logout_uri=uri, frontchannel_logout_session_required=required)
-        for name, uri in uris.items()
-    }
-    return FrontChannelContext(iss=iss, sid=sid, clients=tuple((name, None) for name in uris), brought=brought)
+    brought = {name: FrontChannelClient(frontchannel_logout_uri=uri) for name, uri in uris.items()}
+    return FrontChannelContext(iss=iss, sid="5F2A", clients=tuple((name, None) for name in uris), brought=brought)
 
 
 async def test_a_client_that_nobody_registered_is_asked_where_the_issuer_s_own_key_says() -> None:

@@ -34,9 +34,9 @@ async def vault(issuer: Authority, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         yield found
 
 
-def place(vault: AzureStandIn, issuer: Authority, name: str, version: int = 0) -> AzureKey:
+def place(vault: AzureStandIn, issuer: Authority, name: str) -> AzureKey:
     """The key as a place. The stand-in is at no address of Azure's, and has a certificate of ours."""
-    settings = {"vault_url": vault.address, "key": name, "version": VERSIONS[version]}
+    settings = {"vault_url": vault.address, "key": name, "version": VERSIONS[0]}
     further = {"verify_challenge_resource": False}
     return AzureKey(AzureKeySettings.model_validate(settings), further, TlsFiles(ca_file=issuer.ca_file))
 

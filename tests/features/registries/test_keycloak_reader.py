@@ -22,10 +22,10 @@ def reader(url: str, within: str = "30s", **more: Any) -> KeycloakReader:
     return made
 
 
-async def fault_of(fake: FakeKeycloak, within: str = "30s", **more: Any) -> str:
+async def fault_of(fake: FakeKeycloak, **more: Any) -> str:
     """Why it could not be read, which holds no secret, nor does anything that a log may make of it."""
     with pytest.raises(SourceFault) as caught:
-        await reader(fake.url, within, **more).read(None)
+        await reader(fake.url, "30s", **more).read(None)
     shown = "".join(traceback.format_exception(caught.value, chain=True)) + repr(caught.value)
     assert SECRET not in shown
     assert "secret-of-" not in shown

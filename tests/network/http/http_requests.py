@@ -93,10 +93,10 @@ def ended(ca: Authority) -> str:
     return f"{x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc:%Y-%m-%d}"
 
 
-def outcome(wire: Wire, policy: ResponsePolicy | None = None) -> Outcome:
+def outcome(wire: Wire) -> Outcome:
     """What the pipeline makes of it."""
     assert not isinstance(wire, StaleConnection)
-    return read_wire(wire, policy or ResponsePolicy(), NOW)
+    return read_wire(wire, ResponsePolicy(), NOW)
 
 
 def broken(wire: Wire) -> tuple[Reason, bool]:

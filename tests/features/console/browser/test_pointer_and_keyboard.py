@@ -118,10 +118,10 @@ async def test_what_is_typed_stays_while_the_page_is_drawn(running: WorkerProces
     await expect(window.page.locator("main input[type=search]")).to_have_value("shop")
 
 
-async def tab_to(window: Window, words: str, most: int = 40) -> None:
+async def tab_to(window: Window, words: str) -> None:
     """Press Tab until the focus is on something with these words."""
     seen = []
-    for _ in range(most):
+    for _ in range(40):
         await window.page.keyboard.press("Tab")
         seen.append(await window.focused())
         if seen[-1] == words:
