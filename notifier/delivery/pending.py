@@ -112,9 +112,9 @@ class PendingDeliveries:
 
     def park_or_probe(self, next_try: float, now: float, *, tried: bool) -> Later:
         """Keep it until the circuit is half-open or the pause is over: in the bucket, or as the probe."""
-        paused = now < self.paused_until
+        paused = self.is_paused(now)
         opens, cause = (self.paused_until, Cause.RETRY_AFTER) if paused else (next_try, Cause.CIRCUIT)
-        if now < self.covered_until and not tried:
+        if self.covered(now) and not tried:
             return Later(due=opens, cause=cause, waits_as=WaitsAs.PARKED)
         wait = max(MIN_OPEN_SECONDS, opens - now) if opens > now else BUSY_TRY
         # One pass through one delay queue, which is exact. After several it may come a second early.
