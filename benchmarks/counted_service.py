@@ -40,7 +40,7 @@ from notifier.queues.rabbitmq.wire.frames import LeanReceiver, hand_over
 from notifier.queues.sqlite.handover import Operation
 from notifier.queues.sqlite.writer import Writer
 from notifier.service.service import Service
-from notifier.telemetry import logs
+from notifier.telemetry import log_output
 from notifier.tokens.key_files import generate_key
 from tests.simulator.broker import Broker, Consumer, Costs
 from tests.simulator.virtual_time import VirtualLoop
@@ -262,7 +262,7 @@ def built_service(
         (folder / "key.pem").write_bytes(generate_key(Algorithm.ES256))
         (folder / "clients.json").write_text(json.dumps(addresses))
         (folder / "notifier.yaml").write_text(json.dumps(settings))
-        logs.configure("info", "json", stream=log)
+        log_output.configure("info", "json", stream=log)
         live = LiveConfiguration(folder / "notifier.yaml", {}, load(folder / "notifier.yaml", {}, FEATURES))
         service = Service(live, features=(*FEATURES, *more))
         if isinstance(service.queue, CountedQueue):

@@ -35,7 +35,7 @@ from notifier.settings.tokens_file import expiring, load_tokens
 from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
 from notifier.tokens.places import Places
-from notifier.tokens.public_keys import thumbprint
+from notifier.tokens.published_keys import thumbprint
 
 PartT = TypeVar("PartT", bound=Part)
 NAMED = 5  # clients in one warning

@@ -5,6 +5,7 @@ looks at the console, else the demo. Then it begins again.
 """
 
 import asyncio
+import json
 import secrets
 import signal
 import socket
@@ -19,14 +20,52 @@ from uuid import uuid4
 
 import aiohttp
 import yaml
+from aiohttp import web
 from rich.console import Console
 
 from notifier.demo.embedded import Embedded, start
-from notifier.demo.hand_over import HandOver
 from notifier.demo.receivers import LOOPBACK, Behaviour, Receiver
 from notifier.demo.story import ISS, write_key
 from notifier.demo.token_check import TokenCheck
+from notifier.feature import Feature, Running
 from notifier.model.durations import in_words
+
+KEPT_AS = "notifier.token"
+"""Under this name the console keeps the token of the tab (`session.js`)."""
+
+
+class HandOver:
+    """Signs whoever opens its `path` into the console, once. Only the demo's service has this route.
+
+    The console takes a token from no address: a link could sign somebody in as another. So this page, of the same
+    origin, puts the token where the console keeps it. The path is secret, and the page is shown once, since processes
+    and histories show addresses.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.path = f"/demo/{secrets.token_urlsafe(16)}"
+        self._token: str | None = token
+
+    def feature(self) -> Feature:
+        """What the demo adds to its service."""
+        return Feature(name="demo", run=lambda _given: Running(api=[web.get(self.path, self._show)]))
+
+    async def _show(self, _request: web.Request) -> web.Response:
+        token, self._token = self._token, None
+        if token is None:
+            raise web.HTTPNotFound(text="This address has been opened. Start the demo again.")
+        nonce = secrets.token_urlsafe(16)
+        script = (
+            f'sessionStorage.setItem("{KEPT_AS}", {json.dumps(token)}); location.replace("/console/" + location.hash);'
+        )
+        headers = {
+            "Content-Security-Policy": f"default-src 'none'; script-src 'nonce-{nonce}'; frame-ancestors 'none'",
+            "Cache-Control": "no-store",
+            "Referrer-Policy": "no-referrer",
+        }
+        page = f'<!doctype html><title>notifier</title><script nonce="{nonce}">{script}</script>'
+        return web.Response(text=page, content_type="text/html", headers=headers)
+
 
 CLIENTS: Mapping[str, Behaviour] = {
     "shop": Behaviour.HEALTHY,

@@ -10,7 +10,7 @@ from notifier.demo.console_demo import show_console
 from notifier.demo.embedded import start
 from notifier.demo.story import Pace, play
 from notifier.operators.terminal.screen import screen
-from notifier.telemetry import logs
+from notifier.telemetry import log_output
 
 SIGN_OUTS = 4.0  # seconds in which all users sign out
 
@@ -40,7 +40,7 @@ def demo(
         # in a script: 0 if every logout is accounted for
         notifier demo >demo.txt && echo good
     """
-    logs.configure("error", "auto")
+    log_output.configure("error", "auto")
     terminal = screen(width=100)
     if console:
         uvloop.run(show_console(terminal, None if no_open else webbrowser.open))

@@ -1,6 +1,6 @@
 """Defines what may become of deliveries, and the notices that tell it.
 
-A notice goes to the publisher who asked for it (`reply_document.py`), and to audit systems by the feed
+A notice goes to the publisher who asked for it (`notice_wait.py`), and to audit systems by the feed
 (`feed_event.py`).
 """
 

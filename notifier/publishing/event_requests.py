@@ -1,4 +1,4 @@
-"""Takes a request that brings one event: checks it, and makes the event durable before the answer.
+"""`POST /v1/events`: takes a request that brings one event, checks it, and makes the event durable before the answer.
 
 The checks are, in this order: the number of requests that run, the token, the content type (a browser's form or
 `no-cors` request can send none that is accepted), the body's size and pace, the event itself, and who may speak for its
@@ -15,7 +15,7 @@ A `note` in the answer tells what the publisher perhaps did not mean.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -35,13 +35,23 @@ from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt, json_text
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.network.listeners.authorization import Authorization, Tokens, concerns
-from notifier.network.listeners.openapi import CLOUDEVENT, EVENT, JsonSchema
-from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.network.listeners.authorization import Authorization, JudgeBearer, Tokens, concerns, judge_others
+from notifier.network.listeners.openapi import (
+    CLOUDEVENT,
+    EVENT,
+    AnswerDescription,
+    JsonSchema,
+    OperationDescription,
+    known_query,
+    openapi_route,
+)
+from notifier.network.listeners.problem import Refusal, malformed, private, problem, problems
+from notifier.network.listeners.throttle import Throttle
 from notifier.publishing.event_remarks import misspelt_members, unknown_clients, unread_members
 from notifier.publishing.notice_wait import LONGEST, EventNotices, WaitingRequests, read_wait
 from notifier.publishing.route_steps import (
     AGAIN,
+    BODY_LATER,
     LANES,
     ApiLimits,
     asked_lane,
@@ -238,3 +248,52 @@ def _check_kind(request: web.Request) -> None:
     if media_type(request) not in BODY:
         raise Refusal(problem(415, f"The body must be {' or '.join(BODY)}", headers={"Accept": ", ".join(BODY)}))
     refuse_compressed(request)
+
+
+_NOTICES: Mapping[str, object] = {
+    "type": "object",
+    "required": ["id", "complete", "clients"],
+    "properties": {
+        "id": {"type": "string"},
+        "complete": {"type": "boolean"},
+        "clients": {"type": "array", "items": {"type": "object"}},
+        "note": NOTE,
+    },
+}
+_POST_EVENT = OperationDescription(
+    summary="Publish one event: a session ended. The answer says that it is durable.",
+    scope="publish",
+    query=QUERY,
+    body=BODY,
+    answers={
+        200: AnswerDescription(text="With wait: every client has its last notice.", schema=_NOTICES),
+        202: AnswerDescription(
+            text="The event is durable. With wait: what has become of it so far.",
+            schema={"type": "object", "required": ["id"], "properties": {"id": EVENT_ID, "note": NOTE}},
+        ),
+    },
+    problems=PROBLEMS,
+)
+
+
+def api_app(
+    requests: EventRequests, more: Iterable[web.RouteDef] = (), judge: JudgeBearer | None = None
+) -> web.Application:
+    """Return the application. The routes of `more` share its limits; each authorises for itself.
+
+    `judge` knows bearer tokens beside those of the tokens file.
+    """
+    tokens, limits = requests.sources.tokens, requests.limits
+    throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
+    others = () if judge is None else (judge_others(tokens, judge),)
+    guards = [problems, Authorization(tokens).local, *others, throttle.middleware, known_query]
+
+    @_POST_EVENT
+    async def post_event(request: web.Request) -> web.Response:
+        return await requests.take(request)
+
+    app = web.Application(client_max_size=limits.max_event, middlewares=guards)
+    routes = [web.post("/v1/events", post_event), *more]
+    app.add_routes([*routes, openapi_route(routes)])
+    app.on_response_prepare.append(private)
+    return app

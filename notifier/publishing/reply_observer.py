@@ -15,8 +15,7 @@ from notifier.delivery.facts import (
 from notifier.delivery.notices import notice_of
 from notifier.model.moment import Clock
 from notifier.model.reply import ReplyTo
-from notifier.publishing.notice_wait import WaitingRequests
-from notifier.publishing.reply_document import dump_reply, load_reply
+from notifier.publishing.notice_wait import WaitingRequests, dump_reply, load_reply
 from notifier.queues.queue_port import SideChannel
 
 

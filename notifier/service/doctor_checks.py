@@ -41,8 +41,7 @@ from notifier.queues.building import build_queue
 from notifier.queues.sqlite.lock import worker_at
 from notifier.settings.policies import TlsSettings
 from notifier.settings.tokens_file import expiring
-from notifier.tokens.client_encryption import ClientEncryption
-from notifier.tokens.client_keys import KEYS_WITHIN, ClientKeyReader
+from notifier.tokens.client_encryption import KEYS_WITHIN, ClientEncryption, ClientKeyReader
 from notifier.tokens.first_day import Seen
 
 ISSUER_WITHIN = 10.0  # seconds for each of the two documents of an issuer

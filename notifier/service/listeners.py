@@ -11,8 +11,7 @@ from notifier.network.listeners.authorization import JudgeBearer
 from notifier.network.listeners.bounded_connection import ConnectionBudget
 from notifier.network.listeners.listener import Listener, listen
 from notifier.network.listeners.listener_context import ListenerContext
-from notifier.publishing.event_requests import EventRequests
-from notifier.publishing.events import api_app
+from notifier.publishing.event_requests import EventRequests, api_app
 from notifier.settings.policies import WebListenerSettings
 from notifier.settings.service_settings import ApiSettings, Settings
 

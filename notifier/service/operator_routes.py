@@ -25,8 +25,7 @@ from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_routes import StatusRoutes, reload_routes
 from notifier.queues.queue_port import Queue
 from notifier.telemetry.audit import write_audit
-from notifier.telemetry.log_level import LogLevel
-from notifier.telemetry.log_level_routes import log_level_routes
+from notifier.telemetry.log_level import LogLevel, log_level_routes
 from notifier.telemetry.logs import subject_id
 
 GONE = {

@@ -86,15 +86,15 @@ def _made(config: Path | None) -> tuple[Service, Settings, bool]:
     from notifier.configuration.loading import load
     from notifier.features import FEATURES
     from notifier.service.service import Service
-    from notifier.telemetry import logs
-    from notifier.telemetry.signature_counts import SignatureCounts
+    from notifier.telemetry import log_output
+    from notifier.telemetry.metrics import SignatureCounts
     from notifier.tokens.places import Places
 
     _raise_file_limit()
     answers, signatures = HeldAnswers(), SignatureCounts()
     places = Places(key_kinds_of(FEATURES), signatures.count)
     loaded = load(config, os.environ, FEATURES, starting=True, answer_of=answers.cached, places=places)
-    as_json = logs.configure(loaded.settings.log.level, loaded.settings.log.format)
+    as_json = log_output.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
     log_hooks(loaded.settings)
     _tell_queue_file(loaded.settings.queue.sqlite_file)

@@ -49,12 +49,10 @@ from notifier.service.operator_routes import operator_routes
 from notifier.service.watches import Watches
 from notifier.telemetry.log_level import LogLevel
 from notifier.telemetry.logs import LogObserver, subject_hash
-from notifier.telemetry.metrics import Metrics
+from notifier.telemetry.metrics import Metrics, SignatureCounts
 from notifier.telemetry.metrics_page import MetricsPage
 from notifier.telemetry.observers import Observers
-from notifier.telemetry.signature_counts import SignatureCounts
-from notifier.tokens.client_encryption import ClientEncryption
-from notifier.tokens.client_keys import ClientKeyReader
+from notifier.tokens.client_encryption import ClientEncryption, ClientKeyReader
 
 if TYPE_CHECKING:
     from notifier.telemetry.tracing import Tracing

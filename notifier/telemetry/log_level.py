@@ -1,9 +1,18 @@
-"""Changes the log level while the worker runs: SIGUSR1 turns debug on and off, `PUT /v1/log-level` sets any level."""
+"""Changes the log level while the worker runs: SIGUSR1 turns debug on and off.
+
+`GET` and `PUT /v1/log-level` show and set the level of this worker, without a restart.
+"""
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
+from aiohttp import web
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, answer_of, route_of
 from notifier.telemetry.audit import write_audit
-from notifier.telemetry.logs import set_level
+from notifier.telemetry.log_output import set_level
 
 DEBUG, USUAL = "debug", "info"
 
@@ -27,3 +36,40 @@ class LogLevel:
         """Switch to debug, or from debug back to the configured level (to info if that is debug)."""
         usual = USUAL if self.configured == DEBUG else self.configured
         self.set(usual if self.now == DEBUG else DEBUG, by="SIGUSR1")
+
+
+Level = Literal["debug", "info", "warning", "error"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+_ANSWERS = {200: answer_of("As it is now, and as it is again after a restart.", level=str, configured=str)}
+
+
+class LevelMembers(TypedDict):
+    """The body of a change."""
+
+    level: Level
+
+
+def log_level_routes(authorization: Authorization, level: LogLevel) -> list[web.RouteDef]:
+    """Return the routes. A change concerns all issuers, so it needs a token without issuers."""
+
+    def answer() -> web.Response:
+        return web.json_response({"level": level.now, "configured": level.configured})
+
+    @ApiOperation(route="GET /v1/log-level", summary="Tell what this worker logs.", scope="read", answers=_ANSWERS)
+    async def get(_request: ApiRequest) -> web.Response:
+        return answer()
+
+    @ApiOperation(
+        route="PUT /v1/log-level",
+        summary="Change what this worker logs, until it ends.",
+        scope="repair",
+        unbound=True,
+        body=LevelMembers,
+        answers=_ANSWERS,
+        problems={400: "No such level."},
+    )
+    async def put(request: ApiRequest) -> web.Response:
+        level.set(request.members["level"], by=request.who)
+        return answer()
+
+    return [route_of(get, authorization), route_of(put, authorization)]

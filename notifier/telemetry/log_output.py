@@ -1,17 +1,23 @@
-"""Renders log lines, removes secrets, and writes them so that a broken output stops nothing."""
+"""Sets up the log of the process. Lines are JSON, or text for people with outcomes in colour, and hold no secrets.
+
+A broken output stops nothing.
+"""
 
 import asyncio
 import atexit
 import json
+import logging
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TextIO
+from typing import Literal, TextIO, cast
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_json
-from structlog.typing import EventDict, WrappedLogger
+from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, LogLevelColumnFormatter, plain_traceback
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from notifier.model.printable import printable, printable_lines
 from notifier.model.redaction import redact
@@ -113,3 +119,111 @@ class Unbreakable:
 
     def isatty(self) -> bool:
         return (self._stream or sys.stderr).isatty()
+
+
+EVENT_WIDTH = 16  # of most events
+FIRST = ("client_id", "reason", "status", "error")  # of the rest, what tells most
+
+_RESET, _BOLD, _DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
+_RED, _GREEN, _YELLOW, _CYAN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m"
+_LEVELS: Mapping[str, str] = {"debug": _DIM, "info": "", "warning": _YELLOW, "error": _BOLD + _RED}
+_OUTCOMES: Mapping[object, str] = {"delivered": _GREEN, "refused": _RED, "failed": _RED}
+_QUOTED = frozenset(" =\"'")
+
+
+def console_renderer(*, colors: bool) -> ConsoleRenderer:
+    """Return the last processor of such a line. `time` is RFC 3339."""
+    bold, dim, cyan, reset = (_BOLD, _DIM, _CYAN, _RESET) if colors else ("", "", "", "")
+    name, pair = KeyValueColumnFormatter(None, dim, reset, str), KeyValueColumnFormatter(cyan, "", reset, _value)
+    return ConsoleRenderer(
+        sort_keys=False,
+        exception_formatter=plain_traceback,
+        columns=[
+            Column("time", KeyValueColumnFormatter(None, dim, reset, _time)),
+            Column("level", LogLevelColumnFormatter({level: _LEVELS[level] * colors for level in _LEVELS}, reset)),
+            Column("event", KeyValueColumnFormatter(None, bold, reset, str, width=EVENT_WIDTH)),
+            Column("logger", name),
+            Column("outcome", lambda _key, value: f"{_OUTCOMES.get(value, '') * colors}{value!s:9}{reset}"),
+            *(Column(key, pair) for key in FIRST),
+            Column("", pair),
+        ],
+    )
+
+
+def without_nothing(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Remove members without a value."""
+    return {name: value for name, value in line.items() if value is not None}
+
+
+def _time(value: object) -> str:
+    """Return `2026-01-31 12:00:00.123Z`."""
+    return f"{str(value)[:23].replace('T', ' ')}Z"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        return repr(value) if not value or _QUOTED & set(value) else value
+    return repr(value)
+
+
+def configure(
+    level: str = "info", log_format: Literal["auto", "json", "console"] = "auto", *, stream: TextIO | None = None
+) -> bool:
+    """Set up the log of the process at its start, for libraries (stdlib `logging`) too. Returns whether it is JSON.
+
+    `auto` is `console` on a terminal and `json` elsewhere. Libraries log from `warning` on, or from `info` on if
+    `level` is `debug`: below that they log frames, which have tokens in them.
+    """
+    out = Unbreakable(stream)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
+    as_json = log_format == "json" or (log_format == "auto" and not out.isatty())
+    last = _renderers(out, as_json=as_json)
+    structlog.configure(
+        processors=[JsonLine()] if as_json else [*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", out)),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(cast("TextIO", out))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    _set_library_levels(number)
+    for name in ("aiormq", "aio_pika"):  # the queue logs what they meet, once and without frames
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.captureWarnings(capture=True)
+    return as_json
+
+
+def set_level(level: str) -> None:
+    """Log from this level on, from now on. Loggers bound before keep their level: see LogObserver.relevel."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(**{**structlog.get_config(), "wrapper_class": structlog.make_filtering_bound_logger(number)})
+    _set_library_levels(number)
+
+
+def _set_library_levels(number: int) -> None:
+    logging.getLogger().setLevel(max(number, logging.INFO if number <= logging.DEBUG else logging.WARNING))
+    logging.getLogger("notifier").setLevel(number)
+
+
+def _renderers(out: Unbreakable, *, as_json: bool) -> list[Processor]:
+    if as_json:
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
+    colors = out.isatty() and "NO_COLOR" not in os.environ
+    return [without_nothing, harmless, console_renderer(colors=colors), _redact]
+
+
+def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:
+    assert isinstance(line, str), "comes after the renderer"
+    return redact(line)

@@ -6,17 +6,16 @@ printable and short. If a token or a password comes this far, `redact` takes it 
 
 import hmac
 import logging
-import os
 import secrets
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Literal, TextIO, cast
+from typing import Literal
 
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import FilteringBoundLogger
 
 from notifier.delivery.facts import (
     Attempted,
@@ -38,8 +37,9 @@ from notifier.model.outcome import Delivered, Failed, Outcome, Refused
 from notifier.model.redaction import redact, without_subject
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import read_subject_key
-from notifier.telemetry.console_log import console_renderer, without_nothing
-from notifier.telemetry.log_output import JsonLine, Unbreakable, harmless, quick_writer
+from notifier.telemetry.log_output import (
+    quick_writer,
+)
 
 NAME = 100  # characters of each client where several are named
 TEXT_LENGTH = 200  # characters of what others wrote
@@ -69,69 +69,6 @@ def clip(text: str, length: int = TEXT_LENGTH) -> str:
 
 
 _name = lru_cache(1024)(clip)  # of issuers and clients, of which there are few
-
-
-def configure(
-    level: str = "info", log_format: Literal["auto", "json", "console"] = "auto", *, stream: TextIO | None = None
-) -> bool:
-    """Set up the log of the process at its start, for libraries (stdlib `logging`) too. Returns whether it is JSON.
-
-    `auto` is `console` on a terminal and `json` elsewhere. Libraries log from `warning` on, or from `info` on if
-    `level` is `debug`: below that they log frames, which have tokens in them.
-    """
-    out = Unbreakable(stream)
-    number = logging.getLevelNamesMapping()[level.upper()]
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-    ]
-    as_json = log_format == "json" or (log_format == "auto" and not out.isatty())
-    last = _renderers(out, as_json=as_json)
-    structlog.configure(
-        processors=[JsonLine()] if as_json else [*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", out)),
-        cache_logger_on_first_use=False,
-    )
-    handler = logging.StreamHandler(cast("TextIO", out))
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    _set_library_levels(number)
-    for name in ("aiormq", "aio_pika"):  # the queue logs what they meet, once and without frames
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    logging.captureWarnings(capture=True)
-    return as_json
-
-
-def set_level(level: str) -> None:
-    """Log from this level on, from now on. Loggers bound before keep their level: see LogObserver.relevel."""
-    number = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(**{**structlog.get_config(), "wrapper_class": structlog.make_filtering_bound_logger(number)})
-    _set_library_levels(number)
-
-
-def _set_library_levels(number: int) -> None:
-    logging.getLogger().setLevel(max(number, logging.INFO if number <= logging.DEBUG else logging.WARNING))
-    logging.getLogger("notifier").setLevel(number)
-
-
-def _renderers(out: Unbreakable, *, as_json: bool) -> list[Processor]:
-    if as_json:
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
-    colors = out.isatty() and "NO_COLOR" not in os.environ
-    return [without_nothing, harmless, console_renderer(colors=colors), _redact]
-
-
-def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:
-    assert isinstance(line, str), "comes after the renderer"
-    return redact(line)
 
 
 class LogObserver:

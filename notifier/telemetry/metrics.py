@@ -3,11 +3,11 @@
 `metrics_page` serves them, with the gauges. All runs on the event loop: no locks, no threads.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import time
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily
 
 from notifier.delivery.facts import (
     Attempted,
@@ -27,10 +27,78 @@ from notifier.model.documents.event_document import INFORMATIONAL
 from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
-from notifier.telemetry.attempt_seconds import AttemptSeconds
 from notifier.telemetry.client_series import ClientSeries, Label
 from notifier.telemetry.families import Histogram, WaitingMessages, labelled, plain_counter
-from notifier.telemetry.signature_counts import SignatureCounts
+from notifier.tokens.key_place import SignatureResult
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class AttemptSeconds:
+    """Counts attempts by their length. Keeps the last attempt of each bucket as its fact, which costs nothing."""
+
+    def __init__(self) -> None:
+        self._seconds = Histogram(BUCKETS)
+        self._latest: list[Attempted | None] = [None] * (len(BUCKETS) + 1)
+
+    def add(self, fact: Attempted) -> None:
+        """Count an attempt."""
+        self._latest[self._seconds.add(fact.seconds)] = fact
+
+    def family(self, *, exemplars: bool) -> Metric:
+        """Return the histogram for prometheus-client. The text format 0.0.4 has no exemplars."""
+        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+        for bucket, latest in zip(self._seconds.buckets, self._latest, strict=True):
+            example = _exemplar(latest) if exemplars else None
+            buckets.append(bucket if example is None else (*bucket, example))
+        return HistogramMetricFamily(
+            "notifier_attempt_seconds", "How long attempts took.", buckets=buckets, sum_value=self._seconds.sum
+        )
+
+
+def _exemplar(fact: Attempted | None) -> Exemplar | None:
+    """Return the attempt's trace; without one its token's `jti`, which the client's log has too."""
+    if fact is None or not fact.jti:
+        return None
+    trace = fact.delivery.trace
+    label = {"jti": fact.jti} if trace is None else {"trace_id": trace.split("-")[1]}
+    return Exemplar(label, fact.seconds, fact.at)
+
+
+SIGNATURE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+
+
+class SignatureCounts:
+    """The counters of signers. Each series of a kind that is configured starts at zero."""
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[str, str], int] = {}
+        self._seconds: dict[str, Histogram] = {}
+
+    def know(self, kinds: Iterable[str]) -> None:
+        """Begin the series of these kinds."""
+        for kind in kinds:
+            self._seconds.setdefault(kind, Histogram(SIGNATURE_BUCKETS))
+            for result in SignatureResult:
+                self._results.setdefault((kind, result.value), 0)
+
+    def count(self, kind: str, result: SignatureResult, seconds: float) -> None:
+        """Count what became of asking a place. Only signatures have a length."""
+        self.know((kind,))
+        self._results[kind, result.value] += 1
+        if result is SignatureResult.OK:
+            self._seconds[kind].add(seconds)
+
+    def families(self) -> Iterator[Metric]:
+        """The families for a scrape."""
+        text = "Requests to places that keep keys, by what became of them."
+        yield labelled(CounterMetricFamily, "signatures_total", text, ("signer", "result"), self._results)
+        text = "How long signatures took that a place of keys made."
+        seconds = HistogramMetricFamily("notifier_signature_seconds", text, labels=("signer",))
+        for kind, histogram in self._seconds.items():
+            seconds.add_metric((kind,), buckets=histogram.buckets, sum_value=histogram.sum)
+        yield seconds
+
 
 _RESULTS = ("accepted", "duplicate", "split", "malformed", "ignored")
 RECOVERY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)

@@ -8,19 +8,79 @@ delivery without a key is put off.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NoReturn, TypeAlias
 
 import structlog
+from joserfc import jwe
+from joserfc.errors import JoseError
+from joserfc.jwe import JWERegistry
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from notifier.model.client import Client, ClientKeysPlace, ContentEncryption, Encryption, KeyManagement, PublishedKey
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Cause
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.client_jwks import encryption_key, without_key
 from notifier.tokens.foreign_keys import read_jwks
-from notifier.tokens.jwe import Encrypt, compact_encrypter
+
+Encrypt = Callable[[str, str | None, str], str]
+"""Makes a JWE of a JWS, with this `typ` (None: without) and `iss`. Raises ValueError."""
+
+_KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = MappingProxyType({"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey})
+
+
+def compact_encrypter(key: PublishedKey, alg: KeyManagement, enc: ContentEncryption) -> Encrypt:
+    """Return a function that encrypts to this key. Raises ValueError if it is no key.
+
+    It makes a JWS in a JWE (RFC 7516 §7.1, RFC 7519 §5.2) by joserfc, which refuses what it does not recommend, unless
+    told otherwise, and headers that it does not know, such as the `iss` of B17. It knows more of RFC 7518 than clients
+    may ask for: `KeyManagement` and `ContentEncryption` are the limit.
+    """
+    registry = JWERegistry(algorithms=[alg, enc], strict_check_header=False)
+    named = {} if key.kid is None else {"kid": key.kid}
+    try:
+        # Without `use` and `key_ops`, which were looked at: of the latter joserfc takes `encrypt` alone.
+        public = _KINDS[key.kty].import_key({"kty": key.kty, **dict(key.material)})
+    except (JoseError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"is no {key.kty} key ({type(error).__name__})") from error
+
+    def encrypt(token: str, typ: str | None, iss: str) -> str:
+        typed = {} if typ is None else {"typ": typ}
+        header = {"alg": str(alg), "enc": str(enc), "cty": "JWT", **typed, **named, "iss": iss}
+        try:
+            return jwe.encrypt_compact(header, token, public, registry=registry)
+        except (JoseError, TypeError) as error:
+            raise ValueError(f"cannot be encrypted to ({type(error).__name__})") from error
+
+    return encrypt
+
+
+KEYS_WITHIN = 5.0  # seconds that a client has to give its JWK Set: deliveries wait for the first one
+
+
+class ClientKeyReader:
+    """Reads JWK Sets of clients."""
+
+    def __init__(self) -> None:
+        self._reader = DocumentReader()
+
+    async def read(self, place: ClientKeysPlace) -> IssuerDocument | UnreadDocument:
+        """Read a client's JWK Set, or say why it cannot be read. Never raises."""
+        route = place.route
+        if route.withheld is not None:
+            return UnreadDocument(text=route.withheld)
+        return await self._reader.read(
+            place.uri, egress=route.egress, tls=route.tls, within=KEYS_WITHIN, proxy=route.proxy
+        )
+
+    async def close(self) -> None:
+        """Stop reading TLS files."""
+        await self._reader.close()
+
 
 FRESH = 3600.0  # seconds for which a set counts whose answer has no Cache-Control
 FRESH_LEAST, FRESH_MOST = (

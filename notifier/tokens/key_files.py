@@ -26,7 +26,7 @@ from notifier.network.http.issuer_document import present_members
 from notifier.network.http.pem_files import pem_mistake
 from notifier.tokens.jws import PrivateKey
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing, SigningKey
-from notifier.tokens.public_keys import MIN_RSA_BITS, algorithms_of, jwk_of, published, thumbprint
+from notifier.tokens.published_keys import MIN_RSA_BITS, algorithms_of, jwk_of, published, thumbprint
 
 MAX_FILE = 65_536  # bytes; a 16,384-bit RSA key in PEM is 13 KiB
 _BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"

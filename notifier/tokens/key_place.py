@@ -4,14 +4,30 @@
 while after a fault, and counts. So a place does none of this: it asks once, without a time limit or a retry of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from notifier.model.client import Algorithm
 from notifier.model.errors import NotifierError
 from notifier.tokens.jws import PublicKey
-from notifier.tokens.signature import SignatureResult
+
+
+class SignatureResult(StrEnum):
+    """How a place of keys answered. It is the metric label too."""
+
+    OK = "ok"
+    SLOW = "slow"  # nothing within 2 s
+    AWAY = "away"  # it cannot sign now: throttled, sealed, crashed, not reached
+    WRONG = "wrong"  # it will not sign until somebody corrects something: no such key, no permission, a wrong PIN
+    UNVERIFIED = "unverified"  # the public key does not verify what it signed
+
+
+SignatureObserver: TypeAlias = Callable[[str, SignatureResult, float], None]
+"""Receives the kind of place, its result, and the seconds that it took."""
 
 
 class PlaceFault(NotifierError):  # noqa: N818  the name says whose fault it is
@@ -58,3 +74,15 @@ class SigningPlace(Protocol):
 
     async def close(self) -> None:
         """Give up all that it holds. It may be asked again afterwards, and opens anew."""
+
+
+_SIZES = {Algorithm.ES256: 32, Algorithm.ES384: 48, Algorithm.ES512: 66}
+
+
+def raw_ecdsa(alg: Algorithm, der: bytes) -> bytes:
+    """Return the signature without its DER. Raises PlaceFault if it is none of this curve."""
+    try:
+        r, s = decode_dss_signature(der)
+        return r.to_bytes(_SIZES[alg]) + s.to_bytes(_SIZES[alg])
+    except (ValueError, OverflowError):
+        raise PlaceFault("the signature is no DER of this key's curve") from None

@@ -20,8 +20,7 @@ from notifier.model.outcome import Cause
 from notifier.tokens.jws import PrivateKey, compact, compact_signer, unsigned
 from notifier.tokens.key_place import PlaceFault, PublicHalf
 from notifier.tokens.placed_key import PlacedKey
-from notifier.tokens.public_keys import jwk_of, published, thumbprint
-from notifier.tokens.published_keys import Signing
+from notifier.tokens.published_keys import Signing, jwk_of, published, thumbprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

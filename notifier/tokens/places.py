@@ -11,9 +11,8 @@ from typing import Any, TypeAlias
 
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.settings.key_settings import KeySettings, SigningSettings
-from notifier.tokens.key_place import SigningPlace
+from notifier.tokens.key_place import SignatureObserver, SigningPlace
 from notifier.tokens.placed_key import PlacedKey, SigningBounds
-from notifier.tokens.signature import SignatureObserver
 
 _Identity: TypeAlias = tuple[str, object, object, SigningSettings]
 

@@ -12,9 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from notifier import __version__
-from notifier.cli.application import application
-from notifier.cli.commands import COMMANDS as LISTED
-from notifier.cli.commands import GONE
+from notifier.cli.application import COMMANDS as LISTED
+from notifier.cli.application import GONE, application
 from notifier.operators.terminal.help import LazyCommand
 from tests.cli.in_process import notifier
 from tests.system.command import environment

@@ -22,8 +22,7 @@ from notifier.operators.letters.job_routes import JobRoutes
 from notifier.operators.letters.jobs import Jobs
 from notifier.operators.letters.message_index import Indexes
 from notifier.operators.letters.visit_requests import LettersAccess
-from notifier.publishing.event_requests import ApiSources, EventRequests
-from notifier.publishing.events import api_app
+from notifier.publishing.event_requests import ApiSources, EventRequests, api_app
 from notifier.queues.queue_port import Queue
 from tests.contract.letters import RULES, bury
 from tests.contract.queues import ready

@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from rich.console import Console
 
 from notifier.delivery.facts import Buried, Observer
-from notifier.demo.hand_over import HandOver
+from notifier.demo.console_demo import HandOver
 from notifier.demo.story import Pace, RunningService, Start, play
 from notifier.demo.token_check import LOGOUT_EVENT
 from notifier.feature import Running

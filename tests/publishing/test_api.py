@@ -17,8 +17,7 @@ from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.publishing import event_remarks
-from notifier.publishing.event_requests import EventRequests
-from notifier.publishing.events import api_app
+from notifier.publishing.event_requests import EventRequests, api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.publishing.serving import CLIENTS, ISS, serving, sources_of, token
 

@@ -16,8 +16,7 @@ from notifier.model.api_token import ApiToken
 from notifier.model.message import Lane
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.listener import Deadlines, Listener
-from notifier.publishing.event_requests import EventRequests
-from notifier.publishing.events import api_app
+from notifier.publishing.event_requests import EventRequests, api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.publishing.serving import ISS, serving, sources_of, token
 from tests.system.waiting import until

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from notifier.model.fate import Fate, Notice
 from notifier.model.message import DEAD, Lane
 from notifier.model.reply import ReplyTo, asked_by_publisher
-from notifier.publishing.notice_wait import EventNotices
-from notifier.publishing.reply_document import dump_reply, load_reply
+from notifier.publishing.notice_wait import EventNotices, dump_reply, load_reply
 from notifier.publishing.reply_observer import Replies
 from tests.delivery.stage import ISS, Stage, answers, client, running
 

@@ -20,8 +20,7 @@ from notifier.model.message import Lane
 from notifier.model.outcome import DeadReason
 from notifier.model.presets import PRESETS
 from notifier.operators.doctor.doctor_clients import judge_registry
-from notifier.tokens.client_encryption import ClientEncryption
-from notifier.tokens.client_keys import ClientKeyReader
+from notifier.tokens.client_encryption import ClientEncryption, ClientKeyReader
 from notifier.tokens.key_ring import KeyRing
 from tests.configuration.clients.registry_sample import registry
 from tests.network.http.http_requests import opened

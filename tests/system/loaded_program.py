@@ -26,7 +26,7 @@ from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from typing import Any, TextIO
 
-from notifier.cli.commands import COMMANDS
+from notifier.cli.application import COMMANDS
 
 LOADED = ["notifier.cli", "notifier.service.service", "notifier.queues.sqlite.queue", __name__]
 LOADED += (each.module for each in COMMANDS)

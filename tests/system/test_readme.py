@@ -22,7 +22,7 @@ from cryptography.fernet import Fernet
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
-from notifier.cli.commands import COMMANDS as LISTED
+from notifier.cli.application import COMMANDS as LISTED
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded, load
 from notifier.delivery import facts

@@ -26,9 +26,9 @@ from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason,
 from notifier.model.redaction import redact
 from notifier.model.registry import Registry
 from notifier.service.run_command import build_tracing
-from notifier.telemetry.console_log import console_renderer
+from notifier.telemetry.log_output import configure, console_renderer
 from notifier.telemetry.log_search import LoggedDelivery, find_deliveries
-from notifier.telemetry.logs import LogObserver, SubjectHash, Subjects, clip, configure
+from notifier.telemetry.logs import LogObserver, SubjectHash, Subjects, clip
 from notifier.telemetry.metrics import Metrics
 from tests.support.outcome_facts import attempted
 

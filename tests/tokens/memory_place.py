@@ -10,9 +10,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from notifier.model.client import Algorithm
 from notifier.tokens.jws import PrivateKey, signature_of
-from notifier.tokens.key_place import PlaceFault, PublicHalf
+from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult
 from notifier.tokens.placed_key import PlacedKey, SigningBounds
-from notifier.tokens.signature import SignatureResult
 from tests.tokens.key_folder import pem
 
 

@@ -15,10 +15,9 @@ from notifier.model.errors import OurFault
 from notifier.model.outcome import Cause
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.tokens import client_encryption
-from notifier.tokens.client_encryption import AGAIN, DOUBTED_EVERY, FRESH, ClientEncryption
+from notifier.tokens.client_encryption import AGAIN, DOUBTED_EVERY, FRESH, ClientEncryption, compact_encrypter
 from notifier.tokens.client_jwks import encryption_key, public_jwks
 from notifier.tokens.foreign_keys import read_jwks
-from notifier.tokens.jwe import compact_encrypter
 from tests.tokens.encryption_keys import VECTORS, keys, made, opened, public
 
 PLACE = ClientKeysPlace(uri="https://shop.example/jwks", route=Route())

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from notifier.model.client import ED25519_NAMES
 from notifier.model.errors import ConfigurationError
 from notifier.tokens.key_files import KeySource, load_keys
-from notifier.tokens.public_keys import thumbprint
+from notifier.tokens.published_keys import thumbprint
 from tests.tokens.key_folder import ISS, OTHER, Folder, pem, signing_kids
 from tests.tokens.memory_place import private
 

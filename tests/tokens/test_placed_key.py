@@ -15,9 +15,8 @@ from notifier.model.client import Algorithm
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Cause
 from notifier.tokens.key_files import examine_keys
-from notifier.tokens.key_place import PlaceFault, PublicHalf
+from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
-from notifier.tokens.signature import SignatureResult
 from tests.tokens.key_folder import ISS, NOW, OTHER, Folder
 from tests.tokens.memory_place import MemoryPlace, Rig
 from tests.tokens.test_keys import claims, kid_of

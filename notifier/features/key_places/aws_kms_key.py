@@ -21,12 +21,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from notifier.features.key_places.cloud_key_settings import AwsKmsSettings
-from notifier.features.key_places.raw_ecdsa import raw_ecdsa
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.jws import PublicKey
-from notifier.tokens.key_place import PlaceFault, PublicHalf
-from notifier.tokens.public_keys import algorithms_of
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult, raw_ecdsa
+from notifier.tokens.published_keys import algorithms_of
 
 RAW_LIMIT = 4096  # bytes of a message that KMS takes
 WITHIN = 30.0  # seconds after which a request ends that nobody waits for any more

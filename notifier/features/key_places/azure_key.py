@@ -31,8 +31,7 @@ from notifier.model.client import Algorithm, TlsFiles
 from notifier.model.outcome import read_retry_after
 from notifier.network.http.pem_files import connecting_context
 from notifier.tokens.jws import PublicKey
-from notifier.tokens.key_place import PlaceFault, PublicHalf
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult
 
 _SHOWN = 300  # characters of Azure's own words
 _CURVES = MappingProxyType({"P-256": SECP256R1(), "P-384": SECP384R1(), "P-521": SECP521R1()})

@@ -7,10 +7,9 @@ from functools import partial
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.loading import Loaded
 from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok, warning
-from notifier.tokens.key_place import PlaceFault
+from notifier.tokens.key_place import PlaceFault, SignatureResult
 from notifier.tokens.key_ring import KeyRing
 from notifier.tokens.placed_key import OPEN_WITHIN, PlacedKey
-from notifier.tokens.signature import SignatureResult
 
 SLOW = 0.25  # seconds for a signature, from which on a mass logout takes long
 CORRECT = "correct it there or in the configuration; the runbook's NotifierSignerFailing has the steps"

@@ -25,11 +25,9 @@ from google.cloud.kms_v1 import KeyManagementServiceAsyncClient
 from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcAsyncIOTransport
 
 from notifier.features.key_places.cloud_key_settings import GoogleKmsSettings
-from notifier.features.key_places.raw_ecdsa import raw_ecdsa
 from notifier.model.client import ED25519_NAMES, Algorithm
-from notifier.tokens.key_place import PlaceFault, PublicHalf
-from notifier.tokens.public_keys import algorithms_of
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult, raw_ecdsa
+from notifier.tokens.published_keys import algorithms_of
 
 WITHIN = 30.0  # seconds after which a call ends that nobody waits for any more
 _SHOWN = 300  # characters of Google's own words

@@ -24,8 +24,7 @@ from notifier.features.key_places.pkcs11_session import KeyName, SigningRefused,
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError
 from notifier.settings.secret_text import read_secret
-from notifier.tokens.key_place import PlaceFault, PublicHalf
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult
 
 _T = TypeVar("_T")
 

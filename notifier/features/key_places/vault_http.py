@@ -20,8 +20,7 @@ from notifier.model.client import TlsFiles
 from notifier.model.outcome import read_retry_after
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
-from notifier.tokens.key_place import PlaceFault
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import PlaceFault, SignatureResult
 
 _BOUNDS = Bounds(answer=1024 * 1024, member=1024 * 1024)  # bytes; a key of a thousand versions is 0.6 MiB
 _KEPT = 256  # connections

@@ -29,8 +29,7 @@ from notifier.features.key_places.vault_login import VaultLogin
 from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.jws import PublicKey
-from notifier.tokens.key_place import PlaceFault, PublicHalf
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult
 
 _PADDING: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {"RS": {"signature_algorithm": "pkcs1v15"}, "PS": {"signature_algorithm": "pss", "salt_length": "hash"}}

@@ -18,8 +18,7 @@ from notifier.configuration.clients.secret_file import read_secret
 from notifier.features.key_places.vault_http import VaultAnswer, VaultServer
 from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.model.errors import SourceFault
-from notifier.tokens.key_place import PlaceFault
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import PlaceFault, SignatureResult
 
 RENEW_AT = 0.5  # of the lease
 AGAIN_AT = 0.05  # of the lease after a renewal that failed

@@ -49,10 +49,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 def quiet_logs(lowest: str = "critical") -> None:
     """Log from this level on, unless NOTIFIER_LOG__LEVEL asks for another: the command's own output is the answer."""
-    from notifier.telemetry import logs
+    from notifier.telemetry import log_output
 
     level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
-    logs.configure(level if level in ("debug", "info", "warning", "error") else lowest)
+    log_output.configure(level if level in ("debug", "info", "warning", "error") else lowest)
 
 
 def load_whole(

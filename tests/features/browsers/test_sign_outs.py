@@ -21,8 +21,7 @@ from notifier.model.front_channel import FrontChannelContext
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.publishing.event_requests import EventRequests
-from notifier.publishing.events import api_app
+from notifier.publishing.event_requests import EventRequests, api_app
 from tests.network.listeners.described import described
 from tests.publishing.serving import ISS, NOW, serving, sources_of, token
 

@@ -31,9 +31,8 @@ from notifier.operators.letters.waiting_routes import WaitingRoutes
 from notifier.operators.status.service_status import status_of
 from notifier.operators.status.status_routes import StatusRoutes, reload_routes
 from notifier.operators.status.worker_requests import WorkerRequest
-from notifier.publishing.event_requests import EventRequests
-from notifier.publishing.events import api_app
-from notifier.telemetry.log_level_routes import log_level_routes
+from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.telemetry.log_level import log_level_routes
 from tests.publishing.serving import ISS, NOW, REGISTRY, accept, look, serving, sources_of, token
 from tests.system.waiting import until
 

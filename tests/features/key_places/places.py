@@ -4,8 +4,7 @@ import pytest
 
 from notifier.model.client import Algorithm
 from notifier.tokens.jws import verifies
-from notifier.tokens.key_place import PlaceFault, PublicHalf, SigningPlace
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult, SigningPlace
 
 MESSAGE = b"header." + b"c" * 900
 RSA = [alg for alg in Algorithm if alg.startswith(("RS", "PS"))]

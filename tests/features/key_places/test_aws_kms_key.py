@@ -9,8 +9,8 @@ from aiohttp.test_utils import TestServer
 
 from notifier.features.key_places.aws_kms_key import RAW_LIMIT
 from notifier.model.client import Algorithm
+from notifier.tokens.key_place import SignatureResult
 from notifier.tokens.placed_key import PlacedKey, SigningBounds
-from notifier.tokens.signature import SignatureResult
 from tests.aws.running_moto import Kms, moto
 from tests.features.key_places.places import MESSAGE, RSA, refused_once, signs
 

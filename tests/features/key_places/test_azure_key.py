@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from notifier.features.key_places.azure_key import AzureKey
 from notifier.features.key_places.cloud_key_settings import AzureKeySettings
 from notifier.model.client import Algorithm, TlsFiles
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import SignatureResult
 from tests.features.key_places.azure_stand_in import CLIENT, SECRET, TENANT, VERSIONS, AzureStandIn, azure
 from tests.features.key_places.places import RSA, refused_once, signs, wrong_at_once
 from tests.support.certificates import Authority, authority

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from notifier.features.key_places.cloud_key_settings import GoogleKmsSettings
 from notifier.features.key_places.google_kms_key import GoogleKmsKey, crc32c
 from notifier.model.client import Algorithm
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import SignatureResult
 from tests.features.key_places.google_stand_in import KEY, GoogleStandIn, google_kms
 from tests.features.key_places.places import refused_once, signs, wrong_at_once
 

@@ -19,10 +19,10 @@ from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.model.errors import OurFault
 from notifier.settings.key_settings import SigningSettings
 from notifier.tokens.key_files import examine_keys
+from notifier.tokens.key_place import SignatureResult
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
 from notifier.tokens.placed_key import PlacedKey
 from notifier.tokens.places import Places
-from notifier.tokens.signature import SignatureResult
 from tests.settings.whole_settings import KEY_SETTINGS, SETTINGS
 from tests.support.softhsm import PIN, TOKEN, FaultyModule, SoftHsm
 from tests.support.verifier import verify

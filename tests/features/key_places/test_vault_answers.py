@@ -8,8 +8,7 @@ from aiohttp import web
 
 from notifier.features.key_places.vault_http import VaultAnswer, VaultServer
 from notifier.features.key_places.vault_settings import VaultKeySettings
-from notifier.tokens.key_place import PlaceFault
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import PlaceFault, SignatureResult
 from tests.system.loopback import LoopbackServer
 
 

@@ -13,7 +13,7 @@ from notifier.features.key_places.vault_key import VaultKey
 from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.model.client import Algorithm
 from notifier.tokens.jws import verifies
-from notifier.tokens.signature import SignatureResult
+from notifier.tokens.key_place import SignatureResult
 from tests.features.key_places.places import MESSAGE, RSA, refused, signs, wrong_at_once
 from tests.support.certificates import authority
 from tests.vault.vault_process import RunningVault, running_vault

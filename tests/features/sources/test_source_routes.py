@@ -28,8 +28,7 @@ from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
 from notifier.model.documents.sourced import as_received
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, Outgoing
-from notifier.publishing.event_requests import EventRequests
-from notifier.publishing.events import api_app
+from notifier.publishing.event_requests import EventRequests, api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.features.sources.set_transmitter import SetTransmitter
 from tests.features.sources.sns_stand_in import ARN, CONFIRMATION, NOTIFICATION, Sns, standing_in

@@ -21,8 +21,7 @@ from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.operators.letters.waiting_routes import WaitingRoutes
 from notifier.operators.status.service_status import ServiceStatus, status_of
 from notifier.operators.status.status_routes import StatusRoutes
-from notifier.publishing.event_requests import EventRequests
-from notifier.publishing.events import api_app
+from notifier.publishing.event_requests import EventRequests, api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.operators.status.test_service_status import stands, worker
 from tests.publishing.serving import ISS, NOW, accept, look, serving, sources_of, token

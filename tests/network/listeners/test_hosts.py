@@ -19,8 +19,7 @@ from notifier.network.listeners.json_body import json_object
 from notifier.network.listeners.listener import Listener
 from notifier.network.listeners.openapi import PATH
 from notifier.operators.status.status_routes import StatusRoutes
-from notifier.publishing.event_requests import EventRequests
-from notifier.publishing.events import api_app
+from notifier.publishing.event_requests import EventRequests, api_app
 from tests.publishing.serving import accept, look, serving, sources_of, token
 
 # ── Without a tokens file the API answers this machine alone: no web page reads or changes anything ───────────────

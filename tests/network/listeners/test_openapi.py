@@ -6,10 +6,8 @@ from aiohttp import web
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import PATH, AnswerDescription, OperationDescription, openapi
 from notifier.operators.status.status_routes import StatusRoutes
-from notifier.publishing.event_requests import EventRequests
-from notifier.publishing.events import api_app
-from notifier.telemetry.log_level import LogLevel
-from notifier.telemetry.log_level_routes import log_level_routes
+from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.telemetry.log_level import LogLevel, log_level_routes
 from tests.network.listeners.described import described
 from tests.publishing.serving import accept, look, sources_of, token
 

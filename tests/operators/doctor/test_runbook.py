@@ -16,7 +16,8 @@ from notifier.model.trouble import TroubleKind
 from notifier.operators.doctor.runbook import runbook, sections
 from notifier.operators.doctor.settings_reference import PAGES, reference, settings, settings_called
 from notifier.operators.status.status_page import STATES
-from notifier.telemetry.logs import LogObserver, SubjectHash, configure
+from notifier.telemetry.log_output import configure
+from notifier.telemetry.logs import LogObserver, SubjectHash
 from tests.cli.in_process import notifier
 from tests.operators.doctor import schema_settings
 from tests.support.outcome_facts import attempted

@@ -27,8 +27,7 @@ from notifier.operators.letters.message_index import Indexes
 from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.operators.letters.waiting_routes import WaitingRoutes
 from notifier.operators.status.worker_requests import WorkerAnswer
-from notifier.publishing.event_requests import EventRequests
-from notifier.publishing.events import api_app
+from notifier.publishing.event_requests import EventRequests, api_app
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.queues.sqlite.row_visits import SqliteVisit
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter

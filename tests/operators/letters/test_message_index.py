@@ -17,9 +17,9 @@ from notifier.operators.letters.repair import RepairAudit
 from notifier.operators.letters.visits import RepairResult
 from notifier.settings.service_settings import LogSettings, QueueSettings, Settings
 from notifier.telemetry.audit import KEPT, KEPT_BYTES, KINDS, lately, write_audit
-from notifier.telemetry.log_level import LogLevel
-from notifier.telemetry.log_level_routes import LEVELS
-from notifier.telemetry.logs import SubjectHash, configure, set_level, subject_id
+from notifier.telemetry.log_level import LEVELS, LogLevel
+from notifier.telemetry.log_output import configure, set_level
+from notifier.telemetry.logs import SubjectHash, subject_id
 
 # ── What somebody did by hand is in the log whatever its level, and nothing of it is a `sub` or `sid` ─────────────
 

@@ -13,8 +13,7 @@ from notifier.model.errors import QueueUnavailable
 from notifier.model.fate import Fate, Notice
 from notifier.model.message import Lane
 from notifier.model.session_ended import SessionEnded
-from notifier.publishing.event_requests import EventRequests
-from notifier.publishing.events import api_app
+from notifier.publishing.event_requests import EventRequests, api_app
 from notifier.publishing.notice_wait import WaitingRequests
 from tests.publishing.serving import ISS, NOW, serving, sources_of
 
