@@ -28,7 +28,7 @@ from notifier.features import FEATURES
 from notifier.model.backoff import Rounding
 from notifier.model.client import Algorithm
 from notifier.model.message import Lane, Message, Outgoing
-from notifier.network.http.connections import GuardedConnector
+from notifier.network.http.connector import GuardedConnector
 from notifier.queues.building import build_queue
 from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq.acks import AckTag, ChannelAcks

@@ -24,7 +24,7 @@ from notifier.model.message import Binding
 from notifier.model.presets import preset_doubt
 from notifier.model.registry import Registry
 from notifier.network.http.pem_files import connecting_context
-from notifier.network.listeners.listener_context import ListenerContext
+from notifier.network.listeners.certificates import ListenerContext
 from notifier.settings.config_file import examine_settings, read_credentials
 from notifier.settings.file_watch import Stamp, stamps_of
 from notifier.settings.key_settings import KeySettings

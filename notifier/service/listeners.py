@@ -8,9 +8,9 @@ from aiohttp import web
 
 from notifier.network.listeners import ops, web_app
 from notifier.network.listeners.authorization import JudgeBearer
-from notifier.network.listeners.bounded_connection import ConnectionBudget
+from notifier.network.listeners.certificates import ListenerContext
+from notifier.network.listeners.held_bytes import ConnectionBudget
 from notifier.network.listeners.listener import Listener, listen
-from notifier.network.listeners.listener_context import ListenerContext
 from notifier.publishing.event_requests import EventRequests, api_app
 from notifier.settings.policies import WebListenerSettings
 from notifier.settings.service_settings import ApiSettings, Settings

@@ -11,8 +11,8 @@ from notifier.model.client import Algorithm, Client, ClientKeysPlace, Encryption
 from notifier.model.delivery import Delivery
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Answer, Cause, Failed, Refused
-from notifier.network.http.answer_text import answer_text
 from notifier.network.http.issuer_document import UnreadDocument
+from notifier.network.http.requests import answer_text
 from notifier.tokens.client_encryption import ClientEncryption
 from tests.delivery.stage import ISS, PlainSigner, client
 from tests.tokens.encryption_keys import keys, made, opened, public

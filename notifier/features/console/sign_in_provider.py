@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from notifier.features.console.oidc_settings import OidcSettings
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.frozen import frozen
-from notifier.network.http.discovery import Discovery
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
-from notifier.network.http.issuer_documents import DocumentReader
+from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.settings.values import in_clear, names_host
 from notifier.tokens.transmitter_keys import TransmitterKeys
 

@@ -15,9 +15,8 @@ from notifier.features.console.sign_in_provider import Endpoints, NotExchanged
 from notifier.features.console.sign_in_tokens import SignInTokens
 from notifier.model.errors import Mistake
 from notifier.network.http.issuer_document import UnreadDocument
-from notifier.network.listeners.json_body import json_object
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
-from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.network.listeners.problem import Refusal, json_object, malformed, problem
 from notifier.network.listeners.throttle import RequestPlaces
 from notifier.publishing.route_steps import ApiLimits, media_type, read_body
 

@@ -24,9 +24,8 @@ from notifier.model.frozen import frozen
 from notifier.model.ids import new_id
 from notifier.model.message import Lane, Outgoing
 from notifier.model.origins import origin_of
-from notifier.network.http.discovery import Discovery
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
-from notifier.network.http.issuer_documents import DocumentReader
+from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.tokens.foreign_keys import all_names
 from notifier.tokens.transmitter_keys import TransmitterKeys
 

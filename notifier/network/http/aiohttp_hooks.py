@@ -16,9 +16,9 @@ from yarl import URL
 
 from notifier.model.client import EgressPolicy
 from notifier.model.library_hooks import Hook, HookChanged, demand, difference, expect, expect_use, step
-from notifier.network.http.answer_text import BODY_LIMIT
-from notifier.network.http.connections import GuardedConnector, OpenConnections, WatchedConnection
-from notifier.network.http.requests import NO_TIMEOUT
+from notifier.network.http.connections import OpenConnections, WatchedConnection
+from notifier.network.http.connector import GuardedConnector
+from notifier.network.http.requests import BODY_LIMIT, NO_TIMEOUT
 
 TRIED = "3.13.0 to 3.14.5"
 COST = "a request takes up to a quarter more CPU"

@@ -18,7 +18,7 @@ from notifier.model.egress import check_uri, judge
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Reason
 from notifier.network.http.client_contexts import TlsContexts
-from notifier.network.http.expired import day_of_end
+from notifier.network.http.faults import day_of_end
 from notifier.network.http.name_resolver import NameResolver
 
 

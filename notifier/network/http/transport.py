@@ -25,11 +25,12 @@ from notifier.model.outcome import Answer, Break, Cause, Reason, Wire
 from notifier.model.request import Request
 from notifier.network.http import requests
 from notifier.network.http.aiohttp_hooks import examine_aiohttp, new_session
-from notifier.network.http.answer_text import TEXT_LIMIT, answer_text
 from notifier.network.http.client_contexts import TlsContexts
-from notifier.network.http.connections import KEEP_ALIVE, Exchange, GuardedConnector, OpenConnections, current_exchange
+from notifier.network.http.connections import Exchange, OpenConnections, current_exchange
+from notifier.network.http.connector import KEEP_ALIVE, GuardedConnector
 from notifier.network.http.faults import read_fault, read_timeout, refused_by_proxy, with_day
 from notifier.network.http.name_resolver import NameResolver
+from notifier.network.http.requests import TEXT_LIMIT, answer_text
 
 MOST_WAYS = 4096  # addresses whose routes are cached
 MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less

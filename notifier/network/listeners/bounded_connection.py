@@ -19,85 +19,23 @@ aiohttp's list of parsed messages shows a broken body at once; without it, it is
 """
 
 import asyncio
-import re
-import time
-from collections import deque
 from collections.abc import MutableMapping
 from typing import Any, cast
 
-import structlog
 from aiohttp import web
 
-BUDGET = 32 * 1024 * 1024  # bytes that connections hold outside of requests
-HEAD = 32 * 1024  # bytes of a request's line and fields
-PIECE = 8 * 1024  # bytes that are read at a time
+from notifier.network.listeners.held_bytes import HEAD, LINES, PIECE, ConnectionBudget, HeldBytes
+
 BODY_BUFFER = 8 * 1024  # bytes of a body at which aiohttp reads no more until the route takes some; it reads twice that
 _BODY_HELD = 2 * BODY_BUFFER + PIECE
 _UNREAD = 16 * 1024  # bytes of answers from which these are counted
 _TLS_HELD = 64 * 1024  # bytes that a TLS connection may hold, undecrypted, while nothing is read from it
 LINGER = 2.0  # seconds for the rest of a request that was refused, so that the answer is read before the reset
 PIECES_DROPPED = 16  # at most in that time
-_LINES = 12  # of chunked bodies passed on at a time, 10 µs each; then it is the turn of other connections
 _PIECE_COST = 4  # what a piece costs besides, as lines
-_SHORT = 64  # bytes passed on of a body with more lines than that
 _UNWANTED = 8 * 1024  # bytes passed on of such a body after its answer; then the connection is closed
-_LOGGED_EVERY = 60.0  # seconds
-TURNS = 2  # connections that pass on a further piece or request in one pass of the loop
 
-_END = b"\r\n\r\n"
-_REQUEST_LINE = re.compile(rb"[A-Z][A-Z-]* [^ \r\n]+ HTTP/1\.[01]\r\n")
-_LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
 _TOO_LARGE = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-
-
-class ConnectionBudget:
-    """Counts the bytes that connections hold, and shares the time between them.
-
-    Beyond `most` bytes, it closes the largest holders.
-    """
-
-    def __init__(self, most: int = BUDGET) -> None:
-        self._most = most
-        self._total = 0
-        self._held: dict[BoundedConnection, int] = {}
-        self._closed = 0
-        self._logged_at = float("-inf")
-        self._waiting: deque[BoundedConnection] = deque()  # for their turn
-        self._turn: asyncio.Handle | None = None
-
-    def advance_soon(self, connection: "BoundedConnection") -> None:
-        """Let the connection pass on its next piece in its turn. A few have theirs in each pass of the loop.
-
-        So the passes are short, in which new connections are accepted: uvloop accepts one in each.
-        """
-        self._waiting.append(connection)
-        if self._turn is None:
-            self._turn = asyncio.get_running_loop().call_soon(self._advance_some)
-
-    def _advance_some(self) -> None:
-        for _ in range(min(TURNS, len(self._waiting))):
-            self._waiting.popleft().advance()
-        self._turn = asyncio.get_running_loop().call_soon(self._advance_some) if self._waiting else None
-
-    def hold(self, connection: "BoundedConnection", count: int) -> None:
-        """Note how many bytes the connection holds now."""
-        self._total += count - self._held.get(connection, 0)
-        self._held[connection] = count
-        if not count:
-            del self._held[connection]
-        while self._total > self._most:
-            largest = max(self._held, key=self._held.__getitem__)
-            self._total -= self._held.pop(largest)
-            largest.abort()
-            self._closed += 1
-            self._log()
-
-    def _log(self) -> None:
-        now = time.monotonic()
-        if now - self._logged_at >= _LOGGED_EVERY:
-            self._logged_at = now
-            structlog.get_logger().warning("connections_closed", count=self._closed, reason="they held too many bytes")
-            self._closed = 0
 
 
 class BoundedConnection(asyncio.BufferedProtocol):
@@ -119,13 +57,8 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._tls = False
-        self._held = bytearray()
-        self._searched = 0  # bytes of a head in which no end was found
-        self._blank = 0  # bytes of empty lines before it
-        self._head = 0  # bytes of a head that was passed on, until its request begins
+        self._bytes = HeldBytes()
         self._content: Any = None  # of the current request
-        self._left: int | None = None  # bytes of its body; None if it is chunked
-        self._passed = 0  # bytes of its body that were passed on
         self._most = 0  # bytes of it that are passed on, if it is costly
         self._answering = False
         self._broken = False
@@ -138,7 +71,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
     @property
     def busy(self) -> bool:
         """True while a request is under way."""
-        return self._answering or self._head > 0
+        return self._answering or self._bytes.head > 0
 
     def end(self) -> None:
         """Close the connection: after the answer, if a request is under way."""
@@ -150,24 +83,23 @@ class BoundedConnection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close the connection at once, and drop what it holds."""
         transport, self._transport = self._transport, None
-        self._held.clear()
+        self._bytes.held.clear()
         if transport is not None:
             transport.abort()
 
     def on_request(self, request: web.BaseRequest) -> None:
         """Note that aiohttp begins with the request whose head was passed on."""
-        self._content, self._answering, self._head = request.content, True, 0
+        self._content, self._answering = request.content, True
+        self._bytes.on_request(request.content_length)
         if self._transport is None and not request.content.is_eof():
             request.content.set_exception(ConnectionResetError("the connection was closed"))
             return
-        if self._left is None and request.content_length is not None:
-            self._left = max(0, request.content_length - self._passed)
         self.advance()
 
     def on_answer(self) -> None:
         """Note that the answer was made. It is written before the next request is read."""
         self._answering = False
-        self._most = self._passed + _UNWANTED
+        self._most = self._bytes.passed + _UNWANTED
         self._advance_soon()
 
     # ── asyncio's protocol ──
@@ -206,7 +138,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             if self._refused <= 0:
                 self.abort()
         elif self._transport is not None:
-            self._held += self._buffer[:nbytes]
+            self._bytes.held += self._buffer[:nbytes]
             if self._waits or self._content is not None:
                 self._advance_soon()
                 self._count()
@@ -251,76 +183,27 @@ class BoundedConnection(asyncio.BufferedProtocol):
             self.handler.data_received(piece)
             if self._content is not None and self._is_broken():
                 self._stop()
-            elif (lines := lines + piece.count(b"\n") + _PIECE_COST) > _LINES:
-                if self._content is not None and not self._answering and self._passed > self._most:
+            elif (lines := lines + piece.count(b"\n") + _PIECE_COST) > LINES:
+                if self._content is not None and not self._answering and self._bytes.passed > self._most:
                     self._stop()
                 self._advance_soon()
                 break
         self._count()
 
     def _next_piece(self) -> bytes:
-        if self._broken or self._head or not self._held:
+        if self._broken or self._bytes.head or not self._bytes.held:
             return b""
         if self._content is not None:
             if not self._content.is_eof():
-                return b"" if self._full else self._next_of_body()
+                return b"" if self._full else self._bytes.next_of_body()
             if self._answering:
                 return b""
-            self._content, self._left, self._passed = None, None, 0
-        return self._next_head()
-
-    def _next_head(self) -> bytes:
-        """Return the next head, with as much of its body as is here."""
-        held = self._held
-        if held[0] in b"\r\n":
-            lines = held.lstrip(b"\r\n")
-            self._blank += len(held) - len(lines)
-            held[:] = lines
-        end = held.find(_END, self._searched)
-        size = len(held) if end < 0 else end + len(_END)
-        if size + self._blank > HEAD or (end < 0 and self._is_no_request()):
+            self._content = None
+            self._bytes.on_end()
+        head = self._bytes.next_head()
+        if head is None:
             self._refuse()
-            return b""
-        if end < 0:
-            self._searched = max(0, size - len(_END) + 1)
-            return b""
-        self._searched, self._blank, self._head = 0, 0, size
-        length = _LENGTH.search(held, 0, size)
-        if length is not None:
-            whole = int(length[1])
-            self._passed = min(len(held) - size, whole)
-            self._left = whole - self._passed
-        return self._taken(size + self._passed)
-
-    def _is_no_request(self) -> bool:
-        """True if what is held cannot become a head."""
-        held = self._held
-        if not held:
-            return False
-        line = held.find(b"\n") + 1
-        return not held[:1].isalpha() or (line > 0 and _REQUEST_LINE.match(held, 0, line) is None)
-
-    def _next_of_body(self) -> bytes:
-        """Return a piece that does not go beyond the body: a chunked one ends with an empty line."""
-        held = self._held
-        size = min(len(held), PIECE)
-        if self._left is not None:
-            size = min(size, self._left)
-            self._left -= size
-        elif (end := held.find(_END, 0, size := self._chunked_size(size))) >= 0:
-            size = end + len(_END)
-        else:
-            size -= next((count for count in (3, 2, 1) if held.endswith(_END[:count], 0, size)), 0)
-        self._passed += size
-        return self._taken(size)
-
-    def _chunked_size(self, size: int) -> int:
-        return size if self._held.count(b"\n", 0, size) <= _LINES else min(size, _SHORT)
-
-    def _taken(self, size: int) -> bytes:
-        taken = bytes(self._held[:size])
-        del self._held[:size]
-        return taken
+        return head or b""
 
     def _is_broken(self) -> bool:
         """True if the body is broken, or if its chunks have more around them than they hold."""
@@ -329,12 +212,12 @@ class BoundedConnection(asyncio.BufferedProtocol):
             return False
         if content.exception() is not None or getattr(self.handler, "_messages", None):
             return True
-        return self._left is None and self._passed - 2 * content.total_bytes > HEAD
+        return self._bytes.left is None and self._bytes.passed - 2 * content.total_bytes > HEAD
 
     def _stop(self) -> None:
         """Read no more, and let the route know."""
         self._broken = True
-        self._held.clear()
+        self._bytes.held.clear()
         if self._content.exception() is None:
             self._content.set_exception(web.RequestPayloadError("the body is broken"))
 
@@ -342,7 +225,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         """Answer 400 and close. For a moment, more is read and dropped: a reset would overtake the answer."""
         self._broken = True
         self._refused = PIECES_DROPPED
-        self._held.clear()
+        self._bytes.held.clear()
         transport = self._transport
         if transport is not None and not transport.is_closing():
             transport.write(_TOO_LARGE)
@@ -355,15 +238,15 @@ class BoundedConnection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        held = len(self._held)
-        behind = self._head > 0 or (self._answering and self._content.is_eof())
+        held = len(self._bytes.held)
+        behind = self._bytes.head > 0 or (self._answering and self._content.is_eof())
         reading = not (
             self._full or (self._broken and not self._refused) or held >= (PIECE if behind else HEAD + PIECE)
         )
         if reading is not self._reading and not transport.is_closing():
             self._reading = reading
             (transport.resume_reading if reading else transport.pause_reading)()
-        held += 2 * self._head + min(self._passed, _BODY_HELD)
+        held += 2 * self._bytes.head + min(self._bytes.passed, _BODY_HELD)
         if self._unread is not None:
             held += transport.get_write_buffer_size()
         if self._tls and not self._reading:

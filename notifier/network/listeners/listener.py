@@ -19,13 +19,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from notifier.model.errors import ConfigurationError, Mistake
-from notifier.network.listeners.bounded_connection import (
-    BODY_BUFFER,
-    LINGER,
-    PIECE,
-    BoundedConnection,
-    ConnectionBudget,
-)
+from notifier.network.listeners.bounded_connection import BODY_BUFFER, LINGER, BoundedConnection
+from notifier.network.listeners.held_bytes import PIECE, ConnectionBudget
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
 CONNECTIONS = 1000  # at a time

@@ -17,9 +17,8 @@ from notifier.model.api_token import ApiToken, Scope
 from notifier.model.errors import Mistake
 from notifier.model.validation import mistakes_of
 from notifier.network.listeners.authorization import Authorization, caller, concerns
-from notifier.network.listeners.json_body import json_object
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
-from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.network.listeners.problem import Refusal, json_object, malformed, problem
 
 Document: TypeAlias = dict[str, Any]
 Items: TypeAlias = list[Document]

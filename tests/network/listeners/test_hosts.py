@@ -15,9 +15,9 @@ from notifier.model.message import Lane
 from notifier.model.printable import json_text
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import Authorization
-from notifier.network.listeners.json_body import json_object
 from notifier.network.listeners.listener import Listener
 from notifier.network.listeners.openapi import PATH
+from notifier.network.listeners.problem import json_object
 from notifier.operators.status.status_routes import StatusRoutes
 from notifier.publishing.event_requests import EventRequests, api_app
 from tests.publishing.serving import accept, look, serving, sources_of, token

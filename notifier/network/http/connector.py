@@ -1,0 +1,112 @@
+"""Connects only to addresses that the egress policy allows, and only to the first few of each name.
+
+It uses a private hook, the connector's `_factory` of protocols, which `aiohttp_hooks` looks at.
+
+The number of TLS handshakes is not limited. A start with 1,000 deliveries for 200 clients makes 600, which take 0.5 s,
+or 1.5 s if three other processes compete for the two cores. That is far from any deadline, since a client begins with
+two attempts at a time. With a limit, handshakes that never end would keep healthy clients from connecting.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from notifier.model.client import EgressPolicy
+from notifier.model.egress import judge
+from notifier.network.http.connections import WIRE_LIMIT, OpenConnections, WatchedConnection, current_exchange
+
+KEEP_ALIVE = 15.0  # seconds an idle connection is kept; many servers close theirs after 5 s, which costs a repetition
+ADDRESSES = 8  # tried of each family; a name server may send thousands, which kept a core busy to the deadline
+
+
+class _FewAddresses(AbstractResolver):
+    """Returns the first addresses of each family, in the order of the resolver. The resolver's maker closes it."""
+
+    def __init__(self, resolver: AbstractResolver) -> None:
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Called by aiohttp."""
+        addresses = await self._resolver.resolve(host, port, family)
+        if len(addresses) <= ADDRESSES:
+            return addresses
+        families = ([address for address in addresses if (":" in address["host"]) is six] for six in (True, False))
+        few = {id(address) for of_family in families for address in of_family[:ADDRESSES]}
+        return [address for address in addresses if id(address) in few]
+
+    async def close(self) -> None:
+        """It has nothing to close."""
+
+
+class GuardedConnector(aiohttp.TCPConnector):
+    """A pool of connections under one egress policy, which is None if a proxy connects for us."""
+
+    def __init__(
+        self,
+        policy: EgressPolicy | None,
+        resolver: AbstractResolver,
+        open_connections: OpenConnections,
+        kept_for: float = KEEP_ALIVE,
+        wire_limit: int = WIRE_LIMIT,
+    ) -> None:
+        super().__init__(
+            resolver=_FewAddresses(resolver),
+            keepalive_timeout=kept_for,
+            limit=0,  # admission limits each client and all; a client that hangs must not keep others waiting here
+            socket_factory=_open_socket if policy is None else _guard(policy),
+        )
+        self._open_connections = open_connections
+        self._wire_limit = wire_limit
+        self._factory = cast("Any", self._watched)  # the private hook, see the module
+
+    def _watched(self) -> WatchedConnection:
+        current_exchange.get().reached = True
+        return WatchedConnection(asyncio.get_running_loop(), self._open_connections, self._wire_limit)
+
+    async def connect(self, *asked: Any, **more: Any) -> aiohttp.connector.Connection:
+        """Called by aiohttp. A connection from the pool, or a new one."""
+        exchange = current_exchange.get()
+        if (broken := exchange.connection) is not None and not exchange.repeated:
+            raise broken.exception() or aiohttp.ServerDisconnectedError
+        while True:
+            connection = await super().connect(*asked, **more)
+            watched = connection.protocol
+            assert isinstance(watched, WatchedConnection)
+            if not watched.uses or not (exchange.new_connection or watched.should_close):
+                break
+            # Either the caller met a stale one, and the others of that host are probably stale too; or
+            # data came while it was idle, which aiohttp would take for the answer to this request.
+            connection.close()
+        exchange.reused = watched.uses > 0
+        exchange.connection = watched
+        watched.begin(exchange.client)
+        if self._open_connections.count > self._open_connections.keep:
+            watched.force_close()
+        return connection
+
+
+def _guard(policy: EgressPolicy) -> Callable[[Any], socket.socket]:
+    """Make sockets only for addresses that the policy allows. It sees the address of the real connection."""
+
+    def make(address: Any) -> socket.socket:
+        exchange = current_exchange.get()
+        mistake = judge(address[4][0], policy)
+        if mistake is not None:
+            exchange.denied = mistake
+            raise OSError(errno.EACCES, mistake)
+        exchange.tried = str(address[4][0])
+        return _open_socket(address)
+
+    return make
+
+
+def _open_socket(address: Any) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    return socket.socket(family, kind, protocol)

@@ -1,0 +1,159 @@
+"""Keeps the bytes that a connection received and has not passed on, cut into requests, and bounds those of all."""
+
+import asyncio
+import re
+import time
+from collections import deque
+from typing import Protocol
+
+import structlog
+
+BUDGET = 32 * 1024 * 1024  # bytes that connections hold outside of requests
+HEAD = 32 * 1024  # bytes of a request's line and fields
+PIECE = 8 * 1024  # bytes that are read at a time
+LINES = 12  # of chunked bodies passed on at a time, 10 µs each; then it is the turn of other connections
+_SHORT = 64  # bytes passed on of a body with more lines than that
+_LOGGED_EVERY = 60.0  # seconds
+TURNS = 2  # connections that pass on a further piece or request in one pass of the loop
+
+_END = b"\r\n\r\n"
+_REQUEST_LINE = re.compile(rb"[A-Z][A-Z-]* [^ \r\n]+ HTTP/1\.[01]\r\n")
+_LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
+
+
+class Holder(Protocol):
+    """A connection, as the budget uses it."""
+
+    def advance(self) -> None:
+        """Pass on what may be passed on now."""
+
+    def abort(self) -> None:
+        """Close the connection at once, and drop what it holds."""
+
+
+class ConnectionBudget:
+    """Counts the bytes that connections hold, and shares the time between them.
+
+    Beyond `most` bytes, it closes the largest holders.
+    """
+
+    def __init__(self, most: int = BUDGET) -> None:
+        self._most = most
+        self._total = 0
+        self._held: dict[Holder, int] = {}
+        self._closed = 0
+        self._logged_at = float("-inf")
+        self._waiting: deque[Holder] = deque()  # for their turn
+        self._turn: asyncio.Handle | None = None
+
+    def advance_soon(self, connection: Holder) -> None:
+        """Let the connection pass on its next piece in its turn. A few have theirs in each pass of the loop.
+
+        So the passes are short, in which new connections are accepted: uvloop accepts one in each.
+        """
+        self._waiting.append(connection)
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._advance_some)
+
+    def _advance_some(self) -> None:
+        for _ in range(min(TURNS, len(self._waiting))):
+            self._waiting.popleft().advance()
+        self._turn = asyncio.get_running_loop().call_soon(self._advance_some) if self._waiting else None
+
+    def hold(self, connection: Holder, count: int) -> None:
+        """Note how many bytes the connection holds now."""
+        self._total += count - self._held.get(connection, 0)
+        self._held[connection] = count
+        if not count:
+            del self._held[connection]
+        while self._total > self._most:
+            largest = max(self._held, key=self._held.__getitem__)
+            self._total -= self._held.pop(largest)
+            largest.abort()
+            self._closed += 1
+            self._log()
+
+    def _log(self) -> None:
+        now = time.monotonic()
+        if now - self._logged_at >= _LOGGED_EVERY:
+            self._logged_at = now
+            structlog.get_logger().warning("connections_closed", count=self._closed, reason="they held too many bytes")
+            self._closed = 0
+
+
+class HeldBytes:
+    """The bytes `held` of one connection, of which it passes on a head, then pieces of the body, then the next head.
+
+    `head`: bytes of a head that was passed on, until its request begins. `left`: bytes of the body that are to come,
+    None if it is chunked. `passed`: bytes of the body that were passed on.
+    """
+
+    def __init__(self) -> None:
+        self.held = bytearray()
+        self.head = 0
+        self.left: int | None = None
+        self.passed = 0
+        self._searched = 0  # bytes of a head in which no end was found
+        self._blank = 0  # bytes of empty lines before it
+
+    def on_request(self, length: int | None) -> None:
+        """Note that the request begins whose head was passed on. `length`: its Content-Length."""
+        self.head = 0
+        if self.left is None and length is not None:
+            self.left = max(0, length - self.passed)
+
+    def on_end(self) -> None:
+        """Note that the body was passed on whole and the answer was made."""
+        self.left, self.passed = None, 0
+
+    def next_head(self) -> bytes | None:
+        """Return the next head and what is here of its body: empty until it is complete, None if it is refused."""
+        held = self.held
+        if held[0] in b"\r\n":
+            lines = held.lstrip(b"\r\n")
+            self._blank += len(held) - len(lines)
+            held[:] = lines
+        end = held.find(_END, self._searched)
+        size = len(held) if end < 0 else end + len(_END)
+        if size + self._blank > HEAD or (end < 0 and self._is_no_request()):
+            return None
+        if end < 0:
+            self._searched = max(0, size - len(_END) + 1)
+            return b""
+        self._searched, self._blank, self.head = 0, 0, size
+        length = _LENGTH.search(held, 0, size)
+        if length is not None:
+            whole = int(length[1])
+            self.passed = min(len(held) - size, whole)
+            self.left = whole - self.passed
+        return self._taken(size + self.passed)
+
+    def _is_no_request(self) -> bool:
+        """True if what is held cannot become a head."""
+        held = self.held
+        if not held:
+            return False
+        line = held.find(b"\n") + 1
+        return not held[:1].isalpha() or (line > 0 and _REQUEST_LINE.match(held, 0, line) is None)
+
+    def next_of_body(self) -> bytes:
+        """Return a piece that does not go beyond the body: a chunked one ends with an empty line."""
+        held = self.held
+        size = min(len(held), PIECE)
+        if self.left is not None:
+            size = min(size, self.left)
+            self.left -= size
+        elif (end := held.find(_END, 0, size := self._chunked_size(size))) >= 0:
+            size = end + len(_END)
+        else:
+            size -= next((count for count in (3, 2, 1) if held.endswith(_END[:count], 0, size)), 0)
+        self.passed += size
+        return self._taken(size)
+
+    def _chunked_size(self, size: int) -> int:
+        return size if self.held.count(b"\n", 0, size) <= LINES else min(size, _SHORT)
+
+    def _taken(self, size: int) -> bytes:
+        taken = bytes(self.held[:size])
+        del self.held[:size]
+        return taken
