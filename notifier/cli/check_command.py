@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from notifier.configuration.clients.answers import ReadNow
 from notifier.configuration.clients.layer import Layer
+from notifier.configuration.clients.reading import ReadNow
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.configured_feature import reader_by
 from notifier.configuration.inline_speakers import unnamed_user

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import structlog
 
-from notifier.configuration.clients.answers import HeldAnswers, seen_since
-from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
+from notifier.configuration.clients.answers import HeldAnswers
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, seen_since
 from notifier.configuration.clients.clients_file import no_collections
 from notifier.configuration.clients.guard import SourceTarget, guard
 from notifier.configuration.clients.layer import Layer

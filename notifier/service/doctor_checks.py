@@ -10,8 +10,8 @@ from pathlib import Path
 
 from yarl import URL
 
-from notifier.configuration.clients.answers import ReadNow
 from notifier.configuration.clients.layer import Layer
+from notifier.configuration.clients.reading import ReadNow
 from notifier.configuration.library_examinations import ADVICE, EXPLAINED, library_hooks
 from notifier.configuration.loading import Loaded
 from notifier.configuration.provenance import served_of

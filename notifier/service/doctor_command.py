@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from notifier.configuration.clients.answers import ReadNow
+from notifier.configuration.clients.reading import ReadNow
 from notifier.configuration.configured_feature import reader_by
 from notifier.features import FEATURES
 from notifier.model.printable import counted, printable

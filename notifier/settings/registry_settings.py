@@ -1,6 +1,7 @@
 """The registry: where clients are read from."""
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Self, TypeVar
@@ -8,10 +9,50 @@ from typing import Annotated, ClassVar, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from notifier.model.defaults import MAX_LIST_BYTES
-from notifier.model.own_folder import Whose
+from notifier.model.frozen import frozen
 from notifier.model.registry import InlineRule, Registry
 from notifier.settings.clients import ClientOptions
 from notifier.settings.values import Duration, ExistingFile, FeatureSection, IssuerId, Lasting, Section, from_base
+
+
+@frozen
+class Whose:
+    """A user, and the groups that are its own. It judges whether a folder, or a file in it, is ours alone.
+
+    Such a folder is no link, belongs to our user, and only our user and our groups may write to it: Kubernetes opens a
+    volume to the pod's `fsGroup` at each start, and a pod with another `fsGroup` that shares the volume takes it from
+    us. A status is that of `lstat`, or of what was opened without links.
+
+    If an operator names a folder that is not ours alone (a Kubernetes `emptyDir` has mode 0777, a claim belongs to
+    root), a folder of our own is made in it, and that one is judged.
+    """
+
+    user: int
+    groups: frozenset[int]
+
+    @classmethod
+    def process(cls) -> Self:
+        """This process."""
+        return cls(user=os.geteuid(), groups=frozenset({os.getegid(), *os.getgroups()}))
+
+    @classmethod
+    def owner(cls, status: os.stat_result) -> Self:
+        """Whoever has it: root looks at what a service's user has made."""
+        return cls(user=status.st_uid, groups=frozenset({status.st_gid}))
+
+    def why_not(self, status: os.stat_result) -> str | None:
+        """Say why it is not theirs alone; None if it is."""
+        mode = stat.S_IMODE(status.st_mode)
+        if stat.S_ISLNK(status.st_mode):
+            return "is a link"
+        if status.st_uid != self.user:
+            return f"belongs to another user ({status.st_uid}; this one is {self.user})"
+        if mode & stat.S_IWOTH:
+            return f"may be written to by others (mode {mode:04o})"
+        if mode & stat.S_IWGRP and status.st_gid not in self.groups:
+            return f"may be written to by others (mode {mode:04o}, and group {status.st_gid} is not this process's)"
+        return None
+
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
 CACHE = "notifier"  # the cache within a folder that is not ours alone

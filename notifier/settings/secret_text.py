@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, Mistake, SourceFault
 from notifier.model.validation import other_coding
 from notifier.settings.values import ExistingFile
 
@@ -65,3 +65,11 @@ SecretText = Annotated[SecretStr, AfterValidator(_filled_secret), Field(min_leng
 """A key, password or token. What another system chose may be short, and is never empty."""
 SecretPath = Annotated[ExistingFile, AfterValidator(filled_secret_file)]
 """A file with one."""
+
+
+def secret_of(setting: str, path: Path) -> str:
+    """Return the one line of the file, as it is now. Raises SourceFault, which names the setting."""
+    try:
+        return read_secret(path)
+    except ConfigurationError as error:
+        raise SourceFault(f"{setting} {error.mistakes[0].path} {error.mistakes[0].text}") from None

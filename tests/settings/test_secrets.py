@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from notifier.configuration.clients.secret_file import read_secret
 from notifier.model.errors import ConfigurationError, SourceFault
 from notifier.settings.config_file import read_credentials
+from notifier.settings.secret_text import read_secret
 from notifier.settings.service_settings import QueueSettings, Settings
 from notifier.settings.subject_key import is_missing, make_subject_key, read_subject_key, short_key_mistake
 from notifier.settings.tokens_file import SOON, expiring, load_tokens

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,20 +21,16 @@ import structlog
 
 from notifier.configuration.clients.client_rows import (
     BuildReader,
-    ClientsReader,
     Row,
     SourceAnswer,
     row_key,
     share_names,
 )
 from notifier.model.errors import ConfigurationError, Mistake, SourceFault
-from notifier.model.frozen import replace
-from notifier.model.own_folder import Whose
-from notifier.settings.registry_settings import CACHE, RegistrySourceSettings
+from notifier.settings.registry_settings import CACHE, RegistrySourceSettings, Whose
 
 VERSION = 1
 SINCE = "known_since"  # beside the metadata of a row in the cache; a release that does not know it passes it over
-DAY = 86400.0  # seconds for which a client is new to its source
 PART = 500  # rows read or written at a time, after which the thread pauses
 PAUSE = 0.001  # seconds
 
@@ -92,42 +88,6 @@ class HeldAnswers:
             except SourceFault as fault:
                 raise ConfigurationError([Mistake(f"registry source {source.called}", str(fault))]) from None
             self.hold(source, answer)
-        return answer
-
-
-class ReadNow:
-    """Reads each source once, for a command. For a source that cannot be read the cache stands in.
-
-    `build` makes the reader of a source; None: read nothing, take the cache alone. `problems`: why a source could not
-    be read, by its name. `warnings`: what is dangerous about a source, as its reader says.
-    """
-
-    def __init__(self, build: BuildReader | None) -> None:
-        self._build = build
-        self.offline = build is None
-        self.problems: dict[str, str] = {}
-        self.warnings: list[tuple[str, str]] = []
-        self.cached: set[str] = set()
-
-    def __call__(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
-        """Return what the source answers. Blocks."""
-        if self._build is not None:
-            try:
-                return asyncio.run(self._read(source, self._build(source)))
-            except SourceFault as fault:
-                self.problems[source.called] = str(fault)
-            except Exception as error:  # noqa: BLE001  of whatever library: the other sources are read all the same
-                self.problems[source.called] = f"reading it failed with {type(error).__name__}"
-        cached = Cache(folder, of_owner=os.geteuid() == 0).load(source)
-        if cached is not None:
-            self.cached.add(source.called)
-        return cached
-
-    async def _read(self, source: RegistrySourceSettings, reader: ClientsReader) -> SourceAnswer:
-        answer = await reader.read(None)
-        warn: Callable[[], Awaitable[Sequence[str]]] | None = getattr(reader, "warnings", None)
-        if warn is not None:
-            self.warnings += [(source.called, text) for text in await warn()]
         return answer
 
 
@@ -207,26 +167,6 @@ class Cache:
         if self._failed.get(name) != reason:
             structlog.get_logger().warning("registry_cache_not_written", source=name, reason=reason)
         self._failed[name] = reason
-
-
-def seen_since(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
-    """The answer with since when the source names its clients. Those of its first answer it always had.
-
-    A client whose row names its issuer in another way is no new one: else two answers could empty a list.
-    """
-    if last is None:
-        return answer
-    before: dict[str, float] = {}
-    for key in map(row_key, last.rows):
-        at = last.since.get(key, 0.0)
-        before[key[1]] = min(at, before.get(key[1], at))
-    firsts = {key: before.get(key[1], answer.at) for key in map(row_key, answer.rows)}
-    return replace(answer, since={key: at for key, at in firsts.items() if at > answer.at - DAY})
-
-
-def new_at(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
-    """The clients that the source has named for less than a day."""
-    return set() if answer is None else {key for key, at in answer.since.items() if at > now - DAY}
 
 
 def _log_unusable(file: str, reason: str) -> None:

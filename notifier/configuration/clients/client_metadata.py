@@ -9,48 +9,37 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from notifier.configuration.clients.authority import option_names
-from notifier.configuration.clients.encryption_metadata import encryption_of, wrong_for_encryption
-from notifier.configuration.clients.front_channel_metadata import (
-    front_channel_of,
+from notifier.configuration.clients.client_building import (
+    Tokens,
+    client_of,
     front_channel_warning,
+    laid_over,
+    unregistered_client,
+    wrong_for_encryption,
     wrong_for_server,
 )
-from notifier.configuration.clients.lending import Lending, lending_of, route_of_unregistered
+from notifier.configuration.clients.lending import Lending, lending_of
 from notifier.model.client import (
-    Algorithm,
     Client,
-    FrontChannelWay,
-    ResponsePolicy,
-    RetryPolicy,
     SubjectMode,
-    TokenProfile,
 )
 from notifier.model.egress import check_uri, uri_mistake
 from notifier.model.errors import Mistake
 from notifier.model.left_away import Leaving
-from notifier.model.origins import origin_of
-from notifier.model.presets import PRESETS, Preset
+from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt, printable, stray_character
 from notifier.model.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.mistakes import explain, path_of
-from notifier.settings.policies import hold_mistake, overridden
+from notifier.settings.policies import hold_mistake
 from notifier.settings.service_settings import Settings
-from notifier.settings.values import Section
-
-_Audience = tuple[str, ...] | Literal["string"] | None
-_Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None, _Audience, str | None]
-_Tokens = dict[_Asked, TokenProfile]
-
-SectionT = TypeVar("SectionT", bound=Section)
 
 _NO_OPTIONS = ClientOptions()
-_NO_PRESET = Preset(why="")
 _KNOWN = frozenset(ClientMetadata.model_fields)
 
 
@@ -68,7 +57,7 @@ class RegistryBuilder:
         self._template = settings.template()
         self._clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
         self._issuers = tuple(settings.issuers)
-        self._tokens: _Tokens = {}
+        self._tokens: Tokens = {}
         self._unsure = unsure
         self._places: dict[tuple[str, str], str] = {}
         self._defaults = settings.registry.defaults
@@ -90,7 +79,7 @@ class RegistryBuilder:
             grace=self._settings.registry.grace,
             unregistered=self._template,
             unregistered_at=MappingProxyType(
-                {iss: _unregistered(self._template, options) for iss, options in self._defaults.items()}
+                {iss: unregistered_client(self._template, options) for iss, options in self._defaults.items()}
             ),
             faults=self._faults,
             refused=self._refused,
@@ -161,10 +150,10 @@ class RegistryBuilder:
         """The client: what it sets itself, then the defaults of its issuer, then the service's. And what it is lent."""
         options = metadata.notifier or _NO_OPTIONS
         if (defaults := self._defaults.get(iss)) is not None:
-            options = _laid_over(defaults, options)
+            options = laid_over(defaults, options)
         way = self._template.route
         lending = lending_of(iss, metadata, options, way, defaults=defaults, of_lists=of_lists)
-        client = _client(iss, metadata, options, lending, self._template, self._tokens)
+        client = client_of(iss, metadata, options, lending, self._template, self._tokens)
         own = [(name, value) for name in self._of_features if (value := getattr(options, name, None)) is not None]
         client = replace(client, options=tuple(own)) if own else client
         return client, lending
@@ -247,95 +236,3 @@ def meant_member(name: str) -> str | None:
         if SequenceMatcher(None, plain, known.replace("_", "")).ratio() > 0.9:
             return known
     return None
-
-
-def _laid_over(under: SectionT, over: SectionT) -> SectionT:
-    """The section `over`, and from `under` whatever `over` does not set, member by member."""
-    both = {
-        name: _laid_over(below, value)
-        if isinstance(value := getattr(over, name), Section) and isinstance(below := getattr(under, name), Section)
-        else value
-        for name in over.model_fields_set
-    }
-    return under.model_copy(update=both)
-
-
-def _client(
-    iss: str, metadata: ClientMetadata, options: ClientOptions, lending: Lending, template: Client, tokens: _Tokens
-) -> Client:
-    """The client: what it sets itself, then its preset, then the service's defaults."""
-    preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
-    route = lending.to_client(metadata, options)
-    origins = tuple(dict.fromkeys(filter(None, map(origin_of, metadata.redirect_uris or ()))))
-    return Client(
-        iss=iss,
-        client_id=metadata.client_id,
-        backchannel_logout_uri=metadata.backchannel_logout_uri,
-        backchannel_logout_session_required=bool(metadata.backchannel_logout_session_required),
-        front_channel=front_channel_of(metadata, options, origins, route),
-        off_page=options.front_channel not in (None, FrontChannelWay.BROWSER),
-        client_name=metadata.client_name,
-        redirect_origins=origins,
-        pairwise=metadata.subject_type == "pairwise",
-        preset=options.preset,
-        paused=options.paused,
-        timeout=options.timeout or preset.timeout or template.timeout,
-        max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,
-        per_second=options.per_second,
-        token=_token(metadata.id_token_signed_response_alg, options, preset, tokens),
-        encryption=encryption_of(metadata, lending),
-        retry=_retry(options, template.retry),
-        response=_response(options, template.response),
-        route=route,
-    )
-
-
-def _unregistered(template: Client, options: ClientOptions) -> Client:
-    """A client that only an event names, by its issuer's defaults: time, limits and trusted authorities.
-
-    Whoever publishes brings its address, so nothing goes along that belongs to the operator.
-    """
-    return replace(
-        template,
-        timeout=options.timeout or template.timeout,
-        max_concurrent=options.max_concurrent or template.max_concurrent,
-        per_second=options.per_second or template.per_second,
-        retry=_retry(options, template.retry),
-        route=route_of_unregistered(options, template.route),
-    )
-
-
-def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: _Tokens) -> TokenProfile:
-    audience = preset.audience if options.audience is None else options.audience
-    typ, subject = options.typ or preset.typ, options.subject or preset.subject
-    asked = (alg, typ, subject, options.lifetime, options.reason_claim, audience, preset.requires)
-    profile = shared.get(asked)
-    if profile is None:
-        default = TokenProfile()
-        profile = shared[asked] = TokenProfile(
-            alg=alg or default.alg,
-            typ=default.typ if typ is None else None if typ == "none" else typ,
-            subject=subject or default.subject,
-            lifetime=options.lifetime or default.lifetime,
-            reason_claim=options.reason_claim,
-            audience=None if audience == "string" else audience,
-            requires=preset.requires,
-        )
-    return replace(profile, claims=MappingProxyType(options.claims)) if options.claims else profile
-
-
-def _retry(options: ClientOptions, default: RetryPolicy) -> RetryPolicy:
-    policy = overridden(default, options.retry)
-    if options.max_age is not None:
-        policy = replace(policy, max_age=options.max_age)
-    if options.sub_only_max_age is not None:
-        policy = replace(policy, sub_only_max_age=options.sub_only_max_age)
-    return policy
-
-
-def _response(options: ClientOptions, default: ResponsePolicy) -> ResponsePolicy:
-    if not options.success_statuses and not options.retry_statuses:
-        return default
-    return ResponsePolicy(
-        success_statuses=options.success_statuses or frozenset(), retry_statuses=options.retry_statuses or frozenset()
-    )

@@ -1,12 +1,12 @@
 """Defines the answers of registry sources: rows of metadata, not checked yet."""
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import field
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, field
 from typing import Any, Protocol, TypeAlias
 
 from notifier.model.errors import Mistake, SourceFault
-from notifier.model.frozen import frozen
+from notifier.model.frozen import frozen, replace
 from notifier.model.printable import counted
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -110,3 +110,46 @@ class BelievedReader:
 
 BuildReader: TypeAlias = Callable[[RegistrySourceSettings], ClientsReader]
 """Makes the reader of a source that is not a file."""
+
+
+DAY = 86400.0  # seconds for which a client is new to its source
+
+
+def seen_since(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
+    """The answer with since when the source names its clients. Those of its first answer it always had.
+
+    A client whose row names its issuer in another way is no new one: else two answers could empty a list.
+    """
+    if last is None:
+        return answer
+    before: dict[str, float] = {}
+    for key in map(row_key, last.rows):
+        at = last.since.get(key, 0.0)
+        before[key[1]] = min(at, before.get(key[1], at))
+    firsts = {key: before.get(key[1], answer.at) for key in map(row_key, answer.rows)}
+    return replace(answer, since={key: at for key, at in firsts.items() if at > answer.at - DAY})
+
+
+def new_at(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
+    """The clients that the source has named for less than a day."""
+    return set() if answer is None else {key for key, at in answer.since.items() if at > now - DAY}
+
+
+@frozen
+class SourceState:
+    """The state of a source. `age`: seconds since it last confirmed what is in force; without an answer, since asked.
+
+    `changed`: within the last hour many of its clients came or moved at once.
+    """
+
+    name: str
+    kind: str
+    up: bool
+    age: float
+    clients: int = 0
+    problem: str | None = None
+    changed: bool = False
+
+    def document(self, *, whole: bool) -> dict[str, object]:
+        """Return the state as JSON. Unless `whole`, without what may concern any issuer: `clients` and `problem`."""
+        return asdict(self) | ({} if whole else {"clients": None, "problem": None})

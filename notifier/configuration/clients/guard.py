@@ -3,17 +3,25 @@
 An answer is taken client by client. Only if too many clients would be lost at once do these stay as they are. All else
 is taken, addresses too. So an honest list that follows a poisoned one undoes it, and no loss keeps a poisoned one in
 force. A client that the source has named for less than a day is not held back: a poisoned list may have brought it.
+
+The registry is made anew only where the answer differs from the last one.
 """
 
+import dataclasses
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
-from notifier.configuration.clients.answers import new_at
-from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, identities, new_at
 from notifier.configuration.clients.clients_file import answered
 from notifier.configuration.clients.layer import ClientsOf, Layer, kept_back
-from notifier.configuration.clients.layers import Layered, Needs, lay_again
-from notifier.configuration.clients.registry_checks import lost_clients, sudden_changes, too_much_lost
+from notifier.configuration.clients.layers import Layered, Laying, Needs, client_id_of, completed
+from notifier.configuration.clients.registry_checks import (
+    lost_clients,
+    sudden_changes,
+    too_much_lost,
+)
+from notifier.model.client import Client
 from notifier.model.frozen import frozen, replace
 from notifier.model.registry import Registry
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -82,3 +90,55 @@ def _rows_without_loss(target: SourceTarget, layer: Layer, laid: Layered, guarde
         client.key for clients in lost_clients(target.registry, laid.registry, guarded) for client in clients
     }
     return kept_back(layer, target.layer, lost, target.issuers)
+
+
+def lay_again(
+    needs: Needs, old: Registry, layers: Sequence[Layer], nth: int, new: Layer, pause: Callable[[], None]
+) -> Layered:
+    """Make the registry `old` anew where the layer `new` differs from the one that it replaces.
+
+    Rows that are as they were must be the same objects. The other clients are not looked at.
+    """
+    changed = _changed(layers[nth], new)
+    parts, now = [], [new if number == nth else layer for number, layer in enumerate(layers)]
+    for source in now:
+        pause()
+        rows = [row for row in source.rows if client_id_of(row) in changed]
+        faults = [fault for fault in source.faults if fault.path in changed]
+        parts.append(replace(source, rows=rows, faults=faults))
+    laid = Laying(needs, parts, pause, refreshed=True).layered()
+    return completed(replace(laid, registry=_patched(old, laid.registry, changed)), needs, now, pause)
+
+
+def _changed(old: Layer, new: Layer) -> set[str]:
+    """The `client_id` of all rows and faults that are in one of the layers only."""
+    before, after = identities(old.rows), identities(new.rows)
+    changed = {client_id_of(row) for row in new.rows if id(row) not in before}
+    changed |= {client_id_of(row) for row in old.rows if id(row) not in after}
+    return changed | {fault.path for fault in {*old.faults} ^ {*new.faults}}
+
+
+def _copied(clients: Mapping[str, Client]) -> dict[str, Client]:
+    """A copy. That of a proxy by `dict` takes each member on its own, in one step of 10 ms for 100,000."""
+    return clients.copy() if isinstance(clients, MappingProxyType) else dict(clients)
+
+
+def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
+    """The old registry, with the changed clients as they are in `part`."""
+    clients: dict[str, Mapping[str, Client]] = {}
+    faults: dict[str, Mapping[str, str]] = {}
+    refused: dict[str, Mapping[str, str]] = {}
+    for iss, of_issuer in part.clients.items():
+        copied = _copied(old.clients_of(iss))
+        for client_id in changed:
+            copied.pop(client_id, None)
+        copied.update(_copied(of_issuer))
+        clients[iss] = MappingProxyType(copied)
+        faults[iss] = _again(old.faults.get(iss, {}), part.faults.get(iss, {}), changed)
+        refused[iss] = _again(old.refused.get(iss, {}), part.refused.get(iss, {}), changed)
+    beyond = old.beyond.updated(part.beyond, changed).collected()
+    return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, refused=refused, beyond=beyond)
+
+
+def _again(old: Mapping[str, str], part: Mapping[str, str], changed: set[str]) -> Mapping[str, str]:
+    return {key: why for key, why in old.items() if key not in changed} | dict(part)

@@ -1,6 +1,6 @@
 """One layer of the registry: the rows of a source, and which clients they are about."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -133,3 +133,24 @@ def merged(rows: Sequence[Row]) -> dict[str, Any]:
         if all(isinstance(member, Mapping) for member in sections):
             whole["notifier"] = {**sections[0], **sections[1]}  # type: ignore[dict-item]
     return whole
+
+
+PART = 500  # clients, after which the thread pauses: the event loop waits for it meanwhile
+
+
+def unsure_issuers(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> Mapping[str, str]:
+    """Say why an issuer may have clients that nobody here knows: a source of its clients has told of none."""
+    unsure: dict[str, str] = {}
+    for layer in layers:
+        if layer.authority is None or (layer.read and layer.empty):
+            continue
+        silent = {iss for iss in layer.authority.issuers if iss in issuers}
+        for nth, row in enumerate(layer.rows):
+            if not silent:
+                break
+            if nth % PART == PART - 1:
+                pause()
+            silent.difference_update(issuers_of(layer, row, issuers))
+        says = "has told of no client of this issuer" if layer.read else "was never read"
+        unsure |= dict.fromkeys(silent, f"registry source {layer.name} {says}")
+    return unsure

@@ -6,14 +6,13 @@ it is left out of the registry, and the registry says why.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from notifier.configuration.clients.aliases import aliases_of
 from notifier.configuration.clients.authority import MOVED, ListBounds, bounded, bounds_of, kind_of
 from notifier.configuration.clients.client_metadata import RegistryBuilder
-from notifier.configuration.clients.client_rows import Row, identities
-from notifier.configuration.clients.layer import Layer, issuers_of, merged
+from notifier.configuration.clients.client_rows import Row
+from notifier.configuration.clients.layer import PART, Layer, issuers_of, merged, unsure_issuers
 from notifier.configuration.clients.lending import ADDRESSES, withheld_of
 from notifier.configuration.clients.registry_checks import AlgorithmsOf, unsignable
 from notifier.model.client import Client, ClientKey
@@ -23,7 +22,6 @@ from notifier.model.printable import printable
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 
-PART = 500  # clients, after which the thread pauses: the event loop waits for it meanwhile
 _SETTINGS = frozenset({"client_id", "issuer", "notifier"})  # a row with nothing else is settings for a client of others
 
 
@@ -54,92 +52,23 @@ _Parts: TypeAlias = list[tuple[int, int]]  # of each layer that has the client: 
 
 def lay(needs: Needs, layers: Sequence[Layer], *, pause: Callable[[], None] = lambda: None) -> Layered:
     """Make the registry. `pause` is called after each part."""
-    return _named(_Laying(needs, layers, pause).layered(), needs, layers, pause)
+    return completed(Laying(needs, layers, pause).layered(), needs, layers, pause)
 
 
-def lay_again(
-    needs: Needs, old: Registry, layers: Sequence[Layer], nth: int, new: Layer, pause: Callable[[], None]
-) -> Layered:
-    """Make the registry `old` anew where the layer `new` differs from the one that it replaces.
-
-    Rows that are as they were must be the same objects. The other clients are not looked at.
-    """
-    changed = _changed(layers[nth], new)
-    parts, now = [], [new if number == nth else layer for number, layer in enumerate(layers)]
-    for source in now:
-        pause()
-        rows = [row for row in source.rows if _client_id(row) in changed]
-        faults = [fault for fault in source.faults if fault.path in changed]
-        parts.append(replace(source, rows=rows, faults=faults))
-    laid = _Laying(needs, parts, pause, refreshed=True).layered()
-    return _named(replace(laid, registry=_patched(old, laid.registry, changed)), needs, now, pause)
-
-
-def _named(laid: Layered, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None]) -> Layered:
+def completed(laid: Layered, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None]) -> Layered:
     """Return the same with what depends on all layers, and is never patched: aliases, and who may have more clients."""
     issuers = tuple(needs.settings.issuers)
     named = aliases_of(layers, issuers, pause)
+    unsure = unsure_issuers(layers, issuers, pause)
     registry = dataclasses.replace(
-        laid.registry, aliases=named.aliases, taken_aliases=named.taken_aliases, unsure=_unsure(layers, issuers, pause)
+        laid.registry, aliases=named.aliases, taken_aliases=named.taken_aliases, unsure=unsure
     )
     return replace(laid, registry=registry)
 
 
-def _unsure(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> Mapping[str, str]:
-    """Say why an issuer may have clients that nobody here knows: a source of its clients has told of none."""
-    unsure: dict[str, str] = {}
-    for layer in layers:
-        if layer.authority is None or (layer.read and layer.empty):
-            continue
-        silent = {iss for iss in layer.authority.issuers if iss in issuers}
-        for nth, row in enumerate(layer.rows):
-            if not silent:
-                break
-            if nth % PART == PART - 1:
-                pause()
-            silent.difference_update(issuers_of(layer, row, issuers))
-        says = "has told of no client of this issuer" if layer.read else "was never read"
-        unsure |= dict.fromkeys(silent, f"registry source {layer.name} {says}")
-    return unsure
-
-
-def _changed(old: Layer, new: Layer) -> set[str]:
-    """The `client_id` of all rows and faults that are in one of the layers only."""
-    before, after = identities(old.rows), identities(new.rows)
-    changed = {_client_id(row) for row in new.rows if id(row) not in before}
-    changed |= {_client_id(row) for row in old.rows if id(row) not in after}
-    return changed | {fault.path for fault in {*old.faults} ^ {*new.faults}}
-
-
-def _client_id(row: Any) -> str:
+def client_id_of(row: Any) -> str:
     client_id = row.get("client_id") if isinstance(row, dict) else None
     return client_id if isinstance(client_id, str) else ""
-
-
-def _copied(clients: Mapping[str, Client]) -> dict[str, Client]:
-    """A copy. That of a proxy by `dict` takes each member on its own, in one step of 10 ms for 100,000."""
-    return clients.copy() if isinstance(clients, MappingProxyType) else dict(clients)
-
-
-def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
-    """The old registry, with the changed clients as they are in `part`."""
-    clients: dict[str, Mapping[str, Client]] = {}
-    faults: dict[str, Mapping[str, str]] = {}
-    refused: dict[str, Mapping[str, str]] = {}
-    for iss, of_issuer in part.clients.items():
-        copied = _copied(old.clients_of(iss))
-        for client_id in changed:
-            copied.pop(client_id, None)
-        copied.update(_copied(of_issuer))
-        clients[iss] = MappingProxyType(copied)
-        faults[iss] = _again(old.faults.get(iss, {}), part.faults.get(iss, {}), changed)
-        refused[iss] = _again(old.refused.get(iss, {}), part.refused.get(iss, {}), changed)
-    beyond = old.beyond.updated(part.beyond, changed).collected()
-    return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, refused=refused, beyond=beyond)
-
-
-def _again(old: Mapping[str, str], part: Mapping[str, str], changed: set[str]) -> Mapping[str, str]:
-    return {key: why for key, why in old.items() if key not in changed} | dict(part)
 
 
 def _of(layer: Layer, why: str) -> str:
@@ -151,7 +80,7 @@ def _fault(path: str, text: str) -> Mistake:
     return Mistake(path, printable(text))
 
 
-class _Laying:
+class Laying:
     def __init__(
         self, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None], *, refreshed: bool = False
     ) -> None:
@@ -264,7 +193,7 @@ class _Laying:
 
     def _note_refused(self, layer: Layer, row: Any) -> None:
         """Have whoever asks for the client told why nobody knows it. Many rows share one text."""
-        if isinstance(row, Mapping) and _client_id(row) and (why := layer.of_nobody(row)) is not None:
+        if isinstance(row, Mapping) and client_id_of(row) and (why := layer.of_nobody(row)) is not None:
             text = self._texts.setdefault(why, _of(layer, why))
             for iss in layer.refused_at(row, self._issuers):
                 self._builder.refuse(iss, row["client_id"], text)

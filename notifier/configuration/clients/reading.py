@@ -1,12 +1,21 @@
 """Reads a registry source in a thread with an event loop of its own, so that it never holds up the worker's loop."""
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from operator import is_
+from pathlib import Path
 
 from notifier.configuration.clients.answers import Cache
-from notifier.configuration.clients.client_rows import BuildReader, Row, SourceAnswer, identities, row_key
+from notifier.configuration.clients.client_rows import (
+    BuildReader,
+    ClientsReader,
+    Row,
+    SourceAnswer,
+    identities,
+    row_key,
+)
 from notifier.configuration.clients.clients_file import no_collections
 from notifier.model.errors import SourceFault
 from notifier.model.frozen import replace
@@ -91,3 +100,39 @@ def _old_where_equal(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
             rows[index] = was
     same = len(rows) == len(old) and all(map(is_, rows, old))
     return old if same else rows
+
+
+class ReadNow:
+    """Reads each source once, for a command. For a source that cannot be read the cache stands in.
+
+    `build` makes the reader of a source; None: read nothing, take the cache alone. `problems`: why a source could not
+    be read, by its name. `warnings`: what is dangerous about a source, as its reader says.
+    """
+
+    def __init__(self, build: BuildReader | None) -> None:
+        self._build = build
+        self.offline = build is None
+        self.problems: dict[str, str] = {}
+        self.warnings: list[tuple[str, str]] = []
+        self.cached: set[str] = set()
+
+    def __call__(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
+        """Return what the source answers. Blocks."""
+        if self._build is not None:
+            try:
+                return asyncio.run(self._read(source, self._build(source)))
+            except SourceFault as fault:
+                self.problems[source.called] = str(fault)
+            except Exception as error:  # noqa: BLE001  of whatever library: the other sources are read all the same
+                self.problems[source.called] = f"reading it failed with {type(error).__name__}"
+        cached = Cache(folder, of_owner=os.geteuid() == 0).load(source)
+        if cached is not None:
+            self.cached.add(source.called)
+        return cached
+
+    async def _read(self, source: RegistrySourceSettings, reader: ClientsReader) -> SourceAnswer:
+        answer = await reader.read(None)
+        warn: Callable[[], Awaitable[Sequence[str]]] | None = getattr(reader, "warnings", None)
+        if warn is not None:
+            self.warnings += [(source.called, text) for text in await warn()]
+        return answer

@@ -6,12 +6,12 @@ A source is read at an interval (± 10 %), when somebody asks, and when a delive
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
-from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, SourceState
 from notifier.model.errors import SourceFault
 from notifier.model.frozen import frozen
 from notifier.model.moment import Clock
@@ -50,26 +50,6 @@ class RefreshedSource:
     issuer: str | None
     reading: Reading
     last: SourceAnswer | None
-
-
-@frozen
-class SourceState:
-    """The state of a source. `age`: seconds since it last confirmed what is in force; without an answer, since asked.
-
-    `changed`: within the last hour many of its clients came or moved at once.
-    """
-
-    name: str
-    kind: str
-    up: bool
-    age: float
-    clients: int = 0
-    problem: str | None = None
-    changed: bool = False
-
-    def document(self, *, whole: bool) -> dict[str, object]:
-        """Return the state as JSON. Unless `whole`, without what may concern any issuer: `clients` and `problem`."""
-        return asdict(self) | ({} if whole else {"clients": None, "problem": None})
 
 
 @dataclass(slots=True)

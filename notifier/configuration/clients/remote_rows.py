@@ -17,6 +17,7 @@ from notifier.model.documents.cloudevents import TEXT_LENGTH
 from notifier.model.egress import URI_LENGTH, uri_mistake
 from notifier.model.errors import Mistake
 from notifier.model.frozen import replace
+from notifier.model.origins import origin_of
 from notifier.network.http.issuer_document import present_members
 from notifier.network.http.json_parts import OutOfBounds
 from notifier.settings.clients import ClientMetadata
@@ -188,3 +189,22 @@ def _key(row: Row) -> _Key:
     client_id, issuer = row["client_id"], row.get("issuer")
     name = client_id if type(client_id) is str else str(client_id)
     return name if issuer is None else (name, str(issuer))
+
+
+def redirect_uris(listed: object, front_channel: object = None) -> list[str] | None:
+    """Return the redirect URIs that name an origin; None if none does.
+
+    With a pattern, the client may have any further origin. Then the origin of its `front_channel` URI is its own, too,
+    since only the server can judge it (F1).
+    """
+    texts = [uri for uri in listed if isinstance(uri, str)] if isinstance(listed, list | tuple) else []
+    exact = [uri for uri in texts if "*" not in (origin_of(uri) or "*")]
+    patterns = any(_is_pattern(uri) for uri in texts if uri not in exact)
+    if patterns and isinstance(front_channel, str) and (own := origin_of(front_channel)) is not None:
+        exact.append(own)
+    return exact or None
+
+
+def _is_pattern(uri: str) -> bool:
+    """False for the address of an app, such as `com.example.app:/callback`, which has no origin."""
+    return "*" in uri or uri.startswith("regexp=")

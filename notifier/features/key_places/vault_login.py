@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from notifier.configuration.clients.secret_file import read_secret
 from notifier.features.key_places.vault_http import VaultAnswer, VaultServer
 from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.model.errors import SourceFault
+from notifier.settings.secret_text import secret_of
 from notifier.tokens.key_place import PlaceFault, SignatureResult
 
 RENEW_AT = 0.5  # of the lease
@@ -123,16 +123,14 @@ class VaultLogin:
     async def _new(self) -> _Token:
         settings, at = self._settings, self._clock()
         if settings.token_file is not None:
-            return await self._looked_up(read_secret("token_file", settings.token_file), at)
+            return await self._looked_up(secret_of("token_file", settings.token_file), at)
         if settings.approle is not None:
             role = settings.approle
-            secret = read_secret("secret_id_file", role.secret_id_file)
+            secret = secret_of("secret_id_file", role.secret_id_file)
             return await self._logged_in(role.mount, {"role_id": role.role_id, "secret_id": secret}, at)
         assert settings.kubernetes is not None  # one of the three is given
         pod = settings.kubernetes
-        return await self._logged_in(
-            pod.mount, {"role": pod.role, "jwt": read_secret("token_file", pod.token_file)}, at
-        )
+        return await self._logged_in(pod.mount, {"role": pod.role, "jwt": secret_of("token_file", pod.token_file)}, at)
 
     async def _looked_up(self, text: str, at: float) -> _Token:
         """The token of a file, with what it may say of itself. If it may not, it is used as it is."""

@@ -14,8 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.redirects import redirect_uris
-from notifier.configuration.clients.secret_file import read_secret
+from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.features.registries.list_settings import Auth0Settings
 from notifier.features.registries.numbered_pages import NumberedPage, gather_pages
 from notifier.features.registries.page_requests import access_token, ask
@@ -23,6 +22,7 @@ from notifier.model.errors import Mistake, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import Web, web
 from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.settings.secret_text import secret_of
 
 PAGE = 100
 SCOPE = "read:clients"
@@ -87,7 +87,7 @@ class Auth0Reader:
         form = {
             "grant_type": "client_credentials",
             "client_id": settings.client_id,
-            "client_secret": read_secret("client_secret_file", settings.client_secret_file),
+            "client_secret": secret_of("client_secret_file", settings.client_secret_file),
             "audience": f"{settings.url}/api/v2/",
         }
         at = self._clock()

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.redirects import redirect_uris
-from notifier.configuration.clients.secret_file import read_secret
+from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.features.registries.list_settings import AuthentikSettings
 from notifier.features.registries.numbered_pages import NumberedPage, gather_pages
 from notifier.features.registries.page_requests import ask
 from notifier.model.errors import Mistake, SourceFault
 from notifier.network.http.json_over_http import Web, web
 from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.settings.secret_text import secret_of
 
 PAGE = 100
 _PERMISSION = "the permission `Can view OAuth2/OpenID Provider` on all providers"
@@ -38,7 +38,7 @@ class AuthentikReader:
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all providers; `last` itself if nothing has changed. Raises SourceFault."""
-        headers = {"Authorization": f"Bearer {read_secret('token_file', self._settings.token_file)}"}
+        headers = {"Authorization": f"Bearer {secret_of('token_file', self._settings.token_file)}"}
         async with web(self._settings.tls, self._source.timeout) as server:
             at = self._clock()
             gathering = await gather_pages(lambda nth: self._page(server, headers, nth), last)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic_core import from_json
 
 from notifier.configuration.clients.client_rows import Row
-from notifier.configuration.clients.redirects import redirect_uris
+from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.model.client import Algorithm
 from notifier.model.egress import uri_mistake
 from notifier.model.errors import Mistake

@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering
-from notifier.configuration.clients.secret_file import read_secret
 from notifier.features.registries.keycloak_clients import KeycloakRealm
 from notifier.features.registries.keycloak_settings import KeycloakSettings
 from notifier.features.registries.page_requests import Advice, access_token, ask
@@ -25,6 +24,7 @@ from notifier.model.errors import Mistake, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import Web, web
 from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.settings.secret_text import secret_of
 
 PAGE = 100  # clients, of about 1 KB each
 _ROLE = "the role view-clients of realm-management (Clients → {client} → Service accounts roles)"
@@ -118,7 +118,7 @@ def _realm(settings: KeycloakSettings, issuer: str | None) -> KeycloakRealm:
 def _secret(settings: KeycloakSettings) -> str:
     if settings.client_secret is not None:
         return settings.client_secret.get_secret_value()
-    return read_secret("client_secret_file", settings.client_secret_file or Path())
+    return secret_of("client_secret_file", settings.client_secret_file or Path())
 
 
 def _token_fault(answer: JsonAnswer, settings: KeycloakSettings) -> str:

@@ -20,9 +20,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from notifier.configuration.clients.client_rows import Row, SourceAnswer
-from notifier.configuration.clients.redirects import redirect_uris
-from notifier.configuration.clients.remote_rows import Gathering
-from notifier.configuration.clients.secret_file import read_secret
+from notifier.configuration.clients.remote_rows import Gathering, redirect_uris
 from notifier.features.registries.list_settings import Wso2Settings
 from notifier.features.registries.page_requests import ask
 from notifier.features.registries.shifting_pages import ShiftingPages
@@ -31,6 +29,7 @@ from notifier.model.frozen import frozen
 from notifier.network.http.json_over_http import Web, web
 from notifier.network.http.json_parts import OutOfBounds
 from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.settings.secret_text import secret_of
 
 PAGE = 100
 RECHECK = 600.0  # seconds in which each application is asked for its address, a few at each reading
@@ -174,7 +173,7 @@ def _name(application: _Item, place: int) -> str:
 def _basic(settings: Wso2Settings) -> dict[str, str]:
     if settings.username is None or settings.password_file is None:
         return {}
-    password = read_secret("password_file", settings.password_file)
+    password = secret_of("password_file", settings.password_file)
     return {"Authorization": "Basic " + base64.b64encode(f"{settings.username}:{password}".encode()).decode()}
 
 

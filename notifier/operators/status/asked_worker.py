@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.client import TlsFiles
 from notifier.model.errors import QueueError
 from notifier.model.message import DEAD, DELAYED, PARKED, Depth

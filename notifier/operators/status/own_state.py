@@ -5,7 +5,7 @@ from contextlib import suppress
 from itertools import islice
 
 from notifier import __version__
-from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.configuration.clients.client_rows import SourceState
 from notifier.delivery.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.frozen import frozen
 from notifier.operators.status.worker_requests import Act, WorkerAnswer, WorkerRequest, ask_workers_to
 from notifier.queues.queue_port import Queue

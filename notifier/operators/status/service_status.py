@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.client import ClientKey
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import DELAYED, SOURCE, BindingState, Depth, Lane

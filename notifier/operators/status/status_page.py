@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.durations import in_words
 from notifier.model.message import DEAD, PARKED, Lane
 from notifier.model.printable import counted

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from notifier.configuration.clients.answers import ReadNow
 from notifier.configuration.clients.clients_file import load_registry
+from notifier.configuration.clients.reading import ReadNow
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.model.errors import ConfigurationError
 from notifier.model.frozen import frozen

@@ -9,8 +9,9 @@ import pytest
 from notifier.configuration.clients.authority import OPTIONS, WITHHELD, ListBounds, bounded, kind_of
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.clients_file import answered
+from notifier.configuration.clients.guard import lay_again
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import Layered, Needs, lay, lay_again
+from notifier.configuration.clients.layers import Layered, Needs, lay
 from notifier.configuration.clients.remote_rows import clean
 from notifier.configuration.loading import load
 from notifier.features import FEATURES

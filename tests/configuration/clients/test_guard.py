@@ -10,7 +10,7 @@ import pytest
 
 from notifier.configuration.clients.answers import DAY, Cache
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
-from notifier.configuration.clients.redirects import redirect_uris
+from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.features import FEATURES

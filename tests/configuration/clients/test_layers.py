@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from notifier.configuration.clients.authority import Authority
+from notifier.configuration.clients.guard import lay_again
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import Layered, Needs, lay, lay_again
+from notifier.configuration.clients.layers import Layered, Needs, lay
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import Mistake
 from notifier.model.frozen import replace

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from notifier.configuration.clients.guard import lay_again
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import Layered, lay, lay_again
+from notifier.configuration.clients.layers import Layered, lay
 from notifier.configuration.clients.lending import withheld_of
 from notifier.model.client import Client, ClientKeysPlace, EgressPolicy, Route, TlsFiles
 from notifier.model.delivery import Inline

@@ -1,0 +1,223 @@
+"""Makes a client of its metadata: what it sets itself, then its preset, then the defaults of its issuer and all.
+
+A key that cannot be fetched or does not fit is no mistake of the registration: the client's deliveries wait for it. An
+address that no page can ask is a warning, since the client may still be notified by back-channel. If the worker itself
+is to call it, there is no other way, and it is a mistake.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Literal, TypeVar
+
+from notifier.configuration.clients.lending import Lending, route_of_unregistered
+from notifier.model.client import (
+    Algorithm,
+    Client,
+    ClientKeysPlace,
+    ContentEncryption,
+    Encryption,
+    FrontChannelClient,
+    FrontChannelWay,
+    ResponsePolicy,
+    RetryPolicy,
+    Route,
+    SubjectMode,
+    TokenProfile,
+)
+from notifier.model.egress import check_uri, uri_mistake
+from notifier.model.front_channel import front_channel_mistake
+from notifier.model.origins import origin_of
+from notifier.model.presets import PRESETS, Preset
+from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.settings.policies import overridden
+from notifier.settings.values import Section
+from notifier.tokens.foreign_keys import read_jwks
+
+_Audience = tuple[str, ...] | Literal["string"] | None
+_Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None, _Audience, str | None]
+Tokens = dict[_Asked, TokenProfile]
+SectionT = TypeVar("SectionT", bound=Section)
+_NO_PRESET = Preset(why="")
+
+
+def laid_over(under: SectionT, over: SectionT) -> SectionT:
+    """The section `over`, and from `under` whatever `over` does not set, member by member."""
+    both = {
+        name: laid_over(below, value)
+        if isinstance(value := getattr(over, name), Section) and isinstance(below := getattr(under, name), Section)
+        else value
+        for name in over.model_fields_set
+    }
+    return under.model_copy(update=both)
+
+
+def client_of(
+    iss: str, metadata: ClientMetadata, options: ClientOptions, lending: Lending, template: Client, tokens: Tokens
+) -> Client:
+    """The client: what it sets itself, then its preset, then the service's defaults."""
+    preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
+    route = lending.to_client(metadata, options)
+    origins = tuple(dict.fromkeys(filter(None, map(origin_of, metadata.redirect_uris or ()))))
+    return Client(
+        iss=iss,
+        client_id=metadata.client_id,
+        backchannel_logout_uri=metadata.backchannel_logout_uri,
+        backchannel_logout_session_required=bool(metadata.backchannel_logout_session_required),
+        front_channel=front_channel_of(metadata, options, origins, route),
+        off_page=options.front_channel not in (None, FrontChannelWay.BROWSER),
+        client_name=metadata.client_name,
+        redirect_origins=origins,
+        pairwise=metadata.subject_type == "pairwise",
+        preset=options.preset,
+        paused=options.paused,
+        timeout=options.timeout or preset.timeout or template.timeout,
+        max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,
+        per_second=options.per_second,
+        token=_token(metadata.id_token_signed_response_alg, options, preset, tokens),
+        encryption=encryption_of(metadata, lending),
+        retry=_retry(options, template.retry),
+        response=_response(options, template.response),
+        route=route,
+    )
+
+
+def unregistered_client(template: Client, options: ClientOptions) -> Client:
+    """A client that only an event names, by its issuer's defaults: time, limits and trusted authorities.
+
+    Whoever publishes brings its address, so nothing goes along that belongs to the operator.
+    """
+    return replace(
+        template,
+        timeout=options.timeout or template.timeout,
+        max_concurrent=options.max_concurrent or template.max_concurrent,
+        per_second=options.per_second or template.per_second,
+        retry=_retry(options, template.retry),
+        route=route_of_unregistered(options, template.route),
+    )
+
+
+def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: Tokens) -> TokenProfile:
+    audience = preset.audience if options.audience is None else options.audience
+    typ, subject = options.typ or preset.typ, options.subject or preset.subject
+    asked = (alg, typ, subject, options.lifetime, options.reason_claim, audience, preset.requires)
+    profile = shared.get(asked)
+    if profile is None:
+        default = TokenProfile()
+        profile = shared[asked] = TokenProfile(
+            alg=alg or default.alg,
+            typ=default.typ if typ is None else None if typ == "none" else typ,
+            subject=subject or default.subject,
+            lifetime=options.lifetime or default.lifetime,
+            reason_claim=options.reason_claim,
+            audience=None if audience == "string" else audience,
+            requires=preset.requires,
+        )
+    return replace(profile, claims=MappingProxyType(options.claims)) if options.claims else profile
+
+
+def _retry(options: ClientOptions, default: RetryPolicy) -> RetryPolicy:
+    policy = overridden(default, options.retry)
+    if options.max_age is not None:
+        policy = replace(policy, max_age=options.max_age)
+    if options.sub_only_max_age is not None:
+        policy = replace(policy, sub_only_max_age=options.sub_only_max_age)
+    return policy
+
+
+def _response(options: ClientOptions, default: ResponsePolicy) -> ResponsePolicy:
+    if not options.success_statuses and not options.retry_statuses:
+        return default
+    return ResponsePolicy(
+        success_statuses=options.success_statuses or frozenset(), retry_statuses=options.retry_statuses or frozenset()
+    )
+
+
+def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | None:
+    """Return what the client asks for; None if its tokens are signed only, or if nothing says where its keys are."""
+    alg, uri = metadata.id_token_encrypted_response_alg, metadata.jwks_uri
+    if alg is None:
+        return None
+    enc = metadata.id_token_encrypted_response_enc or ContentEncryption.A128CBC_HS256
+    keys = () if _is_empty(metadata.jwks) else read_jwks(metadata.jwks)
+    if keys == () and uri:
+        return Encryption(alg=alg, enc=enc, keys=ClientKeysPlace(uri=uri, route=lending.to_keys(metadata)))
+    return Encryption(alg=alg, enc=enc, keys=() if isinstance(keys, str) else keys)
+
+
+def wrong_for_encryption(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
+    """Say what stands against the encrypted tokens of a client that is told, by the member to change.
+
+    `unsure`: nothing is known of where requests may go.
+    """
+    if client.backchannel_logout_uri is None:
+        return
+    uri = metadata.jwks_uri
+    if client.encryption is None:
+        if metadata.id_token_encrypted_response_enc is not None:
+            yield "id_token_encrypted_response_enc", "needs id_token_encrypted_response_alg beside it"
+    elif not _is_empty(metadata.jwks) and isinstance(keys := read_jwks(metadata.jwks), str):
+        yield "jwks", keys
+    elif _is_empty(metadata.jwks) and not uri:
+        advice = "needs the client's public keys: register its jwks or jwks_uri, in a file if its source has none"
+        yield "id_token_encrypted_response_alg", advice
+    elif uri and isinstance(place := client.encryption.keys, ClientKeysPlace):
+        unjudged = unsure or place.route.withheld is not None
+        if (text := uri_mistake(uri) if unjudged else check_uri(uri, place.route.egress)) is not None:
+            yield "jwks_uri", text
+
+
+def _is_empty(jwks: object) -> bool:
+    """True if no JWK Set is registered: a serializer may write an unset member as an empty one."""
+    return jwks is None or jwks in ("", [])
+
+
+def front_channel_of(
+    metadata: ClientMetadata, options: ClientOptions, origins: tuple[str, ...], route: Route
+) -> FrontChannelClient | None:
+    """Return what the client says of front-channel; None if its URI cannot be used, or nobody is to call it."""
+    uri, way = metadata.frontchannel_logout_uri, options.front_channel or FrontChannelWay.BROWSER
+    if uri is None or way is FrontChannelWay.OFF:
+        return None
+    waits = way is FrontChannelWay.SERVER and route.withheld is not None
+    if front_channel_mistake(uri, origins, allow_http=waits or route.egress.allow_http) is not None:
+        return None
+    required = bool(metadata.frontchannel_logout_session_required)
+    return FrontChannelClient(frontchannel_logout_uri=uri, frontchannel_logout_session_required=required, way=way)
+
+
+def front_channel_warning(metadata: ClientMetadata, client: Client) -> str | None:
+    """Say why browsers do not ask a client."""
+    uri = metadata.frontchannel_logout_uri
+    if uri is None or client.front_channel is not None or _by_server(metadata):
+        return None
+    text = front_channel_mistake(uri, client.redirect_origins, allow_http=client.route.egress.allow_http)
+    return None if text is None else f"of client {metadata.client_id} is not used: it {text}"
+
+
+def wrong_for_server(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
+    """Say what stands against a call by the worker itself, by the member to change.
+
+    `unsure`: nothing is known of where requests may go.
+    """
+    if not _by_server(metadata):
+        return
+    uri, route = metadata.frontchannel_logout_uri, client.route
+    if metadata.backchannel_logout_uri is not None:
+        text = "is server, but the client has a backchannel_logout_uri, by which it is told; remove one of the two"
+        yield "notifier.front_channel", text
+    if uri is None:
+        yield "notifier.front_channel", "is server, but the client has no frontchannel_logout_uri"
+        return
+    text_of_uri = uri_mistake(uri)
+    if text_of_uri is None and not unsure:
+        waits = route.withheld is not None
+        mistake = front_channel_mistake(uri, client.redirect_origins, allow_http=waits or route.egress.allow_http)
+        text_of_uri = mistake or (None if waits else check_uri(uri, route.egress))
+    if text_of_uri is not None:
+        yield "frontchannel_logout_uri", text_of_uri
+
+
+def _by_server(metadata: ClientMetadata) -> bool:
+    """True if the client itself says that the worker is to call its front-channel URI."""
+    return metadata.notifier is not None and metadata.notifier.front_channel is FrontChannelWay.SERVER
