@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 
-from notifier.features.registries.link_header import next_link
-from notifier.features.registries.sql_rights import written_by
+from notifier.features.registries.page_requests import next_link
+from notifier.features.registries.sql import written_by
 from notifier.model.errors import SourceFault
 from notifier.model.redaction import redact
 from notifier.queues.rabbitmq.topology import _explain

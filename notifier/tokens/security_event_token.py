@@ -3,11 +3,15 @@
 A token that is not accepted gets one of the error codes of RFC 8935 §2.4.
 """
 
+import base64
+import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeGuard
 
 from notifier.model.client import Algorithm
+from notifier.model.documents.cloudevents import read_json
+from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.moment import in_milliseconds
 
 SetError = Literal["invalid_request", "invalid_key", "invalid_issuer", "invalid_audience", "authentication_failed"]
@@ -86,3 +90,21 @@ def _ahead(name: str, moment: float) -> str:
 
 def _number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def claims_in(body: bytes, max_bytes: int, *, signed: bool) -> object:
+    """The claims of a compact JWS, whose signature was verified where it came in; or claims that are not signed."""
+    if not signed or len(body) > max_bytes:
+        return read_json(body, max_bytes)
+    parts = body.strip().split(b".")
+    if len(parts) != 3:
+        raise _malformed("it must have three parts with dots between them (RFC 7515 §7.1)")
+    try:
+        claims = base64.urlsafe_b64decode(parts[1] + b"=" * (-len(parts[1]) % 4))
+    except (binascii.Error, ValueError):
+        raise _malformed("its claims are not base64url") from None
+    return read_json(claims, max_bytes)
+
+
+def _malformed(why: str) -> MalformedEvent:
+    return MalformedEvent([Mistake("", f"is no Security Event Token: {why}")])

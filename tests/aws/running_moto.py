@@ -12,7 +12,7 @@ from typing import Any
 from aiobotocore.session import AioSession
 
 from notifier.features.key_places.aws_kms_key import AwsKmsKey
-from notifier.features.key_places.cloud_key_settings import AwsKmsSettings
+from notifier.features.key_places.key_place_settings import AwsKmsSettings
 from tests.cluster.processes import TIED
 
 REGION = "eu-central-1"

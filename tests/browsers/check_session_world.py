@@ -17,8 +17,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from playwright.async_api import Page
 
-from notifier.features.browsers.check_session import STATE_COOKIES, CheckSession, SessionFormula
-from notifier.features.browsers.check_session_page import CheckSessionPages, check_session_script
+from notifier.features.browsers.check_session import (
+    STATE_COOKIES,
+    CheckSession,
+    CheckSessionPages,
+    SessionFormula,
+    check_session_script,
+)
 from notifier.model.client import Client
 from notifier.model.registry import Registry
 from notifier.network.listeners.web_app import web_app

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from notifier.features.sources.source_secrets import read_source_secrets
 from notifier.features.sources.source_settings import SourceSettings
+from notifier.features.sources.sources_part import read_source_secrets
 from tests.settings.config_sample import mistakes, write
 
 KEYS = "issuers: {'https://a': {keys: [%s]}}"

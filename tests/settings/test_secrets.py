@@ -9,7 +9,7 @@ import pytest
 
 from notifier.model.errors import ConfigurationError, SourceFault
 from notifier.settings.config_file import read_credentials
-from notifier.settings.secret_text import read_secret
+from notifier.settings.secret_text import secret_of
 from notifier.settings.service_settings import QueueSettings, Settings
 from notifier.settings.subject_key import is_missing, make_subject_key, read_subject_key, short_key_mistake
 from notifier.settings.tokens_file import SOON, expiring, load_tokens
@@ -56,7 +56,7 @@ def test_a_file_that_is_emptied_later(tmp_path: Path, content: str) -> None:
     with pytest.raises(ConfigurationError, match=r"F: is empty; write the secret into it"):
         read_credentials(queue)
     with pytest.raises(SourceFault, match=r"token_file .*F is empty; write the secret into it"):
-        read_secret("token_file", file)
+        secret_of("token_file", file)
 
 
 def test_what_another_system_chose_may_be_short_and_have_blanks(tmp_path: Path) -> None:
@@ -64,10 +64,10 @@ def test_what_another_system_chose_may_be_short_and_have_blanks(tmp_path: Path) 
     file = tmp_path / "F"
     for content, secret in (("x", "x"), ("\ufeffa b \r\n", "a b "), ("\n\npin\n\n", "pin")):
         file.write_text(content, "utf-8", newline="")
-        assert read_secret("token_file", file) == secret
+        assert secret_of("token_file", file) == secret
     file.write_text("one\ntwo\n")
     with pytest.raises(SourceFault, match="must hold one line of text"):
-        read_secret("token_file", file)
+        secret_of("token_file", file)
 
 
 @pytest.mark.parametrize(

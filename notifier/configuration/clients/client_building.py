@@ -36,7 +36,7 @@ from notifier.tokens.foreign_keys import read_jwks
 
 _Audience = tuple[str, ...] | Literal["string"] | None
 _Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None, _Audience, str | None]
-Tokens = dict[_Asked, TokenProfile]
+SharedTokens = dict[_Asked, TokenProfile]
 SectionT = TypeVar("SectionT", bound=Section)
 _NO_PRESET = Preset(why="")
 
@@ -53,7 +53,12 @@ def laid_over(under: SectionT, over: SectionT) -> SectionT:
 
 
 def client_of(
-    iss: str, metadata: ClientMetadata, options: ClientOptions, lending: Lending, template: Client, tokens: Tokens
+    iss: str,
+    metadata: ClientMetadata,
+    options: ClientOptions,
+    lending: Lending,
+    template: Client,
+    tokens: SharedTokens,
 ) -> Client:
     """The client: what it sets itself, then its preset, then the service's defaults."""
     preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
@@ -97,7 +102,7 @@ def unregistered_client(template: Client, options: ClientOptions) -> Client:
     )
 
 
-def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: Tokens) -> TokenProfile:
+def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: SharedTokens) -> TokenProfile:
     audience = preset.audience if options.audience is None else options.audience
     typ, subject = options.typ or preset.typ, options.subject or preset.subject
     asked = (alg, typ, subject, options.lifetime, options.reason_claim, audience, preset.requires)

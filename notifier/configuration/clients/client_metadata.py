@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from notifier.configuration.clients.authority import option_names
 from notifier.configuration.clients.client_building import (
-    Tokens,
+    SharedTokens,
     client_of,
     front_channel_warning,
     laid_over,
@@ -57,7 +57,7 @@ class RegistryBuilder:
         self._template = settings.template()
         self._clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
         self._issuers = tuple(settings.issuers)
-        self._tokens: Tokens = {}
+        self._tokens: SharedTokens = {}
         self._unsure = unsure
         self._places: dict[tuple[str, str], str] = {}
         self._defaults = settings.registry.defaults

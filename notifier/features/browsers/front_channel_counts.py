@@ -3,17 +3,86 @@
 A client's series begin at zero with the first page that asks it, so that `increase()` sees its first report too.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
+from types import MappingProxyType
 from typing import Protocol
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
-from notifier.features.browsers.front_channel_report import BrowserReach, PageEnd
 from notifier.model.front_channel import Unbrought
+from notifier.model.frozen import frozen
 from notifier.model.printable import printable
 from notifier.telemetry.client_series import SHARED, Label
 from notifier.telemetry.families import labelled
+
+LARGEST_REPORT = 8192  # bytes; a client takes 12
+
+
+class PageEnd(StrEnum):
+    """How a page ended: all clients were done, its time was over, or it was left before."""
+
+    DONE = "done"
+    LIMIT = "limit"
+    LEFT = "left"
+
+
+class PageResult(StrEnum):
+    """What a page knows of a client. `confirmed`: its frame said so. `answered`: an answer came over valid TLS.
+
+    `failed`: no answer came. `unclear`: no answer came that the page may see, but the frame loaded something. `loaded`,
+    `silent`: no answer had come by the end, and the frame had loaded, or had not.
+    """
+
+    CONFIRMED = "confirmed"
+    ANSWERED = "answered"
+    FAILED = "failed"
+    UNCLEAR = "unclear"
+    LOADED = "loaded"
+    SILENT = "silent"
+
+
+class BrowserReach(StrEnum):
+    """What the metrics say of a client: it answered the browser, it did not answer, or nobody can tell."""
+
+    REACHED = "reached"
+    UNREACHABLE = "unreachable"
+    UNKNOWN = "unknown"
+
+
+REACH: Mapping[PageResult, BrowserReach] = MappingProxyType(
+    {
+        PageResult.CONFIRMED: BrowserReach.REACHED,
+        PageResult.ANSWERED: BrowserReach.REACHED,
+        PageResult.FAILED: BrowserReach.UNREACHABLE,
+        PageResult.UNCLEAR: BrowserReach.UNKNOWN,
+        PageResult.LOADED: BrowserReach.UNKNOWN,
+        PageResult.SILENT: BrowserReach.UNKNOWN,
+    }
+)
+
+
+@frozen
+class PageReport:
+    """How a page ended, and what it knows of each client, in the order of its plan."""
+
+    end: PageEnd
+    results: tuple[PageResult, ...]
+
+
+def read_report(body: bytes, clients: int) -> PageReport | None:
+    """The report of a page that asked so many clients. None if it is none: too large, or not of this form."""
+    if len(body) > LARGEST_REPORT:
+        return None
+    try:
+        document = json.loads(body)
+        end, results = PageEnd(document["how"]), tuple(map(PageResult, document["clients"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return PageReport(end=end, results=results) if len(results) == clients else None
+
 
 _SHOWN, _REFUSED, _REPEATED = "shown", "refused", "repeated"
 

@@ -11,9 +11,14 @@ from aiohttp import web
 
 from notifier.features.browsers.brought_addresses import BroughtAddresses
 from notifier.features.browsers.front_channel_context import OpenedContext, TooManyClients
-from notifier.features.browsers.front_channel_counts import FrontChannelCounts
+from notifier.features.browsers.front_channel_counts import (
+    LARGEST_REPORT,
+    REACH,
+    BrowserReach,
+    FrontChannelCounts,
+    read_report,
+)
 from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
-from notifier.features.browsers.front_channel_report import LARGEST_REPORT, REACH, BrowserReach, read_report
 from notifier.model.front_channel import FrontChannelContext, PagePlan, page_plan
 from notifier.model.frozen import frozen, replace
 from notifier.model.registry import Registry

@@ -10,8 +10,7 @@ from aiohttp import web
 from notifier.configuration.clients.authority import own_hosts
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.features.browsers.brought_addresses import BroughtAddresses
-from notifier.features.browsers.check_session import CheckSession
-from notifier.features.browsers.check_session_page import CheckSessionPages, check_session_script
+from notifier.features.browsers.check_session import CheckSession, CheckSessionPages, check_session_script
 from notifier.features.browsers.front_channel_context import OpenedContext, seal
 from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_page import PageRules

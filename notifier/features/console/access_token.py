@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeGuard
 
-from notifier.features.console.oidc_settings import OidcSettings
+from notifier.features.console.console_settings import OidcSettings
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.frozen import frozen
 from notifier.model.moment import in_milliseconds

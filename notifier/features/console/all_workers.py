@@ -14,7 +14,7 @@ from typing import Any
 
 from notifier import __version__
 from notifier.feature import WorkerView
-from notifier.features.console.recent import Recent, merged_steps
+from notifier.features.console.recent import Recent
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.frozen import frozen, replace
@@ -198,3 +198,12 @@ def rows_of(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Mapping
     """The rows of all answers, each with its worker, in the order in which things happened."""
     rows = [{**row, "worker": answer.worker} for answer in answers for row in answer.said.get(part, ())]
     return sorted(rows, key=lambda row: str(row["at"]))
+
+
+def merged_steps(of_workers: Iterable[Iterable[Sequence[int]]]) -> list[list[int]]:
+    """The counts of all workers, in order."""
+    sums: dict[int, list[int]] = {}
+    for step, *counts in (step for steps in of_workers for step in steps):
+        had = sums.setdefault(step, [0] * len(counts))
+        sums[step] = [before + more for before, more in zip(had, counts, strict=True)]
+    return [[step, *sums[step]] for step in sorted(sums)]

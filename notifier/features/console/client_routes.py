@@ -4,18 +4,20 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from heapq import merge
 from itertools import chain, islice
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.configuration.loading import Loaded
+from notifier.configuration.provenance import sources_of, values_of
 from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, rows_of
 from notifier.features.console.console_routes import STATES
-from notifier.features.console.registration import registration_of
 from notifier.model.client import Client, ClientKey
 from notifier.model.frozen import frozen
 from notifier.model.moment import render_moment
@@ -26,6 +28,32 @@ from notifier.network.listeners.operation import ApiOperation, ApiRequest, Count
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.status_document import client_document
+
+
+def registration_of(loaded: Loaded, key: ClientKey) -> list[dict[str, Any]]:
+    """Return the values in force, each with its member and origin. Takes a second with 100,000 clients."""
+    if any(layer.rows for layer in loaded.layers):
+        values = values_of(loaded, key, sources_of(loaded).get(key, ()))
+        return [{"member": value.member, "value": value.value, "from": value.origin} for value in values]
+    # With a file alone its rows are not kept: what is not as it would be without a row comes from the file.
+    bare = Client(iss=key[0], client_id=key[1], backchannel_logout_uri=None)
+    others = {key[0]: {key[1]: bare}}
+    without = {value.member: value.value for value in values_of(_with(loaded, others), key, ())}
+    [source] = loaded.settings.registry.all_sources
+    file = f"{source.called} ({source.file and source.file.name})"
+    return [
+        {
+            "member": value.member,
+            "value": value.value,
+            "from": file if value.origin == "default" and without.get(value.member) != value.value else value.origin,
+        }
+        for value in values_of(loaded, key, ())
+    ]
+
+
+def _with(loaded: Loaded, clients: Mapping[str, Mapping[str, Client]]) -> Loaded:
+    return replace(loaded, registry=replace(loaded.registry, clients=clients))
+
 
 SHOWN = 40  # answers of one client, of all workers
 SORTED = 2000  # names at once

@@ -88,7 +88,7 @@ def _of_others(view: WorkerView) -> Running:
 
 
 def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
-    from notifier.features.console.doctor_sign_in import sign_in_checks
+    from notifier.features.console.sign_in_provider import sign_in_checks
 
     return sign_in_checks(loaded.settings, reader)
 

@@ -70,19 +70,11 @@ class Happening(NamedTuple):
     def document(self) -> dict[str, Any]:
         """As the API shows it."""
         return {
-            "n": self.number,
-            "at": rendered(self.at),
-            "kind": self.kind,
-            "iss": self.iss,
-            "client_id": self.client_id,
-            "event_id": self.event_id,
-            "reason": self.reason or None,
-            "status": self.status,
-            "seconds": None if self.seconds is None else round(self.seconds, 4),
-            "attempt": self.attempt,
-            "next_due": rendered(self.next_due),
-            "text": self.text,
-        }
+            "n": self.number, "at": rendered(self.at), "kind": self.kind, "iss": self.iss, "client_id": self.client_id,
+            "event_id": self.event_id, "reason": self.reason or None, "status": self.status,
+            "seconds": None if self.seconds is None else round(self.seconds, 4), "attempt": self.attempt,
+            "next_due": rendered(self.next_due), "text": self.text,
+        }  # fmt: skip
 
 
 class _Ring:
@@ -305,12 +297,3 @@ def _newer(ring: Sequence[Happening], number: int, issuers: Collection[str] | No
 def _shown(text: str, delivery: Delivery) -> str:
     """What a failure met, as operators may read it."""
     return text and redact(without_subject(text, delivery.sub, delivery.sid))[:TEXT]
-
-
-def merged_steps(of_workers: Iterable[Iterable[Sequence[int]]]) -> list[list[int]]:
-    """The counts of all workers, in order."""
-    sums: dict[int, list[int]] = {}
-    for step, *counts in (step for steps in of_workers for step in steps):
-        had = sums.setdefault(step, [0] * len(counts))
-        sums[step] = [before + more for before, more in zip(had, counts, strict=True)]
-    return [[step, *sums[step]] for step in sorted(sums)]

@@ -6,13 +6,18 @@ the provider's answer only the access token reaches the browser. The worker has 
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
-from notifier.features.console.oidc_settings import OidcSettings
+from notifier.features.console.console_settings import OidcSettings, console_of
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.frozen import frozen
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
+from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok
+from notifier.operators.doctor.doctor_keys import examine_transmitter
+from notifier.settings.service_settings import Settings
 from notifier.settings.values import in_clear, names_host
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
@@ -123,3 +128,30 @@ class SignInProvider:
                 return UnreadDocument(text=text)
             found[name] = uri
         return Endpoints(**found)
+
+
+SETTING = "api.console.oidc"
+
+
+def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
+    """Yield the checks, over the network. None without a provider."""
+    section = console_of(settings)
+    oidc = None if section is None else section.oidc
+    if oidc is not None:
+        provider = SignInProvider(oidc, reader, lambda: settings.template().route.egress, time.monotonic)
+        run = partial(examine_provider, provider, oidc.metadata)
+        yield Check(area=Area.KEYS, subject=SETTING, within=3 * WITHIN + 2, run=run)
+
+
+async def examine_provider(provider: SignInProvider, metadata: str) -> Sequence[Finding]:
+    """Read the endpoints and the keys."""
+    endpoints = await provider.endpoints()
+    if isinstance(endpoints, UnreadDocument):
+        advice = "nobody can sign in until it can be read; check issuer or discovery, tls beside it, and egress"
+        return [failed(Area.KEYS, SETTING, endpoints.text, advice)]
+
+    async def keys(_uri: str) -> IssuerDocument | UnreadDocument:
+        return await provider.read_keys()
+
+    signed = ok(Area.KEYS, SETTING, f"operators sign in at {endpoints.authorization}")
+    return [signed, *await examine_transmitter(SETTING, metadata, keys)]

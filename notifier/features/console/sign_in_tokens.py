@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.features.console.access_token import TYPES, Rules, SignIn, identity_mistake, judge_access
-from notifier.features.console.oidc_settings import OidcSettings
+from notifier.features.console.console_settings import OidcSettings
 from notifier.features.console.sign_in_provider import AGAIN, SignInProvider
 from notifier.model.api_token import ApiToken
 from notifier.model.moment import Clock

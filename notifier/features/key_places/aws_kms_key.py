@@ -20,7 +20,7 @@ from aiobotocore.session import AioSession
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from notifier.features.key_places.cloud_key_settings import AwsKmsSettings
+from notifier.features.key_places.key_place_settings import AwsKmsSettings
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult, raw_ecdsa

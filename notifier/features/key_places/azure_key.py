@@ -26,7 +26,7 @@ from azure.keyvault.keys.crypto.aio import CryptographyClient
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, SECP521R1, EllipticCurvePublicNumbers
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
-from notifier.features.key_places.cloud_key_settings import AzureKeySettings
+from notifier.features.key_places.key_place_settings import AzureKeySettings
 from notifier.model.client import Algorithm, TlsFiles
 from notifier.model.outcome import read_retry_after
 from notifier.network.http.pem_files import connecting_context

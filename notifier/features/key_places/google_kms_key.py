@@ -24,7 +24,7 @@ from google.auth import exceptions as credentials
 from google.cloud.kms_v1 import KeyManagementServiceAsyncClient
 from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcAsyncIOTransport
 
-from notifier.features.key_places.cloud_key_settings import GoogleKmsSettings
+from notifier.features.key_places.key_place_settings import GoogleKmsSettings
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult, raw_ecdsa
 from notifier.tokens.published_keys import algorithms_of

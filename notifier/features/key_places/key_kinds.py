@@ -3,11 +3,15 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from notifier.features.key_places.cloud_key_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings
+from notifier.features.key_places.key_place_settings import (
+    AwsKmsSettings,
+    AzureKeySettings,
+    GoogleKmsSettings,
+    Pkcs11Settings,
+    VaultKeySettings,
+)
 from notifier.features.key_places.pkcs11_session import KeyName, TokenAddress
-from notifier.features.key_places.pkcs11_settings import Pkcs11Settings
 from notifier.features.key_places.pkcs11_token import AHEAD, Pkcs11Key, Pkcs11Token
-from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.settings.service_settings import Settings
 from notifier.tokens.key_place import SigningPlace
 from notifier.tokens.places import KeyKind

@@ -40,11 +40,11 @@ def _checks(loaded: Loaded, _reader: DocumentReader) -> Iterable[Check]:
 KEY_PLACES = Feature(
     name="key_places",
     sections={
-        "issuers.keys.pkcs11": "notifier.features.key_places.pkcs11_settings:Pkcs11Settings",
-        "issuers.keys.vault": "notifier.features.key_places.vault_settings:VaultKeySettings",
-        "issuers.keys.aws_kms": "notifier.features.key_places.cloud_key_settings:AwsKmsSettings",
-        "issuers.keys.azure_key_vault": "notifier.features.key_places.cloud_key_settings:AzureKeySettings",
-        "issuers.keys.google_kms": "notifier.features.key_places.cloud_key_settings:GoogleKmsSettings",
+        "issuers.keys.pkcs11": "notifier.features.key_places.key_place_settings:Pkcs11Settings",
+        "issuers.keys.vault": "notifier.features.key_places.key_place_settings:VaultKeySettings",
+        "issuers.keys.aws_kms": "notifier.features.key_places.key_place_settings:AwsKmsSettings",
+        "issuers.keys.azure_key_vault": "notifier.features.key_places.key_place_settings:AzureKeySettings",
+        "issuers.keys.google_kms": "notifier.features.key_places.key_place_settings:GoogleKmsSettings",
     },
     read=_read,
     key_kinds=_kinds,

@@ -24,9 +24,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from notifier.features.key_places.vault_http import VaultServer
-from notifier.features.key_places.vault_login import VaultLogin
-from notifier.features.key_places.vault_settings import VaultKeySettings
+from notifier.features.key_places.key_place_settings import VaultKeySettings
+from notifier.features.key_places.vault_login import VaultLogin, VaultServer
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult

@@ -16,8 +16,7 @@ from urllib.parse import urlencode
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.features.registries.list_settings import Auth0Settings
-from notifier.features.registries.numbered_pages import NumberedPage, gather_pages
-from notifier.features.registries.page_requests import access_token, ask
+from notifier.features.registries.page_requests import NumberedPage, access_token, ask, gather_pages
 from notifier.model.errors import Mistake, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import Web, web

@@ -12,8 +12,7 @@ from typing import Any
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.features.registries.list_settings import AuthentikSettings
-from notifier.features.registries.numbered_pages import NumberedPage, gather_pages
-from notifier.features.registries.page_requests import ask
+from notifier.features.registries.page_requests import NumberedPage, ask, gather_pages
 from notifier.model.errors import Mistake, SourceFault
 from notifier.network.http.json_over_http import Web, web
 from notifier.settings.registry_settings import RegistrySourceSettings

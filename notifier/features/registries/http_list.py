@@ -15,9 +15,8 @@ import yaml
 from notifier import __version__
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering
-from notifier.features.registries.link_header import next_page
 from notifier.features.registries.list_settings import HttpListSettings
-from notifier.features.registries.page_requests import EndlessList, PageLimit, ask
+from notifier.features.registries.page_requests import EndlessList, PageLimit, ask, next_page
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import web

@@ -16,9 +16,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering
-from notifier.features.registries.link_header import next_link
 from notifier.features.registries.list_settings import HydraSettings
-from notifier.features.registries.page_requests import EndlessList, PageLimit, ask
+from notifier.features.registries.page_requests import EndlessList, PageLimit, ask, next_link
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_over_http import Web, web
 from notifier.settings.registry_settings import RegistrySourceSettings

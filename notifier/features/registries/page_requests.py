@@ -6,13 +6,78 @@ reading has time.
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+from urllib.parse import urljoin, urlsplit
 
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.remote_rows import Gathering
 from notifier.model.errors import SourceFault
+from notifier.model.frozen import frozen
 from notifier.model.outcome import read_retry_after
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import Web, place_of
+
+LONGEST = 65_536  # characters of all headers together
+_CLOSED_BY = {"<": ">", '"': '"'}
+_PORTS = {"http": 80, "https": 443}
+
+
+def next_link(links: str, url: str) -> str | None:
+    """Return the address of the page after `url`, None if that is the last; of any server. Raises SourceFault."""
+    if len(links) > LONGEST:
+        raise SourceFault(f"its headers Link are longer than {LONGEST // 1024} KiB")
+    for target, *parameters in _links(links):
+        if target[:1] == "<" and target[-1:] == ">" and "next" in _relations(parameters):
+            try:
+                return str(urljoin(url, target[1:-1]))
+            except ValueError:
+                raise SourceFault("its next page (Link: rel=next) is no address") from None
+    return None
+
+
+def next_page(links: str, url: str) -> str | None:
+    """Return the same, but of the same server only, since our headers may hold a secret. Raises SourceFault."""
+    following = next_link(links, url)
+    if following is not None and _origin(following) != _origin(url):
+        raise SourceFault("its next page (Link: rel=next) is on another server; that is not followed")
+    return following
+
+
+def _links(links: str) -> Iterator[list[str]]:
+    """Each link's target, in its brackets, and parameters. No character is looked at twice."""
+    parts: list[str] = []
+    begin, closed_by = 0, ""
+    for at, character in enumerate(links):
+        if closed_by:
+            closed_by = "" if character == closed_by else closed_by
+        elif character in _CLOSED_BY:
+            closed_by = _CLOSED_BY[character]
+        elif character in ",;":
+            parts.append(links[begin:at].strip())
+            begin = at + 1
+            if character == ",":
+                yield parts
+                parts = []
+    yield [*parts, links[begin:].strip()]
+
+
+def _relations(parameters: list[str]) -> list[str]:
+    """The first `rel` counts (RFC 8288 §3.3)."""
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "rel":
+            return value.strip().strip('"').lower().split()
+    return []
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
+    except ValueError:  # a port that is none
+        return "", None, None
+
 
 Advice: TypeAlias = Mapping[int, str]
 """Status → what the operator must do."""
@@ -98,3 +163,78 @@ def access_token(answer: JsonAnswer, server: str) -> str:
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise SourceFault(f"its token endpoint answered without an access token; is `url` that of {server}?")
     return token
+
+
+READINGS = 4
+
+
+@frozen
+class NumberedPage:
+    """The rows of a page, how many the list has, and whether another page follows."""
+
+    rows: Sequence[Any]
+    total: int
+    more: bool
+
+
+TakePage: TypeAlias = Callable[[int], Awaitable[NumberedPage]]
+"""Gets a page. The first has the number 0. Raises SourceFault."""
+
+
+async def gather_pages(take: TakePage, last: SourceAnswer | None) -> Gathering:
+    """Return the clients of all pages. Raises SourceFault."""
+    before: frozenset[str] | None = None
+    for _ in range(READINGS):
+        gathering = Gathering(last)
+        totals = await _read(take, gathering)
+        names = gathering.names()
+        whole = len(set(totals)) == 1 and len(names) >= totals[0]
+        if whole and (len(totals) == 1 or not gathering.misses()):
+            return gathering
+        if names == before and len(names) == gathering.count:
+            return gathering
+        before = names
+    raise SourceFault("its list changes faster than it can be read, or a proxy answers for it with the same page")
+
+
+async def _read(take: TakePage, gathering: Gathering) -> list[int]:
+    """Read all pages. Returns what each says of how many clients there are."""
+    totals: list[int] = []
+    limit = PageLimit()
+    while True:
+        page = await take(len(totals))
+        await gathering.add_all(page.rows)
+        totals.append(page.total)
+        if not page.more:
+            return totals
+        limit.before_next(gathering.known)
+
+
+class ShiftingPages:
+    """Where to read on, for pages of `size`. `first` is the offset to ask for, None at the end."""
+
+    def __init__(self, size: int) -> None:
+        self.first: int | None = 0
+        self._size = size
+        self._seen: set[str] = set()
+        self._vain = 0
+        self._limit = PageLimit()
+
+    def take(self, names: Sequence[str]) -> bool:
+        """Take note of the page at `first`. False if it does not join what is known: it is not to be used.
+
+        Raises EndlessList if the list changes faster than it is read, or the same page comes again and again.
+        """
+        first = self.first or 0
+        new = sum(name not in self._seen for name in set(names))
+        self._vain = 0 if new else self._vain + 1
+        if first and (not names or names[0] not in self._seen):
+            self._vain = max(self._vain, 1)
+            self.first = max(0, first - self._size * self._vain)
+            self._limit.before_next(len(self._seen))
+            return False
+        self._seen.update(names)
+        self.first = first + len(names) - 1 if len(names) > 1 else None
+        if self.first is not None:
+            self._limit.before_next(len(self._seen))
+        return True

@@ -19,7 +19,7 @@ def _reader(source: RegistrySourceSettings) -> ClientsReader:
 
 _KINDS = {
     "sql": "notifier.features.registries.sql_settings:SqlSettings",
-    "keycloak": "notifier.features.registries.keycloak_settings:KeycloakSettings",
+    "keycloak": "notifier.features.registries.keycloak_reader:KeycloakSettings",
     "hydra": "notifier.features.registries.list_settings:HydraSettings",
     "http": "notifier.features.registries.list_settings:HttpListSettings",
     "wso2": "notifier.features.registries.list_settings:Wso2Settings",

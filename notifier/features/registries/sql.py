@@ -4,22 +4,195 @@ It is made for 100,000 clients beside a busy event loop: rows come in parts with
 same object.
 """
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering
 from notifier.features.registries.sql_duende import duende
-from notifier.features.registries.sql_query import own_query
-from notifier.features.registries.sql_rights import may_write
 from notifier.features.registries.sql_settings import SqlSettings
-from notifier.model.errors import Mistake
-from notifier.network.databases.sql_columns import Amount, Listing, parts, text
+from notifier.model.errors import Mistake, SourceFault
+from notifier.network.databases.sql_columns import (
+    Amount,
+    Listing,
+    algorithms,
+    listed,
+    lower,
+    mapping,
+    parts,
+    plain,
+    streaming,
+    text,
+    truth,
+)
 from notifier.network.databases.sql_connection import Deadline, database_url, reading
 from notifier.network.http.json_over_http import LIST_BOUNDS
 from notifier.network.http.json_parts import Bounds
+
+
+def _jwks(value: object) -> object:
+    """The client's keys. What is no JSON object is a mistake only of clients that want encrypted tokens."""
+    try:
+        return mapping(value)
+    except ValueError:
+        return {}
+
+
+COLUMNS: Mapping[str, Callable[[object], object]] = {
+    "client_id": text,
+    "issuer": listed,
+    "backchannel_logout_uri": text,
+    "backchannel_logout_session_required": truth,
+    "frontchannel_logout_uri": text,
+    "frontchannel_logout_session_required": truth,
+    "redirect_uris": listed,
+    "client_name": text,
+    "id_token_signed_response_alg": algorithms,
+    "id_token_encrypted_response_alg": text,
+    "id_token_encrypted_response_enc": text,
+    "jwks": _jwks,
+    "jwks_uri": text,
+    "subject_type": lower,
+    "notifier": mapping,
+    "aliases": listed,
+}
+_KNOWN = {plain(name): name for name in COLUMNS}
+# Metadata that has nothing to do with logout (RFC 7591 §2, OpenID Connect Registration §2), without secrets.
+_IGNORED = frozenset(
+    map(
+        plain,
+        [
+            "application_type",
+            "client_uri",
+            "contacts",
+            "default_acr_values",
+            "default_max_age",
+            "grant_types",
+            "client_id_issued_at",
+            "client_secret_expires_at",
+            "initiate_login_uri",
+            "logo_uri",
+            "policy_uri",
+            "post_logout_redirect_uris",
+            "request_object_signing_alg",
+            "request_uris",
+            "require_auth_time",
+            "response_types",
+            "scope",
+            "sector_identifier_uri",
+            "software_id",
+            "software_version",
+            "token_endpoint_auth_method",
+            "token_endpoint_auth_signing_alg",
+            "tos_uri",
+            "userinfo_signed_response_alg",
+        ],
+    )
+)
+
+
+def own_query(connection: sa.Connection, query: str) -> Listing:
+    """Run the query. Raises SourceFault if its columns are not those of clients."""
+    as_it_is = {**streaming(connection), "no_parameters": True}  # neither `%` nor `:name` is one
+    result = connection.exec_driver_sql(query.strip().rstrip(";"), execution_options=as_it_is)
+    if not result.returns_rows:
+        raise SourceFault("query must be a SELECT: it gives no rows")
+    names = _names([str(key) for key in result.keys()])  # noqa: SIM118  a view of its own, not a mapping's
+    client_id = names.index("client_id")
+
+    def read(row: Sequence[Any]) -> dict[str, Any]:
+        metadata: dict[str, Any] = {}
+        for name, value in zip(names, row, strict=True):
+            if not name:
+                continue
+            try:
+                content = COLUMNS[name](value)
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from None
+            if content is not None:
+                metadata[name] = content
+        return metadata
+
+    return Listing(result=result, client_id=client_id, read=read)
+
+
+def _names(columns: Sequence[str]) -> list[str]:
+    """The name of each column; empty for metadata that is ignored. Raises SourceFault."""
+    names = [_KNOWN.get(plain(name), "") for name in columns]
+    wrong = [
+        f"there is no client metadata {name!r}"
+        for name, known in zip(columns, names, strict=True)
+        if not known and plain(name) not in _IGNORED
+    ]
+    wrong += sorted({f"{name} is there twice" for name in names if name and names.count(name) > 1})
+    if "client_id" not in names:
+        wrong.append("client_id is missing")
+    if wrong:
+        raise SourceFault(f"columns of query: {'; '.join(wrong)}. Known are {', '.join(COLUMNS)}")
+    return names
+
+
+_POSTGRESQL = """
+SELECT quote_ident(s.nspname) || '.' || quote_ident(c.relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'f') AND s.nspname NOT IN ('pg_catalog', 'information_schema')
+AND s.nspname NOT LIKE 'pg\\_%' AND has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+ORDER BY 1 LIMIT 1
+"""
+_SQL_SERVER = """
+SELECT TOP 1 QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name) FROM sys.tables
+WHERE HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 'OBJECT', 'INSERT') = 1
+OR HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 'OBJECT', 'UPDATE') = 1
+OR HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 'OBJECT', 'DELETE') = 1
+ORDER BY 1
+"""
+_WRITING = re.compile(r"\b(ALL PRIVILEGES|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|SUPER)\b")
+
+
+def may_write(connection: sa.Connection) -> list[str]:
+    """Return a warning if the user may write to some table. SQLite has no users."""
+    match connection.dialect.name:
+        case "postgresql":
+            right = _first(connection, _POSTGRESQL)
+        case "mssql":
+            right = _first(connection, _SQL_SERVER)
+        case "mysql" | "mariadb":
+            grants = [str(row[0]) for row in _rows(connection, "SHOW GRANTS")]
+            right = written_by(grant for grant in grants if not _of_all(grant))
+            if right is None and (right := written_by(filter(_of_all, grants))) is not None:
+                return [f"every user of the database may write to {right}, by a grant to PUBLIC; revoke it there"]
+        case _:
+            right = None
+    if right is None:
+        return []
+    return [f"the database's user may write, such as to {right}; give notifier one that has the right to SELECT alone"]
+
+
+def _of_all(grant: str) -> bool:
+    """Whether it is one of MariaDB's to everybody."""
+    return grant.rpartition(" TO ")[2].strip("`'\" ").upper() == "PUBLIC"
+
+
+def written_by(grants: Iterable[str]) -> str | None:
+    """Return the first table, or other thing, that a grant of MySQL or MariaDB lets its user write to."""
+    for grant in grants:
+        rights, _, rest = grant.partition(" ON ")
+        what, of_somebody, _ = rest.partition(" TO ")
+        if of_somebody and _WRITING.search(rights.upper()):
+            return what
+    return None
+
+
+def _first(connection: sa.Connection, statement: str) -> str | None:
+    return next((str(row[0]) for row in _rows(connection, statement)), None)
+
+
+def _rows(connection: sa.Connection, statement: str) -> list[Any]:
+    return list(connection.exec_driver_sql(statement, execution_options={"no_parameters": True}))
 
 
 class SqlReader:

@@ -22,8 +22,7 @@ from urllib.parse import quote
 from notifier.configuration.clients.client_rows import Row, SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering, redirect_uris
 from notifier.features.registries.list_settings import Wso2Settings
-from notifier.features.registries.page_requests import ask
-from notifier.features.registries.shifting_pages import ShiftingPages
+from notifier.features.registries.page_requests import ShiftingPages, ask
 from notifier.model.errors import AnswerFault, Mistake, SourceFault
 from notifier.model.frozen import frozen
 from notifier.network.http.json_over_http import Web, web

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
-from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader, lowered, plain_name
+from notifier.features.sources.expression_functions import lowered, plain_name
+from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader
 from notifier.model.documents.cloudevents import (
     binary_attributes,
     media_type_of,
@@ -27,6 +28,7 @@ from notifier.model.message import Message
 from notifier.model.moment import read_moment
 from notifier.model.printable import excerpt
 from notifier.model.validation import kind_of
+from notifier.tokens.security_event_token import claims_in
 
 LINES = "lines"
 MOST = 5_000  # events of one message: of 128 KiB, each has 26 bytes then
@@ -191,12 +193,6 @@ def nservicebus(document: Unwrapped, message: Message) -> Unwrapped:
     )
 
 
-def cloudevents(document: Unwrapped, message: Message) -> Unwrapped:
-    """Return the document: CloudEvents are opened already."""
-    del message
-    return document
-
-
 def names_message(header: str) -> bool:
     """True if an envelope takes the event's id or time from a header of this name."""
     return header.lower() == "messageid" or header.lower().startswith("nservicebus.")
@@ -205,7 +201,7 @@ def names_message(header: str) -> bool:
 ENVELOPES: Mapping[str, Callable[[Unwrapped, Message], Unwrapped]] = {
     "masstransit": masstransit,
     "nservicebus": nservicebus,
-    "cloudevents": cloudevents,
+    "cloudevents": lambda document, _message: document,  # is opened already
 }
 
 
@@ -228,14 +224,9 @@ def _members(
         _refuse(f"`{excerpt(expression.text, 60)}` must give a list, not {kind_of(listed)}")
     for place, member in enumerate(listed):
         yield Unwrapped(
-            data=member,
-            around=document.data,
-            time=document.time,
-            unread_time=document.unread_time,
-            type=document.type,
-            trace=document.trace,
-            place=place,
-        )
+            data=member, around=document.data, time=document.time, unread_time=document.unread_time,
+            type=document.type, trace=document.trace, place=place,
+        )  # fmt: skip
 
 
 def _of_cloudevents(data: object, attributes: Mapping[str, str], trace: str | None) -> Unwrapped:
@@ -277,20 +268,6 @@ def _line(line: bytes, max_bytes: int) -> object:
         return WrongPart((Mistake("", f"the line is {wrong.mistakes[0].text}"),))
 
 
-def claims_in(body: bytes, max_bytes: int, *, signed: bool) -> object:
-    """The claims of a compact JWS, whose signature was verified where it came in; or claims that are not signed."""
-    if not signed or len(body) > max_bytes:
-        return read_json(body, max_bytes)
-    parts = body.strip().split(b".")
-    if len(parts) != 3:
-        _refuse("is no Security Event Token: it must have three parts with dots between them (RFC 7515 §7.1)")
-    try:
-        claims = base64.urlsafe_b64decode(parts[1] + b"=" * (-len(parts[1]) % 4))
-    except (binascii.Error, ValueError):
-        _refuse("is no Security Event Token: its claims are not base64url")
-    return read_json(claims, max_bytes)
-
-
 def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
@@ -300,11 +277,9 @@ def _decoded(text: str) -> bytes:
 
 def _header(headers: Mapping[str, object], name: str) -> str | None:
     """The header of this name in any case, if it is a text that is not empty."""
-    for header, value in headers.items():
-        if header.lower() == name:
-            text = value.decode(errors="replace") if isinstance(value, bytes) else value
-            return text if isinstance(text, str) and text else None
-    return None
+    value = next((value for header, value in headers.items() if header.lower() == name), None)
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return text if isinstance(text, str) and text else None
 
 
 def _times(document: Unwrapped, sent: object) -> Mapping[str, Any]:

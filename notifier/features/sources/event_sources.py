@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from notifier.features.sources.envelopes import ENVELOPES, LINES, Envelope, EventList
-from notifier.features.sources.expressions import Expression, NoExpression, plain_name
-from notifier.features.sources.pitfalls import unplain_name
+from notifier.features.sources.expression_functions import plain_name
+from notifier.features.sources.expressions import Expression, NoExpression, unplain_name
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_presets import SOURCE_PRESETS, SourcePreset
 from notifier.features.sources.source_settings import SourceSettings, sources_of

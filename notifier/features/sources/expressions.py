@@ -7,31 +7,24 @@ worker. Texts of errors quote the expression and never the document, which may n
 Three names in quotes are at hand anywhere in an expression: `"$headers"`, `"$properties"`, `"$envelope"`.
 """
 
-import re
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, cast
 
 import jmespath
-from jmespath import exceptions, functions
+from jmespath import exceptions
+from jmespath.lexer import Lexer
 from jmespath.visitor import Options, TreeInterpreter
-from pydantic_core import from_json
 
-from notifier.features.sources.pitfalls import pitfall
+from notifier.features.sources.expression_functions import FUNCTIONS, lowered
 from notifier.model.errors import NotifierError
-from notifier.model.moment import read_moment
 from notifier.model.printable import excerpt
-from notifier.model.validation import kind_of
 
 DEEPEST = 100  # levels of an expression; each takes several frames of the interpreter's stack
 LONGEST = 4096  # characters of an expression
 SHOWN = 60  # characters of an expression in the text of an error
-LONGEST_JSON = 256 * 1024  # characters of JSON that is a text: as long as a message of SNS, and read within 10 ms
 KEPT_TEXTS = 4  # of one message, and what they were read as
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 
 class ExpressionFailed(NotifierError):  # noqa: N818  the document may be at fault
@@ -42,80 +35,8 @@ class NoExpression(NotifierError):  # noqa: N818  the configuration is at fault
     """A text is no usable expression. The text of this error says why."""
 
 
-class _Functions(functions.Functions):
-    """The functions of JMESPath, and ours."""
-
-    @functions.signature({"types": ["number", "string", "null"]})
-    def _func_from_s(self, seconds: object) -> str | None:
-        return _moment(seconds, 1, "from_s() takes seconds since 1970, in the years 1 to 9999")
-
-    @functions.signature({"types": ["number", "string", "null"]})
-    def _func_from_ms(self, milliseconds: object) -> str | None:
-        return _moment(milliseconds, 1_000, "from_ms() takes milliseconds since 1970, in the years 1 to 9999")
-
-    @functions.signature({"types": ["number", "string", "null"]})
-    def _func_from_us(self, microseconds: object) -> str | None:
-        return _moment(microseconds, 1_000_000, "from_us() takes microseconds since 1970, in the years 1 to 9999")
-
-    @functions.signature({"types": ["number", "string", "null"]})
-    def _func_to_time(self, time: object) -> str | None:
-        takes = "to_time() takes ISO 8601 with an offset, or seconds since 1970"
-        if isinstance(time, str) and _NUMBER.fullmatch(time) is None:
-            return _iso(time, takes)
-        return _moment(time, 1, takes)
-
-    @functions.signature({"types": ["string", "null"]})
-    def _func_from_json(self, text: str | None) -> object:
-        return None if text is None else _json(text)
-
-    @functions.signature({"types": ["string", "null"]})
-    def _func_lower(self, text: str | None) -> str | None:
-        return None if text is None else text.lower()
-
-    @functions.signature({"types": ["string", "null"]}, {"types": ["string"]})
-    def _func_split(self, text: str | None, separator: str) -> list[str] | None:
-        if not separator:
-            raise ValueError("split() needs a separator that is not empty")
-        return None if text is None else [part for piece in text.split(separator) if (part := piece.strip())]
-
-    @functions.signature({"types": []}, {"types": []})
-    def _func_default(self, value: object, otherwise: object) -> object:
-        return otherwise if value is None else value
-
-    @functions.signature({"types": []}, {"types": ["object"]})
-    def _func_look_up(self, value: object, table: Mapping[str, object]) -> object:
-        if value is None or isinstance(value, (bool, list, dict)):
-            return None
-        return table.get(plain_name(str(value)))
-
-
-_FUNCTIONS = _Functions()
-_OPTIONS = Options(custom_functions=_FUNCTIONS)
+_OPTIONS = Options(custom_functions=FUNCTIONS)
 _NOTHING: Mapping[str, object] = MappingProxyType({})
-
-
-def plain_name(name: str) -> str:
-    """Return the name as `ignore_case` compares it: in lower case and without `_`."""
-    return _plain(name) if len(name) <= 64 else name.lower().replace("_", "")  # a long one is not remembered
-
-
-@lru_cache(maxsize=2048)
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "")
-
-
-def lowered(value: object) -> object:
-    """The value with all member names in lower case and without `_`. Of two that are then alike, null gives way."""
-    if isinstance(value, dict):
-        members: dict[str, object] = {}
-        for name, member in value.items():
-            plain = plain_name(name)
-            if members.get(plain) is None:
-                members[plain] = lowered(member) if isinstance(member, (dict, list)) else member
-        return members
-    if isinstance(value, list):
-        return [lowered(item) if isinstance(item, (dict, list)) else item for item in value]
-    return value
 
 
 class Expression:
@@ -197,7 +118,7 @@ class ExpressionReader(TreeInterpreter):
         text = self.visit(node["children"][0], value)
         if isinstance(text, str) and text in self._texts:
             return self._texts[text]
-        result = _FUNCTIONS.call_function("from_json", [text])
+        result = FUNCTIONS.call_function("from_json", [text])
         result = lowered(result) if self._ignore_case else result
         if isinstance(text, str):
             if len(self._texts) >= KEPT_TEXTS:
@@ -231,7 +152,7 @@ def _nodes(parsed: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _misuse(node: dict[str, Any]) -> str | None:
     name, number = str(node["value"]), len(node["children"])
-    known: Mapping[str, Any] = _FUNCTIONS.FUNCTION_TABLE
+    known: Mapping[str, Any] = FUNCTIONS.FUNCTION_TABLE
     if name not in known:
         near = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]}()?" if near else f"there are {', '.join(sorted(known))}"
@@ -267,37 +188,50 @@ def _why_failed(error: Exception) -> str:
             return type(error).__name__
 
 
-def _moment(value: object, parts: int, takes: str) -> str | None:
-    """RFC 3339 of a number of parts of a second since the epoch. Raises ValueError without the value."""
-    if value is None:
+_SHOWN = 40  # characters of the document's words in a text
+_EQUALS = ("eq", "ne")
+_OF_TEXT = ("contains", "ends_with", "split", "starts_with")
+_GOES_ON = ("dot", "lbracket", "flatten", "filter")
+_BESIDE = ("$headers", "$properties")  # their names stay as they came
+
+
+def pitfall(text: str, nodes: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return what is wrong with an expression that compiles, and the way out; None if nothing is."""
+    for node in nodes:
+        first = node["children"][0]["type"] if node.get("children") else ""
+        if node["type"] == "subexpression" and first == "not_expression":
+            return "`!a.b` means `(!a).b`, which is never true; write `!(a.b)`"
+        if node["type"] == "comparator":
+            for child in node["children"]:
+                if child["type"] == "field" and child["value"] in ("true", "false"):
+                    name = child["value"]
+                    return f"{name} is the name of a member here; write it in backticks: `{name}`"
+    return _text_as_name(text)
+
+
+def _text_as_name(text: str) -> str | None:
+    """Find `a == "b"` and `contains(a, "b")`, which look at two members. Whoever means the second writes `@."b"`."""
+    tokens = cast("list[Mapping[str, Any]]", list(cast("Any", Lexer()).tokenize(text)))
+    called: list[str] = []  # the functions around the token
+    for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if token["type"] == "lparen":
+            called.append(str(before["value"]))
+        elif token["type"] == "rparen" and called:
+            called.pop()
+        compared = before["type"] in _EQUALS and after["type"] not in _GOES_ON
+        sought = before["type"] == "comma" and after["type"] == "rparen" and called and called[-1] in _OF_TEXT
+        if token["type"] == "quoted_identifier" and (compared or sought) and not str(token["value"]).startswith("$"):
+            word = excerpt(str(token["value"]), _SHOWN)
+            return f"\"{word}\" in double quotes is the name of a member; if the text is meant, write it as '{word}'"
+    return None
+
+
+def unplain_name(parsed: Mapping[str, Any]) -> str | None:
+    """Return a name in the expression that no member has once `ignore_case` made them plain; None if there is none."""
+    children = [child for child in parsed.get("children", ()) if isinstance(child, dict)]
+    if parsed["type"] == "field":
+        field = str(parsed["value"])
+        return None if field.startswith("$") or field == field.lower().replace("_", "") else field
+    if parsed["type"] == "subexpression" and children[0]["type"] == "field" and children[0]["value"] in _BESIDE:
         return None
-    try:
-        return datetime.fromtimestamp(float(cast("float", value)) / parts, UTC).isoformat()
-    except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{takes}, not {kind_of(value)} like this") from None
-
-
-def _iso(text: str, takes: str) -> str:
-    """RFC 3339 of a time in any form of ISO 8601. Without an offset it would be one of several moments."""
-    try:
-        try:
-            return datetime.fromtimestamp(read_moment(text), UTC).isoformat()
-        except ValueError:
-            moment = datetime.fromisoformat(text)
-            if moment.tzinfo is None:
-                raise
-            return moment.astimezone(UTC).isoformat()
-    except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{takes}, not a string like this") from None
-
-
-def _json(text: str) -> object:
-    """The value that the JSON means. Raises ValueError, which says where it is wrong and quotes none of it."""
-    if len(text) > LONGEST_JSON:
-        raise ValueError(f"from_json() takes at most {LONGEST_JSON:,} characters, not {len(text):,}")
-    try:
-        return cast("object", from_json(text, allow_inf_nan=False, cache_strings="keys"))
-    except ValueError as error:
-        deep = "recursion limit" in str(error)
-        why = "nested too deeply; 200 levels at most" if deep else str(error)
-        raise ValueError(f"from_json() takes a string that is JSON: {why}") from None
+    return next((name for child in children if (name := unplain_name(child)) is not None), None)

@@ -7,18 +7,18 @@ from functools import partial
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded
 from notifier.features.sources.post_rules import post_rules
-from notifier.features.sources.set_verifier import SetVerifier
 from notifier.features.sources.sns_message import SnsTopic
 from notifier.features.sources.sns_server import SnsServer
-from notifier.features.sources.sns_verifier import SnsVerifier
 from notifier.features.sources.source_proofs import (
     BodySignature,
     Challenge,
     HeaderSecret,
     HttpSource,
     Proof,
+    SetVerifier,
     SignedToken,
     SnsSignature,
+    SnsVerifier,
     Subscription,
 )
 from notifier.features.sources.source_routes import SourceAccess, SourceRoutes

@@ -66,3 +66,18 @@ def post_rules(http: SourceHttpSettings, source: Source) -> PostRules:
     """Return the rules of a source that takes posts."""
     body: Literal["json", "any", "token"] = "any" if source.as_json or http.sns is not None else "json"
     return PostRules(body="token" if http.set is not None else body, signed=http.signed, takes_empty=source.takes_empty)
+
+
+_HOP = frozenset(
+    {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)  # headers that concern this connection alone
+
+
+def joined_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The headers by name in lower case. One that is there several times is joined (RFC 9110 §5.2)."""
+    joined: dict[str, str] = {}
+    for raw, value in headers:
+        name, text = raw.lower(), value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        if name not in _HOP:
+            joined[name] = f"{joined[name]}, {text}" if name in joined else text
+    return joined

@@ -9,7 +9,6 @@ session. Without both the id would be the same at the user's next sign-out, whic
 that cannot be read is in the digest as it was written.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,21 +16,24 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
 
-from pydantic_core import to_json
-
 from notifier.features.sources.envelopes import Envelope, Unwrapped, WrongPart, is_empty, open_documents, opened
 from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader
-from notifier.model.documents import cloudevents
+from notifier.features.sources.translation import (
+    NO_ISSUER,
+    TranslatedEvents,
+    Translation,
+    cloudevent_of,
+    derived_id,
+    no_object,
+    properties_of,
+)
 from notifier.model.documents.cloudevents import Opened
 from notifier.model.documents.event_document import INFORMATIONAL, Understood, read_opened
-from notifier.model.documents.event_entries import first_of, positions
-from notifier.model.documents.sourced import Positions, WrongEvents, as_kept, written_positions
+from notifier.model.documents.sourced import Positions, as_kept
 from notifier.model.errors import MalformedEvent, Mistake
-from notifier.model.frozen import frozen, replace
+from notifier.model.frozen import replace
 from notifier.model.message import Message
-from notifier.model.moment import rendered
 from notifier.model.printable import excerpt
-from notifier.model.session_ended import SessionEnded
 from notifier.model.validation import kind_of
 from notifier.tokens.security_event_token import is_verification
 
@@ -40,22 +42,6 @@ MANY = 200  # events of one message that are read at once: 20 ms
 _LEFT_OUT_IF_EMPTY: Final = ("id", "iss", "sub", "reason", "ended_at", "not_after")
 # For a member whose expression failed, so that nothing else is said of it. The event is refused anyway.
 _STAND_INS: Mapping[str, object] = MappingProxyType({"clients": "*", "sub": "-", "sid": "-"})
-_NO_ISSUER: Final = "-"
-
-
-@frozen
-class Translation:
-    """What a message became: its good events, how many were ignored, and what is wrong.
-
-    `parts`: it has too many events to be read at once, and must be read in these parts. Nothing was read yet.
-    `timeless`: ids of events, made of what was read, among which is no time. Whoever says the same again has them too.
-    """
-
-    events: tuple[SessionEnded, ...] = ()
-    ignored: int = 0
-    wrong: WrongEvents | None = None
-    parts: tuple[str, ...] = ()
-    timeless: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +105,7 @@ class Source:
         if only is None and len(documents) > most:
             runs = (range(at, min(at + most, len(documents))) for at in range(0, len(documents), most))
             return Translation(parts=tuple(f"{run[0]}-{run[-1]}" for run in runs))
-        translation = _Found(len(documents))
+        translation = TranslatedEvents(len(documents))
         for number, document in enumerate(documents):
             entries = None if only is None else only.get(number, ())
             if entries is None or entries:
@@ -142,7 +128,7 @@ class _Reading:
         self._texts: dict[str, object] = {}
         self.timeless: set[str] = set()
         if "$properties" in source.mentioned:
-            self._names["$properties"] = _properties(message)
+            self._names["$properties"] = properties_of(message)
         if "$headers" in source.mentioned:
             self._names["$headers"] = message.headers
 
@@ -179,7 +165,7 @@ class _Reading:
         reader = ExpressionReader(document.data, names, ignore_case=source.ignore_case, texts=self._texts)
         if source.when is not None:
             if source.when.of_object and not isinstance(document.data, dict):
-                raise MalformedEvent([Mistake(f"sources.{source.name}", _no_object(document.data))])
+                raise MalformedEvent([Mistake(f"sources.{source.name}", no_object(document.data))])
             if not self._asked_for(reader, source.when):
                 return None
         path = f"sources.{source.name}.event."
@@ -189,23 +175,19 @@ class _Reading:
             data["iss"] = self._issuer(reader, data.get("iss"))
         except MalformedEvent as wrong:
             mistakes += wrong.mistakes
-            data["iss"] = _NO_ISSUER
+            data["iss"] = NO_ISSUER
         mistakes += self._wrong_type(document, str(data["iss"]))
         message = self._with_spares(document, data)
         opened = Opened(
-            data=data,
-            envelope=_cloudevent(document),
-            path=path,
-            mistakes=tuple(mistakes),
-            trace=document.trace,
+            data=data, envelope=cloudevent_of(document), path=path, mistakes=tuple(mistakes), trace=document.trace,
             unread_time=document.unread_time,
-        )
+        )  # fmt: skip
         try:
             return read_opened(opened, message, new_id=self._new_id, now=self._now, only=only)
         except MalformedEvent as wrong:
             if isinstance(document.data, dict) or data.keys() & {"sub", "sid", "clients"}:
                 raise
-            mistake = Mistake(f"sources.{source.name}", _no_object(document.data))
+            mistake = Mistake(f"sources.{source.name}", no_object(document.data))
             raise MalformedEvent((mistake, *wrong.mistakes), wrong.data) from None
 
     def _members(
@@ -307,113 +289,9 @@ class _Reading:
             spare = whole.message_id
         elif not spare:
             when = time if document.unread_time is None else document.unread_time
-            spare = _derived(data, when, whole.message_id, document.place)
+            spare = derived_id(data, when, whole.message_id, document.place)
             if spare is not None and "ended_at" not in data and "sid" in data:
                 self.timeless.add(spare)
         if spare == whole.message_id and time == whole.timestamp:
             return whole
         return replace(whole, message_id=spare, timestamp=time)
-
-
-class _Found:
-    """Collects what was read of a message of `count` events."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._events: list[SessionEnded] = []
-        self._ignored = 0
-        self._mistakes: list[Mistake] = []
-        self._positions: Positions = {}
-        self._lost = False  # some positions are unknown
-        self._names: set[tuple[str, str]] = set()
-
-    def add(self, number: int, entries: tuple[range, ...] | None, read: Callable[[], Understood | None]) -> None:
-        """Read one event. `entries` are those of its clients that are read, None if all are."""
-        try:
-            value = read()
-        except MalformedEvent as wrong:
-            data = wrong.data or {}
-            iss = _text(data.get("iss"))
-            self._names.add(("" if iss == _NO_ISSUER else iss, _text(data.get("id"))))
-            self.mistaken(number, entries, wrong.mistakes)
-            return
-        if value is None:
-            self._ignored += 1
-            return
-        self._events.append(value.event)
-        if value.wrong is not None:
-            self._names.add((value.event.iss, value.event.id))
-            self._lost = self._lost or not value.wrong.which
-            which = _in_whole(positions(value.wrong.which), entries) if value.wrong.which else ()
-            self.mistaken(number, which, first_of(value.wrong.mistakes, value.wrong.more))
-
-    def mistaken(self, number: int, entries: tuple[range, ...] | None, mistakes: Sequence[Mistake]) -> None:
-        """Note what is wrong with one event, or with these entries of it."""
-        which = "" if self._count == 1 else f"event {number + 1} of {self._count}: "
-        self._mistakes += [Mistake(mistake.path, which + mistake.text) for mistake in mistakes]
-        self._positions[number] = entries
-
-    def translation(self) -> Translation:
-        """What was found. Raises MalformedEvent if nothing is good or ignored."""
-        if not self._mistakes:
-            return Translation(events=tuple(self._events), ignored=self._ignored)
-        iss, event_id = next(iter(self._names)) if len(self._names) == 1 else (_same(self._names), "")
-        mistakes = first_of(self._mistakes)
-        if not self._events and not self._ignored:
-            raise MalformedEvent(mistakes, {"iss": iss, "id": event_id})
-        which = "" if self._lost else written_positions(self._positions)
-        wrong = WrongEvents(mistakes=mistakes, which=which, iss=iss, event_id=event_id)
-        return Translation(events=tuple(self._events), ignored=self._ignored, wrong=wrong)
-
-
-def _no_object(document: object) -> str:
-    """What is wrong with a document that has no members to look at."""
-    text = f"the document is {kind_of(document)}, not an object"
-    return f'{text}; if each of its members is an event, add "@" to `envelope`' if isinstance(document, list) else text
-
-
-def _properties(message: Message) -> dict[str, object]:
-    return {
-        "message_id": message.message_id,
-        "timestamp": rendered(message.timestamp),
-        "user_id": message.user_id,
-        "app_id": message.app_id,
-        "content_type": message.content_type,
-    }
-
-
-def _cloudevent(document: Unwrapped) -> cloudevents.Attributes | None:
-    """The CloudEvents attributes of an event that is alone in its envelope."""
-    if document.source is None or document.type is None or document.id is None or document.place is not None:
-        return None
-    return cloudevents.Attributes(id=document.id, source=document.source, type=document.type, time=document.time)
-
-
-def _derived(
-    data: Mapping[str, object], time: float | str | None, message_id: str | None, place: int | None
-) -> str | None:
-    """The id of an event that has none. None if nothing in it tells the user's next sign-out from this one."""
-    if "ended_at" not in data and time is None and "sid" not in data and message_id is None:
-        return None
-    unique = "ended_at" in data or "sid" in data
-    when = None if unique else time  # a webhook that is sent again comes at another time
-    of_whole = () if unique or place is None else (message_id, place)
-    return hashlib.blake2b(to_json((data, when, *of_whole)), digest_size=16).hexdigest()
-
-
-def _in_whole(which: Sequence[range], only: Sequence[range] | None) -> tuple[range, ...]:
-    """Return the positions in the whole list of clients, given positions in the part of it that was read."""
-    if only is None:
-        return tuple(which)
-    numbers = [number for run in only for number in run]
-    return tuple(range(numbers[at], numbers[at] + 1) for run in which for at in run)
-
-
-def _same(names: set[tuple[str, str]]) -> str:
-    """The issuer, if all have the same."""
-    issuers = {iss for iss, _ in names}
-    return issuers.pop() if len(issuers) == 1 else ""
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -1,9 +1,117 @@
 """Describes the routes of sources, for the document of the API."""
 
+import json
+import re
+from typing import assert_never
+
+import structlog
+from aiohttp import web
+from pydantic_core import from_json
+
 from notifier.features.sources.post_rules import SET_KIND
-from notifier.features.sources.source_handshakes import ALLOWED_ORIGIN, ALLOWED_RATE, ASKING_ORIGIN, OKTA_CHALLENGE
+from notifier.features.sources.source_proofs import (
+    BodySignature,
+    HeaderSecret,
+    HttpSource,
+    Proof,
+    SignedToken,
+    SnsSignature,
+    Subscription,
+)
+from notifier.model.printable import json_text
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
-from notifier.publishing.route_steps import LANES
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.publishing.route_steps import (
+    LANES,
+)
+
+OKTA_CHALLENGE = "x-okta-verification-challenge"
+ASKING_ORIGIN, ALLOWED_ORIGIN, ALLOWED_RATE = "WebHook-Request-Origin", "WebHook-Allowed-Origin", "WebHook-Allowed-Rate"
+_LONGEST_CHALLENGE = 2048
+_LONGEST_CODE = 255
+_ORIGIN = re.compile(r"[A-Za-z0-9.*:_-]{1,255}")
+_VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
+
+
+def answer_okta(request: web.Request, proof: Proof) -> web.Response:
+    """Give the challenge back. Okta sends the secret here too; without a secret in a header nothing can be proved."""
+    if not isinstance(proof, HeaderSecret) or not proof.holds(request.headers):
+        raise unproven()
+    challenge = request.headers.get(OKTA_CHALLENGE)
+    if not challenge:
+        raise Refusal(problem(400, f"The header {OKTA_CHALLENGE} is missing"))
+    return web.json_response({"verification": challenge}, dumps=json_text)
+
+
+def answer_websub(request: web.Request, subscription: Subscription) -> web.Response:
+    """Return the challenge if the hub verifies a wanted change, else refuse it with 404 (WebSub §5.3).
+
+    No proof is sent with the request, and anybody who can reach the hub causes it. Events of the hub need the proof.
+    """
+    mode, challenge = request.query.get("hub.mode"), request.query.get("hub.challenge", "")
+    if mode not in ("subscribe", "unsubscribe") or not 0 < len(challenge) <= _LONGEST_CHALLENGE:
+        raise Refusal(problem(400, "hub.mode must be subscribe or unsubscribe, and hub.challenge a text"))
+    if subscription.topic is not None and request.query.getall("hub.topic", []) != [subscription.topic]:
+        raise Refusal(problem(404, f"{mode}: hub.topic is not http.websub.topic of the source"))
+    if mode == "unsubscribe" and not subscription.may_end:
+        raise Refusal(problem(404, "unsubscribe: the subscription goes on; http.websub.unsubscribe: allow lets it end"))
+    return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
+
+
+def answer_options(request: web.Request, source: HttpSource, body: bytes) -> web.Response:
+    """Allow a sender of CloudEvents to send, at any rate (CloudEvents HTTP webhooks §4). It has proved who it is.
+
+    An address that it wants to be called at (`WebHook-Request-Callback`) is not called.
+    """
+    match source.proof:
+        case HeaderSecret():
+            proven = source.proof.holds(request.headers)
+        case BodySignature():
+            proven = source.proof.holds(request.headers, body)
+        case SignedToken() | SnsSignature():
+            raise events_by_post()
+        case _:
+            assert_never(source.proof)
+    if not proven:
+        raise unproven()
+    origin = request.headers.get(ASKING_ORIGIN, "")
+    if _ORIGIN.fullmatch(origin) is None:
+        raise Refusal(problem(400, f"The header {ASKING_ORIGIN} must name the sender"))
+    structlog.get_logger().info("sender_allowed", source=source.name, origin=origin)
+    return web.Response(headers={"Allow": "POST", ALLOWED_ORIGIN: origin, ALLOWED_RATE: "*"})
+
+
+def answer_grid(body: bytes, source: str) -> web.Response | None:
+    """Give the code of Event Grid's validation event back, with 200, which alone it accepts. None for anything else."""
+    if (code := grid_code(body)) is None:
+        return None
+    structlog.get_logger().info("sender_allowed", source=source, origin="Event Grid")
+    return web.json_response({"validationResponse": code}, dumps=json_text)
+
+
+def grid_code(body: bytes) -> str | None:
+    """The code in a body that is Event Grid's validation event, None for anything else."""
+    if _VALIDATION.encode() not in body:
+        return None
+    try:
+        match from_json(body):
+            case [{"eventType": str(kind), "data": {"validationCode": str(code)}}] if kind == _VALIDATION:
+                return code if 0 < len(code) <= _LONGEST_CODE else None
+    except ValueError:
+        pass
+    return None
+
+
+def events_by_post() -> Refusal:
+    """Return the refusal of a request by which this source's server asks nothing."""
+    return Refusal(problem(405, "Events are sent by POST", headers={"Allow": "POST"}))
+
+
+def unproven(title: str = "The proof of the source is missing or wrong") -> Refusal:
+    """Return the refusal of whoever gives no proof, or a wrong one."""
+    headers = {"WWW-Authenticate": "Source"}  # a 401 must name a scheme (RFC 9110 §11.6.1)
+    return Refusal(problem(401, title, headers=headers))
+
 
 _PROBLEMS = {
     400: "The request is malformed, or the token is not accepted.",
@@ -77,3 +185,12 @@ OPTIONS = OperationDescription(
         405: "The source's server sends no such request.",
     },
 )
+
+
+def answered_reason(answer: str) -> str:
+    """What the answer says: the title of a problem, or the description of RFC 8935."""
+    try:
+        document = json.loads(answer)
+        return str(document.get("title") or f"{document['err']}: {document['description']}")
+    except (ValueError, KeyError):
+        return answer

@@ -6,14 +6,96 @@ A proof says yes or no, never which part is wrong. Two secrets may be valid at a
 import base64
 import hashlib
 import hmac
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
+import structlog
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from multidict import MultiMapping
 
 from notifier.features.sources.post_rules import PostRules
-from notifier.features.sources.set_verifier import SetVerifier
-from notifier.features.sources.sns_verifier import SnsVerifier
+from notifier.features.sources.sns_message import SnsMessage, SnsTopic, UnacceptedSns, read_sns
+from notifier.features.sources.sns_server import CertificateAway, SnsServer
+from notifier.tokens.security_event_token import (
+    SET_ALGORITHMS,
+    SET_TYPES,
+    KeysAway,
+    SetError,
+    UnacceptedSet,
+    VerifiedSet,
+    judge_claims,
+)
+from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
+from notifier.tokens.transmitter_keys import TransmitterKeys
+
+_ERRORS: Mapping[TokenFault, SetError] = MappingProxyType(
+    {
+        TokenFault.MALFORMED: "invalid_request",
+        TokenFault.NO_KEY: "invalid_key",
+        TokenFault.FORGED: "authentication_failed",
+    }
+)
+
+
+class SetVerifier:
+    """Verifies tokens of `issuer` for `audience`. `clock` gives epoch seconds."""
+
+    def __init__(self, keys: TransmitterKeys, *, issuer: str, audience: str, clock: Callable[[], float]) -> None:
+        self._signed = SignedContent(keys, SET_ALGORITHMS, SET_TYPES, "the body")
+        self._issuer = issuer
+        self._audience = audience
+        self._clock = clock
+
+    async def verified(self, token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
+        """Verify a token. Never raises."""
+        content = await self._signed.of(token.strip())
+        if isinstance(content, KeysAway):
+            return content
+        if isinstance(content, UnverifiedToken):
+            return UnacceptedSet(err=_ERRORS[content.fault], description=content.text)
+        mistake = judge_claims(content.claims, issuer=self._issuer, audience=self._audience, now=self._clock())
+        return VerifiedSet(claims=content.payload) if mistake is None else mistake
+
+
+@dataclass(frozen=True, slots=True)
+class SnsVerifier:
+    """Verifies messages of `topic` by the certificates of `server`."""
+
+    topic: SnsTopic
+    server: SnsServer
+
+    async def verified(self, body: bytes) -> SnsMessage | UnacceptedSns | CertificateAway:
+        """Verify a message. Never raises."""
+        message = read_sns(body, self.topic)
+        if isinstance(message, UnacceptedSns):
+            return message
+        key = await self.server.key(message.certificate)
+        if isinstance(key, CertificateAway):
+            return key
+        algorithm = SHA256() if message.algorithm == "sha256" else SHA1()  # noqa: S303  which SNS uses by default
+        try:
+            key.verify(message.signature, message.text, PKCS1v15(), algorithm)
+        except InvalidSignature:
+            return UnacceptedSns(text="the signature is wrong")
+        return message
+
+    async def heed_subscription(self, message: SnsMessage, source: str) -> bool:
+        """Heed what a verified message tells of the subscription of a source. False if SNS could not be asked."""
+        log = structlog.get_logger().bind(source=source, topic_arn=self.topic.arn)
+        if message.kind != "SubscriptionConfirmation" or message.subscribe is None:
+            log.warning("sns_unsubscribed", hint="its events come no more; if that is wrong, subscribe again")
+            return True
+        fault = await self.server.confirm(message.subscribe)
+        if fault is None:
+            log.info("sns_subscribed")
+        else:
+            log.warning("sns_unconfirmed", reason=fault)
+        return fault is None
+
 
 _BASE64 = str.maketrans("-_", "+/")
 

@@ -12,9 +12,8 @@ until it is checked, such a request has one of fewer places, for a shorter time.
 verifies that its events are wanted here.
 """
 
-import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -24,18 +23,21 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
 from notifier.features.sources.envelopes import names_message
-from notifier.features.sources.post_rules import LONGEST_KIND, PostObjection
+from notifier.features.sources.post_rules import LONGEST_KIND, PostObjection, joined_headers
 from notifier.features.sources.sns_message import SnsMessage, UnacceptedSns
 from notifier.features.sources.sns_server import CertificateAway
-from notifier.features.sources.source_handshakes import (
+from notifier.features.sources.source_operations import (
+    GET,
+    OPTIONS,
+    POST,
     answer_grid,
     answer_okta,
     answer_options,
     answer_websub,
+    answered_reason,
     events_by_post,
     unproven,
 )
-from notifier.features.sources.source_operations import GET, OPTIONS, POST
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken, SnsSignature
 from notifier.model.documents.sourced import as_sourced, kept_headers
 from notifier.model.message import Lane, Message, Outgoing
@@ -55,9 +57,6 @@ from notifier.telemetry.families import labelled
 from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
 
 PATH = "/v1/events/{source}"
-_HOP = frozenset(
-    {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-)  # headers that concern this connection alone
 _TOPIC_SHOWN = 255  # characters
 _TOLD_EVERY = 60.0  # seconds between two log lines of one source that say the same
 
@@ -239,7 +238,7 @@ class SourceRoutes:
     async def _publish(self, request: web.Request, source: HttpSource, body: bytes, kind: str) -> str:
         """Make the message durable. The source is its publisher, and has proved it."""
         access, lane = self._access, asked_lane(request)
-        headers = _joined(request.headers.items())
+        headers = joined_headers(request.headers.items())
         if source.rules.signed:
             headers = {name: value for name, value in headers.items() if not names_message(name)}
         message = Message(
@@ -267,7 +266,9 @@ class SourceRoutes:
     def _log(self, source: str, status: int, answer: str) -> None:
         """Log what is refused, once a minute: senders of webhooks seldom show the answer to anybody."""
         if self._is_due(source, str(status)):
-            structlog.get_logger().warning("source_refused", source=source, status=status, reason=_reason(answer))
+            structlog.get_logger().warning(
+                "source_refused", source=source, status=status, reason=answered_reason(answer)
+            )
 
     def _log_confirmed(self, source: str, request: web.Request) -> None:
         """Log a confirmed verification request of a WebSub hub, once a minute: it comes without a proof."""
@@ -282,25 +283,6 @@ class SourceRoutes:
             return False
         self._logged_at[source, what] = now
         return True
-
-
-def _reason(answer: str) -> str:
-    """What the answer says: the title of a problem, or the description of RFC 8935."""
-    try:
-        document = json.loads(answer)
-        return str(document.get("title") or f"{document['err']}: {document['description']}")
-    except (ValueError, KeyError):
-        return answer
-
-
-def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The headers by name in lower case. One that is there several times is joined (RFC 9110 §5.2)."""
-    joined: dict[str, str] = {}
-    for raw, value in headers:
-        name, text = raw.lower(), value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        if name not in _HOP:
-            joined[name] = f"{joined[name]}, {text}" if name in joined else text
-    return joined
 
 
 def _check_kind(request: web.Request, source: HttpSource) -> None:

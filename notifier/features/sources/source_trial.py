@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from pydantic_core import to_json
 
-from notifier.features.sources.envelopes import claims_in, names_message
+from notifier.features.sources.envelopes import names_message
 from notifier.features.sources.post_rules import SET_KIND, post_rules
 from notifier.features.sources.sns_message import SnsTopic, UnacceptedSns, read_members, read_sns
 from notifier.features.sources.source import Source
-from notifier.features.sources.source_handshakes import grid_code
+from notifier.features.sources.source_operations import grid_code
 from notifier.features.sources.source_settings import SetSettings, SnsSettings, SourceHttpSettings, sources_of
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.errors import MalformedEvent, Mistake
@@ -22,7 +22,7 @@ from notifier.model.message import Message
 from notifier.model.session_ended import SessionEnded
 from notifier.publishing.event_remarks import unread_members
 from notifier.settings.service_settings import Settings
-from notifier.tokens.security_event_token import judge_claims
+from notifier.tokens.security_event_token import claims_in, judge_claims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

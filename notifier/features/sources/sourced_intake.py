@@ -10,7 +10,8 @@ from typing import Literal
 from notifier.delivery.facts import EventTaken
 from notifier.delivery.ports import Alone
 from notifier.delivery.replacements import Move, Send, buried
-from notifier.features.sources.source import Source, Translation
+from notifier.features.sources.source import Source
+from notifier.features.sources.translation import Translation
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.sourced import Anew, as_kept, as_sourced, read_positions

@@ -9,16 +9,14 @@ from aiohttp import web
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded
 from notifier.delivery.replacements import event_message
-from notifier.features.upstreams.logout_token_verifier import LogoutTokenVerifier
-from notifier.features.upstreams.session_endpoint import SessionEndpoint
-from notifier.features.upstreams.session_questions import SessionQuestions
+from notifier.features.upstreams.session_questions import SessionEndpoint, SessionQuestions
 from notifier.features.upstreams.upstream import LocalSessions, Question, SessionsAway, same_session
 from notifier.features.upstreams.upstream_issuers import local_issuer
 from notifier.features.upstreams.upstream_record import UpstreamRecord
 from notifier.features.upstreams.upstream_routes import ConfiguredUpstream, UpstreamAccess, UpstreamRoutes
 from notifier.features.upstreams.upstream_settings import ResolveSettings, UpstreamSettings, upstreams_of
 from notifier.features.upstreams.upstream_sign_outs import SignOutAccess, SignOutPage, UpstreamFrame, UpstreamSignOuts
-from notifier.features.upstreams.upstream_token import UpstreamRules
+from notifier.features.upstreams.upstream_token import LogoutTokenVerifier, UpstreamRules
 from notifier.model.client import Algorithm, EgressPolicy, TlsFiles
 from notifier.model.frozen import frozen
 from notifier.model.ids import new_id

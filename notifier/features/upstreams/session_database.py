@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from notifier.features.upstreams.session_rows import gathered, read_session
+from notifier.features.upstreams.session_questions import gathered, read_session
 from notifier.features.upstreams.upstream import MOST, WITHIN, LocalSession, Question
 from notifier.features.upstreams.upstream_settings import SessionsSqlSettings, SessionTableSettings
 from notifier.model.errors import SourceFault

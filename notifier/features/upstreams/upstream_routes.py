@@ -16,7 +16,6 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from notifier.features.upstreams.logout_token_verifier import LogoutTokenVerifier
 from notifier.features.upstreams.upstream import (
     PREFIX,
     EndedUpstream,
@@ -26,7 +25,12 @@ from notifier.features.upstreams.upstream import (
     ending_id,
     same_session,
 )
-from notifier.features.upstreams.upstream_token import UnacceptedLogout, UpstreamResult, VerifiedLogout
+from notifier.features.upstreams.upstream_token import (
+    LogoutTokenVerifier,
+    UnacceptedLogout,
+    UpstreamResult,
+    VerifiedLogout,
+)
 from notifier.model.documents.sourced import as_sourced
 from notifier.model.errors import QueueError
 from notifier.model.message import Lane, Message, Outgoing

@@ -5,13 +5,16 @@ age of each token. `typ` may be absent, or `JWT`, as the specification only reco
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeGuard
 
 from notifier.model.documents.cloudevents import TEXT_LENGTH
 from notifier.model.moment import in_milliseconds
+from notifier.tokens.security_event_token import KeysAway
+from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
+from notifier.tokens.transmitter_keys import TransmitterKeys
 
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
 SKEW = 60.0  # seconds that the clocks of two machines may differ
@@ -136,3 +139,23 @@ def _number(value: object) -> TypeGuard[int | float]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+class LogoutTokenVerifier:
+    """Verifies tokens by the rules of one upstream. `clock` gives epoch seconds."""
+
+    def __init__(self, keys: TransmitterKeys, rules: UpstreamRules, clock: Callable[[], float]) -> None:
+        self._signed = SignedContent(keys, rules.algorithms, TYPES, "logout_token")
+        self._rules = rules
+        self._clock = clock
+
+    async def verified(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysAway:
+        """Verify a token. Never raises."""
+        content = await self._signed.of(token)
+        if isinstance(content, KeysAway):
+            return content
+        if isinstance(content, UnverifiedToken):
+            malformed = content.fault is TokenFault.MALFORMED
+            result = UpstreamResult.MALFORMED if malformed else UpstreamResult.SIGNATURE
+            return UnacceptedLogout(result=result, description=content.text)
+        return judge_logout(content.claims, self._rules, self._clock())

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from notifier.configuration.clients.answers import DAY, Cache
-from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
+from notifier.configuration.clients.answers import Cache
+from notifier.configuration.clients.client_rows import DAY, AnswerResult, SourceAnswer
 from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load

@@ -11,8 +11,13 @@ import aiohttp
 import pytest
 from pydantic import ValidationError
 
-from notifier.features.browsers.check_session import STATE_COOKIES, CheckSession, SessionFormula
-from notifier.features.browsers.check_session_page import CheckSessionPages, check_session_script
+from notifier.features.browsers.check_session import (
+    STATE_COOKIES,
+    CheckSession,
+    CheckSessionPages,
+    SessionFormula,
+    check_session_script,
+)
 from notifier.features.browsers.web_settings import CheckSessionSettings
 from notifier.model.client import Client
 from notifier.model.registry import Registry

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from notifier.features.browsers.front_channel_context import LIFETIME, LONGEST, TooManyClients, open_sealed, seal
-from notifier.features.browsers.front_channel_counts import FrontChannelCounts
-from notifier.features.browsers.front_channel_page import FRAMES, FrontChannelPage, PageRules
-from notifier.features.browsers.front_channel_report import (
+from notifier.features.browsers.front_channel_counts import (
     LARGEST_REPORT,
     REACH,
     BrowserReach,
+    FrontChannelCounts,
     PageEnd,
     PageReport,
     PageResult,
     read_report,
 )
+from notifier.features.browsers.front_channel_page import FRAMES, FrontChannelPage, PageRules
 from notifier.model.client import Client, FrontChannelClient
 from notifier.model.front_channel import AskedClient, FrontChannelContext, PagePlan, UnaskedClient, Unbrought
 from notifier.model.frozen import replace

@@ -17,9 +17,8 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.brought_addresses import BroughtAddresses
 from notifier.features.browsers.front_channel_context import LIFETIME, LONGEST, open_sealed, seal
-from notifier.features.browsers.front_channel_counts import FrontChannelCounts
+from notifier.features.browsers.front_channel_counts import BrowserReach, FrontChannelCounts, PageEnd
 from notifier.features.browsers.front_channel_page import PageRules
-from notifier.features.browsers.front_channel_report import BrowserReach, PageEnd
 from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess
 from notifier.features.browsers.web_keys import PageKeys
 from notifier.model.client import Client, EgressPolicy, FrontChannelClient, Route

@@ -14,8 +14,7 @@ from aiohttp import web
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
-from notifier.features.console.console_settings import console_of
-from notifier.features.console.oidc_settings import OidcSettings
+from notifier.features.console.console_settings import OidcSettings, console_of
 from tests.system.loopback import LoopbackServer
 from tests.tokens.key_folder import ISS, OTHER, pem
 from tests.tokens.transmitter import key, public, signed

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from notifier.delivery import facts
-from notifier.features.console.all_workers import NAME
+from notifier.features.console.all_workers import NAME, merged_steps
 from notifier.features.console.console_feature import CONSOLE
 from notifier.features.console.recent import (
     ANSWERS,
@@ -22,7 +22,6 @@ from notifier.features.console.recent import (
     TROUBLE_BYTES,
     WELL_BYTES,
     Recent,
-    merged_steps,
 )
 from notifier.model.delivery import Delivery
 from notifier.model.documents.cloudevents import ID_BYTES, TEXT_LENGTH

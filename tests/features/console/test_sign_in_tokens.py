@@ -11,7 +11,7 @@ from joserfc.jwk import OctKey
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
 from notifier.features.console.access_token import LONGEST, SKEW
-from notifier.features.console.doctor_sign_in import SETTING, sign_in_checks
+from notifier.features.console.sign_in_provider import SETTING, sign_in_checks
 from notifier.features.console.sign_in_tokens import MOST_KEPT, SignInTokens
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import ConfigurationError

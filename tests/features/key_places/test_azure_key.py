@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from notifier.features.key_places.azure_key import AzureKey
-from notifier.features.key_places.cloud_key_settings import AzureKeySettings
+from notifier.features.key_places.key_place_settings import AzureKeySettings
 from notifier.model.client import Algorithm, TlsFiles
 from notifier.tokens.key_place import SignatureResult
 from tests.features.key_places.azure_stand_in import CLIENT, SECRET, TENANT, VERSIONS, AzureStandIn, azure

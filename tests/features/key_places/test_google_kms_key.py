@@ -8,8 +8,8 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from notifier.features.key_places.cloud_key_settings import GoogleKmsSettings
 from notifier.features.key_places.google_kms_key import GoogleKmsKey, crc32c
+from notifier.features.key_places.key_place_settings import GoogleKmsSettings
 from notifier.model.client import Algorithm
 from notifier.tokens.key_place import SignatureResult
 from tests.features.key_places.google_stand_in import KEY, GoogleStandIn, google_kms

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from notifier.features.key_places.cloud_key_settings import AwsKmsSettings
 from notifier.features.key_places.key_kinds import key_kinds
-from notifier.features.key_places.vault_settings import VaultKeySettings
+from notifier.features.key_places.key_place_settings import AwsKmsSettings, VaultKeySettings
 from notifier.settings.key_settings import PLACES, SigningSettings
 from notifier.tokens.places import Places
 from tests.cli.in_process import notifier

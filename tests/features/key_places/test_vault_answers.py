@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from notifier.features.key_places.vault_http import VaultAnswer, VaultServer
-from notifier.features.key_places.vault_settings import VaultKeySettings
+from notifier.features.key_places.key_place_settings import VaultKeySettings
+from notifier.features.key_places.vault_login import VaultAnswer, VaultServer
 from notifier.tokens.key_place import PlaceFault, SignatureResult
 from tests.system.loopback import LoopbackServer
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from notifier.features.key_places.key_place_settings import VaultKeySettings
 from notifier.features.key_places.vault_key import VaultKey
-from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.model.client import Algorithm
 from notifier.tokens.jws import verifies
 from notifier.tokens.key_place import SignatureResult

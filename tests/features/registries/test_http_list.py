@@ -9,9 +9,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.features.registries.link_header import next_link
-from notifier.features.registries.page_requests import EndlessList, PageLimit
-from notifier.features.registries.shifting_pages import ShiftingPages
+from notifier.features.registries.page_requests import EndlessList, PageLimit, ShiftingPages, next_link
 from notifier.model.errors import SourceFault
 from tests.features.registries.list_server import page, reader, serving
 

@@ -11,8 +11,7 @@ from urllib.parse import quote
 import pytest
 from pydantic import ValidationError
 
-from notifier.features.registries.sql import SqlReader
-from notifier.features.registries.sql_query import COLUMNS
+from notifier.features.registries.sql import COLUMNS, SqlReader
 from notifier.features.registries.sql_settings import SqlSettings
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_columns import TURN, algorithms, text

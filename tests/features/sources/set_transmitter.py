@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from notifier.features.sources.set_verifier import SetVerifier
+from notifier.features.sources.source_proofs import SetVerifier
 from tests.tokens.transmitter import AUDIENCE, ISSUER, NOW, Transmitter
 
 

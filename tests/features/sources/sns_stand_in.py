@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from notifier.features.sources.sns_message import SnsTopic
 from notifier.features.sources.sns_server import SnsServer
-from notifier.features.sources.sns_verifier import SnsVerifier
+from notifier.features.sources.source_proofs import SnsVerifier
 from notifier.model.client import EgressPolicy, TlsFiles
 from tests.support.certificates import authority
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from notifier.features.sources.event_sources import compile_sources
-from notifier.features.sources.source import Source, Translation
+from notifier.features.sources.source import Source
+from notifier.features.sources.translation import Translation
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.message import Lane, Message
 from tests.settings.whole_settings import SETTINGS

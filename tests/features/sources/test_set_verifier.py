@@ -11,7 +11,7 @@ import pytest
 import structlog
 from joserfc.jwk import Key
 
-from notifier.features.sources.set_verifier import SetVerifier
+from notifier.features.sources.source_proofs import SetVerifier
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet, judge_claims
 from notifier.tokens.signed_content import LONGEST

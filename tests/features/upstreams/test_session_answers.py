@@ -13,8 +13,7 @@ from aiohttp import web
 from notifier.features.upstreams import session_questions
 from notifier.features.upstreams.doctor_upstreams import examine_sessions
 from notifier.features.upstreams.session_database import SessionDatabase
-from notifier.features.upstreams.session_endpoint import SessionEndpoint
-from notifier.features.upstreams.session_questions import AT_A_TIME, SessionKeeper, SessionQuestions
+from notifier.features.upstreams.session_questions import AT_A_TIME, SessionEndpoint, SessionKeeper, SessionQuestions
 from notifier.features.upstreams.upstream import MOST, LocalSession, Question, SessionsAway
 from notifier.features.upstreams.upstream_settings import SessionsHttpSettings, SessionsSqlSettings, UpstreamSettings
 from notifier.model.errors import SourceFault

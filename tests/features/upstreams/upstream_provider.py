@@ -5,8 +5,7 @@ from typing import Any
 
 from joserfc.jwk import Key
 
-from notifier.features.upstreams.logout_token_verifier import LogoutTokenVerifier
-from notifier.features.upstreams.upstream_token import EVENT, UpstreamRules
+from notifier.features.upstreams.upstream_token import EVENT, LogoutTokenVerifier, UpstreamRules
 from notifier.tokens.security_event_token import SET_ALGORITHMS
 from notifier.tokens.transmitter_keys import TransmitterKeys
 from tests.tokens.transmitter import Transmitter, key, public, signed

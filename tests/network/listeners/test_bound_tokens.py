@@ -9,7 +9,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueUnavailable
 from notifier.model.registry import Issuer, Registry

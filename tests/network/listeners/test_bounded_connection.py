@@ -14,8 +14,8 @@ from aiohttp import web
 from cryptography import x509
 
 from notifier.model.errors import ConfigurationError
-from notifier.network.listeners.bounded_connection import HEAD, ConnectionBudget
 from notifier.network.listeners.certificates import ListenerContext
+from notifier.network.listeners.held_bytes import HEAD, ConnectionBudget
 from notifier.network.listeners.listener import CONNECTIONS, HANDSHAKE_TIMEOUT, Deadlines, Listener, listen
 from notifier.network.listeners.web_app import WebLimits, web_app
 from notifier.settings.policies import ListenerTls

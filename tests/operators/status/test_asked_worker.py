@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.configuration.clients.client_rows import SourceState
 from notifier.delivery.facts import Buried
 from notifier.model.message import DEAD, Depth, Lane
 from notifier.model.outcome import DeadReason

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.errors import QueueUnavailable
 from notifier.model.trouble import TroubleKind
 from notifier.operators.status.reload_request import RELOAD, Reload, ReloadResult, Reloads, WorkerReload, act_of

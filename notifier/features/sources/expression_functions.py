@@ -1,0 +1,126 @@
+"""The functions that expressions may use: those of JMESPath, and a few of our own for times, JSON and tables."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import cast
+
+from jmespath import functions
+from pydantic_core import from_json
+
+from notifier.model.moment import read_moment
+from notifier.model.validation import kind_of
+
+LONGEST_JSON = 256 * 1024  # characters of JSON that is a text: as long as a message of SNS, and read within 10 ms
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
+
+
+class _Functions(functions.Functions):
+    """The functions of JMESPath, and ours."""
+
+    @functions.signature({"types": ["number", "string", "null"]})
+    def _func_from_s(self, seconds: object) -> str | None:
+        return _moment(seconds, 1, "from_s() takes seconds since 1970, in the years 1 to 9999")
+
+    @functions.signature({"types": ["number", "string", "null"]})
+    def _func_from_ms(self, milliseconds: object) -> str | None:
+        return _moment(milliseconds, 1_000, "from_ms() takes milliseconds since 1970, in the years 1 to 9999")
+
+    @functions.signature({"types": ["number", "string", "null"]})
+    def _func_from_us(self, microseconds: object) -> str | None:
+        return _moment(microseconds, 1_000_000, "from_us() takes microseconds since 1970, in the years 1 to 9999")
+
+    @functions.signature({"types": ["number", "string", "null"]})
+    def _func_to_time(self, time: object) -> str | None:
+        takes = "to_time() takes ISO 8601 with an offset, or seconds since 1970"
+        if isinstance(time, str) and _NUMBER.fullmatch(time) is None:
+            return _iso(time, takes)
+        return _moment(time, 1, takes)
+
+    @functions.signature({"types": ["string", "null"]})
+    def _func_from_json(self, text: str | None) -> object:
+        return None if text is None else _json(text)
+
+    @functions.signature({"types": ["string", "null"]})
+    def _func_lower(self, text: str | None) -> str | None:
+        return None if text is None else text.lower()
+
+    @functions.signature({"types": ["string", "null"]}, {"types": ["string"]})
+    def _func_split(self, text: str | None, separator: str) -> list[str] | None:
+        if not separator:
+            raise ValueError("split() needs a separator that is not empty")
+        return None if text is None else [part for piece in text.split(separator) if (part := piece.strip())]
+
+    @functions.signature({"types": []}, {"types": []})
+    def _func_default(self, value: object, otherwise: object) -> object:
+        return otherwise if value is None else value
+
+    @functions.signature({"types": []}, {"types": ["object"]})
+    def _func_look_up(self, value: object, table: Mapping[str, object]) -> object:
+        if value is None or isinstance(value, (bool, list, dict)):
+            return None
+        return table.get(plain_name(str(value)))
+
+
+FUNCTIONS = _Functions()
+
+
+def plain_name(name: str) -> str:
+    """Return the name as `ignore_case` compares it: in lower case and without `_`."""
+    return _plain(name) if len(name) <= 64 else name.lower().replace("_", "")  # a long one is not remembered
+
+
+@lru_cache(maxsize=2048)
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def lowered(value: object) -> object:
+    """The value with all member names in lower case and without `_`. Of two that are then alike, null gives way."""
+    if isinstance(value, dict):
+        members: dict[str, object] = {}
+        for name, member in value.items():
+            plain = plain_name(name)
+            if members.get(plain) is None:
+                members[plain] = lowered(member) if isinstance(member, (dict, list)) else member
+        return members
+    if isinstance(value, list):
+        return [lowered(item) if isinstance(item, (dict, list)) else item for item in value]
+    return value
+
+
+def _moment(value: object, parts: int, takes: str) -> str | None:
+    """RFC 3339 of a number of parts of a second since the epoch. Raises ValueError without the value."""
+    if value is None:
+        return None
+    try:
+        return datetime.fromtimestamp(float(cast("float", value)) / parts, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{takes}, not {kind_of(value)} like this") from None
+
+
+def _iso(text: str, takes: str) -> str:
+    """RFC 3339 of a time in any form of ISO 8601. Without an offset it would be one of several moments."""
+    try:
+        try:
+            return datetime.fromtimestamp(read_moment(text), UTC).isoformat()
+        except ValueError:
+            moment = datetime.fromisoformat(text)
+            if moment.tzinfo is None:
+                raise
+            return moment.astimezone(UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{takes}, not a string like this") from None
+
+
+def _json(text: str) -> object:
+    """The value that the JSON means. Raises ValueError, which says where it is wrong and quotes none of it."""
+    if len(text) > LONGEST_JSON:
+        raise ValueError(f"from_json() takes at most {LONGEST_JSON:,} characters, not {len(text):,}")
+    try:
+        return cast("object", from_json(text, allow_inf_nan=False, cache_strings="keys"))
+    except ValueError as error:
+        deep = "recursion limit" in str(error)
+        why = "nested too deeply; 200 levels at most" if deep else str(error)
+        raise ValueError(f"from_json() takes a string that is JSON: {why}") from None

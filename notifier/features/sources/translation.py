@@ -1,0 +1,140 @@
+"""Collects what a message of a source became: good events, ignored ones, and what is wrong with the others."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from pydantic_core import to_json
+
+from notifier.features.sources.envelopes import Unwrapped
+from notifier.model.documents import cloudevents
+from notifier.model.documents.event_document import Understood
+from notifier.model.documents.event_entries import first_of, positions
+from notifier.model.documents.sourced import Positions, WrongEvents, written_positions
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.frozen import frozen
+from notifier.model.message import Message
+from notifier.model.moment import rendered
+from notifier.model.session_ended import SessionEnded
+from notifier.model.validation import kind_of
+
+NO_ISSUER: Final = "-"
+
+
+@frozen
+class Translation:
+    """What a message became: its good events, how many were ignored, and what is wrong.
+
+    `parts`: it has too many events to be read at once, and must be read in these parts. Nothing was read yet.
+    `timeless`: ids of events, made of what was read, among which is no time. Whoever says the same again has them too.
+    """
+
+    events: tuple[SessionEnded, ...] = ()
+    ignored: int = 0
+    wrong: WrongEvents | None = None
+    parts: tuple[str, ...] = ()
+    timeless: frozenset[str] = frozenset()
+
+
+class TranslatedEvents:
+    """Collects what was read of a message of `count` events."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._events: list[SessionEnded] = []
+        self._ignored = 0
+        self._mistakes: list[Mistake] = []
+        self._positions: Positions = {}
+        self._lost = False  # some positions are unknown
+        self._names: set[tuple[str, str]] = set()
+
+    def add(self, number: int, entries: tuple[range, ...] | None, read: Callable[[], Understood | None]) -> None:
+        """Read one event. `entries` are those of its clients that are read, None if all are."""
+        try:
+            value = read()
+        except MalformedEvent as wrong:
+            data = wrong.data or {}
+            iss = _text(data.get("iss"))
+            self._names.add(("" if iss == NO_ISSUER else iss, _text(data.get("id"))))
+            self.mistaken(number, entries, wrong.mistakes)
+            return
+        if value is None:
+            self._ignored += 1
+            return
+        self._events.append(value.event)
+        if value.wrong is not None:
+            self._names.add((value.event.iss, value.event.id))
+            self._lost = self._lost or not value.wrong.which
+            which = _in_whole(positions(value.wrong.which), entries) if value.wrong.which else ()
+            self.mistaken(number, which, first_of(value.wrong.mistakes, value.wrong.more))
+
+    def mistaken(self, number: int, entries: tuple[range, ...] | None, mistakes: Sequence[Mistake]) -> None:
+        """Note what is wrong with one event, or with these entries of it."""
+        which = "" if self._count == 1 else f"event {number + 1} of {self._count}: "
+        self._mistakes += [Mistake(mistake.path, which + mistake.text) for mistake in mistakes]
+        self._positions[number] = entries
+
+    def translation(self) -> Translation:
+        """What was found. Raises MalformedEvent if nothing is good or ignored."""
+        if not self._mistakes:
+            return Translation(events=tuple(self._events), ignored=self._ignored)
+        iss, event_id = next(iter(self._names)) if len(self._names) == 1 else (_same(self._names), "")
+        mistakes = first_of(self._mistakes)
+        if not self._events and not self._ignored:
+            raise MalformedEvent(mistakes, {"iss": iss, "id": event_id})
+        which = "" if self._lost else written_positions(self._positions)
+        wrong = WrongEvents(mistakes=mistakes, which=which, iss=iss, event_id=event_id)
+        return Translation(events=tuple(self._events), ignored=self._ignored, wrong=wrong)
+
+
+def no_object(document: object) -> str:
+    """What is wrong with a document that has no members to look at."""
+    text = f"the document is {kind_of(document)}, not an object"
+    return f'{text}; if each of its members is an event, add "@" to `envelope`' if isinstance(document, list) else text
+
+
+def derived_id(
+    data: Mapping[str, object], time: float | str | None, message_id: str | None, place: int | None
+) -> str | None:
+    """The id of an event that has none. None if nothing in it tells the user's next sign-out from this one."""
+    if "ended_at" not in data and time is None and "sid" not in data and message_id is None:
+        return None
+    unique = "ended_at" in data or "sid" in data
+    when = None if unique else time  # a webhook that is sent again comes at another time
+    of_whole = () if unique or place is None else (message_id, place)
+    return hashlib.blake2b(to_json((data, when, *of_whole)), digest_size=16).hexdigest()
+
+
+def _in_whole(which: Sequence[range], only: Sequence[range] | None) -> tuple[range, ...]:
+    """Return the positions in the whole list of clients, given positions in the part of it that was read."""
+    if only is None:
+        return tuple(which)
+    numbers = [number for run in only for number in run]
+    return tuple(range(numbers[at], numbers[at] + 1) for run in which for at in run)
+
+
+def _same(names: set[tuple[str, str]]) -> str:
+    """The issuer, if all have the same."""
+    issuers = {iss for iss, _ in names}
+    return issuers.pop() if len(issuers) == 1 else ""
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def properties_of(message: Message) -> dict[str, object]:
+    return {
+        "message_id": message.message_id,
+        "timestamp": rendered(message.timestamp),
+        "user_id": message.user_id,
+        "app_id": message.app_id,
+        "content_type": message.content_type,
+    }
+
+
+def cloudevent_of(document: Unwrapped) -> cloudevents.Attributes | None:
+    """The CloudEvents attributes of an event that is alone in its envelope."""
+    if document.source is None or document.type is None or document.id is None or document.place is not None:
+        return None
+    return cloudevents.Attributes(id=document.id, source=document.source, type=document.type, time=document.time)
