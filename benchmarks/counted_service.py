@@ -37,7 +37,7 @@ from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.wire.aiormq_hooks import install
 from notifier.queues.rabbitmq.wire.decoding import to_message
 from notifier.queues.rabbitmq.wire.frames import LeanReceiver, hand_over
-from notifier.queues.sqlite.handover import Operation
+from notifier.queues.sqlite.rows import Operation
 from notifier.queues.sqlite.writer import Writer
 from notifier.service.service import Service
 from notifier.telemetry import log_output

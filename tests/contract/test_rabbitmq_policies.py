@@ -14,8 +14,8 @@ from notifier.model.message import PolicyKey
 from notifier.queues.queue_state import PolicyLook
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.examination import examine_broker
-from notifier.queues.rabbitmq.policy_reader import read_policies
 from notifier.queues.rabbitmq.policy_trial import ARGUMENTS, try_policies
+from notifier.queues.rabbitmq.policy_watch import read_policies
 from tests.contract.broker import OpenWorker, emptied
 from tests.contract.queues import Inbox
 from tests.support.rabbit_options import rabbit_options

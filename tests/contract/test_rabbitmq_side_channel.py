@@ -38,7 +38,7 @@ async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: Name
     await until_answered(options, {b"first", b"second", b"third"})
     await third.close()
     await until_answered(options, {b"first", b"second"})
-    assert set(await first.side_channel.ask(PATIENCE, 2)) == {b"first", b"second"}
+    assert set((await first.look_around(PATIENCE)).worker_states) == {b"first", b"second"}
 
 
 async def test_without_workers_nobody_answers_and_nothing_is_made(amqp_url: str, bare_prefix: str) -> None:

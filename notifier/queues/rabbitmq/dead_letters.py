@@ -1,7 +1,9 @@
 """Opens visits to the dead letters on RabbitMQ (see `visit`), each over a dedicated connection, one at a time.
 
 The broker counts what a visit holds no longer as ready. So a visit announces to the workers how many dead letters there
-are, over another connection: one that publishes stands still during an alarm.
+are, over another connection: one that publishes stands still during an alarm. Of two visits at once, in any process,
+each would see only a part. So a visit holds an exclusive queue, which goes with its connection. A user who may not
+declare such a queue visits without it.
 """
 
 import asyncio
@@ -9,14 +11,38 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from notifier.model.errors import QueueError
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
+
+from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD
 from notifier.queues.passes import Reader
-from notifier.queues.rabbitmq.connection import asking, channel_of, connect, connected, finish
+from notifier.queues.rabbitmq.connection import Connection, asking, channel_of, connect, connected, finish, open_channel
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.side_channel import announce_visit
 from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
-from notifier.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
+
+BUSY_FOR = 15.0  # seconds to wait for another visit's end; an export of the API waits for its reader for ten at most
+BUSY_EVERY = 0.2
+
+
+async def hold_alone(connection: Connection, name: str, busy_for: float, what: str = "the dead letters") -> None:
+    """Hold the queue of this name until the connection ends. Raises QueueUnavailable if another visit holds it."""
+    deadline = asyncio.get_running_loop().time() + busy_for
+    while True:
+        channel = await open_channel(connection)
+        async with asking(f"cannot look at {what}"):
+            try:
+                await channel.queue_declare(name, exclusive=True, auto_delete=True)
+            except ChannelAccessRefused:
+                return  # may not declare: another visit at the same time would see a part only, and lose nothing
+            except ChannelLockedResource:
+                if asyncio.get_running_loop().time() > deadline:
+                    text = f"{what} are held by another command or request; wait for its end, or stop it"
+                    raise QueueUnavailable(text) from None
+            else:
+                return
+        await asyncio.sleep(BUSY_EVERY)
+
 
 S = TypeVar("S")
 ANNOUNCED_AFTER = 0.3  # seconds: shorter visits are not noticed

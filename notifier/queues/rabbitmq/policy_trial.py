@@ -9,7 +9,7 @@ AMQP tells no policy: neither a declare nor a message shows one. But a policy th
 | `max-length`, `max-length-bytes` | the queue refuses or drops some of `MESSAGES`, which have `SIZE` bytes each |
 | `message-ttl` | some of them are gone within `WATCH` |
 | `delivery-limit` | a message that was given back `LOOKS` times is gone |
-| larger ones than these, `expires`, or for one queue alone | nothing: see `policy_reader` |
+| larger ones than these, `expires`, or for one queue alone | nothing: see `policy_watch` |
 """
 
 import asyncio

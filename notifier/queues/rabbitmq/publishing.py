@@ -26,8 +26,7 @@ from notifier.queues.rabbitmq.connection import (
     user_of,
 )
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
-from notifier.queues.rabbitmq.wire.confirmed_writes import ConfirmedWrites
-from notifier.queues.rabbitmq.wire.publish import DIRECT, Publish, publish_singly
+from notifier.queues.rabbitmq.wire.publish import DIRECT, ConfirmedWrites, Publish, publish_singly
 
 IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
 CONFIRM_TIMEOUT = 10.0  # no confirm after so long: the broker is blocked or stuck, and the caller should know

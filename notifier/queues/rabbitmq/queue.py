@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import NoReturn
 from uuid import uuid4
 
@@ -31,7 +32,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.overdue import OverdueDelays
 from notifier.queues.rabbitmq.policy_watch import PolicyWatch
 from notifier.queues.rabbitmq.publishing import BLOCKED, NOBODY_ANSWERS, Publishing
-from notifier.queues.rabbitmq.side_channel import RabbitSideChannel, ask_workers
+from notifier.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.queues.rabbitmq.source_bindings import SourceBindings
 from notifier.queues.rabbitmq.topology_watch import TopologyWatch
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
@@ -48,20 +49,15 @@ class RabbitQueue:
         self._options = options
         self._clock = clock
         self._forwarder: Forwarder | None = None
-        self._overdue = OverdueDelays(self._waiting_at_once, self._is_empty, clock)
+        waiting_at_once = partial(RabbitWaiting, options, self.publish, self._park, busy_for=0.0)
+        self._overdue = OverdueDelays(waiting_at_once, self._is_empty, clock)
         self._watch = TopologyWatch(options)
         self._bindings = SourceBindings(options)
         self._policies = PolicyWatch(options)
-        self._lanes = [
-            *(
-                LaneConsumer(lane, self._name(lane), options, self._watch.mend)
-                for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
-            ),
-            *(
-                LaneConsumer(Lane.EVENTS, self._name(SOURCE + name), options, self._mend_source, name)
-                for name in options.sources
-            ),
-        ]
+        lanes = (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
+        self._lanes = [LaneConsumer(lane, self._name(lane), options, self._watch.mend) for lane in lanes]
+        for name in options.sources:
+            self._lanes.append(LaneConsumer(Lane.EVENTS, self._name(SOURCE + name), options, self._mend_source, name))
         self._bucket_names = bucket_names(options)
         self._bucket_reader = BucketReader(options, self._watch.mend_soon)
         self._publishing = Publishing(self._watch.mend_soon)
@@ -153,8 +149,6 @@ class RabbitQueue:
             tasks.create_task(self._parking.serve(connection, opened))
             tasks.create_task(self.side_channel.serve(connection))
 
-    # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────
-
     def ack(self, message: Message) -> None:
         """Delete the message for good. No effect if its channel is gone; then it comes again."""
         if isinstance(message.tag, AckTag):
@@ -185,18 +179,12 @@ class RabbitQueue:
         await self._publishing.available()
 
     async def send_event(
-        self,
-        lane: Lane,
-        body: bytes,
-        *,
-        message_id: str | None,
-        content_type: str = "application/json",
+        self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Publish an event to the exchange of events or bulk, as any publisher does. Raises QueueUnavailable."""
-        prefix = self._options.prefix
         publish = as_publish(
-            prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers,
+            self._options.prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers,
             user_id=self._publishing.user,
         )  # fmt: skip
         await self._publishing.publish(publish)
@@ -204,8 +192,6 @@ class RabbitQueue:
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
         """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
         self._publishing.ask_for_replies(heard)
-
-    # ── deliveries of a client that is down ─────────────────────────────────────────────────────────────────────
 
     def bucket(self, client: tuple[str, str]) -> str:
         """Return the name of the bucket of this client (`iss`, `client_id`)."""
@@ -234,29 +220,20 @@ class RabbitQueue:
             self._watch.mend_soon.set()
         return {bucket: depth.ready for bucket, depth in depths.items() if depth.ready}
 
-    # ── status ──────────────────────────────────────────────────────────────────────────────────────────────────
-
     def status(self) -> QueueStatus:
         """Connected means that both connections stand; consuming means that all lanes do, and no queue is new."""
         connected = all(link.standing.is_set() for link in self._links)
         blocked, new = self._publishing.blocked, self._watch.settling.problem
         problems = (
-            *(link.failure for link in self._links),
-            self._watch.problem,
-            new,
-            *(lane.problem for lane in self._lanes),
+            *(link.failure for link in self._links), self._watch.problem, new, *(lane.problem for lane in self._lanes),
             BLOCKED if blocked else self._publishing.refusal or self._parking.refusal,
-        )
+        )  # fmt: skip
         return QueueStatus(
-            connected=connected,
-            consuming=connected and new is None and all(lane.standing for lane in self._lanes),
-            blocked=blocked,
-            problem=next((str(problem) for problem in problems if problem is not None), None),
-            bindings=self._bindings.states,
-            overrides=self._policies.overrides,
-            visited=self.side_channel.visited,
+            connected=connected, consuming=connected and new is None and all(lane.standing for lane in self._lanes),
+            blocked=blocked, problem=next((str(problem) for problem in problems if problem is not None), None),
+            bindings=self._bindings.states, overrides=self._policies.overrides, visited=self.side_channel.visited,
             moved_on=self._overdue.moved,
-        )
+        )  # fmt: skip
 
     def consumers(self) -> int:
         """How many workers consume `events`, as seen within the last 15 s while connected; 0 while unknown."""
@@ -275,7 +252,7 @@ class RabbitQueue:
         async with self._at_broker("status", LOOK_WITHIN) as connection:
             depths = await depths_of(connection, self._options)
             workers = depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
-            states = await self._ask(connection, workers, within)
+            states = await self.side_channel.ask(connection, workers, within)
             blocked = NOBODY_ANSWERS if not self._tasks and is_blocked(connection) else ""
             return QueueOverview(depths=depths, oldest={}, worker_states=states, blocked=blocked)
 
@@ -283,7 +260,9 @@ class RabbitQueue:
         """Ask all workers to do something; return what those answer that do so in time. Raises QueueError."""
         async with self._at_broker("request") as connection:
             workers = max(await workers_at(connection, self._options), int(self.side_channel.listens))
-            return WorkerAnswers(seen=workers, answers=await self._ask(connection, workers, within, document))
+            return WorkerAnswers(
+                seen=workers, answers=await self.side_channel.ask(connection, workers, within, document)
+            )
 
     @asynccontextmanager
     async def _at_broker(self, purpose: str, within: float = math.inf) -> AsyncIterator[Connection]:
@@ -294,21 +273,9 @@ class RabbitQueue:
             async with connected(self._options, purpose, within) as connection:
                 yield connection
 
-    async def _ask(
-        self, connection: Connection, workers: int, within: float, request: bytes | None = None
-    ) -> list[bytes]:
-        """What these workers answer, of which a worker's own queue is one."""
-        if self.side_channel.listens:
-            return await self.side_channel.ask(within, enough=max(1, workers), request=request)
-        if not workers:
-            return []
-        return await ask_workers(connection, self._name("workers"), within=within, enough=workers, request=request)
-
     async def examine(self) -> BrokerState:
         """The state of the broker, for the doctor, over connections of its own. Raises QueueError."""
         return await examine_broker(self._options)
-
-    # ── dead letters, feed ──────────────────────────────────────────────────────────────────────────────────────
 
     def dead_letters(self) -> RabbitDeadLetters:
         """The dead letters, over a connection of their own. A replay needs this queue open."""
@@ -321,9 +288,6 @@ class RabbitQueue:
     async def _is_empty(self, queue: str) -> bool:
         depths = await depths_at(self._consuming_connection(), {queue: self._name(queue)})
         return queue in depths and not depths[queue].ready
-
-    def _waiting_at_once(self) -> RabbitWaiting:
-        return RabbitWaiting(self._options, self.publish, self._park, busy_for=0.0)
 
     def feed_target(self, encode: EncodeNotice) -> RabbitFeedTarget:
         """The target of the feed: an exchange, over its own connection."""

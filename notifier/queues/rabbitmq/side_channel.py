@@ -229,13 +229,21 @@ class RabbitSideChannel:
     async def _answer(self, reply_to: ReplyTo, doing: Awaitable[bytes]) -> None:
         self.reply(reply_to.to, reply_to.correlation_id, await doing)
 
-    async def ask(self, within: float, enough: int, request: bytes | None = None) -> list[bytes]:
-        """What all workers, this one included, answer in time; nothing without a channel. Never raises."""
+    async def ask(
+        self, connection: Connection, workers: int, within: float, request: bytes | None = None
+    ) -> list[bytes]:
+        """Return what these workers answer in time. Who is no worker asks over `connection`, and gets QueueUnavailable.
+
+        A worker asks over its own connection, itself included, and gets nothing without one.
+        """
+        if not self.listens:
+            if not workers:
+                return []
+            return await ask_workers(connection, self._exchange, within=within, enough=workers, request=request)
         with suppress(QueueUnavailable):
-            if self._connection is not None and not is_blocked(self._connection):
-                return await ask_workers(
-                    self._connection, self._exchange, within=within, enough=enough, request=request
-                )
+            if (own := self._connection) is not None and not is_blocked(own):
+                enough = max(1, workers)
+                return await ask_workers(own, self._exchange, within=within, enough=enough, request=request)
         return []
 
 

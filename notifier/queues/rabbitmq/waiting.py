@@ -23,10 +23,10 @@ from notifier.queues.passes import Found, Reader
 from notifier.queues.rabbitmq.administration import depths_at
 from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import Connection, close_channel, connect, finish, open_channel
+from notifier.queues.rabbitmq.dead_letters import BUSY_FOR, hold_alone
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
-from notifier.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
 from notifier.queues.rabbitmq.wire.decoding import LOOKS
 
 S = TypeVar("S")

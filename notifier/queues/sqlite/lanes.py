@@ -1,11 +1,22 @@
-"""Keeps what the writer's thread knows of the three lanes: their room, how far each was taken, what may wait."""
+"""Keeps what the writer's thread knows of the three lanes, and of parked rows: which are in hand or to be woken.
 
-from collections.abc import Mapping
+- A parked row waits like a delayed one, with its bucket in `parked`. It leaves the bucket when it is fetched and acked,
+  when it is due, or when a worker starts.
+- To fetch writes nothing. A row in hand is not fetched again and does not come due until the commit that deletes it.
+  A process that dies forgets what was in hand, so all of it is parked as before.
+- A new worker knows nothing of its clients: what was parked before its start is woken, as retries, oldest first.
+- A queue that closes counts the rows in hand as given back. A death does not. But a row that kills its worker comes to
+  the next worker as a retry, and each further death counts as for any retry.
+"""
+
+from array import array
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from notifier.model.defaults import PREFETCH
 from notifier.model.message import Lane, Message
-from notifier.queues.sqlite.store import Store
+from notifier.queues.sqlite.rows import RowTag
+from notifier.queues.sqlite.store import DUE_AT_ONCE, Store
 
 TAKE_AT_ONCE = 128  # messages a lane and round: 16 MiB of bodies at the largest event
 LanePages = Mapping[Lane, list[tuple[int, Message]]]
@@ -55,3 +66,71 @@ class Lanes:
             lane.room -= len(page)
             if page:
                 lane.taken_to = page[-1][0]
+
+
+class ParkedRows:
+    """The parked rows of an open file. Call `committed` after each transaction that succeeded."""
+
+    def __init__(self) -> None:
+        self._in_hand: dict[str, set[int]] = {}
+        self._acked: list[tuple[str, int]] = []
+        self._asleep = array("q")  # ids, 8 bytes each: there may be a million
+        self._woken = self._waking = 0  # how many of them were woken, and how many will be after this commit
+
+    @property
+    def in_hand(self) -> set[int]:
+        """The ids of the rows in hand."""
+        return set().union(*self._in_hand.values())
+
+    @property
+    def asleep(self) -> bool:
+        """True while rows are left that were parked before the start."""
+        return bool(self._asleep)
+
+    def start(self, store: Store) -> None:
+        """Begin the life of a worker: wake all that is parked."""
+        self._asleep = array("q", store.parked_ids())
+
+    def wake(self, store: Store) -> None:
+        """Move the next rows that were parked before the start to `retries`."""
+        self._waking = min(self._woken + DUE_AT_ONCE, len(self._asleep))
+        store.wake(set(self._asleep[self._woken : self._waking]) - self.in_hand)
+
+    def fetch(self, store: Store, bucket: str, most: int, fetched: list[Message]) -> None:
+        """Take the oldest rows of the bucket that are not in hand. Raises QueueUnavailable."""
+        fetched += store.read_parked(bucket, self._in_hand.get(bucket, ()), most)
+        if fetched:
+            self._in_hand.setdefault(bucket, set()).update(_ids(fetched))
+
+    def put_back(self, bucket: str, fetched: Iterable[Message]) -> None:
+        """Let rows be fetched again that reached nobody."""
+        self._let_go(bucket, _ids(fetched))
+
+    def acked(self, bucket: str, id_: int) -> None:
+        """Note that the next commit deletes a row in hand."""
+        self._acked.append((bucket, id_))
+
+    def committed(self) -> None:
+        """Forget what the commit has done."""
+        for bucket, id_ in self._acked:
+            self._let_go(bucket, [id_])
+        self._acked.clear()
+        self._woken = self._waking
+        if self._woken == len(self._asleep):
+            self._asleep, self._woken, self._waking = array("q"), 0, 0
+
+    def count(self, store: Store, buckets: Collection[str] | None) -> Mapping[str, int]:
+        """How many rows of each bucket are not in hand. Raises QueueUnavailable."""
+        counted = store.count_parked(buckets)
+        waiting = {bucket: rows - len(self._in_hand.get(bucket, ())) for bucket, rows in counted.items()}
+        return {bucket: rows for bucket, rows in waiting.items() if rows}
+
+    def _let_go(self, bucket: str, ids: Iterable[int]) -> None:
+        if (in_hand := self._in_hand.get(bucket)) is not None:
+            in_hand.difference_update(ids)
+            if not in_hand:
+                del self._in_hand[bucket]
+
+
+def _ids(messages: Iterable[Message]) -> list[int]:
+    return [message.tag.id for message in messages if isinstance(message.tag, RowTag)]

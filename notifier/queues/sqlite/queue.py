@@ -22,11 +22,21 @@ from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import FileState, QueueOverview, WorkerAnswers
 from notifier.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.queues.sqlite.file import examine_file
-from notifier.queues.sqlite.handover import Ack, Call, Insert, WriterReport
 from notifier.queues.sqlite.lock import left_by_worker
 from notifier.queues.sqlite.options import SqliteOptions
 from notifier.queues.sqlite.row_visits import SqliteDeadLetters, SqliteWaiting
-from notifier.queues.sqlite.rows import LONGEST_DELAY, NewRow, RowTag, new_row, queue_of_wait, storable
+from notifier.queues.sqlite.rows import (
+    LONGEST_DELAY,
+    Ack,
+    Call,
+    Insert,
+    NewRow,
+    RowTag,
+    WriterReport,
+    event_row,
+    new_row,
+    queue_of_wait,
+)
 from notifier.queues.sqlite.side_channel import SqliteSideChannel
 from notifier.queues.sqlite.store import Store
 from notifier.queues.sqlite.writer import Writer
@@ -55,10 +65,7 @@ class SqliteQueue:
         self._log = structlog.get_logger()
 
     async def open(self) -> None:
-        """Start the thread, and open or create the file. Never raises.
-
-        A file that cannot be opened is tried again at every use; `ready` says why.
-        """
+        """Start the thread, and open or create the file. Never raises: each use tries again, and `ready` says why."""
         if self._writer is not None:
             return
         self._ended.clear()
@@ -125,29 +132,12 @@ class SqliteQueue:
         await self._write(new_row(queue_of_wait(wait), message, now, due=self._options.pace() + wait))
 
     async def send_event(
-        self,
-        lane: Lane,
-        body: bytes,
-        *,
-        message_id: str | None,
-        content_type: str = "application/json",
+        self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json",
         headers: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Insert an event to events or bulk, as any publisher does. Raises QueueUnavailable."""
-        if lane is Lane.RETRIES:
-            raise ValueError("no event is published to the retries")
-        await self._write(
-            NewRow(
-                queue=lane,
-                kind=None,
-                content_type=storable(content_type),
-                message_id=None if message_id is None else storable(message_id),
-                headers=json.dumps({**headers, **self.side_channel.event_headers}),
-                published_at=self._options.clock(),
-                due=None,
-                body=body,
-            )
-        )
+        headers = {**headers, **self.side_channel.event_headers}
+        await self._write(event_row(lane, body, message_id, content_type, headers, self._options.clock()))
 
     def bucket(self, client: tuple[str, str]) -> str:
         """The name of the client's bucket, which is its own."""
@@ -192,26 +182,17 @@ class SqliteQueue:
         """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
         self.side_channel.hear_replies(heard)
 
-    # ── status ──────────────────────────────────────────────────────────────────────────────────────────────────
-
     def status(self) -> QueueStatus:
         """The state of the file. `blocked` while it is open and cannot be written."""
-        return QueueStatus(
-            connected=self._connected,
-            consuming=self._consuming,
-            blocked=self._connected and self._problem is not None,
-            problem=self._problem,
-        )
+        blocked = self._connected and self._problem is not None
+        return QueueStatus(connected=self._connected, consuming=self._consuming, blocked=blocked, problem=self._problem)
 
     async def depths(self) -> Mapping[str, Depth]:
         """What waits in every queue."""
         return await self._ask(self._running().depths)
 
     async def look_around(self, within: float) -> QueueOverview:
-        """What waits, and the worker's state if it answers in time. Opens the file for the look if it is not open.
-
-        Raises QueueError.
-        """
+        """Return what waits, and the worker's state if it answers in time. Raises QueueError."""
         async with self._open_for_a_look():
             depths = await self.depths()
             oldest = await self.visit(Store.oldest, writing=False)
@@ -235,9 +216,8 @@ class SqliteQueue:
     async def _open_for_a_look(self) -> AsyncIterator[None]:
         opened = self._writer is None
         if opened and not self._options.path.exists():
-            if (left := left_by_worker(self._options.path)) is not None:
-                raise QueueUnavailable(left)
-            raise QueueUnavailable(f"there is no queue file {self._options.path} yet; a worker or a publisher makes it")
+            none = f"there is no queue file {self._options.path} yet; a worker or a publisher makes it"
+            raise QueueUnavailable(left_by_worker(self._options.path) or none)
         await self.open()
         try:
             await self.ready()
@@ -253,8 +233,6 @@ class SqliteQueue:
     def consumers(self) -> int:
         """How many workers share the queue: always one."""
         return 1
-
-    # ── dead letters, feed ──────────────────────────────────────────────────────────────────────────────────────
 
     def dead_letters(self) -> SqliteDeadLetters:
         """The dead letters of this queue, while it is open."""
@@ -278,9 +256,8 @@ class SqliteQueue:
         return self._writer
 
     async def _write(self, row: NewRow) -> None:
-        writer = self._running()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        writer.put(Insert(row, done))
+        self._running().put(Insert(row, done))
         await done
 
     async def visit(self, work: Callable[[Store], _Result], *, writing: bool) -> _Result:
@@ -296,30 +273,20 @@ class SqliteQueue:
         """Take a report of the writer, on the loop."""
         before = self._problem
         self._connected, self._problem, self._damage = report.connected, report.problem, report.damage
-        for done, result, error in report.completions:
-            if done.done():  # the caller was cancelled
-                continue
-            if error is None:
-                done.set_result(result)
-            else:
-                done.set_exception(error)
+        report.complete()
         if report.taken and self._inbox is not None:
             self._hold(report.taken)
             for message in report.taken:
                 self._inbox.take(message)
         if report.ended:
             self._bury()
-        elif report.problem != before:  # last, since a log may lie on the same full disk
-            self._tell(report.problem, before=before)
+        elif report.problem is not None and report.problem != before:  # last: a log may lie on the same full disk
+            self._log.warning("queue_file_unusable", reason=report.problem)
+        elif report.problem is None and before not in (None, _NOT_OPEN):
+            self._log.info("queue_file_usable", file=str(self._options.path))
 
     def _hold(self, taken: Sequence[Message]) -> None:
         self._held.update({message.tag.id: message.tag for message in taken if isinstance(message.tag, RowTag)})
-
-    def _tell(self, problem: str | None, *, before: str | None) -> None:
-        if problem is not None:
-            self._log.warning("queue_file_unusable", reason=problem)
-        elif before != _NOT_OPEN:
-            self._log.info("queue_file_usable", file=str(self._options.path))
 
     def _bury(self) -> None:
         """End all that waits for the thread, which has ended. Acks of what it took have no effect from now on."""
@@ -327,6 +294,5 @@ class SqliteQueue:
         self._consuming = False
         self._held.clear()
         self._ended.set()
-        for operation in writer.abandoned():
-            if not isinstance(operation, Ack) and not operation.done.done():
-                operation.done.set_exception(QueueUnavailable(f"the queue {self._options.path} was closed"))
+        for done in writer.abandoned():
+            done.set_exception(QueueUnavailable(f"the queue {self._options.path} was closed"))

@@ -1,12 +1,16 @@
-"""Turns messages into rows of the queue file, and rows into messages."""
+"""Turns messages into rows of the queue file, and rows into messages.
+
+Defines what the event loop and the writer's thread exchange: operations one way, reports the other way."""
 
 import json
-from collections.abc import Mapping
+from asyncio import Future
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from notifier.model.errors import QueueError
 from notifier.model.message import DELAYED, Lane, Message, Outgoing, kind_named
 from notifier.model.reply import ReplyTo
 
@@ -96,3 +100,73 @@ def message_of(lane: Lane, row: list[Any], *, bucket: str | None = None) -> Mess
         delivery_count=delivery_count,
         reply_to=None if asker is None else ReplyTo(to=IN_FILE, correlation_id=asker),
     )
+
+
+def event_row(
+    lane: Lane, body: bytes, message_id: str | None, content_type: str, headers: Mapping[str, str], now: float
+) -> NewRow:
+    """Return the row of an event that a publisher sends."""
+    if lane is Lane.RETRIES:
+        raise ValueError("no event is published to the retries")
+    return NewRow(
+        queue=lane, kind=None, content_type=storable(content_type), headers=json.dumps(headers), published_at=now,
+        message_id=None if message_id is None else storable(message_id), due=None, body=body,
+    )  # fmt: skip
+
+
+class Insert(NamedTuple):
+    """Make a message durable."""
+
+    row: NewRow
+    done: "Future[None]"
+
+
+class Ack(NamedTuple):
+    """Delete a message that was taken from the lane, or fetched from the bucket."""
+
+    id: int
+    lane: Lane
+    bucket: str | None
+
+
+class Call(NamedTuple):
+    """Run a function on the thread, after the next commit."""
+
+    run: Callable[[], object]
+    done: "Future[Any]"
+
+
+Operation = Insert | Ack | Call
+
+
+class FutureResult(NamedTuple):
+    """The result or error for a future that waits on the loop."""
+
+    done: "Future[Any]"
+    result: object = None
+    error: QueueError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterReport:
+    """The results of a commit. `problem` says what is wrong; None if nothing is. `ended`: no further report follows.
+
+    `damage` says why a worker cannot go on with this file.
+    """
+
+    connected: bool
+    completions: Sequence[FutureResult] = ()
+    taken: Sequence[Message] = ()
+    problem: str | None = None
+    damage: str | None = None
+    ended: bool = False
+
+    def complete(self) -> None:
+        """Give its result to each caller that was not cancelled."""
+        for done, result, error in self.completions:
+            if done.done():
+                continue
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)

@@ -1,18 +1,90 @@
-"""The side channel on the embedded queue: replies and states, as notes in the queue's file.
+"""The side channel on the embedded queue: replies and states, as notes in tables of the queue's file.
+
+The first note makes the tables, so a file without requests keeps its form. A note is useful for seconds; every write
+deletes old ones.
 
 The worker looks for questions four times a second, and writes its replies in batches on the queue's one thread. If the
 outbox is full or the file cannot be written, replies are dropped and counted.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
+from typing import NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 from notifier.model.errors import QueueError
-from notifier.queues.sqlite import notes
-from notifier.queues.sqlite.notes import Note, QueueFile
 from notifier.queues.sqlite.rows import ASKER, IN_FILE
+
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS requests (asker TEXT NOT NULL, until REAL NOT NULL, body BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS answers (asker TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL)",
+)
+KEPT = 60.0  # seconds
+T = TypeVar("T")
+
+
+class QueueFile(Protocol):
+    """The queue's file, while it is open."""
+
+    async def use(self, work: Callable[[sqlite3.Connection], T], *, writing: bool = True) -> T:
+        """Run on the queue's thread, in a transaction if it writes. Raises QueueError."""
+
+
+class Note(NamedTuple):
+    """An answer or a request, and who asked."""
+
+    asker: str
+    body: bytes
+
+
+def request(database: sqlite3.Connection, wanted: Note, now: float, until: float) -> None:
+    """Ask the worker to do something, or for its state by an empty body, unless it has not begun by `until`."""
+    _prepare(database, now)
+    database.execute("INSERT INTO requests VALUES (?, ?, ?)", (wanted.asker, until, wanted.body))
+
+
+def requested(database: sqlite3.Connection) -> bool:
+    """True if there are requests."""
+    return _exist(database) and database.execute("SELECT 1 FROM requests").fetchone() is not None
+
+
+def take_requests(database: sqlite3.Connection, now: float) -> list[Note]:
+    """Read and delete the requests, oldest first. Those whose time is over are not among them."""
+    rows = database.execute("SELECT asker, body FROM requests WHERE until >= ? ORDER BY rowid", (now,)).fetchall()
+    database.execute("DELETE FROM requests")
+    return [Note(asker, bytes(body)) for asker, body in rows]
+
+
+def answer(database: sqlite3.Connection, notes: Iterable[Note], now: float) -> None:
+    """Write answers."""
+    _prepare(database, now)
+    for note in notes:
+        database.execute("INSERT INTO answers (asker, at, body) VALUES (?, ?, ?)", (note.asker, now, note.body))
+
+
+def take_answers(database: sqlite3.Connection, asker: str) -> list[bytes]:
+    """Read and delete the answers to this asker, oldest first."""
+    if not _exist(database):
+        return []
+    rows = database.execute("SELECT body FROM answers WHERE asker = ? ORDER BY rowid", (asker,)).fetchall()
+    database.execute("DELETE FROM answers WHERE asker = ?", (asker,))
+    return [bytes(row[0]) for row in rows]
+
+
+def _exist(database: sqlite3.Connection) -> bool:
+    """True once anybody has asked, or was answered."""
+    count = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'answers'")
+    return bool(count.fetchone()[0])
+
+
+def _prepare(database: sqlite3.Connection, now: float) -> None:
+    for statement in _SCHEMA:
+        database.execute(statement)
+    database.execute("DELETE FROM requests WHERE until < ?", (now,))
+    database.execute("DELETE FROM answers WHERE at < ?", (now - KEPT,))
+
 
 LOOK_EVERY = 0.25  # seconds
 OUTBOX = 2000
@@ -78,7 +150,7 @@ class SqliteSideChannel:
 
     async def _answers_to(self, document: bytes, within: float) -> list[bytes]:
         now, wanted = self._clock(), Note(self._name, document)
-        await self._file.use(lambda database: notes.request(database, wanted, now, now + within))
+        await self._file.use(lambda database: request(database, wanted, now, now + within))
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while True:
@@ -95,9 +167,9 @@ class SqliteSideChannel:
                 task.cancel()
 
     async def _speak(self) -> None:
-        if await self._file.use(notes.requested, writing=False):
+        if await self._file.use(requested, writing=False):
             now = self._clock()
-            for asker, wanted in await self._file.use(lambda database: notes.take_requests(database, now)):
+            for asker, wanted in await self._file.use(lambda database: take_requests(database, now)):
                 if wanted and self._do is not None:
                     task = asyncio.create_task(self._answer(asker, self._do(wanted)))
                     self._doing.add(task)
@@ -109,7 +181,7 @@ class SqliteSideChannel:
         batch, self._outbox = self._outbox, []
         now = self._clock()
         try:
-            await self._file.use(lambda database: notes.answer(database, batch, now))
+            await self._file.use(lambda database: answer(database, batch, now))
         except QueueError:
             self.dropped += len(batch)
 
@@ -122,7 +194,7 @@ class SqliteSideChannel:
                 self._heard(body)
 
     async def _take_answers(self) -> list[bytes]:
-        return await self._file.use(lambda database: notes.take_answers(database, self._name))
+        return await self._file.use(lambda database: take_answers(database, self._name))
 
 
 async def _again_and_again(act: Callable[[], Coroutine[object, object, None]], every: float) -> None:

@@ -10,20 +10,20 @@ Rules of this module:
 """
 
 import time
+from asyncio import Future
 from collections.abc import Callable, Collection, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from sqlite3 import Connection
-from typing import TypeVar, assert_never
+from typing import Any, TypeVar, assert_never
 
 from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, TopologyMismatch
 from notifier.model.message import PARKED, Depth, Lane, Message
 from notifier.model.moment import earliest
 from notifier.queues.sqlite.file import examine
-from notifier.queues.sqlite.handover import Ack, Call, FutureResult, Insert, Operation, WriterReport
-from notifier.queues.sqlite.lanes import Lanes
+from notifier.queues.sqlite.lanes import Lanes, ParkedRows
 from notifier.queues.sqlite.lock import WorkerLock, worker_at
 from notifier.queues.sqlite.options import SqliteOptions
-from notifier.queues.sqlite.parked_rows import ParkedRows
+from notifier.queues.sqlite.rows import Ack, Call, FutureResult, Insert, Operation, WriterReport
 from notifier.queues.sqlite.store import LANES, QUEUES, Store
 
 T = TypeVar("T")
@@ -75,12 +75,12 @@ class Writer:
             closed = f"the queue {self._path} was closed"
             self._report(WriterReport(connected=False, problem=self._damage or closed, damage=self._damage, ended=True))
 
-    def abandoned(self) -> list[Operation]:
-        """The operations that the thread has not done, once it has ended."""
+    def abandoned(self) -> list[Future[Any]]:
+        """The futures of operations that the thread has not done, once it has ended."""
         not_done = list(self._now_doing)
         while not self._inbox.empty():
             not_done.append(self._inbox.get_nowait())
-        return not_done
+        return [each.done for each in not_done if not isinstance(each, Ack) and not each.done.done()]
 
     def _report(self, report: WriterReport) -> None:
         try:

@@ -18,8 +18,7 @@ from notifier.queues.rabbitmq import feed_target
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.queues.sqlite.feed_table import Retention
-from notifier.queues.sqlite.feed_target import SqliteFeedTarget
+from notifier.queues.sqlite.feed_target import Retention, SqliteFeedTarget
 
 PATIENCE = 60.0  # seconds until a wait is a failure
 ISS = "https://id.example.com"

@@ -12,8 +12,7 @@ from notifier.queues.rabbitmq.connection import connect, open_channel
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.publishing import Publishing
 from notifier.queues.rabbitmq.wire.aiormq_hooks import install
-from notifier.queues.rabbitmq.wire.confirmed_writes import ENOUGH, Confirmation, ConfirmedWrites
-from notifier.queues.rabbitmq.wire.publish import Publish
+from notifier.queues.rabbitmq.wire.publish import ENOUGH, Confirmation, ConfirmedWrites, Publish
 from tests.support.library_changes import HOOKS
 
 

@@ -27,10 +27,9 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from notifier.model.library_hooks import Hook, HookChanged, demand, difference, expect, expect_use, step
-from notifier.queues.rabbitmq.wire.confirmed_writes import ConfirmedWrites
 from notifier.queues.rabbitmq.wire.decoding import UnreadableTable, tolerate_any_publisher
 from notifier.queues.rabbitmq.wire.frames import LeanReceiver, hand_over, not_taken
-from notifier.queues.rabbitmq.wire.publish import Publish
+from notifier.queues.rabbitmq.wire.publish import ConfirmedWrites, Publish
 
 TRIED_AIORMQ, TRIED_PAMQP = "7.2.0 to 7.2.4", "4.0.0 to 4.0.1"
 _PLAIN_RECEIVER: Any = getattr(aiormq.connection, "FrameReceiver", None)

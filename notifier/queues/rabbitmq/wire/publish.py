@@ -1,5 +1,17 @@
-"""A message to publish, and its frames: a retry, a deferral, a dead letter, or a notice of the feed."""
+"""A message to publish, and its frames: a retry, a deferral, a dead letter, or a notice of the feed.
 
+Writes the publishes of a channel together and confirms each, at a third of the cost of aiormq's `basic_publish`. aiormq
+takes a lock, three context managers, four callbacks and a write to the socket for each publish: 145 µs, of which 50
+remain here. A delivery that fails costs 235 µs in all. Here a publish gets its number and its frames at once, without a
+wait, so that both keep their order. One task writes all frames that have gathered. A patient message waits a moment for
+others: alone it costs a write, a read of its confirm and one or two rounds of the loop.
+
+aiormq reads confirms and returns. So each publish is entered in its books of the channel (`confirmations`,
+`message_id_delivery_tag`), and nobody else may publish on the channel.
+"""
+
+import asyncio
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import UTC, datetime
@@ -84,3 +96,89 @@ def properties_of(publish: Publish, *, replies: bool = False) -> commands.Basic.
         reply_to=DIRECT if replies else None,
         user_id=publish.user_id,
     )
+
+
+Confirmation = asyncio.Future[object]
+
+# Seconds that a patient message waits for others, and how many are enough. A client that hangs in each of 600 events a
+# second makes 600 deferrals. When hundreds come back at once, the next are sent only once these are confirmed.
+GATHER = 0.02
+ENOUGH = 16
+
+
+class ConfirmedWrites:
+    """Publishes on one channel: writes messages together and confirms each.
+
+    `timeout`: seconds after which one without a confirm ends with TimeoutError. With `replies`, the publisher hears
+    what becomes of each message.
+    """
+
+    def __init__(self, channel: aiormq.Channel, timeout: float, *, replies: bool = False) -> None:
+        self._channel = channel
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._gathered: list[bytes] = []
+        self._wake = asyncio.Event()
+        self._waking = False  # it will be, within GATHER
+        self._under_way: deque[tuple[float, Confirmation]] = deque()  # in the order of their deadlines
+        self._replies = replies
+
+    def write(self, publish: Publish) -> Confirmation:
+        """Begin a mandatory publish. The future ends with its confirm, or with what aiormq or `end` makes of it.
+
+        No two under way may have the same `message_id`, since only that tells returned messages apart. A `patient` one
+        is written with the next that is not patient, once ENOUGH have gathered, or after GATHER.
+        """
+        channel = self._channel
+        frames = frames_of(publish, channel, replies=self._replies)  # raises for what cannot be encoded
+        confirmation: Confirmation = self._loop.create_future()
+        channel.delivery_tag += 1
+        channel.confirmations[channel.delivery_tag] = confirmation
+        channel.message_id_delivery_tag[publish.message_id] = channel.delivery_tag
+        under_way = self._under_way
+        while under_way and under_way[0][1].done():
+            under_way.popleft()
+        under_way.append((self._loop.time() + self._timeout, confirmation))
+        self._gathered.append(frames)
+        if not publish.patient or len(self._gathered) >= ENOUGH:
+            self._wake.set()
+        elif not self._waking:
+            self._waking = True
+            self._loop.call_later(GATHER, self._wake_up)
+        return confirmation
+
+    def _wake_up(self) -> None:
+        self._waking = False
+        self._wake.set()
+
+    def forget(self, message_id: str) -> None:
+        """Forget the publish of this id, which has ended."""
+        self._channel.message_id_delivery_tag.pop(message_id, None)
+
+    async def run(self) -> None:
+        """Write the publishes that gather, until cancelled or the broker closes the channel."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if not self._gathered:
+                continue  # written already, with one that could not wait
+            if self._channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
+                return  # behind our Channel.CloseOk a publish is a fault, for which RabbitMQ closes the connection
+            payload, self._gathered = b"".join(self._gathered), []
+            await self._channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))
+
+    def end(self, error: Exception) -> None:
+        """End all publishes with this error: the channel is gone, and no confirm follows."""
+        for _, confirmation in self._under_way:
+            if not confirmation.done():
+                confirmation.set_exception(error)
+        self._under_way.clear()
+        self._gathered.clear()
+
+    def end_overdue(self) -> None:
+        """End the publishes that have waited too long for a confirm. Call it about once a second."""
+        now = self._loop.time()
+        while self._under_way and (self._under_way[0][1].done() or self._under_way[0][0] <= now):
+            _, confirmation = self._under_way.popleft()
+            if not confirmation.done():
+                confirmation.set_exception(TimeoutError())
