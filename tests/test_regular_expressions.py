@@ -25,7 +25,7 @@ BY_HAND = {  # no sample shows what a look-around wants
     r"model/redaction.py: -----BEGIN [A-Z ]*PRIVATE KEY-----[^\"]*?(?:-----END [A-Z ]*-----|(?=\")|\Z)": Worst(
         "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----BEGIN "
     ),
-    "model/documents/trace_context.py: _FORM": Worst("", "00-"),
+    "model/documents/cloudevents.py: _FORM": Worst("", "00-"),
     "network/databases/database_url.py: _FILE": Worst("sqlite:///", "a", "\n"),
 }
 """The worst that somebody may write for expressions with look-arounds."""

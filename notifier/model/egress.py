@@ -102,22 +102,15 @@ _PLAIN = frozenset(map(IPv6Address, ("::", "::1")))
 
 # Names that mean the same address on every machine (RFC 6761 §6.3; /etc/hosts as Debian and Fedora deliver it) and in
 # every network of a cloud.
-_LOCAL = frozenset(
-    (
-        *("localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"),
-        *("localhost.localdomain", "localhost4.localdomain4", "localhost6.localdomain6"),
-    )
-)
+_LOCAL = frozenset({
+    "localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback",
+    "localhost.localdomain", "localhost4.localdomain4", "localhost6.localdomain6",
+})  # fmt: skip
 _LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
-_METADATA_NAMES = frozenset(
-    (
-        "metadata.google.internal",
-        "metadata.goog",
-        "instance-data",
-        "instance-data.ec2.internal",
-        "metadata.azure.internal",
-    )
-)
+_METADATA_NAMES = frozenset({
+    "metadata.google.internal", "metadata.goog",
+    "instance-data", "instance-data.ec2.internal", "metadata.azure.internal",
+})  # fmt: skip
 _METADATA_OF_NAMES = ip_address("169.254.169.254")
 
 _NO_URI_CHARACTER = re.compile(r"[^!-\[\]-~]")  # controls, space, backslash, non-ASCII
@@ -240,14 +233,11 @@ def _read(uri: str) -> _Target | str:
     host, port = host_and_port.groups()
     if port is not None and not 0 < int(port) < 65_536:
         return "must have a port between 1 and 65535"
-    address = address_of(host)
-    mistake = _host_mistake(host) if address is None else None
-    if mistake is not None:
-        return mistake
+    address, secure = address_of(host), scheme.lower() == "https"
     if address is None:
-        return _Target(secure=scheme.lower() == "https", addresses=_addresses_of(host), disguised=False)
+        return _host_mistake(host) or _Target(secure=secure, addresses=_addresses_of(host), disguised=False)
     disguised = address.version == 4 and str(address) != host
-    return _Target(secure=scheme.lower() == "https", addresses=(address,), disguised=disguised)
+    return _Target(secure=secure, addresses=(address,), disguised=disguised)
 
 
 def _addresses_of(name: str) -> tuple[Address, ...]:

@@ -38,7 +38,7 @@ from notifier.delivery.facts import Attempted, EventTaken, FactHandlers, LogoutD
 from notifier.delivery.ports import Encrypter, Signer, Transport
 from notifier.model import outcome
 from notifier.model.client import Algorithm, Client, Encryption
-from notifier.model.documents.trace_context import parts
+from notifier.model.documents.cloudevents import parts
 from notifier.model.outcome import Wire
 from notifier.model.request import Request
 

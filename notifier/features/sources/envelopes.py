@@ -20,8 +20,8 @@ from notifier.model.documents.cloudevents import (
     read_envelope,
     read_json,
     structured_attributes,
+    traceparent_of,
 )
-from notifier.model.documents.trace_context import traceparent_of
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import Message

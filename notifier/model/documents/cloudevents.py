@@ -3,10 +3,14 @@
 Any input gives a JSON object or `MalformedEvent` with every mistake. A byte order mark is allowed (RFC 8259 §8.1). If a
 member occurs twice, the last one counts. Nesting ends at 200 levels. Texts of mistakes are printable and quote at most
 100 characters of the input.
+
+A publisher's `traceparent` (W3C Trace Context) is kept by each delivery, so that an attempt made tomorrow by another
+worker still belongs to the sign-out that caused it. Clients never receive it.
 """
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,12 +20,45 @@ from urllib.parse import unquote
 
 from pydantic_core import from_json
 
-from notifier.model.documents.trace_context import traceparent_of
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.message import Message
 from notifier.model.moment import read_moment
 from notifier.model.printable import excerpt
 from notifier.model.validation import kind_of, other_coding
+
+# Version 00, and the part of later versions that has the same form (Trace Context §3.2.4). All-zero ids are invalid.
+_FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?=-|$)")
+_NAMES = ("cloudEvents_traceparent", "cloudEvents:traceparent", "ce-traceparent", "traceparent")
+LENGTH = 55
+
+
+def traceparent_of(headers: Mapping[str, object], extension: object = None) -> str | None:
+    """Return the publisher's `traceparent`, None if there is none or it is not well-formed.
+
+    The CloudEvents extension precedes the header `traceparent`, which any hop may set. `extension` is the attribute of
+    a structured envelope.
+    """
+    if extension is not None and (context := _well_formed(extension)) is not None:
+        return context
+    for name in _NAMES:
+        value = headers.get(name)
+        if value is not None and (context := _well_formed(value)) is not None:
+            return context
+    return None
+
+
+def _well_formed(value: object) -> str | None:
+    text = value.decode(errors="replace") if isinstance(value, bytes | bytearray) else value
+    if not isinstance(text, str) or _FORM.match(text) is None:
+        return None
+    return text[:LENGTH]
+
+
+def parts(traceparent: str) -> tuple[int, int, bool]:
+    """Return trace id, span id, and True if the publisher records the trace."""
+    _, trace, span, flags = traceparent[:LENGTH].split("-")
+    return int(trace, 16), int(span, 16), bool(int(flags, 16) & 1)
+
 
 ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
 TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)

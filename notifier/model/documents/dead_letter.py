@@ -101,17 +101,10 @@ _LETTER = TypeAdapter(DeadLetter)
 def bury_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float) -> DeadLetter:
     """Return the letter of a delivery that is given up. It keeps the id, so that copies from a crash are recognised."""
     return DeadLetter(
-        id=delivery.id,
-        reason=reason,
-        text=unreadable.bounded(text),
-        dead_since=now,
-        iss=delivery.iss,
-        client_id=delivery.client_id,
-        event_id=delivery.event_id,
-        publisher=delivery.publisher,
-        attempts=delivery.attempts,
-        delivery=replace(delivery, history=shortened(delivery.history, PAST_TEXT)),
-    )
+        id=delivery.id, reason=reason, text=unreadable.bounded(text), dead_since=now, iss=delivery.iss,
+        client_id=delivery.client_id, event_id=delivery.event_id, publisher=delivery.publisher,
+        attempts=delivery.attempts, delivery=replace(delivery, history=shortened(delivery.history, PAST_TEXT)),
+    )  # fmt: skip
 
 
 def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> DeadLetter:
@@ -203,12 +196,9 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
         version, event = as_written(letter.event)
         letter = replace(letter, event=event)
     beside = replace(
-        letter,
-        iss=_short(letter.iss),
-        client_id=_short(letter.client_id),
-        event_id=_short(letter.event_id),
+        letter, iss=_short(letter.iss), client_id=_short(letter.client_id), event_id=_short(letter.event_id),
         publisher=_short(letter.publisher or "") or None,
-    )
+    )  # fmt: skip
     body = _written(beside, version)
     return Outgoing(kind=Kind.DEAD_LETTER, body=body, message_id=letter.id, headers=headers)
 
@@ -285,18 +275,10 @@ def message_of(letter: DeadLetter, lane: Lane) -> Message | None:
     if raw is None or raw.truncated:
         return None
     return Message(
-        lane=lane,
-        body=raw.body,
-        tag=None,
-        content_type=raw.content_type,
-        headers=raw.headers,
-        message_id=raw.message_id,
-        timestamp=raw.timestamp,
-        user_id=letter.publisher,
-        app_id=raw.app_id,
-        source=letter.source,
-        vouched=letter.vouched,
-    )
+        lane=lane, body=raw.body, tag=None, content_type=raw.content_type, headers=raw.headers,
+        message_id=raw.message_id, timestamp=raw.timestamp, user_id=letter.publisher, app_id=raw.app_id,
+        source=letter.source, vouched=letter.vouched,
+    )  # fmt: skip
 
 
 def _moved_by_broker(message: Message) -> DeadLetter:
@@ -314,8 +296,4 @@ def _moved_by_broker(message: Message) -> DeadLetter:
 
 def digest(*parts: bytes) -> str:
     """The id of a letter. It depends on the parts only, whoever makes the letter."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(b"%d:" % len(part))
-        digest.update(part)
-    return digest.hexdigest()
+    return hashlib.blake2b(b"".join(b"%d:%b" % (len(part), part) for part in parts), digest_size=16).hexdigest()

@@ -9,9 +9,9 @@ import pytest
 
 from notifier.delivery.intake import deliveries
 from notifier.model.delivery import Delivery
+from notifier.model.documents.cloudevents import parts, traceparent_of
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.documents.event_document import read_event
-from notifier.model.documents.trace_context import parts, traceparent_of
 from notifier.model.message import Lane, Message
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
