@@ -29,7 +29,7 @@ from notifier.operators.terminal.screen import progress_of
 from notifier.publishing.event_file import EventFileRules, FileEvent, line_ranges, read_events, send_all
 from notifier.publishing.notice_wait import EventNotices, NoticeWait, read_wait
 from notifier.queues.building import build_event_queue
-from notifier.settings.service_settings import QueueSettings
+from notifier.settings.queue_settings import QueueSettings
 
 WAITED_FOR = 1000  # events
 REMARKED = 64 * 1024  # bytes: of a larger file nobody looks whether the registry has its clients

@@ -10,7 +10,7 @@ from yarl import URL
 from notifier.model.message import Binding, Lane
 from notifier.queues.queue_port import EventQueue, Queue
 from notifier.settings.config_file import read_credentials
-from notifier.settings.service_settings import QueueSettings
+from notifier.settings.queue_settings import QueueSettings
 
 if TYPE_CHECKING:
     from notifier.queues.rabbitmq.options import RabbitOptions

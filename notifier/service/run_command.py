@@ -178,7 +178,7 @@ def _tell_queue_file(file: Path | None) -> None:
         return
     import structlog
 
-    from notifier.settings.service_settings import QUEUE_FILE
+    from notifier.settings.queue_settings import QUEUE_FILE
 
     log = structlog.get_logger()
     log.info("queue_file", file=str(file))

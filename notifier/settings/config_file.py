@@ -18,8 +18,9 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.settings.document_files import parse_yaml, read_document
 from notifier.settings.mistakes import explain, submodel
+from notifier.settings.queue_settings import QUEUE_FILE, SQLITE, QueueSettings
 from notifier.settings.secret_text import read_secret
-from notifier.settings.service_settings import QUEUE_FILE, SQLITE, QueueSettings, Settings
+from notifier.settings.service_settings import Settings
 from notifier.settings.usable_settings import UsableSettings, section_like, usable_settings
 from notifier.settings.values import FeatureSection, Section
 

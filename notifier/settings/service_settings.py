@@ -4,17 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from notifier.model.client import Client, EgressPolicy, RetryPolicy, Route
-from notifier.model.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH, SLOT_WAIT
+from notifier.model.defaults import MAX_IN_FLIGHT, SLOT_WAIT
 from notifier.model.durations import format_duration
-from notifier.model.message import Lane
-from notifier.settings.broker_url import broker_mistake
 from notifier.settings.clients import ClientMetadata
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.settings.policies import (
@@ -26,6 +22,7 @@ from notifier.settings.policies import (
     WebListenerSettings,
     hold_mistake,
 )
+from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.registry_settings import RegistrySettings
 from notifier.settings.secret_text import SecretPath, SecretText
 from notifier.settings.values import (
@@ -37,151 +34,17 @@ from notifier.settings.values import (
     Held,
     IssuerId,
     Lasting,
-    Listed,
     Listen,
     ListenAddress,
     Name,
     PublicAddress,
     Section,
     Span,
-    WebAddress,
-    at_home,
-    in_clear,
 )
 
 FeatureSectionT = TypeVar("FeatureSectionT", bound=Section)
 
-SQLITE = "sqlite:"
-QUEUE_FILE = "notifier.db"
 _UNREGISTERED = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
-
-
-class Prefetch(Section):
-    """How many messages a worker takes before it acks them."""
-
-    gone: ClassVar[Mapping[str, str]] = {
-        "events": f"is gone: it is {PREFETCH[Lane.EVENTS]} now",
-        "retries": f"is gone: it is {PREFETCH[Lane.RETRIES]} now",
-    }
-
-    bulk: int = Field(PREFETCH[Lane.BULK], ge=1, le=2000)
-    """Mass logouts."""
-
-
-class QueueSettings(Section):
-    """The queue: RabbitMQ, or one SQLite file for a single worker."""
-
-    gone: ClassVar[Mapping[str, str]] = {"max_event": f"is gone: it is {MAX_EVENT // 1024}KiB now"}
-
-    tls: TlsSettings | None = Field(  # before url, whose check looks at it
-        None, description="TLS to the broker. If given, amqp:// is read as amqps://."
-    )
-    url: Listed = Field(
-        (f"{SQLITE}{QUEUE_FILE}",),
-        repr=False,  # may hold a password
-        min_length=1,
-        description="`sqlite:PATH`, `amqp://HOST:PORT/VHOST`, `amqps://…`, or a list with each host of one cluster.",
-    )
-    username: Name | None = None
-    """The user name, here or in the URL."""
-    password: SecretText | None = None
-    """The password, here, in `password_file` or in the URL."""
-    password_file: SecretPath | None = None
-    """A file with the password. It is read again at each reconnect."""
-    prefix: str = Field("notifier", pattern=r"^[A-Za-z0-9_.:-]{1,100}$")
-    """The beginning of all names of queues and exchanges."""
-    topology: Literal["declare", "verify"] = "declare"
-    """`declare` creates what is missing; `verify` changes nothing on the broker."""
-    management: WebAddress | None = None
-    """The broker's management API, which alone tells all policies: `https://HOST:15671`."""
-    buckets: int = Field(BUCKETS, ge=1, le=MOST_BUCKETS)
-    """Queues in which deliveries wait for clients that are down. Clients share them."""
-    prefetch: Prefetch = Prefetch()
-    """Messages taken and not yet acked."""
-
-    @property
-    def sqlite_file(self) -> Path | None:
-        """The file of the embedded queue; None for RabbitMQ."""
-        return Path(self.url[0].removeprefix(SQLITE)) if self.url[0].startswith(SQLITE) else None
-
-    @property
-    def user(self) -> str | None:
-        """The broker's user, as far as the settings name it: of SQLite and of a certificate they name none."""
-        if self.sqlite_file is not None or _account_of(self.url[0]) == "external":
-            return None
-        return self.username or unquote(urlsplit(self.url[0]).username or "") or "guest"
-
-    @field_validator("url", mode="after")
-    @classmethod
-    def _known_queues(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        for url in urls:
-            if (mistake := broker_mistake(url, tls=info.data.get("tls") is not None)) is not None:
-                raise ValueError(mistake)
-        schemes = {url.partition(":")[0] for url in urls}
-        if schemes == {"sqlite"} and len(urls) == 1 and len(urls[0]) > len(SQLITE):
-            base = (info.context or {}).get("base", Path())
-            file = base / at_home(Path(urls[0].removeprefix(SQLITE)))
-            return (f"{SQLITE}{file.absolute()}",)  # in full, so that a message says where it is
-        if schemes in ({"amqp"}, {"amqps"}):
-            # A section tls means TLS: a missing letter in the URL must not send anything in clear.
-            return tuple(url.replace("amqp:", "amqps:", 1) for url in urls) if info.data.get("tls") else urls
-        raise ValueError(
-            "must be sqlite:PATH, amqp://HOST, amqps://HOST, or a list of URLs that are all amqp or all amqps"
-        )
-
-    @field_validator("management", mode="after")
-    @classmethod
-    def _no_user(cls, url: str | None) -> str | None:
-        if url is not None and ("@" in urlsplit(url).netloc or "?" in url):
-            raise ValueError("must have no user and no query: the queue's own user asks there")
-        return url
-
-    @model_validator(mode="after")
-    def _credentials(self) -> Self:
-        if self.password is not None and self.password_file is not None:
-            raise ValueError("password and password_file are both given; remove one of them")
-        if self.sqlite_file is not None:
-            options = [
-                name
-                for name in ("username", "password", "password_file", "tls", "management")
-                if getattr(self, name) is not None
-            ]
-            if options:
-                raise ValueError(
-                    f"{', '.join(options)} cannot be used with sqlite; remove it, or set url to that of a broker"
-                )
-            return self
-        if self.management is not None and self.url[0].startswith("amqps:") and in_clear(self.management):
-            raise ValueError("management must begin with https://: the password that TLS hides in url goes there too")
-        if mistake := self._wrong_account():
-            raise ValueError(mistake)
-        beside = self.username is not None or self.password is not None or self.password_file is not None
-        parts = [urlsplit(url) for url in self.url]
-        if self.username is not None and any(part.username for part in parts):
-            raise ValueError("the user name is given in url and in username; remove one of them")
-        if beside and any(part.password for part in parts):
-            raise ValueError("the password is given in url and beside it; remove one of them")
-        return self
-
-    def _wrong_account(self) -> str | None:
-        ways = {_account_of(url) for url in self.url}
-        if ways == {"plain"}:
-            return None
-        if ways != {"external"}:
-            return "url: auth must be plain, or external in each URL"
-        if self.tls is None or self.tls.cert_file is None:
-            return "url: auth=external means the account of our certificate; give tls.cert_file and tls.key_file"
-        if any(urlsplit(url).username for url in self.url) or self.username is not None:
-            return "url: auth=external takes the user name from our certificate; remove the user name and the password"
-        if self.password is not None or self.password_file is not None:
-            return "url: auth=external needs no password; remove it"
-        if self.management is not None:
-            return "management is asked with a password, and with auth=external there is none; remove it"
-        return None
-
-
-def _account_of(url: str) -> str:
-    return parse_qs(urlsplit(url).query).get("auth", ["plain"])[-1].lower()
 
 
 class OpsSettings(Section):

@@ -27,7 +27,7 @@ from notifier.model.front_channel import PagePlan
 from notifier.model.message import Lane, Message
 from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
-from notifier.settings.service_settings import QueueSettings
+from notifier.settings.queue_settings import QueueSettings
 from publishers.tests.c_sharp import Property, constants, every, parsed, properties, text, texts
 
 ROOT = Path(__file__).parents[2]

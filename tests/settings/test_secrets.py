@@ -9,8 +9,9 @@ import pytest
 
 from notifier.model.errors import ConfigurationError, SourceFault
 from notifier.settings.config_file import read_credentials
+from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.secret_text import secret_of
-from notifier.settings.service_settings import QueueSettings, Settings
+from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import is_missing, make_subject_key, read_subject_key, short_key_mistake
 from notifier.settings.tokens_file import SOON, expiring, load_tokens
 from tests.settings.config_sample import mistakes, write

@@ -16,7 +16,7 @@ from notifier.model.documents.documents import dump_delivery
 from notifier.model.message import Kind, Outgoing
 from notifier.model.outcome import Cause
 from notifier.queues.building import build_queue
-from notifier.settings.service_settings import QueueSettings
+from notifier.settings.queue_settings import QueueSettings
 from tests.support.softhsm import SoftHsm
 from tests.system.clients import Clients
 from tests.system.command import notifier

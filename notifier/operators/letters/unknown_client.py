@@ -19,7 +19,8 @@ from notifier.operators.terminal.near_names import known_registry
 from notifier.operators.terminal.output import say
 from notifier.operators.terminal.queue_access import opened_queue
 from notifier.queues.queue_port import Queue
-from notifier.settings.service_settings import QueueSettings, Settings
+from notifier.settings.queue_settings import QueueSettings
+from notifier.settings.service_settings import Settings
 
 
 def end_if_unknown(

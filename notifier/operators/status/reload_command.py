@@ -12,7 +12,7 @@ from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import read_queue
 from notifier.queues.building import build_queue
-from notifier.settings.service_settings import QueueSettings
+from notifier.settings.queue_settings import QueueSettings
 from notifier.telemetry.audit import operating_user
 
 SILENT = 2.0  # seconds of waiting for the workers before a line says so

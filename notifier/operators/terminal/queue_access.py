@@ -21,7 +21,7 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import EventQueue, Queue
 from notifier.queues.sqlite.lock import left_by_worker
 from notifier.settings.config_file import ReadPart, read_part
-from notifier.settings.service_settings import QueueSettings
+from notifier.settings.queue_settings import QueueSettings
 
 T = TypeVar("T")
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue counts as away

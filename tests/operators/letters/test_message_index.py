@@ -15,7 +15,8 @@ from notifier.operators.letters.letter_summary import LetterSummary
 from notifier.operators.letters.message_index import AskedPage, Indexes, MessageIndex, Shown
 from notifier.operators.letters.repair import RepairAudit
 from notifier.operators.letters.visits import RepairResult
-from notifier.settings.service_settings import LogSettings, QueueSettings, Settings
+from notifier.settings.queue_settings import QueueSettings
+from notifier.settings.service_settings import LogSettings, Settings
 from notifier.telemetry.audit import KEPT, KEPT_BYTES, KINDS, lately, write_audit
 from notifier.telemetry.log_level import LEVELS, LogLevel
 from notifier.telemetry.log_output import configure, set_level

@@ -1,0 +1,205 @@
+"""The section `queue`, and what is wrong with a URL in it. No text shows any of a URL, since it may hold a password."""
+
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from notifier.model.defaults import BUCKETS, MAX_EVENT, MOST_BUCKETS, PREFETCH
+from notifier.model.message import Lane
+from notifier.model.printable import stray_character
+from notifier.settings.policies import TlsSettings
+from notifier.settings.secret_text import SecretPath, SecretText
+from notifier.settings.values import Listed, Name, Section, WebAddress, at_home, in_clear, names_host
+
+_SEVERAL = re.compile(r"(?i)[,;|\s](sqlite|amqps?):")
+_OPTIONS = ("auth", "heartbeat", "timeout", "name")
+"""What aiormq reads of the query, besides `_OWN_TLS`. It ignores all else."""
+_OWN_TLS = frozenset(("cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"))
+_LIKE_TLS = re.compile(r"(?i)ssl|tls|verify|cert|ca_?(file|path|data)|key_?file|fail_if_no|server_name|depth")
+
+
+def broker_mistake(url: str, *, tls: bool) -> str | None:
+    """Return what is wrong with one URL of `queue.url`, None if it can be used. `tls`: `queue.tls` is given."""
+    if not url.strip():
+        return "must not be empty; give sqlite:PATH or amqp://HOST, or leave it out for a file beside the configuration"
+    if _SEVERAL.search(url.strip()):
+        return "holds several URLs in one text; give a list: [amqp://A, amqp://B]"
+    if (stray := stray_character(url)) is not None:
+        return stray
+    if not url.startswith(("amqp:", "amqps:")):
+        return None
+    _, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if re.search("[,;]", authority.partition("@")[2] if "@" in authority else authority):
+        return "names several hosts in one URL; give a list with a URL for each: [amqp://A, amqp://B]"
+    user, _, _ = authority.rpartition("@")
+    path = rest[len(authority) :].partition("?")[0]
+    if "#" in rest or "[" in user or "@" in path or ("@" not in authority and "@" in rest):
+        return (
+            "has @, /, ?, # or [ in a user name, password or virtual host; write %40, %2F, %3F, %23 or %5B,"
+            " or give the password in password_file"
+        )
+    if not names_host(url, "amqp", "amqps"):
+        return "must have a host, and a port between 1 and 65535 if any, such as amqp://localhost:5672/"
+    if re.search(r"\s", url):
+        return "has a blank in it; write %20"
+    if urlsplit(url).password == "":
+        return "has an empty password; remove the colon, or give the password"
+    return _wrong_option(parse_qs(urlsplit(url).query, keep_blank_values=True), tls=tls)
+
+
+def _wrong_option(query: Iterable[str], *, tls: bool) -> str | None:
+    """What is wrong with an option that has no effect: whoever wrote it may take the connection for encrypted."""
+    for name in query:
+        if name == "auth_mechanism":
+            return "write auth instead of auth_mechanism"
+        if name in _OPTIONS or (name in _OWN_TLS and not tls):
+            continue
+        if name in _OWN_TLS or _LIKE_TLS.search(name):
+            return f"the option {_shown(name)} has no effect; for TLS write amqps://, and give files in queue.tls"
+        near = get_close_matches(name, _OPTIONS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(_OPTIONS)}, or remove it"
+        return f"the option {_shown(name)} has no effect; {hint}"
+    return None
+
+
+def _shown(name: str) -> str:
+    """The name of an option. What is none may be the rest of a password."""
+    return name if re.fullmatch(r"[A-Za-z_.]{1,40}", name) else "in the query"
+
+
+SQLITE = "sqlite:"
+QUEUE_FILE = "notifier.db"
+
+
+class Prefetch(Section):
+    """How many messages a worker takes before it acks them."""
+
+    gone: ClassVar[Mapping[str, str]] = {
+        "events": f"is gone: it is {PREFETCH[Lane.EVENTS]} now",
+        "retries": f"is gone: it is {PREFETCH[Lane.RETRIES]} now",
+    }
+
+    bulk: int = Field(PREFETCH[Lane.BULK], ge=1, le=2000)
+    """Mass logouts."""
+
+
+class QueueSettings(Section):
+    """The queue: RabbitMQ, or one SQLite file for a single worker."""
+
+    gone: ClassVar[Mapping[str, str]] = {"max_event": f"is gone: it is {MAX_EVENT // 1024}KiB now"}
+
+    tls: TlsSettings | None = Field(  # before url, whose check looks at it
+        None, description="TLS to the broker. If given, amqp:// is read as amqps://."
+    )
+    url: Listed = Field(
+        (f"{SQLITE}{QUEUE_FILE}",),
+        repr=False,  # may hold a password
+        min_length=1,
+        description="`sqlite:PATH`, `amqp://HOST:PORT/VHOST`, `amqps://…`, or a list with each host of one cluster.",
+    )
+    username: Name | None = None
+    """The user name, here or in the URL."""
+    password: SecretText | None = None
+    """The password, here, in `password_file` or in the URL."""
+    password_file: SecretPath | None = None
+    """A file with the password. It is read again at each reconnect."""
+    prefix: str = Field("notifier", pattern=r"^[A-Za-z0-9_.:-]{1,100}$")
+    """The beginning of all names of queues and exchanges."""
+    topology: Literal["declare", "verify"] = "declare"
+    """`declare` creates what is missing; `verify` changes nothing on the broker."""
+    management: WebAddress | None = None
+    """The broker's management API, which alone tells all policies: `https://HOST:15671`."""
+    buckets: int = Field(BUCKETS, ge=1, le=MOST_BUCKETS)
+    """Queues in which deliveries wait for clients that are down. Clients share them."""
+    prefetch: Prefetch = Prefetch()
+    """Messages taken and not yet acked."""
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of the embedded queue; None for RabbitMQ."""
+        return Path(self.url[0].removeprefix(SQLITE)) if self.url[0].startswith(SQLITE) else None
+
+    @property
+    def user(self) -> str | None:
+        """The broker's user, as far as the settings name it: of SQLite and of a certificate they name none."""
+        if self.sqlite_file is not None or _account_of(self.url[0]) == "external":
+            return None
+        return self.username or unquote(urlsplit(self.url[0]).username or "") or "guest"
+
+    @field_validator("url", mode="after")
+    @classmethod
+    def _known_queues(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for url in urls:
+            if (mistake := broker_mistake(url, tls=info.data.get("tls") is not None)) is not None:
+                raise ValueError(mistake)
+        schemes = {url.partition(":")[0] for url in urls}
+        if schemes == {"sqlite"} and len(urls) == 1 and len(urls[0]) > len(SQLITE):
+            base = (info.context or {}).get("base", Path())
+            file = base / at_home(Path(urls[0].removeprefix(SQLITE)))
+            return (f"{SQLITE}{file.absolute()}",)  # in full, so that a message says where it is
+        if schemes in ({"amqp"}, {"amqps"}):
+            # A section tls means TLS: a missing letter in the URL must not send anything in clear.
+            return tuple(url.replace("amqp:", "amqps:", 1) for url in urls) if info.data.get("tls") else urls
+        raise ValueError(
+            "must be sqlite:PATH, amqp://HOST, amqps://HOST, or a list of URLs that are all amqp or all amqps"
+        )
+
+    @field_validator("management", mode="after")
+    @classmethod
+    def _no_user(cls, url: str | None) -> str | None:
+        if url is not None and ("@" in urlsplit(url).netloc or "?" in url):
+            raise ValueError("must have no user and no query: the queue's own user asks there")
+        return url
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password and password_file are both given; remove one of them")
+        if self.sqlite_file is not None:
+            options = [
+                name
+                for name in ("username", "password", "password_file", "tls", "management")
+                if getattr(self, name) is not None
+            ]
+            if options:
+                raise ValueError(
+                    f"{', '.join(options)} cannot be used with sqlite; remove it, or set url to that of a broker"
+                )
+            return self
+        if self.management is not None and self.url[0].startswith("amqps:") and in_clear(self.management):
+            raise ValueError("management must begin with https://: the password that TLS hides in url goes there too")
+        if mistake := self._wrong_account():
+            raise ValueError(mistake)
+        beside = self.username is not None or self.password is not None or self.password_file is not None
+        parts = [urlsplit(url) for url in self.url]
+        if self.username is not None and any(part.username for part in parts):
+            raise ValueError("the user name is given in url and in username; remove one of them")
+        if beside and any(part.password for part in parts):
+            raise ValueError("the password is given in url and beside it; remove one of them")
+        return self
+
+    def _wrong_account(self) -> str | None:
+        ways = {_account_of(url) for url in self.url}
+        if ways == {"plain"}:
+            return None
+        if ways != {"external"}:
+            return "url: auth must be plain, or external in each URL"
+        if self.tls is None or self.tls.cert_file is None:
+            return "url: auth=external means the account of our certificate; give tls.cert_file and tls.key_file"
+        if any(urlsplit(url).username for url in self.url) or self.username is not None:
+            return "url: auth=external takes the user name from our certificate; remove the user name and the password"
+        if self.password is not None or self.password_file is not None:
+            return "url: auth=external needs no password; remove it"
+        if self.management is not None:
+            return "management is asked with a password, and with auth=external there is none; remove it"
+        return None
+
+
+def _account_of(url: str) -> str:
+    return parse_qs(urlsplit(url).query).get("auth", ["plain"])[-1].lower()
