@@ -1,7 +1,7 @@
 """`/v1/waiting`: list, show (scope `read`) and cancel (`repair`) what waits; `/v1/retry`: try what waits for a client.
 
 A token with `issuers` sees and changes only what is of those issuers. One request at a time goes through what waits. A
-retry and a cancellation are jobs (`retry_jobs`, `repair_jobs`), but for the cancellation of one delivery.
+retry and a cancellation are jobs (`repair_jobs`), but for the cancellation of one delivery.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Prints all text of the commands. Tables: `screen`; long work: `progress`."""
+"""Prints all text of the commands. `screen` has tables and the progress of long work."""
 
 import os
 import re

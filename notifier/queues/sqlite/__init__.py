@@ -1,8 +1,8 @@
 """The embedded queue: the same port as RabbitMQ's on one SQLite file, for one worker and the command line beside it.
 
-`queue` faces the event loop. `writer` is the one thread that does all SQLite work, in group commits; `lanes` and
-`parked_rows` hold what that thread remembers, and `handover` what it and the loop hand each other. `store` has the SQL,
-`rows` what the rows hold. `file` opens and checks the file, and `lock` keeps a second worker out.
+`queue` faces the event loop. `writer` is the one thread that does all SQLite work, in group commits, and `lanes` holds
+the state of that thread. `store` has the SQL, `rows` the content of rows and the operations and reports that the thread
+and the loop exchange. `file` opens and checks the file, and `lock` keeps a second worker out.
 """
 
 from notifier.queues.sqlite.options import SqliteOptions

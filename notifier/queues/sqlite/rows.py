@@ -14,7 +14,7 @@ from notifier.model.errors import QueueError
 from notifier.model.message import DELAYED, Lane, Message, Outgoing, kind_named
 from notifier.model.reply import ReplyTo
 
-IN_FILE = "file"  # where a publisher beside the worker is answered: in the tables of `notes`
+IN_FILE = "file"  # where a publisher beside the worker is answered: in the tables of `side_channel`
 ASKER = "notifier.asker"  # the header by which it says who it is; only we write to the file
 GIVEN_UP = "notifier.given_up"  # the header that says when this was, in epoch seconds
 # A message that waits goes by its due time. The queue's name only says how long it waits at the most, `delay.64s`, so

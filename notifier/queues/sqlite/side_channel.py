@@ -22,6 +22,8 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS answers (asker TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL)",
 )
 KEPT = 60.0  # seconds
+LOOK_EVERY = 0.25  # seconds
+OUTBOX = 2000
 T = TypeVar("T")
 
 
@@ -84,10 +86,6 @@ def _prepare(database: sqlite3.Connection, now: float) -> None:
         database.execute(statement)
     database.execute("DELETE FROM requests WHERE until < ?", (now,))
     database.execute("DELETE FROM answers WHERE at < ?", (now - KEPT,))
-
-
-LOOK_EVERY = 0.25  # seconds
-OUTBOX = 2000
 
 
 class SqliteSideChannel:
