@@ -33,6 +33,9 @@ from notifier.model.durations import in_words
 KEPT_AS = "notifier.token"
 """Under this name the console keeps the token of the tab (`session.js`)."""
 
+PATIENT = "payroll"
+TICK = 0.2  # seconds between two looks
+
 
 class HandOver:
     """Signs whoever opens its `path` into the console, once. Only the demo's service has this route.
@@ -73,8 +76,6 @@ CLIENTS: Mapping[str, Behaviour] = {
     "forum": Behaviour.HEALTHY,
     "payroll": Behaviour.HEALTHY,
 }
-PATIENT = "payroll"
-TICK = 0.2  # seconds between two looks
 TellStory = Callable[[str], None]
 
 

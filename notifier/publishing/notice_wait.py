@@ -23,6 +23,8 @@ from notifier.model.reply import ReplyTo
 
 VERSION = 1
 TEXT = 500  # characters of `text`
+LONGEST = 30.0  # seconds
+MOST = 128  # waiting requests: half of what the API serves at a time, so that others can still publish
 
 
 class _Reply(TypedDict):
@@ -76,10 +78,6 @@ def load_reply(body: bytes) -> Notice | None:
         return Notice(delivery_id=members.pop("id", ""), next_due=None if due is None else read_moment(due), **members)
     except ValueError:  # pydantic's ValidationError is one
         return None
-
-
-LONGEST = 30.0  # seconds
-MOST = 128  # waiting requests: half of what the API serves at a time, so that others can still publish
 
 
 def read_wait(text: str) -> float:

@@ -19,8 +19,11 @@ from notifier.settings.values import Listed, Name, Section, WebAddress, at_home,
 _SEVERAL = re.compile(r"(?i)[,;|\s](sqlite|amqps?):")
 _OPTIONS = ("auth", "heartbeat", "timeout", "name")
 """What aiormq reads of the query, besides `_OWN_TLS`. It ignores all else."""
+
 _OWN_TLS = frozenset(("cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"))
 _LIKE_TLS = re.compile(r"(?i)ssl|tls|verify|cert|ca_?(file|path|data)|key_?file|fail_if_no|server_name|depth")
+SQLITE = "sqlite:"
+QUEUE_FILE = "notifier.db"
 
 
 def broker_mistake(url: str, *, tls: bool) -> str | None:
@@ -71,10 +74,6 @@ def _wrong_option(query: Iterable[str], *, tls: bool) -> str | None:
 def _shown(name: str) -> str:
     """The name of an option. What is none may be the rest of a password."""
     return name if re.fullmatch(r"[A-Za-z_.]{1,40}", name) else "in the query"
-
-
-SQLITE = "sqlite:"
-QUEUE_FILE = "notifier.db"
 
 
 class Prefetch(Section):

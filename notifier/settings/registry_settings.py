@@ -14,6 +14,9 @@ from notifier.model.registry import InlineRule, Registry
 from notifier.settings.clients import ClientOptions
 from notifier.settings.values import Duration, ExistingFile, FeatureSection, IssuerId, Lasting, Section, from_base
 
+KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
+CACHE = "notifier"  # the cache within a folder that is not ours alone
+
 
 @frozen
 class Whose:
@@ -52,10 +55,6 @@ class Whose:
         if mode & stat.S_IWGRP and status.st_gid not in self.groups:
             return f"may be written to by others (mode {mode:04o}, and group {status.st_gid} is not this process's)"
         return None
-
-
-KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
-CACHE = "notifier"  # the cache within a folder that is not ours alone
 
 
 def _folder(path: Path) -> Path:

@@ -23,6 +23,10 @@ from notifier.model.printable import printable, printable_lines
 from notifier.model.redaction import redact
 
 _MANY_LINES = frozenset({"event", "exception", "stack"})  # `event` of libraries' own lines
+EVENT_WIDTH = 16  # of most events
+FIRST = ("client_id", "reason", "status", "error")  # of the rest, what tells most
+_RESET, _BOLD, _DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
+_RED, _GREEN, _YELLOW, _CYAN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m"
 
 
 def harmless(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
@@ -121,11 +125,6 @@ class Unbreakable:
         return (self._stream or sys.stderr).isatty()
 
 
-EVENT_WIDTH = 16  # of most events
-FIRST = ("client_id", "reason", "status", "error")  # of the rest, what tells most
-
-_RESET, _BOLD, _DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
-_RED, _GREEN, _YELLOW, _CYAN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m"
 _LEVELS: Mapping[str, str] = {"debug": _DIM, "info": "", "warning": _YELLOW, "error": _BOLD + _RED}
 _OUTCOMES: Mapping[object, str] = {"delivered": _GREEN, "refused": _RED, "failed": _RED}
 _QUOTED = frozenset(" =\"'")

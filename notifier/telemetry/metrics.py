@@ -32,6 +32,9 @@ from notifier.telemetry.families import Histogram, WaitingMessages, labelled, pl
 from notifier.tokens.key_place import SignatureResult
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SIGNATURE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+_RESULTS = ("accepted", "duplicate", "split", "malformed", "ignored")
+RECOVERY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 
 class AttemptSeconds:
@@ -65,9 +68,6 @@ def _exemplar(fact: Attempted | None) -> Exemplar | None:
     return Exemplar(label, fact.seconds, fact.at)
 
 
-SIGNATURE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
-
-
 class SignatureCounts:
     """The counters of signers. Each series of a kind that is configured starts at zero."""
 
@@ -98,10 +98,6 @@ class SignatureCounts:
         for kind, histogram in self._seconds.items():
             seconds.add_metric((kind,), buckets=histogram.buckets, sum_value=histogram.sum)
         yield seconds
-
-
-_RESULTS = ("accepted", "duplicate", "split", "malformed", "ignored")
-RECOVERY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 
 class Metrics:

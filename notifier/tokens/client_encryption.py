@@ -31,6 +31,12 @@ Encrypt = Callable[[str, str | None, str], str]
 """Makes a JWE of a JWS, with this `typ` (None: without) and `iss`. Raises ValueError."""
 
 _KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = MappingProxyType({"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey})
+KEYS_WITHIN = 5.0  # seconds that a client has to give its JWK Set: deliveries wait for the first one
+FRESH = 3600.0  # seconds for which a set counts whose answer has no Cache-Control
+FRESH_LEAST, FRESH_MOST = 60.0, 86_400.0  # seconds, whatever it says; without end, only a 400 would show a new key
+AGAIN = 10.0  # seconds after a set that could not be read, or has no key that fits
+DOUBTED_EVERY = 300.0  # seconds between two readings for a client's 400
+MOST_SETS = 10_000  # kept, 3 KiB each; one that was dropped is read again
 
 
 def compact_encrypter(key: PublishedKey, alg: KeyManagement, enc: ContentEncryption) -> Encrypt:
@@ -59,9 +65,6 @@ def compact_encrypter(key: PublishedKey, alg: KeyManagement, enc: ContentEncrypt
     return encrypt
 
 
-KEYS_WITHIN = 5.0  # seconds that a client has to give its JWK Set: deliveries wait for the first one
-
-
 class ClientKeyReader:
     """Reads JWK Sets of clients."""
 
@@ -81,15 +84,6 @@ class ClientKeyReader:
         """Stop reading TLS files."""
         await self._reader.close()
 
-
-FRESH = 3600.0  # seconds for which a set counts whose answer has no Cache-Control
-FRESH_LEAST, FRESH_MOST = (
-    60.0,
-    86_400.0,
-)  # seconds, whatever it says: without end, a new key would be seen by a 400 alone
-AGAIN = 10.0  # seconds after a set that could not be read, or has no key that fits
-DOUBTED_EVERY = 300.0  # seconds between two readings for a client's 400
-MOST_SETS = 10_000  # kept, 3 KiB each; one that was dropped is read again
 
 ReadKeys = Callable[[ClientKeysPlace], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches a client's JWK Set. Never raises, and bounds its own time."""

@@ -27,7 +27,11 @@ LONGEST_LINE = 0.5
 
 A delivery that waits here takes room that those of other issuers need: it is better put off.
 """
+
 _WEIGHT = 0.1  # of the newest signature in the mean
+EVERY = 300.0  # seconds from one look at a key that is well to the next
+OPEN_WITHIN = 10.0  # seconds for the public half: the first time, a place has to log in
+_PROBE = b"notifier tries this key"
 
 
 class SignerCircuit:
@@ -76,9 +80,6 @@ class SignerCircuit:
         return waiting * self._seconds > LONGEST_LINE * self._concurrency
 
 
-EVERY = 300.0  # seconds from one look at a key that is well to the next
-OPEN_WITHIN = 10.0  # seconds for the public half: the first time, a place has to log in
-_PROBE = b"notifier tries this key"
 _T = TypeVar("_T")
 
 

@@ -24,6 +24,8 @@ other names of the client that events use (WSO2 names applications by UUID); `is
 setting `issuer` tells it. A value is JSON.
 """
 
+DAY = 86400.0  # seconds for which a client is new to its source
+
 
 @frozen
 class SourceAnswer:
@@ -110,9 +112,6 @@ class BelievedReader:
 
 BuildReader: TypeAlias = Callable[[RegistrySourceSettings], ClientsReader]
 """Makes the reader of a source that is not a file."""
-
-
-DAY = 86400.0  # seconds for which a client is new to its source
 
 
 def seen_since(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:

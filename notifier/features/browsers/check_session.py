@@ -19,6 +19,9 @@ from aiohttp import web
 from notifier.model.frozen import frozen
 from notifier.model.registry import Registry
 
+KEPT = 3600  # seconds that a page may be kept; it changes with a release and with its settings
+ALLOWED_KEPT = 300  # seconds that "this client may ask" may be kept
+
 
 class SessionFormula(StrEnum):
     """How an identity server makes `session_state` from its browser-state cookie."""
@@ -56,9 +59,6 @@ def may_ask(page: CheckSession, registry: Registry, client_id: str, origin: str)
     client = registry.clients_of(page.issuer).get(client_id)
     return client is not None and origin in client.redirect_origins
 
-
-KEPT = 3600  # seconds that a page may be kept; it changes with a release and with its settings
-ALLOWED_KEPT = 300  # seconds that "this client may ask" may be kept
 
 _DOCUMENT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Check session</title>

@@ -19,6 +19,7 @@ from notifier.telemetry.client_series import SHARED, Label
 from notifier.telemetry.families import labelled
 
 LARGEST_REPORT = 8192  # bytes; a client takes 12
+_SHOWN, _REFUSED, _REPEATED = "shown", "refused", "repeated"
 
 
 class PageEnd(StrEnum):
@@ -82,9 +83,6 @@ def read_report(body: bytes, clients: int) -> PageReport | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return PageReport(end=end, results=results) if len(results) == clients else None
-
-
-_SHOWN, _REFUSED, _REPEATED = "shown", "refused", "repeated"
 
 
 class ClientLabels(Protocol):

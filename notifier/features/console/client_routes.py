@@ -29,6 +29,10 @@ from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.status_document import client_document
 
+SHOWN = 40  # answers of one client, of all workers
+SORTED = 2000  # names at once
+KEPT = 120.0  # seconds that the names in order are kept after their last use: they hold an old registry
+
 
 def registration_of(loaded: Loaded, key: ClientKey) -> list[dict[str, Any]]:
     """Return the values in force, each with its member and origin. Takes a second with 100,000 clients."""
@@ -55,9 +59,6 @@ def _with(loaded: Loaded, clients: Mapping[str, Mapping[str, Client]]) -> Loaded
     return replace(loaded, registry=replace(loaded.registry, clients=clients))
 
 
-SHOWN = 40  # answers of one client, of all workers
-SORTED = 2000  # names at once
-KEPT = 120.0  # seconds that the names in order are kept after their last use: they hold an old registry
 _STRICT = ConfigDict(extra="forbid")
 
 

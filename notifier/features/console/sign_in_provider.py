@@ -25,6 +25,7 @@ WITHIN = 5.0  # seconds that the provider has for each answer
 FRESH = 300.0  # seconds that its metadata count
 AGAIN = 5.0  # seconds after metadata that could not be read
 _CODE = re.compile(r"[a-z_]{1,40}")  # an error of RFC 6749 §5.2; anything else is not shown
+SETTING = "api.console.oidc"
 
 
 @frozen
@@ -128,9 +129,6 @@ class SignInProvider:
                 return UnreadDocument(text=text)
             found[name] = uri
         return Endpoints(**found)
-
-
-SETTING = "api.console.oidc"
 
 
 def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:

@@ -29,6 +29,10 @@ _KEPT = 256  # connections
 WITHIN = 30.0  # seconds after which a request ends that nobody waits for any more
 _SHOWN = 200  # characters of Vault's own words
 _VERSION_WORDS = ("requested version", "minimum encryption")
+RENEW_AT = 0.5  # of the lease
+AGAIN_AT = 0.05  # of the lease after a renewal that failed
+ENOUGH = 0.7  # of the first lease: less is granted only where the token's longest life is near
+NEW = 30.0  # seconds in which a token that is refused lacks a policy, and has not ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +85,6 @@ class VaultServer:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
-
-
-RENEW_AT = 0.5  # of the lease
-AGAIN_AT = 0.05  # of the lease after a renewal that failed
-ENOUGH = 0.7  # of the first lease: less is granted only where the token's longest life is near
-NEW = 30.0  # seconds in which a token that is refused lacks a policy, and has not ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,9 @@ from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.secret_text import SecretPath, SecretText, secret_of
 from notifier.settings.values import Name, WebAddress
 
+PAGE = 100  # clients, of about 1 KB each
+_ROLE = "the role view-clients of realm-management (Clients → {client} → Service accounts roles)"
+
 
 def _realm_name(name: str) -> str:
     if "/" in name:
@@ -66,10 +69,6 @@ class KeycloakSettings(AskedServer):
             both = "; it has both" if self.client_secret is not None else ""
             raise ValueError(f"needs client_secret or client_secret_file{both}")
         return self
-
-
-PAGE = 100  # clients, of about 1 KB each
-_ROLE = "the role view-clients of realm-management (Clients → {client} → Service accounts roles)"
 
 
 class KeycloakReader:

@@ -21,6 +21,11 @@ from notifier.network.http.json_over_http import Web, place_of
 LONGEST = 65_536  # characters of all headers together
 _CLOSED_BY = {"<": ">", '"': '"'}
 _PORTS = {"http": 80, "https": 443}
+MOST_PAGES = 10_000  # of one reading
+MOST_IN_VAIN = 20  # pages in a row without a new client
+_TRIES = 5
+_BACK_OFF = 1.0  # seconds, doubled each time, where a 429 does not say how long
+READINGS = 4
 
 
 def next_link(links: str, url: str) -> str | None:
@@ -82,10 +87,6 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 Advice: TypeAlias = Mapping[int, str]
 """Status → what the operator must do."""
 
-MOST_PAGES = 10_000  # of one reading
-MOST_IN_VAIN = 20  # pages in a row without a new client
-_TRIES = 5
-_BACK_OFF = 1.0  # seconds, doubled each time, where a 429 does not say how long
 _REASONS = {
     401: "the credentials are missing or wrong",
     403: "permission is missing",
@@ -163,9 +164,6 @@ def access_token(answer: JsonAnswer, server: str) -> str:
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise SourceFault(f"its token endpoint answered without an access token; is `url` that of {server}?")
     return token
-
-
-READINGS = 4
 
 
 @frozen

@@ -25,6 +25,11 @@ DEEPEST = 100  # levels of an expression; each takes several frames of the inter
 LONGEST = 4096  # characters of an expression
 SHOWN = 60  # characters of an expression in the text of an error
 KEPT_TEXTS = 4  # of one message, and what they were read as
+_SHOWN = 40  # characters of the document's words in a text
+_EQUALS = ("eq", "ne")
+_OF_TEXT = ("contains", "ends_with", "split", "starts_with")
+_GOES_ON = ("dot", "lbracket", "flatten", "filter")
+_BESIDE = ("$headers", "$properties")  # their names stay as they came
 
 
 class ExpressionFailed(NotifierError):  # noqa: N818  the document may be at fault
@@ -186,13 +191,6 @@ def _why_failed(error: Exception) -> str:
             return "it compares or counts values of types that do not fit"
         case _:
             return type(error).__name__
-
-
-_SHOWN = 40  # characters of the document's words in a text
-_EQUALS = ("eq", "ne")
-_OF_TEXT = ("contains", "ends_with", "split", "starts_with")
-_GOES_ON = ("dot", "lbracket", "flatten", "filter")
-_BESIDE = ("$headers", "$properties")  # their names stay as they came
 
 
 def pitfall(text: str, nodes: Iterable[Mapping[str, Any]]) -> str | None:

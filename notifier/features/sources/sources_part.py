@@ -17,6 +17,9 @@ from notifier.settings.mistakes import explain
 from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings, SourceName
 
+MOST = 2
+"""Values that a file may have: the one in use, and another while it is being replaced."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcesPart(Part):
@@ -134,8 +137,6 @@ def _without_listener(settings: Settings) -> Iterator[Mistake]:
 
 
 _SCHEMES = frozenset((b"bearer", b"basic", b"token", b"apikey"))  # all that an empty variable leaves of a header
-MOST = 2
-"""Values that a file may have: the one in use, and another while it is being replaced."""
 
 
 def secret_file(source: SourceSettings) -> tuple[str, Path] | None:

@@ -30,6 +30,11 @@ from notifier.model.validation import kind_of, other_coding
 _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?=-|$)")
 _NAMES = ("cloudEvents_traceparent", "cloudEvents:traceparent", "ce-traceparent", "traceparent")
 LENGTH = 55
+ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
+TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
+# AMQP binding §3.1.3 (both delimiters), HTTP binding §3.1.3.
+_PREFIXES = ("cloudevents_", "cloudevents:", "ce-")
+_REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
 
 
 def traceparent_of(headers: Mapping[str, object], extension: object = None) -> str | None:
@@ -58,14 +63,6 @@ def parts(traceparent: str) -> tuple[int, int, bool]:
     """Return trace id, span id, and True if the publisher records the trace."""
     _, trace, span, flags = traceparent[:LENGTH].split("-")
     return int(trace, 16), int(span, 16), bool(int(flags, 16) & 1)
-
-
-ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
-TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
-
-# AMQP binding §3.1.3 (both delimiters), HTTP binding §3.1.3.
-_PREFIXES = ("cloudevents_", "cloudevents:", "ce-")
-_REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ _PORT = (
     r"|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
 )
 _START, _END = r"^[Hh][Tt][Tt][Pp][Ss]?://", r"(?:[/?]|$)"
+_NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]*$"  # ids travel in headers and logs
 
 
 def uri_schema(max_length: int) -> dict[str, Any]:
@@ -99,9 +100,6 @@ def _id(value: str) -> str:
 
 def _wrong(text: str) -> PydanticCustomError:
     return PydanticCustomError("wrong", "{text}", {"text": text})
-
-
-_NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]*$"  # ids travel in headers and logs
 
 
 def _text(length: int, *further: dict[str, Any]) -> WithJsonSchema:

@@ -65,6 +65,8 @@ _BY_WORDS = (
     ("unable to open database file", "check the path and the rights of its folder"),
     ("invalid response to SSL negotiation", "this port is not one of PostgreSQL"),
 )
+_CONNECTING = 10.0  # seconds at most until a connection stands; a server that answers at all takes milliseconds
+_STEPS = 10_000  # of SQLite's machine between two looks at the clock: about 0.1 ms
 
 
 def fault_of(error: BaseException, secret: str) -> str:
@@ -113,8 +115,6 @@ _DRIVERS = {
     "sqlite": "sqlite+pysqlite",
 }
 _EXTRAS = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql", "mssql": "mssql"}
-_CONNECTING = 10.0  # seconds at most until a connection stands; a server that answers at all takes milliseconds
-_STEPS = 10_000  # of SQLite's machine between two looks at the clock: about 0.1 ms
 # What drivers raise when a server answers nonsense: they read lengths, codes and texts that are none.
 _NONSENSE = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError)
 

@@ -17,6 +17,8 @@ from notifier.model.outcome import Answer, Break, Reason, StaleConnection, Wire
 from notifier.network.http.connections import Exchange
 
 _HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
+TEXT_LIMIT = 300  # characters
+_BEHIND_PROXY = (502, 503, 504)  # statuses of a proxy that could not reach the client
 
 
 async def day_of_end(
@@ -49,10 +51,6 @@ async def _end(address: str, port: int, name: str) -> datetime:
         return x509.load_der_x509_certificate(shown).not_valid_after_utc
     finally:
         transport.abort()
-
-
-TEXT_LIMIT = 300  # characters
-_BEHIND_PROXY = (502, 503, 504)  # statuses of a proxy that could not reach the client
 
 
 def read_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Wire:

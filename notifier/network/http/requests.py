@@ -31,6 +31,9 @@ TEXT_LIMIT = 1024  # characters that are kept
 _RUN = re.compile(r"[A-Za-z0-9_.-]{15,}")
 _STEP = 8  # characters: any 15 consecutive ones of the token contain an aligned piece of 8
 _SHORT = 5  # characters: a shorter header value is no secret, and might be any word
+MOST_HEADS = 2048  # kept in all, 3 KiB each
+# TLS contexts alive; the TLS files keep half as many. One with the system's authorities takes 0.8 MiB.
+MOST_CONTEXTS = 512
 
 
 def answer_text(body: bytes, token: str, route: Route) -> str:
@@ -78,9 +81,6 @@ def _of_basic(credentials: str) -> tuple[str, ...]:
 
 
 NO_TIMEOUT = aiohttp.ClientTimeout()  # no timers of aiohttp: ours are the only deadlines
-MOST_HEADS = 2048  # kept in all, 3 KiB each
-# TLS contexts alive; the TLS files keep half as many. One with the system's authorities takes 0.8 MiB.
-MOST_CONTEXTS = 512
 
 
 class _Content(Protocol):

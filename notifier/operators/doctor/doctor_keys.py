@@ -37,6 +37,7 @@ LEARN = (
     " not_before of a day after it is published"
 )
 NAMED = 5  # clients in one text
+WAITS = "its logouts wait meanwhile, and none is sent in clear; "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,9 +173,6 @@ def _metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> It
         yield warning(Area.ISSUER, case.iss, text, "have it advertised, so that receivers ask for sid")
     else:
         yield ok(Area.ISSUER, case.iss, "its metadata advertises back-channel logout with sessions")
-
-
-WAITS = "its logouts wait meanwhile, and none is sent in clear; "
 
 
 def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysPlace, Sequence[Client]]:

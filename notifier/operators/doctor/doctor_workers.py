@@ -19,6 +19,10 @@ LATELY = 900.0  # seconds for which a failure is one of now
 Met = Mapping[tuple[str, str], ClientState]
 """How each client fares at the workers, by issuer and `client_id`."""
 
+DAY = 86_400.0
+EXPIRES_SOON = 14 * DAY  # seconds
+RENEW = "renew its certificate"
+
 
 def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], now: float) -> Iterator[Finding]:
     """Yield findings about the workers, and all that they say is wrong. `examined`: clients of other checks."""
@@ -88,15 +92,6 @@ def judge_hooks(hooks: Sequence[Hook], advice: str) -> Iterator[Finding]:
         if hook.difference is not None:
             text = f"hook {hook.name} is off: {hook.reason}; {hook.cost}"
             yield warning(Area.WORKER, hook.library, text, advice)
-
-
-DAY = 86_400.0
-
-
-EXPIRES_SOON = 14 * DAY  # seconds
-
-
-RENEW = "renew its certificate"
 
 
 def expiry_finding(area: Area, subject: str, text: str, expires: float | None, now: float) -> Finding:

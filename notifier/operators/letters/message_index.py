@@ -21,6 +21,11 @@ PAGE = {
     "as_of": str, "took": float, "total": int, "skip": int, "left_off": int, "reasons": Counts, "groups": Items,
     "more_groups": int,
 }  # fmt: skip
+MOST = 100_000  # summaries of an index
+SMALL = MOST // 4  # summaries of one that may stay beside another
+LONGEST_TEXT = 200  # characters of it that a page shows
+AT_ONCE = 500  # summaries before other tasks of the loop get their chance: 2 ms
+FORGOTTEN = 120.0  # seconds after the last page
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -30,13 +35,6 @@ class PageQuery(TypedDict, total=False):
     rows: Annotated[int, Field(ge=0, le=1000, description="So many summaries; 50 unless given.")]
     skip: Annotated[int, Field(ge=0, description="Leave out this many of them: for the next page.")]
     age: Annotated[float, Field(ge=0, le=600, description="Seconds that the counts may be old; 60 unless given.")]
-
-
-MOST = 100_000  # summaries of an index
-SMALL = MOST // 4  # summaries of one that may stay beside another
-LONGEST_TEXT = 200  # characters of it that a page shows
-AT_ONCE = 500  # summaries before other tasks of the loop get their chance: 2 ms
-FORGOTTEN = 120.0  # seconds after the last page
 
 
 class Chosen(Protocol):

@@ -21,6 +21,9 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters, WaitingDeliveries
 
 NAMED = 20  # ids of one line
+DUE_RATE = 1000.0  # a second that are made due: a worker takes four times as many, so that others' retries go on
+EARLIER = "earlier"  # why one stays: its turn would come later than it comes itself
+ASKED = "asked"  # why one stays: its client is not to be called before
 
 
 class WriteAudit(Protocol):
@@ -103,10 +106,6 @@ def _shown(name: str, value: object) -> object:
         case _:
             return value
 
-
-DUE_RATE = 1000.0  # a second that are made due: a worker takes four times as many, so that others' retries go on
-EARLIER = "earlier"  # why one stays: its turn would come later than it comes itself
-ASKED = "asked"  # why one stays: its client is not to be called before
 
 P = TypeVar("P")
 S = TypeVar("S", bound=Summary)

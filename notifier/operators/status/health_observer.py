@@ -29,6 +29,8 @@ UNREGISTERED = 3600.0  # seconds for which a client that the registry lacks is r
 LOOKED_AT = 1200.0  # seconds from when something is due until it is attempted or put off again, at the latest
 SOON = 3600.0  # seconds
 SAMPLES = 13  # one every five seconds: they cover the last minute
+MAX_COUNTS = 50  # pairs of issuer and reason
+KEPT_SECONDS = 3600.0  # after the last refusal, as the alert NotifierEventsRefused does
 
 
 @dataclass(slots=True, kw_only=True)
@@ -212,10 +214,6 @@ class HealthObserver:
 def _shown(text: str, delivery: Delivery) -> str:
     """What a failure met, as operators may read it."""
     return text and redact(without_subject(text, delivery.sub, delivery.sid))
-
-
-MAX_COUNTS = 50  # pairs of issuer and reason
-KEPT_SECONDS = 3600.0  # after the last refusal, as the alert NotifierEventsRefused does
 
 
 @dataclass(slots=True)

@@ -17,6 +17,8 @@ from notifier.model.printable import printable_lines
 from notifier.operators.terminal.grid import flowed
 from notifier.operators.terminal.output import JOINT, columns, piped, say, wrapped
 
+PLAIN_EVERY = 2.0  # seconds between two lines of progress if there is no bar
+
 
 class Screen(Console):
     """A console that obeys nothing in the texts it shows: no markup, no emoji codes, no control characters."""
@@ -59,9 +61,6 @@ def screen(*, err: bool = False, width: int = 120) -> Screen:
 def ago(moment: float | None, now: float) -> str:
     """Return how long ago it was."""
     return "–" if moment is None else f"{in_words(now - moment)} ago"
-
-
-PLAIN_EVERY = 2.0  # seconds between two lines of progress if there is no bar
 
 
 @contextmanager

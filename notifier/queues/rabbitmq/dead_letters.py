@@ -23,6 +23,9 @@ from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
 
 BUSY_FOR = 15.0  # seconds to wait for another visit's end; an export of the API waits for its reader for ten at most
 BUSY_EVERY = 0.2
+ANNOUNCED_AFTER = 0.3  # seconds: shorter visits are not noticed
+ANNOUNCED_EVERY = 0.5
+LAST_WORD = 1.0  # seconds for the announcement of the end
 
 
 async def hold_alone(connection: Connection, name: str, busy_for: float, what: str = "the dead letters") -> None:
@@ -45,9 +48,6 @@ async def hold_alone(connection: Connection, name: str, busy_for: float, what: s
 
 
 S = TypeVar("S")
-ANNOUNCED_AFTER = 0.3  # seconds: shorter visits are not noticed
-ANNOUNCED_EVERY = 0.5
-LAST_WORD = 1.0  # seconds for the announcement of the end
 
 
 class RabbitDeadLetters:

@@ -34,6 +34,9 @@ from notifier.queues.rabbitmq.topology import QueueSpec, topology_of
 WITHIN = 5.0
 PAGE = 500  # the most that the API gives at once
 _BOUNDS = Bounds(answer=4 * 1024 * 1024)
+AGAIN_EVERY = 600.0  # seconds: an override ends when the broker's operator mends it, or begins
+SOON = 60.0  # after a look that told not all
+HELP = "notifier explain NotifierQueuePolicy"
 
 
 async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
@@ -99,11 +102,6 @@ def _overrides(queue: QueueSpec, definition: object) -> Iterator[tuple[PolicyKey
             continue
         if key is PolicyKey.OVERFLOW or not isinstance(declared, int) or int(value) < declared:
             yield key, str(value)
-
-
-AGAIN_EVERY = 600.0  # seconds: an override ends when the broker's operator mends it, or begins
-SOON = 60.0  # after a look that told not all
-HELP = "notifier explain NotifierQueuePolicy"
 
 
 async def look_at_policies(options: RabbitOptions, name: str, *, may_try: bool) -> PolicyLook:

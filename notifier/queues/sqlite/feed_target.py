@@ -40,6 +40,7 @@ _SCHEMA = (
     )""",
     "CREATE INDEX IF NOT EXISTS outcomes_at ON outcomes (at)",
 )
+GATHER = 0.25  # seconds in which a batch grows: each costs the deliveries' thread a commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,6 @@ def _insert(rows: int) -> str:
 
 # About 80 MiB beside the messages: the file of a small installation must not grow for ever.
 RETENTION = Retention(most=200_000, age=7 * 86_400.0)
-GATHER = 0.25  # seconds in which a batch grows: each costs the deliveries' thread a commit
 
 
 class SqliteFeedTarget:

@@ -27,6 +27,10 @@ from notifier.model.frozen import frozen
 
 DIRECT = "amq.rabbitmq.reply-to"
 _PERSISTENT = 2
+# Seconds that a patient message waits for others, and how many are enough. A client that hangs in each of 600 events a
+# second makes 600 deferrals. When hundreds come back at once, the next are sent only once these are confirmed.
+GATHER = 0.02
+ENOUGH = 16
 
 
 @frozen
@@ -99,11 +103,6 @@ def properties_of(publish: Publish, *, replies: bool = False) -> commands.Basic.
 
 
 Confirmation = asyncio.Future[object]
-
-# Seconds that a patient message waits for others, and how many are enough. A client that hangs in each of 600 events a
-# second makes 600 deferrals. When hundreds come back at once, the next are sent only once these are confirmed.
-GATHER = 0.02
-ENOUGH = 16
 
 
 class ConfirmedWrites:
