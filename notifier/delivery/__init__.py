@@ -36,9 +36,10 @@ other at best effort (`worker_news.py`). A pause that the client requests by `Re
 
 **The rate.** An attempt starts only if the client is below its concurrency limit, which grows with each success and is
 halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot
-(`gate.py`). Slow clients and probes use separate slots, so that they do not delay other clients. Where many
-attempts of less than a second fail although the circuit is closed, the client may be overloaded. The worker tries a
-lower rate, then none, and limits the rate if far fewer attempts failed meanwhile and many fail again (`rate.py`).
+(`gate.py`). Slow clients and probes use separate slots, so that they do not delay other clients. The time of an attempt
+is that of the request, without signing. Where many attempts of less than a second fail although the circuit is closed,
+the client may be overloaded. The worker tries a lower rate, then none, and limits the rate if far fewer attempts failed
+meanwhile and many fail again (`rate.py`).
 
 **Where pending deliveries are kept.** The message of a delivery in memory is unacked. All other places are queues, so
 that any worker continues after a crash.

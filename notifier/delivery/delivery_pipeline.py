@@ -72,9 +72,8 @@ class DeliveryPipeline:
             self.parked.add(delivery.key, -1)
         admitted = self._admit(held, delivery, pulled=pulled)
         self._spawn(self._run(held, delivery, admitted))
-        if isinstance(admitted, Ticket) or not isinstance(admitted.verdict, Defer):
-            return True
-        return admitted.verdict.waits_as is not WaitsAs.PARKED
+        verdict = None if isinstance(admitted, Ticket) else admitted.verdict
+        return not isinstance(verdict, Defer) or verdict.waits_as is not WaitsAs.PARKED
 
     def make_room(self) -> None:
         """Defer the deliveries that would wait longest in memory, unless that is under way."""

@@ -93,12 +93,11 @@ class Selection:
 
     def _follow(self, ended: HeldMessage) -> None:
         """Line up the next part of the event whose present part has given its last step."""
-        parts = self._parts[ended.lane]
-        waiting = None if ended.part_of is None else parts.get(ended.part_of)
-        if waiting:
+        parts, digest = self._parts[ended.lane], ended.part_of or ""
+        if waiting := parts.get(digest):
             self._lines[ended.lane].append(waiting.popleft())
-        elif ended.part_of is not None:
-            parts.pop(ended.part_of, None)
+        else:
+            parts.pop(digest, None)
 
     def begin_round(self) -> bool:
         """Begin a round of the loop: open another large message if one may be. Returns True if more are to come."""
