@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 FAULTS, DOCUMENT = ROOT / "tests/faults", ROOT / "docs/evidence/faults.md"
 BEGIN, END = "<!-- made by tools/faults_table.py: begin -->", "<!-- end -->"
-HEAD = "| | what was done | broker | times | events | deliveries | delivered | dead | told again | lost |"
+HEAD = "| | what was done | broker | times | events | deliveries | delivered | dead | repeated | lost |"
 
 Fault = tuple[str, str]
 """(group, what)"""

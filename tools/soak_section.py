@@ -20,7 +20,7 @@ def _section(figures: Figures) -> str:
     summary = (
         f"{figures.minutes:.0f} minutes, begun {figures.began}, seed {figures.seed}, RabbitMQ {figures.broker}:"
         f" {account.events:,} events of {account.deliveries:,} deliveries; {account.delivered:,} delivered,"
-        f" {sum(account.dead.values()):,} refused by their client and dead letters, {duplicates:,} told again,"
+        f" {sum(account.dead.values()):,} refused by their client and dead letters, {duplicates:,} repeated,"
         f" {lost} lost. {sum(faults.values())} faults:"
     )
     rows = [f"| {what} | {count} |" for what, count in faults.items()]

@@ -87,11 +87,11 @@ async def test_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, form:
         await made.until_settled()
         await running.until_ready(patience=BACK)
         assert await running.stop() == 0
-        tell(await made.account(cause="held by a worker that the frozen broker did not hear"))
+        tell(await made.account(cause="held by a worker that the frozen broker could not reach"))
 
 
 @pytest.mark.full
-@pytest.mark.fault("broker", "frozen by SIGSTOP when the worker is told to stop")
+@pytest.mark.fault("broker", "frozen by SIGSTOP when the worker is stopped")
 @pytest.mark.timeout(300)
 async def test_stopped_while_it_is_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, tell: Tell) -> None:
     """The worker ends in time, whatever it still writes, answers and closes. Another finishes what it held."""
@@ -114,4 +114,4 @@ async def test_stopped_while_it_is_frozen(tmp_path: Path, own_node: RabbitmqNode
         await asyncio.gather(*posting, return_exceptions=True)
         async with worker(made.site) as second:
             await made.settle(second)
-        tell(await made.account(cause="held by a worker that the frozen broker did not hear"))
+        tell(await made.account(cause="held by a worker that the frozen broker could not reach"))

@@ -14,7 +14,7 @@ from tests.system.clients import Hit
 from tests.system.site import ISSUER
 from tests.system.worker_process import worker
 
-WHAT = "one asked by front-channel hangs and one answers 500, while workers are killed: told of all in the end"
+WHAT = "one called by front-channel hangs and one answers 500, while workers are killed: all delivered in the end"
 HELD = "held by a worker that was killed"
 FRONT = ("front", "front-hangs", "front-fails")
 PART = 40  # events between two kills

@@ -171,7 +171,7 @@ async def test_connection_cut(
 
 @pytest.mark.fault(
     "parking",
-    "worker killed as a delivery was parked or became a traveller, was fetched, was told: each time before the ack",
+    "worker killed as a delivery was parked or became a probe, was fetched, was delivered: each time before the ack",
 )
 @pytest.mark.timeout(900)
 async def test_killed_at_each_step(made: Rig, form: Form[int], tell: Tell) -> None:
@@ -234,7 +234,7 @@ async def take_travellers(made: Rig, count: int) -> str:
     return "".join(lost)
 
 
-@pytest.mark.fault("parking", "traveller lost: the one delivery that tries the client taken out of its delay queue")
+@pytest.mark.fault("parking", "probe lost: the delivery that probes the client taken out of its delay queue")
 @pytest.mark.timeout(600)
 async def test_traveller_lost(made: Rig, tell: Tell) -> None:
     """Another one takes its place, after a minute and a bit by default; here after two seconds."""

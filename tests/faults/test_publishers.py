@@ -24,7 +24,9 @@ async def until_each_has_its_letter(made: Rig) -> None:
     await until(letters, lambda found: found >= {event for event, _ in made.to_die}, PATIENCE)
 
 
-@pytest.mark.fault("publisher", "confirms lost, every event sent twice or more, to one worker: no client is told twice")
+@pytest.mark.fault(
+    "publisher", "confirms lost, every event sent twice or more, to one worker: no client is notified twice"
+)
 @pytest.mark.timeout(900)
 async def test_one_worker_recognises_every_copy(made: Rig, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """It does so before, between and after the attempts of the event."""

@@ -86,7 +86,7 @@ async def alarms(running: WorkerProcess) -> list[str]:
 )
 @pytest.mark.timeout(600)
 async def test_a_rolling_update_is_not_noticed(made: Rig, form: Form[int], tell: Tell) -> None:
-    """Nothing is lost, no client is told twice, the other workers stay ready, and no metric alerts."""
+    """Nothing is lost, no client is notified twice, the other workers stay ready, and no metric alerts."""
     rounds = form(1, 5)
     async with AsyncExitStack() as stack:
         install(made)

@@ -21,7 +21,7 @@ from tests.system.tcp_proxy import Ending, TcpProxy
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
-AWAY = "the queue away while upstreams send: they get 503, send again, and each logout is told"
+AWAY = "the queue away while upstreams send: they get 503, send again, and each logout is delivered"
 UNTOLD = "who knows the sessions hangs, is down or talks rubbish: those logouts wait, those of others do not"
 MANY, FEW = 300, 15  # logouts: the listener serves 256 requests at a time
 REFUSED = 20  # requests that are answered 503 before the queue comes back
@@ -63,7 +63,9 @@ async def test_the_broker_is_away(tmp_path: Path, amqp_url: str, prefix: str, fo
             tell(await made.account(cause="held when the connection was lost"), times=times)
 
 
-@pytest.mark.fault("upstream", "its keys hang or cannot be read: its logouts are told later, those of others at once")
+@pytest.mark.fault(
+    "upstream", "its keys hang or cannot be read: its logouts are delivered later, those of others at once"
+)
 @pytest.mark.timeout(600)
 async def test_the_keys_of_one_are_away(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """A first worker has no keys yet. More of that upstream's requests come than the listener serves at a time."""
