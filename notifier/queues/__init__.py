@@ -1,1 +1,1 @@
-"""The queue as the other rooms use it, and one room for each queue that satisfies it."""
+"""The queue port, and a room for each queue that implements it: RabbitMQ and SQLite. Start with `queue_port.py`."""

@@ -1,4 +1,4 @@
-"""Declares a pass over a queue. Of each message that is meant it gives a summary, and the body if that is asked for."""
+"""Declares a pass over a queue: a summary of each matching message, and its body on request."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,20 +14,20 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found(Generic[S]):
-    """A message that a pass came across. `summary` is None if the message is not meant."""
+    """A message that a pass has read. `summary` is None if the message does not match."""
 
     message: Message
     summary: S | None
 
 
 Reader: TypeAlias = Callable[[Message], Found[S]]
-"""Reads one message, and keeps no more of it than the pass needs."""
+"""Reads one message, and keeps only as much of it as the pass needs."""
 
 
 def reader_of(
     summarise: Callable[[Message], S], is_meant: Callable[[Message, S], bool], *, whole: bool
 ) -> Callable[[Message], Found[S]]:
-    """Return a reader of the messages that are meant: `whole`, or their summaries only."""
+    """Return a reader of the messages for which `is_meant` is true. It keeps them `whole`, or only their summaries."""
 
     def see(message: Message) -> Found[S]:
         summary = summarise(message)
@@ -39,39 +39,39 @@ def reader_of(
 
 
 class Visit(Protocol[S]):
-    """One pass over the messages that were there when it began. Messages that are not taken keep their order."""
+    """One pass over the messages that are in the queue when it begins. Messages that are not taken keep their order."""
 
     @property
     def left(self) -> int:
-        """How many messages are still to come."""
+        """How many messages have not been read yet."""
 
     async def page(self) -> Sequence[Found[S]]:
-        """Return the next messages; none at the end. Act on them before you ask for more. Raises QueueError."""
+        """Return the next messages; none at the end. Remove or move them before the next call. Raises QueueError."""
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Delete these, and return those that were still there. Raises QueueError."""
+        """Delete these messages, and return those that were still in the queue. Raises QueueError."""
 
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
-        """Make each message durable in its queue, then delete the one that it replaces. Raises QueueError."""
+        """Make each message durable in its new queue, then delete the old one. Raises QueueError."""
 
 
 OpenVisit: TypeAlias = AbstractAsyncContextManager[Visit[S]]
 
 
 Progress = Callable[[int, int], None]
-"""Called now and then with two numbers: how much is done, and how much there is in all."""
+"""Called from time to time with the number of processed messages and the total."""
 
 
 def no_progress(_done: int, _total: int) -> None:
-    """Show nothing."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairOptions:
-    """How a pass that removes or moves messages runs. `rate`: messages a second, `limit`: messages; None: no limit.
+    """How a pass that removes or moves messages runs. `rate`: messages a second, `limit`: messages; None: unlimited.
 
-    `stop` is asked between batches. `pause` waits for so many seconds at most. `steady` is a monotonic clock,
-    `clock` the time of day.
+    `stop` is called between batches. `pause` waits for at most the given seconds. `steady` is a monotonic clock,
+    `clock` the wall clock.
     """
 
     clock: Callable[[], float]

@@ -1,6 +1,6 @@
-"""Declares the queue as notifier uses it. RabbitMQ and SQLite satisfy it; so must a third.
+"""Declares the queue as notifier uses it. RabbitMQ and SQLite implement it; a third queue must too.
 
-What differs between queues, such as who keeps the feed, stays in their rooms. `build_queue` chooses one.
+Differences between queues, such as where the feed is kept, stay in their rooms. `build_queue` chooses the queue.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -17,49 +17,49 @@ S = TypeVar("S")
 
 
 class Publisher(Protocol):
-    """The durable side of a queue."""
+    """Publishes messages durably."""
 
     async def publish(self, queue: str, message: Outgoing) -> None:
         """Return once the message is durable in `queue` (name without prefix). Raises QueueUnavailable."""
 
     async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
-        """Return once the message is durable. It comes back as a retry when it is due, after 1 s at the least.
+        """Return once the message is durable. It is consumed as a retry when it is due, after at least 1 s.
 
-        A queue may round the wait, by an eighth down or a seventh up at most. It keeps a wait of 1, 2, 4 … 65,536 s as
-        it is. Raises QueueUnavailable.
+        A queue may round the wait down by at most an eighth, or up by at most a seventh. It keeps a wait of 1, 2, 4 …
+        65,536 s exactly. Raises QueueUnavailable.
         """
 
     async def available(self) -> None:
-        """Return when a publish has a chance again: connected and not blocked. Never raises; paces its caller."""
+        """Return when publishing can succeed again: connected and not blocked. Never raises; paces its caller."""
 
 
 class Parking(Protocol):
-    """Keeps deliveries for clients that are down, in buckets. Several clients may share a bucket."""
+    """Stores deliveries for clients whose circuit is open or that are paused, in buckets that clients may share."""
 
     def bucket(self, client: tuple[str, str]) -> str:
         """Return the name of the bucket of this client (`iss`, `client_id`)."""
 
     def left_behind(self) -> Collection[str]:
-        """Return the buckets in which a worker that has ended may have left something."""
+        """Return the buckets that may hold messages of a worker that has ended."""
 
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
         """Return once the message is durable in the bucket. Raises QueueUnavailable.
 
-        It stays there until it is fetched. At the latest it comes back as a retry by itself: after `LONGEST_PARKED` on
-        RabbitMQ, at `until` (epoch seconds) if the queue can.
+        It stays there until it is fetched, or until the queue turns it into a retry: on RabbitMQ after
+        `LONGEST_PARKED`, elsewhere at `until` (epoch seconds).
         """
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
-        """Take up to `most` messages out of the bucket, oldest first, to be acked like those of the lane of retries.
+        """Take up to `most` messages out of the bucket, oldest first. Ack them like messages of the lane of retries.
 
-        Fewer than `most` mean that nothing else waits there. They may be for another client of the bucket. What is not
-        acked before the connection is lost, or the process ends, is in the bucket again. Raises QueueUnavailable.
+        Fewer than `most` mean that the bucket is empty. A message may be for another client of the bucket. Unacked
+        messages return to the bucket when the connection is lost or the process ends. Raises QueueUnavailable.
         """
 
     async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
-        """Return how many messages wait in each of these buckets (None: in all), without the empty ones.
+        """Return how many messages each of these buckets holds (None: all buckets), without the empty ones.
 
-        Messages that were taken and not acked do not count. Raises QueueUnavailable.
+        Messages that were fetched and not acked do not count. Raises QueueUnavailable.
         """
 
 
@@ -67,11 +67,11 @@ class Acknowledger(Protocol):
     """Takes the acks of messages."""
 
     def ack(self, message: Message) -> None:
-        """Ack the message, which has its durable fate. Never raises, never waits. Has no effect if it was lost."""
+        """Ack the message once its fate is durable. Never raises or waits. No effect if its channel was lost."""
 
 
 class WorkerQueue(Publisher, Parking, Acknowledger, Protocol):
-    """What a worker needs of its queue."""
+    """The queue as a worker uses it."""
 
 
 class Inbox(Protocol):
@@ -81,22 +81,22 @@ class Inbox(Protocol):
         """Take a message. It counts against the lane's prefetch until it is acked."""
 
     def lost(self, lane: Lane, source: str | None = None) -> None:
-        """Forget the unacked messages of a queue: its channel is gone, and all of them will come again.
+        """Forget the unacked messages of a queue: its channel is closed, and the broker redelivers all of them.
 
-        It is the queue of this source, which feeds the lane, or else the lane's own.
+        The queue is that of `source`, which feeds the lane, or the lane's own if `source` is None.
         """
 
 
 class WaitingDeliveries(Protocol):
-    """All that waits in a queue: in delay queues and in buckets, and not what a worker has in hand at the moment."""
+    """The pending deliveries of a queue: in delay queues and buckets, without those that a worker holds."""
 
     def visit(
         self, read: Reader[S], *, clients: Collection[tuple[str, str]] | None = None, parked: bool = True
     ) -> OpenVisit[S]:
-        """Begin a walk, in which `read` gets each message. `clients`: whose messages are meant; None if others may be.
+        """Begin a walk that passes each message to `read`. `clients` restricts the walk to the messages of these.
 
-        Without `parked` the walk goes over the delay queues only. Messages that are not taken keep their due time and
-        their hops. On RabbitMQ one walk runs at a time. Raises QueueError.
+        Without `parked` it covers the delay queues only. Messages that are not taken keep their due time and hops. On
+        RabbitMQ one walk runs at a time. Raises QueueError.
         """
 
 
@@ -104,10 +104,7 @@ class DeadLetters(Protocol):
     """The dead letters of a queue."""
 
     def visit(self, read: Reader[S]) -> OpenVisit[S]:
-        """Begin a visit, oldest first, in which `read` gets each message.
-
-        Raises QueueError.
-        """
+        """Begin a visit that passes each message to `read`, oldest first. Raises QueueError."""
 
 
 @frozen
@@ -122,18 +119,18 @@ class FeedMessage:
 
 
 EncodeNotice = Callable[[FeedNotice, str], FeedMessage]
-"""Encodes a notice, for a target that sends messages. It is told what names this notifier in them."""
+"""Encodes a notice, for a target that sends messages. The second argument names this notifier in them."""
 
 
 class FeedTarget(Protocol):
-    """Takes the notices of the feed."""
+    """Stores or sends the notices of the feed."""
 
     @property
     def at_once(self) -> int:
-        """The size of a batch at most."""
+        """The size of the largest batch."""
 
     async def run(self) -> None:
-        """Keep the way to the target open, until cancelled."""
+        """Keep the target connected, until cancelled."""
 
     async def available(self) -> None:
         """Wait until a batch can be sent. Never raises."""
@@ -143,42 +140,42 @@ class FeedTarget(Protocol):
 
 
 class SideChannel(Protocol):
-    """What a worker says beside deliveries, at best effort.
+    """A worker's communication besides deliveries, at best effort.
 
-    It replies to publishers, tells its state to operators, and tells other workers what it saw of clients.
+    It replies to publishers, sends its state to operators, and shares observations of clients with other workers.
     """
 
     @property
     def address(self) -> str:
-        """The address to which other workers send replies for requests that wait here."""
+        """The address to which other workers send replies to requests that this process received."""
 
     @property
     def dropped(self) -> int:
-        """How many replies and answers were dropped here."""
+        """How many replies and answers this process dropped."""
 
     def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
-        """Speak for this worker. Call it before the queue is opened. Both must return at once and never raise.
+        """Set the callbacks of this worker, before the queue is opened. Both must return at once and never raise.
 
-        `state` gives the worker's state as a document. `heard` gets each reply to `address`, with its correlation id.
+        `state` returns the worker's state as a document. `heard` gets each reply to `address` and its correlation id.
         """
 
     def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
-        """Do what operators ask for by `Queue.request`, and answer. Call it before the queue is opened.
+        """Set the callback that handles operators' requests (`Queue.request`), before the queue is opened.
 
-        `do` gets the request as a document, gives the answer as one, and never raises.
+        `do` receives the request as a document, returns the answer as a document, and never raises.
         """
 
     def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Tell the other workers what `following` gives, and give `heard` what they tell. Call it before `open`.
+        """Publish what `following` returns to the other workers, and pass their news to `heard`. Call before `open`.
 
-        `following` waits for news, and is called a bounded number of times a second. `heard` must return at once, and
-        both never raise. A queue that has one worker at most calls neither.
+        `following` waits for news, and is called a bounded number of times a second. `heard` must return at once.
+        Neither may raise. A queue that allows a single worker calls neither.
         """
 
     def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish the announcements of this worker, and give `heard` those of all, this one included.
+        """Publish the announcements of this worker, and pass those of all workers, this one included, to `heard`.
 
-        The rest is as for `share_news`.
+        Otherwise as `share_news`.
         """
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
@@ -189,16 +186,16 @@ class EventQueue(Protocol):
     """A queue as a publisher of events uses it. `open` it before use, and `close` it at the end."""
 
     async def open(self) -> None:
-        """Start to connect, and go on until `close`. Never raises."""
+        """Start to connect, and keep reconnecting until `close`. Never raises."""
 
     async def ready(self) -> None:
-        """Return when the queue can be used. Raises QueueError if waiting longer does not help."""
+        """Return when the queue can be used. Raises QueueError if waiting longer cannot help."""
 
     async def close(self) -> None:
         """Stop. Never raises."""
 
     def status(self) -> QueueStatus:
-        """The state: is the queue connected, and what is wrong?"""
+        """Return whether the queue is connected, and the current problem."""
 
     async def send_event(
         self,
@@ -212,7 +209,7 @@ class EventQueue(Protocol):
         """Publish an event to `events` or `bulk`, as any publisher does. Raises QueueUnavailable."""
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
+        """Request replies to the events sent here, and pass each to `heard`. Call before `open`."""
 
 
 class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
@@ -223,46 +220,46 @@ class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
         """The side channel of this process."""
 
     async def close(self) -> None:
-        """Make every ack durable, and give back the messages without one. Never raises."""
+        """Make every ack durable, and return the unacked messages to the queue. Never raises."""
 
     async def broken(self) -> NoReturn:
         """Raise QueueError once the queue cannot be used again without a restart."""
 
     async def consume(self, inbox: Inbox) -> None:
-        """Give messages of the three lanes to `inbox` from now on. Raises QueueUnavailable."""
+        """Pass messages of the three lanes to `inbox` from now on. Raises QueueUnavailable."""
 
     async def stop_consuming(self) -> None:
-        """Take no more. Messages already taken can still be acked."""
+        """Take no further messages. Messages already taken can still be acked."""
 
     def status(self) -> QueueStatus:
-        """The state: is the queue connected and consumed, and what is wrong?"""
+        """Return whether the queue is connected and consumed, and the current problem."""
 
     def consumers(self) -> int:
-        """How many workers share the queue; 0 while that is not known."""
+        """Return how many workers consume the queue; 0 while unknown."""
 
     async def depths(self) -> Mapping[str, Depth]:
-        """What waits in each queue, by its name without prefix. Raises QueueUnavailable."""
+        """Return the depth of each queue, by its name without prefix. Raises QueueUnavailable."""
 
     async def look_around(self, within: float) -> QueueOverview:
-        """What waits, and the states of the workers that answer in so many seconds. The queue need not be open.
+        """Return the depths, and the states of the workers that answer `within` these seconds. Raises QueueError.
 
-        Raises QueueError.
+        The queue need not be open.
         """
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
-        """Ask all workers to do something; return what those answer that do so in time. The queue need not be open.
+        """Send a request to all workers; return the answers that arrive `within` these seconds. Raises QueueError.
 
-        A worker that has not begun by then never does it. Raises QueueError.
+        A worker that has not started by then ignores the request. The queue need not be open.
         """
 
     async def examine(self) -> BrokerState | FileState:
-        """The state of the broker or file, for the doctor. The queue need not be open. Raises QueueError."""
+        """Return the state of the broker or file, for the doctor. The queue need not be open. Raises QueueError."""
 
     def dead_letters(self) -> DeadLetters:
-        """The dead letters of this queue."""
+        """Return the dead letters of this queue."""
 
     def waiting(self) -> WaitingDeliveries:
-        """All that waits in this queue: in delay queues, and in buckets."""
+        """Return the pending deliveries of this queue: in delay queues and in buckets."""
 
     def feed_target(self, encode: EncodeNotice) -> FeedTarget:
-        """The target of the feed in this queue."""
+        """Return the target of the feed in this queue."""

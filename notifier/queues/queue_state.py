@@ -1,4 +1,4 @@
-"""The results of a look at the queue, for `notifier status` and `notifier doctor`. A look changes nothing."""
+"""The results of queue inspections for `notifier status` and `notifier doctor`. An inspection changes nothing."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from notifier.model.message import DEAD, BindingState, Depth, PolicyOverride
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueOverview:
-    """What waits in the queues, and the states that the workers sent (documents of `operators/status/own_state.py`).
+    """The depths of the queues, and the states that workers sent (documents of `operators/status/own_state.py`).
 
-    `oldest` is when the first message of a queue was written, in epoch seconds; only a file knows. `blocked`:
-    why the queue takes no message, so that no worker can answer; empty if it takes them.
+    `oldest`: when the first message of a queue was written, in epoch seconds; known for a file only. `blocked`: why
+    the queue takes no message, so that no worker can answer; empty if it takes messages.
     """
 
     depths: Mapping[str, Depth]
@@ -25,7 +25,7 @@ class QueueOverview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerAnswers:
-    """The answers of workers to a request. `seen`: how many workers consume the queue, and so should have answered."""
+    """Workers' answers to a request. `seen`: how many workers consume the queue and should have answered."""
 
     seen: int
     answers: Sequence[bytes]
@@ -33,10 +33,10 @@ class WorkerAnswers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyLook:
-    """Which policies override what our queues were declared with.
+    """The policies that override the arguments with which our queues were declared.
 
-    `by` says what told them: the broker's management API, or a temporary queue, which shows only some. `fault`: why the
-    management API did not tell them, though it is configured.
+    `by`: the source, either the broker's management API, or a temporary queue, which shows only some policies.
+    `fault`: why the management API, though configured, did not return them.
     """
 
     by: Literal["management", "trial"] | None = None
@@ -46,12 +46,12 @@ class PolicyLook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerState:
-    """A broker that let us in. `missing` and `different` name queues and exchanges, the latter with what differs.
+    """The state of a broker that accepted the login. `missing` and `different` name queues and exchanges.
 
-    `declares`: workers declare what is missing (`queue.topology`). `blocked`: an alarm stops publishing. `stamped`: the
-    broker's clock in epoch seconds, if it stamps messages (`message_interceptors`); `asked`: our clock at that moment.
-    `bindings`: those of the sources, and whether they can be made. `keeps_expired`: whether an expired message stays
-    until its next queue has it; None where our permissions or an alarm left that untried.
+    `different` includes the differences. `declares`: workers declare what is missing (`queue.topology`). `blocked`: an
+    alarm stops publishing. `stamped`: the broker's clock in epoch seconds, if it stamps messages
+    (`message_interceptors`); `asked`: our clock then. `bindings`: those of the sources, and whether they can be made.
+    `keeps_expired`: an expired message stays until its next queue has it; None if it could not be tested.
     """
 
     prefix: str
@@ -73,7 +73,7 @@ class BrokerState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileState:
-    """The embedded queue's file. `worker`: a worker consumes it now; `fault` says why it cannot be used."""
+    """The embedded queue's file. `worker`: a worker consumes it now; `fault`: why the file cannot be used."""
 
     path: Path
     size: int | None
@@ -82,13 +82,13 @@ class FileState:
 
 
 def release_of(version: str) -> tuple[int, int]:
-    """The release of a broker that says this version: its first two numbers; (0, 0) if it says none."""
+    """Return the first two numbers of the broker's version; (0, 0) if it has none."""
     numbers = re.match(r"(\d{1,9})\.(\d{1,9})", version)
     return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
 
 
 def with_visited(depths: Mapping[str, Depth], visited: int) -> Mapping[str, Depth]:
-    """The depths with as many dead letters as a visit announces, if that is more than the broker counts as ready."""
+    """Return the depths with the number of dead letters that a visit announces, if it exceeds the broker's count."""
     dead = depths.get(DEAD)
     if dead is None or dead.ready >= visited:
         return depths

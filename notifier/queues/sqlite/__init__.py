@@ -1,8 +1,8 @@
-"""The embedded queue: the same port as RabbitMQ's on one SQLite file, for one worker and the command line beside it.
+"""The embedded queue: the port of RabbitMQ's queue on one SQLite file, for one worker and the command line beside it.
 
-`queue` faces the event loop. `writer` is the one thread that does all SQLite work, in group commits, and `lanes` holds
-the state of that thread. `store` has the SQL, `rows` the content of rows and the operations and reports that the thread
-and the loop exchange. `file` opens and checks the file, and `lock` keeps a second worker out.
+`queue` serves the event loop: read it first. `writer` is the single thread that does all SQLite work in group commits;
+`lanes` holds that thread's state. `store` has the SQL, `rows` the contents of rows, and the operations and reports that
+thread and loop exchange. `file` opens and checks the file, and `lock` prevents a second worker.
 """
 
 from notifier.queues.sqlite.options import SqliteOptions

@@ -1,8 +1,8 @@
-"""Keeps the feed in the embedded queue's own file: the queue's thread writes batches, and deletes what is old.
+"""Keeps the feed in the embedded queue's file: the queue's thread writes batches and deletes old notices.
 
-The functions on the table `outcomes` take an open database, inside a transaction. The first notice makes the table, so
-a file without notices keeps its form. Of the copies of a notice (the same `id`) one is kept. Rows are in the order of
-`at`, by the clock of the worker that wrote them; two workers' clocks may differ.
+The functions on the table `outcomes` take an open database, inside a transaction. The first notice creates the table,
+so a file without notices keeps its form. Of several copies of a notice (the same `id`) one is kept. Rows are ordered
+by `at`, the clock of the worker that wrote them; two workers' clocks may differ.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from typing import Final
 from notifier.model.fate import ClientNotice, FeedNotice
 from notifier.queues.sqlite.side_channel import QueueFile
 
-LARGEST_INSERT = 128  # rows of one statement; see queues/sqlite/store.py for why nothing steps row by row
-PRUNED_AT_ONCE = 5000  # rows, so that a shorter retention holds nobody up
+LARGEST_INSERT = 128  # rows of one statement; queues/sqlite/store.py explains why no query steps row by row
+PRUNED_AT_ONCE = 5000  # rows, so that a shorter retention does not delay other work
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS outcomes (
@@ -40,12 +40,12 @@ _SCHEMA = (
     )""",
     "CREATE INDEX IF NOT EXISTS outcomes_at ON outcomes (at)",
 )
-GATHER = 0.25  # seconds in which a batch grows: each costs the deliveries' thread a commit
+GATHER = 0.25  # seconds in which a batch grows: each batch costs the deliveries' thread a commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How many notices are kept at most, and for how many seconds."""
+    """The greatest number of notices, and their greatest age in seconds."""
 
     most: int
     age: float
@@ -58,13 +58,13 @@ _COLUMNS = (
 
 
 def create(database: sqlite3.Connection) -> None:
-    """Make the table, if it is missing."""
+    """Create the table if it is missing."""
     for statement in _SCHEMA:
         database.execute(statement)
 
 
 def keep(database: sqlite3.Connection, batch: Sequence[FeedNotice], retention: Retention, now: float) -> int:
-    """Write the notices, and delete the oldest. Returns how many were new."""
+    """Write the notices, and delete the oldest. Return how many were new."""
     create(database)
     new = _write(database, batch)
     _prune(database, retention, now)
@@ -83,7 +83,7 @@ def _write(database: sqlite3.Connection, batch: Sequence[FeedNotice]) -> int:
 
 
 def _prune(database: sqlite3.Connection, retention: Retention, now: float) -> None:
-    """Delete the oldest, up to PRUNED_AT_ONCE for each limit."""
+    """Delete the oldest notices, at most PRUNED_AT_ONCE for each limit."""
     database.execute(
         "DELETE FROM outcomes WHERE n IN (SELECT n FROM outcomes WHERE at < ? ORDER BY at LIMIT ?)",
         (now - retention.age, PRUNED_AT_ONCE),
@@ -95,7 +95,7 @@ def _prune(database: sqlite3.Connection, retention: Retention, now: float) -> No
 
 
 def _values(notice: FeedNotice) -> tuple[object, ...]:
-    """The values of a row, in the order of _COLUMNS."""
+    """Return the values of a row, in the order of _COLUMNS."""
     if isinstance(notice, ClientNotice):
         return (notice.id, notice.at, notice.state, "", notice.iss, notice.client_id, "", "", *[None] * 8)
     last = notice.last_attempt
@@ -107,7 +107,7 @@ def _values(notice: FeedNotice) -> tuple[object, ...]:
 
 
 def _storable(value: object) -> object:
-    """Replace half of a surrogate pair, which SQLite cannot store."""
+    """Replace unpaired surrogates, which SQLite cannot store."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
@@ -117,12 +117,12 @@ def _insert(rows: int) -> str:
     return f"INSERT OR IGNORE INTO outcomes ({', '.join(_COLUMNS)}) VALUES {values}"  # noqa: S608  our own names
 
 
-# About 80 MiB beside the messages: the file of a small installation must not grow for ever.
+# About 80 MiB beside the messages: the file of a small installation must not grow without limit.
 RETENTION = Retention(most=200_000, age=7 * 86_400.0)
 
 
 class SqliteFeedTarget:
-    """Takes the notices of the feed while the queue is open. `clock` is the queue's, `blocked` tells of a full disk."""
+    """Stores the notices of the feed while the queue is open. `clock` is the queue's. `blocked`: the disk is full."""
 
     at_once: Final = 2048
 
@@ -142,9 +142,9 @@ class SqliteFeedTarget:
         """Do nothing: the queue is open."""
 
     async def available(self) -> None:
-        """Wait a moment, in which more notices come, and while the disk is full. Never raises."""
+        """Wait until a batch has grown, and until the disk has room. Never raises."""
         await asyncio.sleep(GATHER)
-        while self._blocked():  # noqa: ASYNC110  a look reads one value
+        while self._blocked():  # noqa: ASYNC110  the check reads one value
             await asyncio.sleep(GATHER)
 
     async def send(self, batch: Sequence[FeedNotice]) -> None:

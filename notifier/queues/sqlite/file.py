@@ -1,6 +1,6 @@
 """Creates, opens and checks the file of the embedded queue before anything is written to it.
 
-A file that is not ours, or is damaged, is refused and left as it is, byte for byte.
+A file that another program wrote, or that is damaged, is refused and left unchanged, byte for byte.
 """
 
 import errno
@@ -16,13 +16,13 @@ from notifier.queues.queue_state import FileState
 from notifier.queues.sqlite.lock import left_by_worker, worker_at
 
 SCHEMA_VERSION = 1
-APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: what tells our files from another program's
-# With less room the disk is full: an event has 128 KiB at the most, and what comes in one commit is small, as a rule.
-# What is left is for acks: they make room, but are written first.
+APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: distinguishes our files from other programs'
+# With less room the disk counts as full. An event has at most 128 KiB, and a commit is usually small. The rest is
+# reserved for acks: they free room, but must be written first.
 ROOM = 2 * 1024 * 1024  # bytes
-_PLENTY = 8 * ROOM  # bytes; with more nobody looks closer: the log has 4 MiB, and may have to add them to the file
+_PLENTY = 8 * ROOM  # bytes; with more room the log (4 MiB, which may have to go into the file) is not counted
 BUSY_TIMEOUT = 5.0  # seconds to wait for another process's transaction; ours take milliseconds
-_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # what a full disk is to SQLite
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # SQLite's errors on a full disk
 
 _SCHEMA = (
     """CREATE TABLE messages (
@@ -49,7 +49,7 @@ _SCHEMA = (
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """Open or create the file. Raises TopologyMismatch for a file that is not ours, and leaves it as it is."""
+    """Open or create the file. Raises TopologyMismatch for a file of another program, and leaves it unchanged."""
     if (left := left_by_worker(path)) is not None:
         raise QueueUnavailable(left)
     try:
@@ -67,20 +67,20 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def _make(path: Path) -> None:
-    """Create the file, for its mode: it holds `sub` and `sid`. SQLite gives its -wal and -shm the same mode."""
+    """Create the file with mode 0600: it holds `sub` and `sid`. SQLite gives -wal and -shm the same mode."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:  # and must not be opened here, see `id_of`
+    except FileExistsError:  # it must not be opened here, see `id_of`
         wrong = errno.EISDIR if path.is_dir() else 0 if os.access(path, os.R_OK | os.W_OK) else errno.EACCES
         if wrong:
             raise OSError(wrong, os.strerror(wrong)) from None
 
 
 def examine(path: Path) -> None:
-    """Read the whole file, and write nothing. Raises TopologyMismatch if it is damaged.
+    """Read the whole file without writing. Raises TopologyMismatch if it is damaged.
 
-    The connection cannot write: one that can folds the write-ahead log into the file as it closes. `open_file` judges
-    a file that is not ours or cannot be opened.
+    The connection is read-only: a writable one may fold the write-ahead log into the file when it closes.
+    `open_file` checks for a file that is not ours or cannot be opened.
     """
     log = _log_of(path)
     try:
@@ -88,7 +88,7 @@ def examine(path: Path) -> None:
         logged = log.stat().st_size if log.exists() else 0
     except OSError:
         return
-    if not size and logged:  # SQLite takes it for a new one, and deletes what the log holds
+    if not size and logged:  # SQLite takes it for a new file, and deletes the contents of the log
         raise _damaged(path, "it is empty, and its write-ahead log is not")
     if not size or not path.is_file() or not os.access(path, os.R_OK):
         return
@@ -106,13 +106,13 @@ def examine(path: Path) -> None:
 
 
 def _log_of(path: Path) -> Path:
-    """Return the write-ahead log, which SQLite keeps beside the file itself."""
+    """Return the write-ahead log, which SQLite keeps beside the resolved file."""
     file = path.resolve()
     return file.with_name(f"{file.name}-wal")
 
 
 def recognise(path: Path) -> None:
-    """Check that the file is ours or empty, and write nothing. Raises TopologyMismatch, QueueUnavailable."""
+    """Check without writing that the file is ours or empty. Raises TopologyMismatch, QueueUnavailable."""
     with translating(path), closing(_to_read(path)) as database:
         _is_new(database, path)
 
@@ -122,9 +122,9 @@ def _to_read(path: Path) -> sqlite3.Connection:
 
 
 def full_disk(path: Path, database: sqlite3.Connection | None = None) -> str | None:
-    """Say that the file's disk is full; None if it has room, or does not tell. Raises sqlite3.Error.
+    """Return an error if the file's disk is full; None if it has room, or its size is unknown. Raises sqlite3.Error.
 
-    With the open `database`, what the file itself has free is counted, too.
+    With the open `database`, the free pages inside the file count as room.
     """
     try:
         disk = os.statvfs(path if path.exists() else path.absolute().parent)
@@ -141,9 +141,9 @@ def full_disk(path: Path, database: sqlite3.Connection | None = None) -> str | N
 
 
 def _inside(database: sqlite3.Connection, path: Path) -> int:
-    """The bytes that a backlog has left in the file, as far as the log can bring it there.
+    """Return the bytes that a backlog has left free in the file, as far as the log can fill them.
 
-    Less what the log has yet to add to the file: if that does not fit, the log cannot begin anew, and no ack succeeds.
+    Subtract what the log will add to the file: if that does not fit, the log cannot restart, and no ack succeeds.
     """
     size, pages, free = (value_of(database, f"PRAGMA {name}") for name in ("page_size", "page_count", "freelist_count"))
     log = _log_of(path)
@@ -152,7 +152,7 @@ def _inside(database: sqlite3.Connection, path: Path) -> int:
 
 
 def examine_file(path: Path) -> FileState:
-    """The state of the file for the doctor, as the user who runs this. Reads all of it, and changes nothing."""
+    """Return the file's state for the doctor, as the current user sees it. Reads the whole file, changes nothing."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -182,14 +182,14 @@ def _full(path: Path) -> str | None:
 
 @contextmanager
 def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """Everything done inside becomes durable together (fsync) or not at all."""
+    """Make everything done inside durable together (fsync), or nothing."""
     with translating(path), committed(database):
         yield
 
 
 @contextmanager
 def committed(database: sqlite3.Connection) -> Iterator[None]:
-    """The same, with SQLite's own errors."""
+    """As `transaction`, with SQLite's own errors."""
     try:
         database.execute("BEGIN IMMEDIATE")
         yield
@@ -207,7 +207,7 @@ def translating(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary one
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise _damaged(path, str(error)) from error
         if code in _NO_ROOM and (full := full_disk(path)) is not None:
@@ -226,13 +226,13 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         new = _is_new(database, path)  # before any write: another program's file stays untouched
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
-    with transaction(database, path):  # writes nothing to a finished file, but shows now whether it could
+    with transaction(database, path):  # writes nothing to a finished file, but fails now if it is not writable
         for statement in _SCHEMA if new and _is_new(database, path) else ():  # another process may have been quicker
             database.execute(statement)
 
 
 def _is_new(database: sqlite3.Connection, path: Path) -> bool:
-    """True if the file is empty. Raises TopologyMismatch if it holds anything but our schema."""
+    """Return True if the file is empty. Raises TopologyMismatch if it holds anything but our schema."""
     try:
         application = value_of(database, "PRAGMA application_id")
         version = value_of(database, "PRAGMA user_version")

@@ -1,12 +1,12 @@
-"""Keeps what the writer's thread knows of the three lanes, and of parked rows: which are in hand or to be woken.
+"""Holds the writer thread's state of the three lanes and of parked rows: which are in hand, and which to wake.
 
 - A parked row waits like a delayed one, with its bucket in `parked`. It leaves the bucket when it is fetched and acked,
-  when it is due, or when a worker starts.
-- To fetch writes nothing. A row in hand is not fetched again and does not come due until the commit that deletes it.
-  A process that dies forgets what was in hand, so all of it is parked as before.
-- A new worker knows nothing of its clients: what was parked before its start is woken, as retries, oldest first.
-- A queue that closes counts the rows in hand as given back. A death does not. But a row that kills its worker comes to
-  the next worker as a retry, and each further death counts as for any retry.
+when it is due, or when a worker starts.
+- A fetch writes nothing. A row in hand is not fetched again and does not come due until the commit that deletes it.
+When a process dies, the rows that it had in hand are parked as before.
+- A new worker has no state of its clients: it wakes the rows parked before its start, as retries, oldest first.
+- A queue that closes counts its rows in hand as returned; a death does not. But the next worker gets a row that kills
+its worker as a retry, and then each further death counts as for any retry.
 """
 
 from array import array
@@ -18,7 +18,7 @@ from notifier.model.message import Lane, Message
 from notifier.queues.sqlite.rows import RowTag
 from notifier.queues.sqlite.store import DUE_AT_ONCE, Store
 
-TAKE_AT_ONCE = 128  # messages a lane and round: 16 MiB of bodies at the largest event
+TAKE_AT_ONCE = 128  # messages per lane and round: 16 MiB of bodies if each is as large as allowed
 LanePages = Mapping[Lane, list[tuple[int, Message]]]
 
 
@@ -32,7 +32,7 @@ class _Lane:
 
 
 class Lanes:
-    """The lanes of one worker. A lane that `prefetch` leaves out gets its default."""
+    """The lanes of one worker. A lane missing from `prefetch` gets its default."""
 
     def __init__(self, prefetch: Mapping[Lane, int]) -> None:
         self._lanes = {lane: _Lane(room=prefetch.get(lane, PREFETCH[lane])) for lane in Lane}
@@ -42,16 +42,16 @@ class Lanes:
         self._lanes[lane].room += 1
 
     def look_again(self, *lanes: Lane) -> None:
-        """Look for more messages in these lanes; if none is named, in all."""
+        """Check these lanes for more messages; without arguments, all lanes."""
         for lane in lanes or Lane:
             self._lanes[lane].hungry = True
 
     def takers(self) -> dict[Lane, int]:
-        """How many messages each lane can take now. Lanes without room or messages are left out."""
+        """Return how many messages each lane can take now, without lanes that have no room or no messages."""
         return {name: min(lane.room, TAKE_AT_ONCE) for name, lane in self._lanes.items() if lane.hungry and lane.room}
 
     def take(self, store: Store, takers: Mapping[Lane, int]) -> LanePages:
-        """Read so many messages for each lane, and mark them as taken. Call `committed` after the commit."""
+        """Read that many messages for each lane, and mark them as taken. Call `committed` after the commit."""
         pages = {lane: store.read(lane, self._lanes[lane].taken_to, limit) for lane, limit in takers.items()}
         for lane, page in pages.items():
             if page:
@@ -59,7 +59,7 @@ class Lanes:
         return pages
 
     def committed(self, pages: LanePages, takers: Mapping[Lane, int]) -> None:
-        """Remember what was taken."""
+        """Update room and position after the commit of `pages`."""
         for name, page in pages.items():
             lane = self._lanes[name]
             lane.hungry = len(page) == takers[name]
@@ -69,13 +69,13 @@ class Lanes:
 
 
 class ParkedRows:
-    """The parked rows of an open file. Call `committed` after each transaction that succeeded."""
+    """The parked rows of an open file. Call `committed` after each successful transaction."""
 
     def __init__(self) -> None:
         self._in_hand: dict[str, set[int]] = {}
         self._acked: list[tuple[str, int]] = []
         self._asleep = array("q")  # ids, 8 bytes each: there may be a million
-        self._woken = self._waking = 0  # how many of them were woken, and how many will be after this commit
+        self._woken = self._waking = 0  # how many of them are woken, now and after this commit
 
     @property
     def in_hand(self) -> set[int]:
@@ -88,7 +88,7 @@ class ParkedRows:
         return bool(self._asleep)
 
     def start(self, store: Store) -> None:
-        """Begin the life of a worker: wake all that is parked."""
+        """Schedule all rows that are parked at the start of a worker to be woken."""
         self._asleep = array("q", store.parked_ids())
 
     def wake(self, store: Store) -> None:
@@ -103,7 +103,7 @@ class ParkedRows:
             self._in_hand.setdefault(bucket, set()).update(_ids(fetched))
 
     def put_back(self, bucket: str, fetched: Iterable[Message]) -> None:
-        """Let rows be fetched again that reached nobody."""
+        """Allow rows to be fetched again that did not reach their caller."""
         self._let_go(bucket, _ids(fetched))
 
     def acked(self, bucket: str, id_: int) -> None:
@@ -111,7 +111,7 @@ class ParkedRows:
         self._acked.append((bucket, id_))
 
     def committed(self) -> None:
-        """Forget what the commit has done."""
+        """Forget the rows that the commit has deleted or woken."""
         for bucket, id_ in self._acked:
             self._let_go(bucket, [id_])
         self._acked.clear()
@@ -120,7 +120,7 @@ class ParkedRows:
             self._asleep, self._woken, self._waking = array("q"), 0, 0
 
     def count(self, store: Store, buckets: Collection[str] | None) -> Mapping[str, int]:
-        """How many rows of each bucket are not in hand. Raises QueueUnavailable."""
+        """Return how many rows of each bucket are not in hand. Raises QueueUnavailable."""
         counted = store.count_parked(buckets)
         waiting = {bucket: rows - len(self._in_hand.get(bucket, ())) for bucket, rows in counted.items()}
         return {bucket: rows for bucket, rows in waiting.items() if rows}

@@ -1,8 +1,8 @@
-"""Lets one worker at a time use a queue file, by an flock on `<path>.lock`. The kernel drops it with the process.
+"""Allows one worker at a time on a queue file, by an flock on `<path>.lock`. The kernel releases it with the process.
 
-The path is the resolved one: a symbolic link is another name of the same file. An older release locks the name that it
-is configured with, so that one is locked too. The lock file holds the pid of the worker, for the error that a second
-worker gets, and the device and inode of its queue file. It is never deleted: a lock on a deleted file keeps nobody out.
+The path is the resolved one: a symbolic link is another name of the same file. An older release locks the configured
+name, so that name is locked too. The lock file holds the worker's pid, for the error that a second worker gets, and
+device and inode of its queue file. It is never deleted: a lock on a deleted file would not exclude other workers.
 """
 
 import errno
@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from notifier.model.errors import QueueUnavailable
 
-# `worker_at` holds the lock for microseconds while it looks. A worker that starts in that moment tries again.
+# `worker_at` holds the lock for microseconds. A worker that starts at that moment tries again.
 _TRIES = 10
 _PAUSE = 0.02  # seconds
 _PID_WIDTH = 31  # characters of the first line; an older release reads 20 bytes, and strips blanks
@@ -27,9 +27,9 @@ FileId: TypeAlias = tuple[int, int]
 
 
 def id_of(path: Path) -> FileId | None:
-    """Return the device and inode of the file at `path`; None if there is none. Opens nothing.
+    """Return the device and inode of the file at `path`; None if it does not exist. Opens nothing.
 
-    Never open a queue file outside SQLite: to close it drops the locks that SQLite has in this process.
+    Never open a queue file outside SQLite: closing it releases the locks that SQLite has in this process.
     """
     try:
         found = path.stat()
@@ -39,14 +39,14 @@ def id_of(path: Path) -> FileId | None:
 
 
 class WorkerLock:
-    """The lock, held until `release`. Raises QueueUnavailable if another worker holds it. `file` is what it uses."""
+    """The lock of `path`, held until `release`. Raises QueueUnavailable if another worker holds it."""
 
     def __init__(self, path: Path, file: FileId) -> None:
         own, *others = _lock_files(path)
         self._fds = [_locked(own, path, file)]
         try:
             for other in others:
-                with suppress(OSError):  # where we cannot write, no older release can lock either
+                with suppress(OSError):  # a folder that we cannot write is not used by an older release either
                     self._fds.append(_locked(other, path, file))
         except QueueUnavailable:
             self.release()
@@ -72,7 +72,7 @@ def _locked(lock_file: Path, path: Path, file: FileId) -> int:
             f"{path} is in use by another worker (pid {pid}, lock file {lock_file}): the embedded queue serves one "
             "worker; stop that one, or use another file, or RabbitMQ for several workers"
         )
-    with suppress(OSError):  # on a full disk: the lock is what counts
+    with suppress(OSError):  # on a full disk the lock holds without its content
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid():<{_PID_WIDTH}}\n{file[0]} {file[1]}\n".encode(), 0)
     return fd
@@ -99,12 +99,12 @@ def _try(fd: int) -> bool:
 
 
 def worker_at(path: Path) -> bool:
-    """True if a worker, of this process or another, consumes the queue at `path` now."""
+    """Return True if a worker, of this process or another, consumes the queue at `path` now."""
     return any(_holder(lock_file) is not None for lock_file in _lock_files(path))
 
 
 def left_by_worker(path: Path) -> str | None:
-    """Say that a worker uses another file than the one at `path` now; None if none does. An older one does not say."""
+    """Return an error if a worker uses another file than the one now at `path`. Older releases do not record it."""
     for lock_file in _lock_files(path):
         words = (_holder(lock_file) or "").split()
         here = id_of(path)
@@ -114,7 +114,7 @@ def left_by_worker(path: Path) -> str | None:
 
 
 def moved(path: Path, here: FileId | None, who: str) -> str:
-    """Say that the queue file that `who` has open is no longer at `path`, where `here` is now."""
+    """Return the error for a queue file that `who` has open, while `path` is `here`: another file, or None."""
     found = "is gone" if here is None else "is another file now"
     return (
         f"the queue file {path} {found}: {who} has the former one open; move that one back, or stop the worker first"
@@ -123,7 +123,7 @@ def moved(path: Path, here: FileId | None, who: str) -> str:
 
 
 def _holder(lock_file: Path) -> str | None:
-    """Return what the worker wrote that holds this lock; None if none holds it."""
+    """Return the contents of the lock file if a worker holds the lock, else None."""
     try:
         fd = _opened(lock_file, os.O_RDONLY)
     except OSError:
@@ -138,7 +138,7 @@ def _holder(lock_file: Path) -> str | None:
 
 
 def _lock_files(path: Path) -> Iterator[Path]:
-    """Yield the lock file of the resolved path, then that of the path as it is given, if that is another one."""
+    """Yield the lock file of the resolved path, then that of the configured path if it differs."""
     names = (path.resolve(), path.absolute())
     for one in dict.fromkeys(name.parent.resolve() / name.name for name in names):
         yield one.with_name(one.name + ".lock")

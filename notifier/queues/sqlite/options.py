@@ -10,7 +10,7 @@ from notifier.model.message import Lane
 
 
 def from_now_on() -> Callable[[], float]:
-    """A clock that begins at the wall clock's time and keeps an even pace, however the wall clock is set."""
+    """Return a clock that starts at the wall clock's time and is unaffected when the wall clock is set."""
     ahead = time.time() - time.monotonic()
     return lambda: ahead + time.monotonic()
 
@@ -19,9 +19,9 @@ def from_now_on() -> Callable[[], float]:
 class SqliteOptions:
     """The path of the file, the unacked messages that each lane may have, and two clocks.
 
-    A lane that `prefetch` leaves out gets its default. `clock` says when a message was published. Delays go by `pace`,
-    in epoch seconds too, since another process goes on with them. By the wall clock they would all end at once when it
-    is set an hour ahead, and last an hour longer when it is set back.
+    A lane missing from `prefetch` gets its default. `clock` gives the publication time of messages. Delays use `pace`,
+    in epoch seconds too, since another process continues them. With the wall clock, all delays would end at once when
+    it is set an hour ahead, and last an hour longer when it is set back.
     """
 
     path: Path

@@ -1,6 +1,6 @@
-"""The embedded queue, for the event loop. SQLite itself is used on the writer's thread only.
+"""The embedded queue, for the event loop. Only the writer's thread uses SQLite.
 
-The queue keeps the tag of a message that was taken, until it is acked. An ack of any other message has no effect.
+The queue keeps the tag of a taken message until it is acked. An ack of any other message has no effect.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class SqliteQueue:
         self._log = structlog.get_logger()
 
     async def open(self) -> None:
-        """Start the thread, and open or create the file. Never raises: each use tries again, and `ready` says why."""
+        """Start the thread, and open or create the file. Never raises: each use tries again, `ready` raises the error."""
         if self._writer is not None:
             return
         self._ended.clear()
@@ -82,38 +82,38 @@ class SqliteQueue:
         await self._ask(self._running().check)
 
     async def broken(self) -> NoReturn:
-        """Raise QueueError once the queue's thread has ended: the file is damaged, or notifier has a bug."""
+        """Raise QueueError once the queue's thread has ended because of a damaged file or a bug."""
         await self._ended.wait()
         fault = f"the thread that serves the queue {self._options.path} has ended; restart the service"
         raise QueueError(self._damage or fault)
 
     async def consume(self, inbox: Inbox) -> None:
-        """Give messages to `inbox` from now on. Raises QueueUnavailable if another worker has the file."""
+        """Pass messages to `inbox` from now on. Raises QueueUnavailable if another worker has the file."""
         self._inbox = inbox
         await self._ask(self._running().start_consuming)
         self._consuming = True
 
     async def stop_consuming(self) -> None:
-        """Take no more. Messages already taken can still be acked."""
+        """Take no further messages. Messages already taken can still be acked."""
         self._consuming = False
         if self._writer is not None:
             await self._ask(self._writer.stop_consuming)
 
     async def close(self) -> None:
-        """Make every ack durable, give back messages without one, close the file. Never raises."""
+        """Make every ack durable, return unacked messages, close the file. Never raises."""
         for task in self._tasks:
             task.cancel()
         thread = self._thread
         if self._writer is None or thread is None:
             return
-        with suppress(QueueError):  # if the last commit fails, the messages that it would have acked come again
+        with suppress(QueueError):  # if the last commit fails, its messages are delivered again
             await self.stop_consuming()
             await self._ask(self._writer.finish)
-        # The thread's last word to the loop comes before the end of this wait.
+        # The thread's last report to the loop arrives before the end of this wait.
         await asyncio.get_running_loop().run_in_executor(None, thread.join)
 
     def ack(self, message: Message) -> None:
-        """Delete the message with the next commit. No effect if it is not held any more."""
+        """Delete the message with the next commit. No effect if the message is no longer held."""
         tag = message.tag
         if self._writer is not None and isinstance(tag, RowTag) and self._held.get(tag.id) is tag:
             del self._held[tag.id]
@@ -126,7 +126,7 @@ class SqliteQueue:
         await self._write(new_row(queue, message, self._options.clock()))
 
     async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:  # noqa: ARG002
-        """Return once the message is on disk. It comes when it is due: nothing is rounded. Raises QueueUnavailable."""
+        """Return once the message is on disk. The due time is exact: nothing is rounded. Raises QueueUnavailable."""
         now = self._options.clock()
         wait = max(SOON, due - now)
         await self._write(new_row(queue_of_wait(wait), message, now, due=self._options.pace() + wait))
@@ -140,11 +140,11 @@ class SqliteQueue:
         await self._write(event_row(lane, body, message_id, content_type, headers, self._options.clock()))
 
     def bucket(self, client: tuple[str, str]) -> str:
-        """The name of the client's bucket, which is its own."""
+        """Return the name of the client's bucket. No other client shares it."""
         return json.dumps(client)
 
     def left_behind(self) -> Sequence[str]:
-        """Return none: what is parked becomes a retry when a worker starts."""
+        """Return none: parked messages become retries when a worker starts."""
         return ()
 
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
@@ -171,28 +171,28 @@ class SqliteQueue:
         return fetched
 
     async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
-        """How many messages wait in each bucket. Raises QueueUnavailable."""
+        """Return how many messages each bucket holds. Raises QueueUnavailable."""
         return await self._ask(partial(self._running().parked, buckets))
 
     async def available(self) -> None:
-        """Return when a publish has a chance again."""
+        """Return when publishing can succeed again."""
         await asyncio.sleep(0 if self._problem is None else _PACE)
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
+        """Request replies to the events sent here, and pass each to `heard`. Call before `open`."""
         self.side_channel.hear_replies(heard)
 
     def status(self) -> QueueStatus:
-        """The state of the file. `blocked` while it is open and cannot be written."""
+        """Return the state of the file. `blocked`: it is open and cannot be written."""
         blocked = self._connected and self._problem is not None
         return QueueStatus(connected=self._connected, consuming=self._consuming, blocked=blocked, problem=self._problem)
 
     async def depths(self) -> Mapping[str, Depth]:
-        """What waits in every queue."""
+        """Return the depth of every queue."""
         return await self._ask(self._running().depths)
 
     async def look_around(self, within: float) -> QueueOverview:
-        """Return what waits, and the worker's state if it answers in time. Raises QueueError."""
+        """Return the depths, and the worker's state if it answers in time. Raises QueueError."""
         async with self._open_for_a_look():
             depths = await self.depths()
             oldest = await self.visit(Store.oldest, writing=False)
@@ -201,12 +201,12 @@ class SqliteQueue:
             try:
                 if depths[Lane.EVENTS].consumers:
                     states = await self.side_channel.ask(within)
-            except QueueUnavailable as error:  # to ask the worker is to write to the file
+            except QueueUnavailable as error:  # a request to the worker is a write to the file
                 blocked = blocked or str(error)
             return QueueOverview(depths=depths, oldest=oldest, worker_states=states, blocked=blocked or "")
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
-        """Ask the worker to do something; return what it answers in time. Raises QueueError."""
+        """Send a request to the worker; return its answer if it arrives in time. Raises QueueError."""
         async with self._open_for_a_look():
             workers = (await self.depths())[Lane.EVENTS].consumers
             answers = await self.side_channel.request(document, within) if workers else []
@@ -227,27 +227,27 @@ class SqliteQueue:
                 await self.close()
 
     async def examine(self) -> FileState:
-        """The state of the file, for the doctor. It need not be open."""
+        """Return the state of the file, for the doctor. It need not be open."""
         return await asyncio.to_thread(examine_file, self._options.path)
 
     def consumers(self) -> int:
-        """How many workers share the queue: always one."""
+        """Return the number of workers, always one."""
         return 1
 
     def dead_letters(self) -> SqliteDeadLetters:
-        """The dead letters of this queue, while it is open."""
+        """Return the dead letters of this queue, while it is open."""
         return SqliteDeadLetters(self, self._options.clock)
 
     def waiting(self) -> SqliteWaiting:
-        """All that waits in this queue, while it is open."""
+        """Return the pending deliveries of this queue, while it is open."""
         return SqliteWaiting(self, self._options.clock, self._options.pace)
 
     def feed_target(self, _encode: EncodeNotice) -> SqliteFeedTarget:
-        """The target of the feed: a table in the same file, with a column for each member of a notice."""
+        """Return the target of the feed: a table in the same file, with a column for each member of a notice."""
         return SqliteFeedTarget(self, self._options.pace, blocked=lambda: self.status().blocked)
 
     async def use(self, work: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
-        """Run on the queue's thread, in a transaction if it writes: what holds no message. Raises QueueError."""
+        """Run work that touches no messages on the queue's thread, in a transaction if it writes. Raises QueueError."""
         return await self._ask(partial(self._running().use, work, writing=writing))
 
     def _running(self) -> Writer:
@@ -270,7 +270,7 @@ class SqliteQueue:
         return await done
 
     def _settle(self, report: WriterReport) -> None:
-        """Take a report of the writer, on the loop."""
+        """Process a report of the writer, on the loop."""
         before = self._problem
         self._connected, self._problem, self._damage = report.connected, report.problem, report.damage
         report.complete()
@@ -289,7 +289,7 @@ class SqliteQueue:
         self._held.update({message.tag.id: message.tag for message in taken if isinstance(message.tag, RowTag)})
 
     def _bury(self) -> None:
-        """End all that waits for the thread, which has ended. Acks of what it took have no effect from now on."""
+        """Fail all calls that wait for the thread, which has ended. Acks of its messages have no effect."""
         writer, self._writer, self._thread = self._running(), None, None
         self._consuming = False
         self._held.clear()

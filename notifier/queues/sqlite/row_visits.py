@@ -1,8 +1,8 @@
-"""Goes over the dead letters of the embedded queue, or over all that waits. It reads pages, and holds or marks nothing.
+"""Visits the dead letters or the pending deliveries of the embedded queue. It reads pages, and locks or marks nothing.
 
-A message that moves is written, and its old row deleted, in one transaction. So it is neither lost nor doubled, and of
-two visits only one moves it. Transactions are short, so that a worker of another process goes on. A parked row that a
-worker has in hand can be deleted, and its client may be told all the same.
+A message is moved by one transaction that writes it and deletes its old row. So it is neither lost nor doubled, and of
+two visits only one moves it. Transactions are short, so that a worker of another process can continue. A visit may
+delete a parked row that a worker has in hand; its client may still be notified.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -16,8 +16,8 @@ from notifier.queues.sqlite.store import Rows, Store
 
 S = TypeVar("S")
 T = TypeVar("T")
-PAGE = 200  # messages of a page: 10 ms of the thread that a worker needs too
-PAGE_BYTES = 4 * 1024 * 1024  # of their bodies, which take three times as much on their way; one message at least
+PAGE = 200  # messages of a page: 10 ms of the thread that the worker uses too
+PAGE_BYTES = 4 * 1024 * 1024  # of their bodies, which occupy three times as much while read; at least one message
 
 
 class OpenStore(Protocol):
@@ -28,7 +28,7 @@ class OpenStore(Protocol):
 
 
 class SqliteVisit(Generic[S]):
-    """One pass over rows of a queue file. One task uses it. `clock`: when a row was written; delays go by `pace`."""
+    """One pass over rows of a queue file, for one task. `clock`: publication time of rows; `pace`: clock of delays."""
 
     def __init__(
         self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float], rows: Rows, read: Reader[S]
@@ -43,11 +43,11 @@ class SqliteVisit(Generic[S]):
 
     @property
     def left(self) -> int:
-        """How many messages are still to be seen."""
+        """How many messages have not been read yet."""
         return self._left
 
     async def begin(self) -> None:
-        """Learn how many messages there are now. What is added later is left to the next visit."""
+        """Read how many messages there are now. Later messages are left to the next visit."""
         self._last, self._left = await self._store.visit(lambda store: store.newest(self._rows), writing=False)
 
     async def page(self) -> Sequence[Found[S]]:
@@ -64,7 +64,7 @@ class SqliteVisit(Generic[S]):
         return tuple(map(self._read, messages))
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Delete these, and return those that were still there. Raises QueueError."""
+        """Delete these messages, and return those that were still in the file. Raises QueueError."""
         ids = [_id(message) for message in messages]
 
         def work(store: Store) -> set[int]:
@@ -76,7 +76,7 @@ class SqliteVisit(Generic[S]):
         return tuple(message for message in messages if _id(message) in standing)
 
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
-        """Write each where it goes and delete its row, all or none. Raises QueueError."""
+        """Write each message to its new queue and delete its row, all or none. Raises QueueError."""
         now, pace = self._clock(), self._pace()
         rows = {_id(transfer.letter): _row(transfer, now, pace) for transfer in transfers}
 
@@ -104,12 +104,12 @@ class SqliteDeadLetters:
         self._clock = clock
 
     def visit(self, read: Reader[S]) -> AbstractAsyncContextManager[SqliteVisit[S]]:
-        """Open one pass over the present letters. Raises QueueError."""
+        """Open one pass over the present dead letters. Raises QueueError."""
         return _begun(SqliteVisit(self._store, self._clock, self._clock, Rows.DEAD, read))
 
 
 class SqliteWaiting:
-    """All that waits in a queue file that is open."""
+    """The pending deliveries of a queue file that is open."""
 
     def __init__(self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float]) -> None:
         self._store = store
@@ -123,7 +123,7 @@ class SqliteWaiting:
         clients: Collection[tuple[str, str]] | None = None,  # noqa: ARG002  a row is read in any case
         parked: bool = True,
     ) -> AbstractAsyncContextManager[SqliteVisit[S]]:
-        """Open one walk over what waits now. Raises QueueError."""
+        """Open one walk over the present pending deliveries. Raises QueueError."""
         return _begun(SqliteVisit(self._store, self._clock, self._pace, Rows.WAITING if parked else Rows.DELAYED, read))
 
 

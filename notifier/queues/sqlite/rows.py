@@ -1,6 +1,6 @@
-"""Turns messages into rows of the queue file, and rows into messages.
+"""Converts messages into rows of the queue file, and rows into messages.
 
-Defines what the event loop and the writer's thread exchange: operations one way, reports the other way."""
+Defines the operations that the event loop passes to the writer's thread, and the reports that it returns."""
 
 import json
 from asyncio import Future
@@ -14,19 +14,19 @@ from notifier.model.errors import QueueError
 from notifier.model.message import DELAYED, Lane, Message, Outgoing, kind_named
 from notifier.model.reply import ReplyTo
 
-IN_FILE = "file"  # where a publisher beside the worker is answered: in the tables of `side_channel`
-ASKER = "notifier.asker"  # the header by which it says who it is; only we write to the file
-GIVEN_UP = "notifier.given_up"  # the header that says when this was, in epoch seconds
-# A message that waits goes by its due time. The queue's name only says how long it waits at the most, `delay.64s`, so
-# that people find the names of RabbitMQ.
+IN_FILE = "file"  # the reply address of a publisher beside the worker: the tables of `side_channel`
+ASKER = "notifier.asker"  # the header that identifies it; only we write to the file
+GIVEN_UP = "notifier.given_up"  # the header with the time of the dead letter, in epoch seconds
+# A pending message is due at its due time. The queue's name, `delay.64s`, only states the longest wait, so that
+# people find the names of RabbitMQ.
 DELAYS: Mapping[str, int] = MappingProxyType({f"{DELAYED}{2**power}s": 2**power for power in range(17)})
 LONGEST_DELAY = f"{DELAYED}{2**16}s"  # longer waits too
 
 
 class NewRow(NamedTuple):
-    """A message to write. `headers` is a JSON object; `due` in epoch seconds, None if the message does not wait.
+    """A message to write. `headers` is a JSON object; `due` in epoch seconds, None if the message is not delayed.
 
-    `parked` is the bucket in which it waits until it is fetched, or is due.
+    `parked` is the bucket that holds it until it is fetched or due.
     """
 
     queue: str
@@ -58,21 +58,21 @@ def new_row(
 
 
 def storable(text: str) -> str:
-    """Return the text. Raises ValueError for half of a surrogate pair, so that the writer's thread meets none."""
+    """Return the text. Raises ValueError for an unpaired surrogate before it reaches the writer's thread."""
     text.encode()
     return text
 
 
 def queue_of_wait(seconds: float) -> str:
-    """The name under which a message is kept that waits for so long."""
+    """Return the name of the queue for messages that wait this long."""
     return next((name for name, most in DELAYS.items() if seconds <= most), LONGEST_DELAY)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowTag:
-    """Names one taking of a row, from a lane or from `bucket`.
+    """Identifies one taking of a row, from a lane or from `bucket`.
 
-    Tags compare by identity: when the row is taken again it gets another one.
+    Tags compare by identity: a row that is taken again gets a new tag.
     """
 
     id: int
@@ -80,11 +80,11 @@ class RowTag:
 
 
 def message_of(lane: Lane, row: list[Any], *, bucket: str | None = None) -> Message:
-    """The row as a message that was taken from the lane, or from the bucket."""
+    """Return the row as a message taken from the lane, or from the bucket."""
     id_, kind, content_type, message_id, headers, published_at, delivery_count, body = row
     asker = headers.pop(ASKER, None)
     given_up = headers.pop(GIVEN_UP, None)
-    if given_up is not None:  # told as RabbitMQ tells it
+    if given_up is not None:  # in the form of RabbitMQ's header
         headers["x-death"] = [{"reason": "delivery_limit", "time": datetime.fromtimestamp(given_up, UTC)}]
     own_kind = kind_named(kind)
     return Message(
@@ -92,7 +92,7 @@ def message_of(lane: Lane, row: list[Any], *, bucket: str | None = None) -> Mess
         body=bytes.fromhex(body),
         tag=RowTag(id_, bucket),
         kind=own_kind,
-        vouched=own_kind is None,  # what came over HTTP is ours by now; else it is from one who may write the file
+        vouched=own_kind is None,  # an event over HTTP is checked by now; any other writer has access to the file
         content_type=content_type,
         headers=headers,
         message_id=message_id,
@@ -130,7 +130,7 @@ class Ack(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Run a function on the thread, after the next commit."""
+    """Run a function on the thread after the next commit."""
 
     run: Callable[[], object]
     done: "Future[Any]"
@@ -140,7 +140,7 @@ Operation = Insert | Ack | Call
 
 
 class FutureResult(NamedTuple):
-    """The result or error for a future that waits on the loop."""
+    """The result or error for a future of the loop."""
 
     done: "Future[Any]"
     result: object = None
@@ -149,9 +149,9 @@ class FutureResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterReport:
-    """The results of a commit. `problem` says what is wrong; None if nothing is. `ended`: no further report follows.
+    """The results of a commit. `problem`: why the file is unusable, or None. `ended`: no further report follows.
 
-    `damage` says why a worker cannot go on with this file.
+    `damage`: why a worker cannot continue with this file.
     """
 
     connected: bool
@@ -162,7 +162,7 @@ class WriterReport:
     ended: bool = False
 
     def complete(self) -> None:
-        """Give its result to each caller that was not cancelled."""
+        """Pass the result to each caller that was not cancelled."""
         for done, result, error in self.completions:
             if done.done():
                 continue

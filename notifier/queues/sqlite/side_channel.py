@@ -1,9 +1,9 @@
 """The side channel on the embedded queue: replies and states, as notes in tables of the queue's file.
 
-The first note makes the tables, so a file without requests keeps its form. A note is useful for seconds; every write
+The first note creates the tables, so a file without requests keeps its form. A note is useful for seconds; every write
 deletes old ones.
 
-The worker looks for questions four times a second, and writes its replies in batches on the queue's one thread. If the
+The worker checks for requests four times a second, and writes its replies in batches on the queue's thread. If the
 outbox is full or the file cannot be written, replies are dropped and counted.
 """
 
@@ -31,29 +31,29 @@ class QueueFile(Protocol):
     """The queue's file, while it is open."""
 
     async def use(self, work: Callable[[sqlite3.Connection], T], *, writing: bool = True) -> T:
-        """Run on the queue's thread, in a transaction if it writes. Raises QueueError."""
+        """Run `work` on the queue's thread, in a transaction if it writes. Raises QueueError."""
 
 
 class Note(NamedTuple):
-    """An answer or a request, and who asked."""
+    """An answer or a request, and the name of the requester."""
 
     asker: str
     body: bytes
 
 
 def request(database: sqlite3.Connection, wanted: Note, now: float, until: float) -> None:
-    """Ask the worker to do something, or for its state by an empty body, unless it has not begun by `until`."""
+    """Write a request for the worker, which ignores it after `until`. An empty body requests its state."""
     _prepare(database, now)
     database.execute("INSERT INTO requests VALUES (?, ?, ?)", (wanted.asker, until, wanted.body))
 
 
 def requested(database: sqlite3.Connection) -> bool:
-    """True if there are requests."""
+    """Return True if there are requests."""
     return _exist(database) and database.execute("SELECT 1 FROM requests").fetchone() is not None
 
 
 def take_requests(database: sqlite3.Connection, now: float) -> list[Note]:
-    """Read and delete the requests, oldest first. Those whose time is over are not among them."""
+    """Read and delete the requests, oldest first. Skip those that have expired."""
     rows = database.execute("SELECT asker, body FROM requests WHERE until >= ? ORDER BY rowid", (now,)).fetchall()
     database.execute("DELETE FROM requests")
     return [Note(asker, bytes(body)) for asker, body in rows]
@@ -67,7 +67,7 @@ def answer(database: sqlite3.Connection, notes: Iterable[Note], now: float) -> N
 
 
 def take_answers(database: sqlite3.Connection, asker: str) -> list[bytes]:
-    """Read and delete the answers to this asker, oldest first."""
+    """Read and delete the answers to this requester, oldest first."""
     if not _exist(database):
         return []
     rows = database.execute("SELECT body FROM answers WHERE asker = ? ORDER BY rowid", (asker,)).fetchall()
@@ -76,7 +76,7 @@ def take_answers(database: sqlite3.Connection, asker: str) -> list[bytes]:
 
 
 def _exist(database: sqlite3.Connection) -> bool:
-    """True once anybody has asked, or was answered."""
+    """Return True once a request or answer has been written."""
     count = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'answers'")
     return bool(count.fetchone()[0])
 
@@ -89,9 +89,9 @@ def _prepare(database: sqlite3.Connection, now: float) -> None:
 
 
 class SqliteSideChannel:
-    """Replies to publishers, sends the worker's state to those who ask, and hears replies for a publisher."""
+    """Replies to publishers, sends the worker's state on request, and receives replies for a publisher."""
 
-    address = "here"  # this process alone serves the file's API, so it hears its own replies without the file
+    address = "here"  # this process alone serves the file's API, so its own replies need no file
 
     def __init__(self, file: QueueFile, clock: Callable[[], float]) -> None:
         self._file = file
@@ -106,26 +106,26 @@ class SqliteSideChannel:
         self.dropped = 0
 
     def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:  # noqa: ARG002
-        """Speak for the worker, from the next `open` on. `heard` is never called: no other worker replies to this."""
+        """Set the worker's state, from the next `open` on. `heard` is never called: there is no other worker."""
         self._state = state
 
     def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
-        """Do what operators ask for, and answer. `do` never raises."""
+        """Set the callback that handles operators' requests. `do` never raises."""
         self._do = do
 
     def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Do nothing: the file has one worker, and nobody else to tell."""
+        """Do nothing: the file has one worker."""
 
     def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Do nothing, as `share_news` does."""
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Give each reply to this publisher to `heard`, from the next `open` on."""
+        """Pass each reply to this publisher to `heard`, from the next `open` on."""
         self._heard = heard
         self.event_headers = {ASKER: self._name}
 
     def tasks(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
-        """What runs while the queue is open, until cancelled."""
+        """Yield the tasks that run while the queue is open, until cancelled."""
         if self._state is not None:
             yield self._speak_on
         if self._heard is not None:
@@ -139,11 +139,11 @@ class SqliteSideChannel:
             self._outbox.append(Note(correlation_id, body))
 
     async def ask(self, within: float) -> list[bytes]:
-        """The worker's state; nothing if it does not answer in time. Raises QueueError."""
+        """Return the worker's state; nothing if it does not answer in time. Raises QueueError."""
         return [self._state()] if self._state is not None else await self._answers_to(b"", within)
 
     async def request(self, document: bytes, within: float) -> list[bytes]:
-        """What the worker answers to a request; nothing if not in time. Raises QueueError."""
+        """Return the worker's answer to a request; nothing if it does not arrive in time. Raises QueueError."""
         return [await self._do(document)] if self._do is not None else await self._answers_to(document, within)
 
     async def _answers_to(self, document: bytes, within: float) -> list[bytes]:
@@ -198,5 +198,5 @@ class SqliteSideChannel:
 async def _again_and_again(act: Callable[[], Coroutine[object, object, None]], every: float) -> None:
     while True:
         await asyncio.sleep(every)
-        with suppress(QueueError):  # `status` shows a file that cannot be used
+        with suppress(QueueError):  # `status` reports an unusable file
             await act()

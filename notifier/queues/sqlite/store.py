@@ -1,12 +1,12 @@
-"""The SQL of the embedded queue: a table of messages, and how far each lane has been taken.
+"""The SQL of the embedded queue: a table of messages, and the position up to which each lane was taken.
 
 Rules of this module:
-- Ids only grow, in the order of commits, so "taken" is one number a lane: every message up to `lanes.taken_to` that is
-  still there was taken and not acked. Taking writes one row, however many messages it takes.
-- sqlite3 gives up the interpreter lock at each step of a statement, and waits up to 5 ms to get it back from a busy
-  event loop. So nothing here steps row by row: many rows are written by one INSERT, and read as one JSON text.
-- A message that comes due is written anew, so that its id is the newest of `retries`. So is a message that is given up.
-- A death of the process costs one write for the messages that it held. A delivery that ends well costs none.
+- Ids only grow, in the order of commits, so "taken" is one number per lane: every remaining message up to
+`lanes.taken_to` was taken and not acked. Taking writes one row, however many messages it takes.
+- sqlite3 releases the interpreter lock at each step of a statement, and waits up to 5 ms to get it back from a busy
+event loop. So nothing here steps row by row: many rows are written by one INSERT, and read as one JSON text.
+- A message that comes due is written again, so that its id is the newest of `retries`. So is a dead letter.
+- A death of the process costs one write for the messages that it held. A successful delivery costs none.
 """
 
 import json
@@ -27,7 +27,7 @@ from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP, LONGEST_DELAY, NewRow,
 
 T = TypeVar("T")
 LARGEST_INSERT = 256  # rows of one statement
-DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
+DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog does not delay other work
 LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
 QUEUES = frozenset({*LANES, *DELAYS, PARKED, DEAD})
 
@@ -54,7 +54,7 @@ _COUNT = """
         SELECT parked, count(*) AS waiting FROM messages WHERE {} GROUP BY parked)"""
 _COUNT_ALL = _COUNT.format("parked IS NOT NULL")
 _COUNT_THESE = _COUNT.format("parked IN (SELECT value FROM json_each(?))")
-# The window goes over sizes alone: over whole rows it would hold a page of bodies, however large, in memory.
+# The window covers sizes only: over whole rows it would keep a page of bodies, however large, in memory.
 _READ_ROWS = f"""{_AS_JSON} FROM messages WHERE id IN (
     SELECT id FROM (
         SELECT id, sum(size) OVER (ORDER BY id) - size AS before
@@ -76,7 +76,7 @@ _UNDELAY = f"DELETE FROM messages WHERE id IN (SELECT id {_DUE})"  # noqa: S608 
 
 
 class Rows(Enum):
-    """The messages that a visit goes over, in SQL."""
+    """The messages that a visit covers, in SQL."""
 
     DEAD = f"queue = '{DEAD}'"
     WAITING = "due IS NOT NULL"
@@ -84,7 +84,7 @@ class Rows(Enum):
 
 
 class Store:
-    """An open queue file, for the thread that opened it. Raises QueueUnavailable for whatever SQLite refuses."""
+    """An open queue file, for the thread that opened it. Raises QueueUnavailable for SQLite's errors."""
 
     def __init__(self, database: sqlite3.Connection, path: Path, file: FileId) -> None:
         self._database = database
@@ -94,35 +94,35 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open or create the file. Raises TopologyMismatch for a file that is not ours, and leaves it as it is."""
+        """Open or create the file. Raises TopologyMismatch for a file of another program, and leaves it unchanged."""
         before, database = id_of(path), open_file(path)
         file = id_of(path)
-        if file is None or before not in (None, file):  # so it is not known which one is open
+        if file is None or before not in (None, file):  # it is unknown which of the two is open
             database.close()
             raise QueueUnavailable(f"the queue file {path} was moved as it was opened")
         return cls(database, path, file)
 
     def check_place(self) -> None:
-        """Raise QueueUnavailable while another file is at the path, or none: nobody would find what is written."""
+        """Raise QueueUnavailable if the path has another file or none: later processes would not find our messages."""
         here = id_of(self._path)
         self.in_place = here == self.file
         if not self.in_place:
             raise QueueUnavailable(moved(self._path, here, "this process"))
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Everything done inside becomes durable together (fsync) or not at all."""
+        """Make everything done inside durable together (fsync), or nothing."""
         return transaction(self._database, self._path)
 
     def full(self) -> str | None:
-        """Say that the disk is full, for all sizes of messages alike; None if it has room. Raises QueueUnavailable."""
+        """Return an error if the disk is full, whatever a message's size; None if not. Raises QueueUnavailable."""
         with translating(self._path):
             return full_disk(self._path, self._database)
 
     def reclaim(self) -> None:
-        """Fold what can be folded of the write-ahead log into the file, so that the log starts anew.
+        """Fold the write-ahead log into the file as far as possible, so that the log restarts.
 
-        SQLite does so after a commit, once the log has 4 MiB. On a disk that is full before that no commit succeeds, so
-        SQLite never does, and the log keeps the disk full. Waits for nobody, and never raises.
+        SQLite does so after a commit, once the log has 4 MiB. If the disk is full before that, no commit succeeds,
+        SQLite never does it, and the log keeps the disk full. Does not wait for other processes, and never raises.
         """
         with suppress(sqlite3.Error):
             self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -143,7 +143,7 @@ class Store:
             self._database.execute(f"DELETE {_THESE}", (_json(ids),))
 
     def read(self, lane: Lane, after: int, limit: int) -> list[tuple[int, Message]]:
-        """The first messages of a lane beyond the id `after`, in order, each with its id."""
+        """Return the first messages of a lane beyond the id `after`, in order, each with its id."""
         rows = json.loads(self._value(_READ, lane, after, limit))
         return sorted(((row[0], message_of(lane, row)) for row in rows), key=lambda pair: pair[0])
 
@@ -152,10 +152,10 @@ class Store:
         self._database.execute("UPDATE lanes SET taken_to = ? WHERE queue = ?", (id_, lane))
 
     def give_back(self, now: float) -> None:
-        """Give back the messages that were taken and not acked: in their places, with `delivery_count` one higher.
+        """Return the taken and unacked messages to their places, with `delivery_count` one higher.
 
-        What kills whoever takes it would kill for ever: beyond the limit it is moved to `dead` as it is. Nobody reads
-        it on the way, which may be what kills.
+        A message that kills each process that takes it would do so for ever. Beyond the limit it is moved to `dead`
+        unchanged. It is not read on the way, because reading may be what kills the process.
         """
         self._database.execute(_GIVE_BACK)
         self._database.execute(_GIVE_UP, (now,))
@@ -163,9 +163,9 @@ class Store:
         self._database.execute("UPDATE lanes SET taken_to = 0")
 
     def bound_delays(self, now: float) -> None:
-        """If the wall clock was set back meanwhile, bring every due time forward by as much as the farthest shows.
+        """If the wall clock was set back meanwhile, bring all due times forward by the excess of the farthest.
 
-        None lies ahead by more than its queue's name says. All are moved, so that they keep their distances.
+        The excess is the time beyond the longest wait that a queue's name allows. Equal shifts keep the distances.
         """
         farthest = "SELECT queue, max(due) FROM messages WHERE due IS NOT NULL GROUP BY queue"
         last_dues = [(queue, due) for queue, due in self._database.execute(farthest) if queue != LONGEST_DELAY]
@@ -174,33 +174,33 @@ class Store:
             self._database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (ahead,))
 
     def move_due(self, now: float, in_hand: Collection[int]) -> None:
-        """Move messages that are due to `retries`, the earliest first, `DUE_AT_ONCE` at most. None that is in hand."""
+        """Move due messages that are not in hand to `retries`, earliest first, at most `DUE_AT_ONCE`."""
         parameters = (now, _json(in_hand), DUE_AT_ONCE)
         self._database.execute(f"{_MOVE} {_DUE}", parameters)
         self._database.execute(_UNDELAY, parameters)
 
     def next_due(self, in_hand: Collection[int]) -> float | None:
-        """When the next delayed message comes due that is not in hand, in epoch seconds."""
+        """Return when the next delayed message that is not in hand comes due, in epoch seconds."""
         row = self._database.execute(_NEXT_DUE, (_json(in_hand),)).fetchone()
         return None if row is None else float(row[0])
 
     # ── parked messages ─────────────────────────────────────────────────────────────────────────────────────────
 
     def read_parked(self, bucket: str, in_hand: Collection[int], limit: int) -> list[Message]:
-        """The oldest messages of a bucket that are not in hand."""
+        """Return the oldest messages of a bucket that are not in hand."""
         with translating(self._path):
             rows = json.loads(self._value(_READ_PARKED, bucket, _json(in_hand), limit))
         return [message_of(Lane.RETRIES, row, bucket=bucket) for row in sorted(rows, key=lambda row: int(row[0]))]
 
     def count_parked(self, buckets: Collection[str] | None = None) -> dict[str, int]:
-        """How many messages each of these buckets holds (None: all buckets), those in hand too; no empty ones."""
+        """Return how many messages each bucket holds (None: all buckets), with those in hand, without empty buckets."""
         with translating(self._path):
             counts = self._value(_COUNT_ALL) if buckets is None else self._value(_COUNT_THESE, json.dumps([*buckets]))
         counted: dict[str, int] = json.loads(counts)
         return counted
 
     def parked_ids(self) -> list[int]:
-        """The ids of all parked messages, oldest first."""
+        """Return the ids of all parked messages, oldest first."""
         with translating(self._path):
             return sorted(json.loads(self._value("SELECT json_group_array(id) FROM messages WHERE parked IS NOT NULL")))
 
@@ -210,57 +210,57 @@ class Store:
         self.delete(ids)
 
     def count_return(self, ids: Collection[int]) -> None:
-        """Raise the `delivery_count` of messages that were fetched and are given back."""
+        """Raise the `delivery_count` of messages that were fetched and are returned."""
         self._database.execute(_COUNT_RETURN, (_json(ids),))
 
-    # ── what visits go over ─────────────────────────────────────────────────────────────────────────────────────
+    # ── rows for visits ─────────────────────────────────────────────────────────────────────────────────────────
 
     def newest(self, rows: Rows) -> tuple[int, int]:
-        """The id of the newest of these messages, 0 if there is none, and how many there are."""
+        """Return the id of the newest of these messages (0 if there is none) and their number."""
         newest, count = json.loads(
             self._value(f"SELECT json_array(coalesce(max(id), 0), count(*)) FROM messages WHERE {rows.value}")  # noqa: S608
         )
         return int(newest), int(count)
 
     def read_rows(self, rows: Rows, after: int, last: int, limit: int, size: int) -> list[Message]:
-        """The first of these messages beyond the id `after`, up to `last`, of `size` bytes or one more."""
+        """Return the first of these messages beyond the id `after`, up to `last`, of `size` bytes or one more."""
         read = json.loads(self._value(_READ_ROWS.format(rows.value), after, last, limit, size))
         return [message_of(Lane.RETRIES, row) for row in sorted(read, key=lambda row: int(row[0]))]
 
     def standing(self, rows: Rows, ids: Sequence[int]) -> set[int]:
-        """Which of these messages are still there."""
+        """Return which of these messages are still in the file."""
         sql = f"SELECT json_group_array(id) {_THESE} AND {rows.value}"
         return set(json.loads(self._value(sql, _json(ids))))
 
-    # ── looks ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── counts and times ────────────────────────────────────────────────────────────────────────────────────────
 
     def depths(self, *, consumed: bool) -> Mapping[str, int]:
-        """The number of messages in each queue. While a worker lives (`consumed`), those that it took do not count.
+        """Return the number of messages in each queue. With a worker (`consumed`), those that it took do not count.
 
-        Those that it fetched do: only it knows them.
+        Those that it fetched do: only the worker itself can count them.
         """
         with translating(self._path):
             counted: dict[str, int] = json.loads(self._value(_DEPTHS, consumed))
-        counted[LONGEST_DELAY] = counted.get(LONGEST_DELAY, 0) - counted[PARKED]  # where parked rows are kept
+        counted[LONGEST_DELAY] = counted.get(LONGEST_DELAY, 0) - counted[PARKED]  # the queue of parked rows
         return counted
 
     def oldest(self) -> dict[str, float]:
-        """When the first message of each lane, of `dead` and of `parked` was written, even if a worker holds it."""
+        """Return when the first message of each lane, of `dead` and of `parked` was written, taken or not."""
         with translating(self._path):
             return dict(self._database.execute(_OLDEST).fetchall())
 
     def changes_elsewhere(self) -> int:
-        """A number that is another one whenever another process has committed since."""
+        """Return a number that changes whenever another process commits."""
         with translating(self._path):
             return int(self._value("PRAGMA data_version"))
 
     def use(self, work: Callable[[sqlite3.Connection], T], *, writing: bool) -> T:
-        """Have this done on the open file, in a transaction where it writes."""
+        """Run `work` on the open file, in a transaction if it writes."""
         with self.transaction() if writing else translating(self._path):
             return work(self._database)
 
     def close(self) -> None:
-        """Close the file. The last one to leave folds the write-ahead log into it."""
+        """Close the file. The last process to close it folds the write-ahead log into it."""
         self._database.close()
 
     def _value(self, sql: str, *parameters: object) -> Any:

@@ -2,11 +2,12 @@
 
 Rules of this module:
 - One round is one transaction: acks, publishes, messages that are due, messages that the lanes have room for. One
-  report to the loop follows. So a round costs one fsync and two changes of thread, however many operations it has.
-- Nothing is reported before it is durable, and nothing of a round is remembered before its commit.
-- A full disk refuses all publishes, small and large, before SQLite would: what is left is for acks, which make room.
-- A failed commit refuses its publishes and keeps its acks for the next round, a poll later. Only a damaged file ends
-  the thread of a worker: the damage stays, and writing on would make it worse.
+  report to the loop follows. So a round costs one fsync and two thread switches, however many operations it has.
+  - Nothing is reported before it is durable, and no state of a round is updated before its commit.
+  - When the disk is full, all publishes are refused before SQLite would refuse them: the rest of the room is for acks,
+  which free room.
+  - A failed commit refuses its publishes and keeps its acks for the next round, a poll later. Only a damaged file ends
+  the thread of a worker: further writes would make the damage worse.
 """
 
 import time
@@ -28,13 +29,13 @@ from notifier.queues.sqlite.store import LANES, QUEUES, Store
 
 T = TypeVar("T")
 FEW_ACKS = 8  # of the largest events: 1 MiB, half of what a full disk has left
-POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
+POLL = 0.25  # seconds between checks for commits of other processes; a check reads one number
 
 
 class Writer:
-    """Does all work on the queue file, on a thread of its own.
+    """Does all work on the queue file, on a dedicated thread.
 
-    `put` is for the loop, `run` for the thread, the rest for `Call`s. `tell` runs on the thread.
+    `put` is for the loop, `run` for the thread, the other methods for `Call`s. `tell` runs on the thread.
     """
 
     def __init__(self, options: SqliteOptions, tell: Callable[[WriterReport], object]) -> None:
@@ -57,17 +58,17 @@ class Writer:
         self._seen_elsewhere: int | None = None
 
     def put(self, operation: Operation) -> None:
-        """Give the thread an operation. Never waits."""
+        """Pass an operation to the thread. Never waits."""
         self._inbox.put(operation)
 
     def run(self) -> None:
-        """Do one round after the other, until `finish`."""
+        """Do one round after another, until `finish`."""
         try:
             while not self._closing:
                 self._now_doing = self._gather()
                 self._round(self._now_doing)
                 self._now_doing = ()
-        finally:  # also after a fault of ours: nobody may wait for ever, and the next worker must be able to start
+        finally:  # also after a bug: no caller may wait for ever, and the next worker must be able to start
             if self._store is not None:
                 self._store.close()
             if self._lock is not None:
@@ -76,7 +77,7 @@ class Writer:
             self._report(WriterReport(connected=False, problem=self._damage or closed, damage=self._damage, ended=True))
 
     def abandoned(self) -> list[Future[Any]]:
-        """The futures of operations that the thread has not done, once it has ended."""
+        """Return the futures of operations that the thread did not complete before it ended."""
         not_done = list(self._now_doing)
         while not self._inbox.empty():
             not_done.append(self._inbox.get_nowait())
@@ -85,7 +86,7 @@ class Writer:
     def _report(self, report: WriterReport) -> None:
         try:
             self._tell(report)
-        except RuntimeError:  # the loop was closed before the queue: nobody is left to work for
+        except RuntimeError:  # the loop was closed before the queue: there are no callers
             self._closing = True
 
     def _gather(self) -> list[Operation]:
@@ -98,7 +99,7 @@ class Writer:
             return operations
 
     def _patience(self) -> float | None:
-        """Seconds to wait for an operation before a round without one."""
+        """Return the seconds to wait for an operation before a round without one."""
         if self._problem is not None:
             return POLL
         if self._lock is None:
@@ -141,9 +142,9 @@ class Writer:
             self._report(WriterReport(connected=connected, completions=completions, taken=taken, problem=self._problem))
 
     def _make_room(self, store: Store) -> None:
-        """Do acks without publishes, which make room, a few at a time: what they delete is written to the log as zeros.
+        """Commit acks without publishes, a few at a time: they free room, but their deletions are written to the log.
 
-        The last few are left for a commit.
+        The last few are left for the regular commit.
         """
         store.reclaim()
         while len(self._acks) > FEW_ACKS:
@@ -160,7 +161,7 @@ class Writer:
             self._parked.acked(ack.bucket, ack.id)
 
     def _commit(self, publishes: Sequence[Insert]) -> list[Message]:
-        """Do one transaction. Returns the messages taken in it."""
+        """Run one transaction. Return the messages taken in it."""
         store = self._opened()
         rows = [publish.row for publish in publishes]
         if fed := {Lane(row.queue) for row in rows if row.due is None and row.queue in LANES}:
@@ -198,7 +199,7 @@ class Writer:
         return self._lanes.takers() if self._consuming else {}
 
     def _look_elsewhere(self, store: Store) -> int | None:
-        """A number that changes with each commit of another process. Within a poll it is the last one seen."""
+        """Return a number that changes with each commit of another process. It is read once per poll."""
         if self._lock is None or time.monotonic() < self._next_look:
             return self._seen_elsewhere
         changes = store.changes_elsewhere()
@@ -213,7 +214,7 @@ class Writer:
 
     def _opened(self) -> Store:
         if self._store is None:
-            if not worker_at(self._path):  # a running worker has examined it, and the file may be large
+            if not worker_at(self._path):  # a running worker has examined the file, which may be large
                 examine(self._path)
             self._store = Store.open(self._path)
         self._store.check_place()
@@ -224,18 +225,18 @@ class Writer:
         self._opened()
 
     def full(self) -> str | None:
-        """Say that the disk is full; None if it has room. Raises QueueError."""
+        """Return an error if the disk is full; None if it has room. Raises QueueError."""
         return self._opened().full()
 
     def start_consuming(self) -> None:
-        """Take messages from now on. Raises QueueUnavailable if another worker does."""
+        """Take messages from now on. Raises QueueUnavailable if another worker consumes the file."""
         store = self._opened()
         if self._lock is None:
             lock = WorkerLock(self._path, store.file)
             store.reclaim()
             try:
                 with store.transaction():
-                    store.give_back(self._pace())  # what a worker held that was killed
+                    store.give_back(self._pace())  # the messages of a worker that was killed
                     store.bound_delays(self._pace())
                 self._parked.start(store)
             except BaseException:
@@ -245,11 +246,11 @@ class Writer:
         self._consuming = True
 
     def stop_consuming(self) -> None:
-        """Take no more. Messages already taken can still be acked."""
+        """Take no further messages. Messages already taken can still be acked."""
         self._consuming = False
 
     def depths(self) -> dict[str, Depth]:
-        """What waits in every queue."""
+        """Return the depth of every queue."""
         consumed = self._lock is not None or worker_at(self._path)
         ready = dict(self._opened().depths(consumed=consumed))
         ready[PARKED] -= len(self._parked.in_hand)
@@ -263,20 +264,20 @@ class Writer:
         self._parked.fetch(self._opened(), bucket, most, fetched)
 
     def put_back(self, bucket: str, fetched: Sequence[Message]) -> None:
-        """Let messages be fetched again whose caller has gone. Raises QueueUnavailable."""
+        """Allow messages to be fetched again whose caller has gone. Raises QueueUnavailable."""
         self._parked.put_back(bucket, fetched)
         self._next_due = self._opened().next_due(self._parked.in_hand)
 
     def parked(self, buckets: Collection[str] | None) -> Mapping[str, int]:
-        """How many messages wait in each of the buckets. Raises QueueUnavailable."""
+        """Return how many messages each bucket holds. Raises QueueUnavailable."""
         return self._parked.count(self._opened(), buckets)
 
     def use(self, work: Callable[[Connection], T], *, writing: bool) -> T:
-        """Run `work` on the open file, in a transaction of its own: a failure must not concern deliveries."""
+        """Run `work` on the open file, in its own transaction if it writes: a failure must not affect deliveries."""
         return self._opened().use(work, writing=writing)
 
     def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
-        """Run `work` on the store. After a change the lanes look again, since it may have added messages."""
+        """Run `work` on the store. After a change the lanes are checked again, since it may have added messages."""
         store = self._opened()
         done = store.use(lambda _: work(store), writing=writing)
         if writing:
@@ -285,7 +286,7 @@ class Writer:
         return done
 
     def finish(self) -> None:
-        """End the thread after one last transaction: messages without an ack are given back."""
+        """End the thread after a last transaction that returns the unacked messages."""
         self._consuming = False
         self._closing = True
         if self._store is not None and self._lock is not None:
