@@ -1,8 +1,8 @@
-"""Sends the acks of one channel in batches: at 3,000 messages a second ten go in one frame.
+"""Sends the acks of one channel in batches: at 3,000 messages a second ten acks go in one frame.
 
-Delivery tags of a channel count up from 1. `multiple` acks every tag up to the one that it names, so it may name only a
-tag below which everything is settled. RabbitMQ closes the channel over a tag that was acked before, so each tag is
-named once.
+Delivery tags of a channel count up from 1. `multiple` acks every tag up to the given one, so it is used only for a tag
+below which every tag is settled. RabbitMQ closes the channel over a tag that was acked before, so each tag is sent
+once.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import aiormq
 
 from notifier.queues.rabbitmq.connection import LOST
 
-FLUSH_AFTER = 0.003  # seconds that acks gather
+FLUSH_AFTER = 0.003  # seconds in which acks gather
 
 
 class AckLedger:
@@ -27,7 +27,7 @@ class AckLedger:
         self._fresh: list[int] = []  # settled tags not yet sent
 
     def settle(self, tag: int) -> bool:
-        """Note that `tag` is settled. False if it was settled before."""
+        """Record that `tag` is settled. Return False if it was settled before."""
         if tag < self._next or tag in self._ahead:
             return False
         self._ahead.add(tag)
@@ -35,7 +35,7 @@ class AckLedger:
         return True
 
     def take(self) -> list[tuple[int, bool]]:
-        """The frames to send now, as (tag, multiple): one for the contiguous run, one each for the rest."""
+        """Return the frames to send now, as (tag, multiple): one for the contiguous run, one each for the rest."""
         first = self._next
         while self._next in self._ahead:
             self._ahead.remove(self._next)
@@ -43,13 +43,13 @@ class AckLedger:
         fresh, self._fresh = self._fresh, []
         if first == self._next:
             return [(tag, False) for tag in fresh]
-        # The last of the run that was not sent before; `first` itself is one, so there is one.
+        # The last tag of the run that was not sent before. `first` was not, so there is at least one.
         end = max(tag for tag in fresh if tag < self._next)
         return [(end, True), *((tag, False) for tag in fresh if tag > end)]
 
 
 class ChannelAcks:
-    """The acks of one channel, sent in batches. Once the channel is gone, `settle` has no effect."""
+    """The acks of one channel, sent in batches. Once the channel is closed, `settle` has no effect."""
 
     def __init__(self, channel: aiormq.Channel) -> None:
         self._channel = channel
@@ -58,16 +58,16 @@ class ChannelAcks:
         self._gone = False
 
     def settle(self, tag: int) -> None:
-        """Have the message of this delivery tag acked."""
+        """Ack the message of this delivery tag with the next batch."""
         if not self._gone and self._ledger.settle(tag):
             self._wake.set()
 
     def forget(self) -> None:
-        """Send no more: the channel is gone, and its unacked messages come again."""
+        """Send no more acks: the channel is closed, and its unacked messages will be redelivered."""
         self._gone = True
 
     async def run(self) -> None:
-        """Send acks as they gather, until cancelled or the channel is gone."""
+        """Send acks in batches, until cancelled or the channel is closed."""
         with suppress(*LOST):
             while True:
                 await self._wake.wait()
@@ -75,7 +75,7 @@ class ChannelAcks:
                 await self.flush()
 
     async def flush(self) -> None:
-        """Send every ack that waits."""
+        """Send every pending ack."""
         self._wake.clear()
         for tag, multiple in self._ledger.take():
             await self._channel.basic_ack(tag, multiple=multiple, wait=False)
@@ -83,7 +83,7 @@ class ChannelAcks:
 
 @dataclass(frozen=True, slots=True)
 class AckTag:
-    """The `tag` of a message: its delivery tag, and the channel that it came by."""
+    """The `tag` of a message: its delivery tag, and the acks of its channel."""
 
     acks: ChannelAcks
     number: int

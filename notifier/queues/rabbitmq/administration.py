@@ -1,4 +1,4 @@
-"""Does what operators ask for, over a connection of its own: declares, verifies, surveys and deletes the topology."""
+"""Declares, verifies, surveys and deletes the topology for operators, over a dedicated connection."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,13 @@ __all__ = [
     "verify_topology",
 ]
 
-ASKING = 8  # channels that ask for depths side by side: there are many queues, and each answer may take its time
+ASKING = 8  # channels that query depths in parallel: there are many queues, and each answer may be slow
 
 
 async def declare_topology(options: RabbitOptions, settling: Settling | None = None) -> tuple[BindingState, ...]:
     """Declare what is missing, and bind the queues of sources. Return once new queues can be used.
 
-    A binding that cannot be made is no error: it is among the states returned. Raises TopologyMismatch, QueueError.
+    A binding that cannot be made is not an error: its state is returned. Raises TopologyMismatch, QueueError.
     """
     async with connected(options, "topology") as connection:
         await demand_kept(connection, options)
@@ -42,7 +42,7 @@ async def declare_topology(options: RabbitOptions, settling: Settling | None = N
 
 
 async def verify_topology(options: RabbitOptions) -> None:
-    """Check that nothing is missing or different. Raises TopologyMismatch with all that is wrong, QueueError."""
+    """Check that nothing is missing or different. Raises TopologyMismatch with all differences, QueueError."""
     async with connected(options, "topology") as connection:
         await topology.verify(connection, topology.topology_of(options))
 
@@ -54,27 +54,27 @@ async def survey_bindings(options: RabbitOptions) -> tuple[BindingState, ...]:
 
 
 async def survey_topology(options: RabbitOptions) -> tuple[TopologyState, ...]:
-    """What is there, what is missing, and what is different. Raises QueueError."""
+    """Return which queues and exchanges exist, are missing or differ. Raises QueueError."""
     async with connected(options, "topology") as connection:
         return await topology.survey(connection, topology.topology_of(options))
 
 
 async def delete_topology(options: RabbitOptions) -> Mapping[str, int]:
-    """Delete everything under the prefix. Returns how many ready messages went with each queue. Raises QueueError."""
+    """Delete everything under the prefix. Return how many ready messages each queue had. Raises QueueError."""
     async with connected(options, "topology") as connection:
         return await topology.delete(connection, topology.topology_of(options))
 
 
 async def workers_at(connection: Connection, options: RabbitOptions) -> int:
-    """How many workers consume the queue of events. Raises QueueUnavailable."""
+    """Return how many workers consume the queue of events. Raises QueueUnavailable."""
     depths = await depths_at(connection, {Lane.EVENTS: f"{options.prefix}.{Lane.EVENTS}"})
     return depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
 
 
 async def depths_of(connection: Connection, options: RabbitOptions) -> dict[str, Depth]:
-    """What waits in each queue, by its name without prefix, and in all buckets together. A missing queue is left out.
+    """Return the depth of each queue, by its name without prefix, and of all buckets together.
 
-    Raises QueueUnavailable.
+    Missing queues are left out. Raises QueueUnavailable.
     """
     buckets = bucket_names(options)
     sources = [f"{SOURCE}{name}" for name in options.sources]
@@ -87,7 +87,7 @@ async def depths_of(connection: Connection, options: RabbitOptions) -> dict[str,
 
 
 async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:
-    """What waits in these queues (full names), by the keys of `names`; a missing queue is left out.
+    """Return the depths of these queues (full names), by the keys of `names`, without missing queues.
 
     Raises QueueUnavailable.
     """
@@ -97,7 +97,7 @@ async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[st
 
 
 async def _depths_by_one(connection: Connection, names: Sequence[tuple[str, str]]) -> list[tuple[str, Depth]]:
-    """One channel asks for these, one after another."""
+    """Query the depths of these queues one after another on one channel."""
     depths: list[tuple[str, Depth]] = []
     channel = await open_channel(connection)
     try:

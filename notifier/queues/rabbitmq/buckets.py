@@ -1,8 +1,8 @@
-"""Fetches deliveries from the buckets, in which they wait for a client that is down.
+"""Fetches deliveries from the buckets, in which they wait for a client whose circuit is open or that is paused.
 
-A bucket is a queue without a consumer: a message that nobody fetches leaves it for `retries` after `LONGEST_PARKED`.
-Messages are fetched by `basic.get` and acked. They are never given back, since each time that a message is given out
-adds to its delivery count.
+A bucket is a queue without a consumer: a message that is not fetched moves to `retries` after `LONGEST_PARKED`.
+Messages are fetched by `basic.get` and acked. They are never returned to the bucket, since each delivery adds to their
+delivery count.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ CHANNELS = 4  # fetches at a time
 
 
 def bucket_names(options: RabbitOptions) -> tuple[str, ...]:
-    """Return the names of the buckets, without prefix: `parked-00.delay.1024s`. They end like names of delay queues."""
+    """Return the names of the buckets, without prefix: `parked-00.delay.1024s`, with the ending of delay queues."""
     return tuple(f"{PARKED}-{number:02d}.delay.{options.parked_for}s" for number in range(options.buckets))
 
 
@@ -40,7 +40,7 @@ def bucket_number(client: tuple[str, str], buckets: int) -> int:
 
 
 def with_one_bucket(names: Sequence[str]) -> Sequence[str]:
-    """Name one of the buckets among these queues, and count the others."""
+    """Return the names with one of the buckets, and the number of the other buckets."""
     buckets = [name for name in names if f".{PARKED}-" in name]
     if len(buckets) < 2:
         return names
@@ -49,7 +49,7 @@ def with_one_bucket(names: Sequence[str]) -> Sequence[str]:
 
 
 class _Getter:
-    """A channel for one fetch at a time. Its messages are acked here, also while the next are fetched."""
+    """A channel for one fetch at a time. Acks of its messages continue while the next messages are fetched."""
 
     def __init__(self, channel: aiormq.Channel) -> None:
         self.channel = channel
@@ -63,7 +63,7 @@ class _Getter:
             hand_over(channel, self._take)
 
     async def get(self, queue: str, most: int) -> list[DeliveredMessage]:
-        """Up to `most` messages of this queue. Raises what aiormq does."""
+        """Return up to `most` messages of this queue. Raises what aiormq does."""
         return await (self._get_together(queue, most) if self._together else self._get_singly(queue, most))
 
     async def _get_singly(self, queue: str, most: int) -> list[DeliveredMessage]:
@@ -73,7 +73,7 @@ class _Getter:
         return answers
 
     async def _get_together(self, queue: str, most: int) -> list[DeliveredMessage]:
-        """All the gets are written at once: one round trip instead of `most`, and half of the CPU here."""
+        """Write all gets at once: one round trip instead of `most`, and half of the CPU here."""
         channel, closing = self.channel, self.channel.closing
         self._answers, self._most, self._all = [], most, asyncio.get_running_loop().create_future()
         if channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
@@ -99,7 +99,7 @@ class _Getter:
 
 
 class BucketReader:
-    """Fetches from buckets on the connection that it is given. Sets `mend_soon` if a bucket is missing."""
+    """Fetches from buckets on the current connection. Sets `mend_soon` if a bucket is missing."""
 
     def __init__(self, options: RabbitOptions, mend_soon: asyncio.Event) -> None:
         self._keep = options.max_event
@@ -123,8 +123,8 @@ class BucketReader:
     async def fetch(self, queue: str, most: int) -> Sequence[Message]:
         """Take up to `most` messages from this queue (full name), oldest first. Raises QueueUnavailable.
 
-        An error costs the channel: all its unacked messages come again, those of earlier fetches too. So a queue whose
-        last fetch failed is tried on a new channel.
+        An error closes the channel, and all its unacked messages are redelivered, also those of earlier fetches. So a
+        queue whose last fetch failed is tried on a new channel.
         """
         async with self._turns:
             getter = await self._getter(new=queue in self._doubted)
@@ -173,7 +173,7 @@ class BucketReader:
             self._idle.remove(getter)
 
     async def flush(self) -> None:
-        """Send the acks that wait."""
+        """Send the pending acks."""
         for getter in tuple(self._getters):
             with suppress(*LOST):
                 await getter.acks.flush()

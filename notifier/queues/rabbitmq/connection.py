@@ -1,10 +1,10 @@
-"""Connects to the broker, opens channels and bounds each request. The broker's errors become ours here.
+"""Connects to the broker, opens channels, bounds each request, and translates the broker's errors into ours.
 
-No error bears a URL, since that may hold a password.
+No error includes a URL, since that may contain a password.
 
-aiormq's own timeouts go through `wait_for`, which in Python 3.11 loses a cancellation that meets an answer: the task
-that was cancelled goes on for ever. So `asyncio.timeout` bounds requests. Closing always uses a timeout of aiormq's, so
-it runs in a task of its own (`finish`).
+aiormq's own timeouts use `wait_for`, which in Python 3.11 loses a cancellation that coincides with an answer: the
+cancelled task runs for ever. So `asyncio.timeout` bounds requests. Closing always uses a timeout of aiormq, so it runs
+in a separate task (`finish`).
 """
 
 import asyncio
@@ -37,17 +37,17 @@ from notifier.queues.rabbitmq.wire import aiormq_hooks
 
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 5.0
-BLOCKED_TIMEOUT = 0.1  # of a connection that the broker blocks: it reads no goodbye there
-HEARTBEAT = 10  # seconds; aiormq gives a silent peer up after three: 33 s instead of the 3 min of its default of 60
+BLOCKED_TIMEOUT = 0.1  # of a connection that the broker blocks: the broker does not read a close there
+HEARTBEAT = 10  # seconds; aiormq gives up a silent peer after three: 33 s instead of 3 min with its default of 60
 RPC_TIMEOUT = 10.0  # seconds that an answer of the broker may take
 LOST = (AMQPError, OSError, RuntimeError)
-"""What a request ends with that gets no answer: TimeoutError is an OSError, a closed channel a RuntimeError."""
+"""The errors of a request without an answer: TimeoutError is an OSError, a closed channel a RuntimeError."""
 
 Connection = aio_pika.abc.AbstractConnection
 
 
 class _Attempt(aio_pika.Connection):
-    """Closed as soon as it has failed. aio-pika closes it when it is collected, by when its loop may have ended."""
+    """Closed as soon as it has failed. aio-pika closes it at garbage collection, when its loop may have ended."""
 
     async def connect(self, timeout: aiormq.abc.TimeoutType = None) -> None:  # noqa: ASYNC109  aio-pika's signature
         try:
@@ -58,7 +58,7 @@ class _Attempt(aio_pika.Connection):
 
 
 async def connect(options: RabbitOptions, purpose: str, within: float = math.inf) -> Connection:
-    """Return a new connection to the first host that takes us, `within` so many seconds in all.
+    """Return a new connection to the first host that accepts it, `within` this many seconds in all.
 
     Raises QueueError (refused), QueueUnavailable (not reached), ConfigurationError (a library is not as it was tried).
     """
@@ -81,7 +81,7 @@ async def connect(options: RabbitOptions, purpose: str, within: float = math.inf
                     client_properties={"connection_name": f"{options.name} {purpose}"},
                     connection_class=_Attempt,
                 )
-        # StopAsyncIteration: the end of the stream came right behind the broker's first words.
+        # StopAsyncIteration: the stream ended right after the broker's first frame.
         except (AMQPError, OSError, TimeoutError, RuntimeError, ValueError, StopAsyncIteration) as error:
             failure = _translate(error, url, each)
     raise failure
@@ -139,19 +139,19 @@ def _translate(error: Exception, url: URL, waited: float) -> QueueError:
 
 
 def reason_of(error: BaseException | None) -> str:
-    """Return the error in one line of words: the broker's own, if it gave any."""
+    """Return the error as one line of text: the broker's text if it gave one."""
     if error is None:
         return "closed"
-    if isinstance(error, asyncio.CancelledError):  # by which aiormq ends a connection that it gives up
+    if isinstance(error, asyncio.CancelledError):  # aiormq ends a connection that it gives up by a cancellation
         return "nothing was heard from the broker for three heartbeats"
     words = " ".join(str(part) for part in error.args if part not in (None, "", 0)) or type(error).__name__
     return " ".join(words.split())[:500]
 
 
 def ending() -> bool:
-    """True if the present task was cancelled. Endless loops ask this at each round.
+    """Return True if the present task was cancelled. Endless loops check it in each round.
 
-    aiormq may raise its own error in place of a cancellation that comes while one of its calls fails.
+    aiormq may raise its own error instead of a cancellation that arrives while one of its calls fails.
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
@@ -161,8 +161,8 @@ def ending() -> bool:
 def named_losses() -> Iterator[None]:
     """Raise QueueUnavailable for the two ways in which aiormq ends a wait on a lost connection without a reason.
 
-    One is a bare `Exception`: the stream ended between two frames. The other is a cancellation that is none of ours:
-    the peer fell silent, or the channel was closed.
+    One is a bare `Exception`: the stream ended between two frames. The other is a cancellation that we did not request:
+    the peer was silent, or the channel was closed.
     """
     try:
         yield
@@ -186,7 +186,7 @@ async def bounded(seconds: float | None = RPC_TIMEOUT) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def asking(what: str, seconds: float | None = RPC_TIMEOUT) -> AsyncIterator[None]:
-    """Bound requests to the broker. Raises QueueUnavailable, which begins with `what`, for every error they meet."""
+    """Bound requests to the broker. Raises QueueUnavailable, which begins with `what`, for each of their errors."""
     try:
         async with bounded(seconds):
             yield
@@ -196,7 +196,7 @@ async def asking(what: str, seconds: float | None = RPC_TIMEOUT) -> AsyncIterato
 
 @asynccontextmanager
 async def connected(options: RabbitOptions, purpose: str, within: float = math.inf) -> AsyncIterator[Connection]:
-    """A connection for the length of the block. Raises QueueError, and QueueUnavailable where it is lost inside."""
+    """Open a connection for the duration of the block. Raises QueueError, QueueUnavailable if it is lost inside."""
     connection = await connect(options, purpose, within)
     try:
         with named_losses():
@@ -209,7 +209,7 @@ async def connected(options: RabbitOptions, purpose: str, within: float = math.i
 
 @asynccontextmanager
 async def channel_of(connection: Connection, *, confirms: bool = False) -> AsyncIterator[aiormq.Channel]:
-    """A channel for the length of the block. What is unacked at its end goes back. Raises QueueUnavailable."""
+    """Open a channel for the duration of the block. Unacked messages are returned then. Raises QueueUnavailable."""
     channel = await open_channel(connection, confirms=confirms)
     try:
         yield channel
@@ -218,7 +218,7 @@ async def channel_of(connection: Connection, *, confirms: bool = False) -> Async
 
 
 async def open_channel(connection: Connection, *, confirms: bool = False) -> aiormq.Channel:
-    """A new channel, in aiormq's terms. With `confirms`, an unroutable mandatory publish raises.
+    """Return a new channel of aiormq. With `confirms`, an unroutable mandatory publish raises.
 
     Raises QueueUnavailable.
     """
@@ -231,10 +231,10 @@ async def open_channel(connection: Connection, *, confirms: bool = False) -> aio
 
 
 async def close_channel(channel: aiormq.Channel) -> None:
-    """Close the channel in any state; its unacked messages go back. Finally returns without the broker's answer.
+    """Close the channel in any state, which returns its unacked messages. The wait for the broker's answer is bounded.
 
-    aiormq's own `close` says Channel.Close again where it was cut short or the broker took longer than a heartbeat.
-    The broker answers the second one by closing the connection: a cluster that elected leaders for 8 s met it.
+    aiormq's own `close` sends Channel.Close again if it was cut short or the broker took longer than a heartbeat. The
+    broker answers the second one by closing the connection, as in a cluster that elected leaders for 8 s.
     """
     if not channel.is_closed:
         goodbye = commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
@@ -245,7 +245,7 @@ async def close_channel(channel: aiormq.Channel) -> None:
 
 
 async def finish(closing: Coroutine[object, object, None], within: float = CLOSE_TIMEOUT) -> None:
-    """Await a closing of aiormq's, bounded, without its errors, and without handing it our cancellation to lose."""
+    """Await one of aiormq's close coroutines, bounded, without its errors. It cannot lose our cancellation."""
     task = asyncio.ensure_future(closing)
     try:
         await asyncio.wait({task}, timeout=within)
@@ -259,21 +259,21 @@ def _look_at(done: asyncio.Future[Any]) -> None:
 
 
 def underlay_of(connection: Connection) -> aiormq.abc.AbstractConnection:
-    """The aiormq connection below. Raises QueueUnavailable where it is gone."""
+    """Return the underlying aiormq connection. Raises QueueUnavailable if it is closed."""
     if connection.transport is None:
         raise QueueUnavailable("the connection is closed")
     return connection.transport.connection
 
 
 def is_blocked(connection: Connection) -> bool:
-    """True if the broker blocks publishing on this connection (memory or disk alarm)."""
+    """Return True if the broker blocks publishing on this connection (memory or disk alarm)."""
     return connection.transport is not None and aiormq_hooks.blocked(connection.transport.connection)
 
 
 def user_of(connection: Connection) -> str | None:
-    """The user of the connection, as a message's `user_id` names it.
+    """Return the user of the connection, as a message's `user_id` names it.
 
-    None for the account of a certificate, and for a token in place of a password (`amqp://:TOKEN@…`).
+    None for the user of a certificate, and for a token in place of a password (`amqp://:TOKEN@…`).
     """
     if connection.transport is None:
         return None

@@ -1,9 +1,8 @@
-"""Takes the messages of one lane, and acks them. The queue of a source feeds the lane of events, too.
+"""Takes the messages of one lane, and acks them. The queue of a source also feeds the lane of events.
 
-Each queue has a channel of its own, and so delivery tags of its own. If anything happens to the channel or its consumer
-(`basic.cancel` included), the channel is given up, the inbox hears that everything unacked will come again, and a new
-channel consumes. A message bears the acks of the channel that it came by, so that a late ack cannot meet the tag of
-another message.
+Each queue has its own channel, and so its own delivery tags. If the channel or its consumer fails (`basic.cancel`
+included), the channel is closed, the inbox forgets the unacked messages, which will be redelivered, and a new channel
+consumes. A message refers to the acks of its channel, so that a late ack cannot ack the tag of another message.
 """
 
 import asyncio
@@ -41,7 +40,7 @@ _CHANNEL_LOST = (*LOST, QueueUnavailable)
 
 
 class LaneConsumer:
-    """Keeps one consumer running on the connection that it is given."""
+    """Keeps one consumer running on the current connection."""
 
     def __init__(
         self,
@@ -65,22 +64,22 @@ class LaneConsumer:
         self._consumer_tag: str | None = None
         self._acks: ChannelAcks | None = None
         self._cancelled = asyncio.Event()  # by the broker
-        self.problem: str | None = None  # why it does not consume, where the last try has failed
+        self.problem: str | None = None  # why the last attempt to consume failed
 
     @property
     def standing(self) -> bool:
-        """True if the broker sends us messages now."""
+        """True while the broker sends us messages."""
         return self._consumer_tag is not None
 
     async def start(self, inbox: Inbox) -> None:
-        """Consume from now on. Returns at once if there is no connection yet."""
+        """Consume from now on. Return at once if there is no connection yet."""
         self._inbox = inbox
         self._wanted.set()
-        with suppress(*_CHANNEL_LOST):  # the keeper of the channel sees it too, and begins anew
+        with suppress(*_CHANNEL_LOST):  # `run` sees the failure too, and opens a new channel
             await self._consume()
 
     async def stop(self) -> None:
-        """Take no more. Messages already taken can still be acked, since the channel stays open."""
+        """Take no further messages. Messages already taken can still be acked, since the channel stays open."""
         self._wanted.clear()
         self.problem = None
         async with self._changing:
@@ -91,13 +90,13 @@ class LaneConsumer:
                         await self._channel.basic_cancel(tag)
 
     async def flush(self) -> None:
-        """Send the acks that wait."""
+        """Send the pending acks."""
         if self._acks is not None:
             with suppress(*_CHANNEL_LOST):
                 await self._acks.flush()
 
     async def run(self, connection: Connection) -> None:
-        """Consume while that is wanted, until cancelled."""
+        """Consume from `start` to `stop`, until cancelled."""
         pause = FIRST_PAUSE
         while not ending():
             await self._wanted.wait()
@@ -112,7 +111,7 @@ class LaneConsumer:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _hold(self, channel: aiormq.Channel) -> bool:
-        """Consume on this channel until it or its consumer is gone. True if it ever consumed."""
+        """Consume on this channel until it is closed or its consumer is cancelled. Return True if it ever consumed."""
         acks = ChannelAcks(channel)
         flushing = asyncio.create_task(acks.run())
         inbox = self._inbox
@@ -145,7 +144,7 @@ class LaneConsumer:
         return stood
 
     async def _consume(self) -> None:
-        """Start the consumer if it is wanted, there is a channel, and it does not run yet."""
+        """Start the consumer if `start` was called, there is a channel, and it does not run yet."""
         async with self._changing:
             channel, acks, inbox = self._channel, self._acks, self._inbox
             lane, source = self._lane, self._source

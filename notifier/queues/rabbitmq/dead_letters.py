@@ -1,9 +1,9 @@
 """Opens visits to the dead letters on RabbitMQ (see `visit`), each over a dedicated connection, one at a time.
 
-The broker counts what a visit holds no longer as ready. So a visit announces to the workers how many dead letters there
-are, over another connection: one that publishes stands still during an alarm. Of two visits at once, in any process,
-each would see only a part. So a visit holds an exclusive queue, which goes with its connection. A user who may not
-declare such a queue visits without it.
+The broker does not count as ready what a visit holds. So a visit announces the number of dead letters to the workers,
+over another connection, since one that publishes stops reading during an alarm. Of two simultaneous visits, in any
+process, each would see only a part. So a visit holds an exclusive queue, which ends with its connection. A user who may
+not declare such a queue visits without it.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.side_channel import announce_visit
 from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
 
-BUSY_FOR = 15.0  # seconds to wait for another visit's end; an export of the API waits for its reader for ten at most
+BUSY_FOR = 15.0  # seconds to wait for another visit's end; an export of the API waits up to ten for its reader
 BUSY_EVERY = 0.2
 ANNOUNCED_AFTER = 0.3  # seconds: shorter visits are not noticed
 ANNOUNCED_EVERY = 0.5
@@ -37,7 +37,7 @@ async def hold_alone(connection: Connection, name: str, busy_for: float, what: s
             try:
                 await channel.queue_declare(name, exclusive=True, auto_delete=True)
             except ChannelAccessRefused:
-                return  # may not declare: another visit at the same time would see a part only, and lose nothing
+                return  # may not declare: a simultaneous visit would see a part only, and lose nothing
             except ChannelLockedResource:
                 if asyncio.get_running_loop().time() > deadline:
                     text = f"{what} are held by another command or request; wait for its end, or stop it"
@@ -51,7 +51,7 @@ S = TypeVar("S")
 
 
 class RabbitDeadLetters:
-    """The dead letters of one prefix. `publish` makes a message durable in a queue, as the queue port says.
+    """The dead letters of one prefix. `publish` makes a message durable in a queue, as in the queue port.
 
     `busy_for`: seconds to wait for another visit's end.
     """
@@ -63,7 +63,7 @@ class RabbitDeadLetters:
 
     @asynccontextmanager
     async def visit(self, read: Reader[S]) -> AsyncIterator[RabbitVisit[S]]:
-        """Open one pass over the present letters. Raises QueueError if the queue is away, or another visit has them."""
+        """Open one pass over the dead letters. Raises QueueError if the queue is missing or another visit runs."""
         connection = await connect(self._options, "dead letters")
         try:
             await hold_alone(connection, f"{self._options.prefix}.{DEAD}.visitor", self._busy_for)
@@ -77,7 +77,7 @@ class RabbitDeadLetters:
                     yield visit
                 except BaseException:
                     await visit.take_the_rest()
-                    with suppress(QueueError):  # the first error is the one to tell
+                    with suppress(QueueError):  # the first error is reported
                         await visit.forget()
                     raise
                 await visit.take_the_rest()
@@ -88,7 +88,7 @@ class RabbitDeadLetters:
 
 @asynccontextmanager
 async def _announced(options: RabbitOptions, totals: Sequence[Callable[[], int]]) -> AsyncIterator[None]:
-    """Announce the visit to the workers, at best effort, until it has given back what it held."""
+    """Announce the visit to the workers, at best effort, until it has returned the messages that it held."""
     ended = asyncio.Event()
     announcing = asyncio.create_task(_announce(options, totals, ended))
     try:

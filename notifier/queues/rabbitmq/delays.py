@@ -1,10 +1,10 @@
-"""Has a message wait on RabbitMQ, by sending it through up to three delay queues.
+"""Delays a message on RabbitMQ by sending it through up to three delay queues.
 
 A delay queue holds every message for the same time, so that none waits behind one with a longer wait. There is a delay
-queue for each power of two seconds up to 65,536, and each hands its messages on to `retries`. Three passes come within
-13 % of any wait: 45 s become 32, 8 and 4. The passes that are left stand in the message's document, `"schedule":
-{"due": …, "hops": [8, 4]}`, since any worker may take the message after a pass. `Forwarder` publishes it again. So the
-pipeline gets only messages that are due.
+queue for each power of two seconds up to 65,536, and each dead-letters into `retries`. Three passes come within 13 % of
+any wait: 45 s become 32, 8 and 4. The remaining passes are in the message's document, `"schedule": {"due": …, "hops":
+[8, 4]}`, since any worker may take the message after a pass. `Forwarder` publishes it again. So the pipeline gets only
+messages that are due.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ DELAY_QUEUES: Mapping[str, int] = MappingProxyType({f"delay.{2**power}s": 2**pow
 
 HOPS = tuple(DELAY_QUEUES.values())
 MOST_HOPS = 3
-_TAIL = 512  # bytes at a document's end in which its schedule stands
+_TAIL = 512  # bytes at the end of a document that contain its schedule
 _NO_HOPS = re.compile(rb'"schedule":\{"due":[^][{},]+\}\}\Z')
 
 
@@ -40,7 +40,7 @@ def hops(seconds: float, rounding: Rounding = "down") -> tuple[int, ...]:
         whole -= HOPS[-1]
     hops_left = MOST_HOPS - len(parts)
     while rounding == "up" and whole.bit_count() > hops_left and whole < HOPS[-1]:
-        whole += whole & -whole  # clears the lowest bit upwards: the next sum that needs fewer powers of two
+        whole += whole & -whole  # carries the lowest bit: the next sum that needs fewer powers of two
     for _ in range(hops_left):
         if not whole:
             break
@@ -51,9 +51,9 @@ def hops(seconds: float, rounding: Rounding = "down") -> tuple[int, ...]:
 
 
 def first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tuple[str, Outgoing]:
-    """Return the delay queue in which a message begins its wait, and the message with the passes that follow.
+    """Return the first delay queue of a message's wait, and the message with the remaining passes.
 
-    A document that does not say its due time cannot say its passes either: it has one pass.
+    A document without a due time cannot hold its passes: it has one pass.
     """
     first, *rest = hops(seconds, rounding)
     if rest and _NO_HOPS.search(message.body, max(0, len(message.body) - _TAIL)):
@@ -64,10 +64,10 @@ def first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tuple[s
 
 
 def next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
-    """Return the delay queue that a message has to pass next, after one; None if its wait is over.
+    """Return the delay queue of a message's next pass, after a pass; None if its wait is over.
 
-    The wall clock may only shorten a wait: after the last pass it is over. A wait that no queue could keep is over,
-    too.
+    The wall clock may only shorten a wait: after the last pass the wait is over. So is a wait that no delay queue can
+    keep.
     """
     if message.kind not in (Kind.EVENT, Kind.DELIVERY) or b'"hops":[' not in message.body[-_TAIL:]:
         return None
@@ -88,9 +88,9 @@ def next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
 
 
 class Forwarder:
-    """Stands before the inbox of the retries, and forwards what still has to wait. What is due goes into the inbox.
+    """Wraps the inbox of the retries: forwards messages that have to wait longer, and passes due ones to the inbox.
 
-    A message is acked once its next pass is confirmed. One whose ack is lost comes again, and is forwarded again.
+    A message is acked once its next pass is confirmed. If the ack is lost, it is redelivered and forwarded again.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Forwarder:
         self._forwarding: set[asyncio.Task[None]] = set()
 
     def take(self, message: Message) -> None:
-        """Forward the message, or put it into the inbox. One that is worn out must be buried, due or not."""
+        """Forward the message, or pass it to the inbox. A worn-out message becomes a dead letter, due or not."""
         if message.lane is Lane.RETRIES:
             self._came(message)
         waits = message.lane is Lane.RETRIES and not message.worn_out
@@ -124,13 +124,13 @@ class Forwarder:
         task.add_done_callback(self._forwarding.discard)
 
     def lost(self, lane: Lane, source: str | None = None) -> None:
-        """Forget what is forwarded now, if it comes again: each lane has a channel of its own."""
+        """Stop forwarding messages of the lost channel, which will be redelivered. Each lane has its own channel."""
         if lane is Lane.RETRIES:
             self.stop()
         self._inbox.lost(lane, source)
 
     def stop(self) -> None:
-        """Forward no more. What has no confirm yet goes back to the broker."""
+        """Stop forwarding. Messages whose publish is unconfirmed return to the broker."""
         for task in self._forwarding:
             task.cancel()
 

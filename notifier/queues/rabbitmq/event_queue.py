@@ -1,7 +1,6 @@
 """Publishes events to RabbitMQ as any publisher does. It declares nothing.
 
-So it works for a user of the broker who may write to the two exchanges of events and do nothing else. A passive declare
-needs no permission.
+So its user needs permission to write to the two exchanges of events only. A passive declare needs no permission.
 """
 
 import asyncio
@@ -58,11 +57,11 @@ class RabbitEventQueue:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Start connecting in the background, and go on until `close`. Returns at once."""
+        """Start connecting in the background until `close`. Return at once."""
         self._task = asyncio.create_task(self._link.run())
 
     async def ready(self) -> None:
-        """Return when connected and the exchanges are there. Raises QueueError if the broker refuses us."""
+        """Return when connected and the exchanges exist. Raises QueueError if the broker refuses us."""
         await self._link.ready([] if self._task is None else [self._task])
 
     async def close(self) -> None:
@@ -73,7 +72,7 @@ class RabbitEventQueue:
             self._task = None
 
     def status(self) -> QueueStatus:
-        """Whether it is connected, and what is wrong."""
+        """Return whether the queue is connected, and the current problem."""
         blocked = self._publishing.blocked
         problem = self._link.failure or (BLOCKED if blocked else self._publishing.refusal)
         return QueueStatus(
@@ -100,7 +99,7 @@ class RabbitEventQueue:
         await self._publishing.publish(event)
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
+        """Request replies to the events sent here, and pass each to `heard`. Call before `open`."""
         self._publishing.ask_for_replies(heard)
 
     async def _serve(self, link: Link, connection: Connection) -> None:
@@ -112,7 +111,7 @@ class RabbitEventQueue:
         await self._publishing.serve(connection, opened)
 
     async def _look(self, connection: Connection) -> None:
-        """Look whether what is published would arrive. Raises QueueUnavailable if not."""
+        """Check that published events would reach a queue. Raises QueueUnavailable if not."""
         for lane in (Lane.EVENTS, Lane.BULK):
             name, there = f"{self._prefix}.{lane}", False
             async with channel_of(connection) as channel, asking("cannot ask the broker"):

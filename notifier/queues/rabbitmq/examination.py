@@ -1,8 +1,8 @@
-"""Examines the broker for the doctor, and leaves no trace there.
+"""Examines the broker for the doctor, and leaves nothing behind.
 
-It tests permissions on an exclusive queue under our prefix and on a name that no queue has. It tests on temporary
-queues how messages expire and which policies show. So it reads, moves and counts no message of a session. The broker
-reports an alarm only to a connection that publishes, hence the second connection.
+It tests permissions on an exclusive queue under our prefix and on the name of a missing queue. It tests on temporary
+queues how messages expire and which policies apply. So it reads, moves and counts no message of a session. The broker
+reports an alarm only to a connection that publishes, so there is a second connection.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.policy_watch import look_at_policies
 from notifier.queues.rabbitmq.source_bindings import look_at_bindings
 
-WITHIN = 15.0  # seconds for a confirm; a broker with an alarm says that it blocks, and confirms nothing
+WITHIN = 15.0  # seconds for a confirm; a broker with an alarm reports that it blocks, and confirms nothing
 PACE = 0.05
 
 
@@ -65,7 +65,7 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
 
 
 async def _may_configure(connection: Connection, name: str) -> bool:
-    """True if we may declare queues of our prefix. Then one with this name exists from now on."""
+    """Return True if we may declare queues of our prefix. Then a queue of this name exists from now on."""
     async with channel_of(connection) as channel:
         try:
             await channel.queue_declare(name, exclusive=True, auto_delete=True)
@@ -75,9 +75,9 @@ async def _may_configure(connection: Connection, name: str) -> bool:
 
 
 async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
-    """Test if we may publish to the default exchange, as our messages do, and if an alarm blocks us."""
+    """Return whether we may publish to the default exchange, as our messages do, and whether an alarm blocks us."""
     async with channel_of(connection, confirms=True) as channel:
-        for _ in range(2):  # the first may come through before the broker says that it blocks
+        for _ in range(2):  # the first message may be accepted before the broker reports that it blocks
             sending = asyncio.ensure_future(
                 channel.basic_publish(b"", exchange="", routing_key=name, mandatory=True, wait=False)
             )
@@ -92,7 +92,7 @@ async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
             except TimeoutError:
                 raise QueueUnavailable(f"the broker confirmed nothing within {WITHIN:.0f} s") from None
             except DeliveryError:
-                pass  # returned, since no queue has that name; but it was allowed
+                pass  # returned, since no queue has that name; but permitted
             finally:
                 sending.cancel()
                 await asyncio.wait({sending}, timeout=1.0)
@@ -100,11 +100,11 @@ async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
 
 
 async def _may_read(connection: Connection, name: str) -> tuple[bool, float | None]:
-    """Test if we may read queues of our prefix. Reads the broker's clock too, if it stamps messages."""
+    """Return whether we may read queues of our prefix, and the broker's clock if it stamps messages."""
     async with channel_of(connection) as channel:
         try:
             message = await channel.basic_get(name, no_ack=True)
-        except ChannelNotFoundEntity:  # judged after the permission
+        except ChannelNotFoundEntity:  # checked after the permission
             return True, None
         except ChannelAccessRefused:
             return False, None

@@ -1,9 +1,9 @@
-"""Tries whether the broker keeps an expired message until its next queue has it, as the delay queues need.
+"""Tests whether the broker keeps an expired message until its next queue has it, as the delay queues need.
 
 RabbitMQ 3.10 and 3.11 do so only with the feature flag `stream_queue`. Without it they accept the arguments of
-at-least-once dead-lettering, but drop messages that expire while `retries` is missing or full. AMQP does not tell
-flags, so a temporary queue is tried: messages that a queue keeps after their expiry count towards its greatest length.
-From 3.12 on the flag cannot be off.
+at-least-once dead-lettering, but drop messages that expire while `retries` is missing or full. AMQP does not report
+flags, so a temporary queue is tested: messages that a queue keeps after their expiry count towards its maximum length.
+From 3.12 on the flag is always on.
 """
 
 import asyncio
@@ -30,17 +30,17 @@ ARGUMENTS: dict[str, str | int] = {
     "x-overflow": "reject-publish",
     "x-message-ttl": 1,
     "x-max-length": 1,
-    "x-expires": 60_000,  # should it not be deleted
+    "x-expires": 60_000,  # in case it is not deleted
 }
 DROPS = "drops messages that expire while their next queue is missing or full: its feature flag stream_queue is off"
 WAY_OUT = "run `rabbitmqctl enable_feature_flag stream_queue` on one of its nodes; it takes effect at once"
 
 
 async def demand_kept(connection: Connection, options: RabbitOptions) -> None:
-    """Raise QueueError with the way out if the broker drops what expires, or if we may not try it.
+    """Raise QueueError with the remedy if the broker drops expired messages, or if we may not test it.
 
-    It tries over a connection of its own, since an alarm stops one that publishes. Raises QueueUnavailable if this
-    cannot be known now.
+    It uses a dedicated connection, since an alarm stops one that publishes. Raises QueueUnavailable if the test is
+    impossible now.
     """
     if _cannot_be_off(connection):
         return
@@ -55,7 +55,7 @@ async def demand_kept(connection: Connection, options: RabbitOptions) -> None:
 
 
 async def keeps_expired(connection: Connection, prefix: str) -> bool:
-    """Whether an expired message stays until it is handed on. Needs to configure, write and read the prefix.
+    """Return whether an expired message stays until it is moved. Needs all permissions on the prefix.
 
     Raises QueueUnavailable, and ChannelAccessRefused without these permissions.
     """
@@ -68,7 +68,7 @@ async def keeps_expired(connection: Connection, prefix: str) -> bool:
         )
         kept = await _fills_up(channel, name)
         await channel.queue_delete(name)
-        # A policy with overflow drop-head does the same, and is told as what it is.
+        # A policy with overflow drop-head has the same effect, and is reported as a policy.
         return kept or not await refuses_when_full(channel, f"{name}.full")
 
 
@@ -77,7 +77,7 @@ def _cannot_be_off(connection: Connection) -> bool:
 
 
 async def _fills_up(channel: aiormq.Channel, name: str) -> bool:
-    """Whether expired messages fill the queue. One at a time, so that none that waits is counted."""
+    """Return whether expired messages fill the queue. One at a time, so that no unexpired one is counted."""
     for _ in range(TRIES):
         try:
             confirmed = await channel.basic_publish(b"", routing_key=name, mandatory=True)
@@ -85,6 +85,6 @@ async def _fills_up(channel: aiormq.Channel, name: str) -> bool:
             return True
         if not isinstance(confirmed, commands.Basic.Ack):
             raise QueueUnavailable("the broker confirmed nothing")
-        while (await channel.queue_declare(name, passive=True)).message_count:  # noqa: ASYNC110  the broker tells nobody
+        while (await channel.queue_declare(name, passive=True)).message_count:  # noqa: ASYNC110  there is no event
             await asyncio.sleep(PACE)
     return False

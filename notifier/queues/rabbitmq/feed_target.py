@@ -1,7 +1,7 @@
-"""Publishes the feed to the exchange `<prefix>.outcomes`, unconfirmed, on a connection of its own.
+"""Publishes the feed to the exchange `<prefix>.outcomes`, unconfirmed, on a dedicated connection.
 
-So a broker that blocks or is slow holds up nothing else. Each new channel checks that the exchange exists. If it goes
-missing later, the broker closes the channel, and the notices written meanwhile are lost and not counted.
+So a broker that blocks or is slow delays nothing else. Each new channel checks that the exchange exists. If it is
+deleted later, the broker closes the channel, and the notices written meanwhile are lost and not counted.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ from notifier.queues.rabbitmq.topology import OUTCOMES
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.queues.rabbitmq.wire.publish import Publish, frames_of, publish_singly
 
-PACE = 0.1  # seconds between two looks at whether the broker takes messages again
-AGAIN = 2.0  # seconds until a channel that the broker closed is opened again: the exchange is missing, or forbidden
+PACE = 0.1  # seconds between two checks whether the broker accepts messages again
+AGAIN = 2.0  # seconds until a channel that the broker closed is reopened: the exchange is missing, or forbidden
 
 
 class RabbitFeedTarget:
-    """Sends the feed to the exchange `<prefix>.outcomes`. `run` it in a task of its own."""
+    """Sends the feed to the exchange `<prefix>.outcomes`. `run` needs a dedicated task."""
 
     at_once: Final = 32
 
@@ -86,7 +86,7 @@ class RabbitFeedTarget:
 
     async def available(self) -> None:
         """Wait until there is a channel and the broker does not block it. Never raises."""
-        while self._ready is None:  # noqa: ASYNC110  no event tells both
+        while self._ready is None:  # noqa: ASYNC110  there is no event for both
             await asyncio.sleep(PACE)
 
     async def send(self, batch: Sequence[FeedNotice]) -> None:
@@ -109,11 +109,11 @@ class RabbitFeedTarget:
             if not written.done():
                 raise QueueUnavailable("the connection was lost")
         finally:
-            closing.cancel()  # one of our own: aiormq's lives on
+            closing.cancel()  # our own future: aiormq's stays
             written.cancel()
 
     def _publish_of(self, notice: FeedNotice) -> Publish:
-        """Return the notice as a message. It is not mandatory: nobody need listen."""
+        """Return the notice as a message. It is not mandatory: there may be no listener."""
         message = self._encode(notice, self._source)
         return Publish(
             exchange=self._exchange,

@@ -1,12 +1,12 @@
 """Holds the writer thread's state of the three lanes and of parked rows: which are in hand, and which to wake.
 
 - A parked row waits like a delayed one, with its bucket in `parked`. It leaves the bucket when it is fetched and acked,
-when it is due, or when a worker starts.
+  when it is due, or when a worker starts.
 - A fetch writes nothing. A row in hand is not fetched again and does not come due until the commit that deletes it.
-When a process dies, the rows that it had in hand are parked as before.
+  When a process dies, the rows that it had in hand are parked as before.
 - A new worker has no state of its clients: it wakes the rows parked before its start, as retries, oldest first.
 - A queue that closes counts its rows in hand as returned; a death does not. But the next worker gets a row that kills
-its worker as a retry, and then each further death counts as for any retry.
+  its worker as a retry, and then each further death counts as for any retry.
 """
 
 from array import array

@@ -65,7 +65,7 @@ class SqliteQueue:
         self._log = structlog.get_logger()
 
     async def open(self) -> None:
-        """Start the thread, and open or create the file. Never raises: each use tries again, `ready` raises the error."""
+        """Start the thread, and open or create the file. Never raises: each use tries again, `ready` raises errors."""
         if self._writer is not None:
             return
         self._ended.clear()

@@ -2,9 +2,9 @@
 
 Rules of this module:
 - Ids only grow, in the order of commits, so "taken" is one number per lane: every remaining message up to
-`lanes.taken_to` was taken and not acked. Taking writes one row, however many messages it takes.
+  `lanes.taken_to` was taken and not acked. Taking writes one row, however many messages it takes.
 - sqlite3 releases the interpreter lock at each step of a statement, and waits up to 5 ms to get it back from a busy
-event loop. So nothing here steps row by row: many rows are written by one INSERT, and read as one JSON text.
+  event loop. So nothing here steps row by row: many rows are written by one INSERT, and read as one JSON text.
 - A message that comes due is written again, so that its id is the newest of `retries`. So is a dead letter.
 - A death of the process costs one write for the messages that it held. A successful delivery costs none.
 """

@@ -3,10 +3,9 @@
 Rules of this module:
 - One round is one transaction: acks, publishes, messages that are due, messages that the lanes have room for. One
   report to the loop follows. So a round costs one fsync and two thread switches, however many operations it has.
-  - Nothing is reported before it is durable, and no state of a round is updated before its commit.
-  - When the disk is full, all publishes are refused before SQLite would refuse them: the rest of the room is for acks,
-  which free room.
-  - A failed commit refuses its publishes and keeps its acks for the next round, a poll later. Only a damaged file ends
+- Nothing is reported before it is durable, and no state of a round is updated before its commit.
+- On a full disk, publishes are refused before SQLite would: the rest of the room is for acks, which free room.
+- A failed commit refuses its publishes and keeps its acks for the next round, a poll later. Only a damaged file ends
   the thread of a worker: further writes would make the damage worse.
 """
 
