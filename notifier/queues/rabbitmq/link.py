@@ -1,4 +1,4 @@
-"""Keeps up a connection for one purpose: connects, serves, loses it, waits, connects again.
+"""Maintains a connection for one purpose: connects, serves, waits after a loss, connects again.
 
 Credentials and TLS files are read at each attempt. Hosts are tried in turn. The pause doubles from 0.1 s to 15 s.
 """
@@ -15,12 +15,12 @@ from notifier.queues.rabbitmq.connection import LOST, Connection, connect, endin
 from notifier.queues.rabbitmq.options import RabbitOptions
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 15.0
-SETTLED_AFTER = 5.0  # a connection that stood so long was a good one: the next pause is short again
+SETTLED_AFTER = 5.0  # after a connection that lasted this long, the next pause is short again
 
-STREAM_ENDED = (Exception, StopAsyncIteration)  # by which aiormq ends, without a reason, as after a suspension
+STREAM_ENDED = (Exception, StopAsyncIteration)  # aiormq's errors without a reason, as after a suspension
 
 Serve = Callable[["Link", Connection], Awaitable[None]]
-"""Uses a connection until cancelled. Calls `link.stand()` once it is of use. What it raises ends the connection."""
+"""Uses a connection until cancelled. Calls `link.stand()` once it is usable. An exception ends the connection."""
 
 
 class Link:
@@ -33,12 +33,12 @@ class Link:
         self._log = structlog.get_logger(__name__).bind(connection=purpose)
         self.connection: Connection | None = None
         self.standing = asyncio.Event()
-        self.failed = asyncio.Event()  # set while the last attempt failed for a reason that waiting does not heal
+        self.failed = asyncio.Event()  # set while the last attempt failed for a reason that waiting does not remove
         self.failure: NotifierError | None = None
         self._stood_at = 0.0
 
     def stand(self) -> None:
-        """Note that the connection can be used now."""
+        """Mark the connection as usable."""
         self.failure = None
         self.failed.clear()
         self.standing.set()
@@ -46,7 +46,7 @@ class Link:
         self._log.info("queue_connected")
 
     async def ready(self, tasks: Iterable["asyncio.Task[None]"] = ()) -> None:
-        """Return once the connection is of use. Raises QueueError if waiting does not help, or once a task ended."""
+        """Return once the connection is usable. Raises QueueError if waiting does not help, or once a task ended."""
         events = {asyncio.ensure_future(event.wait()) for event in (self.standing, self.failed)}
         try:
             await asyncio.wait({*events, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -57,7 +57,7 @@ class Link:
             raise self.failure or QueueUnavailable("the queue was closed")
 
     async def run(self) -> None:
-        """Connect and serve, again and again, until cancelled."""
+        """Connect and serve, repeatedly, until cancelled."""
         pause = FIRST_PAUSE
         while not ending():
             try:
@@ -65,7 +65,7 @@ class Link:
                 await self._live(self.connection)
             except (NotifierError, OSError) as error:  # OSError: a file of credentials or TLS cannot be read
                 self._note(error)
-            except Exception as error:  # noqa: BLE001  around one connection: whatever ends it, the next is made
+            except Exception as error:  # noqa: BLE001  around one connection: after any error the next one is made
                 first = _first(error)
                 if type(first) in STREAM_ENDED:
                     self._note(QueueUnavailable("the connection was lost"))
@@ -89,11 +89,11 @@ class Link:
             self.failed.set()
         if self.standing.is_set():
             self._log.warning("queue_connection_lost", reason=str(self.failure))
-        elif str(before) != str(self.failure):  # not the same line again at every attempt
+        elif str(before) != str(self.failure):  # do not log the same error at every attempt
             self._log.warning("queue_not_connected", reason=str(self.failure))
 
     async def _live(self, connection: Connection) -> None:
-        """Serve until the connection or the serving ends; always raises why."""
+        """Serve until the connection or the serving ends; always raises the reason."""
         closing = underlay_of(connection).closing
         serving = asyncio.ensure_future(self._serve(self, connection))
         try:
@@ -109,7 +109,7 @@ class Link:
         finally:
             serving.cancel()
             await asyncio.wait({serving})
-            serving.cancelled() or serving.exception()  # looked at, or asyncio complains
+            serving.cancelled() or serving.exception()  # retrieved, or asyncio complains
             closing.cancel()
             await finish(connection.close())
 

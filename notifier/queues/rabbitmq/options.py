@@ -16,13 +16,13 @@ def _as_the_url_says() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RabbitOptions:
-    """Where the broker is and how to connect to it. Raises ConfigurationError if the parts contradict each other.
+    """The broker's address and how to connect to it. Raises ConfigurationError if the parts contradict each other.
 
-    `urls` are hosts of one cluster, tried one after the other. `credentials` returns user name and password, or None
-    for those of the URL. It is called for each connection, so that a new password needs no restart. A lane that
-    `prefetch` leaves out gets its default. Of a publisher's message at most `max_event` bytes are kept. Each source of
-    the `bindings` has a queue of its own. In one of the `buckets` a delivery stays for `parked_for` seconds, a power of
-    two, which only tests change. `management` is the address of the broker's management API.
+    `urls` are hosts of one cluster, tried one after another. `credentials` returns user name and password, or None for
+    those of the URL. It is called for each connection, so that a new password needs no restart. A lane missing from
+    `prefetch` gets its default. At most `max_event` bytes of a publisher's message are kept. Each source of the
+    `bindings` has its own queue. A delivery stays in one of the `buckets` for `parked_for` seconds, a power of two,
+    which only tests change. `management` is the address of the broker's management API.
     """
 
     urls: tuple[str, ...] = field(repr=False)  # may hold a password
@@ -56,9 +56,9 @@ class RabbitOptions:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The sources that have a queue."""
+        """Return the sources that have a queue."""
         return tuple(dict.fromkeys(binding.source for binding in self.bindings))
 
     def prefetch_of(self, lane: Lane) -> int:
-        """The most unacked messages of this lane that a worker holds."""
+        """Return the greatest number of unacked messages of this lane at a worker."""
         return self.prefetch.get(lane, PREFETCH[lane])

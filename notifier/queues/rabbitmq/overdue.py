@@ -1,10 +1,10 @@
-"""Moves on what is stuck in delay queues because the broker's clock was set back.
+"""Moves messages that are stuck in delay queues because the broker's clock was set back.
 
 The expiry of a quorum queue follows the wall clock of its node, and only the message at the head expires. After a
 restart with the clock an hour back, a message that was written before stays an hour longer, and all behind it (measured
-on 3.10.8 and 4.0.5). This worker notes by a steady clock when something that it published should have left each delay
-queue. If that is OVERDUE seconds late, and nothing came out of the queue meanwhile, it goes through the queue and moves
-to `retries` what its document says is overdue.
+on 3.10.8 and 4.0.5). This worker records by a steady clock when its messages should leave each delay queue. If they are
+OVERDUE seconds late, and nothing came out of the queue meanwhile, it visits the queue and moves the messages that are
+overdue by their document to `retries`.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from notifier.queues.rabbitmq.waiting import RabbitWaiting
 
 OVERDUE = 30.0  # seconds
 LOOK_EVERY = 5.0
-LONGEST_PAUSE = 1024.0  # seconds between two looks that found nothing to move
+LONGEST_PAUSE = 1024.0  # seconds between two visits that found nothing to move
 HELP = "notifier explain NotifierDelaysStuck"
 _SCHEDULE = re.compile(rb'"schedule":(\{[^{}]{1,200}\})\}$')
 
 
 class OverdueDelays:
-    """What this worker expects from each delay queue. `moved` counts the messages that were moved."""
+    """The messages that this worker expects from each delay queue. `moved` counts the moved messages."""
 
     def __init__(
         self,
@@ -45,20 +45,20 @@ class OverdueDelays:
         self._is_empty = is_empty
         self._clock = clock
         self._steady = steady
-        self._first: dict[str, float] = {}  # when the first that is noted should have left the queue
+        self._first: dict[str, float] = {}  # when the first recorded message should have left the queue
         self._last: dict[str, float] = {}
         self._pause: dict[str, float] = {}
         self._log = structlog.get_logger(__name__)
         self.moved = 0
 
     def put(self, queue: str) -> None:
-        """Note that a message was published to this queue. Others than delay queues do not count."""
+        """Record a message that was published to this queue. Only delay queues count."""
         if (hop := DELAY_QUEUES.get(queue)) is not None:
             self._last[queue] = leaves = self._steady() + hop
             self._first.setdefault(queue, leaves)
 
     def came(self, message: Message) -> None:
-        """Note that a message came, perhaps out of a delay queue."""
+        """Record a message that was received, perhaps from a delay queue."""
         deaths = message.headers.get("x-death")
         newest = deaths[0] if isinstance(deaths, list) and deaths else None
         queue = str(newest.get("queue")) if isinstance(newest, dict) else ""
@@ -73,21 +73,21 @@ class OverdueDelays:
             del self._first[name], self._last[name]
 
     async def run(self) -> None:
-        """Look every few seconds, until cancelled."""
+        """Check every few seconds, until cancelled."""
         while not ending():
             await asyncio.sleep(LOOK_EVERY)
             for queue in self.missed():
                 await self._look(queue)
 
     def missed(self) -> list[str]:
-        """Return the delay queues that should have been left by now, and out of which nothing came."""
+        """Return the delay queues from which messages are overdue and nothing came."""
         return [queue for queue, leaves in self._first.items() if self._steady() > leaves + OVERDUE]
 
     async def _look(self, queue: str) -> None:
-        """Move what is overdue in this queue. Never raises."""
+        """Move the overdue messages of this queue. Never raises."""
         moved = left = 0
         try:
-            if await self._is_empty(queue):  # another worker got it
+            if await self._is_empty(queue):  # another worker received the message
                 self._first.pop(queue, None)
                 return
             async with self._waiting().visit(self.read, parked=False, only=queue) as walk:
@@ -111,13 +111,13 @@ class OverdueDelays:
         self._last.setdefault(queue, self._first[queue])
 
     def read(self, message: Message) -> Found[bool]:
-        """Return the message, whole if it is overdue."""
+        """Return the message with its body if it is overdue, else without."""
         overdue = message.kind in (Kind.EVENT, Kind.DELIVERY) and _due(message.body) + OVERDUE < self._clock()
         return Found(message=message if overdue else replace(message, body=b""), summary=overdue or None)
 
 
 def _due(body: bytes) -> float:
-    """Return when the message is due; never, if its document does not say."""
+    """Return when the message is due, or infinity if its document has no due time."""
     try:
         found = _SCHEDULE.search(body, max(0, len(body) - 250))
         return float("inf") if found is None else float(from_json(found[1])["due"])

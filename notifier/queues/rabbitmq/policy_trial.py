@@ -1,15 +1,15 @@
-"""Tries with temporary queues whether a policy overrides the arguments of our queues.
+"""Tests with temporary queues whether a policy overrides the arguments of our queues.
 
-AMQP tells no policy: neither a declare nor a message shows one. But a policy that matches our prefix (`.*`,
-`^notifier`) also matches a temporary queue of ours, and shows in what that queue does. Tried on 3.10.8 and 4.0.5:
+AMQP reports no policy: neither a declare nor a message shows one. But a policy that matches our prefix (`.*`,
+`^notifier`) also matches a temporary queue of ours, and changes its behaviour. Tried on 3.10.8 and 4.0.5:
 
-| policy | what shows it |
+| policy | effect on the temporary queue |
 |---|---|
-| `overflow` | a full queue takes more, though it was declared to refuse. Then the broker dead-letters at most once |
+| `overflow` | a full queue accepts more, though declared to refuse. Then the broker dead-letters at most once |
 | `max-length`, `max-length-bytes` | the queue refuses or drops some of `MESSAGES`, which have `SIZE` bytes each |
 | `message-ttl` | some of them are gone within `WATCH` |
-| `delivery-limit` | a message that was given back `LOOKS` times is gone |
-| larger ones than these, `expires`, or for one queue alone | nothing: see `policy_watch` |
+| `delivery-limit` | a message that was returned `LOOKS` times is gone |
+| larger ones than these, `expires`, or for one queue alone | none: see `policy_watch` |
 """
 
 import asyncio
@@ -33,16 +33,16 @@ ARGUMENTS: dict[str, str | int] = {
     "x-queue-type": "quorum",
     "x-overflow": "reject-publish",
     "x-delivery-limit": 2**31 - 1,
-    "x-expires": 60_000,  # should it not be deleted
+    "x-expires": 60_000,  # in case it is not deleted
 }
 
 
 async def try_policies(connection: Connection, name: str) -> tuple[PolicyOverride, ...]:
-    """Return which policies show on two temporary queues, named after `name`. Takes `WATCH`, and leaves nothing.
+    """Return the policies that affect two temporary queues, named after `name`. Takes `WATCH`, and leaves nothing.
 
-    One that was cut off leaves them, until they expire: in the middle of the next, that would look like a policy.
+    Queues of an interrupted test are deleted first: if they expired during this test, that would look like a policy.
 
-    Needs to configure, write and read the name. Raises what aiormq does, TimeoutError and QueueUnavailable.
+    Needs all permissions on the name. Raises what aiormq does, TimeoutError and QueueUnavailable.
     """
     async with channel_of(connection, confirms=True) as channel, bounded(WITHIN):
         for left in (f"{name}.full", f"{name}.room"):
@@ -55,7 +55,7 @@ async def try_policies(connection: Connection, name: str) -> tuple[PolicyOverrid
 
 
 async def refuses_when_full(channel: aiormq.Channel, name: str) -> bool:
-    """True if a queue that was declared to refuse messages when it is full does so."""
+    """Return True if a queue that was declared to refuse messages when full does so."""
     await channel.queue_declare(name, durable=True, arguments={**ARGUMENTS, "x-max-length": 1})
     refused = any([not await _takes(channel, name, b"") for _ in range(TRIES)])
     await channel.queue_delete(name)
@@ -63,10 +63,10 @@ async def refuses_when_full(channel: aiormq.Channel, name: str) -> bool:
 
 
 async def _keys_shown(channel: aiormq.Channel, name: str) -> tuple[PolicyKey, ...]:
-    """Return the policies that show by what happens to messages that should stay."""
+    """Return the policies that affect messages that should stay."""
     await channel.queue_declare(name, durable=True, arguments=dict(ARGUMENTS))
     accepted = await asyncio.gather(*(_takes(channel, name, b"." * SIZE) for _ in range(MESSAGES)))
-    accepted += [await _takes(channel, name, b"") for _ in range(TRIES)]  # a full queue says so a moment later
+    accepted += [await _takes(channel, name, b"") for _ in range(TRIES)]  # a full queue refuses a moment later
     shown: tuple[PolicyKey, ...] = ()
     if not all(accepted) or await _ready(channel, name) < MESSAGES:
         shown = (PolicyKey.MAX_LENGTH,)
@@ -89,7 +89,7 @@ async def _lose_some(channel: aiormq.Channel, name: str) -> bool:
 
 
 async def _wears_out(channel: aiormq.Channel, name: str) -> bool:
-    """Whether the first message is dropped when it has been given back a few times. Its count says which one comes."""
+    """Return whether the first message is dropped after a few returns. Its count identifies the message."""
     for given_back in range(LOOKS + 2):
         got = await channel.basic_get(name)
         if got.delivery_tag is None or _count(got) < given_back:
@@ -104,7 +104,7 @@ def _count(got: DeliveredMessage) -> int:
 
 
 async def _takes(channel: aiormq.Channel, name: str, body: bytes) -> bool:
-    """Whether the queue takes one more message. Raises QueueUnavailable where the broker says nothing."""
+    """Return whether the queue accepts one more message. Raises QueueUnavailable without the broker's answer."""
     try:
         confirmed = await channel.basic_publish(body, routing_key=name, mandatory=True)
     except DeliveryError:

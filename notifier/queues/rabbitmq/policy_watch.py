@@ -1,12 +1,12 @@
 """Watches which policies of the broker override the arguments of our queues.
 
-The management API reports all of them, if `queue.management` names it: `effective_policy_definition` is what a policy
-and an operator's policy amount to. For numbers the broker takes the smaller of policy and argument, for `overflow` the
-policy. The definition comes with the statistics: some ten seconds after a queue was declared, and after a policy was
-set, on 3.10.8 and 4.0.5.
+The management API reports all of them, if `queue.management` names it: `effective_policy_definition` combines a policy
+and an operator policy. For numbers the broker uses the smaller of policy and argument, for `overflow` the policy. The
+definition comes with the statistics: some ten seconds after a queue was declared, and after a policy was set, on 3.10.8
+and 4.0.5.
 
-Otherwise a temporary queue shows some. Only a process that may declare queues can try that: with `topology: verify` the
-doctor alone. A worker looks while it starts, and its start does not wait for the result.
+Otherwise a temporary queue shows some. Only a process that may declare queues can test that: with `topology: verify`
+only the doctor. A worker checks while it starts, and its start does not wait for the result.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from notifier.queues.rabbitmq.policy_trial import try_policies
 from notifier.queues.rabbitmq.topology import QueueSpec, topology_of
 
 WITHIN = 5.0
-PAGE = 500  # the most that the API gives at once
+PAGE = 500  # the largest page of the API
 _BOUNDS = Bounds(answer=4 * 1024 * 1024)
-AGAIN_EVERY = 600.0  # seconds: an override ends when the broker's operator mends it, or begins
-SOON = 60.0  # after a look that told not all
+AGAIN_EVERY = 600.0  # seconds: an override ends when the broker's operator removes it, or begins
+SOON = 60.0  # after an incomplete check
 HELP = "notifier explain NotifierQueuePolicy"
 
 
 async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
-    """Return which policies override the arguments of our queues. Raises QueueUnavailable, which says why not."""
+    """Return the policies that override the arguments of our queues. Raises QueueUnavailable with the reason."""
     assert options.management is not None
     wanted = {queue.name: queue for queue in topology_of(options).queues}
     queues_of: dict[tuple[PolicyKey, str], list[str]] = {}
@@ -93,7 +93,7 @@ def _content(answer: JsonAnswer) -> Any:
 
 
 def _overrides(queue: QueueSpec, definition: object) -> Iterator[tuple[PolicyKey, str]]:
-    """What of a policy's definition changes the queue. An empty one may be a list."""
+    """Yield the members of a policy's definition that change the queue. An empty definition may be a list."""
     if not isinstance(definition, dict):
         return
     for key in PolicyKey:
@@ -105,7 +105,7 @@ def _overrides(queue: QueueSpec, definition: object) -> Iterator[tuple[PolicyKey
 
 
 async def look_at_policies(options: RabbitOptions, name: str, *, may_try: bool) -> PolicyLook:
-    """Ask the management API, else try by queues whose names begin with `name`, if allowed. Raises QueueError."""
+    """Query the management API, else test with queues named `name`…, if allowed. Raises QueueError."""
     fault = ""
     if options.management is not None:
         try:
@@ -122,10 +122,10 @@ async def look_at_policies(options: RabbitOptions, name: str, *, may_try: bool) 
 
 
 class PolicyWatch:
-    """Looks once a worker consumes, and again every ten minutes if that may tell something new.
+    """Checks once a worker consumes, and every ten minutes if the result may change.
 
-    A trial that shows nothing is not repeated: each leaves two names in the broker's memory for good, if they are new.
-    So a process has one name.
+    A test that finds nothing is not repeated: each leaves two names in the broker's memory for good, if they are new.
+    So a process uses one name.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
@@ -138,11 +138,11 @@ class PolicyWatch:
         self.overrides: tuple[PolicyOverride, ...] = ()
 
     def begin(self) -> None:
-        """Look from now on."""
+        """Check from now on."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Look while there is a connection, until cancelled."""
+        """Check while there is a connection, until cancelled."""
         await self._wanted.wait()
         loop = asyncio.get_running_loop()
         while self._due is not None and not ending():
@@ -156,7 +156,7 @@ class PolicyWatch:
             self._due = None if nothing_new else loop.time() + (SOON if look.fault else AGAIN_EVERY)
 
     def _tell(self, look: PolicyLook) -> None:
-        """Log what is new. A look that told nothing, because of an alarm, say, ends nothing."""
+        """Log changes. A check without a result, because of an alarm for instance, ends no override."""
         if look.fault and look.fault != self._fault:
             self._log.info("queue_policies_unread", reason=look.fault)
         self._fault = look.fault

@@ -1,7 +1,7 @@
 """Publishes durable messages: persistent, mandatory, confirmed, many at a time on one channel.
 
-If a publish returns, the message is durable. If it raises QueueUnavailable, the message may still be durable, since the
-confirm alone may have been lost. So trying again may double a message, but never loses one.
+If a publish returns, the message is durable. If it raises QueueUnavailable, the message may still be durable, since
+only the confirm may have been lost. So a retry may double a message, but never loses one.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ from notifier.queues.rabbitmq.connection import (
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.queues.rabbitmq.wire.publish import DIRECT, ConfirmedWrites, Publish, publish_singly
 
-IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
-CONFIRM_TIMEOUT = 10.0  # no confirm after so long: the broker is blocked or stuck, and the caller should know
-LOOK_EVERY = 1.0  # seconds between two looks for publishes without a confirm
+IN_FLIGHT = 1000  # unconfirmed publishes; bounds memory (128 KiB each at most) and the broker's backlog
+CONFIRM_TIMEOUT = 10.0  # without a confirm after this time the broker is blocked or stuck, and the publish fails
+LOOK_EVERY = 1.0  # seconds between two checks for unconfirmed publishes
 PACE = 0.1  # seconds between two tries of one caller, on average
-TOLD_FOR = 15.0  # seconds for which the status shows a refusal: one that lasts is met ten times a second
+TOLD_FOR = 15.0  # seconds for which the status shows a refusal: a lasting one recurs ten times a second
 _UNCONFIRMED = "connection lost before the confirm"
 BLOCKED = "the broker blocks publishing: memory or disk alarm"
 NOBODY_ANSWERS = (
@@ -71,14 +71,14 @@ class Publishing:
             self._connection = None
 
     def ask_for_replies(self, heard: Callable[[bytes], None]) -> None:
-        """From the next channel on, ask for a reply to every message, and give each reply to `heard`.
+        """From the next channel on, request a reply to every message, and pass each reply to `heard`.
 
-        Direct reply-to brings replies to the channel that published.
+        Direct reply-to delivers replies to the channel that published.
         """
         self._heard = heard
 
     async def _use(self, channel: aiormq.Channel, opened: Callable[[], None]) -> None:
-        """Publish on this channel until it is gone."""
+        """Publish on this channel until it is closed."""
         writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
         singly = not is_installed("confirms")
         writing = asyncio.create_task(writes.run())
@@ -100,16 +100,16 @@ class Publishing:
             writes.end(QueueUnavailable(reason))
 
     def _note(self, error: BaseException | None) -> None:
-        """Log that the broker closed the channel and kept the connection. Nobody else tells of that."""
+        """Log that the broker closed the channel and kept the connection, which nothing else reports."""
         if isinstance(error, ChannelClosed):
             before, self._refused = self.refusal, reason_of(error)
             self._refused_at = asyncio.get_running_loop().time()
-            if before != self._refused:  # not the same line again at every attempt
+            if before != self._refused:  # do not log the same reason at every attempt
                 self._log.warning("queue_refuses", reason=self._refused)
 
     @property
     def refusal(self) -> str | None:
-        """Why the broker closed our channel lately, if it did. It may still take other messages."""
+        """Return why the broker closed our channel recently, or None. It may still accept other messages."""
         lately = asyncio.get_running_loop().time() - self._refused_at < TOLD_FOR
         return self._refused if lately else None
 
@@ -120,7 +120,7 @@ class Publishing:
 
     @property
     def user(self) -> str | None:
-        """The broker's user of the connection; None without a connection, or for the account of a certificate."""
+        """Return the broker's user of the connection; None without a connection, or for a certificate's user."""
         return None if self._connection is None else user_of(self._connection)
 
     @property
@@ -130,8 +130,8 @@ class Publishing:
 
     async def publish(self, publish: Publish) -> None:
         """Return once the broker has confirmed the message. Raises QueueUnavailable."""
-        # aiormq distinguishes returned messages by id only. With two of one id under way it would report the wrong
-        # one as lost, and confirm the lost one. So the second waits, outside the window that others need.
+        # aiormq distinguishes returned messages by id only. With two of the same id in flight it would report the
+        # wrong one as lost, and confirm the lost one. So the second waits, outside the window that others need.
         message_id = publish.message_id
         while (before := self._under_way.get(message_id)) is not None:
             await asyncio.wait({before})
@@ -189,7 +189,7 @@ def _where(publish: Publish) -> str:
 
 
 async def _hear(channel: aiormq.Channel, heard: Callable[[bytes], None]) -> None:
-    """Give replies to `heard`. Raises QueueUnavailable."""
+    """Pass replies to `heard`. Raises QueueUnavailable."""
 
     async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
         heard(delivered.body)

@@ -38,12 +38,12 @@ from notifier.queues.rabbitmq.topology_watch import TopologyWatch
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
-FLUSH_WITHIN = 1.0  # seconds for the last acks; what does not get through comes again
-LOOK_WITHIN = 1.2  # seconds to connect for a look: with the command's own start it tells within 2 s that nobody answers
+FLUSH_WITHIN = 1.0  # seconds for the last acks; messages without one are redelivered
+LOOK_WITHIN = 1.2  # seconds to connect for a status: with the command's start, an error appears within 2 s
 
 
 class RabbitQueue:
-    """A queue on RabbitMQ. Between `open` and `close` it survives every loss of the broker."""
+    """A queue on RabbitMQ. Between `open` and `close` it recovers from every loss of the broker."""
 
     def __init__(self, options: RabbitOptions, *, clock: Callable[[], float] = time.time) -> None:
         self._options = options
@@ -76,20 +76,20 @@ class RabbitQueue:
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def open(self) -> None:
-        """Start connecting in the background, and go on until `close`. Returns at once."""
+        """Start connecting in the background until `close`. Return at once."""
         runs = (*(link.run for link in self._links), *((self.side_channel.run,) if self.side_channel.listens else ()))
         self._tasks = [asyncio.create_task(run()) for run in runs]
 
     async def ready(self) -> None:
-        """Return when connected and every queue is there.
+        """Return when connected and every queue exists.
 
-        Raises TopologyMismatch if a queue is wrong, QueueError if the broker refuses us. Connecting goes on.
+        Raises TopologyMismatch if a queue differs, QueueError if the broker refuses us. Connecting continues.
         """
         for link in self._links:
             await link.ready(self._tasks)
 
     async def close(self) -> None:
-        """Stop, and send the acks that wait. Unacked messages go back to the broker."""
+        """Stop, and send the pending acks. The broker redelivers unacked messages."""
         await self.stop_consuming()
         if self._forwarder is not None:
             self._forwarder.stop()
@@ -103,12 +103,12 @@ class RabbitQueue:
         self._tasks = []
 
     async def broken(self) -> NoReturn:
-        """Never ends: this queue recovers from every loss."""
+        """Never return: this queue recovers from every loss."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError("nobody sets this future")
 
     async def consume(self, inbox: Inbox) -> None:
-        """Give messages of all lanes to `inbox` from now on, through every loss of connection or queue."""
+        """Pass messages of all lanes to `inbox` from now on, through every loss of connection or queue."""
         forwarder = self._forwarder = Forwarder(
             inbox, self._publish_patiently, self.available, self.ack, self._clock, self._overdue.came
         )
@@ -117,7 +117,7 @@ class RabbitQueue:
         self._policies.begin()
 
     async def stop_consuming(self) -> None:
-        """Take no more. Messages already taken can still be acked."""
+        """Take no further messages. Messages already taken can still be acked."""
         await asyncio.gather(*(lane.stop() for lane in self._lanes))
 
     # ── the consuming connection ────────────────────────────────────────────────────────────────────────────────
@@ -135,7 +135,7 @@ class RabbitQueue:
                 tasks.create_task(lane.run(connection))
 
     async def _mend_source(self) -> None:
-        """A queue that was deleted takes its bindings with it."""
+        """Declare the queue again, and its bindings, which were deleted with it."""
         await self._watch.mend()
         self._bindings.again.set()
 
@@ -150,7 +150,7 @@ class RabbitQueue:
             tasks.create_task(self.side_channel.serve(connection))
 
     def ack(self, message: Message) -> None:
-        """Delete the message for good. No effect if its channel is gone; then it comes again."""
+        """Delete the message for good. No effect if its channel is closed: then it is redelivered."""
         if isinstance(message.tag, AckTag):
             message.tag.acks.settle(message.tag.number)
 
@@ -175,7 +175,7 @@ class RabbitQueue:
         )  # fmt: skip
 
     async def available(self) -> None:
-        """Return when a publish has a chance again."""
+        """Return when publishing can succeed again."""
         await self._publishing.available()
 
     async def send_event(
@@ -190,7 +190,7 @@ class RabbitQueue:
         await self._publishing.publish(publish)
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
+        """Request replies to the events sent here, and pass each to `heard`. Call before `open`."""
         self._publishing.ask_for_replies(heard)
 
     def bucket(self, client: tuple[str, str]) -> str:
@@ -198,7 +198,7 @@ class RabbitQueue:
         return self._bucket_names[bucket_number(client, len(self._bucket_names))]
 
     def left_behind(self) -> Sequence[str]:
-        """Return all buckets: they stay as a worker leaves them."""
+        """Return all buckets: their messages outlive a worker."""
         return self._bucket_names
 
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:  # noqa: ARG002  a bucket has one TTL
@@ -213,7 +213,7 @@ class RabbitQueue:
         return await self._bucket_reader.fetch(self._name(bucket), most)
 
     async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
-        """Return how many messages wait in each of these buckets, without the empty ones. Raises QueueUnavailable."""
+        """Return how many messages each of these buckets holds, without empty ones. Raises QueueUnavailable."""
         names = {bucket: self._name(bucket) for bucket in (self._bucket_names if buckets is None else buckets)}
         depths = await depths_at(self._consuming_connection(), names)
         if len(depths) < len(names):
@@ -221,7 +221,7 @@ class RabbitQueue:
         return {bucket: depth.ready for bucket, depth in depths.items() if depth.ready}
 
     def status(self) -> QueueStatus:
-        """Connected means that both connections stand; consuming means that all lanes do, and no queue is new."""
+        """Return the state. Connected: both connections are. Consuming: all lanes are, and no queue is new."""
         connected = all(link.standing.is_set() for link in self._links)
         blocked, new = self._publishing.blocked, self._watch.settling.problem
         problems = (
@@ -236,18 +236,18 @@ class RabbitQueue:
         )  # fmt: skip
 
     def consumers(self) -> int:
-        """How many workers consume `events`, as seen within the last 15 s while connected; 0 while unknown."""
+        """Return how many workers consume `events`, as of the last 15 s while connected; 0 while unknown."""
         return self._watch.consumers
 
     async def depths(self) -> Mapping[str, Depth]:
-        """What waits, by queue name without prefix, and in all buckets as `parked`. Raises QueueUnavailable."""
+        """Return the depths by queue name without prefix, all buckets as `parked`. Raises QueueUnavailable."""
         depths = await depths_of(self._consuming_connection(), self._options)
         return with_visited(depths, self.side_channel.visited)
 
     async def look_around(self, within: float) -> QueueOverview:
-        """What waits, and the states of the workers that answer in time. Raises QueueError.
+        """Return the depths, and the states of the workers that answer in time. Raises QueueError.
 
-        A queue that is not open makes a connection for the look, and declares nothing.
+        A queue that is not open makes a temporary connection, and declares nothing.
         """
         async with self._at_broker("status", LOOK_WITHIN) as connection:
             depths = await depths_of(connection, self._options)
@@ -257,7 +257,7 @@ class RabbitQueue:
             return QueueOverview(depths=depths, oldest={}, worker_states=states, blocked=blocked)
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
-        """Ask all workers to do something; return what those answer that do so in time. Raises QueueError."""
+        """Send a request to all workers; return the answers that arrive in time. Raises QueueError."""
         async with self._at_broker("request") as connection:
             workers = max(await workers_at(connection, self._options), int(self.side_channel.listens))
             return WorkerAnswers(
@@ -266,7 +266,7 @@ class RabbitQueue:
 
     @asynccontextmanager
     async def _at_broker(self, purpose: str, within: float = math.inf) -> AsyncIterator[Connection]:
-        """The connection of a queue that is open, or one for the length of the block. Declares nothing."""
+        """Yield the connection of an open queue, or a temporary one for the block. Declares nothing."""
         if self._tasks:
             yield self._consuming_connection()
         else:
@@ -274,15 +274,15 @@ class RabbitQueue:
                 yield connection
 
     async def examine(self) -> BrokerState:
-        """The state of the broker, for the doctor, over connections of its own. Raises QueueError."""
+        """Return the state of the broker, for the doctor, over dedicated connections. Raises QueueError."""
         return await examine_broker(self._options)
 
     def dead_letters(self) -> RabbitDeadLetters:
-        """The dead letters, over a connection of their own. A replay needs this queue open."""
+        """Return the dead letters, over a dedicated connection. A replay needs this queue open."""
         return RabbitDeadLetters(self._options, self.publish)
 
     def waiting(self) -> RabbitWaiting:
-        """All that waits, over a connection of its own. To make something due needs this queue open."""
+        """Return the pending deliveries, over a dedicated connection. Making one due needs this queue open."""
         return RabbitWaiting(self._options, self.publish, self._park)
 
     async def _is_empty(self, queue: str) -> bool:
@@ -290,7 +290,7 @@ class RabbitQueue:
         return queue in depths and not depths[queue].ready
 
     def feed_target(self, encode: EncodeNotice) -> RabbitFeedTarget:
-        """The target of the feed: an exchange, over its own connection."""
+        """Return the target of the feed: an exchange, over a dedicated connection."""
         return RabbitFeedTarget(self._options, encode)
 
     def _consuming_connection(self) -> Connection:

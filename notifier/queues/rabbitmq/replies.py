@@ -1,8 +1,8 @@
-"""Sends replies to the publishers who asked: bounded, unconfirmed, dropped and counted if they cannot go at once.
+"""Sends replies to publishers that requested them: bounded, unconfirmed, dropped and counted if they cannot go at once.
 
-A publisher may write any name of direct reply-to into its event, and RabbitMQ (3.10.8) closes the connection over one
-that it cannot decode. So these names never travel on a connection that logouts need. `ReplyConnection` is a connection
-of their own, which stands only while there are replies.
+A publisher may write any name of direct reply-to into its event, and RabbitMQ (3.10.8) closes the connection over a
+name that it cannot decode. So these names never travel on a connection that logouts need. `ReplyConnection` is a
+dedicated connection, which exists only while there are replies.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from notifier.queues.rabbitmq.connection import Connection, bounded, is_blocked,
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 
-MOST, MOST_BYTES = 2000, 1024 * 1024  # that wait to be written
+MOST, MOST_BYTES = 2000, 1024 * 1024  # of the pending replies
 REPLY = "notifier.reply"
 TRANSIENT = 1
-IDLE = 60.0  # seconds without a reply, after which the connection is given up
+IDLE = 60.0  # seconds without a reply, after which the connection is closed
 
 
 class Outbox:
-    """Replies that wait to be written, in bounded number. Counts the replies that it drops."""
+    """Pending replies, in bounded number. Counts the replies that it drops."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[str, str | None, bytes]] = deque()
@@ -35,7 +35,7 @@ class Outbox:
         self.written = 0
 
     def put(self, to: str, correlation_id: str | None, body: bytes) -> None:
-        """Add a reply. Never waits. Drops one whose name cannot be written: it would end the connection for all."""
+        """Add a reply. Never waits. Drops a reply whose name cannot be written: it would end the connection for all."""
         full = len(self._waiting) >= MOST or self._bytes + len(body) > MOST_BYTES
         if full or not ReplyTo(to=to, correlation_id=correlation_id).writable:
             self.dropped += 1
@@ -45,7 +45,7 @@ class Outbox:
         self.filled.set()
 
     def empty(self) -> bool:
-        """True if nothing waits."""
+        """Return True if no reply is pending."""
         return not self._waiting
 
     def clear(self) -> None:
@@ -73,13 +73,13 @@ class Outbox:
                     correlation_id=correlation_id,
                 )
                 self.written += 1
-                # Waited for until the connection has taken it: a slow broker fills the outbox.
+                # Wait until the connection has taken it: then a slow broker fills the outbox.
                 async with bounded(None):
                     await channel.basic_publish(body, routing_key=to, properties=properties)
 
 
 class ReplyConnection:
-    """The connection for replies to names that publishers gave. Needs a task for `run`."""
+    """The connection for replies to names that publishers provided. Needs a task for `run`."""
 
     def __init__(self, options: RabbitOptions) -> None:
         self._link = Link(options, "replies", self._serve)
@@ -97,7 +97,7 @@ class ReplyConnection:
         while before != self.outbox.written or self._link.connection is None:
             before = self.outbox.written
             await asyncio.sleep(IDLE)
-            if self._link.connection is None:  # the broker is away: whoever asked has gone by now
+            if self._link.connection is None:  # the broker is unreachable: the requesters have given up by now
                 self.outbox.clear()
                 return
 
@@ -117,7 +117,7 @@ async def _end_of(closing: "asyncio.Future[object]") -> None:
 
 
 async def _beside(first: Coroutine[object, object, None], second: Coroutine[object, object, None]) -> None:
-    """Run both until one ends; the other is cancelled. Raises what ended it."""
+    """Run both until one ends; the other is cancelled. Raises its error."""
     tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,9 +1,9 @@
 """Waits until the broker would find a new queue again after a crash.
 
 RabbitMQ (3.10 to 4.x) keeps the names of quorum queues in a file, `names.dets`. The last declared name is written to
-it 0.5 to 1.0 s after the broker has confirmed the declare. If the broker is killed before, it does not find the name at
-its next start, and begins the queue as a new one. All that the queue had confirmed is lost. On a single node the queue
-never elects a leader either: it confirms nothing and gives nothing out.
+it 0.5 to 1.0 s after the broker has confirmed the declare. If the broker is killed before that, it does not find the
+name at its next start, and creates the queue again: all confirmed messages are lost. On a single node the queue never
+elects a leader either: it confirms and delivers nothing.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ SETTLE_SECONDS = 2.0  # twice the longest that was measured: docs/decisions/new-
 PROBLEM = "queues are new; they are used once RabbitMQ has written their names to its disk"
 
 Tell = Callable[[Sequence[str], float], None]
-"""Gets the names of the new queues, and how many seconds are waited for them."""
+"""Called with the names of the new queues, and the seconds until they are used."""
 
 
 def log_new(names: Sequence[str], seconds: float) -> None:
-    """Log which queues are waited for, and why."""
+    """Log which queues are new, and why they are not used yet."""
     log = structlog.get_logger(__name__)
     log.info("queues_new", queues=len(names), used_in=round(seconds, 1), reason=PROBLEM)
 
 
 class Settling:
-    """Knows which queues are too new to be used."""
+    """Records which queues are too new to be used."""
 
     def __init__(self, tell: Tell = log_new, *, seconds: float | None = None) -> None:
         self._tell = tell
@@ -36,27 +36,27 @@ class Settling:
         self._usable_at: dict[str, float] = {}  # what was missing, by name, in the loop's time
 
     def missing(self, name: str) -> None:
-        """Note that this queue is about to be created. Until `over` returns it is too new."""
+        """Record that this queue is about to be created. It is too new until `over` returns."""
         self._usable_at[name] = math.inf
 
     def declared(self, name: str) -> None:
-        """Note that this queue exists. If it was missing, its time begins."""
+        """Record that this queue exists. If it was missing, its time starts."""
         if self._usable_at.get(name) == math.inf:
             self._usable_at[name] = asyncio.get_running_loop().time() + self._seconds
 
     def check(self, name: str) -> None:
-        """Raise QueueUnavailable if nothing may be published to this queue yet."""
+        """Raise QueueUnavailable if this queue is too new."""
         if name in self._usable_at:
             raise QueueUnavailable(PROBLEM)
 
     @property
     def problem(self) -> str | None:
-        """What is waited for, or None."""
+        """Return the reason for the wait, or None."""
         now = asyncio.get_running_loop().time()
         return PROBLEM if any(now < at < math.inf for at in self._usable_at.values()) else None
 
     async def over(self) -> None:
-        """Return once nothing is too new; at once if nothing was missing."""
+        """Return once no queue is too new; at once if none was missing."""
         latest = max((at for at in self._usable_at.values() if at < math.inf), default=0.0)
         seconds = latest - asyncio.get_running_loop().time()
         if seconds > 0:
