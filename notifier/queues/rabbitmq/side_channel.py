@@ -1,13 +1,13 @@
 """The side channel on RabbitMQ: replies to publishers, a worker's state for operators, news for other workers.
 
-A logout is worth more than any of these. So the side channel has an AMQP channel of its own on the publishing
-connection, waits for no confirm, and drops and counts messages when the outbox is full or the broker blocks. An error
-closes that channel only. It is opened again, and no error leaves `serve`. Replies to a name that a publisher gave go
-over another connection (`replies`).
+A logout is worth more than any of these. So the side channel has a dedicated AMQP channel on the publishing connection,
+waits for no confirm, and drops and counts messages when the outbox is full or the broker blocks. An error closes that
+channel only. It is reopened, and no error leaves `serve`. Replies to a name that a publisher provided go over another
+connection (`replies`).
 
 Each worker has an exclusive queue, bound to a fanout exchange that is deleted with the last worker. A worker whose user
-may not declare them (`topology: verify`) still replies to publishers. But it cannot be asked for its state, and neither
-tells nor hears news.
+may not declare them (`topology: verify`) still replies to publishers. But it cannot send its state to operators, and
+neither publishes nor receives news.
 """
 
 import asyncio
@@ -38,24 +38,24 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.replies import MOST, TRANSIENT, Outbox, ReplyConnection
 from notifier.queues.rabbitmq.wire.publish import DIRECT
 
-QUESTION = "notifier.question"  # the AMQP `type` of a message that asks workers for their state
-REQUEST = "notifier.request"  # the `type` of one that asks them to do something; its body says what
-NEWS = "notifier.news"  # the `type` of one that tells them what another worker saw; `app_id` is who tells
-PRESENCE = "notifier.presence"  # the `type` of one by which a worker announces itself to all
-VISIT = "notifier.visit"  # the `type` of one that says how many dead letters there are, while a visit holds some
-VISITED_FOR = 3.0  # seconds for which that counts: a visit that is killed announces no end
-TELL_EVERY = 0.02  # seconds between two of these
+QUESTION = "notifier.question"  # the AMQP `type` of a request for the state of workers
+REQUEST = "notifier.request"  # the `type` of a request for an operation; its body names it
+NEWS = "notifier.news"  # the `type` of a worker's observations for the other workers; `app_id` is the sender
+PRESENCE = "notifier.presence"  # the `type` of a worker's announcement to all workers
+VISIT = "notifier.visit"  # the `type` of the announced number of dead letters, while a visit holds some
+VISITED_FOR = 3.0  # seconds for which it counts: a visit that is killed announces no end
+TELL_EVERY = 0.02  # seconds between two messages of one type
 STALE = 3000  # milliseconds, after which they are of no use
 MAX_DIGITS = 12
-AT_ONCE = 8  # requests that a worker carries out at a time; it does not hear more
-MADE_UP = "amq."  # begins each name that the broker makes up, and that a publisher may forge
+AT_ONCE = 8  # requests that a worker carries out at a time; it ignores more
+MADE_UP = "amq."  # prefix of the names that the broker generates, and that a publisher may forge
 BLOCKED_EVERY = 0.05  # seconds between two looks whether the broker blocks
-AGAIN = 5.0  # seconds until a channel that was closed is opened anew
-UNREAD = 30_000  # milliseconds; nobody waits longer for an answer
+AGAIN = 5.0  # seconds until a closed channel is reopened
+UNREAD = 30_000  # milliseconds; no requester waits longer for an answer
 
 
 class RabbitSideChannel:
-    """Replies to publishers, and sends this worker's state to those who ask. It does nothing before `listen`."""
+    """Replies to publishers, and sends this worker's state on request. It does nothing before `listen`."""
 
     def __init__(self, options: RabbitOptions, name: str) -> None:
         self._exchange = f"{options.prefix}.workers"
@@ -69,7 +69,7 @@ class RabbitSideChannel:
         self._connection: Connection | None = None
         self._outbox = Outbox()
         self._visited, self._visited_until = 0, 0.0
-        self._cancelled = asyncio.Event()  # the broker took our queue away
+        self._cancelled = asyncio.Event()  # the broker deleted our queue
         self._may_declare = self._may_tell = True
         self._logged_reason = ""
         self._log = structlog.get_logger(__name__)
@@ -80,32 +80,32 @@ class RabbitSideChannel:
         return self._state is not None
 
     def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
-        """Speak for a worker, from the next connection on. Both must return at once and never raise.
+        """Set the callbacks of a worker, from the next connection on. Both must return at once and never raise.
 
-        `state` gives the worker's state as a document. `heard` gets each reply to `address`, with its correlation id.
+        `state` returns the worker's state as a document. `heard` gets each reply to `address` and its correlation id.
         """
         self._state, self._heard = state, heard
 
     def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
-        """Do what operators ask for, and answer. `do` never raises."""
+        """Set the callback that handles operators' requests. `do` never raises."""
         self._do = do
 
     def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Tell the other workers what `following` gives, and give `heard` what they tell. Both never raise."""
+        """Publish what `following` returns to the other workers, and pass their news to `heard`. Neither may raise."""
         self._shared[NEWS] = following, heard
 
     def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Announce this worker to all, itself included, and give `heard` what all announce. Both never raise."""
+        """Publish what `following` returns to all workers, and pass all announcements to `heard`. Neither may raise."""
         self._shared[PRESENCE] = following, heard
 
     @property
     def visited(self) -> int:
-        """How many dead letters there are, if a visit has announced it just now; else 0."""
+        """Return the number of dead letters that a visit has just announced; else 0."""
         return self._visited if time.monotonic() < self._visited_until else 0
 
     @property
     def dropped(self) -> int:
-        """How many replies and answers were dropped here."""
+        """Return how many replies and answers were dropped here."""
         return self._outbox.dropped + self._outside.outbox.dropped
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
@@ -135,7 +135,7 @@ class RabbitSideChannel:
             except (*LOST, QueueUnavailable) as trouble:
                 if isinstance(trouble, ChannelAccessRefused):
                     self._may_declare = False
-                if self._logged_reason != (reason := reason_of(trouble)):  # not the same line again and again
+                if self._logged_reason != (reason := reason_of(trouble)):  # do not log the same reason again
                     self._logged_reason = reason
                     self._log.info("workers_not_asked", reason=reason)
             finally:
@@ -168,13 +168,10 @@ class RabbitSideChannel:
                     task.cancel()
                 await asyncio.wait(tasks)
                 for task in tasks:
-                    _error_of(task)  # looked at, or asyncio complains
+                    _error_of(task)  # retrieved, or asyncio complains
 
     async def _tell(self, channel: aiormq.Channel, connection: Connection, kind: str) -> None:
-        """Publish what is shared with the other workers, until cancelled.
-
-        Raises what aiormq does, or QueueUnavailable.
-        """
+        """Publish this worker's messages of `kind`, until cancelled. Raises what aiormq does, or QueueUnavailable."""
         following, _ = self._shared[kind]
         properties = commands.Basic.Properties(
             content_type="application/json",
@@ -232,7 +229,7 @@ class RabbitSideChannel:
     async def ask(
         self, connection: Connection, workers: int, within: float, request: bytes | None = None
     ) -> list[bytes]:
-        """Return what these workers answer in time. Who is no worker asks over `connection`, and gets QueueUnavailable.
+        """Return the workers' answers that arrive in time. A command uses `connection`; may raise QueueUnavailable.
 
         A worker asks over its own connection, itself included, and gets nothing without one.
         """
@@ -248,7 +245,7 @@ class RabbitSideChannel:
 
 
 async def announce_visit(channel: aiormq.Channel, options: RabbitOptions, dead_letters: int) -> None:
-    """Announce to all workers how many dead letters there are; 0 ends it. Raises what aiormq does."""
+    """Announce the number of dead letters to all workers; 0 ends the visit. Raises what aiormq does."""
     properties = commands.Basic.Properties(message_type=VISIT, delivery_mode=TRANSIENT, expiration=str(STALE))
     await channel.basic_publish(str(dead_letters).encode(), exchange=f"{options.prefix}.workers", properties=properties)
 
@@ -256,10 +253,10 @@ async def announce_visit(channel: aiormq.Channel, options: RabbitOptions, dead_l
 async def ask_workers(
     connection: Connection, exchange: str, *, within: float, enough: int, request: bytes | None = None
 ) -> list[bytes]:
-    """Ask every worker for its state, or to carry out a `request`.
+    """Request the state of every worker, or that it carries out a `request`.
 
-    Returns the answers after `within` seconds, once there are `enough`, or once the broker says that it takes no
-    message. Raises QueueUnavailable.
+    Returns the answers after `within` seconds, once there are `enough`, or once the broker reports that it accepts no
+    messages. Raises QueueUnavailable.
     """
     answers: list[bytes] = []
     all_here = asyncio.Event()
@@ -282,7 +279,7 @@ async def ask_workers(
         waiting, closing = asyncio.ensure_future(all_here.wait()), channel.closing
         blocked = asyncio.ensure_future(_blocked(connection))
         try:
-            # The broker closes the channel if the exchange does not exist, and so no worker does.
+            # The broker closes the channel if the exchange does not exist, which means that there is no worker.
             await asyncio.wait({closing, waiting, blocked}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in (waiting, closing, blocked):
@@ -291,8 +288,8 @@ async def ask_workers(
 
 
 async def _blocked(connection: Connection) -> None:
-    """Return once the broker blocks publishing on the connection, which it says after the first message."""
-    while not is_blocked(connection):  # noqa: ASYNC110  aiormq tells nobody
+    """Return once the broker blocks publishing on the connection, which it reports after the first message."""
+    while not is_blocked(connection):  # noqa: ASYNC110  aiormq has no event for it
         await asyncio.sleep(BLOCKED_EVERY)
 
 

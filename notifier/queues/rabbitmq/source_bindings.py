@@ -1,9 +1,9 @@
-"""Binds the queues of sources to exchanges of others, and keeps them bound.
+"""Binds the queues of sources to exchanges of other services, and keeps them bound.
 
-An exchange of others may come later than we do: MassTransit makes it at its first publication. It may be deleted at any
-time, and our binding goes with it without a word. AMQP cannot ask for a binding, but making one that is there changes
-nothing. So all bindings are made again every 30 s, and a refused one sooner at first. A refusal closes the channel, so
-each try has a channel of its own. A binding that is missing stops nothing else.
+Such an exchange may be created after we start: MassTransit creates it at its first publication. It may be deleted at
+any time, which silently deletes our binding. AMQP cannot query a binding, but making an existing one changes nothing.
+So all bindings are made again every 30 s, and a refused one sooner at first. A refusal closes the channel, so each try
+has its own channel. A missing binding stops nothing else.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ _MISSING_QUEUE = re.compile(r"no queue '")
 
 
 class SourceBindings:
-    """Keeps the bindings over the connection that it is given. `states` says which of them are missing, and why.
+    """Keeps the bindings over the current connection. `states` has the missing ones, with the reason.
 
-    Set `again` to have all bindings made at once, since a queue was declared anew.
+    Set `again` to have all bindings made at once, after a queue was declared again.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
@@ -42,22 +42,22 @@ class SourceBindings:
 
     @property
     def states(self) -> tuple[BindingState, ...]:
-        """Each binding, and why it is missing if it is."""
+        """Return each binding, with the reason if it is missing."""
         return tuple(_state(binding, problem) for binding, problem in self._problems.items())
 
     async def run(self, connection: Connection) -> None:
-        """Make the bindings over this connection, again and again, until cancelled."""
+        """Make the bindings over this connection, repeatedly, until cancelled."""
         pause = FIRST_PAUSE
         while self._options.bindings and not ending():
             self.again.clear()
             before = dict(self._problems)
             states = await bind_all(connection, self._options)
             if underlay_of(connection).is_closed:
-                return  # which says nothing of a binding
+                return  # a closed connection proves nothing about a binding
             for state in states:
                 self._note(state)
             missing = any(self._problems.values())
-            if self._problems != before:  # somebody is at it
+            if self._problems != before:  # an operator may be working on it
                 pause = FIRST_PAUSE
             try:
                 async with asyncio.timeout(pause if missing else AGAIN_EVERY):
@@ -67,7 +67,7 @@ class SourceBindings:
                 pause = min(2 * pause, AGAIN_EVERY) if missing else FIRST_PAUSE
 
     def _note(self, state: BindingState) -> None:
-        """Tell the log of a change, and only of a change."""
+        """Log a change of the binding's state."""
         binding = state.binding
         problem = (state.problem, state.advice) if state.problem else None
         log = self._log.bind(source=binding.source, exchange=binding.exchange, routing_key=binding.routing_key)
@@ -89,9 +89,9 @@ async def bind_all(connection: Connection, options: RabbitOptions) -> tuple[Bind
 
 
 async def look_at_bindings(connection: Connection, options: RabbitOptions) -> tuple[BindingState, ...]:
-    """Say which bindings could be made, and change nothing: a queue that nobody has is bound to each exchange.
+    """Return which bindings could be made, and change nothing: bind a queue that does not exist to each exchange.
 
-    The broker judges the permission before it misses the queue.
+    The broker checks the permission before it looks for the queue.
     """
     nobody = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
     states = []
@@ -103,7 +103,7 @@ async def look_at_bindings(connection: Connection, options: RabbitOptions) -> tu
 
 
 async def _look_for(connection: Connection, binding: Binding) -> BindingState:
-    """Look for the exchange. Its type does not matter to a passive declare."""
+    """Check that the exchange exists. A passive declare ignores its type."""
     return await _ask(connection, binding, _Declare(exchange=binding.exchange, passive=True), "")
 
 
@@ -127,20 +127,20 @@ async def _ask(connection: Connection, binding: Binding, frame: base.Frame, queu
 
 
 class _Bind(commands.Queue.Bind):
-    """Takes names of exchanges that RabbitMQ takes and pamqp does not: longer than 127, or with other characters.
+    """Allows names of exchanges that RabbitMQ accepts and pamqp does not: over 127 characters, or with other characters.
 
     MassTransit and NServiceBus name exchanges after .NET types, and those of generic types are long and have brackets.
     """
 
     def validate(self) -> None:
-        """Leave it to the broker."""
+        """Leave the check to the broker."""
 
 
 class _Declare(commands.Exchange.Declare):
-    """Takes the same names."""
+    """Allows the same names."""
 
     def validate(self) -> None:
-        """Leave it to the broker."""
+        """Leave the check to the broker."""
 
 
 _REFUSED = "the broker refuses it"

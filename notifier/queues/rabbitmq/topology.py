@@ -20,7 +20,7 @@ from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
-NO_LIMIT = 2**31 - 1  # looking must never use a dead letter up
+NO_LIMIT = 2**31 - 1  # visits must never use up a dead letter
 OUTCOMES = "outcomes"
 COLLECTED = "collected"  # declared by releases that had a collector; no release fills or reads it now
 
@@ -35,9 +35,9 @@ class QueueSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeSpec:
-    """A durable topic exchange, and the queue that gets everything sent to it, if any.
+    """A durable topic exchange, and the queue that gets everything published to it, if any.
 
-    `collected`: a queue that others may have bound to it, and that is deleted with it.
+    `collected`: a queue that other releases may have bound to it, and that is deleted with it.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Topology:
 
 
 def topology_of(options: RabbitOptions) -> Topology:
-    """The queues and exchanges under the prefix."""
+    """Return the queues and exchanges under the prefix."""
     prefix = options.prefix
     dead = _queue(f"{prefix}.{DEAD}", limit=NO_LIMIT, to=None)
     consumed = (*Lane, *(f"{SOURCE}{name}" for name in options.sources))
@@ -75,7 +75,7 @@ def topology_of(options: RabbitOptions) -> Topology:
 def _queue(name: str, *, limit: int, to: str | None, ttl: int | None = None) -> QueueSpec:
     arguments: dict[str, str | int] = {"x-queue-type": "quorum", "x-delivery-limit": limit}
     if to is not None:
-        # at-least-once needs reject-publish: the queue must be able to say no rather than drop its oldest.
+        # at-least-once needs reject-publish: the queue must refuse new messages rather than drop its oldest.
         arguments |= {
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": to,
@@ -88,7 +88,7 @@ def _queue(name: str, *, limit: int, to: str | None, ttl: int | None = None) -> 
 
 
 class _Surveyor:
-    """Goes through a topology and gathers the mistakes. The broker closes the channel at each one."""
+    """Checks a topology and collects the differences. The broker closes the channel at each one."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -110,7 +110,7 @@ class _Surveyor:
             await self._declare_queue(queue)
             settling.declared(queue.name)
         if not all([await self._find_exchange(exchange.name) for exchange in topology.exchanges]):
-            # Another worker may have created the queues just now, and wait for them as we do.
+            # Another worker may have just created the queues, and wait for them as we do.
             for queue in topology.queues:
                 settling.missing(queue.name)
                 settling.declared(queue.name)
@@ -127,7 +127,7 @@ class _Surveyor:
                 continue
             self.ready[queue.name] = declared.message_count or 0
             self.consumers[queue.name] = declared.consumer_count or 0
-            # A passive declare compares nothing; a full one of a queue that exists changes nothing.
+            # A passive declare compares nothing; a full declare of an existing queue changes nothing.
             await self._declare_queue(queue, allowed_to_be_refused=True)
         for exchange in topology.exchanges:
             if not await self._find_exchange(exchange.name):
@@ -188,7 +188,7 @@ class _Surveyor:
 
 
 async def declare(connection: Connection, topology: Topology, settling: Settling) -> None:
-    """Declare what is missing, and leave the rest alone. Return once new queues can be used.
+    """Declare what is missing, and change nothing else. Return once new queues can be used.
 
     Raises TopologyMismatch, or QueueError if not allowed.
     """
@@ -200,7 +200,7 @@ async def declare(connection: Connection, topology: Topology, settling: Settling
 async def verify(connection: Connection, topology: Topology) -> None:
     """Check that nothing is missing or different. Arguments are compared only if we may configure queues.
 
-    Raises TopologyMismatch with all that is wrong.
+    Raises TopologyMismatch with all differences.
     """
     surveyor = _Surveyor(connection)
     await surveyor.verify(topology)
@@ -211,7 +211,7 @@ async def verify(connection: Connection, topology: Topology) -> None:
 class TopologyState:
     """The state of one queue or exchange. `ready` messages and `consumers` are None for an exchange.
 
-    `difference` says which argument is not as it should be.
+    `difference` names the argument that differs.
     """
 
     what: Literal["queue", "exchange"]
@@ -224,7 +224,7 @@ class TopologyState:
 
 
 async def survey(connection: Connection, topology: Topology) -> tuple[TopologyState, ...]:
-    """Look at everything, change nothing. Arguments are compared only if we may configure queues."""
+    """Return the state of every queue and exchange. Arguments are compared only if we may configure queues."""
     surveyor = _Surveyor(connection)
     await surveyor.verify(topology)
     await surveyor.leave()
@@ -248,11 +248,11 @@ async def survey(connection: Connection, topology: Topology) -> tuple[TopologySt
 
 
 async def delete(connection: Connection, topology: Topology) -> Mapping[str, int]:
-    """Delete everything. Returns how many ready messages went with each queue. A missing queue is no error."""
+    """Delete everything. Return how many ready messages each queue had. A missing queue is not an error."""
     lost: dict[str, int] = {}
     surveyor = _Surveyor(connection)
     # Never `if-empty`: on quorum queues it closes the whole connection.
-    # Queues that feed others go first, so that no message is dead-lettered into a deleted queue.
+    # Queues that dead-letter into others go first, so that no message goes into a deleted queue.
     for queue in reversed(topology.queues):
         try:
             deleted = await (await surveyor.channel()).queue_delete(queue.name)
@@ -282,7 +282,7 @@ def _explain(what: str, failed: ChannelPreconditionFailed) -> str:
 
 
 def _bare(value: str) -> str:
-    """The broker writes `the value '5' of type 'signedint'` where the other is none."""
+    """Strip the broker's `the value '5' of type 'signedint'`, which it writes if the other value is missing."""
     value = value.strip()
     return value.removeprefix("the value ").rpartition(" of type ")[0] if value.startswith("the value ") else value
 

@@ -1,4 +1,4 @@
-"""Keeps the topology whole while a worker runs: looks for missing queues, and declares or verifies them again."""
+"""Maintains the topology while a worker runs: checks for missing queues, and declares or verifies them again."""
 
 import asyncio
 from contextlib import suppress
@@ -14,18 +14,18 @@ from notifier.queues.rabbitmq.expiry import demand_kept
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
-WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and at queues that should be there
-LOOK_AGAIN_AFTER = 1.0  # seconds from the first look to the second, which counts workers that started together
+WATCH_EVERY = 15.0  # seconds between two checks of the number of consumers and of required queues
+LOOK_AGAIN_AFTER = 1.0  # seconds from the first check to the second, which counts workers that started together
 MEND_AT_MOST_EVERY = 0.5
-HOPELESS_EVERY = 5.0  # after a failed mend: an operator must act first
+HOPELESS_EVERY = 5.0  # after a failed repair: an operator must act first
 
 
 class TopologyWatch:
-    """Watches the topology over the connection that it is given. `mend_soon` asks for a look at once.
+    """Watches the topology over the current connection. `mend_soon` requests an immediate check.
 
-    `problem` says what cannot be mended, `settling` which queues are too new to be used. `consumers`: how many workers
-    consume `events`, which share the clients' limits; 0 until the second look, a second after the start. It does not
-    fall in the first seconds of a connection: after a restart of the broker the other workers may return later.
+    `problem`: what cannot be repaired; `settling`: which queues are too new to be used. `consumers`: how many workers
+    consume `events` and share the clients' limits; 0 until the second check, a second after the start. It does not fall
+    in the first seconds of a connection: after a restart of the broker the other workers may return later.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
@@ -45,7 +45,7 @@ class TopologyWatch:
         self._counts_fewer_at = 0.0  # by the loop's clock
 
     async def establish(self, connection: Connection) -> None:
-        """Declare or verify everything, once the broker is known to keep messages that expire. Raises QueueError."""
+        """Declare or verify everything, after the check that the broker keeps expired messages. Raises QueueError."""
         async with bounded(None):
             if self._declares:
                 await self._try_expiry(connection)
@@ -55,12 +55,12 @@ class TopologyWatch:
 
     async def _try_expiry(self, connection: Connection) -> None:
         if not self._tried:
-            with suppress(QueueUnavailable):  # an alarm blocks publishing: the next connection tries it
+            with suppress(QueueUnavailable):  # an alarm blocks publishing: the next connection tests it
                 await demand_kept(connection, self._options)
                 self._tried = True
 
     async def mend(self) -> None:
-        """Declare or verify the topology again, since something is missing."""
+        """Declare or verify the topology again, since a part of it is missing."""
         connection = self._connection
         if connection is None:
             return
@@ -68,7 +68,7 @@ class TopologyWatch:
             try:
                 await self.establish(connection)
             except (QueueUnavailable, *LOST):
-                pass  # the connection is lost, and a new one is made
+                pass  # the connection is lost, and a new one will be made
             except NotifierError as error:
                 if str(error) != self.problem:
                     self._log.error("queue_topology_wrong", reason=str(error))
@@ -97,16 +97,16 @@ class TopologyWatch:
             self._connection = None
 
     async def _look(self, connection: Connection) -> bool:
-        """Count the workers. False if a queue is missing.
+        """Count the workers. Return False if a queue is missing.
 
-        `retries` must exist even while nobody consumes: messages of the delay queues go there, and a broker that finds
-        it missing tries again only after three minutes.
+        `retries` must exist even without consumers: messages of the delay queues go there, and a broker that does not
+        find it tries again only after three minutes.
         """
         try:
             depths = await depths_at(connection, self._looked_at)
         except QueueUnavailable:
             return True
-        if Lane.EVENTS in depths and self._has_looked:  # at the first look others may be starting as well
+        if Lane.EVENTS in depths and self._has_looked:  # at the first check other workers may be starting too
             least = self.consumers if asyncio.get_running_loop().time() < self._counts_fewer_at else 1
             self.consumers = max(1, least, depths[Lane.EVENTS].consumers)
         self._has_looked = True

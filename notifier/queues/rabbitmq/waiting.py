@@ -1,13 +1,13 @@
-"""Walks over all that waits on RabbitMQ: the delay queues, the longest first, then the buckets.
+"""Walks over the pending deliveries on RabbitMQ: the delay queues, the longest first, then the buckets.
 
-A message that moves on meanwhile moves to a shorter delay queue or to a bucket, and so is seen twice rather than
+A message that moves during the walk goes to a shorter delay queue or to a bucket, and so is seen twice rather than
 missed. While the walk is in a queue, it holds all messages there: those that are due leave the queue seconds late, and
-a worker that drains the bucket finds it empty and looks again. Each queue is a visit (see `visit`); one walk runs at a
+a worker that drains the bucket finds it empty and tries again. Each queue is a visit (see `visit`); one walk runs at a
 time.
 
-A look adds one to a message's delivery count. In delay queues the count ends with the message's stay. A worker does not
-count one return of a message from a bucket. So before the walk would give a message back for the second time, it parks
-it anew and then acks the old copy. The message stays in its bucket, behind those that were looked at less often.
+A visit adds one to a message's delivery count. In delay queues the count ends with the message's stay. A worker ignores
+one return of a message from a bucket. So before the walk would return a message for the second time, it parks the
+message again and then acks the old copy. The message stays in its bucket, behind those that were visited less often.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ WHAT = "the waiting deliveries"
 
 
 class RabbitWaiting:
-    """All that waits under one prefix. `publish` and `park` make a message durable in a queue, or in a bucket."""
+    """The pending deliveries under one prefix. `publish` and `park` make a message durable in a queue or bucket."""
 
     def __init__(
         self, options: RabbitOptions, publish: PublishMessage, park: PublishMessage, *, busy_for: float = BUSY_FOR
@@ -54,9 +54,9 @@ class RabbitWaiting:
         parked: bool = True,
         only: str | None = None,
     ) -> AsyncIterator["RabbitWalk[S]"]:
-        """Open one walk over what waits now (`only`: in this queue).
+        """Open one walk over the present pending deliveries (`only`: in this queue).
 
-        Raises QueueError if the queue is away or another walk is under way.
+        Raises QueueError if the queue is missing or another walk runs.
         """
         options = self._options
         connection = await connect(options, "waiting")
@@ -70,7 +70,7 @@ class RabbitWaiting:
             try:
                 yield walk
             except BaseException:
-                with suppress(QueueError):  # the first error is the one to tell
+                with suppress(QueueError):  # the first error is reported
                     await walk.leave()
                 raise
             await walk.leave()
@@ -107,15 +107,15 @@ class RabbitWalk(Generic[S]):
         self._name = ""
         self._visit: RabbitVisit[S] | None = None
         self._channel: aiormq.Channel | None = None
-        self._looked_at: dict[object, Message] = {}  # whole, by delivery tag: what must not be given back
+        self._looked_at: dict[object, Message] = {}  # whole, by delivery tag: messages that must not be returned
 
     @property
     def left(self) -> int:
-        """How many messages are still to be seen."""
+        """Return how many messages have not been read yet."""
         return sum(self._waiting.values()) + (0 if self._visit is None else self._visit.left)
 
     async def page(self) -> Sequence[Found[S]]:
-        """Return the next messages of a queue, oldest first; none at the end. Act on them first. Raises QueueError."""
+        """Return the next messages of a queue, oldest first; none at the end. Raises QueueError."""
         while True:
             if self._visit is None:
                 if not self._waiting:
@@ -128,26 +128,26 @@ class RabbitWalk(Generic[S]):
             await self.leave()
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Delete these, and return them. Raises QueueError."""
+        """Delete these messages, and return them. Raises QueueError."""
         assert self._visit is not None, "of the last page"
         self._keep_no_copy(messages)
         return await self._visit.remove(messages)
 
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
-        """Make each message durable in its queue, then delete the one that waited. Raises QueueError."""
+        """Make each message durable in its new queue, then delete the old one. Raises QueueError."""
         assert self._visit is not None, "of the last page"
         moved = await self._visit.move(transfers)
         self._keep_no_copy(moved.done)
         return moved
 
     async def leave(self) -> None:
-        """End the visit of the present queue: what was not taken is in its place again. Raises QueueError."""
+        """End the visit of the present queue: messages not taken return to their places. Raises QueueError."""
         visit, channel, self._visit, self._channel = self._visit, self._channel, None, None
         if visit is None or channel is None:
             return
         try:
             await self._renew(visit)
-            if self._origin == PARKED:  # none is given back that was looked at before
+            if self._origin == PARKED:  # no message is returned for the second time
                 while visit.given_back and await visit.page():
                     await self._renew(visit)
             await visit.take_the_rest()
@@ -178,7 +178,7 @@ class RabbitWalk(Generic[S]):
             self._looked_at.pop(message.tag, None)
 
     async def _renew(self, visit: RabbitVisit[S]) -> None:
-        """Park anew what was looked at before, and delete the old copies. The order among them stays."""
+        """Park messages of an earlier visit again, and delete the old copies. Their order stays."""
         old = [message for message in self._looked_at.values() if message.kind is Kind.DELIVERY]
         self._looked_at.clear()
         for start in range(0, len(old), RENEWED_TOGETHER):
