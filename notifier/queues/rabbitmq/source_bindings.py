@@ -127,7 +127,7 @@ async def _ask(connection: Connection, binding: Binding, frame: base.Frame, queu
 
 
 class _Bind(commands.Queue.Bind):
-    """Allows names of exchanges that RabbitMQ accepts and pamqp does not: over 127 characters, or with other characters.
+    """Allows names of exchanges that only RabbitMQ accepts, not pamqp: over 127 characters, or with other characters.
 
     MassTransit and NServiceBus name exchanges after .NET types, and those of generic types are long and have brackets.
     """

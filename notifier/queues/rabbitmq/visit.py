@@ -1,29 +1,28 @@
 """Goes once through the messages of a queue on RabbitMQ without using them up and without changing their order.
 
-A visit takes the messages in runs. A consumer gets as many as its prefetch and is cancelled: then it keeps what it got,
-and gets no more. So a run bounds the memory, and of each message only what is asked for is kept: a summary, or all of
-it. The prefetch counts messages and not bytes. So the first run is short, and the length of the next follows from the
-size of the last. At the end the channel is closed, or is lost, and the broker gives back what was still held: consumer
-by consumer, in the order of their tags (3.10) or ages (4.0), the messages of each in their order. That holds for up to
-32 consumers, for which Erlang keeps a map sorted. It does not hold for a nack, which gives more than 32 messages back
-in any order (3.10.8).
+A visit takes the messages in runs. A consumer gets as many as its prefetch and is cancelled: then it keeps them, and
+gets no more. So a run bounds the memory, and of each message only the requested part is kept: a summary, or all of it.
+The prefetch counts messages and not bytes. So the first run is short, and the length of the next follows from the size
+of the last. When the channel ends, the broker returns the messages that were still held: consumer by consumer, in the
+order of their tags (3.10) or ages (4.0), the messages of each in their order. That holds for up to 32 consumers, for
+which Erlang keeps a map sorted. It does not hold for a nack, which returns more than 32 messages in any order (3.10.8).
 
-Messages that are given back stand before those that were never taken, but behind those that were given back before. So
-a visit that ends early first takes the messages left that had been given back before. Only a visit that is killed
-changes the order. A look counts as a delivery, hence the queue's limit, which is out of reach.
+Returned messages stand before those that were never taken, but behind those that were returned before. So a visit that
+ends early first takes the remaining messages that had been returned before. Only a visit that is killed changes the
+order. A visit counts as a delivery, so the queue's delivery limit is out of reach.
 
-An ack has no answer, and the broker's channel keeps acks back while more than 32 are on their way to the queue. A
-channel that is closed then loses them (on 3.10.8 and 4.0.5), and the removed messages are there again. So a visit that
-acked ends with one more consumer, which is cancelled at once. Both commands go through the queue's log, behind the acks
-that were sent: after the first the channel hears that those are done, and sends what it kept back. That consumer may
-get a message, which is given back with the rest. A shared queue, where that would be one look more, is spared it if
-the acks are few.
+An ack has no answer, and the broker's channel holds acks back while more than 32 are on their way to the queue. A
+channel that is closed then loses them (on 3.10.8 and 4.0.5), and the removed messages reappear. So a visit that acked
+ends with one more consumer, which is cancelled at once. Both commands go through the queue's log, behind the acks that
+were sent: after the first, the channel learns that those are done, and sends the acks that it held back. That consumer
+may get a message, which is returned with the rest. In a shared queue, where that would add a delivery, a visit with
+few acks omits that consumer.
 
-A message that was removed is never given back: somebody could take it before we do, beside the one that replaces it.
+A message that was removed is never returned: another consumer could take it before us, beside its replacement.
 
-A queue of dead letters has one visitor at a time. A queue in which deliveries wait is *shared*: what is due leaves it
-meanwhile, and workers fetch from buckets. There a visit ends as soon as nothing is left, and messages that were given
-back may be gone before they are taken again.
+A queue of dead letters has one visitor at a time. A queue of pending deliveries is *shared*: due messages leave it
+during the visit, and workers fetch from buckets. There a visit ends as soon as the queue is empty, and returned
+messages may be gone before they are taken again.
 """
 
 import asyncio
@@ -44,17 +43,17 @@ from notifier.queues.rabbitmq.delays import first_pass
 from notifier.queues.rabbitmq.wire.aiormq_hooks import callback_of
 from notifier.queues.rabbitmq.wire.decoding import to_message
 
-FIRST_RUN, LONGEST_RUN = 8, 5000  # messages; longer where there would be more than RUNS
+FIRST_RUN, LONGEST_RUN = 8, 5000  # messages; longer if there would be more than RUNS
 LONGEST_WHOLE = 500  # messages that are kept whole: 64 MiB of the largest that workers write
-GROWTH = 8  # times that a run may be as long as the one before: what comes next may be larger
+GROWTH = 8  # factor by which a run may be longer than the one before: the next messages may be larger
 RUNS = 30  # see above
 LARGEST_PREFETCH = 65_535  # of AMQP; so 1,900,000 messages keep their order
-RUN_BYTES = 16 * 1024 * 1024  # that are kept of a run, by the average of the run before
+RUN_BYTES = 16 * 1024 * 1024  # kept per run, by the average of the run before
 ROW_BYTES = 2048  # of a message without its body
-SILENCE = 20.0  # seconds without a message, after which none is left or the broker is stuck
-GLANCE = 0.2  # the same in a shared queue, twice: what is left may have gone on by itself
+SILENCE = 20.0  # seconds without a message, after which the queue is empty or the broker is stuck
+GLANCE = 0.2  # the same in a shared queue, twice: the remaining messages may have left it
 FORGET_TIMEOUT = 30.0
-SAFE_ACKS = 24  # commands that the broker's channel surely does not keep back
+SAFE_ACKS = 24  # commands that the broker's channel surely does not hold back
 
 PublishMessage = Callable[[str, Outgoing], Awaitable[None]]
 
@@ -63,7 +62,7 @@ S = TypeVar("S")
 
 
 class _Run(Generic[S]):
-    """The messages that one consumer gets. A run that nobody reads is only counted."""
+    """The messages that one consumer gets. Without `read`, they are only counted."""
 
     def __init__(self, origin: str, read: Reader[S] | None) -> None:
         self._origin = origin
@@ -85,13 +84,13 @@ class _Run(Generic[S]):
         self.arrived.set()
 
     def cancel(self, _frame: object) -> None:
-        """The broker has cancelled the consumer."""
+        """Record that the broker has cancelled the consumer."""
         self.cancelled = True
         self.arrived.set()
 
 
 class RabbitVisit(Generic[S]):
-    """One pass over a queue (full name). One task uses it. `origin` is its name as `to_message` wants it.
+    """One pass over a queue (full name), for one task. `origin` is its name as `to_message` expects it.
 
     `what` names its messages in errors.
     """
@@ -120,34 +119,34 @@ class RabbitVisit(Generic[S]):
         self._held = 0  # taken in earlier runs, and not removed
         self._length = FIRST_RUN
         self._acks = AckLedger()  # its tags count from 1, as those of a visit do
-        self._on_their_way = 0  # commands of acks, at most, that the queue may not have heard
+        self._on_their_way = 0  # commands of acks, at most, that may not have reached the queue
         self._run = _Run[S](origin, None)  # the present one
-        self._given_back = False  # whether the last that was taken had been given back before
+        self._given_back = False  # whether the last taken message had been returned before
 
     @property
     def left(self) -> int:
-        """How many messages are still to be seen."""
+        """Return how many messages have not been read yet."""
         return self._left
 
     @property
     def total(self) -> int:
-        """How many of the messages that were there at the beginning are still there: to be seen, or held here."""
+        """Return how many messages of the beginning remain: not read yet, or held here."""
         return self._left + self._held
 
     @property
     def given_back(self) -> bool:
-        """True if the last that was taken had been given back before."""
+        """True if the last taken message had been returned before."""
         return self._given_back
 
     async def begin(self) -> None:
-        """Learn how many there are now. What is added later is left to the next visit."""
+        """Read how many messages there are now. Later messages are left to the next visit."""
         self._left = await self._ready()
 
     def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         self._run.on_message(delivered)
 
     async def page(self) -> Sequence[Found[S]]:
-        """The next messages, oldest first; none at the end. Raises QueueUnavailable."""
+        """Return the next messages, oldest first; none at the end. Raises QueueUnavailable."""
         if self._left <= 0:
             return ()
         run = await self._next(min(self._left, self._length), self._read)
@@ -183,7 +182,7 @@ class RabbitVisit(Generic[S]):
         return run
 
     async def _fill(self, run: "_Run[S]", count: int) -> None:
-        """Wait until the run has so many, or nothing is left."""
+        """Wait until the run has `count` messages, or the queue is empty."""
         quiet = 0.0
         while run.count < count and not run.cancelled:
             run.arrived.clear()
@@ -195,7 +194,7 @@ class RabbitVisit(Generic[S]):
                 if quiet >= SILENCE:
                     raise QueueUnavailable(f"the broker has {self._what}, and sent none for {SILENCE:.0f} s")
             elif quiet > GLANCE:
-                self._left = 0  # somebody else has the rest
+                self._left = 0  # other consumers have the rest
                 return
 
     @property
@@ -203,7 +202,7 @@ class RabbitVisit(Generic[S]):
         return GLANCE if self._shared else SILENCE
 
     def _plan(self, run: "_Run[S]") -> None:
-        """How long the next run is: bounded in bytes, unless the order were at stake."""
+        """Set the length of the next run: bounded in bytes, unless that would change the order."""
         got, size = run.count, run.size
         longest = LONGEST_RUN if size <= ROW_BYTES * got else LONGEST_WHOLE
         by_bytes = min(longest, GROWTH * got, RUN_BYTES * got // max(1, size))
@@ -211,7 +210,7 @@ class RabbitVisit(Generic[S]):
         self._length = min(LARGEST_PREFETCH, max(1, by_bytes, by_order))
 
     async def _heard(self, arrived: asyncio.Event) -> bool:
-        """Wait for an arrival. True if something came in time. Ends at once if the channel is gone."""
+        """Return True if a message arrives in time. Raises QueueUnavailable at once if the channel is closed."""
         closing = self._channel.closing
         waiting = asyncio.ensure_future(arrived.wait())
         try:
@@ -231,12 +230,12 @@ class RabbitVisit(Generic[S]):
         return queue.message_count or 0
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Forget these for good; all of them, since nobody else can. Raises QueueUnavailable."""
+        """Delete these messages for good, and return all: only this visit holds them. Raises QueueUnavailable."""
         await self._ack(messages)
         return messages
 
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
-        """Make each durable where it goes, then forget it. Killed in between, it is moved again."""
+        """Make each message durable in its new queue, then delete the old one. If killed between, it is moved again."""
         results = await asyncio.gather(
             *(self._publish(*_on_its_way(transfer)) for transfer in transfers), return_exceptions=True
         )
@@ -253,7 +252,7 @@ class RabbitVisit(Generic[S]):
         return Transferred(done=tuple(done), failure=failure)
 
     async def _ack(self, messages: Sequence[Message]) -> None:
-        """Ack these in few frames: the broker's channel sends one on as one command for each run that it touches."""
+        """Ack in few frames: the broker's channel forwards a frame as one command per run that it covers."""
         self._held -= len(messages)
         for message in messages:
             assert isinstance(message.tag, int), "a message of this visit"
@@ -264,7 +263,7 @@ class RabbitVisit(Generic[S]):
                 await self._channel.basic_ack(tag, multiple=multiple, wait=False)
 
     async def forget(self) -> None:
-        """Return once all that were acked are gone for good. The rest was taken. Raises QueueUnavailable."""
+        """Return once all acked messages are deleted for good. Raises QueueUnavailable."""
         if not self._on_their_way:
             return
         if self._shared and self._on_their_way < SAFE_ACKS:

@@ -1,1 +1,1 @@
-"""The frames that RabbitMQ sends and gets."""
+"""The frames that RabbitMQ sends and receives. Start with `decoding.py`."""

@@ -1,12 +1,12 @@
 """Examines the internals of aiormq and pamqp that the RabbitMQ queue uses, and installs the hooks of the process.
 
-| hook | what it is for | otherwise |
+| hook | purpose | otherwise |
 |---|---|---|
 | frames | frames in one step, not three | aiormq's own receiver |
 | messages | a message without its own task and queue | a coroutine for `basic_consume`, and single `basic_get` |
-| confirms | publishes that go out together | `basic_publish` |
+| confirms | publishes that are written together | `basic_publish` |
 | alarms | a memory or disk alarm is known before a publish | the publish fails without a confirm, after 10 s |
-| decoding | what a publisher wrote badly is None, and its neighbours are kept | required |
+| decoding | a publisher's malformed property is None, and other messages are kept | required |
 
 Decoding is required since pamqp raises if it cannot decode properties, and aiormq then closes the connection: at each
 redelivery again, until the message and all its neighbours reach the delivery limit.
@@ -72,9 +72,9 @@ def is_installed(name: str) -> bool:
 
 
 def callback_of(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> ConsumerCallback:
-    """Return the callback of this channel's consumers, by which `take` gets their messages, in order, and returns.
+    """Return the callback of this channel's consumers, which passes their messages to `take`, in order.
 
-    With the hook `messages`, `take` gets them as they are read, and the callback is never called.
+    `take` returns at once. With the hook `messages` it gets messages as they are read, without the callback.
     """
     if is_installed("messages"):
         hand_over(channel, take)
@@ -93,12 +93,12 @@ def _in_words(close: commands.Connection.Close) -> str:
 
 
 def refusal_of(error: InvalidFrameError) -> str:
-    """Return the broker's text. aiormq quotes the frame that came where it expected another."""
+    """Return the broker's text. aiormq quotes the unexpected frame that contains it."""
     return str(error).rpartition(", got ")[2]
 
 
 def blocked(connection: aiormq.abc.AbstractConnection) -> bool:
-    """True if the broker blocks publishing on this connection (memory or disk alarm).
+    """Return True if the broker blocks publishing on this connection (memory or disk alarm).
 
     aiormq shows it only by `ready()`, which returns at once unless blocked. So one step of it is the answer.
     """

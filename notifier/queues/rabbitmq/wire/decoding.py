@@ -1,16 +1,16 @@
-"""Turns what came over the wire into a `Message`, whatever a publisher put into its properties.
+"""Converts a delivered message into a `Message`, whatever properties a publisher has set.
 
-Five dangers are kept out here:
+It protects against:
 
-- A message that claims to be our own: see `_kind`.
-- A message in the queue of a source that came by no exchange, and so past the broker's permissions. It is marked
-  `unrouted`.
+- A message that claims to be one of notifier's own: see `_kind`.
+- A message in the queue of a source that was not sent through an exchange, and so bypassed the broker's permissions. It
+  is marked `unrouted`.
 - A message that pamqp cannot decode, such as one with a timestamp in microseconds. It would close the connection, at
   each redelivery again, and take its neighbours to the delivery limit with it.
 - A message too large to be an event. The prefetch counts messages, and hundreds of the broker's largest (16 MiB on 4.x)
   would fill the memory.
-- Headers of very many values. pamqp copies the rest of a table for each value, so that 130,000 values in a table of
-  128 KiB held the loop for 3 s.
+- Headers with very many values. pamqp copies the rest of a table for each value, so that 130,000 values in a table of
+  128 KiB blocked the loop for 3 s.
 """
 
 import datetime as dt
@@ -29,16 +29,16 @@ from notifier.model.message import DEAD, PARKED, SOURCE, SUSPECT, Kind, Lane, Me
 from notifier.model.reply import asked_by_publisher
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 
-LOOKS = 1  # times that a walk over pending deliveries may have given back a message of a bucket
-HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the very most, 0.1 ms for what people send
+LOOKS = 1  # times that a walk over pending deliveries may have returned a message to a bucket
+HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at most, 0.1 ms for usual headers
 
-# Bytes of a table that is decoded once. What comes from a delay queue bears where it was, and of all that come within a
-# second the tables are the same: 10 of the 14 µs that a header takes. Nobody may change what was decoded.
+# Bytes of a table that is decoded once. Messages from a delay queue name it in their headers, and all that arrive
+# within a second have the same table: 10 of the 14 µs that a header takes. Decoded tables must not be changed.
 SMALL = 1024
 
-# Which of our own messages can be where. Parts of events, and what an event was rewritten as, are sent to the lane that
-# it came by; deliveries, and whatever is put off, to `retries` or through a delay queue (what an upstream said waits
-# there while nobody can tell whose session it is); deliveries alone to a bucket.
+# Which of notifier's own messages may be in which queue. Parts of events, and rewritten events, are sent to the lane of
+# the event; deliveries and everything deferred, to `retries` or through a delay queue (also an upstream's logout while
+# its session cannot be looked up); only deliveries to a bucket.
 _KINDS_IN: Mapping[str, frozenset[Kind]] = MappingProxyType(
     {
         Lane.EVENTS: frozenset({Kind.EVENT, Kind.SOURCED}),
@@ -53,7 +53,7 @@ _OF_SOURCE = re.compile(rf"\.{re.escape(SOURCE)}([^.]+)\Z")
 
 
 class UnreadableTable(dict[str, Any]):
-    """A table that was not decoded. It is empty, and nobody knows what was in it."""
+    """A table that was not decoded. It is empty, and its contents are unknown."""
 
 
 def to_message(
@@ -64,10 +64,10 @@ def to_message(
     keep: int | None = None,
     source: str | None = None,
 ) -> Message:
-    """Return the message as the pipeline knows it. `origin`: the queue it was taken from: a lane, `dead`, `parked`.
+    """Return the message for the pipeline. `origin`: the queue from which it was taken: a lane, `dead`, `parked`.
 
-    `tag` serves the later ack. Of a publisher's body at most `keep` bytes are kept; our own bodies are never cut.
-    `source`: it was taken from this source's queue, which feeds the lane, and where nothing is ours.
+    `tag` is for the later ack. At most `keep` bytes of a publisher's body are kept; our own bodies are never cut.
+    `source`: the message is from this source's queue, which feeds the lane, and where no message is our own.
     """
     properties = delivered.header.properties
     headers: Mapping[str, Any] = {} if properties.headers is None else properties.headers
@@ -101,17 +101,17 @@ def to_message(
 def _kind(
     origin: str, exchange: str | None, properties: commands.Basic.Properties, headers: Mapping[str, Any]
 ) -> Kind | NewerKind | None:
-    """Which of our own messages it is, None where it is none.
+    """Return which of notifier's own messages it is; None for a publisher's message.
 
-    Who may write to the two exchanges alone can have a message reach `events`, `bulk` and, where the broker moves it,
-    `dead`: by an exchange other than the default one, or with `x-death`. What that says of the past is nothing to go
-    by: up to 3.12, and from 3.13.3 on until 4.0, the broker raises the count of an entry that a publisher has made up,
-    and leaves the rest of it as it is. So where a publisher's message can be, any `x-death` tells that it is not ours.
-    To `retries` no way leads but the default exchange, our delay queues and buckets; to a bucket only the first.
+    A user who may write only to the two exchanges can send messages to `events`, `bulk` and, if the broker moves them,
+    `dead`: through an exchange other than the default one, or with `x-death`. The contents of `x-death` prove nothing:
+    up to 3.12, and from 3.13.3 until 4.0, the broker increases the count of an entry that a publisher forged, and
+    leaves the rest unchanged. So in these queues any message with `x-death` counts as a publisher's. Messages reach
+    `retries` only through the default exchange, our delay queues and buckets; buckets only through the first.
     """
     kind = kind_named(properties.message_type)
     if kind is None or exchange != "" or isinstance(headers, UnreadableTable):
-        return None  # `x-death` may be in there
+        return None  # `x-death` may be in it
     if isinstance(kind, Kind) and kind not in _KINDS_IN.get(origin, _KINDS_IN[Lane.RETRIES]):
         return None
     if "x-death" not in headers:
@@ -130,10 +130,10 @@ def _came_due(death: object) -> bool:
 
 
 def _source_of_dead(exchange: str | None, headers: Mapping[str, Any]) -> str | None:
-    """The source by whose queue a message came that the broker moved to `dead`; None if it did not.
+    """Return the source from whose queue the broker moved the message to `dead`; None if it did not.
 
-    The newest entry of `x-death` is the broker's own, whatever the publisher made up: a made-up entry is at most
-    counted up where it names this very queue. `x-first-death-queue` is the publisher's, if it gave one.
+    The newest entry of `x-death` is the broker's own: of a forged entry it at most increases the count, if that names
+    the same queue. `x-first-death-queue` is the publisher's, if it set one.
     """
     deaths = headers.get("x-death")
     newest = deaths[0] if exchange == "" and isinstance(deaths, list) and deaths else None
@@ -150,17 +150,17 @@ def _timestamp(properties: commands.Basic.Properties, headers: Mapping[str, Any]
 
 
 def _delivery_count(headers: Mapping[str, Any]) -> int:
-    """How often it was given back. Only a redelivered message is asked: else the header is the publisher's own."""
+    """Return how often the message was returned. Read only if redelivered: otherwise a publisher set the header."""
     if isinstance(headers, UnreadableTable):
-        return SUSPECT  # it may be in there
+        return SUSPECT  # the count may be in it
     count = headers.get("x-delivery-count")
     return count if isinstance(count, int) else 0
 
 
 def tolerate_any_publisher() -> None:
-    """Have pamqp read what it cannot decode as None (names: with replacement characters, tables: empty), and not raise.
+    """Make pamqp decode unreadable values as None (names: replacement characters, tables: empty) instead of raising.
 
-    It has no setting for that: its decoders are looked up in two tables, which are changed here, for the process.
+    It has no setting for that: its decoders are in two tables, which are changed here for the whole process.
     Calling again changes nothing.
     """
     for table, key, tolerant in (

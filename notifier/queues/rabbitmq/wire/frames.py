@@ -1,8 +1,8 @@
 """Reads frames from the broker in 15 µs a message, where aiormq takes 30. Every event comes this way.
 
-aiormq reads a frame in three steps through a buffer and puts it into a queue for its channel. The task of the channel
-puts a message together and starts a task with it. Here all frames that have come are read in one step. Messages for a
-consumer are put together where their frames are read, and are handed over at once. All other frames go aiormq's way.
+aiormq reads a frame in three steps through a buffer and puts it into a queue for its channel. The channel's task
+assembles a message and starts a task with it. Here all received frames are read in one step. Messages for a consumer
+are assembled where their frames are read, and are passed on at once. All other frames are left to aiormq.
 
 Both hook into aiormq: into the name by which its connection finds the receiver, and into `frames.put` of its channels.
 `aiormq_hooks` examines whether they fit.
@@ -37,19 +37,19 @@ _Delivery = commands.Basic.Deliver | commands.Basic.GetOk | commands.Basic.GetEm
 
 
 class LeanReceiver:
-    """Parses frames out of everything received so far. An asynchronous iterator, as aiormq's own receiver is."""
+    """Parses all frames received so far. An asynchronous iterator, as aiormq's own receiver is."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self.reader = reader
         self.started = False
         self._read = b""
-        self._at = 0  # where in it the next frame begins
+        self._at = 0  # where the next frame begins in it
 
     def __aiter__(self) -> Self:
         return self
 
     async def get_frame(self) -> Any:
-        """Return what aiormq's own would: (weight, channel number, frame). Raises the same errors."""
+        """Return (weight, channel number, frame), as aiormq's own receiver does. Raises the same errors."""
         while len(self._read) < self._at + 7:
             await self._read_on()
         kind, channel, size = _HEAD.unpack_from(self._read, self._at)
@@ -88,7 +88,7 @@ class LeanReceiver:
 
 
 def _deliver(payload: bytes) -> commands.Basic.Deliver:
-    """A Basic.Deliver, the method of which there are thousands a second (AMQP 0-9-1 §1.8.3.9)."""
+    """Parse a Basic.Deliver, the method that arrives thousands of times a second (AMQP 0-9-1 §1.8.3.9)."""
     at = 5 + payload[4]
     delivery_tag, redelivered = _TAG_AND_BIT.unpack_from(payload, at)
     exchange, routing_key = _two_names(payload[at + 9 :])
@@ -101,7 +101,7 @@ def _deliver(payload: bytes) -> commands.Basic.Deliver:
     )
 
 
-@lru_cache(256)  # a publisher uses the same names again and again
+@lru_cache(256)  # a publisher uses the same names repeatedly
 def _name(raw: bytes) -> str:
     return raw[1 : 1 + raw[0]].decode("utf-8", errors="replace")
 
@@ -112,16 +112,16 @@ def _two_names(raw: bytes) -> tuple[str, str]:
 
 
 def hand_over(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
-    """Give this channel's messages to `take`, in order, as they are read: for its consumer, and as answers to gets.
+    """Pass this channel's messages to `take`, in order, as they are read: a consumer's, and the answers to gets.
 
-    An answer without a message has no delivery tag. `take` returns at once.
+    An answer without a message has no delivery tag. `take` must return at once.
     """
     gathering = _Gathering(channel, take)
     channel.frames.put = gathering.put  # type: ignore[method-assign]
 
 
 class _Gathering:
-    """Puts messages together from their frames. Other frames go to the queue of the channel."""
+    """Assembles messages from their frames. Other frames go to the queue of the channel."""
 
     def __init__(self, channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
         self._channel = channel
@@ -148,7 +148,7 @@ class _Gathering:
         elif isinstance(frame, ContentBody):
             self._parts.append(frame.value)
             self._missing -= len(frame.value)
-        else:  # no content may be interrupted by a method (AMQP 0-9-1 §4.2.6), but Channel.Close comes as it likes
+        else:  # no method may interrupt content (AMQP 0-9-1 §4.2.6), but Channel.Close may come at any time
             self._delivery = self._header = None
             await self._put_in_queue(item)
             return
@@ -172,5 +172,5 @@ class _Gathering:
 
 
 def not_taken(error: Exception) -> None:
-    """Log that a message could not be taken. It stays unacked, and the others go on."""
+    """Log that a message could not be taken. It stays unacked; other messages are unaffected."""
     structlog.get_logger(__name__).error("message_not_taken", error=type(error).__name__)

@@ -6,8 +6,8 @@ remain here. A delivery that fails costs 235 µs in all. Here a publish gets its
 wait, so that both keep their order. One task writes all frames that have gathered. A patient message waits a moment for
 others: alone it costs a write, a read of its confirm and one or two rounds of the loop.
 
-aiormq reads confirms and returns. So each publish is entered in its books of the channel (`confirmations`,
-`message_id_delivery_tag`), and nobody else may publish on the channel.
+aiormq reads confirms and returns. So each publish is entered in its tables of the channel (`confirmations`,
+`message_id_delivery_tag`), and no other code may publish on the channel.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from notifier.model.frozen import frozen
 DIRECT = "amq.rabbitmq.reply-to"
 _PERSISTENT = 2
 # Seconds that a patient message waits for others, and how many are enough. A client that hangs in each of 600 events a
-# second makes 600 deferrals. When hundreds come back at once, the next are sent only once these are confirmed.
+# second causes 600 deferrals. When hundreds return at once, the next are sent only once these are confirmed.
 GATHER = 0.02
 ENOUGH = 16
 
@@ -37,7 +37,7 @@ ENOUGH = 16
 class Publish:
     """A persistent message. `timestamp` in whole seconds since the epoch.
 
-    `user_id` is the connection's own user: the broker refuses any other. A `mandatory` message comes back if no queue
+    `user_id` is the connection's own user: the broker refuses any other. A `mandatory` message is returned if no queue
     takes it. A `patient` one may be written some milliseconds later, with others.
     """
 
@@ -108,8 +108,8 @@ Confirmation = asyncio.Future[object]
 class ConfirmedWrites:
     """Publishes on one channel: writes messages together and confirms each.
 
-    `timeout`: seconds after which one without a confirm ends with TimeoutError. With `replies`, the publisher hears
-    what becomes of each message.
+    `timeout`: seconds after which an unconfirmed publish fails with TimeoutError. With `replies`, the publisher
+    receives the fates of each message.
     """
 
     def __init__(self, channel: aiormq.Channel, timeout: float, *, replies: bool = False) -> None:
@@ -118,15 +118,15 @@ class ConfirmedWrites:
         self._loop = asyncio.get_running_loop()
         self._gathered: list[bytes] = []
         self._wake = asyncio.Event()
-        self._waking = False  # it will be, within GATHER
+        self._waking = False  # `_wake` will be set within GATHER
         self._under_way: deque[tuple[float, Confirmation]] = deque()  # in the order of their deadlines
         self._replies = replies
 
     def write(self, publish: Publish) -> Confirmation:
-        """Begin a mandatory publish. The future ends with its confirm, or with what aiormq or `end` makes of it.
+        """Begin a mandatory publish. The future ends with its confirm, or with the error of aiormq or `end`.
 
-        No two under way may have the same `message_id`, since only that tells returned messages apart. A `patient` one
-        is written with the next that is not patient, once ENOUGH have gathered, or after GATHER.
+        No two in flight may have the same `message_id`, since only that distinguishes returned messages. A `patient`
+        one is written with the next that is not patient, once ENOUGH have gathered, or after GATHER.
         """
         channel = self._channel
         frames = frames_of(publish, channel, replies=self._replies)  # raises for what cannot be encoded
@@ -160,14 +160,14 @@ class ConfirmedWrites:
             await self._wake.wait()
             self._wake.clear()
             if not self._gathered:
-                continue  # written already, with one that could not wait
+                continue  # already written, with a publish that was not patient
             if self._channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
-                return  # behind our Channel.CloseOk a publish is a fault, for which RabbitMQ closes the connection
+                return  # after our Channel.CloseOk a publish is an error, for which RabbitMQ closes the connection
             payload, self._gathered = b"".join(self._gathered), []
             await self._channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))
 
     def end(self, error: Exception) -> None:
-        """End all publishes with this error: the channel is gone, and no confirm follows."""
+        """Fail all publishes with this error: the channel is closed, and no confirm follows."""
         for _, confirmation in self._under_way:
             if not confirmation.done():
                 confirmation.set_exception(error)
@@ -175,7 +175,7 @@ class ConfirmedWrites:
         self._gathered.clear()
 
     def end_overdue(self) -> None:
-        """End the publishes that have waited too long for a confirm. Call it about once a second."""
+        """Fail the publishes that have waited too long for a confirm. Call it about once a second."""
         now = self._loop.time()
         while self._under_way and (self._under_way[0][1].done() or self._under_way[0][0] <= now):
             _, confirmation = self._under_way.popleft()
