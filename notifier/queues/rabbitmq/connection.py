@@ -118,7 +118,7 @@ def _translate(error: Exception, url: URL, waited: float) -> QueueError:
     by_certificate = url.query.get("auth", "").lower() == "external"
     match error:
         case ProbableAuthenticationError() if by_certificate:
-            return QueueError(f"{host} has no user of our certificate's name (ssl_cert_login_from there says which)")
+            return QueueError(f"{host} has no user of our certificate's name (see its ssl_cert_login_from)")
         case ProbableAuthenticationError():
             return QueueError(f"{host} refused the user name or the password: {reason_of(error)}")
         case AuthenticationError() if by_certificate:

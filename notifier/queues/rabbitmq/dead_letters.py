@@ -88,7 +88,7 @@ class RabbitDeadLetters:
 
 @asynccontextmanager
 async def _announced(options: RabbitOptions, totals: Sequence[Callable[[], int]]) -> AsyncIterator[None]:
-    """Announce the visit to the workers, at best effort, until it has returned the messages that it held."""
+    """Announce the visit to the workers, without a guarantee, until it has returned the messages that it held."""
     ended = asyncio.Event()
     announcing = asyncio.create_task(_announce(options, totals, ended))
     try:

@@ -59,12 +59,12 @@ async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
     except (NotifierError, OSError) as fault:  # OSError: a file of credentials cannot be read
         raise QueueUnavailable(str(fault)) from None
     except (KeyError, TypeError, AttributeError):
-        raise QueueUnavailable("what it answers is no list of queues") from None
+        raise QueueUnavailable("its answer is not a list of queues") from None
     finally:
         await client.close()
     if silent:
         raise QueueUnavailable(
-            f"it does not tell those of {silent} of our queues: they are new, or it has no statistics"
+            f"its answer omits the policies of {silent} of our queues: they are new, or it has no statistics"
         )
     return tuple(PolicyOverride(key=key, value=value, queues=tuple(names)) for (key, value), names in queues_of.items())
 

@@ -180,7 +180,7 @@ class Publishing:
     async def available(self) -> None:
         """Wait until a publish can succeed again. Never raises. Always waits for a moment, to pace its caller."""
         await asyncio.sleep(PACE * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
-        while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  no event tells all three
+        while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  there is no event for all three
             await asyncio.sleep(PACE)
 
 
@@ -194,5 +194,5 @@ async def _hear(channel: aiormq.Channel, heard: Callable[[bytes], None]) -> None
     async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
         heard(delivered.body)
 
-    async with asking("replies cannot be heard"):
+    async with asking("replies cannot be received"):
         await channel.basic_consume(DIRECT, on_message, no_ack=True)

@@ -178,8 +178,8 @@ class _Surveyor:
         parts = list(self.different)
         if self.different:
             parts.append(
-                "to keep what waits there, choose another queue.prefix; "
-                "else stop the workers and delete it (`notifier topology delete`), and it is declared anew"
+                "to keep its messages, choose another queue.prefix; "
+                "else stop the workers and delete it (`notifier topology delete`), and it is declared again"
             )
         if self.missing:
             parts.append(f"missing: {', '.join(with_one_bucket(self.missing))}")

@@ -7,7 +7,7 @@ of the last. When the channel ends, the broker returns the messages that were st
 order of their tags (3.10) or ages (4.0), the messages of each in their order. That holds for up to 32 consumers, for
 which Erlang keeps a map sorted. It does not hold for a nack, which returns more than 32 messages in any order (3.10.8).
 
-Returned messages stand before those that were never taken, but behind those that were returned before. So a visit that
+Returned messages stand before messages that were never taken, but behind earlier returned ones. So a visit that
 ends early first takes the remaining messages that had been returned before. Only a visit that is killed changes the
 order. A visit counts as a delivery, so the queue's delivery limit is out of reach.
 

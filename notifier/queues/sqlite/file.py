@@ -258,5 +258,5 @@ def _damaged(path: Path, damage: str) -> TopologyMismatch:
     damage = " ".join(damage.replace("*** in database main ***", "").split())
     return TopologyMismatch(
         f"the queue file {path} is damaged ({damage}); it was left as it is: `sqlite3 {path} .recover` shows what can "
-        f"be saved of it; then move it and {path}-wal away and start anew"
+        f"be saved of it; then move it and {path}-wal elsewhere and start again"
     )

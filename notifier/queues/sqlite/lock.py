@@ -83,7 +83,7 @@ def _opened(lock_file: Path, flags: int) -> int:
     fd = os.open(lock_file, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(errno.EINVAL, "it is no regular file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
     return fd
 
 
@@ -118,7 +118,7 @@ def moved(path: Path, here: FileId | None, who: str) -> str:
     found = "is gone" if here is None else "is another file now"
     return (
         f"the queue file {path} {found}: {who} has the former one open; move that one back, or stop the worker first"
-        " and start it anew"
+        " and start it again"
     )
 
 

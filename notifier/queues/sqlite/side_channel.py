@@ -53,7 +53,7 @@ def requested(database: sqlite3.Connection) -> bool:
 
 
 def take_requests(database: sqlite3.Connection, now: float) -> list[Note]:
-    """Read and delete the requests, oldest first. Skip those that have expired."""
+    """Read and delete the requests, oldest first. Skip expired ones."""
     rows = database.execute("SELECT asker, body FROM requests WHERE until >= ? ORDER BY rowid", (now,)).fetchall()
     database.execute("DELETE FROM requests")
     return [Note(asker, bytes(body)) for asker, body in rows]
