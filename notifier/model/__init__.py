@@ -1,1 +1,1 @@
-"""What all rooms speak of: event, client, delivery, outcome, message, registry, and times and texts. No I/O."""
+"""The types of all rooms: event, client, delivery, outcome, message, registry, times. No I/O. Start: `delivery.py`."""

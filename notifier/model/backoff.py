@@ -25,7 +25,7 @@ _ON_ITS_WAY = 0.01  # seconds between the decision to wait and the publish: 512 
 
 
 def backoff(policy: RetryPolicy, tries: int, jitter: Jitter) -> float:
-    """Seconds to wait after `tries` failed attempts (1, 2, …): `base · factor^(tries-1)`, capped, with jitter."""
+    """Return the wait in seconds after `tries` (1, 2, …) failures: `base · factor^(tries-1)`, capped, with jitter."""
     # The exponent is bounded since 3.0 ** 700 is an OverflowError, and any cap is reached long before.
     raw = min(policy.max_delay, policy.base * policy.factor ** min(max(tries, 1) - 1, 64))
     return raw * (1 + policy.jitter * (2 * jitter() - 1))
@@ -37,9 +37,9 @@ def whole_seconds(seconds: float, rounding: Rounding) -> int:
 
 
 def deferral_wait(seconds: float, rounding: Rounding = "down") -> int:
-    """Seconds after which a deferral comes back: a power of two, so that RabbitMQ keeps it in one delay queue.
+    """Return the seconds after which a deferral is due: a power of two, so that RabbitMQ keeps it in one delay queue.
 
-    Rounded down, it comes back early, after half of the time at the least, and is judged again.
+    Rounded down, it is due early, after at least half of the time, and is decided again.
     """
     whole = whole_seconds(min(seconds, LONGEST_DEFERRAL), rounding)
     return 1 << (whole.bit_length() - 1 if rounding == "down" else (whole - 1).bit_length())

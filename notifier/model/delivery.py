@@ -1,4 +1,4 @@
-"""Defines a delivery: the duty to tell one client about one event. It has many attempts and never holds a token.
+"""Defines a delivery: the task to notify one client about one event. It has many attempts and never holds a token.
 
 Times are seconds since the epoch. Its history travels with it, so that any worker can go on.
 """
@@ -76,7 +76,7 @@ NO_WAITS = RecordedWaits()
 
 @frozen
 class Delivery:
-    """The duty to tell one client about one event.
+    """The task to notify one client about one event.
 
     `sub` and `sid` are those of the event or its entry; at each attempt the client's profile chooses between them.
 

@@ -13,7 +13,7 @@ _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)")
 
 
 def parse_duration(value: object) -> float:
-    """Return the duration in seconds. Raises ValueError, which says what is expected."""
+    """Return the duration in seconds. Raises ValueError with the expected form."""
     if isinstance(value, int | float | str) and not isinstance(value, bool) and str(value).strip() in ("0", "0.0"):
         return 0.0
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -40,7 +40,7 @@ def format_duration(seconds: float) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """Return about how long it is, as people say it: 90 → `90 s`, 150 → `2 min`."""
+    """Return the approximate duration for people: 90 → `90 s`, 150 → `2 min`."""
     seconds = max(0.0, seconds)
     for unit, size in (("d", 86_400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * size:

@@ -1,4 +1,4 @@
-"""The exceptions of notifier, each of which means a fault of ours. A client's failure is a value: see `outcome`.
+"""The exceptions of notifier, each of which means an internal error. A client's failure is a value: see `outcome`.
 
 NotifierError
 ├── ConfigurationError   the configuration cannot be used; carries every mistake
@@ -53,7 +53,7 @@ class ConfigurationError(_Mistaken):
 
 
 class MalformedEvent(_Mistaken):
-    """A message is not an event. It becomes a dead letter, `malformed_event`, or is answered with 400 over HTTP.
+    """The message is not an event. It becomes a dead letter, `malformed_event`, or is answered with 400 over HTTP.
 
     `data` is its JSON, if it could be read.
     """
@@ -72,7 +72,7 @@ class UnknownVersion(NotifierError):  # noqa: N818  a state, not a mistake
 
 
 class OurFault(NotifierError):  # noqa: N818  the name says whose fault it is
-    """Something of ours is broken for one issuer or client (key, CA file, proxy). The delivery is deferred."""
+    """An internal fault affects one issuer or client (key, CA file, proxy). The delivery is deferred."""
 
     def __init__(self, cause: Cause, text: str) -> None:
         super().__init__(text)
@@ -80,7 +80,7 @@ class OurFault(NotifierError):  # noqa: N818  the name says whose fault it is
 
 
 class QueueError(NotifierError):
-    """The queue is at fault."""
+    """The queue cannot be used as requested."""
 
 
 class QueueUnavailable(QueueError):  # noqa: N818  a state, not a mistake
@@ -92,15 +92,15 @@ class DiskFull(QueueUnavailable):
 
 
 class TopologyMismatch(QueueError):  # noqa: N818  a state, not a mistake
-    """A queue or exchange is missing, or exists with other arguments; the text names both and the way out."""
+    """A queue or exchange is missing, or exists with other arguments; the text names both and the remedy."""
 
 
 class SourceFault(NotifierError):  # noqa: N818  the name says whose fault it is
-    """A registry source could not be read. The text says why and what to do, in one line and without any secret."""
+    """A registry source could not be read. The text has reason and remedy, on one line and without any secret."""
 
 
 class AnswerFault(SourceFault):
-    """An answer came, and cannot be taken: it is too much, or no JSON."""
+    """An answer arrived but cannot be used: it is too large, or not JSON."""
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

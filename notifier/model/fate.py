@@ -1,6 +1,6 @@
-"""Defines what may become of deliveries, and the notices that tell it.
+"""Defines the fates of deliveries, and the notices that report them.
 
-A notice goes to the publisher who asked for it (`notice_wait.py`), and to audit systems by the feed
+A notice goes to the publisher that requested it (`notice_wait.py`), and to audit systems by the feed
 (`feed_event.py`).
 """
 
@@ -12,7 +12,7 @@ NO_URI = "no_uri"  # why a client is skipped
 
 
 class Fate(StrEnum):
-    """What became of a delivery, or of a whole event. After `retrying` another notice follows."""
+    """The result of a delivery, or of a whole event. After `retrying` another notice follows."""
 
     DELIVERED = "delivered"
     RETRYING = "retrying"
@@ -22,7 +22,7 @@ class Fate(StrEnum):
 
 
 class ClientChange(StrEnum):
-    """What happened to a client: it went down, or it is well again."""
+    """A change of a client's state: its deliveries began to fail, or succeed again."""
 
     FAILING = "failing"
     RECOVERED = "recovered"
@@ -40,7 +40,7 @@ class LastAttempt:
 
 @frozen
 class Notice:
-    """Tells the fate of one delivery, or of a whole event: then `client_id` is empty.
+    """Reports the fate of one delivery, or of a whole event: then `client_id` is empty.
 
     Moments are seconds since the epoch. `reason` is that of the attempt or the dead letter, or the cause of a deferral.
     """
@@ -75,7 +75,7 @@ class Notice:
 
 @frozen
 class ClientNotice:
-    """Tells the feed that a client began or ceased to fail."""
+    """Reports in the feed that a client began or ceased to fail."""
 
     id: str
     at: float

@@ -1,4 +1,4 @@
-"""Collects what registry sources said of clients and may not say: by kind, with the number of clients of each kind.
+"""Collects members of clients that registry sources may not set: by kind, with the number of clients of each kind.
 
 A list of 100,000 rows may go beyond its authority in each row. So a client has only the names of kinds, which all
 clients share, and the text is kept for the first clients of each kind. A source has few kinds, whatever its rows say.
@@ -20,7 +20,7 @@ NAME = 100  # characters of each
 _OF = " of registry source "
 
 LeftAwayKind: TypeAlias = tuple[str, str]
-"""A source, and what it may not say."""
+"""A source, and the member that it may not set."""
 
 
 @frozen
@@ -69,7 +69,7 @@ class LeftAway:
 
     @property
     def total(self) -> int:
-        """The number of kinds left away, summed over all clients."""
+        """Return the number of ignored kinds, summed over all clients."""
         return sum(self.counts.values())
 
     def by_kind(self) -> Iterator[Alike]:
@@ -88,7 +88,7 @@ class LeftAway:
         return news, max(len(news), grown)
 
     def is_news(self, kind: LeftAwayKind, key: ClientKey, mistake: Mistake) -> bool:
-        """True if this was not said before."""
+        """Return True if this was not reported before."""
         earlier = self.first.get(kind, {}).get(key)
         return kind not in self.kinds.get(key[0], {}).get(key[1], ()) if earlier is None else earlier != mistake
 

@@ -25,7 +25,7 @@ class Lane(StrEnum):
 
 
 class Kind(StrEnum):
-    """Our own messages, told apart by the AMQP property `type`."""
+    """Notifier's own messages, distinguished by the AMQP property `type`."""
 
     EVENT = "notifier.event"
     DELIVERY = "notifier.delivery"
@@ -246,7 +246,7 @@ class PolicyOverride:
 
 @frozen
 class QueueStatus:
-    """The state of the connection to the queue. `problem` says what is wrong; None if nothing is.
+    """The state of the connection to the queue. `problem`: what is wrong, or None.
 
     `bindings` are those of the sources. One that is missing stops nothing else, so it is no problem of the queue. Nor
     is an override: nobody but the broker's operator can end it. `visited`: how many dead letters there are, while a

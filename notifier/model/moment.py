@@ -10,7 +10,7 @@ Clock = Callable[[], float]
 
 
 def in_milliseconds(moment: float) -> bool:
-    """True for a time since the epoch that makes sense in milliseconds alone: as seconds it is after the year 5000."""
+    """Return True if a time since the epoch must be in milliseconds: as seconds it is after the year 5000."""
     return moment > 1e11
 
 
@@ -59,20 +59,20 @@ def render_moment(moment: float) -> str:
 
 
 def rendered(moment: float | None) -> str | None:
-    """The same for a moment that may be unknown."""
+    """Return `render_moment` of a moment, None if it is unknown."""
     return None if moment is None else render_moment(moment)
 
 
 def shown_moment(moment: float) -> str:
-    """As people read it, to the second, in UTC: `2026-01-31 12:00:00Z`. `read_moment` reads it too."""
+    """Return the moment for people, to the second, in UTC: `2026-01-31 12:00:00Z`. `read_moment` reads it too."""
     return f"{render_moment(moment)[:19].replace('T', ' ')}Z"
 
 
 def earliest(*moments: float | None) -> float | None:
-    """The first of these moments, None if none is known."""
+    """Return the first of the known moments, None if all are unknown."""
     return min((moment for moment in moments if moment is not None), default=None)
 
 
 def latest(*moments: float | None) -> float | None:
-    """The last of these moments, None if none is known."""
+    """Return the last of the known moments, None if all are unknown."""
     return max((moment for moment in moments if moment is not None), default=None)

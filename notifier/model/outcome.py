@@ -3,7 +3,7 @@
 The words that are also metric labels are here, in three closed lists: `Reason` (of an attempt), `DeadReason` (of a
 dead letter), `Cause` (of a deferral).
 
-`Signal` is what an outcome says of its client, and so how it counts for the client's circuit and rate.
+`Signal` is the evidence of an outcome about its client, and so how it counts for the client's circuit and rate.
 
 The transport reports what happened on the wire (`Answer`, `Break`, `StaleConnection`). `read_wire` decides what it
 means (docs/specification.md B27, B28, R3, R11, R12).
@@ -57,7 +57,7 @@ class DeadReason(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a delivery was put off without an attempt: the `cause` label of `deferrals_total`."""
+    """Why a delivery was deferred without an attempt: the `cause` label of `deferrals_total`."""
 
     SLOT = "slot"
     RATE = "rate"
@@ -109,7 +109,7 @@ Wire = Answer | Break | StaleConnection
 
 
 class Signal(Enum):
-    """What an outcome says of the client."""
+    """The evidence of an outcome about the client."""
 
     RESPONSIVE = "responsive"  # it answered as a client that works
     RATE_LIMITED = "rate limited"  # fewer requests, or another time (429, 408, 425, a retry status below 500)
@@ -127,7 +127,7 @@ class Delivered:
 
     @property
     def signal(self) -> Signal:
-        """Return what the outcome says of the client."""
+        """Return the evidence of the outcome about the client."""
         return Signal.RESPONSIVE
 
 
@@ -141,7 +141,7 @@ class Refused:
 
     @property
     def signal(self) -> Signal:
-        """Return what the outcome says of the client: an egress policy says nothing of it."""
+        """Return no evidence: an egress policy does not depend on the client's state."""
         return Signal.NONE if self.reason is Reason.EGRESS_DENIED else Signal.RESPONSIVE
 
 
@@ -157,7 +157,7 @@ class Failed:
 
     @property
     def signal(self) -> Signal:
-        """Return what the outcome says of the client: a refusing proxy says nothing of it."""
+        """Return no evidence: a refusing proxy does not depend on the client's state."""
         if self.reason is Reason.PROXY:
             return Signal.NONE
         return Signal.UNAVAILABLE if self.status is None or self.status >= 500 else Signal.RATE_LIMITED

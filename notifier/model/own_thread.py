@@ -1,4 +1,4 @@
-"""Runs work that may hang in a thread of its own.
+"""Runs work that may hang in a dedicated thread.
 
 Such work takes none of the event loop's own threads, of which there are few (six on two cores), and which read TLS
 files, reload and do much else. The process does not wait for the work at its end.
@@ -40,6 +40,6 @@ def in_own_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
 
 
 def _known(done: asyncio.Future[T]) -> None:
-    """Whoever gave up waiting need not hear of an error: asyncio would log it."""
+    """Retrieve the error, which asyncio would log if the caller has stopped waiting."""
     if not done.cancelled():
         done.exception()

@@ -66,14 +66,14 @@ class Registry:
     narrowed_at: float = -math.inf
 
     def left_away(self) -> Iterator[Alike]:
-        """What sources said that they may not say, and was left away."""
+        """Return the members that sources are not permitted to set, which were ignored."""
         yield from self.beyond.by_kind()
         if self.taken_aliases.count:
             yield self.taken_aliases
 
     @property
     def left_away_count(self) -> int:
-        """The number of what `left_away` tells."""
+        """Return the number of ignored members in `left_away`."""
         return self.beyond.total + self.taken_aliases.count
 
     def newly_left_away(self, old: "Registry") -> tuple[Sequence[Mistake], int]:

@@ -1,4 +1,4 @@
-"""The event: one session (or all sessions) of a user ended at one issuer, and these clients must be told.
+"""The event: one session (or all sessions) of a user ended at one issuer, and these clients must be notified.
 
 Times are seconds since the epoch. Names are those of OpenID Connect.
 """

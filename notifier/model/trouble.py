@@ -1,6 +1,6 @@
 """Defines what can be wrong at a worker, beside a client that fails: the lines with which `notifier status` begins.
 
-A trouble is shown while it lasts; the log tells of it once. `merged` sums up the troubles of all workers.
+A trouble is shown while it lasts; it is logged once. `merged` sums up the troubles of all workers.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Says in plain words what pydantic finds wrong with a document. A value is shown only if `excerpt` lets it through."""
+"""Rewords pydantic's findings about a document. A value is shown only if `excerpt` lets it through."""
 
 import re
 
@@ -23,7 +23,7 @@ _OTHER_CODINGS = (
 
 
 def other_coding(content: bytes) -> str | None:
-    """Return how a content is coded that is no UTF-8 text, by its first bytes; None if that is not known."""
+    """Return the coding of content that is not UTF-8 text, by its first bytes; None if unknown."""
     return next((coding for beginning, coding in _OTHER_CODINGS if content.startswith(beginning)), None)
 
 
