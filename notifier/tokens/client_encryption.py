@@ -1,9 +1,9 @@
 """Encrypts tokens to the keys of their clients, which are read from each `jwks_uri` when needed, and kept.
 
-A set is read again when its Cache-Control says so, and at once after a 400, since the client may have a new key. For a
-client that refuses everything it is read no more often than every DOUBTED_EVERY seconds. Sets are read for deliveries
-alone. While a set cannot be read, the last one stays. No delivery waits for a server that did not answer last time: a
-delivery without a key is put off.
+A set is read again when its Cache-Control expires, and at once after a 400, since the client may have a new key. For a
+client that refuses everything it is read at most every DOUBTED_EVERY seconds. Sets are read only for deliveries. While
+a set cannot be read, the last one stays. No delivery waits for a server that did not answer last time: a delivery
+without a key is deferred.
 """
 
 import asyncio
@@ -33,18 +33,18 @@ Encrypt = Callable[[str, str | None, str], str]
 _KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = MappingProxyType({"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey})
 KEYS_WITHIN = 5.0  # seconds that a client has to give its JWK Set: deliveries wait for the first one
 FRESH = 3600.0  # seconds for which a set counts whose answer has no Cache-Control
-FRESH_LEAST, FRESH_MOST = 60.0, 86_400.0  # seconds, whatever it says; without end, only a 400 would show a new key
+FRESH_LEAST, FRESH_MOST = 60.0, 86_400.0  # seconds, bounds; without the upper one, only a 400 would reveal a new key
 AGAIN = 10.0  # seconds after a set that could not be read, or has no key that fits
 DOUBTED_EVERY = 300.0  # seconds between two readings for a client's 400
-MOST_SETS = 10_000  # kept, 3 KiB each; one that was dropped is read again
+MOST_SETS = 10_000  # kept, 3 KiB each; a dropped set is read again
 
 
 def compact_encrypter(key: PublishedKey, alg: KeyManagement, enc: ContentEncryption) -> Encrypt:
-    """Return a function that encrypts to this key. Raises ValueError if it is no key.
+    """Return a function that encrypts to this key. Raises ValueError if the key is invalid.
 
-    It makes a JWS in a JWE (RFC 7516 §7.1, RFC 7519 §5.2) by joserfc, which refuses what it does not recommend, unless
-    told otherwise, and headers that it does not know, such as the `iss` of B17. It knows more of RFC 7518 than clients
-    may ask for: `KeyManagement` and `ContentEncryption` are the limit.
+    It makes a JWS in a JWE (RFC 7516 §7.1, RFC 7519 §5.2) by joserfc. By default that refuses algorithms that it
+    does not recommend, and unknown headers such as the `iss` of B17. It supports more of RFC 7518 than clients may
+    request: `KeyManagement` and `ContentEncryption` are the limit.
     """
     registry = JWERegistry(algorithms=[alg, enc], strict_check_header=False)
     named = {} if key.kid is None else {"kid": key.kid}
@@ -72,7 +72,7 @@ class ClientKeyReader:
         self._reader = DocumentReader()
 
     async def read(self, place: ClientKeysPlace) -> IssuerDocument | UnreadDocument:
-        """Read a client's JWK Set, or say why it cannot be read. Never raises."""
+        """Read a client's JWK Set, or return the reason why it cannot be read. Never raises."""
         route = place.route
         if route.withheld is not None:
             return UnreadDocument(text=route.withheld)
@@ -93,7 +93,7 @@ _Asked: TypeAlias = tuple[KeyManagement, ContentEncryption]
 
 @dataclass(slots=True)
 class _KeySet:
-    """The keys of one place, or those that a registration holds.
+    """The keys of one `jwks_uri`, or of a registration.
 
     `keys` None: never read. `fault`: why the last reading failed. By a clock that never goes back: `due` to be read
     again, `read_at` when `keys` came, `doubted` by a 400.

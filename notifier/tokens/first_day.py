@@ -1,7 +1,7 @@
 """Judges a key's first day: receivers that keep the issuer's JWK Set for hours refuse the signatures of a new key.
 
-Nobody knows exactly when a key was first published. It was not before its file was written, or its place made it. A
-worker that reads the set tells since when the key was there. Moments are seconds since the epoch.
+The exact time of its first publication is unknown. It is not before the key's file was written, or the signer made the
+key. A worker that reads the set reports since when the key is in it. Moments are seconds since the epoch.
 """
 
 from collections.abc import Iterable, Mapping

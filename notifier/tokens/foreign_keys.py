@@ -78,7 +78,7 @@ def read_jwks(document: object) -> tuple[PublishedKey, ...] | str:
 
 
 def published_key(jwk: Mapping[str, object]) -> PublishedKey:
-    """The key, without what it says beside itself."""
+    """Return the key of a JWK, without unrelated members."""
     kty, operations = str(jwk.get("kty")), jwk.get("key_ops")
     members = ((name, jwk.get(name)) for name in MATERIAL.get(kty, ()))
     return PublishedKey(

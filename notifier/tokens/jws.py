@@ -30,7 +30,7 @@ DIGESTS: Mapping[str, HashAlgorithm] = MappingProxyType({"256": SHA256(), "384":
 def compact_signer(key: PrivateKey, alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], str]:
     """Return a function that signs claims. The header has `kid` and, unless None, `typ`.
 
-    The function raises TypeError or ValueError if the key is not for this algorithm or the claims are no JSON.
+    The function raises TypeError or ValueError if the key does not suit this algorithm or the claims are not JSON.
     """
     header = _header(alg, kid, typ)
     signature = signature_of(key, alg)
@@ -45,7 +45,7 @@ def compact_signer(key: PrivateKey, alg: Algorithm, kid: str, typ: str | None) -
 def unsigned(alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], bytes]:
     """Return a function that turns claims into the text to sign (RFC 7515 §5.1), for a key that is elsewhere.
 
-    The function raises TypeError or ValueError if the claims are no JSON.
+    The function raises TypeError or ValueError if the claims are not JSON.
     """
     header = _header(alg, kid, typ)
     return lambda claims: header + _base64url(_json(claims))
@@ -79,10 +79,10 @@ def signature_of(key: PrivateKey, alg: Algorithm) -> Callable[[bytes], bytes]:
 
 
 def verifies(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> bool:
-    """True if it is this key's signature of the message by this algorithm, in the form that JWS wants.
+    """Return True if it is this key's signature of the message by this algorithm, in the form of JWS.
 
-    RSA takes 14 µs, P-256 58. A salt of PSS is as long as the hash and no other (RFC 7518 §3.5): many places of keys
-    and some test servers take the longest one unless told otherwise, and strict clients would answer 400.
+    RSA takes 14 µs, P-256 58. A salt of PSS is as long as the hash and no other (RFC 7518 §3.5): many signers and
+    some test servers use the longest salt by default, and strict clients would answer 400.
     """
     try:
         match key:

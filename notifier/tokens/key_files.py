@@ -78,7 +78,7 @@ def examine_keys(
 
 
 def _known_by(key: SigningKey | KeyElsewhere) -> object:
-    """What tells two keys apart before their places are asked."""
+    """Return the identity of a key before its signer is queried."""
     return key.placed if isinstance(key, KeyElsewhere) and key.kid is None else key.kid
 
 

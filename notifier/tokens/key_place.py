@@ -1,7 +1,7 @@
-"""Declares what a place of keys can do: an HSM, a key service, anything that lets signatures out and no private key.
+"""Declares a signer: an HSM, a key service, anything that returns signatures and keeps the private key.
 
-`PlacedKey` is the frame around each place: it bounds time and number, verifies every signature, stops asking for a
-while after a fault, and counts. So a place does none of this: it asks once, without a time limit or a retry of its own.
+`PlacedKey` wraps each signer: it bounds time and number, verifies every signature, pauses after a fault, and counts. So
+a signer does none of this: it sends one request, without its own time limit or retry.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,25 +17,24 @@ from notifier.tokens.jws import PublicKey
 
 
 class SignatureResult(StrEnum):
-    """How a place of keys answered. It is the metric label too."""
+    """The result of a request to a signer, and the metric label."""
 
     OK = "ok"
     SLOW = "slow"  # nothing within 2 s
     AWAY = "away"  # it cannot sign now: throttled, sealed, crashed, not reached
-    WRONG = "wrong"  # it will not sign until somebody corrects something: no such key, no permission, a wrong PIN
+    WRONG = "wrong"  # it will not sign until an operator corrects it: no such key, no permission, a wrong PIN
     UNVERIFIED = "unverified"  # the public key does not verify what it signed
 
 
 SignatureObserver: TypeAlias = Callable[[str, SignatureResult, float], None]
-"""Receives the kind of place, its result, and the seconds that it took."""
+"""Receives the kind of signer, its result, and the seconds that it took."""
 
 
 class PlaceFault(NotifierError):  # noqa: N818  the name says whose fault it is
-    """A place did not do what it was asked. The text says why, and what to do.
+    """A request to a signer failed. The text has the reason and the remedy.
 
     The text has no secret, and no time or number that changes, since texts are compared. `result` is WRONG if the fault
-    stays until somebody corrects something, else AWAY. `wait`: seconds after which the place
-    wants to be asked again, if it said so.
+    stays until an operator corrects it, else AWAY. `wait`: seconds until the next request, if the signer returned them.
     """
 
     def __init__(self, text: str, result: SignatureResult = SignatureResult.AWAY, wait: float | None = None) -> None:
@@ -46,10 +45,10 @@ class PlaceFault(NotifierError):  # noqa: N818  the name says whose fault it is
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicHalf:
-    """The public half of a key, as its place tells it.
+    """The public half of a key, as its signer returns it.
 
-    `lacking`: algorithms that such a key could do and this place does not let it, with the reason. `made_at`: seconds
-    since the epoch at which the key was made. `newer`: a later version that the place has, such as "version 4"; empty
+    `lacking`: algorithms that suit such a key and this signer does not permit, with the reason. `made_at`: seconds
+    since the epoch at which the key was made. `newer`: a later version at the signer, such as "version 4"; empty
     if there is none. `newer_key` is that one's public half.
     """
 
@@ -73,7 +72,7 @@ class SigningPlace(Protocol):
         """
 
     async def close(self) -> None:
-        """Give up all that it holds. It may be asked again afterwards, and opens anew."""
+        """Release all resources. A later request opens them again."""
 
 
 _SIZES = {Algorithm.ES256: 32, Algorithm.ES384: 48, Algorithm.ES512: 66}
@@ -85,4 +84,4 @@ def raw_ecdsa(alg: Algorithm, der: bytes) -> bytes:
         r, s = decode_dss_signature(der)
         return r.to_bytes(_SIZES[alg]) + s.to_bytes(_SIZES[alg])
     except (ValueError, OverflowError):
-        raise PlaceFault("the signature is no DER of this key's curve") from None
+        raise PlaceFault("the signature is not DER of this key's curve") from None

@@ -1,7 +1,7 @@
 """Signs logout tokens with the issuers' keys, each with the key that is due.
 
-A key from a file signs at once, on the event loop. A key in a place of its own is awaited, and can be used once that
-place has told its public half.
+A key from a file signs at once, on the event loop. A key at a signer is awaited, and can be used once the signer
+has returned its public half.
 
 Issuers are tenants: each look-up starts at the issuer and never leaves it. No text, repr or error shows a private key.
 """
@@ -41,7 +41,7 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyElsewhere:
-    """A key of an issuer in a place of its own. `setting` is what names it in the configuration.
+    """A key of an issuer at a signer. `setting` is its path in the configuration.
 
     `not_before` in epoch seconds; None means always. `kid` None: the thumbprint.
     """
@@ -54,7 +54,7 @@ class KeyElsewhere:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoubleKey:
-    """A key in a place of its own that has the `kid` of another one, and so does not sign."""
+    """A key at a signer that has the `kid` of another key, and so does not sign."""
 
     iss: str
     key: KeyElsewhere
@@ -72,7 +72,7 @@ class KeyRing:
         self.learn()
 
     def learn(self) -> None:
-        """Take in what is known by now of the keys in places of their own."""
+        """Update the candidates with the present public halves of keys at signers."""
         self._doubles: list[DoubleKey] = []
         self._keys = {iss: tuple(self._single(iss)) for iss in self._all}
         # The sort is stable: of two keys with the same `not_before` the one listed first signs.
@@ -85,7 +85,7 @@ class KeyRing:
         self._unsigned: dict[tuple[str, Algorithm, str | None], Callable[[Mapping[str, object]], bytes]] = {}
 
     async def look(self) -> list[Mistake]:
-        """Look once at each key in a place of its own. Return what is wrong, by the setting that names the key."""
+        """Check each key at a signer once. Return the faults, by the setting that names the key."""
         placed = dict.fromkeys(key.placed for _, key in self.elsewhere())
         await asyncio.gather(*(key.look() for key in placed))
         self.learn()
@@ -96,7 +96,7 @@ class KeyRing:
         ]
 
     async def close(self) -> None:
-        """Close the keys in places of their own."""
+        """Close the keys at signers."""
         await asyncio.gather(*(key.placed.close() for _, key in self.elsewhere()))
 
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
@@ -154,20 +154,20 @@ class KeyRing:
         return self._keys.get(iss, ())
 
     def elsewhere(self) -> Iterator[tuple[str, KeyElsewhere]]:
-        """Return each key in a place of its own, with its issuer."""
+        """Return each key at a signer, with its issuer."""
         for iss, of_issuer in self._all.items():
             yield from ((iss, key) for key in of_issuer if isinstance(key, KeyElsewhere))
 
     def pace(self, iss: str) -> float:
-        """How many signatures a second the slowest of the issuer's keys makes that are in places of their own."""
+        """Return the signatures a second of the slowest of the issuer's keys at signers."""
         return min((key.placed.pace for key_iss, key in self.elsewhere() if key_iss == iss), default=float("inf"))
 
     def doubles(self) -> tuple[DoubleKey, ...]:
-        """Return the keys whose `kid` another key has, as far as their places have told it."""
+        """Return the keys whose `kid` another key has, as far as their signers have returned it."""
         return tuple(self._doubles)
 
     def unnamed(self, half: PublicHalf) -> str:
-        """The later version that the place of this key has and the configuration does not name. Empty if none."""
+        """Return the later version at the signer that the configuration does not name. Empty if none."""
         named = (key.placed.half for _, key in self.elsewhere())
         known = any(other is not None and other.key == half.newer_key for other in named)
         return "" if known else half.newer
@@ -215,7 +215,7 @@ class KeyRing:
 
 
 def _known(key: SigningKey | KeyElsewhere) -> SigningKey | None:
-    """The key as it signs. None if its place has not told its public half yet."""
+    """Return the usable key. None if its signer has not returned the public half yet."""
     if isinstance(key, SigningKey):
         return key
     half = key.placed.half
@@ -239,7 +239,7 @@ def _called(key: SigningKey) -> str:
 
 
 def _why_not(placed: PlacedKey, alg: Algorithm) -> str | None:
-    """Why a key in a place of its own does not sign by this algorithm, if it might."""
+    """Return why a key at a signer does not sign by this algorithm, if the key suits it."""
     if placed.half is None:
         return f"{placed.name} is not known yet" if placed.fault is None else f"{placed.name}: {placed.fault.text}"
     lacking = placed.half.lacking.get(alg)

@@ -33,7 +33,7 @@ class Keys(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyMissing:
-    """The issuer's set now lacks this key, or has it with other values. `text` says which."""
+    """The issuer's set now lacks this key, or has it with other values. `text` has the details."""
 
     iss: str
     kid: str
@@ -158,7 +158,7 @@ class KeyWatch:
         return max(0.0, min((known.next_look for known in self._known.values()), default=now + EVERY) - now)
 
     async def look(self, now: float) -> list[KeyChange]:
-        """Read all sets that are due at the same time, and return what has changed."""
+        """Read all due sets in parallel, and return the changes."""
         self._follow(now)
         due = [iss for iss, known in self._known.items() if known.next_look <= now]
         readings = await asyncio.gather(*(self._read(iss) for iss in due))

@@ -1,12 +1,12 @@
-"""Uses a key in a place that lets only signatures out. All such places share this frame.
+"""Uses a key at a signer, which returns only signatures. All signers share this code.
 
-A fault of a place is a deferral of the issuer's deliveries, never a bad token and never a stop for others:
+A signer's fault defers the issuer's deliveries. It never causes a bad token, and never stops other issuers:
 
-- Each signature has a time limit of its own, and a bounded number run at a time. A delivery that would wait long for
-  its turn is put off instead, since it would take the room of other issuers' deliveries.
+- Each signature has its own time limit, and a bounded number run at a time. A delivery that would wait long for its
+  turn is deferred instead, since it would take the room of other issuers' deliveries.
 - Each signature is verified by the public half, and each algorithm once before the first token: a wrong hash, padding
   or salt is a fault here, not a 400 at every client.
-- After a fault the place is left alone (`SignerCircuit`), and only a look asks it again.
+- After a fault the signer gets no requests (`SignerCircuit`) except a check.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ FIRST_WAIT, AWAY_WAIT, LONGEST_WAIT = 1.0, 2.0, 30.0
 LONGEST_LINE = 0.5
 """Seconds that a signature may be expected to wait for its turn.
 
-A delivery that waits here takes room that those of other issuers need: it is better put off.
+A waiting delivery takes room that other issuers' deliveries need: it is better to defer it.
 """
 
 _WEIGHT = 0.1  # of the newest signature in the mean
@@ -85,7 +85,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningBounds:
-    """The seconds for one signature, and the number of those that may be under way."""
+    """The seconds for one signature, and the number of concurrent signatures."""
 
     timeout: float
     concurrency: int
@@ -101,10 +101,10 @@ class SignerFault:
 
 
 class PlacedKey:
-    """One key at its place. `kind` and `name` say which. `steady` and `clock` give seconds.
+    """One key at its signer, identified by `kind` and `name`. `steady` and `clock` return seconds.
 
-    It knows nothing until it has been looked at. `half` is then its public half, `algorithms` what it signs by,
-    `fault` what is wrong with it now.
+    It is unusable until the first check. Then `half` is its public half, `algorithms` are those by which it signs, and
+    `fault` is its present fault.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class PlacedKey:
         return max(0.0, (self._circuit.until if self.fault is not None else self._next_look) - now)
 
     def look_soon(self) -> None:
-        """Have it looked at now, if something is wrong with it: what was wrong may have been corrected."""
+        """Check the key now if it has a fault, which may have been corrected."""
         if self.fault is not None:
             self._circuit.until = self._steady()
             self.news()
@@ -261,5 +261,5 @@ async def _within(seconds: float, asking: Awaitable[_T]) -> _T:
         raise
     except TimeoutError:
         raise PlaceFault(f"no answer within {format_duration(seconds)}", SignatureResult.SLOW) from None
-    except Exception as error:  # the libraries of vendors raise what they like, and must end no worker
+    except Exception as error:  # vendors' libraries may raise anything, and must not end the worker
         raise PlaceFault(f"its library failed ({type(error).__name__})") from error

@@ -1,7 +1,7 @@
-"""Makes the keys in places of their own that the settings name. Equal settings give the same key, across reloads too.
+"""Creates the keys at signers that the settings name. Equal settings give the same key, across reloads too.
 
 So a reload keeps the processes, connections and circuits of keys that it does not change. A key with another
-`not_before` is another key. That is how an operator says that the key which its place has under this name now may sign.
+`not_before` is another key. With it an operator permits the key that the signer now has under this name.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -40,7 +40,7 @@ class KeyKind:
 
 
 class Places:
-    """The keys in places of their own: one `Places` for each worker or command.
+    """The keys at signers: one `Places` for each worker or command.
 
     `kinds`: by their name in a key. `observe` receives the result of each signature. `timeout`: seconds for one.
     """
@@ -68,7 +68,7 @@ class Places:
         return self._keys[identity]
 
     def keep(self, used: Collection[PlacedKey]) -> None:
-        """Forget all others. Who looks at them closes them."""
+        """Forget all other keys. Their checker closes them."""
         self._keys = {identity: key for identity, key in self._keys.items() if key in used}
 
 

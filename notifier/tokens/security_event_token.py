@@ -40,7 +40,7 @@ class UnacceptedSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysAway:
-    """Nobody can tell yet whether the token is good, since the keys of its issuer could not be read."""
+    """The token cannot be verified yet, since the keys of its issuer could not be read."""
 
     text: str
 

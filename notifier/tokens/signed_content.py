@@ -63,7 +63,7 @@ class SignedContent:
         self._none = UnverifiedToken(fault=TokenFault.MALFORMED, text=f"{called} is no signed JWT in compact form")
 
     async def of(self, token: bytes) -> SignedClaims | UnverifiedToken | KeysAway:
-        """Return what was signed. Never raises."""
+        """Return the signed claims, or the reason against them. Never raises."""
         if len(token) > LONGEST:
             text = f"the token is larger than {LONGEST // 1024} KiB"
             return UnverifiedToken(fault=TokenFault.MALFORMED, text=text)
@@ -143,7 +143,7 @@ def _header(token: bytes) -> dict[str, Any] | None:
 
 
 def _decoded(part: bytes) -> bytes:
-    """A part of a token. Empty if it is no base64url."""
+    """Decode a part of a token. Empty if it is not base64url."""
     try:
         return base64.b64decode(part + b"=" * (-len(part) % 4), b"-_", validate=True)
     except ValueError:
@@ -151,7 +151,7 @@ def _decoded(part: bytes) -> bytes:
 
 
 def _claims(payload: bytes) -> dict[str, Any] | None:
-    """The claims of a token. None if they are no JSON object."""
+    """Return the claims of a token. None if they are not a JSON object."""
     try:
         claims = json.loads(payload.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError):

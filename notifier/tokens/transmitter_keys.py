@@ -1,4 +1,4 @@
-"""Reads the keys that a transmitter of Security Event Tokens publishes, when needed, and keeps them while it is away.
+"""Reads the keys that a transmitter of Security Event Tokens publishes when needed, and keeps them during an outage.
 
 A set is read again when it is older than FRESH, so that a withdrawn key verifies nothing for long, and when a token
 names a key that is not in it. If it cannot be read, the last good set stays.
@@ -132,7 +132,7 @@ class TransmitterKeys:
     async def fitting(self, kid: str | None, alg: str, *, doubted: bool = False) -> tuple[VerifyingKey, ...] | KeysAway:
         """The keys that may verify a token with this header; none if the transmitter publishes none.
 
-        `doubted`: the keys that fit did not verify it, and no kid says that they are the right ones.
+        `doubted`: the keys that fit did not verify it, and no kid identifies them as the right keys.
         """
         arrived = self._steady()
         if self._set is None or (arrived >= self._due and not self._reading.locked()):
@@ -197,7 +197,7 @@ class TransmitterKeys:
         self._tell(self._unused if fault is None else fault)
 
     def _take(self, document: IssuerDocument | UnreadDocument, began: float) -> str | None:
-        """Keep what was read. Returns what is wrong with it, None if nothing is."""
+        """Keep the document. Return its fault, or None."""
         if isinstance(document, UnreadDocument):
             return document.text
         published = read_jwks(document.content)
