@@ -176,7 +176,7 @@ def _why_unknown(delivery: Delivery, *, gone: bool, unheard: bool, denied: bool)
         )
     if unheard:
         publisher = (
-            "it said neither a user_id nor, over HTTP, an API token"
+            "it has neither a user_id nor, over HTTP, an API token"
             if delivery.publisher is None
             else f"it is {delivery.publisher!a}"
         )

@@ -31,7 +31,7 @@ _NO_SID = "the client is told by iss and sid alone (front_channel: server), and 
 class BackChannel:
     """Makes logout tokens and reads what clients answer to them. Satisfies `Channel`.
 
-    `new_jti` never gives the same id twice. `unverifiable` says why the client cannot verify what is signed for it, or
+    `new_jti` never returns the same id twice. `unverifiable`: why the client cannot verify what is signed for it, or
     None if nothing is known against it. It is asked only after a 400. `encrypter` serves clients with an `encryption`.
     """
 
@@ -71,7 +71,7 @@ class BackChannel:
         return Push(jti=jti, body=b"logout_token=" + token.encode(), secret=secret)
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
-        """Read the client's answer by its response policy. What is no success is explained if its preset can."""
+        """Read the client's answer by its response policy. Explain a failure if the client's preset can."""
         outcome = read_wire(answer, client.response, self._clock())
         means = None if isinstance(outcome, Delivered) else meaning_of(client, outcome.status)
         if means is None:

@@ -24,7 +24,7 @@ from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Signal
 
 SHORT_LIVED = 60.0  # seconds: a delivery that expires within them is not parked, or it would expire in the bucket
-PROBE_FAILURES = 4  # attempts of a delivery, after which another one is the probe
+PROBE_FAILURES = 4  # attempts of a delivery, after which another delivery is the probe
 ROTATIONS = PREFETCH[Lane.RETRIES] // 8  # at a time: each holds a message, and other clients have retries too
 OVERDUE = 60.0  # seconds after its due time that a probe may be late: it waits behind others, or at another worker
 
@@ -104,7 +104,7 @@ class Buckets:
         if not isinstance(verdict, RetryAt) or result.signal not in (Signal.UNAVAILABLE, Signal.RATE_LIMITED):
             return result
         if result.delivery.asked and result.pause is None:
-            return result  # the client said when this delivery is to come again
+            return result  # the client requested a time for this delivery
         paced = result.signal is Signal.RATE_LIMITED and known.rate.spacing > 0  # it may come again at that pace
         available = ticket.rotated is None and known.is_available(now) and not paced
         charged_at = None if before.charged_at is None else before.charged_at - self._room.ahead()
@@ -192,7 +192,7 @@ class Buckets:
     # ── probes ──
 
     def on_probe_lost(self, key: ClientKey) -> None:
-        """Note that the client's probe ended without an attempt: another one is needed."""
+        """Note that the client's probe ended without an attempt: another probe is needed."""
         if (known := self._clients.get(key)) is not None:
             known.on_probe_lost()
         self.requested[key] = None

@@ -1,4 +1,4 @@
-"""Starts deliveries, and those that wait in memory as slots become free. `KnownClient.offer` decides for one client.
+"""Starts deliveries, at once or from memory as slots become free. `KnownClient.offer` decides for one client.
 
 The gate protects clients from each other:
 
@@ -79,7 +79,7 @@ class Slots:
         return self.clock() - self._steady()
 
     def has_room(self, lane: Lane) -> bool:
-        """Return True if another delivery of the lane may be begun."""
+        """Return True if another delivery of the lane may start."""
         return self.has_slot(lane) and self.has_memory(lane)
 
     def has_slot(self, lane: Lane) -> bool:
@@ -208,7 +208,7 @@ class Gate:
         self.slots.on_circuit(known, was_up=was_up)
         self.clients.on_circuit(known, change)
         if change is Change.RECOVERED and known.parked and known.pulling:
-            self.buckets.requested[known.key] = None  # a pass that began before sees nothing of what was parked since
+            self.buckets.requested[known.key] = None  # a pass that began before misses deliveries parked since
 
     def start_waiting(self) -> list[Ticket]:
         """Start the deliveries in memory for which slots are free, client after client, and return them."""

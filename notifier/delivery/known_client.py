@@ -44,7 +44,7 @@ class KnownClient(PendingDeliveries):
 
     key: ClientKey
     seen_at: float
-    limit: int = 1  # attempts at a time: this worker's share of what its registration says
+    limit: int = 1  # attempts at a time: this worker's share of its registered limit
     concurrency: int = 1  # its present limit: grows by one with each success, halves when the circuit opens
     attempt_seconds: float = 0.0  # mean duration of an attempt
     ended_at: float = -math.inf  # when an attempt last ended

@@ -38,14 +38,14 @@ class PendingDeliveries:
     running: RunningAttempts = field(default_factory=lambda: NONE_RUNS)  # which slot each took
     queues: dict[Lane, deque[Ticket]] | None = None  # while any wait in memory
     waiting: int = 0  # in memory
-    fetched: int = 0  # of those that wait in memory, out of its bucket
+    fetched: int = 0  # of the deliveries in memory from its bucket
     last_turn: float = -math.inf  # the latest turn of a deferred delivery
     paused_until: float = -math.inf  # the client requested not to be called before
     parked: bool = False  # something may wait in its bucket
     pulling: bool = False  # this worker goes through its bucket
     covered_until: float = -math.inf  # before that, a probe that this worker sent cannot have returned
     replaced: Ticket | None = None  # its last probe, until a parked delivery is the next one
-    recovered: float | None = None  # when it recovered, while what was parked before is being delivered
+    recovered: float | None = None  # when it recovered, while deliveries parked before are sent
 
     # ── running ──
 
@@ -133,7 +133,7 @@ class PendingDeliveries:
         self.covered_until = max(self.covered_until, due)
 
     def on_probe_lost(self) -> None:
-        """Note that the probe ended without an attempt: another one is needed."""
+        """Note that the probe ended without an attempt: another probe is needed."""
         self.parked, self.covered_until = True, -math.inf
 
     def on_rotation(self, ticket: Ticket) -> None:

@@ -23,7 +23,7 @@ class BucketCounts:
     def __init__(self, bucket: Callable[[ClientKey], str]) -> None:
         self._bucket = bucket
         self._counts: Counter[ClientKey] = Counter()
-        self._empty: Collection[ClientKey] = ()  # those whose buckets were empty at the last look
+        self._empty: Collection[ClientKey] = ()  # clients whose buckets were empty at the last count
 
     def __iter__(self) -> Iterator[tuple[str, str, int]]:
         """Yield (iss, client_id, count) of each client that has any."""
@@ -34,7 +34,7 @@ class BucketCounts:
         self._counts[key] += change
 
     def forget_empty(self, filled: Collection[str]) -> None:
-        """Forget the counts of buckets that are empty for the second time. `filled`: those that hold anything now."""
+        """Forget the counts of buckets that are empty for the second time. `filled`: the others."""
         empty = {key for key in self._counts if self._bucket(key) not in filled}
         gone = empty.intersection(self._empty)
         self._counts = Counter({key: count for key, count in self._counts.items() if count and key not in gone})

@@ -31,10 +31,10 @@ AT_ONCE = 4  # deliveries on their way out of buckets; 1 while a fresh one waits
 IN_VAIN = 400.0  # fetched a second for clients that are down: a thirtieth of a core …
 AT_THE_START = 2000.0  # … and while a worker goes through every bucket: 100,000 take a minute
 AWAY, LONGEST_AWAY = 0.5, 32.0  # seconds to wait after the first failure to fetch, and after many
-RECENT = 120.0  # seconds in which what was fetched has its fate
+RECENT = 120.0  # seconds in which a fetched delivery has its fate
 MOST_CLIENTS = 1000  # that a pass is for; beyond that it is for all, since other workers may name any number
 FIRST = 1.0  # seconds, on average, from the start to the first passes
-COUNT_EVERY = 60.0  # seconds between two looks at all buckets, for what operators are told
+COUNT_EVERY = 60.0  # seconds between two counts of all buckets, for operators
 
 
 @dataclass(slots=True)
@@ -165,7 +165,7 @@ class Pulls:
             bucket_pass.of_all, bucket_pass.messages_left, bucket_pass.recount = True, None, True
 
     async def run(self) -> None:
-        """Go through all buckets once; count them now and then, and find what was forgotten. Until cancelled."""
+        """Go through all buckets once, then count them regularly and find forgotten deliveries, until cancelled."""
         await asyncio.sleep(FIRST * random.uniform(0.5, 1.5))  # noqa: S311  spreads the workers; no secret
         self._go_through(self._parking.left_behind())
         while True:

@@ -156,7 +156,7 @@ class AttemptRate:
             self._begin_sample(now)
 
     def on_outage(self, now: float, *, lift: bool) -> None:
-        """Begin the sample anew after an outage. `lift`: the limit ends, too."""
+        """Restart the sample after an outage. `lift`: the limit ends, too."""
         if lift:
             self._lift()
         self._begin_sample(now)

@@ -1,4 +1,4 @@
-"""Makes the messages that a worker writes in place of one that it took, and acks only once these are durable.
+"""Makes the messages with which a worker replaces a taken message, acked only once these are durable.
 
 A replacement is a dead letter, a later look at the same message, a part of a large event, or a trial of a suspect. The
 settlement publishes it; nothing here waits.
@@ -91,7 +91,7 @@ def bury_unreadable(
 
 
 def bury_worn_out(message: Message, only: str | None, now: float) -> Move | None:
-    """Return the dead letter of a message that the queue would give up, before anything of it is begun, if it has one.
+    """Return the dead letter of a message that the queue would give up, before its deliveries start; None if none.
 
     A message that the queue itself gives up looks like a forgery and cannot be replayed. A publisher's message is
     buried unread: reading it may be what kills the process.

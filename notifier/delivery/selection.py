@@ -44,14 +44,14 @@ PASSED_OVER = 9  # times a lane is passed over before it goes next: it gets ever
 # of their deliveries at most. More would be unfair to a person; fewer would begin more messages at a time than a drain
 # can finish.
 IN_A_ROW = 10
-# What is begun, or put off, in one round of the loop: eight fresh deliveries, or two others. Thousands that come due at
+# Started or deferred in one round of the loop: eight fresh deliveries, or two others. Thousands that come due at
 # once take a little longer for it; a fresh logout beside them waits a fraction of a millisecond in each round.
 ROUND = 8
 EFFORT = {Lane.EVENTS: 1, Lane.RETRIES: 4, Lane.BULK: 4}
 
 
 class Selection:
-    """Lines up the held messages and chooses the one whose next delivery begins. `steady` gives seconds."""
+    """Queues the held messages and chooses the message whose next delivery starts. `steady` gives seconds."""
 
     def __init__(self, gate: Gate, *, steady: Clock) -> None:
         self._gate = gate
@@ -130,9 +130,9 @@ class Selection:
         self._at_hand = list(filter(stays, self._at_hand))
 
     def give_back(self) -> list[HeldMessage]:
-        """Forget and return the messages in line that were not begun.
+        """Forget and return the queued messages that were not started.
 
-        An event of which some clients were told stays and is finished: so nobody is told twice.
+        An event with notified clients stays and is finished: so no client is notified twice.
         """
         self._suspects.clear()
         self._large.clear()
