@@ -34,7 +34,7 @@ class BucketCounts:
         self._counts[key] += change
 
     def forget_empty(self, filled: Collection[str]) -> None:
-        """Forget the counts of buckets that are empty for the second time. `filled`: the others."""
+        """Forget the counts of buckets that are empty for the second time. `filled`: non-empty buckets."""
         empty = {key for key in self._counts if self._bucket(key) not in filled}
         gone = empty.intersection(self._empty)
         self._counts = Counter({key: count for key, count in self._counts.items() if count and key not in gone})
