@@ -141,7 +141,7 @@ class Refused:
 
     @property
     def signal(self) -> Signal:
-        """Return no evidence: an egress policy does not depend on the client's state."""
+        """Return the evidence about the client: none if an egress policy refused the attempt."""
         return Signal.NONE if self.reason is Reason.EGRESS_DENIED else Signal.RESPONSIVE
 
 
@@ -157,7 +157,7 @@ class Failed:
 
     @property
     def signal(self) -> Signal:
-        """Return no evidence: a refusing proxy does not depend on the client's state."""
+        """Return the evidence about the client: none if a proxy refused the attempt."""
         if self.reason is Reason.PROXY:
             return Signal.NONE
         return Signal.UNAVAILABLE if self.status is None or self.status >= 500 else Signal.RATE_LIMITED
