@@ -1,1 +1,4 @@
-"""Dead letters, and what waits: filters, the pass over them, replay, discard, cancel, retry."""
+"""Dead letters and pending deliveries: list, replay, discard, cancel and retry, for commands and the API.
+
+Open `visits` first: it selects messages and passes over them. `repair` has the operations on them.
+"""

@@ -1,19 +1,19 @@
-"""Counts messages by client and reason: dead letters, and what waits."""
+"""Counts dead letters or pending deliveries by client and reason."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from notifier.model.moment import earliest, latest, rendered
 
-MOST = 10_000  # groups that are counted apart; anybody can invent client ids in malformed events
+MOST = 10_000  # groups that are counted separately; malformed events can hold any client IDs
 
 
 @dataclass(slots=True, kw_only=True)
 class Group:
-    """Messages with one client and one reason. `where` they wait; empty for dead letters, which alone have a `newest`.
+    """Messages with one client and one reason. `where` they are pending; None for dead letters, which have `newest`.
 
-    Moments are in epoch seconds, None if unknown. `next`: when the first of the messages that wait is due; `expires`:
-    when the first of them is given up. So many have tokens `without_sid`.
+    Times are in epoch seconds, None if unknown. `next`: when the first message is due; `expires`: when the first is
+    given up. `without_sid`: the number of tokens without `sid`.
     """
 
     client_id: str
@@ -29,11 +29,11 @@ class Group:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What all messages of the group have in common."""
+        """Return the values that all messages of the group share."""
         return self.client_id, self.iss, self.where, self.reason
 
     def add(self, more: "Group") -> None:
-        """Count these too."""
+        """Add the counts and times of another group."""
         self.count += more.count
         self.oldest = earliest(self.oldest, more.oldest)
         self.newest = latest(self.newest, more.newest)
@@ -42,7 +42,7 @@ class Group:
         self.without_sid += more.without_sid
 
     def document(self) -> dict[str, object]:
-        """The JSON that the API gives."""
+        """Return the JSON for the API."""
         names: dict[str, object] = {"client_id": self.client_id, "iss": self.iss}
         counted = {"reason": self.reason, "count": self.count, "oldest": rendered(self.oldest)}
         if self.where is None:
@@ -52,33 +52,33 @@ class Group:
 
 
 class Summary(Protocol):
-    """What a list shows of a message."""
+    """The members of a message that lists need."""
 
     @property
     def id(self) -> str:
-        """Its ID."""
+        """Return the message ID."""
 
     @property
     def iss(self) -> str:
-        """Its issuer."""
+        """Return the issuer."""
 
     @property
     def client_id(self) -> str:
-        """Its client."""
+        """Return the client ID; empty if unknown."""
 
     @property
     def reason(self) -> str:
-        """Why the message is where it is."""
+        """Return the reason for the message's state."""
 
     def document(self) -> dict[str, object]:
-        """The JSON that scripts and the API get."""
+        """Return the JSON for scripts and the API."""
 
     def group(self) -> Group:
-        """The group that it makes alone."""
+        """Return a group of this message alone."""
 
 
 class GroupCounts:
-    """Counts by client, reason, and where messages wait."""
+    """Counts messages by client, reason and, if pending, where they are."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[object, ...], Group] = {}

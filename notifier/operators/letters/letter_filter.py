@@ -1,4 +1,4 @@
-"""Selects dead letters by an operator's filter: the members that choose them, and what they mean."""
+"""Selects dead letters by an operator's filter, and declares the filter's members for requests and options."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,41 +19,41 @@ from notifier.operators.letters.letter_summary import LetterSummary, read_summar
 from notifier.queues.passes import OpenVisit, reader_of
 from notifier.queues.queue_port import DeadLetters
 
-OF_REASON = "Only those with this reason (notifier explain lists them); may be repeated."
+OF_REASON = "Only with this reason (`notifier explain` lists the reasons); may be repeated."
 
 
 @with_config(ConfigDict(extra="forbid"))
 class ChoiceMembers(TypedDict, total=False):
-    """The members that choose dead letters or pending deliveries, of a request and as options. All must match."""
+    """The members that select dead letters or pending deliveries, in requests and as options. All must match."""
 
-    id: Annotated[list[str], Field(max_length=1000, description="Only those with these IDs.")]
-    client_id: Annotated[str, Field(min_length=1, description="Only those of this client.")]
-    iss: Annotated[str, Field(min_length=1, description="Only those of this issuer.")]
-    event_id: Annotated[str, Field(min_length=1, description="Only those of this event.")]
-    subject: Annotated[str, Field(min_length=1, description="Only those of this sub or sid.")]
+    id: Annotated[list[str], Field(max_length=1000, description="Only with these IDs.")]
+    client_id: Annotated[str, Field(min_length=1, description="Only of this client.")]
+    iss: Annotated[str, Field(min_length=1, description="Only of this issuer.")]
+    event_id: Annotated[str, Field(min_length=1, description="Only of this event.")]
+    subject: Annotated[str, Field(min_length=1, description="Only of this sub or sid.")]
     since: Annotated[
         str,
         Field(
-            description="Only those whose session ended since then (if unknown: whose event arrived):"
+            description="Only if the session ended at or after this time (if unknown: if the event arrived then):"
             " 2026-01-31T12:00:00Z, or 24h (ago)."
         ),
     ]
-    until: Annotated[str, Field(description="Only those whose session ended until then, in the same form.")]
+    until: Annotated[str, Field(description="Only if the session ended at or before this time, in the same form.")]
 
 
 class LetterMembers(ChoiceMembers, total=False):
-    """The members that choose dead letters."""
+    """The members that select dead letters."""
 
     reason: Annotated[list[DeadReason], Field(description=OF_REASON)]
-    source: Annotated[str, Field(min_length=1, description="Only those of messages that came from this source.")]
-    given_up_until: Annotated[str, Field(description="Only those given up until then, in the same form.")]
+    source: Annotated[str, Field(min_length=1, description="Only from messages of this source.")]
+    given_up_until: Annotated[str, Field(description="Only if given up at or before this time, in the same form.")]
 
 
 class RepairMembers(LetterMembers, total=False):
     """The members of a repair of dead letters."""
 
-    all: Annotated[bool, Field(description="Take every dead letter.")]
-    dry_run: Annotated[bool, Field(description="Count them; change nothing.")]
+    all: Annotated[bool, Field(description="Select every dead letter.")]
+    dry_run: Annotated[bool, Field(description="Count the letters; change nothing.")]
     limit: Annotated[int, Field(ge=1, description="At most this many, oldest first.")]
 
 
@@ -61,7 +61,7 @@ class ReplayMembers(RepairMembers, total=False):
     """The members of a replay."""
 
     end_newer_sessions: Annotated[
-        bool, Field(description="Also replay old letters that name no session: they end newer sessions of the user.")
+        bool, Field(description="Also replay old letters whose token has no sid: they end newer sessions of the user.")
     ]
 
 
@@ -72,8 +72,8 @@ _CHOOSING = frozenset(LetterMembers.__annotations__) | frozenset(ChoiceMembers._
 class LetterFilter:
     """Selects the letters that meet every given condition. Times are in epoch seconds.
 
-    `subject` is a `sub` or `sid`; `since` and `until` compare with `session_at`. `issuers` are those that the caller
-    may see, None for all.
+    `subject` is a `sub` or `sid`; `since` and `until` compare with `session_at`. `issuers`: the issuers that the
+    caller may see, None for all.
     """
 
     ids: frozenset[str] = frozenset()
@@ -90,7 +90,7 @@ class LetterFilter:
 
     @property
     def narrows(self) -> bool:
-        """False if every letter is meant."""
+        """Return False if the filter selects every letter."""
         return self != LetterFilter(issuers=self.issuers)
 
     def come_by(self, moment: float) -> "LetterFilter":
@@ -98,15 +98,15 @@ class LetterFilter:
         return replace(self, given_up_until=moment if self.given_up_until is None else min(moment, self.given_up_until))
 
     def opened(self, letters: DeadLetters, *, whole: bool) -> OpenVisit[LetterSummary]:
-        """A visit to the letters that are meant, `whole` or as summaries only. Raises QueueError."""
+        """Open a visit to the selected letters, with bodies if `whole`. Raises QueueError."""
         return letters.visit(reader_of(read_summary, self.matches, whole=whole))
 
     def matches(self, message: Message, summary: LetterSummary) -> bool:
-        """True if the letter is meant."""
+        """Return True if the filter selects the letter."""
         return self.means(summary) and (self.subject is None or self._concerns_subject(message, self.subject))
 
     def means(self, summary: LetterSummary) -> bool:
-        """True if a letter is meant, whoever its user is."""
+        """Return True if the filter selects the letter, ignoring `subject`."""
         return (
             (not self.ids or summary.id in self.ids)
             and (self.issuers is None or summary.iss in self.issuers)
@@ -129,16 +129,16 @@ class LetterFilter:
 def read_filter(
     members: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None
 ) -> LetterFilter | Mistake:
-    """The filter that an operator gives on the command line or in a request, or what is wrong with it.
+    """Read an operator's filter from options or a request; return a Mistake if it is invalid.
 
-    A moment may be given as an age, counted back from `now`. A member that is None is not given.
+    A time may also be an age, counted back from `now`. A member that is None counts as absent.
     """
     conditions = read_conditions(members, now, [*DeadReason])
     return conditions if isinstance(conditions, Mistake) else LetterFilter(issuers=issuers, **conditions)
 
 
 def read_conditions(members: Mapping[str, Any], now: float, reasons: Sequence[str]) -> dict[str, Any] | Mistake:
-    """Read the members into the arguments of a filter, or return what is wrong. See `read_filter`."""
+    """Read the members into the arguments of a filter; return a Mistake if one is invalid. See `read_filter`."""
     given = {name: members[name] for name in _CHOOSING if members.get(name) is not None}
     for name in given.keys() & {"since", "until", "given_up_until"}:
         try:
@@ -147,12 +147,12 @@ def read_conditions(members: Mapping[str, Any], now: float, reasons: Sequence[st
             return Mistake(name, str(error))
     ids, wanted = frozenset(given.pop("id", ())), frozenset(given.pop("reason", ()))
     if unknown := sorted(wanted - frozenset(reasons)):
-        return Mistake("reason", f"there is no reason {unknown[0]}; there are {', '.join(reasons)}")
+        return Mistake("reason", f"unknown reason {unknown[0]}; the reasons are {', '.join(reasons)}")
     return {"ids": ids, "reasons": wanted, **given}
 
 
 def within(moment: float | None, since: float | None, until: float | None) -> bool:
-    """Return True if the moment is in this span. An unknown moment is outside any bound."""
+    """Return True if the moment lies between the bounds. An unknown moment fails any bound."""
     if moment is None:
         return since is None and until is None
     return (since is None or moment >= since) and (until is None or moment <= until)
@@ -167,11 +167,11 @@ def read_when(text: str, now: float) -> float:
     try:
         return now - parse_duration(text)
     except ValueError:
-        raise ValueError(f"{text} is neither a moment like 2026-01-31T12:00:00Z nor a duration like 24h") from None
+        raise ValueError(f"{text} is neither a time like 2026-01-31T12:00:00Z nor a duration like 24h") from None
 
 
 def _subjects(letter: DeadLetter) -> Iterator[str | None]:
-    """Every `sub` and `sid` that the letter names."""
+    """Yield every `sub` and `sid` in the letter."""
     if letter.delivery is not None:
         yield from (letter.delivery.sub, letter.delivery.sid)
     if letter.event is not None:
@@ -184,7 +184,7 @@ def _subjects(letter: DeadLetter) -> Iterator[str | None]:
 
 
 def _texts(body: bytes) -> Iterator[str]:
-    """Every text in a document of a source: which of them name a user, only its mapping knows."""
+    """Yield every text in a source's document: only the source's mapping knows which of them name a user."""
     try:
         rest: list[object] = [from_json(body, allow_partial=True)]
     except ValueError:
@@ -200,7 +200,7 @@ def _texts(body: bytes) -> Iterator[str]:
 
 
 def _named(text: str | bytes) -> Iterator[str | None]:
-    """Every `sub` and `sid` in a message that could not be read as an event, or in the part of it that was kept."""
+    """Yield every `sub` and `sid` in an unreadable message, or in the part of it that was kept."""
     try:
         content = from_json(text, allow_partial=True)
     except ValueError:
@@ -210,7 +210,7 @@ def _named(text: str | bytes) -> Iterator[str | None]:
 
 
 def subjects_of(event: object) -> Iterator[str]:
-    """Every `sub` and `sid` in the JSON of an event or a delivery."""
+    """Yield every `sub` and `sid` in the JSON of an event or a delivery."""
     if not isinstance(event, dict):
         return
     clients = event.get("clients")

@@ -1,6 +1,6 @@
-"""Summarises a dead letter for a list, and shows a whole one as JSON.
+"""Summarise a dead letter for a list, or show a whole one as JSON.
 
-A list reads only the members that it shows: 7 µs for each letter instead of 16.
+A summary parses only the members that the list shows: 7 µs per letter instead of 16.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ from notifier.model.message import Kind, Message
 from notifier.model.moment import read_moment, render_moment
 from notifier.operators.letters.groups import Group
 
-NEWER = "newer_release"  # instead of a reason: a later release wrote the letter
+NEWER = "newer_release"  # instead of a reason: a newer release wrote the letter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterSummary:
-    """A dead letter in a list. `reason` is one of `DeadReason`, or `NEWER`. Times are in epoch seconds.
+    """A dead letter in a list. `reason` is a `DeadReason` or `NEWER`. Times are in epoch seconds.
 
-    `session_at`, which no list shows: when the session ended; if that is unknown, when the event arrived.
+    `session_at` is not listed: the time when the session ended or, if unknown, when the event arrived.
     """
 
     id: str
@@ -41,7 +41,7 @@ class LetterSummary:
     session_at: float | None = field(default=None, metadata={"hidden": True})
 
     def document(self) -> dict[str, object]:
-        """The JSON that scripts and the API get. `source` is there if it came from one."""
+        """Return the JSON for scripts and the API; `source` only if the letter came from a source."""
         members = {name: value for name in _SHOWN if (value := getattr(self, name)) is not None}
         return members | {"dead_since": render_moment(self.dead_since)}
 
@@ -71,10 +71,10 @@ def read_summary(message: Message) -> LetterSummary:
         try:
             members = _MEMBERS.validate_json(message.body)
             since = read_moment(members["dead_since"])
-        except ValueError:  # pydantic's ValidationError is one
+        except ValueError:  # includes pydantic's ValidationError
             pass
         else:
-            # A name that is too long to be repeated is read from the delivery or event.
+            # A client ID or issuer too long to be repeated is read from the delivery or event.
             whole = all(map(members.get, ("iss", "client_id", "event_id")))
             if members["v"] <= OF_NAMES and whole and not disagreements(members):
                 shown: Mapping[str, Any] = {name: value for name, value in members.items() if name in _SHOWN}
@@ -90,7 +90,7 @@ def read_summary(message: Message) -> LetterSummary:
 
 
 def summary_of(letter: DeadLetter) -> LetterSummary:
-    """Summarise a letter that was read as a whole."""
+    """Summarise a letter that was parsed whole."""
     held = letter.delivery or letter.event
     taken = None if letter.delivery is None else letter.delivery.first_taken_at
     session_at = _session_at(None if held is None else held.ended_at, taken, letter.dead_since)
@@ -98,7 +98,7 @@ def summary_of(letter: DeadLetter) -> LetterSummary:
 
 
 def _session_at(ended: float | None, taken: float | None, dead_since: float) -> float:
-    """Return the session's end, else the event's arrival. An event that was never deferred was given up on arrival."""
+    """Return the session's end, or the event's arrival. An event that was never deferred was given up on arrival."""
     return next(moment for moment in (ended, taken, dead_since) if moment is not None)
 
 
@@ -106,7 +106,7 @@ _LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(Raw)
 
 
 def exported(message: Message) -> dict[str, object]:
-    """Return the whole letter. For a letter that a later release wrote: its summary and its body."""
+    """Return the whole letter as JSON. For a letter of a newer release: its summary and its body."""
     try:
         return document_of(load_dead_letter(message))
     except UnknownVersion:
@@ -114,7 +114,7 @@ def exported(message: Message) -> dict[str, object]:
 
 
 def without_subject(message: Message) -> dict[str, object]:
-    """Return what the attempts of the letter met, beside its summary: nothing that says whose it is."""
+    """Return the summary and the outcomes of the attempts, without `sub` and `sid`."""
     outcomes: list[dict[str, Any]] = []
     with suppress(UnknownVersion):
         outcomes = _outcomes(load_dead_letter(message))
@@ -122,7 +122,7 @@ def without_subject(message: Message) -> dict[str, object]:
 
 
 def document_of(letter: DeadLetter) -> dict[str, Any]:
-    """Return the whole letter. The list `outcomes` says what its attempts met."""
+    """Return the whole letter as JSON. `outcomes` lists the results of its attempts."""
     content = _LETTER.dump_python(replace(letter, raw=None), mode="json", exclude_defaults=True)
     if letter.raw is not None:
         rest = _RAW.dump_python(replace(letter.raw, body=b""), mode="json", exclude_defaults=True)

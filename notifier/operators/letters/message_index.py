@@ -1,6 +1,6 @@
-"""Summaries of the dead letters, or of what waits, as they were at one moment: for pages of them.
+"""Keeps summaries of dead letters or pending deliveries in memory, so that the API can page through them.
 
-A pass over 100,000 letters takes 6 s, so a page must not need one. The summaries of so many take 35 MB.
+A pass over 100,000 letters takes 6 s, too long for each page. Their summaries take 35 MB.
 """
 
 import asyncio
@@ -21,32 +21,32 @@ PAGE = {
     "as_of": str, "took": float, "total": int, "skip": int, "left_off": int, "reasons": Counts, "groups": Items,
     "more_groups": int,
 }  # fmt: skip
-MOST = 100_000  # summaries of an index
-SMALL = MOST // 4  # summaries of one that may stay beside another
-LONGEST_TEXT = 200  # characters of it that a page shows
-AT_ONCE = 500  # summaries before other tasks of the loop get their chance: 2 ms
-FORGOTTEN = 120.0  # seconds after the last page
+MOST = 100_000  # summaries in one index
+SMALL = MOST // 4  # an index of at most this many summaries may stay when another is built
+LONGEST_TEXT = 200  # characters of a failure text
+AT_ONCE = 500  # summaries between two yields to the event loop: 2 ms
+FORGOTTEN = 120.0  # seconds after the last page until an index is dropped
 
 
 @with_config(ConfigDict(extra="forbid"))
 class PageQuery(TypedDict, total=False):
-    """What every page takes."""
+    """The query members that all pages share."""
 
-    rows: Annotated[int, Field(ge=0, le=1000, description="So many summaries; 50 unless given.")]
-    skip: Annotated[int, Field(ge=0, description="Leave out this many of them: for the next page.")]
-    age: Annotated[float, Field(ge=0, le=600, description="Seconds that the counts may be old; 60 unless given.")]
+    rows: Annotated[int, Field(ge=0, le=1000, description="Number of summaries on the page; default 50.")]
+    skip: Annotated[int, Field(ge=0, description="Skip this many summaries, to request a later page.")]
+    age: Annotated[float, Field(ge=0, le=600, description="Maximum age of the counts in seconds; default 60.")]
 
 
 class Chosen(Protocol):
-    """What is meant. Two that mean the same are equal."""
+    """A condition on summaries. Equal conditions select the same summaries."""
 
     def means(self, summary: Any, /) -> bool:
-        """True if this one is meant."""
+        """Return True if the condition selects the summary."""
 
 
 @frozen
 class Shown:
-    """What pages show, one after another. `reasons`: of these, if any; others are counted all the same."""
+    """A selection of summaries to page through. `reasons` limits the rows (empty: all), but not the counts."""
 
     chosen: Chosen
     reasons: frozenset[str]
@@ -55,7 +55,7 @@ class Shown:
 
 @frozen
 class AskedPage:
-    """A page as it was asked for."""
+    """A requested page: the selection, and how many rows, skipped rows and groups."""
 
     selection: Shown
     rows: int
@@ -65,7 +65,7 @@ class AskedPage:
 
 @frozen
 class _Selected:
-    """What was selected, the counts of reasons, and the groups."""
+    """The selected summaries, the counts by reason, and the groups."""
 
     summaries: Sequence[Summary]
     reasons: Mapping[str, int]
@@ -73,7 +73,7 @@ class _Selected:
 
 
 class MessageIndex:
-    """The summaries, in the order of the queue. Of more than `MOST` the last. Equal texts are one object."""
+    """Up to `MOST` summaries in queue order; older ones are dropped. Equal texts share one object."""
 
     def __init__(self, clock: Callable[[], float], steady: Callable[[], float]) -> None:
         self._steady = steady
@@ -84,13 +84,13 @@ class MessageIndex:
         self._seen = 0
         self._texts: dict[str, str] = {}
         self._selecting = asyncio.Lock()
-        self._last: tuple[Shown, _Selected] | None = None  # most pages follow one of the same selection
+        self._last: tuple[Shown, _Selected] | None = None  # consecutive pages mostly use the same selection
 
     def __len__(self) -> int:
         return len(self._summaries)
 
     def add(self, summary: Any) -> None:
-        """Add one more."""
+        """Add a summary, with its text cut to `LONGEST_TEXT`."""
         text = summary.text if len(summary.text) <= LONGEST_TEXT else f"{summary.text[: LONGEST_TEXT - 1]}…"
         texts = {"client_id": summary.client_id, "iss": summary.iss, "reason": summary.reason, "text": text}
         same = self._texts.setdefault
@@ -98,12 +98,12 @@ class MessageIndex:
         self._seen += 1
 
     def complete(self) -> None:
-        """Note that these are all."""
+        """Record that the pass has ended."""
         self._took = self._steady() - self.made
         self._texts.clear()
 
     async def page(self, asked: AskedPage, rows: str) -> dict[str, Any]:
-        """The page as JSON, with its summaries as the member `rows`. Lets others run meanwhile."""
+        """Return the page as JSON, with its summaries in the member `rows`. Yields to the event loop."""
         async with self._selecting:
             if self._last is None or self._last[0] != asked.selection:
                 self._last = asked.selection, await self._select(asked.selection)
@@ -137,7 +137,7 @@ class MessageIndex:
 
 
 class Indexes:
-    """The indexes of one worker, by whose they are. One is forgotten if nobody asks, a large one if another is made."""
+    """The indexes of one worker. An unused index is dropped; a large one also when another index is built."""
 
     def __init__(self, steady: Callable[[], float]) -> None:
         self._steady = steady
@@ -145,16 +145,16 @@ class Indexes:
         self._making = asyncio.Lock()
 
     async def index(self, of: object, age: float, make: Callable[[], Awaitable[MessageIndex]]) -> MessageIndex:
-        """The index, made anew if it is older than `age` seconds. One pass serves all who ask meanwhile."""
+        """Return the index of `of`, rebuilt if older than `age` seconds. Concurrent callers share one pass."""
         asked_at = self._steady()
         async with self._making:
             known = self._kept.get(of)
             self.forget(of)
-            # One that was begun after the question was asked is young enough, however short `age` is.
+            # An index that was built after this call is recent enough, however short `age` is.
             if known is not None and known[0].made >= asked_at - age:
                 index = known[0]
             else:
-                known = None  # its memory is for the new one
+                known = None  # free its memory for the new index
                 for other in [other for other, (kept, _) in self._kept.items() if len(kept) > SMALL]:
                     self.forget(other)
                 index = await make()
@@ -162,6 +162,6 @@ class Indexes:
         return index
 
     def forget(self, of: object) -> None:
-        """Have the next who asks see what is there by then."""
+        """Drop the index, so that the next caller rebuilds it."""
         if (known := self._kept.pop(of, None)) is not None:
             known[1].cancel()

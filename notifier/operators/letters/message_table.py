@@ -1,6 +1,6 @@
-"""Lists, shows and deletes dead letters or pending deliveries, for commands.
+"""List, show and delete dead letters or pending deliveries, for commands.
 
-A deletion asks first, logs who did it, and shows the result.
+A deletion asks for confirmation, writes an audit line, and prints the result.
 """
 
 import os
@@ -39,9 +39,9 @@ S = TypeVar("S", bound=Summary)
 
 @frozen
 class MessageTable(Generic[S]):
-    """How commands show messages: `row` of one message, `cells` of a group below the `heads`. `known`: see near_names.
+    """How commands print messages: `row` for a message, `cells` for a group below the `heads`. `known`: see near_names.
 
-    `does` is Discard, `did` discarded, `what` dead letter. Without `opening` the queue need not be open to be read.
+    `does` is e.g. Discard, `did` discarded, `what` dead letter. Without `opening` the queue need not be open for reads.
     """
 
     messages: Callable[[Queue], Any]
@@ -59,7 +59,7 @@ class MessageTable(Generic[S]):
 
 @frozen
 class Told:
-    """What became of messages after the repair, for scripts and in words."""
+    """The results of the repaired messages, as a document for scripts and as lines of text."""
 
     document: Mapping[str, object]
     lines: Sequence[str]
@@ -67,7 +67,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """The configuration of a command, and the features that it may have."""
+    """The path of the configuration, and the available features."""
 
     config: Path | None
     features: Sequence[ConfiguredFeature]
@@ -77,7 +77,7 @@ def list_messages(
     table: MessageTable[S], context: CommandContext, chosen: Filter[Any, S], *, rows: bool, as_json: bool,
     skip: int = 0, limit: int | None = None,
 ) -> None:  # fmt: skip
-    """Count the chosen messages by group, or print each. Exit with 1 if the client is unknown."""
+    """Print the counts of the chosen messages by group, or each message. Exit with 1 if the client is unknown."""
     counts, console = GroupCounts(), screen()
 
     def see(summary: S, _message: Message) -> None:
@@ -107,7 +107,7 @@ def look(
     table: MessageTable[S], context: CommandContext, chosen: Filter[Any, S], see: Callable[[S, Message], None], *,
     whole: bool = False, rows: bool = False, first: bool = False,
 ) -> None:  # fmt: skip
-    """Call `see` with each chosen message, or with the first only."""
+    """Call `see` with each chosen message, or only with the first."""
     settings = queue_part(context.config).settings.queue
 
     async def go_through() -> None:
@@ -125,9 +125,9 @@ def look(
 
 
 def require_choice(chosen: Filter[Any, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse a command that does not choose messages."""
+    """Refuse a command that selects no messages and lacks `--all`. Raises BadParameter."""
     if not (chosen.narrows or asked.get("all")):
-        raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
+        raise typer.BadParameter("give an ID, an option such as --client-id, or --all", param_hint="ID")
 
 
 def remove_chosen(
@@ -139,7 +139,7 @@ def remove_chosen(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Delete the chosen messages, once somebody has agreed. Ends the command."""
+    """Delete the chosen messages after a confirmation. Ends the command."""
     require_choice(chosen, asked)
     settings = queue_part(context.config, log_from="warning").settings.queue
     report, dry_run, limit = _report(), "dry_run" in asked, asked.get("limit")
@@ -153,13 +153,13 @@ def remove_chosen(
 
     if not (yes or dry_run):
         if not sys.stdin.isatty():
-            raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
+            raise typer.BadParameter("stdin is no terminal: give --yes to skip the confirmation", param_hint="--yes")
         prospect = run(dry_run=True, what="counted")
         _say_reasons(prospect, err=True)
         _say_clients(prospect, err=True)
         if prospect.done:
             _say_missing(table, prospect)
-        question = f"{table.does} {counted(prospect.done, table.what)} for good?"
+        question = f"{table.does} {counted(prospect.done, table.what)} permanently?"
         if not prospect.done or not typer.confirm(question, err=True):
             say(f"nothing was {table.did}", err=True)
             if not prospect.done:
@@ -181,9 +181,9 @@ def conclude(
     told: Told | None = None,
     **more: object,
 ) -> None:
-    """Log who did it (`more` as well), and say what came of it; `told` is what became of the rest. Ends the command.
+    """Write the audit line (with `more`) and print the result; `told` has later results. Ends the command.
 
-    It exits with 1 if a given ID or the client is unknown: a typing error must not look like a repair.
+    Exits with 1 if a given ID or the client is unknown, so that a typing error does not look like a repair.
     """
     if not dry_run:
         RepairAudit(write_audit).repaired(did, operating_user(), chosen, result, **more)
@@ -208,7 +208,7 @@ def conclude(
 def _end_if_missing(
     table: MessageTable[S], context: CommandContext, chosen: Filter[Any, S], result: RepairResult
 ) -> None:
-    """Exit with 1 if a given ID is unknown, or if there was nothing and the client is unknown."""
+    """Exit with 1 if a given ID is unknown, or if nothing was selected and the client is unknown."""
     _say_missing(table, result)
     if result.missing:
         raise typer.Exit(1)
@@ -227,7 +227,7 @@ def _say_reasons(result: RepairResult, *, err: bool = False) -> None:
 
 
 def _say_clients(result: RepairResult, *, err: bool = False) -> None:
-    """Show of which clients the messages are, those with most first."""
+    """Print the number of messages by client, the largest first."""
     several = len({iss for iss, _ in result.by_client}) > 1
     for (iss, client_id), count in islice(result.by_client.items(), MAX_CLIENTS):
         whose = f"client {client_id}" if client_id else "whole events"
@@ -238,7 +238,7 @@ def _say_clients(result: RepairResult, *, err: bool = False) -> None:
 
 
 def _report() -> Callable[[Summary], None]:
-    """What logs each that is deleted."""
+    """Return the function that logs each deleted message."""
     who, audit = operating_user(), RepairAudit(write_audit)
     if os.environ.get("NOTIFIER_LOG__LEVEL") not in ("debug", "info"):  # on a terminal, 100,000 lines hide the last
         return lambda _: None

@@ -1,4 +1,4 @@
-"""Ends a command that found nothing for a client which nobody knows: a typing error must not look like good news."""
+"""Ends a command that found nothing for an unknown client, so that a typing error does not look like good news."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ from notifier.settings.service_settings import Settings
 def end_if_unknown(
     config: Path | None, features: Sequence[ConfiguredFeature], client_id: str | None, iss: str | None
 ) -> None:
-    """Say that nobody knows the client: neither the registry, the dead letters nor what waits. Ends the command with 1.
+    """Exit with 1 if the client is neither in the registry nor in dead letters or pending deliveries.
 
-    If events bring clients of their own, or a source's clients are not known here, the command goes on. Without a
-    configuration that can be read nothing is said. Raises QueueError.
+    Returns if events may register clients inline, if clients of a source are unknown here, or if the configuration
+    cannot be read. Raises QueueError.
     """
     if client_id is None or (known := known_registry(config, features)) is None:
         return
@@ -43,19 +43,19 @@ def end_if_unknown(
     text = next((hint.text for hint in hints if hint is not None), "`notifier clients` lists those of the registry")
     say(
         printable(
-            f"notifier: nobody knows a client {client_id}: it is not in the registry, nor among the dead letters, nor"
-            f" does anything wait for it; {text}"
+            f"notifier: unknown client {client_id}: neither the registry, the dead letters nor the pending"
+            f" deliveries have it; {text}"
         ),
         err=True,
     )
     if known.unread:
-        say(f"the clients of {', '.join(known.unread)} are not known here", err=True)
+        say(f"the clients of {', '.join(known.unread)} are unknown to this command", err=True)
     elif not _events_bring_clients(settings, issuers):
         raise typer.Exit(1)
 
 
 def _has(registry: Registry, iss: str, client_id: str) -> bool:
-    """True if it has the client, by a name or an alias, or leaves it out for a mistake."""
+    """Return True if the registry has the client under a name or alias, or skipped it because of an error."""
     return registry.resolve(iss, client_id, None) is not None or registry.why_left_out(iss, client_id) is not None
 
 
@@ -79,7 +79,7 @@ async def _is_dead(queue: Queue, client_id: str, iss: str | None) -> bool:
 
 
 def _events_bring_clients(settings: Settings, issuers: tuple[str, ...]) -> bool:
-    """True if an event's own address may count, so that a client is in no registry and is told all the same."""
+    """Return True if an event's inline address may count, so that unregistered clients can be notified."""
     if settings.registry.inline != "publishers":
         return settings.registry.inline == "allow"
     vouched = settings.api is not None and settings.api.tokens_file is not None

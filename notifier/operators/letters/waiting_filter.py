@@ -1,6 +1,6 @@
-"""Selects deliveries that wait, and summarises them for a list. No summary holds `sub` or `sid`.
+"""Selects pending deliveries, and summarises them for a list. A summary never has `sub` or `sid`.
 
-Like a list of dead letters, it reads only the members that it shows.
+As for dead letters, a summary parses only the members that the list shows.
 """
 
 from collections.abc import Mapping
@@ -29,13 +29,13 @@ Where = Literal["delayed", "parked"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingSummary:
-    """A delivery that waits, or an event that waits as a whole: then `client_id` is empty.
+    """A pending delivery, or a pending event; then `client_id` is empty.
 
-    `due` is when it is attempted next, None for a parked one, which waits until its client is well; `since` is when a
-    worker first took it, both in epoch seconds. `reason` is the cause of its deferral, or why the last attempt failed.
-    `asked`: its client asked not to be called before (`Retry-After`). `expires` is when it is given up; `has_sid`: its
-    token names one session. Both are None if nobody knows the client. `session_at`, which no list shows: when the
-    session ended; if that is unknown, `since`.
+    `due`: when it is attempted next; None for a parked delivery, which waits until its client recovers. `since`: when a
+    worker first took it. Both are in epoch seconds. `reason`: the cause of its deferral, or the reason of the last
+    failure. `asked`: its client requested the wait (`Retry-After`). `expires`: when it is given up. `has_sid`: its
+    token names one session. Both are None if the client is unknown. `session_at` is not listed: when the session
+    ended or, if unknown, `since`.
     """
 
     id: str
@@ -55,7 +55,7 @@ class WaitingSummary:
     session_at: float | None = field(default=None, metadata={"hidden": True})
 
     def document(self) -> dict[str, object]:
-        """The JSON that scripts and the API get."""
+        """Return the JSON for scripts and the API."""
         members = {name: getattr(self, name) for name in _SHOWN}
         return members | {name: rendered(getattr(self, name)) for name in ("since", "due", "expires")}
 
@@ -120,7 +120,7 @@ _DOCUMENT = TypeAdapter(_Document)
 
 
 def read_waiting(message: Message, life: LifeOf = lambda _: None) -> WaitingSummary:
-    """Summarise any message that waits. `life` tells how long it may. Never raises."""
+    """Summarise any pending message. `life` returns how long a delivery may live. Never raises."""
     try:
         document = _DOCUMENT.validate_json(message.body)
     except ValidationError:
@@ -161,7 +161,7 @@ def _of_delivery(delivery: _Delivery, due: float | None, life: LifeOf) -> Waitin
 
 
 def _as_judged(delivery: _Delivery) -> Delivery:
-    """The delivery, as far as its life depends on it."""
+    """Return the parts of the delivery that determine its lifetime."""
     return Delivery(
         id=delivery["id"],
         event_id=delivery["event_id"],
@@ -181,7 +181,7 @@ def _as_judged(delivery: _Delivery) -> Delivery:
 
 
 class WaitingMembers(ChoiceMembers, total=False):
-    """The members that choose pending deliveries."""
+    """The members that select pending deliveries."""
 
     reason: Annotated[
         list[Annotated[str, Field(json_schema_extra={"enum": [*REASONS]})]],
@@ -192,19 +192,19 @@ class WaitingMembers(ChoiceMembers, total=False):
 class CancelMembers(WaitingMembers, total=False):
     """The members of a cancellation."""
 
-    all: Annotated[bool, Field(description="Take every pending delivery.")]
-    dry_run: Annotated[bool, Field(description="Count them; change nothing.")]
+    all: Annotated[bool, Field(description="Select every pending delivery.")]
+    dry_run: Annotated[bool, Field(description="Count the deliveries; change nothing.")]
     limit: Annotated[int, Field(ge=1, description="At most this many.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingFilter:
-    """Selects deliveries that meet every given condition. `issuers` are those that the caller may see, None for all.
+    """Selects deliveries that meet every given condition. `issuers`: the issuers that the caller may see, None for all.
 
-    `subject` is a `sub` or `sid`. `keys` are clients by (`iss`, `client_id`), `ended` are reasons to wait by (reason,
-    `iss`, `client_id`); an empty `client_id` means all clients of the issuer. Without `parked` only deliveries in delay
-    queues are meant; with `taken_by` only those that a worker first took by then. `since` and `until` compare with
-    `session_at`. Times are in epoch seconds. `life` returns how long each may live.
+    `subject` is a `sub` or `sid`. `keys` are clients as (`iss`, `client_id`). `ended` are (reason, `iss`, `client_id`)
+    of ended causes to wait; an empty `client_id` means all clients of the issuer. `parked=False` excludes parked
+    deliveries; `taken_by` selects deliveries that a worker first took by then. `since` and `until` compare with
+    `session_at`. Times are in epoch seconds. `life` returns how long each delivery may live.
     """
 
     ids: frozenset[str] = frozenset()
@@ -224,7 +224,7 @@ class WaitingFilter:
 
     @property
     def narrows(self) -> bool:
-        """False if all that waits is meant."""
+        """Return False if the filter selects every pending delivery."""
         everything = WaitingFilter(issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, life=self.life)
         return self != everything
 
@@ -233,7 +233,7 @@ class WaitingFilter:
         return replace(self, taken_by=moment)
 
     def opened(self, waiting: WaitingDeliveries, *, whole: bool) -> OpenVisit[WaitingSummary]:
-        """A walk over what is meant, `whole` or as summaries only. Raises QueueError."""
+        """Open a visit to the selected deliveries, with bodies if `whole`. Raises QueueError."""
         clients = self.keys
         if clients is None and self.client_id is not None and self.iss is not None:
             clients = frozenset({(self.iss, self.client_id)})
@@ -242,11 +242,11 @@ class WaitingFilter:
         return waiting.visit(reader, clients=clients, parked=self.parked)
 
     def matches(self, message: Message, summary: WaitingSummary) -> bool:
-        """True if it is meant."""
+        """Return True if the filter selects the delivery."""
         return self.means(summary) and (self.subject is None or _concerns(message.body, self.subject))
 
     def means(self, summary: WaitingSummary) -> bool:
-        """True if it is meant, whoever its user is."""
+        """Return True if the filter selects the delivery, ignoring `subject`."""
         return (
             (not self.ids or summary.id in self.ids)
             and (self.issuers is None or summary.iss in self.issuers)
@@ -269,13 +269,13 @@ class WaitingFilter:
 def read_waiting_filter(
     members: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None
 ) -> WaitingFilter | Mistake:
-    """See `read_filter` of dead letters."""
+    """Read a filter of pending deliveries. See `read_filter` of dead letters."""
     conditions = read_conditions(members, now, REASONS)
     return conditions if isinstance(conditions, Mistake) else WaitingFilter(issuers=issuers, **conditions)
 
 
 def _concerns(body: bytes, subject: str) -> bool:
-    """True if the delivery or event names the `sub` or `sid`."""
+    """Return True if the delivery or event names the `sub` or `sid`."""
     try:
         document = from_json(body)
     except ValueError:
@@ -285,14 +285,14 @@ def _concerns(body: bytes, subject: str) -> bool:
 
 
 def due_in(message: Message, wait: float, due: float) -> Transfer:
-    """What makes a message that waits in a delay queue due after `wait` seconds, at `due`; soon is a retry now."""
+    """Return the transfer that makes a delayed message due after `wait` seconds, at `due`; now if `wait` is short."""
     document: dict[str, Any] = from_json(message.body, allow_inf_nan=False)
     document.pop("schedule", None)
     if wait < SOON:
         wait = 0.0
     else:
         document["schedule"] = {"due": due}
-    assert message.kind is not None, "what waits is ours"
+    assert message.kind is not None, "pending messages are notifier's own"
     body, headers = to_json(document), message.lasting_headers
     again = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
     return Transfer(letter=message, queue=Lane.RETRIES.value, outgoing=again, wait=wait)

@@ -45,7 +45,7 @@ def test_pending_deliveries_are_chosen_by_reason_subject_and_time(tmp_path: Path
     for words in ("--reason timeout", "--subject bob", "--since 1h", "--until 1970-01-01T00:14:59Z"):
         assert "0 deliveries wait" in run("list", *words.split())[1]
     code, text = run("cancel", "--reason", "nope", "--yes")
-    assert (code, "there is no reason nope; there are slot, " in text) == (2, True)
+    assert (code, "unknown reason nope; the reasons are slot, " in text) == (2, True)
     code, text = run("cancel", "none", "--yes")
     assert (code, "of none none waits" in text) == (1, True)
 
