@@ -1,7 +1,7 @@
-"""Runs what the API is asked to do and takes long, as jobs: whoever asked may go away, and ask any worker later.
+"""Runs long API requests as jobs: the caller may disconnect, and query the job at any worker later.
 
-A job ends with its worker, or when somebody ends it. What it did stays done, and the rest is unchanged. Jobs take turns
-at the messages with other requests (`visit_requests`).
+A job ends with its worker, or when a caller ends it. Finished work remains, and the rest is unchanged. Jobs and other
+requests take turns at the messages (`visit_requests`).
 """
 
 import asyncio
@@ -62,40 +62,40 @@ SCHEMA: Mapping[str, Any] = {
 
 
 class Turns(Protocol):
-    """What a job has the messages by."""
+    """The port through which a job gets exclusive access to the messages."""
 
     @property
     def wanted(self) -> bool:
-        """True if a request waits for its turn."""
+        """Return True if a request waits for its turn."""
 
     def turn(self, *, patient: bool) -> AbstractAsyncContextManager[None]:
-        """Hold the messages alone, however long it takes to get them if `patient`. Raises Refusal."""
+        """Hold the messages exclusively, waiting without a limit if `patient`. Raises Refusal."""
 
 
 class Work(Protocol):
-    """What a job does."""
+    """The work of a job."""
 
     @property
     def kind(self) -> JobKind:
-        """What it is."""
+        """Return the kind of the job."""
 
     @property
     def wanted(self) -> Mapping[str, object]:
-        """What was given to choose by, without `sub` and `sid`."""
+        """Return the given conditions without `sub` and `sid`."""
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """Whose it may be, None for anybody's."""
+        """Return the issuers whose messages it may touch; None for all."""
 
     def account(self) -> Mapping[str, Any]:
-        """What it did by now, with `unfinished`."""
+        """Return the results so far, with `unfinished`."""
 
     async def carry_out(self, job: "Job") -> None:
-        """Do it, and log what came of it. Raises no JobEnds."""
+        """Do the work, and log the result. Raises no JobEnds."""
 
 
-class JobEnds(Exception):  # noqa: N818  somebody's wish, not an error
-    """Raised where a job waits for its turn and is to end. Its text says why."""
+class JobEnds(Exception):  # noqa: N818  a requested end, not an error
+    """Raised in a job that waits for its turn and must end. Its text is the reason."""
 
 
 class Job:
@@ -117,7 +117,7 @@ class Job:
         self._waits: asyncio.Task[None] | None = None  # its task, while it waits for its turn
 
     def end(self, why: str) -> None:
-        """Have it end: now if it waits, else after the batch at hand."""
+        """End the job: at once if it waits, otherwise after the current batch."""
         if self.ending is None:
             self.ending = why
             if self._waits is not None:
@@ -125,7 +125,7 @@ class Job:
 
     @asynccontextmanager
     async def turn(self, turns: Turns, due: float = 0.0) -> AsyncIterator[None]:
-        """Have the messages alone, not before `due` (steady). Raises JobEnds if it is to end before, and Refusal."""
+        """Hold the messages exclusively, not before `due` (steady). Raises JobEnds on an earlier end, and Refusal."""
         async with AsyncExitStack() as stack:
             self._waits = asyncio.current_task()
             try:
@@ -150,7 +150,7 @@ class Job:
                 self.free.set()
 
     async def run(self) -> None:
-        """Carry it out. A fault of ours ends this job alone."""
+        """Carry out the work. An internal error ends only this job."""
         try:
             await self.work.carry_out(self)
         except Exception as error:  # noqa: BLE001  a job must not end the worker
@@ -159,7 +159,7 @@ class Job:
             self.state, self.ended_at = "ended", self.clock()
 
     def document(self) -> dict[str, Any]:
-        """The JSON that the API gives."""
+        """Return the JSON for the API."""
         return {
             "id": self.id,
             "kind": self.work.kind,
@@ -184,7 +184,7 @@ class Jobs:
         self._stopped = False
 
     def begin(self, work: Work, token: ApiToken | None) -> dict[str, Any]:
-        """Begin a job, and return its document. Raises Refusal (429, 503) if too many are under way."""
+        """Start a job and return its document. Raises Refusal (429, 503) if too many are running."""
         now = self._clock()
         kept = {id_: job for id_, job in self._jobs.items() if job.ended_at is None or now - job.ended_at < KEPT}
         under_way = [job for job in kept.values() if job.ended_at is None and job.work.kind == work.kind]
@@ -202,14 +202,14 @@ class Jobs:
         return document
 
     async def told(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
-        """Return the document of a job, wherever it runs. None if no worker knows it, or it is of other issuers.
+        """Return the document of a job of any worker; None if it is unknown or belongs to other issuers.
 
         Raises QueueError.
         """
         return await self._asked(ASK, id_, token)
 
     async def end(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
-        """Have a job end, wherever it runs, and return its document. None as for `told`. Raises QueueError."""
+        """End a job of any worker, and return its document; None as for `told`. Raises QueueError."""
         return await self._asked(END, id_, token)
 
     async def _asked(self, name: str, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
@@ -225,7 +225,7 @@ class Jobs:
         return job
 
     async def listed(self, token: ApiToken | None) -> dict[str, Any]:
-        """The jobs of all workers that answer, the newest first. Raises QueueError."""
+        """Return the jobs of all workers that answer, the newest first. Raises QueueError."""
         request = _request(LIST, token)
         workers, answers = await ask_workers_to(self._queue, request, ANSWER_WITHIN)
         said = [*(answer.said for answer in answers), await self.act(request)]
@@ -234,7 +234,7 @@ class Jobs:
         return {"jobs": newest_first, "workers": {"seen": workers, "answered": len(answers)}}
 
     async def like(self, work: Work, token: ApiToken | None) -> dict[str, Any] | None:
-        """The job under way that does the same at this worker or, if others answer, at any. None if there is none."""
+        """Return an equal job that runs at this worker or at another that answers. None if there is none."""
         try:
             documents = (await self.listed(token))["jobs"]
         except QueueError:
@@ -244,7 +244,7 @@ class Jobs:
         return next(under_way, None)
 
     async def act(self, request: WorkerRequest) -> Members:
-        """Tell of the jobs that run here, or of one, or end it, for a token of these `issuers`."""
+        """List the jobs of this worker, return one, or end one, for a token with these `issuers`."""
         issuers = request.members.get("issuers")
         covered = None if issuers is None else frozenset(issuers)
         if request.name == LIST:
@@ -257,9 +257,9 @@ class Jobs:
         return {"job": job.document()}
 
     async def stop(self) -> None:
-        """Have all jobs end, since the worker ends. Returns once none has messages at hand; none gets any after this.
+        """End all jobs, since the worker ends. Returns once none holds messages; none gets any afterwards.
 
-        What is cancelled in the middle of a batch leaves letters whose deliveries are on their way: a second logout.
+        Cancelling in the middle of a batch would keep letters whose deliveries are already queued: a second logout.
         """
         self._stopped = True
         for job in self._jobs.values():
@@ -281,7 +281,7 @@ def _request(name: str, token: ApiToken | None, **members: object) -> WorkerRequ
 
 
 def _require_place(kind: JobKind, jobs: Sequence[Job], token: ApiToken | None) -> None:
-    """Raise Refusal if too many of this kind are under way. A token with issuers leaves places to others."""
+    """Raise Refusal if too many of this kind are running. A token with issuers may use half of the limit."""
     most, way_out = PLACES[kind], "wait until one ends, or end one: DELETE /v1/jobs/{id}"
     if _issuers(token) is not None and sum(job.who == caller(token) for job in jobs) >= most // 2:
         title = f"This token has {most // 2} jobs of the kind {kind} under way, as many as a token with issuers may"
@@ -296,5 +296,5 @@ def _issuers(token: ApiToken | None) -> frozenset[str] | None:
 
 
 def _covers(token: frozenset[str] | None, issuers: frozenset[str] | None) -> bool:
-    """True if the issuers of a token are all those that the job was for. None: all."""
+    """Return True if the token covers every issuer of the job. None means all issuers."""
     return token is None or (issuers is not None and issuers <= token)

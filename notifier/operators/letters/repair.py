@@ -1,6 +1,6 @@
-"""Repairs dead letters, and what waits, for the command line and the API, oldest first, and logs it. See `visits`.
+"""Repairs dead letters and pending deliveries, oldest first, for commands and the API, and writes the audit lines.
 
-The log names what people did by hand and who they are. It holds no `sub` or `sid`.
+An audit line names the operator and the operation. It never has `sub` or `sid`. See `visits`.
 """
 
 import math
@@ -20,17 +20,17 @@ from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSumm
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters, WaitingDeliveries
 
-NAMED = 20  # ids of one line
+NAMED = 20  # IDs in one audit line
 DUE_RATE = 1000.0  # a second that are made due: a worker takes four times as many, so that others' retries go on
 EARLIER = "earlier"  # why one stays: its turn would come later than it comes itself
 ASKED = "asked"  # why one stays: its client is not to be called before
 
 
 class WriteAudit(Protocol):
-    """Writes one line of the audit."""
+    """Writes one line of the audit log."""
 
     def __call__(self, action: str, **details: object) -> None:
-        """Write it, whatever the level of the log."""
+        """Write the line at any log level."""
 
 
 def given(_subject: str) -> str:
@@ -39,7 +39,7 @@ def given(_subject: str) -> str:
 
 
 class RepairAudit:
-    """Logs each repair, each look at whole letters, and each search for a user or an event.
+    """Logs each repair, each read of whole letters, and each search for a user or an event.
 
     `subject_id` returns what the log shows in place of a `sub` or `sid`.
     """
@@ -72,22 +72,22 @@ class RepairAudit:
         )
 
     def ended(self, who: str, job: str) -> None:
-        """Log that somebody ended a job. What it did has a line of its own."""
+        """Log that an operator ended a job. The job logs its result separately."""
         self._write("job_ended", who=who, id=job)
 
     def read(self, action: str, who: str, wanted: Filter[Any, Any]) -> None:
-        """Log that somebody reads whole letters, with `sub` and `sid`, or looks for those of a user: `looked_for`."""
+        """Log that an operator reads whole letters with `sub` and `sid`, or searches for a user: `looked_for`."""
         room = "dead_letters" if isinstance(wanted, LetterFilter) else "waiting"
         self._write(f"{room}_{action}", who=who, wanted=narrowing(wanted, self._subject_id))
 
     def looked(self, who: str, wanted: Filter[Any, Any]) -> None:
-        """Log a look that chooses by a user, a session or an event; others choose nobody in particular."""
+        """Log a read that selects a user, a session or an event; other reads select nobody in particular."""
         if narrowing(wanted).keys() & {"subject", "event_id"}:
             self.read("looked_for", who, wanted)
 
 
 def narrowing(wanted: Filter[Any, Any], subject_id: Callable[[str], str] = given) -> Mapping[str, object]:
-    """What was given to choose by, as it may be shown."""
+    """Return the given conditions in a form that may be logged."""
     chosen_by = (member for member in fields(cast("Any", wanted)) if "aside" not in member.metadata)
     members = {member.name: getattr(wanted, member.name) for member in chosen_by}
     if (subject := members.get("subject")) is not None:
@@ -114,9 +114,9 @@ S = TypeVar("S", bound=Summary)
 async def remove(
     messages: P, filter_: Filter[P, S], options: RepairOptions, report: Callable[[S], None] = lambda _: None
 ) -> RepairResult:
-    """Delete the messages that are meant, for good: their clients are never told. `report` hears of each.
+    """Delete the selected messages permanently: their clients are not notified. `report` receives each summary.
 
-    Messages that a later release wrote stay among the dead letters.
+    Messages that a newer release wrote stay among the dead letters.
     """
 
     def judge(_message: Message, summary: S) -> Decision:
@@ -134,7 +134,7 @@ async def replay(
     *,
     readmitted: Callable[[LetterSummary, Readmitted], None] = lambda _letter, _readmitted: None,
 ) -> RepairResult:
-    """Have the letters that match delivered again. `report` hears of each one done, `readmitted` what each becomes."""
+    """Deliver the matching letters again. `report` receives each summary, `readmitted` also the new message."""
 
     def judge(message: Message, summary: LetterSummary) -> Decision:
         if summary.reason == NEWER:
@@ -156,7 +156,7 @@ async def make_due(
     force: bool,
     pace: Callable[[], float] = lambda: math.inf,
 ) -> RepairResult:
-    """Have deliveries in delay queues attempted now. Without `force`, those stay whose client asked them to wait.
+    """Attempt delayed deliveries now. Without `force`, deliveries that their client asked to delay stay.
 
     `pace`: how many a second are to be attempted, asked for each. A delivery comes at its turn, or when it is due.
     """

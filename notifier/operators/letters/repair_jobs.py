@@ -1,8 +1,8 @@
-"""The jobs that go through dead letters, or through what waits: replay, discard, cancel, retry.
+"""The jobs on dead letters and pending deliveries: replay, discard, cancel, retry.
 
-A job gives the messages back once a minute, and at once if another request waits for them while it pauses for its rate.
-A retry has what waits for one client attempted at once, and accounts for it: see `retry_now`. It has the messages
-alone only while it goes through them, so a busy client's retry holds up no other's.
+A job releases the messages once a minute, and at once if another request needs them while it pauses for its rate. A
+retry attempts the pending deliveries of one client and reports on them: see `retry_now`. It holds the messages only
+while it passes over them, so the retry of a slow client does not block others.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from notifier.operators.letters.visits import STOPPED, Filter, RepairResult
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
-AT_A_TIME = 60.0  # seconds that a job has the messages
+AT_A_TIME = 60.0  # seconds that a job holds the messages
 WATCHED = 600.0  # seconds
 DID: Mapping[Literal["replay", "discard", "cancel"], str] = {
     "replay": "replayed",
@@ -40,16 +40,16 @@ WatchAfter = Callable[[RepairOptions, float, Callable[[Became], None]], Awaitabl
 
 
 class Passes(Protocol):
-    """What goes through the messages. `reasons` counts those that are done by now."""
+    """Passes over the messages. `reasons` counts the messages done so far."""
 
     reasons: Counter[str]
 
     async def run(self, options: RepairOptions, until: float | None) -> RepairResult:
-        """Go through them once; `until` leaves out what came later. Never raises QueueError."""
+        """Pass over the messages once, without those later than `until`. Never raises QueueError."""
 
 
 class RemovalPasses:
-    """Deletes messages. `report` hears of each."""
+    """Deletes messages. `report` receives each summary."""
 
     def __init__(self, messages: P, chosen: Filter[P, S], report: Callable[[S], None]) -> None:
         def note(summary: S) -> None:
@@ -64,7 +64,7 @@ class RemovalPasses:
 
 
 def issuers_of(chosen: Filter[Any, Any]) -> frozenset[str] | None:
-    """Whose messages a filter means at most, None for anybody's."""
+    """Return the issuers of the selected messages; None for any."""
     if chosen.iss is None or (chosen.issuers is not None and chosen.iss not in chosen.issuers):
         return chosen.issuers
     return frozenset({chosen.iss})
@@ -72,9 +72,9 @@ def issuers_of(chosen: Filter[Any, Any]) -> frozenset[str] | None:
 
 @frozen
 class AskedRepair:
-    """A repair as it was asked for. `most`: so many messages at most. `conclude` logs what it came to.
+    """A requested repair of `most` messages at most. `conclude` logs the result.
 
-    `watch` tells what became of the messages.
+    `watch` reports the results of the messages.
     """
 
     kind: Literal["replay", "discard", "cancel"]
@@ -88,7 +88,7 @@ class AskedRepair:
 
 
 class RepairWork:
-    """One repair: pass by pass, each with the messages alone, until the end."""
+    """One repair: passes with exclusive access to the messages, until none is left."""
 
     def __init__(self, asked: AskedRepair, turns: Turns) -> None:
         self.kind = asked.kind
@@ -96,7 +96,7 @@ class RepairWork:
         self.wanted = narrowing(asked.chosen)
         self._asked = asked
         self._turns = turns
-        self._last = RepairResult(done=0, by_reason={})  # of the last pass
+        self._last = RepairResult(done=0, by_reason={})  # result of the last pass
         self._became: Became | None = None
 
     @property
@@ -109,7 +109,7 @@ class RepairWork:
         """See Work."""
         result = self._result
         members = {DID[self.kind]: result.done, "dry_run": False, **result.document()}
-        del members["by_client"], members["clients"]  # those of the last pass
+        del members["by_client"], members["clients"]  # they describe only the last pass
         if self._asked.watch is not None:
             members["became"] = None if self._became is None else self._became.document()
         return members
@@ -154,7 +154,7 @@ class RepairWork:
             due = began if rate is None else began + part.done / rate
 
     def _of_pass(self, job: Job) -> RepairOptions:
-        """A pass that gives the messages back after a while."""
+        """Return the options of a pass that releases the messages after a while."""
         until, gives_way = job.steady() + AT_A_TIME, False
         most = self._asked.most
 
@@ -174,7 +174,7 @@ class RepairWork:
 
 
 class RetryWork:
-    """One retry. To end it ends the watching alone, once the workers have been asked."""
+    """One retry. Ending it ends only the watching, once the workers have received the request."""
 
     kind: Literal["retry"] = "retry"
 

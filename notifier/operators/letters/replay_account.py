@@ -1,6 +1,6 @@
-"""Follows the letters of replays at a worker, and tells what became of them: see `replay_now`.
+"""Follows the letters of replays at a worker, and counts their results: see `replay_now`.
 
-Whoever replays names the letters to all workers first. Each notes what becomes of these, and of nothing else.
+A replay first sends the IDs of its letters to all workers. Each worker counts results for these letters only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,10 +28,10 @@ AT_ONCE = 2500  # letters that one request names: 90 KB
 
 
 class ReplayAccount:
-    """What became of the letters of one replay, at one worker or at all. A letter is a delivery, or an event.
+    """The results of one replay's letters, of one worker or of all. A letter is a delivery or an event.
 
-    `events` have been taken, and became `planned` deliveries. `refused` were given up as a whole. `skipped`: clients
-    without an address. `heard` counts the letters of which anything is known.
+    `events` were processed, and became `planned` deliveries. `refused` were given up as a whole. `skipped`: clients
+    without an address. `heard` counts the letters with any known result.
     """
 
     def __init__(self) -> None:
@@ -40,27 +40,27 @@ class ReplayAccount:
 
     @property
     def counts(self) -> tuple[object, ...]:
-        """What happened so far."""
+        """Return all counts, to compare."""
         return self.fates.counts, self.events, self.planned, self.refused, self.skipped
 
     def waiting(self, deliveries: int, events: int) -> int:
-        """How many deliveries have no end yet, of so many letters that are deliveries and so many that are events."""
+        """Return how many deliveries are unfinished, given the numbers of replayed deliveries and events."""
         open_events = max(0, events - self.events)
         settled = self.fates.settled - self.refused
         return max(0, deliveries + self.planned - settled) + open_events
 
     def said(self) -> Members:
-        """As a worker answers."""
+        """Return the members of a worker's answer."""
         counts = {name: getattr(self, name) for name in _COUNTS}
         return counts | {name: getattr(self.fates, name) for name in _FATES}
 
     def document(self) -> dict[str, Any]:
-        """The JSON that scripts and the API get."""
+        """Return the JSON for scripts and the API."""
         return {name: getattr(self.fates, name) for name in _FATES} | {"skipped": self.skipped}
 
     @classmethod
     def sum_of(cls, answers: Iterable[WorkerAnswer]) -> "ReplayAccount":
-        """The account of all workers."""
+        """Return the sum of the workers' accounts."""
         summed = cls()
         for said in (answer.said for answer in answers if answer.problem is None):
             for name in _COUNTS:
@@ -74,7 +74,7 @@ _FATES = ("delivered", "failed", "dead", "put_off", "text")
 
 
 class _Followed:
-    """One replay at this worker: its account, and the letters without an end."""
+    """One replay at this worker: its account and its unfinished letters."""
 
     def __init__(self, asked_at: float) -> None:
         self.asked_at = asked_at
@@ -84,7 +84,7 @@ class _Followed:
         self._taken: set[str] = set()
 
     def note(self, fact: Fact, delivery_id: str, event_id: str) -> bool:
-        """Count the fact. False if it is of no letter of this replay."""
+        """Count the fact. Return False if it concerns no letter of this replay."""
         account = self.account
         if (heard := self.deliveries.get(delivery_id)) is not None:
             self.deliveries[delivery_id] = True
@@ -112,7 +112,7 @@ class _Followed:
 
 
 class ReplayAccounts:
-    """The replays of one worker: one of the `observers` while it follows any, and what carries out requests."""
+    """The replays of one worker. Registered in `observers` while it follows any; carries out worker requests."""
 
     def __init__(self, steady: Clock, observers: Observers) -> None:
         self._steady = steady
@@ -120,7 +120,7 @@ class ReplayAccounts:
         self._replays: dict[str, _Followed] = {}
 
     def observe(self, fact: Fact) -> None:
-        """Count the fact, if it is of a letter that is followed. Never waits."""
+        """Count the fact if its letter is followed. Never waits."""
         match fact:
             case AlreadyDelivered() | Attempted():
                 delivery_id, event_id = fact.delivery.id, fact.delivery.event_id
@@ -135,14 +135,14 @@ class ReplayAccounts:
                 return
 
     def forget(self) -> None:
-        """Forget the replays that nobody has asked for lately. Call it now and then."""
+        """Forget the replays without a recent request. Call it regularly."""
         now = self._steady()
         self._replays = {id_: replay for id_, replay in self._replays.items() if now - replay.asked_at < KEPT}
         if not self._replays:
             self._observers.remove(self.observe)
 
     async def act(self, request: WorkerRequest) -> Members:
-        """Follow the letters that the request names, and tell what became of those of its replay by now."""
+        """Follow the letters that the request names, and return the results of its replay so far."""
         now, id_ = self._steady(), str(request.members["id"])
         self.forget()
         deliveries, events = (_names(request.members.get(name)) for name in ("deliveries", "events"))
@@ -165,7 +165,7 @@ def _names(listed: object) -> Sequence[str]:
 
 
 def requests_of(id_: str, who: str, deliveries: Sequence[str], events: Sequence[str]) -> Iterable[WorkerRequest]:
-    """Ask to follow these letters of a replay, in requests of bounded size."""
+    """Return the requests to follow these letters of a replay, each of bounded size."""
     for first in range(0, max(len(deliveries), len(events)), AT_ONCE):
         members: Mapping[str, object] = {
             "id": id_,
@@ -176,5 +176,5 @@ def requests_of(id_: str, who: str, deliveries: Sequence[str], events: Sequence[
 
 
 def question_of(id_: str, who: str) -> WorkerRequest:
-    """Ask what became of the letters of a replay."""
+    """Return the request for the results of a replay."""
     return WorkerRequest(name=FOLLOW, who=who, members={"id": id_})

@@ -1,9 +1,9 @@
 """Replays dead letters and accounts for them, for the command and the API.
 
-First it looks which letters go, and names them to the workers, who follow them (`replay_account`). Then it replays, and
-asks the workers until each letter has come to its end, or nothing more happens. Nothing depends on the watching: to
-stop it stops no delivery. A letter of a source is read anew by a worker, so nobody knows its events before: it is not
-followed, nor is what is beyond `FOLLOWED` letters.
+It first sends the IDs of the letters to the workers, which follow them (`replay_account`). Then it replays, and
+queries the workers until every letter has a result, or no more results arrive. Ending the watching stops no delivery. A
+letter of a source is parsed again by a worker, so its events are unknown beforehand and it is not followed; neither are
+letters beyond `FOLLOWED`.
 """
 
 from collections import Counter
@@ -32,7 +32,7 @@ NO_WORKER = "no worker consumes the queue: they wait until one does; start one: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayWish:
-    """Which letters are replayed. `id` names this replay to the workers."""
+    """The letters to replay. `id` identifies this replay at the workers."""
 
     id: str
     who: str
@@ -42,10 +42,10 @@ class ReplayWish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Became:
-    """What became of the letters that were replayed. `waiting`: so many deliveries have no end yet.
+    """The results of the replayed letters. `waiting` counts the unfinished deliveries.
 
-    `not_followed` letters are not in the account. `answered` of `workers` have told; `unfinished` says why it is not
-    the last word.
+    `not_followed` letters are not in the account. `answered` of `workers` reported; `unfinished` is the reason why the
+    account is not final.
     """
 
     account: ReplayAccount = field(default_factory=ReplayAccount)
@@ -56,7 +56,7 @@ class Became:
     unfinished: str | None = None
 
     def document(self) -> dict[str, Any]:
-        """The JSON that scripts and the API get."""
+        """Return the JSON for scripts and the API."""
         return {
             **self.account.document(),
             "waiting": self.waiting,
@@ -67,7 +67,7 @@ class Became:
 
 
 class Replay:
-    """One replay: `run` replays, `watch` tells what became of the letters."""
+    """One replay: `run` replays the letters, `watch` reports their results."""
 
     def __init__(self, queue: Queue, wish: ReplayWish) -> None:
         self._queue = queue
@@ -78,7 +78,7 @@ class Replay:
         self.reasons: Counter[str] = Counter()  # of those that were replayed by now
 
     async def run(self, options: RepairOptions, until: float | None = None) -> RepairResult:
-        """Replay the letters. It may be called again for the rest; then `until` leaves out what came back meanwhile.
+        """Replay the letters. A further call continues; `until` then excludes letters that came back meanwhile.
 
         Never raises QueueError.
         """
@@ -95,7 +95,7 @@ class Replay:
         return await replay(self._queue.dead_letters(), chosen, self._wish.rules, options, note)
 
     async def _have_followed(self, options: RepairOptions) -> None:
-        """Name the letters to the workers. If that fails, there is no account, and the replay goes on."""
+        """Send the IDs of the letters to the workers. On failure the replay continues without an account."""
         limit = FOLLOWED if options.limit is None else min(options.limit, FOLLOWED)
         look = replace(options, dry_run=True, limit=limit, progress=no_progress)
 
@@ -115,9 +115,9 @@ class Replay:
     async def watch(
         self, options: RepairOptions, seconds: float, tell: Callable[[Became], None] = lambda _: None
     ) -> Became:
-        """Ask the workers what became of the letters until nothing more is to come, for so many seconds at most.
+        """Query the workers until no more results are expected, for a limited number of seconds.
 
-        `tell` hears what is known by now. Never raises QueueError.
+        `tell` receives the results so far. Never raises QueueError.
         """
         question, heard = question_of(self._wish.id, self._wish.who), LastAnswers()
         began = news_at = options.steady()

@@ -1,8 +1,8 @@
-"""Has the deliveries that wait for one client attempted at once, and accounts for them: for commands and the API.
+"""Attempts the pending deliveries of one client at once, and reports the results, for commands and the API.
 
-First it counts what waits. Then every worker tries the client, and drains its bucket, at its pace, if it answers.
-Deliveries in delay queues are made due, so that a thousand come a second. Then it watches the workers until they have
-nothing more to do for the client, and counts again. Nothing depends on the watching: to stop it stops no delivery.
+It counts the pending deliveries; then every worker probes the client and, if it accepts, drains its bucket at its pace.
+Delayed deliveries are made due at a thousand a second. It watches the workers until they have nothing more to do for
+the client, and counts again. Ending the watching stops no delivery.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ from notifier.operators.status.worker_requests import ANSWER_WITHIN, GONE, LastA
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
-LOOK_EVERY = 0.5  # seconds between two questions
+LOOK_EVERY = 0.5  # seconds between two queries of the workers
 STUCK = 60.0  # seconds without news although a worker is busy with the client: it may bear one attempt a minute
 QUIET = 1.5  # seconds without news, after which nothing more is going to happen
 NO_WORKER = "no worker consumes the queue, so nothing would be attempted; start one: notifier run"
@@ -46,7 +46,7 @@ class RetryMembers(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryWish:
-    """Which client is to be tried. `force`: also what it asked to wait for."""
+    """The client to retry. `force`: also deliveries that the client asked to delay."""
 
     key: ClientKey
     who: str
@@ -55,10 +55,10 @@ class RetryWish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryResult:
-    """The result of a retry. `waited` and `waiting`: how many deliveries waited before and after, by reason.
+    """The result of a retry. `waited` and `waiting`: the pending deliveries before and after, by reason.
 
-    `asked`: so many stay, since their client is not to be called before. `workers`: so many were there, and `answered`
-    of them took part. `unfinished` says why the account is not the last word.
+    `asked` counts those that stay because the client requested the delay. `answered` of `workers` took part.
+    `unfinished` is the reason why the account is not final.
     """
 
     waited: Mapping[str, int]
@@ -70,7 +70,7 @@ class RetryResult:
     unfinished: str | None = None
 
     def document(self) -> dict[str, Any]:
-        """The JSON that scripts and the API get."""
+        """Return the JSON for scripts and the API."""
         account = self.account.document()
         moments = ("next_try", "paused_until")
         counts = {name: account[name] for name in ("delivered", "failed", "dead", "put_off", "text")}
@@ -87,7 +87,7 @@ class RetryResult:
 
 
 async def prospect(queue: Queue, wish: RetryWish, options: RepairOptions) -> RetryResult:
-    """Say what a retry would try. Changes nothing. Raises QueueError."""
+    """Return what a retry would attempt. Changes nothing. Raises QueueError."""
     waits = await _count(queue, wish, options)
     workers, answers = await ask_workers_to(queue, request_of(wish.key, wish.who, begin=False), ANSWER_WITHIN)
     return RetryResult(
@@ -104,7 +104,7 @@ async def retry_now(
     alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     tell: Callable[[RetryResult], None] = lambda _: None,
 ) -> RetryResult:
-    """Try what waits for the client. `alone` is held while it goes through what waits; `tell` hears how far it is.
+    """Attempt the pending deliveries. `alone` is held during passes over them; `tell` receives the progress.
 
     The queue must be open. Raises QueueError.
     """
@@ -143,7 +143,7 @@ async def retry_now(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Waits:
-    """What waits for the client: how many, by reason, and how many of them it asked to wait."""
+    """The pending deliveries of the client: counts by reason, and how many of them it asked to delay."""
 
     total: int = 0
     by_reason: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -152,7 +152,7 @@ class _Waits:
 
 
 async def _count(queue: Queue, wish: RetryWish, options: RepairOptions) -> _Waits:
-    """Count what waits. Raises QueueError."""
+    """Count the pending deliveries. Raises QueueError."""
     filter_ = WaitingFilter(iss=wish.key[0], client_id=wish.key[1])
     reasons, asked, unfinished = Counter[str](), 0, None
     async with aclosing(found_in(queue.waiting(), filter_)) as summaries:
@@ -174,7 +174,7 @@ async def _watch(
     heard: LastAnswers,
     tell: Callable[[RetryAccount], None],
 ) -> str | None:
-    """Ask the workers until none has anything to do for the client. `tell` hears it. Returns why it ended early."""
+    """Query the workers until they are done with the client; `tell` receives each result. Return why it ended early."""
     last = RetryAccount()
     quiet_since = news_at = options.steady()
     question = request_of(wish.key, wish.who, begin=False)
@@ -202,6 +202,6 @@ async def _watch(
 
 
 def _left(before: _Waits, account: RetryAccount) -> Mapping[str, int]:
-    """About how many still wait."""
+    """Return about how many deliveries are still pending."""
     left = max(0, before.total - account.settled)
     return {"not counted again": left} if left else {}

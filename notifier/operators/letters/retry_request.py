@@ -1,4 +1,4 @@
-"""Carries out retries at a worker: tries the client at once, and keeps an account of it from then on."""
+"""Carries out retries at a worker: probes the client at once, and counts its results from then on."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ MOST = 100  # accounts of one worker
 
 @dataclass(slots=True, kw_only=True)
 class RetryAccount:
-    """The fates of one client's deliveries since the retry began, at one worker or at all.
+    """The results of one client's deliveries since the retry began, of one worker or of all.
 
     `text` is that of the last failure. `put_off` counts deferrals by cause. `busy`: a delivery of the client runs,
     waits for a slot or is being fetched.
@@ -36,12 +36,12 @@ class RetryAccount:
 
     @property
     def settled(self) -> int:
-        """How many deliveries have come to their end."""
+        """Return how many deliveries are finished."""
         return self.delivered + self.dead.total()
 
     @property
     def counts(self) -> tuple[object, ...]:
-        """What happened so far."""
+        """Return all counts, to compare."""
         return self.delivered, self.failed, self.dead, self.put_off
 
     def note(self, fact: Fact) -> None:
@@ -69,12 +69,12 @@ class RetryAccount:
         self.text = str(members.get("text") or self.text)
 
     def document(self) -> dict[str, Any]:
-        """As a worker answers."""
+        """Return the members of a worker's answer."""
         return {member.name: getattr(self, member.name) for member in fields(self)}
 
 
 class RetryAccounts:
-    """The accounts of one worker: one of the `observers` while there are any, and what carries out requests."""
+    """The accounts of one worker. Registered in `observers` while there are any; carries out worker requests."""
 
     def __init__(self, worker: Worker, steady: Clock, observers: Observers) -> None:
         self._worker = worker
@@ -83,7 +83,7 @@ class RetryAccounts:
         self._accounts: dict[ClientKey, tuple[float, RetryAccount]] = {}
 
     def observe(self, fact: Fact) -> None:
-        """Count the fact, if its client was asked for. Never waits."""
+        """Count the fact if its client is being retried. Never waits."""
         match fact:
             case Attempted():
                 key = fact.delivery.key
@@ -95,7 +95,7 @@ class RetryAccounts:
             entry[1].note(fact)
 
     async def act(self, request: WorkerRequest) -> Members:
-        """Begin a retry, if the request says so, and tell what became of it by now."""
+        """Start a retry if the request demands it, and return the results so far."""
         key = (str(request.members["iss"]), str(request.members["client_id"]))
         now = self._steady()
         if request.members.get("begin") is True:
@@ -109,7 +109,7 @@ class RetryAccounts:
         return account.document()
 
     def forget(self) -> None:
-        """Forget the accounts that nobody has asked for lately. Call it now and then."""
+        """Forget the accounts without a recent request. Call it regularly."""
         now = self._steady()
         self._accounts = {key: entry for key, entry in self._accounts.items() if now - entry[0] < KEPT}
         if not self._accounts:
@@ -133,7 +133,7 @@ def request_of(
 
 
 def sum_of(answers: Sequence[WorkerAnswer], gone: Sequence[WorkerAnswer] = ()) -> RetryAccount:
-    """The account of all workers. `gone`: what those said that do not answer any more."""
+    """Return the sum of the workers' accounts. `gone`: the last answers of workers that no longer answer."""
     summed = RetryAccount()
     for answer in gone:
         summed.add(answer.said)

@@ -1,9 +1,9 @@
-"""Goes once through messages of a queue that nobody consumes: to look at them, to remove them, to move them elsewhere.
+"""Passes once over the messages of a queue that has no consumer, to read, remove or move them.
 
-A pass ignores what comes meanwhile, since a client that still refuses fills the dead letters as fast as they are
-emptied. It can stop between two batches; a second pass goes on with the rest. A message is deleted only after its
-replacement is durable. On SQLite both happen in one transaction. On RabbitMQ a pass that is killed in between
-repeats one batch at most, which does no harm.
+A pass ignores messages that arrive meanwhile, since a client that still refuses fills the dead letters as fast as they
+are emptied. It can stop between two batches; a second pass continues with the rest. A message is deleted only after its
+replacement is durable. On SQLite both happen in one transaction. On RabbitMQ a pass that is killed in between repeats
+at most one batch, which does no harm.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from notifier.model.message import Message, Transfer
 from notifier.operators.letters.groups import Summary
 from notifier.queues.passes import OpenVisit, Progress, RepairOptions, Visit, no_progress
 
-MAX_CLIENTS = 20  # clients that an account names, those with most messages first
-AT_ONCE = 100  # messages read before other tasks of the loop get their chance: 1 to 3 ms
+MAX_CLIENTS = 20  # clients that a result lists, the largest counts first
+AT_ONCE = 100  # messages between two yields to the event loop: 1 to 3 ms
 STOPPED = "stopped; the rest is unchanged, and the same command goes on with it"
 PACED = 0.25  # seconds between two batches of a pass at a rate
-LOOKS = 1.0  # seconds after which a pause looks if it is to stop
+LOOKS = 1.0  # seconds between two checks of a pause for a stop
 SLOWEST, FASTEST = 0.001, 100_000.0  # messages a second
 
 P = TypeVar("P")
@@ -33,39 +33,39 @@ S = TypeVar("S", bound=Summary)
 
 
 class Filter(Protocol[P_contra, S]):
-    """Says which messages are meant, of all dead letters or of all that waits."""
+    """Selects messages among all dead letters or all pending deliveries."""
 
     @property
     def narrows(self) -> bool:
-        """False if all of them are meant."""
+        """Return False if the filter selects every message."""
 
     @property
     def ids(self) -> frozenset[str]:
-        """With which IDs; any if empty."""
+        """Return the selected IDs; empty for any."""
 
     @property
     def client_id(self) -> str | None:
-        """Of which client."""
+        """Return the selected client."""
 
     @property
     def iss(self) -> str | None:
-        """Of which issuer."""
+        """Return the selected issuer."""
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """Of which issuers at most: those that the caller may see. None: of any."""
+        """Return the issuers that the caller may see; None for all."""
 
     def come_by(self, moment: float, /) -> Self:
-        """The same, but for messages that came later."""
+        """Return the same filter without messages that arrived after the moment."""
 
     def opened(self, messages: P_contra, /, *, whole: bool) -> OpenVisit[S]:
-        """Begin a pass over them, which gives summaries, and `whole` messages if asked. Raises QueueError."""
+        """Open a visit to the selected messages, with bodies if `whole`. Raises QueueError."""
 
 
 async def found_in(
     messages: P, filter_: Filter[P, S], progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[S, Message], None]:
-    """Yield the messages that are meant, oldest first, or in the order of the queues. Each has its body if `whole`.
+    """Yield the selected messages, oldest first, or in the order of the queues; with bodies if `whole`.
 
     The caller closes the iterator (`aclosing`). Raises QueueError.
     """
@@ -84,12 +84,12 @@ async def found_in(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairResult:
-    """What a pass did. `done` messages were removed or moved; a dry run counts what would be.
+    """The result of a pass. `done` messages were removed or moved; a dry run counts those that would be.
 
-    `by_client` counts these by (iss, client_id); an empty client_id is of whole events. `kept` counts those that stay,
-    by reason. `unfinished` says why it stopped early; None means that it reached the
-    end. `limited` is true if it stopped at its limit, which is no failure. `missing` holds the given IDs that no chosen
-    message has, if the pass reached the end.
+    `by_client` counts them by (iss, client_id); an empty client_id stands for whole events. `kept` counts the messages
+    that stay, by reason. `unfinished` is the reason for an early stop; None after a complete pass. `limited` is true if
+    the pass stopped at its limit, which is not a failure. `missing` has the given IDs that no selected message has,
+    after a complete pass.
     """
 
     done: int
@@ -103,11 +103,11 @@ class RepairResult:
 
     @property
     def ended_early(self) -> bool:
-        """True if it failed or was stopped."""
+        """Return True if the pass failed or was stopped."""
         return self.unfinished is not None and not self.limited
 
     def document(self) -> dict[str, object]:
-        """The JSON that scripts and the API get."""
+        """Return the JSON for scripts and the API."""
         return {
             "by_reason": dict(self.by_reason),
             "by_client": [
@@ -135,9 +135,9 @@ Decision: TypeAlias = Transfer | Stays | Literal["remove"]
 
 
 class Pass(Generic[S]):
-    """One pass that does with each message that is meant what `judge` says. `report` hears of each one done.
+    """One pass that carries out the decision of `judge` for each selected message. `report` receives each done message.
 
-    `ids` are the IDs of the messages, if they were chosen by ID.
+    `ids` are the IDs of the messages, if they were selected by ID.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Pass(Generic[S]):
         self._at_once = AT_ONCE if options.rate is None else max(1, min(AT_ONCE, int(options.rate * PACED)))
 
     async def run(self) -> RepairResult:
-        """Go through the messages until the end, a stop or a failure. Never raises QueueError."""
+        """Pass over the messages until the end, a stop or a failure. Never raises QueueError."""
         failed = False
         try:
             async with self._opened as visit:
@@ -244,7 +244,7 @@ class Pass(Generic[S]):
                 raise moved.failure
 
     async def _paced(self) -> bool:
-        """Wait until the rate allows the next batch. False if a stop came first."""
+        """Wait until the rate allows the next batch. Return False if a stop came first."""
         rate = self._options.rate
         while rate is not None and not self._options.dry_run:
             wait = self._began + self._done / rate - self._options.steady()
