@@ -1,9 +1,9 @@
 """`/v1/dead-letters`: list, show and export (scope `read`), replay and discard (scope `repair`).
 
 A token with `issuers` sees and repairs only letters of those issuers. A replay and a discard are jobs (`repair_jobs`),
-but for the discard of one letter. One request at a time has the letters. An export waits for its reader for READ_WITHIN
-seconds in all, so that a slow reader does not hold the letters. Only one request that looks may wait for them, so that
-a repair waits for one look at most.
+except the discard of one letter. One request at a time holds the letters. An export waits for its reader at most
+READ_WITHIN seconds in all, so that a slow reader does not hold the letters. Read requests queue among themselves, so a
+repair waits for one read at most.
 """
 
 import asyncio
@@ -41,10 +41,10 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters
 
 GROUPS = 50  # of a page
-READ_WITHIN = 10.0  # seconds that an export waits for its reader, all its waits together
+READ_WITHIN = 10.0  # seconds that an export waits for its reader, in all
 
 _KNOWN = "it is registered now: replay it"
-_AWAY = "The queue is away, or another request or command has the dead letters."
+_AWAY = "The queue is unavailable, or another request or command holds the dead letters."
 _RATE = "At most this many a second, over the whole job."
 _MISSING = "There is no such dead letter"
 _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _AWAY}
@@ -182,7 +182,7 @@ class DeadLetterRoutes:
 
     @ApiOperation(
         route="POST /v1/dead-letters/replay",
-        summary="Deliver letters again: a job that goes on by itself. Location says where to ask for it.",
+        summary="Deliver letters again: a job in the background. Location is its address.",
         scope="repair",
         body=ReplayRequest,
         answers={202: BEGUN, 200: answer_of("With dry_run: how many would be replayed, and how many stay and why.",
@@ -216,7 +216,7 @@ class DeadLetterRoutes:
 
     @ApiOperation(
         route="DELETE /v1/dead-letters",
-        summary="Delete letters for good: a job that goes on by itself. Location says where to ask for it.",
+        summary="Delete letters permanently: a job in the background. Location is its address.",
         scope="repair",
         query=RepairMembers,
         answers={202: BEGUN, 200: answer_of("With dry_run: how many would be deleted.", discarded=int, **REPAIRED)},
@@ -227,7 +227,7 @@ class DeadLetterRoutes:
 
     @ApiOperation(
         route="DELETE /v1/dead-letters/{id}",
-        summary="Delete one letter for good.",
+        summary="Delete one letter permanently.",
         scope="repair",
         answers={200: answer_of("How many letters with that id were deleted.", discarded=int, **REPAIRED)},
         problems={404: f"{_MISSING}.", 503: _AWAY},

@@ -1,4 +1,4 @@
-"""`/v1/jobs`: what the API does for those who asked and went away, whichever worker does it."""
+"""`/v1/jobs`: long requests that continue after the caller disconnects, on any worker."""
 
 from collections.abc import Awaitable
 from typing import Any, TypeVar
@@ -17,23 +17,23 @@ from notifier.operators.letters.repair import RepairAudit, WriteAudit
 
 T = TypeVar("T")
 BEGUN = AnswerDescription(
-    text="The job as it begins.", schema=SCHEMA, headers={"Location": "Where to ask for it: /v1/jobs/{id}."}
+    text="The new job.", schema=SCHEMA, headers={"Location": "The address of the job: /v1/jobs/{id}."}
 )
 TOO_MANY = {
     429: "The token has too many jobs of this kind under way.",
-    503: "The queue is away, or the worker has too many jobs of this kind under way.",
+    503: "The queue is unavailable, or the worker has too many jobs of this kind under way.",
 }
-_AWAY = {503: "The queue is away, or a worker does not answer."}
-_UNKNOWN = {404: "No worker knows this job."}
+_AWAY = {503: "The queue is unavailable, or a worker does not answer."}
+_UNKNOWN = {404: "No worker has this job."}
 
 
 def begun(jobs: Jobs, work: Work, token: ApiToken | None) -> web.Response:
-    """Begin a job, and answer 202. Raises Refusal (429, 503)."""
+    """Start a job, and answer 202. Raises Refusal (429, 503)."""
     return accepted(jobs.begin(work, token))
 
 
 def accepted(job: dict[str, Any]) -> web.Response:
-    """Answer with a job that goes on by itself."""
+    """Answer 202 with a job that continues in the background."""
     return web.json_response(job, status=202, headers={"Location": f"/v1/jobs/{job['id']}"}, dumps=json_text)
 
 
@@ -51,7 +51,7 @@ class JobRoutes:
 
     @ApiOperation(
         route="GET /v1/jobs",
-        summary="Tell the jobs of all workers: those under way, and those that ended within the last hour.",
+        summary="List the jobs of all workers: running jobs, and jobs that ended within the last hour.",
         scope="read",
         answers={200: answer_of("The newest first.", jobs=Items, workers=Counts)},
         problems=_AWAY,
@@ -61,7 +61,7 @@ class JobRoutes:
 
     @ApiOperation(
         route="GET /v1/jobs/{id}",
-        summary="Tell how far a job is, and what came of it. Any worker knows it, for an hour.",
+        summary="Show the progress and result of a job. Any worker answers, for an hour after its end.",
         scope="read",
         answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=SCHEMA)},
         problems=_UNKNOWN | _AWAY,
@@ -72,7 +72,7 @@ class JobRoutes:
 
     @ApiOperation(
         route="DELETE /v1/jobs/{id}",
-        summary="End a job after the messages at hand, whatever worker it runs at. Of a retry the watching ends.",
+        summary="End a job of any worker after its current batch. For a retry, only the watching ends.",
         scope="repair",
         answers={202: AnswerDescription(text="The job. `state` is `ended` soon, if it is not yet.", schema=SCHEMA)},
         problems=_UNKNOWN | _AWAY,
@@ -84,16 +84,16 @@ class JobRoutes:
 
 
 async def _answered(asked: Awaitable[T]) -> T:
-    """What workers say of jobs. Raises Refusal: 503."""
+    """Await the answer of the workers. Raises Refusal (503) if the queue or a worker does not answer."""
     try:
         return await asked
     except QueueError:
-        title = "The queue is away, or a worker that may know this job; try again soon"
+        title = "The queue is unavailable, or a worker that may have this job does not answer; try again soon"
         raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
 
 
 def _known(job: dict[str, Any] | None) -> dict[str, Any]:
     """Raises Refusal: 404."""
     if job is None:
-        raise Refusal(problem(404, "No worker knows this job: it is long over, or its worker has ended"))
+        raise Refusal(problem(404, "No worker has this job: it ended over an hour ago, or its worker ended"))
     return job

@@ -32,7 +32,7 @@ LONGEST = 3600.0  # seconds that a job waits for its turns and has them: a repla
 ENDED = "the worker ended; the rest is unchanged"
 ENDED_BY = "somebody ended it; the rest is unchanged"
 LATE = "its hour is over; the rest is unchanged"
-AWAY = "the queue is away, or its disk is full; the rest is unchanged"
+AWAY = "the queue is unavailable, or its disk is full; the rest is unchanged"
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -40,22 +40,22 @@ SCHEMA: Mapping[str, Any] = {
     "properties": {
         "id": {"type": "string"},
         "kind": {"enum": list(PLACES)},
-        "who": {"type": "string", "description": "The token that asked."},
-        "wanted": {"type": "object", "description": "What was given to choose by."},
+        "who": {"type": "string", "description": "The token of the request."},
+        "wanted": {"type": "object", "description": "The conditions of the request."},
         "state": {"enum": ["waiting", "running", "watching", "ended"]},
         "began_at": {"type": "string", "format": "date-time"},
         "ended_at": {"type": ["string", "null"], "format": "date-time"},
-        "unfinished": {"type": ["string", "null"], "description": "Why it ended early."},
-        "replayed": {"type": "integer", "description": "So many by now; or `discarded`, or `cancelled`."},
-        "waited": {"type": ["integer", "null"], "description": "Of a retry: so many, null until they are counted."},
-        "delivered": {"type": "integer", "description": "Of a retry: so many by now."},
-        "waiting": {"type": "integer", "description": "Of a retry: about so many still wait."},
+        "unfinished": {"type": ["string", "null"], "description": "The reason for an early end."},
+        "replayed": {"type": "integer", "description": "The count so far; or `discarded`, or `cancelled`."},
+        "waited": {"type": ["integer", "null"], "description": "Of a retry: pending before; null until counted."},
+        "delivered": {"type": "integer", "description": "Of a retry: delivered so far."},
+        "waiting": {"type": "integer", "description": "Of a retry: about how many are still pending."},
         "by_reason": {"type": "object"},
-        "kept": {"type": "object", "description": "How many stay, by why."},
-        "more": {"type": "boolean", "description": "It ended early: begin another for the rest."},
+        "kept": {"type": "object", "description": "How many stay, by reason."},
+        "more": {"type": "boolean", "description": "It ended early: start another job for the rest."},
         "became": {
             "type": ["object", "null"],
-            "description": "Of a replay: what became of the letters, as far as workers know.",
+            "description": "Of a replay: the results of the letters, as far as workers know them.",
         },
     },
 }  # fmt: skip

@@ -1,7 +1,7 @@
-"""Answers requests that go through dead letters, or through what waits: with counts, with a message, after a repair.
+"""Answers API requests on dead letters or pending deliveries: counts, pages, single messages, repairs.
 
-One request at a time has the messages. Requests that only look wait for one another first, so a repair waits for one
-look at most. So do jobs: they follow one another, and are no reason for one at a slow rate to give way.
+One request at a time holds the messages. Read requests queue among themselves first, so a repair waits for one read at
+most. Jobs queue likewise, so a job at a slow rate does not have to yield to another job.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ from notifier.operators.letters.visits import Filter, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
-AT_MOST = 60.0  # seconds that a look at what a repair would do lasts
+AT_MOST = 60.0  # seconds that a dry run of a repair may last
 BUSY_FOR = 20.0  # seconds that a request waits for another to end
-HINTS = 5  # of one answer: each costs some milliseconds of the event loop
+HINTS = 5  # hints per answer: each takes some milliseconds of the event loop
 PAGE_AGE = 60.0  # seconds that the index behind a page may be old, unless it is asked otherwise
 PAGE_ROWS = 50
-FOUND = 200  # summaries that one who looks for something gets
+FOUND = 200  # summaries in the answer of a search
 
 P = TypeVar("P")
 S = TypeVar("S", bound=Summary)
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LettersAccess:
-    """What the routes need. `rules` and `registry` are called at each request, since a reload may have changed them."""
+    """The dependencies of the routes. `rules` and `registry` are called per request, since a reload may change them."""
 
     queue: Queue
     rules: Callable[[bool], ReplayRules]
@@ -69,12 +69,12 @@ REPAIRED = {
 
 @with_config(ConfigDict(extra="forbid"))
 class LookFor(TypedDict, total=False):
-    """The body of a search. It is no query, since proxies log URLs."""
+    """The body of a search. It is not in the query, since proxies log URLs."""
 
     subject: Annotated[str, Field(min_length=1, max_length=1000, description="A sub or a sid.")]
     event_id: Annotated[str, Field(min_length=1, max_length=1000, description="An event.")]
-    client_id: Annotated[str, Field(min_length=1, description="At this client alone.")]
-    iss: Annotated[str, Field(min_length=1, description="At this issuer alone.")]
+    client_id: Annotated[str, Field(min_length=1, description="Only at this client.")]
+    iss: Annotated[str, Field(min_length=1, description="Only at this issuer.")]
 
 
 def conditions_of(request: ApiRequest) -> Mapping[str, Any]:
@@ -107,12 +107,12 @@ class VisitRequests(Generic[P, S]):
 
     @property
     def wanted(self) -> bool:
-        """True if a request waits for its turn."""
+        """Return True if a request waits for its turn."""
         return self._waiting > 0
 
     @asynccontextmanager
     async def turn(self, *, looking: bool = False, patient: bool = False) -> AsyncIterator[None]:
-        """Hold the messages alone. Raises Refusal (503) if the queue is away, or if it takes long and not `patient`."""
+        """Hold the messages exclusively. Raises Refusal (503) if the queue is unavailable or, unless `patient`, busy."""
         async with AsyncExitStack() as stack:
             if patient:
                 await stack.enter_async_context(self._patient)
@@ -134,7 +134,7 @@ class VisitRequests(Generic[P, S]):
                     self._access.indexes.forget(self)
 
     def require_queue(self) -> None:
-        """Raise Refusal (503) while the queue is away."""
+        """Raise Refusal (503) while the queue is unavailable."""
         if not self._access.queue.status().connected:
             raise self._refusal()
 
@@ -142,7 +142,7 @@ class VisitRequests(Generic[P, S]):
         return Refusal(problem(503, f"{self._away.rstrip('.')}; try again soon", headers={"Retry-After": "5"}))
 
     def options(self, request: ApiRequest | None = None) -> RepairOptions:
-        """Return the options of what a request does at once, which may last AT_MOST seconds."""
+        """Return the options of a repair within one request, which may last AT_MOST seconds."""
         steady, asked = self._access.steady, {} if request is None else request.members
         until = steady() + AT_MOST
         return RepairOptions(
@@ -151,7 +151,7 @@ class VisitRequests(Generic[P, S]):
         )  # fmt: skip
 
     async def counts(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
-        """Answer how many there are of each group, and with some of them, if they are asked for."""
+        """Answer with the number of messages per group and, on request, with some messages."""
         asked = request.members
         self.audit.looked(request.who, filter_)
         most, skip = asked.get("rows", 0), asked.get("skip", 0)
@@ -175,10 +175,10 @@ class VisitRequests(Generic[P, S]):
         groups: int,
         newest_first: bool = False,
     ) -> web.Response:
-        """A page of those that are meant, of an index of `everything`; it holds no message while it makes the page."""
+        """Answer with a page of the selected messages from an index of `everything`. Building it holds no message."""
         asked = request.members
         if "subject" in asked:
-            raise malformed(Mistake("subject", "a page has no users: search for them with POST …/find"))
+            raise malformed(Mistake("subject", "a page cannot filter by user: use POST …/find"))
 
         async def make() -> MessageIndex:
             index = MessageIndex(self._access.clock, self._access.steady)
@@ -198,9 +198,9 @@ class VisitRequests(Generic[P, S]):
         return web.json_response(document, dumps=json_text)
 
     async def found(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
-        """The first that somebody looks for, which is logged, and how many there are."""
+        """Answer with the first matches of a search, and their number. Searches are logged."""
         if not request.members.keys() & {"subject", "event_id"}:
-            raise malformed(Mistake("", "say which subject (a sub or a sid) or event_id you look for"))
+            raise malformed(Mistake("", "give subject (a sub or a sid) or event_id to search for"))
         self.audit.read("looked_for", request.who, filter_)
         total, shown = 0, list[dict[str, object]]()
         async with self.turn(looking=True), aclosing(found_in(self._messages, filter_)) as summaries:
@@ -218,7 +218,7 @@ class VisitRequests(Generic[P, S]):
         *,
         whole: bool = False,
     ) -> web.Response:
-        """The first message that the filter means, as a document. Raises Refusal (404)."""
+        """Answer with the first selected message as a document. Raises Refusal (404)."""
         async with self.turn(looking=True), aclosing(found_in(self._messages, filter_, whole=whole)) as summaries:
             async for summary, message in summaries:
                 hint = self._hint(summary.reason, summary.iss, summary.client_id, request)
@@ -230,7 +230,7 @@ class VisitRequests(Generic[P, S]):
             group.update(self._hint(group["reason"], group["iss"], group["client_id"], request))
 
     def _hint(self, reason: str | None, iss: str, client_id: str, request: ApiRequest) -> dict[str, object]:
-        """What its name most likely meant, if nobody knows it. No issuer is named that the token does not cover."""
+        """Return the likely intended name of an unknown client. Names only issuers that the token covers."""
         if reason not in NOBODY_KNOWS:
             return {}
         hint = near_either(iss, client_id, self._access.registry(), if_registered=self._known)
@@ -239,12 +239,12 @@ class VisitRequests(Generic[P, S]):
     def require_narrowed(self, filter_: Filter[P, S], request: ApiRequest) -> None:
         """Require a condition, or `all`. Raises Refusal (400)."""
         if not filter_.narrows and not request.members.get("all"):
-            raise malformed(Mistake("", f"say which {self._rows} are meant, or all: true"))
+            raise malformed(Mistake("", f"give a condition for the {self._rows}, or all: true"))
 
     async def remove(
         self, kind: Literal["discard", "cancel"], filter_: Filter[P, S], request: ApiRequest
     ) -> web.Response:
-        """Delete the message that the path names, or begin a job that deletes what is meant.
+        """Delete the message that the path names, or start a job that deletes the selected messages.
 
         Raises Refusal (400, 404, 429, 503).
         """
@@ -279,7 +279,7 @@ class VisitRequests(Generic[P, S]):
         filter_: Filter[P, S],
         request: ApiRequest,
     ) -> web.Response:
-        """Have the messages alone for a repair of AT_MOST seconds, log it, and return the result: `did`.
+        """Hold the messages exclusively for a repair of AT_MOST seconds, log it, and answer with the result: `did`.
 
         Raises Refusal: 404 if the path names a message that does not exist.
         """
@@ -295,6 +295,6 @@ class VisitRequests(Generic[P, S]):
         if "id" in request.path and not result.done and result.unfinished is None:
             raise Refusal(problem(404, self._missing))
         document = result.document()
-        if result.failed:  # its own text names hosts and files
+        if result.failed:  # its text names hosts and files
             document["unfinished"] = AWAY
         return web.json_response({did: result.done, "dry_run": dry_run, **document}, dumps=json_text)

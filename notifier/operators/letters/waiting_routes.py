@@ -1,7 +1,7 @@
-"""`/v1/waiting`: list, show (scope `read`) and cancel (`repair`) what waits; `/v1/retry`: try what waits for a client.
+"""`/v1/waiting`: list, show (scope `read`) and cancel (`repair`) pending deliveries; `/v1/retry`: attempt them now.
 
-A token with `issuers` sees and changes only what is of those issuers. One request at a time goes through what waits. A
-retry and a cancellation are jobs (`repair_jobs`), but for the cancellation of one delivery.
+A token with `issuers` sees and changes only deliveries of those issuers. One request at a time holds the pending
+deliveries. A retry and a cancellation are jobs (`repair_jobs`), except the cancellation of one delivery.
 """
 
 from dataclasses import replace
@@ -35,8 +35,8 @@ from notifier.queues.queue_port import WaitingDeliveries
 GROUPS = 100  # of a page
 
 _KNOWN = "it is registered now, and tried when it is due"
-_AWAY = "The queue is away, or another request or command goes through what waits."
-_MISSING = "No such delivery waits: it may be delivered, or a worker has it in hand"
+_AWAY = "The queue is unavailable, or another request or command holds the pending deliveries."
+_MISSING = "No such delivery is pending: it was delivered or given up, or a worker is processing it"
 _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _AWAY}
 
 
@@ -52,7 +52,7 @@ class WaitingPageQuery(PageQuery, WaitingMembers, total=False):
 
 
 class WaitingRoutes:
-    """The routes on what waits."""
+    """The routes of `/v1/waiting` and `/v1/retry`."""
 
     def __init__(self, authorization: Authorization, access: LettersAccess) -> None:
         self._authorization = authorization
@@ -67,7 +67,7 @@ class WaitingRoutes:
 
     @ApiOperation(
         route="GET /v1/waiting",
-        summary="Count the deliveries that wait by client and reason; with rows, show some too. Uses nothing up.",
+        summary="Count the pending deliveries by client and reason; with rows, list some too. Changes nothing.",
         scope="read",
         query=WaitingListQuery,
         answers={200: answer_of("Groups, the largest first.", total=int, groups=Items, deliveries=NotRequired[Items])},
@@ -78,7 +78,7 @@ class WaitingRoutes:
 
     @ApiOperation(
         route="GET /v1/waiting/page",
-        summary="Show a page of what waits, and count it by reason and client, from an index that one pass makes.",
+        summary="Show a page of pending deliveries with counts by reason and client, from an index of one pass.",
         scope="read",
         query=WaitingPageQuery,
         answers={200: answer_of("The page. `reasons` and `groups` also count others.", **PAGE, deliveries=Items)},
@@ -91,7 +91,7 @@ class WaitingRoutes:
 
     @ApiOperation(
         route="POST /v1/waiting/find",
-        summary="Find what waits of a user, a session or an event. The answer holds no sub and no sid.",
+        summary="Find the pending deliveries of a user, a session or an event. The answer holds no sub and no sid.",
         scope="read",
         body=LookFor,
         answers={200: answer_of("Summaries, 200 at most.", total=int, deliveries=Items)},
@@ -102,19 +102,19 @@ class WaitingRoutes:
 
     @ApiOperation(
         route="GET /v1/waiting/{id}",
-        summary="Show one delivery that waits. The answer holds no sub and no sid.",
+        summary="Show one pending delivery. The answer holds no sub and no sid.",
         scope="read",
         answers={200: answer_of("The delivery.", id=str, event_id=str, client_id=str, iss=str, where=str,
             reason=str, attempts=int, since=str | None, due=str | None, expires=str | None, has_sid=bool | None,
             hint=NotRequired[str])},
-        problems={404: "No such delivery waits.", 503: _AWAY},
+        problems={404: "No such delivery is pending.", 503: _AWAY},
     )  # fmt: skip
     async def _show(self, request: ApiRequest) -> web.Response:
         return await self._requests.message(self._with_life(request), request, lambda summary, _: summary.document())
 
     @ApiOperation(
         route="DELETE /v1/waiting",
-        summary="Delete deliveries that wait, for good: a job. Location says where to ask for it.",
+        summary="Delete pending deliveries permanently: a job. Location is its address.",
         scope="repair",
         query=CancelMembers,
         answers={202: BEGUN, 200: answer_of("With dry_run: how many would be cancelled.", cancelled=int, **REPAIRED)},
@@ -125,7 +125,7 @@ class WaitingRoutes:
 
     @ApiOperation(
         route="DELETE /v1/waiting/{id}",
-        summary="Delete one delivery that waits, for good.",
+        summary="Delete one pending delivery permanently.",
         scope="repair",
         answers={200: answer_of("How many deliveries with that id were cancelled.", cancelled=int, **REPAIRED)},
         problems={404: f"{_MISSING}.", 503: _AWAY},
@@ -138,7 +138,7 @@ class WaitingRoutes:
         summary="Attempt the pending deliveries of a client now: a job. Location is its address.",
         scope="repair",
         body=RetryMembers,
-        answers={202: BEGUN, 200: answer_of("With dry_run: what waits, and why.", client_id=str, iss=str,
+        answers={202: BEGUN, 200: answer_of("With dry_run: pending by reason.", client_id=str, iss=str,
             dry_run=bool, waited=int, asked=int, waiting=int, waiting_for=Counts, workers=Counts,
             unfinished=str | None)},
         problems=_PROBLEMS | TOO_MANY,
@@ -160,12 +160,12 @@ class WaitingRoutes:
         return web.json_response(document, dumps=json_text)
 
     def _issuer(self, request: ApiRequest) -> str:
-        """Return the issuer that is meant: of those that the token covers, which alone an error names."""
+        """Return the issuer of the request, or the only covered one. Raises Refusal, naming only covered issuers."""
         issuers = self._covered(request)
         if (iss := request.members.get("iss", only_issuer(issuers))) is not None:
             return str(iss)
         there = ", ".join(sorted(issuers)) or "none for this token"
-        raise malformed(Mistake("iss", f"say which issuer: there are {there}"))
+        raise malformed(Mistake("iss", f"give the issuer: one of {there}"))
 
     def _covered(self, request: ApiRequest) -> list[str]:
         return [iss for iss in self._access.registry().issuers if concerns(request.token, iss)]
@@ -177,7 +177,7 @@ class WaitingRoutes:
         return replace(self._filter(request), life=self._life)
 
     def _filter(self, request: ApiRequest) -> WaitingFilter:
-        """What is meant. A client without an issuer is the only issuer's, so that one bucket is looked at, not all."""
+        """Return the filter of the request. A sole issuer completes a client, so that only its bucket is read."""
         asked = conditions_of(request)
         only = only_issuer(self._covered(request)) if "client_id" in asked else None
         wanted = read_waiting_filter({"iss": only, **asked}, self._access.clock(), request.issuers)

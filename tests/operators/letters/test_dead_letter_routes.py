@@ -294,7 +294,7 @@ async def test_a_replay_onto_a_full_disk(api: Api, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(SqliteVisit, "move", refuse)
     told = await api.replayed({"client_id": "mail"})
-    assert told["unfinished"] == "the queue is away, or its disk is full; the rest is unchanged"
+    assert told["unfinished"] == "the queue is unavailable, or its disk is full; the rest is unchanged"
 
 
 async def test_a_slow_replay_leaves_the_letters_to_others(api: Api) -> None:

@@ -239,7 +239,7 @@ async def test_a_retry_while_the_queue_is_away(empty_queue: SqliteQueue, retry_j
     await empty_queue.close()
     work = RetryWork(empty_queue, RetryWish(key=(ISS, "shop"), who="sre"), LockedTurns(), lambda action, **_: None)
     job = await told(retry_jobs, retry_jobs.begin(work, None)["id"], "ended")
-    assert job["unfinished"] == "the queue is away, or its disk is full; the rest is unchanged"
+    assert job["unfinished"] == "the queue is unavailable, or its disk is full; the rest is unchanged"
 
 
 # ── What a worker counts of the letters of a replay, and what all workers' counts come to ─────────────────────────
