@@ -1,4 +1,4 @@
-"""What the commands on dead letters share: how letters are listed and chosen, and how an export is written."""
+"""Shares between the commands on dead letters: how they list and select letters, and write an export."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The commands `notifier dead-letters list`, `show` and `export`. They look at dead letters and change nothing."""
+"""The commands `notifier dead-letters list`, `show` and `export`, which change nothing."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +31,7 @@ def _group() -> None:
     Examples:
         # which clients do not get their logouts, and why
         notifier dead-letters list -c n.yaml
-        # once the cause is mended
+        # once the cause is fixed
         notifier dead-letters replay -c n.yaml --client-id shop
     """
 
@@ -71,7 +71,7 @@ def show(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show one dead letter: why it was given up, what each attempt met, and what a replay would do.
+    """Show one dead letter: why it was given up, the result of each attempt, and what a replay would do.
 
     The output holds sub and sid. The exit status is 1 if there is no such letter.
 
@@ -159,7 +159,7 @@ def _member(name: str, value: object) -> str:
 
 
 def _when(value: object) -> str:
-    """A moment as people read it, whether it is seconds since the epoch or RFC 3339."""
+    """Format a time for people, given as epoch seconds or RFC 3339."""
     try:
         return shown_moment(value if isinstance(value, (int, float)) else read_moment(str(value)))
     except ValueError:

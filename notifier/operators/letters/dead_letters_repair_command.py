@@ -50,9 +50,7 @@ Rate = Annotated[
 ]
 
 
-WatchedFor = Annotated[
-    str, typer.Option(metavar="DURATION", help="Wait this long at most for what becomes of them; 0 does not wait.")
-]
+WatchedFor = Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for the results; 0 does not wait.")]
 
 
 @takes(ReplayMembers)
@@ -68,32 +66,32 @@ def replay(
 ) -> None:
     """Deliver dead letters again, each with a new token.
 
-    Mend the cause first: `dead-letters list` counts the letters by client and reason, and `explain REASON` says what to
-    do. Then try --dry-run, which shows what a replay would do. Choose letters by ID or by options; a letter must match
-    all of them. --all takes every letter.
+    Fix the cause first: `dead-letters list` counts the letters by client and reason, and `explain REASON` describes the
+    remedy. Then try --dry-run, which shows what a replay would do. Select letters by ID or by options; a letter must
+    match all of them. --all selects every letter.
 
-    A replayed letter is a new delivery: attempts, waits and ages begin again. It leaves the dead letters as soon as its
-    delivery is durable. If it fails again, it comes back as a dead letter and waits for the next replay.
+    A replayed letter is a new delivery: attempts, backoff and ages start again. It leaves the dead letters as soon as
+    its delivery is durable. If it fails again, it returns to the dead letters until the next replay.
 
-    The command then tells what became of the letters: delivered, failed again and why, given up again. It ends as soon
-    as nothing more is to come, after --wait (30s) at the latest; the workers go on. Ctrl-C ends the wait too. The exit
-    status is that of the replay alone.
+    The command then shows the results: delivered, failed again and why, given up again. It ends when no more results
+    are expected, after --wait (30s) at the latest; the workers continue. Ctrl-C ends the wait too. The exit status is
+    that of the replay alone.
 
-    Some letters stay, and the answer counts them by reason: not_after has passed; the event is still malformed; or its
-    token names a user and no session, and it is older than sub_only_max_age. Such a token would end sessions that the
-    user has begun since. If you want that, give --end-newer-sessions.
+    Some letters stay, and the output counts them by reason: not_after has passed; the event is still malformed; or the
+    token has no sid, and the letter is older than sub_only_max_age. Such a token would end newer sessions of the user.
+    To allow that, give --end-newer-sessions.
 
-    Ctrl-C stops after the batch at hand, with exit status 1; the same command goes on with the rest. A replay that is
-    killed may deliver one batch twice on RabbitMQ, which does no harm. stderr says who did what.
+    Ctrl-C stops after the current batch, with exit status 1; the same command continues. A replay that is killed may
+    deliver one batch twice on RabbitMQ, which does no harm. The audit line is written to stderr.
 
     Examples:
         # what would happen
         notifier dead-letters replay -c n.yaml --client-id shop --dry-run
         # a client that is well again, gently
         notifier dead-letters replay -c n.yaml --client-id shop --rate 50
-        # one
+        # one letter
         notifier dead-letters replay -c n.yaml 6f1c…
-        # a client was registered at last
+        # a client was registered meanwhile
         notifier dead-letters replay -c n.yaml --reason unknown_client
     """
     chosen = letters_of(asked)
@@ -152,7 +150,7 @@ def _in_words(became: Became) -> list[str]:
             lines.append(f"{became.waiting:,} wait{'s' if became.waiting == 1 else ''}: notifier waiting list")
             lines += [f"  {cause}" for cause in fates.put_off]
     if became.not_followed:
-        lines.append(f"{counted(became.not_followed, 'letter')} not followed: what became of them is in the log")
+        lines.append(f"{counted(became.not_followed, 'letter')} not followed: see the log for their results")
     if became.workers > became.answered:
         lines.append(
             f"{counted(became.workers - became.answered, 'worker')} did not answer: the figures leave out what it does"
@@ -171,15 +169,15 @@ def discard(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete dead letters for good: their clients are never told.
+    """Delete dead letters permanently: their clients are not notified.
 
-    It shows the number and asks first; --yes does not ask. `dead-letters export` keeps a copy. stderr says who did
-    what; NOTIFIER_LOG__LEVEL=info names each letter.
+    It shows the number and asks for confirmation, unless --yes. `dead-letters export` keeps a copy. The audit line is
+    written to stderr; NOTIFIER_LOG__LEVEL=info also logs each letter.
 
     Examples:
         # keep a copy, then
         notifier dead-letters discard -c n.yaml --client-id gone
-        # what nobody needs any more, from a script
+        # old letters, from a script
         notifier dead-letters discard -c n.yaml --until 30d --yes
     """
     chosen = letters_of(asked)
@@ -202,7 +200,7 @@ def _rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_ne
 
 
 def prospect(message: Message, config: Path | None, features: Sequence[ConfiguredFeature]) -> str:
-    """Say what a replay would do with this letter."""
+    """Return in words what a replay would do with this letter."""
     try:
         readmission = readmit(
             load_dead_letter(message), _rules(config, features, end_newer_sessions=False), time.time()

@@ -1,11 +1,11 @@
-"""Decides what a replay makes of a dead letter: a new delivery or event, or the reason why the letter stays.
+"""Decides how a dead letter is replayed: as a new delivery or event, or not at all, with the reason.
 
-Ages and backoff start anew. `not_after` stays valid: a letter past it is not sent. A token that names no session ends
-every session of its user at the client, newer ones too. So a delivery without `sid` stays if a worker first took it
-longer ago than its client allows (`sub_only_max_age`), unless the operator asks for it.
+Ages and backoff start again. `not_after` stays valid: a letter past it is not sent. A token without `sid` ends every
+session of its user at the client, newer ones too. So a delivery without `sid` stays if a worker first took it longer
+ago than its client allows (`sub_only_max_age`), unless the operator requests it.
 
-An unreadable message is read again by today's rules. If they refuse it too, it stays, since it would be back at once.
-If only some entries of an event were wrong, only these are read again, and nobody else is told.
+An unreadable message is parsed again by the current rules. If it is refused again, it stays, since it would return at
+once. If only some entries of an event were wrong, only these are parsed again, and no other client is notified.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 
-_OURS = frozenset({"delivery", "event", "dead_since"})  # members of our own documents
+_OURS = frozenset({"delivery", "event", "dead_since"})  # members of notifier's own documents
 SUB_ONLY_MAX_AGE = 600.0  # seconds, without a registry
 
 
@@ -43,7 +43,7 @@ class KeepReason(StrEnum):
 
     @property
     def explanation(self) -> str:
-        """The reason in words, and the way out."""
+        """Return the reason in words, with the remedy."""
         return _EXPLANATIONS[self]
 
 
@@ -51,7 +51,7 @@ _EXPLANATIONS: Mapping[KeepReason, str] = MappingProxyType(
     {
         KeepReason.NOT_AFTER: "past their not_after: the session has expired at the client itself; discard them",
         KeepReason.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions allows it",
-        KeepReason.MALFORMED: "still malformed; `show` says why: correct the mapping of their source, or export,"
+        KeepReason.MALFORMED: "still malformed; see `show`: correct the mapping of their source, or export,"
         " correct and publish them, then discard these",
         KeepReason.CUT: "too large to be kept whole; only their publisher can send them again",
         KeepReason.NEWER: "written by a later release; use its notifier",
@@ -69,7 +69,7 @@ class Readmitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptLetter:
-    """The letter stays. `text` says why in words, and the way out."""
+    """The letter stays. `text` has the reason and the remedy."""
 
     why: KeepReason
     text: str
@@ -90,7 +90,7 @@ class ReplayRules:
 
 
 def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
-    """Decide what the letter becomes. `now` is in epoch seconds."""
+    """Return the letter's replacement, or why it stays. `now` is in epoch seconds."""
     if letter.delivery is not None:
         return _delivery(letter.delivery, rules, now)
     if letter.event is not None:
@@ -102,7 +102,7 @@ def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | 
             text="its body was too large to be kept whole; its publisher must send it again, with 128 KiB at most",
         )
     if letter.entries == "" or letter.events == "":
-        return _malformed("its wrong entries are too many to be listed, so nobody knows which clients were not told")
+        return _malformed("it has too many wrong entries to list, so the clients that were not notified are unknown")
     if message.source is not None:
         return _sourced(letter, message, rules, now)
     try:
@@ -114,10 +114,10 @@ def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | 
 
 
 def _sourced(letter: DeadLetter, message: Message, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
-    """Put a source's message back as it came, so that a worker reads it anew."""
+    """Return a source's message unchanged, so that a worker parses it again."""
     read = rules.readers.get(reader_of(message.source))
     if read is None:
-        return _malformed(f"nothing here reads messages of the source {message.source}")
+        return _malformed(f"this configuration has no reader for the source {message.source}")
     events = read(message, letter.events, now)
     if isinstance(events, str):
         return KeptLetter(why=KeepReason.MALFORMED, text=events)
@@ -168,7 +168,7 @@ def _stale(why: str, limit: float) -> KeptLetter:
 
 
 def _begun(delivery: Delivery) -> float | None:
-    """The start of its age, earlier replays included. Otherwise repeated replays would keep it young for ever."""
+    """Return the start of its age, before any replay. Otherwise repeated replays would keep it young indefinitely."""
     moments = [past.at for past in delivery.history[:1]]
     return min(moments if delivery.first_taken_at is None else [*moments, delivery.first_taken_at], default=None)
 
@@ -188,7 +188,7 @@ def _malformed(mistakes: str) -> KeptLetter:
 
 
 def _in_our_form(message: Message) -> bool:
-    """True if it is, or looks like, a delivery, an event or a dead letter that notifier writes."""
+    """Return True if it is, or looks like, a delivery, an event or a dead letter that notifier writes."""
     try:
         content = from_json(message.body)
     except ValueError:
@@ -220,7 +220,7 @@ def _run_out(not_after: float | None, now: float) -> KeptLetter | None:
 
 
 def _sub_only_limit(delivery: Delivery, registry: Registry | None) -> float | None:
-    """Seconds for which the delivery may be repeated although its token names no session; None where it names one."""
+    """Return for how many seconds a delivery without `sid` may be repeated; None if its token has a `sid`."""
     if registry is None:
         return SUB_ONLY_MAX_AGE if delivery.sid is None else None
     client = registry.client_of(delivery) or registry.default_of(delivery.iss)

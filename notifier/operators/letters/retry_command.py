@@ -1,4 +1,4 @@
-"""The command `notifier retry`: what waits for a client is attempted now."""
+"""The command `notifier retry`: attempts the pending deliveries of a client now."""
 
 import time
 from typing import Annotated
@@ -45,10 +45,10 @@ def retry(
         notifier retry -c n.yaml --client-id shop --dry-run
         # the client is well again: do not wait for the next attempt
         notifier retry -c n.yaml --client-id shop
-        # also those that its Retry-After holds back
+        # also the deliveries that its Retry-After delays
         notifier retry -c n.yaml --client-id shop --force
     """
-    del yes  # for scripts that give it to each repair
+    del yes  # for scripts that pass it to each repair
     part = queue_part(config, log_from="warning")
     client_id, dry_run, force = asked["client_id"], "dry_run" in asked, "force" in asked
     wish = RetryWish(key=(_issuer_of(part, asked.get("iss")), client_id), who=operating_user(), force=force)
@@ -71,7 +71,7 @@ def retry(
 
 
 def _issuer_of(part: ReadPart, iss: str | None) -> str:
-    """The issuer that is meant: the one given, or the only one of the configuration, but for those of tests."""
+    """Return the given issuer, or the only one of the configuration except issuers of test sign-outs."""
     if iss is not None:
         return iss
     if (only := only_issuer(part.issuers)) is not None:

@@ -112,7 +112,7 @@ class VisitRequests(Generic[P, S]):
 
     @asynccontextmanager
     async def turn(self, *, looking: bool = False, patient: bool = False) -> AsyncIterator[None]:
-        """Hold the messages exclusively. Raises Refusal (503) if the queue is unavailable or, unless `patient`, busy."""
+        """Hold the messages exclusively. Raises Refusal (503) if the queue is unavailable or (not `patient`) busy."""
         async with AsyncExitStack() as stack:
             if patient:
                 await stack.enter_async_context(self._patient)

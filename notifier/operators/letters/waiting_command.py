@@ -1,4 +1,4 @@
-"""The commands `notifier waiting list`, `show` and `cancel`: the deliveries that wait for their next attempt."""
+"""The commands `notifier waiting list`, `show` and `cancel`: pending deliveries."""
 
 import time
 from collections.abc import Sequence
@@ -91,22 +91,22 @@ def list_(
     config: Config = None,
     asked: WaitingMembers,
     rows: Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")] = False,
-    skip: Annotated[int, typer.Option(min=0, help="Leave out so many of the rows: for the next page.")] = 0,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")] = None,
+    skip: Annotated[int, typer.Option(min=0, help="Skip this many rows, to print a later page.")] = 0,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many rows.")] = None,
     as_json: Json = False,
 ) -> None:
     """Count the pending deliveries by client and reason, or list them.
 
-    A delayed one is attempted when it is due. A parked one is in a bucket until its client, which is down or paused,
-    recovers. --reason is the cause of a deferral, or why the last attempt failed.
+    A delayed delivery is attempted when it is due. A parked delivery waits in a bucket until its client, whose circuit
+    is open or which is paused, recovers. --reason is the cause of a deferral or the reason of the last failure.
 
-    --json prints one object per line and delivery; with --rows or --json, --skip and --limit give one page of them. No
-    form shows sub or sid. With -c it also says when each is given up (expires), and whether its token has a sid: one
-    without is sent for a short time only. Looking uses nothing up: each keeps its due time, its place and its attempts.
-    A delivery that a worker has in hand at the moment is not in the list.
+    --json prints one object per line and delivery; with --rows or --json, --skip and --limit select a page. No output
+    has sub or sid. With -c it also shows when each delivery is given up (expires), and whether its token has a sid: one
+    without is sent for a short time only. Listing changes nothing: due times, order and attempts stay. A delivery that
+    a worker is processing is not in the list.
 
-    On RabbitMQ the command goes through all delay queues and buckets, and holds each for that time: what comes due
-    meanwhile is attempted some seconds later. The exit status is 1 if nobody knows the client.
+    On RabbitMQ the command reads all delay queues and buckets, and holds each meanwhile: a delivery that becomes due is
+    attempted some seconds later. The exit status is 1 if the client is unknown.
 
     Examples:
         # counts by client and reason
@@ -128,9 +128,9 @@ def show(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show one delivery that waits: since when, why, what its last attempt met, and when it is given up.
+    """Show one pending delivery: since when, why, the result of its last attempt, and when it is given up.
 
-    It shows no sub and no sid. The exit status is 1 if it does not wait: it was delivered, or a worker has it in hand.
+    The output has no sub and no sid. The exit status is 1 if the delivery is not pending.
 
     Examples:
         # one delivery
@@ -141,7 +141,7 @@ def show(
     where = CommandContext(config, context.obj)
     look(DELIVERIES, where, chosen, lambda summary, _: summaries.append(summary), first=True)
     if not summaries:
-        say(f"notifier: no delivery {id_} waits; `notifier waiting list --rows` shows those that do", err=True)
+        say(f"notifier: no pending delivery {id_}; `notifier waiting list --rows` lists them", err=True)
         raise typer.Exit(1)
     document = summaries[0].document()
     if as_json:
@@ -168,14 +168,14 @@ def cancel(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete deliveries that wait, for good: their clients are never told of these logouts.
+    """Delete pending deliveries permanently: their clients are not notified of these logouts.
 
-    It is for a client that is gone for good. To stop calling a client for a while, set `paused: true` in the registry.
-    The command shows the number and asks first; --yes does not ask. What a worker has in hand may still be
-    delivered. stderr says who did what; NOTIFIER_LOG__LEVEL=info names each delivery.
+    Use it for a client that no longer exists. To stop calling a client for a while, set `paused: true` in the registry.
+    The command shows the number and asks for confirmation, unless --yes. A delivery that a worker is processing may
+    still be sent. The audit line is written to stderr; NOTIFIER_LOG__LEVEL=info also logs each delivery.
 
     Examples:
-        # what would go
+        # what would be deleted
         notifier waiting cancel -c n.yaml --client-id gone --dry-run
         # from a script
         notifier waiting cancel -c n.yaml --client-id gone --yes
@@ -185,6 +185,6 @@ def cancel(
 
 
 def _life_by(config: Path | None, features: Sequence[ConfiguredFeature]) -> LifeOf | None:
-    """What tells how long a delivery may live, by the files and caches of the configuration."""
+    """Return what computes a delivery's lifetime from the configuration's files and caches."""
     known = known_registry(config, features)
     return None if known is None else lambda delivery: life_of(delivery, known.registry)
