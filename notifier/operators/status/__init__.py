@@ -1,1 +1,1 @@
-"""The state of the service, its workers and its clients, and what operators ask of workers."""
+"""The status of the service, its workers and its clients, and operators' requests to workers. Open `service_status`."""

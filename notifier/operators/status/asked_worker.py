@@ -1,7 +1,7 @@
-"""Asks one worker's API for the status, and reads it back from JSON: for a command while the broker is away.
+"""Requests the status from one worker's API and parses it, for a command while the broker is unavailable.
 
-Whoever answers may be anything. The document is checked as a whole first (`_Status`); what this release does not know
-of it is left out.
+The response is untrusted: the document is validated as a whole first (`_Status`). Members that this release does not
+know are ignored.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _PATH = "/v1/status"
 
 def _read_moment(text: object) -> float:
     if not isinstance(text, str):
-        raise ValueError("not a string")  # noqa: TRY004  pydantic takes a TypeError for a fault of ours
+        raise ValueError("not a string")  # noqa: TRY004  pydantic treats a TypeError as an internal error
     return read_moment(text)
 
 
@@ -103,7 +103,7 @@ class _Client(TypedDict):
 
 
 class _Trouble(TypedDict):
-    """`kind` may be one that a later release has."""
+    """`kind` may be unknown: a newer release may have it."""
 
     kind: str
     text: str | None
@@ -128,7 +128,7 @@ _STATUS = TypeAdapter(_Status)
 
 
 async def look_at_worker(url: str, token: str | None) -> ServiceStatus:
-    """Return the status as this worker's API tells it. Raises QueueError."""
+    """Return the status from this worker's API. Raises QueueError."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     where = url.rstrip("/").removesuffix(_PATH)
     client = JsonClient(_BOUNDS, TlsFiles())
@@ -149,7 +149,7 @@ async def look_at_worker(url: str, token: str | None) -> ServiceStatus:
 
 
 def status_in(content: object) -> ServiceStatus:
-    """Read what `document_of` wrote. Raises ValidationError if it is something else."""
+    """Parse a document that `document_of` wrote. Raises ValidationError for anything else."""
     document = _STATUS.validate_python(content, strict=True)
     queues, workers = document["queues"], document["workers"]
     held = {name: queue["held"] for name, queue in queues.items() if "held" in queue}

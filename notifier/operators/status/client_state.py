@@ -1,4 +1,4 @@
-"""The state of a client, at one worker or at all. A worker with very many clients tells of those in trouble first."""
+"""The state of a client, at one worker or at all. A worker with very many clients reports those in trouble first."""
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator
@@ -36,7 +36,7 @@ class ClientState(ClientRecord):
 
     @property
     def state(self) -> Literal["rests", "tried", "hangs", "put_off", "fails", "well"]:
-        """The state in a word. A client that is only put off is not well, whoever is to blame."""
+        """Return the state in a word. A client whose deliveries are deferred is not well, whatever the cause."""
         if self.circuit:
             return "rests" if self.circuit == 2 else "tried"
         if self.silent:
@@ -47,31 +47,31 @@ class ClientState(ClientRecord):
 
     @property
     def held_back(self) -> bool:
-        """True if it was put off last, for a fault of ours or before it ever took anything."""
+        """Return True if its last delivery was deferred, for an internal fault or before it ever accepted any."""
         since = max(self.last_success or 0.0, self.last_failure or 0.0)
         of_client = self.waits_for in OF_CLIENT and self.last_success is not None
         return self.deferred_at is not None and self.deferred_at >= since and not of_client
 
     @property
     def waits(self) -> int:
-        """How many deliveries wait for it: in memory, in its bucket and in delay queues."""
+        """Return the number of pending deliveries: in memory, in its bucket and in delay queues."""
         return self.waiting + max(0, self.parked) + self.delayed
 
     @property
     def next_attempt(self) -> float | None:
-        """When it is attempted next, as far as known; None if nothing waits."""
+        """Return when it is attempted next, as far as known; None if nothing is pending."""
         return self.next_try if self.circuit else self.next_delayed
 
     @property
     def expires(self) -> float | None:
-        """When the first delivery that waits is given up, as far as known; None if nothing waits."""
+        """Return when its first pending delivery is given up, as far as known; None if nothing is pending."""
         return earliest(self.expires_with_sid, self.expires_without_sid) if self.waits else None
 
     @property
     def cause(self) -> str:
-        """Why deliveries wait for it now: a cause of deferrals, or why an attempt failed since. Empty if none waits.
+        """Return why its deliveries are pending: a cause of deferrals, or the last failure's reason. Empty if none is.
 
-        An attempt since the last deferral shows that a fault of ours is over.
+        An attempt since the last deferral shows that the internal fault is over.
         """
         if self.circuit and self.waits_for != Cause.RETRY_AFTER:
             return Cause.CIRCUIT
@@ -85,12 +85,12 @@ class ClientState(ClientRecord):
 
     @property
     def troubled(self) -> bool:
-        """True if its last attempt failed, or it is down."""
+        """Return True if its last attempt failed, or its circuit is not closed."""
         return self.circuit > 0 or (self.last_failure or 0.0) > (self.last_success or 0.0)
 
     @property
     def urgency(self) -> tuple[int, bool, bool, int, float]:
-        """A sort key: the client that most needs attention has the largest."""
+        """Return a sort key: the client in most trouble has the largest."""
         return self.circuit, self.troubled or self.silent > 0, self.held_back, self.waiting, self.last_failure or 0.0
 
 

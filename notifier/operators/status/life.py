@@ -24,7 +24,7 @@ LifeOf = Callable[[Delivery], Life | None]
 
 
 def life_of(delivery: Delivery, registry: Registry) -> Life | None:
-    """Return its life by the registry as it is now. None if its client is unknown, or its age has not begun."""
+    """Return its life by the current registry. None if its client is unknown, or no worker has taken it yet."""
     client = registry.client_of(delivery)
     if client is None or delivery.first_taken_at is None:
         return None

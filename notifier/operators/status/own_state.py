@@ -1,4 +1,4 @@
-"""Makes the state that a worker tells of itself, and the status that follows from the states of all workers."""
+"""Builds the state that a worker reports, and the status from the states of all workers."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -21,12 +21,12 @@ from notifier.queues.queue_state import QueueOverview
 from notifier.tokens.first_day import SeenKey
 
 ANSWER_WITHIN = 2.0  # seconds that workers have to answer
-FRESH = 0.5  # seconds for which a state is sent again: a worker asked a hundred times a second computes two
+FRESH = 0.5  # seconds for which a state is reused: of a hundred requests a second only two compute it
 
 
 @frozen
 class OwnSources:
-    """The sources of a worker's state. Each is called when somebody asks, and must return at once."""
+    """The sources of a worker's state. Each is called per request, and must return at once."""
 
     readiness: Callable[[], Readiness]
     registry: Callable[[], Sequence[SourceState]]
@@ -51,7 +51,7 @@ class OwnState:
         self._last: tuple[bytes, float] = (b"", 0.0)
 
     def document(self) -> bytes:
-        """The state now, or at most half a second ago, with the clients in most trouble. Returns at once."""
+        """Return a state at most half a second old, with the clients in most trouble. Returns at once."""
         document, at = self._last
         now = self._steady()
         if not document or now - at > FRESH:
@@ -60,11 +60,11 @@ class OwnState:
         return document
 
     def with_clients(self, which: Collection[ClientKey]) -> bytes:
-        """The state now, with these clients. Returns at once."""
+        """Return the current state with these clients. Returns at once."""
         return dump_state(self._now(which))
 
     def in_parts(self, size: int) -> Iterator[bytes]:
-        """The state now, with so many of the clients that are not well in each part. A part takes some milliseconds."""
+        """Return the state in parts, each with a limited number of unwell clients. A part takes some milliseconds."""
         state = self._state(())
         yield dump_state(state)
         gate = self._worker.gate
@@ -116,7 +116,7 @@ class OwnState:
 
 
 async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock) -> ServiceStatus:
-    """Return the status as a worker sees it, by asking the others. While the queue is away, only its own state."""
+    """Return the status from all workers' answers; while the queue is unavailable, only this worker's state."""
     overview = QueueOverview(depths={}, oldest={}, worker_states=[])
     with suppress(QueueError):
         overview = await queue.look_around(ANSWER_WITHIN)
@@ -130,7 +130,7 @@ async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock)
 
 
 async def look_from_outside(queue: Queue, clock: Clock) -> ServiceStatus:
-    """The status as the command line sees it. The queue need not be open. Raises QueueError."""
+    """Return the status for the command line. The queue need not be open. Raises QueueError."""
     overview = await queue.look_around(ANSWER_WITHIN)
     return status_of(
         overview.depths, overview.worker_states, now=clock(), oldest=overview.oldest, blocked=overview.blocked

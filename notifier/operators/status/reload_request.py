@@ -57,7 +57,7 @@ class WorkerReload:
 
     @property
     def problems(self) -> list[str]:
-        """All that did not go as it was asked for."""
+        """Return all parts of the request that failed."""
         if self.result is None:
             return [self.problem or "it did not say what became of it"]
         sources = (
@@ -68,18 +68,18 @@ class WorkerReload:
 
 @frozen
 class Reloads:
-    """The reload of all workers that answered in time; `seen` are there."""
+    """The reload at all workers that answered in time, of the `seen` workers."""
 
     seen: int
     workers: Sequence[WorkerReload]
 
     @property
     def taken(self) -> bool:
-        """True if every worker has the new configuration and registry."""
+        """Return True if every worker has the new configuration and registry."""
         return 0 < self.seen == len(self.workers) and not any(worker.problems for worker in self.workers)
 
     def document(self) -> dict[str, Any]:
-        """The JSON of the command and of `POST /v1/reload`."""
+        """Return the JSON of the command and of `POST /v1/reload`."""
         return {
             "taken": self.taken,
             "workers": {
@@ -104,7 +104,7 @@ def _shown(result: ReloadResult) -> Mapping[str, Any]:
 
 
 def act_of(carry_out: Callable[[Reload], Awaitable[ReloadResult]]) -> Act:
-    """What a worker does with the request."""
+    """Return the worker's handler of the request."""
 
     async def act(request: WorkerRequest) -> Mapping[str, Any]:
         drop = request.members.get("drop")
@@ -119,7 +119,7 @@ def act_of(carry_out: Callable[[Reload], Awaitable[ReloadResult]]) -> Act:
 
 
 async def reload_all(queue: Queue, reload: Reload) -> Reloads:
-    """Have all workers reload. Raises QueueError."""
+    """Reload the configuration at all workers. Raises QueueError."""
     request = WorkerRequest(
         name=RELOAD, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.drop}
     )

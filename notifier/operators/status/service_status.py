@@ -1,6 +1,6 @@
-"""The status of the whole service for operators: what waits in the queues, and the states of workers and clients.
+"""The status of the whole service for operators: pending messages, and the states of workers and clients.
 
-Each worker answers with its own state (`WorkerState`), as a document with a version. The asker sums the answers up
+Each worker answers with its state (`WorkerState`), as a versioned document. The caller sums up the answers
 (`status_of`). `client_state` has the state of a client, `status_document` writes the status as JSON.
 """
 
@@ -68,7 +68,7 @@ def dump_state(stands: WorkerState) -> bytes:
 
 
 def load_state(body: bytes) -> WorkerState | None:
-    """Read a worker's answer. None if this release does not know its form."""
+    """Parse a worker's answer. Return None if this release does not know its form."""
     try:
         return _DOCUMENT.validate_json(body)["stands"]
     except ValidationError:
@@ -104,9 +104,9 @@ def status_of(
     oldest: Mapping[str, float] | None = None,
     blocked: str = "",
 ) -> ServiceStatus:
-    """Sum up the workers' answers. `oldest` holds the moments that the queue itself knows.
+    """Sum up the workers' answers. `oldest` has the times that the queue itself knows.
 
-    A worker may tell of its clients in several answers.
+    A worker may report its clients in several answers.
     """
     told: dict[str, WorkerState] = {}
     for stands in filter(None, map(load_state, answers)):
@@ -135,30 +135,30 @@ def status_of(
 
 
 def rates_of(status: ServiceStatus) -> dict[str, float]:
-    """The rates of all workers together, per second."""
+    """Return the rates of all workers together, per second."""
     names = ("attempts", "delivered", "retried", "deferred", "dead")
     return {name: round(sum(worker.rates.get(name, 0.0) for worker in status.workers), 2) for name in names}
 
 
 def delayed(status: ServiceStatus) -> int:
-    """How many messages wait in the delay queues."""
+    """Return the number of messages in the delay queues."""
     return sum(depth.ready for name, depth in status.depths.items() if name.startswith(DELAYED))
 
 
 def consumed(status: ServiceStatus) -> list[str]:
-    """The queues that workers consume, as far as they are there: the lanes, and those of sources."""
+    """Return the existing queues that workers consume: the lanes, and those of sources."""
     sources = sorted(name for name in status.depths if name.startswith(SOURCE))
     return [name for name in (*map(str, Lane), *sources) if name in status.depths]
 
 
 def bindings_missing(status: ServiceStatus) -> list[BindingState]:
-    """The bindings of sources that a worker cannot make, as the workers say; each once."""
+    """Return the bindings of sources that workers cannot make; each once."""
     states = {state.binding: state for worker in status.workers for state in worker.bindings_missing}
     return [states[binding] for binding in sorted(states, key=lambda binding: (binding.source, binding.exchange))]
 
 
 def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
-    """What is wrong, as the workers say, the most urgent first. If the queue takes no message they may be unable to."""
+    """Return the workers' problems, most urgent first. While the queue accepts nothing, they may not report."""
     answered = {worker.worker for worker in status.workers}
     troubles = merged(
         (worker.worker, trouble)
@@ -172,16 +172,16 @@ def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
 
 
 def vanished(status: ServiceStatus) -> list[tuple[str, float | None]]:
-    """The workers that vanished within the last hour, and when each was last seen (epoch seconds)."""
+    """Return the workers that vanished within the last hour, and when each was last seen (epoch seconds)."""
     troubles = (shared.trouble for shared in troubles_of(status))
     return [(trouble.subject, trouble.since) for trouble in troubles if trouble.kind == TroubleKind.WORKER_VANISHED]
 
 
 def seen_keys(status: ServiceStatus) -> Seen:
-    """Since when the workers see each key in its issuer's JWK Set."""
+    """Return since when the workers have seen each key in its issuer's JWK Set."""
     return seen_by_all(key for worker in status.workers for key in worker.keys)
 
 
 def messages_held(status: ServiceStatus, queue: str) -> int:
-    """How many messages of a queue the workers hold unsettled."""
+    """Return the number of messages of a queue that workers hold unsettled."""
     return sum(worker.held[queue].unsettled for worker in status.workers if queue in worker.held)

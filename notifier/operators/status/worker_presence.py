@@ -1,12 +1,12 @@
-"""Announces this worker to the others over the side channel, and notices which of them vanished.
+"""Announces this worker to the others over the side channel, and detects workers that vanished.
 
-Each worker publishes its presence every ten seconds, and once more when it stops. A worker that was not seen for 30 s,
-and announced no stop, has vanished: it hangs, was killed or lost the broker. It is kept for an hour, unless another one
-was started in its place on the same host.
+Each worker publishes its presence every ten seconds, and once more when it stops. A worker that was silent for 30 s
+without announcing a stop has vanished: it hangs, was killed or lost the broker. It is listed for an hour, unless a
+worker replaced it on the same host.
 
-Silence counts only while this worker's own announcements come back. During an alarm of the broker nobody is seen, and
-after a gap of its own a worker starts anew. The announcements hold the sender's clock, so they show whose clock
-differs.
+Silence counts only while this worker receives its own announcements. During a broker alarm nothing is received; after
+such a gap a worker starts counting again. Announcements carry the sender's clock, so they show which clock differs.
+
 """
 
 import asyncio
@@ -48,7 +48,7 @@ _PRESENCE = TypeAdapter(_Presence)
 
 @dataclass(slots=True, kw_only=True)
 class _Other:
-    """Another worker. `replaces`: it was started in the place of one that stopped or vanished."""
+    """Another worker. `replaces`: it was started in place of a worker that stopped or vanished."""
 
     first_seen: float
     last_seen: float
@@ -75,7 +75,7 @@ class WorkerPresence:
     # ── this worker ──
 
     async def following(self) -> bytes:
-        """Return the next announcement when it is due. The next call means that the one before was sent."""
+        """Return the next announcement when it is due. The next call implies that the previous one was sent."""
         if self._round_begun is None:
             self._round_begun = self._steady()
         elif self._farewell:
@@ -121,7 +121,7 @@ class WorkerPresence:
             self._see(name, presence["at"] - self._clock(), now)
 
     def _begin_round(self, now: float) -> None:
-        """Note that an announcement of this worker came back, so that the side channel works."""
+        """Record that an announcement of this worker came back, so that the side channel works."""
         if self._round_begun is not None and now - self._round_begun > MISSED_ROUNDS * ANNOUNCE_SECONDS:
             gone = {name for name, _ in self.vanished()}
             self._others = {name: other for name, other in self._others.items() if name in gone}
@@ -144,7 +144,7 @@ class WorkerPresence:
         other.clocks.append(offset)
 
     def _forget_silent(self, now: float) -> bool:
-        """Forget the worker that has been silent longest; False if none is."""
+        """Forget the worker that has been silent longest; return False if none is silent."""
         name, oldest = min(self._others.items(), key=lambda item: item[1].last_seen)
         if self._is_silent(oldest, now):
             del self._others[name]
@@ -169,7 +169,7 @@ class WorkerPresence:
 
     @property
     def clock_offset(self) -> float:
-        """How many seconds this worker's clock is ahead of the others': of their median, or of the only other one."""
+        """Return by how many seconds this worker's clock is ahead of the median, or of the only other worker."""
         gone = {name for name, _ in self.vanished()}
         theirs = [
             max(other.clocks) for name, other in self._others.items() if len(other.clocks) > 1 and name not in gone
@@ -198,7 +198,7 @@ def _take_replacement(silent: _Other, others: Iterable[_Other]) -> bool:
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:
-    """Wait for an event, so many seconds at most."""
+    """Wait for an event, for a limited number of seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,6 +1,6 @@
-"""Requests of operators to workers, and the answers: documents that travel over the side channel.
+"""Operators' requests to workers, and the answers, as documents on the side channel.
 
-A request has a name, members of its own, and `who` asked. An answer holds what the worker said, or why it did nothing.
+A request has a name, its own members, and the operator `who`. An answer has the worker's result, or why there is none.
 """
 
 import traceback
@@ -42,7 +42,7 @@ class WorkerAnswer:
 
 
 Act = Callable[[WorkerRequest], Awaitable[Members]]
-"""Carries out requests of one name, and says what became of it."""
+"""Carries out requests of one name, and returns the result."""
 
 
 class _Request(TypedDict):
@@ -89,27 +89,27 @@ class RequestHandler:
 
 
 class LastAnswers:
-    """What each worker said last, so that what those counted stays counted that have ended since."""
+    """Keeps each worker's last answer, so that the counts of workers that ended since are not lost."""
 
     def __init__(self) -> None:
         self._last: dict[str, WorkerAnswer] = {}
 
     def gone(self, answers: Sequence[WorkerAnswer]) -> Sequence[WorkerAnswer]:
-        """Note these answers, and return the last ones of the workers that have not answered this time."""
+        """Store these answers, and return the last ones of the workers that did not answer this time."""
         said = {answer.worker: answer for answer in answers if answer.problem is None}
         self._last |= said
         return [answer for worker, answer in self._last.items() if worker not in said]
 
 
 async def ask_workers_to(queue: Queue, request: WorkerRequest, within: float) -> tuple[int, Sequence[WorkerAnswer]]:
-    """Ask all workers. Return how many there are, and what those say that answer in time. Raises QueueError."""
+    """Send a request to all workers. Return their number, and the answers in time. Raises QueueError."""
     answered = await queue.request(_REQUEST.dump_json({"v": 1, "asks": request}), within)
     read = [answer for body in answered.answers if (answer := _read(body)) is not None]
     return max(answered.seen, len(read)), sorted(read, key=lambda answer: answer.worker)
 
 
 def _read(body: bytes) -> WorkerAnswer | None:
-    """None if this release does not know its form."""
+    """Return None if this release does not know the form."""
     try:
         return _ANSWER.validate_json(body)["answers"]
     except ValidationError:
