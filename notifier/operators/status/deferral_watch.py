@@ -1,11 +1,11 @@
-"""Marks the first deferral of each issuer or client for a cause that somebody must remove, and remembers what it was.
+"""Marks the first deferral of an issuer or client for a cause that an operator must remove, and keeps its cause.
 
-A wrong `iss` or `client_id`, or a key that cannot sign, silently puts deliveries off for minutes. So the first deferral
-is logged with the nearest known name, and `notifier status` tells of it while it lasts. Made-up names cost bounded
-memory: each issuer has a limit, and all issuers that nobody knows share one.
+A wrong `iss` or `client_id`, or a key that cannot sign, defers deliveries silently for minutes. So the first deferral
+is logged with the nearest known name, and `notifier status` shows it while it lasts. Invented names take bounded memory:
+each issuer has a limit, and all unknown issuers share one.
 
-It alone sees a cause end: an attempt gets through, or a key signs again. Then it calls `over`, which has the deliveries
-come that still wait for that cause.
+Only this module detects the end of a cause: an attempt succeeds, or a key signs again. Then it calls `over`, which fetches the
+deliveries that still wait for that cause.
 """
 
 import re
@@ -31,7 +31,7 @@ KEPT = (
     300.0  # seconds after it was due for which nothing of it must be heard until it is over: other workers may have it
 )
 SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for near names: at once, and then; one takes up to 10 ms among thousands
-SHORT = 4.0  # seconds: what comes so soon by itself need not be fetched
+SHORT = 4.0  # seconds: deliveries due this soon need not be fetched
 FORGET_EVERY = 1.0  # seconds: made-up names must not cost more
 OF_CLIENT = (
     TroubleKind.UNKNOWN_CLIENT,
@@ -58,12 +58,12 @@ _CAUSES = MappingProxyType(
 _Key = tuple[TroubleKind, str, str, str]
 """Kind, issuer, client (empty: all of the issuer), and what else tells two apart."""
 _Group = tuple[TroubleKind, str]
-"""Kind and issuer (empty: issuers that nobody knows). Names that publishers make up hide no client of ours."""
+"""Kind and issuer (empty: unknown issuers). Names that publishers invent hide none of the registry's clients."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """What is put off. `clients` are those it concerns, if it is kept by issuer."""
+    """The deferred deliveries' cause. `clients`: the clients concerned, if it is kept by issuer."""
 
     since: float
     until: float = 0.0
@@ -75,7 +75,7 @@ class _Open:
 
 
 class DeferralWatch:
-    """Stands before the observers: `tell` gets each fact, deferrals with `first` and the hint."""
+    """Precedes the observers: `tell` receives each fact, deferrals with `first` and the hint."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class DeferralWatch:
         clock: Clock,
         over: Callable[[Cause, str, str], None] = lambda _cause, _iss, _client_id: None,
     ) -> None:
-        """`over` gets a cause that has ended, its issuer and its client (empty: all of the issuer)."""
+        """`over` receives a cause that has ended, its issuer and its client (empty: all of the issuer)."""
         self._tell = tell
         self._over = over
         self._registry = registry
@@ -113,7 +113,7 @@ class DeferralWatch:
                 self._buried(fact)
 
     def troubles(self) -> Iterator[Trouble]:
-        """What is put off now, as far as it is not over."""
+        """Return the causes of deferrals that have not ended."""
         self._forget()
         for key, deferral in self._open.items():
             kind, iss, client_id, _ = key
@@ -127,9 +127,9 @@ class DeferralWatch:
             yield Trouble(kind=kind, text=text, since=since, iss=iss, subject="others", count=count)
 
     def can_sign(self, iss: str, since: float = float("-inf")) -> None:
-        """Take what was put off for this issuer's keys for over. If it is not, the next deferral tells of it anew.
+        """Treat the deferrals for this issuer's keys as ended. If they are not, the next deferral reports them again.
 
-        The key did not sign `since` then: other workers may have put deliveries off for as long.
+        The key has not signed since `since`: other workers may have deferred deliveries for as long.
         """
         now = self._clock()
         waits = [self._waits(self._end(key), now) for key in list(self._signing.get(iss, ()))]
@@ -180,7 +180,7 @@ class DeferralWatch:
         return kind, fact.iss, fact.client_id, ""
 
     def _begin(self, key: _Key, now: float, *, again: bool) -> _Open | None:
-        """Remember it. None if there is no room for another name of its group."""
+        """Store it. Return None if its group has no room for another name."""
         group = _group(key)
         if self._full(group) and now - self._forgot >= FORGET_EVERY:
             self._forget()
@@ -207,7 +207,7 @@ class DeferralWatch:
         return self._groups[group] >= PER_ISSUER or len(self._open) >= MOST
 
     def _may_search(self, now: float) -> bool:
-        """True if made-up names have not used up the searches. One that may not be made now is made later."""
+        """Return True if invented names have not used up the searches. A search that is refused is made later."""
         self._searches = min(SEARCHES, self._searches + max(0.0, now - self._counted) * SEARCHES_PER_SECOND)
         self._counted = now
         if self._searches < 1:
@@ -216,7 +216,7 @@ class DeferralWatch:
         return True
 
     def _left_out(self, key: _Key) -> str | None:
-        """Why a source has the client, and it is unknown all the same, as the registry is now."""
+        """Return why a client that a source has is unknown to the current registry."""
         kind, iss, client_id, _ = key
         why = self._registry().why_left_out(iss, client_id) if kind is TroubleKind.UNKNOWN_CLIENT else None
         return None if why is None else f"its row is left out: {why}"
@@ -228,7 +228,7 @@ class DeferralWatch:
         return near_client(iss, client_id, self._registry()) if kind is TroubleKind.UNKNOWN_CLIENT else None
 
     def _attempted(self, iss: str, client_id: str) -> None:
-        """Note that the client could be attempted: nothing of ours puts it off any more."""
+        """Record that the client could be attempted: no internal cause defers its deliveries any more."""
         over = [key for kind in OF_CLIENT if (key := (kind, iss, client_id, "")) in self._open]
         freed = {*over}
         for key in self._signing.get(iss, ()):
@@ -243,7 +243,7 @@ class DeferralWatch:
             self._log.info("deferral_over", cause=str(key[0]), iss=iss, client_id=key[2], put_off=deferral.count)
 
     def _buried(self, fact: Buried) -> None:
-        """Note that one that was put off is a dead letter, and waits no longer."""
+        """Record that a deferred delivery became a dead letter, and is not pending any more."""
         for key in (
             (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, ""),
             (TroubleKind.UNKNOWN_ISSUER, fact.iss, "", ""),
@@ -254,11 +254,11 @@ class DeferralWatch:
                     self._end(key)
 
     def _waits(self, deferral: _Open, now: float) -> bool:
-        """True if something that was put off for it waits for longer."""
+        """Return True if a deferred delivery for it is pending for more than SHORT seconds."""
         return deferral.until - KEPT - now > SHORT
 
     def _forget(self) -> None:
-        """Forget what is over: the registry knows the name by now, or nothing was heard of it for long."""
+        """Forget ended causes: the registry has the name by now, or no deferral was reported for long."""
         self._forgot, registry = self._clock(), self._registry()
         for key, deferral in list(self._open.items()):
             kind, iss, client_id, _ = key

@@ -1,8 +1,8 @@
-"""Counts what each client answers this worker, how fast the worker goes, and whole events that became dead letters.
+"""Counts the results of each client at this worker, the worker's rates, and whole events that became dead letters.
 
 `notifier status` shows the counts. An attempt costs a look-up and a few additions. The observer keeps at most 10,000
-clients; a new one replaces the oldest. An issuer of a refused event may be made up, so these counts are bounded: those
-beyond have no issuer.
+clients; a new client replaces the oldest. The issuer of a refused event may be invented, so the counts by issuer are
+bounded: further events are counted without issuer.
 """
 
 from collections import deque
@@ -22,11 +22,11 @@ from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.status.life import LifeOf
 
 KEPT = 10_000  # clients
-PASSED = 10  # of them, before one in trouble is forgotten
-TEXT = 200  # characters of what an attempt met
-WITH_WAY_OUT = 500  # of what we say of a dead letter: the way out comes last
+PASSED = 10  # of them, skipped before a client in trouble is forgotten
+TEXT = 200  # characters of a failure text
+WITH_WAY_OUT = 500  # characters of notifier's text on a dead letter: the remedy comes last
 UNREGISTERED = 3600.0  # seconds for which a client that the registry lacks is remembered: events bring any number
-LOOKED_AT = 1200.0  # seconds from when something is due until it is attempted or put off again, at the latest
+LOOKED_AT = 1200.0  # maximum seconds from when a delivery is due until it is attempted or deferred again
 SOON = 3600.0  # seconds
 SAMPLES = 13  # one every five seconds: they cover the last minute
 MAX_COUNTS = 50  # pairs of issuer and reason
@@ -60,13 +60,13 @@ class ClientRecord:
 
     @property
     def in_trouble(self) -> bool:
-        """True if its last attempt failed, or it was put off since."""
+        """Return True if its last attempt failed, or a delivery was deferred since."""
         took = self.last_success or 0.0
         return (self.last_failure or 0.0) > took or (self.deferred_at or 0.0) > took
 
     @property
     def last_heard(self) -> float:
-        """When something last became of a delivery for it, or does next."""
+        """Return the time of the last result or of the next attempt."""
         return max(filter(None, (self.last_success, self.last_failure, self.deferred_at, self.next_due)), default=0.0)
 
 
@@ -93,34 +93,34 @@ class HealthObserver:
         self.sample()
 
     def sample(self) -> None:
-        """Remember how much is done by now."""
+        """Record the counts so far."""
         self._samples.append((self._steady(), MappingProxyType(dict(self.counts))))
 
     def forget(self, registry: Registry) -> None:
-        """Forget the clients that only events have named, and not lately: nobody may ever try them again."""
+        """Forget unregistered clients that no recent event named: they may never be attempted again."""
         since = self._clock() - UNREGISTERED
         for (iss, client_id), record in list(self.clients.items()):
             if client_id not in registry.clients_of(iss) and record.last_heard < since:
                 del self.clients[iss, client_id]
 
     def clients_expiring(self) -> Mapping[str, int]:
-        """For how many clients something that was put off here is given up within the hour, by `sid`: yes, no."""
+        """Return for how many clients a deferred delivery is given up within the hour: with `sid`, without."""
         now, counts = self._clock(), {"yes": 0, "no": 0}
         for record in self.clients.values():
             if record.next_due is None or record.next_due + LOOKED_AT < now:
-                continue  # another worker has delivered it, or it would have been put off again
+                continue  # another worker has delivered it, or it would have been deferred again
             for sid, expires in (("yes", record.expires_with_sid), ("no", record.expires_without_sid)):
                 counts[sid] += expires is not None and now < expires <= now + SOON
         return counts
 
     def rates(self) -> dict[str, float]:
-        """Counts per second, over the last minute or the life of the worker, whichever is shorter."""
+        """Return counts per second, over the last minute or the life of the worker, whichever is shorter."""
         since, before = self._samples[0]
         seconds = max(1.0, self._steady() - since)
         return {name: round((count - before[name]) / seconds, 2) for name, count in self.counts.items()}
 
     def _record(self, key: tuple[str, str], *, unknown: bool = False) -> ClientRecord:
-        """The client's record. One that nobody knows takes the place of no other: publishers may make names up."""
+        """Return the client's record. An unknown client replaces no other: publishers may invent names."""
         record = self.clients.get(key)
         if record is None:
             if unknown and len(self.clients) >= KEPT // 2:
@@ -131,12 +131,12 @@ class HealthObserver:
         return record
 
     def _make_room(self) -> None:
-        """Forget the oldest record, or a younger one if those before it are of clients in trouble."""
+        """Forget the oldest record, or a newer one if those before it belong to clients in trouble."""
         for key in list(islice(self.clients, PASSED)):
             record = self.clients.pop(key)
             if not record.in_trouble:
                 return
-            self.clients[key] = record  # its turn comes again after all others
+            self.clients[key] = record  # moved behind all others
         del self.clients[next(iter(self.clients))]
 
     def _attempted(self, fact: Attempted) -> None:
@@ -212,7 +212,7 @@ class HealthObserver:
 
 
 def _shown(text: str, delivery: Delivery) -> str:
-    """What a failure met, as operators may read it."""
+    """Return the text of a failure as operators may read it."""
     return text and redact(without_subject(text, delivery.sub, delivery.sid))
 
 
@@ -225,13 +225,13 @@ class _Refusals:
 
 
 class RefusedEvents:
-    """The events that were refused within the last hour, by issuer and reason."""
+    """Counts the events refused within the last hour, by issuer and reason."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._refusals: dict[tuple[str, DeadReason], _Refusals] = {}
         self.observe = FactHandlers({Buried: self._buried})
-        """Counts an event that became a dead letter."""
+        """Count an event that became a dead letter."""
 
     def _buried(self, fact: Buried) -> None:
         if fact.client_id:
@@ -247,7 +247,7 @@ class RefusedEvents:
         refusals.last_at, refusals.text = now, text
 
     def troubles(self) -> Iterator[Trouble]:
-        """Yield what was refused within the last hour. `count` is of events."""
+        """Yield the refusals of the last hour. `count` counts events."""
         self._forget(self._clock())
         for (iss, reason), refusals in self._refusals.items():
             text = f"no client was notified of them{refusals.text}; `notifier dead-letters list --reason {reason}`"
