@@ -153,7 +153,7 @@ def remove_chosen(
 
     if not (yes or dry_run):
         if not sys.stdin.isatty():
-            raise typer.BadParameter("stdin is no terminal: give --yes to skip the confirmation", param_hint="--yes")
+            raise typer.BadParameter("stdin is not a terminal: give --yes", param_hint="--yes")
         prospect = run(dry_run=True, what="counted")
         _say_reasons(prospect, err=True)
         _say_clients(prospect, err=True)

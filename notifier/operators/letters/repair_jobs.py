@@ -150,7 +150,7 @@ class RepairWork:
             self._last = part
             if part.unfinished != STOPPED:
                 return
-            until = job.began_at  # what came back, or came later, stays
+            until = job.began_at  # exclude messages that came back or arrived later
             due = began if rate is None else began + part.done / rate
 
     def _of_pass(self, job: Job) -> RepairOptions:

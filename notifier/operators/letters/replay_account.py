@@ -79,7 +79,7 @@ class _Followed:
     def __init__(self, asked_at: float) -> None:
         self.asked_at = asked_at
         self.account = ReplayAccount()
-        self.deliveries: dict[str, bool] = {}  # those without an end, and if anything was heard of them
+        self.deliveries: dict[str, bool] = {}  # unfinished deliveries, and if any result is known
         self.events: dict[str, bool] = {}
         self._taken: set[str] = set()
 
@@ -130,7 +130,7 @@ class ReplayAccounts:
                 delivery_id, event_id = "", fact.event_id
             case _:
                 return
-        for replay in reversed(self._replays.values()):  # the last one has it
+        for replay in reversed(self._replays.values()):  # the latest replay counts it
             if replay.note(fact, delivery_id, event_id):
                 return
 

@@ -77,7 +77,7 @@ def _issuer_of(part: ReadPart, iss: str | None) -> str:
     if (only := only_issuer(part.issuers)) is not None:
         return only
     known = f": there are {', '.join(sorted(part.issuers))}" if part.issuers else ", whose client it is"
-    raise typer.BadParameter(f"say which issuer{known}", param_hint="--iss")
+    raise typer.BadParameter(f"give the issuer{known}", param_hint="--iss")
 
 
 def _in_words(wish: RetryWish, result: RetryResult, *, dry_run: bool) -> str:
@@ -114,7 +114,7 @@ def _advice(result: RetryResult) -> list[str]:
         until = "" if account.paused_until is None else f", for {account.paused_until - now:,.0f} s more"
         lines.append(f"{result.asked:,} wait because the client asked for it (Retry-After){until}: --force")
     if account.put_off.get("paused"):
-        lines.append("the registry says paused: true; set it to false, and they are tried")
+        lines.append("the registry has paused: true; set it to false to attempt them")
     if result.waiting and account.next_try is not None and account.paused_until is None:
         lines.append(f"the client rests; the workers try it again in {max(0.0, account.next_try - now):,.0f} s")
     if result.workers > result.answered:

@@ -27,7 +27,7 @@ from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
 LOOK_EVERY = 0.5  # seconds between two queries of the workers
-STUCK = 60.0  # seconds without news although a worker is busy with the client: it may bear one attempt a minute
+STUCK = 60.0  # seconds without results while a worker is busy with the client: its rate may be one attempt a minute
 QUIET = 1.5  # seconds without news, after which nothing more is going to happen
 NO_WORKER = "no worker consumes the queue, so nothing would be attempted; start one: notifier run"
 

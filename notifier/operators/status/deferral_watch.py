@@ -1,11 +1,11 @@
 """Marks the first deferral of an issuer or client for a cause that an operator must remove, and keeps its cause.
 
 A wrong `iss` or `client_id`, or a key that cannot sign, defers deliveries silently for minutes. So the first deferral
-is logged with the nearest known name, and `notifier status` shows it while it lasts. Invented names take bounded memory:
-each issuer has a limit, and all unknown issuers share one.
+is logged with the nearest known name, and `notifier status` shows it while it lasts. Invented names take bounded
+memory: each issuer has a limit, and all unknown issuers share one.
 
-Only this module detects the end of a cause: an attempt succeeds, or a key signs again. Then it calls `over`, which fetches the
-deliveries that still wait for that cause.
+Only this module detects the end of a cause: an attempt succeeds, or a key signs again. Then it calls `over`,
+which fetches the deliveries that still wait for that cause.
 """
 
 import re
