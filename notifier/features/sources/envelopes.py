@@ -1,8 +1,7 @@
-"""Opens the envelopes around the event in a message of a source: CloudEvents, a SET, MassTransit, NServiceBus, a list.
+"""Unwrap the envelopes of a source's message: CloudEvents, a SET, MassTransit, NServiceBus, a list.
 
-CloudEvents, also in batches, and Security Event Tokens are recognised by themselves. The others are named by the
-source, from the outside in. A list gives several documents, each an event of its own. Raises MalformedEvent, which says
-what is wrong.
+CloudEvents, also in batches, and Security Event Tokens are detected automatically. The source names the others, from
+the outermost inwards. A list contains several documents, each a separate event. Errors are raised as MalformedEvent.
 """
 
 import base64
@@ -31,21 +30,21 @@ from notifier.model.validation import kind_of
 from notifier.tokens.security_event_token import claims_in
 
 LINES = "lines"
-MOST = 5_000  # events of one message: of 128 KiB, each has 26 bytes then
+MOST = 5_000  # events of one message; of 128 KiB, that leaves 26 bytes for each
 _SET = "application/secevent+jwt"  # RFC 8935 §2
 _BATCH = "application/cloudevents-batch+json"  # CloudEvents JSON format §4
-_MARK = b"\xef\xbb\xbf"  # of the order of bytes
+_MARK = b"\xef\xbb\xbf"  # the byte order mark of UTF-8
 _MASSTRANSIT = "application/vnd.masstransit"
 _NSERVICEBUS_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d):(\d{1,9}) Z")
 
 
 @frozen
 class Unwrapped:
-    """A JSON document, and what was around it.
+    """A JSON document with the data of its envelope.
 
-    `around` is what `"$envelope"` gives. `id` and `time` (epoch seconds) are the envelope's, `unread_time` is its time
-    as it was written if that cannot be read. `source` is CloudEvents'. `place` is its number in the list that it came
-    in, None if there was no list.
+    `around` is the value of `"$envelope"`. `id` and `time` (epoch seconds) are the envelope's; `unread_time` is the
+    text of its time if that is unreadable. `source` is the CloudEvents attribute. `place` is the document's index in
+    its list, None without a list.
     """
 
     data: object
@@ -61,33 +60,33 @@ class Unwrapped:
 
 @dataclass(frozen=True, slots=True)
 class WrongPart:
-    """Stands for a line, or an event of a batch, that cannot be read, among others that can."""
+    """An unreadable line, or an unreadable event of a batch, among readable ones."""
 
     mistakes: tuple[Mistake, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EventList:
-    """An expression that gives a list. Each member is a document of its own."""
+    """An expression that gives a list. Each member is a separate document."""
 
     expression: Expression
 
 
 Envelope: TypeAlias = Callable[[Unwrapped, Message], Unwrapped] | EventList
-"""Takes a document out of what is around it."""
+"""Takes a document out of its envelope."""
 
 
 def is_empty(message: Message) -> bool:
-    """True for a body that holds nothing, as a tombstone's does."""
+    """Return whether the body is empty, as a tombstone's is."""
     return message.cut_from is None and not message.body.removeprefix(_MARK).strip()
 
 
 def open_documents(
     message: Message, max_bytes: int, *, lines: bool = False, ignore_case: bool = False
 ) -> list[Unwrapped]:
-    """Read the JSON in the message, without CloudEvents or the signature of a SET: one document, or those of a batch.
+    """Return the JSON in the message, without CloudEvents or the signature of a SET: one document, or those of a batch.
 
-    `lines`: also JSON lines. `ignore_case`: all member names are in lower case and without `_`.
+    `lines`: accept JSON lines too. `ignore_case`: convert all member names to lower case and remove `_`.
     """
     if media_type_of(message.content_type) == _BATCH:
         documents = list(_batch(read_json(message.body, max_bytes), message, max_bytes))
@@ -146,7 +145,7 @@ def opened(
     *,
     ignore_case: bool = False,
 ) -> Sequence[Unwrapped]:
-    """Return what is within these envelopes of each document, numbered if there are lists. Raises MalformedEvent."""
+    """Remove these envelopes from each document. Members of lists are numbered. Raises MalformedEvent."""
     lists = int(len(documents) > 1)
     for envelope in envelopes:
         if isinstance(envelope, EventList):
@@ -164,7 +163,7 @@ def opened(
 
 
 def masstransit(document: Unwrapped, message: Message) -> Unwrapped:
-    """Take the message out of MassTransit's envelope. A bare body stays as it is, as its raw serializer sends it."""
+    """Take the message out of MassTransit's envelope. A body without one (raw serializer) is returned unchanged."""
     data = document.data
     names = _plainly_named(data) if isinstance(data, dict) else {}
     declared = media_type_of(message.content_type).startswith(_MASSTRANSIT)
@@ -184,7 +183,7 @@ def masstransit(document: Unwrapped, message: Message) -> Unwrapped:
 
 
 def nservicebus(document: Unwrapped, message: Message) -> Unwrapped:
-    """Take id and time from NServiceBus' headers. The body is bare."""
+    """Take id and time from NServiceBus' headers. The body has no envelope."""
     sent = _header(message.headers, "nservicebus.timesent")
     return replace(
         document,
@@ -194,14 +193,14 @@ def nservicebus(document: Unwrapped, message: Message) -> Unwrapped:
 
 
 def names_message(header: str) -> bool:
-    """True if an envelope takes the event's id or time from a header of this name."""
+    """Return whether an envelope takes the event's id or time from a header of this name."""
     return header.lower() == "messageid" or header.lower().startswith("nservicebus.")
 
 
 ENVELOPES: Mapping[str, Callable[[Unwrapped, Message], Unwrapped]] = {
     "masstransit": masstransit,
     "nservicebus": nservicebus,
-    "cloudevents": lambda document, _message: document,  # is opened already
+    "cloudevents": lambda document, _message: document,  # already unwrapped
 }
 
 
@@ -247,7 +246,7 @@ def _of_cloudevents(data: object, attributes: Mapping[str, str], trace: str | No
 
 
 def _json_lines(body: bytes, max_bytes: int) -> object:
-    """JSON lines as a list. One document is a list of one, unless it is a list."""
+    """Return JSON lines as a list. A single document becomes a list of one, unless it is a list."""
     try:
         whole = read_json(body, max_bytes)
     except MalformedEvent:
@@ -276,14 +275,14 @@ def _decoded(text: str) -> bytes:
 
 
 def _header(headers: Mapping[str, object], name: str) -> str | None:
-    """The header of this name in any case, if it is a text that is not empty."""
+    """Return the header of this name (case-insensitive) if it is a non-empty text."""
     value = next((value for header, value in headers.items() if header.lower() == name), None)
     text = value.decode(errors="replace") if isinstance(value, bytes) else value
     return text if isinstance(text, str) and text else None
 
 
 def _times(document: Unwrapped, sent: object) -> Mapping[str, Any]:
-    """Return `time` and `unread_time` of a document, given the time of the envelope around it; None if it has none."""
+    """Return `time` and `unread_time` of a document, from the time of its envelope (None if it has none)."""
     if sent is None:
         return {"time": document.time, "unread_time": document.unread_time}
     try:

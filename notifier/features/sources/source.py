@@ -1,12 +1,12 @@
-"""Reads the events of one identity server from its own documents into ours.
+"""Convert the documents of one identity server to events, by the mapping of a configured source.
 
-The result of a mapping is read by the same rules as an event in notifier's own form, so that every mistake is listed. A
-message may hold several events, as members of a list. Each is good, ignored or wrong by itself.
+Mapped events are validated like events in notifier's form, so every error is listed. A message may hold a list of
+events; each is good, ignored or malformed independently.
 
-The `id` comes from the mapping, else from the envelope, else from AMQP `message_id`. Members of a list cannot use the
-latter two, which belong to the whole. Otherwise the id is a digest of all that was read, if that has a time or a
-session. Without both the id would be the same at the user's next sign-out, which must not be taken for a copy. A time
-that cannot be read is in the digest as it was written.
+The `id` comes from the mapping, else from the envelope, else from AMQP `message_id`; the latter two belong to the whole
+message and do not apply to members of a list. Otherwise the id is a digest of all that was read, if that has a time or
+a session. Without both, the user's next sign-out would have the same id and be dropped as a duplicate. An unreadable
+time enters the digest as written.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,21 +38,21 @@ from notifier.model.validation import kind_of
 from notifier.tokens.security_event_token import is_verification
 
 MANY = 200  # events of one message that are read at once: 20 ms
-# An empty `sid` stays, and is a mistake: left out, it would end all sessions of the user.
+# An empty `sid` is kept and refused: without `sid`, the event would end all sessions of the user.
 _LEFT_OUT_IF_EMPTY: Final = ("id", "iss", "sub", "reason", "ended_at", "not_after")
-# For a member whose expression failed, so that nothing else is said of it. The event is refused anyway.
+# Placeholders for members whose expression failed, to avoid follow-up errors. The event is refused anyway.
 _STAND_INS: Mapping[str, object] = MappingProxyType({"clients": "*", "sub": "-", "sid": "-"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A compiled source. `secret` are the names of headers that are kept nowhere, in lower case.
+    """A compiled source. `secret` has the lower-case names of headers that must never be stored.
 
-    `issuer` and the values of `issuers` are those for which it may speak, whatever a document says. `types` are the
-    CloudEvents types that end sessions, by issuer, if the source signs its bodies: each event must have one, since
-    without a type nobody signed what kind of event it is. `realm` gives what the document calls its issuer: the key of
-    `issuers` or, without these, a name that must fit `issuer`. `as_json`: bodies are JSON, whatever their header says.
-    `members` are those of the event. `mentioned` are all names in its expressions.
+    `issuer` and the values of `issuers` are the only issuers whose sessions it may end. `types` has, per issuer, the
+    CloudEvents types that end sessions, if the source signs its bodies: each event must have one of them, because an
+    event without a signed type could be of any kind. `realm` extracts the document's name for its issuer: a key of
+    `issuers` or, without `issuers`, a name that must match `issuer`. `as_json`: read bodies as JSON, whatever their
+    content type. `members` maps members of the event to expressions. `mentioned` has all names in the expressions.
     """
 
     name: str
@@ -72,17 +72,17 @@ class Source:
 
     @property
     def speaks_for(self) -> tuple[str, ...]:
-        """The issuers whose sessions it may end."""
+        """Return the issuers whose sessions the source may end."""
         own = () if self.issuer is None else (self.issuer,)
         return tuple(dict.fromkeys((*own, *(self.issuers or {}).values())))
 
     @property
     def takes_empty(self) -> bool:
-        """True if `when` speaks of the document as a whole, and so of an empty body, which is null to it."""
+        """Return whether `when` can evaluate an empty body (null), as it does not only name members."""
         return self.when is not None and not self.when.of_object
 
     def received(self, message: Message) -> Message:
-        """The message with the headers that may be kept, and without a wish to be told its fate."""
+        """Return the message without secret headers and without its request for a delivery report."""
         return as_kept(message, self.secret, self.mentioned)
 
     def translate(
@@ -95,10 +95,10 @@ class Source:
         only: Positions | None = None,
         most: int = MANY,
     ) -> Translation:
-        """Read a message that `received` gave. Raises MalformedEvent if none of its events is good or ignored.
+        """Convert a message returned by `received`. Raises MalformedEvent if none of its events is good or ignored.
 
-        `only` names the events, and their entries of `clients`, that are read; the others are left out. A message of
-        more than `most` events is divided into parts.
+        `only` selects the events, and their entries of `clients`, to read. A message of more than `most` events is
+        split into parts.
         """
         reading = _Reading(self, message, new_id, now)
         documents = reading.documents(max_bytes)
@@ -133,7 +133,7 @@ class _Reading:
             self._names["$headers"] = message.headers
 
     def documents(self, max_bytes: int) -> Sequence[Unwrapped]:
-        """The documents in the message. Raises MalformedEvent."""
+        """Return the documents in the message. Raises MalformedEvent."""
         source, whole = self._source, f"sources.{self._source.name}"
         message = replace(self._message, content_type="application/json") if source.as_json else self._message
         if source.when is not None and is_empty(message):
@@ -154,7 +154,7 @@ class _Reading:
             raise MalformedEvent([Mistake(path, mistake.text) for mistake in wrong.mistakes]) from None
 
     def event(self, document: Unwrapped, only: Sequence[range] | None) -> Understood | None:
-        """Read the event in the document, None if it is to be ignored. Raises MalformedEvent."""
+        """Return the event in the document, or None if it is ignored. Raises MalformedEvent."""
         source = self._source
         if isinstance(document.data, WrongPart):
             whole = f"sources.{source.name}"
@@ -195,8 +195,8 @@ class _Reading:
     ) -> dict[str, object]:
         """Return the members of the event as the mapping gives them. Adds to `mistakes`.
 
-        An informational member is dropped when the event is read, if it cannot be. Where its expression fails, the
-        document stands for it, so that the digest differs.
+        An unreadable informational member is dropped when the event is read. If its expression fails, the whole
+        document replaces its value, so that the digest differs.
         """
         data: dict[str, object] = {}
         for name, expression in self._source.members.items():
@@ -217,7 +217,7 @@ class _Reading:
         return data
 
     def _is_bare_number(self, name: str, value: object) -> bool:
-        """True for a number where an event has a text, and is not read without it."""
+        """Return whether a number was given for a required text member."""
         numbers = ("clients", *INFORMATIONAL) if self._source.issuers is None else ("clients", "iss", *INFORMATIONAL)
         return type(value) in (int, float) and name not in numbers
 
@@ -264,9 +264,9 @@ class _Reading:
         return named
 
     def _issuer_of(self, names: Sequence[str], path: str) -> str:
-        """The issuer that the document calls so: by `issuers`; without these, by the end of the only issuer.
+        """Return the issuer with one of these names: the entry of `issuers`, else `issuer` if its end matches.
 
-        The last name is the one for people, where there are several. Raises MalformedEvent.
+        The last name is the human-readable one. Raises MalformedEvent.
         """
         source = self._source
         if source.issuers is None:
@@ -281,7 +281,7 @@ class _Reading:
         raise MalformedEvent([Mistake(path, f"{excerpt(names[0])} is not among them; add what it means")])
 
     def _with_spares(self, document: Unwrapped, data: Mapping[str, object]) -> Message:
-        """The message with the id and the time that its event has if the mapping gave none."""
+        """Return the message with the id and time that apply if the mapping gives none."""
         whole = self._message
         time = whole.timestamp if document.time is None else document.time
         spare = document.id or (whole.message_id if document.place is None else None)

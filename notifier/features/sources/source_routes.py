@@ -1,15 +1,14 @@
-"""`POST /v1/events/{source}`: takes events in the words of their own server, for senders that know no token of ours.
+"""Serve `POST /v1/events/{source}`: accept webhooks in the format of their server, from senders without an API token.
 
-The proof of the source replaces the token. Then the message is published as it came. 202 means that it is durable. A
-worker reads it by the source's mapping. A message that it cannot read becomes a dead letter, since no sender of
-webhooks reads a 400, and some give up after a few. A Security Event Token is answered as RFC 8935 says. Its verified
-claims are published, never the token; of a message of Amazon SNS, the members that are signed.
+The proof of the source replaces the token. The message is published unchanged; 202 means that it is durable. A worker
+converts it by the source's mapping. An unreadable message becomes a dead letter rather than a 400, because senders of
+webhooks ignore a 400 or stop after a few. A Security Event Token is answered according to RFC 8935. Its verified claims
+are published, never the token; of an Amazon SNS message, only the signed members.
 
-Each source has places of its own. Where the proof is in the body, strangers can send that as slowly as they like. So
-until it is checked, such a request has one of fewer places, for a shorter time.
+Each source has its own limit of concurrent requests. If the proof is in the body, an unauthenticated client can send
+that slowly; until it is verified, such a request has a lower limit and a shorter timeout.
 
-`GET` and `OPTIONS` answer the requests by which Okta, a WebSub hub, or a sender of CloudEvents such as Event Grid,
-verifies that its events are wanted here.
+`GET` and `OPTIONS` answer the verification requests of Okta, WebSub hubs, and CloudEvents senders such as Event Grid.
 """
 
 import time
@@ -58,12 +57,12 @@ from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, Verifi
 
 PATH = "/v1/events/{source}"
 _TOPIC_SHOWN = 255  # characters
-_TOLD_EVERY = 60.0  # seconds between two log lines of one source that say the same
+_TOLD_EVERY = 60.0  # seconds between equal log lines of one source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceAccess:
-    """What the routes need. `source` gives the source of a name as it is configured now, None if it takes no HTTP.
+    """What the routes need. `source` returns the currently configured source, or None if it has no `http`.
 
     `publish` returns once the message is durable, and raises QueueError.
     """
@@ -86,19 +85,19 @@ class SourceRoutes:
         self._requests: dict[tuple[str, str], int] = {}
 
     def families(self) -> Iterator[Metric]:
-        """The families for a scrape."""
+        """Return the metric families for a scrape."""
         text = "Requests to POST /v1/events/{source}."
         yield labelled(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._requests)
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """The routes, for the application of the API."""
+        """Return the routes for the API's application."""
         yield web.post(PATH, self.post_event)
         yield web.get(PATH, self.get_challenge, allow_head=False)
         yield web.options(PATH, self.allow_sender)
 
     @POST
     async def post_event(self, request: web.Request) -> web.Response:
-        """Take one message of a source."""
+        """Accept one message of a source."""
         source = self._source(request)
         status, why = 500, ""
         try:
@@ -119,7 +118,7 @@ class SourceRoutes:
 
     @GET
     async def get_challenge(self, request: web.Request) -> web.Response:
-        """Answer the request by which a server verifies that its events are wanted here."""
+        """Answer a server's verification request."""
         source = self._source(request)
         if source.challenge is None:
             raise events_by_post()
@@ -140,7 +139,7 @@ class SourceRoutes:
 
     @OPTIONS
     async def allow_sender(self, request: web.Request) -> web.Response:
-        """Answer the request by which a sender of CloudEvents asks whether it may send."""
+        """Answer a CloudEvents sender's request for permission to send."""
         source = self._source(request)
         try:
             if not isinstance(source.proof, BodySignature):
@@ -195,7 +194,7 @@ class SourceRoutes:
         return web.json_response({"id": new_id}, status=202, dumps=json_text)
 
     async def _take_set(self, request: web.Request, source: HttpSource, proof: SignedToken) -> web.Response:
-        """Take a Security Event Token, and answer as RFC 8935 §2.2 and §2.3 say."""
+        """Accept a Security Event Token, and answer according to RFC 8935 §2.2 and §2.3."""
         _check_kind(request, source)
         with self._unproven.one(source.name):
             result = await proof.verifier.verified(await self._read_unproven(request))
@@ -215,7 +214,7 @@ class SourceRoutes:
                 assert_never(result)
 
     async def _take_sns(self, request: web.Request, source: HttpSource, proof: SnsSignature) -> web.Response:
-        """Take a message of SNS: a notification, or what tells of the subscription."""
+        """Accept an SNS message: a notification, or a message about the subscription."""
         _check_kind(request, source)
         with self._unproven.one(source.name):
             message = await proof.verifier.verified(await self._read_unproven(request))
@@ -236,7 +235,7 @@ class SourceRoutes:
                 assert_never(message)
 
     async def _publish(self, request: web.Request, source: HttpSource, body: bytes, kind: str) -> str:
-        """Make the message durable. The source is its publisher, and has proved it."""
+        """Publish the message durably, with the authenticated source as its publisher."""
         access, lane = self._access, asked_lane(request)
         headers = joined_headers(request.headers.items())
         if source.rules.signed:
@@ -264,14 +263,14 @@ class SourceRoutes:
         self._requests[key] = self._requests.get(key, 0) + 1
 
     def _log(self, source: str, status: int, answer: str) -> None:
-        """Log what is refused, once a minute: senders of webhooks seldom show the answer to anybody."""
+        """Log refusals, each at most once a minute, since senders of webhooks seldom show the answer to a person."""
         if self._is_due(source, str(status)):
             structlog.get_logger().warning(
                 "source_refused", source=source, status=status, reason=answered_reason(answer)
             )
 
     def _log_confirmed(self, source: str, request: web.Request) -> None:
-        """Log a confirmed verification request of a WebSub hub, once a minute: it comes without a proof."""
+        """Log a WebSub hub's confirmed verification at most once a minute, as the request is unauthenticated."""
         mode = request.query["hub.mode"]
         if self._is_due(source, mode):
             log = structlog.get_logger().bind(source=source, origin="WebSub hub")
