@@ -1,1 +1,1 @@
-"""Events that come in the words of their own servers: mappings, envelopes, routes, proofs."""
+"""Events in the format of other servers: mappings, envelopes, routes, proofs. Start with `source.py`."""

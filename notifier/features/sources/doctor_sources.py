@@ -27,6 +27,6 @@ def source_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]
 async def _read(
     of: SetSettings, reader: DocumentReader, egress: EgressPolicy, uri: str
 ) -> IssuerDocument | UnreadDocument:
-    """Read the keys. The operator named the address."""
+    """Read the keys, with the egress rules for an address that the operator configured."""
     tls = TlsFiles() if of.tls is None else of.tls.files()
     return await reader.read(uri, egress=found_egress(egress, uri, of.jwks_uri), tls=tls, within=WITHIN)

@@ -1,4 +1,4 @@
-"""Builds the sources of events from the settings, and finds every mistake in them at once."""
+"""Compile the sources of the settings, and list all errors in them at once."""
 
 import re
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 def compile_sources(
     settings: Settings, unsure: frozenset[str] = frozenset()
 ) -> tuple[Mapping[str, Source], list[Mistake]]:
-    """Return the right sources, by name, and every mistake. `unsure`: the sections of the settings that are wrong."""
+    """Return the valid sources by name, and every error. `unsure`: the sections of the settings with errors."""
     sources: dict[str, Source] = {}
     mistakes: list[Mistake] = []
     known = None if "issuers" in unsure else tuple(settings.issuers)
@@ -54,9 +54,9 @@ def compile_sources(
 
 @dataclass(slots=True)
 class _Making:
-    """Makes one source. `issuers` are those that are configured, None if that is not known.
+    """Compiles one source. `issuers` are the configured ones, None if that section has errors.
 
-    `plain`: it reads names without regard to case and `_`.
+    `plain`: the source ignores case and `_` in names.
     """
 
     name: str
@@ -67,11 +67,11 @@ class _Making:
     plain: bool = False
 
     def wrong(self, member: str, text: str) -> None:
-        """Note a mistake in one of its settings."""
+        """Record an error in one of its settings."""
         self.mistakes.append(Mistake(f"sources.{self.name}.{member}", text))
 
     def source(self) -> Source:
-        """The source, which must not be used if there are mistakes."""
+        """Return the source; it must not be used if errors were recorded."""
         options, preset = self.options, self._preset()
         self.plain = preset.ignore_case if options.ignore_case is None else options.ignore_case
         named = preset.envelope if options.envelope is None else options.envelope
@@ -135,7 +135,7 @@ class _Making:
             self.wrong("event", "needs sub or sid, which say whose session ended")
 
     def _realm(self, preset: SourcePreset, members: Mapping[str, Expression]) -> Expression | None:
-        """What the document calls its issuer, if that is no `iss`."""
+        """Return the expression for the document's name of its issuer, if that is not `iss`."""
         if self.options.issuers is None:
             own = "iss" in (self.options.event or {})
             return None if own or preset.realm is None else self._expression("event.iss", preset.realm)
@@ -149,7 +149,7 @@ class _Making:
         return members.get("iss")
 
     def _only(self) -> str | None:
-        """Of the source: where nothing says it, that of its Security Event Tokens, or the only one configured."""
+        """Return the source's issuer; by default that of its Security Event Tokens, or the only one configured."""
         options, known = self.options, self.issuers or ()
         if options.issuer is not None or options.issuers is not None:
             return options.issuer

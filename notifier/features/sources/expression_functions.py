@@ -1,4 +1,4 @@
-"""The functions that expressions may use: those of JMESPath, and a few of our own for times, JSON and tables."""
+"""The functions of expressions: those of JMESPath, and additional ones for times, JSON and tables."""
 
 import re
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from pydantic_core import from_json
 from notifier.model.moment import read_moment
 from notifier.model.validation import kind_of
 
-LONGEST_JSON = 256 * 1024  # characters of JSON that is a text: as long as a message of SNS, and read within 10 ms
+LONGEST_JSON = 256 * 1024  # characters of a JSON text: the longest message of SNS, parsed within 10 ms
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 
 class _Functions(functions.Functions):
-    """The functions of JMESPath, and ours."""
+    """The functions of JMESPath, and notifier's."""
 
     @functions.signature({"types": ["number", "string", "null"]})
     def _func_from_s(self, seconds: object) -> str | None:
@@ -68,7 +68,7 @@ FUNCTIONS = _Functions()
 
 def plain_name(name: str) -> str:
     """Return the name as `ignore_case` compares it: in lower case and without `_`."""
-    return _plain(name) if len(name) <= 64 else name.lower().replace("_", "")  # a long one is not remembered
+    return _plain(name) if len(name) <= 64 else name.lower().replace("_", "")  # long names are not cached
 
 
 @lru_cache(maxsize=2048)
@@ -77,7 +77,7 @@ def _plain(name: str) -> str:
 
 
 def lowered(value: object) -> object:
-    """The value with all member names in lower case and without `_`. Of two that are then alike, null gives way."""
+    """Return the value with member names in lower case and without `_`. If two names collide, a non-null value wins."""
     if isinstance(value, dict):
         members: dict[str, object] = {}
         for name, member in value.items():
@@ -91,7 +91,7 @@ def lowered(value: object) -> object:
 
 
 def _moment(value: object, parts: int, takes: str) -> str | None:
-    """RFC 3339 of a number of parts of a second since the epoch. Raises ValueError without the value."""
+    """Return RFC 3339 for an epoch time in these parts of a second. The ValueError does not quote the value."""
     if value is None:
         return None
     try:
@@ -101,7 +101,7 @@ def _moment(value: object, parts: int, takes: str) -> str | None:
 
 
 def _iso(text: str, takes: str) -> str:
-    """RFC 3339 of a time in any form of ISO 8601. Without an offset it would be one of several moments."""
+    """Return RFC 3339 for a time in any form of ISO 8601. The offset is required, as the time is ambiguous without."""
     try:
         try:
             return datetime.fromtimestamp(read_moment(text), UTC).isoformat()
@@ -115,7 +115,7 @@ def _iso(text: str, takes: str) -> str:
 
 
 def _json(text: str) -> object:
-    """The value that the JSON means. Raises ValueError, which says where it is wrong and quotes none of it."""
+    """Return the parsed JSON. The ValueError gives the position of the error and never quotes the text."""
     if len(text) > LONGEST_JSON:
         raise ValueError(f"from_json() takes at most {LONGEST_JSON:,} characters, not {len(text):,}")
     try:

@@ -1,10 +1,10 @@
-"""Reads a source's documents by expressions: JMESPath, compiled at the start, with a few functions of our own.
+"""Evaluate a source's expressions: JMESPath, compiled at the start, with a few additional functions.
 
-The library checks names and arguments of functions only when it calls them, so they are checked here. Any exception of
-an expression becomes `ExpressionFailed`: the document decides what an expression meets, and it must never stop a
-worker. Texts of errors quote the expression and never the document, which may name a user.
+The library checks names and arguments of functions only when it calls them, so they are checked at compilation here.
+Every exception of an expression becomes `ExpressionFailed`, because a document must never stop a worker. Error texts
+quote the expression and never the document, which may name a user.
 
-Three names in quotes are at hand anywhere in an expression: `"$headers"`, `"$properties"`, `"$envelope"`.
+Three quoted names are available anywhere in an expression: `"$headers"`, `"$properties"`, `"$envelope"`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,11 +33,11 @@ _BESIDE = ("$headers", "$properties")  # their names stay as they came
 
 
 class ExpressionFailed(NotifierError):  # noqa: N818  the document may be at fault
-    """An expression raised something while it read a document. The text says why, and quotes the expression."""
+    """The evaluation of an expression failed. The text gives the reason and quotes the expression."""
 
 
 class NoExpression(NotifierError):  # noqa: N818  the configuration is at fault
-    """A text is no usable expression. The text of this error says why."""
+    """A text is not a usable expression. The error's text gives the reason."""
 
 
 _OPTIONS = Options(custom_functions=FUNCTIONS)
@@ -45,9 +45,9 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class Expression:
-    """A compiled expression. `fields` are the names of members that it mentions.
+    """A compiled expression. `fields` has the names of the members in it.
 
-    `of_object`: it only names members, so it says nothing of a document that is no object.
+    `of_object`: it only names members, so it is meaningless for a document that is not an object.
     """
 
     __slots__ = ("fields", "of_object", "parsed", "text")
@@ -88,10 +88,10 @@ class Expression:
 
 
 class ExpressionReader(TreeInterpreter):
-    """Reads one document by expressions. `names` are at hand anywhere in it, such as `$headers`.
+    """Evaluates expressions on one document. `names`, such as `$headers`, are available anywhere in it.
 
-    `ignore_case`: the document's own names are plain, and those in JSON that is a text of it become so. `texts` keeps
-    what such a text was read as, for all documents of a message: each of 200 events may ask for the same 128 KiB.
+    `ignore_case`: the document's names are normalized already; names in JSON texts within it are normalized on reading.
+    `texts` caches parsed JSON texts for all documents of a message: each of 200 events may read the same 128 KiB.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class ExpressionReader(TreeInterpreter):
         self._headers = names.get("$headers")
 
     def value(self, expression: Expression) -> object:
-        """What the expression gives, None if nothing. Raises ExpressionFailed."""
+        """Return the value of the expression, None if it has none. Raises ExpressionFailed."""
         try:
             return cast("object", self.visit(cast("Any", expression.parsed), self._document))
         except Exception as error:  # noqa: BLE001  see the module
             raise ExpressionFailed(f"`{excerpt(expression.text, SHOWN)}` fails: {_why_failed(error)}") from None
 
     def visit_function_expression(self, node: Any, value: Any) -> Any:
-        """Return what the function gives."""
+        """Return the function's result."""
         if node["value"] != "from_json":
             return super().visit_function_expression(node, value)
         text = self.visit(node["children"][0], value)
@@ -132,20 +132,20 @@ class ExpressionReader(TreeInterpreter):
         return result
 
     def visit_field(self, node: Any, value: Any) -> Any:
-        """Return the member, or what is given under this name."""
+        """Return the member, or the value in `names`."""
         name = node["value"]
         if name in self._names:
             return self._names[name]
         if not isinstance(value, dict):
             return None
         member = value.get(name)
-        if member is None and value is self._headers:  # names of headers have no case
+        if member is None and value is self._headers:  # header names are case-insensitive
             return next((content for header, content in value.items() if header.lower() == name.lower()), None)
         return member
 
 
 def _nodes(parsed: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All nodes of an expression. Raises NoExpression if it is nested too deeply to be read safely."""
+    """Yield all nodes of an expression. Raises NoExpression if it is nested too deeply to be evaluated safely."""
     level = [parsed]
     for _ in range(DEEPEST):
         if not level:
@@ -194,7 +194,7 @@ def _why_failed(error: Exception) -> str:
 
 
 def pitfall(text: str, nodes: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return what is wrong with an expression that compiles, and the way out; None if nothing is."""
+    """Return the probable error in an expression that compiles, with the remedy; None if there is none."""
     for node in nodes:
         first = node["children"][0]["type"] if node.get("children") else ""
         if node["type"] == "subexpression" and first == "not_expression":
@@ -208,7 +208,7 @@ def pitfall(text: str, nodes: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def _text_as_name(text: str) -> str | None:
-    """Find `a == "b"` and `contains(a, "b")`, which look at two members. Whoever means the second writes `@."b"`."""
+    """Return an error for `a == "b"` and `contains(a, "b")`, which compare two members; `@."b"` avoids the error."""
     tokens = cast("list[Mapping[str, Any]]", list(cast("Any", Lexer()).tokenize(text)))
     called: list[str] = []  # the functions around the token
     for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
@@ -225,7 +225,7 @@ def _text_as_name(text: str) -> str | None:
 
 
 def unplain_name(parsed: Mapping[str, Any]) -> str | None:
-    """Return a name in the expression that no member has once `ignore_case` made them plain; None if there is none."""
+    """Return a name in the expression that matches no member with `ignore_case`; None if there is none."""
     children = [child for child in parsed.get("children", ()) if isinstance(child, dict)]
     if parsed["type"] == "field":
         field = str(parsed["value"])

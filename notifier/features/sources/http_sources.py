@@ -1,4 +1,4 @@
-"""Gives the sources that take events over HTTP, as they are configured now."""
+"""Provide the currently configured sources that accept events over HTTP."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -32,12 +32,12 @@ from notifier.network.http.issuer_documents import DocumentReader
 from notifier.publishing.route_steps import ApiLimits
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-WITHIN = 5.0  # seconds that a transmitter has to give its JWK Set
+WITHIN = 5.0  # seconds for a transmitter's JWK Set
 _CHALLENGES: Mapping[str | None, Challenge] = {"okta_hook": "okta", "wso2": "websub"}  # by preset
 
 
 class HttpSources:
-    """Gives a source as it is configured now. It follows reloads, and keeps the keys that it has read."""
+    """Returns sources as currently configured. It follows reloads, and caches the keys that it has read."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class HttpSources:
         publish: Callable[[Lane, Outgoing], Awaitable[None]],
         sns: SnsServer | None = None,
     ) -> None:
-        """`publish` returns once a message is durable, and raises QueueError. `sns`: who asks AWS."""
+        """`publish` returns once a message is durable, and raises QueueError. `sns` sends the requests to AWS."""
         self._live = live
         access = SourceAccess(source=self.source, publish=publish, clock=time.time, new_id=new_id)
         self.routes = SourceRoutes(access, ApiLimits())
@@ -56,7 +56,7 @@ class HttpSources:
         self._keys: dict[SetSettings, TransmitterKeys] = {}
 
     def source(self, name: str) -> HttpSource | None:
-        """Return the source of this name; None if no such source takes HTTP."""
+        """Return the source of this name; None if it is not configured with `http`."""
         now = self._live.now
         if now is not self._seen:
             self._follow(now)

@@ -1,4 +1,4 @@
-"""Says what a post to a source must be like, beside its proof. `notifier sources try` judges by the same rules."""
+"""Check a post to a source apart from its proof. `notifier sources try` applies the same rules."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _ACCEPTED = "application/json, application/cloudevents+json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostObjection:
-    """Why a post is not taken. `title` is safe to show to strangers. `accept`: the media types that are taken."""
+    """Why a post is refused. `title` is safe to show to unauthenticated clients. `accept`: the allowed media types."""
 
     status: Literal[400, 415]
     title: str
@@ -25,10 +25,10 @@ class PostObjection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostRules:
-    """The rules of one source. `body`: a token, or JSON by its media type, or JSON whatever the header says.
+    """The rules of one source. `body`: a token, or JSON by its media type, or JSON whatever the media type.
 
-    `signed`: the proof covers the body. Then the headers, which it does not cover, say nothing of the event.
-    `takes_empty`: the source says what an empty body means.
+    `signed`: the proof covers the body but not the headers, so headers must not describe the event.
+    `takes_empty`: the source's `when` evaluates an empty body.
     """
 
     body: Literal["json", "any", "token"] = "json"
@@ -36,7 +36,7 @@ class PostRules:
     takes_empty: bool = False
 
     def of_kind(self, content_type: str | None) -> PostObjection | None:
-        """Object to a media type: a form of a web page sends no JSON."""
+        """Refuse a wrong media type; forms of web pages cannot send JSON."""
         kind = media_type_of(content_type)
         if self.body == "any":
             return None
@@ -49,7 +49,7 @@ class PostRules:
         return PostObjection(status=415, title=title, accept=_ACCEPTED)
 
     def of_headers(self, names: Iterable[str]) -> PostObjection | None:
-        """Object to a header beside a signed body, if nobody signed it and it would give another id or type."""
+        """Refuse an unsigned header that would change the id or type of a signed body."""
         name = next(filter(is_attribute, names), None) if self.signed else None
         if name is None:
             return None
@@ -57,7 +57,7 @@ class PostRules:
         return PostObjection(status=400, title=f"The header {name.lower()[:60]} {text}")
 
     def of_body(self, body: bytes) -> PostObjection | None:
-        """Object to an empty body, unless `when` sees it."""
+        """Refuse an empty body, unless `when` evaluates it."""
         empty = not body.strip() and not self.takes_empty
         return PostObjection(status=400, title="The body is empty") if empty else None
 
@@ -70,11 +70,11 @@ def post_rules(http: SourceHttpSettings, source: Source) -> PostRules:
 
 _HOP = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-)  # headers that concern this connection alone
+)  # hop-by-hop headers
 
 
 def joined_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The headers by name in lower case. One that is there several times is joined (RFC 9110 §5.2)."""
+    """Return the headers by lower-case name. Repeated headers are joined (RFC 9110 §5.2)."""
     joined: dict[str, str] = {}
     for raw, value in headers:
         name, text = raw.lower(), value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,8 +1,8 @@
-"""Reads what Amazon SNS posts, as far as no certificate is needed for it.
+"""Read a message of Amazon SNS, up to the verification of its signature.
 
-SNS signs some members of a message, each as its name and its value on lines of their own. So no value but `Message`,
-the first, may hold a line break: else one text would have two readings, and who may publish to the topic would choose
-one. What is not signed (`MessageAttributes`, `UnsubscribeURL`) goes no further.
+SNS signs some members of a message: the name on one line, the value on the next. So only the first value, `Message`,
+may contain a line break; otherwise the signed text would be ambiguous, and anyone who can publish to the topic could
+exploit that. Unsigned members (`MessageAttributes`, `UnsubscribeURL`) are dropped.
 """
 
 import base64
@@ -29,22 +29,22 @@ SnsKind = Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfir
 
 @dataclass(frozen=True, slots=True)
 class SnsTopic:
-    """A topic. Its region's server alone has the certificates for it, and confirms subscriptions to it."""
+    """A topic. Only its region's server has its certificates and confirms its subscriptions."""
 
     arn: str
 
     @property
     def server(self) -> str:
-        """The server, without a slash. Nothing but the configuration says which it is."""
+        """Return the server's URL without a slash, from the configured ARN only."""
         _, partition, _, region, *_ = self.arn.split(":")  # the settings take no other form
         return f"https://sns.{region}.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnsMessage:
-    """A message. It is believed once the certificate at `certificate` verifies the signature of `text`.
+    """A message. It is authentic if the certificate at `certificate` verifies the signature of `text`.
 
-    `signed` are the members that are signed, as JSON.
+    `signed` has the signed members as JSON.
     """
 
     kind: SnsKind
@@ -58,7 +58,7 @@ class SnsMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnsMembers:
-    """The members of a message: those that are read, and of these those that are signed. Nothing is verified."""
+    """The members of an unverified message: those that are read, and the signed ones among them."""
 
     kind: SnsKind
     posted: Mapping[str, str] = field(repr=False)
@@ -67,13 +67,13 @@ class SnsMembers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnacceptedSns:
-    """Why a message is not believed. `text` is safe to show to strangers."""
+    """Why a message is refused. `text` is safe to show to unauthenticated clients."""
 
     text: str
 
 
 class _Posted(TypedDict, total=False):
-    """The members that are read. Others are passed over."""
+    """The members that are read. Others are ignored."""
 
     Type: str
     MessageId: str
@@ -114,7 +114,7 @@ def read_sns(body: bytes, topic: SnsTopic) -> SnsMessage | UnacceptedSns:
 
 
 def read_members(body: bytes, topic: SnsTopic) -> SnsMembers | UnacceptedSns:
-    """Read a message of the topic but for its signature, which it need not have. Never raises."""
+    """Read a message of the topic without its signature, which may be missing. Never raises."""
     try:
         found = _POSTED.validate_json(body, strict=True)
     except ValidationError:
@@ -130,7 +130,7 @@ def read_members(body: bytes, topic: SnsTopic) -> SnsMembers | UnacceptedSns:
 
 
 def _mistake(kind: SnsKind, posted: Mapping[str, str], topic: SnsTopic) -> str | None:
-    """Say what is wrong with the members that are signed; None if nothing is."""
+    """Return the error in the signed members; None if there is none."""
     for name in _REQUIRED if kind == "Notification" else (*_REQUIRED, "Token", "SubscribeURL"):
         if name not in posted:
             return f"{name} is missing"
@@ -146,7 +146,7 @@ def _mistake(kind: SnsKind, posted: Mapping[str, str], topic: SnsTopic) -> str |
 
 
 def _unsigned(posted: Mapping[str, str], topic: SnsTopic) -> str | None:
-    """Say what is wrong with the members around the signature, before anybody is asked for a certificate."""
+    """Return the error in the members of the signature, before any certificate is fetched; None if there is none."""
     if "SigningCertURL" not in posted:
         return "SigningCertURL is missing"
     if posted.get("SignatureVersion") not in _HASHES:

@@ -1,11 +1,11 @@
-"""Asks the servers of Amazon SNS: for the certificates by which they sign, and to confirm a subscription.
+"""Fetch the signing certificates of Amazon SNS, and confirm subscriptions.
 
-Anybody may post a message that names a certificate. So one is read at a time, a few in a second, and only at the server
-that the configuration means (`SnsTopic`). The clients' egress rules hold, as for any address that somebody else names.
+Anybody can post a message that names a certificate. So certificates are fetched one at a time, two per second, only
+from the server of the configured topic (`SnsTopic`), and the clients' egress rules apply.
 
-A stranger makes up names, but SNS sends many messages with one name, and each again after a 503. So a name is wanted
-once, however many messages have it. Names that were asked for again are read first, the oldest of them before all, so
-that a name which SNS goes on to send waits for none that comes later. One that could not be read is left alone a while.
+An attacker invents names, while SNS sends many messages with the same name, and each again after a 503. So each name is
+queued once, however many messages have it. Names requested repeatedly are fetched first, in order of age, so a genuine
+name never waits for later ones. A certificate that could not be fetched is not tried again for LEFT_ALONE seconds.
 """
 
 import asyncio
@@ -33,23 +33,23 @@ from notifier.tokens.foreign_keys import rsa_fault
 WITHIN = 5.0  # seconds for a certificate, and for a confirmation; SNS waits for 15
 BODY_LIMIT = 32 * 1024  # bytes; a certificate has 2 KiB
 KEPT = 16  # certificates
-EVERY = 0.5  # seconds between two that are read
-MOST_WANTED = 512  # certificates that are to be read; beyond them, the oldest that was asked for once is forgotten
-MOST_WAITING = 32  # certificates that messages wait for; to others the answer is at once that they be sent again
+EVERY = 0.5  # seconds between two fetches
+MOST_WANTED = 512  # queued certificates; beyond, the oldest that was requested only once is dropped
+MOST_WAITING = 32  # certificates that messages wait for; messages for others get a 503 at once
 PATIENCE = 10.0  # seconds that a message waits; SNS sends it again 20 s later
-LEFT_ALONE = 10.0  # seconds for which a certificate that could not be read is not asked for again
-_TOLD_EVERY = 60.0  # seconds between two log lines that say the same
+LEFT_ALONE = 10.0  # seconds until a certificate that could not be fetched is tried again
+_TOLD_EVERY = 60.0  # seconds between equal log lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateAway:
-    """Nobody can tell yet whether the message is good, since its certificate could not be read."""
+    """The message cannot be verified yet, because its certificate could not be fetched."""
 
     text: str = "The certificate of SNS cannot be read; send the message again"
 
 
 class _Wanted:
-    """A certificate that is to be read. `again`: several messages asked for it. `waiting` is how many wait."""
+    """A queued certificate. `again`: several messages requested it. `waiting` counts the messages that wait for it."""
 
     def __init__(self) -> None:
         self.again = False
@@ -58,10 +58,10 @@ class _Wanted:
 
 
 class SnsServer:
-    """Asks, and keeps certificates.
+    """Fetches and caches certificates.
 
-    `egress` gives the rules of now. Without a `resolver`, aiodns resolves names; without `tls`, the system's
-    authorities are trusted. `clock` gives epoch seconds, `steady` seconds of a clock that never goes back.
+    `egress` returns the current rules. Without a `resolver`, aiodns resolves names; without `tls`, the system's
+    authorities are trusted. `clock` returns epoch seconds, `steady` seconds of a monotonic clock.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class SnsServer:
         self._told: tuple[str, float] = ("", float("-inf"))
 
     async def key(self, certificate: str) -> RSAPublicKey | CertificateAway:
-        """The key of a certificate at this address. Never raises."""
+        """Return the key of the certificate at this address. Never raises."""
         if (kept := self._kept(certificate)) is not None:
             return kept
         if self._steady() < self._left_alone.get(certificate, float("-inf")):
@@ -108,12 +108,12 @@ class SnsServer:
             wanted.waiting -= 1
 
     async def confirm(self, address: str) -> str | None:
-        """Confirm a subscription by a GET of this address. Return why that failed, without the address, else None."""
+        """Confirm a subscription by a GET of this address. Return None, or why it failed, without the address."""
         answer = await self._asked(address, whole=False)
         return answer if isinstance(answer, str) else None
 
     async def close(self) -> None:
-        """Stop reading. Messages that wait are to be sent again."""
+        """Stop fetching. Waiting messages are answered with 503."""
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
@@ -122,7 +122,7 @@ class SnsServer:
         await self._contexts.close()
 
     def _want(self, certificate: str) -> _Wanted | None:
-        """Have the certificate read when its turn comes. None if too many others are wanted."""
+        """Queue the certificate. Return None if the queue is full."""
         if (wanted := self._wanted.get(certificate)) is not None:
             wanted.again = True
             return wanted
@@ -134,7 +134,7 @@ class SnsServer:
         return self._wanted.setdefault(certificate, _Wanted())
 
     async def _read_wanted(self) -> None:
-        """Read until nothing is wanted."""
+        """Fetch until the queue is empty."""
         while self._wanted:
             if (wait := self._due - self._steady()) > 0:
                 await self._pause(wait)
@@ -150,7 +150,7 @@ class SnsServer:
                 self._settle(certificate, CertificateAway() if isinstance(read, str) else read)
 
     def _settle(self, certificate: str, result: RSAPublicKey | CertificateAway) -> None:
-        wanted = self._wanted.pop(certificate, None)  # it may be forgotten while it is read
+        wanted = self._wanted.pop(certificate, None)  # it may have been dropped during the fetch
         if wanted is not None:
             wanted.result.set_result(result)
 
@@ -165,7 +165,7 @@ class SnsServer:
         return key if until >= self._clock() else None
 
     async def _read(self, certificate: str) -> RSAPublicKey | str:
-        """Read a certificate and keep its key, or say what is wrong."""
+        """Fetch a certificate, cache and return its key, or return the reason of a failure."""
         pem = await self._asked(certificate, whole=True)
         if isinstance(pem, str):
             return pem
@@ -188,7 +188,7 @@ class SnsServer:
         return key
 
     async def _asked(self, address: str, *, whole: bool) -> bytes | str:
-        """The body of a good answer, if it is wanted whole, or why there is none."""
+        """Return the body of a 200 response (empty unless `whole`), or the reason of a failure."""
         resolver = self._resolver or NameResolver()
         client = JsonClient(
             Bounds(answer=BODY_LIMIT), self._tls, egress=self._egress(), resolver=resolver, read=_as_it_is,

@@ -1,4 +1,4 @@
-"""Describes the routes of sources, for the document of the API."""
+"""Answer verification requests for sources, and describe the routes of sources for the OpenAPI document."""
 
 import json
 import re
@@ -34,7 +34,7 @@ _VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
 
 
 def answer_okta(request: web.Request, proof: Proof) -> web.Response:
-    """Give the challenge back. Okta sends the secret here too; without a secret in a header nothing can be proved."""
+    """Return the challenge. Okta authenticates this request too, which needs a source with a secret in a header."""
     if not isinstance(proof, HeaderSecret) or not proof.holds(request.headers):
         raise unproven()
     challenge = request.headers.get(OKTA_CHALLENGE)
@@ -46,7 +46,7 @@ def answer_okta(request: web.Request, proof: Proof) -> web.Response:
 def answer_websub(request: web.Request, subscription: Subscription) -> web.Response:
     """Return the challenge if the hub verifies a wanted change, else refuse it with 404 (WebSub §5.3).
 
-    No proof is sent with the request, and anybody who can reach the hub causes it. Events of the hub need the proof.
+    The request is unauthenticated, and anybody who can reach the hub can cause it. The hub's events need the proof.
     """
     mode, challenge = request.query.get("hub.mode"), request.query.get("hub.challenge", "")
     if mode not in ("subscribe", "unsubscribe") or not 0 < len(challenge) <= _LONGEST_CHALLENGE:
@@ -59,9 +59,9 @@ def answer_websub(request: web.Request, subscription: Subscription) -> web.Respo
 
 
 def answer_options(request: web.Request, source: HttpSource, body: bytes) -> web.Response:
-    """Allow a sender of CloudEvents to send, at any rate (CloudEvents HTTP webhooks §4). It has proved who it is.
+    """Allow an authenticated sender of CloudEvents to send, at any rate (CloudEvents HTTP webhooks §4).
 
-    An address that it wants to be called at (`WebHook-Request-Callback`) is not called.
+    Its `WebHook-Request-Callback` is ignored.
     """
     match source.proof:
         case HeaderSecret():
@@ -82,7 +82,7 @@ def answer_options(request: web.Request, source: HttpSource, body: bytes) -> web
 
 
 def answer_grid(body: bytes, source: str) -> web.Response | None:
-    """Give the code of Event Grid's validation event back, with 200, which alone it accepts. None for anything else."""
+    """Return the code of Event Grid's validation event with 200, the only status it accepts. None for other bodies."""
     if (code := grid_code(body)) is None:
         return None
     structlog.get_logger().info("sender_allowed", source=source, origin="Event Grid")
@@ -90,7 +90,7 @@ def answer_grid(body: bytes, source: str) -> web.Response | None:
 
 
 def grid_code(body: bytes) -> str | None:
-    """The code in a body that is Event Grid's validation event, None for anything else."""
+    """Return the code in Event Grid's validation event, None for other bodies."""
     if _VALIDATION.encode() not in body:
         return None
     try:
@@ -103,12 +103,12 @@ def grid_code(body: bytes) -> str | None:
 
 
 def events_by_post() -> Refusal:
-    """Return the refusal of a request by which this source's server asks nothing."""
+    """Return the refusal of a verification request that this source's server does not send."""
     return Refusal(problem(405, "Events are sent by POST", headers={"Allow": "POST"}))
 
 
 def unproven(title: str = "The proof of the source is missing or wrong") -> Refusal:
-    """Return the refusal of whoever gives no proof, or a wrong one."""
+    """Return the refusal of a request with a missing or wrong proof."""
     headers = {"WWW-Authenticate": "Source"}  # a 401 must name a scheme (RFC 9110 §11.6.1)
     return Refusal(problem(401, title, headers=headers))
 
@@ -188,7 +188,7 @@ OPTIONS = OperationDescription(
 
 
 def answered_reason(answer: str) -> str:
-    """What the answer says: the title of a problem, or the description of RFC 8935."""
+    """Return the reason in the answer: the title of a problem, or the error and description of RFC 8935."""
     try:
         document = json.loads(answer)
         return str(document.get("title") or f"{document['err']}: {document['description']}")

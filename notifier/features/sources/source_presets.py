@@ -1,8 +1,8 @@
-"""Lists the presets of identity servers: how their events are read, by name. docs/sources.md shows them.
+"""The presets of identity servers by name (docs/sources.md).
 
-A preset is a source's definition without the address. Members of `event` are JMESPath. A source of the configuration
-replaces what it sets itself, `event` member by member. A `when` gives null for a document without the member that
-decides, so that it is malformed, and not ignored: the server may have changed its form.
+A preset is a source's definition without the address. Members of `event` are JMESPath. A configured source overrides
+the members that it sets, `event` member by member. A `when` gives null for a document without the deciding member, so
+that the document is malformed, not ignored: the server may have changed its format.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from types import MappingProxyType
 class SourcePreset:
     """How events of one server are read.
 
-    `realm` says what a document calls its issuer if that is no `iss`: the name is looked up in `issuers`, or must fit
-    `issuer` if the source has that alone. `server` and `ids` are for people: which versions, and what makes the id.
+    `realm` extracts the document's name for its issuer if that is not `iss`: a key of `issuers` or, if the source only
+    has `issuer`, a name that matches it. `server` (versions) and `ids` (source of the event id) are documentation.
     """
 
     server: str
@@ -31,8 +31,8 @@ _NO_ID = "message_id, else a digest of all that is read"
 _REVOKED = 'events."https://schemas.openid.net/secevent/caep/event-type/session-revoked"'
 _WSO2 = "https://schemas.identity.wso2.org/events/session/event-type/sessionRevoked"
 _WSO2_SESSIONS = f"default(events.\"{_WSO2}\", {{sessions: (type(events) == 'object' && [`[]`] || [[@]])[0]}}).sessions"
-# The reason is a number by default, a name by `JsonStringEnumConverter`, and may be snake case. An unknown one is left
-# out: a later release of the server may know more.
+# The reason is a number by default, a name with `JsonStringEnumConverter`, possibly in snake case. Unknown reasons are
+# dropped, because later releases of the server may add some.
 _DUENDE_REASON = (
     'look_up(logoutreason, `{"0": "user_logout", "1": "session_expiration", "2": "terminated",'
     ' "userlogout": "user_logout", "sessionexpiration": "session_expiration", "terminated": "terminated"}`)'
@@ -45,7 +45,7 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             ids="MassTransit's messageId, " + _NO_ID,
             envelope=("masstransit",),
             ignore_case=True,
-            # A session without clients has nobody to tell. What is no context at all becomes a dead letter.
+            # A session without clients needs no notification. A document that is not a context becomes a dead letter.
             when="!(subjectid || sessionid) || length(clientids || `[]`) > `0`",
             event={
                 "iss": "issuer",
@@ -80,11 +80,11 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             ids="jti",
             when=f"(type(events) == 'object' || `null`) && {_REVOKED} != `null`",
             event={
-                # Of whom it speaks, who may be another issuer's user than that of the token.
+                # The subject of the event may belong to another issuer than the token's.
                 "iss": f"sub_id.user.iss || sub_id.iss || {_REVOKED}.subject.user.iss || {_REVOKED}.subject.iss || iss",
                 "id": "jti",
                 "sub": f"sub_id.user.sub || sub_id.sub || {_REVOKED}.subject.user.sub || {_REVOKED}.subject.sub",
-                # `ALL` is every session of the user, so that no session is named.
+                # `ALL` means all sessions of the user, so `sid` is omitted.
                 "sid": f"[sub_id.session.id, {_REVOKED}.subject.session.id][?@ && @ != 'ALL'] | [0]",
                 "ended_at": f"from_s(default({_REVOKED}.event_timestamp, iat))",
                 "clients": "'*'",
@@ -93,11 +93,11 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
         "wso2": SourcePreset(
             server="WSO2 Identity Server 7.2 and later, and Asgardeo: the webhook sessionRevoked",
             ids="jti and the session's id",
-            # Of other events there is none; what has no events at all is kept whole, for `when`.
+            # Other events give an empty list; a document without events is kept whole, for `when`.
             envelope=(_WSO2_SESSIONS,),
             when="(type(\"$envelope\".events) == 'object' || `null`) && length(applications || `[]`) > `0`",
             event={
-                # The session's id is not the claim `sid` of its ID tokens: only the user is named.
+                # The session's id differs from the claim `sid` of its ID tokens, so only the user is given.
                 "sub": f'"$envelope".events."{_WSO2}".user.id',
                 "clients": "applications[].id",
                 "ended_at": 'from_ms("$envelope".iat)',
@@ -108,9 +108,9 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
         "hydra_logout": SourcePreset(
             server="Ory Hydra 2.x: what your logout app posts before it accepts",
             ids="the logout challenge",
-            # Without the member `clients` it is no such document.
+            # A document without the member `clients` is malformed.
             when="!sid || !contains(keys(@), 'clients') || length(clients || `[]`) > `0`",
-            # Never the subject: at a pairwise client the `sub` of the ID token is another one.
+            # The subject is never used: a pairwise client's ID token has a different `sub`.
             event={"sid": "sid", "clients": "clients", "id": "challenge"},
         ),
         "auth0_stream": SourcePreset(

@@ -1,6 +1,6 @@
-"""Checks how the sender of a source proves who it is: a secret in a header, a signature of the body, a signed token.
+"""Authenticate the sender of a source by a secret in a header, a signature of the body, or a signed token.
 
-A proof says yes or no, never which part is wrong. Two secrets may be valid at a time, so that one can be replaced.
+The result never reveals which part is wrong. Two secrets may be valid at a time, so that one can be replaced.
 """
 
 import base64
@@ -84,7 +84,7 @@ class SnsVerifier:
         return message
 
     async def heed_subscription(self, message: SnsMessage, source: str) -> bool:
-        """Heed what a verified message tells of the subscription of a source. False if SNS could not be asked."""
+        """Confirm a subscription, or log its end, as a verified message requires. False if SNS is unreachable."""
         log = structlog.get_logger().bind(source=source, topic_arn=self.topic.arn)
         if message.kind != "SubscriptionConfirmation" or message.subscribe is None:
             log.warning("sns_unsubscribed", hint="its events come no more; if that is wrong, subscribe again")
@@ -108,7 +108,7 @@ class HeaderSecret:
     values: tuple[bytes, ...] = field(repr=False)
 
     def holds(self, headers: MultiMapping[str]) -> bool:
-        """True if the header is there once, with one of the values. The time of the comparison tells nothing."""
+        """Return whether the header occurs once with one of the values, compared in constant time."""
         header = _only(headers, self.header)
         right = [hmac.compare_digest(value, header or b"") for value in self.values]
         return header is not None and any(right)
@@ -116,7 +116,7 @@ class HeaderSecret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodySignature:
-    """A header has the HMAC (RFC 2104) of the body, in hexadecimal or base64, behind `prefix`."""
+    """A header has `prefix` and the HMAC (RFC 2104) of the body in hexadecimal or base64."""
 
     header: str
     algorithm: Literal["sha1", "sha256", "sha512"]
@@ -124,7 +124,7 @@ class BodySignature:
     secrets: tuple[bytes, ...] = field(repr=False)
 
     def holds(self, headers: MultiMapping[str], body: bytes) -> bool:
-        """True if the header is there once and signs the body by one of the secrets."""
+        """Return whether the header occurs once and signs the body with one of the secrets."""
         header = _only(headers, self.header)
         if header is None or header[: len(self.prefix)].lower() != self.prefix.lower().encode():
             return False
@@ -168,10 +168,10 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSource:
-    """A source that takes events over HTTP. `challenge`: by which protocol its server verifies that we want its events.
+    """A source that accepts events over HTTP. `challenge`: the protocol of its server's verification requests.
 
-    `subscription` is what a WebSub hub may verify.
-    `mentioned` are words of its expressions, among them the headers that they read.
+    `subscription` is the one that a WebSub hub may verify. `mentioned` has the names in its expressions, among them
+    the headers that they read.
     """
 
     name: str
@@ -183,7 +183,7 @@ class HttpSource:
 
     @property
     def secret_headers(self) -> frozenset[str]:
-        """The header of the proof, in lower case: it goes no further than this."""
+        """Return the proof's header in lower case; it must not be published."""
         match self.proof:
             case HeaderSecret(header=header) | BodySignature(header=header):
                 return frozenset({header.lower()})
@@ -192,6 +192,6 @@ class HttpSource:
 
 
 def _only(headers: MultiMapping[str], name: str) -> bytes | None:
-    """The value of a header that is there once, as it came."""
+    """Return the raw value of a header that occurs exactly once."""
     values = headers.getall(name, [])
     return values[0].strip().encode("utf-8", "surrogateescape") if len(values) == 1 else None

@@ -1,6 +1,6 @@
-"""Says what a document becomes that `notifier sources try` is given: as a post, or as a message of a queue.
+"""Convert a document for `notifier sources try`, as a post or as a message of a queue.
 
-A post is judged as `POST /v1/events/{source}` judges it, but for the secret or the signature.
+A post is validated like `POST /v1/events/{source}`, except for the secret or signature.
 """
 
 import sys
@@ -27,7 +27,7 @@ from notifier.tokens.security_event_token import claims_in, judge_claims
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What a document becomes. `refused`: nothing of it would be queued."""
+    """The result of a trial. `refused`: nothing would be queued."""
 
     events: tuple[SessionEnded, ...] = ()
     ignored: int = 0
@@ -38,16 +38,16 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """How a post is answered of which nothing is queued."""
+    """The answer to a post that is not queued."""
 
     text: str
     refused: bool = True
 
 
 def trial_of(settings: Settings, source: Source, message: Message, *, came: bool) -> Trial:
-    """Say what the message becomes. `came`: it came already, and is in a dead letter.
+    """Return the result for the message. `came`: it was received before, and is in a dead letter.
 
-    One of a source that takes posts and binds exchanges too may have come by either.
+    If the source accepts posts and binds exchanges, the message may have been received by either.
     """
     options = sources_of(settings)[source.name]
     warnings: list[Mistake] = []
@@ -83,7 +83,7 @@ def trial_of(settings: Settings, source: Source, message: Message, *, came: bool
 
 
 def _as_posted(message: Message, http: SourceHttpSettings, source: Source) -> Message | _Answered:
-    """Return what is queued of a post. Without a content type it is of one that the source takes."""
+    """Return the message that a post would queue. A missing content type is replaced by an accepted one."""
     rules = post_rules(http, source)
     objection = None if message.content_type is None else rules.of_kind(message.content_type)
     if objection is None and len(message.body) > MAX_EVENT:
@@ -105,7 +105,7 @@ def _as_posted(message: Message, http: SourceHttpSettings, source: Source) -> Me
 
 
 def _token(message: Message, settings: SetSettings) -> Message | _Answered:
-    """A token, or its claims as they are queued. It is judged as of when it was made, since it may have expired."""
+    """Check a token or its queued claims as of its time of issue, since it may have expired."""
     signed = message.content_type is not None or message.body.lstrip()[:1] != b"{"
     try:
         claims = claims_in(message.body, MAX_EVENT, signed=signed)
@@ -131,6 +131,6 @@ def _of_sns(message: Message, settings: SnsSettings) -> Message | _Answered:
 
 
 def _unsigned(message: Message, http: SourceHttpSettings) -> str | None:
-    """Say what a message of SNS lacks that `_of_sns` passes over."""
+    """Return the errors of an SNS message's signature that `_of_sns` ignores; None if there are none."""
     found = None if http.sns is None else read_sns(message.body, SnsTopic(http.sns.topic_arn))
     return found.text if isinstance(found, UnacceptedSns) else None

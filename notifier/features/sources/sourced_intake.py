@@ -1,7 +1,7 @@
-"""Opens a message of a source: finds its mapping, and says what becomes of the events in it.
+"""Open a message of a source by its mapping, and return its event or the messages that replace it.
 
-A single event goes on like any other. Several events become durable as events of notifier's own before the message is
-acked. So do the wrong events, as one dead letter. An event that is ignored leaves nothing but a count.
+A single event is processed directly. Several events are published in notifier's form before the message is acked, and
+the malformed ones as one dead letter. An ignored event is only counted.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ from notifier.model.message import Kind, Lane, Message, Outgoing
 
 
 class SourcedIntake:
-    """Opens messages of sources. `sources` are those of now; `max_event` is in bytes; `new_id` makes ids."""
+    """Opens messages of sources. `sources` returns the current sources; `max_event` is in bytes; `new_id` makes ids."""
 
     def __init__(
         self, sources: Callable[[], Mapping[str, Source]], *, new_id: Callable[[], str], max_event: int
@@ -32,12 +32,12 @@ class SourcedIntake:
         self._max_event = max_event
 
     def received(self, message: Message) -> Message:
-        """Return the message without what may not be kept."""
+        """Return the message without the headers that must not be stored."""
         source = self._sources().get(message.source or "")
         return as_kept(message) if source is None else source.received(message)
 
     def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Alone | Move:
-        """Read the message by today's mapping. Its replacements rest until `rest_until` (epoch seconds).
+        """Read the message by the current mapping. Its replacements are held until `rest_until` (epoch seconds).
 
         Raises MalformedEvent, and UnknownSource if the source is not configured.
         """
@@ -63,7 +63,7 @@ class SourcedIntake:
             yield Send(queue=lane, due=rest_until, message=as_sourced(message, self._new_id(), part))
         for event in translation.events:
             document = documents.EventDocument(event=replace(event, id_given=True), bulk=lane is Lane.BULK)
-            # Ids of their own: two events may have one id, and would be confirmed as one.
+            # Separate message ids, because two events with the same id would be confirmed as one.
             body = documents.dump_event(document)
             yield Send(
                 queue=lane, due=rest_until, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id())
@@ -89,9 +89,9 @@ def _fact(message: Message, translation: Translation) -> EventTaken:
 def read_again(
     sources: Mapping[str, Source], max_event: int, message: Message, only: str | None, now: float
 ) -> Anew | str:
-    """Say that a replay may put a message back as it came: a worker reads it by the mapping that it has then.
+    """Return the unchanged message for a replay if the sources can read it; otherwise return the reason.
 
-    If none of these sources can read it, say why.
+    The worker reads it by the mapping that is configured then.
     """
     name = message.source or ""
     source, positions = sources.get(name), None if only is None else read_positions(only)

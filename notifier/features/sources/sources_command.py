@@ -1,4 +1,4 @@
-"""The commands `notifier sources list` and `notifier sources try`: how the events of other servers are read."""
+"""The commands `notifier sources list` and `notifier sources try`."""
 
 import json
 import os
@@ -197,7 +197,7 @@ def _message(
 
 
 def _letter(content: bytes) -> tuple[bytes, dict[str, Any], dict[str, Any]] | None:
-    """Body, headers and properties of what a dead letter holds, if the file is one."""
+    """Return body, headers and properties of the message in a dead letter; None if the file is not one."""
     try:
         letter = json.loads(content)
     except (ValueError, RecursionError):
@@ -225,7 +225,7 @@ def _content(file: Path) -> bytes:
 
 
 def _document(event: SessionEnded) -> dict[str, Any]:
-    """The event in notifier's own form."""
+    """Return the event in notifier's form."""
     clients: Any = event.clients
     if clients != "*":
         clients = [entry if isinstance(entry, str) else _entry(entry) for entry in clients]
@@ -252,7 +252,7 @@ def _entry(entry: Any) -> dict[str, Any]:
 
 
 def _print(trial: Trial, why: str) -> None:
-    """Show it. `why`: by what an event is ignored."""
+    """Print the trial's result. `why`: what causes an event to be ignored."""
     events, ignored, mistakes = trial.events, trial.ignored, trial.mistakes
     for number, event in enumerate(events, 1):
         say(f"event {number} of {len(events)}" if len(events) > 1 else "event")

@@ -1,4 +1,4 @@
-"""The feature `sources`: events that come in the words of their own servers."""
+"""The feature `sources`: events in the format of other servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads what the configuration says of sources: mappings, the secrets of senders, and warnings."""
+"""Read the configuration of sources: mappings, the secrets of senders, and warnings."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,14 +23,14 @@ MOST = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcesPart(Part):
-    """The right sources, by name. `proofs` are the secrets by which their senders prove who they are."""
+    """The valid sources by name. `proofs` has the secrets that authenticate their senders."""
 
     sources: Mapping[str, Source]
     proofs: Mapping[str, tuple[bytes, ...]] = field(repr=False)
 
 
 def read_sources(settings: Settings, unsure: frozenset[str]) -> SourcesPart:
-    """Return the sources, and every mistake. `unsure`: the sections of the settings that are wrong."""
+    """Return the sources and every error. `unsure`: the sections of the settings with errors."""
     sources, mistakes = compile_sources(settings, unsure)
     options = sources_of(settings)
     proofs, of_proofs = read_source_secrets(options)
@@ -59,13 +59,13 @@ class _BoundSource(BaseModel):
 
 
 class _Bound(BaseModel):
-    """What all sources bind. Other members are ignored."""
+    """The bindings of all sources. Other members are ignored."""
 
     sources: dict[SourceName, _BoundSource] = {}
 
 
 def bindings_in_document(document: Mapping[str, object]) -> tuple[Binding, ...]:
-    """Return the bindings of the queues of sources. No file that a source names is looked at.
+    """Return the bindings of the queues of sources, without reading the files that sources name.
 
     Raises ConfigurationError.
     """
@@ -93,7 +93,7 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 
 def _realms_by_name(sources: Mapping[str, Source]) -> Iterator[Mistake]:
-    """Sources whose documents may name a realm by its id alone, which nothing explains."""
+    """Warn of sources whose documents may have only the id of a realm, which `issuers` does not map."""
     for name, source in sources.items():
         if source.preset == "keycloak_rabbitmq" and source.issuers is None and source.realm is not None:
             text = (
@@ -104,7 +104,7 @@ def _realms_by_name(sources: Mapping[str, Source]) -> Iterator[Mistake]:
 
 
 def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Iterator[Mistake]:
-    """Sources that sign what they post, and what is asked of them that no signature covers."""
+    """Warn of sources with signed posts whose configuration relies on unsigned parts."""
     for name, source in sources.items():
         http = sources_of(settings)[name].http
         if http is None or not http.signed:
@@ -120,7 +120,7 @@ def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Ite
 
 
 def _any_subscription(settings: Settings) -> Iterator[Mistake]:
-    """Sources that confirm a subscription at a WebSub hub whatever its topic is."""
+    """Warn of sources that confirm a WebSub subscription to any topic."""
     for name, source in sources_of(settings).items():
         if source.preset == "wso2" and source.http is not None and source.http.websub is None:
             text = (
@@ -136,11 +136,11 @@ def _without_listener(settings: Settings) -> Iterator[Mistake]:
         yield from (Mistake(f"sources.{name}.http", text) for name, of in sources_of(settings).items() if of.http)
 
 
-_SCHEMES = frozenset((b"bearer", b"basic", b"token", b"apikey"))  # all that an empty variable leaves of a header
+_SCHEMES = frozenset((b"bearer", b"basic", b"token", b"apikey"))  # the rest of a header value whose variable was empty
 
 
 def secret_file(source: SourceSettings) -> tuple[str, Path] | None:
-    """Return the source's file of secrets and the setting that names it. None if its proof is no secret."""
+    """Return the source's file of secrets and the setting that names it. None if its proof is not a secret."""
     http = source.http
     if http is not None and http.value_file is not None:
         return "value_file", http.value_file
@@ -150,7 +150,7 @@ def secret_file(source: SourceSettings) -> tuple[str, Path] | None:
 
 
 def read_source_secrets(sources: Mapping[str, SourceSettings]) -> tuple[dict[str, tuple[bytes, ...]], list[Mistake]]:
-    """Return the secrets of each source that has any, by name, and every mistake. White space around is ignored."""
+    """Return the secrets by name of source, and every error. Surrounding white space is ignored."""
     secrets: dict[str, tuple[bytes, ...]] = {}
     mistakes: list[Mistake] = []
     for name, source in sources.items():

@@ -1,4 +1,4 @@
-"""Collects what a message of a source became: good events, ignored ones, and what is wrong with the others."""
+"""Collect the result of a source's message: good events, ignored events, and the errors of the others."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,10 @@ NO_ISSUER: Final = "-"
 
 @frozen
 class Translation:
-    """What a message became: its good events, how many were ignored, and what is wrong.
+    """The result of a message: its good events, the count of ignored ones, and the errors.
 
-    `parts`: it has too many events to be read at once, and must be read in these parts. Nothing was read yet.
-    `timeless`: ids of events, made of what was read, among which is no time. Whoever says the same again has them too.
+    `parts`: the message has too many events to read at once; nothing was read yet, and these parts must be read.
+    `timeless`: derived ids of events without a time. A later event with the same content has the same id.
     """
 
     events: tuple[SessionEnded, ...] = ()
@@ -37,7 +37,7 @@ class Translation:
 
 
 class TranslatedEvents:
-    """Collects what was read of a message of `count` events."""
+    """Collects the events of a message of `count` events."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -69,13 +69,13 @@ class TranslatedEvents:
             self.mistaken(number, which, first_of(value.wrong.mistakes, value.wrong.more))
 
     def mistaken(self, number: int, entries: tuple[range, ...] | None, mistakes: Sequence[Mistake]) -> None:
-        """Note what is wrong with one event, or with these entries of it."""
+        """Record the errors of one event, or of these entries of it."""
         which = "" if self._count == 1 else f"event {number + 1} of {self._count}: "
         self._mistakes += [Mistake(mistake.path, which + mistake.text) for mistake in mistakes]
         self._positions[number] = entries
 
     def translation(self) -> Translation:
-        """What was found. Raises MalformedEvent if nothing is good or ignored."""
+        """Return the result. Raises MalformedEvent if no event is good or ignored."""
         if not self._mistakes:
             return Translation(events=tuple(self._events), ignored=self._ignored)
         iss, event_id = next(iter(self._names)) if len(self._names) == 1 else (_same(self._names), "")
@@ -88,7 +88,7 @@ class TranslatedEvents:
 
 
 def no_object(document: object) -> str:
-    """What is wrong with a document that has no members to look at."""
+    """Return the error text for a document that is not an object."""
     text = f"the document is {kind_of(document)}, not an object"
     return f'{text}; if each of its members is an event, add "@" to `envelope`' if isinstance(document, list) else text
 
@@ -96,11 +96,11 @@ def no_object(document: object) -> str:
 def derived_id(
     data: Mapping[str, object], time: float | str | None, message_id: str | None, place: int | None
 ) -> str | None:
-    """The id of an event that has none. None if nothing in it tells the user's next sign-out from this one."""
+    """Return a derived id for an event without one; None if the user's next sign-out would have the same id."""
     if "ended_at" not in data and time is None and "sid" not in data and message_id is None:
         return None
     unique = "ended_at" in data or "sid" in data
-    when = None if unique else time  # a webhook that is sent again comes at another time
+    when = None if unique else time  # a repeated webhook has another time
     of_whole = () if unique or place is None else (message_id, place)
     return hashlib.blake2b(to_json((data, when, *of_whole)), digest_size=16).hexdigest()
 
@@ -114,7 +114,7 @@ def _in_whole(which: Sequence[range], only: Sequence[range] | None) -> tuple[ran
 
 
 def _same(names: set[tuple[str, str]]) -> str:
-    """The issuer, if all have the same."""
+    """Return the issuer if all have the same, else an empty text."""
     issuers = {iss for iss, _ in names}
     return issuers.pop() if len(issuers) == 1 else ""
 
@@ -134,7 +134,7 @@ def properties_of(message: Message) -> dict[str, object]:
 
 
 def cloudevent_of(document: Unwrapped) -> cloudevents.Attributes | None:
-    """The CloudEvents attributes of an event that is alone in its envelope."""
+    """Return the CloudEvents attributes of an event that is alone in its envelope."""
     if document.source is None or document.type is None or document.id is None or document.place is not None:
         return None
     return cloudevents.Attributes(id=document.id, source=document.source, type=document.type, time=document.time)
