@@ -1,1 +1,1 @@
-"""Sessions that end at an upstream provider, and the sessions here that end with them."""
+"""Logouts at upstream OpenID Providers, and the local sessions that end with them. Start with `upstream.py`."""

@@ -1,4 +1,4 @@
-"""Gives the upstream OpenID Providers as they are configured now: their keys, and who knows the sessions here."""
+"""Provide the currently configured upstream OpenID Providers: their keys, and the look-up of local sessions."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -27,14 +27,14 @@ from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.tokens.foreign_keys import all_names
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-WITHIN = 5.0  # seconds that an upstream has for each document
+WITHIN = 5.0  # seconds for each document of an upstream
 
 
 @frozen
 class _Upstream:
-    """An upstream, with what is kept over reloads that do not change it.
+    """An upstream, kept over reloads that do not change it.
 
-    Browsers have turns of their own at `browser_questions`, since strangers can use them up.
+    Browsers' look-ups have a separate limit, `browser_questions`, since unauthenticated clients can exhaust it.
     """
 
     settings: UpstreamSettings
@@ -45,7 +45,7 @@ class _Upstream:
 
 
 class ConfiguredUpstreams:
-    """Gives the upstreams, and looks up the sessions that end with one there. It follows reloads."""
+    """Returns the upstreams, and looks up the local sessions that end with an upstream's. It follows reloads."""
 
     def __init__(self, live: LiveConfiguration, record: UpstreamRecord) -> None:
         self._live = live
@@ -79,12 +79,12 @@ class ConfiguredUpstreams:
         yield from UpstreamSignOuts(by_browser).routes()
 
     def upstream(self, name: str) -> ConfiguredUpstream | None:
-        """The upstream of this name; None if there is none."""
+        """Return the upstream of this name, or None."""
         entry = self._now().get(name)
         return None if entry is None else entry.upstream
 
     def frame(self, name: str) -> UpstreamFrame | None:
-        """The upstream of this name, for browsers. None if there is none."""
+        """Return the browser settings of the upstream of this name, or None."""
         entry = self._now().get(name)
         if entry is None:
             return None
@@ -103,14 +103,14 @@ class ConfiguredUpstreams:
         return upstream in self._now()
 
     async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway:
-        """Return the sessions that are meant. Never raises."""
+        """Return the matching local sessions. Never raises."""
         entry = self._now().get(upstream)
-        if entry is None:  # a reload has just taken it away: the next look finds that out
+        if entry is None:  # a reload has just removed it; the next look-up finds that
             return SessionsAway(text="the upstream is not configured any more")
         return await _looked_up(entry, entry.questions, question)
 
     async def look_up_for_browser(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
-        """The same, for anybody's request: however many there are, none of the worker's questions waits for them.
+        """Return the matching sessions for an unauthenticated request, limited separately from the worker's look-ups.
 
         None if no upstream of this name is configured.
         """
@@ -164,7 +164,7 @@ class ConfiguredUpstreams:
 async def _looked_up(
     entry: _Upstream, questions: SessionQuestions | None, question: Question
 ) -> LocalSessions | SessionsAway:
-    if questions is None:  # nobody need be asked any more
+    if questions is None:  # no look-up is needed any more
         session = same_session(question, entry.upstream.same_sub or "")
         return LocalSessions(iss=entry.upstream.iss, sessions=(session,))
     sessions = await questions.sessions(question)
@@ -176,7 +176,7 @@ async def read_upstream_keys(
 ) -> IssuerDocument | UnreadDocument:
     """Read the JWK Set of an upstream, by its discovery unless `jwks_uri` names it. Never raises.
 
-    Unless the settings name algorithms, those of its metadata come with it.
+    Unless the settings name algorithms, those of its metadata are returned with it.
     """
     tls = TlsFiles() if settings.tls is None else settings.tls.files()
     if settings.jwks_uri is not None:
@@ -187,7 +187,7 @@ async def read_upstream_keys(
 
 
 def questions_for(resolve: ResolveSettings) -> SessionQuestions | None:
-    """Return whom to ask which sessions are meant. None if nobody need be asked."""
+    """Return the look-up of sessions. None if none is needed (`same_sub`)."""
     if resolve.sql is not None:
         from notifier.features.upstreams.session_database import SessionDatabase  # noqa: PLC0415  an extra
 

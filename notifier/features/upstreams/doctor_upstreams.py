@@ -1,4 +1,4 @@
-"""The doctor's checks of upstream providers: can their tokens be verified, and can somebody say whose sessions end?"""
+"""The doctor's checks of upstream providers: can tokens be verified, and can local sessions be looked up?"""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ async def examine_keys(setting: str, uri: str, read: ReadKeySet, upstream: Upstr
 
 
 async def session_mistakes(settings: Settings) -> list[Mistake]:
-    """Ask each database that knows sessions for those of nobody, and return what is wrong: a misspelt column, say."""
+    """Query each database of sessions with a `sid` that cannot exist, and return the errors, such as a misspelling."""
     asked = [(name, of) for name, of in upstreams_of(settings).items() if of.resolve.sql is not None]
     places = [f"upstreams.{name}.resolve.sql" for name, _ in asked]
     found = await asyncio.gather(*(examine_sessions(place, of) for place, (_, of) in zip(places, asked, strict=True)))
@@ -61,7 +61,7 @@ async def session_mistakes(settings: Settings) -> list[Mistake]:
 
 
 async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence[Finding]:
-    """Ask for the sessions of nobody. `setting` names who is asked."""
+    """Look up a `sid` that cannot exist. `setting` names the look-up's setting."""
     questions = questions_for(upstream.resolve)
     assert questions is not None, "somebody is asked unless it is same_sub"
     sessions = await questions.sessions(Question(iss=upstream.issuer, sub=NOBODY, sid=NOBODY))

@@ -1,7 +1,6 @@
-"""Reads sessions from a database: from Duende's table of server-side sessions, or by a query of the operator's own.
+"""Read sessions from a database: from Duende's table of server-side sessions, or by the operator's query.
 
-Duende names no clients beside a session, since they are inside its encrypted ticket. So all clients of the issuer are
-told.
+Duende stores a session's clients inside its encrypted ticket, so all clients of the issuer are notified.
 """
 
 from typing import Any
@@ -21,13 +20,13 @@ _TABLE = ("SubjectId", "SessionId")
 
 
 class SessionDatabase:
-    """Asks a database. Each question has a connection of its own, so that a new password works at once."""
+    """Looks up sessions in a database, each time over a new connection, so that a new password takes effect at once."""
 
     def __init__(self, settings: SessionsSqlSettings) -> None:
         self._settings = settings
 
     async def ask(self, question: Question) -> tuple[LocalSession, ...]:
-        """Return the sessions that are meant. Raises SourceFault. Blocks its thread."""
+        """Return the matching sessions. Raises SourceFault. Blocks its thread."""
         settings = self._settings
         if settings.query is None and settings.prefix is None and question.sid is None:
             raise SourceFault("the token has no sid, and means all sessions of its sub: set resolve.sql.prefix")
@@ -51,7 +50,7 @@ class SessionDatabase:
         )
 
     def _query(self, connection: sa.Connection, question: Question) -> sa.CursorResult[Any]:
-        """Run the operator's query with what the upstream said. A text has a type: PostgreSQL asks for one of null."""
+        """Run the operator's query with the token's values. They are typed as text: PostgreSQL needs one for null."""
         statement = sa.text((self._settings.query or "").strip().rstrip(";"))
         parameters = {"iss": question.iss, "sub": question.sub, "sid": question.sid}
         used = {name: value for name, value in parameters.items() if name in statement.compile().params}
@@ -59,9 +58,9 @@ class SessionDatabase:
         return connection.execute(statement.bindparams(*bound))
 
     def _duende(self, connection: sa.Connection, question: Question) -> sa.CursorResult[Any]:
-        """Find the table and the session: by `sid` if the upstream gave one, since `sub` means all of the user's.
+        """Find the table and the session: by `sid` if the upstream gave one, as `sub` matches all the user's sessions.
 
-        The table does not say from which provider a session came. So `sub` alone names users behind a prefix.
+        The table has no provider of a session. So `sub` alone is only looked up with a prefix.
         """
         tables = self._settings.tables or SessionTableSettings()
         finder = TableFinder(connection, self._settings.db_schema)
@@ -76,9 +75,9 @@ class SessionDatabase:
 
 
 def _is_meant(session: LocalSession, question: Question, prefix: str | None) -> bool:
-    """To the letter. MySQL, MariaDB and SQL Server find `alice` for `Alice`, too, who may be somebody else.
+    """Compare exactly: MySQL, MariaDB and SQL Server find `alice` for `Alice` too, which may be another user.
 
-    With a prefix it is a session of the upstream's users alone, and of the user that the token names.
+    With a prefix, only sessions of the upstream's users match, and only those of the token's user.
     """
     if question.sid is not None and session.sid != question.sid:
         return False

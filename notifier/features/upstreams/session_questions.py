@@ -1,6 +1,6 @@
-"""Asks which sessions are meant, in a thread with an event loop of its own, so that nothing holds up the worker's loop.
+"""Look up sessions in a thread with a separate event loop, so that a slow look-up never blocks the worker's loop.
 
-A question that hangs keeps its turn until its thread has ended. Its asker gets an answer long before.
+A look-up that hangs keeps its slot until its thread has ended; its caller gets an answer long before.
 """
 
 import asyncio
@@ -16,27 +16,27 @@ from notifier.model.redaction import without_subject
 from notifier.network.http.json_over_http import place_of, web
 from notifier.network.http.json_parts import Bounds
 
-AT_A_TIME = 4  # questions to one place that are under way; each has a connection and a thread
-WAIT = 1.0  # seconds that a question waits for its turn, while its message is held
-SPARE = 2.0  # seconds beyond its own time, after which nobody waits for an answer any more
+AT_A_TIME = 4  # concurrent look-ups in one database or endpoint; each has a connection and a thread
+WAIT = 1.0  # seconds that a look-up waits for a slot, while its message is held
+SPARE = 2.0  # seconds beyond a look-up's timeout, after which the caller stops waiting
 
 
 class SessionKeeper(Protocol):
     """Knows the sessions."""
 
     async def ask(self, question: Question) -> tuple[LocalSession, ...]:
-        """Return the sessions that are meant. Raises SourceFault. May block its thread, but bounds its time."""
+        """Return the matching sessions. Raises SourceFault. May block its thread, but bounds its time."""
 
 
 class SessionQuestions:
-    """Puts questions to one keeper of sessions, a few at a time."""
+    """Runs the look-ups at one keeper of sessions, AT_A_TIME at once."""
 
     def __init__(self, keeper: SessionKeeper) -> None:
         self._keeper = keeper
         self._turns = asyncio.Semaphore(AT_A_TIME)
 
     async def sessions(self, question: Question) -> tuple[LocalSession, ...] | SessionsAway:
-        """Return the sessions that are meant, or say why nobody can tell. Never raises."""
+        """Return the matching sessions, or the reason of a failed look-up. Never raises."""
         try:
             async with asyncio.timeout(WAIT):
                 await self._turns.acquire()
@@ -75,7 +75,7 @@ def read_session(sub: object, sid: object, clients: object) -> LocalSession:
 
 
 def gathered(rows: Iterable[LocalSession]) -> tuple[LocalSession, ...]:
-    """Return the sessions, each once, with the clients of all its rows. Raises SourceFault if they are too many."""
+    """Return the sessions without duplicates, with the clients of all rows. Raises SourceFault if too many."""
     sessions: dict[tuple[str | None, str | None], LocalSession] = {}
     for number, row in enumerate(rows, 1):
         if number > MOST:
@@ -99,13 +99,13 @@ _BOUNDS = Bounds(answer=1024 * 1024)  # bytes: the sessions of one user, with th
 
 
 class SessionEndpoint:
-    """Asks an endpoint of the identity server."""
+    """Looks up sessions at an endpoint of the identity server."""
 
     def __init__(self, settings: SessionsHttpSettings) -> None:
         self._settings = settings
 
     async def ask(self, question: Question) -> tuple[LocalSession, ...]:
-        """Return the sessions that are meant. Raises SourceFault."""
+        """Return the matching sessions. Raises SourceFault."""
         url = self._settings.url
         document = {"iss": question.iss, "sub": question.sub, "sid": question.sid}
         async with web(self._settings.tls, WITHIN, _BOUNDS) as server:

@@ -1,7 +1,7 @@
-"""Defines the end of a session at an upstream OpenID Provider, and the sessions here that end with it.
+"""Define the end of a session at an upstream OpenID Provider, and the local sessions that end with it.
 
 The verified claims are queued as a message of a source whose name begins with `upstream/`, so that nothing is lost
-while nobody can say which session here is meant. A worker looks that up, and writes an event for each session.
+while the local sessions cannot be looked up. A worker looks them up, and publishes an event for each.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from notifier.delivery.facts import FeatureFact
 from notifier.model.errors import MalformedEvent, Mistake
@@ -18,14 +18,14 @@ from notifier.model.message import Message
 from notifier.model.session_ended import SessionEnded
 
 PREFIX = "upstream/"
-WITHIN = 5.0  # seconds for one question of whose session it is
+WITHIN = 5.0  # seconds for one look-up
 MOST = 1000
-"""Sessions that one answer may have. A question that ends more of them is a wrong one."""
+"""The most sessions in one answer. A look-up that returns more is misconfigured."""
 
 
 @frozen
 class Question:
-    """Whose session ended at the upstream `iss`. With `sub` alone all sessions of the user did."""
+    """The session that ended at the upstream `iss`. With `sub` alone, all sessions of the user ended."""
 
     iss: str
     sub: str | None
@@ -34,7 +34,7 @@ class Question:
 
 @frozen
 class LocalSession:
-    """A session at our own identity server, and the clients to be told."""
+    """A session at the local identity server, and the clients to notify."""
 
     sub: str | None
     sid: str | None
@@ -43,7 +43,7 @@ class LocalSession:
 
 @frozen
 class LocalSessions:
-    """The sessions that a question means, at the issuer `iss`; none if nobody here is signed in by that session."""
+    """The matching sessions at the issuer `iss`; empty if that session signed nobody in here."""
 
     iss: str
     sessions: tuple[LocalSession, ...]
@@ -51,16 +51,16 @@ class LocalSessions:
 
 @frozen
 class SessionsAway:
-    """Nobody can say now which sessions are meant. `text` says why, without `sub` and `sid`."""
+    """The look-up failed and is to be repeated. `text` has the reason, without `sub` and `sid`."""
 
     text: str
 
 
 @frozen
 class UpstreamLookedUp(FeatureFact):
-    """The result of a look-up of the sessions here that ended with one at an upstream. `text`: the reason if none did.
+    """The result of a look-up of the local sessions that end with an upstream's. `text`: the reason if none did.
 
-    `away`: the look-up is repeated. `given_up`: it was repeated for as long as a delivery lives, and is a dead letter.
+    `away`: the look-up is repeated. `given_up`: it was repeated for a delivery's maximum age, and is a dead letter.
     """
 
     upstream: str
@@ -70,7 +70,7 @@ class UpstreamLookedUp(FeatureFact):
 
 @frozen
 class EndedUpstream:
-    """What is queued: the question, when the session ended (epoch seconds), and the id that its events derive from."""
+    """The queued end of a session: the question, the time (epoch seconds), and the id from which event ids derive."""
 
     upstream: str
     question: Question
@@ -90,18 +90,18 @@ _DOCUMENT = TypeAdapter(_Document)
 
 
 def dump_ending(ending: EndedUpstream) -> bytes:
-    """The body of the message."""
+    """Return the body of the message."""
     asked = ending.question
     return to_json({"id": ending.id, "iss": asked.iss, "sub": asked.sub, "sid": asked.sid, "ended_at": ending.ended_at})
 
 
 def upstream_of(message: Message) -> str:
-    """The name of the upstream whose message it is."""
+    """Return the name of the message's upstream."""
     return (message.source or "").removeprefix(PREFIX)
 
 
 def load_ending(upstream: str, body: bytes) -> EndedUpstream:
-    """The inverse of `dump_ending`. Raises MalformedEvent."""
+    """Parse the output of `dump_ending`. Raises MalformedEvent."""
     try:
         document = _DOCUMENT.validate_json(body)
     except ValidationError:
@@ -111,18 +111,18 @@ def load_ending(upstream: str, body: bytes) -> EndedUpstream:
 
 
 def ending_id(upstream: str, *parts: str | None) -> str:
-    """The id of an ending: the same for the same upstream and parts, at whichever worker."""
+    """Return the id of a session's end: the same for the same upstream and parts at every worker."""
     return hashlib.blake2b(to_json([upstream, *parts]), digest_size=16).hexdigest()
 
 
 def same_session(question: Question, prefix: str) -> LocalSession:
-    """The session here, where users and sessions are called as at the upstream. All clients are told."""
+    """Return the local session with the upstream's `sub` and `sid`. All clients are notified."""
     sub = None if question.sub is None else prefix + question.sub
     return LocalSession(sub=sub, sid=question.sid, clients="*")
 
 
 def ended_here(ending: EndedUpstream, iss: str, session: LocalSession) -> SessionEnded:
-    """The event of one session here. Its id is the same whenever the message is read again."""
+    """Return the event of one local session. Its id is the same each time the message is read."""
     return SessionEnded(
         id=ending_id(ending.upstream, ending.id, session.sub, session.sid),
         id_given=True,
@@ -136,13 +136,13 @@ def ended_here(ending: EndedUpstream, iss: str, session: LocalSession) -> Sessio
 
 
 class UpstreamSessions(Protocol):
-    """Knows which sessions here belong to one at an upstream OpenID Provider."""
+    """Looks up the local sessions that belong to one at an upstream OpenID Provider."""
 
     def has(self, upstream: str) -> bool:
         """Return True if an upstream of this name is configured."""
 
     async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway:
-        """Return the sessions that are meant. Never raises.
+        """Return the matching local sessions. Never raises.
 
-        It bounds its own time.
+        The implementation bounds the time.
         """

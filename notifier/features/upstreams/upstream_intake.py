@@ -1,9 +1,9 @@
-"""Turns the end of a session at an upstream provider into events: one for each session here that ends with it.
+"""Replace the end of a session at an upstream provider by events, one for each local session that ends with it.
 
-The server that knows the sessions may be slow or away. Then the message rests, and the question is asked again, for as
-long as a delivery lives. A question without `sid` means all sessions of the user, so it is asked for a short time only:
-it would end a session begun since (B13). A question that nobody answered becomes a dead letter, which an operator can
-replay.
+The server of the sessions may be slow or unavailable. Then the message is delayed and the look-up repeated, up to the
+maximum age of a delivery. Without `sid` it means all sessions of the user, so it is repeated for a short time only:
+later it would end a newer session (B13). After the last failed look-up the message becomes a dead letter, which an
+operator can replay.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,12 +34,12 @@ from notifier.model.moment import Clock
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import CurrentRegistry
 
-_LOOKS = "looks"  # the header that counts how often nobody could tell
+_LOOKS = "looks"  # the header that counts failed look-ups
 _DEFAULTS = RetryPolicy()
 
 
 class FactObserver(Protocol):
-    """Takes the facts about events of upstreams."""
+    """Receives the facts about events of upstreams."""
 
     def __call__(self, fact: Fact, /) -> None: ...
 
@@ -63,11 +63,11 @@ class UpstreamIntake:
         self._observe = observe
 
     def received(self, message: Message) -> Message:
-        """Return the message without what may not be kept."""
+        """Return the message without the headers that must not be stored."""
         return as_kept(message)
 
     def open(self, message: Message, _only: str | None, _now: float, rest_until: float | None) -> Move:
-        """Have it looked up which sessions end. `rest_until`: until when (epoch seconds) what is written rests.
+        """Return the look-up of the message's sessions. Its messages are held until `rest_until` (epoch seconds).
 
         Raises UnknownSource if the upstream is not configured.
         """
@@ -78,7 +78,7 @@ class UpstreamIntake:
         return Move(look_up=partial(self._sends, message, rest_until))
 
     async def _sends(self, message: Message, rest_until: float | None) -> Sequence[Send]:
-        """Return what must be made durable in place of the message. Never raises."""
+        """Return the messages to publish in place of this one. Never raises."""
         upstream = upstream_of(message)
         try:
             ending = load_ending(upstream, message.body)
@@ -105,7 +105,7 @@ class UpstreamIntake:
         return [*sends[:-1], *(replace(last, fact=_fact(ending, "found")) for last in sends[-1:])]
 
     def _later(self, ending: EndedUpstream, message: Message, text: str) -> Send:
-        """Put the message off, or bury it if it was asked about for too long."""
+        """Return the delayed message, or its dead letter if look-ups have failed for too long."""
         now, looks = self._clock(), _looks(message)
         template = self._registry().unregistered
         policy = _DEFAULTS if template is None else template.retry
@@ -126,7 +126,7 @@ class UpstreamIntake:
 
 
 def read_again(message: Message, _only: str | None, now: float) -> Anew | str:
-    """Have a replay ask anew which sessions end with that of an upstream provider, for as long as at first."""
+    """Return the message for a replay, with the full time for look-ups again, or the reason against it."""
     try:
         sid = load_ending(upstream_of(message), message.body).question.sid
     except MalformedEvent as malformed:
@@ -140,7 +140,7 @@ def _looks(message: Message) -> int:
 
 
 def _named(ending: EndedUpstream) -> str:
-    """What the token names, without the values."""
+    """Return the names of the token's members, without the values."""
     question = ending.question
     return " and ".join(name for name, value in (("sub", question.sub), ("sid", question.sid)) if value is not None)
 

@@ -1,4 +1,4 @@
-"""Checks what `upstreams` needs from outside: issuers, and the library that reads a database of sessions."""
+"""Check that the issuers and the database library that `upstreams` needs exist."""
 
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -16,7 +16,7 @@ from notifier.settings.service_settings import Settings
 
 
 def local_issuer(upstream: UpstreamSettings, settings: Settings) -> str | None:
-    """Return the issuer at which its sessions are; None if nothing says so."""
+    """Return the issuer of the local sessions; None if it is not configured."""
     if upstream.iss is not None:
         return upstream.iss
     return next(iter(settings.issuers)) if len(settings.issuers) == 1 else None
@@ -29,7 +29,7 @@ def _installed(library: str) -> bool:
 def upstream_mistakes(
     settings: Settings, unsure: frozenset[str], installed: Callable[[str], bool] = _installed
 ) -> list[Mistake]:
-    """Return every mistake. `unsure`: the sections of the settings that are wrong. `installed` knows the libraries."""
+    """Return every error. `unsure`: the sections of the settings with errors. `installed` looks up a library."""
     asks_sql = [name for name, upstream in upstreams_of(settings).items() if upstream.resolve.sql is not None]
     mistakes = []
     if asks_sql and not installed("sqlalchemy"):
@@ -54,7 +54,7 @@ def upstream_mistakes(
 
 
 def _not_apart(settings: Settings) -> Iterator[Mistake]:
-    """Prefixes that begin with another upstream's: what that one calls a user could then be a user of this one."""
+    """Return errors for prefixes that begin with another upstream's, which could then end this one's sessions."""
     prefixes = [
         (f"upstreams.{name}.resolve.{way}.prefix", local_issuer(upstream, settings), section.prefix)
         for name, upstream in upstreams_of(settings).items()
@@ -72,7 +72,7 @@ def _not_apart(settings: Settings) -> Iterator[Mistake]:
 
 
 def _prefixed(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubSettings | SessionsSqlSettings]]:
-    """What may say how the upstream's users are told from others."""
+    """Yield the settings with a prefix for the upstream's users."""
     if upstream.resolve.same_sub is not None:
         yield "same_sub", upstream.resolve.same_sub
     if upstream.resolve.sql is not None:
@@ -80,7 +80,7 @@ def _prefixed(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubSettings
 
 
 def upstream_warnings(settings: Settings) -> list[Mistake]:
-    """Warn of upstreams that nobody can call, of settings without effect, and of upstreams that speak for all users."""
+    """Warn of unreachable upstreams, settings without effect, and upstreams that can end every user's sessions."""
     if settings.web is None:
         text = "has no effect without a section `web`, which opens the listener"
         return [Mistake(f"upstreams.{name}", text) for name in upstreams_of(settings)]
@@ -116,7 +116,7 @@ def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iter
 
 
 def checked_of(settings: Settings) -> Checked:
-    """What comes from each upstream, and who says whose session it is here. `doctor` reads their keys."""
+    """Return each upstream's addresses and its look-up of sessions, for `notifier check`."""
     members, lines = {}, []
     for name, upstream in upstreams_of(settings).items():
         iss, resolve = local_issuer(upstream, settings), next(iter(upstream.resolve.model_fields_set), None)

@@ -1,4 +1,4 @@
-"""Counts and logs the requests of upstream providers by result. Each series of an upstream starts at zero."""
+"""Count and log the requests of upstream providers by result. Each series of an upstream starts at zero."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,13 +12,13 @@ from notifier.features.upstreams.upstream import UpstreamLookedUp
 from notifier.features.upstreams.upstream_token import UpstreamResult
 from notifier.telemetry.families import labelled
 
-TOLD_EVERY = 60.0  # seconds between two log lines of one upstream that say the same
+TOLD_EVERY = 60.0  # seconds between equal log lines of one upstream
 _LOOK_UPS = ("found", "no_session", "away", "given_up")
 _HARMLESS = (UpstreamResult.ACCEPTED, UpstreamResult.REPLAYED, UpstreamResult.NO_SESSION)
 
 
 class UpstreamRecord:
-    """The counters of upstreams, and the log of what goes wrong. `steady` is a clock that never goes back."""
+    """The counters of upstreams, and the log of failures. `steady` is a monotonic clock."""
 
     def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
         self._steady = steady
@@ -30,7 +30,7 @@ class UpstreamRecord:
         """Counts a look-up, and logs it if it found no session or failed."""
 
     def know(self, upstreams: Iterable[str]) -> None:
-        """Begin the series of these upstreams."""
+        """Create the series of these upstreams."""
         for name in upstreams:
             for result in UpstreamResult:
                 self._requests.setdefault((name, result.value), 0)
@@ -38,12 +38,12 @@ class UpstreamRecord:
                 self._look_ups.setdefault((name, word), 0)
 
     def requested(self, upstream: str, result: UpstreamResult, reason: str = "") -> None:
-        """Count a request of an upstream that is configured. `reason` says what is wrong, without `sub` and `sid`."""
+        """Count a request of a configured upstream. `reason` has the error, without `sub` and `sid`."""
         key = (upstream, result.value)
         self._requests[key] = self._requests.get(key, 0) + 1
         if result is UpstreamResult.OFF:
             self._tell_off(upstream)
-        elif result is UpstreamResult.NO_SESSION and self._is_news(key):  # anybody can have a browser ask
+        elif result is UpstreamResult.NO_SESSION and self._is_news(key):  # anybody can cause a browser's request
             _tell_none(upstream, "none has the sid that a browser came with")
         elif result not in _HARMLESS and self._is_news(key):
             structlog.get_logger().warning(
@@ -63,7 +63,7 @@ class UpstreamRecord:
             )  # fmt: skip
 
     def families(self) -> Iterator[Metric]:
-        """The families for a scrape."""
+        """Return the metric families for a scrape."""
         labels = ("upstream", "result")
         text = "Requests of upstream providers to sign a user out."
         yield labelled(CounterMetricFamily, "upstream_requests_total", text, labels, self._requests)
@@ -71,7 +71,7 @@ class UpstreamRecord:
         yield labelled(CounterMetricFamily, "upstream_lookups_total", text, labels, self._look_ups)
 
     def _tell_off(self, upstream: str) -> None:
-        """Name the setting, once: anybody can call the address."""
+        """Log the setting, only once, since anybody can call the address."""
         if upstream in self._logged_as_off:
             return
         self._logged_as_off.add(upstream)
@@ -89,6 +89,6 @@ class UpstreamRecord:
 
 
 def _tell_none(upstream: str, reason: str) -> None:
-    """Say that no session here ended: it is usual for users who were not signed in here, and else nothing shows it."""
+    """Log that no local session ended. It is normal for users who were not signed in here, and visible only here."""
     hint = f"if the user was signed in here, compare how upstreams.{upstream}.resolve finds sessions"
     structlog.get_logger().info("upstream_no_session", upstream=upstream, reason=reason, hint=hint)

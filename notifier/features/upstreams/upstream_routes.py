@@ -1,10 +1,10 @@
-"""`POST /upstreams/{upstream}/backchannel-logout`: takes logout tokens of upstream OpenID Providers.
+"""Serve `POST /upstreams/{upstream}/backchannel-logout`: accept logout tokens of upstream OpenID Providers.
 
-Most upstreams send a token once. So the verified claims are durable before 200, even if nobody can say at this moment
-which session here is meant: a worker asks, for as long as it takes. The token is never kept.
+Most upstreams send a token once. So the verified claims are durable before 200, even while local sessions cannot be
+looked up: a worker repeats the look-up. The token is never stored.
 
-Each answer ends its connection. A sender that keeps a connection open may send the next token over it just when we stop
-or restart: Keycloak then notes `NoHttpResponseException`, and that logout is lost.
+Each answer closes its connection. Over a kept connection, a sender may send the next token while the worker stops or
+restarts: Keycloak then logs `NoHttpResponseException`, and that logout is lost.
 """
 
 import asyncio
@@ -41,18 +41,18 @@ from notifier.tokens.security_event_token import KeysAway
 
 BACK_CHANNEL = "/upstreams/{upstream}/backchannel-logout"
 FORM = "application/x-www-form-urlencoded"
-PUBLISH_WITHIN = 5.0  # seconds until what a token says must be durable
-SEEN = 10_000  # tokens; of more, the oldest are forgotten. Taken again, such a token makes the same event
-AGAIN = "5"  # seconds after which an upstream should try again, if it ever does
-_FIELDS = 20  # of a form; those that are not `logout_token` mean nothing (Back-Channel Logout 1.0 §2.5)
+PUBLISH_WITHIN = 5.0  # seconds to publish a token's claims durably
+SEEN = 10_000  # tokens; beyond, the oldest are forgotten. A forgotten token yields the same event again
+AGAIN = "5"  # seconds (Retry-After); most upstreams never retry
+_FIELDS = 20  # of a form; all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredUpstream:
-    """An upstream as it is configured now. `iss`: the issuer that has the sessions here.
+    """A currently configured upstream. `iss`: the issuer of the local sessions.
 
-    `same_sub`: the prefix of its `sub` here. None if a worker must ask which sessions end.
+    `same_sub`: the prefix of its `sub` here. None if a worker must look up the sessions.
     """
 
     name: str
@@ -63,10 +63,10 @@ class ConfiguredUpstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamAccess:
-    """What the routes need. `upstream` gives the upstream of a name as it is configured now.
+    """What the routes need. `upstream` returns the currently configured upstream of a name.
 
-    `publish` returns once the message is durable, and raises QueueError. `event_message` writes an event of ours.
-    `record` counts each request by result, and logs what is wrong.
+    `publish` returns once the message is durable, and raises QueueError. `event_message` serializes an event.
+    `record` counts each request by result, and logs failures.
     """
 
     upstream: Callable[[str], ConfiguredUpstream | None]
@@ -78,20 +78,20 @@ class UpstreamAccess:
 
 
 class _SeenTokens:
-    """The tokens that a worker took: one that comes again is not published again (RFC 7519 §4.1.7).
+    """The tokens that a worker accepted, to publish none of them twice (RFC 7519 §4.1.7).
 
-    Each is there by what identifies it, until it is refused for its age.
+    Each is stored by its id until its age makes it invalid.
     """
 
     def __init__(self) -> None:
         self._until: OrderedDict[str, float] = OrderedDict()
 
     def seen(self, token: str, now: float) -> bool:
-        """True if it was taken before, and could still be accepted by its age. `now` is in epoch seconds."""
+        """Return whether it was accepted before and its age is still valid. `now` is in epoch seconds."""
         return self._until.get(token, 0.0) >= now
 
     def take(self, token: str, until: float) -> None:
-        """Note that it was taken. After `until` (epoch seconds) it is refused anyway."""
+        """Remember an accepted token until `until` (epoch seconds), when its age makes it invalid."""
         self._until[token] = until
         self._until.move_to_end(token)
         while len(self._until) > SEEN:
@@ -106,11 +106,11 @@ class UpstreamRoutes:
         self._seen = _SeenTokens()
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """The routes, for the application of the web listener."""
+        """Return the routes for the web listener's application."""
         yield web.post(BACK_CHANNEL, self.post_logout)
 
     async def post_logout(self, request: web.Request) -> web.Response:
-        """Take one logout token, and answer as Back-Channel Logout 1.0 §2.8 says."""
+        """Accept one logout token, and answer according to Back-Channel Logout 1.0 §2.8."""
         answer = await self._answer(request)
         answer.force_close()
         return answer
@@ -150,7 +150,7 @@ class UpstreamRoutes:
                 assert_never(result)
 
     async def _publish(self, upstream: ConfiguredUpstream, logout: VerifiedLogout) -> tuple[UpstreamResult, str]:
-        """Make durable what the token says. Of one that comes again it is durable already."""
+        """Publish the token's claims durably, unless the token was accepted before."""
         access, ending = self._access, _ending(upstream, logout)
         if self._seen.seen(ending.id, access.clock()):
             return UpstreamResult.REPLAYED, ""
@@ -163,7 +163,7 @@ class UpstreamRoutes:
         return UpstreamResult.ACCEPTED, ""
 
     def _message(self, upstream: ConfiguredUpstream, ending: EndedUpstream) -> Outgoing:
-        """The event, or the question which sessions end."""
+        """Return the event, or the message that requests a look-up."""
         if upstream.same_sub is not None:
             session = same_session(ending.question, upstream.same_sub)
             return self._access.event_message(ended_here(ending, upstream.iss, session))
@@ -180,9 +180,9 @@ class UpstreamRoutes:
 
 
 def _ending(upstream: ConfiguredUpstream, logout: VerifiedLogout) -> EndedUpstream:
-    """What the token says. Its id is the same for the same token, at any worker.
+    """Return the end of the token's session. Its id is the same for the same token at every worker.
 
-    A token is known by its `jti` and what it says: where an upstream uses a `jti` again, no logout is lost as a copy.
+    The id derives from `jti` and claims: if an upstream reuses a `jti`, no logout is dropped as a duplicate.
     """
     return EndedUpstream(
         upstream=upstream.name,
@@ -193,7 +193,7 @@ def _ending(upstream: ConfiguredUpstream, logout: VerifiedLogout) -> EndedUpstre
 
 
 async def _token(request: web.Request) -> bytes | None:
-    """The only `logout_token` of the form. None if there is none, or if the body is something else."""
+    """Return the only `logout_token` of the form, or None."""
     plain = request.headers.get("Content-Encoding", "identity").lower() == "identity"
     if request.content_type != FORM or not plain:
         return None

@@ -1,9 +1,9 @@
-"""`GET /upstreams/{upstream}/frontchannel-logout?iss&sid`: an upstream provider's page asks, by the user's browser.
+"""Serve `GET /upstreams/{upstream}/frontchannel-logout?iss&sid`: sign-outs by an upstream's page in a browser.
 
-Its only secret is the `sid` (Front-Channel Logout 1.0 §3): every client of the session knows it, and anybody can make a
-browser call the address. So an operator switches it on for an upstream that has no better way. First it is found out
-which session is meant; for an unknown `sid` nothing is published. The events are durable before the page of clients is
-answered. If nobody can tell the session, the answer is 503: a browser's call, unlike a logout token, is no promise.
+Its only secret is the `sid` (Front-Channel Logout 1.0 §3): every client of the session has it, and anybody can make a
+browser call the address. So it is off by default, for upstreams without an alternative. The session is looked up
+first; for an unknown `sid` nothing is published. The events are durable before the page of clients is returned. If
+the look-up fails, the answer is 503, and unlike a logout token the request is not kept.
 """
 
 import asyncio
@@ -31,21 +31,21 @@ from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.problem import problem
 
 FRONT_CHANNEL = "/upstreams/{upstream}/frontchannel-logout"
-COPIES = 600.0  # seconds of one and the same call; one of later may be meant, whoever made the first
-_UNKNOWN = "There is no such address"  # a stranger does not learn which upstreams there are
+COPIES = 600.0  # seconds for which an equal request counts as a duplicate; a later one may be genuine
+_UNKNOWN = "There is no such address"  # does not reveal which upstreams are configured
 
 
 class SignOutPage(Protocol):
-    """Answers a browser with the page that requests the clients of a context. Pages of `parents` may be above it."""
+    """Answers a browser with the page that requests the clients of a context. Pages of `parents` may frame it."""
 
     def __call__(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...], /) -> web.Response: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamFrame:
-    """What an upstream's page may ask. `parents`: the origins that may be above the answer.
+    """An upstream's front-channel settings. `parents`: the origins that may frame the page.
 
-    `without_iss`: the request need not say `iss`. `on`: browsers may call it.
+    `without_iss`: the request may omit `iss`. `on`: browsers may call the address.
     """
 
     name: str
@@ -57,7 +57,7 @@ class UpstreamFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignOutAccess:
-    """What the route needs. `frame` gives the upstream of a name; None if there is none."""
+    """What the route needs. `frame` returns the upstream of a name, or None."""
 
     frame: Callable[[str], UpstreamFrame | None]
     look_up: Callable[[str, Question], Awaitable[LocalSessions | SessionsAway | None]]
@@ -76,11 +76,11 @@ class UpstreamSignOuts:
         self._access = access
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """The route, for the application of the web listener."""
+        """Return the route for the web listener's application."""
         yield web.get(FRONT_CHANNEL, self.get_sign_out, allow_head=False)
 
     async def get_sign_out(self, request: web.Request) -> web.Response:
-        """End the sessions here, and answer with the page that asks their clients."""
+        """End the local sessions, and return the page that requests their clients' front-channel addresses."""
         frame = self._access.frame(request.match_info["upstream"])
         if frame is None:
             return problem(404, _UNKNOWN)
@@ -102,7 +102,7 @@ class UpstreamSignOuts:
         return self._access.page(sessions.iss, self._context(events), frame.parents)
 
     def _events(self, frame: UpstreamFrame, sessions: LocalSessions, sid: str) -> list[SessionEnded]:
-        """The events, with the same ids however often the address is called within COPIES, at whichever worker."""
+        """Return the events, with equal ids for equal requests within COPIES seconds at every worker."""
         now = self._access.clock()
         ending = EndedUpstream(
             upstream=frame.name,
@@ -123,7 +123,7 @@ class UpstreamSignOuts:
         return True
 
     def _context(self, events: Iterable[SessionEnded]) -> FrontChannelContext | None:
-        """One context for all sessions. A client of a further one is asked with its `sid`, once."""
+        """Return one context for all sessions. A client of a further session is requested once, with that `sid`."""
         whole: FrontChannelContext | None = None
         for event in events:
             part = page_context(event, self._access.registry())
