@@ -1,8 +1,8 @@
-"""Judges the addresses of clients that events and contexts bring to pages. Counts and tells those that do not count.
+"""Check the front-channel addresses in events and contexts. Refused addresses are counted and logged.
 
-An address counts where the registry has no such client. Of an event `registry.inline` says whose word counts, as it
-does of back-channel addresses. Of a context it is the word of whoever has the issuer's own keys: who has keys that
-several issuers share could speak for each of them.
+An address is used only for clients that are not registered. For an event, `registry.inline` decides whose addresses are
+accepted, as for back-channel addresses. For a context, it must be sealed by the issuer's own key: a holder of keys
+that several issuers share could supply addresses for each of them.
 """
 
 import time
@@ -18,7 +18,7 @@ from notifier.model.registry import CurrentRegistry
 from notifier.model.session_ended import SessionEnded
 
 _NAMED = 3  # clients of one reason in a note
-_TOLD_EVERY = 60.0  # seconds between two log lines that say the same of an issuer
+_TOLD_EVERY = 60.0  # seconds between equal log lines of an issuer
 WAYS: Mapping[Unbrought, str] = {
     Unbrought.REGISTERED: "what is registered wins: write frontchannel_logout_uri there, or front_channel: off",
     Unbrought.DENIED: "registry.inline is deny: register them",
@@ -32,7 +32,7 @@ WAYS: Mapping[Unbrought, str] = {
 
 
 class BroughtAddresses:
-    """Judges contexts. `hosts` are the issuer's own; `speak` says whether its pages are sealed by keys of its own."""
+    """Checks contexts. `hosts` are the issuer's own; `speak` returns whether its pages are sealed by its own keys."""
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class BroughtAddresses:
         self._logged_at: dict[tuple[str, Unbrought], float] = {}
 
     def of_context(self, context: FrontChannelContext, *, own_key: bool, told: bool) -> FrontChannelContext:
-        """Return the context of a page as far as its addresses count. `told`: count and log what does not.
+        """Return the context of a page with its accepted addresses. `told`: count and log the refused ones.
 
-        `own_key`: the key that has sealed it is of no other issuer.
+        `own_key`: the key that sealed it belongs to this issuer only.
         """
         unheard = None if own_key else Unbrought.SHARED_KEY
         judgement, left_out = judged(context, self._registry(), self._hosts(context.iss), unheard)
@@ -59,7 +59,7 @@ class BroughtAddresses:
         return judgement
 
     def of_event(self, context: FrontChannelContext, event: SessionEnded) -> tuple[FrontChannelContext, str | None]:
-        """Return the context of an event likewise, and a note that says who is left out; None if nobody is."""
+        """Return the context of an event likewise, and a note about the omitted clients, or None."""
         registry = self._registry()
         unheard = None if self._speak(event.iss) else Unbrought.SHARED_KEY
         if not registry.hears(event.iss, event.publisher, vouched=event.vouched):

@@ -1,4 +1,4 @@
-"""The feature `browsers`: pages by which a browser asks clients, and clients ask for their session."""
+"""The feature `browsers`: front-channel logout pages, check-session pages and sign-outs."""
 
 from __future__ import annotations
 

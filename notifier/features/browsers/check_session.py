@@ -1,9 +1,9 @@
-"""`GET /check-session/{name}`: the page by which a client asks whether its session has changed.
+"""Serve `GET /check-session/{name}`: the page by which a client checks whether its session has changed.
 
 It is the `check_session_iframe` of Session Management 1.0 §3.2, served by the issuer's proxy on the issuer's origin.
 The page compares the `session_state` that a client was given with the browser-state cookie of the identity server, by
 that server's formula, in a script; the proxy passes on no cookie. Only Keycloak's formula binds neither client nor
-origin: there the page requests its own address with a query, and the registry decides whether the client may ask. So
+origin: there the page requests its own address with a query, and the registry decides whether the client may use it. So
 the page is the same for every user and client, browsers and proxies may keep it, and it lists no clients.
 """
 
@@ -19,8 +19,8 @@ from aiohttp import web
 from notifier.model.frozen import frozen
 from notifier.model.registry import Registry
 
-KEPT = 3600  # seconds that a page may be kept; it changes with a release and with its settings
-ALLOWED_KEPT = 300  # seconds that "this client may ask" may be kept
+KEPT = 3600  # seconds that a page may be cached; it changes with a release and with its settings
+ALLOWED_KEPT = 300  # seconds that the permission of a client may be cached
 
 
 class SessionFormula(StrEnum):
@@ -37,7 +37,7 @@ STATE_COOKIES: Mapping[SessionFormula, str] = {
     SessionFormula.WSO2: "opbs",
     SessionFormula.KEYCLOAK: "KEYCLOAK_SESSION",
 }
-"""What each product calls its cookie. A server that makes `session_state` as the specification does names its own."""
+"""Each product's cookie name. With the specification's formula, the settings name the cookie."""
 
 
 @frozen
@@ -50,12 +50,12 @@ class CheckSession:
 
     @property
     def binds_origin(self) -> bool:
-        """True if a `session_state` is of one client at one origin, so that no other client can use it."""
+        """Return whether a `session_state` is bound to one client at one origin."""
         return self.formula is not SessionFormula.KEYCLOAK
 
 
 def may_ask(page: CheckSession, registry: Registry, client_id: str, origin: str) -> bool:
-    """True if the client is registered with a redirect URI of this origin (as browsers write it)."""
+    """Return whether the client is registered with a redirect URI of this origin (in browsers' notation)."""
     client = registry.clients_of(page.issuer).get(client_id)
     return client is not None and origin in client.redirect_origins
 
@@ -73,7 +73,7 @@ def check_session_script() -> str:
 
 
 class CheckSessionPages:
-    """Serves the pages. `page` gives one by its name, as configured now; `registry` the clients as registered now."""
+    """Serves the pages. `page` returns the currently configured page of a name; `registry` the current clients."""
 
     def __init__(
         self, page: Callable[[str], CheckSession | None], registry: Callable[[], Registry], script: str
@@ -84,7 +84,7 @@ class CheckSessionPages:
         self._hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes, for the application of the web listener."""
+        """Return the routes for the web listener's application."""
         return [web.get("/check-session/{name}", self._get)]
 
     async def _get(self, request: web.Request) -> web.Response:

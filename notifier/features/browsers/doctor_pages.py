@@ -1,7 +1,7 @@
-"""The doctor's check of the front-channel pages: does the issuer's proxy pass them on, as they are, without cookies?
+"""The doctor's check of front-channel pages: does the issuer's proxy pass them on unchanged and without cookies?
 
-It requests an address that is as long as a page's may be and opens nothing. The refusal says whether a cookie came with
-the request, so that one answer shows the whole way.
+It requests an invalid page address of the maximum length. The refusal reports whether a cookie came with the request,
+so that one answer verifies the whole path.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
 async def _examine_pages(
     url: str, ask: Callable[[Mapping[str, str]], Awaitable[AnswerHead | UnreadDocument]]
 ) -> Sequence[Finding]:
-    """Ask for a page through the proxy. `ask` sends these headers, and never raises."""
+    """Request a page through the proxy. `ask` sends these headers, and never raises."""
     answer = await ask(COOKIE)
     if isinstance(answer, UnreadDocument):
         advice = "look whether this machine reaches it, or only browsers do; see tls of the issuer for its certificate"
@@ -54,7 +54,7 @@ async def _examine_pages(
 
 
 def _not_ours(answer: AnswerHead) -> tuple[str, str]:
-    """What is wrong where no page answers, and what to do."""
+    """Return the error of an answer that is not a page's, and the remedy."""
     if DEFAULT_HEADERS["Content-Security-Policy"] in answer.headers.get("content-security-policy", ()):
         return f"notifier answers {answer.status}, since the address that reaches it is not a page's", _TO_US
     match answer.status:
@@ -96,5 +96,5 @@ def _changed(url: str, answer: AnswerHead) -> Iterator[Finding]:
 
 
 def _short(value: str, instead_of: str) -> str:
-    """Enough of a header to find it."""
+    """Return excerpts of both headers."""
     return f"{value[:80]!r} beside {instead_of[:40]!r}"

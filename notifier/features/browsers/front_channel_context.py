@@ -1,9 +1,9 @@
-"""Seals the context of a front-channel page into its URL: whose session ended, and which clients are to be asked.
+"""Seal the context of a front-channel page into its URL: the ended session, and the clients to request.
 
 The context is JSON, deflated (zlib, RFC 1950), and encrypted and authenticated by Fernet, without the padding at its
-end: `["iss", "sid" or null, client, …]`. A client is its `client_id`, or `[client_id, sid]` if it knows the session by
-a `sid` of its own, or `[client_id, sid or null, frontchannel_logout_uri, session required]` if its address comes along.
-Nothing is stored: whoever has one of the keys can seal a context and open it.
+end: `["iss", "sid" or null, client, …]`. A client is its `client_id`, or `[client_id, sid]` if its `sid` of the
+session differs, or `[client_id, sid or null, frontchannel_logout_uri, session required]` if the address is included.
+Nothing is stored: any holder of a key can seal and open contexts.
 """
 
 import base64
@@ -25,7 +25,7 @@ _LARGEST = 256 * 1024  # bytes of JSON; what is deflated into LONGEST characters
 
 
 class TooManyClients(Exception):  # noqa: N818  a fact, not a fault of ours
-    """The context would be longer than LONGEST characters. `fit` of its clients would not be too many."""
+    """The context would be longer than LONGEST characters. Its first `fit` clients would fit."""
 
     def __init__(self, fit: int) -> None:
         super().__init__(f"the context would be longer than {LONGEST} characters; its first {fit} clients fit")
@@ -34,9 +34,9 @@ class TooManyClients(Exception):  # noqa: N818  a fact, not a fault of ours
 
 @frozen
 class OpenedContext:
-    """A context that was sealed by one of our keys. `id` is the same at each opening; it expires at `until` (epoch).
+    """A context sealed by one of notifier's keys. `id` is the same at each opening; it expires at `until` (epoch).
 
-    `own_key`: the key is of its issuer and no other.
+    `own_key`: the key belongs to its issuer only.
     """
 
     context: FrontChannelContext
@@ -59,7 +59,7 @@ def seal(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
 
 
 def open_sealed(text: str, keys: MultiFernet, now: float) -> OpenedContext | None:
-    """Open a context. None if none of the keys has sealed it, if it is older than LIFETIME, or is no context."""
+    """Open a context. Return None if it is invalid, older than LIFETIME, or sealed by none of the keys."""
     if len(text) > LONGEST or not _SPELLED.fullmatch(text):
         return None
     padded = (text + "=" * (-len(text) % 4)).encode()
@@ -92,7 +92,7 @@ def _written(client_id: str, sid: str | None, brought: FrontChannelClient | None
 
 
 def _read(document: object) -> FrontChannelContext | None:
-    """A client that is named again counts once, as it is named first: else a short text could make a vast page."""
+    """Parse the context. Repeated clients are dropped, since otherwise a short text could make a vast page."""
     match document:
         case [str(iss), None | str() as sid, *entries]:
             clients: dict[str, str | None] = {}

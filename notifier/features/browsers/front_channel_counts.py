@@ -1,4 +1,4 @@
-"""Counts front-channel pages, and what browsers reported of clients. That proves nothing, so it is metrics alone.
+"""Count front-channel pages and browsers' reports about clients. Reports prove nothing, so they are metrics only.
 
 A client's series begin at zero with the first page that asks it, so that `increase()` sees its first report too.
 """
@@ -31,7 +31,7 @@ class PageEnd(StrEnum):
 
 
 class PageResult(StrEnum):
-    """What a page knows of a client. `confirmed`: its frame said so. `answered`: an answer came over valid TLS.
+    """A page's result for a client. `confirmed`: its frame reported it. `answered`: an answer came over valid TLS.
 
     `failed`: no answer came. `unclear`: no answer came that the page may see, but the frame loaded something. `loaded`,
     `silent`: no answer had come by the end, and the frame had loaded, or had not.
@@ -46,7 +46,7 @@ class PageResult(StrEnum):
 
 
 class BrowserReach(StrEnum):
-    """What the metrics say of a client: it answered the browser, it did not answer, or nobody can tell."""
+    """A client's result in the metrics: it answered the browser, it did not answer, or this is unknown."""
 
     REACHED = "reached"
     UNREACHABLE = "unreachable"
@@ -67,14 +67,14 @@ REACH: Mapping[PageResult, BrowserReach] = MappingProxyType(
 
 @frozen
 class PageReport:
-    """How a page ended, and what it knows of each client, in the order of its plan."""
+    """How a page ended, and its result for each client, in the order of its plan."""
 
     end: PageEnd
     results: tuple[PageResult, ...]
 
 
 def read_report(body: bytes, clients: int) -> PageReport | None:
-    """The report of a page that asked so many clients. None if it is none: too large, or not of this form."""
+    """Return the report of a page with this number of clients. None if it is too large or malformed."""
     if len(body) > LARGEST_REPORT:
         return None
     try:
@@ -86,13 +86,13 @@ def read_report(body: bytes, clients: int) -> PageReport | None:
 
 
 class ClientLabels(Protocol):
-    """Gives the label under which a client counts now."""
+    """Returns the current metric label of a client."""
 
     def label(self, iss: str, client_id: str) -> Label: ...
 
 
 class FrontChannelCounts:
-    """The counters. `label` gives the name under which a client counts now."""
+    """The counters. `label` returns the current metric label of a client."""
 
     def __init__(self, label: Callable[[str, str], Label]) -> None:
         self._label = label
@@ -112,7 +112,7 @@ class FrontChannelCounts:
         self._pages[_REFUSED] += 1
 
     def left_out(self, reason: Unbrought, clients: int) -> None:
-        """Count clients whose address came along and does not count."""
+        """Count clients whose included address was refused."""
         self._left_out[reason] += clients
 
     def reported(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
@@ -126,11 +126,11 @@ class FrontChannelCounts:
         self._reports[_REPEATED] += 1
 
     def report_refused(self) -> None:
-        """Count what is no report of ours."""
+        """Count a malformed or unknown report."""
         self._reports[_REFUSED] += 1
 
     def families(self) -> Iterator[Metric]:
-        """The families. Clients that have no label of their own any more are forgotten."""
+        """Return the metric families. Clients without an individual label any more are dropped."""
         self._clients = {
             label: counts
             for label, counts in self._clients.items()

@@ -1,4 +1,4 @@
-"""Makes the front-channel page: a document that asks each client by the user's browser, and the headers that guard it.
+"""Render the front-channel page, which requests each client by the user's browser, and its security headers.
 
 The script and the style are files beside this one. They never vary, so the policy names them by their hashes. The parts
 that vary are in a block of JSON, which no policy concerns, and in attributes.
@@ -17,15 +17,15 @@ from notifier.model.frozen import frozen
 
 _SANDBOX = "allow-scripts allow-same-origin allow-forms"
 """What a client's frame may do: keep its origin, so that it has its cookies; never lead the user away, or download."""
-FRAMES = 25  # clients that are asked by a frame, too: each costs the browser up to a process
+FRAMES = 25  # clients that are also requested by a frame; each costs the browser up to a process
 _STATUS = '<main id="status" role="status"><p>Signing you out of your applications…</p></main>\n'
 
 
 @frozen
 class PageRules:
-    """The rules of an issuer's pages. `path` is what the issuer's proxy passes on to us, without a slash at its end.
+    """The rules of an issuer's pages. `path` is the proxied path, without a slash at its end.
 
-    `origins`: of the pages that may be above ours. `limit`: seconds.
+    `origins` may frame the page. `limit`: seconds.
     """
 
     path: str
@@ -43,10 +43,10 @@ class FrontChannelPage:
         self._static = f"script-src {_hash_of(self.script)}; style-src {_hash_of(self.style)}"
 
     def headers(self, origins: Sequence[str], asked: Iterable[AskedClient] = ()) -> dict[str, str]:
-        """The headers of a page that these origins may frame, each of its ancestors. Nobody may if there are none.
+        """Return the headers of a page that only these origins may frame, as each of its ancestors.
 
         `frame-src` lists no clients: a list would stop a client that redirects to another origin, and overflow the
-        buffers of proxies. The frames come from a context that we have sealed.
+        buffers of proxies. The frames come from a sealed context.
         """
         schemes = "https: http:" if any(urlsplit(client.uri).scheme == "http" for client in asked) else "https:"
         policy = (
@@ -63,9 +63,9 @@ class FrontChannelPage:
         }
 
     def document(self, plan: PagePlan, rules: PageRules, report: str | None) -> str:
-        """The page. It reports to `report`, a path of its own origin, unless that is None.
+        """Return the page. It reports to `report`, a path of its origin, unless that is None.
 
-        Without scripts the frames alone ask, and then all clients have one.
+        Without scripts only the frames send requests, and all clients have one.
         """
         named = rules.show_names
         content = {
@@ -98,7 +98,7 @@ def _frame(nth: int, uri: str) -> str:
 
 
 def _json_block(value: object) -> str:
-    """JSON as the content of a script element: without a `<` nothing in it ends the element or opens a comment."""
+    """Return JSON for a script element, without `<`, so that it cannot end the element or open a comment."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -1,7 +1,7 @@
-"""`GET /front-channel/{context}`: the page that asks the clients of a session that has ended. `POST`: what it saw.
+"""Serve `GET /front-channel/{context}`: the page that requests the clients of an ended session. `POST`: its report.
 
-A page is made of its context alone: nothing is stored. Whoever has a page's URL can open it for ten minutes, in a frame
-of the issuer's own pages, and then ends a session that has ended already. A report is a number in a metric.
+A page depends on its context only: nothing is stored. Anyone with a page's URL can open it for ten minutes, in a frame
+of the issuer's own pages, which ends a session that has ended already. A report only counts in a metric.
 """
 
 from collections import OrderedDict
@@ -27,15 +27,15 @@ from notifier.publishing.route_steps import ApiLimits, read_body
 
 PATH = "/front-channel/{context}"
 SAW_COOKIE = "Notifier-Cookies"
-"""By this header a refused page says whether the proxy passed cookies on: some, or none."""
+"""The header of a refused page that reports whether the proxy passed cookies on: some, or none."""
 REPORTS = 10_000  # of one worker; they expire within LIFETIME
 
 
 @frozen
 class PageAccess:
-    """What the routes need, fetched at each request. `rules` gives None if the issuer has no pages.
+    """What the routes need, fetched at each request. `rules` returns None if the issuer has no pages.
 
-    `opened` gives None for a context that is not ours or has expired. `sealed` raises TooManyClients.
+    `opened` returns None for an invalid or expired context. `sealed` raises TooManyClients.
     """
 
     opened: Callable[[str], OpenedContext | None]
@@ -50,7 +50,7 @@ class FrontChannelRoutes:
     """The routes, and the answer that is a page."""
 
     def __init__(self, access: PageAccess, *, remembered: int = REPORTS) -> None:
-        """`remembered`: the contexts whose report is known to have come."""
+        """`remembered`: how many reported contexts are remembered."""
         self._access = access
         self._remembered = remembered
         self._page = FrontChannelPage()
@@ -73,9 +73,9 @@ class FrontChannelRoutes:
         return refused
 
     def page_of(self, context: FrontChannelContext | None, parents: tuple[str, ...] = ()) -> web.Response:
-        """Answer with the page of a context that has just been made: that of an upstream provider's request.
+        """Return the page of a new context, for an upstream provider's request.
 
-        `parents` may be above it, too. Without a context it is a page without clients.
+        `parents` may frame it too. Without a context it is a page without clients.
         """
         if context is None:
             return web.Response(text="", content_type="text/html", headers=self._page.headers(parents))
@@ -87,13 +87,13 @@ class FrontChannelRoutes:
             return self._answer(context, None, parents)  # it fits in no URL, so there is nowhere to report to
 
     def refused(self) -> web.Response:
-        """Answer that there is no such page. Whoever frames it sees its frame load at once."""
+        """Answer that the page does not exist. A frame with this answer loads at once."""
         self._access.counts.page_refused()
         text = "This address is not valid, or not any more.\n"
         return web.Response(status=400, text=text, headers=self._page.headers(()))
 
     async def post_report(self, request: web.Request) -> web.Response:
-        """Count what a page saw, once for each context."""
+        """Count a page's report, once for each context."""
         counts = self._access.counts
         opened = self._access.opened(request.match_info["context"])
         if opened is None:
@@ -102,7 +102,7 @@ class FrontChannelRoutes:
         if opened.id in self._reported:
             counts.report_repeated()
             return web.Response(status=204)
-        if not opened.context.clients:  # its page was no page, and reports nothing
+        if not opened.context.clients:  # a context without clients has no reporting page
             return web.Response(status=204)
         plan = self._plan(opened.context, own_key=opened.own_key, told=False)
         try:
@@ -114,7 +114,7 @@ class FrontChannelRoutes:
         if report is None:
             counts.report_refused()
             raise web.HTTPBadRequest
-        if opened.id in self._reported:  # another came while this one was read
+        if opened.id in self._reported:  # another report came during the read
             counts.report_repeated()
             return web.Response(status=204)
         self._remember(opened.id)

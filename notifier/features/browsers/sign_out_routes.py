@@ -1,6 +1,6 @@
-"""`POST /v1/sign-outs`: an event whose user has a browser there. The answer also has the URL of the front-channel page.
+"""Serve `POST /v1/sign-outs`: publish an event, and return the URL of the front-channel page for the user's browser.
 
-The event is published as by `POST /v1/events`, and nothing of it depends on the page. What no page can do is refused
+The event is published as by `POST /v1/events`, independently of the page. Too many clients for a page are refused
 before anything is published.
 """
 
@@ -23,7 +23,7 @@ from notifier.network.listeners.openapi import AnswerDescription, OperationDescr
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.publishing.event_requests import BODY, EVENT_ID, NOTE, PROBLEMS, QUERY, ApiSources, Prepare
 
-_MOST = 4000  # clients: more fit into no context, and to try it with 100,000 would hold the loop for a second
+_MOST = 4000  # clients: more never fit into a context, and trying 100,000 would block the loop for a second
 _FRONT_CHANNEL: Mapping[str, object] = {
     "type": ["object", "null"],
     "description": "The page for a hidden frame of the logged-out page. null: the browser need ask no client.",
@@ -68,7 +68,7 @@ class Pages:
 
 
 class EventTaker(Protocol):
-    """Takes the event of a request as `POST /v1/events` does."""
+    """Accepts the event of a request like `POST /v1/events`."""
 
     @property
     def sources(self) -> ApiSources: ...
@@ -77,7 +77,7 @@ class EventTaker(Protocol):
 
 
 class SignOuts:
-    """Answers with the page of an event. `pages`: None if no issuer has pages."""
+    """Publishes events and returns their pages. `pages`: None if no issuer has pages."""
 
     def __init__(self, requests: EventTaker, pages: Callable[[], Pages | None], brought: BroughtAddresses) -> None:
         self._requests = requests
@@ -85,12 +85,12 @@ class SignOuts:
         self._brought = brought
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """The route, for the application of the API."""
+        """Return the route for the API's application."""
         yield web.post("/v1/sign-outs", self.post_sign_out)
 
     @_POST_SIGN_OUT
     async def post_sign_out(self, request: web.Request) -> web.Response:
-        """Take one event, and seal its page's URL."""
+        """Accept one event, and seal its page's URL."""
         return await self._requests.take(request, self._front_channel)
 
     def _front_channel(self, event: SessionEnded) -> Mapping[str, object]:
@@ -119,7 +119,7 @@ class SignOuts:
 
 
 def _sealed(context: FrontChannelContext, pages: Pages, now: float) -> str:
-    """Raises Refusal (400) if the context would be too long."""
+    """Return the sealed context. Raises Refusal (400) if it would be too long."""
     count = len(context.clients)
     try:
         text = seal(replace(context, clients=context.clients[:_MOST]), pages.keys.of(context.iss), now)

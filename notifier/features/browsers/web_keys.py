@@ -1,4 +1,4 @@
-"""Reads the keys by which the URLs of pages are sealed, and checks what the section `web` says of issuers."""
+"""Read the keys that seal the URLs of pages, and validate the section `web`."""
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings
 
 _MOST = 10
-"""Keys that a file may have. A page lives for ten minutes, so two are enough while one is replaced."""
+"""The most keys in a file. A page lives for ten minutes, so two are enough during a rotation."""
 _SHARED = "web.keys_file"
 _MAKE_ONE = "make one by `notifier keys web`: 32 random bytes as base64url"
 
@@ -35,17 +35,17 @@ class PageKeys:
     one: bool
 
     def of(self, iss: str) -> MultiFernet:
-        """The keys that seal an issuer's pages: its own, if it has some."""
+        """Return the keys that seal an issuer's pages: its own, or else the shared ones."""
         return self.own.get(iss, self.shared)
 
     def speak(self, iss: str) -> bool:
-        """Whether the keys that seal an issuer's pages are of no other."""
+        """Return whether the keys that seal an issuer's pages belong to it only."""
         return self.one or iss in self.own
 
     def open(self, text: str, now: float, foreign: Callable[[str], None] = lambda _: None) -> OpenedContext | None:
-        """Open a context. None if no key that its issuer has sealed it, if it has expired, or is none.
+        """Open a context. None if it is invalid, expired, or not sealed by a key of its issuer.
 
-        `foreign` is called with the issuer of one that another issuer's key has sealed.
+        `foreign` is called with the context's issuer if another issuer's key sealed it.
         """
         for keys in (self.shared, *self.own.values()):
             if (opened := open_sealed(text, keys, now)) is not None:
@@ -65,7 +65,7 @@ class PagesPart(Part):
 
 
 def read_pages(settings: Settings, registry: Registry) -> PagesPart:
-    """Return the keys of pages, every mistake in the section `web`, and the warnings."""
+    """Return the keys of pages, every error in the section `web`, and the warnings."""
     keys, mistakes = read_web_keys(settings)
     return PagesPart(
         mistakes=mistakes,
@@ -76,7 +76,7 @@ def read_pages(settings: Settings, registry: Registry) -> PagesPart:
 
 
 def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[Mistake]]:
-    """Return the keys, None without `web.keys_file`, and every mistake."""
+    """Return the keys, None without `web.keys_file`, and every error."""
     if (section := web_of(settings)) is None:
         return None, []
     mistakes = [
@@ -113,7 +113,7 @@ def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[Mistake]]:
 
 
 def _lines(setting: str, path: Path) -> tuple[list[str], list[Mistake]]:
-    """The lines of a file of keys, and what is wrong with their number."""
+    """Return the lines of a file of keys, and the error in their number."""
     try:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except ConfigurationError as error:
@@ -134,7 +134,7 @@ def _coded_twice(line: str) -> str | None:
 
 
 def _files(settings: Settings) -> dict[str, Path]:
-    """The files of keys by the setting that names each."""
+    """Return the files of keys by setting."""
     if (section := web_of(settings)) is None:
         return {}
     own = {_own(iss): issuer.keys_file for iss, issuer in section.issuers.items()}
@@ -146,9 +146,9 @@ def _own(iss: str) -> str:
 
 
 def web_warnings(settings: Settings, registry: Registry) -> Iterator[Mistake]:
-    """Pages on another origin than their issuer; issuers with clients that browsers are to call, and without pages.
+    """Warn of pages on another origin than their issuer, and of issuers with front-channel clients but without pages.
 
-    Without a section `web` nobody expects any.
+    Without a section `web` there are no warnings.
     """
     if (section := web_of(settings)) is None:
         return

@@ -1,4 +1,4 @@
-"""Makes what the web listener serves, by the configuration as it is at each request."""
+"""Build the web listener's routes, which use the current configuration at each request."""
 
 import time
 from collections.abc import Collection, Iterator
@@ -27,7 +27,7 @@ _FOREIGN = "the page's key is another issuer's: make it with one of its own keys
 
 
 class WebPages:
-    """Makes the routes of the web listener. Without a section `web` at the start there is no listener."""
+    """Builds the routes of the web listener. Without a section `web` at the start there is no listener."""
 
     def __init__(self, live: LiveConfiguration, counts: FrontChannelCounts) -> None:
         self._live = live
@@ -45,7 +45,7 @@ class WebPages:
         yield from CheckSessionPages(self._check_session, self._live.registry, check_session_script()).routes()
 
     def pages(self) -> Pages | None:
-        """The keys and addresses of pages. None if no issuer has pages."""
+        """Return the keys and addresses of pages, None if no issuer has pages."""
         section, keys = web_of(self._live.now.settings), self._live.now.part(PagesPart).keys
         return (
             None
@@ -54,7 +54,7 @@ class WebPages:
         )
 
     def page_of(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
-        """The page that asks the clients of a context. It asks nobody if the issuer has no pages. See `PageRules`."""
+        """Return the page that requests a context's clients, none if the issuer has no pages. See `PageRules`."""
         if (rules := self._rules(iss)) is None:
             return self._pages.page_of(None, parents)
         return self._pages.page_of(context, tuple(dict.fromkeys((*parents, *rules.origins))))
@@ -67,7 +67,7 @@ class WebPages:
         return opened
 
     def _refuse(self, iss: str) -> None:
-        """Tell of a page that a key of ours has sealed in vain: its maker sees a 400 that says nothing."""
+        """Log an authentic but unusable page, since its sender only gets a 400 without a reason."""
         now = time.monotonic()
         if now - self._told_at < _TOLD_EVERY:
             return
