@@ -1,11 +1,11 @@
-"""Reads the applications of an Auth0 tenant by its Management API, as an application with the scope `read:clients`.
+"""Read the applications of an Auth0 tenant by its Management API, as an application with the scope `read:clients`.
 
 | | |
 |---|---|
 | `POST /oauth/token` | a token by the client-credentials grant for the audience `{url}/api/v2/`; it lasts for a day |
 | `GET /api/v2/clients?fields&page&per_page` | at most 100 a page; `fields` names members, so that no secret comes |
 
-A tenant may ask for few tokens a month only. So a token is kept in memory until it runs out or is refused.
+A tenant's monthly quota of tokens is small. So a token is kept in memory until it expires or is refused.
 """
 
 import time
@@ -25,7 +25,7 @@ from notifier.settings.secret_text import secret_of
 
 PAGE = 100
 SCOPE = "read:clients"
-_EARLY = 60.0  # seconds before its end, from which a token is not used any more
+_EARLY = 60.0  # seconds before its expiry from which a token is not used
 _FIELDS = "client_id,name,callbacks,oidc_logout,jwt_configuration"
 _GRANT = f"authorize the application for the Auth0 Management API with the scope {SCOPE}"
 _TOKEN_ADVICE = {
@@ -72,7 +72,7 @@ class Auth0Reader:
         return NumberedPage(rows=[_row(client) for client in clients], total=total, more=more)
 
     async def _get(self, server: Web, url: str) -> JsonAnswer:
-        """GET with a token; with a new one if the kept one is refused."""
+        """Send a GET with a token, and again with a new one if the cached one is refused."""
         token = self._token if self._clock() < self._token_ends - _EARLY else None
         if token is not None:
             answer = await ask(server, url, {"Authorization": f"Bearer {token}"}, _LIST_ADVICE, expected=(401,))

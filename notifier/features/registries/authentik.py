@@ -1,6 +1,6 @@
-"""Reads the OAuth2 providers of authentik by its API: `GET /api/v3/providers/oauth2/?page&page_size`.
+"""Read the OAuth2 providers of authentik by its API: `GET /api/v3/providers/oauth2/?page&page_size`.
 
-Each provider is a client. By default each has an issuer of its own, but an event has one issuer for all clients of the
+Each provider is a client. By default each has a separate issuer, but an event has one issuer for all clients of the
 session. So a provider must have `issuer_mode` global. The list shows client secrets in clear: they are dropped with the
 page.
 """
@@ -74,7 +74,7 @@ def _row(provider: Any) -> Any:
 
 
 def _about(provider: dict[str, Any], front_channel: object = None) -> dict[str, Any]:
-    """The client by its application's name. A redirect URI may be a regular expression."""
+    """Return the client's informational metadata. A redirect URI may be a regular expression."""
     name, redirects = provider.get("assigned_application_name"), provider.get("redirect_uris")
     entries = [entry for entry in redirects if isinstance(entry, dict)] if isinstance(redirects, list) else []
     uris = ["*" if entry.get("matching_mode") == "regex" else entry.get("url") for entry in entries]

@@ -1,7 +1,7 @@
-"""Reads a list of client metadata from an address, in the form of clients.yaml or of RFC 7591, as JSON or YAML.
+"""Read a list of client metadata from an address, in the form of clients.yaml or of RFC 7591, as JSON or YAML.
 
-A list of one page is asked for with `If-None-Match` or `If-Modified-Since` (RFC 9110 §13.1) of the last answer. A list
-of several pages (`Link: rel=next`) is read whole each time, since the headers of the first page do not speak for the
+A list of one page is requested with `If-None-Match` or `If-Modified-Since` (RFC 9110 §13.1) of the last answer. A list
+of several pages (`Link: rel=next`) is read whole each time, since the headers of the first page do not cover the
 others.
 """
 
@@ -37,7 +37,7 @@ _ADVICE = {
 
 
 class HttpListReader:
-    """The list at one address."""
+    """Reads the list at one address."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings = source.of_kind(HttpListSettings)
@@ -45,7 +45,7 @@ class HttpListReader:
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return all clients; `last` itself if the server says that nothing changed. Raises SourceFault."""
+        """Return all clients; `last` itself if the server reports no change. Raises SourceFault."""
         first = self._settings.url
         headers = {**_ACCEPT, **(self._settings.headers or {})}
         gathering, visited, limit = Gathering(last, unique=True), {first}, PageLimit()
@@ -72,7 +72,7 @@ class HttpListReader:
 
 
 def _conditions(last: SourceAnswer | None, url: str) -> Mapping[str, str]:
-    """The headers that ask for the list only if it has changed since `last`."""
+    """Return the headers that request the list only if it has changed since `last`."""
     try:
         mark = json.loads(last.mark) if last is not None and last.mark is not None else {}
         if (mark.get("url"), mark.get("version")) != (url, __version__):
@@ -90,7 +90,7 @@ def _mark(answer: JsonAnswer, url: str) -> str | None:
 
 
 def _drained(clients: list[Any]) -> Iterator[Any]:
-    """Yield the clients, each freed before the next: to free all of them at once would be one long step."""
+    """Yield the clients, each freed before the next: freeing all at once would block the loop."""
     clients.reverse()
     while clients:
         yield clients.pop()
@@ -107,7 +107,7 @@ def _clients(answer: JsonAnswer) -> list[Any]:
 
 
 async def _read(body: bytes, content_type: str, bounds: Bounds) -> Any:
-    """The document. It is YAML if its type says so, or says nothing and it is not JSON. Raises ValueError."""
+    """Parse the body: as YAML if its type is YAML, or unspecific and the body is not JSON. Raises ValueError."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind.endswith(_YAML):
         return _yaml(body, bounds)
@@ -133,7 +133,7 @@ def _yaml(body: bytes, bounds: Bounds) -> Any:
 
 
 def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
-    """The value as JSON has it: a date becomes a text. Raises ValueError if it has more than `left[0]` values."""
+    """Return the value in JSON's types (a date as text). Raises ValueError if it has more than `left[0]` values."""
     left[0] -= 1
     if left[0] < 0:
         raise ValueError("has too many values, or repeats its aliases (*name) too often")

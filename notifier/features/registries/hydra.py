@@ -1,12 +1,12 @@
-"""Reads the clients of Ory Hydra by its admin API.
+"""Read the clients of Ory Hydra by its admin API.
 
 `GET /admin/clients?page_size&page_token`: at most 500 a page, in the order of `client_id`. `Link` holds the token of
 the next page, which lives for an hour. Its address is relative and may lack a prefix that a proxy adds, so only the
 token is taken. A token that Hydra cannot read makes it close the connection without an answer. The list has no secrets.
 
 Hydra accepts anything as an address, so each is checked here. `metadata` belongs to the client's owner. Its member
-`notifier` holds our settings, and may hold the address (and whether a session is required), so that Hydra itself stays
-silent.
+`notifier` holds notifier's settings, and may hold the address (and whether a session is required), so that Hydra itself
+does not notify the client.
 """
 
 import time
@@ -42,7 +42,7 @@ _ADVICE = {
 
 
 class HydraReader:
-    """All clients of one Hydra."""
+    """Reads all clients of one Hydra."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings = source.of_kind(HydraSettings)
@@ -58,7 +58,7 @@ class HydraReader:
                 await self._rest(server, token, gathering)
             except EndlessList:
                 raise
-            except SourceFault:  # perhaps the token: a restart with another secret, or a proxy that cut it
+            except SourceFault:  # perhaps an invalid page token: a restart with another secret, or a proxy that cut it
                 token = await self._take(server, None, gathering := Gathering(last))
                 await self._rest(server, token, gathering)
             return gathering.answer(at)
@@ -74,7 +74,7 @@ class HydraReader:
             token = await self._take(server, token, gathering)
 
     async def _take(self, server: Web, token: str | None, gathering: Gathering) -> str | None:
-        """Take a page. Returns the token of the next."""
+        """Read a page. Return the token of the next."""
         query = urlencode({"page_size": PAGE} | ({} if token is None else {"page_token": token}))
         url = f"{self._settings.admin_url}/admin/clients?{query}"
         answer = await ask(server, url, self._settings.headers or {}, _ADVICE)

@@ -1,10 +1,10 @@
-"""Turns a client of Keycloak, as its Admin API shows it, into client metadata.
+"""Convert a client of Keycloak's Admin API to client metadata.
 
-Keycloak keeps what concerns logout in `attributes`, as texts (`OIDCConfigAttributes`): `"true"` stands for true. It
-shows secrets beside them, so a row is made of the few members that are needed.
+Keycloak keeps what concerns logout in `attributes`, as texts (`OIDCConfigAttributes`): `"true"` stands for true. They
+include secrets, so a row has only the members that are needed.
 
-Keycloak itself tells each client that has a back-channel logout URL. So that it stays silent, the address may be in an
-attribute of ours instead.
+Keycloak itself notifies each client that has a back-channel logout URL. To prevent that, the address may be in an
+attribute of notifier instead.
 """
 
 from collections.abc import Mapping
@@ -29,9 +29,9 @@ _OWN_URL, _OWN_SESSION = "notifier.backchannel_logout_uri", "notifier.backchanne
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeycloakRealm:
-    """What the clients of a realm share.
+    """The common data of a realm's clients.
 
-    `issuer`: of each row, None where the source's own setting tells it. `base` and `admin`: Keycloak's front-end and
+    `issuer`: of each row, None if the source's settings have it. `base` and `admin`: Keycloak's front-end and
     admin address without a slash at the end. `default_algorithm`: of clients that name none.
     """
 
@@ -41,7 +41,7 @@ class KeycloakRealm:
     default_algorithm: Algorithm
 
     def row(self, client: Any, place: str) -> Row | Mistake:
-        """Return the client's metadata, or why it cannot be used. `place` names a client without a name."""
+        """Return the client's metadata, or the error in it. `place` identifies a client without a name."""
         if isinstance(client, OutOfBounds):
             return Mistake(place, client.text)
         name = client.get("clientId") if isinstance(client, dict) else None
@@ -57,13 +57,13 @@ class KeycloakRealm:
         if settings:
             row["notifier"] = settings
         if client.get("enabled") is False or client.get("protocol") not in (None, "", "openid-connect"):
-            return row  # Keycloak tells neither disabled clients nor those of SAML by back-channel
+            return row  # Keycloak sends no back-channel logout to disabled clients or SAML clients
         return self._add_logout(row, client, attributes) or row
 
     def _add_logout(
         self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> Mistake | None:
-        """Add how the client is told of a logout, or return why it cannot be."""
+        """Add the client's logout metadata, or return the error in it."""
         name = str(row["client_id"])
         uri = self._resolved(_text(attributes.get(_OWN_URL)) or _text(attributes.get(_URL)), client)
         registered_algorithm = _text(attributes.get("id.token.signed.response.alg"))
@@ -95,7 +95,7 @@ class KeycloakRealm:
     def _add_encryption(
         self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any], alg: str
     ) -> None:
-        """Its logout tokens are encrypted like its ID tokens, also by Keycloak, to a key of its JWKS or JWKS URL."""
+        """Add encryption: like Keycloak, encrypt logout tokens like ID tokens, to a key of the JWKS or JWKS URL."""
         row["id_token_encrypted_response_alg"] = alg
         if enc := _text(attributes.get("id.token.encrypted.response.enc")):
             row["id_token_encrypted_response_enc"] = enc
@@ -107,7 +107,7 @@ class KeycloakRealm:
     def _add_front_channel(
         self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> None:
-        """Where it is unset, Keycloak takes the base URL. One that cannot be used concerns no delivery: left out."""
+        """Add the front-channel URL, by default the base URL as in Keycloak. An invalid one is omitted."""
         uri = self._resolved(_text(attributes.get("frontchannel.logout.url")) or _text(client.get("baseUrl")), client)
         if uri and not _unresolved(uri) and uri_mistake(uri) is None:
             row["frontchannel_logout_uri"] = uri
@@ -116,7 +116,7 @@ class KeycloakRealm:
                 row["frontchannel_logout_session_required"] = required
 
     def _resolved(self, url: str, client: Mapping[str, Any]) -> str:
-        """As Keycloak does (`ResolveRelative`): a path is appended to the root URL, whatever path that has itself."""
+        """Resolve a URL like Keycloak's `ResolveRelative`: a path is appended to the root URL including its path."""
         if url.startswith("/"):
             root = _text(client.get("rootUrl"))
             parts = urlsplit(self.base)
@@ -140,7 +140,7 @@ def _is_pairwise(client: Mapping[str, Any]) -> bool:
 
 
 def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """notifier's settings: attributes such as `notifier.timeout` and `notifier.retry.base`."""
+    """Return notifier's settings from attributes such as `notifier.timeout` and `notifier.retry.base`."""
     settings: dict[str, Any] = {}
     for name, value in attributes.items():
         if not name.startswith(_OURS) or name in (_OWN_URL, _OWN_SESSION) or not _text(value):
@@ -155,7 +155,7 @@ def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Numbers, true, false, lists and mappings as JSON has them; anything else is a text."""
+    """Parse numbers, true, false, lists and mappings as JSON; anything else is a text."""
     try:
         return from_json(text)
     except ValueError:

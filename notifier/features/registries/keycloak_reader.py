@@ -1,11 +1,11 @@
-"""Reads the clients of a Keycloak realm by its Admin API, as a client with a service account.
+"""Read the clients of a Keycloak realm by its Admin API, as a client with a service account.
 
 | path below `url` | |
 |---|---|
 | `POST realms/{realm}/protocol/openid-connect/token` | a token by the client-credentials grant (RFC 6749 §4.4), 300 s |
 | `GET admin/realms/{realm}/clients?first&max` | clients, ordered by `clientId`; past the end an empty list |
 
-The role `view-clients` shows the secret of each client too. A page is dropped as soon as its rows are made.
+The role `view-clients` shows the secret of each client too, so a page is dropped as soon as its rows are made.
 """
 
 import time
@@ -72,7 +72,7 @@ class KeycloakSettings(AskedServer):
 
 
 class KeycloakReader:
-    """One realm. It reads with a token that it asks for each time."""
+    """Reads one realm, each time with a new token."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings = source.of_kind(KeycloakSettings)
@@ -109,7 +109,7 @@ class KeycloakReader:
 
 
 class _AdminSession:
-    """Asks the Admin API with a token, and for another once that ran out, also in the middle of a reading."""
+    """Sends requests to the Admin API, and renews the token when it expires, also in the middle of a reading."""
 
     def __init__(self, settings: KeycloakSettings, opened: Web) -> None:
         self._settings = settings
@@ -146,7 +146,7 @@ class _AdminSession:
 
 
 def _realm(settings: KeycloakSettings, issuer: str | None) -> KeycloakRealm:
-    """The front-end address is in the issuer, where that is given: `url` may lead past a proxy."""
+    """Return the realm. Its front-end address is that of the issuer if given, since `url` may bypass a proxy."""
     realm = f"/realms/{quote(settings.realm, safe='')}"
     return KeycloakRealm(
         issuer=f"{settings.url}{realm}" if issuer is None else None,
@@ -163,7 +163,7 @@ def _secret(settings: KeycloakSettings) -> str:
 
 
 def _token_fault(answer: JsonAnswer, settings: KeycloakSettings) -> str:
-    """What Keycloak says of a refused token, as the setting to change. Its own words are not shown."""
+    """Return the setting to change for a refused token request. Keycloak's own texts are not shown."""
     content = answer.content if isinstance(answer.content, dict) else {}
     words = f"{content.get('error')} {content.get('error_description')}".lower()
     client = settings.client_id

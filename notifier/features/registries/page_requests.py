@@ -1,7 +1,6 @@
-"""Asks a server for a page, and turns any other answer into a fault with a clear text.
+"""Request a page of a server, and convert any other answer to a SourceFault that names the remedy.
 
-A server that says how long it must rest (429, 503 with `Retry-After`, RFC 9110 §10.2.3) is asked again, as long as the
-reading has time.
+After 429, or 503 with `Retry-After` (RFC 9110 §10.2.3), the request is repeated as long as the reading has time.
 """
 
 import asyncio
@@ -24,12 +23,12 @@ _PORTS = {"http": 80, "https": 443}
 MOST_PAGES = 10_000  # of one reading
 MOST_IN_VAIN = 20  # pages in a row without a new client
 _TRIES = 5
-_BACK_OFF = 1.0  # seconds, doubled each time, where a 429 does not say how long
+_BACK_OFF = 1.0  # seconds, doubled each time, after a 429 without Retry-After
 READINGS = 4
 
 
 def next_link(links: str, url: str) -> str | None:
-    """Return the address of the page after `url`, None if that is the last; of any server. Raises SourceFault."""
+    """Return the address of the page after `url`, None if that is the last; on any server. Raises SourceFault."""
     if len(links) > LONGEST:
         raise SourceFault(f"its headers Link are longer than {LONGEST // 1024} KiB")
     for target, *parameters in _links(links):
@@ -42,7 +41,7 @@ def next_link(links: str, url: str) -> str | None:
 
 
 def next_page(links: str, url: str) -> str | None:
-    """Return the same, but of the same server only, since our headers may hold a secret. Raises SourceFault."""
+    """Return the same, on the same server only, since the request's headers may hold a secret. Raises SourceFault."""
     following = next_link(links, url)
     if following is not None and _origin(following) != _origin(url):
         raise SourceFault("its next page (Link: rel=next) is on another server; that is not followed")
@@ -50,7 +49,7 @@ def next_page(links: str, url: str) -> str | None:
 
 
 def _links(links: str) -> Iterator[list[str]]:
-    """Each link's target, in its brackets, and parameters. No character is looked at twice."""
+    """Each link's target, in its brackets, and parameters. Linear time."""
     parts: list[str] = []
     begin, closed_by = 0, ""
     for at, character in enumerate(links):
@@ -68,7 +67,7 @@ def _links(links: str) -> Iterator[list[str]]:
 
 
 def _relations(parameters: list[str]) -> list[str]:
-    """The first `rel` counts (RFC 8288 §3.3)."""
+    """Return the relations of the first `rel` (RFC 8288 §3.3)."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "rel":
@@ -80,7 +79,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
-    except ValueError:  # a port that is none
+    except ValueError:  # an invalid port
         return "", None, None
 
 
@@ -96,11 +95,11 @@ _REASONS = {
 
 
 class EndlessList(SourceFault):
-    """A list never ends: its server gives page after page."""
+    """The server's list never ends."""
 
 
 class PageLimit:
-    """Ends the reading of a list that its server never ends. Every reader of pages has one for each reading."""
+    """Stops the reading of an endless list. Every reader of pages creates one for each reading."""
 
     def __init__(self) -> None:
         self._pages = 0
@@ -108,7 +107,7 @@ class PageLimit:
         self._vain = 0
 
     def before_next(self, known: int) -> None:
-        """Note a page that another is to follow. `known`: the clients that are known by now. Raises EndlessList."""
+        """Count a page before the next. `known`: the clients read so far. Raises EndlessList."""
         self._pages += 1
         self._vain = 0 if known > self._known else self._vain + 1
         self._known = max(known, self._known)
@@ -149,7 +148,7 @@ def _reason(status: int, advice: Advice) -> str:
 
 
 def _wait(answer: JsonAnswer, nth: int) -> float | None:
-    """How long to wait before the same is asked again. None: not at all."""
+    """Return the seconds until the request is repeated, None if it is not."""
     if answer.status not in (429, 503):
         return None
     header: str | None = answer.headers.get("Retry-After")
@@ -159,7 +158,7 @@ def _wait(answer: JsonAnswer, nth: int) -> float | None:
 
 
 def access_token(answer: JsonAnswer, server: str) -> str:
-    """The token that a token endpoint gave (RFC 6749 §5.1). Raises SourceFault if there is none."""
+    """Return the token in a token endpoint's answer (RFC 6749 §5.1). Raises SourceFault if it has none."""
     token = answer.content.get("access_token") if isinstance(answer.content, dict) else None
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise SourceFault(f"its token endpoint answered without an access token; is `url` that of {server}?")
@@ -168,7 +167,7 @@ def access_token(answer: JsonAnswer, server: str) -> str:
 
 @frozen
 class NumberedPage:
-    """The rows of a page, how many the list has, and whether another page follows."""
+    """The rows of a page, the size of the list, and whether another page follows."""
 
     rows: Sequence[Any]
     total: int
@@ -176,7 +175,7 @@ class NumberedPage:
 
 
 TakePage: TypeAlias = Callable[[int], Awaitable[NumberedPage]]
-"""Gets a page. The first has the number 0. Raises SourceFault."""
+"""Requests a page. The first has the number 0. Raises SourceFault."""
 
 
 async def gather_pages(take: TakePage, last: SourceAnswer | None) -> Gathering:
@@ -196,7 +195,7 @@ async def gather_pages(take: TakePage, last: SourceAnswer | None) -> Gathering:
 
 
 async def _read(take: TakePage, gathering: Gathering) -> list[int]:
-    """Read all pages. Returns what each says of how many clients there are."""
+    """Read all pages. Return the size of the list according to each."""
     totals: list[int] = []
     limit = PageLimit()
     while True:
@@ -209,7 +208,7 @@ async def _read(take: TakePage, gathering: Gathering) -> list[int]:
 
 
 class ShiftingPages:
-    """Where to read on, for pages of `size`. `first` is the offset to ask for, None at the end."""
+    """The position in a list of pages of `size`. `first` is the next offset, None at the end."""
 
     def __init__(self, size: int) -> None:
         self.first: int | None = 0
@@ -219,7 +218,7 @@ class ShiftingPages:
         self._limit = PageLimit()
 
     def take(self, names: Sequence[str]) -> bool:
-        """Take note of the page at `first`. False if it does not join what is known: it is not to be used.
+        """Add the page at `first`. False if it does not join the known clients and must not be used.
 
         Raises EndlessList if the list changes faster than it is read, or the same page comes again and again.
         """

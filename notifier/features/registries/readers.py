@@ -1,4 +1,4 @@
-"""Builds the reader of a registry source that is not a file."""
+"""Build the reader of a registry source that is not a file."""
 
 from collections.abc import Callable, Mapping
 
@@ -36,5 +36,5 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
 
 
 def build_believed(source: RegistrySourceSettings) -> ClientsReader:
-    """Return the same, whose empty first answer nobody believes. Raises ConfigurationError likewise."""
+    """Return the same, with an empty first answer as an error. Raises ConfigurationError likewise."""
     return BelievedReader(build_reader(source), source)

@@ -1,4 +1,4 @@
-"""The feature `registries`: clients that come from databases and from the servers that know them."""
+"""The feature `registries`: clients from databases and identity servers."""
 
 from __future__ import annotations
 

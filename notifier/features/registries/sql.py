@@ -1,4 +1,4 @@
-"""The registry source `sql`: the clients of a database, by a preset's tables or by a query of the operator's own.
+"""The registry source `sql`: the clients of a database, by a preset's tables or by the operator's query.
 
 It is made for 100,000 clients beside a busy event loop: rows come in parts with pauses, and an unchanged row stays the
 same object.
@@ -35,7 +35,7 @@ from notifier.network.http.json_parts import Bounds
 
 
 def _jwks(value: object) -> object:
-    """The client's keys. What is no JSON object is a mistake only of clients that want encrypted tokens."""
+    """The client's keys. A value that is not a JSON object is an error only for clients with encrypted tokens."""
     try:
         return mapping(value)
     except ValueError:
@@ -173,12 +173,12 @@ def may_write(connection: sa.Connection) -> list[str]:
 
 
 def _of_all(grant: str) -> bool:
-    """Whether it is one of MariaDB's to everybody."""
+    """Return whether a grant of MariaDB is to PUBLIC."""
     return grant.rpartition(" TO ")[2].strip("`'\" ").upper() == "PUBLIC"
 
 
 def written_by(grants: Iterable[str]) -> str | None:
-    """Return the first table, or other thing, that a grant of MySQL or MariaDB lets its user write to."""
+    """Return the first table, or other object, that grants of MySQL or MariaDB allow the user to write to."""
     for grant in grants:
         rights, _, rest = grant.partition(" ON ")
         what, of_somebody, _ = rest.partition(" TO ")
@@ -196,7 +196,7 @@ def _rows(connection: sa.Connection, statement: str) -> list[Any]:
 
 
 class SqlReader:
-    """Reads all clients of a database. Each reading has a connection of its own, so a new password is taken at once."""
+    """Reads all clients of a database. Each reading opens a connection, so a new password takes effect at once."""
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ class SqlReader:
         pause: Callable[[float], None] = time.sleep,
         bounds: Bounds = LIST_BOUNDS,
     ) -> None:
-        """`timeout`: seconds for a reading, whose rows are within `bounds`. `pause` gives other threads their turn."""
+        """`timeout`: seconds for a reading, whose rows are within `bounds`. `pause` yields to other threads."""
         self._settings = settings
         self._timeout = timeout
         self._clock = clock
@@ -218,7 +218,7 @@ class SqlReader:
         return self._read(last)
 
     async def warnings(self) -> list[str]:
-        """Return what an operator should know though it works: that the user may write. Raises SourceFault."""
+        """Return a warning if the database's user may write. Raises SourceFault."""
         with reading(self._url(), Deadline(self._timeout), row_security=True) as connection:
             return may_write(connection)
 
@@ -251,7 +251,7 @@ class SqlReader:
 
 
 def _named(client_id: object, number: int) -> str:
-    """The client as a fault names it."""
+    """Return the client's name for an error."""
     try:
         return text(client_id) or f"row {number}"
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reads the tables of IdentityServer4 from 2.x on and of Duende IdentityServer to 8, as Entity Framework makes them.
+"""Read the tables of IdentityServer4 from 2.x on and of Duende IdentityServer to 8, as Entity Framework makes them.
 
 The columns about logout are the same in all versions, except for the algorithms, which IdentityServer4 has from 4.0 on.
 Names are compared without regard to case and `_`, since naming conventions for PostgreSQL change both. What all
@@ -36,7 +36,7 @@ _CLIENTS = (
     "FrontChannelLogoutUri", "FrontChannelLogoutSessionRequired",
     "ClientName", "AllowedIdentityTokenSigningAlgorithms", "SubjectType",
 )  # fmt: skip
-_IN_ALL_VERSIONS = _CLIENTS[:-2]  # without `Enabled`, disabled clients would be told
+_IN_ALL_VERSIONS = _CLIENTS[:-2]  # without `Enabled`, disabled clients would be notified
 _NEEDED_OF_A_VIEW = ("ClientId", "BackChannelLogoutUri")
 _PROPERTIES = ("ClientId", "Key", "Value")
 _REDIRECTS = ("ClientId", "RedirectUri")
