@@ -1,1 +1,1 @@
-"""The console: pages by which operators look, and act, in a browser."""
+"""The console: pages for operators in a browser, and their API. Start with `console_feature.py`."""

@@ -1,8 +1,8 @@
-"""Judges the claims of a JWT access token (RFC 9068) of the provider at which operators sign in.
+"""Validate the claims of a JWT access token (RFC 9068) of the provider at which operators sign in.
 
-Others have checked its signature and `typ`. Two things are stricter than there: the token was made for our own client,
-since another application could lead an operator to it, and it counts for an hour at most, since a role that is
-withdrawn must end.
+Signature and `typ` are verified before. Two rules are stricter than the RFC: the token must be issued to the console's
+client, since another application could obtain one from an operator, and it is accepted for an hour at most, so that a
+withdrawn role ends.
 """
 
 import base64
@@ -29,7 +29,7 @@ _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @frozen
 class Unaccepted:
-    """Why a token is not accepted. `text` is safe to show to strangers. `known`: we know whose it is."""
+    """Why a token is not accepted. `text` is safe to show to anybody. `known`: the user is authenticated."""
 
     text: str
     known: bool = False
@@ -37,7 +37,7 @@ class Unaccepted:
 
 @frozen
 class Rules:
-    """What a token must be. `issuers`: those that are configured. `hashed` stands for a user."""
+    """The rules for tokens. `issuers`: the configured ones. `hashed` returns a user's keyed hash."""
 
     oidc: OidcSettings
     issuers: frozenset[str]
@@ -45,7 +45,7 @@ class Rules:
 
 
 def judge_access(claims: Mapping[str, object], digest: bytes, rules: Rules, now: float) -> ApiToken | Unaccepted:
-    """Say what the bearer of a token may do, whose signature is good and whose SHA-256 is `digest`."""
+    """Return the permissions of a token with a verified signature and the SHA-256 `digest`."""
     oidc = rules.oidc
     mistake = _mistake(claims, oidc)
     if mistake is not None:
@@ -74,7 +74,7 @@ def judge_access(claims: Mapping[str, object], digest: bytes, rules: Rules, now:
 
 @frozen
 class SignIn:
-    """What the ID token of a sign-in must fit: the `nonce` that began it, and what the provider gave for it."""
+    """The expected values of a sign-in's ID token: its `nonce`, and the provider's code and access token."""
 
     nonce: str
     code: str
@@ -88,7 +88,7 @@ def _ahead(iat: float, nbf: float) -> str:
 
 
 def identity_mistake(content: SignedClaims, sign_in: SignIn, oidc: OidcSettings, now: float) -> str | None:
-    """Say what is wrong with an ID token whose signature is good (OpenID Connect Core 3.1.3.7, 3.1.3.8, 3.3.2.11).
+    """Return the error in an ID token with a verified signature (OpenID Connect Core 3.1.3.7, 3.1.3.8, 3.3.2.11).
 
     Its `sub` is not compared with the access token's: some providers have two for one user.
     """
@@ -126,12 +126,12 @@ def half_hash(value: str, alg: str) -> str:
 
 
 def names(aud: object, audience: str) -> bool:
-    """True if an `aud` names this audience."""
+    """Return whether an `aud` contains this audience."""
     return audience in (aud if isinstance(aud, list) else [aud])
 
 
 def _mistake(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
-    """What is wrong, times aside. Keycloak and Entra ID write `azp` instead of `client_id`."""
+    """Return the error in the claims except times. Keycloak and Entra ID write `azp` instead of `client_id`."""
     if claims.get("iss") != oidc.issuer:
         return "iss is another issuer"
     if not names(claims.get("aud"), oidc.audience):
@@ -149,7 +149,7 @@ def _mistake(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
 
 
 def _values(claims: Mapping[str, object], path: Sequence[str]) -> frozenset[str]:
-    """The texts at this path of claims: one, or those of a list."""
+    """Return the text or list of texts at this path of claims."""
     value: object = claims
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -159,7 +159,7 @@ def _values(claims: Mapping[str, object], path: Sequence[str]) -> frozenset[str]
 
 
 def _name(claims: Mapping[str, object], rules: Rules) -> str:
-    """Who it is in audit lines. A user may choose his name: the hash stays beside it."""
+    """Return the user's name for audit lines, with the hash, since users can choose their names."""
     hashed = "user " + rules.hashed(f"{claims['iss']}#{claims['sub']}")
     name = claims.get(rules.oidc.name_claim) if rules.oidc.name_claim is not None else None
     if not isinstance(name, str) or not name:

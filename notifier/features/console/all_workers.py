@@ -1,9 +1,9 @@
-"""What all workers say to the console: the worker that is asked asks the others over the side channel, and sums up.
+"""Collect the console's data from all workers over the side channel, and merge it.
 
-What this worker itself says needs no side channel, which is still while the broker is unreachable or raises an alarm.
+This worker's part needs no side channel, which is silent while the broker is unreachable or raises an alarm.
 
-A request names the parts that it wants, and each worker answers with these. However many operators look, the workers
-are asked for an overview twice a second at most.
+A request names parts, and each worker answers with these. However many operators use the console, an overview is
+requested from the workers at most twice a second.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ SHARE = 10  # an overview is kept for so many times as long as it took to sum up
 
 
 class OwnPart:
-    """What this worker answers."""
+    """This worker's answers."""
 
     def __init__(self, view: WorkerView, recent: Recent) -> None:
         self._view = view
@@ -64,7 +64,7 @@ class OwnPart:
         return said
 
     async def _not_well(self) -> Sequence[str]:
-        """The state with all clients that are not well, as it was a moment ago at most. Deliveries go on meanwhile."""
+        """Return the recent state with all clients in trouble, without blocking deliveries."""
         async with self._telling:
             if time.monotonic() >= self._last[0]:
                 states = list[str]()
@@ -75,7 +75,7 @@ class OwnPart:
             return self._last[1]
 
     async def _states_of(self, keys: Sequence[Sequence[str]]) -> Sequence[str]:
-        """The state with these clients, some at a time."""
+        """Return the state with these clients, some at a time."""
         states = list[str]()
         for start in range(0, len(keys), AT_A_TIME):
             named = [(str(iss), str(client_id)) for iss, client_id in keys[start : start + AT_A_TIME]]
@@ -84,7 +84,7 @@ class OwnPart:
         return states
 
     def _rows(self, asked: Members) -> Members:
-        """The rows that are meant. The memory has 7,000."""
+        """Return the matching rows of up to 7,000."""
         recent, issuers = self._recent, asked.get("issuers")
         if "after" in asked:
             number = int(asked["after"].get(self._view.name, 0))
@@ -97,7 +97,7 @@ class OwnPart:
 
 @frozen
 class Overview:
-    """What all workers say of themselves, and the counts of the last half an hour."""
+    """The state of all workers, and the counts of the last half hour."""
 
     status: ServiceStatus
     steps: Sequence[Sequence[int]]
@@ -106,7 +106,7 @@ class Overview:
 
 
 class AllWorkers:
-    """Asks all workers. `own` is what this worker answers."""
+    """Requests data from all workers. `own` is this worker's part."""
 
     def __init__(self, view: WorkerView, own: Act) -> None:
         self._view = view
@@ -115,13 +115,13 @@ class AllWorkers:
         self._last: tuple[float, Overview] | None = None
 
     async def overview(self) -> Overview:
-        """What they said a moment ago."""
+        """Return the overview, at most a moment old."""
         async with self._looking:
             if self._last is None or time.monotonic() >= self._last[0]:
                 seen, answers = await self._ask("the console", clients=None, steps=0)
                 states = await self._states(answers)
                 states += await self._well_elsewhere(states)
-                began = time.monotonic()  # to wait for a worker that hangs is no work
+                began = time.monotonic()  # excludes the wait for a worker that hangs
                 status = await asyncio.to_thread(self._status, states)
                 overview = Overview(
                     status=status,
@@ -134,7 +134,7 @@ class AllWorkers:
             return self._last[1]
 
     async def clients(self, keys: Collection[ClientKey], **more: Any) -> tuple[ServiceStatus, Sequence[WorkerAnswer]]:
-        """How these clients stand at all workers, and their answers to what is asked beside."""
+        """Return these clients' state at all workers, and the workers' answers to `more`."""
         _, answers = await self._ask("the console", clients=list(keys), **more)
         status = self._status(await self._states(answers))
         meant = set(keys)
@@ -147,12 +147,12 @@ class AllWorkers:
         return replace(status, clients=of_these(status.clients), workers=each), known
 
     async def ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
-        """How many workers there are, and what those say that answer in time."""
+        """Return the number of workers, and the answers received in time."""
         seen, answers = await self._ask(who, **members)
         return seen, [answer for answer in answers if answer.problem is None]
 
     async def _ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
-        """See `ask`. With the answers of those that know no console."""
+        """Do the same as `ask`, including answers of workers without a console."""
         request = WorkerRequest(name=NAME, who=who, members=members)
         name, seen = self._view.name, 0
         answers: Sequence[WorkerAnswer] = ()
@@ -163,7 +163,7 @@ class AllWorkers:
         return seen, answers
 
     async def _states(self, answers: Sequence[WorkerAnswer]) -> list[bytes]:
-        """How the workers stand. One that knows no console, as of an older release, says so when `status` asks."""
+        """Return the workers' states. A worker without a console (an older release) is asked by `status`."""
         told = {answer.worker: answer.said["states"] for answer in answers if "states" in answer.said}
         if len(told) < len(answers):
             with suppress(QueueError):
@@ -173,7 +173,7 @@ class AllWorkers:
         return [str(state).encode() for states in told.values() for state in states]
 
     async def _well_elsewhere(self, states: Sequence[bytes]) -> list[bytes]:
-        """How clients that are not well at one worker stand at those where they are: these may have told them since."""
+        """Return the other workers' states of clients in trouble at one: deliveries there may have succeeded since."""
         told = await asyncio.to_thread(_clients_of_workers, states)
         troubled = set().union(*told.values())
         others = {worker: sorted(troubled - keys) for worker, keys in told.items() if troubled - keys}
@@ -187,7 +187,7 @@ class AllWorkers:
 
 
 def _clients_of_workers(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:
-    """The clients of which each worker tells."""
+    """Return the clients in each worker's state."""
     told: dict[str, set[ClientKey]] = {}
     for state in filter(None, map(load_state, states)):
         told.setdefault(state.worker, set()).update((client.iss, client.client_id) for client in state.clients)
@@ -195,13 +195,13 @@ def _clients_of_workers(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:
 
 
 def rows_of(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Mapping[str, Any]]:
-    """The rows of all answers, each with its worker, in the order in which things happened."""
+    """Return the rows of all answers in order of time, each with its worker."""
     rows = [{**row, "worker": answer.worker} for answer in answers for row in answer.said.get(part, ())]
     return sorted(rows, key=lambda row: str(row["at"]))
 
 
 def merged_steps(of_workers: Iterable[Iterable[Sequence[int]]]) -> list[list[int]]:
-    """The counts of all workers, in order."""
+    """Return the sums of all workers' counts, in order."""
     sums: dict[int, list[int]] = {}
     for step, *counts in (step for steps in of_workers for step in steps):
         had = sums.setdefault(step, [0] * len(counts))

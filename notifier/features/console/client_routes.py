@@ -1,4 +1,4 @@
-"""The clients, page by page with how they fare at all workers, and one client with its last answers."""
+"""Serve pages of clients with their state at all workers, and one client with its last answers."""
 
 import asyncio
 import time
@@ -79,16 +79,16 @@ class ClientsQuery(TypedDict, total=False):
 
 @with_config(_STRICT)
 class ClientQuery(TypedDict):
-    """Which client is meant. In the query, since a path cannot name `..`."""
+    """The client, in the query because a path cannot contain `..`."""
 
     client_id: str
     iss: str
 
 
 class ClientNames:
-    """The registered clients by name, each with the text in which a search looks.
+    """The registered clients by name, each with its searchable text.
 
-    They are put in order once for each registry, and kept while somebody looks.
+    They are sorted once for each registry, and cached while operators use them.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class ClientNames:
         self._forget: asyncio.TimerHandle | None = None
 
     async def of(self, registry: Registry) -> Mapping[ClientKey, str]:
-        """The texts, in the order of the names. 100,000 take half a second, in a thread."""
+        """Return the texts in order of names. 100,000 take half a second, in a thread."""
         if registry is not self._registry:
             self._texts = await asyncio.to_thread(_in_order, registry)
             self._registry = registry
@@ -116,7 +116,7 @@ def _in_order(registry: Registry) -> Mapping[ClientKey, str]:
         for iss, clients in registry.clients.items()
         for client_id, client in clients.items()
     )
-    # To sort 100,000 at once would hold the event loop, though this is another thread.
+    # Sorting 100,000 at once would block the event loop, even from another thread.
     parts = [sorted(part) for part in iter(lambda: list(islice(texts, SORTED)), [])]
     return {key: text for text, key in merge(*parts)}
 
@@ -129,7 +129,7 @@ class ClientRoutes:
         self._view = view
         self._workers = workers
         self._names = ClientNames()
-        self._choosing = asyncio.Lock()  # one thread at a time: several of them keep the loop from its turn
+        self._choosing = asyncio.Lock()  # one thread at a time: several would delay the event loop
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes that the API serves."""
@@ -230,7 +230,7 @@ class ClientRoutes:
 
 
 def _meant(request: ApiRequest) -> ClientKey:
-    """Return the client that is asked for. Raises Refusal (403)."""
+    """Return the requested client. Raises Refusal (403)."""
     iss, client_id = request.members["iss"], request.members["client_id"]
     request.require_issuer(iss)
     return iss, client_id
@@ -246,12 +246,12 @@ class _Page:
 
 
 def _page_of(request: ApiRequest, texts: Mapping[ClientKey, str], troubled: Mapping[ClientKey, ClientState]) -> _Page:
-    """Choose the clients. Those of whom no worker tells a trouble are well, and come by name. Runs in a thread."""
+    """Return the page of clients. Clients without a reported trouble are well, sorted by name. Runs in a thread."""
     asked, token = request.members, request.token
     text, iss, wanted = asked.get("q", "").casefold(), asked.get("iss"), asked.get("state")
 
     def meant(key: ClientKey) -> bool:
-        """True if the query means it. Events name clients that nobody has registered."""
+        """Return whether the query matches the client, which may be unregistered."""
         return iss in (None, key[0]) and concerns(token, key[0]) and text in texts.get(key, key[1].casefold())
 
     def of_state(state: str) -> bool:
@@ -283,5 +283,5 @@ def _name(key: ClientKey) -> tuple[str, str]:
 
 
 def _known(state: ClientState) -> bool:
-    """True if a worker has seen anything of it."""
+    """Return whether any worker has state of the client."""
     return bool(state.waits or state.delivered or state.dead or state.put_off or state.last_failure)

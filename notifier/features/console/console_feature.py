@@ -1,4 +1,4 @@
-"""The feature `console`: operators look, and act, in a browser."""
+"""The feature `console`: pages for operators in a browser."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _operate(view: WorkerView) -> Running:
 
 
 def _of_others(view: WorkerView) -> Running:
-    """Answer the consoles of other workers. The worker keeps nothing before the first of them asks."""
+    """Answer the consoles of other workers. Nothing is recorded before the first request."""
     parts: list[OwnPart] = []
 
     async def act(request: WorkerRequest) -> Members:

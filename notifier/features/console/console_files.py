@@ -1,4 +1,4 @@
-"""Serves the files of the console below `/console/`. They hold no secret and never vary, so no token is asked for."""
+"""Serves the files of the console below `/console/`. They are constant and without secrets, so no token is required."""
 
 import gzip
 import hashlib
@@ -42,7 +42,7 @@ HEADERS: Mapping[str, str] = MappingProxyType(
 
 
 def console_files() -> Iterator[web.RouteDef]:
-    """Yield a route for each file: nothing of a path that a browser sends is used as a path here."""
+    """Yield a route for each file: no requested path is used as a file path."""
     for entry in sorted(resources.files(__package__).iterdir(), key=lambda entry: entry.name):
         kind = KINDS.get("." + entry.name.rpartition(".")[2])
         if kind is not None:

@@ -1,6 +1,6 @@
-"""What the console asks beside the rest of the API: who asks, an overview, the newest facts, keys, explanations.
+"""Serve the console's additional API: the user, an overview, the newest facts, keys, explanations.
 
-Each answer is of all workers. A token with issuers sees what concerns these, and no text that concerns all.
+Each answer covers all workers. A token with issuers only gets data of these, and no text that concerns all.
 """
 
 import time
@@ -55,7 +55,7 @@ class RecentQuery(TypedDict, total=False):
 
 @with_config(_STRICT)
 class FindBody(TypedDict, total=False):
-    """What is looked for. In a body, since addresses are written to the logs of proxies."""
+    """The search, in a body because proxies log addresses."""
 
     subject: Annotated[str, Field(min_length=1, max_length=1000, description="A `sub` or `sid`.")]
     event_id: Annotated[str, Field(min_length=1, max_length=1000, description="An event.")]
@@ -82,7 +82,7 @@ class ConsoleRoutes:
             open=bool, version=str, issuers_known=list[str])},
     )  # fmt: skip
     async def _whoami(self, request: ApiRequest) -> web.Response:
-        """Without tokens, on loopback, a page may look and not act: requests that change something have an Origin."""
+        """Describe the token. Without tokens (loopback) a page is read-only, as browsers' changes have an Origin."""
         token = request.token
         document = {
             "name": request.who,
@@ -143,7 +143,7 @@ class ConsoleRoutes:
             request.who, after=after, well=bool(request.members.get("good")), issuers=_sorted(request.issuers)
         )
         following = {answer.worker: answer.said.get("last", 0) for answer in answers}
-        if len(answers) < seen:  # one that is silent now goes on from its place
+        if len(answers) < seen:  # a silent worker's position is kept
             following |= islice(((name, n) for name, n in after.items() if name not in following), PLACES)
         document = {
             "facts": rows_of(answers),
@@ -214,7 +214,7 @@ class ConsoleRoutes:
 
 
 def _waits(status: ServiceStatus) -> int:
-    """How many messages wait, as the queues said some seconds ago: after a restart too, whatever workers remember."""
+    """Return the pending messages by the queues' recent depths, which are right after a restart too."""
     ready = (status.depths[name].ready for name in (PARKED, Lane.RETRIES) if name in status.depths)
     return sum(ready) + delayed(status) + messages_held(status, Lane.RETRIES)
 

@@ -1,4 +1,4 @@
-"""What operators ask now and then: the doctor, a canary, and who did what while these workers have run."""
+"""Serve the doctor, canaries, and the audit log since the workers' start."""
 
 import asyncio
 import json
@@ -24,8 +24,8 @@ from notifier.network.listeners.problem import Refusal, problem
 from notifier.network.listeners.throttle import RequestPlaces
 from notifier.telemetry.audit import write_audit
 
-FRESH = 30.0  # seconds for which the doctor is not asked again
-CANARIES = 16  # at a time, one to each client: a client that hangs must not take the places of publishers
+FRESH = 30.0  # seconds for which the doctor's result is fresh
+CANARIES = 16  # at a time, one to each client: a client that hangs must not use up publishers' slots
 LONGEST = 120.0  # seconds that the doctor has
 _STRICT = ConfigDict(extra="forbid")
 
@@ -35,16 +35,16 @@ _FOUND = {"state": str, "began_at": str | None, "ended_at": str | None, "problem
 
 @with_config(_STRICT)
 class CanaryBody(TypedDict):
-    """Which client gets a canary."""
+    """The client of a canary."""
 
     client_id: str
     iss: str
 
 
 class Doctor:
-    """Runs `notifier doctor` in a process of its own, one at a time, and keeps what it found last.
+    """Runs `notifier doctor` in a separate process, one at a time, and keeps the last result.
 
-    The doctor reads the whole configuration anew: that must not hold the loop of a worker, nor stay in its memory.
+    The doctor reads the whole configuration, which must neither block a worker's loop nor stay in its memory.
     """
 
     def __init__(self, config: Path | None) -> None:
@@ -57,7 +57,7 @@ class Doctor:
         self._problem: str | None = None
 
     def begin(self) -> None:
-        """Run it, unless it runs or has ended a moment ago."""
+        """Start it, unless it is running or has a fresh result."""
         if self._state == "running" or time.time() - (self._ended_at or 0.0) < FRESH:
             return
         self._state, self._began_at = "running", time.time()
@@ -94,7 +94,7 @@ class Doctor:
             await asyncio.wait({self._task})
 
     def document(self) -> dict[str, Any]:
-        """What it found last."""
+        """Return the last result."""
         return {
             "state": self._state,
             "began_at": rendered(self._began_at),
@@ -105,7 +105,7 @@ class Doctor:
 
 
 def _finding(mistake: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A mistake of the configuration, as the doctor would tell it if it could look at all."""
+    """Return an error of the configuration as a finding of the doctor."""
     told = {"area": "configuration", "subject": mistake["path"], "level": "failed", "text": mistake["text"]}
     return {**told, "advice": "", "count": 1, "first": []}
 
@@ -172,6 +172,6 @@ class DoctorRoutes:
         answers={200: answer_of("Lines of the audit log, the newest first.", acts=Items)},
     )
     async def _acts(self, request: ApiRequest) -> web.Response:
-        """Lines may name clients of any issuer."""
+        """Return the acts of all workers. Lines may name clients of any issuer."""
         _, answers = await self._workers.ask(request.who, acts=True)
         return web.json_response({"acts": rows_of(answers, "acts")[::-1]}, dumps=json_text)

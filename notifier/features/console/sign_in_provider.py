@@ -1,6 +1,6 @@
 """The OpenID Provider at which operators sign in: its endpoints, its keys, and the exchange of a code for a token.
 
-A worker exchanges the code, not the page: the provider needs no CORS, the page's policy names no other origin, and of
+The worker exchanges the code, not the page: the provider needs no CORS, the page's policy names no other origin, and of
 the provider's answer only the access token reaches the browser. The worker has no secret, so it is trusted no further.
 """
 
@@ -74,7 +74,7 @@ class SignInProvider:
         self.keys = TransmitterKeys(settings.issuer, self.read_keys, steady)
 
     async def endpoints(self) -> Endpoints | UnreadDocument:
-        """Where to sign in, or why nobody knows. It is read when somebody asks, and kept while it cannot be."""
+        """Return the endpoints, or why they are unavailable. They are read on demand, and kept if a read fails."""
         if self._steady() >= self._due and not (self._reading.locked() and isinstance(self._endpoints, Endpoints)):
             async with self._reading:
                 if self._steady() >= self._due:

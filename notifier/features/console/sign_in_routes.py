@@ -1,7 +1,7 @@
-"""`/v1/sign-in`: how operators sign in, and the exchange of what the provider has sent their browser back with.
+"""Serve `/v1/sign-in`: how operators sign in, and the exchange of the provider's code.
 
-No token is asked for here: they have none yet. Nothing of it is secret, and the provider's token endpoint gets nothing
-by this way that strangers could not send it themselves.
+No token is required, since operators have none yet. Nothing here is secret, and anybody could send the same requests to
+the provider's token endpoint directly.
 """
 
 import re
@@ -89,7 +89,7 @@ class SignInRoutes:
 
     @_GET
     async def get(self, _request: web.Request) -> web.Response:
-        """Tell where operators sign in."""
+        """Return where operators sign in."""
         if self._signed_in is None:
             return web.json_response({"oidc": None})
         oidc = self._signed_in.oidc
@@ -106,7 +106,7 @@ class SignInRoutes:
 
     @_POST
     async def post(self, request: web.Request) -> web.Response:
-        """Exchange a code. What a user may do is judged at once, so that a wrong setting is told at the sign-in."""
+        """Exchange a code. The user's permissions are checked at once, so that a wrong setting shows at the sign-in."""
         signed_in = self._signed_in
         if signed_in is None:
             raise Refusal(problem(404, "Nobody signs in by a provider here (api.console.oidc)"))

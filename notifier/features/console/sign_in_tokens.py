@@ -1,4 +1,4 @@
-"""Judges the access tokens of operators who have signed in.
+"""Validate the access tokens of operators who have signed in.
 
 A token is verified once, and then kept by its SHA-256 until it expires, so that a page that polls costs no signature.
 """
@@ -24,7 +24,7 @@ MOST_KEPT = 1000  # tokens; some hundred bytes each
 
 
 class SignInTokens:
-    """Knows who has signed in. `live` gives egress and issuers, `hashed` stands for a user in audit lines."""
+    """Caches validated tokens. `live` has egress and issuers, `hashed` returns a user's hash for audit lines."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class SignInTokens:
         await self._reader.close()
 
     async def judge(self, bearer: str) -> ApiToken | None:
-        """Say what an access token may do; None if it is no JWT. Raises Refusal (401, 403, 503)."""
+        """Return the permissions of an access token; None if it is not a JWT. Raises Refusal (401, 403, 503)."""
         if bearer.count(".") != 2:
             return None
         raw = bearer.encode("utf-8", "surrogatepass")
@@ -62,7 +62,7 @@ class SignInTokens:
             raise unaccepted(
                 f"The token is not accepted: it has more than {LONGEST:,} bytes; have the provider put less in it"
             )
-        if claimed(raw).get("iss") != self.oidc.issuer:  # before anybody is asked for a key
+        if claimed(raw).get("iss") != self.oidc.issuer:  # before a key is requested
             raise unaccepted("The token is not accepted: iss is another issuer")
         content = await self._access.of(raw)
         if isinstance(content, KeysAway):
@@ -93,7 +93,7 @@ class SignInTokens:
         raise Refusal(problem(401, f"The ID token is not that of this sign-in: {mistake}. Sign in again"))
 
     def _keep(self, token: ApiToken) -> None:
-        """Keep a token, and forget those that have expired, else the oldest."""
+        """Cache a token, and drop expired tokens, or else the oldest."""
         if len(self._kept) >= MOST_KEPT:
             now = self._clock()
             self._kept = {digest: kept for digest, kept in self._kept.items() if (kept.expires or 0.0) > now}

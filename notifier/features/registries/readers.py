@@ -36,5 +36,5 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
 
 
 def build_believed(source: RegistrySourceSettings) -> ClientsReader:
-    """Return the same, with an empty first answer as an error. Raises ConfigurationError likewise."""
+    """Return the same, which refuses a first answer without usable clients. Raises ConfigurationError likewise."""
     return BelievedReader(build_reader(source), source)

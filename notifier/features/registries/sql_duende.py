@@ -1,11 +1,11 @@
 """Read the tables of IdentityServer4 from 2.x on and of Duende IdentityServer to 8, as Entity Framework makes them.
 
 The columns about logout are the same in all versions, except for the algorithms, which IdentityServer4 has from 4.0 on.
-Names are compared without regard to case and `_`, since naming conventions for PostgreSQL change both. What all
-versions have must be there, but in a view that the settings declare as one that leaves columns out.
+Names are compared without regard to case and `_`, since naming conventions for PostgreSQL change both. Columns
+of all versions are required, except in a view that the settings declare as partial.
 
-The reader does what the server itself does: a disabled client is told nothing, and a client of another protocol than
-OpenID Connect is none. `PairWiseSubjectSalt` has no effect, as in the server.
+Like the server, the reader skips disabled clients and clients of other protocols than OpenID Connect.
+`PairWiseSubjectSalt` has no effect, as in the server.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
