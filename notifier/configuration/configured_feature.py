@@ -1,4 +1,4 @@
-"""Declares what a feature adds to the configuration: its own part, and kinds of registry sources and of key places."""
+"""Declares what a feature adds to the configuration: a part, kinds of registry sources and kinds of signers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What a feature has read of the configuration. A feature may add members of its own.
+    """The configuration of a feature. A feature may add further members.
 
-    `secrets`: files that nobody else may read, by the setting that names each. `fixed`: values that only a
-    restart takes, by their setting. `bindings`: exchanges of others. `senders`: who sends events by this feature.
+    `secrets`: files with secrets, by the setting that names each. `fixed`: values that need a restart to change, by
+    setting. `bindings`: exchanges of other applications. `senders`: the senders of events through this feature.
     """
 
     mistakes: Sequence[Mistake] = ()
@@ -37,14 +37,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredFeature:
-    """A feature, as far as the configuration knows it. Nothing of it is imported before it is asked for.
+    """The configuration side of a feature. The feature's modules are imported on first use.
 
-    `sections` names its sections of the settings by path, each as `module:Class`. `client_options` names a section
-    likewise whose members a client has under `notifier`; `Client.option` returns the value of one. `read` gets the
-    settings, the registry, and the sections of the settings that are wrong. `bindings` finds those in a document of
-    settings whose files nobody may look at. `read_again` gives the readers that read messages of sources for a replay,
-    by name; without settings they trust the messages. `registry_kinds` has a reader of clients for each kind of
-    registry source. `key_kinds` gives the makers of keys for each kind of place, anew for each worker and command.
+    `sections` maps the path of each section of the settings to its `module:Class`. `client_options` is the
+    `module:Class` of a section whose members a client has under `notifier`; `Client.option` returns their values.
+    `read` gets the settings, the registry, and the names of invalid sections. `bindings` finds the bindings in a
+    document of settings without opening the files that it names. `read_again` returns the readers that parse messages
+    of sources for a replay, by name; without settings they trust the messages. `registry_kinds` has a reader of
+    clients for each kind of registry source. `key_kinds` makes the key factories of each kind of signer; each worker
+    and command calls it once.
     """
 
     name: str
@@ -66,21 +67,21 @@ def settings_model(features: Sequence[ConfiguredFeature]) -> type[Settings]:
 
 
 def reader_by(features: Sequence[ConfiguredFeature]) -> BuildReader:
-    """Return what makes the reader of any registry source that is not a file."""
+    """Return the function that makes the reader of any registry source except files."""
     kinds = {kind: build for feature in features for kind, build in feature.registry_kinds.items()}
     return lambda source: kinds[source.kind](source)
 
 
 def readers_of(features: Sequence[ConfiguredFeature], settings: Settings | None) -> Mapping[str, ReadAgain]:
-    """Return the readers of messages of sources for a replay, by name."""
+    """Return the readers that parse messages of sources for a replay, by name."""
     return {name: read for feature in features for name, read in feature.read_again(settings).items()}
 
 
 def bindings_in(features: Sequence[ConfiguredFeature], document: Mapping[str, Any]) -> tuple[Binding, ...]:
-    """The exchanges of others that a document of settings binds. Raises ConfigurationError."""
+    """Return the bindings to exchanges of other applications in a document of settings. Raises ConfigurationError."""
     return tuple(binding for feature in features for binding in feature.bindings(document))
 
 
 def key_kinds_of(features: Sequence[ConfiguredFeature]) -> Mapping[str, KeyKind]:
-    """All kinds of places of keys."""
+    """Return the key factories of all kinds of signers."""
     return {kind: place for feature in features for kind, place in feature.key_kinds().items()}

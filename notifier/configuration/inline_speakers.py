@@ -1,4 +1,4 @@
-"""Warns of what does not count because of `publishers`: addresses in events, and senders that it does not name."""
+"""Warns of events that `publishers` makes useless: ignored addresses of clients, and senders that it does not list."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -14,10 +14,10 @@ _RELIES = "the registry has no client of this issuer with an address"
 
 @frozen
 class Sender:
-    """Who sends events: `name` is what `publishers` calls it. `issuers`: for which it may speak.
+    """A sender of events. `name`: its entry in `publishers`. `issuers`: the issuers whose events it may send.
 
-    `proven`: its name can be believed. `vouched`: its word on clients counts without `publishers`. `brings`: its events
-    say addresses of clients.
+    `proven`: its name is authenticated. `vouched`: the addresses of clients in its events are accepted without
+    `publishers`. `brings`: its events contain addresses of clients.
     """
 
     name: str
@@ -29,14 +29,14 @@ class Sender:
 
 
 def senders_by_token(tokens: Sequence[ApiToken]) -> Iterator[Sender]:
-    """Return the tokens of the API that publish for some issuers alone."""
+    """Yield each API token that may publish, as a sender."""
     for token in tokens:
         if "publish" in token.scopes:
             yield Sender(name=token.name, title=f"API token {token.name}", issuers=token.issuers or (), vouched=True)
 
 
 def unheard_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[Mistake]:
-    """Yield a warning for each issuer that relies on what events say of clients, and names no `publishers`."""
+    """Yield a warning for each issuer whose clients' addresses are expected in events, but that has no `publishers`."""
     if settings.registry.inline != "publishers":
         return
     for iss, issuer in settings.issuers.items():
@@ -58,7 +58,7 @@ def unheard_addresses(settings: Settings, registry: Registry, senders: Sequence[
 
 
 def unnamed_speakers(settings: Settings, senders: Sequence[Sender]) -> Iterator[Mistake]:
-    """Yield a warning for each sender that is meant to speak for an issuer whose `publishers` do not name it."""
+    """Yield a warning for each sender configured for an issuer whose `publishers` do not list it."""
     for iss, issuer in settings.issuers.items():
         for sender in senders if issuer.publishers is not None else ():
             if sender.proven and iss in sender.issuers and sender.name not in (issuer.publishers or ()):
@@ -69,7 +69,7 @@ def unnamed_speakers(settings: Settings, senders: Sequence[Sender]) -> Iterator[
 
 
 def unnamed_user(settings: Settings) -> dict[str, Mistake]:
-    """Return why events of `notifier publish` are refused, by the issuers whose `publishers` do not name its user."""
+    """Return why events of `notifier publish` are refused, for each issuer whose `publishers` do not list its user."""
     user = settings.queue.user
     if user is not None:
         text = f"does not name {user}, the user of the queue: every event of `notifier publish` is refused; add {user}"
@@ -86,7 +86,7 @@ def unnamed_user(settings: Settings) -> dict[str, Mistake]:
 
 
 def _has_clients(iss: str, settings: Settings, registry: Registry) -> bool:
-    """True if the registry says how to reach somebody. A list that is read from a server may do so yet."""
+    """Return True if the registry has an address of a client, or may get one from a source that is not a file."""
     lists = (source for source in settings.registry.all_sources if source.file is None)
     if any(iss in source.speaks_for(tuple(settings.issuers)) for source in lists):
         return True

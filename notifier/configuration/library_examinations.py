@@ -1,4 +1,4 @@
-"""Examines, at the start, the libraries whose internals a worker with these settings uses."""
+"""Checks at start the libraries whose internals a worker with these settings uses."""
 
 from __future__ import annotations
 

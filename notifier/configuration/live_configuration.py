@@ -1,8 +1,8 @@
-"""Holds the configuration as it is now: settings, registry, keys and tokens, read and replaced together.
+"""Holds the current configuration: settings, registry, keys and tokens, read and replaced together.
 
-A reload takes all of it or nothing. If something cannot be read, the old configuration stays; the log and a metric say
-so. Issuers, keys, clients, tokens, and the defaults that clients inherit take effect at once. Changes that need a
-restart are logged.
+A reload takes all of it or nothing. If any part cannot be read, the old configuration stays in force; the failure is
+logged and counted. Changes of issuers, keys, clients, tokens and client defaults take effect at once. Changes that
+need a restart are logged.
 """
 
 import time
@@ -30,13 +30,13 @@ from notifier.telemetry.audit import write_audit
 from notifier.tokens.places import Places
 from notifier.tokens.published_keys import Signing
 
-PAUSE = 0.001  # seconds between two parts of a refresh, in which the event loop runs
+PAUSE = 0.001  # seconds that a refresh sleeps between two parts, so that the event loop runs
 FREED = 200  # clients freed in one step
 KEPT = "the old configuration is kept. Correct the files, or accept the loss: notifier reload --accept-loss"
 
 
 class LiveConfiguration:
-    """Holds what was last read without mistakes. It is the pipeline's signer, and gives it the registry."""
+    """Holds the last configuration that was read without errors. The pipeline signs and looks up clients with it."""
 
     def __init__(
         self,
@@ -46,44 +46,44 @@ class LiveConfiguration:
         answers: HeldAnswers | None = None,
         places: Places | None = None,
     ) -> None:
-        """`answers`: those of the registry sources of `loaded`. `places`: where its keys are that are not files."""
+        """`answers`: the answers of the registry sources of `loaded`. `places`: the signers of keys outside files."""
         self.path = path
         self._environ = environ
         self.now = loaded
         self.places = Places(key_kinds_of(loaded.features)) if places is None else places
         self.answers = HeldAnswers() if answers is None else answers
         self.named: set[Path] = set()
-        """The files that the last reload named, whether or not it was taken."""
+        """The files named by the last reload, even if it failed or was refused."""
         self.reloads = ReloadState(loaded, time.time)
 
     def registry(self) -> Registry:
-        """The clients as registered now."""
+        """Return the current registry of clients."""
         return self.now.registry
 
     def tokens(self) -> tuple[ApiToken, ...] | None:
-        """The tokens of the API; None if it asks for none."""
+        """Return the tokens of the API; None if it requires none."""
         return self.now.tokens
 
     def sign(
         self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]
     ) -> Coroutine[None, None, str]:
-        """Sign with the keys as they stand now, as KeyRing.sign does."""
+        """Sign with the current keys. See KeyRing.sign."""
         return self.now.keys.sign(iss, alg, typ, claims)
 
     def signing(self, iss: str) -> tuple[Signing, ...]:
-        """What signs for the issuer at this moment, for each algorithm that its keys can do."""
+        """Return the keys that sign for the issuer now, one for each algorithm that its keys support."""
         return self.now.keys.signing(iss)
 
     def coming(self, iss: str) -> tuple[Signing, ...]:
-        """The keys that are to sign for the issuer later."""
+        """Return the keys that will sign for the issuer later."""
         return self.now.keys.coming(iss)
 
     def reload(self, *, asked: bool, accepted_by: str | None = None) -> bool:
-        """Read everything again; True if it was taken. `asked`: somebody asked for it; no file changed.
+        """Read everything again, and return True if it is in force now.
 
-        It is refused if too many clients could no longer be told. `accepted_by`: who accepts that.
-
-        Never raises: no file may end a worker that runs.
+        `asked`: an operator requested it; otherwise a file has changed. A reload that would make too many clients
+        unreachable is refused, unless `accepted_by` names the operator who accepts the loss. Never raises: no file may
+        end a running worker.
         """
         self.named = set()
         answers = self.answers.copy()
@@ -114,10 +114,11 @@ class LiveConfiguration:
         return True
 
     def take_answer(self, name: str, answer: SourceAnswer | None, *, accepted_by: str | None = None) -> AnswerResult:
-        """Take what a registry source answered; None: it has no answer any more. Runs in a thread.
+        """Put the answer of a registry source in force; None: the source was dropped. Runs in a thread.
 
-        If too many of the source's clients could no longer be told, these stay as they are, except for clients that it
-        has named for less than a day. All else is taken. `accepted_by`: who accepts that they go.
+        If too many of the source's clients would become unreachable, these clients stay as they are, except for
+        clients that the source has listed for less than a day. All other changes are applied. `accepted_by`: the
+        operator who accepts the loss.
         """
         now = self.now
         source, nth = next(
@@ -126,7 +127,7 @@ class LiveConfiguration:
         last = self.answers.of(source)
         if answer is not None and now.settings.registry.cache is not None:
             answer = seen_since(answer, last)
-        pause = PAUSE if now.layers[nth].read else 0  # a worker that has no clients yet has nothing to do beside
+        pause = PAUSE if now.layers[nth].read else 0  # a worker without clients has no other work
         with no_collections():
             target = SourceTarget(
                 needs=now.needs, registry=now.registry, layers=now.layers, source=source, nth=nth,
@@ -151,7 +152,7 @@ class LiveConfiguration:
         return result
 
     def _noted(self, registry: Registry) -> Registry:
-        """Return the registry with the clients that have lost their address, and log those that lose it by it."""
+        """Return the registry with the recently lost addresses noted, and log the clients that lose theirs now."""
         noted, lost = with_losses(self.now.registry, registry, time.monotonic())
         log = structlog.get_logger()
         for client in lost[:TOLD]:
@@ -167,12 +168,12 @@ class LiveConfiguration:
 
 
 def _patient(registry: Registry, layers: Sequence[Layer]) -> Registry:
-    """The registry, which gives up no unknown client while one of the layers was never read."""
+    """Return the registry, with endless grace for unknown clients while a source was never read."""
     return registry if all(layer.read for layer in layers) else replace(registry, grace=ENDLESS)
 
 
 def _still(faults: Sequence[Mistake], registry: Registry) -> list[Mistake]:
-    """Those of clients that are still left out: when one of the others comes back, it is told anew."""
+    """Return the faults of clients that are still left out. A fault that returns later is logged again."""
     left_out = {f"client {client_id!r}" for of_issuer in registry.faults.values() for client_id in of_issuer}
     return [fault for fault in faults if fault.path.rpartition(" of registry source ")[0] in left_out]
 
@@ -182,7 +183,7 @@ def _clients_of(registry: Registry) -> list[Client]:
 
 
 def _free(clients: list[Client]) -> None:
-    """Free clients that nobody else holds, in parts: 100,000 at once would stop the event loop for 50 ms."""
+    """Free the clients in parts: freeing 100,000 at once would block the event loop for 50 ms."""
     while clients:
         del clients[-FREED:]
         time.sleep(0)

@@ -1,4 +1,4 @@
-"""Reads the whole configuration: settings, registry, keys, tokens and secrets, with every mistake at once."""
+"""Reads the whole configuration (settings, registry, keys, tokens and secrets) and reports all errors together."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -39,17 +39,16 @@ from notifier.tokens.published_keys import thumbprint
 
 PartT = TypeVar("PartT", bound=Part)
 NAMED = 5  # clients in one warning
-TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
+TOLD = 20  # warnings of one reading that are logged separately: there may be one for each client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Everything that was read at one time. `stamps` were taken before the files were read.
+    """The result of one reading. `stamps` were taken before the files were read.
 
-    `warnings`: settings that are accepted and have no effect, or another one than may be meant; those of keys are known
-    once the places of keys were asked (`keys_of_two`). `faults`: clients
-    that a registry source has and that cannot be used. `needs` and `layers` serve a refresh of a registry source;
-    if there is none, there are no layers. `parts`: what the features read.
+    `warnings`: accepted settings without effect or with a possibly unintended one; warnings of keys need the signers'
+    answers, see `keys_of_two`. `faults`: unusable clients of registry sources. `needs` and `layers` serve the refresh
+    of a registry source; without such a source `layers` is empty. `parts`: the configuration of the features.
     """
 
     settings: Settings
@@ -65,12 +64,12 @@ class Loaded:
     parts: Sequence[Part] = field(default=(), repr=False)
 
     def part(self, kind: type[PartT]) -> PartT:
-        """Return the part of the feature that reads this kind of part."""
+        """Return the part of this type."""
         return next(part for part in self.parts if isinstance(part, kind))
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
-        """The exchanges of others that the queue is bound to."""
+        """The exchanges of other applications that the queue is bound to."""
         return tuple(binding for part in self.parts for binding in part.bindings)
 
     def log_warnings(self) -> None:
@@ -95,7 +94,7 @@ def log_faults(faults: Sequence[Mistake]) -> None:
 
 
 def log_beyond(mistakes: Sequence[Mistake], count: int) -> None:
-    """Log what registry sources said of clients and may not say. `count`: the number of all of it."""
+    """Log the values of clients that their registry source may not set. `count`: the total number."""
     log = structlog.get_logger()
     for mistake in mistakes[:TOLD]:
         log.warning("registry_source_beyond", client=mistake.path, reason=mistake.text)
@@ -114,12 +113,12 @@ def load(
     keep_rows: bool = False,
     places: Places | None = None,
 ) -> Loaded:
-    """Read everything. Raises ConfigurationError with every mistake of every file.
+    """Read everything. Raises ConfigurationError with the errors of all files.
 
-    What depends on a wrong part is not judged. Adds each file that is named to `named`, even if it raises an error.
-    `starting`: also check the libraries, and what a worker reads once, at its start. `answer_of` gives the clients of
-    registry sources that are not files. `keep_rows`: have `layers` in any case. `places`: those of the reading before,
-    at a reload.
+    Checks that depend on an invalid part are skipped. Adds each configured file to `named`, even if it raises an error.
+    `starting`: also check the libraries and the files that a worker reads only at start. `answer_of` returns the
+    clients of registry sources that are not files. `keep_rows`: return `layers` in any case. `places`: at a reload,
+    the signers of the previous reading.
     """
     named = set() if named is None else named
     first = {} if path is None else stamps_of((path.absolute(),))
@@ -134,7 +133,7 @@ def load(
     sources, of_libraries = key_sources(settings, usable.keys, places)
     keys, of_keys = examine_keys(sources)
 
-    def algorithms_of(iss: str) -> frozenset[Algorithm]:  # a key in a place of its own is known later
+    def algorithms_of(iss: str) -> frozenset[Algorithm]:  # external keys are read later
         whole = 0 < len(keys.of(iss)) == len(sources.get(iss, ()))
         return keys.algorithms_of(iss) if whole else frozenset(Algorithm)
 
@@ -161,7 +160,7 @@ def load(
 
 
 def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken, ...] | None, Sequence[Mistake]]:
-    """The tokens of the API, None where anybody may use it, and every mistake."""
+    """Return the tokens of the API (None if it requires none), and all errors."""
     if settings.api is None:
         return None, ()
     if settings.api.tokens_file is None:
@@ -175,7 +174,7 @@ def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken
 def _warnings(
     settings: Settings, layered: Layered, tokens: Sequence[ApiToken], parts: Sequence[Part]
 ) -> Iterator[Mistake]:
-    """What is accepted, and has no effect or another one than may be meant."""
+    """Yield accepted settings that have no effect or a possibly unintended one."""
     yield from layered.warnings
     yield from _tokens_of_others(layered.registry)
     yield from _preset_doubts(layered.registry)
@@ -188,7 +187,7 @@ def _warnings(
 
 
 def _preset_doubts(registry: Registry) -> Iterator[Mistake]:
-    """Name the clients whose preset does not fit their registration, those of one kind together."""
+    """Yield a warning for each kind of mismatch between preset and registration, with the clients concerned."""
     of_kind: dict[tuple[str, str, str], list[str]] = {}
     for iss, clients in registry.clients.items():
         for client in clients.values():
@@ -201,7 +200,10 @@ def _preset_doubts(registry: Registry) -> Iterator[Mistake]:
 
 
 def keys_of_two(settings: Settings, keys: KeyRing) -> Iterator[Mistake]:
-    """Issuers with the key of another, by its public half. A key whose place was not asked is known by its settings."""
+    """Yield issuers that share a key with another issuer.
+
+    Keys are compared by their public half; external keys that were not read yet, by their settings.
+    """
     owners: dict[object, str] = {}
     for iss, issuer in settings.issuers.items():
         known = keys.of(iss)
@@ -221,7 +223,7 @@ def keys_of_two(settings: Settings, keys: KeyRing) -> Iterator[Mistake]:
 
 
 def _tokens_of_others(registry: Registry) -> Iterator[Mistake]:
-    """Clients whose tokens look like those that other services take. Only a file can ask for both."""
+    """Yield clients whose tokens another service might accept. Only a file can set both `typ: JWT` and an audience."""
     for iss in registry.issuers:
         for client in registry.clients_of(iss).values():
             if client.token.typ == "JWT" and client.token.audience:
@@ -231,9 +233,9 @@ def _tokens_of_others(registry: Registry) -> Iterator[Mistake]:
 
 
 def _mistakes_at_start(settings: Settings) -> list[Mistake]:
-    """Check the libraries, and the secrets and TLS files that a worker reads once.
+    """Check the libraries, and the secrets and TLS files that a worker reads only at start.
 
-    A client's TLS files concern only its deliveries.
+    The TLS files of clients are not checked: they affect only that client's deliveries.
     """
     mistakes: list[Mistake] = []
     checks: list[Callable[[], object]] = [*examinations(settings)]
@@ -258,9 +260,9 @@ def _mistakes_at_start(settings: Settings) -> list[Mistake]:
 def key_sources(
     settings: Settings, keys: Mapping[str, Sequence[KeySettings | None]], places: Places
 ) -> tuple[dict[str, list[KeySource | KeyElsewhere | None]], list[Mistake]]:
-    """The keys of each issuer as the reader of keys takes them, and those whose library is not installed.
+    """Return the sources of each issuer's keys, and an error for each key whose library is not installed.
 
-    None stays None, and one without its library becomes None.
+    None stands for a key with invalid settings or a missing library.
     """
     sources: dict[str, list[KeySource | KeyElsewhere | None]] = {}
     mistakes: list[Mistake] = []

@@ -1,4 +1,4 @@
-"""Says which registry source each value of a client comes from."""
+"""Finds the registry source of each value of a client."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ _SECTIONS = ("retry", "egress", "tls")
 
 @frozen
 class Value:
-    """A value in force, and where it comes from: a source, `registry.defaults`, a preset or `delivery`."""
+    """A value in force, and its origin: a source, `registry.defaults`, a preset or `delivery`."""
 
     member: str
     value: object
@@ -28,7 +28,7 @@ class Value:
 
 @frozen
 class Served:
-    """How many clients a source has in force, how many of its rows are left out, and why."""
+    """The number of a source's clients in force, the number of its rows that are left out, and the reasons."""
 
     clients: int
     left_out: int
@@ -36,7 +36,7 @@ class Served:
 
 
 def served_of(loaded: Loaded, layer: Layer) -> Served:
-    """Count the clients of a source that is no file. Rows that are left out do not count."""
+    """Count the clients of a source other than a file, and its left-out rows."""
     issuers, registry = tuple(loaded.settings.issuers), loaded.registry
     ending = f" of registry source {layer.name}"
     faults = [fault for fault in loaded.faults if fault.path.partition(".client_id")[0].endswith(ending)]
@@ -55,7 +55,10 @@ def served_of(loaded: Loaded, layer: Layer) -> Served:
 
 
 def sources_of(loaded: Loaded) -> dict[ClientKey, list[tuple[str, Mapping[str, Any]]]]:
-    """The rows of each client with the names of their sources, as far as these may say them: files come last."""
+    """Return the rows of each client with the names of their sources, without values that the source may not set.
+
+    Files come last.
+    """
     issuers = tuple(loaded.settings.issuers)
     bounds = {iss: bounds_of(loaded.settings, iss) for iss in issuers}
     rows: dict[ClientKey, list[tuple[Layer, Mapping[str, Any]]]] = {}
@@ -67,7 +70,7 @@ def sources_of(loaded: Loaded) -> dict[ClientKey, list[tuple[str, Mapping[str, A
             rows.setdefault(key, []).append((layer, layer.rows[index]))
             named.add(index)
             if layer.file is None and layer.path(index) in wrong and key[1] in loaded.registry.clients_of(key[0]):
-                by_files.add(key)  # what lists say of it makes no sense, and has no effect
+                by_files.add(key)  # the values from lists are invalid and have no effect
         additions += [(layer, row) for index, row in enumerate(layer.rows) if index not in named]
     for layer, row in additions:  # settings of a client at any issuer
         if isinstance(row, Mapping) and row.get("issuer") is None:
@@ -89,7 +92,7 @@ def _called(layer: Layer) -> str:
 
 
 def values_of(loaded: Loaded, key: ClientKey, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Value]:
-    """Each value of the client, in the order in which the members are documented."""
+    """Return the values of the client, in the order of the documentation."""
     values: dict[str, Value] = {}
     for name, row in parts:
         section = row.get("notifier")
@@ -103,7 +106,7 @@ def values_of(loaded: Loaded, key: ClientKey, parts: Sequence[tuple[str, Mapping
             values.setdefault(setting.member, setting)
     client = loaded.registry.clients_of(key[0]).get(key[1])
     asked = values.get("id_token_signed_response_alg")
-    if client is not None and asked is not None and isinstance(asked.value, list):  # one of them is in force
+    if client is not None and asked is not None and isinstance(asked.value, list):  # show the algorithm in force
         values[asked.member] = replace(asked, value=client.token.alg.value)
     preset = None if client is None or client.preset is None else PRESETS.get(client.preset)
     for name in ("typ", "subject", "timeout"):
@@ -128,7 +131,7 @@ def _values_in(row: Mapping[str, Any], name: str) -> Iterator[Value]:
 
 
 def _settings(options: Mapping[str, Any], origin: str) -> Iterator[Value]:
-    """The settings of a section `notifier`. Those of a section within it are values of their own."""
+    """Yield the settings of a section `notifier`. Members of nested sections are separate values."""
     for option, setting in options.items():
         if option in _SECTIONS and isinstance(setting, Mapping):
             for name, value in setting.items():
@@ -150,7 +153,7 @@ def _members() -> Iterator[str]:
 
 
 def _defaults(client: Any) -> dict[str, object]:
-    """What is in force where nobody says anything."""
+    """Return the values in force for members that no source sets."""
     if client is None:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""Connects the registry sources of the configuration with what refreshes them."""
+"""Connects the registry sources of the configuration with `RegistryRefresh`."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ from notifier.telemetry.audit import write_audit
 
 
 class RegistrySources:
-    """The sources of one worker. `reloading`: held while the registry is replaced."""
+    """The registry sources of a worker. `reloading`: held while the registry is replaced."""
 
     def __init__(self, live: LiveConfiguration, reloading: asyncio.Lock) -> None:
         self._live = live
@@ -26,11 +26,11 @@ class RegistrySources:
         self._asked_refresh: asyncio.Task[object] | None = None
         self.refresh = RegistryRefresh(self._take, clock=time.time, steady=time.monotonic, jitter=random.random)
         self.observe = FactHandlers({Deferred: self._deferred})
-        """Reads the sources again if a delivery's client is unknown."""
+        """Handlers that read the sources again when a delivery's client is unknown."""
         self.sync()
 
     def sync(self) -> None:
-        """Read the sources that the configuration has now."""
+        """Watch the sources of the current configuration, and no others."""
         registry = self._live.now.settings.registry
         cache, build = Cache(registry.cache), reader_by(self._live.now.features)
         readings, self._readings = self._readings, {}
@@ -55,11 +55,11 @@ class RegistrySources:
         self.refresh.watch(watched)
 
     def ask(self) -> None:
-        """Read all sources now, as somebody asked."""
+        """Start reading all sources now."""
         self._asked_refresh = asyncio.create_task(self.refresh.refresh(accepted_by=None))
 
     def drop(self, name: str, who: str) -> str | None:
-        """Have the next reading of the source drop all that it ever said; say why not, if so."""
+        """Discard all answers of the source at its next reading. Return the reason if there is no such source."""
         problem = self.refresh.drop(name, dropped_by=who)
         if problem is None:
             write_audit("registry_source_dropped", who=who, source=name)

@@ -1,4 +1,4 @@
-"""Tells how the last reload went, and which changed settings need a restart. Each is logged once, until it is over."""
+"""Records the result of the last reload and the changed settings that need a restart. Logs only changes of these."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,7 +13,7 @@ FIXED = ("queue", "ops", "api", "log", "metrics", "shutdown_grace")
 FIXED_OF_DELIVERY = ("max_in_flight",)
 FIXED_OF_WEB = ("listen", "tls")
 
-NAMED = 5  # mistakes and settings that `status` names
+NAMED = 5  # errors and settings that `status` lists
 
 
 @frozen
@@ -24,12 +24,12 @@ class _Failure:
 
 
 class ReloadState:
-    """The reloads of a worker that started with this configuration, and what is wrong. `clock`: epoch seconds."""
+    """The reload state of a worker that started with this configuration. `clock`: epoch seconds."""
 
     def __init__(self, started: Loaded, clock: Callable[[], float]) -> None:
         self._started = started
         self._clock = clock
-        self.taken_at = clock()  # when the configuration that is in force was read
+        self.taken_at = clock()  # when the configuration in force was read
         self._failure: _Failure | None = None
         self._fixed: tuple[str, ...] = ()
         self._fixed_since = 0.0
@@ -42,31 +42,31 @@ class ReloadState:
 
     @property
     def restart_needed(self) -> bool:
-        """True while the configuration differs from the start's in what only a restart takes."""
+        """True while a setting that needs a restart differs from its value at start."""
         return bool(self._fixed)
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Why the last reload was refused or failed; empty if it was taken."""
+        """The reasons why the last reload was refused or failed; empty if it succeeded."""
         return () if self._failure is None else self._failure.texts
 
     @property
     def wait_for_restart(self) -> tuple[str, ...]:
-        """The settings that differ from the start's and that only a restart takes."""
+        """The settings that need a restart and differ from their value at start."""
         return self._fixed
 
     def failed(self, mistakes: Sequence[str], *, asked: bool) -> None:
-        """Note that the files cannot be used. The same mistakes are logged again only if somebody `asked`."""
+        """Record that the files are invalid. The same errors are logged again only if an operator `asked` to reload."""
         if self._keep(TroubleKind.RELOAD_FAILED, mistakes) or asked:
             self._log.error("reload_failed", mistakes=list(mistakes), kept="the old")
 
     def refused(self, reason: str, *, asked: bool) -> None:
-        """Note that the files would lose too many clients. Logged as above."""
+        """Record that the reload would lose too many clients. Logged as in `failed`."""
         if self._keep(TroubleKind.RELOAD_REFUSED, [reason]) or asked:
             self._log.error("reload_refused", reason=reason)
 
     def took(self, loaded: Loaded) -> None:
-        """Note that this is in force now, as far as a reload takes it."""
+        """Record that this configuration is in force, except for settings that need a restart."""
         self._failure = None
         self.taken_at = self._clock()
         fixed = tuple(changed_but_fixed(self._started, loaded))
@@ -80,7 +80,7 @@ class ReloadState:
         self._fixed = fixed
 
     def troubles(self) -> Iterator[Trouble]:
-        """What is wrong now."""
+        """Yield the current problems."""
         if self._failure is not None:
             text = _some(self._failure.texts, "; ")
             yield Trouble(kind=self._failure.kind, text=text, since=self._failure.since)
@@ -89,7 +89,7 @@ class ReloadState:
             yield Trouble(kind=TroubleKind.RESTART_NEEDED, text=text, since=self._fixed_since)
 
     def _keep(self, kind: TroubleKind, texts: Sequence[str]) -> bool:
-        """Keep the failure. True if it is another one than before."""
+        """Store the failure. Return True if it differs from the stored one."""
         last, texts = self._failure, tuple(texts)
         if last is not None and (last.kind, last.texts) == (kind, texts):
             return False
@@ -98,7 +98,7 @@ class ReloadState:
 
 
 def changed_but_fixed(started: Loaded, loaded: Loaded) -> list[str]:
-    """Return the settings that differ and that a reload cannot take."""
+    """Return the settings that differ and need a restart."""
     old, new = started.settings, loaded.settings
     changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
     before, now = ({name: value for part in of.parts for name, value in part.fixed.items()} for of in (started, loaded))

@@ -1,7 +1,7 @@
-"""Finds our secret files that every user of the machine may read.
+"""Finds secret files that every user of the machine may read.
 
-A group may read a secret file: Kubernetes mounts secrets as 0440 for the pod's `fsGroup`. A file in a folder that
-others may not enter is safe, whatever its own mode.
+Group read permission is accepted: Kubernetes mounts secrets as 0440 for the pod's `fsGroup`. A file in a folder that
+others may not enter is safe in any mode.
 """
 
 import stat
@@ -27,12 +27,12 @@ class Exposed:
 
     @property
     def text(self) -> str:
-        """What is wrong."""
+        """The problem."""
         return f"every user of this machine may read {self.path} (mode {self.mode:04o})"
 
     @property
     def advice(self) -> str:
-        """The way out."""
+        """The remedy."""
         return f"chmod 600 {self.path}; in Kubernetes, give the volume defaultMode 0440 and the pod an fsGroup"
 
 
@@ -65,7 +65,7 @@ def secrets_of(settings: Settings, registry: Registry, parts: Sequence[Part]) ->
 
 
 def exposed(files: Mapping[str, Path]) -> list[Exposed]:
-    """Return the files that every user may read, each once. Files that cannot be examined are left out. Blocks."""
+    """Return the files that every user may read, each once. Files that cannot be examined are skipped. Blocks."""
     exposures: dict[Path, Exposed] = {}
     for setting, path in files.items():
         if path in exposures:

@@ -1,7 +1,7 @@
-"""Looks at the keys that are in places of their own: at the start, now and then, and after a fault until it is over.
+"""Checks the external keys at start, periodically, and after a fault until the key signs again.
 
-Each key has a task of its own, so that a place that gives no answer keeps no other place waiting. The task also closes
-the key, once no configuration names it.
+Each key has a dedicated task, so that an unresponsive signer does not delay the checks of others. The task closes the
+key when the configuration no longer has it.
 """
 
 import asyncio
@@ -16,18 +16,19 @@ from notifier.model.trouble import Trouble, TroubleKind
 from notifier.tokens.key_ring import KeyRing
 from notifier.tokens.placed_key import PlacedKey, SignerFault
 
-FIRST_LOOK_WITHIN = 5.0  # seconds that a start waits for the keys; an HSM that is away must not hold up other issuers
+FIRST_LOOK_WITHIN = 5.0  # seconds that a start waits for the keys: an unavailable HSM must not delay other issuers
 
 
 class SignerWatch:
-    """Looks at the keys of the configuration as it is now. `run` looks until it is cancelled."""
+    """Checks the external keys of the current configuration. `run` checks until it is cancelled."""
 
     def __init__(
         self, live: LiveConfiguration, begin: Callable[[Iterable[str]], None], can_sign: Callable[[str, float], None]
     ) -> None:
-        """`begin` begins the counters of these kinds of places.
+        """`begin` initializes the counters of these kinds of signers.
 
-        `can_sign` gets the issuer of each key that signs, for the first time or again, and since when it did not.
+        `can_sign` is called when a key signs for the first time or again, with its issuer and the time since when it
+        did not.
         """
         self._live = live
         self._begin = begin
@@ -38,7 +39,7 @@ class SignerWatch:
         self._wait_for(self._keys())
 
     def follow(self) -> None:
-        """Take a new configuration: look at new keys and at those with a fault, and close those that are gone."""
+        """Follow a new configuration: check new and faulty keys, and close removed keys."""
         keys = self._keys()
         self._live.places.keep(keys)
         self._wait_for(keys)
@@ -47,18 +48,18 @@ class SignerWatch:
         self._changed.set()
 
     async def ready(self) -> None:
-        """Wait until each key that is new, or had a fault, was looked at, but not for long."""
+        """Wait until each new or faulty key was checked, at most FIRST_LOOK_WITHIN seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_WITHIN):
                 await self._looked.wait()
 
     async def silent(self) -> Sequence[str]:
-        """The keys that do not sign, and why, once the new ones and those with a fault were looked at."""
+        """Return the keys that do not sign with the reasons, after new and faulty keys were checked."""
         await self.ready()
         return [f"{trouble.iss}: {trouble.text}" for trouble in self.troubles()]
 
     def troubles(self) -> Iterator[Trouble]:
-        """Keys that do not sign now, and why."""
+        """Yield the keys that do not sign now, with the reasons."""
         ring = self._live.now.keys
         for iss, key in ring.elsewhere():
             if (fault := key.placed.fault) is not None:
@@ -69,7 +70,7 @@ class SignerWatch:
             yield Trouble(kind=TroubleKind.SIGNER, iss=double.iss, subject=name, text=f"key {name}: {double.text}")
 
     async def run(self) -> None:
-        """Look whenever it is time, until cancelled."""
+        """Check each key when it is due, until cancelled."""
         tasks: dict[PlacedKey, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
@@ -93,7 +94,7 @@ class SignerWatch:
             self._looked.set()
 
     async def _watch(self, key: PlacedKey) -> None:
-        """Look at one key until it is no longer wanted, and then close it."""
+        """Check one key until cancelled, then close it."""
         news = asyncio.Event()
         key.news = news.set
         log = SignerLog()
@@ -116,7 +117,7 @@ class SignerWatch:
             await key.close()
 
     def _signs(self, key: PlacedKey, since: float) -> None:
-        """Tell that the key signs, also at the start: a worker that has ended may have put deliveries off."""
+        """Report that the key signs, also at start: an earlier worker may have deferred deliveries."""
         for iss in {iss for iss, signing in self._live.now.keys.elsewhere() if signing.placed is key}:
             self._can_sign(iss, since)
 
@@ -127,7 +128,7 @@ class SignerWatch:
 
 
 def _learn(ring: KeyRing) -> None:
-    """Take in what is known by now, and log each key that turns out to be another entry's."""
+    """Update the ring with the keys read so far, and log each key that duplicates another entry."""
     before = ring.doubles()
     ring.learn()
     for double in ring.doubles():
@@ -140,14 +141,14 @@ def _learn(ring: KeyRing) -> None:
 
 
 class SignerLog:
-    """Logs the changes of one key: each once, however often the key is looked at."""
+    """Logs each change of a key once."""
 
     def __init__(self) -> None:
         self._fault: SignerFault | None = None
         self._newer = ""
 
     def tell(self, key: PlacedKey, ring: KeyRing) -> None:
-        """Log what has changed since the last call."""
+        """Log the changes since the last call."""
         log, before, now = structlog.get_logger(), self._fault, key.fault
         self._fault = now
         if now is not None and (before is None or before.text != now.text):

@@ -1,7 +1,7 @@
-"""Watches whether each issuer publishes the keys that sign for it, and logs what has changed.
+"""Watches whether each issuer publishes the keys that sign for it, and logs changes.
 
-While a key is not published, or too new for a client to know it, `unverifiable` says so, and that client's 400s are no
-rejections. `published` is the gauge `signing_key_published`.
+While a key is not published, or too new for a client to have fetched it, `unverifiable` returns the reason, and a 400
+of that client does not count as a rejection. `published` feeds the gauge `signing_key_published`.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.first_day import SeenKey
 from notifier.tokens.key_watch import KeyChange, KeyMissing, KeyPublished, KeyWatch, SetUnread
 
-WITHIN = 10.0  # seconds that an issuer has to give its JWK Set
+WITHIN = 10.0  # seconds that an issuer has to answer with its JWK Set
 HINT = "publish the output of `notifier keys jwks` there; until then deliveries answered 400 wait"
-AWAKE_EVERY = 15.0  # seconds after which a key whose `not_before` has passed is seen
+AWAKE_EVERY = 15.0  # seconds, at most, until a key whose `not_before` has passed is noticed
 
 
 class SigningKeys:
     """Watches whether each issuer publishes the keys that sign for it. `run` watches until it is cancelled."""
 
     def __init__(self, live: LiveConfiguration, published: Callable[[str], None] = lambda _iss: None) -> None:
-        """`published` is called with an issuer when a key that was missing in its set is there again."""
+        """`published` is called with an issuer when a missing key is published in its set again."""
         self._live = live
         self._told_published = published
         self._reader = DocumentReader()
@@ -39,7 +39,7 @@ class SigningKeys:
         self._since: dict[tuple[str, str], float] = {}  # by iss and kid; of the set, by iss alone
 
     def unverifiable(self, client: Client) -> str | None:
-        """Say why the client cannot verify our tokens, if that is known. Called after a 400; looks again soon."""
+        """Return why the client cannot verify our tokens, None if unknown. Call it after a 400: it prompts a check."""
         iss, alg, now = client.iss, client.token.alg, time.monotonic()
         if self._watch.doubt(iss, now):
             self._wake.set()
@@ -48,17 +48,17 @@ class SigningKeys:
         return too_new(client, self._watch.age(iss, alg, clock=time.time(), now=now))
 
     def published(self) -> Iterator[tuple[str, str, bool]]:
-        """Return (iss, kid, published) for each key whose issuer's JWK Set was read."""
+        """Yield (iss, kid, published) for each key whose issuer's JWK Set was read."""
         return self._watch.published()
 
     def seen_keys(self) -> Iterator[SeenKey]:
-        """Yield each key with the moment since when this worker sees it in its issuer's JWK Set."""
+        """Yield each key with the time when this worker first saw it in its issuer's JWK Set."""
         ago = time.time() - time.monotonic()
         for iss, kid, since, appeared in self._watch.seen_keys():
             yield SeenKey(iss=iss, kid=kid, since=ago + since, appeared=appeared)
 
     def troubles(self) -> Iterator[Trouble]:
-        """What is wrong with the keys that issuers publish."""
+        """Yield the problems of published keys."""
         for iss, kid, text in self._watch.faults():
             since = self._since.get((iss, kid))
             yield Trouble(
@@ -69,11 +69,11 @@ class SigningKeys:
             yield Trouble(kind=TroubleKind.JWKS_UNREAD, iss=iss, text=text, since=self._since.get((iss, "")))
 
     def look_soon(self) -> None:
-        """Look now: issuers or keys may have changed."""
+        """Check now: issuers or keys may have changed."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Look whenever it is time, until cancelled."""
+        """Check each JWK Set when it is due, until cancelled."""
         try:
             while True:
                 for change in await self._watch.look(time.monotonic()):
@@ -102,7 +102,7 @@ class SigningKeys:
     async def _read(self, iss: str) -> IssuerDocument | UnreadDocument:
         settings = self._live.now.settings
         issuer = settings.issuers.get(iss)
-        if issuer is None or issuer.jwks_uri is None:  # a reload in its thread may take it away at any moment
+        if issuer is None or issuer.jwks_uri is None:  # a reload in its thread may remove it at any time
             return UnreadDocument(text="is no longer configured")
         return await self._reader.read(
             issuer.jwks_uri,

@@ -130,7 +130,7 @@ class TestTooMuchLost:
         """Of more than one client and more than a fifth, it is said how many, and who."""
         text = too_much_lost(registry_of(numbered(30)), registry_of(numbered(23)))
         assert text == (
-            "7 of 30 clients that are told now could not be told any more (7 gone, 0 without backchannel_logout_uri):"
+            "7 of 30 clients with an address could not be notified any more (7 gone, 0 without backchannel_logout_uri):"
             " 'c23', 'c24', 'c25', 'c26', 'c27', 'c28', 'c29'"
         )
 

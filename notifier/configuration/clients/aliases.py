@@ -1,8 +1,8 @@
-"""Decides which client each alias means, by the order of the configuration alone.
+"""Assigns each alias to a client, by the order of the configuration alone.
 
-The `client_id` of a client is never another client's alias. If two clients want one name, the client of a file has it,
-else the client of the source that is configured first, else the one whose `client_id` comes first. So neither the order
-of an answer counts nor which client came first, and a worker that starts anew finds the same clients.
+The `client_id` of a client is never another client's alias. If two clients claim one alias, it goes to the client of a
+file, otherwise to the source configured first, otherwise to the lowest `client_id`. The order of rows in an answer and
+the time of registration do not matter, so that a restarted worker assigns the same aliases.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,19 +19,19 @@ _PART = 5000  # rows, after which the thread pauses
 
 _Claims = dict[
     ClientKey, tuple[tuple[bool, int], Sequence[str]]
-]  # the rank of the layer that says it, files first; and the aliases
+]  # the rank of the layer with the row (files first), and the aliases
 
 
 @frozen
 class Named:
-    """The aliases of each issuer's clients, and those left away, since another client has the name."""
+    """The aliases of each issuer's clients, and the aliases ignored because another client has the name."""
 
     aliases: Mapping[str, Mapping[str, str]]
     taken_aliases: Alike
 
 
 def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> Named:
-    """Say which client of these issuers each alias means."""
+    """Assign the aliases of the clients of these issuers."""
     claims = _claims(layers, issuers, pause)
     own = _own_names(layers, issuers, pause) if claims else {}
     aliases: dict[str, dict[str, str]] = {}
@@ -45,13 +45,13 @@ def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[
                 continue
             count += 1
             if len(mistakes) < FIRST:
-                text = f"alias {excerpt(alias)!r} is client {owner!r} already; it is left away"
+                text = f"alias {excerpt(alias)!r} is client {owner!r} already; it is ignored"
                 mistakes.append(Mistake(f"client {client_id!r}", text))
     return Named(aliases=aliases, taken_aliases=Alike(first=mistakes, count=count))
 
 
 def _claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> _Claims:
-    """Return the aliases in force for each client: those of a file, else those of the last source that may say them."""
+    """Return the aliases in force for each client: of a file, otherwise of the last source that may set them."""
     claims: _Claims = {}
     for nth, layer in sorted(enumerate(layers), key=lambda numbered: numbered[1].file is not None):
         for index in _parts(layer, pause):
@@ -67,7 +67,7 @@ def _claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[],
 
 
 def _own_names(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> dict[str, set[str]]:
-    """Return the `client_id` of all clients, including those that cannot be used."""
+    """Return the `client_id` of all clients, including unusable clients."""
     own: dict[str, set[str]] = {iss: set() for iss in issuers}
     for layer in layers:
         for index in _parts(layer, pause):

@@ -1,11 +1,11 @@
-"""Keeps the last answers of registry sources: in memory, and in a cache on disk for a start while a source is away.
+"""Keeps the last answers of registry sources in memory, and in a cache on disk for starts without a source.
 
-A cache is a file of JSON lines with mode 0600: a heading, then one row a line. Its time of change says when the source
-last confirmed it. A cache that cannot be used counts as none.
+A cache is a file of JSON lines with mode 0600: a heading, then one row per line. Its modification time is the time when
+the source last confirmed it. An unusable cache is treated as absent.
 
-The folder and its files must be ours alone: whoever writes to them says where logouts go. In a folder that is not ours
-alone we make one of our own. The folder is opened without following links, judged while it is open, and files are named
-relative to it, so that nobody can exchange it in between.
+Only the service's user may write to the folder and its files, because they determine where logouts are sent. In a
+folder with other permissions the cache makes a subfolder. The folder is opened without following links, checked through
+its descriptor, and files are opened relative to it, so that nobody can replace it in between.
 """
 
 import asyncio
@@ -30,15 +30,15 @@ from notifier.model.errors import ConfigurationError, Mistake, SourceFault
 from notifier.settings.registry_settings import CACHE, RegistrySourceSettings, Whose
 
 VERSION = 1
-SINCE = "known_since"  # beside the metadata of a row in the cache; a release that does not know it passes it over
+SINCE = "known_since"  # stored in a row of the cache beside its metadata; releases without this member ignore it
 PART = 500  # rows read or written at a time, after which the thread pauses
 PAUSE = 0.001  # seconds
 
 
 class HeldAnswers:
-    """The last good answer of each source that is not a file. Once a source's settings change, it has none.
+    """The last good answer of each source that is not a file. A change of the source's settings discards it.
 
-    None is the answer of a known source that has not answered since it was set up or dropped.
+    None: a known source has not answered since it was configured or dropped.
     """
 
     def __init__(self) -> None:
@@ -46,13 +46,13 @@ class HeldAnswers:
         self._unusable: list[tuple[str, str]] = []
 
     def copy(self) -> "HeldAnswers":
-        """Return another that holds the same."""
+        """Return a copy."""
         copied = HeldAnswers()
         copied._held |= self._held
         return copied
 
     def hold(self, source: RegistrySourceSettings, answer: SourceAnswer | None) -> None:
-        """Keep the answer; None: the source has none, or none any more."""
+        """Store the answer; None: the source has no answer."""
         self._held[source.called] = (source, answer)
 
     def of(self, source: RegistrySourceSettings) -> SourceAnswer | None:
@@ -64,22 +64,22 @@ class HeldAnswers:
         return answer is not None and _identity(answer[0]) == _identity(source)
 
     def cached(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
-        """Return the answer that an earlier worker saved, and hold it; None if there is none. Blocks."""
+        """Return and hold the answer that an earlier worker cached; None if there is none. Blocks."""
         answer = Cache(folder).load(source, lambda file, reason: self._unusable.append((file, reason)))
         self.hold(source, answer)
         return answer
 
     def log_unusable(self) -> None:
-        """Log the caches that could not be used, now that the log is set up."""
+        """Log the unusable caches. Call it once logging is configured."""
         for file, reason in self._unusable:
             _log_unusable(file, reason)
 
     def held_or_read(
         self, build: BuildReader, source: RegistrySourceSettings, _folder: Path | None
     ) -> SourceAnswer | None:
-        """Return the answer, and read the source now if it is a new one. Raises ConfigurationError. Blocks.
+        """Return the held answer; read a new source now. Raises ConfigurationError. Blocks.
 
-        A known source without an answer is read by the worker later: it must hold up no file.
+        The worker reads a known source without an answer later, so that it does not delay a reload of files.
         """
         answer = self.of(source)
         if not self._knows(source):
@@ -92,9 +92,9 @@ class HeldAnswers:
 
 
 class Cache:
-    """The folder with one file a source. Without a folder it keeps nothing.
+    """The folder with one file per source. Without a folder nothing is cached.
 
-    `of_owner`: for root's commands, which look at what the service's user keeps.
+    `of_owner`: for commands of root, which read the files of the service's user.
     """
 
     def __init__(self, folder: Path | None, *, of_owner: bool = False) -> None:
@@ -105,9 +105,9 @@ class Cache:
     def load(
         self, source: RegistrySourceSettings, unusable: Callable[[str, str], None] = lambda _file, _reason: None
     ) -> SourceAnswer | None:
-        """Return what was saved of this source; None if there is nothing that can be used. Blocks.
+        """Return the cached answer of this source; None if there is no usable one. Blocks.
 
-        `unusable` is told the file and the reason if there is a file that cannot be used.
+        `unusable` is called with the file and the reason if the file cannot be used.
         """
         if self._folder is None:
             return None
@@ -123,7 +123,7 @@ class Cache:
             return None
 
     def save(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
-        """Keep the answer, with mode 0600. Never raises: a full disk costs only the cache, and is logged. Blocks."""
+        """Write the answer with mode 0600. Never raises: a failure costs only the cache, and is logged. Blocks."""
         if self._folder is None:
             return
         name = _name(source)
@@ -143,7 +143,7 @@ class Cache:
             self._failed.pop(source.called, None)
 
     def confirm(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
-        """Note that the source still answers so. Blocks."""
+        """Record that the source has confirmed the answer. Blocks."""
         if self._folder is None:
             return
         try:
@@ -153,7 +153,7 @@ class Cache:
             self.save(source, answer)
 
     def forget(self, source: RegistrySourceSettings) -> None:
-        """Delete what was saved of this source. Never raises. Blocks."""
+        """Delete the cached answer of this source. Never raises. Blocks."""
         try:
             if self._folder is not None:
                 with _own_folder(self._folder) as folder:
@@ -174,7 +174,7 @@ def _log_unusable(file: str, reason: str) -> None:
 
 
 class _UnfitError(ValueError):
-    """A cache that is whole and still cannot be used."""
+    """The cache is readable, but must not be used."""
 
 
 def _words(error: Exception) -> str:
@@ -183,7 +183,7 @@ def _words(error: Exception) -> str:
 
 @contextmanager
 def _own_folder(root: Path, *, make: bool = False, of_owner: bool = False) -> Iterator[int]:
-    """The cache's folder, open: the one that the operator names, or ours within it. Raises OSError, _UnfitError."""
+    """Open the cache's folder: the configured folder, or the subfolder in it. Raises OSError, _UnfitError."""
     if make:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
@@ -224,7 +224,7 @@ def _name(source: RegistrySourceSettings) -> str:
 
 
 def _identity(source: RegistrySourceSettings) -> str:
-    """What tells that an answer is this source's: its settings, without how often it is asked."""
+    """Return a hash of the source's settings, without its name and times, by which a cached answer is recognized."""
     members = source.model_dump_json(exclude={"every", "timeout", "name"}, exclude_defaults=True)
     return hashlib.sha256(members.encode()).hexdigest()
 

@@ -1,10 +1,9 @@
-"""Decides, alone, what a registry source may say. The table is in docs/configuration.md.
+"""Decides which values a registry source may set. No other module does. The table is in docs/configuration.md.
 
-A file is the operator's own and may say everything. A list that somebody else keeps may say how its clients are
-reached, and how gently. It may not say what a token is or for whom, nor lend a client what belongs to the operator. So
-no row of a list makes a token that another service believes, and no list speaks for the clients of another issuer.
-
-What a row says beyond that is left away and told. The client is kept: its logouts do not depend on it.
+A file belongs to the operator and may set everything. A list (any other source) may set the addresses of its clients
+and how carefully they are called. It may not change the contents or audience of tokens, nor grant a client the
+operator's credentials or network access. So no list can cause a token that another service accepts, and no list
+affects the clients of another issuer. Other values in a row are ignored and reported; the client stays in force.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,28 +28,28 @@ OPTIONS = frozenset(
         "retry_statuses", "audience", "max_age", "sub_only_max_age",
     }
 )  # fmt: skip
-"""Of the section `notifier` of a row; the last three and `preset` within limits. All others are of files alone."""
+"""Members of `notifier` that a list may set; `preset` and the last three within limits. Only files may set others."""
 STRICTER = ("max_age", "sub_only_max_age")
-"""A list may make these shorter than what holds without it, never longer."""
+"""A list may only shorten these."""
 WITHHELD = "(not kept)"
-"""Stands for the value of a member that no list may say: it may be a secret, and is not kept, nor in the cache."""
-_FILE_ONLY = "only a file may say it; it is left away"
-_GONE = {f"retry.{name}": f"{why}; it is left away" for name, why in RetrySettings.gone.items()}
+"""Replaces a value that no list may set: it may be a secret, and must reach neither memory nor cache."""
+_FILE_ONLY = "only a file may set it; it is ignored"
+_GONE = {f"retry.{name}": f"{why}; it is ignored" for name, why in RetrySettings.gone.items()}
 _WIDER = "if it may have this client, add the name to clients of {} in registry.sources"
 _UNKNOWN = "there is no such setting"
 _ON_PAGES = "frontchannel_logout_uri"
-SHOWN = 60  # characters of a name that a row made up
-NAMED = 5  # of a client's aliases
-MOVED = "an address leads to an origin that no file names: `notifier status` says which"
-"""A kind of what is left away: `LeftAway`."""
+SHOWN = 60  # characters shown of an unknown name in a row
+NAMED = 5  # aliases of a client that a message lists
+MOVED = "an address leads to an origin that no file names: `notifier status` shows the origin"
+"""A kind of ignored values, see `LeftAway`."""
 
 
 @frozen
 class ListBounds:
-    """The bounds of what a list may say of clients of one issuer.
+    """The limits of the values that a list may set for clients of one issuer.
 
-    `longest`: for each member of STRICTER the seconds that hold if a list says nothing. `own`: the issuer's own hosts,
-    to which browsers send its cookies on any port. `options`: the members that a section `notifier` may have in a file.
+    `longest`: for each member of STRICTER, the seconds in force without the list. `own`: the issuer's own hosts, to
+    which browsers send its cookies on any port. `options`: the members that `notifier` may have in a file.
     """
 
     longest: Mapping[str, float]
@@ -59,13 +58,13 @@ class ListBounds:
 
 
 def option_names(settings: Settings) -> frozenset[str]:
-    """Return the members of a client's `notifier`, with those of features."""
+    """Return the members of a client's `notifier`, including members of features."""
     options = submodel(settings.client_metadata.model_fields["notifier"].annotation)
     return frozenset() if options is None else frozenset(options.model_fields)
 
 
 def bounds_of(settings: Settings, iss: str) -> ListBounds:
-    """Return the bounds, from `registry.defaults` of the issuer, else from `delivery`, and from where its pages are."""
+    """Return the limits, from `registry.defaults` of the issuer or `delivery`, and from the hosts of its pages."""
     defaults, retry = settings.registry.defaults.get(iss), settings.template().retry
     options = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
     longest = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in options.items()}
@@ -73,20 +72,20 @@ def bounds_of(settings: Settings, iss: str) -> ListBounds:
 
 
 def own_hosts(settings: Settings, iss: str) -> frozenset[str]:
-    """The issuer's own hosts: its identifier's, and that of its pages."""
+    """Return the issuer's own hosts: the host of its identifier, and the host of its logout pages."""
     url = None if settings.web is None else settings.web.url_of(iss)
     return frozenset(filter(None, (host_of(iss), None if url is None else host_of(url))))
 
 
 @frozen
 class Authority:
-    """The clients that a list may speak of. `issuers`: theirs. `clients`: names, as shell patterns; None means all."""
+    """The clients that a list may have: of these issuers, with a `client_id` that a pattern matches; None: all."""
 
     issuers: Sequence[str]
     clients: Sequence[str] | None = None
 
     def why_not(self, row: Mapping[str, Any], source: str) -> str | None:
-        """Say why the list may not speak of the row; None if it may. Rows that are no clients are judged elsewhere."""
+        """Return why the list may not have this client; None if it may. Invalid rows are checked elsewhere."""
         named = row.get("issuer")
         if named is not None:
             listed = [named] if isinstance(named, str) else named
@@ -108,18 +107,18 @@ class Authority:
         return f"is of issuer {str(iss)[:200]}; {bound}: {way}"
 
     def unnamed(self, source: str) -> str | None:
-        """Say what a row without an issuer lacks; None if the source speaks for one alone."""
+        """Return why a row needs an issuer; None if the source has one issuer only."""
         if len(self.issuers) < 2:
             return None
         return f"names no issuer, and {source} may speak for {_shown(self.issuers)}: have the list name one of them"
 
     def has(self, name: str) -> bool:
-        """Whether a client may be called so."""
+        """Return True if the list may have a client of this name."""
         return self.clients is None or any(fnmatchcase(name, pattern) for pattern in self.clients)
 
 
 def within(authority: Authority | None, aliases: Sequence[Any]) -> Sequence[str]:
-    """The aliases that a row of the source may say: each names a client as `client_id` does. None bounds a file."""
+    """Return the aliases that the source may set: `clients` limits them as it limits `client_id`. Files may set all."""
     return [name for name in map(str, aliases) if authority is None or authority.has(name)]
 
 
@@ -128,15 +127,15 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def withhold(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section `notifier` of a row without values that no list may say. Their names stay, to be told."""
+    """Return the section `notifier` of a row without values that no list may set. Their names stay for the report."""
     may = {name: value if name in OPTIONS or value is None else WITHHELD for name, value in options.items()}
     return share_names(may)
 
 
 def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) -> tuple[Row, Mapping[str, str]]:
-    """Return the row as far as a list may say it, and what was left away: the member and why.
+    """Return the row with only the values that a list may set, and the reason for each ignored member.
 
-    An alias names a client as `client_id` does, so the patterns of the source's `authority` bound it, too.
+    The patterns of the source's `authority` apply to aliases too.
     """
     left_away = {}
     listed = row.get("aliases")
@@ -181,32 +180,32 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
 
 
 def kind_of(member: str, text: str) -> str:
-    """What all clients share of which such a thing is left away: no name and no value of the row is in it."""
+    """Return the kind of an ignored value, by which clients are counted: without names and values of the row."""
     if member == "aliases":
-        return "aliases: some are beyond the source; they are left away"
-    return f"notifier: {_UNKNOWN}; it is left away" if text.startswith(f"{member}: {_UNKNOWN}") else text
+        return "aliases: some are beyond the source; they are ignored"
+    return f"notifier: {_UNKNOWN}; it is ignored" if text.startswith(f"{member}: {_UNKNOWN}") else text
 
 
 def _why_not(name: str, value: Any, longest: Mapping[str, float]) -> str | None:
     if name not in OPTIONS:
         return _FILE_ONLY
     if name == "audience" and value not in ("string", "list", []):
-        return "a list may say string or list, and no further audiences; it is left away"
+        return "a list may set only string or list, and no further audiences; it is ignored"
     if name == "preset" and isinstance(value, str) and (preset := PRESETS.get(value)) is not None:
         goes = [member for member in ("typ", "audience") if getattr(preset, member)]
         return f"preset {value} sets {goes[0]}: {_FILE_ONLY}" if goes else None
     if name in STRICTER and (most := longest.get(name)) is not None and _seconds(value) > most:
-        return f"a list may make it shorter than {most:g} s, not longer; it is left away"
+        return f"a list may make it shorter than {most:g} s, not longer; it is ignored"
     return None
 
 
 def _near(name: str) -> str:
     near = get_close_matches(name, OPTIONS, 1) if len(name) <= SHOWN else ()
-    return f"; did you mean {near[0]}?" if near else "; it is left away"
+    return f"; did you mean {near[0]}?" if near else "; it is ignored"
 
 
 def _seconds(value: Any) -> float:
-    """Of what is no duration nothing is said here: it is a mistake of the row."""
+    """Return the seconds; 0 for an invalid duration, which is reported as an error of the row."""
     try:
         return parse_duration(value)
     except ValueError:

@@ -1,8 +1,8 @@
-"""Makes a client of its metadata: what it sets itself, then its preset, then the defaults of its issuer and all.
+"""Builds a client from its metadata, its preset, the defaults of its issuer and the service's defaults, in this order.
 
-A key that cannot be fetched or does not fit is no mistake of the registration: the client's deliveries wait for it. An
-address that no page can ask is a warning, since the client may still be notified by back-channel. If the worker itself
-is to call it, there is no other way, and it is a mistake.
+A key that cannot be fetched or is unsuitable is not a registration error: the client's deliveries wait for it. An
+unusable front-channel address is a warning, since the client may still be notified by back-channel; it is an error if
+the worker itself calls the address.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ _NO_PRESET = Preset(why="")
 
 
 def laid_over(under: SectionT, over: SectionT) -> SectionT:
-    """The section `over`, and from `under` whatever `over` does not set, member by member."""
+    """Return the section `over`, with the members of `under` that `over` does not set."""
     both = {
         name: laid_over(below, value)
         if isinstance(value := getattr(over, name), Section) and isinstance(below := getattr(under, name), Section)
@@ -60,7 +60,7 @@ def client_of(
     template: Client,
     tokens: SharedTokens,
 ) -> Client:
-    """The client: what it sets itself, then its preset, then the service's defaults."""
+    """Build a client from its options, its preset and the service's defaults, in this order."""
     preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
     route = lending.to_client(metadata, options)
     origins = tuple(dict.fromkeys(filter(None, map(origin_of, metadata.redirect_uris or ()))))
@@ -88,9 +88,9 @@ def client_of(
 
 
 def unregistered_client(template: Client, options: ClientOptions) -> Client:
-    """A client that only an event names, by its issuer's defaults: time, limits and trusted authorities.
+    """Return the template of clients that only an event names, with its issuer's timeouts, limits and CAs.
 
-    Whoever publishes brings its address, so nothing goes along that belongs to the operator.
+    The publisher chooses the address, so requests to it carry no credentials of the operator.
     """
     return replace(
         template,
@@ -139,7 +139,7 @@ def _response(options: ClientOptions, default: ResponsePolicy) -> ResponsePolicy
 
 
 def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | None:
-    """Return what the client asks for; None if its tokens are signed only, or if nothing says where its keys are."""
+    """Return the client's encryption; None if its tokens are signed only."""
     alg, uri = metadata.id_token_encrypted_response_alg, metadata.jwks_uri
     if alg is None:
         return None
@@ -151,9 +151,9 @@ def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | No
 
 
 def wrong_for_encryption(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
-    """Say what stands against the encrypted tokens of a client that is told, by the member to change.
+    """Yield the errors of an encrypting client with a logout URI, by the member to change.
 
-    `unsure`: nothing is known of where requests may go.
+    `unsure`: `egress` is invalid, so addresses are not checked against it.
     """
     if client.backchannel_logout_uri is None:
         return
@@ -173,14 +173,14 @@ def wrong_for_encryption(metadata: ClientMetadata, client: Client, *, unsure: bo
 
 
 def _is_empty(jwks: object) -> bool:
-    """True if no JWK Set is registered: a serializer may write an unset member as an empty one."""
+    """Return True if no JWK Set is registered: a serializer may write an unset member as an empty one."""
     return jwks is None or jwks in ("", [])
 
 
 def front_channel_of(
     metadata: ClientMetadata, options: ClientOptions, origins: tuple[str, ...], route: Route
 ) -> FrontChannelClient | None:
-    """Return what the client says of front-channel; None if its URI cannot be used, or nobody is to call it."""
+    """Return the client's front-channel settings; None if its URI is unusable or front-channel is off."""
     uri, way = metadata.frontchannel_logout_uri, options.front_channel or FrontChannelWay.BROWSER
     if uri is None or way is FrontChannelWay.OFF:
         return None
@@ -192,7 +192,7 @@ def front_channel_of(
 
 
 def front_channel_warning(metadata: ClientMetadata, client: Client) -> str | None:
-    """Say why browsers do not ask a client."""
+    """Return a warning if browsers cannot call the client's front-channel URI."""
     uri = metadata.frontchannel_logout_uri
     if uri is None or client.front_channel is not None or _by_server(metadata):
         return None
@@ -201,15 +201,15 @@ def front_channel_warning(metadata: ClientMetadata, client: Client) -> str | Non
 
 
 def wrong_for_server(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
-    """Say what stands against a call by the worker itself, by the member to change.
+    """Yield the errors of a client whose front-channel URI the worker calls, by the member to change.
 
-    `unsure`: nothing is known of where requests may go.
+    `unsure`: `egress` is invalid, so addresses are not checked against it.
     """
     if not _by_server(metadata):
         return
     uri, route = metadata.frontchannel_logout_uri, client.route
     if metadata.backchannel_logout_uri is not None:
-        text = "is server, but the client has a backchannel_logout_uri, by which it is told; remove one of the two"
+        text = "is server, but the client is notified by its backchannel_logout_uri; remove one of the two"
         yield "notifier.front_channel", text
     if uri is None:
         yield "notifier.front_channel", "is server, but the client has no frontchannel_logout_uri"
@@ -224,5 +224,5 @@ def wrong_for_server(metadata: ClientMetadata, client: Client, *, unsure: bool) 
 
 
 def _by_server(metadata: ClientMetadata) -> bool:
-    """True if the client itself says that the worker is to call its front-channel URI."""
+    """Return True if the client's own settings have the worker call its front-channel URI."""
     return metadata.notifier is not None and metadata.notifier.front_channel is FrontChannelWay.SERVER

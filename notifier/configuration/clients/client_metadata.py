@@ -1,7 +1,7 @@
 """Turns the registered metadata of clients into a registry: members, presets, defaults and checks.
 
-It does not know where the metadata comes from. It is made for 100,000 clients: each client is validated on its own, so
-that one mistake neither hides nor slows the others, and all clients share what they do not set themselves.
+It is independent of the kind of source and designed for 100,000 clients: clients are validated separately, so that an
+error in one neither hides nor slows the others, and clients share the objects of inherited values.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -44,10 +44,10 @@ _KNOWN = frozenset(ClientMetadata.model_fields)
 
 
 class RegistryBuilder:
-    """Takes the metadata of one client after the other, and keeps the clients, every mistake and every warning."""
+    """Builds a registry from the metadata of clients, added one by one. Collects all errors and warnings."""
 
     def __init__(self, settings: Settings, unsure: frozenset[str] = frozenset()) -> None:
-        """`unsure`: the sections of the settings that are wrong. What depends on them is not judged."""
+        """`unsure`: invalid sections of the settings. Checks that depend on them are skipped."""
         self.mistakes: list[Mistake] = []
         self.warnings: list[Mistake] = []
         self._settings, self._metadata = settings, settings.client_metadata
@@ -64,10 +64,10 @@ class RegistryBuilder:
         self._faults: dict[str, dict[str, str]] = {}
         self._refused: dict[str, dict[str, str]] = {}
         self.beyond = Leaving()
-        """What sources may not say of clients, and did."""
+        """The values that were ignored because their source may not set them."""
 
     def registry(self) -> Registry:
-        """The snapshot of the clients that were added."""
+        """Return the registry of the clients added so far."""
         issuers = {
             iss: Issuer(iss=iss, publishers=issuer.publishers, event_types=issuer.event_types)
             for iss, issuer in self._settings.issuers.items()
@@ -87,22 +87,22 @@ class RegistryBuilder:
         )
 
     def leave_out(self, iss: str, client_id: str, why: str) -> None:
-        """Take a client out again, and note why it cannot be used."""
+        """Remove a client, and record why it cannot be used."""
         self._clients.get(iss, {}).pop(client_id, None)
         self._faults.setdefault(iss, {})[client_id] = why
 
     def refuse(self, iss: str, client_id: str, why: str) -> None:
-        """Note why a row is left out whose source may not have that client. Another source may have it."""
+        """Record why a row was refused: its source may not have this client. Another source may have it."""
         self._refused.setdefault(iss, {})[client_id] = why
 
     def client(self, iss: str, client_id: str) -> Client | None:
-        """The client as it was added."""
+        """Return the client as added; None if there is none."""
         return self._clients[iss].get(client_id)
 
     def add(self, raw: object, path: str, context: dict[str, Any], of_lists: Collection[str] = ()) -> None:
-        """Add a client. `path` names it in mistakes; `context` says which folder its files are relative to.
+        """Add a client. `path` names it in errors; `context` has the folder that its file names are relative to.
 
-        `of_lists`: its addresses that no file says.
+        `of_lists`: its address members that no file sets.
         """
         begun = len(self.mistakes)
         self._add(raw, path, context, of_lists)
@@ -147,7 +147,7 @@ class RegistryBuilder:
         self._take_place(metadata.client_id, issuers, path)
 
     def _make(self, iss: str, metadata: ClientMetadata, of_lists: Collection[str]) -> tuple[Client, Lending]:
-        """The client: what it sets itself, then the defaults of its issuer, then the service's. And what it is lent."""
+        """Return the client with the defaults of its issuer and of the service, and the operator's grants to it."""
         options = metadata.notifier or _NO_OPTIONS
         if (defaults := self._defaults.get(iss)) is not None:
             options = laid_over(defaults, options)
@@ -159,7 +159,7 @@ class RegistryBuilder:
         return client, lending
 
     def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], path: str) -> None:
-        """Also finds what is wrong beside these members of a client, and does not depend on them."""
+        """Check the members that do not depend on the invalid ones, so that all errors are reported together."""
         uri = raw.get("backchannel_logout_uri")
         text = uri_mistake(uri) if isinstance(uri, str) else None
         if text is not None:
@@ -171,7 +171,7 @@ class RegistryBuilder:
                 self._take_place(client_id, issuers, path)
 
     def _take_place(self, client_id: str, issuers: Iterable[str], path: str) -> None:
-        """Refuses a second client of the same name at an issuer."""
+        """Refuse a second client of the same name at an issuer."""
         for iss in issuers:
             first = self._places.setdefault((iss, client_id), path)
             if first is not path:
@@ -179,7 +179,7 @@ class RegistryBuilder:
                 self.mistakes.append(Mistake(f"{path}.client_id", text))
 
     def _wrong(self, client: Client) -> Iterator[tuple[str, str]]:
-        """Members that do not fit together, by the key to change."""
+        """Yield inconsistent members, by the member to change."""
         uri = client.backchannel_logout_uri
         if uri is not None:
             unjudged = "egress" in self._unsure or client.route.withheld is not None
@@ -230,7 +230,7 @@ class RegistryBuilder:
 
 @lru_cache(maxsize=1024)
 def meant_member(name: str) -> str | None:
-    """Return the member that a misspelt name means. If it were ignored, a client would silently not be told."""
+    """Return the member that a misspelt name means. Ignoring the name could leave a client without notifications."""
     plain = name.lower().replace("_", "").replace("-", "")
     for known in _KNOWN:
         if SequenceMatcher(None, plain, known.replace("_", "")).ratio() > 0.9:

@@ -1,4 +1,4 @@
-"""Defines the answers of registry sources: rows of metadata, not checked yet."""
+"""Defines the answers of registry sources: rows of unchecked metadata."""
 
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -18,10 +18,10 @@ NO_CLIENTS = (
 Row: TypeAlias = Mapping[str, object]
 """The metadata of one client, by RFC 7591 names: `client_id`, `backchannel_logout_uri`, `notifier` and so on.
 
-What the source does not say is absent. It has no secret of the client. `id_token_signed_response_alg` may be a list:
-the first that a key of the issuer can sign with is meant. Two further members are not metadata: `aliases` is a list of
-other names of the client that events use (WSO2 names applications by UUID); `issuer` is absent where the source's own
-setting `issuer` tells it. A value is JSON.
+Members without a value in the source are absent; secrets of the client are never included. Values are JSON.
+`id_token_signed_response_alg` may be a list: the first algorithm that a key of the issuer supports is used. Two further
+members are not metadata: `aliases` lists other names of the client that events use (WSO2 identifies applications by
+UUID); `issuer` is absent where the source's setting `issuer` has it.
 """
 
 DAY = 86400.0  # seconds for which a client is new to its source
@@ -29,12 +29,11 @@ DAY = 86400.0  # seconds for which a client is new to its source
 
 @frozen
 class SourceAnswer:
-    """All clients of one source, as it answered at `at` (epoch seconds).
+    """All clients of a source, as of `at` (epoch seconds).
 
-    `mark`: what the source needs to ask again whether anything changed, such as an ETag. `faults`: clients that cannot
-    be used, each by its `client_id` as the path; they are not in `rows`. A fault concerns that client alone.
-    `since`: when the source first named a client (epoch seconds), by `row_key`; a client that is not there has been
-    there always.
+    `mark`: a validator for conditional requests, such as an ETag. `faults`: unusable clients, with the `client_id` as
+    path; they are not in `rows`. `since`: when the source first listed a client (epoch seconds), by `row_key`; a client
+    without an entry was in the first answer, or was first listed over a day ago.
     """
 
     rows: Sequence[Row] = field(repr=False)  # asyncio writes a task's result: 0.25 s for 100,000 clients
@@ -46,9 +45,9 @@ class SourceAnswer:
 
 @frozen
 class AnswerResult:
-    """What was made of an answer. `answer` is in force now; None if the source has none any more.
+    """The result of an answer. `answer` is in force now; None if the source was dropped.
 
-    `held_back` says which losses are not taken. `sudden` says that many clients have come or moved at once.
+    `held_back`: the losses that were not applied. `sudden`: a report that many clients were added or moved at once.
     """
 
     answer: SourceAnswer | None
@@ -57,17 +56,17 @@ class AnswerResult:
 
 
 def share_names(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members under names that all rows share. JSON makes names anew for each row: half of its memory."""
+    """Return the members with interned names. JSON parsing makes new names for each row, half of its memory."""
     return {sys.intern(str(name)): value for name, value in members.items()}
 
 
 def row_key(row: Row) -> tuple[str, str]:
-    """Return what tells a client of a source from the others."""
+    """Return the key of a row within its source."""
     return str(row.get("issuer")), str(row.get("client_id"))
 
 
 def identities(rows: Sequence[Row]) -> set[int]:
-    """The `id` of each row. In parts: in one step it would keep other threads waiting for 10 ms."""
+    """Return the `id` of each row, computed in parts: one step would block other threads for 10 ms."""
     ids: set[int] = set()
     for start in range(0, len(rows), 2000):
         ids.update(map(id, rows[start : start + 2000]))
@@ -75,20 +74,20 @@ def identities(rows: Sequence[Row]) -> set[int]:
 
 
 class ClientsReader(Protocol):
-    """Reads all clients of one source, as often as it is asked."""
+    """Reads all clients of a source."""
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return what the source holds now; `last` itself (the same object) if the source says that nothing changed.
+        """Return the current clients; `last` itself (the same object) if the source reports no change.
 
-        It runs in a thread and an event loop of its own, so it may block, and it ends by itself within the source's
-        `timeout`. Secrets are read from their files each time. Raises SourceFault.
+        It runs in a dedicated thread and event loop, so it may block, and must end within the source's `timeout`.
+        Secrets are read from their files each time. Raises SourceFault.
         """
 
 
 class BelievedReader:
-    """A reader whose first answer is not believed if no client of it can be used, unless `empty: true` says so.
+    """A reader that refuses a first answer without a usable client, unless the source has `empty: true`.
 
-    A user of a database without rights to a row sees none, and nothing says that there are any.
+    A database hides rows from a user without permission, and does not report that there are any.
     """
 
     def __init__(self, reader: ClientsReader, source: RegistrySourceSettings) -> None:
@@ -105,7 +104,7 @@ class BelievedReader:
         return answer
 
     async def warnings(self) -> Sequence[str]:
-        """Say what is dangerous about the source."""
+        """Return warnings about risks of the source."""
         warn: Callable[[], Awaitable[Sequence[str]]] | None = getattr(self._reader, "warnings", None)
         return () if warn is None else await warn()
 
@@ -115,9 +114,9 @@ BuildReader: TypeAlias = Callable[[RegistrySourceSettings], ClientsReader]
 
 
 def seen_since(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
-    """The answer with since when the source names its clients. Those of its first answer it always had.
+    """Return the answer with `since`. Clients of the first answer have no entry.
 
-    A client whose row names its issuer in another way is no new one: else two answers could empty a list.
+    A client whose row names its issuer differently is not new: otherwise two answers could remove all clients.
     """
     if last is None:
         return answer
@@ -130,15 +129,15 @@ def seen_since(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
 
 
 def new_at(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
-    """The clients that the source has named for less than a day."""
+    """Return the clients that the source has listed for less than a day."""
     return set() if answer is None else {key for key, at in answer.since.items() if at > now - DAY}
 
 
 @frozen
 class SourceState:
-    """The state of a source. `age`: seconds since it last confirmed what is in force; without an answer, since asked.
+    """The state of a source. `age`: seconds since it last confirmed its answer; without one, since it is watched.
 
-    `changed`: within the last hour many of its clients came or moved at once.
+    `changed`: many of its clients were added or moved at once within the last hour.
     """
 
     name: str
@@ -150,5 +149,5 @@ class SourceState:
     changed: bool = False
 
     def document(self, *, whole: bool) -> dict[str, object]:
-        """Return the state as JSON. Unless `whole`, without what may concern any issuer: `clients` and `problem`."""
+        """Return the state as JSON. Unless `whole`, omit `clients` and `problem`, which may concern other issuers."""
         return asdict(self) | ({} if whole else {"clients": None, "problem": None})

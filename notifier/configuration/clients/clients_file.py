@@ -1,4 +1,4 @@
-"""Reads clients files, and makes the registry of them and of the answers of other registry sources."""
+"""Reads clients files, and builds the registry from them and from the answers of other registry sources."""
 
 import dataclasses
 import gc
@@ -23,27 +23,26 @@ from notifier.settings.document_files import read_document
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
 
-TURN, SHORT_TURN = sys.getswitchinterval(), 0.0005  # seconds that a thread runs before another gets its turn
-MANY = 50_000  # the collector takes more than a few milliseconds to search so many objects for cycles
+TURN, SHORT_TURN = sys.getswitchinterval(), 0.0005  # seconds that a thread runs before another is scheduled
+MANY = 50_000  # objects; the collector needs more than a few milliseconds to search so many for cycles
 
 AnswerOf = Callable[[RegistrySourceSettings, Path | None], SourceAnswer | None]
-"""Gives what a source that is not a file answered last, None if it never did. It is given the folder of the cache.
+"""Returns the last answer of a source that is not a file, None if there is none; gets the folder of the cache, too.
 
 It may raise ConfigurationError.
 """
 
 
 def unanswered(_source: RegistrySourceSettings, _folder: Path | None) -> None:
-    """Answer for no source: there are files only."""
+    """Return None, for configurations with files only."""
 
 
 @contextmanager
 def no_collections() -> Iterator[None]:
-    """Keep the garbage collector off: it takes a third of the time to search millions of objects, none of them garbage.
+    """Disable the garbage collector: searching millions of live objects would take a third of the time.
 
-    Many objects are also left out of later searches, each of which would hold up a worker's loop for 100 ms.
-
-    Python's threads also take turns more often: the event loop gives up its turn at each system call.
+    If there are many new objects, they are frozen, since each later search would block a worker's loop for 100 ms.
+    Threads are switched more often meanwhile, because the event loop releases the GIL at each system call.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -59,7 +58,7 @@ def no_collections() -> Iterator[None]:
 
 
 def _wrong_issuers(settings: Settings) -> Iterator[Mistake]:
-    """What is wrong about the issuers that `registry` names, and what it would lend to all of their clients."""
+    """Yield errors in the issuers and defaults of `registry`."""
     known = settings.issuers
     for nth, source in enumerate(settings.registry.sources):
         of = source.speaks_for(tuple(known))
@@ -84,7 +83,7 @@ def _not_configured(iss: str, known: Collection[str]) -> str:
 
 
 def _read_layers(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[list[Layer], list[Mistake]]:
-    """The layers of the registry, and every mistake of the files. Adds each file that is read or named to `files`."""
+    """Return the layers and all errors of the files. Adds each file that is read or named to `files`."""
     settings = needs.settings
     layers: list[Layer] = []
     mistakes = [] if needs.unsure & {"issuers", "registry"} else list(_wrong_issuers(settings))
@@ -112,7 +111,7 @@ def answered(source: RegistrySourceSettings, issuers: Sequence[str], answer: Sou
 
 
 def load_registry(settings: Settings, answer_of: AnswerOf = unanswered) -> Registry:
-    """The clients as registered now. Raises ConfigurationError with every mistake."""
+    """Return the registry as configured now. Raises ConfigurationError with all errors."""
     needs = Needs(settings=settings, algorithms_of=lambda _: frozenset(Algorithm))
     layered, _ = read_registry(needs, set(), answer_of)
     if layered.mistakes:
@@ -123,7 +122,7 @@ def load_registry(settings: Settings, answer_of: AnswerOf = unanswered) -> Regis
 def read_registry(
     needs: Needs, files: set[Path], answer_of: AnswerOf, *, keep_rows: bool = False
 ) -> tuple[Layered, Sequence[Layer]]:
-    """The clients that are right, every mistake, fault and warning; and the layers, if a refresh will need them.
+    """Return the valid clients with all errors, faults and warnings; and the layers, if a refresh will need them.
 
     Adds each file that is read or named to `files`. `keep_rows`: return the layers in any case.
     """
@@ -137,7 +136,7 @@ def read_registry(
 
 
 def _of_one_file(needs: Needs, layer: Layer) -> Layered:
-    """The registry of one file. Its rows are freed as they are read: nothing will need them again."""
+    """Return the registry of a single file. Its rows are freed as they are read, since no refresh will need them."""
     builder = RegistryBuilder(needs.settings, needs.unsure)
     named = aliases_of([layer], tuple(needs.settings.issuers), lambda: None)
     rows = layer.rows
@@ -147,7 +146,7 @@ def _of_one_file(needs: Needs, layer: Layer) -> Layered:
         if layer.issuer is not None and isinstance(raw, dict):
             raw.setdefault("issuer", layer.issuer)
         builder.add(raw, layer.path(index), context)
-        rows[index] = None  # to free all of them at the end would be one long step that holds up the event loop
+        rows[index] = None  # freeing all rows at the end would block the event loop
     registry = dataclasses.replace(builder.registry(), aliases=named.aliases, taken_aliases=named.taken_aliases)
     return Layered(registry=registry, mistakes=builder.mistakes, warnings=builder.warnings)
 

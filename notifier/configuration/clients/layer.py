@@ -1,4 +1,4 @@
-"""One layer of the registry: the rows of a source, and which clients they are about."""
+"""One layer of the registry: the rows of a source, and the clients that they describe."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import is_
@@ -15,10 +15,10 @@ from notifier.model.frozen import frozen
 class Layer:
     """The rows of one source. `file`: the name of the file, None if the source is not a file.
 
-    `issuer`: that of rows that name none. `authority`: the clients that its rows may be about, None for a file, which
-    is the operator's own. `context`: the folder that names of files in its rows are relative to. `faults`: clients that
-    the source's reader could not use, see `SourceAnswer`. `read`: False as long as the source has not answered.
-    `empty`: the operator says that it may have no clients.
+    `issuer`: the issuer of rows that name none. `authority`: the clients that the source may have; None for a file,
+    which belongs to the operator. `context`: the folder that file names in its rows are relative to. `faults`: unusable
+    clients, see `SourceAnswer`. `read`: False until the source has answered. `empty`: the source is allowed to have no
+    clients.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Layer:
     empty: bool = False
 
     def path(self, index: int) -> str:
-        """Return how a mistake names a row."""
+        """Return the name of a row in errors."""
         if self.file is not None:
             return f"{self.file}[{index}]"
         row = self.rows[index]
@@ -40,45 +40,45 @@ class Layer:
         return f"client {client_id!r} of registry source {self.name}"
 
     def left_out_at(self, fault: Mistake, issuers: Sequence[str]) -> Sequence[str]:
-        """The issuers at which a client may be left out since the source's reader could not use it."""
+        """Return the issuers at which an unusable client is left out."""
         of = self.authority
         return issuers if of is None else [iss for iss in of.issuers if iss in issuers and of.has(fault.path)]
 
     def speaks_of(self, row: Any, iss: str) -> bool:
-        """Whether settings in a row that names no issuer are about the client of this one."""
+        """Return True if the settings of a row without an issuer apply to the client of issuer `iss`."""
         return self.authority is None or (iss in self.authority.issuers and self.beyond(row) is None)
 
     def refused_at(self, row: Mapping[str, Any], issuers: Sequence[str]) -> Sequence[str]:
-        """The issuers whose client a row means that is beyond its source."""
+        """Return the issuers whose client a refused row means."""
         named = row.get("issuer")
         listed = [named] if isinstance(named, str) else named if isinstance(named, list) else ()
         bound = () if self.authority is None else self.authority.issuers
         return [iss for iss in issuers if iss in listed] or [iss for iss in issuers if iss in bound]
 
     def beyond(self, row: Any) -> str | None:
-        """Say why the row is about a client that the source may not speak of; None if it may."""
+        """Return why the source may not have the client of this row; None if it may."""
         return (
             None if self.authority is None or not isinstance(row, Mapping) else self.authority.why_not(row, self.name)
         )
 
     def of_nobody(self, row: Any) -> str | None:
-        """Say why the row, of which `issuers_of` gives none, is about no client of ours; None if it is bad metadata."""
+        """Return why a row without configured issuers is refused; None if its metadata are invalid."""
         if self.authority is None or not isinstance(row, Mapping) or row.get("issuer"):
             return self.beyond(row)
         return self.beyond(row) or self.authority.unnamed(self.name)
 
 
 def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[ClientKey, int]]:
-    """Yield the clients that the rows are about. Rows that are no metadata are left out."""
+    """Yield the clients of the rows, with the index of the row. Invalid rows are skipped."""
     for index, row in enumerate(layer.rows):
         for iss in issuers_of(layer, row, issuers):
             yield (iss, row["client_id"]), index
 
 
 class ClientsOf:
-    """The clients that these layers are about: tells whether a key is one of them.
+    """The set of the clients in these layers.
 
-    It makes no object for each client: 100,000 new ones would have the garbage collector search all others.
+    It makes no object per client: 100,000 new objects would trigger a full garbage collection.
     """
 
     def __init__(self, layers: Iterable[Layer], issuers: Sequence[str], but: Collection[tuple[str, str]] = ()) -> None:
@@ -92,14 +92,14 @@ class ClientsOf:
                     self._names[iss].add(row["client_id"])
 
     def __contains__(self, key: object) -> bool:
-        """True if it is one of them."""
+        """Return True if the layers have this client."""
         return isinstance(key, tuple) and key[1] in self._names.get(key[0], ())
 
 
 def issuers_of(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:
-    """The issuers that the row of the layer is about.
+    """Return the issuers of the client in a row.
 
-    None if it is no metadata, names an issuer that is not configured, or is beyond the source's authority.
+    The result is empty if the row is invalid, names an unknown issuer, or exceeds the source's authority.
     """
     if not isinstance(row, Mapping) or not isinstance(row.get("client_id"), str) or layer.beyond(row) is not None:
         return ()
@@ -114,7 +114,7 @@ def issuers_of(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:
 
 
 def kept_back(new: Layer, old: Layer, lost: Collection[ClientKey], issuers: Sequence[str]) -> Sequence[Row]:
-    """The rows of the new layer, with the old ones of these clients; those of the old layer if they are the same."""
+    """Return the rows of the new layer, with the old rows of `lost` clients; the old sequence if all are the same."""
 
     def about(layer: Layer, row: Any) -> bool:
         return any((iss, row["client_id"]) in lost for iss in issuers_of(layer, row, issuers))
@@ -125,7 +125,7 @@ def kept_back(new: Layer, old: Layer, lost: Collection[ClientKey], issuers: Sequ
 
 
 def merged(rows: Sequence[Row]) -> dict[str, Any]:
-    """One row of several: a later one overrides an earlier one, in the section `notifier` member by member."""
+    """Merge rows: a later row overrides earlier ones, in the section `notifier` member by member."""
     whole: dict[str, Any] = {}
     for row in rows:
         sections = whole.get("notifier"), row.get("notifier")
@@ -135,11 +135,11 @@ def merged(rows: Sequence[Row]) -> dict[str, Any]:
     return whole
 
 
-PART = 500  # clients, after which the thread pauses: the event loop waits for it meanwhile
+PART = 500  # clients, after which the thread pauses to let the event loop run
 
 
 def unsure_issuers(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> Mapping[str, str]:
-    """Say why an issuer may have clients that nobody here knows: a source of its clients has told of none."""
+    """Return the issuers that may have unknown clients, with the reason: a source of the issuer has listed none."""
     unsure: dict[str, str] = {}
     for layer in layers:
         if layer.authority is None or (layer.read and layer.empty):
@@ -151,6 +151,6 @@ def unsure_issuers(layers: Sequence[Layer], issuers: Sequence[str], pause: Calla
             if nth % PART == PART - 1:
                 pause()
             silent.difference_update(issuers_of(layer, row, issuers))
-        says = "has told of no client of this issuer" if layer.read else "was never read"
+        says = "has listed no client of this issuer" if layer.read else "was never read"
         unsure |= dict.fromkeys(silent, f"registry source {layer.name} {says}")
     return unsure

@@ -1,7 +1,7 @@
-"""Lays registry sources over one another, member by member, and makes clients of the result.
+"""Merges the rows of all registry sources, member by member, and builds clients from the result.
 
-A mistake in a file is a mistake of the configuration. A mistake in what another source says concerns that client alone:
-it is left out of the registry, and the registry says why.
+An error in a file is a configuration error. An error in a row of another source affects that client only: it is left
+out of the registry, which keeps the reason.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from notifier.model.printable import printable
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 
-_SETTINGS = frozenset({"client_id", "issuer", "notifier"})  # a row with nothing else is settings for a client of others
+_SETTINGS = frozenset({"client_id", "issuer", "notifier"})  # a row of these adds settings to a client of other sources
 
 
 @frozen
 class Layered:
-    """The registry that the layers make. `mistakes` are of files; `faults` are clients that were left out.
+    """The registry of the layers. `mistakes`: errors in files. `faults`: left-out clients.
 
     `warnings`: settings without effect.
     """
@@ -40,7 +40,7 @@ class Layered:
 
 @frozen
 class Needs:
-    """What a registry depends on beside its rows. `unsure`: sections of the settings that are wrong and not judged."""
+    """The inputs of a registry besides its rows. `unsure`: invalid sections of the settings, which are not checked."""
 
     settings: Settings
     algorithms_of: AlgorithmsOf
@@ -51,12 +51,12 @@ _Parts: TypeAlias = list[tuple[int, int]]  # of each layer that has the client: 
 
 
 def lay(needs: Needs, layers: Sequence[Layer], *, pause: Callable[[], None] = lambda: None) -> Layered:
-    """Make the registry. `pause` is called after each part."""
+    """Build the registry. `pause` is called after each part."""
     return completed(Laying(needs, layers, pause).layered(), needs, layers, pause)
 
 
 def completed(laid: Layered, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None]) -> Layered:
-    """Return the same with what depends on all layers, and is never patched: aliases, and who may have more clients."""
+    """Add the parts that depend on all layers and are never patched: aliases, and issuers that may lack clients."""
     issuers = tuple(needs.settings.issuers)
     named = aliases_of(layers, issuers, pause)
     unsure = unsure_issuers(layers, issuers, pause)
@@ -76,7 +76,7 @@ def _of(layer: Layer, why: str) -> str:
 
 
 def _fault(path: str, text: str) -> Mistake:
-    """What is wrong with a row of others, which may name members and issuers that a terminal obeys."""
+    """Return an error of a row, without the control sequences that names in a list may contain."""
     return Mistake(path, printable(text))
 
 
@@ -84,7 +84,7 @@ class Laying:
     def __init__(
         self, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None], *, refreshed: bool = False
     ) -> None:
-        """`refreshed`: the files were taken before. What no longer fits together is a fault of the client."""
+        """`refreshed`: the files are in force already, so any inconsistency is a fault of the client."""
         self._layers = layers
         self._refreshed = refreshed
         self._pause = pause
@@ -103,7 +103,7 @@ class Laying:
         for nth, key in enumerate([*parts]):
             if nth % PART == PART - 1:
                 self._pause()
-            self._add(key, parts.pop(key))  # one by one: to free all of them at the end would hold up the event loop
+            self._add(key, parts.pop(key))  # popped one by one: freeing all at the end would block the event loop
         self._note_faults()
         return Layered(
             registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings,
@@ -111,7 +111,7 @@ class Laying:
         )  # fmt: skip
 
     def _note_faults(self) -> None:
-        """Note the clients that no row is about, since their source's reader could not use them."""
+        """Record the clients without a row, which their source's reader could not use."""
         for layer in self._layers:
             for fault in layer.faults:
                 path = f"client {fault.path!r} of registry source {layer.name}"
@@ -121,7 +121,7 @@ class Laying:
                         self._builder.leave_out(iss, fault.path, _of(layer, fault.text))
 
     def _gathered(self) -> dict[ClientKey, _Parts]:
-        """The rows of each client, in the order of the layers."""
+        """Return the rows of each client, in the order of the layers."""
         parts_of: dict[ClientKey, _Parts] = {}
         additions: list[tuple[int, int]] = []
         for nth, layer in enumerate(self._layers):
@@ -146,7 +146,7 @@ class Laying:
         return parts_of
 
     def _lay_settings(self, parts_of: dict[ClientKey, _Parts], nth: int, index: int) -> None:
-        """Add a row of settings to each client that it is about: at all issuers, if it names none."""
+        """Add a row of settings to its client: at all issuers, if it names none."""
         layer = self._layers[nth]
         row = layer.rows[index]
         client_id = row.get("client_id")
@@ -166,7 +166,7 @@ class Laying:
                 self._builder.warnings.append(Mistake(layer.path(index), text))
 
     def _judge(self, layer: Layer, index: int) -> None:
-        """Find what is wrong with settings of a client that is not there: its source may be away, and answer later."""
+        """Check settings of an unknown client: its source may be unavailable now and answer later."""
         if layer.file is None or self._refreshed:
             return
         judge = RegistryBuilder(self._needs.settings, self._needs.unsure)
@@ -174,7 +174,7 @@ class Laying:
         self._builder.mistakes += judge.mistakes
 
     def _refuse(self, layer: Layer, index: int) -> None:
-        """Say what is wrong with a row that is about no client of ours."""
+        """Record the errors of a row without a client."""
         scratch, row = self._scratch, layer.rows[index]
         if (why := layer.of_nobody(row)) is not None:
             self._faults.append(_fault(layer.path(index), why))
@@ -192,7 +192,7 @@ class Laying:
         scratch.mistakes.clear()
 
     def _note_refused(self, layer: Layer, row: Any) -> None:
-        """Have whoever asks for the client told why nobody knows it. Many rows share one text."""
+        """Record why the client of this row is unknown, for lookups of the client. Rows share equal texts."""
         if isinstance(row, Mapping) and client_id_of(row) and (why := layer.of_nobody(row)) is not None:
             text = self._texts.setdefault(why, _of(layer, why))
             for iss in layer.refused_at(row, self._issuers):
@@ -204,8 +204,8 @@ class Laying:
         mistakes.append(Mistake(f"{layer.path(index)}.client_id", text))
 
     def _add(self, key: ClientKey, parts: _Parts) -> None:
-        """Make one client. If what lists say makes no sense, it is what files alone say of it, or nothing."""
-        parts.sort(key=lambda part: self._layers[part[0]].file is not None)  # what a file says no list changes
+        """Build a client. If rows of lists are invalid, it is built from its rows in files, or left out."""
+        parts.sort(key=lambda part: self._layers[part[0]].file is not None)  # files override lists
         rows = tuple(self._bounded(nth, index, key) for nth, index in parts)
         of_files = tuple(row for (nth, _), row in zip(parts, rows, strict=True) if self._layers[nth].file is not None)
         nth, index = parts[-1]
@@ -226,7 +226,7 @@ class Laying:
     def _made_of(
         self, key: ClientKey, path: str, parts: _Parts, rows: Sequence[Row], of_files: Sequence[Row]
     ) -> list[Mistake]:
-        """Add the client that these rows make. Returns what is wrong with it."""
+        """Add the client of these rows, and return its errors."""
         (iss, client_id), builder = key, self._builder
         context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
         whole = {**merged(rows), "client_id": client_id, "issuer": iss}
@@ -247,7 +247,7 @@ class Laying:
         return wrong
 
     def _leave_out(self, key: ClientKey, path: str, parts: _Parts, wrong: Sequence[Mistake], *, usable: bool) -> None:
-        """Note what lists say that makes no sense. `usable`: the client is there without it, and can be told."""
+        """Record invalid values of lists. `usable`: the client is valid without them."""
         (iss, client_id), builder = key, self._builder
         nth, index = max(parts, key=lambda part: (self._layers[part[0]].file is None, part))
         last_path = self._layers[nth].path(index)
@@ -258,7 +258,7 @@ class Laying:
         self._faults += [_fault(last_path, str(mistake)) for mistake in mistakes]
 
     def _note_moved(self, key: ClientKey, parts: _Parts) -> None:
-        """Tell of a client that a list has moved to where no file lets it be reached."""
+        """Record a client that a list has moved to an origin that no file names."""
         client = self._builder.client(*key)
         if client is not None and (why := withheld_of(client)):
             nth, index = [part for part in parts if self._layers[part[0]].file is None][-1]
@@ -267,7 +267,7 @@ class Laying:
                 self._builder.beyond.add(client.key, (layer.name, MOVED), Mistake(layer.path(index), text))
 
     def _bounded(self, nth: int, index: int, key: ClientKey) -> Row:
-        """The row as far as its source may say it. What goes beyond is told."""
+        """Return the row with only the values that its source may set. Record the ignored values."""
         layer, iss = self._layers[nth], key[0]
         row: Row = layer.rows[index]
         if layer.file is not None:
@@ -281,7 +281,7 @@ class Laying:
         return row
 
     def _first_signable(self, asked: Sequence[object], iss: str) -> object:
-        """Some servers have a list of algorithms, and sign with the first that they can."""
+        """Return the first of a list of algorithms that a key supports, as servers with such lists do."""
         able = self._algorithms_of(iss)
         return next((algorithm for algorithm in asked if algorithm in able), next(iter(asked), None))
 

@@ -1,13 +1,12 @@
-"""Decides what files lend to requests to a client, and for which addresses: headers, our certificate, a proxy, egress.
+"""Decides which credentials requests to a client carry, by address: headers, client certificate, proxy and egress.
 
-These belong to the operator, and go only to the origins that a file names: that of the client's address there, and
-`notifier.origins`. A list may move its clients, but the new address gets none of them. Nor is such a client told
-without them: a gateway's 401 would be final. So its route is withheld, and its deliveries wait until a file names the
-origin.
+They belong to the operator and are used only for origins in a file: the origin of the client's address there, and
+`notifier.origins`. If a list moves a client to another origin, its route is withheld and its deliveries wait until a
+file names the origin. They are not sent without credentials, because a gateway's 401 would be final.
 
-`registry.defaults` is for all clients of an issuer: its `proxy`, `tls.ca_file` and `egress` hold for every address. A
-client's own `ca_file` does, too, since it is no secret and opens no network. At an address that only an event names,
-its `ca_file` alone holds, and what of its `egress` is stricter than the service's.
+`registry.defaults` apply to all clients of an issuer: `proxy`, `tls.ca_file` and `egress` hold for every address. A
+client's `ca_file` does as well: it is not secret and opens no network. For an address that only an event names, only
+`ca_file` and the stricter parts of `egress` apply.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -21,9 +20,9 @@ from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import hold_mistake, overridden
 
 ADDRESSES = frozenset({"backchannel_logout_uri", "frontchannel_logout_uri", "jwks_uri"})
-"""The members that lead somewhere. A list may say them."""
+"""The members with addresses. A list may set them."""
 _TOLD_AT = ("backchannel_logout_uri", "frontchannel_logout_uri")
-_ON_THE_WAY_TO_KEYS = frozenset({"notifier.proxy", "notifier.egress"})  # headers never go there
+_ON_THE_WAY_TO_KEYS = frozenset({"notifier.proxy", "notifier.egress"})  # requests for keys carry no headers
 _OF_NO_ORIGIN = (
     "belongs to the origins that a file names, and none is named: write the client's address in this file, or"
     " notifier.origins: [ORIGIN], its scheme, host and port, such as https://shop.example.com"
@@ -32,9 +31,9 @@ _OF_NO_ORIGIN = (
 
 @frozen
 class Lending:
-    """What is `lent` to the origins `named`, by where it is written. `of_lists`: the addresses that lists say.
+    """The settings `lent` to the origins `named`. `of_lists`: the address members that lists set.
 
-    `whole`: the route with all that is lent. `origins_at`: where a further origin is to be written.
+    `whole`: the route with all granted settings. `origins_at`: the setting for further origins.
     """
 
     whole: Route
@@ -44,14 +43,14 @@ class Lending:
     origins_at: str = ""
 
     def to_client(self, metadata: ClientMetadata, options: ClientOptions) -> Route:
-        """Return the route to the address at which a worker tells the client."""
+        """Return the route to the client's logout URI."""
         back, front = _TOLD_AT
         by_worker = options.front_channel is FrontChannelWay.SERVER
         member = back if metadata.backchannel_logout_uri is not None or not by_worker else front
         return self._withheld(member, metadata, self.lent) or self.whole
 
     def to_keys(self, metadata: ClientMetadata) -> Route:
-        """Return the route to its `jwks_uri`: no headers, and our certificate for the client's own server alone."""
+        """Return the route to its `jwks_uri`: without headers, and with our certificate only to the client's server."""
         lent = tuple(name for name in self.lent if name in _ON_THE_WAY_TO_KEYS)
         if (withheld := self._withheld("jwks_uri", metadata, lent)) is not None:
             return withheld
@@ -61,7 +60,7 @@ class Lending:
         return Route(egress=self.whole.egress, tls=tls, proxy=self.whole.proxy)
 
     def wrong(self) -> Iterator[tuple[str, str]]:
-        """What the client itself is lent that belongs to no origin: a list could send it anywhere."""
+        """Yield the client's own settings without an origin to bind them to: a list could redirect them anywhere."""
         if not self.named:
             yield from ((member, _OF_NO_ORIGIN) for member in self.lent if member.startswith("notifier."))
 
@@ -71,7 +70,7 @@ class Lending:
             return None
         return Route(
             withheld=f"{member} leads to {origin}, which no file names; if it is right, add it to {self.origins_at}:"
-            f" until then nothing is sent, since {' and '.join(lent)} would go along"
+            f" until then nothing is sent, since requests would carry {' and '.join(lent)}"
         )
 
 
@@ -84,7 +83,7 @@ def lending_of(
     defaults: ClientOptions | None,
     of_lists: Collection[str],
 ) -> Lending:
-    """Return what a client is lent. `options`: its own, laid over the `defaults` of its issuer."""
+    """Return the grants to a client. `options`: its own options merged with the `defaults` of its issuer."""
     whole = _whole(options, template)
     if whole is template:
         return Lending(whole=whole)
@@ -104,14 +103,14 @@ def lending_of(
 
 
 def withheld_of(client: Client) -> list[str]:
-    """Say why nothing is sent to the client, or nothing read from it, and which origin to name."""
+    """Return why the routes to the client or its keys are withheld, and which origins to add."""
     keys = None if client.encryption is None else client.encryption.keys
     routes = (client.route, keys.route if isinstance(keys, ClientKeysPlace) else client.route)
     return list(dict.fromkeys(route.withheld for route in routes if route.withheld is not None))
 
 
 def wrong_defaults(defaults: Mapping[str, ClientOptions], retry_of_service: RetryPolicy) -> Iterator[Mistake]:
-    """What `registry.defaults` would lend to every address that a list names, and times that cannot be."""
+    """Yield the errors of `registry.defaults`: credentials without origins, and invalid times."""
     for iss, options in defaults.items():
         secret = {"headers": options.headers, "tls.cert_file": options.tls is not None and options.tls.cert_file}
         for member, value in secret.items():
@@ -126,7 +125,7 @@ def wrong_defaults(defaults: Mapping[str, ClientOptions], retry_of_service: Retr
 
 
 def _lent(options: ClientOptions, own: ClientOptions, base: EgressPolicy, of_defaults: str) -> Iterator[str]:
-    """Name what belongs to origins, by where it is written."""
+    """Yield the settings that are bound to origins."""
     if options.headers:
         yield f"{'notifier' if own.headers else of_defaults}.headers"
     if options.tls is not None and options.tls.cert_file is not None:
@@ -138,7 +137,7 @@ def _lent(options: ClientOptions, own: ClientOptions, base: EgressPolicy, of_def
 
 
 def _is_wider(policy: EgressPolicy, than: EgressPolicy) -> bool:
-    """True if it may allow what the other does not. The narrowest network decides, so a part of one may open more."""
+    """Return True if the policy may allow more. The narrowest network decides, so a subnet may open more."""
     return (
         (policy.allow_http and not than.allow_http)
         or not set(policy.allow) <= set(than.allow)
@@ -156,7 +155,7 @@ def route_of_unregistered(options: ClientOptions, template: Route) -> Route:
 
 
 def _narrowed(policy: EgressPolicy, by: EgressPolicy) -> EgressPolicy:
-    """The policy that allows what both allow."""
+    """Return the policy that allows what both allow."""
     return EgressPolicy(
         allow=tuple(network for network in by.allow if _is_allowed(network, policy)),
         deny=tuple(dict.fromkeys((*policy.deny, *by.deny))),
@@ -165,7 +164,7 @@ def _narrowed(policy: EgressPolicy, by: EgressPolicy) -> EgressPolicy:
 
 
 def _is_allowed(network: IPNetwork, policy: EgressPolicy) -> bool:
-    """True if the policy allows the whole network. A metadata address needs an entry of its own, so it is judged."""
+    """Return True if the policy allows the whole network. A metadata address needs its own entry, hence `judge`."""
     if network in policy.allow:
         return True
     if network.prefixlen == network.max_prefixlen:

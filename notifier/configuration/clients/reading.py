@@ -1,4 +1,4 @@
-"""Reads a registry source in a thread with an event loop of its own, so that it never holds up the worker's loop."""
+"""Reads a registry source in a dedicated thread and event loop, so that it never blocks the worker's loop."""
 
 import asyncio
 import os
@@ -22,12 +22,12 @@ from notifier.model.frozen import replace
 from notifier.model.own_thread import in_own_thread
 from notifier.settings.registry_settings import RegistrySourceSettings
 
-SPARE = 2.0  # seconds beyond the source's own timeout, after which a reading that hangs is given up
+SPARE = 2.0  # seconds beyond the source's timeout, after which an unresponsive reading is given up
 PART, PAUSE = 500, 0.001  # rows compared at a time, and seconds that the thread rests after them
 
 
 class SourceReading:
-    """One source that is read again and again. Its reader is made once, since it may keep a token or connection."""
+    """A source that is read repeatedly, with one reader, which may keep a token or connection."""
 
     def __init__(
         self, source: RegistrySourceSettings, make_reader: BuildReader, cache: Cache, clock: Callable[[], float]
@@ -40,9 +40,9 @@ class SourceReading:
         self._going: asyncio.Future[SourceAnswer] | None = None
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return what the source holds. Unchanged rows are the same objects as before. Raises SourceFault.
+        """Return the current clients. Unchanged rows are the same objects as before. Raises SourceFault.
 
-        If no row has changed, `rows` is that of `last`.
+        If no row has changed, `rows` is the object of `last`.
         """
         if self._going is not None and not self._going.done():
             raise SourceFault("the last reading still hangs")
@@ -54,7 +54,7 @@ class SourceReading:
             return self._going.result()
         except SourceFault:
             raise
-        except Exception as error:  # noqa: BLE001  of whatever library: this source fails, nothing else
+        except Exception as error:  # noqa: BLE001  an error of any library must affect only this source
             raise SourceFault(f"reading it failed with {type(error).__name__}") from None
 
     def _read(self, last: SourceAnswer | None) -> SourceAnswer:
@@ -69,18 +69,18 @@ class SourceReading:
         return now
 
     async def settle(self, answer: SourceAnswer, replaced: SourceAnswer | None) -> None:
-        """Write the answer to the cache, and free the one that it replaces. Never raises."""
+        """Write the answer to the cache, and free the replaced answer. Never raises."""
         await asyncio.to_thread(self._settle, answer, None if replaced is None else replaced.rows)
 
     async def forget(self) -> None:
-        """Drop what the reader knows and what the cache holds. Never raises."""
+        """Discard the reader's state and the cached answer. Never raises."""
         self._reader = self._make_reader(self._source)
         await asyncio.to_thread(self._cache.forget, self._source)
 
     def _settle(self, answer: SourceAnswer, replaced: Sequence[Row] | None) -> None:
         self._cache.save(self._source, answer)
         if isinstance(replaced, list) and replaced is not answer.rows:
-            while replaced:  # in parts: to free 100,000 rows in one step would hold up the event loop
+            while replaced:  # in parts: freeing 100,000 rows in one step would block the event loop
                 del replaced[-PART:]
                 time.sleep(0)
 
@@ -103,10 +103,10 @@ def _old_where_equal(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
 
 
 class ReadNow:
-    """Reads each source once, for a command. For a source that cannot be read the cache stands in.
+    """Reads each source once, for a command; from the cache if the source cannot be read.
 
-    `build` makes the reader of a source; None: read nothing, take the cache alone. `problems`: why a source could not
-    be read, by its name. `warnings`: what is dangerous about a source, as its reader says.
+    `build` makes the reader of a source; None: use the cache only. `problems`: the reasons of failed readings, by
+    source. `warnings`: the risks that the readers report.
     """
 
     def __init__(self, build: BuildReader | None) -> None:
@@ -117,13 +117,13 @@ class ReadNow:
         self.cached: set[str] = set()
 
     def __call__(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
-        """Return what the source answers. Blocks."""
+        """Return the answer of the source or the cache. Blocks."""
         if self._build is not None:
             try:
                 return asyncio.run(self._read(source, self._build(source)))
             except SourceFault as fault:
                 self.problems[source.called] = str(fault)
-            except Exception as error:  # noqa: BLE001  of whatever library: the other sources are read all the same
+            except Exception as error:  # noqa: BLE001  an error of any library must affect only this source
                 self.problems[source.called] = f"reading it failed with {type(error).__name__}"
         cached = Cache(folder, of_owner=os.geteuid() == 0).load(source)
         if cached is not None:

@@ -8,7 +8,7 @@ from notifier.model.errors import Mistake
 from notifier.model.registry import InlineRule, Registry
 
 AlgorithmsOf = Callable[[str], frozenset[Algorithm]]
-"""Gives the algorithms that an issuer's keys can sign with."""
+"""Returns the algorithms that an issuer's keys can sign with."""
 
 _KEYS = {
     Algorithm.ES256: "a P-256 key",
@@ -32,7 +32,7 @@ def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[Mis
 
 
 def unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str:
-    """Say why no token can be signed with `alg`, and the ways out."""
+    """Return why no token can be signed with `alg`, and the remedies."""
     names = ", ".join(name for name in Algorithm if name in possible)
     has = f"keys of its issuer can do only {names}" if names else "its issuer has no usable key"
     other = ", or register the client with id_token_signed_response_alg set to one of these" if names else ""
@@ -40,20 +40,20 @@ def unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str:
     return f'needs a token signed with {alg}, but {has}: add {key} to issuers["{iss}"].keys{other}'
 
 
-FEW = 1  # client may be lost at any time, if others remain
-SHARE = 5  # and up to a fifth of all
-NAMED = 20  # clients of a loss
-_RULES: Sequence[InlineRule] = ("deny", "publishers", "allow")  # from the one by which addresses of events count least
+FEW = 1  # client that may be lost at any time, if others remain
+SHARE = 5  # up to a fifth of all clients may be lost
+NAMED = 20  # lost clients that a message lists
+_RULES: Sequence[InlineRule] = ("deny", "publishers", "allow")  # from the strictest
 
 
 def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None) -> str | None:
-    """Say why a reload must be refused: too many clients, or all, could no longer be told. None if it is fine.
+    """Return why a reload must be refused: too many clients, or all, would become unreachable. None if it is fine.
 
-    `only`: judge these clients (`iss`, `client_id`) alone, such as those of one source.
+    `only`: check these clients (`iss`, `client_id`) only, such as the clients of one source.
 
-    A client without `backchannel_logout_uri` is skipped silently. A client that never had one counts only if its
-    registration disappears, since events may bring its URI. A paused client is not lost: its deliveries wait. To deny
-    inline URIs is the operator's decision, and is accepted unless it leaves no client.
+    Without a logout URI a client gets no notifications. A client that never had one counts only if its registration
+    disappears, since events may bring its URI. A paused client is not lost: its deliveries wait. Denying inline URIs is
+    the operator's decision, and is accepted unless it leaves no client.
     """
     before, after = [*_all(old, only)], [*_all(new, only)]
     removed, silenced = lost_clients(old, new, only)
@@ -61,9 +61,8 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
     none_told = not any(map(_can_be_told, after))
     if _too_many(len(lost), count) or (lost and none_told):
         how = f"{len(lost) - len(silenced)} gone, {len(silenced)} without backchannel_logout_uri"
-        return (
-            f"{len(lost)} of {count} clients that are told now could not be told any more ({how}): {_named(lost, old)}"
-        )
+        text = f"{len(lost)} of {count} clients with an address could not be notified any more ({how})"
+        return f"{text}: {_named(lost, old)}"
     registered = len(before)
     if _too_many(len(removed), registered) or (removed and not after):
         return f"{len(removed)} of {registered} registered clients would be gone: {_named(removed, old)}"
@@ -75,7 +74,7 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
 def lost_clients(
     old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None
 ) -> tuple[Sequence[Client], Sequence[Client]]:
-    """Return the clients that are gone, and those that stay and cannot be told any more."""
+    """Return the removed clients, and the remaining clients that have lost their address."""
     removed, silenced = [], []
     for client in _all(old, only):
         now = new.clients_of(client.iss).get(client.client_id)
@@ -87,9 +86,9 @@ def lost_clients(
 
 
 def with_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry, Sequence[Client]]:
-    """Return `new` with what it has lost of late, and the clients that lose their address by it, as `old` has them.
+    """Return `new` with its recent losses of addresses, and the clients (of `old`) that lose their address now.
 
-    What is older than `registry.grace` is left out. A lost client keeps its aliases: events still have them.
+    Losses older than `registry.grace` are dropped. A lost client keeps its aliases, which events still contain.
     `steady`: see `Registry.lost_at`.
     """
     lost = [client for iss in old.clients for client in _lost_of(old.clients_of(iss), new.clients_of(iss))]
@@ -119,7 +118,7 @@ def _lost_of(before: Mapping[str, Client], after: Mapping[str, Client]) -> Itera
 
 
 def _counts_from_fewer(old: Registry, new: Registry) -> bool:
-    """Return True if an address that an event brings counts from fewer publishers than before."""
+    """Return True if addresses in events are accepted from fewer publishers than before."""
     if _RULES.index(new.inline) < _RULES.index(old.inline):
         return True
     return any(
@@ -129,7 +128,7 @@ def _counts_from_fewer(old: Registry, new: Registry) -> bool:
 
 
 def sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]]) -> str | None:
-    """Say that as many of these clients have come, or have another address, as would be too many to lose. Else None."""
+    """Report suddenly added or moved clients, if they are as many as would be too many to lose. None otherwise."""
     count = sum(map(_can_be_told, _all(old, only)))
     moved, added = [], []
     for client in filter(_can_be_told, _all(new, only)):
@@ -143,7 +142,7 @@ def sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]
         for clients, what in ((moved, "have another address"), (added, "are new"))
         if _too_many(len(clients), count)
     ]
-    return f"beside {count} clients that were told, " + "; ".join(changes) if changes else None
+    return f"besides {count} clients with an address before, " + "; ".join(changes) if changes else None
 
 
 def _all(registry: Registry, only: Container[tuple[str, str]] | None = None) -> Iterator[Client]:
@@ -160,7 +159,7 @@ def _too_many(lost: int, before: int) -> bool:
 
 
 def _named(lost: Sequence[Client], registry: Registry) -> str:
-    """The names of the first, and the number of the others. The issuer is said if there are several."""
+    """Return the names of the first clients and the number of the others, with their issuer if there are several."""
     several = sum(map(bool, registry.clients.values())) > 1
     names = [f"{client.client_id[:60]!r}" + (f" of {client.iss}" if several else "") for client in lost[:NAMED]]
     return ", ".join(names) + (f" and {len(lost) - NAMED:,} more" if len(lost) > NAMED else "")

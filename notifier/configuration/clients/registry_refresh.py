@@ -1,6 +1,6 @@
-"""Keeps the registry as its sources are: reads each again and again. If one fails, its last good answer stays.
+"""Keeps the registry up to date with its sources. If a source fails, its last good answer stays in force.
 
-A source is read at an interval (± 10 %), when somebody asks, and when a delivery is for a client that nobody knows.
+A source is read at an interval (± 10 %), on request, and when a delivery is for an unknown client.
 """
 
 import asyncio
@@ -17,32 +17,32 @@ from notifier.model.frozen import frozen
 from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble, TroubleKind
 
-SPREAD = 0.1  # share by which a pause is changed at random, so that workers do not ask together
-FIRST_PAUSE = 1.0  # seconds after a failure; it doubles up to the source's own pause
+SPREAD = 0.1  # share of a pause that is random, so that workers do not read a source at the same time
+FIRST_PAUSE = 1.0  # seconds after a failure, doubled up to the source's interval
 APART = 5.0  # seconds between two readings for unknown clients
-SUDDEN = 3600.0  # seconds for which a sudden change is told
+SUDDEN = 3600.0  # seconds for which a sudden change is reported
 
 
 class Reading(Protocol):
     """Reads one source."""
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return what the source holds; `rows` is that of `last` if no row has changed. Raises SourceFault."""
+        """Return the current clients; `rows` is the object of `last` if no row has changed. Raises SourceFault."""
 
     async def settle(self, answer: SourceAnswer, replaced: SourceAnswer | None) -> None:
-        """Keep the answer for the next start, and free the one that it replaces. Never raises."""
+        """Cache the answer for the next start, and free the replaced answer. Never raises."""
 
     async def forget(self) -> None:
-        """Drop all that is kept of the source, for the next start too. Never raises."""
+        """Discard all state of the source, including the cache. Never raises."""
 
 
 Take = Callable[[str, SourceAnswer | None, str | None], Awaitable[AnswerResult]]
-"""Puts a source's answer into the registry, or takes it out (None). The last says who accepts a loss of clients."""
+"""Puts a source's answer into the registry, or removes it (None). The last argument: who accepts a loss of clients."""
 
 
 @frozen
 class RefreshedSource:
-    """A source, how often it is read (seconds), whose clients it has (None: of any issuer), and its last answer."""
+    """A source with its interval (`every`, seconds), the issuer of its clients (None: any), and its last answer."""
 
     name: str
     kind: str
@@ -73,7 +73,7 @@ class _Kept:
 
 
 class RegistryRefresh:
-    """Reads the sources. `take` is called for each answer with another row."""
+    """Reads the sources periodically. `take` is called for each answer that differs from the last."""
 
     def __init__(self, take: Take, *, clock: Clock, steady: Clock, jitter: Callable[[], float]) -> None:
         self._take = take
@@ -86,7 +86,7 @@ class RegistryRefresh:
         self._log = structlog.get_logger()
 
     def watch(self, sources: Sequence[RefreshedSource]) -> None:
-        """Read these sources from now on, and no others."""
+        """Read exactly these sources from now on."""
         old, self._kept = self._kept, {}
         for source in sources:
             before = old.pop(source.name, None)
@@ -114,11 +114,11 @@ class RegistryRefresh:
                 self._stop(state)
 
     async def complete(self) -> None:
-        """Return once each source has an answer, of now or of an earlier worker."""
+        """Return once each source has an answer, which may be a cached one."""
         await self._complete.wait()
 
     async def refresh(self, *, accepted_by: str | None) -> Sequence[SourceState]:
-        """Read all sources now, and return how they fare then. `accepted_by`: who accepts a much shorter answer."""
+        """Read all sources now, and return their states. `accepted_by`: who accepts a loss of clients."""
         done = []
         for state in self._kept.values():
             state.waiters.append(asyncio.Event())
@@ -130,7 +130,7 @@ class RegistryRefresh:
         return self.states()
 
     def drop(self, name: str, *, dropped_by: str) -> str | None:
-        """Have the next reading of the source begin anew, without anything it said before; say if there is none."""
+        """Discard all answers of the source at its next reading. Return the reason if there is no such source."""
         state = self._kept.get(name)
         if state is None:
             return (
@@ -140,7 +140,7 @@ class RegistryRefresh:
         return None
 
     def unknown(self, iss: str) -> None:
-        """A delivery is for a client that nobody knows. Read the sources that may know it, at most every 5 s."""
+        """Read the sources of this issuer, at most every 5 s, since a delivery is for an unknown client."""
         for state in self._kept.values():
             if state.source.issuer not in (None, iss) or state.later is not None:
                 continue
@@ -151,14 +151,14 @@ class RegistryRefresh:
                 state.later = asyncio.get_running_loop().call_later(wait, self._wake_late, state)
 
     def problem(self) -> str | None:
-        """Why the worker cannot begin; None if it can."""
+        """Return why the worker cannot begin; None if it can."""
         for state in self._kept.values():
             if state.last is None:
                 return f"registry source {state.source.name} was never read: {state.problem or 'it is being read'}"
         return None
 
     def states(self) -> Sequence[SourceState]:
-        """How each source fares."""
+        """Return the state of each source."""
         now = self._clock()
         return [
             SourceState(
@@ -174,7 +174,7 @@ class RegistryRefresh:
         ]
 
     def troubles(self) -> Iterator[Trouble]:
-        """What is wrong with the sources."""
+        """Yield the problems of the sources."""
         for state in self._kept.values():
             name = state.source.name
             if state.problem is not None:
@@ -230,7 +230,7 @@ class RegistryRefresh:
                 waiter.set()
 
     async def _read_anew(self, state: _Kept, dropped_by: str) -> str | None:
-        """Read the source as if it had never answered. If it does not answer, it has no clients until it does."""
+        """Read the source as if it had never answered. If that fails, it has no clients until it answers."""
         source = state.source
         await source.reading.forget()
         problem = await self._read(state, None, dropped_by)
@@ -240,7 +240,7 @@ class RegistryRefresh:
         return problem
 
     async def _read(self, state: _Kept, last: SourceAnswer | None, accepted_by: str | None) -> str | None:
-        """Read the source, and have its answer taken. Return what is wrong, None if nothing is."""
+        """Read the source and apply its answer. Return the problem; None if there is none."""
         source, problem = state.source, None
         state.holds_back = False
         try:
@@ -270,7 +270,7 @@ class RegistryRefresh:
             self._log.warning("registry_source_changed", source=state.source.name, change=sudden)
 
     def _judge(self, state: _Kept, problem: str | None) -> None:
-        """Note how the reading went, and log it if that is news."""
+        """Record the result of a reading, and log it if it has changed."""
         before, state.problem = state.problem, problem
         state.failures = 0 if problem is None else state.failures + 1
         state.failed_at = None if problem is None else state.failed_at or self._clock()

@@ -1,7 +1,7 @@
-"""Cleans the rows of remote registry sources. All sources but files pass their clients through here.
+"""Cleans the rows of all registry sources except files.
 
-Secrets, and everything that has nothing to do with logout, are dropped at once. How much of the rest such a source
-may say is decided where the registry is made (authority.py).
+Secrets, and members unrelated to logout, are dropped at once. Which of the remaining values a source may set is
+decided later, in `authority.py`.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ from notifier.settings.clients import ClientMetadata
 from notifier.tokens.client_jwks import public_jwks
 
 _ROW = frozenset(ClientMetadata.model_fields) | {"aliases"}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # no event can name such a client, and logs would show it
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # events cannot contain such a name, and it must not reach logs
 _LONGEST = 60  # characters of a misspelt name
-PART = 250  # rows, after which the event loop of the worker, in another thread, gets its turn
+PART = 250  # rows, after which the thread pauses to let the worker's event loop run
 PAUSE = 0.001  # seconds
 
 _Key: TypeAlias = str | tuple[str, str]
 
 
 def clean(raw: object, path: str, last: Row | None = None) -> Row | Mistake:
-    """Return what notifier keeps of a client: null, empty text and empty lists count as absent.
+    """Return the members that notifier uses: null, empty strings and empty lists count as absent.
 
-    `path` names the client in the mistake if its `client_id` does not. If the result equals the row of the `last`
-    answer, it is that object, and not judged again.
+    `path` names the client in the error if it has no valid `client_id`. If the result equals the row of the `last`
+    answer, that object is returned without further checks.
     """
     if not isinstance(raw, dict):
         return Mistake(path, "must be the metadata of a client")
@@ -60,13 +60,13 @@ def clean(raw: object, path: str, last: Row | None = None) -> Row | Mistake:
     if len(client_id) > TEXT_LENGTH or _CONTROL.search(client_id) is not None:
         return Mistake(path, f"client_id must have at most {TEXT_LENGTH} characters, and no control characters")
     if not _unicode(row):
-        return Mistake(path, "has a text that is no Unicode (a lone surrogate)")
+        return Mistake(path, "has a text that is not valid Unicode (a lone surrogate)")
     wrong = _mistake(row)
     return row if wrong is None else Mistake(client_id, wrong)
 
 
 def _unicode(row: dict[str, Any]) -> bool:
-    """False if a text could be written to no log and no cache. JSON can have one: `"\\ud800"`."""
+    """Return False if a string cannot be encoded for log and cache, such as `"\\ud800"`, which JSON allows."""
     try:
         for value in row.values():
             if not isinstance(value, str):
@@ -100,10 +100,10 @@ def _mistake(row: dict[str, Any]) -> str | None:
 
 
 class Gathering:
-    """Collects the clients of one reading. A row that equals one of the last answer is that object.
+    """Collects the clients of one reading. An unchanged row is the same object as in the last answer.
 
-    A client that comes twice counts once if both rows are equal: a list that is read by pages may shift meanwhile.
-    Otherwise the later row counts, or it is a fault if clients must be `unique`.
+    Equal duplicates count once: a list may shift between the pages. Of differing duplicates the later row counts, or
+    both are refused if clients must be `unique`.
     """
 
     def __init__(self, last: SourceAnswer | None, *, unique: bool = False) -> None:
@@ -116,7 +116,7 @@ class Gathering:
         self.count = 0
 
     def add(self, raw: object) -> None:
-        """Add a client, or note why it cannot be used: a `Mistake` says it already."""
+        """Add a client, or record why it cannot be used. `raw` may be a `Mistake` with the reason."""
         last = self._last_row(raw)
         path = f"[{self.count}]"
         if isinstance(raw, OutOfBounds):
@@ -131,25 +131,25 @@ class Gathering:
             return
         key = _key(row)
         if self._unique and self._differs(key, row):
-            text = "is there twice, with different values; tell the two apart by issuer"
+            text = "is there twice, with different values; give each row its issuer"
             self.refuse(Mistake(str(row["client_id"]), text))
             return
         last = self._last_rows.get(key)
         self._rows[key] = row if last is None or last is row or last != row else last
 
     def _last_row(self, raw: object) -> Row | None:
-        """Return the client's row in the last answer. Mostly it is unchanged, and nobody looks at it again."""
+        """Return the client's row in the last answer. Most rows are unchanged and need no further checks."""
         return self._last_rows.get(_key(raw)) if isinstance(raw, dict) and "client_id" in raw else None
 
     def _differs(self, key: _Key, row: Row) -> bool:
-        """Whether the client came before with other values. Then neither counts."""
+        """Return True if an earlier row of the client has other values, and remove that row."""
         first = self._rows.get(key, row)
         if first != row:
             del self._rows[key]
         return first != row or str(row["client_id"]) in self._faults
 
     def refuse(self, fault: Mistake) -> None:
-        """Note a client that cannot be used."""
+        """Record an unusable client."""
         if fault.path not in self._faults and not fault.path.startswith("["):
             self._named_faults += 1
         self._faults[fault.path] = fault
@@ -163,15 +163,15 @@ class Gathering:
 
     @property
     def known(self) -> int:
-        """How many clients are known by name, also those that cannot be used."""
+        """The number of clients known by name, including unusable ones."""
         return len(self._rows) + self._named_faults
 
     def names(self) -> frozenset[str]:
-        """The `client_id` of all, also of those that cannot be used."""
+        """Return the `client_id` of all clients, including unusable ones."""
         return frozenset(str(row["client_id"]) for row in self._rows.values()) | self._faults.keys()
 
     def misses(self) -> bool:
-        """True if a client of the last answer is not there."""
+        """Return True if a client of the last answer is missing."""
         names = self.names()
         return any(str(row["client_id"]) not in names for row in self._last_rows.values())
 
@@ -185,17 +185,17 @@ class Gathering:
 
 
 def _key(row: Row) -> _Key:
-    """Mostly the text that the row holds anyway: to drop 100,000 tuples at once would hold up the worker for 10 ms."""
+    """Return the key of a row, mostly its own string: freeing 100,000 tuples would block the worker for 10 ms."""
     client_id, issuer = row["client_id"], row.get("issuer")
     name = client_id if type(client_id) is str else str(client_id)
     return name if issuer is None else (name, str(issuer))
 
 
 def redirect_uris(listed: object, front_channel: object = None) -> list[str] | None:
-    """Return the redirect URIs that name an origin; None if none does.
+    """Return the redirect URIs with an exact origin; None if there are none.
 
-    With a pattern, the client may have any further origin. Then the origin of its `front_channel` URI is its own, too,
-    since only the server can judge it (F1).
+    A pattern may match any origin, which only the server can decide. The origin of the `front_channel` URI is then
+    accepted as the client's own (F1).
     """
     texts = [uri for uri in listed if isinstance(uri, str)] if isinstance(listed, list | tuple) else []
     exact = [uri for uri in texts if "*" not in (origin_of(uri) or "*")]
@@ -206,5 +206,5 @@ def redirect_uris(listed: object, front_channel: object = None) -> list[str] | N
 
 
 def _is_pattern(uri: str) -> bool:
-    """False for the address of an app, such as `com.example.app:/callback`, which has no origin."""
+    """Return True for a pattern; False for the address of an app, such as `com.example.app:/callback`."""
     return "*" in uri or uri.startswith("regexp=")

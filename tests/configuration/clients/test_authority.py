@@ -26,7 +26,7 @@ from tests.tokens.key_folder import pem
 
 EVIL = "https://evil.example.net/hook"
 BOUNDS = ListBounds(longest={"max_age": 3600.0, "sub_only_max_age": 600.0}, own=frozenset({"id.example.com"}))
-FILE_ONLY = "only a file may say it; it is left away"
+FILE_ONLY = "only a file may set it; it is ignored"
 THREE = "https://three.example.com"
 LIST = {"url": "https://list.example.com/clients"}
 
@@ -116,7 +116,7 @@ def test_a_member_that_a_feature_declares_is_of_files_alone() -> None:
     """It is left away by its name, and is no unknown setting."""
     bounds = replace(BOUNDS, options=BOUNDS.options | {"quiet_after"})
     kept, left = bounded(row(notifier={"quiet_after": 5}), bounds)
-    assert (kept, left) == (row(notifier={}), {"notifier.quiet_after": "only a file may say it; it is left away"})
+    assert (kept, left) == (row(notifier={}), {"notifier.quiet_after": "only a file may set it; it is ignored"})
 
 
 def test_what_is_a_setting_no_more_is_left_away_and_the_rest_stays() -> None:
@@ -125,14 +125,14 @@ def test_what_is_a_setting_no_more_is_left_away_and_the_rest_stays() -> None:
     kept, left = bounded(said, BOUNDS)
     assert kept == row(notifier={"retry": {"base": "1s"}, "timeout": "3s"})
     assert left == {
-        "notifier.retry.factor": f"{RetrySettings.gone['factor']}; it is left away",
-        "notifier.retry.jitter": "is gone: it is 0.25 now; it is left away",
+        "notifier.retry.factor": f"{RetrySettings.gone['factor']}; it is ignored",
+        "notifier.retry.jitter": "is gone: it is 0.25 now; it is ignored",
     }
     assert {kind_of(member, f"{member}: {why}") for member, why in left.items()} == {
         f"{member}: {why}" for member, why in left.items()
     }
     [(member, why)] = bounded(row(notifier={"retry.mine": 1}), BOUNDS)[1].items()
-    assert kind_of(member, f"{member}: {why}") == "notifier: there is no such setting; it is left away"
+    assert kind_of(member, f"{member}: {why}") == "notifier: there is no such setting; it is ignored"
 
 
 def test_the_table_of_the_documents_is_the_codes() -> None:
@@ -331,7 +331,7 @@ def test_an_alias_of_a_file_is_taken_by_no_list_before_it(tmp_path: Path) -> Non
         assert client is not None
         assert client.backchannel_logout_uri == HOOK
         [said] = told(made)
-        assert said == "client 'evil': alias '4711' is client 'shop' already; it is left away"
+        assert said == "client 'evil': alias '4711' is client 'shop' already; it is ignored"
 
 
 def test_patterns_bound_the_aliases_of_a_list(tmp_path: Path) -> None:
@@ -446,7 +446,7 @@ def test_what_a_row_makes_up_is_told_once() -> None:
     made_up = {f"x{nth}": 1 for nth in range(5000)} | {"y" * 100_000: 1}
     kept, left = bounded(row(notifier={**made_up, "timeout": "3s"}), BOUNDS)
     assert kept == row(notifier={"timeout": "3s"})
-    assert list(left.values()) == ["there is no such setting; it is left away (and 5,000 more)"]
+    assert list(left.values()) == ["there is no such setting; it is ignored (and 5,000 more)"]
     _, left = bounded(row(notifier={"y" * 100_000: 1}), BOUNDS)
     assert max(map(len, left)) < 100
 

@@ -140,7 +140,7 @@ def test_many_moves_and_many_new_clients_are_told(tmp_path: Path) -> None:
     assert source.says(GOOD, *NAMES, "x0", "x1").sudden is None
     moved = source.says(EVIL, *NAMES, *(f"x{nth}" for nth in range(9))).sudden
     assert moved is not None
-    assert moved.startswith("beside 12 clients that were told, 12 have another address: 'c0', 'c1'")
+    assert moved.startswith("besides 12 clients with an address before, 12 have another address: 'c0', 'c1'")
     assert "; 7 are new: 'x2', 'x3'" in moved
     assert source.says(EVIL, *NAMES, *(f"x{nth}" for nth in range(9))).sudden is None
 

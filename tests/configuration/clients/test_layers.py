@@ -78,7 +78,7 @@ def test_an_issuer_of_whose_clients_a_source_says_nothing_may_have_some(tmp_path
     """Unless the operator says that it has none yet. A refresh looks anew."""
     listed = replace(remote(row(issuer=ONE), issuer=None), authority=Authority(issuers=(ONE, TWO), clients=None))
     what = needs(tmp_path, ONE, TWO)
-    silent = {TWO: "registry source db has told of no client of this issuer"}
+    silent = {TWO: "registry source db has listed no client of this issuer"}
     assert lay(what, [file(row(issuer=TWO)), listed]).registry.unsure == silent
     assert lay(what, [replace(listed, empty=True)]).registry.unsure == {}
     unread = replace(listed, rows=[], read=False, empty=True)

@@ -61,7 +61,7 @@ def test_a_list_that_moves_a_client_takes_nothing_along(tmp_path: Path, member: 
     origin = uri.removesuffix("/hook").removesuffix("/")
     assert route.withheld == (
         f"backchannel_logout_uri leads to {origin}, which no file names; if it is right, add it to the client's"
-        f" notifier.origins in a file: until then nothing is sent, since {member} would go along"
+        f" notifier.origins in a file: until then nothing is sent, since requests would carry {member}"
     )
     assert told(made) == [f"client 'shop' of registry source db: {route.withheld}"]
 
@@ -176,7 +176,7 @@ def test_defaults_lend_a_secret_to_named_origins_alone(tmp_path: Path, member: s
     assert client(laid(tmp_path, theirs(HOOK), **named)).route.withheld is None
     moved = client(laid(tmp_path, theirs(), **named)).route.withheld or ""
     assert f'add it to registry.defaults["{ONE}"].origins: ' in moved
-    assert moved.endswith(f'since registry.defaults["{ONE}"].{member} would go along')
+    assert moved.endswith(f'since requests would carry registry.defaults["{ONE}"].{member}')
     if member == "headers":
         own = ours(notifier={"headers": {}})
         assert client(laid(tmp_path, theirs(), own, **named)).route == Route(), "a file says that it needs none"

@@ -48,8 +48,8 @@ HOOK = "https://shop.example.com/hook"
             {"client_id": "a", "backchannel_logout_uri": HOOK + "/" * 4096},
             "a: backchannel_logout_uri must have at most 4096 characters",
         ),
-        ({"client_id": "a\ud800"}, "[7]: has a text that is no Unicode"),
-        ({"client_id": "a", "notifier": {"retry_statuses": ["\ud800"]}}, "[7]: has a text that is no Unicode"),
+        ({"client_id": "a\ud800"}, "[7]: has a text that is not valid Unicode"),
+        ({"client_id": "a", "notifier": {"retry_statuses": ["\ud800"]}}, "[7]: has a text that is not valid Unicode"),
         ({"client_id": "a", "notifier": "3s"}, "a: notifier must hold"),
     ],
 )

@@ -192,7 +192,7 @@ def test_rows_of_one_client_must_agree(url: str) -> None:
     answer = read(url, query=values)
     assert [row["client_id"] for row in answer.rows] == ["a", "b"]
     assert [str(fault) for fault in answer.faults] == [
-        "c: is there twice, with different values; tell the two apart by issuer"
+        "c: is there twice, with different values; give each row its issuer"
     ]
     again = read(url, answer, query=values)
     assert again is answer
