@@ -1,4 +1,4 @@
-"""Settings of a server that is asked over HTTP."""
+"""Settings of a server that notifier calls over HTTP."""
 
 from typing import ClassVar, Self
 from urllib.parse import urlsplit
@@ -10,16 +10,16 @@ from notifier.settings.clients import HeaderName, HeaderValue
 from notifier.settings.policies import TlsSettings
 from notifier.settings.values import Section, in_clear
 
-IN_CLEAR = "in_clear"  # the type of the one mistake beside which all else of its section may be judged
+IN_CLEAR = "in_clear"  # the type of the only error that does not prevent checks of the rest of its section
 
 
 HEADERS = "Further request headers. A value is a text, or `{file: PATH}`."
 
 
 def server_address(*appended: str, instead: str) -> AfterValidator:
-    """Checks a server's address, to which notifier appends one of these paths. No slash is left at its end.
+    """Return a validator of a server's address, to which notifier appends one of these paths.
 
-    The ValueErrors do not show it. `instead`: what credentials in it are to be replaced by.
+    It removes a trailing slash. Its ValueErrors do not show the address. `instead`: the remedy for credentials in it.
     """
 
     def check(url: str) -> str:
@@ -37,7 +37,7 @@ def server_address(*appended: str, instead: str) -> AfterValidator:
 
 
 class AskedServer(Section):
-    """A server that is asked over HTTP. A secret goes to it over https, or stays on this machine."""
+    """A server that notifier calls over HTTP. Secrets are sent only over https or to this machine."""
 
     _address: ClassVar[str] = "url"
 
@@ -48,7 +48,7 @@ class AskedServer(Section):
 
     @property
     def credentials(self) -> bool:
-        """Whether a secret is sent along."""
+        """True if requests carry a secret."""
         return True
 
     @model_validator(mode="after")
@@ -64,11 +64,11 @@ class AskedServer(Section):
 
 
 class HeadersServer(AskedServer):
-    """One that needs no credentials. What is in `headers` counts as such."""
+    """A server that needs no credentials, except in `headers`."""
 
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=HEADERS)
 
     @property
     def credentials(self) -> bool:
-        """Whether a secret is sent along."""
+        """True if requests carry a secret."""
         return bool(self.headers)

@@ -1,7 +1,7 @@
-"""A client's metadata as types: the members that OpenID Connect registers, and notifier's own under `notifier`.
+"""The metadata of a client as types: OpenID Connect's members, and notifier's settings under `notifier`.
 
-Metadata that has nothing to do with logout (`grant_types`, `logo_uri` …) is ignored. An unknown member under
-`notifier` is an error. A client that needs something unsupported is refused, never served with something else (B23).
+Metadata unrelated to logout (`grant_types`, `logo_uri` …) are ignored. An unknown member under `notifier` is an error.
+A client that requires an unsupported feature is refused, never notified without it (B23).
 """
 
 import json
@@ -68,13 +68,13 @@ def _uris(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class SecretFile(Section):
-    """A value that stands in a file of its own."""
+    """A value that is read from a file."""
 
     file: str
 
 
 def algorithm(value: object) -> object:
-    """The value, if it may be an algorithm of ours. Raises ValueError with the way out."""
+    """Return the value unless it is an unsupported algorithm. Raises ValueError with the remedy."""
     if isinstance(value, str) and value not in _ALGORITHMS:
         if value == "none":
             raise ValueError("none is not allowed: a logout token is always signed; use RS256, PS256 or ES256")
@@ -87,7 +87,7 @@ def algorithm(value: object) -> object:
 
 
 def _key_management(value: object) -> object:
-    """The value, if a token may be encrypted so. Raises ValueError with the way out."""
+    """Return the value unless it is an unsupported key management. Raises ValueError with the remedy."""
     ways = ", ".join(KeyManagement)
     if value == "RSA1_5":
         raise ValueError(f"RSA1_5 is not sent: it is open to padding attacks, and deprecated; use one of {ways}")
@@ -113,12 +113,12 @@ def _preset(value: str) -> str:
 
 
 def _audience(value: object) -> object:
-    """`list` as a list of no further names."""
+    """Convert `list` to a list without further names."""
     return () if value == "list" else value
 
 
 def _secret(value: object, info: ValidationInfo) -> object:
-    """The text itself, or the content of the file that `{file: …}` names, without the line break at its end."""
+    """Return the text, or the content of the file in `{file: …}` without its final line break."""
     if not isinstance(value, dict):
         return value
     if value.keys() != {"file"} or not isinstance(value["file"], str):
@@ -146,7 +146,7 @@ def _free_claim(name: str) -> str:
         raise ValueError(f"the claim {name} belongs to the specification; choose another name")
     if identifies(name):
         raise ValueError(
-            f"the claim {name} says who somebody is, or may do what; no logout token has one: leave it away"
+            f"the claim {name} identifies a user or grants access; a logout token must not contain it: remove it"
         )
     return name
 
@@ -169,7 +169,7 @@ Secret = BeforeValidator(_secret, json_schema_input_type=str | SecretFile)
 
 
 def _names_nobody(value: JsonValue) -> JsonValue:
-    """The value of a claim, if no member within it is one that says who somebody is."""
+    """Return the value of a claim. Raises ValueError if a nested member identifies a user or grants access."""
     for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _names_nobody(member)
     for name in value if isinstance(value, dict) else ():
@@ -193,7 +193,7 @@ Status = Annotated[int, Field(ge=200, le=599)]
 
 
 class ClientOptions(Section):
-    """notifier's own settings of a client. What is left out is as in the service's file."""
+    """notifier's settings of a client. Members that are left out have the service's values."""
 
     preset: Annotated[str, AfterValidator(_preset), Field(json_schema_extra={"enum": list(PRESETS)})] | None = None
     """A known receiver, by name. Its settings apply where none is given here."""
@@ -217,7 +217,7 @@ class ClientOptions(Section):
     reason_claim: ClaimName | None = None
     """The claim that holds the event's reason."""
     timeout: Held | None = None
-    """Time for a whole attempt."""
+    """Time limit of a whole attempt."""
     max_concurrent: Count | None = Field(
         None, description=f"Attempts at a time, over all workers. Default {MAX_CONCURRENT}."
     )

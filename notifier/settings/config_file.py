@@ -1,7 +1,7 @@
 """Reads the service's configuration: one YAML or JSON file, overridden by environment variables.
 
-`NOTIFIER_QUEUE__URL` is `queue.url`. pydantic-settings does not fit: it reads only `os.environ`, ignores misspelt
-names, and stops at the first value that it cannot parse. Operators want every mistake at once.
+`NOTIFIER_QUEUE__URL` is `queue.url`. pydantic-settings is not used: it reads only `os.environ`, ignores misspelt
+names, and stops at the first value that it cannot parse, whereas notifier reports all errors together.
 """
 
 import re
@@ -41,7 +41,7 @@ class _Variable:
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str], model: type[Settings] = Settings) -> Settings:
-    """Return the configuration; without `path` from `environ` alone. Raises ConfigurationError with every mistake."""
+    """Return the configuration; without `path` from `environ` only. Raises ConfigurationError with all errors."""
     usable = examine_settings(path, environ, set(), model)
     if usable.mistakes:
         raise ConfigurationError(usable.mistakes)
@@ -51,9 +51,9 @@ def load_settings(path: Path | None, environ: Mapping[str, str], model: type[Set
 def examine_settings(
     path: Path | None, environ: Mapping[str, str], files: set[Path], model: type[Settings] = Settings
 ) -> UsableSettings:
-    """Return what is right of the configuration, and every mistake. Adds every file that it names to `files`.
+    """Return the valid part of the configuration and all errors. Adds each file that it names to `files`.
 
-    `model`: the settings with the sections of features. Without them these sections are not judged.
+    `model`: the settings with the sections of features, which are otherwise not checked.
     """
     mistakes: list[Mistake] = []
     unsure: set[str] = set()
@@ -74,7 +74,7 @@ def examine_settings(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadPart:
-    """Some sections of the settings; the others have their defaults. `issuers`: the names of all issuers."""
+    """The settings with some sections read and defaults for the others. `issuers`: the names of all issuers."""
 
     settings: Settings
     issuers: frozenset[str]
@@ -84,9 +84,9 @@ class ReadPart:
 def read_part(
     path: Path | None, environ: Mapping[str, str], sections: Collection[str], model: type[Settings] = Settings
 ) -> ReadPart:
-    """Read only these sections, for callers who may not read the keys and clients that the others name.
+    """Read only these sections, for callers without access to the keys and clients named in other sections.
 
-    Raises ConfigurationError with every mistake in these sections.
+    Raises ConfigurationError with all errors in these sections.
     """
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
@@ -107,7 +107,7 @@ def read_part(
 
 
 def read_credentials(queue: QueueSettings) -> tuple[str | None, str | None]:
-    """The broker's user name and password as they are now; None if only the URL has them. Raises ConfigurationError."""
+    """Return the broker's current user name and password; None if only the URL has them. Raises ConfigurationError."""
     if queue.password_file is not None:
         return queue.username, read_secret(queue.password_file)
     return queue.username, None if queue.password is None else queue.password.get_secret_value()
@@ -123,7 +123,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _place_queue(document: dict[str, Any]) -> None:
-    """Put the embedded queue beside the configuration if it names no queue."""
+    """Set the embedded queue beside the configuration file if no queue is configured."""
     queue = document.get("queue")
     if queue is None:
         queue = {}
@@ -135,9 +135,9 @@ def _place_queue(document: dict[str, Any]) -> None:
 
 
 def gone_settings(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Yield what were settings once, such as `queue.prefetch.events`, and what to do without each.
+    """Yield removed settings, such as `queue.prefetch.events`, each with its remedy.
 
-    Those within a list or mapping are left out.
+    Settings within a list or mapping are left out.
     """
     if issubclass(model, Section):
         yield from ((".".join((*path, name)), why) for name, why in model.gone.items())
@@ -146,12 +146,12 @@ def gone_settings(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterato
 
 
 def variable_of(setting: str) -> str:
-    """Return the environment variable of a setting that is in no list or mapping."""
+    """Return the environment variable of a setting outside lists and mappings."""
     return PREFIX + setting.replace(".", "__").upper()
 
 
 def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
-    """The sections of a section that are no list and no mapping, by name."""
+    """Yield the nested sections by name, without lists and mappings."""
     for name, member in model.model_fields.items():
         inner = submodel(member.annotation)
         if inner is not None and get_origin(member.annotation) in (None, Union, UnionType):
@@ -167,7 +167,7 @@ def _variables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def _unread(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
-    """How the variables begin of sections that no feature has declared."""
+    """Yield the prefixes of variables of sections that no feature has declared."""
     for name, inner in _sections(model):
         if issubclass(inner, FeatureSection) and inner.model_config.get("extra") == "allow":
             yield f"{PREFIX}{'__'.join((*path, name))}__".upper()
@@ -177,9 +177,9 @@ def _unread(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]
 def _overlay(
     document: dict[str, Any], environ: Mapping[str, str], model: type[Settings], *, relative: bool, unsure: set[str]
 ) -> list[Mistake]:
-    """Put the variables into the document. `relative`: its paths do not start where the process runs.
+    """Put the variables into the document. `relative`: its paths are not relative to the working directory.
 
-    Adds each section that a wrong variable may mean to `unsure`.
+    Adds each section that an invalid variable may belong to to `unsure`.
     """
     variables = dict(_variables(model))
     gone = {variable_of(setting): why for setting, why in gone_settings(model)}
@@ -215,7 +215,10 @@ def _overlay(
 
 
 def _value(text: str, variable: _Variable, *, relative: bool) -> object:
-    """The value of a variable: JSON if it looks like it. A relative path starts where the process runs."""
+    """Return the value of a variable, parsed as JSON if it looks like JSON.
+
+    A relative path is resolved against the working directory.
+    """
     annotation = str(variable.annotation)
     if text[0] in "[{" and SecretStr.__name__ not in annotation:
         return parse_yaml(text)
@@ -227,12 +230,12 @@ def _value(text: str, variable: _Variable, *, relative: bool) -> object:
 
 
 def _from_here(path: str) -> str:
-    """The path in full. A path that begins with `~` stays, for its own check to resolve."""
+    """Return the absolute path. A path that begins with `~` is resolved later, by its own check."""
     return path if path.startswith("~") else str(Path(path).absolute())
 
 
 def _set(document: dict[str, Any], path: tuple[str, ...], value: object) -> None:
-    """Put the value at its place. A secret that is given directly replaces one given as a file, and the reverse."""
+    """Set the value at its path. A secret given directly replaces one given as a file, and vice versa."""
     *folders, name = path
     for folder in folders:
         inner = document.get(folder)

@@ -1,4 +1,4 @@
-"""Makes the JSON Schema of the configuration from the types that read it."""
+"""Generates the JSON Schema of the configuration from its types."""
 
 import ast
 import inspect
@@ -18,7 +18,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def config_schema(model: type[Settings] = Settings) -> dict[str, Any]:
-    """JSON Schema (2020-12) of the service's file. `$defs/clients` and `$defs/tokens` describe the other two files."""
+    """Return the JSON Schema (2020-12) of the configuration file; `$defs/clients` and `$defs/tokens` of the others."""
     models: list[type[BaseModel]] = [model, model.client_metadata, TokenEntry]
     _, schema = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions: dict[str, Any] = schema["$defs"]
@@ -45,7 +45,7 @@ def _below(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def _describe(section: type[BaseModel], properties: dict[str, Any]) -> None:
-    """Give each member the text that stands below it in the code, unless its field brings one."""
+    """Add the string below each member in the code as its description, unless its field has one."""
     for name, description in _texts(section):
         alias = section.model_fields[name].alias or name
         if alias in properties:  # another class of this name has the members of a feature
@@ -53,7 +53,7 @@ def _describe(section: type[BaseModel], properties: dict[str, Any]) -> None:
 
 
 def _texts(section: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """What stands below the members of the section, and of those that it is made from."""
+    """Yield the strings below the members of the section and its base classes."""
     for base in section.__mro__:
         if issubclass(base, BaseModel) and base not in (BaseModel, Section):
             [code] = ast.parse(inspect.getsource(base)).body
@@ -65,9 +65,9 @@ def _texts(section: type[BaseModel]) -> Iterator[tuple[str, str]]:
 
 
 def _as_written(member: dict[str, Any]) -> None:
-    """Show a member as operators write it: its default with a unit, no title that only repeats the name.
+    """Format a member as operators write it: the default with a unit, no title that repeats the name.
 
-    Of a mapping whose names have a pattern, no other names are allowed.
+    A mapping with a pattern for names allows no other names.
     """
     member.pop("title", None)
     for mapping in (member, *member.get("anyOf", ())):

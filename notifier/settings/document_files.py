@@ -1,9 +1,8 @@
-"""Reads a YAML or JSON file into plain values. An error names the line and column; a doubled key is an error.
+"""Reads a YAML or JSON file into plain values. Errors name line and column; a duplicate key is an error.
 
-The values are built straight from libyaml's events. PyYAML's own loader takes three times as long, and holds the
-interpreter for all of it: for 100,000 clients the event loop of a worker would stand still for seconds at a reload.
-A scalar is resolved, by PyYAML's own rules, only if its first character lets it be anything else than a text.
-JSON is read about 14 times as fast as YAML: large lists of clients are JSON.
+Values are built directly from libyaml's events. PyYAML's loader takes three times as long without releasing the GIL:
+a reload of 100,000 clients would block the event loop of a worker for seconds. A scalar is resolved, by PyYAML's rules,
+only if its first character allows a type other than string. JSON is read about 14 times as fast: large lists need it.
 """
 
 import json
@@ -21,11 +20,11 @@ from notifier.settings.secret_text import read_text
 
 _Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR = "tag:yaml.org,2002:str"
-_LONGEST = 100  # characters of what is no text. Numbers to the base of 60 (`1:30`) take quadratic time
+_LONGEST = 100  # characters of a scalar that is not a string. Base-60 numbers (`1:30`) take quadratic time
 
 
 def read_document(path: Path) -> object:
-    """Return the YAML or JSON document in the file. Raises ConfigurationError with the line and column of a mistake."""
+    """Return the YAML or JSON document in the file. Raises ConfigurationError with the line and column of an error."""
     text = read_text(path)
     try:
         if path.suffix == ".json":
@@ -49,7 +48,7 @@ def read_document(path: Path) -> object:
 
 
 def _odd_indentation(lines: Sequence[str]) -> str | None:
-    """Name the last line that is indented by what looks like blanks, as texts copied from pages and chats are."""
+    """Report the last line with invisible characters other than blanks in its indentation, as in copied texts."""
     for number, line in reversed([*enumerate(lines, 1)]):
         odd = next((char for char in line[: len(line) - len(line.lstrip())] if char not in " \t\r"), None)
         if odd is not None:
@@ -63,7 +62,7 @@ def parse_yaml(text: str) -> object:
 
 
 def _mistaken(path: str, text: str) -> ConfigurationError:
-    return ConfigurationError([Mistake(path, redact(text))])  # it may quote a key, and that be a URL in a wrong place
+    return ConfigurationError([Mistake(path, redact(text))])  # it may quote a misplaced URL with a password
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -77,12 +76,12 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 @lru_cache(maxsize=4096)
 def _resolve_short(text: str) -> object:
-    """Cached, since `true`, `8` and the like come again with every client."""
+    """Resolve with a cache, since values such as `true` and `8` recur in every client."""
     return _resolve_anew(text)
 
 
 def _resolve(text: str) -> object:
-    """The value of a plain scalar. What is long is not kept."""
+    """Return the value of a plain scalar. Long scalars are not cached."""
     return _resolve_short(text) if len(text) <= _LONGEST else _resolve_anew(text)
 
 
@@ -103,18 +102,18 @@ def _tagged(text: str, tag: str) -> object:
 
 
 class _Builder:
-    """Values from the events of one text."""
+    """Builds the values of a document from its events."""
 
     def __init__(self, text: str) -> None:
         self._events = _Loader(text)
         self._next = cast("Callable[[], yaml.Event]", self._events.get_event)
-        # A text that begins with another character can only be a string. The empty text is null.
+        # A scalar that begins with another character is always a string. An empty scalar is null.
         self._ambiguous = frozenset(cast("dict[str, object]", yaml.SafeLoader.yaml_implicit_resolvers))
         self._anchors: dict[str, object] = {}
-        self._keys: dict[str, str] = {}  # a key comes again with every client: one text of it is kept
+        self._keys: dict[str, str] = {}  # equal keys share one string, since they recur in every client
 
     def document(self) -> object:
-        """The only document of the text, or None."""
+        """Return the only document of the text, or None."""
         try:
             self._next()  # the start of the stream
             start = self._next()
@@ -188,7 +187,7 @@ class _Builder:
         return members
 
     def _merge(self, event: yaml.Event, value: object) -> dict[object, object]:
-        """The members that `<<` merges: of a mapping, or of a list of mappings, of which the first wins."""
+        """Return the members to merge at `<<`: of a mapping, or of a list of mappings, where earlier ones win."""
         sources: Sequence[object] = value if isinstance(value, list) else [value]
         merged: dict[object, object] = {}
         for source in sources:

@@ -1,4 +1,4 @@
-"""Puts the settings of features into the models of the configuration and of a client, as each feature declares them."""
+"""Adds the sections and client options that features declare to the models of settings and clients."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,7 +19,7 @@ from notifier.settings.values import Section
 def settings_with(sections: tuple[tuple[str, str], ...], client_options: tuple[str, ...] = ()) -> type[Settings]:
     """Return `Settings` with these sections, by path, and these members of a client's `notifier`.
 
-    Each class is named as `module:Class`, and imported here. One class for equal arguments: pydantic takes 60 ms.
+    Each class is named as `module:Class` and imported here. Cached, since pydantic takes 60 ms to build the model.
     """
     within: dict[str, type[Section]] = {path: resolve_name(name) for path, name in sections}
     if not client_options:
@@ -33,9 +33,9 @@ def settings_with(sections: tuple[tuple[str, str], ...], client_options: tuple[s
 
 
 def _with_sections(model: type[BaseModel], sections: Mapping[str, type[Section]]) -> Any:
-    """Return a subclass of the model in which each section has its place: `web`, `api.console`.
+    """Return a subclass of the model with each section at its path, such as `web` or `api.console`.
 
-    A section replaces what the core has there. Where it has nothing, the section is a new member that may be left out.
+    A section replaces the core's section at its path. If there is none, it is added as an optional member.
     """
     below: dict[str, dict[str, type[Section]]] = {}
     for path, section in sections.items():

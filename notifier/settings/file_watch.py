@@ -1,9 +1,8 @@
-"""Notices that watched files have changed and have then stayed the same for a while. It polls `os.stat`.
+"""Detects that watched files have changed and then stayed unchanged for a while, by polling `os.stat`.
 
-inotify would miss network file systems and the symlink swaps of Kubernetes ConfigMaps. A poll follows symlinks, so a
-swap shows as another inode. `Watch` decides and does no I/O; `watch_files` polls and calls.
-
-Take the stamps to compare with before you read a file. Otherwise a change in between is missed for good.
+inotify would miss network file systems and the symlink swaps of Kubernetes ConfigMaps, which a poll sees as another
+inode. `Watch` decides without I/O; `watch_files` polls. Take the stamps before reading a file: otherwise a change in
+between is never detected.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells two states of a file apart. The ctime also shows a chmod, which may make a file readable."""
+    """The identity of a file's state. The ctime also reflects a chmod, which may make a file readable."""
 
     device: int
     inode: int
@@ -25,11 +24,11 @@ class Stamp:
 
 
 Stamps = Mapping[Path, Stamp | None]
-"""By file; None if there is no such file, or it cannot be looked at."""
+"""By file; None if the file does not exist or cannot be examined."""
 
 
 def stamps_of(paths: Iterable[Path]) -> dict[Path, Stamp | None]:
-    """Return the stamps of these files now. Take them before you read the files."""
+    """Return the current stamps of these files. Call it before reading the files."""
     return {path: _stamp_of(path) for path in paths}
 
 
@@ -44,7 +43,7 @@ def _stamp_of(path: Path) -> Stamp | None:
 class Watch:
     """Reports a change once, when all files have been unchanged for `settle` seconds.
 
-    It waits for all files, since files that are written together (a registry, its keys) must be read together.
+    It waits for all files, because files that are written together (a registry, its keys) must be read together.
     """
 
     def __init__(self, baseline: Stamps, *, settle: float = 1.0) -> None:
@@ -56,11 +55,11 @@ class Watch:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files to look at."""
+        """The watched files."""
         return tuple(self._known)
 
     def look(self, stamps: Stamps, now: float) -> bool:
-        """True if it is time to read the files again. `now` in seconds of any steady clock."""
+        """Return True if the files must be read again now. `now`: seconds of a monotonic clock."""
         if stamps != self._seen:
             self._seen = dict(stamps)
             self._since = now
@@ -70,7 +69,7 @@ class Watch:
         return True
 
     def add(self, paths: Iterable[Path]) -> None:
-        """Watch these files too. A file that exists is reported once, since it may be new."""
+        """Watch further files. A file that exists is reported once, since it may be new."""
         self._known = {**dict.fromkeys(paths), **self._known}
 
     def rebase(self, baseline: Stamps) -> None:
@@ -81,13 +80,13 @@ class Watch:
 async def watch_files(
     watch: Watch, changed: Callable[[], Awaitable[None]], *, clock: Callable[[], float], interval: float = 1.0
 ) -> None:
-    """Poll every `interval` seconds and await `changed` when it is time, until cancelled.
+    """Poll every `interval` seconds and await `changed` after each settled change, until cancelled.
 
     If `changed` cannot use the new files, it is called again only after a further change. An error that it raises ends
     the watch.
     """
     while True:
         await asyncio.sleep(interval)
-        stamps = await asyncio.to_thread(stamps_of, watch.paths)  # a hanging file system must not hold the loop
+        stamps = await asyncio.to_thread(stamps_of, watch.paths)  # an unresponsive file system must not block the loop
         if watch.look(stamps, clock()):
             await changed()

@@ -1,4 +1,4 @@
-"""Settings of the keys that sign: where each key is, and how keys that are not files are asked."""
+"""Settings of the signing keys: files and external signers."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self, TypeVar
@@ -36,11 +36,11 @@ class KeySettings(Section):
 
     @property
     def place(self) -> str:
-        """Which place it is in."""
+        """The kind of its signer: `file`, `pkcs11` and so on."""
         return next(place for place in PLACES if getattr(self, place) is not None)
 
     def of_kind(self, kind: type[KindT]) -> KindT | None:
-        """Return the settings of its place, if they are of this kind."""
+        """Return the settings of its signer if they are of this type."""
         settings = getattr(self, self.place)
         return settings if isinstance(settings, kind) else None
 

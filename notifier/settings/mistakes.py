@@ -1,6 +1,6 @@
-"""Tells an operator what pydantic finds wrong with a configuration: the path of the key, and what would be right.
+"""Converts pydantic's errors in a configuration to messages for operators: the path of the key and the remedy.
 
-No value is shown, since it may be a secret, unless the type's own check shows it.
+Values are not shown, because they may be secrets, unless the message of the type's own check contains them.
 """
 
 import re
@@ -21,7 +21,7 @@ Loc = tuple[int | str, ...]
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Mistake]:
-    """Return every mistake of a document that should be a `model`. `prefix` comes before each path."""
+    """Return all errors of a document that does not conform to `model`. `prefix` comes before each path."""
     mistakes = []
     details = error.errors(include_url=False, include_input=False)
     too_high = _too_high(details, model)
@@ -37,7 +37,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
 
 
 def _too_high(details: Sequence[ErrorDetails], model: type[BaseModel]) -> dict[Loc, list[str]]:
-    """Members of an entry that stand in place of its name: `defaults: {tls: …}`. By the path of the mapping."""
+    """Find members of an entry in place of the entry's name, such as `defaults: {tls: …}`, by path of the mapping."""
     found: dict[Loc, list[str]] = {}
     for detail in details:
         loc = detail["loc"]
@@ -49,7 +49,7 @@ def _too_high(details: Sequence[ErrorDetails], model: type[BaseModel]) -> dict[L
 
 
 def _mapping_above(model: type[BaseModel], loc: Loc) -> int:
-    """The length of the path of the mapping whose entry is called as a member of the entry is; 0 if none is."""
+    """Return the path length of a mapping with an entry named like a member of the entry; 0 if there is none."""
     nested: type[BaseModel] | None = model
     for depth, part in enumerate(loc[:-1], 1):
         if isinstance(part, int):
@@ -132,7 +132,7 @@ def _no_such_key(owner: type[BaseModel] | None, name: str) -> str:
 
 
 def model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel] | None:
-    """Return the model at this path within another; entries of lists and mappings may be left out."""
+    """Return the nested model at this path, in which entries of lists and mappings may be omitted."""
     nested: type[BaseModel] | None = model
     for part in loc:
         if nested is not None and isinstance(part, str) and part in nested.model_fields:

@@ -1,4 +1,4 @@
-"""Settings that exist for all clients and for one (retries, egress), and how one overrides the other."""
+"""Settings that exist for the service and for a single client (retries, egress), and their override."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -38,7 +38,7 @@ class TlsSettings(Section):
         return self
 
     def files(self) -> TlsFiles:
-        """The files as clients have them."""
+        """Return the files as the type of the model."""
         return TlsFiles(ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file)
 
 
@@ -54,11 +54,11 @@ class ListenerTls(Section):
 
 
 class TokenKeeperSettings(FeatureSection):
-    """A section of the API, whose feature may know tokens beside those of the API's tokens file."""
+    """A section of the API whose feature may accept tokens besides the tokens file."""
 
     @property
     def knows_tokens(self) -> bool:
-        """True if it does, so that nobody needs to be let in without one. Without its feature nobody is."""
+        """True if its feature has tokens, so that the API requires a token even without a tokens file."""
         return bool(self.model_extra)
 
 
@@ -71,7 +71,7 @@ class WebListenerSettings(FeatureSection):
     """Serve https to the proxy."""
 
     def url_of(self, _iss: str) -> str | None:
-        """Return where the issuer's pages are; None if it has none."""
+        """Return the URL of the issuer's pages; None if it has none."""
         return None
 
 
@@ -107,14 +107,14 @@ _Policy = TypeVar("_Policy", RetryPolicy, EgressPolicy)
 
 
 def overridden(policy: _Policy, section: Section | None) -> _Policy:
-    """The policy with whatever the section sets itself, member by member."""
+    """Return the policy with the members that the section sets."""
     if section is None or not section.model_fields_set:
         return policy
     return replace(policy, **{name: getattr(section, name) for name in section.model_fields_set})
 
 
 def hold_mistake(timeout: float) -> str | None:
-    """Why this timeout is too long, if so. The broker takes back a message that is held too long."""
+    """Return why this timeout is too long; None if it is not. The broker requeues messages held too long."""
     most = LONGEST_HOLD - SLOT_WAIT
     if timeout < most:
         return None

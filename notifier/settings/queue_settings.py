@@ -1,4 +1,4 @@
-"""The section `queue`, and what is wrong with a URL in it. No text shows any of a URL, since it may hold a password."""
+"""The section `queue`, and the checks of its URLs. Messages show no part of a URL, which may contain a password."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from notifier.settings.values import Listed, Name, Section, WebAddress, at_home,
 
 _SEVERAL = re.compile(r"(?i)[,;|\s](sqlite|amqps?):")
 _OPTIONS = ("auth", "heartbeat", "timeout", "name")
-"""What aiormq reads of the query, besides `_OWN_TLS`. It ignores all else."""
+"""Query options that aiormq reads besides `_OWN_TLS`. It ignores others."""
 
 _OWN_TLS = frozenset(("cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"))
 _LIKE_TLS = re.compile(r"(?i)ssl|tls|verify|cert|ca_?(file|path|data)|key_?file|fail_if_no|server_name|depth")
@@ -27,7 +27,7 @@ QUEUE_FILE = "notifier.db"
 
 
 def broker_mistake(url: str, *, tls: bool) -> str | None:
-    """Return what is wrong with one URL of `queue.url`, None if it can be used. `tls`: `queue.tls` is given."""
+    """Return the error of a URL in `queue.url`; None if it is valid. `tls`: `queue.tls` is set."""
     if not url.strip():
         return "must not be empty; give sqlite:PATH or amqp://HOST, or leave it out for a file beside the configuration"
     if _SEVERAL.search(url.strip()):
@@ -57,7 +57,7 @@ def broker_mistake(url: str, *, tls: bool) -> str | None:
 
 
 def _wrong_option(query: Iterable[str], *, tls: bool) -> str | None:
-    """What is wrong with an option that has no effect: whoever wrote it may take the connection for encrypted."""
+    """Return the error of an option without effect, whose author may believe the connection to be encrypted."""
     for name in query:
         if name == "auth_mechanism":
             return "write auth instead of auth_mechanism"
@@ -72,7 +72,7 @@ def _wrong_option(query: Iterable[str], *, tls: bool) -> str | None:
 
 
 def _shown(name: str) -> str:
-    """The name of an option. What is none may be the rest of a password."""
+    """Return the name of an option for messages, hidden if it may be part of a password."""
     return name if re.fullmatch(r"[A-Za-z_.]{1,40}", name) else "in the query"
 
 
@@ -93,7 +93,7 @@ class QueueSettings(Section):
 
     gone: ClassVar[Mapping[str, str]] = {"max_event": f"is gone: it is {MAX_EVENT // 1024}KiB now"}
 
-    tls: TlsSettings | None = Field(  # before url, whose check looks at it
+    tls: TlsSettings | None = Field(  # before url, whose check reads it
         None, description="TLS to the broker. If given, amqp:// is read as amqps://."
     )
     url: Listed = Field(
@@ -113,7 +113,7 @@ class QueueSettings(Section):
     topology: Literal["declare", "verify"] = "declare"
     """`declare` creates what is missing; `verify` changes nothing on the broker."""
     management: WebAddress | None = None
-    """The broker's management API, which alone tells all policies: `https://HOST:15671`."""
+    """The broker's management API, the only source of all policies: `https://HOST:15671`."""
     buckets: int = Field(BUCKETS, ge=1, le=MOST_BUCKETS)
     """Queues in which deliveries wait for clients that are down. Clients share them."""
     prefetch: Prefetch = Prefetch()
@@ -126,7 +126,7 @@ class QueueSettings(Section):
 
     @property
     def user(self) -> str | None:
-        """The broker's user, as far as the settings name it: of SQLite and of a certificate they name none."""
+        """The broker's user name in the settings; None for SQLite and for a certificate's account."""
         if self.sqlite_file is not None or _account_of(self.url[0]) == "external":
             return None
         return self.username or unquote(urlsplit(self.url[0]).username or "") or "guest"
@@ -141,9 +141,9 @@ class QueueSettings(Section):
         if schemes == {"sqlite"} and len(urls) == 1 and len(urls[0]) > len(SQLITE):
             base = (info.context or {}).get("base", Path())
             file = base / at_home(Path(urls[0].removeprefix(SQLITE)))
-            return (f"{SQLITE}{file.absolute()}",)  # in full, so that a message says where it is
+            return (f"{SQLITE}{file.absolute()}",)  # absolute, so that messages show where it is
         if schemes in ({"amqp"}, {"amqps"}):
-            # A section tls means TLS: a missing letter in the URL must not send anything in clear.
+            # The section tls requires TLS: a missing s in the URL must not cause plaintext connections.
             return tuple(url.replace("amqp:", "amqps:", 1) for url in urls) if info.data.get("tls") else urls
         raise ValueError(
             "must be sqlite:PATH, amqp://HOST, amqps://HOST, or a list of URLs that are all amqp or all amqps"
@@ -153,7 +153,7 @@ class QueueSettings(Section):
     @classmethod
     def _no_user(cls, url: str | None) -> str | None:
         if url is not None and ("@" in urlsplit(url).netloc or "?" in url):
-            raise ValueError("must have no user and no query: the queue's own user asks there")
+            raise ValueError("must have no user and no query: it is called as the user of the queue")
         return url
 
     @model_validator(mode="after")
@@ -196,7 +196,7 @@ class QueueSettings(Section):
         if self.password is not None or self.password_file is not None:
             return "url: auth=external needs no password; remove it"
         if self.management is not None:
-            return "management is asked with a password, and with auth=external there is none; remove it"
+            return "management needs a password, and auth=external has none; remove it"
         return None
 
 

@@ -1,4 +1,4 @@
-"""The registry: where clients are read from."""
+"""The section `registry`: the sources of clients."""
 
 import os
 import stat
@@ -15,19 +15,19 @@ from notifier.settings.clients import ClientOptions
 from notifier.settings.values import Duration, ExistingFile, FeatureSection, IssuerId, Lasting, Section, from_base
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
-CACHE = "notifier"  # the cache within a folder that is not ours alone
+CACHE = "notifier"  # the subfolder for the cache in a folder that other users may write to
 
 
 @frozen
 class Whose:
-    """A user, and the groups that are its own. It judges whether a folder, or a file in it, is ours alone.
+    """A user and its groups. Checks that only they may write to a folder or file.
 
-    Such a folder is no link, belongs to our user, and only our user and our groups may write to it: Kubernetes opens a
-    volume to the pod's `fsGroup` at each start, and a pod with another `fsGroup` that shares the volume takes it from
-    us. A status is that of `lstat`, or of what was opened without links.
+    The folder must not be a link, must belong to the user, and only the user and its groups may write to it. Kubernetes
+    opens a volume to the pod's `fsGroup` at each start, so a pod with another `fsGroup` on the same volume makes it
+    unusable. A status is from `lstat`, or from a descriptor opened without following links.
 
-    If an operator names a folder that is not ours alone (a Kubernetes `emptyDir` has mode 0777, a claim belongs to
-    root), a folder of our own is made in it, and that one is judged.
+    If the configured folder does not qualify (a Kubernetes `emptyDir` has mode 0777, a claim belongs to root), a
+    subfolder is made in it and checked instead.
     """
 
     user: int
@@ -35,16 +35,16 @@ class Whose:
 
     @classmethod
     def process(cls) -> Self:
-        """This process."""
+        """Return the user of this process."""
         return cls(user=os.geteuid(), groups=frozenset({os.getegid(), *os.getgroups()}))
 
     @classmethod
     def owner(cls, status: os.stat_result) -> Self:
-        """Whoever has it: root looks at what a service's user has made."""
+        """Return the owner, for root, who reads the files of the service's user."""
         return cls(user=status.st_uid, groups=frozenset({status.st_gid}))
 
     def why_not(self, status: os.stat_result) -> str | None:
-        """Say why it is not theirs alone; None if it is."""
+        """Return why others may write to it; None if they may not."""
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISLNK(status.st_mode):
             return "is a link"
@@ -67,15 +67,15 @@ def _folder(path: Path) -> Path:
         return path
     if why is not None:
         way_out = (
-            "delete it, and it is made anew with mode 0700; or look through it, then chmod 700 or chown it; or name"
-            " another folder"
+            "delete it, and it is created again with mode 0700; or check its files, then chmod 700 or chown it; or"
+            " name another folder"
         )
-        raise ValueError(f"{own} {why}, so anybody may have put its clients there: {way_out}")
+        raise ValueError(f"{own} {why}, so another user may have written its clients: {way_out}")
     return path
 
 
 def _why_not_own(path: Path) -> str | None:
-    """To root any owner may be the service's user, whose settings `check` reads. A worker judges again."""
+    """For root, which may run `check` on the service's settings, accept any owner. A worker checks again."""
     status = path.lstat()
     return (Whose.process() if os.geteuid() else Whose.owner(status)).why_not(status)
 
@@ -101,7 +101,7 @@ class RegistrySourceSettings(Section):
     timeout: Annotated[float, Lasting(above=0.0, most=600.0)] = 30.0
     """Time for one reading."""
     empty: bool = False
-    """It may have no clients. Else a first answer without any is not believed: it may lack the rights to see them."""
+    """It may have no clients. Otherwise a first answer without any is refused: permissions may be missing."""
     file: ExistingFile | None = None
     """YAML or JSON: a list of client metadata."""
     sql: FeatureSection | None = None
@@ -121,24 +121,24 @@ class RegistrySourceSettings(Section):
 
     @property
     def kind(self) -> str:
-        """Which kind it is."""
+        """The kind of the source."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     def of_kind(self, kind: type[RegistryKindT]) -> RegistryKindT:
-        """Return the settings of its kind, as the feature of the kind declares them."""
+        """Return the settings of its kind, as the feature declares them."""
         settings = getattr(self, self.kind)
         assert isinstance(settings, kind), "the source is of this kind"
         return settings
 
     @property
     def called(self) -> str:
-        """Its name."""
+        """The name, by default the kind."""
         return self.name or self.kind
 
     def speaks_for(self, configured: Sequence[str]) -> tuple[str, ...]:
-        """The issuers whose clients it may have, where these are configured. A file may have those of all.
+        """Return the issuers whose clients it may have, given the configured ones. A file may have clients of all.
 
-        Empty if nothing tells it: such a source is refused.
+        Empty if undetermined: such a source is refused.
         """
         if self.issuers is not None:
             return self.issuers
@@ -159,7 +159,7 @@ class RegistrySourceSettings(Section):
         if self.issuer is not None and self.issuers is not None:
             raise ValueError("issuer and issuers are both given; write all in issuers")
         if self.file is not None and (self.issuers is not None or self.clients is not None):
-            raise ValueError("issuers and clients bound a list of others; a file is your own, and each row says it")
+            raise ValueError("issuers and clients cannot be used with file; remove them, and set issuer in its rows")
         if self.hydra is not None and self.issuer is None:
             raise ValueError("needs an issuer: Hydra's list of clients does not name it")
         return self
@@ -175,9 +175,9 @@ class RegistrySettings(Section):
     defaults: dict[IssuerId, ClientOptions] = Field({})
     """Settings for each client of an issuer."""
     cache: Annotated[Path, AfterValidator(from_base), AfterValidator(_folder)] | None = None
-    """A folder for the last good answer of each source. Workers start with it if a source is away."""
+    """A folder for the last good answer of each source. Workers start with it if a source is unavailable."""
     inline: InlineRule = Registry().inline
-    """From whom an event's own address of a client counts. publishers: from the identity server."""
+    """Whose events may contain the address of a client. publishers: those of the identity server."""
     grace: Duration = Registry().grace
     """How long a delivery waits for an unknown client or issuer."""
 
@@ -188,10 +188,10 @@ class RegistrySettings(Section):
         names = [source.called for source in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"two sources are called {twice[0]}; give each a name of its own")
+            raise ValueError(f"two sources are called {twice[0]}; give each its own name")
         return self
 
     @property
     def all_sources(self) -> tuple[RegistrySourceSettings, ...]:
-        """The sources, in the order in which they are laid over one another. `file` alone means one."""
+        """The sources, each overriding the earlier ones. `file` counts as the only source."""
         return self.sources if self.file is None else (RegistrySourceSettings(file=self.file),)

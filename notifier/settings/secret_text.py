@@ -1,4 +1,4 @@
-"""Reads text files, and secrets in texts and files. By its types each setting with a secret refuses an empty one."""
+"""Reads text files and secrets. Its types reject empty secrets in settings and files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -42,12 +42,12 @@ def _filled_secret(value: SecretStr) -> SecretStr:
 
 
 def is_blank(text: str) -> bool:
-    """True if a text holds no secret: nothing, or white space, line breaks and invisible characters alone."""
+    """Return True if the text is empty or has only white space and invisible characters."""
     return not any(char.isprintable() and not char.isspace() for char in text)
 
 
 def filled_secret_file(path: Path) -> Path:
-    """The path. Raises ValueError if the file holds no secret; whether it can be read, its reader reports."""
+    """Return the path. Raises ValueError if the file has no secret; an unreadable file is reported on reading."""
     try:
         text = path.read_bytes().decode("utf-8", "replace")
     except OSError:
@@ -62,9 +62,9 @@ def _unread(path: Path, text: str) -> ConfigurationError:
 
 
 SecretText = Annotated[SecretStr, AfterValidator(_filled_secret), Field(min_length=1)]
-"""A key, password or token. What another system chose may be short, and is never empty."""
+"""A key, password or token. Secrets of other systems may be short, but never empty."""
 SecretPath = Annotated[ExistingFile, AfterValidator(filled_secret_file)]
-"""A file with one."""
+"""A file with a secret."""
 
 
 def secret_of(setting: str, path: Path) -> str:

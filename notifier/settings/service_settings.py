@@ -91,7 +91,7 @@ class IssuerSettings(Section):
 
 
 class DeliverySettings(Section):
-    """How clients are told. A client's registration may override it."""
+    """How clients are notified. A client's registration may override it."""
 
     gone: ClassVar[Mapping[str, str]] = {"slot_wait": f"is gone: it is {format_duration(SLOT_WAIT)} now"}
 
@@ -104,7 +104,7 @@ class DeliverySettings(Section):
     sub_only_max_age: Duration = _UNREGISTERED.retry.sub_only_max_age
     """The same for a token without sid, which could end a newer session."""
     max_paused: Duration = _UNREGISTERED.retry.max_paused
-    """How much time that we hold a delivery back does not count as age."""
+    """How much of the time that notifier defers a delivery does not count as age."""
     retry: RetrySettings = RetrySettings()
     """The waits between attempts."""
 
@@ -173,17 +173,17 @@ class Settings(Section):
     signing: SigningSettings = SigningSettings()
     """How keys that are not files are asked."""
     delivery: DeliverySettings = DeliverySettings()
-    """How clients are told."""
+    """How clients are notified."""
     egress: EgressSettings = EgressSettings()
     """Where requests may go."""
     registry: RegistrySettings = RegistrySettings()
     """The clients."""
     sources: dict[SourceName, FeatureSection] = Field({})
-    """Servers that publish events in their own words, by a name for each."""
+    """Servers that publish events in their own format, by name."""
     web: WebListenerSettings | None = None
     """Pages for browsers. Left out: no listener."""
     upstreams: dict[SourceName, FeatureSection] = Field({})
-    """OpenID Providers that our users sign in at, and that say when a session ended, by a name."""
+    """OpenID Providers that users sign in at and that report ended sessions, by name."""
     log: LogSettings = LogSettings()
     """Logs."""
     metrics: MetricsSettings = MetricsSettings()
@@ -192,7 +192,7 @@ class Settings(Section):
         Literal["off", "failures", "all"],
         BeforeValidator(_off, json_schema_input_type=Literal["off", "failures", "all", False]),
     ] = "off"
-    """The feed for audit systems. `failures`: only what did not go well."""
+    """The feed for audit systems. `failures`: only failed deliveries."""
     shutdown_grace: Annotated[float, Lasting(most=LONGEST_HOLD)] = 20.0
     """Time to finish what is in flight."""
 
@@ -210,7 +210,7 @@ class Settings(Section):
         return self
 
     def section(self, path: str, kind: type[FeatureSectionT]) -> FeatureSectionT | None:
-        """Return the section of a feature; None where it is left out. `kind`: what the feature declares at the path."""
+        """Return the section of a feature; None if it is left out. `kind`: the type declared by the feature."""
         section: object = self
         for name in path.split("."):
             section = getattr(section, name, None)
@@ -218,14 +218,14 @@ class Settings(Section):
         return section
 
     def sections(self, path: str, kind: type[FeatureSectionT]) -> Mapping[str, FeatureSectionT]:
-        """Return the sections of a feature that have a name each."""
+        """Return the named sections of a feature."""
         sections: Mapping[str, Section] = getattr(self, path)
         found = {name: section for name, section in sections.items() if isinstance(section, kind)}
         assert len(found) == len(sections), f"{path} was read without the sections of features"
         return found
 
     def template(self) -> Client:
-        """A client of whom nothing is registered: the defaults that every registration starts from."""
+        """Return an unregistered client: the defaults of each registration."""
         delivery = self.delivery
         retry = RetryPolicy(
             **dict(delivery.retry),
@@ -243,5 +243,5 @@ class Settings(Section):
 
 @lru_cache(64)
 def _policy(**members: Any) -> EgressPolicy:
-    """Return one object for equal settings, after a reload too, so that a lookup by it compares no networks."""
+    """Return one object for equal settings, also across reloads, so that lookups by it compare no networks."""
     return EgressPolicy(**members)

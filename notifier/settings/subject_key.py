@@ -1,7 +1,6 @@
 """The key by which logs hash `sub` and `sid`: configured, or made beside the embedded queue's file.
 
-The embedded queue has one worker, on one machine, so nobody else needs its key. Workers on RabbitMQ need one that
-somebody gives all of them.
+The embedded queue has a single worker, so its key can be generated. Workers on RabbitMQ must share a configured key.
 """
 
 import os
@@ -21,7 +20,7 @@ TO_MAKE = "(umask 077 && openssl rand -hex 32 > log.key) makes one; name it, the
 
 
 def read_subject_key(settings: Settings) -> str | None:
-    """The key that hashes `sub` and `sid` for logs, None if there is none. Raises ConfigurationError."""
+    """Return the key that hashes `sub` and `sid` for logs; None if there is none. Raises ConfigurationError."""
     if (file := subject_key_file(settings)) is not None and (file == settings.log.subject_key_file or file.exists()):
         if is_blank(text := read_text(file)):
             raise ConfigurationError([Mistake(str(file), f"is empty; write a key into it: {TO_MAKE}")])
@@ -30,7 +29,7 @@ def read_subject_key(settings: Settings) -> str | None:
 
 
 def short_key_mistake(settings: Settings) -> Mistake | None:
-    """Return a warning of a key that can be guessed, None if there is none. Raises ConfigurationError."""
+    """Return a warning if the key is short enough to be guessed. Raises ConfigurationError."""
     key = read_subject_key(settings) if settings.log.subject == "hash" else None
     if key is None or (count := len(key.encode())) >= SHORTEST_KEY_BYTES:
         return None
@@ -42,7 +41,7 @@ def short_key_mistake(settings: Settings) -> Mistake | None:
 
 
 def subject_key_file(settings: Settings) -> Path | None:
-    """The file that has the key, or will have it once a worker has started."""
+    """Return the file with the key, which may be made only when a worker starts."""
     queue = settings.queue.sqlite_file
     if settings.log.subject_key_file is not None or settings.log.subject_key is not None:
         return settings.log.subject_key_file
@@ -50,7 +49,7 @@ def subject_key_file(settings: Settings) -> Path | None:
 
 
 def is_missing(settings: Settings) -> bool:
-    """True if logs are to have hashes, and each worker would hash by a key of its own."""
+    """Return True if logs contain hashes without a shared key, so that each worker would use a different key."""
     given = settings.log.subject_key is not None or subject_key_file(settings) is not None
     return settings.log.subject == "hash" and not given
 
@@ -58,7 +57,7 @@ def is_missing(settings: Settings) -> bool:
 def make_subject_key(settings: Settings) -> Path | None:
     """Make the key beside the embedded queue's file, unless there is one. Return the file. Raises OSError.
 
-    Of two processes one makes it, and both read the same: it gets its name once it is whole, and only if nobody has it.
+    Of two concurrent processes one makes it and both read the same key: a complete file is linked to its name.
     """
     file = subject_key_file(settings)
     if file is None or file == settings.log.subject_key_file or file.exists():

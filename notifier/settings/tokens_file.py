@@ -1,4 +1,4 @@
-"""Reads the file of API tokens: who may publish, read or repair, and for which issuers. Keeps only their digests."""
+"""Reads the file of API tokens with their scopes and issuers. Keeps only the digests of tokens."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
@@ -15,11 +15,11 @@ from notifier.settings.mistakes import explain
 from notifier.settings.secret_text import SecretText
 from notifier.settings.values import Name, Section
 
-SOON = 14 * 86_400.0  # seconds; long enough for who hands tokens out by hand
+SOON = 14 * 86_400.0  # seconds, long enough to distribute tokens manually
 
 
 _OF_NOTHING = frozenset(hashlib.sha256(text).digest() for text in (b"", b"\n", b"\r\n", b" "))
-"""What `printf '%s' "$TOKEN" | sha256sum` gives while the variable is not set."""
+"""The digests of empty texts, such as the output of `printf '%s' "$TOKEN" | sha256sum` for an unset variable."""
 
 
 class TokenEntry(Section):
@@ -57,9 +57,9 @@ class TokenEntry(Section):
 
 
 def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[ApiToken, ...]:
-    """The tokens of the file, in its order. Raises ConfigurationError with every mistake.
+    """Return the tokens of the file, in its order. Raises ConfigurationError with all errors.
 
-    If `issuers` are given, a token for any other issuer is a mistake.
+    If `issuers` are given, a token for any other issuer is an error.
     """
     document = read_document(path)
     if not isinstance(document, list):
@@ -101,7 +101,7 @@ def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[Api
 
 
 def expiring(tokens: Iterable[ApiToken], now: float) -> Iterator[Mistake]:
-    """Name the tokens that have expired, or do so soon."""
+    """Yield a warning for each token that has expired or expires within SOON."""
     for token in tokens:
         if token.expires is not None and token.expires < now + SOON:
             tense = "has expired" if token.expires <= now else "expires"

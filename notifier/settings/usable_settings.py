@@ -1,8 +1,8 @@
-"""Keeps what is right of a configuration that has mistakes, so that the files it names can be checked too.
+"""Extracts the valid part of a configuration with errors, so that the files it names can be checked too.
 
-Each try leaves out the wrong members, until the rest is right. Once something is left out, no more mistakes are
-reported, since they may come from the gaps. A secret that would be sent in clear leaves no gap: its section is judged
-as if that were allowed, and its source is not asked.
+Invalid members are removed until the rest is valid. After the first removal no more errors are reported, since they may
+result from the gaps. A secret that would be sent unencrypted causes no removal: its section is checked as if that were
+allowed, and its source is not read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,17 +18,17 @@ from notifier.settings.key_settings import KeySettings
 from notifier.settings.mistakes import Loc, explain, model_at
 from notifier.settings.service_settings import IssuerSettings, Settings
 
-_TRIES = 10  # after so many only defaults are left
+_TRIES = 10  # validations, after which the defaults are used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsableSettings:
-    """The members that are right; the others have their defaults.
+    """The settings with their valid members, and defaults for the others.
 
-    `unsure`: the sections with a mistake. Nothing that depends on them is judged.
-    `issuers` is unsure only if an issuer's name is wrong. An issuer with another mistake stays, without keys.
-    `keys`: those of each issuer with a right name; None in the place of a wrong key. `in_clear`: the registry sources
-    that would get a secret in clear, and must not be asked.
+    `unsure`: the sections with an error; checks that depend on them are skipped. `issuers` is among them only if the
+    name of an issuer is invalid; an issuer with another error stays, without keys. `keys`: the keys of each issuer with
+    a valid name; None for an invalid key. `in_clear`: the registry sources that must not be read, since a secret would
+    be sent unencrypted.
     """
 
     settings: Settings
@@ -41,7 +41,7 @@ class UsableSettings:
 def usable_settings(
     document: Mapping[str, Any], context: dict[str, Any], model: type[Settings] = Settings
 ) -> UsableSettings:
-    """Read what is right of the document by the model. `context` is the context of pydantic's validation."""
+    """Return the valid part of the document. `context`: the context of pydantic's validation."""
     rest: dict[Any, Any] = dict(document)
     mistakes: list[Mistake] = []
     unsure: set[str] = set()
@@ -78,12 +78,12 @@ def usable_settings(
 
 
 def section_like(name: str, model: type[Settings]) -> set[str]:
-    """The section that a misspelt name may mean."""
+    """Return the section that a misspelt name may mean."""
     return set(get_close_matches(name.lower(), model.model_fields, 1))
 
 
 def _allowing_http(value: Any, place: Loc) -> Any:
-    """The same, with `allow_http` at this place. The caller's document stays unchanged."""
+    """Return a copy of the document with `allow_http` at this path."""
     if not place:
         return {**value, "allow_http": True}
     copy: Any = dict(value) if isinstance(value, dict) else list(value)
@@ -92,7 +92,7 @@ def _allowing_http(value: Any, place: Loc) -> Any:
 
 
 def _sources_at(places: Sequence[Loc], settings: Settings) -> Iterator[str]:
-    """The names of the registry sources at these places. None is left where something else in their list is wrong."""
+    """Yield the registry sources at these paths, unless another error has removed the list of sources."""
     sources = settings.registry.sources
     for place in places:
         match place:
@@ -103,7 +103,7 @@ def _sources_at(places: Sequence[Loc], settings: Settings) -> Iterator[str]:
 def _leave_out(
     rest: dict[Any, Any], places: Sequence[Loc], unsure: set[str], wrong: dict[str, Any], model: type[Settings]
 ) -> None:
-    """Take out what is wrong at these places. An issuer with a right name and a mistake goes to `wrong`."""
+    """Remove the invalid members at these paths. An invalid issuer with a valid name is moved to `wrong`."""
     misnamed = {place[1] for place in places if len(place) > 2 and place[2] == "[key]"}
     for place in places:
         match place:
@@ -125,7 +125,7 @@ def _has(section: object, name: object) -> bool:
 
 
 def _without(rest: dict[Any, Any], section: object, name: object) -> Any:
-    """Take a member out of a section and return it. The caller's document stays unchanged."""
+    """Remove a member from a copy of its section in `rest`, and return it."""
     if not _has(rest.get(section), name):
         return None
     members = dict(rest[section])

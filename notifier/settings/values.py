@@ -1,7 +1,7 @@
-"""The kinds of value in a configuration: durations, sizes, addresses, files, networks.
+"""The types of values in a configuration: durations, sizes, addresses, files, networks.
 
-A relative path starts at the folder of the file that names it: the validation context's `base`. Each file that is named
-is added to the context's `files`, even if it is missing, so that a watcher knows them all.
+A relative path is resolved against `base` in the validation context, the folder of the configuration file. Each file is
+added to `files` in the context, even if it is missing, so that a watcher covers it.
 """
 
 import re
@@ -33,11 +33,11 @@ from notifier.model.origins import origin_of
 from notifier.model.printable import stray_character
 
 _ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
-"""What a policy and a script of a browser can name: one host, no pattern, in ASCII."""
+"""An origin usable in a content security policy and in scripts: one ASCII host, without a pattern."""
 
 
 def plain_name(name: str) -> str:
-    """The name that another system has for somebody, without what is copied along."""
+    """Return a name of another system. Raises ValueError if it is empty or has stray characters from copying."""
     if not name:
         raise ValueError("must not be empty")
     if (stray := stray_character(name)) is not None:
@@ -49,7 +49,7 @@ Name = Annotated[str, AfterValidator(plain_name)]
 
 
 def of_one_host(url: str) -> str:
-    """The URL, if a policy can name its origin."""
+    """Return the URL. Raises ValueError if a content security policy cannot contain its origin."""
     if not _ORIGIN.fullmatch(origin_of(url) or ""):
         raise ValueError("must have one host, in ASCII and no pattern, such as https://login.example.com")
     return url
@@ -69,7 +69,7 @@ Origin = Annotated[str, AfterValidator(_origin), WithJsonSchema({"type": "string
 
 
 def without_user(url: str) -> str:
-    """The address, which holds no password. The ValueError does not show it."""
+    """Return the address. Raises ValueError, which does not show it, if it has a user or password."""
     if "@" in urlsplit(url).netloc:
         raise ValueError("must hold no user and password; give headers: {Authorization: {file: PATH}}")
     return url
@@ -80,7 +80,7 @@ LONGEST_HOLD = 600.0
 
 
 class Section(BaseModel):
-    """A mapping that takes no unknown member. A member that is null counts as left out.
+    """A mapping without unknown members. A null member counts as left out.
 
     The text below a member describes it: `config_schema` reads it. Pydantic would read it at each start, in 60 ms.
     """
@@ -88,7 +88,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     gone: ClassVar[Mapping[str, str]] = {}
-    """Members that were settings once, and what to do without each."""
+    """Removed settings, each with its remedy."""
     of_features: ClassVar[Mapping[str, str]] = {}
     """Members that a feature declares, with the name of the feature."""
 
@@ -101,12 +101,12 @@ class Section(BaseModel):
 
 
 class FeatureSection(Section, extra="allow"):
-    """A section whose members a feature declares. Without its feature it takes all of them, and nothing reads them."""
+    """A section whose members a feature declares. Without the feature it accepts any members and ignores them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lasting:
-    """Marks a float as a duration that is written as text, longer than `above` and at most `most` seconds."""
+    """Annotates a float as a duration in text form, longer than `above` and at most `most` seconds."""
 
     above: float = -1.0
     most: float = 3650 * 86_400.0
@@ -148,12 +148,12 @@ class Listen:
             return self.host == "localhost"
 
     def __str__(self) -> str:
-        """`host:port`, as it is written."""
+        """Return `host:port`."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def in_clear(url: str) -> bool:
-    """True if others may read what is sent there: over http, to another machine."""
+    """Return True if requests to the URL can be read by others: http to another machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not Listen(parts.hostname or "", 0).loopback
 
@@ -171,7 +171,7 @@ def _listen(value: object) -> Listen:
 
 
 def at_home(path: Path) -> Path:
-    """The path with a leading `~` resolved. Raises ValueError if there is no such home."""
+    """Return the path with a leading `~` resolved. Raises ValueError if there is no such home."""
     try:
         return path.expanduser()
     except RuntimeError:
@@ -179,7 +179,7 @@ def at_home(path: Path) -> Path:
 
 
 def from_base(path: Path, info: ValidationInfo) -> Path:
-    """The path from the folder of the file that names it."""
+    """Return the path, resolved against the folder of the configuration file."""
     base: Path = (info.context or {}).get("base", Path())
     if path == Path():
         raise ValueError("must not be empty; name a folder, or leave it out")
@@ -187,7 +187,7 @@ def from_base(path: Path, info: ValidationInfo) -> Path:
 
 
 def existing_file(path: Path, info: ValidationInfo) -> Path:
-    """The path, absolute from the folder of the file that names it. Raises ValueError if there is no such file."""
+    """Return the path, resolved against the folder of the configuration file. Raises ValueError if it is missing."""
     context = info.context or {}
     if path == Path():
         raise ValueError("must not be empty; name a file, or leave it out")
@@ -213,9 +213,9 @@ def _network(value: object) -> IPv4Network | IPv6Network:
 
 
 def names_host(url: str, *schemes: str) -> bool:
-    """True if it is a URL of one of these schemes, with a host, and a port that can be used if any.
+    """Return True if the URL has one of these schemes, a host, and no invalid port.
 
-    `urlsplit` takes `[::1]evil.example` for `::1`. No client of ours connects there.
+    `urlsplit` reads `[::1]evil.example` as `::1`, which is refused here.
     """
     try:
         parts = urlsplit(url)
@@ -227,12 +227,12 @@ def names_host(url: str, *schemes: str) -> bool:
 
 
 def listed(value: object) -> object:
-    """A list of one text, if it is a text."""
+    """Return a single string as a list of one."""
     return [value] if isinstance(value, str) else value
 
 
 def web_address(value: str) -> str:
-    """An absolute http or https URL, unchanged. The ValueError does not show it, since it may hold a password."""
+    """Return an absolute http or https URL. Raises ValueError without the URL, which may contain a password."""
     if not names_host(value, "http", "https") or urlsplit(value).fragment or re.search(r"[^!-~]", value):
         text = "must be an absolute URL that begins with https:// (or http://), without a fragment"
         raise ValueError(stray_character(value) or text)
@@ -276,7 +276,7 @@ WebAddress = Annotated[
     str, AfterValidator(web_address), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#][^#]*$"})
 ]
 PublicAddress = Annotated[WebAddress, AfterValidator(_without_password)]
-"""Where something public is: texts show it."""
+"""The URL of a public document, which messages show."""
 IssuerId = Annotated[
     str, AfterValidator(_issuer), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#][^?#]*$"})
 ]

@@ -119,7 +119,7 @@ shutdwn_grace: 20s
             (
                 f"queue: {{url: '{EXTERNAL}', management: 'https://h', {OURS}}}",
                 "queue",
-                "with auth=external there is none",
+                "auth=external has none",
             ),
             ("queue: {max_event: 1MiB}", "queue.max_event", "is gone: it is 128KiB now"),
             ("queue: {prefetch: {events: 9}}", "queue.prefetch.events", "is gone: it is 512 now"),
@@ -130,7 +130,11 @@ shutdwn_grace: 20s
             ("signing: {every: 1m}", "signing.every", "is gone: it is 5m now"),
             ("signing: {timeout: 5s}", "signing.timeout", "is gone: it is 2s now"),
             ("tracing: {sample: 0.1}", "tracing", "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names"),
-            ("queue: {url: 'amqp://h', management: 'https://u:p@h'}", "queue.management", "the queue's own user"),
+            (
+                "queue: {url: 'amqp://h', management: 'https://u:p@h'}",
+                "queue.management",
+                "as the user of the queue",
+            ),
             ("queue: {url: 'amqps://h', management: 'http://h:15672'}", "queue", "management must begin with https://"),
             ("queue: {management: 'https://h'}", "queue", "cannot be used with sqlite"),
             ("ops: {listen: ':9464'}", "ops.listen", "must be an address and a port"),
