@@ -1,1 +1,1 @@
-"""The composition root, which alone knows every class. It builds a worker from its configuration, and runs it."""
+"""The composition root, which builds a worker from its configuration and runs it. Open `service.py` first."""

@@ -233,7 +233,7 @@ class _Checks:
 
 
 class _AskedWorkers:
-    """What the running workers say, asked once however many checks want to know."""
+    """The answers of the running workers, requested once for all checks."""
 
     def __init__(self, loaded: Loaded, known: Container[tuple[str, str]], *, offline: bool) -> None:
         self._loaded = loaded

@@ -1,13 +1,12 @@
-"""Has deliveries come at once when their reason to wait has ended: a client's address has changed, or a fault is over.
+"""Makes deferred deliveries due when their cause has ended: a client's address has changed, or a fault is over.
 
-A client whose address, TLS, egress or pause has changed in the registry is tried once, unless it is well, and is served
-at its own pace. The end of a fault frees the deliveries that wait for that cause at that issuer or client, and no
-others.
+A client whose address, TLS, egress or pause has changed in the registry is tried once, unless it is healthy, and its
+limits stay in force. The end of a fault releases only the deliveries of that cause at that issuer or client.
 
-A walk over the delay queues (`repair`) finds these deliveries, since no worker knows what others put off. A walk holds
-up deliveries that are due meanwhile. So causes that end together share a walk, and walks take half of the time at most.
-Each worker walks for the changes that it sees itself. A second walk for an issuer's fault finds deliveries whose
-attempt was under way, here or at another worker, when the fault ended: their deferral was stored after the first walk.
+A walk over the delay queues (`repair`) finds these deliveries, because a worker does not know the deferrals of others.
+A walk delays deliveries that become due meanwhile. So causes that end together share a walk, and walks take at most
+half of the time. Each worker walks for the changes that it detects. A second walk for an issuer's fault finds
+deliveries whose attempt was in flight, at any worker, when the fault ended: they were deferred after the first walk.
 """
 
 import asyncio
@@ -61,7 +60,7 @@ class Freed:
         self._news = asyncio.Event()
 
     def over(self, cause: Cause, iss: str, client_id: str) -> None:
-        """Have what waits for this cause come. An empty `client_id` means all of the issuer's. Never waits."""
+        """Release the deliveries deferred for this cause; an empty `client_id` means all clients. Never blocks."""
         ended = cause.value, iss, client_id
         self._ended.add(ended)
         if not client_id:
@@ -69,7 +68,7 @@ class Freed:
         self._news.set()
 
     async def run(self, buckets: Buckets) -> None:
-        """Look for ended causes until cancelled. `buckets` requests an attempt at each changed client."""
+        """Release deliveries of ended causes until cancelled. `buckets` requests an attempt at each changed client."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):
@@ -86,7 +85,7 @@ class Freed:
                 await self._free_waiting(frozenset(ready))
 
     async def _follow(self, buckets: Buckets) -> None:
-        """See what a reload or a refresh has changed."""
+        """Detect the changes of a reload or a refresh."""
         keys, registry = self._live.now.keys, self._live.now.registry
         if keys is not self._keys:
             for iss in self._live.now.settings.issuers:
@@ -101,7 +100,7 @@ class Freed:
                 await self._free_clients(changes, buckets)
 
     async def _free_waiting(self, ended: frozenset[_Ended]) -> None:
-        """Have those come that wait for what has ended. If they cannot now, try again."""
+        """Release the deliveries deferred for these causes. If that fails, try again later."""
         began = time.monotonic()
         self._not_before |= {ending: began + GAP for ending in ended if ending[2]}
         issuers = {iss for _, iss, _ in ended}

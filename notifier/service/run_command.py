@@ -1,4 +1,4 @@
-"""`notifier run`: runs a worker until it is told to stop."""
+"""`notifier run`: runs a worker until it receives a stop signal."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _import_structlog() -> None:
 
 
 def _log_end(errors: Sequence[NotifierError]) -> None:
-    """Say why the worker ends as the log says all else: its readers parse each line."""
+    """Log why the worker ends, in the format of the log, whose readers parse each line."""
     import structlog
 
     log = structlog.get_logger()
@@ -161,9 +161,9 @@ def _log_end(errors: Sequence[NotifierError]) -> None:
 
 
 def _cut_short() -> None:
-    """End the process while something has not closed: a broker, a collector or a disk that does not answer.
+    """End the process although a connection or file has not closed: a broker, collector or disk is unresponsive.
 
-    Attempts have ended or been given up by now. What was not acked comes again, so nothing is lost.
+    Attempts have ended or were cancelled. Unacked messages are redelivered, so nothing is lost.
     """
     import structlog
 
@@ -173,7 +173,7 @@ def _cut_short() -> None:
 
 
 def _tell_queue_file(file: Path | None) -> None:
-    """Log where the embedded queue is. A worker without a queue of its own may lie beside one that it once had."""
+    """Log the path of the embedded queue, and warn of another queue file in the working directory."""
     if file is None:
         return
     import structlog

@@ -22,7 +22,7 @@ FILES_EVERY = 60.0
 
 
 class LoopLag:
-    """The worst lag of the last 15 to 30 s, so that each scrape sees what has happened since the one before."""
+    """The worst lag of the last 15 to 30 s, so that each scrape covers the time since the previous one."""
 
     def __init__(self, now: float) -> None:
         self._since = now

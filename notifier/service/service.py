@@ -195,7 +195,7 @@ class Service:
         """Run until `stop` is set, then drain. `started` is called once the listeners accept connections.
 
         Raises an ExceptionGroup with ConfigurationError (an address cannot be bound) or QueueError (the queue cannot be
-        used until somebody mends it).
+        used until it is repaired).
         """
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             await self.queue.open()

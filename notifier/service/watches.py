@@ -67,14 +67,14 @@ class Reloading:
         await watch_files(self._files, changed, clock=time.monotonic)
 
     async def on_signal(self) -> None:
-        """Read the files and the registry sources, as SIGHUP asks. What guards against a loss of clients holds."""
+        """Read the files and the registry sources on SIGHUP. The protection against a loss of clients applies."""
         await self._reload(asked=True)
         self._registry.ask()
 
     async def carry_out(self, reload: Reload) -> ReloadResult:
-        """Read the files and the registry sources, as an operator asks. A drop reads the sources alone.
+        """Read the files and the registry sources for an operator. A drop reads only the sources.
 
-        The files have not changed by it, and to read 100,000 clients anew takes as long as the drop itself.
+        It does not change the files, and reading 100,000 clients again would take as long as the drop itself.
         """
         accepted_by = reload.who if reload.accept_loss else None
         write_audit("reload_asked", who=reload.who, accept_loss=reload.accept_loss, drop=reload.drop)
