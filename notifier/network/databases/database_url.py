@@ -16,7 +16,7 @@ _FILE = re.compile(r"(sqlite(?:\+pysqlite)?:///)(?!/|file:)(.+)")
 
 
 def url_mistake(url: str) -> str | None:
-    """Say why this is no URL of a database, without showing any of it; None if it may be one."""
+    """Return why this is not a database URL, without showing any part of it; None if it may be one."""
     if url != url.strip() or not url.isprintable():
         return stray_character(url)
     scheme, colon, rest = url.partition("://")

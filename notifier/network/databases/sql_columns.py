@@ -121,7 +121,7 @@ def lower(value: object) -> str | None:
 
 
 def truth(value: object) -> bool | None:
-    """True or false, however the database says it; None if it does not."""
+    """Return the boolean in any of the representations of databases; None if it is absent."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float | Decimal) and value in (0, 1):
@@ -177,7 +177,7 @@ def scalar(word: str) -> object:
 
 
 def algorithms(value: object) -> str | list[str] | None:
-    """One algorithm, or a list of those that we know. The first that a key of the issuer can sign with is meant."""
+    """Return one algorithm, or a list of the supported ones, of which the first that a key can sign with is used."""
     if isinstance(value, list | tuple):  # an array of PostgreSQL
         value = ",".join(listed(value) or ())
     word = text(value)

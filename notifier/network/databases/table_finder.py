@@ -40,7 +40,7 @@ class TableFinder:
     def columns(
         self, table: str, wanted: Sequence[str], needed: Sequence[str], way_out: str = ""
     ) -> dict[str, sa.ColumnElement[Any]]:
-        """The columns of a table by the names that we know. Raises SourceFault if one is missing or there twice."""
+        """Return the columns of a table by our names. Raises SourceFault if a column is missing or ambiguous."""
         columns: dict[str, list[str]] = {}
         for column in self._columns_of(table):
             columns.setdefault(plain(column), []).append(column)

@@ -48,7 +48,7 @@ class TlsContexts:
         return entry.context
 
     async def close(self) -> None:
-        """Give up the builds that run. Whoever waits for one gets a fault of ours."""
+        """Cancel the running builds. Their callers get an internal fault."""
         builds = list(self._builds.values())
         for build in builds:
             build.cancel()

@@ -35,7 +35,7 @@ _FINAL = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})[ \r\n]")
 
 @dataclass(slots=True)
 class Exchange:
-    """Notes of one request. `denied` says why an address was refused. `tried` is the last address that was not.
+    """Notes of one request. `denied`: why an address was refused. `tried`: the last address that was not refused.
 
     `reached` is the time of the first connection (with a proxy, to the proxy). `connection` carries the request, which
     is written as soon as there is one. `reused` is True if that connection served an earlier request. `repeated`: if

@@ -31,7 +31,7 @@ class IssuerDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadDocument:
-    """The document could not be read. `text` says why. It may be published all the same."""
+    """The document could not be read, but may be published. `text`: the reason."""
 
     text: str
 

@@ -45,7 +45,7 @@ class DocumentReader:
     async def read(
         self, uri: str, *, egress: EgressPolicy, tls: TlsFiles, within: float, proxy: str | None = None
     ) -> IssuerDocument | UnreadDocument:
-        """Read a document within `within` seconds, or say why it could not be read. Never raises.
+        """Return the document, or the reason why it could not be read in `within` seconds. Never raises.
 
         A `proxy` looks names up itself, so `egress` judges only what the URI says.
         """

@@ -42,7 +42,7 @@ ReadBody: TypeAlias = Callable[[bytes, str, Bounds], Awaitable[Any]]
 
 
 class NoAnswer(NotifierError):  # noqa: N818  what it is
-    """There is no answer, or no usable one. The text says why, in one line and without any secret.
+    """There is no usable answer. The text is the reason, in one line and without secrets.
 
     `lasting`: it stays so until somebody changes a setting or a certificate.
     """
@@ -73,7 +73,7 @@ class JsonAnswer:
 
 
 async def only_json(body: bytes, _: str, bounds: Bounds) -> Any:
-    """Read JSON, whatever the content type says."""
+    """Read JSON regardless of the content type."""
     return await read_json(body, bounds)
 
 

@@ -39,13 +39,13 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class OutOfBounds:
-    """Stands for a member that was not taken. `text` says why."""
+    """Replaces a member that exceeds a limit. `text`: the reason."""
 
     text: str
 
 
 class NotJson(ValueError):  # noqa: N818  what it is
-    """The text is no JSON."""
+    """The text is not valid JSON."""
 
 
 async def read_json(body: bytes, bounds: Bounds) -> Any:
@@ -84,7 +84,7 @@ class _Parts:
         return value
 
     def _sign(self) -> str:
-        """The next character that is no blank. Empty at the end."""
+        """Return the next character that is not white space; empty at the end."""
         blanks = _BLANKS.match(self._text, self._at)
         self._at = blanks.end() if blanks is not None else self._at
         return self._text[self._at : self._at + 1]

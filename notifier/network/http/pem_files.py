@@ -1,4 +1,4 @@
-"""Loads PEM files into TLS contexts, and says why a file cannot be used. TLS 1.2 is the oldest version.
+"""Loads PEM files into TLS contexts, and explains why a file is unusable. TLS 1.2 is the oldest version.
 
 Certificates are judged the same on all versions of Python. Since 3.13 `create_default_context` refuses a private
 authority's certificates without key usage or authority key identifier (VERIFY_X509_STRICT), and accepts an intermediate

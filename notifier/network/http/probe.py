@@ -33,7 +33,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreached:
-    """Not connected. `text` says why."""
+    """No connection was made. `text`: the reason."""
 
     reason: Reason
     text: str

@@ -152,7 +152,7 @@ class HttpTransport:
         self._resolver = None
 
     async def post(self, request: Request) -> Wire:
-        """POST the token and return what happened. Raises OurFault for a fault of ours, never for a client's.
+        """POST the token and return the outcome. Raises OurFault for internal faults, never for a fault of the client.
 
         The client's timeout begins when its TLS files are read.
         """

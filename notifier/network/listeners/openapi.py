@@ -242,7 +242,7 @@ def _responses(description: OperationDescription) -> dict[str, Any]:
 
 
 def openapi_route(routes: Iterable[web.RouteDef]) -> web.RouteDef:
-    """The route that serves the document of these and of itself. It tells nothing secret, so no token is asked for."""
+    """Return the route of the document, which covers itself too. It has no secrets, so it requires no token."""
 
     @OperationDescription(
         summary="This document.", answers={200: AnswerDescription(text="OpenAPI 3.1.", schema={"type": "object"})}
