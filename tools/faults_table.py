@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 FAULTS, DOCUMENT = ROOT / "tests/faults", ROOT / "docs/evidence/faults.md"
 BEGIN, END = "<!-- made by tools/faults_table.py: begin -->", "<!-- end -->"
-HEAD = "| | what was done | broker | times | events | deliveries | delivered | dead | repeated | lost |"
+HEAD = "| | what was done | broker | times | events | delivered | dead | repeated | lost |"
 
 Fault = tuple[str, str]
 """(group, what)"""
@@ -46,33 +46,30 @@ def _faults(module: ast.Module) -> Iterator[Fault]:
 
 
 def rows(lines: Iterable[Mapping[str, Any]], before: Iterable[Sequence[str]] = ()) -> list[str]:
-    """A row for each fault and broker, in the catalogue's order; several tests of one fault are added up.
+    """Return a row for each fault, in the catalogue's order, with the sums over its tests and brokers.
 
-    A fault without an account keeps the rows that it had before.
+    A fault without an account keeps its earlier row.
     """
-    told: dict[Fault, dict[str, list[Mapping[str, Any]]]] = {}
+    told: dict[Fault, list[Mapping[str, Any]]] = {}
     for line in lines:
-        told.setdefault((line["group"], line["what"]), {}).setdefault(line["broker"], []).append(line)
-    kept: dict[Fault, list[str]] = {}
-    for cells in before:
-        kept.setdefault((cells[0], cells[1]), []).append(f"| {' | '.join(cells)} |")
+        told.setdefault((line["group"], line["what"]), []).append(line)
+    kept = {(cells[0], cells[1]): f"| {' | '.join(cells)} |" for cells in before}
     missing = [what for group, what in catalogue() if (group, what) not in told | kept]
     if missing:
         raise SystemExit(f"no account of: {'; '.join(missing)}")
-    made = {fault: [_row(fault, broker, of) for broker, of in brokers.items()] for fault, brokers in told.items()}
-    return [row for fault in dict.fromkeys(catalogue()) for row in (made.get(fault) or kept[fault])]
+    made = {fault: _row(fault, of) for fault, of in told.items()}
+    return [made.get(fault) or kept[fault] for fault in dict.fromkeys(catalogue())]
 
 
-def _row(fault: Fault, broker: str, lines: Sequence[Mapping[str, Any]]) -> str:
+def _row(fault: Fault, lines: Sequence[Mapping[str, Any]]) -> str:
     def total(name: str) -> str:
         return f"{sum(line[name] for line in lines):,}"
 
     dead, again = (_counted(line[name] for line in lines) for name in ("dead", "duplicates"))
     lost = sum(len(line["missing"]) + len(line["wrong"]) + sum(line["waiting"].values()) for line in lines)
-    cells = (
-        *fault, broker or "–", total("times"), total("events"), total("deliveries"), total("delivered"), dead, again,
-        str(lost),
-    )  # fmt: skip
+    brokers = ", ".join(sorted({line["broker"] for line in lines} - {""})) or "–"
+    counts = total("times"), total("events"), total("delivered")
+    cells = (*fault, brokers, *counts, dead, again, str(lost))
     return f"| {' | '.join(cells)} |"
 
 
@@ -93,7 +90,7 @@ def main(reports: Sequence[str]) -> None:
     """Write the table into the document."""
     lines = [json.loads(line) for report in reports for line in Path(report).read_text().splitlines()]
     text = DOCUMENT.read_text()
-    made = "\n".join([HEAD, "|---|---|---|--:|--:|--:|--:|---|---|--:|", *rows(lines, written(text))])
+    made = "\n".join([HEAD, "|---|---|---|--:|--:|--:|---|---|--:|", *rows(lines, written(text))])
     before, rest = text.split(BEGIN)
     DOCUMENT.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.partition(END)[2]}")
 
