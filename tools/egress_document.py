@@ -5,8 +5,9 @@ python -m tools.egress_document
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import reduce
-from itertools import groupby
+from ipaddress import ip_address
 from pathlib import Path
 
 from notifier.model.outcome import Answer, Break, Wire
@@ -21,9 +22,9 @@ Every case that the tests try, with its result. `python -m tools.egress_document
 
 The settings are those of `egress`; after a bar those of `notifier.egress` of one client, which replace the former
 member by member. Workers check a URI when they read it and at every attempt, and an address at every connection. A
-denied request makes a dead letter `egress_denied` with this text. Left out here: a denial with *not public* ends with
-"; to allow it, add it to egress.allow", one of a *metadata service* with ", which needs an egress.allow of exactly
-that address".
+denied request makes a dead letter `egress_denied` with this text. Left out here: the address, where it is the tried
+one; the end of a denial with *not public*, "; to allow it, add it to egress.allow", and of one with *metadata
+service*, ", which needs an egress.allow of exactly that address".
 
 With `notifier.proxy` the proxy resolves names and connects. Workers then check only the host in the URI: an address
 in any spelling, `localhost`, a cloud's metadata. The proxy's own rules must cover the rest. The address of the proxy
@@ -42,12 +43,21 @@ def document(sections: Iterable[tuple[str, str, list[Row]]]) -> str:
 
 
 def _table(title: str, first: str, rows: list[Row]) -> Iterator[str]:
-    """One section of the document. Successive cases with the same settings and result share a row."""
+    """Return one section of the document. Cases with the same settings and result share a row."""
     yield f"\n## {title}\n\n| {first} | settings | result |\n|---|---|---|\n"
-    for (settings, result), alike in groupby(rows, key=lambda row: row[1:]):
-        shown = ", ".join(f"`{tried}`" if " " not in tried else tried for tried, *_ in alike)
-        short = reduce(str.removesuffix, LEFT_OUT, result).replace("|", "&#124;")
-        yield f"| {shown} | {_code(settings)} | {short} |\n"
+    alike: dict[tuple[str, str], list[str]] = {}
+    for tried, settings, result in rows:
+        alike.setdefault((settings, _short(tried, result)), []).append(tried)
+    for (settings, result), cases in alike.items():
+        shown = ", ".join(f"`{tried}`" for tried in cases) if " " not in cases[0] else "; ".join(cases)
+        yield f"| {shown} | {_code(settings)} | {result} |\n"
+
+
+def _short(tried: str, result: str) -> str:
+    """Return the result without what the head of the document names."""
+    with suppress(ValueError):
+        result = result.replace(f"address {ip_address(tried)} is ", "").replace("denied: denied by", "denied by")
+    return reduce(str.removesuffix, LEFT_OUT, result).replace("|", "&#124;")
 
 
 def _code(text: str) -> str:
