@@ -18,9 +18,6 @@ PAGES = (
     "docs/identity-servers/identityserver4.md",
     "docs/identity-servers/keycloak.md",
     "docs/identity-servers/oidc-provider.md",
-    "publishers/duende/README.md",
-    "publishers/keycloak/README.md",
-    "publishers/oidc-provider/README.md",
 )
 FILES = {
     "clients.yaml": "- {client_id: bff, notifier: {preset: duende_bff}}",
