@@ -1,1 +1,1 @@
-"""What tests start and share: brokers, servers, certificates, receivers."""
+"""Brokers, servers, certificates and receivers that several tests start or share."""

@@ -1,6 +1,6 @@
-"""A copy of this tree from which features are deleted, and the core's tests there.
+"""Copies this tree without some features, and runs the core's tests in the copy.
 
-A feature's folder goes, its tests, and its line in `notifier/features/__init__.py`. Nothing stands in for what it did.
+Removes a feature's folder, its tests, and its line in `notifier/features/__init__.py`. Nothing replaces them.
 """
 
 import ast
@@ -26,23 +26,23 @@ _COPIED = ("notifier", "tests", "conftest.py", "pyproject.toml")
 
 
 def copy_tree(place: Path) -> None:
-    """Copy into an empty folder what features have a part in, and link the rest."""
+    """Copy the paths that features contribute to into an empty folder, and link the rest."""
     for path in ROOT.iterdir():
         if path.name not in _COPIED and not path.name.startswith("."):
             (place / path.name).symlink_to(path)
-    for name in _COPIED:  # with their times, so that what is compiled still counts
+    for name in _COPIED:  # with their times, so that compiled files stay valid
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy2)(ROOT / name, place / name)
 
 
 def delete_feature(place: Path, feature: str) -> None:
-    """Delete it from a copy."""
+    """Delete a feature from a copy."""
     shutil.rmtree(place / "notifier/features" / feature)
     shutil.rmtree(place / "tests/features" / feature)
     _unlist(place / "notifier/features/__init__.py", feature)
 
 
 def run_tests(place: Path, paths: Iterable[str], processes: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run tests of the copy by its own modules, also in the processes that they start."""
+    """Run tests of the copy against the copy's modules, also in child processes."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     words = [sys.executable, "-m", "pytest", "-q", "-m", "not full", "-p", "no:cacheprovider", *paths]
     words += ["--numprocesses", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"]
@@ -51,7 +51,7 @@ def run_tests(place: Path, paths: Iterable[str], processes: int = 0) -> subproce
 
 
 def _imports(text: str, feature: str) -> list[ast.ImportFrom]:
-    """The statements that import something of it, last first: to replace one moves no other."""
+    """Return the import statements of a name, last first, so that replacing one keeps the positions of the others."""
     found = [
         node
         for node in ast.parse(text).body

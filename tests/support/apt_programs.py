@@ -1,4 +1,4 @@
-"""Programs of Debian's that tests run and that are not Python's: found here, or installed by apt where we may."""
+"""Finds Debian programs that tests run, and installs missing ones by apt if permitted."""
 
 import fcntl
 import glob
@@ -11,13 +11,14 @@ from tests.support.installing import apt_install
 
 
 class ProgramMissing(Exception):  # noqa: N818  a state of the machine; the text says what to do
-    """It can be neither found nor installed here."""
+    """The program is not installed and cannot be installed."""
 
 
 def program(name: str, package: str, folders: str | None = None) -> str:
-    """The path of a program, of this package, or of several with blanks between. Raises ProgramMissing: the way out.
+    """Return the path of a program of this package (or packages, separated by blanks). Raise ProgramMissing with a
+    remedy.
 
-    `folders`: a pattern of where it is if not on the path. The last one of several is taken: the newest version.
+    `folders`: a glob pattern for programs outside the path. The last match, the newest version, is used.
     """
     if (found := _which(name, folders)) is not None:
         return found

@@ -1,6 +1,6 @@
-"""What a scripted receiver may do to one request: answer, hang, reset, drip, flood, tunnel; each is one `Behaviour`.
+"""Behaviours of a scripted receiver for one request: answer, hang, reset, drip, flood or tunnel.
 
-A behaviour speaks to its `Peer`, the receiver's end of one raw connection. `tests.support.receivers` runs them.
+A behaviour acts on its `Peer`, the receiver's end of one raw connection. `tests.support.receivers` runs them.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One request as it came. `target` is the request line's, byte for byte; header names are in lower case."""
+    """One received request. `target` is copied byte for byte from the request line; header names are in lower case."""
 
     method: str
     target: str
@@ -26,31 +26,31 @@ class Received:
 
     @property
     def form(self) -> list[tuple[str, str]]:
-        """The fields of the body, in their order."""
+        """Return the fields of the body, in order."""
         return parse_qsl(self.body.decode(), keep_blank_values=True, strict_parsing=True)
 
     @property
     def token(self) -> str:
-        """The one `logout_token` (B19, R9); fails where there is another field or none."""
+        """Return the only `logout_token` (B19, R9); fail if there is another field or none."""
         [(name, value)] = self.form
         assert name == "logout_token"
         return value
 
     def header(self, name: str) -> list[str]:
-        """Every value of a header."""
+        """Return all values of a header."""
         return [value for key, value in self.headers if key == name.lower()]
 
 
 @dataclass(slots=True, kw_only=True)
 class Peer:
-    """The receiver's end of one connection, in the hands of a behaviour."""
+    """The receiver's end of one connection, used by a behaviour."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     number: int
 
     async def request(self) -> Received | None:
-        """The next request; None where the other side closed instead."""
+        """Return the next request, or None if the client closed the connection."""
         try:
             head = await self.reader.readuntil(b"\r\n\r\n")
             first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
@@ -62,22 +62,22 @@ class Peer:
         return Received(method=method, target=target, headers=headers, body=body, connection=self.number)
 
     async def send(self, data: bytes) -> None:
-        """Write, and wait until it is written."""
+        """Write and flush."""
         self.writer.write(data)
         await self.writer.drain()
 
     async def gone(self) -> None:
-        """Return when the other side has closed, or the receiver is closed."""
+        """Return when the client or the receiver has closed."""
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             while await self.reader.read(65_536):
                 pass
 
     def close(self) -> None:
-        """End the connection in good order."""
+        """Close the connection in good order."""
         self.writer.close()
 
     def reset(self) -> None:
-        """End the connection by RST."""
+        """Reset the connection (RST)."""
         sock: socket.socket = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -85,7 +85,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """What is done to one request. `reads` False: done as soon as the connection is there, before anything is read."""
+    """The action for one request. With `reads` False it runs on connect, before anything is read."""
 
     run: Callable[[Peer], Awaitable[None]]
     reads: bool = True
@@ -97,7 +97,7 @@ class Behaviour:
 def answer(
     status: int = 200, body: bytes = b"", headers: tuple[tuple[str, str], ...] = (), *, close: bool = False
 ) -> Behaviour:
-    """A response with that status, body and further headers; `close` closes the connection without saying so before."""
+    """Send a response with this status, body and further headers; `close` closes the connection unannounced."""
     lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in headers)]
     if status not in (204, 304):
         lines.append(f"Content-Length: {len(body)}")
@@ -105,7 +105,7 @@ def answer(
 
 
 def raw(data: bytes, *, close: bool = False, reset: bool = False) -> Behaviour:
-    """These bytes, whatever they mean; then the connection is kept, closed or reset."""
+    """Send these bytes unchanged; then keep, close or reset the connection."""
 
     async def run(peer: Peer) -> None:
         await peer.send(data)
@@ -118,17 +118,17 @@ def raw(data: bytes, *, close: bool = False, reset: bool = False) -> Behaviour:
 
 
 def redirect(location: str, status: int = 302) -> Behaviour:
-    """A redirect, which must not be followed."""
+    """Send a redirect, which the client must not follow."""
     return answer(status, headers=(("Location", location),))
 
 
 def hang(*, reads: bool = True) -> Behaviour:
-    """Nothing ever, after or before the request is read."""
+    """Never respond, before or after reading the request."""
     return Behaviour(run=Peer.gone, reads=reads)
 
 
 def reset(*, reads: bool = True) -> Behaviour:
-    """RST, after or before the request is read."""
+    """Reset, before or after reading the request."""
 
     async def run(peer: Peer) -> None:
         peer.reset()
@@ -137,7 +137,7 @@ def reset(*, reads: bool = True) -> Behaviour:
 
 
 def close(*, reads: bool = True) -> Behaviour:
-    """An orderly close without a response, after or before the request is read."""
+    """Close in good order without a response, before or after reading the request."""
 
     async def run(peer: Peer) -> None:
         peer.close()
@@ -146,7 +146,7 @@ def close(*, reads: bool = True) -> Behaviour:
 
 
 def drip(before: bytes, drop: bytes, every: float = 0.02) -> Behaviour:
-    """`before` at once, then `drop` again and again every so many seconds, until the other side has had enough."""
+    """Send `before` at once, then `drop` at this interval in seconds until the client closes."""
 
     async def run(peer: Peer) -> None:
         await peer.send(before)
@@ -162,7 +162,7 @@ def drip(before: bytes, drop: bytes, every: float = 0.02) -> Behaviour:
 
 
 def flood(before: bytes, chunk: bytes, most: int = 64 * 1024 * 1024) -> Behaviour:
-    """`before`, and then `chunk` as fast as it is taken, up to `most` bytes."""
+    """Send `before`, then `chunk` as fast as the client reads, up to `most` bytes."""
 
     async def run(peer: Peer) -> None:
         await peer.send(before)
@@ -174,23 +174,23 @@ def flood(before: bytes, chunk: bytes, most: int = 64 * 1024 * 1024) -> Behaviou
 
 
 def flood_headers(status: int = 200) -> Behaviour:
-    """A status line, and then headers without end as fast as they are taken."""
+    """Send a status line, then endless headers as fast as the client reads."""
     return flood(b"HTTP/1.1 %d Scripted\r\n" % status, b"X-More: " + b"m" * 1014 + b"\r\n")
 
 
 def flood_body(status: int = 200) -> Behaviour:
-    """Complete headers, and then a huge body as fast as it is taken."""
+    """Send complete headers, then a huge body as fast as the client reads."""
     size = 64 * 1024 * 1024
     return flood(b"HTTP/1.1 %d Scripted\r\nContent-Length: %d\r\n\r\n" % (status, size), b"m" * 65_536, size)
 
 
 def gzip_bomb(status: int = 200) -> Behaviour:
-    """A small body that would be 32 MiB once decompressed."""
+    """Send a small body that decompresses to 32 MiB."""
     return answer(status, gzip.compress(bytes(32 * 1024 * 1024)), (("Content-Encoding", "gzip"),))
 
 
 def tunnel(host: str, port: int) -> Behaviour:
-    """As a proxy does: 200 to a CONNECT, and then all bytes to and from that address."""
+    """Act as a proxy: answer CONNECT with 200 and forward all bytes to and from that address."""
 
     async def run(peer: Peer) -> None:
         await peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")

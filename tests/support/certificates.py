@@ -1,4 +1,4 @@
-"""A small certificate authority for tests: servers with good, expired and misnamed certificates, and mutual TLS."""
+"""A test certificate authority: servers with valid, expired and misnamed certificates, and mutual TLS."""
 
 import datetime as dt
 import ssl
@@ -26,14 +26,14 @@ def _general_name(name: str) -> x509.GeneralName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
-    """An authority whose certificate is in `ca_file`; everything it issues is written beside it."""
+    """An authority with its certificate in `ca_file`; issued files are written to the same folder."""
 
     ca_file: Path
     _key: ec.EllipticCurvePrivateKey
     _certificate: x509.Certificate
 
     def issue(self, name: str, *names: str, expired: bool = False) -> Path:
-        """A PEM file with key and certificate for these names or addresses."""
+        """Issue a PEM file with key and certificate for these names or addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         end = _now() - dt.timedelta(days=1) if expired else _now() + dt.timedelta(days=1)
         certificate = (
@@ -51,7 +51,7 @@ class Authority:
         return path
 
     def intermediate(self, directory: Path) -> "Authority":
-        """An authority below this one, whose own certificate is all that `ca_file` has."""
+        """Create an intermediate authority; its `ca_file` holds only its own certificate."""
         directory.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
@@ -66,7 +66,9 @@ class Authority:
     def server(
         self, *names: str, expired: bool = False, mutual: bool = False, newest: ssl.TLSVersion | None = None
     ) -> ssl.SSLContext:
-        """A server's context; `mutual` asks for a client certificate of this authority; `newest` limits the version."""
+        """Return a server's TLS context; `mutual` requires a client certificate of this authority; `newest` is the
+        maximum version.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.issue(*(names or ("localhost", "127.0.0.1")), expired=expired))
         if mutual:
@@ -80,7 +82,7 @@ class Authority:
 
 
 def authority(directory: Path, name: str = "Test CA") -> Authority:
-    """A new authority that keeps its files in `directory`."""
+    """Create an authority with its files in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (

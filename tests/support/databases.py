@@ -1,6 +1,6 @@
-"""A private PostgreSQL and MariaDB for tests: on loopback, in folders of their own, without waiting for disks.
+"""A private PostgreSQL and MariaDB for tests, on loopback, in temporary folders, without fsync.
 
-Each starts in about two seconds and leaves nothing behind. They may be killed, frozen and thawed, and they speak TLS.
+Each starts in about two seconds and removes its files. Tests may kill, freeze and thaw them; both support TLS.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ PASSWORD = "hunter2-of-the-reader"
 
 
 class DatabaseServer:
-    """A server. Its user `reader` has the right to SELECT what it is given, and logs in by PASSWORD."""
+    """A database server. Its user `reader` logs in with PASSWORD and may SELECT the tables granted to it."""
 
     def __init__(
         self, home: Path, port: int, command: Callable[["DatabaseServer"], Sequence[str]], user: str | None
@@ -41,19 +41,19 @@ class DatabaseServer:
 
     @property
     def root(self) -> str:
-        """The URL for whoever may do all, as SQLAlchemy wants it."""
+        """Return the administrator's URL for SQLAlchemy."""
         if self.scheme == "postgresql":
             return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/ids"
 
     @property
     def url(self) -> str:
-        """The URL for the reader, as an operator writes it."""
+        """Return the reader's URL, as an operator writes it."""
         database = "postgres" if self.scheme == "postgresql" else "ids"
         return f"{self.scheme}://reader:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def run(self, *statements: str) -> None:
-        """Run statements as root."""
+        """Run statements as administrator."""
         engine = sa.create_engine(self.root, poolclass=sa.NullPool)
         with engine.begin() as connection:
             for statement in statements:
@@ -61,7 +61,7 @@ class DatabaseServer:
         engine.dispose()
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start the server and wait until it accepts connections."""
         self._server = subprocess.Popen(
             self._command(self),
             cwd=self.home,
@@ -84,7 +84,7 @@ class DatabaseServer:
                 return
 
     def signal(self, sign: signal.Signals) -> None:
-        """Send a signal to each of its processes."""
+        """Send a signal to each process of the server."""
         assert self._server is not None
         if self._server.poll() is not None:
             return
@@ -94,7 +94,7 @@ class DatabaseServer:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """It hangs meanwhile."""
+        """Freeze the server within the context."""
         self.signal(signal.SIGSTOP)
         try:
             yield
@@ -102,13 +102,13 @@ class DatabaseServer:
             self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill the server with SIGKILL."""
         assert self._server is not None
         self.signal(signal.SIGKILL)
         self._server.wait()
 
     def stop(self) -> None:
-        """End it for good. PostgreSQL gives its shared memory back if it is asked to go."""
+        """Stop the server for good. PostgreSQL releases its shared memory on an orderly stop."""
         if self._server is None:
             return
         self.signal(signal.SIGCONT)
@@ -159,7 +159,7 @@ def _certificate(home: Path, user: str | None) -> Authority:
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[DatabaseServer]:
-    """A PostgreSQL. Raises ProgramMissing."""
+    """Start a PostgreSQL. Raise ProgramMissing."""
     folders = "/usr/lib/postgresql/*/bin"
     postgres, initdb = (program(name, "postgresql", folders) for name in ("postgres", "initdb"))
     user = "postgres" if os.geteuid() == 0 else None  # it does not run as root
@@ -191,7 +191,7 @@ def postgresql() -> Iterator[DatabaseServer]:
 
 @contextlib.contextmanager
 def mariadb() -> Iterator[DatabaseServer]:
-    """A MariaDB with a database `ids`. Raises ProgramMissing."""
+    """Start a MariaDB with a database `ids`. Raise ProgramMissing."""
     folders = "/usr/sbin"
     daemon, install = (program(name, "mariadb-server", folders) for name in ("mariadbd", "mariadb-install-db"))
     as_root = ["--user=root"] if os.geteuid() == 0 else []

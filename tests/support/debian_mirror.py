@@ -1,15 +1,15 @@
-"""Where this machine's apt has Debian's packages from."""
+"""Finds the Debian mirror that this machine's apt uses."""
 
 import platform
 import subprocess
 
 
 class NoMirror(Exception):  # noqa: N818  a state of the machine; the text says why
-    """Debian's packages cannot be had here."""
+    """Debian packages cannot be downloaded here."""
 
 
 def debian_mirror() -> str:
-    """Its address. Raises NoMirror."""
+    """Return the mirror's address. Raise NoMirror."""
     if platform.system() != "Linux" or platform.freedesktop_os_release().get("ID") != "debian":
         raise NoMirror("this is not Debian")
     listing = ["apt-get", "indextargets", "--format", "$(COMPONENT) $(RELEASE) $(REPO_URI)", "Created-By: Packages"]

@@ -1,4 +1,4 @@
-"""Builds programs from Go's modules. What is got is checked by Go against its public database of checksums."""
+"""Builds programs from Go modules. Go verifies the downloads against its public checksum database."""
 
 import json
 import os
@@ -13,11 +13,11 @@ BUILD_SECONDS = 3600
 
 
 class GoMissing(Exception):  # noqa: N818  a state of the machine; the text says what to do
-    """A program is not built yet, or cannot be."""
+    """A program is not built yet, or cannot be built."""
 
 
 def check_go(what: str) -> None:
-    """Raise GoMissing where no Go is that can get the one that it needs."""
+    """Raise GoMissing unless a Go is installed that can download the required version."""
     said = go(["version"], Path("/")) if shutil.which("go") else "none"
     number = re.search(r"go1\.(\d+)", said)
     if number is None or int(number[1]) < 21:
@@ -25,17 +25,17 @@ def check_go(what: str) -> None:
 
 
 def got_module(module: str, what: str) -> Path:
-    """Where a module's folder (`Dir`) or go.mod (`GoMod`) lies, once it is got. Raises GoMissing."""
+    """Download a module and return its folder (`Dir`) or go.mod (`GoMod`). Raise GoMissing."""
     return Path(json.loads(go(["mod", "download", "-json", module], Path("/")))[what])
 
 
 def go_build(folder: Path, made: Path, *, package: str = ".", linked: str = "") -> None:
-    """Build a package of the module in this folder. `linked`: what the linker is told. Raises GoMissing."""
+    """Build a package of the module in this folder. `linked`: linker flags. Raise GoMissing."""
     go(["build", "-trimpath", "-ldflags", f"-s -w {linked}", "-o", str(made), package], folder)
 
 
 def go(words: Sequence[str], folder: Path) -> str:
-    """What it printed. The machine's own settings say where modules come from. Raises GoMissing."""
+    """Return Go's output. The machine's settings select the module proxy. Raise GoMissing."""
     settings = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=mod -p=2" if folder != Path("/") else ""}
     env = {**os.environ, **settings}
     run = subprocess.run(
@@ -48,5 +48,5 @@ def go(words: Sequence[str], folder: Path) -> str:
 
 
 def say(text: str) -> None:
-    """Tell whoever waits for it."""
+    """Print progress for the person who waits."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""Programs that get what tests need: npm, Maven, apt. One that fails says why, in its own words."""
+"""Runs npm, Maven and apt, and reports the cause of a failure from their output."""
 
 import os
 import subprocess
@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 SECONDS = 600.0
-LAST = 3000  # characters of what it printed: the cause stands at the end
-LOUD_NPM = ("--loglevel=error", "--no-audit", "--no-fund", "--ignore-scripts")  # with --silent it fails without a word
+LAST = 3000  # characters of the output: the cause is at the end
+LOUD_NPM = ("--loglevel=error", "--no-audit", "--no-fund", "--ignore-scripts")  # with --silent it prints no cause
 APT = ("apt-get", "-o", "DPkg::Lock::Timeout=300")
-STRICT = ("-o", "APT::Update::Error-Mode=any")  # else `update` calls it a success that no mirror answered
+STRICT = ("-o", "APT::Update::Error-Mode=any")  # otherwise `update` succeeds although no mirror answered
 
 
 class InstallFailed(AssertionError):  # noqa: N818  the text says what failed
-    """The command, how it ended, and the end of what it printed."""
+    """An installer failed: the command, its exit status and the end of its output."""
 
 
 def run_installer(
@@ -23,7 +23,7 @@ def run_installer(
     cwd: Path | None = None,
     seconds: float = SECONDS,
 ) -> str:
-    """What it printed, on both of its streams. Raises InstallFailed."""
+    """Return the output on both streams. Raise InstallFailed."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
@@ -45,7 +45,7 @@ def _told(words: Sequence[str], how: str, output: bytes | None) -> str:
 
 
 def apt_install(packages: str, *, seconds: float = SECONDS) -> str:
-    """Install them, and start no service. Why that failed, if it did; whether it has worked, the caller sees."""
+    """Install packages without starting services. Return a failure's cause, if any; the caller checks the result."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     failed = []
     for arguments in ((*STRICT, "update"), ("install", "-y", "--no-install-recommends", *packages.split())):

@@ -1,4 +1,4 @@
-"""A browser of one user at a Keycloak: signs in at clients by its pages, and out again."""
+"""One user's browser at a Keycloak: signs in and out of clients through Keycloak's pages."""
 
 import base64
 import html
@@ -11,11 +11,11 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import aiohttp
 
-PAGES = 4  # at most, from the log-in to the client
+PAGES = 4  # at most, from the log-in page to the client
 
 
 class KeycloakBrowser:
-    """Keeps cookies by their names alone: Keycloak marks them `Secure` on loopback too."""
+    """Stores cookies by name only, because Keycloak marks them `Secure` on loopback too."""
 
     def __init__(self, url: str, realm: str) -> None:
         self._url = url
@@ -35,9 +35,9 @@ class KeycloakBrowser:
     async def sign_in(
         self, client_id: str, redirect_uri: str, user: str, password: str, *, scope: str = "openid", **more: str
     ) -> dict[str, Any]:
-        """Sign in at a public client; its ID token's claims, and the token itself as `raw`. All tokens: `tokens`.
+        """Sign in at a public client; return the ID token's claims and, as `raw`, the token. `tokens` has all tokens.
 
-        `more`: of the authentication request, such as `prompt`.
+        `more`: further parameters of the authentication request, such as `prompt`.
         """
         query = {"client_id": client_id, "redirect_uri": redirect_uri, "response_type": "code", "scope": scope, **more}
         code = (await self.led_back(query, user, password))["code"]
@@ -49,7 +49,9 @@ class KeycloakBrowser:
         return {**json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))), "raw": raw}
 
     async def led_back(self, query: Mapping[str, str], user: str = "", password: str = "") -> dict[str, str]:
-        """What an authentication request leads back to the client with. The pages before that are filled in."""
+        """Follow an authentication request through the pages and return the redirect parameters that the client
+        receives.
+        """
         location, page = await self._go("GET", f"{self._protocol}/auth", params=query)
         for _page in range(PAGES):
             if location.startswith(query["redirect_uri"]):
@@ -60,7 +62,7 @@ class KeycloakBrowser:
         return dict(parse_qsl(urlsplit(location).query))
 
     async def _fill_in(self, page: str, fields: Mapping[str, str]) -> tuple[str, str]:
-        """Of the pages for log-in and consent: each takes of the fields what it knows."""
+        """Submit a log-in or consent page with the known fields."""
         found = re.search(r'<form[^>]*action="([^"]+)"', page)
         assert found is not None, page[:500]
         hidden = re.search(r'name="code" value="([^"]*)"', page)
@@ -68,25 +70,25 @@ class KeycloakBrowser:
         return await self._go("POST", url, data={**fields, "code": hidden[1] if hidden else ""})
 
     def cookie(self, name: str) -> str:
-        """A cookie of Keycloak's."""
+        """Return a cookie of Keycloak."""
         return self._cookies[name]
 
     async def ask(self, client_id: str, redirect_uri: str) -> str:
-        """Where a client is sent that asks whether somebody is signed in, without any page."""
+        """Return the redirect of a silent authentication request (`prompt=none`)."""
         query = {"client_id": client_id, "redirect_uri": redirect_uri, "response_type": "code", "scope": "openid"}
         location, page = await self._go("GET", f"{self._protocol}/auth", params=query | {"prompt": "none"})
         assert location.startswith(redirect_uri), (location, page[:500])
         return location
 
     async def open(self, path: str) -> str:
-        """A page of the realm, by its path."""
+        """Fetch a page of the realm by its path."""
         _, page = await self._go("GET", self._protocol.removesuffix("/protocol/openid-connect") + path)
         return page
 
     async def sign_out(self, id_token: str, redirect_uri: str, *, cookies: bool = True, frames: bool = False) -> None:
-        """By RP-Initiated Logout, with hint and cookie.
+        """Sign out by RP-Initiated Logout, with hint and cookie.
 
-        `frames`: there are clients with a front channel, so that a page is shown that loads their frames.
+        `frames`: clients with a front channel exist, so Keycloak shows a page that loads their frames.
         """
         query = {"id_token_hint": id_token, "post_logout_redirect_uri": redirect_uri}
         kept, self._cookies = self._cookies, self._cookies if cookies else {}
@@ -95,19 +97,21 @@ class KeycloakBrowser:
         assert redirect_uri in (html.unescape(page) if frames else location), (location, page[:500])
 
     async def post(self, path: str, form: Mapping[str, str]) -> tuple[int, Any]:
-        """Status and answer of one of the realm's endpoints, asked as a client asks: without cookies."""
+        """Return status and answer of a realm endpoint to a client's request, without cookies."""
         async with self._session.post(f"{self._protocol}/{path}", data=form) as answer:
             return answer.status, json.loads(text) if (text := await answer.text()) else None
 
     async def delete_sessions(self, client_id: str, path: str = "") -> int:
-        """Of the account console, in the name of a client that the user is signed in at; the status."""
+        """Delete the user's sessions through the account console, as a client that the user is signed in at; return the
+        status.
+        """
         url = f"{self._protocol.removesuffix('/protocol/openid-connect')}/account/sessions{path}"
         headers = {"Authorization": f"Bearer {self.tokens[client_id]['access_token']}", "Accept": "application/json"}
         async with self._session.delete(url, headers=headers) as answer:
             return answer.status
 
     async def _go(self, method: str, url: str, **more: Any) -> tuple[str, str]:
-        """Where it leads, if anywhere, and the page."""
+        """Request a page; return the redirect's target, if any, and the page."""
         headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())}
         async with self._session.request(method, url, headers=headers, allow_redirects=False, **more) as answer:
             for line in answer.headers.getall("Set-Cookie", []):

@@ -31,31 +31,33 @@ SIGNALS = ("26.7.3",)
 """The versions that can be a transmitter of Shared Signals: an experimental feature, which is built in."""
 PLACES = (Path("/var/cache/notifier-tests"), Path.home() / ".cache/notifier-tests")
 JDK = "default-jdk-headless"
-OLD = 86_400.0  # seconds: a copy with a jar that nobody has asked for since is in the way
+OLD = 86_400.0  # seconds: after this time unused, a copy with an added jar is deleted
 
 
 class KeycloakMissing(Exception):  # noqa: N818  a state of the machine; the text says what is missing
-    """Keycloak, Java or Maven cannot be had here."""
+    """Keycloak, Java or Maven cannot be installed here."""
 
 
 def required() -> bool:
-    """True if the tests must not be left out."""
+    """Return whether the tests must run rather than be skipped."""
     return os.environ.get("NOTIFIER_TEST_KEYCLOAK") == "required"
 
 
 def environment(home: Path) -> Mapping[str, str]:
-    """What Keycloak's programs need. `home` is theirs to write to."""
+    """Return the environment for Keycloak's programs. They may write to `home`."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "JAVA_HOME")}
     return {**kept, "HOME": str(home), "LANG": "C.UTF-8"}
 
 
 def keycloak_version() -> str:
-    """The version that is tried."""
+    """Return the version under test."""
     return os.environ.get("NOTIFIER_TEST_KEYCLOAK_VERSION", NEWEST)
 
 
 def find_keycloak(version: str | None = None) -> Path:
-    """The folder of Keycloak, made if need be. `version`: else the one that is tried. Raises KeycloakMissing."""
+    """Return Keycloak's folder, created if missing. `version`: default is the version under test. Raise
+    KeycloakMissing.
+    """
     version = version or keycloak_version()
     with _translated(version):
         found = _stock(version)
@@ -63,7 +65,9 @@ def find_keycloak(version: str | None = None) -> Path:
 
 
 def find_keycloak_with(jar: Path | None, version: str, *options: str) -> Path:
-    """A copy with this jar in `providers/`, if any, built with these options of `kc.sh build`. Or KeycloakMissing."""
+    """Return a copy with this jar, if any, in `providers/`, built with these options of `kc.sh build`. Raise
+    KeycloakMissing.
+    """
     with _translated(version):
         digest = hashlib.sha256((jar.read_bytes() if jar else b"") + "\0".join(options).encode()).hexdigest()
         found = cache() / f"keycloak-{version}-jar-{digest[:12]}"
@@ -73,7 +77,7 @@ def find_keycloak_with(jar: Path | None, version: str, *options: str) -> Path:
 
 
 def features(version: str) -> Sequence[str]:
-    """What `kc.sh build` is told of them."""
+    """Return the feature options of `kc.sh build`."""
     return ["--features=ssf"] if version in SIGNALS else []
 
 
@@ -95,7 +99,7 @@ def _translated(version: str) -> Iterator[None]:
 
 
 def _kept(found: Path, make: Callable[[], None]) -> Path:
-    """It is there, or is made, by one process alone."""
+    """Return the folder, created by a single process if missing."""
     if not found.exists():
         with alone(found):
             if not found.exists():
@@ -112,7 +116,7 @@ def _check_java(java: str) -> None:
 
 
 def cache() -> Path:
-    """The first folder that can be written."""
+    """Return the first writable cache folder."""
     for place in PLACES:
         with contextlib.suppress(OSError):
             place.mkdir(parents=True, exist_ok=True)
@@ -122,9 +126,9 @@ def cache() -> Path:
 
 
 def _make(found: Path, version: str, jar: Path | None, options: Sequence[str]) -> None:
-    """Beside its place first, and moved there when whole: half of it is never taken for all.
+    """Build in a temporary folder and move it into place when complete, so that a partial copy is never used.
 
-    Copied from the one without a jar where that is there, and else unpacked: `build` writes into files that are there.
+    Copy the installation without a jar if it exists, otherwise unpack: `build` writes into the existing files.
     """
     if jar:
         _forget(found)
@@ -141,14 +145,14 @@ def _make(found: Path, version: str, jar: Path | None, options: Sequence[str]) -
 
 
 def _forget(found: Path) -> None:
-    """Copies with other jars that nobody has asked for."""
+    """Delete unused copies with other jars."""
     for other in found.parent.glob(f"{found.name.rpartition('-')[0]}-*"):
         if other.is_dir() and time.time() - other.stat().st_mtime > OLD:
             shutil.rmtree(other, ignore_errors=True)
 
 
 def _unpack(folder: Path, version: str) -> None:
-    """What Maven gets."""
+    """Unpack the distribution that Maven downloads."""
     maven = [program("mvn", "maven"), "-q", "-B", f"-Dmaven.repo.local={folder / 'maven'}"]
     what = f"-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:tar.gz"
     run_installer([*maven, "dependency:copy", what, f"-DoutputDirectory={folder}"])

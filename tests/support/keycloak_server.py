@@ -1,4 +1,4 @@
-"""A Keycloak of our own on a free port of loopback. Its database is in memory, unless a test names another."""
+"""A private Keycloak on a free loopback port. Its database is in memory unless a test names another."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from tests.support.keycloak_installation import SIGNALS, environment, find_keycl
 from tests.support.rabbitmq_node import _guard, free_ports
 
 STARTING = 240.0  # seconds; 16 on two idle cores
-TOKEN_LIFE = 30.0  # half of what Keycloak gives it
+TOKEN_LIFE = 30.0  # half of Keycloak's default
 ADMIN = "admin"
 _PUSHING = (
     "--spi-ssf-transmitter--default--allow-insecure-push-targets=true",
@@ -29,7 +29,7 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Keycloak:
-    """A server that somebody has started. `signals`: it can be a transmitter of Shared Signals."""
+    """A running server. `signals`: it can be a Shared Signals transmitter."""
 
     def __init__(self, port: int, management: int, log: Path, *, signals: bool) -> None:
         self.port = port
@@ -41,7 +41,7 @@ class Keycloak:
         self._token, self._token_until = "", 0.0
 
     def admin(self, method: str, path: str, body: object = None) -> Any:
-        """Ask the Admin API, below /admin/realms, as its administrator."""
+        """Call the Admin API, below /admin/realms, as administrator."""
         if time.monotonic() > self._token_until:
             form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": ADMIN}
             url = f"{self.url}/realms/master/protocol/openid-connect/token"
@@ -52,7 +52,7 @@ class Keycloak:
         return _ask(method, f"{self.url}/admin/realms{path}", sent, headers)
 
     def push_signals(self, realm: str, client_id: str, secret: str, endpoint: str) -> None:
-        """Have a realm push the end of each session, in the name of a client that may manage streams."""
+        """Make a realm push the end of each session, as a client that may manage streams."""
         form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
         url = f"{self.url}/realms/{realm}/protocol/openid-connect/token"
         token = _ask("POST", url, urlencode(form | {"scope": "ssf.manage"}).encode())
@@ -64,9 +64,9 @@ class Keycloak:
 class KeycloakServer(Keycloak):
     """One server. `home`: a folder for its log.
 
-    `installation`: another than the one of the version that is tried. `options`: more for `kc.sh start`, `settings`:
-    more for its environment. `port`: of one that is gone, else a free one. `signals`: the
-    installation was built for them. After `kill` or `terminate` it may be started again, at the same address.
+    `installation`: default is the version under test. `options`: more for `kc.sh start`, `settings`: more environment
+    variables. `port`: a stopped server's port; default is a free one. `signals`: the installation was built for them.
+    After `kill` or `terminate` it may be started again at the same address.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class KeycloakServer(Keycloak):
             "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN,
             "KC_BOOTSTRAP_ADMIN_PASSWORD": ADMIN,
             "JAVA_OPTS_KC_HEAP": "-Xms128m -Xmx512m",
-            "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1",  # compiles quickly rather than well: it lives for a minute
+            "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1",  # compiles quickly rather than well: runs for a minute
             **(settings or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it. It takes a while until it answers."""
+        """Start the server. It answers only some time later."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, env=self._settings, cwd=self._home, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -110,7 +110,7 @@ class KeycloakServer(Keycloak):
         self._guard = _guard(self._process.pid)
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Wait until the server answers."""
         assert self._process is not None
         until = time.monotonic() + STARTING
         while time.monotonic() < until and self._process.poll() is None:
@@ -121,11 +121,11 @@ class KeycloakServer(Keycloak):
         raise AssertionError(f"Keycloak did not start: {self.log.read_text(errors='replace')[-2000:]}")
 
     def kill(self) -> None:
-        """End it without a word, with the Java that its script started."""
+        """Send SIGKILL to the server's script and its Java process."""
         self._end(signal.SIGKILL)
 
     def terminate(self) -> None:
-        """End it as an operator does."""
+        """Send SIGTERM, as an operator does."""
         self._end(signal.SIGTERM)
 
     def _end(self, sign: signal.Signals) -> None:
@@ -135,7 +135,7 @@ class KeycloakServer(Keycloak):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, sign)
         self._process.wait(60)
-        while java and Path(f"/proc/{java}").exists():  # the script may be gone before
+        while java and Path(f"/proc/{java}").exists():  # the script may have ended before
             time.sleep(0.01)
         self._guard.kill()
         self._guard.communicate()
@@ -150,7 +150,7 @@ class KeycloakServer(Keycloak):
 
     @property
     def pid(self) -> int:
-        """The Java process, which the script has started."""
+        """Return the id of the Java process that the script started."""
         java = self._java()
         assert java is not None
         return java

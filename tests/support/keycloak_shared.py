@@ -1,7 +1,7 @@
-"""One Keycloak for a whole run, started when a test first asks for it: a start takes 20 s and as many of a core.
+"""One Keycloak for a test run, started on first use: a start takes 20 s of wall clock and of one core.
 
-It has our plug-in, which leaves all realms alone but those of `PLUGGED`, and looks for RabbitMQ where nobody is until
-a test leads `broker_port` to its own.
+It has our plug-in, which handles only the realms in `PLUGGED`, and finds no RabbitMQ until a test forwards
+`broker_port` to its broker.
 """
 
 import contextlib
@@ -28,20 +28,20 @@ from tests.support.rabbitmq_node import free_ports
 from tests.support.shared_servers import SHARED
 
 PLUGGED = ("shop-plugged", "brief", "doomed")
-"""The realms whose endings the plug-in tells."""
+"""The realms whose session ends the plug-in publishes."""
 PREFIX = "test-shared-keycloak"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedKeycloak:
-    """It answers. Each test has realms of its own."""
+    """A running Keycloak. Each test creates its realms."""
 
     keycloak: Keycloak
     broker_port: int
 
 
 def shared_keycloak(config: pytest.Config) -> SharedKeycloak:
-    """That of this run. Skips the test where it cannot be had, or fails it where it must be."""
+    """Return the run's Keycloak. Skip the test if Keycloak cannot be installed, or fail it if it is required."""
     try:
         shared = config.stash[SHARED].ask("keycloak")
     except (KeycloakMissing, ProgramMissing) as missing:
@@ -52,7 +52,7 @@ def shared_keycloak(config: pytest.Config) -> SharedKeycloak:
 
 @contextlib.contextmanager
 def keycloak_of_a_run() -> Iterator[SharedKeycloak]:
-    """Start it, and kill it at the end."""
+    """Start Keycloak, and kill it at the end."""
     version = keycloak_version()
     built = find_keycloak_with(plugin_jar(), version, "--db=dev-mem", "--metrics-enabled=true", *features(version))
     [broker_port] = free_ports(1)

@@ -1,4 +1,4 @@
-"""Looks at messages that wait in a lane, and leaves them there."""
+"""Reads the pending messages of a lane without removing them."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 
 
 async def in_file(options: SqliteOptions, lane: Lane) -> Sequence[Message]:
-    """The first hundred of a queue file, oldest first."""
+    """Return the first hundred messages of a queue file, oldest first."""
     queue = SqliteQueue(options)
     await queue.open()
     try:
@@ -21,7 +21,7 @@ async def in_file(options: SqliteOptions, lane: Lane) -> Sequence[Message]:
 
 
 async def at_broker(options: RabbitOptions, lane: Lane) -> Sequence[Message]:
-    """All of a broker's queue, oldest first. The end of the channel gives them back."""
+    """Return all messages of a broker's queue, oldest first. Closing the channel returns them to the queue."""
     seen: list[Message] = []
     async with connected(options, "look") as connection, channel_of(connection) as channel:
         while (delivered := await channel.basic_get(f"{options.prefix}.{lane}")).delivery_tag is not None:

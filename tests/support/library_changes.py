@@ -1,7 +1,7 @@
-"""What an update of aiohttp, aiormq or pamqp may change inside, in ways that leave the library itself working.
+"""Changes to the internals of aiohttp, aiormq or pamqp that an update may bring while the library itself keeps working.
 
-With NOTIFIER_TEST_HOOKS=off, all tests of a run, and the processes that they start, use libraries whose internals no
-faster way fits: everything goes the libraries' public ways.
+With NOTIFIER_TEST_HOOKS=off, a whole run and its child processes use libraries whose internals fit none of our hooks,
+so that only public APIs are used.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ Change = Callable[[Put], None]
 
 
 def _wrapped(put: Put, of: type, name: str) -> None:
-    """The same, told in other words: what it names is not seen from outside any more."""
+    """Return an equivalent function whose names are invisible from outside."""
     original = vars(of)[name]
 
     async def later(*words: Any, **more: Any) -> Any:
@@ -33,7 +33,7 @@ def _wrapped(put: Put, of: type, name: str) -> None:
 
 
 def reading(put: Put) -> None:
-    """The weight of a frame is counted in another way."""
+    """Compute the weight of a frame differently."""
     original = FrameReceiver.get_frame
 
     async def get_frame(self: FrameReceiver) -> Any:
@@ -44,17 +44,17 @@ def reading(put: Put) -> None:
 
 
 def handing_over(put: Put) -> None:
-    """Connections give their channels what they read in another way."""
+    """Pass frames from connections to channels differently."""
     _wrapped(put, aiormq.connection.Connection, "_Connection__reader")
 
 
 def writing(put: Put) -> None:
-    """Publishes are entered in other books."""
+    """Record publishes in another structure."""
     _wrapped(put, aiormq.Channel, "basic_publish")
 
 
 def blocking(put: Put) -> None:
-    """`ready` gives way to others first, so that one step of it tells nothing."""
+    """`ready` yields to the loop first, so that a single step of it does not show the result."""
     original = aiormq.connection.Connection.ready
 
     async def later(self: aiormq.connection.Connection) -> None:
@@ -65,17 +65,17 @@ def blocking(put: Put) -> None:
 
 
 def connecting(put: Put) -> None:
-    """The connector gets its arguments in another way."""
+    """Pass the connector's arguments differently."""
     _wrapped(put, aiohttp.BaseConnector, "connect")
 
 
 def watching(put: Put) -> None:
-    """The connector makes its protocols elsewhere."""
+    """Create the connector's protocols elsewhere."""
     _wrapped(put, aiohttp.BaseConnector, "__init__")
 
 
 def decoding(put: Put) -> None:
-    """pamqp looks its decoders up elsewhere."""
+    """Look up pamqp's decoders elsewhere."""
     tables = {"METHODS": dict(decode.METHODS), "TABLE_MAPPING": dict(decode.TABLE_MAPPING)}
     tables["METHODS"] |= {name: getattr(decode, of) for name, of in _STRICT.items()}  # type: ignore[operator]
     tables["TABLE_MAPPING"] |= {b"T": decode.timestamp, b"F": decode.field_table}  # type: ignore[operator]
@@ -94,7 +94,7 @@ HOOKS: dict[str, Change] = {
 
 
 def all_hooks_off(put: Put = setattr) -> None:
-    """Change all libraries in this process, but keep alarms: without that hook a blocked publish lasts 10 s."""
+    """Change all libraries in this process, except alarms: without that hook a blocked publish lasts 10 s."""
     for hook, change in HOOKS.items():
         if hook != "alarms":
             change(put)

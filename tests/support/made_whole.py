@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def alone(kept: Path) -> Iterator[None]:
-    """One process at a time makes it; the others wait, and find it."""
+    """Hold a lock between processes: one creates the folder; the others wait and then find it."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     with kept.with_name(f"{kept.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -18,12 +18,12 @@ def alone(kept: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def made_whole(kept: Path) -> Iterator[Path]:
-    """A folder to fill, moved to its place when whole: half of it is never taken for all."""
+    """Return a folder to fill; move it into place when complete, so that a partial folder is never used."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{kept.name}.", dir=kept.parent, ignore_cleanup_errors=True) as part:
         folder = Path(part, "made")
         folder.mkdir()
         yield folder
-        with contextlib.suppress(OSError):  # another process was quicker
+        with contextlib.suppress(OSError):  # another process was faster
             folder.rename(kept)
     assert kept.exists(), f"{kept} cannot be made"

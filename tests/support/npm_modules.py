@@ -1,4 +1,4 @@
-"""What npm gets for tests, once for each lock file, by the Node of the development environment.
+"""Installs npm packages for tests, once per lock file, with the Node of the development environment.
 
 npm compares the digests.
 """
@@ -19,9 +19,9 @@ PATIENCE = 300.0  # seconds, once
 
 
 def node_modules(listed: Path, kept_in: Path = KEPT) -> Path:
-    """The folder `node_modules` of what the lock file in `listed` names. Another lock file, another folder.
+    """Return the folder `node_modules` with the packages of the lock file in `listed`. Each lock file has a folder.
 
-    Raises InstallFailed.
+    Raise InstallFailed.
     """
     digest = hashlib.sha256(b"".join((listed / name).read_bytes() for name in LOCKS)).hexdigest()
     kept = kept_in / f"{listed.name}-{digest[:12]}"
@@ -31,6 +31,6 @@ def node_modules(listed: Path, kept_in: Path = KEPT) -> Path:
                 for name in LOCKS:
                     (folder / name).write_bytes((listed / name).read_bytes())
                 run_installer([NODE, NPM, "ci", "--prefix", folder, *LOUD_NPM], seconds=PATIENCE)
-                for name in LOCKS:  # else Node would take the folder for the package itself
+                for name in LOCKS:  # otherwise Node takes the folder for the package itself
                     (folder / name).unlink()
     return kept / "node_modules"

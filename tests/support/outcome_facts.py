@@ -1,4 +1,4 @@
-"""The facts of attempts, for tests of observers."""
+"""Facts of attempts, for tests of observers."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ _USUAL: dict[str, Any] = {"number": 1, "jti": "j", "alg": "RS256", "seconds": 0.
 
 
 def attempted(delivery: Delivery, outcome: Outcome, **more: Any) -> Attempted:
-    """An attempt had this outcome."""
+    """Return the fact that an attempt had this outcome."""
     if isinstance(outcome, Delivered):
         return delivered(delivery, outcome=outcome, **more)
     return Attempted(delivery=delivery, outcome=outcome, **_USUAL | more)
 
 
 def delivered(delivery: Delivery, **more: Any) -> LogoutDelivered:
-    """An attempt succeeded."""
+    """Return the fact that an attempt succeeded."""
     return LogoutDelivered(
         delivery=delivery, **{"outcome": Delivered(status=200), "propagation": None, **_USUAL, **more}
     )

@@ -1,7 +1,7 @@
-"""Real proxies of an identity server's origin, as docs/front-channel.md sets them up: nginx, and Apache.
+"""Real proxies in front of an identity server, configured as in docs/front-channel.md: nginx and Apache.
 
-They listen on loopback with TLS, end with us, and leave nothing behind. Debian's packages, installed by apt where we
-may.
+They listen on loopback with TLS, end with the test process and remove their files. Installed from Debian by apt if
+permitted.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ ProxyPass "/" "{other}/"
 
 
 def documented(language: str, page: str = "docs/front-channel.md") -> str:
-    """The first block of this language in a document."""
+    """Return the first block of this language in a document."""
     found = re.search(rf"^ *```{language}\n(.*?)^ *```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
     assert found is not None, f"{page} has no block of {language}"
     return textwrap.dedent(found[1])
@@ -75,9 +75,9 @@ async def proxied(
     instead: Mapping[str, str] = MappingProxyType({}),
     block: str | None = None,
 ) -> AsyncIterator[int]:
-    """The proxy of this kind, set up as the documents say; its port on 127.0.0.1. All but our part goes to `other`.
+    """Start a documented proxy of this kind and return its port on 127.0.0.1. Requests outside our path go to `other`.
 
-    `instead`: what stands there in place of what the documents say. `block`: another one than docs/front-channel.md's.
+    `instead`: replacements for parts of the documented text. `block`: another block than that of docs/front-channel.md.
     """
     [port] = free_ports(1)
     block = block or documented(kind)
@@ -93,7 +93,7 @@ async def proxied(
 
 
 def _written(kind: str, folder: Path, values: Mapping[str, object]) -> list[str]:
-    """Write the configuration; the command that runs by it."""
+    """Write the configuration; return the command that uses it."""
     folder.mkdir()
     file = folder / f"{kind}.conf"
     whole = _NGINX if kind == "nginx" else _APACHE
@@ -104,14 +104,14 @@ def _written(kind: str, folder: Path, values: Mapping[str, object]) -> list[str]
 
 
 def nginx_command(folder: Path, file: Path) -> list[str]:
-    """The command that runs nginx by this file."""
+    """Return the command that runs nginx with this file."""
     nginx = program("nginx", "nginx-light", "/usr/sbin")
     return [nginx, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(file)]
 
 
 @asynccontextmanager
 async def running(command: Sequence[str], folder: Path, port: int) -> AsyncIterator[None]:
-    """Run a server that ends with us, once it answers at its port."""
+    """Run a server that ends with this process, and wait until its port answers."""
     process = await asyncio.to_thread(
         lambda: subprocess.Popen(command, start_new_session=True, cwd=folder, stderr=(folder / "stderr").open("wb"))
     )

@@ -1,4 +1,4 @@
-"""RabbitMQ for a test: with two buckets, since each is a queue that a node declares in 10 ms and keeps in 80 KiB."""
+"""RabbitMQ settings for tests: two buckets, since the node needs 10 ms and 80 KiB for each queue."""
 
 from typing import Any
 
@@ -8,6 +8,6 @@ BUCKETS = 2
 
 
 def rabbit_options(url: str, prefix: str = "notifier", **more: Any) -> RabbitOptions:
-    """The options of a queue on this broker."""
+    """Return the options of a queue on this broker."""
     ours: dict[str, Any] = {"urls": (url,), "prefix": prefix, "buckets": BUCKETS}
     return RabbitOptions(**ours | more)

@@ -1,6 +1,6 @@
-"""A RabbitMQ cluster for tests: nodes on this machine with one epmd and one cookie, each to be killed on its own.
+"""A RabbitMQ cluster for tests: nodes on this machine with one epmd and one cookie, which can be killed one by one.
 
-Its quorum queues have a member on each of the three. It boots in about 15 s of an idle machine with two cores.
+Its quorum queues have a member on each of the three. It boots in about 15 s on an idle machine with two cores.
 """
 
 import contextlib
@@ -14,29 +14,29 @@ from tests.support.rabbitmq_node import RabbitmqNode
 
 
 class RabbitmqCluster:
-    """The nodes. Made by `rabbitmq_cluster`."""
+    """The cluster's nodes. `rabbitmq_cluster` creates them."""
 
     def __init__(self, nodes: tuple[RabbitmqNode, ...]) -> None:
         self.nodes = nodes
 
     @property
     def urls(self) -> list[str]:
-        """One of each node."""
+        """Return the URL of each node."""
         return [node.url for node in self.nodes]
 
     def start(self) -> None:
-        """Start every node that does not run, and return once all take connections."""
+        """Start each stopped node, and return once all accept connections."""
         with ThreadPoolExecutor(len(self.nodes)) as pool:
             list(pool.map(RabbitmqNode.start, [node for node in self.nodes if not node.running]))
 
     def leader(self, queue: str) -> RabbitmqNode:
-        """The node whose member leads that queue. It blocks for about a second, as `ctl` does."""
+        """Return the leader of that queue. It blocks for about a second, as `ctl` does."""
         asked = next(node for node in self.nodes if node.running)
         listed = dict(line.split("\t") for line in asked.ctl("list_queues", "name", "leader").splitlines())
         return next(node for node in self.nodes if node.name == listed[queue])
 
     def stop(self) -> None:
-        """End every node, the first one last: the others use its epmd."""
+        """Stop all nodes, the first one last because the others use its epmd."""
         for node in reversed(self.nodes):
             node.kill()
         for node in reversed(self.nodes):
@@ -45,7 +45,7 @@ class RabbitmqCluster:
 
 @contextlib.contextmanager
 def rabbitmq_cluster(*, advanced: str = "[].", count: int = 3) -> Iterator[RabbitmqCluster]:
-    """A running cluster, gone with all its data at the end. Raises RabbitmqMissing."""
+    """Run a cluster; delete all its data at the end. Raise RabbitmqMissing."""
     installation = find_installation()
     with contextlib.ExitStack() as stack:
         homes = [

@@ -46,18 +46,18 @@ INSIDE = Path("/mnt")
 
 
 class RabbitmqMissing(Exception):  # noqa: N818  a state of the machine; the text says what to do
-    """RabbitMQ can be neither found nor installed here."""
+    """RabbitMQ is not installed and cannot be installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """Programs of one version. `root`: the file system in which they run, None for this machine's own."""
+    """Programs of one version. `root`: their root file system, None for the machine's own."""
 
     root: Path | None = None
 
     @property
     def version(self) -> str:
-        """Such as 3.10.8; empty where there is none."""
+        """Return the version, such as 3.10.8; empty if it cannot be read."""
         return next((found.name.partition("-")[2] for found in self._programs.glob("lib/rabbitmq_server-*")), "")
 
     @property
@@ -65,23 +65,23 @@ class Installation:
         return PROGRAMS if self.root is None else self.root / PROGRAMS.relative_to("/")
 
     def applications(self) -> Iterator[tuple[str, Path]]:
-        """Of the server and its plugins: the name with the version, and the place, as its programs see it."""
+        """Return name with version, and path as its programs see it, of the server and its plugins."""
         for found in self._programs.glob("lib/rabbitmq_server-*/plugins/*"):
             yield found.name, found if self.root is None else Path("/") / found.relative_to(self.root)
 
     def seen(self, home: Path) -> Path:
-        """The folder of a node, as its programs see it."""
+        """Return a node's folder as its programs see it."""
         return home if self.root is None else INSIDE
 
     def command(self, home: Path, program: str, *arguments: str) -> list[str]:
-        """What to run, in `home`."""
+        """Return the command to run in `home`."""
         path = PROGRAMS / "bin" / program
         words = [str(path) if program.startswith("rabbitmq") else program, *arguments]
         return words if self.root is None else [*UNSHARED, "sh", "-c", ENTER, str(self.root), str(home), *words]
 
 
 def find_installation() -> Installation:
-    """The one that NOTIFIER_TEST_RABBITMQ asks for, installed or made if need be. Raises RabbitmqMissing."""
+    """Return the installation that NOTIFIER_TEST_RABBITMQ selects, created if missing. Raise RabbitmqMissing."""
     match os.environ.get("NOTIFIER_TEST_RABBITMQ", ""):
         case "":
             return _own()
@@ -102,7 +102,7 @@ def _own() -> Installation:
 
 
 def version_4() -> Installation:
-    """4.x in its root file system, which is made where there is none yet: two minutes. Raises RabbitmqMissing."""
+    """Return 4.x in its root file system, which takes two minutes to create. Raise RabbitmqMissing."""
     root = Path(os.environ.get("NOTIFIER_TEST_RABBITMQ4_ROOT") or ROOT_OF_4)
     if os.geteuid() != 0:
         raise _no_4("we are not root")
@@ -123,14 +123,14 @@ def _no_4(why: str) -> RabbitmqMissing:
 
 
 def _make(root: Path) -> None:
-    """Beside its place first, and moved there when whole: half a root is never taken for one."""
+    """Build in a temporary folder and move it into place when complete, so that a partial root is never used."""
     mirror = _mirror()
     why = "" if shutil.which("debootstrap") else _apt_install("debootstrap")
     if shutil.which("debootstrap") is None:
         raise _no_4(f"debootstrap cannot be installed: {why}")
     with tempfile.TemporaryDirectory(prefix=f"{root.name}.", dir=root.parent, ignore_cleanup_errors=True) as part:
         made = Path(part, "root")
-        # In namespaces of its own: should it be killed, its mounts and whatever it started go with it.
+        # In separate namespaces: if the process is killed, its mounts and child processes end with it.
         command = [
             *UNSHARED, "--pid", "--fork", "--kill-child",
             "debootstrap", "--variant=minbase", "--include=rabbitmq-server", "trixie", str(made), mirror,
@@ -154,7 +154,7 @@ def _mirror() -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The proxy that apt uses, if any, is debootstrap's too."""
+    """Return the environment with apt's proxy, if any, for debootstrap."""
     proxy = _said(["apt-config", "dump", "--format", "%v%n", "Acquire::http::Proxy"]).strip()
     return {**os.environ, **({"http_proxy": proxy} if proxy else {})}
 
@@ -164,14 +164,14 @@ def _said(command: Sequence[str]) -> str:
 
 
 def _apt_install(package: str) -> str:
-    """By apt where we may. Why not, if it fails; whether it has worked, the caller sees."""
+    """Install by apt if permitted. Return the cause of a failure; the caller checks the result."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return "apt installs nothing: we are not root, or this is not Debian"
     return apt_install(package)
 
 
 def main() -> None:
-    """Make 4.x, or say why not."""
+    """Create 4.x, or print why it cannot be created."""
     try:
         found = version_4()
     except RabbitmqMissing as missing:

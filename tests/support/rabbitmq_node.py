@@ -1,7 +1,7 @@
-"""A private RabbitMQ node for tests: its own ports, cookie, epmd and data in a temporary folder.
+"""A private RabbitMQ node for tests, with private ports, cookie, epmd and data in a temporary folder.
 
-Several run side by side, everything listens on loopback alone, and nothing is left behind, whether stopped or killed.
-NOTIFIER_TEST_RABBITMQ says of which version (see rabbitmq_installation).
+Several run side by side on loopback; stopped or killed, they leave no files. NOTIFIER_TEST_RABBITMQ selects the version
+(see rabbitmq_installation).
 """
 
 import contextlib
@@ -26,19 +26,18 @@ from tests.support.rabbitmq_installation import Installation, RabbitmqMissing, f
 __all__ = ["RabbitmqMissing", "RabbitmqNode", "rabbitmq_node"]
 
 BOOT_SECONDS = 90.0  # about 8 s on an idle machine
-TELLS_SOON = "[{rabbit, [{quorum_tick_interval, 500}]}]."  # ms: the management API tells of a queue after 5 s otherwise
+TELLS_SOON = "[{rabbit, [{quorum_tick_interval, 500}]}]."  # ms: the management API lists a queue after 5 s by default
 CLIENT_CA = "client-ca.pem"
 CERTIFICATE = "certificate.pem"  # in the node's home, with its key
 
 
 class RabbitmqNode:
-    """One node. Made by `rabbitmq_node`.
+    """One node. `rabbitmq_node` creates it.
 
-    `beside`: the first node of a cluster, which this one joins when it is started first, and whose epmd and cookie it
-    shares. `advanced`: Erlang terms for what rabbitmq.conf cannot say. `plugins`: those that it runs; `management` is
-    where one of them listens. `certificate`: a
-    PEM file with key and certificate, with which it speaks TLS on `tls_port` too. `flags`: the feature flags
-    that are on, if not all. `client_ca`: a PEM file of the authority of users who log in by certificate.
+    `beside`: the first node of a cluster, which this one joins at its first start, and whose epmd and cookie it shares.
+    `advanced`: Erlang terms that rabbitmq.conf cannot express. `plugins`: the enabled plugins; `management` is the port
+    of that plugin. `certificate`: a PEM file with key and certificate, for TLS on `tls_port`. `flags`: the enabled
+    feature flags, if not all. `client_ca`: a PEM file of the authority of users who log in by certificate.
     """
 
     def __init__(
@@ -79,11 +78,11 @@ class RabbitmqNode:
         (home / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
 
     def __getstate__(self) -> dict[str, object]:
-        """For another process: it may ask and command the node, and cannot end what it did not start."""
+        """Return the state for another process, which may query and command the node but not end it."""
         return vars(self) | {"_server": None, "_epmd": None, "_guards": []}
 
     def add_vhost(self, name: str) -> None:
-        """Make a virtual host for the account of `url`."""
+        """Create a virtual host for the account of `url`."""
         self.ctl("add_vhost", name)
         self.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
 
@@ -129,12 +128,12 @@ class RabbitmqNode:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(home / "config"),
             "RABBITMQ_PID_FILE": str(home / "pid"),
-            # +sbwt none: schedulers that spin while idle would take the cores from the tests.
+            # +sbwt none: schedulers that spin while idle would use the cores that tests need.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none",
         }
 
     def _leave_plugins_out(self) -> None:
-        """What none is enabled of need not be there: reading their schemas is a third of a start's CPU time."""
+        """Hide disabled plugins: reading their schemas is a third of a start's CPU time."""
         folder = self._home / "plugins"
         folder.mkdir(exist_ok=True)
         for name, place in self._installation.applications():
@@ -143,16 +142,18 @@ class RabbitmqNode:
         self._environment["RABBITMQ_PLUGINS_DIR"] = str(self._installation.seen(self._home) / "plugins")
 
     def start(self) -> None:
-        """Start the node, with the data it had before, and return once it takes connections."""
+        """Start the node with its existing data, and return once it accepts connections."""
         if self._epmd is None and self._beside is None:
-            # Our own, in the foreground: one that the node starts would be a daemon that outlives it.
+            # A private epmd in the foreground: one that the node starts would be a daemon that outlives it.
             self._epmd = self._spawn("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
             self._await_port(self._epmd_port, self._epmd)
         self._server = self._spawn("rabbitmq-server")
         self._await_port(self.port, self._server)
 
     def ctl(self, *arguments: str) -> str:
-        """What `rabbitmqctl` prints. It blocks for about a second: in a coroutine, `asyncio.to_thread(node.ctl, …)`."""
+        """Return the output of `rabbitmqctl`. It blocks for about a second: in a coroutine,
+        `asyncio.to_thread(node.ctl, …)`.
+        """
         command = self._installation.command(self._home, "rabbitmqctl", "-n", self.name, "--quiet", *arguments)
         run = partial(
             subprocess.run, env=self._environment, cwd=self._home, capture_output=True, text=True, timeout=180
@@ -166,31 +167,31 @@ class RabbitmqNode:
 
     @property
     def logs(self) -> list[Path]:
-        """What it has written: its own log, and what its programs said."""
+        """Return the node's log and its programs' output."""
         return [*self._home.glob("*.log"), *self._home.glob("log/*.log")]
 
     @property
     def running(self) -> bool:
-        """Whether it was started, and neither killed nor stopped."""
+        """Return whether the node was started, and neither killed nor stopped."""
         return self._server is not None
 
     def kill(self) -> None:
-        """SIGKILL, as a power cut: nothing is said to anybody."""
+        """Send SIGKILL, as a power cut does: clients receive no close."""
         if self._server is not None:
             _end(self._server, signal.SIGKILL)
             self._server = None
             self._await_closed(self.port)
 
     def freeze(self) -> None:
-        """SIGSTOP: its sockets stay open, and nothing is read from them or said on them."""
+        """Send SIGSTOP: its sockets stay open, but it neither reads nor writes."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on, as if nothing had been."""
+        """Continue a frozen node."""
         self._signal(signal.SIGCONT)
 
     def set_back(self, seconds: int) -> None:
-        """Have its wall clock so far behind from its next start on, by libfaketime. Its monotonic clock stays true."""
+        """Set the wall clock back from the next start on, by libfaketime. The monotonic clock stays true."""
         library = Path(program("faketime", "faketime")).resolve().parents[1].glob("lib/*/faketime/libfaketimeMT.so.1")
         shutil.copy(next(library), self._home / "libfaketime.so")
         self._environment |= {
@@ -201,7 +202,7 @@ class RabbitmqNode:
         }
 
     def certify(self, certificate: Path) -> None:
-        """Show another certificate from now on."""
+        """Use another certificate from now on."""
         shutil.copy(certificate, self._home / CERTIFICATE)
         self.ctl("eval", "ssl:clear_pem_cache().")
 
@@ -210,7 +211,7 @@ class RabbitmqNode:
             os.killpg(self._server.pid, sign)
 
     def stop(self) -> None:
-        """End the node and its epmd."""
+        """Stop the node and its epmd."""
         if self._server is not None:
             _end(self._server, signal.SIGTERM)
             self._server = None
@@ -238,7 +239,7 @@ class RabbitmqNode:
         return process
 
     def _await_closed(self, port: int) -> None:
-        """The shell that leads the group is gone before the emulator: a start at once would find the old listener."""
+        """Wait for the old listener: the shell that leads the group ends before the emulator."""
         give_up = time.monotonic() + 20
         while time.monotonic() < give_up:
             try:
@@ -269,9 +270,9 @@ def rabbitmq_node(
     flags: Sequence[str] = (),
     client_ca: Path | None = None,
 ) -> Iterator[RabbitmqNode]:
-    """A running node, gone with all its data at the end; they lie `under` that folder, or with other temporary files.
+    """Run a node with its data in `under` or a temporary folder; delete the data at the end.
 
-    Raises RabbitmqMissing with the ways out.
+    Raise RabbitmqMissing with remedies.
     """
     installation = find_installation()
     with tempfile.TemporaryDirectory(prefix="notifier-rabbitmq-", dir=under, ignore_cleanup_errors=True) as home:
@@ -294,10 +295,12 @@ def rabbitmq_node(
 
 
 def free_ports(count: int) -> list[int]:
-    """Below those that the kernel gives to outgoing connections, one of which could take the port of a killed node."""
+    """Return free ports below the kernel's ephemeral range, so that no outgoing connection takes the port of a killed
+    node.
+    """
     found: list[int] = []
     while len(found) < count:
-        port = random.SystemRandom().randrange(15_000, 32_000)  # hypothesis seeds the other for every process alike
+        port = random.SystemRandom().randrange(15_000, 32_000)  # hypothesis seeds the other equally in every process
         with contextlib.suppress(OSError), socket.socket() as free:
             free.bind(("127.0.0.1", port))
             found += [] if port in found else [port]
@@ -305,7 +308,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _guard(leader: int) -> subprocess.Popen[bytes]:
-    """Kills the process group should we die without a word: it waits for the end of a pipe that only we hold."""
+    """Kill the process group if this process dies: the guard waits for the end of a pipe held only by this process."""
     script = 'cat >/dev/null; kill -KILL "-$0"'
     return subprocess.Popen(
         ["/bin/sh", "-c", script, str(leader)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
@@ -313,7 +316,7 @@ def _guard(leader: int) -> subprocess.Popen[bytes]:
 
 
 def _end(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:
-    """Signal the whole group that `process` leads, and kill what has not gone after 20 s."""
+    """Signal the whole group of `process`; kill the processes that remain after 20 s."""
     for each in (sign, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, each)
@@ -325,7 +328,7 @@ def _end(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:
 
 @contextlib.contextmanager
 def node_or_exit(certificate: Path | None = None) -> Iterator[RabbitmqNode]:
-    """A node that runs, or the end of the whole run, with the ways out."""
+    """Return a running node, or exit the whole run with remedies."""
     with contextlib.ExitStack() as stack:
         try:
             node = stack.enter_context(rabbitmq_node(certificate=certificate))

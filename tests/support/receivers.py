@@ -1,8 +1,8 @@
 """Receivers of logout tokens for tests, on loopback: scripted ones that misbehave on raw sockets, and a fast good one.
 
 `async with scripted(reset(), answer(204)) as receiver:` answers the first request with a reset and all later ones with
-204. A script is taken by request, whatever connection it comes on; its last behaviour goes on for ever.
-Nobody sleeps here: what must wait for something waits for `receiver.until(...)`.
+204. Requests consume the script in order, on any connection; its last behaviour repeats. Nothing sleeps: wait with
+`receiver.until(...)`.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from aiohttp import web
 from tests.support.behaviours import Behaviour, Peer, Received, answer
 
 PATH = "/backchannel-logout"
-PATIENCE = 10.0  # seconds that any wait of a test may take before it counts as failed
+PATIENCE = 10.0  # seconds after which any wait of a test fails
 
 
 # ── the scripted receiver ───────────────────────────────────────────────────────────────────────────────────────
@@ -28,7 +28,7 @@ PATIENCE = 10.0  # seconds that any wait of a test may take before it counts as 
 
 @dataclass(slots=True, kw_only=True)
 class ScriptedReceiver:
-    """What came so far, and how many connections there were (`connections`) and are (`open`)."""
+    """The requests received so far, and the number of all (`connections`) and of open (`open`) connections."""
 
     script: list[Behaviour]
     scheme: str = "http"
@@ -41,21 +41,21 @@ class ScriptedReceiver:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port."""
+        """Return scheme, host and port."""
         return f"{self.scheme}://{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
-        """A `backchannel_logout_uri`."""
+        """Return a `backchannel_logout_uri`."""
         return self.origin + PATH
 
     @property
     def tokens(self) -> list[str]:
-        """Every token that came, in order."""
+        """Return all received tokens, in order."""
         return [request.token for request in self.requests]
 
     async def until(self, condition: Callable[[Self], bool]) -> None:
-        """Return once the condition holds; fails after PATIENCE."""
+        """Return once the condition holds; fail after PATIENCE."""
         async with asyncio.timeout(PATIENCE), self._changed:
             await self._changed.wait_for(lambda: condition(self))
 
@@ -94,7 +94,7 @@ class ScriptedReceiver:
 async def scripted(
     *script: Behaviour, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> AsyncIterator[ScriptedReceiver]:
-    """A receiver that behaves by the script. `host` is the name in its URL; it listens on 127.0.0.1 all the same."""
+    """Run a receiver that follows the script. `host` is the name in its URL; it always listens on 127.0.0.1."""
     receiver = ScriptedReceiver(script=list(script or (answer(200),)), scheme="https" if tls else "http", host=host)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -102,7 +102,7 @@ async def scripted(
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        with contextlib.suppress(asyncio.CancelledError):  # else asyncio logs the end of each connection as an error
+        with contextlib.suppress(asyncio.CancelledError):  # asyncio would log the end of each connection as an error
             await receiver._serve(reader, writer)
         tasks.discard(task)
 
@@ -120,7 +120,7 @@ async def scripted(
 
 @contextlib.asynccontextmanager
 async def deaf_port() -> AsyncIterator[int]:
-    """A port of 127.0.0.1 at which nobody listens, and that nobody else gets meanwhile."""
+    """Reserve a port of 127.0.0.1 without a listener."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
@@ -130,9 +130,9 @@ async def deaf_port() -> AsyncIterator[int]:
 
 
 class Receiver:
-    """A well-behaved receiver for many clients: it keeps every token by the path it came to.
+    """A well-behaved receiver for many clients: it stores each token by request path.
 
-    `status(path, nth)` says what the nth request to a path is answered with (counted from 1); 200 for all by default.
+    `status(path, nth)` returns the status for the nth request to a path (counted from 1); by default 200 for all.
     """
 
     def __init__(self, status: Callable[[str, int], int] = lambda _path, _nth: 200) -> None:
@@ -145,15 +145,15 @@ class Receiver:
 
     @property
     def count(self) -> int:
-        """How many requests came."""
+        """Return the number of requests received."""
         return self._count
 
     def url(self, path: str = PATH) -> str:
-        """The URI of one path."""
+        """Return the URI of a path."""
         return f"http://127.0.0.1:{self.port}{path}"
 
     async def until(self, count: int, patience: float = PATIENCE) -> None:
-        """Return once `count` requests came; fails after `patience` seconds."""
+        """Return once `count` requests were received; fail after `patience` seconds."""
         async with asyncio.timeout(patience):
             while self._count < count:
                 self._changed.clear()

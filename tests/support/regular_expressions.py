@@ -1,6 +1,6 @@
-"""Finds every regular expression of the source, and texts on which backtracking takes more than linear time.
+"""Finds all regular expressions of the source, and texts on which backtracking is slower than linear.
 
-Each is fed what it matches, with a piece of that again and again, and something behind that does not match.
+Each is applied to a match with one piece repeated, followed by text that does not match.
 """
 
 import ast
@@ -16,25 +16,25 @@ from typing import Any, NamedTuple
 from re import _compiler, _constants, _parser  # type: ignore[attr-defined]  # isort: skip
 
 SOURCE = Path(__file__).parents[2] / "notifier"
-WHOLE = frozenset({"match", "fullmatch"})  # these do not begin anew at each character
+WHOLE = frozenset({"match", "fullmatch"})  # these do not start again at each character
 METHODS = frozenset({"compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn"})
-UNKNOWN = ("search", "sub")  # of one without a name
+UNKNOWN = ("search", "sub")  # of an expression without a name
 SIZE = 65_536  # characters
-LONG = 0.02  # seconds: of 64 KiB, what is linear takes 0.005 at most
-PIECE = 6  # characters, at most, of what comes again and again
-LENGTHS = (16, 20, 25, 31, 40, 64, 256, 1024, 4096)  # they grow slowly, since what is exponential would never end
-SUSPICIOUS = 0.001  # seconds: of 4 KiB, what is linear takes a tenth of it
+LONG = 0.02  # seconds: a linear one takes at most 0.005 for 64 KiB
+PIECE = 6  # characters, at most, of the repeated piece
+LENGTHS = (16, 20, 25, 31, 40, 64, 256, 1024, 4096)  # grows slowly, because an exponential one would never end
+SUSPICIOUS = 0.001  # seconds: a linear one takes a tenth of it for 4 KiB
 
 
 class Found(NamedTuple):
-    """An expression of the source, and by which methods it is used."""
+    """An expression of the source, and the methods that use it."""
 
     where: str
     pattern: re.Pattern[Any]
     methods: tuple[str, ...]
 
     def use(self, text: str) -> None:
-        """Do with the text what the source does."""
+        """Apply the expression to the text as the source does."""
         given = text.encode("latin-1", "replace") if isinstance(self.pattern.pattern, bytes) else text
         for method in self.methods:
             if method in ("sub", "subn"):
@@ -44,14 +44,14 @@ class Found(NamedTuple):
 
 
 class Others(NamedTuple):
-    """What the source has beside expressions that Python compiles."""
+    """Expressions that Python does not compile."""
 
     of_pydantic: dict[str, str]
     unreadable: list[str]
 
 
 def expressions(root: Path = SOURCE) -> tuple[list[Found], Others]:
-    """Every expression below `root`, by walking the syntax trees."""
+    """Return every expression below `root`, found in the syntax trees."""
     found: list[Found] = []
     others = Others({}, [])
     for path in sorted(root.rglob("*.py")):
@@ -124,19 +124,19 @@ def _uses(tree: ast.Module, name: str | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Worst:
-    """A text that may take long: `before`, `again` as often as it fits, then `after`."""
+    """A text that may be slow: `before`, `again` repeated, then `after`."""
 
     before: str
     again: str
     after: str = ""
 
     def of(self, size: int) -> str:
-        """The text, of about this many characters."""
+        """Return the text with about this many characters."""
         return self.before + self.again * ((size - len(self.before) - len(self.after)) // len(self.again)) + self.after
 
 
 def suspects(found: Found) -> Iterator[Worst]:
-    """Texts on which the expression takes long: what it matches, up to a piece that comes again and again."""
+    """Return texts that may be slow: a match up to a piece that is repeated."""
     for sample in samples(found.pattern):
         for start in range(len(sample)):
             for end in range(start + 1, min(start + PIECE, len(sample)) + 1):
@@ -147,7 +147,7 @@ def suspects(found: Found) -> Iterator[Worst]:
 
 
 def samples(pattern: re.Pattern[Any]) -> list[str]:
-    """Texts that the expression matches: one for each way of each branch."""
+    """Return texts that match: one for each path of each branch."""
     text = pattern.pattern
     parsed = _parser.parse(text, pattern.flags & ~re.UNICODE if isinstance(text, bytes) else pattern.flags)
 
@@ -188,10 +188,10 @@ def samples(pattern: re.Pattern[Any]) -> list[str]:
 
 
 def superlinear(use: Callable[[str], object], worst: Worst) -> int | None:
-    """The number of characters at which it shows that `use` takes more than linear time. None up to 64 KiB.
+    """Return the length from which `use` is slower than linear; None if linear up to 64 KiB.
 
-    That is when it takes long at all, and eight times as long as for a quarter of the text: linear would be four times,
-    quadratic sixteen times. The text grows slowly, since what is exponential would never end.
+    Slower than linear: above the limit in seconds, and eight times as long as for a quarter of the text; linear is four
+    times, quadratic sixteen times. The text grows slowly, because an exponential expression would never end.
     """
     length = 16
     while _cost(use, worst.of(length)) < LONG:
@@ -203,7 +203,7 @@ def superlinear(use: Callable[[str], object], worst: Worst) -> int | None:
 
 
 def _cost(use: Callable[[str], object], text: str) -> float:
-    """Seconds of the processor, no matter how busy the machine is."""
+    """Return the CPU seconds, independent of the machine's load."""
     begun = time.thread_time()
     use(text)
     return time.thread_time() - begun

@@ -1,4 +1,4 @@
-"""A file system of a few MiB, to be filled to its last byte."""
+"""A file system of a few MiB that tests fill completely."""
 
 import contextlib
 import os
@@ -11,7 +11,9 @@ import pytest
 
 @contextlib.contextmanager
 def disk_if_we_may(folder: Path, mib: int) -> Iterator[bool]:
-    """A file system of so many MiB at the folder, which is made; whether we may. Only root may."""
+    """Mount a file system of this many MiB at the folder, created if missing; return whether that is permitted (root
+    only).
+    """
     folder.mkdir(mode=0o700, parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=700", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -25,7 +27,7 @@ def disk_if_we_may(folder: Path, mib: int) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, mib: int) -> Iterator[Path]:
-    """The same, without which the test is skipped."""
+    """Do as `disk_if_we_may`, and skip the test if not permitted."""
     with disk_if_we_may(folder, mib) as mounted:
         if not mounted:
             pytest.skip("only root may mount a file system of its own")
@@ -34,7 +36,7 @@ def small_disk(folder: Path, mib: int) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def filled(folder: Path) -> Iterator[None]:
-    """Fill that file system to the last byte."""
+    """Fill the file system completely."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:

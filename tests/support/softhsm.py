@@ -1,4 +1,4 @@
-"""A real PKCS#11 token, SoftHSM of Debian's, and a module in front of it that can be told to fail."""
+"""A real PKCS#11 token, SoftHSM from Debian, and a module in front of it with selectable faults."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ _FAULTY = Path(__file__).with_name("faulty_module.c")
 
 
 class SoftHsm:
-    """A token of its own in a folder, with an RSA key `rsa` and a P-256 key `ec`. Whoever uses it has `environ`."""
+    """A token in a folder, with an RSA key `rsa` and a P-256 key `ec`. Its users need `environ`."""
 
     def __init__(self, folder: Path) -> None:
         self._util = program("softhsm2-util", "softhsm2")
@@ -42,11 +42,11 @@ class SoftHsm:
         self.new_key("ec", "02")
 
     def settings(self, label: str, module: Path = MODULE, **more: object) -> dict[str, object]:
-        """A key of the configuration."""
+        """Return a key of the configuration."""
         return {"module": str(module), "token": TOKEN, "label": label, "pin_file": str(self.pin_file), **more}
 
     def new_key(self, label: str, number: str) -> None:
-        """Make a key: RSA; by a label that begins so, `ec` for P-256, `ec384`, `ec521`, `ED25519` or `ED448`."""
+        """Create a key: RSA, or by the start of the label `ec` for P-256, `ec384`, `ec521`, `ED25519` or `ED448`."""
         made = self.folder / f"{label}.pem"
         curve = f"ec_paramgen_curve:P-{label[2:] or 256}"
         kind = ["EC", "-pkeyopt", curve] if label.startswith("ec") else [label if label.startswith("ED") else "RSA"]
@@ -55,12 +55,12 @@ class SoftHsm:
         made.unlink()
 
     def new_ed25519(self, label: str, number: str) -> None:
-        """Make an Ed25519 key in the token, as HSMs do. Its point has another form there than an imported key's."""
+        """Create an Ed25519 key in the token, as HSMs do. Its point is encoded differently from an imported key's."""
         words = [sys.executable, "-c", _GENERATE, str(MODULE), TOKEN, PIN, label, number]
         subprocess.run(words, check=True, env={**os.environ, **self.environ})
 
     def faulty(self) -> "FaultyModule":
-        """A module in front of this one. Whoever uses it has `environ` as it is then."""
+        """Return a module in front of this one. Its users need the `environ` of that time."""
         self.environ["FAULTY_MODULE"] = str(self.folder)
         return FaultyModule(self.folder)
 
@@ -70,7 +70,7 @@ class SoftHsm:
 
 
 class FaultyModule:
-    """Does as SoftHSM does until it is told otherwise."""
+    """Forwards to SoftHSM until a fault is selected."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "faulty.so"
@@ -81,17 +81,17 @@ class FaultyModule:
         subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", self.path, _FAULTY, "-ldl"], check=True)
 
     def start_over(self) -> None:
-        """It is well, and nobody has logged in."""
+        """Remove the fault, and reset the count of log-ins."""
         self.be("well")
         self._logins.write_text("")
 
     @property
     def logins(self) -> int:
-        """How often somebody tried to log in."""
+        """Return the number of attempted log-ins."""
         return len(self._logins.read_text())
 
     def be(self, what: str) -> None:
-        """`well`, or what each signature meets from now on: `hang`, `crash`, `error`, `forget`, `lie`, `slow`."""
+        """Select the result of all later signatures: `well`, `hang`, `crash`, `error`, `forget`, `lie`, `slow`."""
         part = self._fault.with_suffix(".part")
         part.write_text(what)
         part.rename(self._fault)

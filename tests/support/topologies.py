@@ -1,8 +1,8 @@
-"""A queue's topology for one test: declared without waiting, and taken away."""
+"""Declares a queue's topology for one test without waiting, and deletes it."""
 
 
 async def declare_at_once(url: str, prefix: str) -> None:
-    """Declare the topology, and do not wait: nobody kills the broker in the next second."""
+    """Declare the topology without waiting: the broker is not killed in the next second."""
     from notifier.queues.rabbitmq.administration import declare_topology  # noqa: PLC0415  as below
     from notifier.queues.rabbitmq.settling import Settling  # noqa: PLC0415
     from tests.support.rabbit_options import rabbit_options  # noqa: PLC0415
@@ -11,7 +11,7 @@ async def declare_at_once(url: str, prefix: str) -> None:
 
 
 async def clear_topology(url: str, prefix: str) -> None:
-    """Imported here, since most tests need no broker and should not pay for its library."""
+    """Delete the topology. Imports the broker's library here, because most tests do not need it."""
     from notifier.queues.rabbitmq.administration import delete_topology  # noqa: PLC0415
     from tests.support.rabbit_options import rabbit_options  # noqa: PLC0415
 

@@ -1,6 +1,6 @@
 """A strict receiver for tests: it accepts what every receiver of docs/specification.md accepts, and no more.
 
-Built on joserfc, another library than the signer's, so that both would have to be wrong in the same way.
+It uses joserfc, another library than the signer's, so that a shared error would have to be in both.
 """
 
 import base64
@@ -28,9 +28,10 @@ def verify(
     typ: str | None = "logout+jwt",
     algs: Collection[str] = ALGORITHMS,
 ) -> dict[str, Any]:
-    """The claims of a valid logout token (B10–B18, B29, R1, R4, R5, R7, R10); else an AssertionError that says why.
+    """Return the claims of a valid logout token (B10–B18, B29, R1, R4, R5, R7, R10); else raise AssertionError with the
+    cause.
 
-    `now` is when the token was received, in epoch seconds; `typ` None: the header must have none.
+    `now` is the time of receipt, in epoch seconds; `typ` None: the header must have none.
     """
     header, claims = _parts(token)
     _check_header(header, typ, algs)

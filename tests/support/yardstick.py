@@ -1,14 +1,14 @@
-"""How fast this machine is now: limits in seconds are set on one machine and held on others, and on slow days too."""
+"""Measures this machine's current speed, because limits in seconds are set on one machine and checked on others."""
 
 import json
 import time
 
 WORK = json.dumps([{"client_id": f"c{index}", "sub": "x" * (index % 7)} for index in range(8000)]).encode()
-USUAL = 0.010  # seconds of the processor's time that the work takes where limits are set
+USUAL = 0.010  # CPU seconds of the work on the machine where limits are set
 
 
 def work() -> float:
-    """Do a piece of work of the kind that the service does: seconds of the processor's time that it took."""
+    """Do work of the service's kind and return its CPU seconds."""
     began = time.process_time()
     for entry in json.loads(WORK):
         name = entry["client_id"].lower()
@@ -17,5 +17,5 @@ def work() -> float:
 
 
 def slowness(tries: int = 5) -> float:
-    """How many times as long as usual the work takes now, at its best of so many tries: 1 where it takes less."""
+    """Return how many times slower than usual the work is, at the best of so many tries; at least 1."""
     return max(1.0, min(work() for _ in range(tries)) / USUAL)

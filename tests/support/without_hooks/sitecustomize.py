@@ -1,4 +1,4 @@
-"""Python imports this in each process that a test of a run with NOTIFIER_TEST_HOOKS=off starts."""  # noqa: INP001  no package: its folder is on the path
+"""Python imports this module in each child process of a run with NOTIFIER_TEST_HOOKS=off."""  # noqa: INP001  no package: its folder is on the path
 
 from contextlib import suppress
 
