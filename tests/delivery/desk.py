@@ -1,4 +1,4 @@
-"""A gate, its clock, and the tickets that run, by client: what may go, and where does the rest wait?"""
+"""A harness for the gate: the gate, its clock, and the running tickets by client."""
 
 import itertools
 from collections.abc import Callable
@@ -22,7 +22,7 @@ AHEAD = 1_800_000_000.0  # seconds from the steady clock to the wall clock
 
 
 class Desk:
-    """`fill` is how full the prefetch of events is. `proven`: clients that bear their limit."""
+    """`fill` is the filled share of the prefetch of events. `proven`: clients at their full concurrency limit."""
 
     def __init__(
         self, size: int = SIZE, *, proven: tuple[str, ...] = (), fill: float = 0.0, workers: int = 1, **members: Any
@@ -52,7 +52,7 @@ class Desk:
             self.prove(name)
 
     def prove(self, name: str) -> None:
-        """It bears its limit from now on."""
+        """Make the client reach its concurrency limit."""
         for _ in range(40):
             assert self.ask(name) is StartNow
             self.end(name)
@@ -62,7 +62,7 @@ class Desk:
         return self.now + AHEAD
 
     def ticket(self, name: str, lane: Lane = Lane.EVENTS, *, pulled: bool = False, **members: Any) -> Ticket:
-        """A delivery for this client; a fresh one, if nothing else is said."""
+        """Return a delivery for this client, by default a fresh one."""
         iss, client_id = self.key(name)
         delivery = Delivery(
             id=f"d{next(self._numbers)}", event_id="e", id_given=True, iss=iss, client_id=client_id, sub="s", sid="s"
@@ -70,35 +70,35 @@ class Desk:
         return Ticket(delivery=replace(delivery, **members), client=self.client(name), lane=lane, pulled=pulled)
 
     def client(self, name: str) -> Client:
-        """A client with the members of all."""
+        """Return a client with the members of this harness."""
         return client(name, **self.members)
 
     def ask(self, name: str, lane: Lane = Lane.EVENTS, **more: Any) -> type[StartNow | Wait] | Defer:
-        """May one start?"""
+        """Return whether a delivery may start."""
         answer = self.ask_for(self.ticket(name, lane, **more))
         return type(answer) if isinstance(answer, StartNow | Wait) else answer[1]
 
     def ask_for(self, asked: Ticket) -> StartNow | Wait | Deferral:
-        """May this one start?"""
+        """Return whether this delivery may start."""
         answer = self.gate.admit(asked.delivery, asked.client, asked.lane, pulled=asked.pulled)
         if isinstance(answer, StartNow):
             self._begins(answer)
         return answer
 
     def deferred(self, asked: Ticket) -> Deferral:
-        """This one is deferred."""
+        """Assert that the delivery is deferred."""
         answer = self.ask_for(asked)
         assert not isinstance(answer, StartNow | Wait)
         return answer
 
     def waits(self, asked: Ticket) -> Ticket:
-        """This one waits in memory."""
+        """Assert that the delivery waits in memory."""
         answer = self.ask_for(asked)
         assert isinstance(answer, Wait)
         return answer
 
     def put_off(self, name: str, **more: Any) -> Defer:
-        """One comes and is put off."""
+        """Offer a delivery and defer it."""
         answer = self.ask(name, **more)
         assert isinstance(answer, Defer)
         return answer
@@ -108,7 +108,7 @@ class Desk:
         ticket.on_post(self.now)
 
     def end(self, name: str, outcome: Outcome | None = None) -> AttemptResult:
-        """The last that began ends well, or so. Returns what follows."""
+        """End the last started attempt with this outcome, by default a success, and return the verdict."""
         ticket = self.running[name].pop()
         delivery, policy = ticket.delivery, ticket.client.retry
         outcome = outcome or Delivered(status=204)
@@ -130,21 +130,21 @@ class Desk:
         return ended
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:
-        """An attempt at it fails. When and where does its delivery come back, and how is it then?"""
+        """Fail an attempt, and return the delivery with the delay and queue of its return."""
         assert self.ask(name, **more) is StartNow
         result = self.end(name, outcome or Failed(reason=Reason.SERVER_ERROR, status=503))
         assert isinstance(result.verdict, RetryAt)
         return result.verdict, result.delivery
 
     def as_many_as_run(self, name: str) -> int:
-        """How many begin at it, if as many come as may."""
+        """Start deliveries until the gate refuses, and return the count."""
         count = 0
         while self.ask(name) is StartNow:
             count += 1
         return count
 
     def tick(self) -> list[tuple[Ticket, Deferral]]:
-        """What the worker asks for many times a second."""
+        """Call the periodic step of the gate, as the worker does many times a second."""
         return list(self.gate.defer_overdue())
 
     @staticmethod

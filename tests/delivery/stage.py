@@ -1,4 +1,4 @@
-"""A stage for the pipeline: ports that live in memory, so that order and fate can be seen without a broker."""
+"""A harness for the pipeline: in-memory ports that record the order of calls and the fates of deliveries."""
 
 import asyncio
 import itertools
@@ -33,7 +33,7 @@ Behaviour = Callable[[Request], Awaitable[Wire]]
 
 
 def answers(status: int, retry_after: str | None = None) -> Behaviour:
-    """A client that always gives this answer."""
+    """Return a client that always gives this answer."""
 
     async def behave(_request: Request) -> Wire:
         return Answer(status=status, retry_after=retry_after)
@@ -42,17 +42,17 @@ def answers(status: int, retry_after: str | None = None) -> Behaviour:
 
 
 def hop_of(queue: str) -> int:
-    """The seconds of a delay queue."""
+    """Return the seconds of a delay queue."""
     return int(queue.removeprefix("delay.").removesuffix("s"))
 
 
 def client(client_id: str, iss: str = ISS, **more: Any) -> Client:
-    """A registered client whose URI tells its name."""
+    """Return a registered client with its name in the URI."""
     return Client(iss=iss, client_id=client_id, backchannel_logout_uri=f"https://{client_id}.example/out", **more)
 
 
 class Receivers:
-    """The transport: each client behaves as told, by the host of its URI."""
+    """A transport whose answer depends on the host of the client's URI."""
 
     def __init__(self) -> None:
         self.behaviours: dict[str, Behaviour] = {}
@@ -65,7 +65,7 @@ class Receivers:
 
 
 class Others:
-    """So many workers, this one included. `news`: what the others are told."""
+    """A group of so many workers, including this one. `news`: the reports sent to the others."""
 
     def __init__(self, size: int = 1) -> None:
         self.news: list[News] = []
@@ -79,7 +79,7 @@ class Others:
 
 
 class PlainSigner:
-    """The claims themselves, unsigned. `signing` runs meanwhile."""
+    """Returns unsigned claims. `signing` runs meanwhile."""
 
     signing: Callable[[], object] = staticmethod(lambda: None)
 
@@ -90,10 +90,10 @@ class PlainSigner:
 
 @dataclass
 class MemoryQueue:
-    """What was published and acked, in order; `open` unset means that the queue is away. It delays as RabbitMQ does.
+    """Records publishes and acks in order; clearing `open` makes the queue unreachable. It delays as RabbitMQ does.
 
-    `refused` tells where to something was to be published while it was. `given_back`: how often, before, what it gives
-    out of buckets. `fetches`: the buckets that were fetched from, of which it cannot read those that are `unreadable`.
+    `refused` lists the destinations of publishes meanwhile. `given_back`: the redelivery count of fetched messages.
+    `fetches`: the buckets fetched from; those in `unreadable` fail.
     """
 
     clock: Callable[[], float]
@@ -223,21 +223,21 @@ class Stage:
         self._retaken: list[Outgoing] = []
 
     def event(self, *clients: Any, lane: Lane = Lane.EVENTS, delivery_count: int = 0, **members: Any) -> Message:
-        """Hand an event to the worker."""
+        """Pass an event to the worker."""
         body = {"iss": ISS, "sub": "alice", "sid": "s1", "clients": list(clients)} | members
         return self.take(json.dumps(body).encode(), lane=lane, delivery_count=delivery_count)
 
     def take(
         self, body: bytes, *, lane: Lane = Lane.EVENTS, kind: Kind | NewerKind | None = None, **more: Any
     ) -> Message:
-        """Hand a message to the worker."""
+        """Pass a message to the worker."""
         message = Message(lane=lane, body=body, kind=kind, tag=next(self._tags), timestamp=self.now, **more)
         self._taken.append(message)
         self._inbox.take(message)
         return message
 
     def retake(self, queue: str) -> Message:
-        """Hand over the last message published to `queue`, as if it had come due."""
+        """Pass the last message published to `queue`, as if it had come due."""
         outgoing = next(message for name, message in reversed(self.queue.published) if name == queue)
         self._retaken.append(outgoing)
         return self._retake(outgoing)
@@ -246,9 +246,9 @@ class Stage:
         return self.take(sent.body, lane=Lane.RETRIES, kind=sent.kind, message_id=sent.message_id, headers=sent.headers)
 
     async def through_delays(self, most: float) -> list[float]:
-        """Let the last message go through its delay queues, each for its own time, until it is attempted or buried.
+        """Let the last message pass its delay queues, each for its delay, until it is attempted or a dead letter.
 
-        Returns after how many seconds a worker looked at it; the last of these are `most` at most.
+        Return the seconds after which a worker read it; fail if one exceeds `most`.
         """
         looks, began, attempts = list[float](), self.now, len(self.told())
         while len(self.told()) == attempts and not self.dead():
@@ -260,7 +260,7 @@ class Stage:
         return looks
 
     async def pass_time(self, seconds: float, step: float = 1.0) -> None:
-        """Let so many seconds go by, step by step, and hand over whatever comes back from its delay queue."""
+        """Let so many seconds pass, step by step, and pass on each message that returns from its delay queue."""
         over = self.now + seconds
         while self.now < over:
             await self.settled()
@@ -278,7 +278,7 @@ class Stage:
         await self.settled()
 
     async def settled(self) -> None:
-        """Wait until all that was taken is acked or waits in memory, and nothing is fetched."""
+        """Wait until each message is acked or in memory, and no fetch is pending."""
         quiet = 0
 
         def settled() -> bool:
@@ -291,17 +291,17 @@ class Stage:
         await self.until(settled)
 
     def told(self) -> list[str]:
-        """Which clients were told, in order."""
+        """Return the notified clients, in order."""
         return [name for name, _ in self.receivers.posts]
 
     def dead(self) -> list[dict[str, Any]]:
-        """The dead letters, as scripts get them."""
+        """Return the dead letters, as scripts get them."""
         return [
             document_of(load_dead_letter(_message(sent))) for queue, sent in self.queue.published if queue == "dead"
         ]
 
     async def prove(self, *names: str) -> None:
-        """Let each of these clients take an event. It has credit for four failures then. Forget all else."""
+        """Let each client accept an event, which gives it a budget of four failures. Clear all other records."""
         behaviours, self.receivers.behaviours = self.receivers.behaviours, {}
         await self.acked(self.event(*names, id=f"proof-{next(self._proofs)}"))
         self.receivers.behaviours, self._tags = behaviours, itertools.count(1)
@@ -334,7 +334,7 @@ StageT = TypeVar("StageT", bound=Stage)
 
 @asynccontextmanager
 async def running(stage: StageT) -> AsyncIterator[StageT]:
-    """The worker runs for as long as the block lasts."""
+    """Run the worker within the context."""
     task = asyncio.create_task(stage.worker.run())
     try:
         yield stage

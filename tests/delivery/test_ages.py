@@ -1,4 +1,4 @@
-"""Ages, by a worker: what finds no way to its client ends when it has been in hand for too long, attempted or not."""
+"""Ages, by a worker: an undeliverable event expires after its maximum age, attempted or not."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ HOUR = 3600.0
 
 
 async def waits(stage: Stage, **members: Any) -> Delivery:
-    """`shop` is paused by its own wish, and a second event waits for it. Returns that delivery, as it was written."""
+    """Pause `shop` at its request, and return the delivery of a second event as it was written."""
     stage.receivers.behaviours["shop"] = answers(503, "3600")
     await stage.acked(stage.event("shop", id="first"))
     await stage.acked(stage.event("shop", id="second", **members))
@@ -25,9 +25,9 @@ async def waits(stage: Stage, **members: Any) -> Delivery:
 
 
 async def test_what_was_never_attempted_expires() -> None:
-    """It is looked at just before its limit, and is a dead letter just after it, which says what it waited for.
+    """It is checked just before its limit, and a dead letter just after it, with the cause of its deferral.
 
-    With less than a minute to live it is not parked: nobody would see it expire.
+    With less than a minute left it is not parked: nothing would expire it there.
     """
     async with running(Stage(client("shop", retry=RetryPolicy(max_age=50.0)))) as stage:
         began = stage.now
@@ -44,7 +44,7 @@ async def test_what_was_never_attempted_expires() -> None:
 
 
 async def test_what_names_no_session_is_never_sent_late() -> None:
-    """Not even a first time: it would end a session that its user has begun since."""
+    """Not even by a first attempt: it would end a session that the user has started since."""
     async with running(Stage(client("shop"))) as stage:
         await waits(stage, sid=None)
         assert stage.queue.published[-1][0] == PARKED
@@ -59,7 +59,9 @@ async def test_what_names_no_session_is_never_sent_late() -> None:
 
 
 async def test_a_last_attempt_is_made_where_there_is_a_way_in() -> None:
-    """Its client asked for an hour. It has that, less a second, and a look just before its end finds it open."""
+    """The client asked for a pause of an hour. The delivery expires a second later, and a check just before finds the
+    client ready.
+    """
     async with running(Stage(client("shop", retry=RetryPolicy(max_age=HOUR + 2, max_delay=HOUR)))) as stage:
         stage.receivers.behaviours["shop"] = answers(503, "3600")
         await stage.acked(stage.event("shop", id="first"))
@@ -70,7 +72,9 @@ async def test_a_last_attempt_is_made_where_there_is_a_way_in() -> None:
 
 
 async def test_an_age_goes_on_while_the_queue_is_away() -> None:
-    """What waits in memory, since the queue takes no deferral, is not made young by being asked for again."""
+    """A delivery that waits in memory, because the queue accepts no deferral, keeps its
+    age when it is offered again.
+    """
     async with running(Stage(client("shop", per_second=0.001, retry=RetryPolicy(max_age=2.0)))) as stage:
         await stage.acked(stage.event("shop", id="first"))
         stage.queue.open.clear()
@@ -88,7 +92,7 @@ async def test_an_age_goes_on_while_the_queue_is_away() -> None:
 
 @pytest.mark.parametrize(("sid", "limit"), [("s1", "max_age (5 s)"), (None, "sub_only_max_age (4 s)")])
 async def test_the_age_of_an_unknown_client_stands_still_for_max_paused_at_most(sid: str | None, limit: str) -> None:
-    """Also while a registry source has no answer, whose client it may be. The limits are those of its issuer."""
+    """Also while a registry source, which may have the client, does not answer. The issuer's limits apply."""
     own = client("", retry=RetryPolicy(max_age=5.0, sub_only_max_age=4.0, max_paused=10.0))
     async with running(Stage(client("shop"))) as stage:
         stage.registry = replace(stage.registry, grace=ENDLESS, unregistered_at={ISS: own})
@@ -102,7 +106,7 @@ async def test_the_age_of_an_unknown_client_stands_still_for_max_paused_at_most(
 
 
 async def test_an_event_of_an_unknown_issuer_waits_for_a_day_at_most() -> None:
-    """Also while a registry source has no answer: issuers are in no source."""
+    """Also while a registry source does not answer: no source has issuers."""
     async with running(Stage(client("shop"))) as stage:
         stage.registry = replace(stage.registry, grace=ENDLESS)
         await stage.acked(stage.event("shop", iss="https://new.example"))

@@ -1,7 +1,7 @@
-"""The wall clock jumps an hour, forwards or backwards: nothing is dropped, nothing comes all at once, none is late.
+"""The wall clock jumps an hour in either direction: deliveries are neither lost, nor all released at once, nor late.
 
-What another worker reads, or another machine wrote, is in the wall clock's time: due times, ages, `not_after`, `iat`.
-All else goes by the steady clock. Where a rule leaves no choice, the test's docstring says so.
+Values shared between workers or machines use the wall clock: due times, ages, `not_after`, `iat`. All others use the
+steady clock. Where a rule has an unavoidable effect, the test's docstring names it.
 """
 
 import json
@@ -28,19 +28,19 @@ NOW = 1_800_000_000.0
 
 
 async def failed_once(stage: Stage, **members: Any) -> None:
-    """An event, whose delivery to `shop` has failed once and waits."""
+    """Return an event whose delivery to `shop` has failed once and is deferred."""
     await stage.prove("shop")
     stage.receivers.behaviours["shop"] = answers(503)
     await stage.acked(stage.event("shop", id="e1", **members))
     del stage.receivers.behaviours["shop"]
 
 
-# ── what waits ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── deferred deliveries ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @JUMPS
 async def test_a_retry_that_waits_is_neither_lost_nor_late(jump: float) -> None:
-    """It is attempted after its hops at the latest; ahead of them, after the hop that it is in: none fires at once."""
+    """It is attempted after its delays at the latest, and not before the current delay has passed."""
     slow = RetryPolicy(base=45.0, jitter=0.0)
     async with running(Stage(client("shop", retry=slow))) as stage:
         await failed_once(stage)
@@ -55,11 +55,11 @@ async def test_a_retry_that_waits_is_neither_lost_nor_late(jump: float) -> None:
 
 @JUMPS
 async def test_the_next_retry_is_reckoned_from_the_new_time(jump: float) -> None:
-    """Its delay is what the backoff says, whatever the clock said before."""
+    """Its delay follows the backoff, whatever the clock showed before."""
     async with running(Stage(client("shop", retry=RetryPolicy(base=45.0, factor=1.0, jitter=0.0)))) as stage:
         await failed_once(stage)
         stage.jumped = jump
-        await stage.prove("shop")  # this failure is its own, and no outage of the client
+        await stage.prove("shop")  # this failure belongs to the delivery, not to an outage of the client
         stage.receivers.behaviours["shop"] = answers(503)
         await stage.through_delays(most=45.0)
         body = stage.queue.published[-1][1].body
@@ -70,7 +70,7 @@ async def test_the_next_retry_is_reckoned_from_the_new_time(jump: float) -> None
 
 @JUMPS
 async def test_an_attempt_under_way_ages_by_its_own_length(jump: float) -> None:
-    """A jump meanwhile would make it an hour long, and a delivery without `sid` expire after one attempt."""
+    """With the jump, it would seem an hour long, and a delivery without `sid` would expire after one attempt."""
 
     async def jumps(_request: Request) -> Wire:
         stage.now += 2.0
@@ -93,7 +93,7 @@ async def test_an_attempt_under_way_ages_by_its_own_length(jump: float) -> None:
 
 
 async def test_max_age_survives_the_jump() -> None:
-    """A delivery with `sid` is retried for a day; only one in the last hour of it would end by a jump forwards."""
+    """A delivery with `sid` is retried for a day; a jump forwards expires it only in its last hour."""
     async with running(Stage(client("shop"))) as stage:
         await failed_once(stage)
         stage.jumped = HOUR
@@ -102,8 +102,8 @@ async def test_max_age_survives_the_jump() -> None:
 
 
 async def test_a_delivery_without_sid_expires_in_a_jump_forwards() -> None:
-    """This cannot be helped: it may have waited that long in truth, while no worker ran, and later than
-    `sub_only_max_age` (10 min) it would end a session begun since. An operator may replay it.
+    """Unavoidable: it may really have waited that long while no worker ran, and after `sub_only_max_age` (10 min) it
+    would end a later session. An operator may replay it.
     """
     async with running(Stage(client("shop"))) as stage:
         await failed_once(stage, sid=None)
@@ -141,7 +141,7 @@ async def test_a_clock_a_day_ahead_ends_no_young_delivery_with_sid(sid: str | No
 
 
 async def test_the_attempt_of_a_clock_ahead_is_the_last_one() -> None:
-    """If it fails, the delivery has expired: the clock may be right."""
+    """If it fails, the delivery expires, since the clock may be right."""
     async with running(Stage(client("shop"))) as stage:
         await failed_once(stage)
         stage.receivers.behaviours["shop"] = answers(503)
@@ -152,7 +152,7 @@ async def test_the_attempt_of_a_clock_ahead_is_the_last_one() -> None:
 
 
 async def test_a_young_delivery_waits_for_its_attempt_while_the_clock_is_ahead() -> None:
-    """Its client asked for a minute. The clock alone does not end the delivery meanwhile; its recorded waits do."""
+    """Its client asked for a minute. The clock alone does not expire the delivery; its recorded waits do."""
     async with running(Stage(client("shop", retry=RetryPolicy(max_age=50.0)))) as stage:
         stage.receivers.behaviours["shop"] = answers(503, "3600")
         await stage.acked(stage.event("shop", id="e1"))
@@ -165,7 +165,7 @@ async def test_a_young_delivery_waits_for_its_attempt_while_the_clock_is_ahead()
 
 @pytest.mark.parametrize("parked", [True, False])
 async def test_a_delivery_without_sid_is_never_late_after_a_clock_was_set_back(*, parked: bool) -> None:
-    """Its recorded waits bound its age from below. Of one that was parked meanwhile nobody knows the age."""
+    """Its recorded waits are the minimum of its age. The age of a delivery parked meanwhile is unknown."""
     policy = RetryPolicy(base=100.0, factor=1.0, jitter=0.0, sub_only_max_age=300.0)
     async with running(Stage(client("shop", retry=policy))) as stage:
         stage.jumped = HOUR
@@ -192,7 +192,7 @@ async def test_a_delivery_without_sid_is_never_late_after_a_clock_was_set_back(*
 
 
 async def test_a_first_attempt_is_made_however_late() -> None:
-    """A jump forwards ends nothing that was not tried yet, whether it bears a `sid` or not."""
+    """A jump forwards expires no untried delivery, with or without `sid`."""
     async with running(Stage(client("shop"))) as stage:
         stage.jumped = HOUR
         await stage.acked(stage.event("shop", sid=None, ended_at="2027-01-15T08:00:00Z"))
@@ -200,7 +200,7 @@ async def test_a_first_attempt_is_made_however_late() -> None:
 
 
 async def test_not_after_is_what_the_clock_says() -> None:
-    """This cannot be helped either: it is the publisher's moment. Backwards an attempt is made that would not be."""
+    """Unavoidable: the publisher sets this moment. A jump backwards permits an attempt that was too late before."""
     async with running(Stage(client("shop"))) as stage:
         stage.event("shop", not_after="2027-01-15T08:10:00Z")  # ten minutes from now
         await stage.until(lambda: len(stage.queue.acked) == 1)
@@ -215,7 +215,7 @@ async def test_not_after_is_what_the_clock_says() -> None:
 @JUMPS
 @pytest.mark.parametrize("unknown", ["client", "issuer"])
 async def test_the_grace_of_the_unknown_is_neither_cut_nor_stretched(unknown: str, jump: float) -> None:
-    """Its looks tell how long it has waited: five minutes, and by how much the last of them may be wrong."""
+    """Its recorded checks give its waiting time: five minutes, plus or minus the error of the last one."""
     async with running(Stage(client("shop"))) as stage:
         named: dict[str, Any] = {"iss": "https://new.example"} if unknown == "issuer" else {}
         await stage.acked(stage.event("nobody", id="e1", **named))
@@ -227,7 +227,7 @@ async def test_the_grace_of_the_unknown_is_neither_cut_nor_stretched(unknown: st
 
 @JUMPS
 async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -> None:
-    """Not with the jump: `held` is what its deferrals took."""
+    """The jump is not credited: `held` is the sum of its deferrals."""
     delivery = Delivery(
         id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_taken_at=NOW
     )
@@ -241,12 +241,12 @@ async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -
         now += PAUSE + (jump if count == 1 else 0.0)
 
 
-# ── what is told ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── reported values ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @JUMPS
 async def test_each_token_is_dated_when_it_is_made(jump: float) -> None:
-    """Not when its event ended, nor when its delivery began: after a clock was set right, so are the tokens."""
+    """Neither the event's end nor the delivery's start is used, so a corrected clock gives correct tokens."""
     async with running(Stage(client("shop"))) as stage:
         await failed_once(stage)
         stage.jumped, stage.now = jump, stage.now + 0.75
@@ -257,7 +257,7 @@ async def test_each_token_is_dated_when_it_is_made(jump: float) -> None:
 
 @JUMPS
 async def test_propagation_is_never_negative(jump: float) -> None:
-    """An event that ended before the clock stepped back ended in the future, as it seems by then."""
+    """An event that ended before the clock stepped back has an end in the future."""
     async with running(Stage(client("shop"))) as stage:
         await failed_once(stage, ended_at="2027-01-15T07:59:59Z")
         stage.jumped = jump
@@ -267,7 +267,7 @@ async def test_propagation_is_never_negative(jump: float) -> None:
 
 
 def test_a_verdict_before_its_time_is_none() -> None:
-    """A clock that stepped back behind the first attempt makes no age negative: the delivery is simply attempted."""
+    """A clock set back before the first attempt makes no age negative: the delivery is attempted."""
     delivery = Delivery(
         id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_taken_at=NOW
     )

@@ -1,4 +1,4 @@
-"""The wall clock jumps an hour: rests, pauses, rates and what is parked go by the steady clock."""
+"""The wall clock jumps an hour: open circuits, pauses, rates and parked deliveries follow the steady clock."""
 
 import pytest
 
@@ -10,7 +10,9 @@ from tests.delivery.test_clocks import JUMPS
 
 @JUMPS
 async def test_a_pause_that_a_client_asked_for_keeps_its_length(jump: float) -> None:
-    """`Retry-After: 60` is a minute of the steady clock; what comes meanwhile is parked for the rest of it."""
+    """`Retry-After: 60` is a minute of the steady clock; deliveries that arrive meanwhile
+    are parked for the remainder.
+    """
     async with running(Stage(client("shop"))) as stage:
         stage.receivers.behaviours["shop"] = answers(429, "60")
         await stage.acked(stage.event("shop"))
@@ -28,7 +30,7 @@ async def test_a_pause_that_a_client_asked_for_keeps_its_length(jump: float) -> 
 
 @JUMPS
 async def test_a_rest_keeps_its_length(jump: float) -> None:
-    """Neither does a jump let anybody in, nor keep them out for an hour."""
+    """A jump neither permits an attempt early nor prevents attempts for an hour."""
     async with running(Stage(client("shop"))) as stage:
         stage.receivers.behaviours["shop"] = answers(503)
         await stage.acked(stage.event("shop", id="e1"))
@@ -51,7 +53,7 @@ async def test_a_rest_keeps_its_length(jump: float) -> None:
 
 @JUMPS
 async def test_a_rate_is_kept(jump: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A jump forwards brings no token, one backwards takes none; what waits in line comes at the client's rate."""
+    """A jump forwards adds no token, one backwards removes none; deferred deliveries follow the client's rate."""
     monkeypatch.setattr(worker, "TICK", 0.0)  # here seconds take no time
     async with running(Stage(client("shop", per_second=1.0))) as stage:
         for _ in range(30):  # its pace is sure

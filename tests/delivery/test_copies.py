@@ -1,4 +1,4 @@
-"""Copies: told once while somebody is at it, and never taken for told when another attempt is wanted."""
+"""Copies of a delivery: one in flight is sent once, and a requested new attempt is not taken for a copy."""
 
 import asyncio
 import math
@@ -18,14 +18,14 @@ from tests.delivery.stage import ISS, PARKED, Stage, answers, client, running
 NOW = 1000.0
 FOREVER = math.inf
 EVENT = SessionEnded(id="e", id_given=True, iss=ISS, sub="s", sid="s", clients=(), ended_at=NOW)
-HOP = 2.0  # seconds until the first retry is back, by the default backoff and with the stage's jitter
+HOP = 2.0  # seconds until the first retry returns, by the default backoff and with the stage's jitter
 
 
 # ── the rules ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Copies:
-    """A ledger, its clock, and the deliveries that it was given."""
+    """A ledger, its clock, and the deliveries passed to it."""
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self.now = NOW
@@ -40,7 +40,7 @@ class Copies:
         """The queue takes every ack."""
 
     def begin(self, delivery_id: str, stage: int = 0, *, of_event: bool) -> HeldMessage:
-        """A message with this delivery comes. It is closed if nothing is left to do."""
+        """Pass a message with this delivery, and close it if nothing remains to do."""
         held = self.ledger.take(Message(lane=Lane.EVENTS if of_event else Lane.RETRIES, body=b"", tag=None))
         held.work = Expand(steps=iter(()), event=EVENT if of_event else None)
         delivery = Delivery(
@@ -51,20 +51,20 @@ class Copies:
         return held
 
     def starts(self, delivery_id: str, stage: int = 0, *, of_event: bool) -> bool:
-        """A message with this delivery comes while none is in flight. It is started, or else it is done."""
+        """Pass a message with this delivery while none is in flight; return whether it is started."""
         held = self.begin(delivery_id, stage, of_event=of_event)
         assert held.closed is (delivery_id not in self.started)
         return not held.closed
 
     def end(self, delivery_id: str, *, stands_until: float | None) -> None:
-        """The delivery that was started is settled."""
+        """Settle the started delivery."""
         held, delivery = self.started.pop(delivery_id)
         for holder, copy in self.ledger.settle_delivery(held, delivery, stands_until=stands_until):
             self.started[delivery_id] = holder, copy
 
 
 def begun() -> Copies:
-    """A delivery of an event, in flight."""
+    """Return a delivery of an event, in flight."""
     copies = Copies()
     assert copies.starts("d", of_event=True)
     return copies
@@ -79,7 +79,7 @@ def begun() -> Copies:
     ],
 )
 def test_a_copy_waits_for_the_end(stands_until: float | None, of_same_stage: bool, of_another: bool) -> None:
-    """Whatever comes while it is in flight, its own retry too."""
+    """All messages of this delivery wait while it is in flight, its retry included."""
     copies = begun()
     copy = copies.begin("d", 0, of_event=False)
     retry = copies.begin("d", 1, of_event=False)
@@ -91,7 +91,7 @@ def test_a_copy_waits_for_the_end(stands_until: float | None, of_same_stage: boo
 
 
 def test_what_was_delivered_is_done() -> None:
-    """For as long as it is remembered, and whatever comes."""
+    """It stays done as long as it is remembered."""
     copies = begun()
     copies.end("d", stands_until=FOREVER)
     copies.now += 1e6
@@ -100,7 +100,9 @@ def test_what_was_delivered_is_done() -> None:
 
 
 def test_a_retry_stands_for_its_event() -> None:
-    """Until it may have come back. It is attempted itself, and so is a dead letter that is replayed."""
+    """An event sent again is a copy until the retry may have returned. The retry itself is attempted, as is a replayed
+    dead letter.
+    """
     copies = begun()
     copies.end("d", stands_until=NOW + HOP)
     copies.now = NOW + HOP - 0.01
@@ -112,7 +114,7 @@ def test_a_retry_stands_for_its_event() -> None:
 
 
 def test_what_was_given_up_may_be_sent_again() -> None:
-    """Whoever sends an event again after its dead letter wants another attempt, and at once."""
+    """An event sent again after its dead letter requests another attempt, immediately."""
     copies = begun()
     copies.end("d", stands_until=NOW + HOP)
     assert copies.starts("d", 1, of_event=False)
@@ -121,7 +123,9 @@ def test_what_was_given_up_may_be_sent_again() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """At least so many are remembered, and twice as many at most. Of the oldest a copy is told again, harmlessly."""
+    """At least the limit and at most twice as many are remembered. A copy of a forgotten
+    one is sent again, harmlessly.
+    """
     copies = Copies(remembered=2)
     for name in "abcde":
         assert copies.starts(name, of_event=True)
@@ -130,7 +134,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_what_is_given_up_is_forgotten_however_long_ago_its_retry_was() -> None:
-    """Whoever sends its event again wants it tried again."""
+    """An event sent again after its dead letter requests another attempt."""
     copies = Copies(remembered=2)
     for name, until in (("a", NOW + HOP), ("b", FOREVER), ("a", None)):
         assert copies.starts(name, of_event=False)
@@ -141,7 +145,7 @@ def test_what_is_given_up_is_forgotten_however_long_ago_its_retry_was() -> None:
 
 @pytest.mark.parametrize(("wait", "seconds"), [(0.2, 1), (2.4, 2), (45, 32), (3600, LONGEST_STANDING)])
 def test_what_is_put_off_stands_until_its_first_delay_is_over(wait: float, seconds: float) -> None:
-    """Then another worker can have it, and give it up at once. After a minute it stands for nothing in any case."""
+    """After that delay another worker can fetch it and give it up. After a minute it covers no copy in any case."""
     assert stands_for(wait) == seconds
 
 
@@ -149,12 +153,12 @@ def test_what_is_put_off_stands_until_its_first_delay_is_over(wait: float, secon
 
 
 def results(stage: Stage) -> list[str]:
-    """What each event came to."""
+    """Return the result of each event."""
     return [fact.result for fact in stage.facts if isinstance(fact, EventTaken)]
 
 
 async def put_off(stage: Stage) -> None:
-    """An event whose one attempt has failed; its retry waits."""
+    """Return an event whose only attempt failed, with a deferred retry."""
     await stage.prove("shop")
     stage.receivers.behaviours["shop"] = answers(503)
     await stage.acked(stage.event("shop", id="e"))
@@ -163,7 +167,7 @@ async def put_off(stage: Stage) -> None:
 
 
 async def test_an_event_sent_again_is_done_while_its_retry_waits() -> None:
-    """And attempted later: another worker may have given the retry up."""
+    """It is attempted later, because another worker may have given up the retry."""
     async with running(Stage(client("shop"))) as stage:
         stage.others.size = 2
         await put_off(stage)
@@ -178,7 +182,7 @@ async def test_an_event_sent_again_is_done_while_its_retry_waits() -> None:
 
 
 async def test_wrong_entries_do_not_count_as_deliveries() -> None:
-    """They are one dead letter. Sent again, an event is a duplicate if each of its deliveries is."""
+    """Together they are one dead letter. An event sent again is a duplicate if each of its deliveries is."""
     async with running(Stage(client("shop"))) as stage:
         for _ in range(2):
             await stage.acked(stage.event("shop", 7, id="e"))
@@ -188,7 +192,7 @@ async def test_wrong_entries_do_not_count_as_deliveries() -> None:
 
 
 async def test_a_copy_that_comes_while_a_park_waits_for_its_confirm_is_told_once() -> None:
-    """Its client is down. When it is well, it is told each logout once."""
+    """Its client is down. After the recovery it receives each logout once."""
     async with running(Stage(client("shop"))) as stage:
         stage.receivers.behaviours["shop"] = answers(503)
         await stage.acked(stage.event("shop", id="traveller"))
@@ -208,7 +212,9 @@ async def test_a_copy_that_comes_while_a_park_waits_for_its_confirm_is_told_once
 
 
 async def test_a_retry_that_is_back_before_its_own_confirm_is_attempted() -> None:
-    """After that: the only durable copy must not be acked with what scheduled it."""
+    """It is attempted after the confirm, so that the only durable copy is not acked with
+    the message that scheduled it.
+    """
     stage, confirm = Stage(client("shop")), asyncio.Event()
     publish_later = stage.queue.publish_later
 
@@ -234,7 +240,7 @@ async def test_a_retry_that_is_back_before_its_own_confirm_is_attempted() -> Non
 
 
 async def test_what_the_broker_gives_out_again_is_told_once() -> None:
-    """After a loss of the connection: it is done when the retry of the first, of the same stage, is confirmed."""
+    """After a loss of the connection: the copy is done when the retry of the first is confirmed."""
     async with running(Stage(client("shop"))) as stage:
         await stage.prove("shop")
         stage.receivers.behaviours["shop"] = answers(503)
@@ -251,7 +257,7 @@ async def test_what_the_broker_gives_out_again_is_told_once() -> None:
 
 
 async def test_an_event_sent_again_after_its_dead_letter_is_attempted() -> None:
-    """Also if the letter can be seen before this worker knows that it is durable."""
+    """Also if the dead letter is visible before this worker has its confirm."""
     async with running(Stage(client("shop"))) as stage:
         stage.receivers.behaviours["shop"] = answers(403)
         stage.queue.open.clear()
@@ -266,7 +272,7 @@ async def test_an_event_sent_again_after_its_dead_letter_is_attempted() -> None:
 
 
 async def test_a_dead_letter_that_is_replayed_within_the_minute_is_attempted() -> None:
-    """Another worker gave it up, while its retry stood for it here."""
+    """Another worker gave it up while this worker still expected its retry."""
     async with running(Stage(client("shop"))) as stage:
         await put_off(stage)
         (_, sent) = stage.queue.published[-1]
@@ -280,7 +286,7 @@ async def test_a_dead_letter_that_is_replayed_within_the_minute_is_attempted() -
 
 
 async def test_a_delivery_that_was_made_says_so() -> None:
-    """A retry that comes again after it was told: who waits for its end hears that there is nothing to wait for."""
+    """A retry that returns after the delivery is reported as delivered to the caller that waits for its end."""
     async with running(Stage(client("shop"))) as stage:
         await put_off(stage)
         stage.now += HOP
@@ -296,7 +302,7 @@ async def test_a_delivery_that_was_made_says_so() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_parked_delivery_stands_for_a_copy_for_a_minute(workers: int) -> None:
-    """Whenever its client's next try is: nobody else can have fetched it, unless there are other workers."""
+    """It does so regardless of the next probe: without other workers nothing else can have fetched it."""
     async with running(Stage(client("shop"))) as stage:
         stage.others.size = workers
         stage.receivers.behaviours["shop"] = answers(503, "5")

@@ -1,4 +1,4 @@
-"""What a client gets that is registered for encrypted tokens: a JWE, or nothing."""
+"""Clients registered for encrypted tokens receive a JWE or nothing."""
 
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ async def nothing(place: ClientKeysPlace) -> UnreadDocument:
 
 
 class CompactSigner:
-    """Its token looks like one."""
+    """Returns a token in compact form."""
 
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
         return ".".join(urlsafe_b64encode(each.encode()).decode() for each in (iss, alg, str(claims)))
@@ -41,7 +41,7 @@ def encryption() -> ClientEncryption:
 
 
 async def test_the_signed_token_is_inside() -> None:
-    """The same as another client gets in clear; and a client without encryption needs no encrypter."""
+    """It equals the clear token of another client; a client without encryption needs no encrypter."""
     plain = await channel(None).prepare(DELIVERY, client("shop"))
     push = await channel(encryption()).prepare(DELIVERY, client("shop", encryption=ASKED))
     assert isinstance(plain, Push)
@@ -55,7 +55,7 @@ async def test_the_signed_token_is_inside() -> None:
 
 @pytest.mark.parametrize("encrypter", [None, encryption()])
 async def test_without_a_key_there_is_no_token(encrypter: Encrypter | None) -> None:
-    """A deferral of that client: nothing is sent in clear instead."""
+    """The client's deliveries are deferred, and nothing is sent in clear."""
     elsewhere = Encryption(
         alg=KeyManagement.ECDH_ES, keys=ClientKeysPlace(uri="https://shop.example/jwks", route=Route())
     )
@@ -65,7 +65,7 @@ async def test_without_a_key_there_is_no_token(encrypter: Encrypter | None) -> N
 
 
 async def test_neither_token_is_kept_when_the_client_quotes_it() -> None:
-    """It may well quote what it has decrypted."""
+    """The client may quote the token that it has decrypted."""
     push = await channel(encryption(), CompactSigner()).prepare(DELIVERY, client("shop", encryption=ASKED))
     assert isinstance(push, Push)
     for token in push.secret.split(" "):
@@ -81,7 +81,7 @@ def refused(receiver: Client) -> str:
 
 
 def test_a_400_names_the_limit_of_a_known_receiver() -> None:
-    """It is what the dead letter tells. Where nothing is known, only what the client said."""
+    """The dead letter names the limit of a known receiver, otherwise only the client's answer."""
     rsa = Encryption(alg=KeyManagement.RSA_OAEP_256, keys=())
     text = refused(client("shop", encryption=rsa, preset="mod_auth_openidc"))
     assert text.startswith("preset mod_auth_openidc takes encrypted tokens by RSA-OAEP alone, and the client")
@@ -92,7 +92,7 @@ def test_a_400_names_the_limit_of_a_known_receiver() -> None:
 
 
 def test_a_bare_answer_is_explained_by_the_preset() -> None:
-    """Wherever it is shown: the log, status and the dead letter have this text."""
+    """The log, status and dead letter have this text."""
 
     def said(status: int, text: str, preset: str | None) -> str:
         outcome = channel(encryption()).read(Answer(status=status, text=text), client("wiki", preset=preset))

@@ -38,7 +38,7 @@ def delivery(of: Client, sid: str | None = "s 1") -> Delivery:
 
 
 async def test_the_uri_gets_iss_and_sid_and_no_token_is_made() -> None:
-    """F4. Its own query stays byte for byte. There is no body, and so it is a GET."""
+    """F4. Its query is kept byte for byte. There is no body, so the method is GET."""
     push = await CHANNEL.prepare(delivery(client()), client())
     uri = f"{URI}&iss=https%3A%2F%2Flogin.example.com%2Frealms%2Fa&sid=s+1"
     assert push == Push(jti="", body=None, secret="s 1", uri=uri)
@@ -46,7 +46,7 @@ async def test_the_uri_gets_iss_and_sid_and_no_token_is_made() -> None:
 
 
 async def test_without_a_sid_nobody_can_be_told() -> None:
-    """The user's cookie does not come with a call of ours, so iss alone names no session."""
+    """The worker's request has no user cookie, so iss alone does not identify a session."""
     told = delivery(client(), sid=None)
     dead = await CHANNEL.prepare(told, client())
     assert isinstance(dead, Dead)
@@ -69,7 +69,7 @@ async def test_without_a_sid_nobody_can_be_told() -> None:
 def test_an_answer_is_read_as_that_to_a_token_but_no_token_is_refused(
     answer: Answer | Break, own: tuple[int, ...], outcome: type[Outcome], reason: Reason
 ) -> None:
-    """A redirect is no success unless the client's `success_statuses` say so: it may lead to the login."""
+    """A redirect counts as success only if `success_statuses` of the client includes it: it may lead to the login."""
     read = CHANNEL.read(answer, client(response=ResponsePolicy(success_statuses=frozenset(own))))
     assert (type(read), read.reason) == (outcome, reason)
     assert CHANNEL.our_fault(read, client()) is None
@@ -86,7 +86,7 @@ def test_an_answer_is_read_as_that_to_a_token_but_no_token_is_refused(
     ],
 )
 def test_a_client_is_told_where_it_can_be_and_else_skipped(subject: Client, told_at: str | None) -> None:
-    """The same in a plan by name, by `"*"`, and in the count of fates. A delivery that there is by then waits."""
+    """The same in a plan by name, by `"*"`, and in the count of fates. An existing delivery waits."""
     by = Registry(clients={ISS: {"shop": subject}})
     assert subject.logout_uri == told_at
     [step] = deliveries(event(("shop",)), by, 0.0)

@@ -1,4 +1,4 @@
-"""Whether a delivery starts, waits in memory or is deferred, where it waits, and which buckets are fetched from."""
+"""Whether a delivery starts, waits in memory or is deferred, its queue, and the buckets fetched from."""
 
 from collections.abc import Callable
 from functools import partial
