@@ -138,7 +138,7 @@ def full(limit: int = 1, attempts: int = 30) -> Desk:
 
 
 def crowded() -> Desk:
-    """Very many deliveries are deferred for a client that has just begun to succeed."""
+    """Very many deliveries are deferred for a client after its first success."""
     desk = full(limit=64, attempts=3)
     while desk.put_off("shop", first_taken_at=desk.wall() - 1000).due < desk.wall() + 63:
         pass
@@ -263,7 +263,7 @@ def test_a_delivery_waits_in_memory_only_if_its_turn_comes_soon() -> None:
 
 
 def test_each_deferred_delivery_has_its_turn() -> None:
-    """Behind the one before, at the client's pace. An old one waits for it in one go, as its message says."""
+    """After the one before it, at the client's pace. An old delivery waits in a single delay, as its message states."""
     desk = full()
     tickets = [desk.ticket("shop", Lane.RETRIES, first_taken_at=desk.wall() - 100) for _ in range(4)]
     answers = [desk.deferred(ticket) for ticket in tickets]
@@ -378,7 +378,7 @@ def test_a_circuit_opens_for_longer_only_if_other_open_clients_hang_too(others_t
 
 
 def test_a_failure_is_charged_if_another_delivery_has_succeeded_since_the_last_charge() -> None:
-    """The first one is, too. With 429 it is as well, or the delivery would be attempted again at once."""
+    """The first failure is charged too, and each 429: otherwise the delivery would be attempted again at once."""
     desk = Desk(proven=("shop",))
     own, delivery = desk.fails("shop")
     assert (own.waits_as, delivery.backoffs) == (DELAYED, 1)
@@ -443,7 +443,7 @@ def test_after_four_failures_a_parked_delivery_replaces_the_probe(
     situation: Callable[[], Desk], failures: int, outcome: Failed | None, meanwhile: Callable[[Desk], object],
     seconds: float, waits_as: WaitsAs,
 ) -> None:  # fmt: skip
-    """The former probe is parked once the other one is durable; until then it is the probe. It is not charged."""
+    """The former probe stays the probe until the new one is durable, then it is parked. It is not charged."""
     desk = situation()
     desk.rotate = lambda: meanwhile(desk)
     verdict, delivery = fail_probe(desk, outcome, attempts=failures - 1)

@@ -1,4 +1,6 @@
-"""One client, as a worker knows it: when it rests and for how long, what its attempts say, and how many it may have."""
+"""The state of one client in a worker: when its circuit opens and for how long, the effect of its attempts, and its
+slots.
+"""
 
 from collections.abc import Callable
 
@@ -17,7 +19,7 @@ NOW = 1000.0
 
 
 def untried(limit: int = 8) -> KnownClient:
-    """A client that nobody has tried yet."""
+    """Return a client without an attempt."""
     return KnownClient(key=("iss", "shop"), limit=limit, seen_at=NOW)
 
 
@@ -28,12 +30,12 @@ def ticket() -> Ticket:
 
 
 def learn(one: KnownClient, signal: Signal, now: float = NOW, *, repeat: bool = False) -> Change | None:
-    """An attempt at it ended at once."""
+    """Record an attempt without duration."""
     return one.on_result(signal, 0.0, now, repeat=repeat, least=0.0)
 
 
 def proven(successes: int = 1, limit: int = 8) -> KnownClient:
-    """One that has succeeded so often."""
+    """Return a client with so many successes."""
     one = untried(limit)
     for _ in range(successes):
         learn(one, Signal.RESPONSIVE)
@@ -41,7 +43,7 @@ def proven(successes: int = 1, limit: int = 8) -> KnownClient:
 
 
 def down(one: KnownClient | None = None, at: float = NOW) -> KnownClient:
-    """One whose attempts fail until it is down, all at the same moment."""
+    """Return a client whose attempts fail, all at the same moment, until its circuit opens."""
     one = one or untried()
     while learn(one, Signal.UNAVAILABLE, at) is None:
         pass
@@ -62,7 +64,7 @@ def down(one: KnownClient | None = None, at: float = NOW) -> KnownClient:
     ],
 )
 def test_what_an_attempt_says_of_its_client(outcome: Outcome, signal: Signal) -> None:
-    """Any answer but 5xx shows that it works; what is our own fault says nothing of it."""
+    """Any answer but 5xx shows that it works; an internal fault shows nothing."""
     assert outcome.signal is signal
 
 
@@ -71,7 +73,7 @@ def test_what_an_attempt_says_of_its_client(outcome: Outcome, signal: Signal) ->
 
 @pytest.mark.parametrize(("after", "change"), [(2.1, Change.RECOVERED), (1.9, None)])
 def test_down_comes_up_if_another_worker_says_so(after: float, change: Change | None) -> None:
-    """But not within two seconds: it may bear no more than the others do. It bears what it bears there."""
+    """Not within two seconds: it may accept no more than the peers send. It gets the peer's concurrency limit."""
     one = down(proven())
     up = News(key=one.key, up=True, cap=6)
     assert one.on_peer_report(up, NOW + after) is change
@@ -80,7 +82,7 @@ def test_down_comes_up_if_another_worker_says_so(after: float, change: Change | 
 
 @pytest.mark.parametrize(("seconds", "limited"), [(MAX_FAILING_SECONDS, True), (MAX_FAILING_SECONDS + 1, False)])
 def test_a_rate_limit_survives_a_short_outage(seconds: float, *, limited: bool) -> None:
-    """Where several workers probe in turn, overload looks like one. After a longer one the client may bear more."""
+    """With several workers, overload looks like a short outage. After a longer one the client may accept more."""
     one = down(proven())
     one.rate.on_peer_report(0.1, 0.9, NOW)
     assert learn(one, Signal.RESPONSIVE, NOW + seconds, repeat=True) is Change.RECOVERED
@@ -109,11 +111,11 @@ def test_each_is_paused_when_it_asks_for_that(make: Callable[[], KnownClient]) -
     assert one.circuit.state is was
 
 
-# ── what else is heard and learnt ───────────────────────────────────────────────────────────────────────────────
+# ── other reports ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_what_is_heard_of_a_client_that_nobody_tried_here_changes_nothing() -> None:
-    """It is tried once, and then this worker knows better."""
+    """A report about a client without an attempt here has no effect: the first attempt shows its state."""
     one = untried()
     assert one.on_peer_report(News(key=one.key, up=False, failing=9.0, rest=8.0), NOW) is None
     assert one.on_peer_report(News(key=one.key, up=True), NOW) is None
@@ -121,7 +123,7 @@ def test_what_is_heard_of_a_client_that_nobody_tried_here_changes_nothing() -> N
 
 
 def test_a_rate_limit_is_heard() -> None:
-    """Several workers that try out paces of their own would find nothing out."""
+    """Several workers that search for the rate independently would find none."""
     for former_share in (0.0, 0.9):
         one = proven()
         one.on_peer_report(News(key=one.key, up=True, spacing=0.25, former_share=former_share), NOW)
@@ -130,7 +132,7 @@ def test_a_rate_limit_is_heard() -> None:
 
 
 def test_a_fault_of_ours_is_not_the_clients() -> None:
-    """It neither takes credit nor ends an outage, and whoever is not up is left alone for a second."""
+    """It neither uses failure budget nor ends an outage, and a client that is not up has no attempt for a second."""
     well, rests = proven(), down()
     for number in range(50):
         assert learn(well, Signal.NONE, NOW + number) is None
@@ -153,9 +155,9 @@ def test_it_may_have_more_at_a_time_with_each_success() -> None:
 
 
 def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:
-    """A tenth of a second of silence for one that is quick; four times the usual for one that is not.
+    """A tenth of a second without an answer for a quick client; four times its usual time for another.
 
-    It is silent from when a request is sent to it, however long the attempt has been running.
+    The silence starts when a request is sent, however long the attempt has been running.
     """
     one = proven()
     signing, attempt = ticket(), ticket()
@@ -173,7 +175,7 @@ def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:
 
 
 def test_a_rate_gives_its_tokens_one_by_one() -> None:
-    """One at once, then one each `step` seconds; what was not used for long is not saved up."""
+    """One at first, then one each `step` seconds; unused tokens are not saved up."""
     one = proven(limit=100)
     one.rate.step = 0.5
     taken = 0

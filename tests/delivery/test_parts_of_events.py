@@ -52,7 +52,7 @@ async def test_events_take_turns_and_their_parts_follow_one_another() -> None:
 
 @pytest.mark.parametrize("events", ["aaa", "abb"])
 async def test_a_drain_gives_back_the_parts_that_were_not_begun(events: str) -> None:
-    """A part that was begun is finished: nobody is told twice."""
+    """A started part is finished, so that no client is notified twice."""
     stage, names, answer = make_stage(3, max_in_flight=IN_A_ROW)
     async with running(stage):
         first, *others = [take_part(stage, event, part) for event, part in zip(events, names, strict=True)]

@@ -51,7 +51,7 @@ def test_each_counts_until_it_may_be_due() -> None:
 
 
 def test_what_comes_back_and_is_put_off_anew_counts_once() -> None:
-    """Deliveries of a client that is down go round within seconds: told twice for a second each time, 66 were 109."""
+    """Deliveries of a client that is down return within seconds: counted twice for a second each time, 66 were 109."""
     now = 1000.4
     counts = DelayCounts(lambda: now)
     counts.put_off(SHOP, RetryAt(due=1001.8, rounding="up"))

@@ -1,4 +1,4 @@
-"""What becomes of an event: deliveries, those skipped, parts; and who may speak."""
+"""The plan of an event: deliveries, skipped clients, parts; and the publishers' permissions."""
 
 from dataclasses import replace
 from typing import Any
@@ -43,7 +43,7 @@ def planned(of: SessionEnded, by: Registry | None = None) -> list[Delivery]:
 
 
 def test_each_client_gets_one_delivery_with_all_that_the_event_says() -> None:
-    """What the event says travels with the delivery; nothing of the registry does."""
+    """The event's members are copied into the delivery; those of the registry are not."""
     told = event("c0", ended_at=1.0, not_after=2.0, reason="r", source="/s", publisher="idp", claimed_publisher="app")
     (delivery,) = planned(told)
     assert delivery == Delivery(
@@ -108,7 +108,7 @@ def test_a_client_without_an_address_is_skipped_unless_it_is_registered() -> Non
 
 
 def test_a_client_without_an_address_is_unknown_as_long_as_it_had_one_of_late() -> None:
-    """Registered without one, or gone, whatever the event says; by name, by `"*"`, and in the count of fates."""
+    """Registered without one, or removed, whatever the event contains; by name, by `"*"`, and in the count of fates."""
     moments = {A: {"silent": NOW - 299.0, "who": NOW - 299.0}}
     none = [ClientEntry(client_id=name, no_address=True) for name in ("silent", "who")]
     for of in (event("silent", "who"), event(*none)):
@@ -149,7 +149,7 @@ def test_an_unknown_client_gets_its_delivery() -> None:
 
 
 def test_the_same_client_twice_is_told_once() -> None:
-    """Unless it is told about another session."""
+    """It gets two deliveries only for two sessions."""
     other = ClientEntry(client_id="c0", sid="s-2")
     assert [step.sid for step in planned(event("c0", "c1", "c0", other, other))] == ["s-1", "s-1", "s-2"]
 
@@ -163,7 +163,7 @@ def test_the_same_client_twice_is_told_once() -> None:
     ],
 )
 def test_entries_that_say_something_different_of_a_client_are_told_each(more: dict[str, Any]) -> None:
-    """Each by a delivery with an id of its own: neither is taken for a copy of the other."""
+    """Each delivery has a distinct id, so that neither is taken for a copy of the other."""
     entry = ClientEntry(client_id="c0", backchannel_logout_uri=URI)
     both = event("c0", entry, replace(entry, **more), replace(entry, **more))
     told = planned(both)
@@ -172,7 +172,7 @@ def test_entries_that_say_something_different_of_a_client_are_told_each(more: di
 
 
 def test_where_inline_is_denied_entries_that_differ_in_nothing_else_are_one() -> None:
-    """What counts for nothing tells nothing apart: the id is that of an entry which gives nothing."""
+    """Ignored members distinguish nothing: the id is that of an entry without them."""
     deny = registry(inline="deny")
     both = event(*(ClientEntry(client_id="c0", backchannel_logout_uri=f"{URI}?{n}") for n in range(2)))
     assert [step.id for step in planned(both, deny)] == [planned(event("c0"))[0].id]
@@ -234,7 +234,7 @@ def test_what_an_event_says_of_registered_clients_in_vain_is_told_once() -> None
 
 
 def test_what_counts_is_decided_when_the_event_is_planned() -> None:
-    """What waits, or is replayed, keeps its address, unless addresses are denied by now."""
+    """A deferred or replayed delivery keeps its address, unless addresses have been denied since."""
     template = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
     by = registry(unregistered=template)
     (delivery,) = planned(event(ClientEntry(client_id="new", backchannel_logout_uri=URI)), by)
@@ -258,7 +258,7 @@ _ENTRIES = st.builds(
     st.sampled_from(["allow", "publishers", "deny"]),
 )
 def test_as_many_fates_are_announced_as_are_told(entries: list[ClientEntry | str], inline: str) -> None:
-    """Each delivery's, known by its id, and each skipped client's: whoever waits hears all."""
+    """One for each delivery, known by its id, and for each skipped client: the caller that waits gets all."""
     by, of = registry(inline=inline), event(*entries)
     steps = plan(of, by)
     ids = [step.id for step in steps if isinstance(step, Delivery)]

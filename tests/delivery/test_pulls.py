@@ -1,4 +1,4 @@
-"""What is parked, by a worker: it comes back when its client answers, and whatever happens to its traveller."""
+"""Parked deliveries, by a worker: they return when their client answers, whatever happens to its probe."""
 
 import asyncio
 import tracemalloc
@@ -31,7 +31,7 @@ def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def down(stage: Stage, parked: int) -> AsyncIterator[Stage]:
-    """A worker whose client `shop` is down, with a traveller on its way and so many deliveries in the bucket."""
+    """Run a worker whose client `shop` is down, with a probe in flight and so many deliveries in the bucket."""
     stage.receivers.behaviours["shop"] = answers(503)
     async with running(stage):
         await stage.acked(stage.event("shop", id="traveller"))
@@ -81,7 +81,7 @@ async def rounds(count: int = 200) -> None:
 
 
 async def test_when_a_client_answers_its_bucket_is_drained() -> None:
-    """Its traveller tries it, then all that waited is told, each once. How long that took is told."""
+    """The probe succeeds, then all parked deliveries are sent, each once. The length of the recovery is reported."""
     async with down(Stage(client("shop")), 30) as stage:
         stage.retake("delay.1s")
         await stage.until(lambda: len(stage.told()) == 31)
@@ -94,7 +94,9 @@ async def test_when_a_client_answers_its_bucket_is_drained() -> None:
 
 
 async def test_a_first_success_fetches_nothing() -> None:
-    """Whoever parks has a traveller out. Another worker says if it saw the client recover and knows of something."""
+    """A worker that parks has a probe out. Another worker reports a recovery that it has seen, if it knows of parked
+    deliveries.
+    """
     stage = Stage(client("shop"))
     in_bucket(stage, 3)
     async with running(stage):
@@ -107,7 +109,9 @@ async def test_a_first_success_fetches_nothing() -> None:
 
 @pytest.mark.parametrize("given_back", [0, 1], ids=["whole", "whose worker was killed"])
 async def test_at_its_start_a_worker_goes_through_all_buckets(monkeypatch: pytest.MonkeyPatch, given_back: int) -> None:
-    """An earlier one may have left something. What comes while a client is first tried is fetched once more."""
+    """An earlier worker may have left deliveries. Those parked during a client's first attempt are fetched by another
+    pass.
+    """
     monkeypatch.setattr(pulls, "FIRST", 0.001)
     stage = Stage(client("shop"), client("wiki"))
     stage.queue.given_back = given_back
@@ -120,7 +124,7 @@ async def test_at_its_start_a_worker_goes_through_all_buckets(monkeypatch: pytes
 
 
 async def test_a_pass_sees_each_message_once() -> None:
-    """What lies there for a client that is down is parked again, or travels. What lies behind it is found."""
+    """A delivery for a client that is down is parked again or becomes its probe. The deliveries behind it are found."""
     stage = Stage(client("shop"), client("dead"))
     stage.queue.bucket = lambda _key: SHOP  # type: ignore[method-assign, assignment]
     stage.receivers.behaviours["dead"] = answers(503)
@@ -154,11 +158,11 @@ async def test_what_is_parked_after_its_traveller_came_is_fetched() -> None:
         await stage.acked(late)
 
 
-# ── travellers ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── probes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_while_it_is_down_its_travellers_alone_try_it() -> None:
-    """At most once a second, less and less often, in turns. None of it is charged to a delivery's own backoff."""
+    """At most once a second, less and less often, in turns. No delivery's own backoff is charged."""
     async with down(Stage(client("shop")), 5) as stage:
         stage.now -= 1
         stage.receivers.behaviours["shop"] = answers(503)
@@ -175,7 +179,7 @@ async def test_while_it_is_down_its_travellers_alone_try_it() -> None:
 
 @pytest.mark.parametrize(("status", "seconds"), [(403, 2.5), (503, 2.5), (503, 5.0)])
 async def test_a_traveller_that_dies_is_followed_by_another(status: int, seconds: float) -> None:
-    """Refused, expired with its last attempt, or before it. The bucket cannot be read at that moment, too."""
+    """Refused, expired with its last attempt, or before it; also if the bucket cannot be read at that moment."""
     stage = Stage(client("shop"))
     stage.queue.unreadable.add(SHOP)
     async with running(stage):
@@ -198,7 +202,7 @@ async def test_a_traveller_that_dies_is_followed_by_another(status: int, seconds
 
 
 async def test_a_traveller_that_dies_in_a_pause_is_followed_by_another() -> None:
-    """The client asked for an hour, and its traveller has ten seconds to live."""
+    """The client asked for an hour, and its probe expires in ten seconds."""
     async with running(Stage(client("shop"))) as stage:
         stage.receivers.behaviours["shop"] = answers(503, "3600")
         await stage.acked(stage.event("shop", id="traveller", not_after="2027-01-15T08:00:10Z"))
@@ -224,7 +228,7 @@ async def test_an_overdue_traveller_is_replaced(monkeypatch: pytest.MonkeyPatch)
         await stage.until(lambda: len(stage.told()) == 3)
 
 
-# ── what goes wrong ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── failures ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_queue_that_is_away_loses_nothing_and_forgets_nothing() -> None:
@@ -258,7 +262,7 @@ async def test_a_bucket_that_cannot_be_read_hinders_no_other() -> None:
 
 
 async def test_clients_that_somebody_makes_up_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """He says that something is parked for each, while their bucket cannot be read. What is there is told later."""
+    """Their false reports arrive while the bucket is unreadable. Its existing deliveries are sent later."""
     stage = Stage(client("shop"))
     monkeypatch.setattr(type(stage.queue), "bucket", lambda _queue, _key: SHOP)
     stage.queue.unreadable.add(SHOP)
@@ -278,7 +282,7 @@ async def test_clients_that_somebody_makes_up_fill_no_memory(monkeypatch: pytest
 
 
 async def test_after_a_loss_what_was_lately_fetched_is_looked_for() -> None:
-    """What was not acked is in its bucket again, and no traveller is out for it. So after a fetch that fails."""
+    """Unacked messages are in the bucket again, and no probe is out for them. The same holds after a failed fetch."""
     async with down(Stage(client("shop"), client("wiki")), 1) as stage:
         stage.retake("delay.1s")
         await stage.until(lambda: len(stage.told()) == 2)
@@ -301,7 +305,9 @@ async def test_after_a_loss_what_was_lately_fetched_is_looked_for() -> None:
 
 
 async def test_a_worker_that_stops_takes_what_it_is_fetching_and_no_more() -> None:
-    """Back in the bucket it would wait for long: the others have found that empty meanwhile."""
+    """Returned to the bucket it would wait for long, because the other workers have found
+    the bucket empty meanwhile.
+    """
     stage, release = Stage(client("shop")), asyncio.Event()
     fetch = stage.queue.fetch
 
@@ -338,7 +344,7 @@ async def test_what_a_killed_worker_had_fetched_is_found_again() -> None:
 
 
 async def test_a_suspect_goes_the_suspects_way() -> None:
-    """It may be what kills the process: it waits for the others, and runs from a trial."""
+    """It may crash the process: it waits for the others, and runs from a trial."""
     stage = Stage(client("shop"))
     fetch = stage.queue.fetch
 

@@ -1,12 +1,13 @@
-"""While the queue takes nothing, what needs nothing of it is done: what was only put off is made when it is due."""
+"""While the queue is unreachable, deliveries that need nothing from it go on: deferred ones start when they are due."""
 
 from tests.delivery.stage import Stage, answers, client, running
 
 
 async def test_what_was_put_off_is_made_without_the_queue() -> None:
-    """More come than the client's rate lets pass; once it does they are made. A retry waits: it counts an attempt.
+    """More deliveries come than the client's rate permits; they start at that rate. A retry waits, because it counts an
+    attempt.
 
-    It came due meanwhile, so that it comes back as soon as may be.
+    It came due meanwhile, so it returns as soon as possible.
     """
     stage = Stage(client("shop", per_second=20), client("down"))
     stage.receivers.behaviours["down"] = answers(503)

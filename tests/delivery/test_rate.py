@@ -127,7 +127,7 @@ def test_no_trial_begins_after_successes_in_a_row(successes: int, state: RateSta
 
 
 def test_few_successes_end_a_trial_if_most_failed_before() -> None:
-    """The client was down for a moment: what waits for it is not slowed down for longer."""
+    """The client was down for a moment: its pending deliveries are not delayed any longer."""
     rate, began = trial()
     now, _, _ = attempt(rate, each(0), since=began + 0.25, until=began + 60, leave=RateState.TRIAL)
     assert rate.state is RateState.UNLIMITED_TRIAL
@@ -168,7 +168,7 @@ def test_a_peer_report_leads_from_one_state_to_the_next(
 
 @pytest.mark.parametrize("former_share", [0.0, 0.9])
 def test_a_worker_whose_attempts_succeed_ignores_a_peer_report(former_share: float) -> None:
-    """The peer may have a fault of its own."""
+    """The fault may be at the peer alone."""
     rate = AttemptRate()
     for number in range(30):
         rate.on_result(number / 100, failed=False)
@@ -261,7 +261,7 @@ def test_attempts_in_flight_do_not_count_for_a_trial() -> None:
 
 
 def test_the_sample_begins_anew_after_a_short_outage() -> None:
-    """No attempt was made in it. The limit stays."""
+    """No attempt was made during the outage. The limit stays."""
     rate, now = limited()
     attempt(rate, each(1), since=now, until=now + 0.4)
     rate.on_outage(8.0, lift=False)
@@ -271,7 +271,7 @@ def test_the_sample_begins_anew_after_a_short_outage() -> None:
 
 @pytest.mark.parametrize("before", [limited, peer_trial])
 def test_a_long_outage_ends_the_limit(before: Callable[[], tuple[AttemptRate, float]]) -> None:
-    """What the client bore before says nothing about it now."""
+    """The rate that the client accepted before is out of date."""
     rate, _ = before()
     rate.on_outage(30.0, lift=True)
     assert (rate.state, rate.spacing) == (RateState.UNLIMITED, 0.0)

@@ -38,7 +38,7 @@ async def fate(status: int, policy: ResponsePolicy = PLAIN) -> tuple[str, str]:
     ],
 )
 async def test_every_row(statuses: tuple[int, ...], reason: str, follows: str) -> None:
-    """B27, R11, R12: what an answer is called, and what becomes of the delivery."""
+    """B27, R11, R12: the reason of each answer, and the verdict."""
     for status in statuses:
         assert await fate(status) == (reason, follows), status
 
@@ -59,7 +59,7 @@ async def test_a_refusing_proxy_is_an_internal_fault() -> None:
 
 
 async def test_the_fourth_400_is_a_dead_letter() -> None:
-    """R12: three further attempts, each with a token of its own."""
+    """R12: three further attempts, each with a new token."""
     async with running(Stage(client("shop", retry=EXACT))) as stage:
         stage.receivers.behaviours["shop"] = answers(400)
         await stage.acked(stage.event("shop", id="e1"))
@@ -154,7 +154,7 @@ async def test_other_statuses_with_retry_after_hold_back_their_own_delivery_alon
 
 
 async def test_an_absurd_pause_is_clamped() -> None:
-    """A client that says a year is asked again after `max_delay`."""
+    """A client that requests a year is attempted again after `max_delay`."""
     async with running(Stage(client("shop", retry=RetryPolicy(jitter=0.0, max_delay=30.0)))) as stage:
         stage.receivers.behaviours["shop"] = answers(503, "31536000")
         await stage.acked(stage.event("shop"))
@@ -184,7 +184,7 @@ async def test_a_400_while_our_key_is_not_published_is_a_fault_of_ours() -> None
 
 
 async def test_only_a_400_is_held_back_by_a_missing_key() -> None:
-    """A client that takes the token, or is down, says nothing of the key."""
+    """If the client accepts the token or is down, this proves nothing about the key."""
     for status, fact in ((200, LogoutDelivered), (503, RetryScheduled), (404, Buried)):
         async with running(Stage(client("shop", retry=EXACT))) as stage:
             stage.unpublished = "the key is not published (kid k1)"

@@ -32,7 +32,7 @@ async def test_what_the_process_lived_through_is_no_cause_for_suspicion() -> Non
     stage.event("shop", lane=Lane.RETRIES, delivery_count=20, id="other lane")
     stage.event("shop", id="fresh")
     await stage.until(lambda: len(stage.told()) == 21)
-    assert len(stage.queue.acked) == 21  # the other lane's never was lost: that one is a suspect
+    assert len(stage.queue.acked) == 21  # the other lane's message was never lost: this one is a suspect
     stage.worker.stop()
     await running
 
@@ -185,7 +185,9 @@ async def test_what_is_no_suspect_goes_on_beside_them() -> None:
 )
 @pytest.mark.parametrize("lost", [0, 200])
 async def test_at_the_last_chance_it_is_buried_unread(kind: Kind | None, body: bytes, lost: int) -> None:
-    """Whoever is to blame: what the queue itself gives up cannot be replayed. It is told like any other dead letter."""
+    """Whatever the cause: a message that the queue itself discards cannot be replayed. It is reported like any dead
+    letter.
+    """
     async with running(Stage(client("shop"))) as stage:
         for _ in range(lost):
             stage.worker.lost(Lane.EVENTS)
@@ -221,7 +223,7 @@ async def test_before_the_last_chance_it_is_tried() -> None:
 
 
 async def test_what_a_later_release_wrote_goes_on_at_its_last_chance() -> None:
-    """It is not for this one to give up: it rests, and its count begins anew."""
+    """This release must not give it up: it is deferred, and its count restarts."""
     async with running(Stage(client("shop"))) as stage:
         for kind, body in ((NewerKind("notifier.batch"), b"{}"), (Kind.DELIVERY, b'{"v": 2}')):
             stage.take(body, kind=kind, delivery_count=LAST_CHANCE)

@@ -1,5 +1,5 @@
-"""Releases side by side: what an older one wrote is taken, what this one writes an older one can read, and what a later
-one wrote is left to who knows it.
+"""Releases side by side: messages of older releases are accepted, older releases can read new messages, and messages of
+a later release are left to it.
 """
 
 import json
@@ -29,23 +29,23 @@ def within(old: Any, new: Any) -> bool:
 
 
 def extended(value: Any) -> Any:
-    """With a member in every object that this release has never heard of."""
+    """Add an unknown member to every object."""
     if isinstance(value, dict):
         return {**{name: extended(member) for name, member in value.items()}, "added_later": {"deep": [1]}}
     return [extended(member) for member in value] if isinstance(value, list) else value
 
 
 def a_stage() -> Stage:
-    """A worker whose clients all take what they are told, at the time when every delay of the records is over."""
+    """Run a worker whose clients all accept, at a time when each recorded delay is over."""
     stage = Stage(client("refuses"), client("fails"), client("shop"))
     stage.now += 3
     return stage
 
 
 async def test_what_was_recorded_is_what_this_release_writes() -> None:
-    """Members may be added; none is taken away or means something else, as long as the version is the same.
+    """Within a version, members may be added; none is removed or changes its meaning.
 
-    Ids too are those that were recorded.
+    Ids equal the recorded ones.
     """
     fresh = await told()
     assert fresh.keys() == WRITTEN.keys()
@@ -66,7 +66,7 @@ async def test_what_was_recorded_is_what_this_release_writes() -> None:
     ],
 )
 async def test_what_was_recorded_is_taken(name: str, to_tell: list[str], to_write: list[str], later: bool) -> None:
-    """By a worker of this release, also where a later one has added members."""
+    """By a worker of this release, also if a later one has added members."""
     recorded = WRITTEN[name]
     message = replace(recorded, body=extended(recorded.body) if later else recorded.body).message()
     async with running(a_stage()) as stage:
@@ -78,7 +78,7 @@ async def test_what_was_recorded_is_taken(name: str, to_tell: list[str], to_writ
 
 @pytest.mark.parametrize("name", ["delivery-leash", "delivery-parked"])
 async def test_what_waited_for_a_client_is_told(name: str) -> None:
-    """By whichever worker has it."""
+    """Any worker can send it."""
     message = WRITTEN[name].message()
     async with running(a_stage()) as stage:
         stage.worker.take(message)
@@ -122,7 +122,7 @@ async def test_an_event_of_many_names_goes_on() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 async def test_a_later_version_waits_for_whoever_knows_it(name: str) -> None:
-    """For 4 s at first, and 256 s in the end, for as long as it takes; it is told, and never a dead letter."""
+    """It is deferred by 4 s at first, and 256 s in the end, without limit; it is reported, and never a dead letter."""
     body = {**WRITTEN[name].body, "v": 3}
     message = replace(WRITTEN[name], body=body).message()
     waits = []
@@ -141,7 +141,7 @@ async def test_a_later_version_waits_for_whoever_knows_it(name: str) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"v": 1}', b"\xff binary of some sort"])
 async def test_a_kind_that_a_later_release_made_up_waits_as_well(body: bytes) -> None:
-    """Whatever is in it: nobody here can tell what it should be."""
+    """Whatever its content: this release cannot interpret it."""
     message = Message(lane=Lane.EVENTS, body=body, tag=None, kind=NewerKind("notifier.batch"), message_id="b")
     async with running(a_stage()) as stage:
         queue, again = await rests(stage, message)

@@ -83,7 +83,7 @@ def test_a_400_after_an_ambiguous_attempt_does_not_count() -> None:
 
 @pytest.mark.parametrize("lot", [0.0, 0.5, 0.999])
 def test_a_400_is_tried_again_after_the_outage_of_a_jwks(lot: float) -> None:
-    """After 3, 32 and 265 s at least, and a fourth one that counts is the last (R12)."""
+    """After 3, 32 and 265 s at least, and the fourth 400 that counts is the last (R12)."""
     delivery, now, waits = DELIVERY, NOW, []
     while True:
         delivery = record(delivery, REJECTED, now)
@@ -133,7 +133,7 @@ def test_the_last_attempt_is_just_before_the_limit(sid: str | None, limit: float
 @pytest.mark.parametrize("cause", sorted(OF_CLIENT))
 @pytest.mark.parametrize(("sid", "limit"), [("s1", POLICY.max_age), (None, POLICY.sub_only_max_age)])
 def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, sid: str | None, limit: float) -> None:
-    """They count from the first deferral, attempted or not, and the dead letter tells what it waited for."""
+    """They count from the first deferral, attempted or not, and the dead letter has the cause of the deferral."""
     delivery, now = replace(DELIVERY, sid=sid), NOW
     while (verdict := known(delivery, now=now)) is None:
         last = last_moment(delivery, CLIENT, now)
@@ -152,7 +152,7 @@ def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, sid: str
 
 @pytest.mark.parametrize("cause", sorted(set(Cause) - OF_CLIENT))
 def test_what_lies_with_us_stops_the_ages(cause: Cause) -> None:
-    """For as long as it is put off, a pause or a fault of ours, before its first attempt or after it."""
+    """They stop while a pause or an internal fault defers the delivery, before its first attempt or after it."""
     without_sid = replace(DELIVERY, sid=None)
     for begun in (without_sid, replace(without_sid, attempts=1, first_taken_at=NOW)):
         delivery, now = begun, NOW
@@ -193,7 +193,7 @@ def test_nothing_is_attempted_after_not_after() -> None:
 @pytest.mark.parametrize("inline", [None, Inline(backchannel_logout_uri="https://a.example/logout")])
 @pytest.mark.parametrize("denied", [False, True])
 def test_a_client_whose_address_is_gone_has_its_grace_too(inline: Inline | None, *, denied: bool) -> None:
-    """It had one when the delivery was made. It waits; then it is a dead letter that says so."""
+    """It had an address when the delivery was made. The delivery is deferred, then a dead letter with that reason."""
     silent = replace(CLIENT, backchannel_logout_uri=None)
     now, waiting = NOW, replace(DELIVERY, ignored=inline, first_taken_at=NOW - 90_000, attempts=7)
 

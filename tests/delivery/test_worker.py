@@ -55,7 +55,7 @@ async def test_an_event_is_acked_once_all_its_clients_are_told() -> None:
 
 
 async def test_a_retry_is_durable_before_the_ack() -> None:
-    """The record is never let go of before its successor is confirmed."""
+    """The record is not acked before its successor is confirmed."""
     async with running(Stage(client("shop"))) as stage:
         await stage.prove("shop")
         stage.receivers.behaviours["shop"] = answers(503)
@@ -76,7 +76,7 @@ async def test_every_attempt_carries_a_fresh_jti() -> None:
 
 
 async def test_a_stale_connection_gets_one_more_go_with_a_new_token() -> None:
-    """At once, on a new connection, and it is no attempt of its own."""
+    """At once, on a new connection, and it does not count as an attempt."""
     async with running(Stage(client("shop"))) as stage:
         seen: list[bool] = []
 
@@ -258,7 +258,7 @@ async def test_no_more_than_twice_the_window_exists() -> None:
 
 
 async def test_a_drain_finishes_what_was_begun_and_gives_the_rest_back() -> None:
-    """The event half told is finished, so that none is told twice; the one not begun is not acked."""
+    """A partly sent event is finished, so that no client is notified twice; an unstarted one is not acked."""
     stage = Stage(client("a"), client("b", max_concurrent=1), max_in_flight=1)
     async with running(stage):
         release = asyncio.Event()
@@ -277,7 +277,7 @@ async def test_a_drain_finishes_what_was_begun_and_gives_the_rest_back() -> None
 
 
 async def test_what_outlives_the_grace_is_given_back() -> None:
-    """Not acked, so it comes again elsewhere; and nothing new is begun in its place."""
+    """It is not acked, so another worker gets it; nothing new is started."""
     stage = Stage(client("a", max_concurrent=1), shutdown_grace=0.05)
     never = asyncio.Event()
     stage.receivers.behaviours["a"] = answers_after(never)
@@ -304,7 +304,7 @@ async def test_a_settlement_that_breaks_stops_the_worker() -> None:
 
 
 async def test_a_look_at_the_buckets_that_breaks_stops_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it nobody would find what lies there."""
+    """Otherwise parked deliveries would never be fetched."""
     monkeypatch.setattr(pulls, "FIRST", 0.0)
     stage = Stage()
 
@@ -317,7 +317,7 @@ async def test_a_look_at_the_buckets_that_breaks_stops_the_worker(monkeypatch: p
 
 
 async def test_a_tick_that_breaks_stops_the_worker() -> None:
-    """Without it what waits in memory would wait for ever."""
+    """Otherwise deliveries in memory would never start."""
     stage = Stage(client("shop", max_concurrent=1), shutdown_grace=0.05)
     stage.receivers.behaviours["shop"] = answers_after(asyncio.Event())
     run = asyncio.create_task(stage.worker.run())
@@ -332,7 +332,7 @@ async def test_a_tick_that_breaks_stops_the_worker() -> None:
 
 
 async def test_what_is_lost_is_let_go() -> None:
-    """When the connection is lost, what was not begun is forgotten: it will come again."""
+    """After a loss of the connection, unstarted messages are forgotten, because the broker redelivers them."""
     stage = Stage(client("shop", max_concurrent=1), max_in_flight=1)
     async with running(stage):
         release = asyncio.Event()
@@ -369,7 +369,7 @@ async def test_what_is_cancelled_as_the_process_ends_breaks_nothing() -> None:
 
 
 async def test_a_lost_queue_takes_nothing_else_with_it() -> None:
-    """The queue of a source feeds the lane of events: what came by the one is held on when the other is lost."""
+    """A source's queue feeds the lane of events too: messages of one queue are kept when the other is lost."""
     stage = Stage(client("shop", max_concurrent=1), max_in_flight=1)
     async with running(stage):
         release = asyncio.Event()
@@ -394,7 +394,7 @@ async def test_a_lost_queue_takes_nothing_else_with_it() -> None:
 
 
 async def test_a_corrected_registration_serves_what_waits() -> None:
-    """The client is looked up anew at every attempt."""
+    """Each attempt looks the client up again."""
     stage = Stage(client("shop"))
     async with running(stage):
         await stage.prove("shop")
@@ -460,7 +460,7 @@ async def test_a_mass_logout_of_an_issuer_not_known_yet_stays_bulk() -> None:
 
 
 async def test_clients_that_hang_leave_the_window_to_others() -> None:
-    """Within tenths of a second they take slots of their own, and neither they nor others are put off."""
+    """Within tenths of a second they take separate slots, and no delivery is deferred."""
     names = [f"c{number}" for number in range(12)]
     stage = Stage(client("known"), client("new"), *map(client, names), max_in_flight=8)
     held = asyncio.Event()

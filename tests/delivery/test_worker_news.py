@@ -1,4 +1,4 @@
-"""What workers tell one another: bounded, the newest of each client, and read with care."""
+"""Reports between workers: bounded, the newest of each client, and validated."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ ISS = "https://id.example"
 
 
 class Others:
-    """A worker's others, at a time of the test's own. `heard`: what it heard."""
+    """A worker's peers, at a time that the test sets. `heard`: the received reports."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -21,15 +21,15 @@ class Others:
         self.worker = OtherWorkers(lambda: 2, steady=lambda: self.now)
 
     def tell(self, client_id: str, **members: Any) -> None:
-        """Tell news of this client."""
+        """Publish a report on this client."""
         self.worker.report(News(**{"key": (ISS, client_id), "up": False, **members}))
 
     def documents(self) -> list[bytes]:
-        """What is told now."""
+        """Return the published documents."""
         return list(iter(self.worker.take, None))
 
     def told(self) -> list[News]:
-        """The same, as another worker hears it."""
+        """Return the reports as another worker receives them."""
         other = Others()
         for document in self.documents():
             other.worker.read(document, other.heard.append)
@@ -50,7 +50,7 @@ def test_what_is_told_is_heard(others: Others) -> None:
 
 
 def test_the_pace_of_an_older_release_is_not_heard(others: Others) -> None:
-    """It does not say whether that helped: a rolling update would make one trial of all that it tells."""
+    """It lacks whether the pace helped: a rolling update would make one trial of all its reports."""
     others.tell("shop", rest=1.0, spacing=0.25, former_share=0.5)
     [document] = others.documents()
     told = json.loads(document)
@@ -78,7 +78,7 @@ def test_spans_are_told_as_they_are_by_then(others: Others) -> None:
 
 
 def test_what_could_not_be_told_for_long_is_dropped(others: Others) -> None:
-    """The broker was away."""
+    """The broker was unreachable."""
     others.tell("shop")
     others.now += FRESH
     others.tell("wiki")
@@ -109,14 +109,16 @@ def test_a_client_whose_name_fills_a_document_is_not_told_of(others: Others) -> 
 
 
 def test_what_is_longer_than_may_be_said_is_told_as_long_as_may_be(others: Others) -> None:
-    """No worker refuses what another may say."""
+    """No worker refuses a value that another may send."""
     others.tell("shop", failing=1e10, rest=1e10, spacing=1e10)
     [news] = others.told()
     assert (news.failing, news.rest, news.spacing) == (EVER, LONGEST, SLOWEST)
 
 
 def test_more_than_the_others_can_tell_is_not_heard(others: Others) -> None:
-    """Who floods the exchange keeps no worker busy, and fills none. A second later it hears again."""
+    """A sender that floods the exchange neither keeps a worker busy nor fills its memory. A second later reports are
+    read again.
+    """
     flood = json.dumps({"v": 1, "news": [ONE]}).encode()
     for seconds, most in ((0.0, 2), (1.0, 4)):
         others.now = 1000.0 + seconds
@@ -167,7 +169,7 @@ ONE = {
     ],
 )
 def test_what_is_malformed_or_of_another_version_has_no_effect(others: Others, document: Any) -> None:
-    """Nor has what is larger than any worker would tell."""
+    """Nor has a document larger than any worker sends."""
     document = document if isinstance(document, bytes) else json.dumps(document).encode()
     others.worker.read(document, others.heard.append)
     assert others.heard == []

@@ -64,7 +64,7 @@ async def held(stage: Stage, take: Callable[[], Message]) -> float:
 
 
 async def held_by(body: bytes, asked: ReplyTo | None, clients: int) -> float:
-    """Likewise by one event, and by what is put off of it when it comes again."""
+    """Likewise for one event, and for its deferred deliveries when they return."""
     stage = Stage(*(client(f"c{index}") for index in range(clients)))
     stage.worker._intake._max_event = 256 * 1024
     async with running(stage):
@@ -101,7 +101,7 @@ async def test_nothing_holds_the_loop_for_long(which: str, waited_for: bool) -> 
 
 
 async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
-    """However long the queue takes none of what they become; the others wait with their body alone."""
+    """However long the queue refuses their deliveries; the other large events wait with their body alone."""
     stage = Stage(client("shop"))
     stage.worker._intake._max_event = 256 * 1024
     stage.queue.open.clear()
@@ -120,7 +120,7 @@ async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
 
 
 async def test_large_events_of_a_lost_lane_are_let_go() -> None:
-    """They come again; of those that wait none is opened, and none is acked twice."""
+    """They are redelivered; none of the waiting ones is opened, and none is acked twice."""
     stage = Stage(client("shop"))
     stage.queue.open.clear()
     async with running(stage):
