@@ -23,7 +23,9 @@ KINDS: dict[str, tuple[Behaviour, Behaviour]] = {
 
 
 def curve() -> list[dict[str, float | str]]:
-    """Seconds after the recovery until the first, and all, of what waited is delivered. The worst of three runs."""
+    """Return the seconds from the recovery until the first and until all deferred deliveries are sent. The worst of
+    three runs.
+    """
     found: list[dict[str, float | str]] = []
     for kind, (bad, good) in KINDS.items():
         for length in LENGTHS:

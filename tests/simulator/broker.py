@@ -37,7 +37,7 @@ class Costs:
     read: float = 40e-6  # … and out again
 
     def on(self, cores: float) -> "Costs":
-        """What they are on a core of another speed, or on several."""
+        """Return the costs on a core of another speed, or on several cores."""
         return Costs(*(getattr(self, name) / cores for name in self.__slots__))
 
 
@@ -114,7 +114,7 @@ class Consumer:
         return [self.hold(_retry(message), bucket) for message in found]
 
     async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
-        """Count what waits."""
+        """Count the deliveries in buckets."""
         names = self.broker.parked_in if buckets is None else buckets
         await self._reads(HAND_OUT, *names)
         return {name: count for name in names if (count := len(self.broker.parked_in[name]))}
@@ -248,7 +248,7 @@ class Broker:
         consumer.inbox.take(message)
 
     def expire(self) -> None:
-        """What was parked for too long is a retry by now. To be called every second."""
+        """Turn deliveries parked for too long into retries. Call it every second."""
         for waiting in self.parked_in.values():
             while waiting and waiting[0][0] <= self.loop.now:
                 self.offer(_retry(waiting.popleft()[1]))

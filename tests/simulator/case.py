@@ -15,7 +15,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """`measure` it. A `short` one is part of every run of the tests."""
+    """One case: `measure` returns its figures. A `short` one is part of every run of the tests."""
 
     name: str
     goal: str
@@ -24,5 +24,5 @@ class Case:
 
 
 def seconds(value: float) -> str:
-    """As it is said."""
+    """Return the duration as text."""
     return "never" if value == math.inf else f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"

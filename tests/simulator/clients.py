@@ -25,7 +25,7 @@ NEVER = 1e9  # seconds: it ends at the client's timeout
 
 
 def client(name: str, **more: object) -> Client:
-    """A registered client, whose URI tells its name."""
+    """Return a registered client with its name in the URI."""
     return Client(iss=ISS, client_id=name, backchannel_logout_uri=f"https://{name}.example/", **more)  # type: ignore[arg-type]
 
 

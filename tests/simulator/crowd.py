@@ -32,7 +32,7 @@ class Crowd:
 
 @dataclass(frozen=True, kw_only=True)
 class Felt:
-    """How the healthy clients fared: deliveries as (born, sent), those that were put off, and the busy share."""
+    """The healthy clients' figures: deliveries as (born, sent), the deferred ones, and the core's busy share."""
 
     sent: list[tuple[float, float]]
     put_off: int

@@ -15,7 +15,7 @@ from tests.simulator.world import Told
 
 
 def send(client: Client, behaviour: Behaviour, births: list[float], until: float, seed: int = 1) -> list[Told]:
-    """Return what the client accepted until then, of what was published at these moments."""
+    """Return the deliveries that the client accepted until then, of those published at these moments."""
     chance = random.Random(seed)
     told: list[Told] = []
     coming = [(born, number, 0, born) for number, born in enumerate(births)]  # (due, number, tries, born)

@@ -53,13 +53,13 @@ class Outage:
 
     @property
     def allowed(self) -> float:
-        """Seconds after its recovery by which the delivery of what waited must have begun."""
+        """Return the seconds after the recovery by which pending deliveries must start."""
         return min(0.5 * self.seconds + 3.0, 120.0) + (self.timeout if self.bad is hangs else 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """What an outage led to. Seconds after the recovery, and of what was published after it."""
+    """The result of an outage: seconds after the recovery, and for events published after it."""
 
     noticed: float  # the first success
     begun: float  # the longest gap without a delivery, while any waited

@@ -17,7 +17,7 @@ BACKLOG = 64  # a second: half of the pace of a client that answers after 0.25 s
 
 
 def _recovery(name: str, how: Outage, *, backoff: float = BACKOFF, short: bool = False) -> Case:
-    """Delivery begins within half of the outage and 3 s, and goes on at the client's pace. New ones come at once."""
+    """Delivery starts within half of the outage and 3 s, at the client's pace. New deliveries start at once."""
     allowed = how.allowed + how.slowly
 
     def measure() -> Finding:
@@ -35,7 +35,7 @@ def _recovery(name: str, how: Outage, *, backoff: float = BACKOFF, short: bool =
 
 
 def _restart(workers: int, seed: int, *, short: bool) -> Case:
-    """What the client bore before the outage does not slow down the delivery of what waited."""
+    """The rate that the client accepted before the outage does not slow down its pending deliveries."""
 
     def measure() -> Finding:
         first, last = restart(workers, seed)

@@ -35,7 +35,7 @@ class Partly:
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What was delivered while the load lasted, and of that after the beginning; and how late all of it was."""
+    """The deliveries sent under load, those of them after the start, and the delays of all."""
 
     done: int
     settled: int

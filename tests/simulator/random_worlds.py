@@ -211,7 +211,7 @@ def _lose(plan: Plan, world: World, names: Sequence[str]) -> None:
 
 
 def _promises(plan: Plan, world: World, late: list[tuple[str, str]], most: float) -> Iterator[str]:
-    """Nothing is lost or late, or told twice by one worker."""
+    """Nothing is lost or late, or sent twice by one worker."""
     if late:
         yield f"{len(late)} are not told {most:.0f} s after the trouble, such as {late[:3]}"
     if parked := sum(map(len, world.broker.parked_in.values())):

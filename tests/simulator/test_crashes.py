@@ -51,7 +51,7 @@ def most_within(seconds: float, moments: Sequence[float]) -> int:
 
 
 def told_twice(world: World) -> int:
-    """Return how many logouts were told more than once."""
+    """Return how many logouts were sent more than once."""
     times = Counter[tuple[str, str]]()
     for (_, event, name), count in world.tally.told_by.items():
         times[event, name] += count
@@ -98,7 +98,7 @@ def test_a_pause_holds_after_deaths() -> None:
 
 
 def test_a_new_worker_learns_of_a_pause_from_a_parked_delivery() -> None:
-    """The worker dies when all is put off: the next one goes through the buckets, and calls nobody."""
+    """The worker dies when all is deferred: the next one goes through the buckets and makes no request."""
     with DeadlyWorld([client("x")], {"x": steady(0.01, Answer(status=503, retry_after="300"))}) as world:
         for _ in range(300):
             world.publish(["x"])
@@ -133,7 +133,7 @@ def test_one_that_kills_long_after_its_request_is_alone_in_the_end() -> None:
 
 
 def test_clients_that_hang_hold_up_no_other() -> None:
-    """400 clients, a tenth of which hang, and three deaths: those that are well have it all within ten seconds."""
+    """400 clients, a tenth of which hang, and three deaths: healthy clients get all deliveries within ten seconds."""
     everyone = names(400)
     with DeadlyWorld(map(client, everyone), dict.fromkeys(everyone[::10], hangs)) as world:
         for name in everyone:
@@ -147,7 +147,7 @@ def test_clients_that_hang_hold_up_no_other() -> None:
 
 
 def test_an_event_of_thousands_is_acked_part_by_part() -> None:
-    """The worker dies at half of 5,000 clients: few of them are told twice. A newcomer waits for 500 at most."""
+    """The worker dies at half of 5,000 clients: few are notified twice. A new event waits for 500 at most."""
     everyone = names(5000)
     with DeadlyWorld(map(client, [*everyone, "new"]), dict.fromkeys(everyone, steady(0.1))) as world:
         world.publish(everyone)

@@ -94,9 +94,9 @@ def test_nothing_is_left_after_trouble(workers: int, buckets: int) -> None:
 
 
 def test_clients_that_share_a_bucket_keep_their_own_traveller() -> None:
-    """Twenty are down for half an hour in one bucket. Each is probed as if alone, and one that recovers is served.
+    """Twenty in one bucket are down for half an hour. Each is probed as if alone, and one recovers and is served.
 
-    It finds that the rest is others': nobody fetches their 570 deliveries again and again.
+    Its passes find only deliveries of the others, so their 570 deliveries are not fetched again and again.
     """
     everyone, end = names(20), 1805.0
     behaviours = {name: between(5, end if name == "c0" else math.inf, refuses) for name in everyone}

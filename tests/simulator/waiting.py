@@ -28,7 +28,7 @@ class Rolling:
 
 
 def rolling(how: Rolling) -> float:
-    """Return the seconds from the first stop until the last that waited is told."""
+    """Return the seconds from the first stop until the last pending delivery is sent."""
     behaviours = {"dead": between(5, math.inf, refuses)}
     if how.was_down:
         behaviours["paced"] = between(5, 65, refuses)
@@ -98,7 +98,7 @@ class Storm:
 
 
 def storm(*, parked: int, dead: int, firsts: int, buckets: int, workers: int = 1) -> Storm:
-    """Clients that are well are told for the first time, beside what is parked for the dead in all buckets."""
+    """Send first deliveries to healthy clients beside deliveries parked for dead clients in all buckets."""
     down, others = [f"dead{number}" for number in range(dead)], names(firsts)
     behaviours = dict.fromkeys(down, between(5, math.inf, refuses))
     with World(map(client, [*down, *others]), behaviours, buckets=buckets, workers=workers) as world:
@@ -120,7 +120,7 @@ def storm(*, parked: int, dead: int, firsts: int, buckets: int, workers: int = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Copied:
-    """What became of events that came twice."""
+    """The results of events that were published twice."""
 
     published: int
     twice: int  # told twice by the one worker
@@ -207,7 +207,7 @@ def paused(count: int) -> int:
 
 
 def many(told: int, dead: int, parked: int) -> int:
-    """So many are told once while so many are parked for others. Return what is left of those that are well."""
+    """Send so many once while so many are parked for others. Return the pending deliveries of healthy clients."""
     down, others = [f"dead{number}" for number in range(dead)], names(told)
     behaviours = dict.fromkeys(down, between(5, math.inf, refuses))
     with World(map(client, [*down, *others]), behaviours) as world:

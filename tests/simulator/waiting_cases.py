@@ -76,7 +76,7 @@ def _storm(name: str, *, short: bool = False, **how: int) -> Case:
 
 
 def _storms() -> Iterator[Case]:
-    """Clients are told for the first time, in the buckets of those that are down."""
+    """Clients get first deliveries through buckets that clients with an open circuit share."""
     yield _storm("2000-in-8", parked=2000, dead=50, firsts=600, buckets=8, short=True)
     yield _storm("20000-in-64", parked=20_000, dead=300, firsts=3000, buckets=64)
     yield _storm("20000-in-64-3-workers", parked=20_000, dead=300, firsts=3000, buckets=64, workers=3)

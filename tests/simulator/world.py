@@ -64,7 +64,7 @@ class Told(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """What was seen, by client."""
+    """The figures by client."""
 
     published: Counter[str] = field(default_factory=Counter)
     told: dict[str, list[Told]] = field(default_factory=lambda: defaultdict(list))
@@ -96,7 +96,7 @@ class Tally:
 
     @property
     def told_twice(self) -> int:
-        """How often a worker told a client what it had told it before."""
+        """Count repeated notifications of one client by the same worker."""
         return sum(times - 1 for times in self.told_by.values())
 
 
@@ -115,7 +115,7 @@ class Process:
         self.stops = False
 
     def count(self) -> int:
-        """Satisfies the port `Peers`, as does `tell`."""
+        """Return the number of workers. Satisfies the port `Peers`, as does `tell`."""
         return self._world.size
 
     def report(self, news: News) -> None:
@@ -237,7 +237,7 @@ class World:
         return worker
 
     def pass_on(self, document: bytes, speaker: Process) -> None:
-        """The workers' exchange: what one says, the others hear soon."""
+        """Pass a worker's report on to the others after a short delay, as the workers' exchange does."""
         for other in (*self._processes, *self._draining):
             if other is not speaker and not (speaker.consumer.cut or other.consumer.cut):
                 self._loop.call_later(HAND_OUT, other.others.read, document, other.worker.gate.on_peer_report)
@@ -401,7 +401,7 @@ class World:
         return None
 
     def observe(self, fact: Fact, process: Process) -> None:
-        """Take down what a worker says."""
+        """Record a fact that a worker reports."""
         tally = self.tally
         match fact:
             case Skipped(event_id=event_id, client_id=name):
