@@ -42,7 +42,7 @@ async def _empty(url: str, prefix: str) -> None:
 
 
 async def _was_empty(url: str, prefix: str) -> bool:
-    """Purge each queue, those that feed others first. A purge stands behind all that the queue confirmed before."""
+    """Purge each queue, upstream queues first. A purge follows everything that the queue confirmed before."""
     found = 0
     async with await aiormq.connect(url) as connection:
         channel = await connection.channel()
@@ -79,7 +79,7 @@ async def publish_undecodable(administrator: Administrator, exchange: str, messa
 
 
 class NamedWorkers:
-    """Workers that say their names, tell their `news` by name, and keep what they hear."""
+    """Workers that report their names, send their `news` with it, and record the news they receive."""
 
     def __init__(self) -> None:
         self.heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()

@@ -25,13 +25,13 @@ class Inbox:
         self._taken: asyncio.Queue[Message] = asyncio.Queue()
 
     def take(self, message: Message) -> None:
-        """As the port says."""
+        """See the port."""
         if self._on_take is not None:
             self._on_take(message)
         self._taken.put_nowait(message)
 
     def lost(self, lane: Lane, source: str | None = None) -> None:
-        """As the port says."""
+        """See the port."""
         if source is None:
             self.lost_lanes.append(lane)
         else:
@@ -83,7 +83,7 @@ class Place:
 
 
 def outgoing(name: str, *, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> Outgoing:
-    """A message of ours, told from others by its `message_id`."""
+    """Return a message of the service, identified by its `message_id`."""
     return Outgoing(kind=Kind.DELIVERY, body=body, message_id=name, headers=dict(headers or {}))
 
 

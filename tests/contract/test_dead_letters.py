@@ -109,7 +109,7 @@ async def test_what_dies_during_a_look_is_left_to_the_next(queue: Queue, letters
 
 
 async def test_discarded_are_gone_and_the_others_stay_in_order(queue: Queue, letters: DeadLetters) -> None:
-    """Only those that are meant, wherever they stand."""
+    """Only the selected ones are deleted, wherever they are in the queue."""
     every = [letter(name, client_id="mail" if number % 3 else "shop") for number, name in enumerate(ids(MANY))]
     await bury(queue, *every)
     told: list[LetterSummary] = []
@@ -193,7 +193,7 @@ async def test_a_broker_s_lost_connection_keeps_the_order(rabbit_place: Place) -
 
 
 async def test_two_visits_at_once_would_see_halves(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
-    """So on a broker the second waits, and says what for; afterwards it is let in."""
+    """On a broker the second waits, reports the reason, and then proceeds."""
     queue = await rabbit_place.open()
     await bury(queue, letter("a"))
     impatient = RabbitDeadLetters(rabbit_options(amqp_url, prefix), queue.publish, busy_for=0.0)
@@ -206,7 +206,7 @@ async def test_two_visits_at_once_would_see_halves(rabbit_place: Place, amqp_url
 async def test_what_a_publisher_wrote_is_replayed_though_the_broker_moved_it(
     rabbit_place: Place, amqp_url: str, prefix: str
 ) -> None:
-    """As an event of its publisher, without the `x-death` that it bears: with that the broker would drop it."""
+    """It is an event of its publisher, without its `x-death` header, with which the broker would drop it."""
     queue = await rabbit_place.open()
     body = b'{"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"], "id": "e-9"}'
     await queue.send_event(Lane.EVENTS, body, message_id=None)
@@ -226,7 +226,7 @@ async def test_what_a_publisher_wrote_is_replayed_though_the_broker_moved_it(
 async def test_what_we_wrote_is_not_replayed_once_the_broker_moved_it(
     rabbit_place: Place, amqp_url: str, prefix: str, lane: Lane
 ) -> None:
-    """A forgery looks the same: it stays, and what can be done is said."""
+    """A forgery looks the same: it stays, and the answer names the remedy."""
     queue = await rabbit_place.open()
     body = dump_delivery(replace(DELIVERY, id="d-1"))
     kind = Kind.EVENT if lane is Lane.EVENTS else Kind.DELIVERY

@@ -14,7 +14,9 @@ WIKI = ("https://id.example.com", "wiki")
 
 
 async def again(queue: Queue, inbox: Inbox, bucket: str, count: int) -> Sequence[Message]:
-    """What comes again after a restart: out of the bucket, or as retries if the queue wakes what was parked."""
+    """Return the messages that return after a restart: from the bucket, or as retries if the queue wakes parked
+    messages.
+    """
     found = await queue.fetch(bucket, count)
     return [*found, *await inbox.some(count - len(found))]
 
@@ -45,7 +47,7 @@ async def test_the_oldest_are_fetched_first(place: Place) -> None:
 
 
 async def test_fetched_and_not_acked_comes_again(place: Place) -> None:
-    """After the worker is gone, oldest first, and it says how often it did; what was never fetched comes as new."""
+    """After the worker has ended, oldest first, with a redelivery count; a message never fetched returns as new."""
     queue, _ = await place.consume()
     bucket = await park(queue, SHOP, *"abcd")
     a, b, c = await queue.fetch(bucket, 3)
@@ -95,7 +97,7 @@ async def test_every_worker_finds_the_same_bucket(place: Place) -> None:
 
 
 async def test_parked_messages_are_counted(place: Place) -> None:
-    """By bucket and all together; what is in hand does not count, and an empty bucket is not told."""
+    """By bucket and in total; fetched messages do not count, and an empty bucket is not listed."""
     queue, _ = await place.consume()
     bucket = await park(queue, SHOP, *"abc")
     await parked(queue, {bucket: 3})

@@ -22,7 +22,7 @@ ONE_BY_ONE = {Lane.EVENTS: 1, Lane.RETRIES: 1, Lane.BULK: 1}
 
 
 async def test_published_is_taken_once(place: Place) -> None:
-    """What is published is taken in order, once, and after its ack never again. Nothing is told as lost."""
+    """Published messages are delivered in order, once, and after the ack never again. No loss is reported."""
     queue, inbox = await place.consume()
     await asyncio.wait_for(queue.available(), PATIENCE)  # while nothing is wrong, nobody waits
     for name in "abc":
@@ -58,7 +58,7 @@ async def test_properties_survive(place: Place, kind: Kind | NewerKind) -> None:
 
 
 async def test_a_publisher_is_not_us(place: Place) -> None:
-    """An event sent as publishers send it has no kind, keeps its id, content type and headers, and says when it was."""
+    """An event published by others has no kind, and keeps its id, content type, headers and time."""
     queue, inbox = await place.consume()
     before = time.time()
     headers = {"cloudEvents:id": "e-1", "cloudEvents:source": "/idp"}
@@ -95,7 +95,7 @@ async def test_bodies_survive(place: Place, size: int) -> None:
 
 
 async def test_unacked_come_again(place: Place) -> None:
-    """What was taken and not acked comes again after the worker is gone, in its order, and says how often it did."""
+    """Unacked messages return after the worker has ended, in order, with a redelivery count."""
     queue, inbox = await place.consume()
     for name in "abc":
         await queue.publish(Lane.EVENTS, outgoing(name))
@@ -127,7 +127,7 @@ async def test_acks_out_of_order(place: Place) -> None:
 
 
 async def test_an_old_ack_has_no_effect(place: Place) -> None:
-    """An ack of what was taken before a reconnect acks neither the same message, taken again, nor another."""
+    """An ack from before a reconnect acks neither the redelivered message nor another."""
     queue, inbox = await place.consume()
     for name in "ab":
         await queue.publish(Lane.EVENTS, outgoing(name))
@@ -173,12 +173,12 @@ async def test_lanes_are_separate(place: Place) -> None:
 
 
 async def test_looking_at_dead_letters_uses_nothing_up(place: Place) -> None:
-    """Dead letters may be looked at however often: they stay, in order, as they are, and nobody consumes them.
+    """Any number of reads leaves the dead letters unchanged, in order and unconsumed.
 
-    A queue of RabbitMQ 4.x without a limit of its own drops a message at the 21st look.
+    A queue of RabbitMQ 4.x without a delivery limit drops a message at the 21st read.
     """
     queue, inbox = await place.consume()
-    assert await dead(queue) == []  # that there is nothing to see is no error
+    assert await dead(queue) == []  # an empty list is not an error
     for name in "abc":
         await queue.publish(DEAD, outgoing(name, body=name.encode(), headers={"reason": "refused"}))
     seen = await dead(queue)
@@ -193,7 +193,7 @@ async def test_looking_at_dead_letters_uses_nothing_up(place: Place) -> None:
 
 
 async def test_depths_count_the_ready(place: Place) -> None:
-    """Every queue is told, with what is ready in it; what is out unacked does not count until its worker is gone."""
+    """Every queue is listed with its ready messages; unacked ones do not count until their worker has ended."""
     queue, inbox = await place.consume(prefetch=ONE_BY_ONE)
     for name in "abc":
         await queue.publish(Lane.EVENTS, outgoing(name))
@@ -225,7 +225,7 @@ async def test_an_unknown_queue(place: Place) -> None:
 
 
 async def test_a_closed_queue_takes_nothing(place: Place) -> None:
-    """Each use of a closed queue is refused at once, and its status says so."""
+    """Each use of a closed queue is refused at once, and its status reports that it is closed."""
     queue, _ = await place.consume()
     status = await consuming(queue)
     assert (status.connected, status.consuming, status.blocked, status.problem) == (True, True, False, None)
@@ -281,7 +281,7 @@ async def echo(request: bytes) -> bytes:
 
 
 async def answering_worker(place: Place, do: Callable[[bytes], Awaitable[bytes]] = echo) -> tuple[Queue, Inbox]:
-    """A worker that tells its state, and does what it is asked for."""
+    """A worker that reports its state, and carries out requests."""
     queue, inbox = place.closed(), Inbox()
     queue.side_channel.listen(lambda: b"my state", lambda _id, _body: None)
     queue.side_channel.carry_out(do)
@@ -293,7 +293,7 @@ async def answering_worker(place: Place, do: Callable[[bytes], Awaitable[bytes]]
 
 
 async def test_a_look_around_finds_what_waits_and_the_workers_states(place: Place) -> None:
-    """From the worker and from a queue that nobody opened alike; nothing is left open by the look."""
+    """From the worker and from an unopened queue; the read leaves nothing open."""
     worker, _ = await answering_worker(place)
     visitor = place.closed()
     await worker.publish(DEAD, outgoing("a"))
@@ -308,7 +308,7 @@ async def test_a_look_around_finds_what_waits_and_the_workers_states(place: Plac
 
 
 async def test_a_worker_carries_out_a_request_and_answers(place: Place) -> None:
-    """From a queue that nobody opened and from the worker alike; without a worker nothing is asked or kept."""
+    """From an unopened queue and from the worker; without a worker no request is sent or kept."""
     visitor, requests = place.closed(), list[bytes]()
     await place.open()
     assert await visitor.request(b"too early", 0.1) == WorkerAnswers(seen=0, answers=[])
@@ -327,7 +327,7 @@ async def test_a_worker_carries_out_a_request_and_answers(place: Place) -> None:
 
 
 async def test_what_a_worker_tells_another_hears(place: Place) -> None:
-    """Here each says the same again and again. Or there is no other: a file has one worker."""
+    """Each worker repeats its report here. A file has one worker, so no other."""
     heard = asyncio.Queue[tuple[str, bytes]]()
 
     async def following() -> bytes:
@@ -349,7 +349,9 @@ async def test_what_a_worker_tells_another_hears(place: Place) -> None:
 
 
 async def test_what_a_worker_announces_all_hear(place: Place) -> None:
-    """Itself included, unless the queue has one worker at most: what comes back shows that others can hear it."""
+    """The sender receives it too, unless the queue has one worker at most: its return
+    shows that others can receive it.
+    """
     heard = asyncio.Queue[tuple[str, bytes]]()
 
     def following(name: str) -> Callable[[], Awaitable[bytes]]:

@@ -1,4 +1,4 @@
-"""What every queue keeps of messages that are put off: real seconds, in a module of their own."""
+"""Deferred messages in every queue: real seconds, in a separate module."""
 
 import json
 import time

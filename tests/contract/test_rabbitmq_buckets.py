@@ -60,7 +60,7 @@ async def test_what_nobody_fetches_comes_back_as_a_retry(worker: OpenWorker) -> 
 async def test_a_bucket_that_is_gone_is_declared_again(
     worker: OpenWorker, administrator: Administrator, prefix: str
 ) -> None:
-    """Whoever meets it says so: parking (nothing is confirmed that lies nowhere), fetching, counting."""
+    """Parking, fetching and counting declare it again (no message is confirmed that is in no queue)."""
     queue = await worker()
     bucket = queue.bucket(SHOP)
 
@@ -91,7 +91,9 @@ async def test_a_bucket_that_is_gone_is_declared_again(
 
 
 async def test_a_bucket_that_cannot_be_read_costs_the_others_nothing(worker: OpenWorker) -> None:
-    """Only its first fetch that fails takes a channel with it: what others fetched by that one comes again."""
+    """Only its first failed fetch closes a channel: messages that others fetched through
+    that channel are redelivered.
+    """
     queue = await worker()
     bucket = await park(queue, SHOP, "a")
     await queue.fetch(bucket, 1)

@@ -15,7 +15,7 @@ from tests.system.clients import Clients
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
-pytestmark = pytest.mark.full  # a node of its own
+pytestmark = pytest.mark.full  # a dedicated node
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ async def test_a_worker_runs_by_its_certificate(tmp_path: Path, ours: Authority,
 
 
 async def test_a_certificate_of_nobody_is_named(ours: Authority, node: RabbitmqNode) -> None:
-    """It is no matter of passwords."""
+    """The error is not about passwords."""
     with pytest.raises(QueueError, match="has no user of our certificate's name"):
         await connect(_options(ours, "stranger", f"amqps://127.0.0.1:{node.tls_port}/?auth=external"), "test")
 

@@ -15,7 +15,7 @@ from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 
-pytestmark = pytest.mark.full  # a node of its own, and a minute of waiting
+pytestmark = pytest.mark.full  # a dedicated node, and a minute of waiting
 
 HOUR = 3600
 WAIT = 8.0  # seconds

@@ -1,7 +1,7 @@
-"""How a connection can be lost in ways that aiormq has no name for, each shown to be an ordinary loss here.
+"""Losses of a connection for which aiormq has no exception: each is an ordinary loss here.
 
-A proxy that speaks TLS stands before the broker. Over TLS the last frames and the end of the stream come in one piece,
-as they do from a broker or a proxy that says its last words and goes.
+A TLS proxy stands before the broker. Over TLS the last frames and the end of the stream arrive together, as from a
+broker or proxy that sends a close and disconnects.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 
 class Proxy:
-    """Passes everything on, until told otherwise."""
+    """Forwards everything until it is set to hold data back."""
 
     def __init__(self, broker: URL) -> None:
         self.url = ""
@@ -60,7 +60,7 @@ class Proxy:
         self._passing.clear()
 
     def speak_again(self) -> None:
-        """Pass on what was held up, and everything after it."""
+        """Forward the held data, and everything after it."""
         self.silent_from = NOTHING
         self._passing.set()
 
@@ -159,7 +159,7 @@ async def test_an_end_right_behind_a_frame_is_a_loss_like_any_other(proxy: Proxy
 
 
 async def test_an_end_while_the_topology_is_declared(proxy: Proxy, options: RabbitOptions, queue: RabbitQueue) -> None:
-    """A worker that reconnects tries again, and an administrator hears of a loss."""
+    """A reconnecting worker tries again; an administrator gets an error about the loss."""
     for asking in (declare_topology, survey_topology):
         proxy.silent_from = b".delay.1s"
         asked = asyncio.ensure_future(asking(options))
@@ -190,7 +190,7 @@ async def test_an_end_right_behind_the_brokers_first_words(
 async def test_a_silent_broker_ends_a_look_at_the_queues(
     proxy: Proxy, options: RabbitOptions, worker: OpenWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiormq cancels what waits once it gives the peer up: the caller, whom nobody cancelled, hears of a loss."""
+    """aiormq cancels pending calls when it gives up the peer: the caller, which was not cancelled, gets a loss."""
     monkeypatch.setattr(aiormq.connection.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 1)  # 2 s instead of 6
     queue = await worker(urls=(f"{proxy.url}?heartbeat=1",), tls=options.tls)
     proxy.fall_silent()
@@ -200,7 +200,7 @@ async def test_a_silent_broker_ends_a_look_at_the_queues(
 
 
 async def test_a_channel_that_closes_slowly_costs_no_connection(proxy: Proxy, queue: RabbitQueue) -> None:
-    """aiormq, when a closing is cut short, says Channel.Close twice, and the broker closes the connection for it."""
+    """After an interrupted close, aiormq sends Channel.Close twice, for which the broker would close the connection."""
     inbox = Inbox()
     await queue.consume(inbox)
     await consuming(queue)
@@ -269,7 +269,7 @@ async def test_what_nobody_expects_ends_one_connection_alone(
 
 
 async def test_no_channel_opens_on_a_closed_connection(options: RabbitOptions) -> None:
-    """A connection that closes between two steps of ours is unavailable; aio-pika says RuntimeError."""
+    """A connection that closes between two steps raises QueueUnavailable; aio-pika raises RuntimeError."""
     connection = await connect(options, "look")
     await finish(connection.close())
     with pytest.raises(QueueUnavailable):

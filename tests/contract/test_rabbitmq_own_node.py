@@ -32,7 +32,7 @@ from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 
-pytestmark = pytest.mark.full  # a node of its own, and commands to it
+pytestmark = pytest.mark.full  # a dedicated node, and commands to it
 
 SHOP = ("https://id.example.com", "shop")
 NOTICE = ClientNotice(id="id-1", at=0.0, state=ClientChange.FAILING, iss="https://id.example.com", client_id="shop")
@@ -74,9 +74,9 @@ async def drop_connections(node: RabbitmqNode) -> None:
 
 
 async def test_a_forced_close_is_survived(worker: OpenWorker, module_node: RabbitmqNode) -> None:
-    """It consumes and publishes again by itself. What was taken comes again, counted, and a late ack meets nobody.
+    """It consumes and publishes again without help. Unacked messages return with a count, and a late ack has no effect.
 
-    Tags begin at 1 again on a new channel: an ack of the old one must not ack whatever has its number now.
+    Tags restart at 1 on a new channel: an old ack must not ack the message that has its number now.
     """
     inbox = Inbox()
     queue = await worker(inbox)
@@ -132,7 +132,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(
         undecided: list[asyncio.Future[None]] = []
 
         async def told_so() -> bool:
-            """The broker tells a publisher at its next message, some time after the command."""
+            """The broker notifies a publisher at its next message, some time after the command."""
             undecided.append(asyncio.ensure_future(queue.publish(DEAD, outgoing("c"))))
             await asyncio.wait(undecided, timeout=0.1)
             return queue.status().blocked
@@ -171,7 +171,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(
 
 
 async def test_who_may_not_configure_verifies(humble: str, amqp_url: str, prefix: str) -> None:
-    """Such a user is told so when declaring, and verifies what another has declared."""
+    """Declaring fails for such a user with this reason; verifying another user's topology succeeds."""
     options = rabbit_options(humble, prefix, topology="verify")
     with pytest.raises(QueueError, match=r"ACCESS_REFUSED.*verify"):
         await declare_topology(rabbit_options(humble, "new"))
@@ -199,7 +199,7 @@ async def test_who_may_not_declare_replies_and_cannot_be_asked(
 async def test_who_may_not_write_to_the_workers_exchange_hears_and_replies(
     module_node: RabbitmqNode, amqp_url: str, prefix: str, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker closes the channel over the first news. It is opened again, and no more is told."""
+    """The broker closes the channel at the first report. It is opened again, and no more reports are sent."""
     monkeypatch.setattr(side_channel, "AGAIN", 0.1)
     await asyncio.to_thread(module_node.ctl, "add_user", "mute", "only-a-test")
     most = r"^(amq\.default|notifier\.(?!workers$).*)$"
@@ -222,7 +222,7 @@ async def test_who_may_not_write_to_the_workers_exchange_hears_and_replies(
 async def test_while_the_broker_blocks_news_is_dropped(
     module_node: RabbitmqNode, amqp_url: str, prefix: str, workers: NamedWorkers
 ) -> None:
-    """What comes afterwards is told."""
+    """Later reports are sent."""
     options = rabbit_options(amqp_url, prefix)
     first = await workers.start(options, b"first")
     await workers.start(options, b"second")
@@ -258,7 +258,7 @@ async def test_what_a_user_may_do_is_told_for_each_of_the_three(humble: str, mod
 async def test_a_refused_connection_has_the_text_of_the_broker(
     module_node: RabbitmqNode, vhost: str, says: str
 ) -> None:
-    """A missing virtual host, one without permissions, and limits of a virtual host and a user are told apart."""
+    """A missing virtual host, missing permissions, and limits of a virtual host and of a user have different texts."""
     node = module_node
     if vhost != "nowhere":
         node.ctl("add_vhost", vhost)

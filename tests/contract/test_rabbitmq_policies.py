@@ -1,4 +1,4 @@
-"""A policy of the broker changes what our queues were declared with: found by what a queue does, or by what is told."""
+"""Broker policies that change declared queues: found by a queue's behaviour or in the management API."""
 
 import asyncio
 import contextlib
@@ -40,9 +40,9 @@ Administrate = Callable[..., Awaitable[None]]
 
 @pytest.fixture
 async def administrate(module_node: RabbitmqNode) -> AsyncIterator[Administrate]:
-    """`administrate(method, path, json)`: by the management API, where `rabbitmqctl` takes a second of both cores.
+    """`administrate(method, path, json)` calls the management API; `rabbitmqctl` would take a second of both cores.
 
-    It has an account of its own: that of `amqp_url` has the tag that the service needs, and no more.
+    It uses a dedicated account: that of `amqp_url` has only the tag that the service needs.
     """
 
     async def ask(name: str, method: str, path: str, json: object = None) -> None:
@@ -125,7 +125,7 @@ async def test_a_broker_without_policies_shows_none_and_keeps_no_temporary_queue
 
 @pytest.fixture
 def told(amqp_url: str, prefix: str, module_node: RabbitmqNode) -> Told:
-    """Waits until the management API tells exactly these policies; it tells of a change some seconds later."""
+    """Wait until the management API lists exactly these policies, some seconds after a change."""
     options = rabbit_options(amqp_url, prefix, management=module_node.management)
 
     async def read() -> dict[tuple[str, str], set[str]]:

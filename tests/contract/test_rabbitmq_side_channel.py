@@ -1,4 +1,4 @@
-"""The side channel on RabbitMQ: workers reply and tell their state, and a fault there stops no logout."""
+"""The side channel on RabbitMQ: workers reply and report their states, and a fault there stops no logout."""
 
 import asyncio
 from typing import Any
@@ -31,7 +31,9 @@ def options(amqp_url: str, prefix: str) -> RabbitOptions:
 
 
 async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: NamedWorkers) -> None:
-    """At the command line, and one that asks by its own connection hears itself too; a third that left is not heard."""
+    """A request by command line or by a worker's connection, which receives its own reply too; a worker that has left
+    does not reply.
+    """
     first = await workers.start(options, b"first")
     await workers.start(options, b"second")
     third = await workers.start(options, b"third")
@@ -68,7 +70,7 @@ async def test_a_reply_to_nobody_is_lost_without_a_trace(options: RabbitOptions,
 async def test_a_name_that_no_message_can_bear_ends_no_reply_of_others(
     options: RabbitOptions, workers: NamedWorkers, correlation_id: str
 ) -> None:
-    """255 bytes that are no UTF-8 become 765. That reply is dropped, and the connection for replies stands."""
+    """255 bytes of invalid UTF-8 become 765. That reply is dropped, and the connection for replies stays open."""
     queue = await workers.start(options, b"worker")
     heard: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -126,7 +128,7 @@ async def publish_to_workers(options: RabbitOptions, kind: str, body: bytes, **p
 
 
 async def test_what_a_worker_tells_all_others_hear(options: RabbitOptions, workers: NamedWorkers) -> None:
-    """It does not hear itself, and one that asks for a state, or replies, tells no news by that."""
+    """The sender does not receive it, and a request or reply sends no report."""
     names = {b"first", b"second", b"third"}
     for name in sorted(names):
         await workers.start(options, name)
@@ -141,7 +143,7 @@ async def test_what_a_worker_tells_all_others_hear(options: RabbitOptions, worke
 
 
 async def test_news_that_waits_for_seconds_is_gone(options: RabbitOptions, workers: NamedWorkers) -> None:
-    """It bears a time after which the broker drops it, and is not kept on disk."""
+    """It has an expiration, after which the broker drops it, and is not persistent."""
     queue = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
     async with await aio_pika.connect(options.urls[0]) as connection:

@@ -44,7 +44,7 @@ class Delete(AnyName, commands.Exchange.Delete):
 
 
 class Others:
-    """The servers whose exchanges our queues are bound to. What they declare goes with the test."""
+    """The servers that own the exchanges of sources. The test deletes what they declare."""
 
     def __init__(self, channel: aio_pika.abc.AbstractChannel, prefix: str) -> None:
         self.channel = channel
@@ -62,14 +62,14 @@ class Others:
         return made
 
     async def publish(self, exchange: str, body: bytes, key: str = "", **properties: Any) -> None:
-        """Publish to an exchange of theirs; `""` is the default one."""
+        """Publish to one of their exchanges; `""` is the default exchange."""
         where = self.channel.default_exchange
         if exchange:
             where = await self.channel.get_exchange(self.named(exchange), ensure=False)
         await where.publish(aio_pika.Message(body, delivery_mode=2, **properties), key)
 
     async def leave(self) -> None:
-        """Delete what was made."""
+        """Delete the declared objects."""
         for made in self._made:
             await self.channel.exchange_delete(made.name)
 
@@ -111,12 +111,12 @@ async def _states(queue: RabbitQueue) -> list[str]:
 
 
 def said(message: Message) -> tuple[Lane, str | None, object, bytes]:
-    """What tells where it came from."""
+    """Return the members that name the source."""
     return message.lane, message.source, message.kind, message.body
 
 
 async def test_an_exchange_that_comes_later(at_work: tuple[RabbitQueue, Inbox], others: Others) -> None:
-    """Nothing else waits for it; it is told once, with what to do, and bound soon after it is there."""
+    """It blocks nothing else; it is logged once with the remedy, and bound soon after it exists."""
     queue, inbox = at_work
     await until(lambda: _states(queue), any)
     with capture_logs() as logs:
@@ -160,7 +160,9 @@ async def test_the_queue_says_the_source(at_work: tuple[RabbitQueue, Inbox], oth
 async def test_what_claims_to_be_something_else(
     at_work: tuple[RabbitQueue, Inbox], others: Others, bare_prefix: str
 ) -> None:
-    """Whatever headers and `type` say, it is that source's; past all exchanges it is marked, and redelivered too."""
+    """Whatever its headers and `type`, it belongs to that source; published past all exchanges it is marked, also when
+    redelivered.
+    """
     queue, inbox = at_work
     await others.exchange("context")
     await bound(queue)
@@ -209,7 +211,7 @@ async def _value(value: Any) -> Any:
 
 
 async def test_a_binding_that_somebody_takes_away(at_work: tuple[RabbitQueue, Inbox], others: Others) -> None:
-    """An exchange that is deleted and made anew is bound again without a word from the broker."""
+    """An exchange that is deleted and created again is bound again, without a notification from the broker."""
     queue, inbox = at_work
     made = await others.exchange("context")
     await bound(queue)

@@ -1,4 +1,4 @@
-"""The topology: what is declared, what is found to be wrong, and how that is said."""
+"""The topology: its declarations, the errors found in it, and their texts."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -64,7 +64,7 @@ def test_delays_are_one_constant_each() -> None:
 
 
 async def test_publishers_reach_no_queue_that_is_new(options: RabbitOptions) -> None:
-    """The exchanges are declared only when the queues are safe. (`tests/faults/test_first_start.py` says why.)"""
+    """The exchanges are declared only when the queues are safe (reason: `tests/faults/test_first_start.py`)."""
     waiting = asyncio.Event()
     settling = Settling(lambda _names, _seconds: waiting.set(), seconds=1)
     declaring = asyncio.create_task(declare_topology(options, settling))
@@ -132,14 +132,16 @@ async def test_verify_goes_on_once_declared(options: RabbitOptions, amqp_url: st
 
 
 async def test_delete_takes_messages_and_leaves_the_connection(options: RabbitOptions) -> None:
-    """Deleting tells what it took. It never asks for `if-empty`, which closes the connection on quorum queues."""
+    """Deleting returns the number of messages. It never uses `if-empty`, which closes the
+    connection on quorum queues.
+    """
     async with opened(options) as queue:
         await queue.ready()
         await queue.publish("dead", outgoing("a"))
         await ready(queue, "dead", 1)
     lost = await delete_topology(options)
     assert lost[f"{options.prefix}.dead"] == 1
-    assert set(await delete_topology(options)) == set(lost)  # what is missing is no error
+    assert set(await delete_topology(options)) == set(lost)  # a missing queue is not an error
 
 
 async def test_the_prefix_is_honoured(worker: OpenWorker, bare_prefix: str) -> None:

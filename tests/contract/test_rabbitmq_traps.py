@@ -76,12 +76,12 @@ async def test_two_with_one_id_do_not_answer_for_each_other(worker: OpenWorker) 
 
 
 async def test_those_with_one_id_hold_up_nobody_else(worker: OpenWorker) -> None:
-    """They go one by one, in their order; whatever bears another id passes them, however many there are."""
+    """They go one by one, in order; messages with other ids pass them, however many there are."""
     queue = await worker()
     twins = [
         asyncio.ensure_future(queue.publish(DEAD, outgoing("same", body=str(count).encode()))) for count in range(1200)
     ]
-    await asyncio.sleep(0)  # now each has begun
+    await asyncio.sleep(0)  # now each has started
     await asyncio.wait_for(queue.publish(DEAD, outgoing("other")), PATIENCE)
     assert sum(twin.done() for twin in twins) < 100
     await twins[9]
@@ -109,7 +109,7 @@ async def test_a_full_queue_refuses(worker: OpenWorker, administrator: Administr
 
 
 async def test_a_message_can_go_round_and_round(worker: OpenWorker) -> None:
-    """Sent on with its `x-death` it would be confirmed and then dropped as a cycle. Headers are built anew."""
+    """With its `x-death` header it would be confirmed and then dropped as a cycle. Headers are built again."""
     inbox = Inbox()
     queue = await worker(inbox)
     for _ in range(2):
@@ -176,10 +176,10 @@ async def test_a_closing_queue_tells_its_publishers(worker: OpenWorker) -> None:
 
 
 async def test_a_publisher_cannot_pass_for_us(worker: OpenWorker, administrator: Administrator, prefix: str) -> None:
-    """`type: notifier.delivery` through an exchange is a publisher's message, in the dead letters too.
+    """A message with `type: notifier.delivery` through an exchange is a publisher's, also as a dead letter.
 
-    The broker moves what reached the delivery limit by the default exchange, which only we write to; but then it bears
-    `x-death`.
+    The broker moves messages at the delivery limit through the default exchange, to which only the service may write;
+    they have `x-death` then.
     """
     queue = await worker()
     exchange = await administrator.get_exchange(f"{prefix}.events", ensure=False)
@@ -196,7 +196,7 @@ async def test_a_publisher_cannot_pass_for_us(worker: OpenWorker, administrator:
 async def test_properties_that_cannot_be_decoded_close_nothing(
     worker: OpenWorker, administrator: Administrator, prefix: str
 ) -> None:
-    """A timestamp in microseconds, or a name that is no UTF-8, must not close our connection at every redelivery."""
+    """A timestamp in microseconds or a name in invalid UTF-8 must not close the connection at every redelivery."""
     inbox = Inbox()
     queue = await worker(inbox)
     for message_id in (b"micro", b"\xff\xfe!!!"):
@@ -212,7 +212,7 @@ async def test_properties_that_cannot_be_decoded_close_nothing(
 
 
 async def test_credentials_are_read_again(amqp_url: str, prefix: str) -> None:
-    """A refused password is said in words, without the password; a corrected one is used without a restart."""
+    """A refused password gives an error without the password; a corrected one is used without a restart."""
     passwords = iter(["wrong-secret"] * 2)
     queue = RabbitQueue(rabbit_options(amqp_url, prefix, credentials=lambda: ("guest", next(passwords, "guest"))))
     await queue.open()

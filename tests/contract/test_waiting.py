@@ -130,7 +130,7 @@ async def test_what_is_made_due_comes_at_once(place: Place) -> None:
 
 
 async def test_what_is_made_due_at_a_pace_comes_in_turn(place: Place) -> None:
-    """The first at once. What comes by itself before its turn stays; so a second walk takes nobody's turn away."""
+    """The first at once. A message due before its turn stays, so a second walk changes no turn."""
     queue, inbox = await place.consume()
     ended = frozenset({("signing", ISS, ""), ("proxy", ISS, "wiki")})
     meant = WaitingFilter(ended=ended, parked=False)
@@ -170,7 +170,7 @@ async def test_what_is_cancelled_is_gone_and_the_rest_stays_in_order(place: Plac
 
 
 async def test_a_walk_leaves_no_copy_to_who_fetches_meanwhile(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
-    """What it parks anew is fetched once, also by a worker that empties the bucket while the walk ends."""
+    """A message parked again is fetched once, also by a worker that empties the bucket while the walk ends."""
     queue = await rabbit_place.open()
     ids, anew, copied = [f"p-{number:02}" for number in range(60)], list[str | None](), asyncio.Event()
     await parked(queue, *(delivery(id_, parked=True) for id_ in ids))
