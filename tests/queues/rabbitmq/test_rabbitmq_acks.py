@@ -1,4 +1,4 @@
-"""The ledger of acks, against a model of what a broker does with what it is told."""
+"""The ledger of acks, against a model of a broker's reaction to acks."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from notifier.queues.rabbitmq.acks import AckLedger
 
 
 class BrokerModel:
-    """A channel's unacked tags as RabbitMQ keeps them: an ack of one that is not among them closes the channel."""
+    """A channel's unacked tags as RabbitMQ keeps them: acking an unknown tag closes the channel."""
 
     def __init__(self, delivered: int) -> None:
         self.unacked = set(range(1, delivered + 1))

@@ -20,7 +20,7 @@ from tests.support.library_changes import HOOKS
 async def writes_to(
     url: str, seconds: float = 30.0, *, writing: bool = True
 ) -> AsyncIterator[tuple[ConfirmedWrites, str]]:
-    """Writes on a channel of its own, and a queue that is there."""
+    """Open writes on a dedicated channel, and declare a queue."""
     connection = await connect(RabbitOptions(urls=(url,)), "test")
     try:
         channel = await open_channel(connection, confirms=True)
@@ -69,7 +69,7 @@ async def test_a_patient_one_waits_for_others_but_not_for_long(amqp_url: str) ->
 
 
 async def test_patient_ones_do_not_wait_when_there_are_enough(amqp_url: str) -> None:
-    """Where all that a lane holds is put off again, the broker sends more only when these are acked."""
+    """If every message of a lane is deferred again, the broker sends more only after their acks."""
     async with writes_to(amqp_url, writing=False) as (writes, queue):
         for number in range(ENOUGH - 1):
             begin(writes, queue, b"", f"m{number}", patient=True)

@@ -1,4 +1,4 @@
-"""What becomes of a message's properties: whose word is believed, and what cannot be decoded."""
+"""A message's properties: which ones are trusted, and which ones cannot be decoded."""
 
 import datetime as dt
 import hashlib
@@ -59,7 +59,7 @@ FORGED: list[object] = [
 @pytest.mark.parametrize("deaths", FORGED)
 @pytest.mark.parametrize("kind", Kind)
 def test_what_has_died_is_not_ours_where_a_publishers_message_can_be(place: str, deaths: object, kind: Kind) -> None:
-    """The broker keeps what a publisher made up of a message's past: nothing that it says is believed."""
+    """The broker keeps a death history that a publisher invented: none of it is trusted."""
     message = delivered("", message_type=kind.value, headers={"x-death": deaths})
     assert to_message(place, message, None).kind is None
 
@@ -98,7 +98,7 @@ def test_a_later_releases_type_is_ours_where_it_cannot_be_forged() -> None:
 
 @pytest.mark.parametrize(("raw", "asked"), [(b"c-1", True), (b"\xff" * 85, True), (b"\xff" * 86, False), (b"", True)])
 def test_who_gave_a_correlation_id_that_no_reply_can_bear_is_not_answered(raw: bytes, *, asked: bool) -> None:
-    """What is no UTF-8 is read with replacement characters, of three bytes each, and a name has 255 at most."""
+    """Invalid UTF-8 is read with replacement characters of three bytes each, and a name has 255 at most."""
     tolerate_any_publisher()
     _, correlation_id = decode.METHODS["shortstr"](bytes([len(raw)]) + raw)
     message = delivered(reply_to="amq.rabbitmq.reply-to.g1h2.x", correlation_id=correlation_id)
@@ -115,7 +115,7 @@ def test_the_brokers_clock_comes_first() -> None:
 
 
 def test_the_delivery_count_is_the_brokers() -> None:
-    """A first delivery cannot claim to have come before; a redelivered one says how often."""
+    """A first delivery cannot claim a redelivery; a redelivered message has the broker's count."""
     headers = {"x-delivery-count": 7}
     assert to_message(Lane.EVENTS, delivered(headers=headers), None).delivery_count == 0
     assert to_message(Lane.EVENTS, delivered(headers=headers, redelivered=True), None).delivery_count == 7

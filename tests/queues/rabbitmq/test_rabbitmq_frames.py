@@ -1,4 +1,4 @@
-"""The lean way by which frames of the broker come in: it tells what aiormq's own way tells, and hooks into it still."""
+"""The fast path for frames of the broker: it reads the same values as aiormq's path, and still fits its internals."""
 
 import asyncio
 import datetime as dt
@@ -42,7 +42,7 @@ def stream(*frames: Frame | ContentHeader | ContentBody | Heartbeat, channel: in
 
 
 async def test_frames_are_read_as_aiormq_reads_them() -> None:
-    """Weight, channel and every value, of those decoded here and of those that pamqp decodes."""
+    """Weight, channel and every value are equal, for frames decoded here and those that pamqp decodes."""
     lean, plain = LeanReceiver(stream(*FRAMES)), FrameReceiver(stream(*FRAMES))
     for _ in FRAMES:
         ours, theirs = await lean.get_frame(), await plain.get_frame()
@@ -55,7 +55,7 @@ async def test_frames_are_read_as_aiormq_reads_them() -> None:
 
 
 async def test_a_stream_that_ends_within_a_frame_is_a_lost_connection() -> None:
-    """As aiormq says it, so that what waits is told."""
+    """The exception is aiormq's, so that pending calls fail."""
     reader = asyncio.StreamReader()
     reader.feed_data(frame.marshal(DELIVER, 3)[:-4])
     reader.feed_eof()

@@ -31,13 +31,13 @@ def watch(clocks: Clocks) -> OverdueDelays:
 
 
 def out_of(queue: str) -> Message:
-    """What comes out of this queue (full name)."""
+    """Return a message from this queue (full name)."""
     headers: dict[str, Any] = {"x-death": [{"queue": queue, "reason": "expired", "exchange": ""}]}
     return Message(lane=Lane.RETRIES, body=b"", tag=1, headers=headers)
 
 
 def test_what_has_not_left_its_queue_in_time_is_missed() -> None:
-    """Half a minute after its time, whatever the wall clock says meanwhile."""
+    """Half a minute after its due time, whatever the wall clock shows meanwhile."""
     clocks = Clocks()
     overdue = watch(clocks)
     overdue.put("delay.8s")
@@ -50,7 +50,7 @@ def test_what_has_not_left_its_queue_in_time_is_missed() -> None:
 
 
 def test_a_queue_that_moves_is_not_looked_at() -> None:
-    """What came out of it, and what came out of a bucket or of another queue, are told apart by its name."""
+    """Messages of this queue are distinguished by its name from those of a bucket or another queue."""
     clocks = Clocks()
     overdue = watch(clocks)
     overdue.put("delay.8s")

@@ -9,15 +9,15 @@ from notifier.queues.rabbitmq.settling import PROBLEM, Settling
 
 
 class Told(list[tuple[Sequence[str], float]]):
-    """Each wait that was told."""
+    """The reported waits."""
 
     def __call__(self, names: Sequence[str], seconds: float) -> None:
-        """As `Settling` tells it."""
+        """Record a wait that `Settling` reports."""
         self.append((names, seconds))
 
 
 async def test_where_nothing_was_missing_nothing_is_waited_for() -> None:
-    """A start at which every queue stands is no slower, and says nothing."""
+    """A start with all queues present is no slower, and logs nothing."""
     told = Told()
     settling = Settling(told, seconds=3600)
     settling.declared("events")

@@ -1,4 +1,4 @@
-"""The TLS files of the connection to the broker: one that cannot be used is named with its setting."""
+"""The TLS files of the connection to the broker: an unusable file is named with its setting."""
 
 from pathlib import Path
 

@@ -21,7 +21,7 @@ def tell(fact: str) -> None:
 
 
 async def churn(path: Path) -> None:
-    """Publish, take and ack for ever."""
+    """Publish, take and ack until the process is killed."""
     queue = SqliteQueue(SqliteOptions(path=path))
     await queue.open()
     taken = itertools.count()

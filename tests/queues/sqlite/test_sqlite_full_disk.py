@@ -1,4 +1,4 @@
-"""A disk that is really full below the embedded queue: it says so at once, the same to everybody who asks."""
+"""A disk that is really full below the embedded queue: each caller gets the same error at once."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ async def opened(file: Path) -> AsyncIterator[SqliteQueue]:
 
 
 async def until_told(queue: SqliteQueue, told: Callable[[str | None], bool]) -> str | None:
-    """Wait for what `status` says, without a publish."""
+    """Wait for a text in `status`, without a publish."""
 
     async def problem() -> str | None:
         assert queue.status().blocked == (queue.status().problem is not None)
@@ -50,7 +50,7 @@ async def until_told(queue: SqliteQueue, told: Callable[[str | None], bool]) -> 
 
 
 def text(file: Path) -> str:
-    """What everybody is told."""
+    """Return the error that all callers get."""
     return f"the disk of the queue file {file} is full (less than 2 MiB is free); make room there"
 
 

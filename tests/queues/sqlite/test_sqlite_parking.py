@@ -132,7 +132,7 @@ async def test_what_is_fetched_while_the_rest_wakes(file: Path) -> None:
 
 
 async def test_a_kill_with_fetched_messages(file: Path) -> None:
-    """After SIGKILL, all that was parked and not acked comes again, oldest first. What was acked does not."""
+    """After SIGKILL, all parked and unacked messages return, oldest first. Acked ones do not."""
     async with child("park", file) as process:
         told = facts(process)
         assert [await anext(told) for _ in range(3)] == [("fetched", "0"), ("fetched", "1"), ("acked", "1")]

@@ -63,7 +63,7 @@ async def child(*arguments: object) -> AsyncIterator[Child]:
 
 
 async def facts(process: Child) -> AsyncIterator[tuple[str, str]]:
-    """What the child tells, word and name."""
+    """Read the child's output, word and name."""
     assert process.stdout is not None
     while line := await asyncio.wait_for(process.stdout.readline(), PATIENCE):
         word, _, name = line.decode().strip().partition(" ")
@@ -89,7 +89,7 @@ async def test_a_kill_loses_nothing_confirmed(place: Place, file: Path) -> None:
         async for word, name in facts(process):
             (confirmed if word == "confirmed" else acking).add(name)
             if len(confirmed) == 400:
-                process.send_signal(signal.SIGKILL)  # and read on: what it told before is what counts
+                process.send_signal(signal.SIGKILL)  # and read on: the last output counts
     assert len(acking) > 100
     queue = await place.open()
     count, inbox = (await queue.depths())[Lane.EVENTS].ready, Inbox(on_take=queue.ack)
@@ -99,7 +99,7 @@ async def test_a_kill_loses_nothing_confirmed(place: Place, file: Path) -> None:
 
 
 async def test_a_kill_counts_as_a_delivery(place: Place, file: Path) -> None:
-    """What a killed worker had taken comes again first and says so; what it had not taken comes as new."""
+    """Messages that a killed worker had taken return first, marked as redelivered; the others return as new."""
     async with child("hold", file) as process:
         told = facts(process)
         first = [await anext(told) for _ in range(3)]
@@ -115,7 +115,7 @@ async def test_a_kill_counts_as_a_delivery(place: Place, file: Path) -> None:
 
 
 async def test_what_is_given_back_more_than_a_hundred_times_is_dead(place: Place, file: Path) -> None:
-    """As on RabbitMQ: as it came, and told as `delivery_limit`; what was never taken meanwhile stays."""
+    """As on RabbitMQ: unchanged, with the reason `delivery_limit`; messages never taken meanwhile stay."""
     queue = await place.open()
     await queue.publish(Lane.EVENTS, outgoing("killer", body=b"whatever it was"))
     for number in range(3):
@@ -141,7 +141,7 @@ async def test_what_is_given_back_more_than_a_hundred_times_is_dead(place: Place
 
 
 async def test_a_second_worker_is_refused(place: Place, file: Path) -> None:
-    """Another process that would consume is told which file and whose pid; publishing beside the worker is welcome."""
+    """Another consuming process gets an error with the file and the pid; publishing beside the worker is permitted."""
     async with child("hold", file) as process:
         async for word, _ in facts(process):
             if word == "published":
@@ -366,7 +366,7 @@ async def test_what_comes_due_while_the_lane_is_full(file: Path) -> None:
 
 
 async def test_text_that_is_none(place: Place) -> None:
-    """Half of a surrogate pair cannot be stored: its publisher is told, and nobody else notices."""
+    """Half of a surrogate pair cannot be stored: its publisher gets an error, and other calls succeed."""
     queue, inbox = await place.consume()
     with pytest.raises(ValueError, match="surrogates not allowed"):
         await queue.send_event(Lane.EVENTS, b"{}", message_id="\ud800")
@@ -386,7 +386,7 @@ async def test_a_cancelled_publish(place: Place) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_nobody_waits_for_a_dead_thread(file: Path) -> None:
-    """Where a fault of ours ends the thread, whoever waits for it is told, status shows it, and the lock is free."""
+    """If an internal fault ends the thread, pending calls fail, status shows it, and the lock is free."""
     broken = threading.Event()
 
     def clock() -> float:

@@ -34,9 +34,9 @@ async def test_a_wall_clock_that_is_set_changes_no_delay(tmp_path: Path, jump: f
 
 
 async def test_a_clock_set_back_between_two_runs_prolongs_no_delay(tmp_path: Path) -> None:
-    """None lasts longer than its queue's, and they keep their distances: they do not all come at one moment.
+    """No delay exceeds its queue's, and their distances are kept: they do not all end at one moment.
 
-    Set forwards while nobody ran, delays end early: that cannot be told from a long time in which nobody ran.
+    Set forwards while no process ran, delays end early: this equals a long time in which no process ran.
     """
     wall = pace = 1_000_000.0
     options = SqliteOptions(path=tmp_path / "queue.db", clock=lambda: wall, pace=lambda: pace)

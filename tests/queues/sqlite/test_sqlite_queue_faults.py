@@ -1,4 +1,4 @@
-"""The embedded queue after a fault: of the disk, of a row that it cannot read, of its own thread."""
+"""The embedded queue after a fault of the disk, of an unreadable row, or of its thread."""
 
 import contextlib
 import sqlite3
@@ -57,7 +57,7 @@ async def test_what_comes_due_on_a_full_disk(file: Path, frames: int) -> None:
 
 
 async def test_a_full_log_is_begun_anew(file: Path) -> None:
-    """What the write-ahead log holds goes into the file, so that a disk which that log has filled is no dead end."""
+    """The content of the write-ahead log is moved into the file, so a disk filled by that log recovers."""
     queue = SqliteQueue(SqliteOptions(path=file))
     await queue.open()
     for number in range(50):
@@ -92,7 +92,7 @@ async def test_a_start_on_a_full_disk(file: Path) -> None:
 
 
 async def test_a_row_of_another_release(file: Path) -> None:
-    """A kind that this release does not know is kept, so that it can be put off, and holds up nothing behind it."""
+    """A kind unknown to this release is kept, so that it can be deferred, and blocks no message behind it."""
     queue, inbox = SqliteQueue(SqliteOptions(path=file)), Inbox()
     await queue.open()
     write_row(file, kind="notifier.later")
@@ -104,7 +104,7 @@ async def test_a_row_of_another_release(file: Path) -> None:
 
 
 async def test_a_dead_thread_ends_the_service(tmp_path: Path, file: Path) -> None:
-    """Where the thread ends by a fault of ours, the process exits 1 and says so: a supervisor can start it anew."""
+    """If an internal fault ends the thread, the process exits 1 and logs it: a supervisor can restart it."""
     site = Site(tmp_path, f"sqlite:{file}")
     site.write_clients([])
     async with worker(site) as running:
