@@ -12,7 +12,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, HeadersType
 from tests.support.rabbit_options import BUCKETS
 from tests.system.waiting import PATIENCE, until
 
-# In the order in which messages move on by themselves: who looks at one after the other misses none.
+# In the order in which messages move by themselves, so that reading one after the other misses none.
 QUEUES = (
     *(f"parked-{number:02d}.delay.1024s" for number in range(BUCKETS)),
     *(f"delay.{2**power}s" for power in range(17)),

@@ -1,4 +1,6 @@
-"""Clients of system tests: one server on loopback that plays all of them, keeps every token, and answers as told."""
+"""Clients of system tests: one server on loopback for all clients, which keeps every
+token and answers as configured.
+"""
 
 import base64
 import json
@@ -43,9 +45,9 @@ def always(_hit: Hit) -> int:
 
 
 class Clients(LoopbackServer):
-    """The server. `judge` says what a request is answered with; `hit.nth` counts those of one session at one path.
+    """The server. `judge` returns the answer to a request; `hit.nth` counts those of one session at one path.
 
-    `opens` decrypts what came to a path; None is answered with 400 and is no hit.
+    `opens` decrypts the body for a path; if it returns None, the answer is 400 and there is no hit.
     """
 
     def __init__(self, judge: Judge = always) -> None:
@@ -62,11 +64,11 @@ class Clients(LoopbackServer):
         return f"{self.base}/{path}"
 
     def at(self, path: str) -> list[Hit]:
-        """What came to one client, in order."""
+        """Return the requests to one client, in order."""
         return [hit for hit in self.hits if hit.path == f"/{path}"]
 
     def told(self, path: str) -> list[str]:
-        """The sessions that one client heard of, in order."""
+        """Return the sessions that one client was notified of, in order."""
         return [hit.who for hit in self.at(path)]
 
     async def until(self, condition: Callable[[], bool], patience: float = PATIENCE) -> None:
@@ -78,7 +80,7 @@ class Clients(LoopbackServer):
             raise AssertionError(f"waited {patience} s in vain; so far came {counts.most_common(10)}") from None
 
     async def until_told(self, path: str, sessions: Collection[str], patience: float = PATIENCE) -> None:
-        """Return once the client has heard of all these sessions."""
+        """Return once the client has been notified of all these sessions."""
         missing = set(sessions)
         seen = 0
 
@@ -91,7 +93,7 @@ class Clients(LoopbackServer):
         await self.until(complete, patience)
 
     def hang_up(self) -> None:
-        """Close every connection, as a server does with those that are idle."""
+        """Close every connection, as a server does with idle ones."""
         for connection in self._server.connections:
             connection.force_close()
 

@@ -1,4 +1,4 @@
-"""The command line as a process of its own, with nothing of this process's settings in its environment."""
+"""The command line as a separate process, without this process's settings in its environment."""
 
 import os
 import subprocess

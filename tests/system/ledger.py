@@ -1,7 +1,7 @@
-"""The ledger: every (event, client) that a publisher had confirmed was told, waits in a queue, or is a dead letter.
+"""The ledger: every confirmed (event, client) was sent, is in a queue, or is a dead letter.
 
-It knows nothing of the service but its queues: what was confirmed comes from the publisher, what was told from the
-clients' own records, and what waits is read out of the queues when no worker runs.
+It reads only the service's queues: confirmed events come from the publisher, sent ones from the clients' records, and
+pending ones from the queues while no worker runs.
 """
 
 import json
@@ -26,7 +26,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What lies in a queue: its body, what it says it is, and what the broker says of it."""
+    """A message in a queue: its body, its own properties, and the broker's."""
 
     queue: str
     body: bytes
@@ -36,10 +36,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """The end of a run. `missing` is what was lost, `wrong` the dead letters that should be none, by pair and reason.
+    """The end of a run. `missing`: lost deliveries, `wrong`: unexpected dead letters, by pair and reason.
 
-    `left` says in which queue each delivery lies that waits. `duplicates`: requests beyond the one that settled a
-    delivery, by cause.
+    `left`: the queue of each pending delivery. `duplicates`: requests after the accepted one, by cause.
     """
 
     events: int
@@ -76,10 +75,10 @@ def account(
     resent: Iterable[str] = (),
     cause: str = "redelivered",
 ) -> Account:
-    """Cast the account. Events are known by their `sid`, which is their id; clients by the path they are told at.
+    """Return the account. Events are identified by their `sid`, which is their id; clients by their path.
 
     `to_die`: the deliveries that must end as dead letters, with their reason. `resent`: events that the publisher sent
-    more than once; any other duplicate counts as of `cause`.
+    more than once; any other duplicate is counted under `cause`.
     """
     owed = owed_by(confirmed)
     told = {(who, path.removeprefix("/")) for path, who in clients.accepted}
@@ -97,7 +96,7 @@ def account(
         events=len(confirmed),
         deliveries=len(owed),
         delivered=len(owed & told),
-        # Plain dicts: `asdict` makes a Counter anew from its pairs, and counts those.
+        # Plain dicts: `asdict` rebuilds a Counter from its pairs, and counts those.
         waiting=dict(Counter(queue for _, queue in left)),
         dead=dict(Counter(reason for pair, reason in dead.items() if pair in owed)),
         duplicates=dict(_duplicates(owed, clients, set(resent), cause)),
@@ -119,7 +118,7 @@ def owed_by(confirmed: Mapping[str, Sequence[str]]) -> set[Pair]:
 
 
 def told_again(owed: set[Pair], clients: Clients) -> dict[Pair, int]:
-    """How many requests came after the one that the client had accepted, where any came."""
+    """Return the number of requests after the accepted one, where there were any."""
     came = Counter((hit.who, hit.path.removeprefix("/")) for hit in clients.hits)
     accepted = {(who, path.removeprefix("/")): nth for (path, who), nth in clients.accepted.items()}
     return {pair: came[pair] - nth for pair, nth in accepted.items() if pair in owed and came[pair] > nth}

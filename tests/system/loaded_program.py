@@ -1,10 +1,10 @@
-"""`notifier` as a process of its own that need not load its code first, which is most of what a short command costs.
+"""`notifier` as a process that need not load its code, which is most of the cost of a short command.
 
-multiprocessing's fork server loads the code once for a run of tests, and forks a process for each command. That process
-has the arguments, the folder, the environment, the streams and the exit of one that a shell starts. The shell itself
-starts every command of the documents in `test_document_commands.py`, `test_tutorial.py` and `test_readme.py`.
+multiprocessing's fork server loads the code once for a test run, and forks a process for each command. That process has
+the arguments, folder, environment, streams and exit of one started by a shell. The shell itself starts every command of
+the documents in `test_document_commands.py`, `test_tutorial.py` and `test_readme.py`.
 
-A program that changes the command, a file `….py`, can be the first argument instead.
+The first argument can be a program that changes the command, a file `….py`.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class LoadedProcess:
 
 
 async def start_loaded(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], limit: int) -> LoadedProcess:
-    """Start one whose stderr is read, in lines of up to `limit` bytes."""
+    """Start a command and read its stderr, in lines of up to `limit` bytes."""
     err, its_err = os.pipe()
     streams = os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_WRONLY), its_err
     stderr = asyncio.StreamReader(limit=limit)

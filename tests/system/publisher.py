@@ -41,7 +41,7 @@ class Publisher:
         return {"id": str(number), "iss": ISSUER, "sub": "alice", "sid": str(number), "clients": list(self._clients)}
 
     async def publish(self, numbers: Iterable[int], *, rate: float) -> None:
-        """So many events a second, as far as the broker takes them; returns once every one is confirmed."""
+        """Publish so many events a second, as far as the broker accepts them; return once all are confirmed."""
         loop = asyncio.get_running_loop()
         start = loop.time()
         async with asyncio.TaskGroup() as group:
@@ -67,7 +67,7 @@ class Publisher:
             self._in_flight.release()
 
     async def _try(self, body: bytes) -> bool:
-        """Whether it was confirmed. In a task of its own: aiormq may cancel whoever waits on a lost connection."""
+        """Return whether it was confirmed. Runs in a separate task: aiormq may cancel callers on a lost connection."""
         exchange = await self._connected()
         message = aio_pika.Message(
             body, content_type="application/json", delivery_mode=aio_pika.DeliveryMode.PERSISTENT
@@ -81,7 +81,7 @@ class Publisher:
         return False
 
     async def _abandon(self, exchange: AbstractExchange) -> None:
-        """This connection is no good any more. Whatever becomes of it, another is made."""
+        """Give up this connection. Another is made whether or not it closes."""
         if self._exchange is exchange:
             connection, self._connection, self._exchange = self._connection, None, None
             if connection is not None:

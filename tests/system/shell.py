@@ -48,7 +48,7 @@ class Shell:
             file.write(self.as_here(text))
 
     async def run(self, block: str) -> str:
-        """What it says, after its last command has ended with 0."""
+        """Return the output, after the last command has ended with 0."""
         before = re.findall(r"^.*&$", block, re.MULTILINE)
         said = ""
         if rest := re.sub(r"^.*&$", "", block, flags=re.MULTILINE).strip():
@@ -74,7 +74,7 @@ class Shell:
         self._running.append(begun)
 
     async def told(self, nth: int, words: str, times: int = 1, patience: float = 30.0) -> None:
-        """Wait until the nth of those that go on has said it so often."""
+        """Wait until the nth background command has printed this so often."""
 
         async def read() -> str:
             return (self.folder / f"{nth}.log").read_text()
@@ -82,7 +82,7 @@ class Shell:
         await until(read, lambda text: text.count(words) >= times, patience)
 
     def end(self) -> None:
-        """End what goes on."""
+        """End the background commands."""
         for process in self._running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""The files of one installation for a system test: configuration, clients, API tokens and keys, in a folder of its own.
+"""The files of one installation for a system test, in a separate folder: configuration, clients, API tokens and keys.
 
-A key's public half comes from joserfc, not from us, so that a wrong `kid` or a wrong key shows. JSON is YAML.
+A key's public half comes from joserfc, not from the service, so that a wrong `kid` or a wrong key shows. JSON is YAML.
 """
 
 import json
@@ -85,7 +85,9 @@ class Site:
         _replace(self.folder / "clients.yaml", json.dumps(list(clients)))
 
     def secrets(self) -> list[str]:
-        """What must be found nowhere: key material, the API token, the broker's password where it is no plain word."""
+        """Return the values that no output may contain: key material, the API token, the broker's password unless
+        trivial.
+        """
         found = [API_TOKEN, "PRIVATE KEY"]
         for path in self.folder.glob("*.pem"):
             found += [line for line in path.read_text().splitlines() if len(line) > 40]

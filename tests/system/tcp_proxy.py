@@ -81,7 +81,7 @@ class TcpProxy:
             self._flowing[way].clear()
 
     def flow(self) -> None:
-        """Let everything through again, what was held back first."""
+        """Forward everything again, held data first."""
         for flowing in self._flowing.values():
             flowing.set()
 
@@ -161,7 +161,7 @@ class TcpProxy:
     async def _one_way(
         self, way: Way, connection: "_Connection", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Write each piece as soon as the way is free. Of what is held back one waits here, the rest in buffers."""
+        """Write each piece as soon as this direction is free. One held piece waits here, the rest in buffers."""
         piece: bytes | Ending = b""
         with contextlib.suppress(OSError):  # who should have got it is gone, and the other way will tell
             while not isinstance(piece, Ending):

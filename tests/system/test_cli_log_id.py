@@ -10,7 +10,7 @@ from tests.system.worker_process import worker
 
 
 async def test_the_log_of_a_worker_answers_for_a_user(tmp_path: Path) -> None:
-    """By table and by JSON, from a file and from stdin; exit 1 while a client was not told."""
+    """By table and by JSON, from a file and from stdin; exit 1 while a client has not been notified."""
 
     def judge(hit: Hit) -> int:
         return {"/shop": 204}.get(hit.path, 404)

@@ -1,4 +1,4 @@
-"""What of the command line takes a process: interrupts, readers that leave, brokers that die, faults of its own."""
+"""Command-line facts that need a process: interrupts, readers that leave, brokers that die, internal errors."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def test_a_reader_that_leaves_is_no_fault(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
-    """Its text might quote a user; where it came from is told."""
+    """The error's text might quote a user; only its origin is printed."""
     code = (
         "import notifier.cli.application as application, notifier.cli.schema_command as schema\n"
         "def broken(): raise RuntimeError('alice')\n"
@@ -57,7 +57,9 @@ def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
 
 
 def test_a_library_without_what_is_imported_is_named(tmp_path: Path) -> None:
-    """One that pip would not have chosen is there all the same: the line says what is missing, and how to find out."""
+    """A version that pip would not have chosen may be installed: the error names the
+    missing member and the next step.
+    """
     code = (
         "import sys, types; sys.modules['aiohttp'] = types.ModuleType('aiohttp')\n"
         "import notifier.cli.application as application\n"
@@ -79,7 +81,7 @@ def publishing(folder: Path, *words: str) -> AbstractContextManager[tuple[ForkSe
 
 @pytest.mark.full
 def test_a_broker_that_dies_leaves_an_account(own_node: RabbitmqNode, tmp_path: Path) -> None:
-    """Exit 1 soon, and of every line it is told whether it was confirmed, so that a script can send the others."""
+    """Exit 1 soon, with the result of every line, so that a script can send the unconfirmed ones."""
     asyncio.run(declare_at_once(own_node.url, "notifier"))
     with publishing(tmp_path, "--url", own_node.url, "--json") as (process, out):
         first = out.readline()
@@ -96,7 +98,7 @@ def test_a_broker_that_dies_leaves_an_account(own_node: RabbitmqNode, tmp_path: 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "closed stdout"])
 def test_an_interruption_leaves_an_account(how: str, tmp_path: Path) -> None:
-    """Ctrl-C (exit 130), and a reader that leaves (exit 1): what was confirmed is told without a traceback."""
+    """Ctrl-C (exit 130) and a reader that leaves (exit 1): the confirmed lines are reported without a traceback."""
     with publishing(tmp_path, "--url", "sqlite:q.db", "--json") as (process, out):
         out.readline()
         if how == "ctrl-c":
@@ -110,7 +112,7 @@ def test_an_interruption_leaves_an_account(how: str, tmp_path: Path) -> None:
 
 
 def test_an_interrupt_stops_between_two_batches(tmp_path: Path) -> None:
-    """What was replayed is told, and the rest stays."""
+    """The replayed dead letters are reported, and the rest stays."""
     place = Place(tmp_path, {"NOTIFIER_QUEUE__URL": "sqlite:n.db"})
     place.fill([letter(f"x-{number}") for number in range(30)])
     words = ["dead-letters", "replay", "--client-id", "shop", "--rate", "1", "--json"]

@@ -74,7 +74,7 @@ async def test_all_is_well_until_the_key_goes(tmp_path: Path) -> None:
 
 
 async def test_a_key_set_inside_our_network_that_an_upstream_names_is_not_read(tmp_path: Path) -> None:
-    """Nor by a worker. The finding names the address, who named it, and the setting for one that is meant."""
+    """Nor by a worker. The finding names the address, the upstream, and the setting that permits it."""
     own: dict[str, Any] = {}
     inside = {"/jwks": {"keys": [public(key("P-256"))]}}
     async with issuer(own) as iss, issuer(inside) as other:

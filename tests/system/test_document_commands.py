@@ -144,7 +144,7 @@ def shell(tmp_path: Path, amqp_url: str, prefix: str) -> Iterator[Shell]:
     ):  # fmt: skip
         site = Site(tmp_path, url, prefix if name == "notifier.yaml" else f"{prefix}-old")
         del site.config["issuers"][OTHER]
-        site.config["registry"]["inline"] = "allow"  # so a client that nobody knows is no failure of a command
+        site.config["registry"]["inline"] = "allow"  # so an unknown client does not fail a command
         site.config |= {"api": {"listen": f"127.0.0.1:{port}"} if name == "notifier.yaml" else None, "outcomes": "all"}
         site.write()
         site.file.rename(tmp_path / name)

@@ -44,7 +44,9 @@ def site_of(folder: Path, **more: object) -> Site:
 
 
 async def test_an_empty_first_answer_is_not_believed(tmp_path: Path) -> None:
-    """The worker waits for a client, and says why; so does `check`. Then a logout for all waits for its issuer's."""
+    """The worker waits for a client and reports the reason, as does `check`. Then a logout for all waits for its
+    issuer's.
+    """
     rows = database(tmp_path)
     async with Clients() as clients:
         site = site_of(tmp_path)
@@ -67,7 +69,7 @@ async def test_an_empty_first_answer_is_not_believed(tmp_path: Path) -> None:
 
 
 async def test_a_logout_for_all_of_whom_nobody_knows_becomes_a_dead_letter(tmp_path: Path) -> None:
-    """It is no logout that told everybody. Its replay tells those that are there by then."""
+    """Without clients it is not a success. Its replay notifies the clients known by then."""
     rows = database(tmp_path)
     async with Clients() as clients:
         add(rows, "mail", OTHER, clients.url("mail"))
@@ -87,7 +89,7 @@ async def test_a_logout_for_all_of_whom_nobody_knows_becomes_a_dead_letter(tmp_p
 
 
 async def test_a_first_answer_of_which_no_client_can_be_used_is_as_empty(tmp_path: Path) -> None:
-    """Its rows are all wrong: whoever made it may have changed it. The first one says how."""
+    """All its rows are invalid, perhaps because the source has changed. The first one is reported with its error."""
     rows = database(tmp_path)
     add(rows, "shop", ISSUER, "ftp://shop.example.com/")
     add(rows, "mail", ISSUER, "nonsense")
