@@ -60,7 +60,7 @@ async def test_an_empty_first_answer_is_not_believed(tmp_path: Path) -> None:
             add(rows, "mail", OTHER, clients.url("mail"))
             await running.until_ready()
             assert (await running.post({**ALL, "sid": "s1"}))[0] == 202
-            told = await running.until_said("deferral", lambda line: "has told of no client" in line["error"])
+            told = await running.until_said("deferral", lambda line: "has listed no client" in line["error"])
             assert told["level"] == "warning"
             add(rows, "shop", ISSUER, clients.url("shop"))
             await clients.until_told("shop", ["s1"])

@@ -19,7 +19,7 @@ from notifier.operators.letters.letter_summary import LetterSummary, read_summar
 from notifier.queues.passes import OpenVisit, reader_of
 from notifier.queues.queue_port import DeadLetters
 
-OF_REASON = "Only with this reason (`notifier explain` lists the reasons); may be repeated."
+OF_REASON = "Only with this reason (notifier explain lists the reasons); may be repeated."
 
 
 @with_config(ConfigDict(extra="forbid"))

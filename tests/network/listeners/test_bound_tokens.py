@@ -120,7 +120,7 @@ async def test_a_retry_without_an_issuer_names_only_those_of_the_token(ask: Call
     wanted = {"client_id": "shop", "dry_run": True}
     status, text, _ = await ask("POST", "/v1/retry", "two", wanted)
     assert status == 400
-    assert f"there are {ISS}, {THIRD}" in text
+    assert f"one of {ISS}, {THIRD}" in text
     status, text, _ = await ask("POST", "/v1/retry", "all", wanted)
     assert (status, OTHER in text) == (400, True)
     status, text, _ = await ask("POST", "/v1/retry", "one", wanted)

@@ -148,7 +148,7 @@ def test_moments_and_reasons_are_read_as_people_write_them() -> None:
     assert found == LetterFilter(since=60.0, until=880.0, reasons=frozenset({DeadReason.EXPIRED}))
     for members, path, text in (
         ({"since": "yesterday"}, "since", "24h"),
-        ({"reason": ["bogus"]}, "reason", "there are redirect, "),
+        ({"reason": ["bogus"]}, "reason", "the reasons are redirect, "),
     ):
         mistake = read_filter(members, 0.0)
         assert isinstance(mistake, Mistake)
