@@ -83,10 +83,6 @@ class Ticket:
         if self.decided is not None and not self.decided.done():
             self.decided.set_result(deferred)
 
-    def on_post(self, now: float) -> None:
-        """Note that the request is sent: from now on the client is to answer."""
-        self.posted_at = now
-
     def on_circuit_opened(self) -> None:
         """Note that the failure of this attempt opened the client's circuit."""
         self.opened_circuit = True

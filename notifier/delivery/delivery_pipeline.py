@@ -220,8 +220,7 @@ async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome
         push = await channel.prepare(ticket.delivery, client)
         if isinstance(push, Dead):
             return push
-        began = tools.steady()
-        ticket.on_post(began)
+        ticket.posted_at = began = tools.steady()
         wire = await tools.transport.post(
             Request(
                 uri=push.uri or uri, body=push.body, secret=push.secret, timeout=max(0.001, client.timeout - seconds),

@@ -4,9 +4,9 @@ Everything is lazy, so that an event of 5,000 clients takes no more memory at on
 split into parts.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeAlias, get_args
+from typing import get_args
 
 from notifier.delivery.facts import IgnoredOverrides, Override
 from notifier.model.client import Client
@@ -14,13 +14,11 @@ from notifier.model.delivery import DeliveryIds, Inline
 from notifier.model.frozen import replace
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
-from notifier.model.session_ended import ClientEntry, SessionEnded
+from notifier.model.session_ended import ClientEntry, Identity, SessionEnded
 
 PART = 100  # clients; an event with more is split, so that no message takes long
 OVERRIDES: Sequence[Override] = get_args(Override)
 NAMED_CLIENTS = 5  # whose members an `IgnoredOverrides` names
-
-Identity: TypeAlias = tuple[str, str | None, str | None, Inline | None]
 
 
 def publisher_objection(event: SessionEnded, issuer: Issuer) -> tuple[DeadReason, str] | None:
@@ -69,7 +67,7 @@ def count_notices(event: SessionEnded, registry: Registry, steady: float) -> int
     brings = may_override(event, registry, steady)
 
     def result_of(entry: str | ClientEntry) -> Identity | str:
-        identity = identity_of(event, entry, brings=brings)
+        identity = event.identity_of(entry, brings=brings)
         return identity[0] if is_skipped(event, entry, registry, steady, brings=brings) else identity
 
     names = {entry for entry in event.clients if isinstance(entry, str)}  # 20,000 get no more than this
@@ -106,8 +104,9 @@ def split(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Se
     The clients of the registry replace `"*"`: those that have an address now, and those that lost theirs less than
     `registry.grace` ago. If there are none, there is no part.
     """
-    members = iter(members_of(event, registry, steady, brings=may_override(event, registry, steady)))
-    while part := tuple(entry for entry, _ in islice(members, PART)):
+    brings = may_override(event, registry, steady)
+    entries = _all_clients(event.iss, registry, steady) if event.clients == "*" else _distinct(event, brings=brings)
+    while part := tuple(islice(entries, PART)):
         yield replace(event, clients=part)
 
 
@@ -121,24 +120,12 @@ def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
             yield client_id
 
 
-def members_of(
-    event: SessionEnded, registry: Registry, steady: float, *, brings: bool
-) -> Iterable[tuple[str | ClientEntry, Identity]]:
-    """Return the event's entries with what distinguishes them, and each delivery once. `brings`: see `is_skipped`."""
-    if event.clients == "*":
-        names = _all_clients(event.iss, registry, steady)
-        return ((name, identity_of(event, name, brings=brings)) for name in names)
-    if len(event.clients) == 1:  # nearly always
-        return ((event.clients[0], identity_of(event, event.clients[0], brings=brings)),)
-    return _distinct(event, brings=brings)
-
-
-def _distinct(event: SessionEnded, *, brings: bool) -> Iterator[tuple[str | ClientEntry, Identity]]:
+def _distinct(event: SessionEnded, *, brings: bool) -> Iterator[str | ClientEntry]:
     identities: set[Identity] = set()
     for entry in event.clients:
-        if (identity := identity_of(event, entry, brings=brings)) not in identities:
+        if (identity := event.identity_of(entry, brings=brings)) not in identities:
             identities.add(identity)
-            yield entry, identity
+            yield entry
 
 
 def name_of(entry: str | ClientEntry) -> str:
@@ -168,26 +155,7 @@ def is_skipped(
     return skipped and not registry.has_just_lost(event.iss, client_id, steady)
 
 
-def identity_of(event: SessionEnded, entry: str | ClientEntry, *, brings: bool) -> Identity:
-    """Return what distinguishes the delivery of this entry from the others of the event, and its id from theirs.
-
-    Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them, and
-    to notify a client twice does no harm. Members that do not count distinguish nothing, unless they did until lately
-    (`brings`).
-    """
-    if isinstance(entry, str):
-        return (entry, event.sub, event.sid, None)
-    sub = event.sub if entry.sub is None else entry.sub
-    sid = event.sid if entry.sid is None else entry.sid
-    return (entry.client_id, sub, sid, _inline(entry) if brings else None)
-
-
-def _inline(entry: ClientEntry) -> Inline | None:
-    members: dict[str, Any] = {name: given for name in OVERRIDES if (given := getattr(entry, name)) is not None}
-    return Inline(**members) if members else None
-
-
 def ignored_inline(event: SessionEnded, entry: ClientEntry) -> Inline | None:
     """Return the overrides of the entry that do not count. The event vouches for them when they count later."""
-    inline = _inline(entry)
+    inline = entry.overrides
     return replace(inline, vouched=True) if inline is not None and event.vouched else inline

@@ -28,7 +28,7 @@ from notifier.model.moment import Clock
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt
 from notifier.model.registry import ENDLESS, CurrentRegistry, Registry
-from notifier.model.session_ended import ClientEntry, SessionEnded
+from notifier.model.session_ended import ClientEntry, Identity, SessionEnded
 
 _UNROUTED = (
     "written past all exchanges into the queue of source {source}, so no permission of the broker speaks for who wrote "
@@ -218,7 +218,7 @@ class Intake:
 
 
 def deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:
-    """Yield one delivery for each client, in the event's order. Wrong entries of a document are left to the caller.
+    """Yield one delivery for each named client, in the event's order. An event for `"*"` is split before.
 
     An unknown client has its delivery too: the registry may contain it by the time of the attempt. So does a client
     that lost its address less than `registry.grace` ago. `steady` is the moment by the clock of `Registry.lost_at`.
@@ -227,8 +227,12 @@ def deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterat
     trusted = registry.hears(event.iss, event.publisher, vouched=event.vouched)
     brings = trusted or registry.has_just_narrowed(steady)
     ids = DeliveryIds(iss=event.iss, spoken_by=(event.publisher, event.source), event_id=event.id)
-    members = event_clients.members_of(event, registry, steady, brings=brings)
-    for entry, (client_id, sub, sid, inline) in members:
+    identities: set[Identity] = set()
+    for entry in event.clients:
+        if (identity := event.identity_of(entry, brings=brings)) in identities:
+            continue
+        identities.add(identity)
+        client_id, sub, sid, inline = identity
         client = registered.get(client_id)
         has_address = client is not None and client.logout_uri is not None
         if not has_address and event_clients.is_skipped(event, entry, registry, steady, brings=brings):

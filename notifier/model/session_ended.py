@@ -3,11 +3,14 @@
 Times are seconds since the epoch. Names are those of OpenID Connect.
 """
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from notifier.model.client import Algorithm
+from notifier.model.delivery import Inline
 from notifier.model.frozen import frozen
 from notifier.model.reply import ReplyTo
+
+Identity: TypeAlias = tuple[str, str | None, str | None, Inline | None]
 
 
 @frozen
@@ -28,6 +31,17 @@ class ClientEntry:
     no_address: bool = False
     frontchannel_logout_uri: str | None = None
     frontchannel_logout_session_required: bool | None = None
+
+    @property
+    def overrides(self) -> Inline | None:
+        """The members that override the client's registration, None without any."""
+        uri, alg = self.backchannel_logout_uri, self.id_token_signed_response_alg
+        required = self.backchannel_logout_session_required
+        if uri is None and required is None and alg is None:
+            return None
+        return Inline(
+            backchannel_logout_uri=uri, backchannel_logout_session_required=required, id_token_signed_response_alg=alg
+        )
 
 
 @frozen
@@ -56,3 +70,16 @@ class SessionEnded:
     trace: str | None = None
     reply_to: ReplyTo | None = None
     unread: tuple[str, ...] = ()
+
+    def identity_of(self, entry: str | ClientEntry, *, brings: bool) -> Identity:
+        """Return what distinguishes the delivery of this entry from the others of the event, and its id from theirs.
+
+        Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them,
+        and to notify a client twice does no harm. Overrides distinguish nothing unless they count, or did until lately
+        (`brings`).
+        """
+        if isinstance(entry, str):
+            return entry, self.sub, self.sid, None
+        sub = self.sub if entry.sub is None else entry.sub
+        sid = self.sid if entry.sid is None else entry.sid
+        return entry.client_id, sub, sid, entry.overrides if brings else None

@@ -105,7 +105,7 @@ class Desk:
 
     def _begins(self, ticket: Ticket) -> None:
         self.running.setdefault(ticket.client.client_id, []).append(ticket)
-        ticket.on_post(self.now)
+        ticket.posted_at = self.now
 
     def end(self, name: str, outcome: Outcome | None = None) -> AttemptResult:
         """End the last started attempt with this outcome, by default a success, and return the verdict."""

@@ -164,7 +164,7 @@ def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:
     one.on_started(signing, Side.QUICK, NOW - 9)
     one.on_started(attempt, Side.QUICK, NOW - 9)
     assert (one.side_at(NOW), one.silence(NOW)) == (Side.QUICK, 0.0)
-    attempt.on_post(NOW)
+    attempt.posted_at = NOW
     assert [one.side_at(NOW + silence) for silence in (0.09, 0.11)] == [Side.QUICK, Side.SLOW]
     one.attempt_seconds = 0.2
     assert [one.side_at(NOW + silence) for silence in (0.7, 0.9)] == [Side.QUICK, Side.SLOW]
