@@ -44,14 +44,19 @@ def ids(count: int, start: int = 0) -> list[str]:
     return [f"d-{number:04}" for number in range(start, start + count)]
 
 
-async def test_looking_changes_nothing(queue: Queue, letters: DeadLetters) -> None:
-    """However often: the same letters in the same order, also after a look that is broken off in the middle."""
+async def test_looking_changes_nothing(place: Place, queue: Queue, letters: DeadLetters) -> None:
+    """A list, whole or broken off, keeps all dead letters in order, however often and after a restart.
+
+    A queue of RabbitMQ 4.x without its own delivery limit drops a message at the 21st look.
+    """
     await bury(queue, *map(letter, ids(MANY)))
-    for _ in range(3):
+    for _ in range(11):
         assert await seen(letters) == ids(MANY)
         async with aclosing(found_in(letters, ALL)) as found:
             assert (await anext(found))[0].id == "d-0000"
         await ready(queue, DEAD, MANY)
+    await queue.close()
+    assert await seen((await place.open()).dead_letters()) == ids(MANY)
 
 
 async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters: DeadLetters) -> None:

@@ -15,7 +15,7 @@ from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.sqlite import SqliteQueue
-from tests.contract.queues import PATIENCE, Inbox, Place, consuming, dead, delay, eventually, names, outgoing, ready
+from tests.contract.queues import PATIENCE, Inbox, Place, consuming, delay, eventually, names, outgoing, ready
 
 SHOP = ("https://id.example.com", "shop")
 ONE_BY_ONE = {Lane.EVENTS: 1, Lane.RETRIES: 1, Lane.BULK: 1}
@@ -172,26 +172,6 @@ async def test_lanes_are_separate(place: Place) -> None:
     assert inbox.empty()
 
 
-async def test_looking_at_dead_letters_uses_nothing_up(place: Place) -> None:
-    """Any number of reads leaves the dead letters unchanged, in order and unconsumed.
-
-    A queue of RabbitMQ 4.x without a delivery limit drops a message at the 21st read.
-    """
-    queue, inbox = await place.consume()
-    assert await dead(queue) == []  # an empty list is not an error
-    for name in "abc":
-        await queue.publish(DEAD, outgoing(name, body=name.encode(), headers={"reason": "refused"}))
-    seen = await dead(queue)
-    for _ in range(30):
-        assert names(await dead(queue)) == names(seen) == ["a", "b", "c"]
-    assert [message.body for message in seen] == [b"a", b"b", b"c"]
-    assert {message.headers["reason"] for message in seen} == {"refused"}
-    await queue.publish(Lane.RETRIES, outgoing("behind"))
-    assert names([await inbox.next()]) == ["behind"]
-    await queue.close()
-    await ready(await place.open(), DEAD, 3)
-
-
 async def test_depths_count_the_ready(place: Place) -> None:
     """Every queue is listed with its ready messages; unacked ones do not count until their worker has ended."""
     queue, inbox = await place.consume(prefetch=ONE_BY_ONE)
@@ -324,28 +304,6 @@ async def test_a_worker_carries_out_a_request_and_answers(place: Place) -> None:
                 pass
         assert answered == WorkerAnswers(seen=1, answers=[b"did it"])
     assert set(requests) == {b"it"}
-
-
-async def test_what_a_worker_tells_another_hears(place: Place) -> None:
-    """Each worker repeats its report here. A file has one worker, so no other."""
-    heard = asyncio.Queue[tuple[str, bytes]]()
-
-    async def following() -> bytes:
-        return b"saw"
-
-    for name in ("first", "second"):
-        queue = place.closed()
-        queue.side_channel.listen(lambda: b"", lambda _id, _body: None)
-        queue.side_channel.share_news(following, lambda body, name=name: heard.put_nowait((name, body)))  # type: ignore[misc]
-        await queue.open()
-        await asyncio.wait_for(queue.ready(), PATIENCE)
-        if isinstance(queue, SqliteQueue) and name == "second":
-            with pytest.raises(QueueUnavailable, match="serves one worker"):
-                await queue.consume(Inbox())
-            return
-        await queue.consume(Inbox())
-    found = {await asyncio.wait_for(heard.get(), PATIENCE) for _ in range(20)}
-    assert found == {("first", b"saw"), ("second", b"saw")}
 
 
 async def test_what_a_worker_announces_all_hear(place: Place) -> None:
