@@ -11,7 +11,7 @@ import pytest
 from tests.faults.conftest import Form, Tell
 from tests.faults.http_publisher import HttpPublisher
 from tests.faults.rig import Rig
-from tests.faults.web_rig import SAME_SUB, faced, most_told_again
+from tests.faults.web_rig import faced, most_told_again
 from tests.system.worker_process import ROOT, worker
 
 TOKEN = "killed by SIGKILL when an upstream's logout token is durable and not answered; the upstream repeats it"
@@ -46,6 +46,6 @@ async def killed(made: Rig, sender: HttpPublisher, times: int) -> None:
 async def test_tokens(installation: Rig, form: Form[int], tell: Tell) -> None:
     """The next worker has not seen the token; the event that it becomes has the same id."""
     times = form(1, 10)
-    async with faced(installation, {"login": SAME_SUB}) as face:
+    async with faced(installation, "login") as face:
         await killed(installation, face.upstreams["login"], times)
         tell(await installation.account(cause=HELD), times=times)
