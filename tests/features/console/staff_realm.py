@@ -16,8 +16,8 @@ def _audience(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _client(name: str, redirect_uri: str, audience: str = AUDIENCE, **attributes: str) -> dict[str, Any]:
-    """A public client. Its tokens are of type `at+jwt`, unless the attributes say otherwise."""
+def _client(name: str, redirect_uri: str, **attributes: str) -> dict[str, Any]:
+    """A public client with tokens of type `at+jwt`."""
     plain = {
         "pkce.code.challenge.method": "S256", "access.token.lifespan": str(LIFE),
         "access.token.header.type.rfc9068": "true",
@@ -25,20 +25,14 @@ def _client(name: str, redirect_uri: str, audience: str = AUDIENCE, **attributes
     return {
         "clientId": name, "publicClient": True, "standardFlowEnabled": True, "redirectUris": [redirect_uri],
         "attributes": {name.replace("_", "."): value for name, value in (plain | attributes).items()},
-        "protocolMappers": [_audience(audience)],
+        "protocolMappers": [_audience(AUDIENCE)],
     }  # fmt: skip
 
 
 def staff_realm(told_at: str, redirect_uri: str) -> dict[str, Any]:
-    """Clients whose tokens the API takes, and does not; the latter are named by what is wrong with them."""
+    """The console's client, and users with and without a role of the API."""
     told = {"backchannel_logout_url": told_at, "backchannel_logout_session_required": "true"}
-    clients = [
-        _client(CLIENT, redirect_uri, **told),
-        _client("other-audience", redirect_uri, "another-api"),
-        _client("other-client", redirect_uri),
-        _client("other-type", redirect_uri, access_token_header_type_rfc9068="false"),
-        _client("shared-secret", redirect_uri, access_token_signed_response_alg="HS256"),
-    ]
+    clients = [_client(CLIENT, redirect_uri, **told)]
     roles = {"realm": [{"name": name} for name in _ROLES.values()]}
     users = [{**shop_user(name, PASSWORD), "realmRoles": [role]} for name, role in _ROLES.items()]
     return {

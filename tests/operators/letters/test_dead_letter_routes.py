@@ -339,6 +339,7 @@ async def test_a_token_of_one_issuer_leaves_places_to_others(api: Api) -> None:
         assert (await api.ask("POST", "/replay", body=body))[0] == 202
     status, refused = await api.ask("POST", "/replay", body=body)
     assert (status, refused["title"][:44]) == (503, "This worker has 8 jobs of the kind replay un")
+    assert (await api.ask("DELETE", "?reason=expired"))[0] == 202  # another kind has its own places
     await api.ended(begun[3][1]["id"])
     assert (await api.ask("POST", "/replay", bearer="tenant", body=body))[0] == 202
     assert (await api.ask("GET", f"/../jobs/{blocker}"))[1]["state"] == "running"

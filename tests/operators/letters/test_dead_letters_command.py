@@ -105,7 +105,7 @@ def test_one_is_shown_with_what_a_replay_would_do(place: Place) -> None:
     assert "there is no dead letter d-9" in missing.stderr
 
 
-@pytest.mark.parametrize("rate", ["0", "0.0009", "1e6", "nan", "fast"])
+@pytest.mark.parametrize("rate", ["0.0009", "fast"])
 def test_a_rate_has_the_bounds_of_the_api(place: Place, rate: str) -> None:
     """Outside of them, a mistake of whoever types it."""
     done = place.run("replay", "--all", "--rate", rate)

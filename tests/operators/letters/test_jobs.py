@@ -12,7 +12,6 @@ import pytest
 
 from notifier.delivery.facts import AlreadyDelivered, Attempted, Buried, Deferred, EventTaken, Skipped
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
-from notifier.network.listeners.problem import Refusal
 from notifier.operators.letters import jobs as jobs_module
 from notifier.operators.letters.jobs import ASK, LIST, Job, JobEnds, JobKind, Jobs
 from notifier.operators.letters.repair_jobs import RetryWork
@@ -22,7 +21,7 @@ from notifier.operators.status.worker_requests import WorkerAnswer, WorkerReques
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.telemetry.observers import Observers
 from tests.contract.letters import DELIVERY
-from tests.publishing.serving import ISS, token
+from tests.publishing.serving import ISS
 from tests.support.outcome_facts import delivered
 from tests.system.waiting import until
 
@@ -30,11 +29,12 @@ from tests.system.waiting import until
 
 
 class Turns:
-    """Messages that are had one after another."""
+    """Gives its messages to one after another, and nobody else wants them."""
+
+    wanted = False
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self.wanted = False
 
     @asynccontextmanager
     async def turn(self, *, patient: bool) -> AsyncIterator[None]:
@@ -104,37 +104,6 @@ async def test_a_fault_of_ours_ends_its_job_alone(jobs: Jobs) -> None:
     assert good.ended == ""
 
 
-async def test_jobs_of_one_kind_take_no_places_of_another(jobs: Jobs) -> None:
-    """A token with issuers has half of them."""
-    turns, bound = Turns(), token("tenant", "repair", issuers=frozenset({ISS}))
-    for _ in range(4):
-        jobs.begin(Work(turns), bound)
-    with pytest.raises(Refusal, match="429"):
-        jobs.begin(Work(turns), bound)
-    for _ in range(4):
-        jobs.begin(Work(turns), None)
-    with pytest.raises(Refusal, match="503"):
-        jobs.begin(Work(turns), None)
-    assert jobs.begin(Work(turns, "retry"), None)["state"] == "waiting"
-
-
-async def test_a_worker_that_ends_waits_for_what_has_messages_at_hand(jobs: Jobs) -> None:
-    """What waits ends at once, and so does what begins after that."""
-    turns = Turns()
-    at_hand, waiting, late = Work(turns), Work(turns), Work(turns)
-    jobs.begin(at_hand, None)
-    jobs.begin(waiting, None)
-    await settled(jobs, "running", "waiting")
-    stopping = asyncio.create_task(jobs.stop())
-    await settled(jobs, "running", "ended")
-    jobs.begin(late, None)
-    await settled(jobs, "running", "ended", "ended")
-    assert {waiting.ended, late.ended} == {"the worker ended; the rest is unchanged"}
-    assert not stopping.done()
-    at_hand.go_on.set()
-    await stopping
-
-
 async def test_a_job_that_waits_for_its_hour_ends(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody has the messages all the time."""
     monkeypatch.setattr(jobs_module, "LONGEST", 0.0)
@@ -171,22 +140,6 @@ async def test_a_bounded_number_of_jobs_is_remembered(jobs: Jobs, monkeypatch: p
 # ── A retry over the API: what it tells while it waits, and where it cannot ───────────────────────────────────────
 
 
-class LockedTurns:
-    """Nobody else wants what waits, but one who holds `lock`."""
-
-    wanted = False
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-
-    @asynccontextmanager
-    async def turn(self, *, patient: bool) -> AsyncIterator[None]:
-        """As the port says."""
-        assert patient
-        async with self.lock:
-            yield
-
-
 @pytest.fixture
 async def empty_queue(tmp_path: Path) -> AsyncIterator[SqliteQueue]:
     """In which nothing waits."""
@@ -216,7 +169,7 @@ async def told(retry_jobs: Jobs, id_: str, state: str) -> dict[str, Any]:
 
 async def test_what_waits_is_not_known_until_it_is_counted(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
     """Somebody else goes through it meanwhile. Whoever ends the job before that has none of it tried."""
-    turns, written = LockedTurns(), list[str]()
+    turns, written = Turns(), list[str]()
     wish = RetryWish(key=(ISS, "shop"), who="sre")
     async with turns.lock:
         one, two = (
@@ -237,7 +190,7 @@ async def test_what_waits_is_not_known_until_it_is_counted(empty_queue: SqliteQu
 async def test_a_retry_while_the_queue_is_away(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
     """It ends, and names no file."""
     await empty_queue.close()
-    work = RetryWork(empty_queue, RetryWish(key=(ISS, "shop"), who="sre"), LockedTurns(), lambda action, **_: None)
+    work = RetryWork(empty_queue, RetryWish(key=(ISS, "shop"), who="sre"), Turns(), lambda action, **_: None)
     job = await told(retry_jobs, retry_jobs.begin(work, None)["id"], "ended")
     assert job["unfinished"] == "the queue is unavailable, or its disk is full; the rest is unchanged"
 

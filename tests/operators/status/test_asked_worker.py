@@ -148,13 +148,8 @@ def asked(body: bytes, cwd: Path, **settings: str) -> tuple[CompletedProcess[str
 @pytest.mark.parametrize(
     ("path", "odd"),
     [
-        (("clients", 0, "waiting"), "x"),
         (("queues", "events", "ready"), float("inf")),
-        (("clients", 0, "dead"), None),
-        (("clients", 0, "reason"), 5),
-        (("clients", 0, "iss"), {}),
         (("workers", "each", 0, "rates"), {"attempts": 10**400}),
-        (("troubles",), None),
         ((), []),
     ],
 )

@@ -31,35 +31,6 @@ async def test_the_api_hangs_and_is_gone(service: Service, running: WorkerProces
     assert "does not answer" in await page.locator(".alarms").inner_text()
 
 
-async def test_workers_share_a_queue(service: Service, new_window: NewWindow, amqp_url: str, prefix: str) -> None:
-    """One that hangs is missed, and what the others say is shown; a client that is well at one worker is well."""
-    site = service.site
-    site.config["queue"] = {"url": amqp_url, "prefix": prefix, "buckets": 2}
-    site.write()
-    async with service.worker() as first, service.worker() as second:
-        window = await new_window(first)
-        page = window.page
-        await window.sign_in(SRE)
-        async with service.worker():
-            await expect(page.locator(".pulse")).to_contain_text("3 of 3 workers")
-        await expect(page.locator(".pulse")).to_contain_text("2 of 2 workers")
-        service.answer("shop", 503)
-        await service.sign_out(first, "shop", 10)
-        await expect(window.row("shop")).to_be_visible()
-        get_well = service.hold("shop")
-        await window.row("shop").get_by_role("button", name="Retry now").click()
-        get_well()
-        await expect(window.row("shop").locator(".chip")).to_have_text("no trouble")
-        second.send(signal.SIGSTOP)
-        try:
-            await expect(page.locator(".pulse")).to_contain_text("1 of 2 workers", timeout=SEEN_WITHIN)
-        finally:
-            second.send(signal.SIGCONT)
-        await expect(page.locator(".pulse")).to_contain_text("2 of 2 workers")
-        await second.stop(signal.SIGKILL)
-        await expect(page.locator(".pulse")).to_contain_text("1 of 1 worker", timeout=SEEN_WITHIN)
-
-
 async def test_an_alarm_of_the_broker_comes_first(
     service: Service, new_window: NewWindow, own_node: RabbitmqNode
 ) -> None:
