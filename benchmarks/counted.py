@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.counted_service import ISSUER, Answers, answer, built_service, deliver, deliver_rows, fill, frames
 from notifier.delivery.facts import FactHandlers
-from notifier.feature import Feature, Running
+from notifier.feature import Feature, FeatureRuntime
 from notifier.service.service import Service
 from tests.simulator.virtual_time import VirtualLoop
 
@@ -95,7 +95,7 @@ CASES = {
     "sqlite": Case(sqlite=True),
     "source": Case(source="own"),
     "2000-clients": Case(clients=2000, warm=2000),
-    "idle-feature": Case(features=(Feature(name="idle", run=lambda _: Running(observe=FactHandlers({}))),)),
+    "idle-feature": Case(features=(Feature(name="idle", run=lambda _: FeatureRuntime(observe=FactHandlers({}))),)),
 }
 
 

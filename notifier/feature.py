@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from notifier.delivery.facts import Observer
     from notifier.delivery.ports import SourceReader
     from notifier.model.client import Client, ClientKey
-    from notifier.model.errors import Mistake
+    from notifier.model.errors import InputIssue
     from notifier.model.front_channel import FrontChannelContext
     from notifier.model.message import Depth
     from notifier.network.http.issuer_documents import DocumentReader
@@ -38,7 +38,7 @@ Pages of these origins may be above it.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class FeatureContext:
     """What a feature of a worker receives before the worker is made. `needs`: by the name of each Protocol."""
 
     live: LiveConfiguration
@@ -72,7 +72,7 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class FeatureRuntime:
     """A feature in one worker. Each member is something that the feature adds.
 
     `api` and `pages` are routes of the API and of the web listener, `families` metrics. `readers` read the messages of
@@ -93,12 +93,12 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class FeatureReport:
     """What `notifier check` says of a feature: members of its JSON, lines of its text, and warnings."""
 
     members: Mapping[str, Any] = field(default_factory=dict)
     lines: Sequence[str] = ()
-    warnings: Sequence[Mistake] = ()
+    warnings: Sequence[InputIssue] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +114,10 @@ class Feature(ConfiguredFeature):
     """
 
     needs: Sequence[str] = ()
-    run: Callable[[Given], Running] = lambda _given: Running()
-    operate: Callable[[WorkerView], Running] = lambda _view: Running()
+    run: Callable[[FeatureContext], FeatureRuntime] = lambda _given: FeatureRuntime()
+    operate: Callable[[WorkerView], FeatureRuntime] = lambda _view: FeatureRuntime()
     checks: Callable[[Loaded, DocumentReader], Iterable[Check]] = lambda _loaded, _reader: ()
-    checked: Callable[[Loaded], Checked] = lambda _loaded: Checked()
-    asked: Callable[[Loaded], Sequence[Mistake]] = lambda _loaded: ()
+    checked: Callable[[Loaded], FeatureReport] = lambda _loaded: FeatureReport()
+    asked: Callable[[Loaded], Sequence[InputIssue]] = lambda _loaded: ()
     commands: Sequence[tuple[str, str, str]] = ()
     schemas: Mapping[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)

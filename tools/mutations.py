@@ -43,7 +43,7 @@ CONCERNED: Mapping[str, tuple[str, str]] = {
     "features/browsers": ("tests/features/browsers", ""),
     "features/console": ("tests/features/console", ""),
     "features/feed": ("tests/features/feed", ""),
-    "features/key_places": ("tests/features/key_places", "tests/tokens"),
+    "features/signers": ("tests/features/signers", "tests/tokens"),
     "features/registries": ("tests/features/registries", "tests/configuration"),
     "features/sources": ("tests/features/sources", "tests/publishing"),
     "features/upstreams": ("tests/features/upstreams", ""),
@@ -51,8 +51,8 @@ CONCERNED: Mapping[str, tuple[str, str]] = {
     "network/databases": ("tests/features/registries", ""),
     "network": ("tests/network", "tests/publishing tests/features/registries"),
     "operators/doctor": ("tests/operators/doctor", "tests/cli"),
-    "operators/letters": (
-        "tests/operators/letters",
+    "operators/deliveries": (
+        "tests/operators/deliveries",
         "tests/contract tests/features/console",
     ),
     "operators/status": ("tests/operators/status", "tests/features/console"),
@@ -64,7 +64,7 @@ CONCERNED: Mapping[str, tuple[str, str]] = {
     "service": ("tests/service tests/operators", "tests/system"),
     "settings": ("tests/settings tests/cli", "tests/operators/doctor tests/configuration tests/features/sources"),
     "telemetry": ("tests/telemetry", "tests/system"),
-    "tokens": ("tests/tokens", "tests/features/key_places tests/network tests/delivery"),
+    "tokens": ("tests/tokens", "tests/features/signers tests/network tests/delivery"),
 }
 """By room: what runs first, and what then runs if that has not caught the fault."""
 

@@ -1,4 +1,8 @@
-import asyncio, json, os, uuid
+import asyncio
+import json
+import os
+import uuid
+
 import aio_pika
 
 

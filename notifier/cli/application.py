@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from notifier import __version__
 from notifier.features import FEATURES
-from notifier.model.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError, exit_code, leaves, ours
+from notifier.model.errors import ConfigurationError, InputIssue, MalformedEvent, NotifierError, exit_code, leaves, ours
 from notifier.model.printable import counted
 from notifier.operators.terminal.help import LazyCommand, command_group
 from notifier.operators.terminal.output import say
@@ -39,7 +39,7 @@ COMMANDS = (
         "Print the JSON Schema (2020-12) of a document that notifier reads, or of the outcomes that it writes."),
     LazyCommand("status", "notifier.operators.status.status_command",
         "Show what waits in the queues, the rates, and the state of workers and clients."),
-    LazyCommand("retry", "notifier.operators.letters.retry_command",
+    LazyCommand("retry", "notifier.operators.deliveries.retry_command",
         "Attempt the pending deliveries of a client now, instead of when they are due."),
     LazyCommand("log-id", "notifier.cli.log_id_command",
         "Print the hash under which logs show a `sub` or `sid`; with --in, show what became of that user's logouts."),
@@ -49,9 +49,9 @@ COMMANDS = (
         "Make signing keys and keys of pages, and print what the issuer must publish."),
     LazyCommand("topology", "notifier.cli.topology_command",
         "Show, declare or delete the queues and exchanges on RabbitMQ."),
-    LazyCommand("waiting", "notifier.operators.letters.waiting_command",
+    LazyCommand("waiting", "notifier.operators.deliveries.waiting_command",
         "List, show or cancel deliveries that wait for their next attempt."),
-    LazyCommand("dead-letters", "notifier.operators.letters.dead_letters_command",
+    LazyCommand("dead-letters", "notifier.operators.deliveries.dead_letters_command",
         "List, show, export, replay or discard deliveries that were given up and messages that could not be read."),
     *(LazyCommand(*command) for feature in FEATURES for command in feature.commands),
 )  # fmt: skip
@@ -143,7 +143,7 @@ def fail(error: NotifierError) -> None:
             say(f"notifier: {error}", err=True)
 
 
-def _list(mistakes: tuple[Mistake, ...], where: str) -> None:
+def _list(mistakes: tuple[InputIssue, ...], where: str) -> None:
     say(f"notifier: {counted(len(mistakes), 'mistake')} {where}", err=True)
     for mistake in mistakes:
         say(f"  {mistake}", err=True)

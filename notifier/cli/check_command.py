@@ -15,12 +15,12 @@ from notifier.configuration.inline_speakers import unnamed_user
 from notifier.configuration.loading import Loaded, keys_of_two
 from notifier.configuration.provenance import served_of
 from notifier.configuration.secret_files import exposed, secrets_of
-from notifier.feature import Checked
+from notifier.feature import FeatureReport
 from notifier.features import FEATURES
 from notifier.model.durations import DAY
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.front_channel import is_on_page
-from notifier.model.left_away import Alike, alike
+from notifier.model.ignored_members import IssueGroup, alike
 from notifier.model.moment import shown_moment
 from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import Config, Json, load_whole, look_at_keys, quiet_logs, refuse
@@ -73,8 +73,8 @@ def check(
     quiet_logs()
     sources = ReadNow(None if offline else reader_by(FEATURES))
 
-    def unread() -> list[Mistake]:
-        return [Mistake(f"registry source {name}", text) for name, text in sources.problems.items()]
+    def unread() -> list[InputIssue]:
+        return [InputIssue(f"registry source {name}", text) for name, text in sources.problems.items()]
 
     loaded = load_whole(config, FEATURES, as_json=as_json, starting=True, answer_of=sources, also=unread)
     mistakes = unread()
@@ -91,7 +91,7 @@ def check(
         say(_in_words(summary, of_features))
 
 
-def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[Checked]) -> dict[str, Any]:
+def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[FeatureReport]) -> dict[str, Any]:
     settings, registry = loaded.settings, loaded.registry
     known = (*keys_of_two(settings, loaded.keys), *loaded.warnings)
     warnings = (*known, *(warning for of in of_features for warning in of.warnings), *_unsigned(loaded))
@@ -142,7 +142,7 @@ def _of_source(layer: Layer, loaded: Loaded) -> dict[str, Any]:
     return {"source": layer.name, "clients": served.clients, "left_out": served.left_out, "why": why}
 
 
-def _shared(group: Alike) -> dict[str, Any]:
+def _shared(group: IssueGroup) -> dict[str, Any]:
     """A warning that may be of very many clients: `count` says of how many, `first` are the paths of the first."""
     mistake = group.mistake
     return {
@@ -166,14 +166,14 @@ def _key(key: SigningKey) -> dict[str, Any]:
     }
 
 
-def _unsigned(loaded: Loaded) -> Iterator[Mistake]:
+def _unsigned(loaded: Loaded) -> Iterator[InputIssue]:
     """Issuers none of whose keys is due."""
     for iss in loaded.settings.issuers:
         moments = [key.not_before for key in loaded.keys.of(iss)]
         due = [moment for moment in moments if moment is not None and moment > time.time()]
         if due and len(due) == len(moments):
             text = f"no key signs before {shown_moment(min(due))}: until then its events wait"
-            yield Mistake(f'issuers["{iss}"].keys', text)
+            yield InputIssue(f'issuers["{iss}"].keys', text)
 
 
 def _subject_key(settings: Settings) -> list[dict[str, str]]:
@@ -188,7 +188,7 @@ def _times(count: int) -> str:
     return f" ({count:,})" if count > 1 else ""
 
 
-def _in_words(summary: dict[str, Any], of_features: Sequence[Checked]) -> str:
+def _in_words(summary: dict[str, Any], of_features: Sequence[FeatureReport]) -> str:
     lines = ["no mistakes", *(f"warning: {warning['path']}: {warning['text']}" for warning in summary["warnings"])]
     for iss, issuer in summary["issuers"].items():
         lines.append(f"issuer {iss}")

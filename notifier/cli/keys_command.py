@@ -21,7 +21,7 @@ from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
 from notifier.settings.config_file import read_part
 from notifier.tokens.key_files import KeySource, examine_keys, generate_key, load_key
-from notifier.tokens.places import Places
+from notifier.tokens.signers import Signers
 
 app = typer.Typer()
 
@@ -152,7 +152,7 @@ def jwks(
         known = f"name one of {', '.join(issuers)}" if issuers else "the configuration has no issuers"
         text = f"there is not exactly one issuer; {known}" if iss is None else f"{iss} is not configured; {known}"
         raise typer.BadParameter(text, param_hint="--iss")
-    sources, missing = key_sources(settings, {iss: issuers[iss].keys}, Places(key_kinds_of(FEATURES)))
+    sources, missing = key_sources(settings, {iss: issuers[iss].keys}, Signers(key_kinds_of(FEATURES)))
     ring, mistakes = examine_keys(sources)
     if mistakes := [*missing, *mistakes]:
         raise ConfigurationError(mistakes)

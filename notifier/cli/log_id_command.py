@@ -11,7 +11,7 @@ from typing import Annotated, TextIO
 import typer
 from rich.progress import open as progress
 
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.output import say, say_json
@@ -73,13 +73,13 @@ def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
     hashing = subject_hash(settings)
     if settings.log.subject != "hash":
         text = f'is "{settings.log.subject}", so the logs hold no hash; set it to "hash"'
-        raise ConfigurationError([Mistake("log.subject", text)])
+        raise ConfigurationError([InputIssue("log.subject", text)])
     if not hashing.lasting:
         if (file := subject_key_file(settings)) is not None:
             text = f"is not set, and {file}, which a worker makes when it starts, is not there"
         else:
             text = f"is not set, so each worker hashes with a random key that nobody knows; set it: {TO_MAKE}"
-        raise ConfigurationError([Mistake("log.subject_key_file", text)])
+        raise ConfigurationError([InputIssue("log.subject_key_file", text)])
     return hashing.log_id(sub)
 
 

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from notifier.configuration.clients.client_rows import BuildReader
     from notifier.configuration.inline_speakers import Sender
     from notifier.model.documents.sourced import ReadAgain
-    from notifier.model.errors import Mistake
+    from notifier.model.errors import InputIssue
     from notifier.model.message import Binding
     from notifier.model.registry import Registry
     from notifier.settings.service_settings import Settings
-    from notifier.tokens.places import KeyKind
+    from notifier.tokens.signers import KeyKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +27,8 @@ class Part:
     setting. `bindings`: exchanges of other applications. `senders`: the senders of events through this feature.
     """
 
-    mistakes: Sequence[Mistake] = ()
-    warnings: Sequence[Mistake] = ()
+    mistakes: Sequence[InputIssue] = ()
+    warnings: Sequence[InputIssue] = ()
     secrets: Mapping[str, Path | None] = field(default_factory=dict)
     fixed: Mapping[str, object] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from notifier.model.api_token import ApiToken
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.front_channel import is_on_page
 from notifier.model.frozen import frozen
 from notifier.model.registry import Registry
@@ -35,7 +35,7 @@ def senders_by_token(tokens: Sequence[ApiToken]) -> Iterator[Sender]:
             yield Sender(name=token.name, title=f"API token {token.name}", issuers=token.issuers or (), vouched=True)
 
 
-def unheard_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[Mistake]:
+def unheard_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[InputIssue]:
     """Yield a warning for each issuer whose clients' addresses are expected in events, but that has no `publishers`."""
     if settings.registry.inline != "publishers":
         return
@@ -50,14 +50,14 @@ def unheard_addresses(settings: Settings, registry: Registry, senders: Sequence[
                 way = f"write publishers: [{sender.name}]"
             else:
                 way = "write publishers: [USER], the user_id of its messages; if they have none, registry.inline: allow"
-            yield Mistake(path, f"{_RELIES}, and those that {sender.title} brings do not count: {way}")
+            yield InputIssue(path, f"{_RELIES}, and those that {sender.title} brings do not count: {way}")
         vouched = any(sender.vouched for sender in of_issuer)
         if not (bringing or vouched or (settings.queue.sqlite_file is not None and settings.api is None)):
             text = "an event's own address counts only from the identity server: name its user or API token here"
-            yield Mistake(path, f"{_RELIES}, and {text} (registry.inline)")
+            yield InputIssue(path, f"{_RELIES}, and {text} (registry.inline)")
 
 
-def unnamed_speakers(settings: Settings, senders: Sequence[Sender]) -> Iterator[Mistake]:
+def unnamed_speakers(settings: Settings, senders: Sequence[Sender]) -> Iterator[InputIssue]:
     """Yield a warning for each sender configured for an issuer whose `publishers` do not list it."""
     for iss, issuer in settings.issuers.items():
         for sender in senders if issuer.publishers is not None else ():
@@ -65,10 +65,10 @@ def unnamed_speakers(settings: Settings, senders: Sequence[Sender]) -> Iterator[
                 text = (
                     f"does not name {sender.name}, so every event of the {sender.title} is refused: add {sender.name}"
                 )
-                yield Mistake(f'issuers["{iss}"].publishers', text)
+                yield InputIssue(f'issuers["{iss}"].publishers', text)
 
 
-def unnamed_user(settings: Settings) -> dict[str, Mistake]:
+def unnamed_user(settings: Settings) -> dict[str, InputIssue]:
     """Return why events of `notifier publish` are refused, for each issuer whose `publishers` do not list its user."""
     user = settings.queue.user
     if user is not None:
@@ -79,7 +79,7 @@ def unnamed_user(settings: Settings) -> dict[str, Mistake]:
         text = "is set, and no event in the embedded queue has a user_id: each of `notifier publish` is refused"
     way = "publish over the API with a token that publishers names"
     return {
-        iss: Mistake(f'issuers["{iss}"].publishers', f"{text}, or {way}")
+        iss: InputIssue(f'issuers["{iss}"].publishers', f"{text}, or {way}")
         for iss, issuer in settings.issuers.items()
         if issuer.publishers is not None and user not in issuer.publishers
     }

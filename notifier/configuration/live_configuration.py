@@ -24,11 +24,11 @@ from notifier.configuration.loading import TOLD, Loaded, load, log_beyond, log_f
 from notifier.configuration.reload_state import ReloadState
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm, Client
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.registry import ENDLESS, Registry
 from notifier.telemetry.audit import write_audit
-from notifier.tokens.places import Places
 from notifier.tokens.published_keys import Signing
+from notifier.tokens.signers import Signers
 
 PAUSE = 0.001  # seconds that a refresh sleeps between two parts, so that the event loop runs
 FREED = 200  # clients freed in one step
@@ -44,13 +44,13 @@ class LiveConfiguration:
         environ: Mapping[str, str],
         loaded: Loaded,
         answers: HeldAnswers | None = None,
-        places: Places | None = None,
+        places: Signers | None = None,
     ) -> None:
         """`answers`: the answers of the registry sources of `loaded`. `places`: the signers of keys outside files."""
         self.path = path
         self._environ = environ
         self.now = loaded
-        self.places = Places(key_kinds_of(loaded.features)) if places is None else places
+        self.places = Signers(key_kinds_of(loaded.features)) if places is None else places
         self.answers = HeldAnswers() if answers is None else answers
         self.named: set[Path] = set()
         """The files named by the last reload, even if it failed or was refused."""
@@ -172,7 +172,7 @@ def _patient(registry: Registry, layers: Sequence[Layer]) -> Registry:
     return registry if all(layer.read for layer in layers) else replace(registry, grace=ENDLESS)
 
 
-def _still(faults: Sequence[Mistake], registry: Registry) -> list[Mistake]:
+def _still(faults: Sequence[InputIssue], registry: Registry) -> list[InputIssue]:
     """Return the faults of clients that are still left out. A fault that returns later is logged again."""
     left_out = {f"client {client_id!r}" for of_issuer in registry.faults.values() for client_id in of_issuer}
     return [fault for fault in faults if fault.path.rpartition(" of registry source ")[0] in left_out]

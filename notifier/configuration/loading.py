@@ -19,7 +19,7 @@ from notifier.configuration.inline_speakers import senders_by_token, unheard_add
 from notifier.configuration.library_examinations import examinations
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
-from notifier.model.errors import ConfigurationError, Mistake, OurFault
+from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.message import Binding
 from notifier.model.presets import preset_doubt
 from notifier.model.registry import Registry
@@ -34,8 +34,8 @@ from notifier.settings.subject_key import read_subject_key
 from notifier.settings.tokens_file import expiring, load_tokens
 from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
-from notifier.tokens.places import Places
 from notifier.tokens.published_keys import thumbprint
+from notifier.tokens.signers import Signers
 
 PartT = TypeVar("PartT", bound=Part)
 NAMED = 5  # clients in one warning
@@ -57,8 +57,8 @@ class Loaded:
     keys: KeyRing
     tokens: tuple[ApiToken, ...] | None
     stamps: Mapping[Path, Stamp | None]
-    warnings: tuple[Mistake, ...] = ()
-    faults: tuple[Mistake, ...] = ()
+    warnings: tuple[InputIssue, ...] = ()
+    faults: tuple[InputIssue, ...] = ()
     needs: Needs
     layers: Sequence[Layer] = ()
     parts: Sequence[Part] = field(default=(), repr=False)
@@ -84,7 +84,7 @@ class Loaded:
         log_beyond(*self.registry.newly_left_away(Registry()))
 
 
-def log_faults(faults: Sequence[Mistake]) -> None:
+def log_faults(faults: Sequence[InputIssue]) -> None:
     """Log each client that cannot be used."""
     log = structlog.get_logger()
     for fault in faults[:TOLD]:
@@ -93,7 +93,7 @@ def log_faults(faults: Sequence[Mistake]) -> None:
         log.warning("clients_left_out", more=more, hint="`notifier clients list` tells all")
 
 
-def log_beyond(mistakes: Sequence[Mistake], count: int) -> None:
+def log_beyond(mistakes: Sequence[InputIssue], count: int) -> None:
     """Log the values of clients that their registry source may not set. `count`: the total number."""
     log = structlog.get_logger()
     for mistake in mistakes[:TOLD]:
@@ -111,7 +111,7 @@ def load(
     starting: bool = False,
     answer_of: AnswerOf = unanswered,
     keep_rows: bool = False,
-    places: Places | None = None,
+    places: Signers | None = None,
 ) -> Loaded:
     """Read everything. Raises ConfigurationError with the errors of all files.
 
@@ -127,9 +127,9 @@ def load(
     stamps = {**stamps_of(named), **first}
     if not settings.issuers:
         text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
-        mistakes += [] if "issuers" in unsure else [Mistake("issuers", text)]
+        mistakes += [] if "issuers" in unsure else [InputIssue("issuers", text)]
         unsure |= {"issuers"}
-    places = Places(key_kinds_of(features)) if places is None else places
+    places = Signers(key_kinds_of(features)) if places is None else places
     sources, of_libraries = key_sources(settings, usable.keys, places)
     keys, of_keys = examine_keys(sources)
 
@@ -159,7 +159,7 @@ def load(
     )  # fmt: skip
 
 
-def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken, ...] | None, Sequence[Mistake]]:
+def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken, ...] | None, Sequence[InputIssue]]:
     """Return the tokens of the API (None if it requires none), and all errors."""
     if settings.api is None:
         return None, ()
@@ -173,7 +173,7 @@ def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken
 
 def _warnings(
     settings: Settings, layered: Layered, tokens: Sequence[ApiToken], parts: Sequence[Part]
-) -> Iterator[Mistake]:
+) -> Iterator[InputIssue]:
     """Yield accepted settings that have no effect or a possibly unintended one."""
     yield from layered.warnings
     yield from _tokens_of_others(layered.registry)
@@ -186,7 +186,7 @@ def _warnings(
         yield from part.warnings
 
 
-def _preset_doubts(registry: Registry) -> Iterator[Mistake]:
+def _preset_doubts(registry: Registry) -> Iterator[InputIssue]:
     """Yield a warning for each kind of mismatch between preset and registration, with the clients concerned."""
     of_kind: dict[tuple[str, str, str], list[str]] = {}
     for iss, clients in registry.clients.items():
@@ -196,10 +196,10 @@ def _preset_doubts(registry: Registry) -> Iterator[Mistake]:
     for (iss, text, remedy), names in of_kind.items():
         more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
         first = ", ".join(repr(name[:60]) for name in names[:NAMED])
-        yield Mistake(f"client {first}{more} of {iss}", f"{text}; {remedy}")
+        yield InputIssue(f"client {first}{more} of {iss}", f"{text}; {remedy}")
 
 
-def keys_of_two(settings: Settings, keys: KeyRing) -> Iterator[Mistake]:
+def keys_of_two(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
     """Yield issuers that share a key with another issuer.
 
     Keys are compared by their public half; external keys that were not read yet, by their settings.
@@ -219,25 +219,25 @@ def keys_of_two(settings: Settings, keys: KeyRing) -> Iterator[Mistake]:
                     f"{called} is that of {owner}, too: a receiver that checks the key and not the issuer accepts the"
                     " tokens of both; make a key for each, by `notifier keys generate` or in the HSM or key service"
                 )
-                yield Mistake(f'issuers["{iss}"].keys', text)
+                yield InputIssue(f'issuers["{iss}"].keys', text)
 
 
-def _tokens_of_others(registry: Registry) -> Iterator[Mistake]:
+def _tokens_of_others(registry: Registry) -> Iterator[InputIssue]:
     """Yield clients whose tokens another service might accept. Only a file can set both `typ: JWT` and an audience."""
     for iss in registry.issuers:
         for client in registry.clients_of(iss).values():
             if client.token.typ == "JWT" and client.token.audience:
                 others = ", ".join(client.token.audience)
                 text = f"its tokens have typ JWT and are for {others} too, which may believe them: leave one away"
-                yield Mistake(f"client {client.client_id!r} of {iss}", text)
+                yield InputIssue(f"client {client.client_id!r} of {iss}", text)
 
 
-def _mistakes_at_start(settings: Settings) -> list[Mistake]:
+def _mistakes_at_start(settings: Settings) -> list[InputIssue]:
     """Check the libraries, and the secrets and TLS files that a worker reads only at start.
 
     The TLS files of clients are not checked: they affect only that client's deliveries.
     """
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     checks: list[Callable[[], object]] = [*examinations(settings)]
     checks += [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
     if settings.api is not None and settings.api.tls is not None:
@@ -252,20 +252,20 @@ def _mistakes_at_start(settings: Settings) -> list[Mistake]:
     try:
         if settings.queue.tls is not None:
             connecting_context(settings.queue.tls.files())
-    except OurFault as fault:
-        mistakes.append(Mistake("queue.tls", str(fault)))
+    except InternalFault as fault:
+        mistakes.append(InputIssue("queue.tls", str(fault)))
     return mistakes
 
 
 def key_sources(
-    settings: Settings, keys: Mapping[str, Sequence[KeySettings | None]], places: Places
-) -> tuple[dict[str, list[KeySource | KeyElsewhere | None]], list[Mistake]]:
+    settings: Settings, keys: Mapping[str, Sequence[KeySettings | None]], places: Signers
+) -> tuple[dict[str, list[KeySource | KeyElsewhere | None]], list[InputIssue]]:
     """Return the sources of each issuer's keys, and an error for each key whose library is not installed.
 
     None stands for a key with invalid settings or a missing library.
     """
     sources: dict[str, list[KeySource | KeyElsewhere | None]] = {}
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     for iss, of_issuer in keys.items():
         listed = sources[iss] = []
         for nth, key in enumerate(of_issuer):
@@ -275,11 +275,11 @@ def key_sources(
             where = f'issuers["{iss}"].keys[{nth}].{key.place}'
             missing = None if key.file is not None else places.kinds[key.place].missing()
             listed.append(_key_source(key, where, settings, places) if missing is None else None)
-            mistakes += [] if missing is None else [Mistake(where, missing)]
+            mistakes += [] if missing is None else [InputIssue(where, missing)]
     return sources, mistakes
 
 
-def _key_source(key: KeySettings, where: str, settings: Settings, places: Places) -> KeySource | KeyElsewhere:
+def _key_source(key: KeySettings, where: str, settings: Settings, places: Signers) -> KeySource | KeyElsewhere:
     not_before = None if key.not_before is None else key.not_before.timestamp()
     if key.file is not None:
         return KeySource(path=key.file, not_before=not_before, kid=key.kid)

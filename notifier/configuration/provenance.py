@@ -7,7 +7,7 @@ from notifier.configuration.clients.authority import bounded, bounds_of
 from notifier.configuration.clients.layer import Layer, keys_of
 from notifier.configuration.loading import Loaded
 from notifier.model.client import ClientKey
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen, replace
 from notifier.model.presets import PRESETS
 from notifier.settings.clients import ClientMetadata, ClientOptions
@@ -27,15 +27,15 @@ class Value:
 
 
 @frozen
-class Served:
+class EffectiveClients:
     """The number of a source's clients in force, the number of its rows that are left out, and the reasons."""
 
     clients: int
     left_out: int
-    faults: Sequence[Mistake]
+    faults: Sequence[InputIssue]
 
 
-def served_of(loaded: Loaded, layer: Layer) -> Served:
+def served_of(loaded: Loaded, layer: Layer) -> EffectiveClients:
     """Count the clients of a source other than a file, and its left-out rows."""
     issuers, registry = tuple(loaded.settings.issuers), loaded.registry
     ending = f" of registry source {layer.name}"
@@ -51,7 +51,7 @@ def served_of(loaded: Loaded, layer: Layer) -> Served:
         if key[1] in registry.clients_of(key[0]) and layer.path(index) not in wrong
     }
     clients = len({client_id for _, client_id in values})
-    return Served(clients=clients, left_out=len(refused) + len(wrong), faults=faults)
+    return EffectiveClients(clients=clients, left_out=len(refused) + len(wrong), faults=faults)
 
 
 def sources_of(loaded: Loaded) -> dict[ClientKey, list[tuple[str, Mapping[str, Any]]]]:

@@ -13,8 +13,8 @@ import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.trouble import Trouble, TroubleKind
+from notifier.tokens.external_key import ExternalKey, SignerFault
 from notifier.tokens.key_ring import KeyRing
-from notifier.tokens.placed_key import PlacedKey, SignerFault
 
 FIRST_LOOK_WITHIN = 5.0  # seconds that a start waits for the keys: an unavailable HSM must not delay other issuers
 
@@ -35,7 +35,7 @@ class SignerWatch:
         self._can_sign = can_sign
         self._changed = asyncio.Event()
         self._looked = asyncio.Event()
-        self._unseen: set[PlacedKey] = set()
+        self._unseen: set[ExternalKey] = set()
         self._wait_for(self._keys())
 
     def follow(self) -> None:
@@ -71,7 +71,7 @@ class SignerWatch:
 
     async def run(self) -> None:
         """Check each key when it is due, until cancelled."""
-        tasks: dict[PlacedKey, asyncio.Task[None]] = {}
+        tasks: dict[ExternalKey, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
@@ -82,10 +82,10 @@ class SignerWatch:
                     tasks[key] = group.create_task(self._watch(key))
                 await self._changed.wait()
 
-    def _keys(self) -> set[PlacedKey]:
+    def _keys(self) -> set[ExternalKey]:
         return {key.placed for _, key in self._live.now.keys.elsewhere()}
 
-    def _wait_for(self, keys: set[PlacedKey]) -> None:
+    def _wait_for(self, keys: set[ExternalKey]) -> None:
         self._begin(key.kind for key in keys)
         self._unseen = {key for key in keys if key.half is None or key.fault is not None}
         if self._unseen:
@@ -93,7 +93,7 @@ class SignerWatch:
         else:
             self._looked.set()
 
-    async def _watch(self, key: PlacedKey) -> None:
+    async def _watch(self, key: ExternalKey) -> None:
         """Check one key until cancelled, then close it."""
         news = asyncio.Event()
         key.news = news.set
@@ -116,12 +116,12 @@ class SignerWatch:
         finally:
             await key.close()
 
-    def _signs(self, key: PlacedKey, since: float) -> None:
+    def _signs(self, key: ExternalKey, since: float) -> None:
         """Report that the key signs, also at start: an earlier worker may have deferred deliveries."""
         for iss in {iss for iss, signing in self._live.now.keys.elsewhere() if signing.placed is key}:
             self._can_sign(iss, since)
 
-    def _was_looked_at(self, key: PlacedKey) -> None:
+    def _was_looked_at(self, key: ExternalKey) -> None:
         self._unseen.discard(key)
         if not self._unseen:
             self._looked.set()
@@ -147,7 +147,7 @@ class SignerLog:
         self._fault: SignerFault | None = None
         self._newer = ""
 
-    def tell(self, key: PlacedKey, ring: KeyRing) -> None:
+    def tell(self, key: ExternalKey, ring: KeyRing) -> None:
         """Log the changes since the last call."""
         log, before, now = structlog.get_logger(), self._fault, key.fault
         self._fault = now

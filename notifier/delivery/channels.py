@@ -13,7 +13,7 @@ from notifier.delivery.ports import Channel, Encrypter, Push, Signer
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.front_channel import uri_of
 from notifier.model.frozen import replace
 from notifier.model.logout_token import claims_for
@@ -55,7 +55,7 @@ class BackChannel:
         return client.backchannel_logout_uri or ""
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
-        """Sign a new token. Raises OurFault if it cannot be signed, or encrypted, now."""
+        """Sign a new token. Raises InternalFault if it cannot be signed, or encrypted, now."""
         jti = self._new_jti()
         claims = claims_for(delivery, client, now=self._clock(), jti=jti)
         if isinstance(claims, DeadReason):
@@ -64,7 +64,7 @@ class BackChannel:
         secret = token
         if client.encryption is not None:
             if self._encrypter is None:
-                raise OurFault(Cause.ENCRYPTION, "nothing here encrypts tokens")
+                raise InternalFault(Cause.ENCRYPTION, "nothing here encrypts tokens")
             token = await self._encrypter.encrypt(client, client.encryption, token)
             secret = f"{secret} {token}"  # the client may quote what it has decrypted
         # A JWS or JWE has base64url and dots only, so nothing in it needs an escape.
@@ -78,7 +78,7 @@ class BackChannel:
             return outcome
         return replace(outcome, text=f"{means}; it said: {outcome.text}" if outcome.text else means)
 
-    def our_fault(self, outcome: Outcome, client: Client) -> OurFault | None:
+    def our_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
         """Blame ourselves for a rejected token that the client must reject.
 
         The key that signs is not published, or too new; or the key that it was encrypted to may be an old one.
@@ -86,11 +86,11 @@ class BackChannel:
         if outcome.reason is not Reason.REJECTED_TOKEN:
             return None
         if (why := self._unverifiable(client)) is not None:
-            return OurFault(Cause.SIGNING, why)
+            return InternalFault(Cause.SIGNING, why)
         if client.encryption is None or self._encrypter is None:
             return None
         doubt = self._encrypter.doubted(client.encryption)
-        return None if doubt is None else OurFault(Cause.ENCRYPTION, doubt)
+        return None if doubt is None else InternalFault(Cause.ENCRYPTION, doubt)
 
 
 class FrontChannel:
@@ -117,7 +117,7 @@ class FrontChannel:
             return replace(outcome, reason=Reason.REFUSED)
         return outcome
 
-    def our_fault(self, outcome: Outcome, client: Client) -> OurFault | None:  # noqa: ARG002
+    def our_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:  # noqa: ARG002
         """Return None: nothing of ours is in what is sent."""
         return None
 

@@ -33,7 +33,7 @@ from notifier.delivery.verdict import (
 )
 from notifier.model.delivery import Delivery
 from notifier.model.egress import check_uri
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.frozen import replace
 from notifier.model.outcome import Break, Cause, Delivered, Outcome, Reason, Refused, Signal, StaleConnection
 from notifier.model.registry import CurrentRegistry
@@ -149,7 +149,7 @@ class DeliveryPipeline:
         except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
             iss, client_id = client.key
             self._tools.observe(Unexpected(iss=iss, client_id=client_id, event_id=delivery.event_id, error=error))
-            fault = OurFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}")
+            fault = InternalFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}")
             result = defer_for(fault, delivery, client, self._tools.clock(), self._tools.jitter)
         finally:  # of a task that is cancelled too
             ended = AttemptResult(delivery=delivery, verdict=DONE) if result is None else result
@@ -182,7 +182,7 @@ async def attempt(ticket: Ticket, tools: Tools) -> AttemptResult:
     channel = tools.channel_of(client)
     try:
         sent = await _post(channel, ticket, tools)
-    except OurFault as fault:
+    except InternalFault as fault:
         return defer_for(fault, delivery, client, tools.clock(), tools.jitter)
     if isinstance(sent, Dead):
         return AttemptResult(delivery=delivery, verdict=sent)
@@ -198,7 +198,7 @@ async def attempt(ticket: Ticket, tools: Tools) -> AttemptResult:
         return AttemptResult(delivery=delivery, verdict=DONE, signal=Signal.RESPONSIVE, fact=success)
     fact = Attempted(**members)
     refused_by_proxy = outcome.reason is Reason.PROXY
-    internal = OurFault(Cause.PROXY, outcome.text) if refused_by_proxy else channel.our_fault(outcome, client)
+    internal = InternalFault(Cause.PROXY, outcome.text) if refused_by_proxy else channel.our_fault(outcome, client)
     if internal is not None:  # neither an attempt nor a rejection counts
         return replace(defer_for(internal, delivery, client, now, tools.jitter), signal=outcome.signal, fact=fact)
     return result_of(delivery, client, fact, tools.jitter)
@@ -211,7 +211,7 @@ async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome
     """
     client = ticket.client
     if client.route.withheld is not None:
-        raise OurFault(Cause.ORIGIN, client.route.withheld)
+        raise InternalFault(Cause.ORIGIN, client.route.withheld)
     uri = channel.uri(client)
     if (denied := check_uri(uri, client.route.egress)) is not None:
         return Refused(reason=Reason.EGRESS_DENIED, text=denied), "", 0.0

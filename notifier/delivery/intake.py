@@ -21,7 +21,7 @@ from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.event_document import understand
 from notifier.model.documents.sourced import ONLY, as_kept, as_received, reader_of
-from notifier.model.errors import MalformedEvent, Mistake, UnknownSource, UnknownVersion
+from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource, UnknownVersion
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import PART_OF, SUSPECT, Kind, Lane, Message, NewerKind
 from notifier.model.moment import Clock
@@ -98,7 +98,7 @@ class Intake:
             return self._bury_broken(came, error, only)
 
     def _bury_broken(self, message: Message, error: Exception, only: str | None) -> Move:
-        mistake = Mistake("", f"reading it failed with {type(error).__name__}")
+        mistake = InputIssue("", f"reading it failed with {type(error).__name__}")
         return replacements.bury_unreadable(message, (mistake,), None, only, self._clock())
 
     def _as_came(self, message: Message) -> tuple[Message, str | None]:
@@ -115,7 +115,7 @@ class Intake:
     def _open(self, message: Message, only: str | None) -> Expand | Move:
         now = self._clock()
         if message.unrouted:
-            raise MalformedEvent((Mistake("", _UNROUTED.format(source=message.source)),))
+            raise MalformedEvent((InputIssue("", _UNROUTED.format(source=message.source)),))
         if message.worn_out and (last := replacements.bury_worn_out(message, only, now)) is not None:
             return last
         match message.kind:
@@ -136,7 +136,7 @@ class Intake:
             case Kind.SOURCED:
                 raise AssertionError("it was made one of its source")
             case Kind.DEAD_LETTER | Kind.UNREADABLE:
-                raise MalformedEvent((Mistake("", "a dead letter is replayed by `notifier dead-letters replay`"),))
+                raise MalformedEvent((InputIssue("", "a dead letter is replayed by `notifier dead-letters replay`"),))
             case NewerKind():
                 raise UnknownVersion(f"a message of type {excerpt(message.kind)}, which this release does not know")
             case _:
@@ -145,7 +145,7 @@ class Intake:
     def _open_sourced(self, message: Message, only: str | None, now: float) -> Expand | Move:
         reader = self._readers.get(reader_of(message.source))
         if reader is None:
-            raise UnknownSource((Mistake("", f"nothing here reads messages of the source {message.source}"),))
+            raise UnknownSource((InputIssue("", f"nothing here reads messages of the source {message.source}"),))
         opened = reader.open(message, only, now, now + REST if message.suspect else None)
         if isinstance(opened, Move):
             return opened

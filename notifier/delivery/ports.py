@@ -13,7 +13,7 @@ from notifier.model.backoff import Jitter
 from notifier.model.client import Algorithm, Client, ClientKey, Encryption
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import DeadLetter
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.moment import Clock
@@ -60,7 +60,7 @@ class Signer(Protocol):
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
         """Return the compact JWS with its `kid`, signed by the issuer's key that is due now.
 
-        Raises OurFault(cause=signing).
+        Raises InternalFault(cause=signing).
         """
 
 
@@ -68,7 +68,7 @@ class Encrypter(Protocol):
     """Encrypts a signed token so that its client alone can read it. It bounds its own time, like a signer."""
 
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
-        """Return the token as a compact JWE, to a key of the client's. Raises OurFault(cause=encryption)."""
+        """Return the token as a compact JWE, to a key of the client's. Raises InternalFault(cause=encryption)."""
 
     def doubted(self, encryption: Encryption) -> str | None:
         """Say why a 400 may be the fault of the key that was used; None if it hardly is. Called after a 400."""
@@ -94,12 +94,12 @@ class Channel(Protocol):
         """Return the address to which the client is sent something."""
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
-        """Make the body of a request, new for each one, or the reason why there is none. Raises OurFault."""
+        """Make the body of a request, new for each one, or the reason why there is none. Raises InternalFault."""
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
         """Return the outcome of the client's answer."""
 
-    def our_fault(self, outcome: Outcome, client: Client) -> OurFault | None:
+    def our_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
         """Return the internal fault that explains a refusal or failure; None if it lies with the client."""
 
 
@@ -128,7 +128,7 @@ class Transport(Protocol):
     """Sends requests to clients."""
 
     async def post(self, request: Request) -> Wire:
-        """Send it and return the answer. Raises OurFault(cause=tls_files or origin), never for a client's fault."""
+        """Send it and return the answer. Raises InternalFault(cause=tls_files or origin), not for faults of clients."""
 
 
 @frozen

@@ -16,7 +16,7 @@ from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.sourced import as_sourced
-from notifier.model.errors import Mistake, UnknownSource
+from notifier.model.errors import InputIssue, UnknownSource
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing, crash_headers
 from notifier.model.outcome import Cause, DeadReason
@@ -84,7 +84,7 @@ def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -
 
 
 def bury_unreadable(
-    message: Message, mistakes: tuple[Mistake, ...], data: Mapping[str, object] | None, only: str | None, now: float
+    message: Message, mistakes: tuple[InputIssue, ...], data: Mapping[str, object] | None, only: str | None, now: float
 ) -> Move:
     """Return the dead letter of a message that cannot be read. `only`: see `_bury_as_it_came`."""
     return _bury_as_it_came(message, dead_letter.bury_raw(message, mistakes, now, data), only, "malformed")

@@ -14,7 +14,7 @@ from notifier.delivery.facts import Attempted
 from notifier.model.backoff import LATE, SOON, Jitter, Rounding, backoff, deferral_wait
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery, Past
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.frozen import frozen, replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused, Signal
 
@@ -118,7 +118,7 @@ def result_of(before: Delivery, client: Client, fact: Attempted, jitter: Jitter)
     )
 
 
-def defer_for(fault: OurFault, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> AttemptResult:
+def defer_for(fault: InternalFault, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> AttemptResult:
     """Return the deferral for an internal fault: for 2, 4, 8 … 256 s."""
     policy = client.retry
     wait = our_fault_wait(delivery.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))

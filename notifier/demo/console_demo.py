@@ -27,7 +27,7 @@ from notifier.demo.embedded import Embedded, start
 from notifier.demo.receivers import LOOPBACK, Behaviour, Receiver
 from notifier.demo.story import ISS, write_key
 from notifier.demo.token_check import TokenCheck
-from notifier.feature import Feature, Running
+from notifier.feature import Feature, FeatureRuntime
 from notifier.model.durations import in_words
 
 KEPT_AS = "notifier.token"
@@ -51,7 +51,7 @@ class HandOver:
 
     def feature(self) -> Feature:
         """What the demo adds to its service."""
-        return Feature(name="demo", run=lambda _given: Running(api=[web.get(self.path, self._show)]))
+        return Feature(name="demo", run=lambda _given: FeatureRuntime(api=[web.get(self.path, self._show)]))
 
     async def _show(self, _request: web.Request) -> web.Response:
         token, self._token = self._token, None

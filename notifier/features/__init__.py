@@ -7,8 +7,8 @@ from notifier.feature import Feature
 from notifier.features.browsers.browsers_feature import BROWSERS
 from notifier.features.console.console_feature import CONSOLE
 from notifier.features.feed.feed_feature import FEED
-from notifier.features.key_places.key_places_feature import KEY_PLACES
 from notifier.features.registries.registries_feature import REGISTRIES
+from notifier.features.signers.signers_feature import KEY_PLACES
 from notifier.features.sources.sources_feature import SOURCES
 from notifier.features.upstreams.upstreams_feature import UPSTREAMS
 

@@ -198,7 +198,7 @@ class PublishedKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientKeysPlace:
+class ClientKeysSource:
     """A client's `jwks_uri`, and the way to it: the client's own, without its headers."""
 
     uri: str
@@ -211,7 +211,7 @@ class Encryption:
 
     alg: KeyManagement
     enc: ContentEncryption = ContentEncryption.A128CBC_HS256
-    keys: tuple[PublishedKey, ...] | ClientKeysPlace
+    keys: tuple[PublishedKey, ...] | ClientKeysSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

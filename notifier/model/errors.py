@@ -5,7 +5,7 @@ NotifierError
 ├── MalformedEvent       a message is not an event; carries every mistake
 │   └── UnknownSource    the configuration of this worker does not have its source
 ├── UnknownVersion       a document of ours was written by a later release
-├── OurFault             something of ours for one issuer or client; carries the deferral `cause`
+├── InternalFault             something of ours for one issuer or client; carries the deferral `cause`
 └── QueueError
     ├── QueueUnavailable the queue cannot take a message now; try again later
     │   └── DiskFull     its disk has no room
@@ -19,7 +19,7 @@ from notifier.model.outcome import Cause
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class InputIssue:
     """One thing that is wrong in a document: where (`clients[2].sid`, empty for the whole) and what to do about it.
 
     `named`: what the entry of a list at this place is called, for people.
@@ -43,7 +43,7 @@ class NotifierError(Exception):
 class _Mistaken(NotifierError):  # noqa: N818  never raised itself
     """An error that lists every mistake at once."""
 
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+    def __init__(self, mistakes: Sequence[InputIssue]) -> None:
         super().__init__("; ".join(str(mistake) for mistake in mistakes))
         self.mistakes = tuple(mistakes)
 
@@ -58,7 +58,7 @@ class MalformedEvent(_Mistaken):
     `data` is its JSON, if it could be read.
     """
 
-    def __init__(self, mistakes: Sequence[Mistake], data: Mapping[str, object] | None = None) -> None:
+    def __init__(self, mistakes: Sequence[InputIssue], data: Mapping[str, object] | None = None) -> None:
         super().__init__(mistakes)
         self.data = data
 
@@ -71,7 +71,7 @@ class UnknownVersion(NotifierError):  # noqa: N818  a state, not a mistake
     """A later release wrote this document. This worker leaves it to a worker of that release."""
 
 
-class OurFault(NotifierError):  # noqa: N818  the name says whose fault it is
+class InternalFault(NotifierError):  # noqa: N818  the name says whose fault it is
     """An internal fault affects one issuer or client (key, CA file, proxy). The delivery is deferred."""
 
     def __init__(self, cause: Cause, text: str) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.frozen import frozen
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def demand(library: str, tried: str, examine: Callable[[], None]) -> None:
     """Raise ConfigurationError if `examine` raises anything. `tried`: the versions that work."""
     if (found := difference(examine)) is not None:
         text = f"{version(library)} has other internals than notifier needs; install one of {tried} ({found})"
-        raise ConfigurationError([Mistake(library, text)])
+        raise ConfigurationError([InputIssue(library, text)])
 
 
 def expect(actual: object, wanted: object, what: str) -> None:

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from notifier.model.client import Client, Route
 from notifier.model.delivery import Delivery, Inline
-from notifier.model.errors import Mistake
-from notifier.model.left_away import Alike, LeftAway
+from notifier.model.errors import InputIssue
+from notifier.model.ignored_members import IgnoredMembers, IssueGroup
 
 InlineRule: TypeAlias = Literal["publishers", "allow", "deny"]
 """From whom an event's own members of a client count, such as its address."""
@@ -60,12 +60,12 @@ class Registry:
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
-    beyond: LeftAway = field(default_factory=LeftAway)
-    taken_aliases: Alike = field(default_factory=Alike)
+    beyond: IgnoredMembers = field(default_factory=IgnoredMembers)
+    taken_aliases: IssueGroup = field(default_factory=IssueGroup)
     lost_at: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
     narrowed_at: float = -math.inf
 
-    def left_away(self) -> Iterator[Alike]:
+    def left_away(self) -> Iterator[IssueGroup]:
         """Return the members that sources are not permitted to set, which were ignored."""
         yield from self.beyond.by_kind()
         if self.taken_aliases.count:
@@ -76,7 +76,7 @@ class Registry:
         """Return the number of ignored members in `left_away`."""
         return self.beyond.total + self.taken_aliases.count
 
-    def newly_left_away(self, old: "Registry") -> tuple[Sequence[Mistake], int]:
+    def newly_left_away(self, old: "Registry") -> tuple[Sequence[InputIssue], int]:
         """Return the mistakes that are new since `old`, some of them with their text, and their number."""
         beyond, count = self.beyond.since(old.beyond)
         known = set(old.taken_aliases.first)

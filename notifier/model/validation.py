@@ -5,7 +5,7 @@ import re
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.printable import excerpt
 
 _OTHER_CODINGS = (
@@ -44,10 +44,10 @@ def kind_of(value: object) -> str:
             return "an object"
 
 
-def mistakes_of(error: ValidationError, path: str = "", *, most: int = 100) -> list[Mistake]:
+def mistakes_of(error: ValidationError, path: str = "", *, most: int = 100) -> list[InputIssue]:
     """Return the first mistakes of a JSON document, each by its path below `path`."""
     return [
-        Mistake(path + excerpt(".".join(map(str, detail["loc"])), 100), _words(detail))
+        InputIssue(path + excerpt(".".join(map(str, detail["loc"])), 100), _words(detail))
         for detail in error.errors(include_url=False)[:most]
     ]
 

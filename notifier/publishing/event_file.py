@@ -14,7 +14,7 @@ from typing import Protocol
 
 from notifier.model.documents.event_document import read_whole
 from notifier.model.documents.event_entries import MISTAKES
-from notifier.model.errors import MalformedEvent, Mistake, QueueError
+from notifier.model.errors import InputIssue, MalformedEvent, QueueError
 from notifier.model.message import Lane, Message
 from notifier.model.nearest import did_you_mean, nearest
 from notifier.model.registry import Registry
@@ -69,24 +69,24 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise MalformedEvent([Mistake(f"line {line}", "is not UTF-8 text")]) from None
+        raise MalformedEvent([InputIssue(f"line {line}", "is not UTF-8 text")]) from None
     written: list[FileEvent] = []
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     for line, document in _documents(text):
         body = document.encode()
         try:
             event, remarks = _read(body, reading)
         except MalformedEvent as malformed:
-            mistakes += [Mistake(f"line {line}", _in_file(str(mistake), line)) for mistake in malformed.mistakes]
+            mistakes += [InputIssue(f"line {line}", _in_file(str(mistake), line)) for mistake in malformed.mistakes]
             if len(mistakes) > MISTAKES:
-                raise MalformedEvent([*mistakes[:MISTAKES], Mistake("", "and more")]) from None
+                raise MalformedEvent([*mistakes[:MISTAKES], InputIssue("", "and more")]) from None
             continue
         content_type = _JSON if event.source is None else _CLOUDEVENTS
         written.append(
             FileEvent(line=line, id=event.id, iss=event.iss, body=body, content_type=content_type, remarks=remarks)
         )
     if not written and not mistakes:
-        mistakes.append(Mistake("", "there is no event; one is a JSON object (`notifier schema event`)"))
+        mistakes.append(InputIssue("", "there is no event; one is a JSON object (`notifier schema event`)"))
     if mistakes:
         raise MalformedEvent(mistakes)
     return written
@@ -100,7 +100,7 @@ def _read(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tuple[str
         known = ", ".join(sorted(reading.issuers))
         near = nearest(event.iss, sorted(reading.issuers))
         hint = "" if near is None else f"; {did_you_mean(near, event.iss)}"
-        raise MalformedEvent([Mistake("iss", f"{event.iss} is not one of the configured issuers ({known}){hint}")])
+        raise MalformedEvent([InputIssue("iss", f"{event.iss} is not one of the configured issuers ({known}){hint}")])
     remarks = [*unread_members(event), *misspelt_members(read.data)]
     if (registry := reading.registry) is not None:
         remarks += unknown_clients(event, registry, heard=registry.inline != "deny")

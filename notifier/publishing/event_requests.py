@@ -28,7 +28,7 @@ from notifier.delivery.event_clients import publisher_objection
 from notifier.delivery.selection import OPENED_EVERY
 from notifier.model.api_token import ApiToken
 from notifier.model.documents.event_document import read_whole
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Lane, Message
 from notifier.model.nearest import near_issuer
 from notifier.model.outcome import DeadReason
@@ -206,7 +206,7 @@ class EventRequests:
             hint = near_issuer(event.iss, self.sources.registry())
             concerned = hint is not None and hint.concerns(None if token is None else token.name)
             near = f"; {hint.text}" if hint is not None and concerned and concerns(token, hint.issuer.iss) else ""
-            mistake = Mistake("iss", f"not one of the configured issuers{near}")
+            mistake = InputIssue("iss", f"not one of the configured issuers{near}")
             raise Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
         objection = publisher_objection(event, issuer)
         if objection is None:
@@ -214,7 +214,7 @@ class EventRequests:
         if objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED:
             way = "if it may, name it in issuers.<iss>.publishers"
             self._refuse(event, "This publisher may not speak for this issuer", way)
-        raise Refusal(problem(400, "The event is malformed", mistakes=[Mistake("type", objection[1])]))
+        raise Refusal(problem(400, "The event is malformed", mistakes=[InputIssue("type", objection[1])]))
 
     def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
         """Answer 403. The log says who, once a minute: few publishers show the answer to anybody."""
@@ -234,7 +234,7 @@ def _asked_to_wait(request: web.Request) -> float | None:
     try:
         return read_wait(text)
     except ValueError as error:
-        raise malformed(Mistake("wait", str(error))) from None
+        raise malformed(InputIssue("wait", str(error))) from None
 
 
 def _notices_response(document: Mapping[str, object], notices: EventNotices) -> web.Response:

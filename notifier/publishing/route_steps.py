@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from notifier.model.defaults import MAX_EVENT
-from notifier.model.errors import DiskFull, Mistake, QueueError
+from notifier.model.errors import DiskFull, InputIssue, QueueError
 from notifier.model.message import Lane
 from notifier.network.listeners.problem import Refusal, malformed, problem
 
@@ -39,7 +39,7 @@ def asked_lane(request: web.Request) -> Lane:
     """Return the lane that the query asks for. Raises Refusal (400)."""
     lane = LANES.get(request.query.get("lane", "events"))
     if lane is None:
-        raise malformed(Mistake("lane", f"must be one of {', '.join(LANES)}"))
+        raise malformed(InputIssue("lane", f"must be one of {', '.join(LANES)}"))
     return lane
 
 

@@ -18,10 +18,10 @@ from notifier.configuration.provenance import served_of
 from notifier.configuration.secret_files import exposed, secrets_of
 from notifier.delivery.channels import BackChannel
 from notifier.features import FEATURES
-from notifier.model.client import Client, ClientKeysPlace, TlsFiles
+from notifier.model.client import Client, ClientKeysSource, TlsFiles
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id
-from notifier.model.left_away import Alike, alike
+from notifier.model.ignored_members import IssueGroup, alike
 from notifier.model.presets import PRESETS
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, found_egress
@@ -149,7 +149,7 @@ class _Checks:
             area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
         )
 
-    def _client_keys(self, place: ClientKeysPlace, clients: Sequence[Client]) -> Check:
+    def _client_keys(self, place: ClientKeysSource, clients: Sequence[Client]) -> Check:
         return Check(
             area=Area.CLIENT,
             subject=place.uri,
@@ -278,7 +278,7 @@ class _AskedWorkers:
         return None
 
 
-def _of_clients(group: Alike, advice: str) -> Finding:
+def _of_clients(group: IssueGroup, advice: str) -> Finding:
     mistake = group.mistake
     first = tuple(example.path for example in group.first)
     return Finding(

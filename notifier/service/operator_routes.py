@@ -13,13 +13,13 @@ from notifier.model.ids import new_id
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import omitted
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
-from notifier.operators.letters.job_routes import JobRoutes
-from notifier.operators.letters.jobs import Jobs
-from notifier.operators.letters.message_index import Indexes
-from notifier.operators.letters.readmission import ReplayRules
-from notifier.operators.letters.visit_requests import LettersAccess
-from notifier.operators.letters.waiting_routes import WaitingRoutes
+from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
+from notifier.operators.deliveries.job_routes import JobRoutes
+from notifier.operators.deliveries.jobs import Jobs
+from notifier.operators.deliveries.message_index import Indexes
+from notifier.operators.deliveries.readmission import ReplayRules
+from notifier.operators.deliveries.visit_requests import DeadLettersAccess
+from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.status.reload_request import reload_all
 from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_routes import StatusRoutes, reload_routes
@@ -47,7 +47,7 @@ def operator_routes(
     yield from log_level_routes(authorization, log_level)
     yield from reload_routes(authorization, partial(reload_all, queue))
     yield from StatusRoutes(authorization, status, time.monotonic).routes()
-    letters = LettersAccess(
+    letters = DeadLettersAccess(
         queue=queue,
         rules=partial(_replay_rules, live),
         registry=live.registry,

@@ -88,11 +88,11 @@ def _made(config: Path | None) -> tuple[Service, Settings, bool]:
     from notifier.service.service import Service
     from notifier.telemetry import log_output
     from notifier.telemetry.metrics import SignatureCounts
-    from notifier.tokens.places import Places
+    from notifier.tokens.signers import Signers
 
     _raise_file_limit()
     answers, signatures = HeldAnswers(), SignatureCounts()
-    places = Places(key_kinds_of(FEATURES), signatures.count)
+    places = Signers(key_kinds_of(FEATURES), signatures.count)
     loaded = load(config, os.environ, FEATURES, starting=True, answer_of=answers.cached, places=places)
     as_json = log_output.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()

@@ -30,14 +30,14 @@ from notifier.delivery.ports import SourceReader, Tools
 from notifier.delivery.replacements import event_message
 from notifier.delivery.worker import Limits, UnsuspendedClock, Worker
 from notifier.delivery.worker_news import OtherWorkers
-from notifier.feature import Feature, Given, Running, WorkerView
+from notifier.feature import Feature, FeatureContext, FeatureRuntime, WorkerView
 from notifier.features import FEATURES
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
 from notifier.network.http.transport import HttpTransport
+from notifier.operators.deliveries import jobs, replay_account
+from notifier.operators.deliveries.retry_request import RETRY, RetryAccounts
 from notifier.operators.doctor.canary import CanaryTools, send_canary
-from notifier.operators.letters import jobs, replay_account
-from notifier.operators.letters.retry_request import RETRY, RetryAccounts
 from notifier.operators.status.own_state import OwnState, look_from_worker
 from notifier.operators.status.reload_request import RELOAD, act_of
 from notifier.operators.status.worker_requests import Act, RequestHandler
@@ -116,7 +116,7 @@ class Service:
         hub.add(*(feature.observe for feature in self._features if feature.observe is not None))
         hub.add(*(() if tracing is None else (tracing.observe,)))
 
-    def _run_features(self, features: Sequence[Feature]) -> Sequence[Running]:
+    def _run_features(self, features: Sequence[Feature]) -> Sequence[FeatureRuntime]:
         """Run the features in their order. `SignOutPage` is the page of an earlier feature, and empty without one.
 
         Raises LookupError if a feature needs what the service does not have.
@@ -125,11 +125,13 @@ class Service:
             "ClientLabels": self.metrics, "EventTaker": self._requests, "FactObserver": self._watches.observe,
             "SignOutPage": lambda _iss, _context, _parents: web.Response(),
         }  # fmt: skip
-        all_running = list[Running]()
+        all_running = list[FeatureRuntime]()
         for feature in features:
             if missing := [need for need in feature.needs if need.rpartition(":")[2] not in needs]:
                 raise LookupError(f"feature {feature.name} needs {missing[0]}: pass it in Service._run_features")
-            all_running.append(running := feature.run(Given(live=self._live, queue=self.queue, needs=dict(needs))))
+            all_running.append(
+                running := feature.run(FeatureContext(live=self._live, queue=self.queue, needs=dict(needs)))
+            )
             if running.page is not None:
                 needs["SignOutPage"] = running.page
         return all_running

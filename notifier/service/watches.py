@@ -31,7 +31,7 @@ from notifier.operators.status.own_state import OwnSources
 from notifier.operators.status.reload_request import Reload, ReloadResult
 from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.queue_port import Queue
-from notifier.service.freed import Freed
+from notifier.service.deferral_release import DeferralRelease
 from notifier.service.self_watch import SelfWatch
 from notifier.settings.file_watch import Watch, watch_files
 from notifier.telemetry.audit import write_audit
@@ -127,7 +127,7 @@ class Watches:
         self.refused = RefusedEvents(time.time)
         one_at_a_time = asyncio.Lock()
         self.registry = RegistrySources(live, one_at_a_time)
-        self.freed = Freed(live, queue)
+        self.freed = DeferralRelease(live, queue)
         self._deferrals = DeferralWatch(passed_on, live.registry, time.time, self.freed.over)
         self.observe = self._deferrals.observe
         self.signing_keys = SigningKeys(live, self._deferrals.can_sign)

@@ -15,9 +15,9 @@ from typing import Any, Union, get_origin
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.settings.document_files import parse_yaml, read_document
-from notifier.settings.mistakes import explain, submodel
+from notifier.settings.input_issues import explain, submodel
 from notifier.settings.queue_settings import QUEUE_FILE, SQLITE, QueueSettings
 from notifier.settings.secret_text import read_secret
 from notifier.settings.service_settings import Settings
@@ -55,7 +55,7 @@ def examine_settings(
 
     `model`: the settings with the sections of features, which are otherwise not checked.
     """
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     unsure: set[str] = set()
     document: dict[str, Any] = {}
     if path is not None:
@@ -118,7 +118,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigurationError([Mistake(path.name, "must be a mapping (key: value)")])
+        raise ConfigurationError([InputIssue(path.name, "must be a mapping (key: value)")])
     return document
 
 
@@ -176,7 +176,7 @@ def _unread(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]
 
 def _overlay(
     document: dict[str, Any], environ: Mapping[str, str], model: type[Settings], *, relative: bool, unsure: set[str]
-) -> list[Mistake]:
+) -> list[InputIssue]:
     """Put the variables into the document. `relative`: its paths are not relative to the working directory.
 
     Adds each section that an invalid variable may belong to to `unsure`.
@@ -186,30 +186,30 @@ def _overlay(
     unread = tuple(_unread(model))
     mistakes = []
     if not relative and not environ.get("NOTIFIER_CONFIG", "-").strip():
-        mistakes.append(Mistake("NOTIFIER_CONFIG", "is empty; name the file, or unset it"))
+        mistakes.append(InputIssue("NOTIFIER_CONFIG", "is empty; name the file, or unset it"))
     for name in sorted(environ):  # so that NOTIFIER_QUEUE comes before NOTIFIER_QUEUE__URL
         value = environ[name]
         if not name.startswith(PREFIX) or _OURS_OTHERWISE.fullmatch(name) or _OF_KUBERNETES.fullmatch(name):
             continue
         variable = variables.get(name)
         if (why := next((why for old, why in gone.items() if f"{name}__".startswith(f"{old}__")), None)) is not None:
-            mistakes.append(Mistake(name, f"{why}; remove it"))
+            mistakes.append(InputIssue(name, f"{why}; remove it"))
         elif variable is None and name.startswith(unread):
             continue
         elif variable is None:
             # Compared without the prefix, which makes any two names similar.
             near = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
             hint = f"did you mean {PREFIX}{near[0]}?" if near else "`notifier schema config` lists them"
-            mistakes.append(Mistake(name, f"there is no such setting; {hint}"))
+            mistakes.append(InputIssue(name, f"there is no such setting; {hint}"))
             unsure |= section_like(near[0].partition("__")[0], model) if near else set()
         elif not value.strip():
-            mistakes.append(Mistake(name, "is empty; give it a value, or unset it for the file or the default"))
+            mistakes.append(InputIssue(name, "is empty; give it a value, or unset it for the file or the default"))
             unsure.add(variable.path[0])
         else:
             try:
                 _set(document, variable.path, _value(value, variable, relative=relative))
             except (yaml.YAMLError, ValueError):
-                mistakes.append(Mistake(name, "is not valid JSON: a value that begins with [ or { must be"))
+                mistakes.append(InputIssue(name, "is not valid JSON: a value that begins with [ or { must be"))
                 unsure.add(variable.path[0])
     return mistakes
 

@@ -13,7 +13,7 @@ from typing import NoReturn, cast
 
 import yaml
 
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.printable import named_character
 from notifier.model.redaction import redact
 from notifier.settings.secret_text import read_text
@@ -62,7 +62,7 @@ def parse_yaml(text: str) -> object:
 
 
 def _mistaken(path: str, text: str) -> ConfigurationError:
-    return ConfigurationError([Mistake(path, redact(text))])  # it may quote a misplaced URL with a password
+    return ConfigurationError([InputIssue(path, redact(text))])  # it may quote a misplaced URL with a password
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

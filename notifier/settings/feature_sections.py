@@ -10,7 +10,7 @@ from typing import Any, Union, cast, get_args, get_origin
 from pydantic import BaseModel, Field, create_model
 
 from notifier.settings.clients import ClientMetadata, ClientOptions
-from notifier.settings.mistakes import submodel
+from notifier.settings.input_issues import submodel
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 

@@ -19,7 +19,7 @@ CACHE = "notifier"  # the subfolder for the cache in a folder that other users m
 
 
 @frozen
-class Whose:
+class UnixIdentity:
     """A user and its groups. Checks that only they may write to a folder or file.
 
     The folder must not be a link, must belong to the user, and only the user and its groups may write to it. Kubernetes
@@ -43,7 +43,7 @@ class Whose:
         """Return the owner, for root, who reads the files of the service's user."""
         return cls(user=status.st_uid, groups=frozenset({status.st_gid}))
 
-    def why_not(self, status: os.stat_result) -> str | None:
+    def reason_against(self, status: os.stat_result) -> str | None:
         """Return why others may write to it; None if they may not."""
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISLNK(status.st_mode):
@@ -77,7 +77,7 @@ def _folder(path: Path) -> Path:
 def _why_not_own(path: Path) -> str | None:
     """For root, which may run `check` on the service's settings, accept any owner. A worker checks again."""
     status = path.lstat()
-    return (Whose.process() if os.geteuid() else Whose.owner(status)).why_not(status)
+    return (UnixIdentity.process() if os.geteuid() else UnixIdentity.owner(status)).reason_against(status)
 
 
 RegistryKindT = TypeVar("RegistryKindT", bound=Section)

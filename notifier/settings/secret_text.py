@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from notifier.model.errors import ConfigurationError, Mistake, SourceFault
+from notifier.model.errors import ConfigurationError, InputIssue, SourceFault
 from notifier.model.validation import other_coding
 from notifier.settings.values import ExistingFile
 
@@ -58,7 +58,7 @@ def filled_secret_file(path: Path) -> Path:
 
 
 def _unread(path: Path, text: str) -> ConfigurationError:
-    return ConfigurationError([Mistake(str(path), text)])
+    return ConfigurationError([InputIssue(str(path), text)])
 
 
 SecretText = Annotated[SecretStr, AfterValidator(_filled_secret), Field(min_length=1)]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import mkstemp
 
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.printable import counted
 from notifier.settings.secret_text import is_blank, read_text
 from notifier.settings.service_settings import Settings
@@ -23,12 +23,12 @@ def read_subject_key(settings: Settings) -> str | None:
     """Return the key that hashes `sub` and `sid` for logs; None if there is none. Raises ConfigurationError."""
     if (file := subject_key_file(settings)) is not None and (file == settings.log.subject_key_file or file.exists()):
         if is_blank(text := read_text(file)):
-            raise ConfigurationError([Mistake(str(file), f"is empty; write a key into it: {TO_MAKE}")])
+            raise ConfigurationError([InputIssue(str(file), f"is empty; write a key into it: {TO_MAKE}")])
         return text.strip()
     return None if settings.log.subject_key is None else settings.log.subject_key.get_secret_value()
 
 
-def short_key_mistake(settings: Settings) -> Mistake | None:
+def short_key_mistake(settings: Settings) -> InputIssue | None:
     """Return a warning if the key is short enough to be guessed. Raises ConfigurationError."""
     key = read_subject_key(settings) if settings.log.subject == "hash" else None
     if key is None or (count := len(key.encode())) >= SHORTEST_KEY_BYTES:
@@ -37,7 +37,7 @@ def short_key_mistake(settings: Settings) -> Mistake | None:
         f"has {counted(count, 'byte')}; it should have at least {SHORTEST_KEY_BYTES}: whoever guesses it can find each"
         f" user in the logs. {TO_MAKE}"
     )
-    return Mistake("log.subject_key" if settings.log.subject_key is not None else "log.subject_key_file", text)
+    return InputIssue("log.subject_key" if settings.log.subject_key is not None else "log.subject_key_file", text)
 
 
 def subject_key_file(settings: Settings) -> Path | None:

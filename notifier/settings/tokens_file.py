@@ -8,10 +8,10 @@ from typing import Annotated, Self
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError, model_validator
 
 from notifier.model.api_token import ApiToken, Scope
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.moment import shown_moment
 from notifier.settings.document_files import read_document
-from notifier.settings.mistakes import explain
+from notifier.settings.input_issues import explain
 from notifier.settings.secret_text import SecretText
 from notifier.settings.values import Name, Section
 
@@ -65,13 +65,13 @@ def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[Api
     if not isinstance(document, list):
         raise ConfigurationError(
             [
-                Mistake(
+                InputIssue(
                     path.name,
                     "must be a list of tokens, each with name, scopes, token or token_sha256, and issuers if not all",
                 )
             ]
         )
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     tokens: list[ApiToken] = []
     names: dict[str, int] = {}
     digests: dict[bytes, int] = {}
@@ -88,22 +88,22 @@ def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[Api
         )
         if (first := names.setdefault(token.name, index)) != index:
             mistakes.append(
-                Mistake(f"{place}.name", f"is also the name of {path.name}[{first}]; each token needs its own")
+                InputIssue(f"{place}.name", f"is also the name of {path.name}[{first}]; each token needs its own")
             )
         if (first := digests.setdefault(token.sha256, index)) != index:
-            mistakes.append(Mistake(f"{place}", f"is the same token as {path.name}[{first}]; make another"))
+            mistakes.append(InputIssue(f"{place}", f"is the same token as {path.name}[{first}]; make another"))
         unknown = sorted((token.issuers or frozenset()).difference(issuers)) if issuers is not None else []
-        mistakes += [Mistake(f"{place}.issuers", f"{iss} is not configured under issuers") for iss in unknown]
+        mistakes += [InputIssue(f"{place}.issuers", f"{iss} is not configured under issuers") for iss in unknown]
         tokens.append(token)
     if mistakes:
         raise ConfigurationError(mistakes)
     return tuple(tokens)
 
 
-def expiring(tokens: Iterable[ApiToken], now: float) -> Iterator[Mistake]:
+def expiring(tokens: Iterable[ApiToken], now: float) -> Iterator[InputIssue]:
     """Yield a warning for each token that has expired or expires within SOON."""
     for token in tokens:
         if token.expires is not None and token.expires < now + SOON:
             tense = "has expired" if token.expires <= now else "expires"
             text = f"{tense} at {shown_moment(token.expires)}: make another, and give it to who uses this one"
-            yield Mistake(f"api.tokens_file: token {token.name!r}", text)
+            yield InputIssue(f"api.tokens_file: token {token.name!r}", text)

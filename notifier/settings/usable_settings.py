@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.settings.asked_server import IN_CLEAR
+from notifier.settings.input_issues import Loc, explain, model_at
 from notifier.settings.key_settings import KeySettings
-from notifier.settings.mistakes import Loc, explain, model_at
 from notifier.settings.service_settings import IssuerSettings, Settings
 
 _TRIES = 10  # validations, after which the defaults are used
@@ -32,7 +32,7 @@ class UsableSettings:
     """
 
     settings: Settings
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[InputIssue, ...]
     unsure: frozenset[str]
     keys: Mapping[str, tuple[KeySettings | None, ...]]
     in_clear: frozenset[str] = frozenset()
@@ -43,7 +43,7 @@ def usable_settings(
 ) -> UsableSettings:
     """Return the valid part of the document. `context`: the context of pydantic's validation."""
     rest: dict[Any, Any] = dict(document)
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     unsure: set[str] = set()
     wrong: dict[str, Any] = {}
     in_clear: list[Loc] = []

@@ -29,7 +29,7 @@ from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.telemetry.client_series import ClientSeries, Label
 from notifier.telemetry.families import Histogram, WaitingMessages, labelled, plain_counter
-from notifier.tokens.key_place import SignatureResult
+from notifier.tokens.signer import SignatureResult
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIGNATURE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)

@@ -19,8 +19,8 @@ from joserfc.errors import JoseError
 from joserfc.jwe import JWERegistry
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from notifier.model.client import Client, ClientKeysPlace, ContentEncryption, Encryption, KeyManagement, PublishedKey
-from notifier.model.errors import OurFault
+from notifier.model.client import Client, ClientKeysSource, ContentEncryption, Encryption, KeyManagement, PublishedKey
+from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import DocumentReader
@@ -71,7 +71,7 @@ class ClientKeyReader:
     def __init__(self) -> None:
         self._reader = DocumentReader()
 
-    async def read(self, place: ClientKeysPlace) -> IssuerDocument | UnreadDocument:
+    async def read(self, place: ClientKeysSource) -> IssuerDocument | UnreadDocument:
         """Read a client's JWK Set, or return the reason why it cannot be read. Never raises."""
         route = place.route
         if route.withheld is not None:
@@ -85,7 +85,7 @@ class ClientKeyReader:
         await self._reader.close()
 
 
-ReadKeys = Callable[[ClientKeysPlace], Awaitable[IssuerDocument | UnreadDocument]]
+ReadKeys = Callable[[ClientKeysSource], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches a client's JWK Set. Never raises, and bounds its own time."""
 
 _Asked: TypeAlias = tuple[KeyManagement, ContentEncryption]
@@ -114,13 +114,13 @@ class ClientEncryption:
     def __init__(self, read: ReadKeys, steady: Callable[[], float]) -> None:
         self._read = read
         self._steady = steady
-        self._sets: OrderedDict[ClientKeysPlace | tuple[PublishedKey, ...], _KeySet] = OrderedDict()
+        self._sets: OrderedDict[ClientKeysSource | tuple[PublishedKey, ...], _KeySet] = OrderedDict()
 
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
-        """Return the token as a JWE. Raises OurFault(cause=encryption) if the client's key cannot be had now."""
+        """Return the token as a JWE. Raises InternalFault(cause=encryption) if the client's key cannot be had now."""
         where = encryption.keys
         key_set = self._set_of(where)
-        if isinstance(where, ClientKeysPlace):
+        if isinstance(where, ClientKeysSource):
             await self._current(where, key_set)
         encrypt = self._encrypt_for(encryption, key_set)
         try:
@@ -131,7 +131,7 @@ class ClientEncryption:
     def doubted(self, encryption: Encryption) -> str | None:
         """Say that a 400 may come from a key that the client no longer has. Its keys are read again, not too often."""
         where = encryption.keys
-        if not isinstance(where, ClientKeysPlace) or (key_set := self._sets.get(where)) is None:
+        if not isinstance(where, ClientKeysSource) or (key_set := self._sets.get(where)) is None:
             return None
         now = self._steady()
         if now - key_set.doubted >= DOUBTED_EVERY:
@@ -149,7 +149,7 @@ class ClientEncryption:
             reading.cancel()
         await asyncio.gather(*readings, return_exceptions=True)
 
-    def _set_of(self, where: ClientKeysPlace | tuple[PublishedKey, ...]) -> _KeySet:
+    def _set_of(self, where: ClientKeysSource | tuple[PublishedKey, ...]) -> _KeySet:
         key_set = self._sets.get(where)
         if key_set is not None:
             self._sets.move_to_end(where)
@@ -158,21 +158,21 @@ class ClientEncryption:
             oldest = next((key for key, key_set in self._sets.items() if key_set.reading is None), None)
             if oldest is not None:
                 del self._sets[oldest]
-        key_set = self._sets[where] = _KeySet() if isinstance(where, ClientKeysPlace) else _KeySet(keys=where)
+        key_set = self._sets[where] = _KeySet() if isinstance(where, ClientKeysSource) else _KeySet(keys=where)
         return key_set
 
-    async def _current(self, where: ClientKeysPlace, key_set: _KeySet) -> None:
+    async def _current(self, where: ClientKeysSource, key_set: _KeySet) -> None:
         """Read the set if it is due. Who comes meanwhile waits for that reading, unless the last one failed."""
         if self._steady() >= key_set.due:
             self._look(where, key_set)
         if key_set.reading is not None and key_set.fault is None:
             await asyncio.shield(key_set.reading)
 
-    def _look(self, where: ClientKeysPlace, key_set: _KeySet) -> None:
+    def _look(self, where: ClientKeysSource, key_set: _KeySet) -> None:
         if key_set.reading is None:
             key_set.reading = asyncio.create_task(self._take(where, key_set))
 
-    async def _take(self, where: ClientKeysPlace, key_set: _KeySet) -> None:
+    async def _take(self, where: ClientKeysSource, key_set: _KeySet) -> None:
         try:
             document = await self._read(where)
         finally:
@@ -213,5 +213,5 @@ def _prepared(keys: tuple[PublishedKey, ...], encryption: Encryption) -> Encrypt
         return f"has a key that {error}"
 
 
-def _refuse(where: ClientKeysPlace | tuple[PublishedKey, ...], why: str) -> NoReturn:
-    raise OurFault(Cause.ENCRYPTION, without_key(where, why))
+def _refuse(where: ClientKeysSource | tuple[PublishedKey, ...], why: str) -> NoReturn:
+    raise InternalFault(Cause.ENCRYPTION, without_key(where, why))

@@ -7,7 +7,7 @@ with, is refused.
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from notifier.model.client import ClientKeysPlace, KeyManagement, PublishedKey
+from notifier.model.client import ClientKeysSource, KeyManagement, PublishedKey
 from notifier.model.printable import excerpt
 from notifier.tokens.foreign_keys import MATERIAL, SHOWN, listed, named, read_jwks, rsa_fault
 
@@ -49,9 +49,9 @@ def encryption_key(keys: Iterable[PublishedKey], alg: KeyManagement) -> Publishe
     return f"has no key for {alg}: {listed(faults)}"
 
 
-def without_key(where: ClientKeysPlace | tuple[PublishedKey, ...], why: str) -> str:
+def without_key(where: ClientKeysSource | tuple[PublishedKey, ...], why: str) -> str:
     """Say why a client's tokens cannot be encrypted. `why` begins with a verb."""
-    named = f"its jwks_uri {where.uri}" if isinstance(where, ClientKeysPlace) else "its jwks"
+    named = f"its jwks_uri {where.uri}" if isinstance(where, ClientKeysSource) else "its jwks"
     return f"its tokens must be encrypted, and {named} {why}"
 
 

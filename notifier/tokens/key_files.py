@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from notifier.model.client import ED25519_NAMES, Algorithm
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.network.http.issuer_document import present_members
 from notifier.network.http.pem_files import pem_mistake
 from notifier.tokens.jws import PrivateKey
@@ -51,10 +51,10 @@ def load_keys(sources: Mapping[str, Sequence[KeySource]], *, clock: Callable[[],
 
 def examine_keys(
     sources: Mapping[str, Sequence[KeySource | KeyElsewhere | None]], *, clock: Callable[[], float] = time.time
-) -> tuple[KeyRing, list[Mistake]]:
+) -> tuple[KeyRing, list[InputIssue]]:
     """Return the readable keys of every issuer, and every mistake. A source of None is passed over."""
     keys: dict[str, list[SigningKey | KeyElsewhere]] = {}
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     for iss, of_issuer in sources.items():
         loaded = keys.setdefault(iss, [])
         first: dict[object, int] = {}
@@ -65,16 +65,16 @@ def examine_keys(
             try:
                 key = source if isinstance(source, KeyElsewhere) else load_key(source)
             except ConfigurationError as error:
-                mistakes += [Mistake(f"{where}.{mistake.path}", mistake.text) for mistake in error.mistakes]
+                mistakes += [InputIssue(f"{where}.{mistake.path}", mistake.text) for mistake in error.mistakes]
                 continue
             if (other := first.setdefault(_known_by(key), index)) != index:
                 what = "is the same key" if key.kid is None else f"has the same kid {key.kid!r}"
                 text = f"{what} as keys[{other}]; each key of an issuer needs its own"
-                mistakes.append(Mistake(_setting(source, where), text))
+                mistakes.append(InputIssue(_setting(source, where), text))
                 continue
             loaded.append(key if isinstance(key, KeyElsewhere) else replace(key, setting=f"{where}.file"))
     ring = KeyRing(keys, clock)
-    return ring, [*mistakes, *(Mistake(double.key.setting, double.text) for double in ring.doubles())]
+    return ring, [*mistakes, *(InputIssue(double.key.setting, double.text) for double in ring.doubles())]
 
 
 def _known_by(key: SigningKey | KeyElsewhere) -> object:
@@ -113,7 +113,7 @@ def load_key(source: KeySource) -> SigningKey:
 
 
 def _wrong(text: str, place: str = "file") -> ConfigurationError:
-    return ConfigurationError([Mistake(place, text)])
+    return ConfigurationError([InputIssue(place, text)])
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:

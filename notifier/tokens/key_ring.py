@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from notifier.model.client import Algorithm
-from notifier.model.errors import Mistake, OurFault
+from notifier.model.errors import InputIssue, InternalFault
 from notifier.model.outcome import Cause
+from notifier.tokens.external_key import ExternalKey
 from notifier.tokens.jws import PrivateKey, compact, compact_signer, unsigned
-from notifier.tokens.key_place import PlaceFault, PublicHalf
-from notifier.tokens.placed_key import PlacedKey
 from notifier.tokens.published_keys import Signing, jwk_of, published, thumbprint
+from notifier.tokens.signer import PublicHalf, SignerError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class SigningKey:
     `made_at`: when its file was written, or when its place made it. `setting` is what names it in the configuration.
     """
 
-    key: PrivateKey | PlacedKey = field(repr=False)
+    key: PrivateKey | ExternalKey = field(repr=False)
     kid: str
     algorithms: frozenset[Algorithm]
     not_before: float | None
@@ -46,7 +46,7 @@ class KeyElsewhere:
     `not_before` in epoch seconds; None means always. `kid` None: the thumbprint.
     """
 
-    placed: PlacedKey
+    placed: ExternalKey
     setting: str
     not_before: float | None = None
     kid: str | None = None
@@ -84,15 +84,15 @@ class KeyRing:
         self._signers: dict[tuple[str, Algorithm, str | None, str], Callable[[Mapping[str, object]], str]] = {}
         self._unsigned: dict[tuple[str, Algorithm, str | None], Callable[[Mapping[str, object]], bytes]] = {}
 
-    async def look(self) -> list[Mistake]:
+    async def look(self) -> list[InputIssue]:
         """Check each key at a signer once. Return the faults, by the setting that names the key."""
         placed = dict.fromkeys(key.placed for _, key in self.elsewhere())
         await asyncio.gather(*(key.look() for key in placed))
         self.learn()
         faults = ((key.setting, key.placed.fault) for _, key in self.elsewhere())
         return [
-            *(Mistake(setting, fault.text) for setting, fault in faults if fault is not None),
-            *(Mistake(double.key.setting, double.text) for double in self._doubles),
+            *(InputIssue(setting, fault.text) for setting, fault in faults if fault is not None),
+            *(InputIssue(double.key.setting, double.text) for double in self._doubles),
         ]
 
     async def close(self) -> None:
@@ -102,27 +102,27 @@ class KeyRing:
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
         """Return the compact JWS, with `kid` (R1) and, unless None, `typ` (B18, R7).
 
-        A key from a file never yields to the event loop. Raises OurFault(cause=signing) if no key of the issuer fits
-        the algorithm and is due, or if signing fails.
+        A key from a file never yields to the event loop. Raises InternalFault(cause=signing) if no key of the issuer
+        fits the algorithm and is due, or if signing fails.
         """
         key = self._due(iss, alg)
         if key is None:
-            raise OurFault(Cause.SIGNING, self._why_none(iss, alg))
+            raise InternalFault(Cause.SIGNING, self._why_none(iss, alg))
         try:
             signer = self._signers.get((iss, alg, typ, key.kid))
             if signer is None:
-                if isinstance(key.key, PlacedKey):
+                if isinstance(key.key, ExternalKey):
                     return await self._signed_elsewhere(key.key, (key.kid, alg, typ), claims)
                 signer = self._signers[iss, alg, typ, key.kid] = compact_signer(key.key, alg, key.kid, typ)
             return signer(claims)
-        except PlaceFault as fault:
-            raise OurFault(Cause.SIGNING, f"key {key.kid!r} of issuer {iss} ({_called(key)}): {fault}") from fault
+        except SignerError as fault:
+            raise InternalFault(Cause.SIGNING, f"key {key.kid!r} of issuer {iss} ({_called(key)}): {fault}") from fault
         except (TypeError, ValueError, UnsupportedAlgorithm) as error:
             text = f"signing with key {key.kid!r} of issuer {iss} by {alg} failed ({type(error).__name__})"
-            raise OurFault(Cause.SIGNING, text) from error
+            raise InternalFault(Cause.SIGNING, text) from error
 
     async def _signed_elsewhere(
-        self, placed: PlacedKey, header: tuple[str, Algorithm, str | None], claims: Mapping[str, object]
+        self, placed: ExternalKey, header: tuple[str, Algorithm, str | None], claims: Mapping[str, object]
     ) -> str:
         kid, alg, typ = header
         part = self._unsigned.get(header)
@@ -235,10 +235,10 @@ def _known(key: SigningKey | KeyElsewhere) -> SigningKey | None:
 
 
 def _called(key: SigningKey) -> str:
-    return key.key.name if isinstance(key.key, PlacedKey) else "file"
+    return key.key.name if isinstance(key.key, ExternalKey) else "file"
 
 
-def _why_not(placed: PlacedKey, alg: Algorithm) -> str | None:
+def _why_not(placed: ExternalKey, alg: Algorithm) -> str | None:
     """Return why a key at a signer does not sign by this algorithm, if the key suits it."""
     if placed.half is None:
         return f"{placed.name} is not known yet" if placed.fault is None else f"{placed.name}: {placed.fault.text}"

@@ -11,7 +11,7 @@ from typing import Literal, TypeGuard
 
 from notifier.model.client import Algorithm
 from notifier.model.documents.cloudevents import read_json
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.moment import in_milliseconds
 
 SetError = Literal["invalid_request", "invalid_key", "invalid_issuer", "invalid_audience", "authentication_failed"]
@@ -107,4 +107,4 @@ def claims_in(body: bytes, max_bytes: int, *, signed: bool) -> object:
 
 
 def _malformed(why: str) -> MalformedEvent:
-    return MalformedEvent([Mistake("", f"is no Security Event Token: {why}")])
+    return MalformedEvent([InputIssue("", f"is no Security Event Token: {why}")])

@@ -11,8 +11,8 @@ from typing import Any
 
 from aiobotocore.session import AioSession
 
-from notifier.features.key_places.aws_kms_key import AwsKmsKey
-from notifier.features.key_places.key_place_settings import AwsKmsSettings
+from notifier.features.signers.aws_kms_key import AwsKmsKey
+from notifier.features.signers.signer_settings import AwsKmsSettings
 from tests.cluster.processes import TIED
 
 REGION = "eu-central-1"

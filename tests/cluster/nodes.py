@@ -85,7 +85,7 @@ def _status(spec: dict[str, Any]) -> dict[str, Any]:
         }  # fmt: skip
 
     return {
-        "phase": "Succeeded" if ends else "Running", "startTime": since,
+        "phase": "Succeeded" if ends else "FeatureRuntime", "startTime": since,
         "conditions": [
             {"type": kind, "status": str(not ends), "lastTransitionTime": since}
             for kind in ("Initialized", "ContainersReady", "Ready")

@@ -8,7 +8,7 @@ from notifier.model.delivery import Delivery, Past
 from notifier.model.documents.dead_letter import DeadLetter, bury_delivery, dump_dead_letter
 from notifier.model.message import DEAD
 from notifier.model.outcome import DeadReason
-from notifier.operators.letters.readmission import ReplayRules
+from notifier.operators.deliveries.readmission import ReplayRules
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from tests.contract.queues import ready

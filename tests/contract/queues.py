@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, aclosing
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, Outgoing, QueueStatus
-from notifier.operators.letters.letter_filter import LetterFilter
-from notifier.operators.letters.visits import found_in
+from notifier.operators.deliveries.delivery_filter import DeliveryFilter
+from notifier.operators.deliveries.visits import found_in
 from notifier.queues.queue_port import Queue
 from tests.system.waiting import until
 
@@ -108,7 +108,7 @@ async def ready(queue: Queue, name: str, count: int) -> None:
 
 async def dead(queue: Queue) -> list[Message]:
     """The messages of the queue `dead`, whole, oldest first. They stay."""
-    async with aclosing(found_in(queue.dead_letters(), LetterFilter(), whole=True)) as found:
+    async with aclosing(found_in(queue.dead_letters(), DeliveryFilter(), whole=True)) as found:
         return [message async for _, message in found]
 
 

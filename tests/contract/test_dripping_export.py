@@ -10,18 +10,18 @@ import aiohttp
 import pytest
 
 from notifier.model.documents.dead_letter import bury_raw
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.message import DEAD, Lane, Message
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.listener import Listener, listen
-from notifier.operators.letters import dead_letter_routes
-from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
-from notifier.operators.letters.job_routes import JobRoutes
-from notifier.operators.letters.jobs import Jobs
-from notifier.operators.letters.message_index import Indexes
-from notifier.operators.letters.visit_requests import LettersAccess
+from notifier.operators.deliveries import dead_letter_routes
+from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
+from notifier.operators.deliveries.job_routes import JobRoutes
+from notifier.operators.deliveries.jobs import Jobs
+from notifier.operators.deliveries.message_index import Indexes
+from notifier.operators.deliveries.visit_requests import DeadLettersAccess
 from notifier.publishing.event_requests import ApiSources, EventRequests, api_app
 from notifier.queues.queue_port import Queue
 from tests.contract.letters import RULES, bury
@@ -39,7 +39,7 @@ EVERY = 0.01  # seconds between two pieces of 10,000 bytes: all of it would take
 async def letters(queue: Queue) -> None:
     """Large dead letters."""
     wrong = [Message(lane=Lane.EVENTS, body=b"%d" % nth + b"x" * SIZE, tag=None) for nth in range(COUNT)]
-    await bury(queue, *(bury_raw(each, [Mistake("", "is no JSON")], 1000.0) for each in wrong))
+    await bury(queue, *(bury_raw(each, [InputIssue("", "is no JSON")], 1000.0) for each in wrong))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def api(queue: Queue, letters: None, monkeypatch: pytest.MonkeyPatch) -> A
     monkeypatch.setattr(dead_letter_routes, "READ_WITHIN", WITHIN)
     jobs = Jobs(queue, time.time, time.monotonic)
     running = asyncio.create_task(jobs.run())
-    desk = LettersAccess(
+    desk = DeadLettersAccess(
         queue=queue,
         rules=lambda _: RULES,
         registry=Registry,

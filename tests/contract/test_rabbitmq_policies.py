@@ -25,7 +25,7 @@ from tests.system.waiting import until
 pytestmark = pytest.mark.full  # a policy is tried for some seconds; tests/system has the way of one
 
 Policy = Callable[..., AbstractAsyncContextManager[None]]
-Told = Callable[[dict[tuple[str, str], set[str]]], Awaitable[None]]
+RepairReport = Callable[[dict[tuple[str, str], set[str]]], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ async def test_a_broker_without_policies_shows_none_and_keeps_no_temporary_queue
 
 
 @pytest.fixture
-def told(amqp_url: str, prefix: str, module_node: RabbitmqNode) -> Told:
+def told(amqp_url: str, prefix: str, module_node: RabbitmqNode) -> RepairReport:
     """Wait until the management API lists exactly these policies, some seconds after a change."""
     options = rabbit_options(amqp_url, prefix, management=module_node.management)
 
@@ -142,7 +142,7 @@ def told(amqp_url: str, prefix: str, module_node: RabbitmqNode) -> Told:
 
 
 async def test_the_management_api_tells_what_no_temporary_queue_shows(
-    amqp_url: str, prefix: str, module_node: RabbitmqNode, policy: Policy, told: Told
+    amqp_url: str, prefix: str, module_node: RabbitmqNode, policy: Policy, told: RepairReport
 ) -> None:
     """An hour, four weeks, a pattern of single queues: each with its value and the queues that it changes."""
     both = {f"{prefix}.bulk", f"{prefix}.dead"}
@@ -153,13 +153,13 @@ async def test_the_management_api_tells_what_no_temporary_queue_shows(
         assert await looked(amqp_url, prefix) == PolicyLook(by="trial")
 
 
-async def test_an_operators_policy_is_told_until_it_is_gone(policy: Policy, prefix: str, told: Told) -> None:
+async def test_an_operators_policy_is_told_until_it_is_gone(policy: Policy, prefix: str, told: RepairReport) -> None:
     async with policy({"max-length": 100_000}, pattern="[.]dead$", kind="operator-policies"):
         await told({("max-length", "100000"): {f"{prefix}.dead"}})
     await told({})
 
 
-async def test_what_a_policy_does_not_change_is_not_told(policy: Policy, prefix: str, told: Told) -> None:
+async def test_what_a_policy_does_not_change_is_not_told(policy: Policy, prefix: str, told: RepairReport) -> None:
     """A limit above the queue's own, and what it asks for itself."""
     definition = {"message-ttl": 1500, "overflow": "reject-publish", "max-length": 9}
     async with policy(definition, pattern="[.]delay[.](1|2)s$"):
@@ -194,7 +194,7 @@ async def test_a_worker_that_starts_finds_it_within_ten_seconds(
 
 
 async def test_a_worker_that_only_verifies_declares_nothing(
-    prefix: str, module_node: RabbitmqNode, policy: Policy, told: Told, worker: OpenWorker
+    prefix: str, module_node: RabbitmqNode, policy: Policy, told: RepairReport, worker: OpenWorker
 ) -> None:
     """It asks the management API if it is given one; else the doctor alone finds it."""
     async with policy({"overflow": "drop-head"}, pattern="[.]bulk$"):

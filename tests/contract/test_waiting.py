@@ -11,9 +11,9 @@ from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, LONGEST_PARKED, PARKED, SUSPECT, Kind, Lane, Outgoing, crash_headers
 from notifier.model.outcome import Cause
-from notifier.operators.letters.repair import ASKED, EARLIER, make_due, remove
-from notifier.operators.letters.visits import found_in
-from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, read_waiting
+from notifier.operators.deliveries.repair import ASKED, EARLIER, make_due, remove
+from notifier.operators.deliveries.visits import found_in
+from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, read_waiting
 from notifier.queues.passes import reader_of
 from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq.waiting import RabbitWaiting

@@ -21,7 +21,7 @@ from notifier.model.message import Kind, Lane, Message, NewerKind, Outgoing
 from notifier.model.outcome import Answer, Wire
 from notifier.model.registry import InlineRule, Issuer, Registry
 from notifier.model.request import Request
-from notifier.operators.letters.letter_summary import document_of
+from notifier.operators.deliveries.dead_letter_summary import document_of
 from notifier.queues.rabbitmq.delays import Forwarder, first_pass
 
 ISS = "https://id.example"

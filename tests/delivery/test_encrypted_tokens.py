@@ -7,9 +7,9 @@ import pytest
 
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.ports import Encrypter, Push, Signer
-from notifier.model.client import Algorithm, Client, ClientKeysPlace, Encryption, KeyManagement, Route
+from notifier.model.client import Algorithm, Client, ClientKeysSource, Encryption, KeyManagement, Route
 from notifier.model.delivery import Delivery
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.outcome import Answer, Cause, Failed, Refused
 from notifier.network.http.issuer_document import UnreadDocument
 from notifier.network.http.requests import answer_text
@@ -21,7 +21,7 @@ DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="sho
 ASKED = Encryption(alg=KeyManagement.ECDH_ES, keys=keys(public(made("P-256"), kid="e1")))
 
 
-async def nothing(place: ClientKeysPlace) -> UnreadDocument:
+async def nothing(place: ClientKeysSource) -> UnreadDocument:
     return UnreadDocument(text=f"answered 503 at {place.uri}")
 
 
@@ -57,9 +57,9 @@ async def test_the_signed_token_is_inside() -> None:
 async def test_without_a_key_there_is_no_token(encrypter: Encrypter | None) -> None:
     """The client's deliveries are deferred, and nothing is sent in clear."""
     elsewhere = Encryption(
-        alg=KeyManagement.ECDH_ES, keys=ClientKeysPlace(uri="https://shop.example/jwks", route=Route())
+        alg=KeyManagement.ECDH_ES, keys=ClientKeysSource(uri="https://shop.example/jwks", route=Route())
     )
-    with pytest.raises(OurFault) as caught:
+    with pytest.raises(InternalFault) as caught:
         await channel(encrypter).prepare(DELIVERY, client("shop", encryption=elsewhere))
     assert caught.value.cause is Cause.ENCRYPTION
 

@@ -11,7 +11,7 @@ from notifier.delivery.admission import Side
 from notifier.delivery.facts import Attempted, Deferred, EventTaken, Skipped, Unexpected
 from notifier.delivery.selection import GATHER
 from notifier.model.client import FrontChannelClient, FrontChannelWay, Route
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.message import Lane
 from notifier.model.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
 from notifier.model.registry import ENDLESS, Issuer
@@ -177,7 +177,7 @@ async def test_a_missing_signing_key_is_a_deferral() -> None:
     async with running(Stage(client("shop"))) as stage:
 
         async def broken(_request: Request) -> Wire:
-            raise OurFault(Cause.SIGNING, "no key")
+            raise InternalFault(Cause.SIGNING, "no key")
 
         stage.receivers.behaviours["shop"] = broken
         await stage.acked(stage.event("shop"))

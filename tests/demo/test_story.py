@@ -20,7 +20,7 @@ from notifier.delivery.facts import Buried, Observer
 from notifier.demo.console_demo import HandOver
 from notifier.demo.story import Pace, RunningService, Start, play
 from notifier.demo.token_check import LOGOUT_EVENT
-from notifier.feature import Running
+from notifier.feature import FeatureRuntime
 from notifier.model.client import Algorithm
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import DeadLetter
@@ -172,7 +172,7 @@ async def test_it_opens_once() -> None:
     """Whoever comes second, or by another path, gets nothing."""
     door = HandOver("a-token")
     running = door.feature().run(None)  # type: ignore[arg-type]  # it needs nothing of the worker
-    assert isinstance(running, Running)
+    assert isinstance(running, FeatureRuntime)
     app = web.Application()
     app.add_routes(running.api)
     async with TestClient(TestServer(app)) as client:

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.aws.running_moto import REGION, moto
-from tests.features.key_places.azure_stand_in import CLIENT, SECRET, TENANT, VERSIONS, azure
-from tests.features.key_places.google_stand_in import KEY, google_kms
+from tests.features.signers.azure_stand_in import CLIENT, SECRET, TENANT, VERSIONS, azure
+from tests.features.signers.google_stand_in import KEY, google_kms
 from tests.support import behaviours
 from tests.support.certificates import authority
 from tests.support.receivers import scripted

@@ -15,11 +15,11 @@ from notifier.model.documents import documents
 from notifier.model.documents.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.model.documents.event_document import understand
 from notifier.model.documents.event_entries import MISTAKES
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.operators.letters.letter_summary import document_of
+from notifier.operators.deliveries.dead_letter_summary import document_of
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES, first_pass
 from tests.fuzz.grammar import ISS, LOUD, MOST, OTHER, SUBJECT
 
@@ -51,7 +51,7 @@ def intake() -> Intake:
     )
 
 
-def fit(mistakes: Iterable[Mistake]) -> None:
+def fit(mistakes: Iterable[InputIssue]) -> None:
     """Mistakes are bounded and printable, and repeat of the input what they may."""
     found = tuple(mistakes)
     assert 0 < len(found) <= MISTAKES + 1

@@ -29,14 +29,14 @@ from notifier.model.documents.dead_letter import (
 )
 from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event, load_delivery, load_event
 from notifier.model.documents.unreadable import Raw
-from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
 from notifier.model.logout_token import claims_for
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason, Refused
 from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
-from notifier.operators.letters.letter_summary import document_of, read_summary
-from notifier.operators.letters.readmission import ReplayRules, readmit
+from notifier.operators.deliveries.dead_letter_summary import document_of, read_summary
+from notifier.operators.deliveries.readmission import ReplayRules, readmit
 from notifier.queues.rabbitmq.delays import first_pass, hops, next_pass
 from tests.fuzz.conftest import many
 from tests.fuzz.grammar import DEEP, ISS, LOUD, NUMBERS, ODD_TEXTS
@@ -69,7 +69,7 @@ LETTERS = tuple(
     )
 )
 UNREADABLE = DeadLetter(
-    id="1", reason=DeadReason.MALFORMED_EVENT, text="bad", dead_since=NOW, raw=RAW, mistakes=(Mistake("a", "b"),),
+    id="1", reason=DeadReason.MALFORMED_EVENT, text="bad", dead_since=NOW, raw=RAW, mistakes=(InputIssue("a", "b"),),
     entries="1-2,7",
 )  # fmt: skip
 WAITING = first_pass(
@@ -174,7 +174,7 @@ def loaded(load: Callable[[bytes], Any], body: bytes) -> Any:
     except MalformedEvent as malformed:
         fit(malformed.mistakes)
     except UnknownVersion as newer:
-        fit([Mistake("", str(newer))])
+        fit([InputIssue("", str(newer))])
     return None
 
 

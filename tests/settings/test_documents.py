@@ -19,7 +19,7 @@ from notifier.model.errors import ConfigurationError
 from notifier.settings.config_file import load_settings, read_part
 from notifier.settings.config_schema import config_schema
 from notifier.settings.document_files import _resolve_short, parse_yaml, read_document
-from notifier.settings.mistakes import explain
+from notifier.settings.input_issues import explain
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 from tests.settings.config_sample import sample, write

@@ -2,8 +2,8 @@
 
 from notifier.configuration.configured_feature import settings_model
 from notifier.features import FEATURES
+from notifier.settings.input_issues import model_at
 from notifier.settings.key_settings import KeySettings
-from notifier.settings.mistakes import model_at
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 SETTINGS = settings_model(FEATURES)

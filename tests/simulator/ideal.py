@@ -11,13 +11,13 @@ from collections import deque
 from notifier.model.backoff import backoff
 from notifier.model.client import Client
 from tests.simulator.clients import OK, Behaviour
-from tests.simulator.world import Told
+from tests.simulator.world import RepairReport
 
 
-def send(client: Client, behaviour: Behaviour, births: list[float], until: float, seed: int = 1) -> list[Told]:
+def send(client: Client, behaviour: Behaviour, births: list[float], until: float, seed: int = 1) -> list[RepairReport]:
     """Return the deliveries that the client accepted until then, of those published at these moments."""
     chance = random.Random(seed)
-    told: list[Told] = []
+    told: list[RepairReport] = []
     coming = [(born, number, 0, born) for number, born in enumerate(births)]  # (due, number, tries, born)
     heapq.heapify(coming)
     slots = [0.0] * client.max_concurrent  # when each is free
@@ -35,7 +35,7 @@ def send(client: Client, behaviour: Behaviour, births: list[float], until: float
         seconds = min(seconds, client.timeout)
         heapq.heapreplace(slots, free + seconds)
         if wire is OK and seconds < client.timeout:
-            told.append(Told(born, free, free + seconds))
+            told.append(RepairReport(born, free, free + seconds))
         else:
             wait = backoff(client.retry, tries + 1, chance.random)
             heapq.heappush(coming, (free + seconds + wait, number, tries + 1, born))

@@ -18,7 +18,7 @@ from tests.simulator.clients import (
     wakes,
     well,
 )
-from tests.simulator.world import EVENT, Told, World, capacity
+from tests.simulator.world import EVENT, RepairReport, World, capacity
 
 BEGIN = 5.0  # seconds that a client is well before its outage
 
@@ -97,7 +97,7 @@ def outage(how: Outage) -> Recovery:
 
 
 def _recovery(
-    how: Outage, end: float, told: list[Told], attempts: list[float], failed: int, charged: int, left: int
+    how: Outage, end: float, told: list[RepairReport], attempts: list[float], failed: int, charged: int, left: int
 ) -> Recovery:
     answered = sorted(one.answered for one in told if one.answered >= end)
     noticed = answered[0] if answered else math.inf

@@ -8,7 +8,7 @@ from notifier.delivery.facts import ClientFailing
 from notifier.model.client import RetryPolicy
 from tests.simulator import ideal
 from tests.simulator.clients import Behaviour, between, client, hangs
-from tests.simulator.world import Told, World, quantile
+from tests.simulator.world import RepairReport, World, quantile
 
 SETTLED = 16.0  # seconds after which the beginning is over
 
@@ -34,7 +34,7 @@ class Partly:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class EffectiveClients:
     """The deliveries sent under load, those of them after the start, and the delays of all."""
 
     done: int
@@ -45,7 +45,7 @@ class Served:
     rests: int = 0
 
 
-def served(how: Partly) -> Served:
+def served(how: Partly) -> EffectiveClients:
     """Have the product serve it."""
     dead = [f"dead{number}" for number in range(how.beside)]
     known = client("x", max_concurrent=how.max_concurrent, timeout=how.timeout, retry=how.retry)
@@ -68,7 +68,7 @@ def served(how: Partly) -> Served:
         return _served(tally.told["x"], tally.published["x"], attempts, how.seconds, rests)
 
 
-def ideally(how: Partly) -> Served:
+def ideally(how: Partly) -> EffectiveClients:
     """Have an ideal sender serve it."""
     known = client("x", max_concurrent=how.max_concurrent, timeout=how.timeout, retry=how.retry)
     births = [0.0] * how.backlog + [(number + 1) / how.rate for number in range(int(how.rate * how.seconds) - 1)]
@@ -76,10 +76,10 @@ def ideally(how: Partly) -> Served:
     return _served(told, len(births), 0, how.seconds, 0)
 
 
-def _served(told: list[Told], count: int, attempts: int, seconds: float, rests: int) -> Served:
+def _served(told: list[RepairReport], count: int, attempts: int, seconds: float, rests: int) -> EffectiveClients:
     in_time = [one for one in told if one.answered <= seconds]
     waits = [one.answered - one.born for one in told] + [math.inf] * (count - len(told))
-    return Served(
+    return EffectiveClients(
         done=len(in_time),
         settled=sum(one.answered >= SETTLED for one in in_time),
         p95=quantile(waits, 0.95),

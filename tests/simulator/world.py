@@ -28,7 +28,7 @@ from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.message import Lane, Message
 from notifier.model.outcome import Answer, Break, Outcome, Wire, read_wire
 from notifier.model.registry import Issuer, Registry
@@ -54,7 +54,7 @@ def quantile(values: Iterable[float], share: float) -> float:
     return found[min(len(found) - 1, int(share * len(found)))] if found else math.nan
 
 
-class Told(NamedTuple):
+class RepairReport(NamedTuple):
     """A client accepted a logout: when it was published, sent and answered."""
 
     born: float
@@ -67,7 +67,7 @@ class Tally:
     """The figures by client."""
 
     published: Counter[str] = field(default_factory=Counter)
-    told: dict[str, list[Told]] = field(default_factory=lambda: defaultdict(list))
+    told: dict[str, list[RepairReport]] = field(default_factory=lambda: defaultdict(list))
     attempts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # when they began
     failed: Counter[str] = field(default_factory=Counter)  # the most failures of one delivery
     charged: Counter[str] = field(default_factory=Counter)  # the most of them that were charged to one delivery
@@ -374,7 +374,7 @@ class World:
         finally:
             tally.running[name] -= 1
         if wire is OK:
-            tally.told[name].append(Told(self._born[request.secret], began, self._loop.now))
+            tally.told[name].append(RepairReport(self._born[request.secret], began, self._loop.now))
             tally.told_by[worker, request.secret, name] += 1
         self._loop.spend(self._costs.answer)
         return wire
@@ -396,7 +396,7 @@ class World:
         """As the product reads it."""
         return read_wire(answer, client.response, self._loop.now)
 
-    def our_fault(self, _outcome: Outcome, _client: Client) -> OurFault | None:
+    def our_fault(self, _outcome: Outcome, _client: Client) -> InternalFault | None:
         """Nothing is our fault here."""
         return None
 

@@ -18,7 +18,7 @@ COMPOSE = DEPLOY / "compose"
 CLIENTS = ("shop", "reports", "forum", "payroll", "museum")
 
 
-class Places:
+class Signers:
     """Where each name of docker's network is here: `at["worker-1:9464"]` is a port."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Places:
         return text
 
 
-def write_files(folder: Path, places: Places, *, broker: int) -> None:
+def write_files(folder: Path, places: Signers, *, broker: int) -> None:
     """Write all of them into the folder, which stands for `/keys` and for the folders of configuration."""
     for name in ("notifier.yaml", "clients.yaml", "prometheus.yaml", "alertmanager.yaml"):
         text = places.here((COMPOSE / name).read_text()).replace("rabbitmq:5672", f"127.0.0.1:{broker}")

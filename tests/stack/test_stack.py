@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 
 from tests.monitoring.prometheus_server import Prometheus
-from tests.stack.files import CLIENTS, COMPOSE, Places, rules, write_files
+from tests.stack.files import CLIENTS, COMPOSE, Signers, rules, write_files
 from tests.support.apt_programs import program
 from tests.support.rabbitmq_installation import Installation, find_installation
 from tests.support.rabbitmq_node import RabbitmqNode
@@ -36,7 +36,7 @@ HERE = {
 class Stack:
     """The processes, by the names of their services."""
 
-    def __init__(self, folder: Path, places: Places) -> None:
+    def __init__(self, folder: Path, places: Signers) -> None:
         self.folder = folder
         self.places = places
         self._running: dict[str, asyncio.subprocess.Process] = {}
@@ -76,7 +76,7 @@ class Stack:
 
 
 @contextlib.contextmanager
-def broker(places: Places) -> Iterator[RabbitmqNode]:
+def broker(places: Signers) -> Iterator[RabbitmqNode]:
     """RabbitMQ with the stack's own settings and plugins."""
     own = Installation()
     with tempfile.TemporaryDirectory(prefix="notifier-stack-", ignore_cleanup_errors=True) as name:
@@ -113,7 +113,7 @@ async def notifier(folder: Path, *arguments: str) -> bytes:
 @contextlib.asynccontextmanager
 async def stack(folder: Path) -> AsyncIterator[Stack]:
     """All services, started in the order of compose.yaml."""
-    places = Places()
+    places = Signers()
     with broker(places) as node:
         write_files(folder, places, broker=node.port)
         await notifier(folder, "keys", "generate", "--out", "key.pem")

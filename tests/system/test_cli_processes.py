@@ -17,7 +17,7 @@ import pytest
 
 from notifier.model.message import DEAD, Lane
 from tests.contract.letters import letter
-from tests.operators.letters.test_dead_letters_command import Place
+from tests.operators.deliveries.test_dead_letters_command import Place
 from tests.publishing.test_publish_command import EVENT
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.support.topologies import declare_at_once

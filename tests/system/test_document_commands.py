@@ -58,7 +58,7 @@ IN_PROSE = {
     "pip uninstall notifier": "an environment of before",
     "python publish.py": "tests/samples runs the sample",
     "kubectl": "needs a cluster",
-    "vault write": "tests/features/key_places/test_vault_key.py rotates by HTTP",
+    "vault write": "tests/features/signers/test_vault_key.py rotates by HTTP",
     "rabbitmqctl clear_parameter shovel": "tests/faults/test_moving.py clears it",
     "rabbitmqctl set_permissions": "EXCHANGE is the reader's",
     "jq -r '.event": "the files are an identity server's",

@@ -42,7 +42,7 @@ from notifier.queues.rabbitmq.event_queue import RabbitEventQueue
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.service.service import Service
 from notifier.settings.clients import ClientMetadata
-from notifier.settings.mistakes import submodel
+from notifier.settings.input_issues import submodel
 from notifier.settings.service_settings import Settings
 from notifier.settings.tokens_file import TokenEntry, load_tokens
 from notifier.tokens.key_files import generate_key

@@ -9,19 +9,19 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from notifier.model.client import Algorithm
+from notifier.tokens.external_key import ExternalKey, SigningBounds
 from notifier.tokens.jws import PrivateKey, signature_of
-from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult
-from notifier.tokens.placed_key import PlacedKey, SigningBounds
+from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 from tests.tokens.key_folder import pem
 
 
 class MemoryPlace:
-    """Satisfies `SigningPlace`. `fault` is raised, `hangs` gives no answer, `spoilt` changes each signature."""
+    """Satisfies `SignerBackend`. `fault` is raised, `hangs` gives no answer, `spoilt` changes each signature."""
 
     def __init__(self, kind: str = "ES256", lacking: Mapping[Algorithm, str] | None = None) -> None:
         self.key = private(kind)
         self.lacking = lacking or {}
-        self.fault: PlaceFault | None = None
+        self.fault: SignerError | None = None
         self.hangs = False
         self.held: asyncio.Event | None = None
         self.spoilt: Callable[[Algorithm, bytes], bytes] = lambda _alg, signature: signature
@@ -78,7 +78,7 @@ class Rig:
         self.times = Times()
         self.told: list[SignatureResult] = []
         bounds = SigningBounds(timeout=timeout, concurrency=concurrency)
-        self.key = PlacedKey(place, "memory", "k", bounds, self._tell, self.times, self.times)
+        self.key = ExternalKey(place, "memory", "k", bounds, self._tell, self.times, self.times)
 
     def _tell(self, _kind: str, result: SignatureResult, _seconds: float) -> None:
         self.told.append(result)

@@ -10,8 +10,8 @@ import pytest
 from jwcrypto.jwe import InvalidJWEData
 from jwcrypto.jwk import JWK
 
-from notifier.model.client import Client, ClientKeysPlace, ContentEncryption, Encryption, KeyManagement, Route
-from notifier.model.errors import OurFault
+from notifier.model.client import Client, ClientKeysSource, ContentEncryption, Encryption, KeyManagement, Route
+from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.tokens import client_encryption
@@ -20,7 +20,7 @@ from notifier.tokens.client_jwks import encryption_key, public_jwks
 from notifier.tokens.foreign_keys import read_jwks
 from tests.tokens.encryption_keys import VECTORS, keys, made, opened, public
 
-PLACE = ClientKeysPlace(uri="https://shop.example/jwks", route=Route())
+PLACE = ClientKeysSource(uri="https://shop.example/jwks", route=Route())
 SHOP = Client(iss="https://id.example.com", client_id="shop", backchannel_logout_uri="https://shop.example/bc")
 TOKEN = "a.b.c"
 
@@ -44,7 +44,7 @@ class Publishing:
         self.answers = IssuerDocument(content={"keys": list(jwks)}, max_age=max_age)
         self.more.set()
 
-    async def give(self, place: ClientKeysPlace) -> IssuerDocument | UnreadDocument:
+    async def give(self, place: ClientKeysSource) -> IssuerDocument | UnreadDocument:
         self.read += 1
         while self.answers is None:
             self.more.clear()
@@ -62,7 +62,7 @@ async def kid(encryption: ClientEncryption, wanted: Encryption, key: JWK) -> str
 
 
 async def why(encryption: ClientEncryption, wanted: Encryption) -> str:
-    with pytest.raises(OurFault) as caught:
+    with pytest.raises(InternalFault) as caught:
         await encryption.encrypt(SHOP, wanted, TOKEN)
     assert caught.value.cause is Cause.ENCRYPTION
     return str(caught.value)
@@ -213,7 +213,7 @@ async def test_sets_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> N
     shop.publish(P256)
     encryption = shop.encryption()
     for name in ("a", "b", "a", "c", "a", "b"):
-        place = ClientKeysPlace(uri=f"https://{name}.example/jwks", route=Route())
+        place = ClientKeysSource(uri=f"https://{name}.example/jwks", route=Route())
         await kid(encryption, asked(place), made("P-256"))
     assert shop.read == 4
 

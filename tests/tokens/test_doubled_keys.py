@@ -7,7 +7,7 @@ import pytest
 
 from notifier.model.client import Algorithm
 from notifier.model.durations import DAY
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.moment import shown_moment
 from notifier.tokens.first_day import SeenKey, first_day, not_before, seen_by_all
 from notifier.tokens.foreign_keys import read_jwks
@@ -35,7 +35,7 @@ def read(*sources: KeySource | KeyElsewhere) -> tuple[KeyRing, list[tuple[str, s
     return ring, shown(mistakes)
 
 
-def shown(mistakes: Sequence[Mistake]) -> list[tuple[str, str]]:
+def shown(mistakes: Sequence[InputIssue]) -> list[tuple[str, str]]:
     """Path and text of each."""
     return [(each.path, each.text) for each in mistakes]
 

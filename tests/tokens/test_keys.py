@@ -9,7 +9,7 @@ import pytest
 
 from notifier.model.client import Algorithm, Client, TokenProfile
 from notifier.model.delivery import Delivery
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.logout_token import Claims, claims_for
 from notifier.model.outcome import Cause
 from notifier.tokens.jws import compact_signer
@@ -48,7 +48,7 @@ async def test_a_jwk_with_alg_signs_by_no_other(folder: Folder) -> None:
     ring = folder.ring(folder.source(folder.jwk("RS256", alg="PS384")))
     assert ring.algorithms_of(ISS) == {Algorithm.PS384}
     assert ring.jwks(ISS)["keys"][0]["alg"] == "PS384"
-    with pytest.raises(OurFault, match="has no key for RS256"):
+    with pytest.raises(InternalFault, match="has no key for RS256"):
         await ring.sign(ISS, Algorithm.RS256, None, claims())
 
 
@@ -80,7 +80,7 @@ def test_of_two_keys_alike_the_first_signs(folder: Folder) -> None:
 async def test_a_key_that_is_not_due_is_a_fault_of_ours(folder: Folder) -> None:
     """Until its moment there is a deferral (`signing`) that says when; the algorithm counts as available."""
     ring = folder.ring(folder.source("ES256", not_before=NOW + 60))
-    with pytest.raises(OurFault, match=r"due before 2025-06-15T15:07:40\.5") as caught:
+    with pytest.raises(InternalFault, match=r"due before 2025-06-15T15:07:40\.5") as caught:
         await ring.sign(ISS, Algorithm.ES256, None, claims())
     assert caught.value.cause is Cause.SIGNING
     assert ring.algorithms_of(ISS) == {Algorithm.ES256}
@@ -101,7 +101,7 @@ async def test_issuers_are_tenants(folder: Folder) -> None:
     with pytest.raises(AssertionError, match="signature"):
         verify(token, ring.jwks(ISS), iss=OTHER, aud="shop", now=NOW)
     for iss in (ISS, "https://nobody.example"):
-        with pytest.raises(OurFault) as caught:
+        with pytest.raises(InternalFault) as caught:
             await ring.sign(iss, Algorithm.RS256, None, claims(iss))
         assert caught.value.cause is Cause.SIGNING
     assert (ring.kids("https://nobody.example"), ring.jwks("https://nobody.example")) == ((), {"keys": []})
@@ -110,7 +110,7 @@ async def test_issuers_are_tenants(folder: Folder) -> None:
 
 async def test_claims_that_cannot_be_written_are_a_fault_of_ours(folder: Folder) -> None:
     """A claim that JSON cannot hold defers the delivery, and the error does not repeat it."""
-    with pytest.raises(OurFault, match="TypeError") as caught:
+    with pytest.raises(InternalFault, match="TypeError") as caught:
         await folder.ring(folder.source("ES256")).sign(
             ISS, Algorithm.ES256, None, claims() | {"secret": [object(), "hidden"]}
         )

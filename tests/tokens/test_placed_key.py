@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 
 from notifier.configuration.signer_watch import SignerLog
 from notifier.model.client import Algorithm
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.tokens.key_files import examine_keys
-from notifier.tokens.key_place import PlaceFault, PublicHalf, SignatureResult
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
+from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 from tests.tokens.key_folder import ISS, NOW, OTHER, Folder
 from tests.tokens.memory_place import MemoryPlace, Rig
 from tests.tokens.test_keys import claims, kid_of
@@ -41,7 +41,7 @@ async def test_a_key_is_published_once_its_place_has_told_it() -> None:
     rig = Rig(MemoryPlace("RS256"))
     ring = ring_of(rig)
     assert ring.jwks(ISS) == {"keys": []}
-    with pytest.raises(OurFault, match=r"has no key for RS256; memory k is not known yet") as met:
+    with pytest.raises(InternalFault, match=r"has no key for RS256; memory k is not known yet") as met:
         await ring.sign(ISS, Algorithm.RS256, None, claims())
     assert met.value.cause is Cause.SIGNING
     await rig.key.look()
@@ -56,11 +56,11 @@ async def test_a_signature_that_does_not_verify_is_never_used() -> None:
     rig = await known("RS256")
     ring = ring_of(rig)
     rig.place.spoilt = lambda _alg, signature: signature[:10] + bytes([signature[10] ^ 1]) + signature[11:]
-    with pytest.raises(OurFault, match="RS256 does not verify, and is not used") as met:
+    with pytest.raises(InternalFault, match="RS256 does not verify, and is not used") as met:
         await ring.sign(ISS, Algorithm.RS256, None, claims())
     assert met.value.cause is Cause.SIGNING
     asked = len(rig.place.asked)
-    with pytest.raises(OurFault, match="does not verify"):
+    with pytest.raises(InternalFault, match="does not verify"):
         await ring.sign(ISS, Algorithm.RS256, None, claims())
     assert len(rig.place.asked) == asked
     assert rig.told[-1] is SignatureResult.UNVERIFIED
@@ -78,9 +78,9 @@ async def test_an_algorithm_that_fails_at_the_start_is_left_out_with_its_reason(
     assert rig.key.fault is None
     assert rig.key.algorithms == {"RS256", "RS384", "PS384", "PS512"}
     ring = ring_of(rig)
-    with pytest.raises(OurFault, match="its signature by PS256 does not verify"):
+    with pytest.raises(InternalFault, match="its signature by PS256 does not verify"):
         await ring.sign(ISS, Algorithm.PS256, None, claims())
-    with pytest.raises(OurFault, match="the token cannot do SHA512_RSA_PKCS"):
+    with pytest.raises(InternalFault, match="the token cannot do SHA512_RSA_PKCS"):
         await ring.sign(ISS, Algorithm.RS512, None, claims())
 
 
@@ -89,11 +89,11 @@ async def test_a_place_that_gives_no_answer_is_left_alone() -> None:
     rig = await known(timeout=0.01)
     ring = ring_of(rig)
     rig.place.hangs = True
-    with pytest.raises(OurFault, match="no answer within 10ms"):
+    with pytest.raises(InternalFault, match="no answer within 10ms"):
         await ring.sign(ISS, Algorithm.ES256, None, claims())
     asked = len(rig.place.asked)
     for _ in range(500):
-        with pytest.raises(OurFault, match="no answer within 10ms"):
+        with pytest.raises(InternalFault, match="no answer within 10ms"):
             await ring.sign(ISS, Algorithm.ES256, None, claims())
     assert len(rig.place.asked) == asked
     rig.place.hangs = False
@@ -108,7 +108,7 @@ async def test_a_place_that_stays_away_is_looked_at_every_other_second() -> None
     """After 1 s, and then every 2 s: all that waits for it comes soon. The fault keeps the moment at which it began."""
     rig = await known()
     began = rig.times.now
-    rig.place.fault = PlaceFault("sealed")
+    rig.place.fault = SignerError("sealed")
     waits = []
     for _ in range(4):
         await rig.key.look()
@@ -124,9 +124,9 @@ async def test_a_place_that_stays_away_is_looked_at_every_other_second() -> None
 async def test_a_service_that_throttles_says_how_long_it_wants_to_rest() -> None:
     """`Retry-After` counts, up to the longest wait; what is wrong waits longest at once."""
     for fault, wait in (
-        (PlaceFault("429", AWAY, 7.0), 7),
-        (PlaceFault("429", AWAY, 900.0), 30),
-        (PlaceFault("no", WRONG), 30),
+        (SignerError("429", AWAY, 7.0), 7),
+        (SignerError("429", AWAY, 900.0), 30),
+        (SignerError("no", WRONG), 30),
     ):
         rig = await known()
         rig.place.fault = fault
@@ -156,7 +156,7 @@ async def test_nobody_waits_long_for_a_slow_place() -> None:
     rig.place.held = asyncio.Event()
     first = asyncio.create_task(ring.sign(ISS, Algorithm.ES256, None, claims()))
     await asyncio.sleep(0)
-    with pytest.raises(OurFault, match="more signatures are asked of it than it makes"):
+    with pytest.raises(InternalFault, match="more signatures are asked of it than it makes"):
         await ring.sign(ISS, Algorithm.ES256, None, claims())
     rig.place.held.set()
     await first
@@ -188,11 +188,11 @@ async def test_a_newer_version_is_logged_once() -> None:
 async def test_one_issuer_s_place_is_not_another_s(folder: Folder) -> None:
     """The keys of others sign on, and a file's key of the same issuer for its own algorithm too."""
     rig = await known("RS256")
-    rig.place.fault = PlaceFault("sealed")
+    rig.place.fault = SignerError("sealed")
     placed = KeyElsewhere(placed=rig.key, setting="x")
     ring, mistakes = examine_keys({ISS: [placed, folder.source("ES256")], OTHER: [folder.source("RS256")]})
     assert mistakes == []
-    with pytest.raises(OurFault, match=r"key '.*' of issuer https://id.example.com \(memory k\): sealed"):
+    with pytest.raises(InternalFault, match=r"key '.*' of issuer https://id.example.com \(memory k\): sealed"):
         await ring.sign(ISS, Algorithm.RS256, None, claims())
     assert await ring.sign(ISS, Algorithm.ES256, None, claims())
     assert await ring.sign(OTHER, Algorithm.RS256, None, claims(OTHER))
@@ -233,5 +233,5 @@ async def test_whatever_a_library_raises_is_a_fault_of_the_place() -> None:
         raise json.JSONDecodeError("secret", "secret", 0)
 
     rig.place.spoilt = fails
-    with pytest.raises(OurFault, match=r"its library failed \(JSONDecodeError\)"):
+    with pytest.raises(InternalFault, match=r"its library failed \(JSONDecodeError\)"):
         await ring.sign(ISS, Algorithm.ES256, None, claims())

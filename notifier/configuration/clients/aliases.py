@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from notifier.configuration.clients.authority import within
 from notifier.configuration.clients.layer import Layer, issuers_of
 from notifier.model.client import ClientKey
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
-from notifier.model.left_away import FIRST, Alike
+from notifier.model.ignored_members import FIRST, IssueGroup
 from notifier.model.printable import excerpt
 
 _PART = 5000  # rows, after which the thread pauses
@@ -23,19 +23,19 @@ _Claims = dict[
 
 
 @frozen
-class Named:
+class AssignedAliases:
     """The aliases of each issuer's clients, and the aliases ignored because another client has the name."""
 
     aliases: Mapping[str, Mapping[str, str]]
-    taken_aliases: Alike
+    taken_aliases: IssueGroup
 
 
-def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> Named:
+def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> AssignedAliases:
     """Assign the aliases of the clients of these issuers."""
     claims = _claims(layers, issuers, pause)
     own = _own_names(layers, issuers, pause) if claims else {}
     aliases: dict[str, dict[str, str]] = {}
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     count = 0
     for (iss, client_id), (_, names) in sorted(claims.items(), key=lambda claim: (claim[1][0], claim[0])):
         of_issuer = aliases.setdefault(iss, {})
@@ -46,8 +46,8 @@ def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[
             count += 1
             if len(mistakes) < FIRST:
                 text = f"alias {excerpt(alias)!r} is client {owner!r} already; it is ignored"
-                mistakes.append(Mistake(f"client {client_id!r}", text))
-    return Named(aliases=aliases, taken_aliases=Alike(first=mistakes, count=count))
+                mistakes.append(InputIssue(f"client {client_id!r}", text))
+    return AssignedAliases(aliases=aliases, taken_aliases=IssueGroup(first=mistakes, count=count))
 
 
 def _claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> _Claims:

@@ -26,8 +26,8 @@ from notifier.configuration.clients.client_rows import (
     row_key,
     share_names,
 )
-from notifier.model.errors import ConfigurationError, Mistake, SourceFault
-from notifier.settings.registry_settings import CACHE, RegistrySourceSettings, Whose
+from notifier.model.errors import ConfigurationError, InputIssue, SourceFault
+from notifier.settings.registry_settings import CACHE, RegistrySourceSettings, UnixIdentity
 
 VERSION = 1
 SINCE = "known_since"  # stored in a row of the cache beside its metadata; releases without this member ignore it
@@ -86,7 +86,7 @@ class HeldAnswers:
             try:
                 answer = asyncio.run(build(source).read(None))
             except SourceFault as fault:
-                raise ConfigurationError([Mistake(f"registry source {source.called}", str(fault))]) from None
+                raise ConfigurationError([InputIssue(f"registry source {source.called}", str(fault))]) from None
             self.hold(source, answer)
         return answer
 
@@ -214,7 +214,7 @@ def _open_own(path: Path, *, of_owner: bool) -> int:
 
 def _judge(descriptor: int, called: str, *, of_owner: bool) -> None:
     status = os.fstat(descriptor)
-    why = (Whose.owner(status) if of_owner else Whose.process()).why_not(status)
+    why = (UnixIdentity.owner(status) if of_owner else UnixIdentity.process()).reason_against(status)
     if why is not None:
         raise _UnfitError(f"{called} {why}")
 
@@ -268,6 +268,6 @@ def _read(name: str, folder: int, identity: str, *, of_owner: bool) -> SourceAns
         rows: list[dict[str, object]] = [json.loads(line, object_hook=share_names) for line in file]
     if len(rows) != heading["rows"] or not all(isinstance(row, dict) for row in rows):
         raise _UnfitError("it is damaged")
-    faults = tuple(Mistake(str(place), str(text)) for place, text in heading["faults"])
+    faults = tuple(InputIssue(str(place), str(text)) for place, text in heading["faults"])
     since = {row_key(row): float(str(row.pop(SINCE))) for row in rows if SINCE in row}
     return SourceAnswer(rows=rows, at=at, mark=heading["mark"], faults=faults, since=since)

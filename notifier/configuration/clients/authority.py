@@ -18,7 +18,7 @@ from notifier.model.origins import host_of
 from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt
 from notifier.settings.clients import ClientOptions
-from notifier.settings.mistakes import submodel
+from notifier.settings.input_issues import submodel
 from notifier.settings.policies import RetrySettings
 from notifier.settings.service_settings import Settings
 
@@ -41,7 +41,7 @@ _ON_PAGES = "frontchannel_logout_uri"
 SHOWN = 60  # characters shown of an unknown name in a row
 NAMED = 5  # aliases of a client that a message lists
 MOVED = "an address leads to an origin that no file names: `notifier status` shows the origin"
-"""A kind of ignored values, see `LeftAway`."""
+"""A kind of ignored values, see `IgnoredMembers`."""
 
 
 @frozen
@@ -84,7 +84,7 @@ class Authority:
     issuers: Sequence[str]
     clients: Sequence[str] | None = None
 
-    def why_not(self, row: Mapping[str, Any], source: str) -> str | None:
+    def reason_against(self, row: Mapping[str, Any], source: str) -> str | None:
         """Return why the list may not have this client; None if it may. Invalid rows are checked elsewhere."""
         named = row.get("issuer")
         if named is not None:

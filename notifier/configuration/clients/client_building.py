@@ -14,7 +14,7 @@ from notifier.configuration.clients.lending import Lending, route_of_unregistere
 from notifier.model.client import (
     Algorithm,
     Client,
-    ClientKeysPlace,
+    ClientKeysSource,
     ContentEncryption,
     Encryption,
     FrontChannelClient,
@@ -146,7 +146,7 @@ def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | No
     enc = metadata.id_token_encrypted_response_enc or ContentEncryption.A128CBC_HS256
     keys = () if _is_empty(metadata.jwks) else read_jwks(metadata.jwks)
     if keys == () and uri:
-        return Encryption(alg=alg, enc=enc, keys=ClientKeysPlace(uri=uri, route=lending.to_keys(metadata)))
+        return Encryption(alg=alg, enc=enc, keys=ClientKeysSource(uri=uri, route=lending.to_keys(metadata)))
     return Encryption(alg=alg, enc=enc, keys=() if isinstance(keys, str) else keys)
 
 
@@ -166,7 +166,7 @@ def wrong_for_encryption(metadata: ClientMetadata, client: Client, *, unsure: bo
     elif _is_empty(metadata.jwks) and not uri:
         advice = "needs the client's public keys: register its jwks or jwks_uri, in a file if its source has none"
         yield "id_token_encrypted_response_alg", advice
-    elif uri and isinstance(place := client.encryption.keys, ClientKeysPlace):
+    elif uri and isinstance(place := client.encryption.keys, ClientKeysSource):
         unjudged = unsure or place.route.withheld is not None
         if (text := uri_mistake(uri) if unjudged else check_uri(uri, place.route.egress)) is not None:
             yield "jwks_uri", text

@@ -29,13 +29,13 @@ from notifier.model.client import (
     SubjectMode,
 )
 from notifier.model.egress import check_uri, uri_mistake
-from notifier.model.errors import Mistake
-from notifier.model.left_away import Leaving
+from notifier.model.errors import InputIssue
+from notifier.model.ignored_members import IgnoredMembersBuilder
 from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt, printable, stray_character
 from notifier.model.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
-from notifier.settings.mistakes import explain, path_of
+from notifier.settings.input_issues import explain, path_of
 from notifier.settings.policies import hold_mistake
 from notifier.settings.service_settings import Settings
 
@@ -48,8 +48,8 @@ class RegistryBuilder:
 
     def __init__(self, settings: Settings, unsure: frozenset[str] = frozenset()) -> None:
         """`unsure`: invalid sections of the settings. Checks that depend on them are skipped."""
-        self.mistakes: list[Mistake] = []
-        self.warnings: list[Mistake] = []
+        self.mistakes: list[InputIssue] = []
+        self.warnings: list[InputIssue] = []
         self._settings, self._metadata = settings, settings.client_metadata
         names = option_names(settings)
         self._below_notifier = names - {"audience"}  # a member of Hydra's clients
@@ -63,7 +63,7 @@ class RegistryBuilder:
         self._defaults = settings.registry.defaults
         self._faults: dict[str, dict[str, str]] = {}
         self._refused: dict[str, dict[str, str]] = {}
-        self.beyond = Leaving()
+        self.beyond = IgnoredMembersBuilder()
         """The values that were ignored because their source may not set them."""
 
     def registry(self) -> Registry:
@@ -117,10 +117,10 @@ class RegistryBuilder:
                 near = meant_member(str(name))
                 if near is not None:
                     text = f"there is no such member; did you mean {near}?"
-                    self.mistakes.append(Mistake(path_of([str(name)], path), text))
+                    self.mistakes.append(InputIssue(path_of([str(name)], path), text))
             for name in sorted(name for name in raw.keys() & self._below_notifier if raw[name] is not None):
                 text = f"has no effect here; write notifier: {{{name}: …}}"
-                self.warnings.append(Mistake(path_of([name], path), text))
+                self.warnings.append(InputIssue(path_of([name], path), text))
         try:
             metadata = self._metadata.model_validate(raw, context=context)
         except ValidationError as error:
@@ -129,12 +129,12 @@ class RegistryBuilder:
                 self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, path)
             return
         if (stray := stray_character(metadata.client_id)) is not None:
-            self.warnings.append(Mistake(f"{path}.client_id", stray))
+            self.warnings.append(InputIssue(f"{path}.client_id", stray))
         issuers = self._issuers_of(metadata, path)
         client, lending = self._make(issuers[0] if issuers else "", metadata, of_lists)
         unsure = "egress" in self._unsure
         if not unsure and (unused := front_channel_warning(metadata, client)) is not None:
-            self.warnings.append(Mistake(f"{path}.frontchannel_logout_uri", printable(unused)))
+            self.warnings.append(InputIssue(f"{path}.frontchannel_logout_uri", printable(unused)))
         wrong = dict(self._wrong(client)) | dict(wrong_for_server(metadata, client, unsure=unsure))
         wrong |= dict(wrong_for_encryption(metadata, client, unsure=unsure)) | dict(lending.wrong())
         for iss in issuers:
@@ -143,7 +143,7 @@ class RegistryBuilder:
                 local, lending = self._make(iss, metadata, of_lists)
                 wrong |= dict(self._wrong(local)) | dict(lending.wrong())
             self._clients[iss][client.client_id] = local
-        self.mistakes += [Mistake(f"{path}.{key}", text) for key, text in wrong.items()]
+        self.mistakes += [InputIssue(f"{path}.{key}", text) for key, text in wrong.items()]
         self._take_place(metadata.client_id, issuers, path)
 
     def _make(self, iss: str, metadata: ClientMetadata, of_lists: Collection[str]) -> tuple[Client, Lending]:
@@ -163,7 +163,7 @@ class RegistryBuilder:
         uri = raw.get("backchannel_logout_uri")
         text = uri_mistake(uri) if isinstance(uri, str) else None
         if text is not None:
-            self.mistakes.append(Mistake(f"{path}.backchannel_logout_uri", text))
+            self.mistakes.append(InputIssue(f"{path}.backchannel_logout_uri", text))
         if "issuer" not in wrong:
             client_id = "?" if "client_id" in wrong else raw["client_id"]
             issuers = self._issuers_of(ClientMetadata(client_id=client_id, issuer=raw.get("issuer")), path)
@@ -176,7 +176,7 @@ class RegistryBuilder:
             first = self._places.setdefault((iss, client_id), path)
             if first is not path:
                 text = f"{client_id!r} is registered at {iss} already, by {first}; remove one of the two"
-                self.mistakes.append(Mistake(f"{path}.client_id", text))
+                self.mistakes.append(InputIssue(f"{path}.client_id", text))
 
     def _wrong(self, client: Client) -> Iterator[tuple[str, str]]:
         """Yield inconsistent members, by the member to change."""
@@ -208,7 +208,7 @@ class RegistryBuilder:
                 return ()
             if len(self._issuers) != 1:
                 text = f"is required, since there are {len(self._issuers)} issuers"
-                self.mistakes.append(Mistake(f"{path}.issuer", text))
+                self.mistakes.append(InputIssue(f"{path}.issuer", text))
                 return ()
             return self._issuers
         unknown = [iss for iss in metadata.issuer if iss not in self._clients]
@@ -224,7 +224,7 @@ class RegistryBuilder:
                 if iss == "*"
                 else f"{iss} is not configured under issuers{hint}"
             )
-            self.mistakes.append(Mistake(f"{path}.issuer", text))
+            self.mistakes.append(InputIssue(f"{path}.issuer", text))
         return tuple(dict.fromkeys(iss for iss in metadata.issuer if iss in self._clients))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, field
 from typing import Any, Protocol, TypeAlias
 
-from notifier.model.errors import Mistake, SourceFault
+from notifier.model.errors import InputIssue, SourceFault
 from notifier.model.frozen import frozen, replace
 from notifier.model.printable import counted
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -39,7 +39,7 @@ class SourceAnswer:
     rows: Sequence[Row] = field(repr=False)  # asyncio writes a task's result: 0.25 s for 100,000 clients
     at: float
     mark: str | None = None
-    faults: tuple[Mistake, ...] = ()
+    faults: tuple[InputIssue, ...] = ()
     since: Mapping[tuple[str, str], float] = field(default_factory=dict, repr=False)
 
 

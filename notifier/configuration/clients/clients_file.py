@@ -16,7 +16,7 @@ from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import Layered, Needs, lay
 from notifier.configuration.clients.lending import wrong_defaults
 from notifier.model.client import Algorithm
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.frozen import replace
 from notifier.model.registry import Registry
 from notifier.settings.document_files import read_document
@@ -57,7 +57,7 @@ def no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _wrong_issuers(settings: Settings) -> Iterator[Mistake]:
+def _wrong_issuers(settings: Settings) -> Iterator[InputIssue]:
     """Yield errors in the issuers and defaults of `registry`."""
     known = settings.issuers
     for nth, source in enumerate(settings.registry.sources):
@@ -67,13 +67,13 @@ def _wrong_issuers(settings: Settings) -> Iterator[Mistake]:
                 f"is required, since there are {len(known)} issuers: write issuer: {next(iter(known), 'ISS')} if it may"
                 f" have the clients of that one alone, or issuers: [{', '.join(known)}]"
             )
-            yield Mistake(f"registry.sources[{nth}].issuer", text)
+            yield InputIssue(f"registry.sources[{nth}].issuer", text)
         for iss in of:
             if iss not in known and (source.file is None or source.issuer is not None):
                 member = "issuers" if source.issuers else "issuer"
-                yield Mistake(f"registry.sources[{nth}].{member}", _not_configured(iss, known))
+                yield InputIssue(f"registry.sources[{nth}].{member}", _not_configured(iss, known))
     for iss in settings.registry.defaults.keys() - known.keys():
-        yield Mistake(f'registry.defaults["{iss}"]', _not_configured(iss, known))
+        yield InputIssue(f'registry.defaults["{iss}"]', _not_configured(iss, known))
     yield from wrong_defaults(settings.registry.defaults, settings.template().retry)
 
 
@@ -82,7 +82,7 @@ def _not_configured(iss: str, known: Collection[str]) -> str:
     return f"{iss} is not configured under issuers; did you mean {near[0]}?"
 
 
-def _read_layers(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[list[Layer], list[Mistake]]:
+def _read_layers(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[list[Layer], list[InputIssue]]:
     """Return the layers and all errors of the files. Adds each file that is read or named to `files`."""
     settings = needs.settings
     layers: list[Layer] = []
@@ -158,6 +158,6 @@ def _read(source: RegistrySourceSettings, files: set[Path]) -> Layer:
     document = read_document(path)
     if not isinstance(document, list):
         empty = "is empty; write [] if there are no clients" if document is None else "must be a list of clients"
-        raise ConfigurationError([Mistake(path.name, empty)])
+        raise ConfigurationError([InputIssue(path.name, empty)])
     context = {"base": path.parent, "files": files}
     return Layer(name=source.called, rows=document, issuer=source.issuer, context=context, file=path.name)

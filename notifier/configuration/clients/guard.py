@@ -58,7 +58,7 @@ class SourceTarget:
 
 
 @frozen
-class Guarded:
+class GuardedAnswer:
     """The registry to put in force. `loss`: the accepted loss of clients."""
 
     laid: Layered
@@ -67,14 +67,16 @@ class Guarded:
     loss: str | None = None
 
 
-def guard(target: SourceTarget, answer: SourceAnswer | None, last: SourceAnswer | None, *, accepted: bool) -> Guarded:
+def guard(
+    target: SourceTarget, answer: SourceAnswer | None, last: SourceAnswer | None, *, accepted: bool
+) -> GuardedAnswer:
     """Decide which changes of an answer (None: the source was dropped) to apply. `accepted`: any loss is accepted."""
     layer = target.new_layer(answer)
     laid, both = target.lay(layer), (target.layer, layer)
     guarded = ClientsOf(both, target.issuers, but=new_at(last, time.time()))
     loss = too_much_lost(target.registry, laid.registry, guarded)
     if accepted or answer is None or last is None:
-        return Guarded(laid=laid, layer=layer, result=AnswerResult(answer=answer), loss=loss)
+        return GuardedAnswer(laid=laid, layer=layer, result=AnswerResult(answer=answer), loss=loss)
     held_back = None
     if loss is not None:
         held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
@@ -82,7 +84,7 @@ def guard(target: SourceTarget, answer: SourceAnswer | None, last: SourceAnswer 
         answer = replace(answer, rows=rows, at=last.at, mark=None)  # it differs from the source's state
         laid = target.lay(layer := target.new_layer(answer))
     sudden = sudden_changes(target.registry, laid.registry, ClientsOf(both, target.issuers))
-    return Guarded(laid=laid, layer=layer, result=AnswerResult(answer=answer, held_back=held_back, sudden=sudden))
+    return GuardedAnswer(laid=laid, layer=layer, result=AnswerResult(answer=answer, held_back=held_back, sudden=sudden))
 
 
 def _rows_without_loss(target: SourceTarget, layer: Layer, laid: Layered, guarded: ClientsOf) -> Sequence[object]:

@@ -7,7 +7,7 @@ from typing import Any
 from notifier.configuration.clients.authority import Authority
 from notifier.configuration.clients.client_rows import Row, row_key
 from notifier.model.client import ClientKey
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
 
 
@@ -27,7 +27,7 @@ class Layer:
     context: Mapping[str, Any]
     authority: Authority | None = None
     file: str | None = None
-    faults: Sequence[Mistake] = ()
+    faults: Sequence[InputIssue] = ()
     read: bool = True
     empty: bool = False
 
@@ -39,7 +39,7 @@ class Layer:
         client_id = row.get("client_id") if isinstance(row, Mapping) else None
         return f"client {client_id!r} of registry source {self.name}"
 
-    def left_out_at(self, fault: Mistake, issuers: Sequence[str]) -> Sequence[str]:
+    def left_out_at(self, fault: InputIssue, issuers: Sequence[str]) -> Sequence[str]:
         """Return the issuers at which an unusable client is left out."""
         of = self.authority
         return issuers if of is None else [iss for iss in of.issuers if iss in issuers and of.has(fault.path)]
@@ -58,7 +58,9 @@ class Layer:
     def beyond(self, row: Any) -> str | None:
         """Return why the source may not have the client of this row; None if it may."""
         return (
-            None if self.authority is None or not isinstance(row, Mapping) else self.authority.why_not(row, self.name)
+            None
+            if self.authority is None or not isinstance(row, Mapping)
+            else self.authority.reason_against(row, self.name)
         )
 
     def of_nobody(self, row: Any) -> str | None:

@@ -16,7 +16,7 @@ from notifier.configuration.clients.layer import PART, Layer, issuers_of, merged
 from notifier.configuration.clients.lending import ADDRESSES, withheld_of
 from notifier.configuration.clients.registry_checks import AlgorithmsOf, unsignable
 from notifier.model.client import Client, ClientKey
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen, replace
 from notifier.model.printable import printable
 from notifier.model.registry import Registry
@@ -33,9 +33,9 @@ class Layered:
     """
 
     registry: Registry
-    mistakes: Sequence[Mistake]
-    warnings: Sequence[Mistake]
-    faults: Sequence[Mistake] = ()
+    mistakes: Sequence[InputIssue]
+    warnings: Sequence[InputIssue]
+    faults: Sequence[InputIssue] = ()
 
 
 @frozen
@@ -75,9 +75,9 @@ def _of(layer: Layer, why: str) -> str:
     return f"{printable(why)} (registry source {layer.name})"
 
 
-def _fault(path: str, text: str) -> Mistake:
+def _fault(path: str, text: str) -> InputIssue:
     """Return an error of a row, without the control sequences that names in a list may contain."""
-    return Mistake(path, printable(text))
+    return InputIssue(path, printable(text))
 
 
 class Laying:
@@ -93,7 +93,7 @@ class Laying:
         self._issuers = tuple(needs.settings.issuers)
         self._scratch = RegistryBuilder(needs.settings, needs.unsure)
         self._builder = RegistryBuilder(needs.settings, needs.unsure)
-        self._faults: list[Mistake] = []
+        self._faults: list[InputIssue] = []
         self._bounds: dict[str, ListBounds] = {}
         self._texts: dict[str, str] = {}
 
@@ -163,7 +163,7 @@ class Laying:
             self._judge(layer, index)
             if all(other.read for other in self._layers):
                 text = "has settings only, and no other source has this client: they have no effect"
-                self._builder.warnings.append(Mistake(layer.path(index), text))
+                self._builder.warnings.append(InputIssue(layer.path(index), text))
 
     def _judge(self, layer: Layer, index: int) -> None:
         """Check settings of an unknown client: its source may be unavailable now and answer later."""
@@ -184,7 +184,7 @@ class Laying:
         scratch.add(row, path := layer.path(index), {**layer.context})
         if layer.file is None:
             mistakes = (
-                Mistake(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in scratch.mistakes
+                InputIssue(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in scratch.mistakes
             )
             self._faults += [_fault(path, str(mistake)) for mistake in mistakes]
         else:
@@ -201,7 +201,7 @@ class Laying:
     def _twice(self, layer: Layer, index: int, first: int, iss: str) -> None:
         text = f"is registered at {iss} already, by {layer.path(first)}; remove one of the two"
         mistakes = self._faults if layer.file is None else self._builder.mistakes
-        mistakes.append(Mistake(f"{layer.path(index)}.client_id", text))
+        mistakes.append(InputIssue(f"{layer.path(index)}.client_id", text))
 
     def _add(self, key: ClientKey, parts: _Parts) -> None:
         """Build a client. If rows of lists are invalid, it is built from its rows in files, or left out."""
@@ -225,7 +225,7 @@ class Laying:
 
     def _made_of(
         self, key: ClientKey, path: str, parts: _Parts, rows: Sequence[Row], of_files: Sequence[Row]
-    ) -> list[Mistake]:
+    ) -> list[InputIssue]:
         """Add the client of these rows, and return its errors."""
         (iss, client_id), builder = key, self._builder
         context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
@@ -241,17 +241,19 @@ class Laying:
         wrong = builder.mistakes[before:]
         client = builder.client(iss, client_id)
         if not wrong and client is not None and mixed and (text := self._unsignable(client)) is not None:
-            wrong = [Mistake(f"{path}.id_token_signed_response_alg", text)]
+            wrong = [InputIssue(f"{path}.id_token_signed_response_alg", text)]
         if wrong:
             del builder.mistakes[before:], builder.warnings[warned:]
         return wrong
 
-    def _leave_out(self, key: ClientKey, path: str, parts: _Parts, wrong: Sequence[Mistake], *, usable: bool) -> None:
+    def _leave_out(
+        self, key: ClientKey, path: str, parts: _Parts, wrong: Sequence[InputIssue], *, usable: bool
+    ) -> None:
         """Record invalid values of lists. `usable`: the client is valid without them."""
         (iss, client_id), builder = key, self._builder
         nth, index = max(parts, key=lambda part: (self._layers[part[0]].file is None, part))
         last_path = self._layers[nth].path(index)
-        mistakes = [Mistake(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in wrong]
+        mistakes = [InputIssue(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in wrong]
         client = builder.client(iss, client_id)
         if not usable or client is None or client.logout_uri is None:
             builder.leave_out(iss, client_id, _of(self._layers[nth], "; ".join(map(str, mistakes))))
@@ -264,7 +266,7 @@ class Laying:
             nth, index = [part for part in parts if self._layers[part[0]].file is None][-1]
             layer = self._layers[nth]
             for text in why:
-                self._builder.beyond.add(client.key, (layer.name, MOVED), Mistake(layer.path(index), text))
+                self._builder.beyond.add(client.key, (layer.name, MOVED), InputIssue(layer.path(index), text))
 
     def _bounded(self, nth: int, index: int, key: ClientKey) -> Row:
         """Return the row with only the values that its source may set. Record the ignored values."""

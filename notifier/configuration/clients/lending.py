@@ -11,9 +11,9 @@ client's `ca_file` does as well: it is not secret and opens no network. For an a
 
 from collections.abc import Collection, Iterator, Mapping
 
-from notifier.model.client import Client, ClientKeysPlace, EgressPolicy, FrontChannelWay, RetryPolicy, Route, TlsFiles
+from notifier.model.client import Client, ClientKeysSource, EgressPolicy, FrontChannelWay, RetryPolicy, Route, TlsFiles
 from notifier.model.egress import IPNetwork, judge
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
 from notifier.model.origins import origin_of
 from notifier.settings.clients import ClientMetadata, ClientOptions
@@ -105,23 +105,23 @@ def lending_of(
 def withheld_of(client: Client) -> list[str]:
     """Return why the routes to the client or its keys are withheld, and which origins to add."""
     keys = None if client.encryption is None else client.encryption.keys
-    routes = (client.route, keys.route if isinstance(keys, ClientKeysPlace) else client.route)
+    routes = (client.route, keys.route if isinstance(keys, ClientKeysSource) else client.route)
     return list(dict.fromkeys(route.withheld for route in routes if route.withheld is not None))
 
 
-def wrong_defaults(defaults: Mapping[str, ClientOptions], retry_of_service: RetryPolicy) -> Iterator[Mistake]:
+def wrong_defaults(defaults: Mapping[str, ClientOptions], retry_of_service: RetryPolicy) -> Iterator[InputIssue]:
     """Yield the errors of `registry.defaults`: credentials without origins, and invalid times."""
     for iss, options in defaults.items():
         secret = {"headers": options.headers, "tls.cert_file": options.tls is not None and options.tls.cert_file}
         for member, value in secret.items():
             if value and options.origins is None:
                 text = "needs origins beside it, of the servers that it is for, such as [https://gateway.example.com]"
-                yield Mistake(f'registry.defaults["{iss}"].{member}', text)
+                yield InputIssue(f'registry.defaults["{iss}"].{member}', text)
         if options.timeout is not None and (mistake := hold_mistake(options.timeout)) is not None:
-            yield Mistake(f'registry.defaults["{iss}"].timeout', mistake)
+            yield InputIssue(f'registry.defaults["{iss}"].timeout', mistake)
         retry = overridden(retry_of_service, options.retry)
         if retry.base > retry.max_delay:
-            yield Mistake(f'registry.defaults["{iss}"].retry', "base must not be longer than max_delay")
+            yield InputIssue(f'registry.defaults["{iss}"].retry', "base must not be longer than max_delay")
 
 
 def _lent(options: ClientOptions, own: ClientOptions, base: EgressPolicy, of_defaults: str) -> Iterator[str]:

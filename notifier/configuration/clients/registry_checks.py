@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from notifier.model.client import Algorithm, Client
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.registry import InlineRule, Registry
 
 AlgorithmsOf = Callable[[str], frozenset[Algorithm]]
@@ -19,7 +19,7 @@ _KEYS = {
 }
 
 
-def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[Mistake]:
+def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[InputIssue]:
     """Return a mistake for each client with a URI whose algorithm no key of its issuer can sign with."""
     mistakes = []
     for iss, clients in registry.clients.items():
@@ -27,7 +27,7 @@ def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[Mis
         for client in clients.values():
             if client.token.alg not in possible and client.backchannel_logout_uri is not None:
                 path = f"client {client.client_id!r} of {iss}"
-                mistakes.append(Mistake(path, unsignable(client.token.alg, iss, possible)))
+                mistakes.append(InputIssue(path, unsignable(client.token.alg, iss, possible)))
     return mistakes
 
 

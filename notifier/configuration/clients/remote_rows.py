@@ -15,7 +15,7 @@ from notifier.configuration.clients.client_metadata import meant_member
 from notifier.configuration.clients.client_rows import Row, SourceAnswer, share_names
 from notifier.model.documents.cloudevents import TEXT_LENGTH
 from notifier.model.egress import URI_LENGTH, uri_mistake
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
 from notifier.model.origins import origin_of
 from notifier.network.http.issuer_document import present_members
@@ -32,14 +32,14 @@ PAUSE = 0.001  # seconds
 _Key: TypeAlias = str | tuple[str, str]
 
 
-def clean(raw: object, path: str, last: Row | None = None) -> Row | Mistake:
+def clean(raw: object, path: str, last: Row | None = None) -> Row | InputIssue:
     """Return the members that notifier uses: null, empty strings and empty lists count as absent.
 
     `path` names the client in the error if it has no valid `client_id`. If the result equals the row of the `last`
     answer, that object is returned without further checks.
     """
     if not isinstance(raw, dict):
-        return Mistake(path, "must be the metadata of a client")
+        return InputIssue(path, "must be the metadata of a client")
     row = share_names(present_members({name: value for name, value in raw.items() if name in _ROW}))
     if "jwks" in row:
         if "id_token_encrypted_response_alg" in row:
@@ -52,17 +52,17 @@ def clean(raw: object, path: str, last: Row | None = None) -> Row | Mistake:
     client_id = row.get("client_id")
     if misspelt is not None:
         text = f"there is no member {misspelt}; did you mean {meant_member(misspelt)}?"
-        return Mistake(client_id if isinstance(client_id, str) else path, text)
+        return InputIssue(client_id if isinstance(client_id, str) else path, text)
     if last is not None and row == last:
         return last
     if not isinstance(client_id, str):
-        return Mistake(path, "has no client_id" if client_id is None else "client_id must be a text")
+        return InputIssue(path, "has no client_id" if client_id is None else "client_id must be a text")
     if len(client_id) > TEXT_LENGTH or _CONTROL.search(client_id) is not None:
-        return Mistake(path, f"client_id must have at most {TEXT_LENGTH} characters, and no control characters")
+        return InputIssue(path, f"client_id must have at most {TEXT_LENGTH} characters, and no control characters")
     if not _unicode(row):
-        return Mistake(path, "has a text that is not valid Unicode (a lone surrogate)")
+        return InputIssue(path, "has a text that is not valid Unicode (a lone surrogate)")
     wrong = _mistake(row)
-    return row if wrong is None else Mistake(client_id, wrong)
+    return row if wrong is None else InputIssue(client_id, wrong)
 
 
 def _unicode(row: dict[str, Any]) -> bool:
@@ -111,28 +111,28 @@ class Gathering:
         self._unique = unique
         self._last_rows = {} if last is None else {_key(row): row for row in last.rows}
         self._rows: dict[_Key, Row] = {}
-        self._faults: dict[str, Mistake] = {}
+        self._faults: dict[str, InputIssue] = {}
         self._named_faults = 0
         self.count = 0
 
     def add(self, raw: object) -> None:
-        """Add a client, or record why it cannot be used. `raw` may be a `Mistake` with the reason."""
+        """Add a client, or record why it cannot be used. `raw` may be a `InputIssue` with the reason."""
         last = self._last_row(raw)
         path = f"[{self.count}]"
         if isinstance(raw, OutOfBounds):
-            raw = Mistake(path, raw.text)
+            raw = InputIssue(path, raw.text)
         if last is not None and last == raw:
-            row: Row | Mistake = last
+            row: Row | InputIssue = last
         else:
-            row = raw if isinstance(raw, Mistake) else clean(raw, path, last)
+            row = raw if isinstance(raw, InputIssue) else clean(raw, path, last)
         self.count += 1
-        if isinstance(row, Mistake):
+        if isinstance(row, InputIssue):
             self.refuse(row)
             return
         key = _key(row)
         if self._unique and self._differs(key, row):
             text = "is there twice, with different values; give each row its issuer"
-            self.refuse(Mistake(str(row["client_id"]), text))
+            self.refuse(InputIssue(str(row["client_id"]), text))
             return
         last = self._last_rows.get(key)
         self._rows[key] = row if last is None or last is row or last != row else last
@@ -148,7 +148,7 @@ class Gathering:
             del self._rows[key]
         return first != row or str(row["client_id"]) in self._faults
 
-    def refuse(self, fault: Mistake) -> None:
+    def refuse(self, fault: InputIssue) -> None:
         """Record an unusable client."""
         if fault.path not in self._faults and not fault.path.startswith("["):
             self._named_faults += 1

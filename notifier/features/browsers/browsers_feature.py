@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from notifier.feature import Feature, Given, Running
+from notifier.feature import Feature, FeatureContext, FeatureRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +23,7 @@ def _read(settings: Settings, registry: Registry, _unsure: frozenset[str]) -> Pa
     return read_pages(settings, registry)
 
 
-def _run(given: Given) -> Running:
+def _run(given: FeatureContext) -> FeatureRuntime:
     from notifier.features.browsers.front_channel_counts import ClientLabels, FrontChannelCounts
     from notifier.features.browsers.sign_out_routes import EventTaker, SignOuts
     from notifier.features.browsers.web_pages import WebPages
@@ -31,7 +31,7 @@ def _run(given: Given) -> Running:
     counts = FrontChannelCounts(given.need(ClientLabels).label)
     face = WebPages(given.live, counts)
     api = SignOuts(given.need(EventTaker), face.pages, face.brought).routes()
-    return Running(api=api, pages=face.routes(), families=counts.families, page=face.page_of)
+    return FeatureRuntime(api=api, pages=face.routes(), families=counts.families, page=face.page_of)
 
 
 def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:

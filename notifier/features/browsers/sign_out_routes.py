@@ -14,7 +14,7 @@ from notifier.delivery.event_clients import by_client_id
 from notifier.features.browsers.brought_addresses import BroughtAddresses
 from notifier.features.browsers.front_channel_context import LIFETIME, TooManyClients, seal
 from notifier.features.browsers.web_keys import PageKeys
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.front_channel import FrontChannelContext, page_context
 from notifier.model.frozen import replace
 from notifier.model.moment import render_moment
@@ -132,4 +132,4 @@ def _sealed(context: FrontChannelContext, pages: Pages, now: float) -> str:
         f"has {count} clients that the browser must ask, and the URL of one page takes {fit} of these; nothing was "
         "published: publish the event by POST /v1/events, or send each part of its clients as an event of its own"
     )
-    raise Refusal(problem(400, "One page cannot ask so many clients", mistakes=[Mistake("clients", text)]))
+    raise Refusal(problem(400, "One page cannot ask so many clients", mistakes=[InputIssue("clients", text)]))

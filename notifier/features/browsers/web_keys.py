@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from notifier.configuration.configured_feature import Part
 from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed
 from notifier.features.browsers.web_settings import web_of
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.front_channel import is_on_page
 from notifier.model.frozen import replace
 from notifier.model.origins import origin_of
@@ -75,17 +75,17 @@ def read_pages(settings: Settings, registry: Registry) -> PagesPart:
     )
 
 
-def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[Mistake]]:
+def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[InputIssue]]:
     """Return the keys, None without `web.keys_file`, and every error."""
     if (section := web_of(settings)) is None:
         return None, []
     mistakes = [
-        Mistake(f'web.issuers["{iss}"]', _not_configured(iss, settings))
+        InputIssue(f'web.issuers["{iss}"]', _not_configured(iss, settings))
         for iss in section.issuers
         if iss not in settings.issuers
     ]
     mistakes += [
-        Mistake(f"web.check_session.{name}.issuer", _not_configured(page.issuer, settings))
+        InputIssue(f"web.check_session.{name}.issuer", _not_configured(page.issuer, settings))
         for name, page in section.check_session.items()
         if page.issuer not in settings.issuers
     ]
@@ -100,28 +100,28 @@ def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[Mistake]]:
                 read[setting].append(Fernet(line))
             except ValueError:
                 why = _coded_twice(line) or stray_character(line) or f"is no Fernet key; {_MAKE_ONE}"
-                mistakes.append(Mistake(setting, f"line {nth} of {path} {why}"))
+                mistakes.append(InputIssue(setting, f"line {nth} of {path} {why}"))
                 continue
             other = setting_of.setdefault(base64.urlsafe_b64decode(line), setting)
             if other != setting:
                 text = f"line {nth} of {path} is a key of {other}, too: an issuer's own keys are no other's"
-                mistakes.append(Mistake(setting, text))
+                mistakes.append(InputIssue(setting, text))
     if mistakes or _SHARED not in read:
         return None, mistakes
     own = {iss: MultiFernet(read[setting]) for iss in section.issuers if (setting := _own(iss)) in read}
     return PageKeys(shared=MultiFernet(read[_SHARED]), own=own, one=len(settings.issuers) == 1), []
 
 
-def _lines(setting: str, path: Path) -> tuple[list[str], list[Mistake]]:
+def _lines(setting: str, path: Path) -> tuple[list[str], list[InputIssue]]:
     """Return the lines of a file of keys, and the error in their number."""
     try:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except ConfigurationError as error:
-        return [], [Mistake(setting, f"{path} {mistake.text}") for mistake in error.mistakes]
+        return [], [InputIssue(setting, f"{path} {mistake.text}") for mistake in error.mistakes]
     if not lines:
-        return [], [Mistake(setting, f"{path} is empty; {_MAKE_ONE}")]
+        return [], [InputIssue(setting, f"{path} is empty; {_MAKE_ONE}")]
     if len(lines) > _MOST:
-        return lines, [Mistake(setting, f"{path} has {len(lines)} keys; keep the newest and those of its last hour")]
+        return lines, [InputIssue(setting, f"{path} has {len(lines)} keys; keep the newest and those of its last hour")]
     return lines, []
 
 
@@ -145,7 +145,7 @@ def _own(iss: str) -> str:
     return f'web.issuers["{iss}"].keys_file'
 
 
-def web_warnings(settings: Settings, registry: Registry) -> Iterator[Mistake]:
+def web_warnings(settings: Settings, registry: Registry) -> Iterator[InputIssue]:
     """Warn of pages on another origin than their issuer, and of issuers with front-channel clients but without pages.
 
     Without a section `web` there are no warnings.
@@ -155,12 +155,12 @@ def web_warnings(settings: Settings, registry: Registry) -> Iterator[Mistake]:
     for iss, pages in section.issuers.items():
         if (origin := origin_of(iss)) != origin_of(pages.url):
             text = f"is not on {origin}, as the issuer is: it may refuse the frame, and clients lose cookies"
-            yield Mistake(f'web.issuers["{iss}"].url', text)
+            yield InputIssue(f'web.issuers["{iss}"].url', text)
     for iss in settings.issuers:
         clients = sum(map(is_on_page, registry.clients_of(iss).values()))
         if clients and iss not in section.issuers:
             text = f"is missing, so no browser calls the frontchannel_logout_uri of {counted(clients, 'client')}"
-            yield Mistake(f'web.issuers["{iss}"]', text)
+            yield InputIssue(f'web.issuers["{iss}"]', text)
 
 
 def _not_configured(iss: str, settings: Settings) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from notifier.feature import Feature, Running, WorkerView
+from notifier.feature import Feature, FeatureRuntime, WorkerView
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from notifier.operators.status.worker_requests import Members, WorkerRequest
 
 
-def _operate(view: WorkerView) -> Running:
+def _operate(view: WorkerView) -> FeatureRuntime:
     from notifier.features.console.console_settings import console_of
 
     settings = view.live.now.settings
     section = console_of(settings)
     if section is None:
-        return Running() if settings.queue.sqlite_file is not None else _of_others(view)
+        return FeatureRuntime() if settings.queue.sqlite_file is not None else _of_others(view)
     if not section.enabled:
-        return Running()
+        return FeatureRuntime()
     import time
     from contextlib import asynccontextmanager
 
@@ -53,7 +53,7 @@ def _operate(view: WorkerView) -> Running:
         if signed_in is not None:
             await signed_in.aclose()
 
-    return Running(
+    return FeatureRuntime(
         api=[
             *ConsoleRoutes(authorization, view, workers).routes(),
             *ClientRoutes(authorization, view, workers).routes(),
@@ -68,7 +68,7 @@ def _operate(view: WorkerView) -> Running:
     )
 
 
-def _of_others(view: WorkerView) -> Running:
+def _of_others(view: WorkerView) -> FeatureRuntime:
     """Answer the consoles of other workers. Nothing is recorded before the first request."""
     parts: list[OwnPart] = []
 
@@ -84,7 +84,7 @@ def _of_others(view: WorkerView) -> Running:
             parts.append(OwnPart(view, recent))
         return await parts[0].act(request)
 
-    return Running(acts={CONSOLE.name: act})
+    return FeatureRuntime(acts={CONSOLE.name: act})
 
 
 def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:

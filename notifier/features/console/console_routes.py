@@ -17,7 +17,7 @@ from notifier import __version__
 from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, rows_of
 from notifier.features.console.recent import SERIES, STEP
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
 from notifier.model.message import PARKED, Lane
 from notifier.model.moment import rendered
@@ -137,7 +137,7 @@ class ConsoleRoutes:
     async def _recent(self, request: ApiRequest) -> web.Response:
         places = dict(place.rpartition("=")[::2] for place in filter(None, request.members.get("after", "").split(",")))
         if not all(number.isdecimal() for number in places.values()):
-            raise malformed(Mistake("after", "must be `next` of an answer before"))
+            raise malformed(InputIssue("after", "must be `next` of an answer before"))
         after = {worker: int(number[:15]) for worker, number in places.items()}
         seen, answers = await self._workers.ask(
             request.who, after=after, well=bool(request.members.get("good")), issuers=_sorted(request.issuers)
@@ -161,7 +161,7 @@ class ConsoleRoutes:
     async def _find(self, request: ApiRequest) -> web.Response:
         asked = request.members
         if len(asked) != 1:
-            raise malformed(Mistake("", "say either subject or event_id"))
+            raise malformed(InputIssue("", "say either subject or event_id"))
         subject = self._subject_id(asked["subject"]) if "subject" in asked else None
         write_audit("looked_for", who=request.who, event_id=asked.get("event_id"), subject=subject)
         _, answers = await self._workers.ask(request.who, find=asked, issuers=_sorted(request.issuers))

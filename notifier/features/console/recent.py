@@ -44,7 +44,7 @@ _ROW, _CLIENT = 450, 1600  # bytes of a row without its texts, and of a client w
 What = Literal["delivered", "failed", "put_off", "dead", "down", "recovered"]
 
 
-class Happening(NamedTuple):
+class RecentEntry(NamedTuple):
     """One thing that happened. `number` counts those of this worker.
 
     `at`: when the attempt ended, as in traces; else when the worker observed it.
@@ -81,7 +81,7 @@ class _Ring:
     """The newest rows: so many, and of so many bytes, once trimmed. `dropped`: older ones are gone."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
-        self.rows: deque[Happening] = deque()
+        self.rows: deque[RecentEntry] = deque()
         self.bytes = 0
         self.most, self.most_bytes = most, most_bytes
         self.dropped = False
@@ -104,7 +104,7 @@ class _Kept:
     iss: str
     client_id: str
     row_bytes: int
-    answers: list[Happening] = field(default_factory=list)
+    answers: list[RecentEntry] = field(default_factory=list)
     minutes: "array[int]" = field(default_factory=lambda: array("I"))
 
     def bytes(self) -> int:
@@ -188,7 +188,7 @@ class Recent:
             counts[_FAILED] += 1
             minutes[-1] += 1
         self.last = number = self.last + 1
-        row = Happening(
+        row = RecentEntry(
             number, fact.at, kind, kept.iss, kept.client_id, size, event_id, reason, met.status, fact.seconds,
             fact.number, fact.next_due, text, hash(delivery.sub), hash(delivery.sid),
         )  # fmt: skip
@@ -230,7 +230,7 @@ class Recent:
     ) -> None:
         self.last += 1
         size = _ROW + sum(map(_size, (iss, client_id, event_id, text)))
-        row = Happening(self.last, self._clock(), kind, iss, client_id, size, event_id, text=text, **members)
+        row = RecentEntry(self.last, self._clock(), kind, iss, client_id, size, event_id, text=text, **members)
         self._trouble.rows.append(row)
         self._trouble.bytes += size
         self._trouble.trim()
@@ -245,7 +245,7 @@ class Recent:
             if step >= since
         ]
 
-    def answers(self, key: ClientKey) -> Iterable[Happening]:
+    def answers(self, key: ClientKey) -> Iterable[RecentEntry]:
         """The last answers of a client, the oldest first."""
         return self._clients[key].answers if key in self._clients else ()
 
@@ -254,7 +254,7 @@ class Recent:
         kept = self._clients.get(key)
         return [] if kept is None else [kept.minutes[at : at + 3].tolist() for at in range(0, len(kept.minutes), 3)]
 
-    def after(self, number: int, *, well: bool, issuers: Collection[str] | None) -> list[Happening]:
+    def after(self, number: int, *, well: bool, issuers: Collection[str] | None) -> list[RecentEntry]:
         """The newest rows after this one, in order. `well`: with deliveries. `issuers`: of these; None: of all."""
         rings = (self._trouble, self._well) if well else (self._trouble,)
         newest = (islice(_newer(ring.rows, number, issuers), AT_ONCE) for ring in rings)
@@ -262,7 +262,7 @@ class Recent:
 
     def found(
         self, *, event_id: str | None, subject: str | None, issuers: Collection[str] | None
-    ) -> Sequence[Happening]:
+    ) -> Sequence[RecentEntry]:
         """The newest rows of an event, or of a user or session."""
         whose = hash(subject)
         rows = [
@@ -286,7 +286,7 @@ def _size(text: str) -> int:
     return getsizeof(text) if text.isascii() else getsizeof(text) + 4 * len(text)
 
 
-def _newer(ring: Sequence[Happening], number: int, issuers: Collection[str] | None) -> Iterator[Happening]:
+def _newer(ring: Sequence[RecentEntry], number: int, issuers: Collection[str] | None) -> Iterator[RecentEntry]:
     for row in reversed(ring):
         if row.number <= number:
             return

@@ -13,7 +13,7 @@ from aiohttp import web
 from notifier.features.console.access_token import SKEW, SignIn
 from notifier.features.console.sign_in_provider import Endpoints, NotExchanged
 from notifier.features.console.sign_in_tokens import SignInTokens
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.network.http.issuer_document import UnreadDocument
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
 from notifier.network.listeners.problem import Refusal, json_object, malformed, problem
@@ -143,5 +143,5 @@ async def _given(request: web.Request) -> Mapping[str, str]:
     given = {name: text for name, text in body.items() if isinstance(text, str)}
     wrong = [name for name in _MEMBERS if _VISIBLE.fullmatch(given.get(name, "")) is None]
     if wrong:
-        raise malformed(*(Mistake(name, "must be a text of 1 to 4,096 visible ASCII characters") for name in wrong))
+        raise malformed(*(InputIssue(name, "must be a text of 1 to 4,096 visible ASCII characters") for name in wrong))
     return given

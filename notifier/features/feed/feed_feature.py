@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from notifier.feature import Feature, Given, Running
+from notifier.feature import Feature, FeatureContext, FeatureRuntime
 from notifier.model.ids import new_id
 
 if TYPE_CHECKING:
@@ -20,16 +20,16 @@ def _read(settings: Settings, _registry: Registry, _unsure: frozenset[str]) -> P
     return Part(fixed={"outcomes": settings.outcomes})
 
 
-def _run(given: Given) -> Running:
+def _run(given: FeatureContext) -> FeatureRuntime:
     from notifier.features.feed.feed import Feed
     from notifier.features.feed.feed_event import feed_message
 
     outcomes = given.live.now.settings.outcomes
     feed = Feed(everything=outcomes == "all", clock=time.time, new_id=new_id)
     if outcomes == "off":
-        return Running(families=feed.families)
+        return FeatureRuntime(families=feed.families)
     within = feed.running(given.queue.feed_target(feed_message))
-    return Running(observe=feed.observe, families=feed.families, within=within)
+    return FeatureRuntime(observe=feed.observe, families=feed.families, within=within)
 
 
 def _schema() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.features.registries.list_settings import Auth0Settings
 from notifier.features.registries.page_requests import NumberedPage, access_token, ask, gather_pages
-from notifier.model.errors import Mistake, SourceFault
+from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import Web, web
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -106,7 +106,9 @@ def _row(client: Any) -> Any:
     uris = logout.get("backchannel_logout_urls") or []
     client_id = client.get("client_id")
     if not isinstance(uris, list) or len(uris) > 1:
-        return Mistake(str(client_id), "oidc_logout.backchannel_logout_urls must have one address; notifier calls one")
+        return InputIssue(
+            str(client_id), "oidc_logout.backchannel_logout_urls must have one address; notifier calls one"
+        )
     row = {
         "client_id": client_id,
         "client_name": name if isinstance(name := client.get("name"), str) else None,

@@ -13,7 +13,7 @@ from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.features.registries.list_settings import AuthentikSettings
 from notifier.features.registries.page_requests import NumberedPage, ask, gather_pages
-from notifier.model.errors import Mistake, SourceFault
+from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.http.json_over_http import Web, web
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.secret_text import secret_of
@@ -70,7 +70,7 @@ def _row(provider: Any) -> Any:
     if not uri:
         return _about(provider)
     text = _mistake(provider)
-    return _about(provider) | {"backchannel_logout_uri": uri} if text is None else Mistake(str(client_id), text)
+    return _about(provider) | {"backchannel_logout_uri": uri} if text is None else InputIssue(str(client_id), text)
 
 
 def _about(provider: dict[str, Any], front_channel: object = None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from notifier.configuration.clients.client_rows import Row
 from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.model.client import Algorithm
 from notifier.model.egress import uri_mistake
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.network.http.json_parts import OutOfBounds
 
 _URL, _SESSION = "backchannel.logout.url", "backchannel.logout.session.required"
@@ -40,13 +40,13 @@ class KeycloakRealm:
     admin: str
     default_algorithm: Algorithm
 
-    def row(self, client: Any, place: str) -> Row | Mistake:
+    def row(self, client: Any, place: str) -> Row | InputIssue:
         """Return the client's metadata, or the error in it. `place` identifies a client without a name."""
         if isinstance(client, OutOfBounds):
-            return Mistake(place, client.text)
+            return InputIssue(place, client.text)
         name = client.get("clientId") if isinstance(client, dict) else None
         if not isinstance(name, str) or not name:
-            return Mistake(place, "has no clientId")
+            return InputIssue(place, "has no clientId")
         attributes = client["attributes"] if isinstance(client.get("attributes"), dict) else {}
         row: dict[str, object] = {"client_id": name}
         if self.issuer is not None:
@@ -62,7 +62,7 @@ class KeycloakRealm:
 
     def _add_logout(
         self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any]
-    ) -> Mistake | None:
+    ) -> InputIssue | None:
         """Add the client's logout metadata, or return the error in it."""
         name = str(row["client_id"])
         uri = self._resolved(_text(attributes.get(_OWN_URL)) or _text(attributes.get(_URL)), client)
@@ -82,10 +82,12 @@ class KeycloakRealm:
             return None
         text = _unresolved(uri) or uri_mistake(uri)
         if text is not None:
-            return Mistake(name, f"its back-channel logout URL {text}")
+            return InputIssue(name, f"its back-channel logout URL {text}")
         if algorithm not in tuple(Algorithm):
             ways = ", ".join(Algorithm)
-            return Mistake(name, f"its ID tokens are signed with {algorithm[:20]!r}; choose one of {ways} in Keycloak")
+            return InputIssue(
+                name, f"its ID tokens are signed with {algorithm[:20]!r}; choose one of {ways} in Keycloak"
+            )
         row["backchannel_logout_uri"] = uri
         row["backchannel_logout_session_required"] = _true(attributes.get(_OWN_SESSION) or attributes.get(_SESSION))
         if alg := _text(attributes.get("id.token.encrypted.response.alg")):

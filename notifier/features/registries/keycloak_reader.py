@@ -21,7 +21,7 @@ from notifier.configuration.clients.remote_rows import Gathering
 from notifier.features.registries.keycloak_clients import KeycloakRealm
 from notifier.features.registries.page_requests import Advice, ShiftingPages, access_token, ask
 from notifier.model.client import Algorithm
-from notifier.model.errors import Mistake, SourceFault
+from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import Web, web
 from notifier.settings.asked_server import AskedServer, server_address
@@ -99,13 +99,13 @@ class KeycloakReader:
                 f"{_ROLE.format(client=self._settings.client_id)}; query-clients alone shows none"
             )
         rows = [self._realm.row(client, f"[{first + nth}]") for nth, client in enumerate(clients)]
-        names = [row.path if isinstance(row, Mistake) else str(row["client_id"]) for row in rows]
+        names = [row.path if isinstance(row, InputIssue) else str(row["client_id"]) for row in rows]
         if not pages.take(names):
             rows.clear()
         for row in rows:
-            if isinstance(row, Mistake):
+            if isinstance(row, InputIssue):
                 gathering.refuse(row)
-        await gathering.add_all(row for row in rows if not isinstance(row, Mistake))
+        await gathering.add_all(row for row in rows if not isinstance(row, InputIssue))
 
 
 class _AdminSession:

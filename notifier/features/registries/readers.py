@@ -10,7 +10,7 @@ from notifier.features.registries.hydra import HydraReader
 from notifier.features.registries.keycloak_reader import KeycloakReader
 from notifier.features.registries.sql_settings import SqlSettings
 from notifier.features.registries.wso2 import Wso2Reader
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 _READERS: Mapping[str, Callable[[RegistrySourceSettings], ClientsReader]] = {
@@ -31,7 +31,7 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
         from notifier.features.registries.sql import SqlReader  # noqa: PLC0415  SQLAlchemy is an extra
     except ModuleNotFoundError as error:
         text = f"needs {error.name}: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
-        raise ConfigurationError([Mistake(f"registry.sources.{source.called}.sql", text)]) from None
+        raise ConfigurationError([InputIssue(f"registry.sources.{source.called}.sql", text)]) from None
     return SqlReader(source.of_kind(SqlSettings), source.timeout)
 
 

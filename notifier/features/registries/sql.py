@@ -15,7 +15,7 @@ from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering
 from notifier.features.registries.sql_duende import duende
 from notifier.features.registries.sql_settings import SqlSettings
-from notifier.model.errors import Mistake, SourceFault
+from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.databases.sql_columns import (
     Amount,
     Listing,
@@ -233,12 +233,12 @@ class SqlReader:
                     try:
                         row = listing.read(cells)
                     except ValueError as error:
-                        gathering.refuse(Mistake(_named(cells[listing.client_id], number), str(error)))
+                        gathering.refuse(InputIssue(_named(cells[listing.client_id], number), str(error)))
                         continue
                     if row is None:
                         continue
                     nameless = row.get("client_id") is None
-                    gathering.add(Mistake(f"row {number}", "has no client_id") if nameless else row)
+                    gathering.add(InputIssue(f"row {number}", "has no client_id") if nameless else row)
         return gathering.answer(at)
 
     def _listing(self, connection: sa.Connection, deadline: Deadline, amount: Amount) -> Listing:

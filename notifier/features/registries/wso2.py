@@ -23,7 +23,7 @@ from notifier.configuration.clients.client_rows import Row, SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering, redirect_uris
 from notifier.features.registries.list_settings import Wso2Settings
 from notifier.features.registries.page_requests import ShiftingPages, ask
-from notifier.model.errors import AnswerFault, Mistake, SourceFault
+from notifier.model.errors import AnswerFault, InputIssue, SourceFault
 from notifier.model.frozen import frozen
 from notifier.network.http.json_over_http import Web, web
 from notifier.network.http.json_parts import OutOfBounds
@@ -46,11 +46,11 @@ _Item: TypeAlias = Mapping[str, Any] | OutOfBounds
 
 
 @frozen
-class _Learnt:
+class _Application:
     """What an application said of itself `at` a moment, and what the list said then. `result`: None if not OIDC."""
 
     listed: _Item
-    result: Row | Mistake | None
+    result: Row | InputIssue | None
     at: float
 
 
@@ -67,7 +67,7 @@ class Wso2Reader:
         self._source = source
         self._clock = clock
         self._ticks = ticks
-        self._learnt: dict[str, _Learnt] = {}
+        self._learnt: dict[str, _Application] = {}
         self._last_tick = ticks()
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
@@ -80,7 +80,7 @@ class Wso2Reader:
                 del self._learnt[removed_id]
             await self._learn(server, headers, listed, self._due(listed, tick))
             self._last_tick = tick
-            faults = [answer for name in listed if isinstance(answer := self._learnt[name].result, Mistake)]
+            faults = [answer for name in listed if isinstance(answer := self._learnt[name].result, InputIssue)]
             if len(faults) == len(listed):
                 raise SourceFault(f"no application can be read; the first, {faults[0].path}: {faults[0].text}")
         gathering = Gathering(last)
@@ -116,7 +116,7 @@ class Wso2Reader:
     def _unsure(self, name: str, item: _Item) -> bool:
         """True if the application is new, changed in the list, or could not be read."""
         learnt = self._learnt.get(name)
-        return learnt is None or learnt.listed != item or isinstance(learnt.result, Mistake)
+        return learnt is None or learnt.listed != item or isinstance(learnt.result, InputIssue)
 
     async def _learn(
         self, server: Web, headers: Mapping[str, str], listed: Mapping[str, _Item], due: list[str]
@@ -127,9 +127,9 @@ class Wso2Reader:
             for name in names:
                 answer = await self._application(server, headers, name, listed[name])
                 before = self._learnt.get(name)
-                if isinstance(answer, Mistake) and before is not None:
+                if isinstance(answer, InputIssue) and before is not None:
                     answer = before.result  # its last good address stays
-                self._learnt[name] = _Learnt(listed=listed[name], result=answer, at=self._ticks())
+                self._learnt[name] = _Application(listed=listed[name], result=answer, at=self._ticks())
 
         names = iter(due)
         tasks = [asyncio.ensure_future(some(names)) for _ in range(AT_A_TIME)]
@@ -142,18 +142,18 @@ class Wso2Reader:
 
     async def _application(
         self, server: Web, headers: Mapping[str, str], name: str, item: _Item
-    ) -> Row | Mistake | None:
+    ) -> Row | InputIssue | None:
         if isinstance(item, OutOfBounds):
-            return Mistake(name, item.text)
+            return InputIssue(name, item.text)
         url = f"{self._settings.url}/api/server/v1/applications/{quote(name, safe='')}/inbound-protocols/oidc"
         try:
             answer = await ask(server, url, headers, _ADVICE, expected=(404, 500))
         except AnswerFault as fault:
-            return Mistake(name, str(fault))
+            return InputIssue(name, str(fault))
         if answer.status == 404:
             return None
         if answer.status == 500:  # one damaged application must not hide all others
-            return Mistake(name, "WSO2 answered 500 when asked for this application; see its log")
+            return InputIssue(name, "WSO2 answered 500 when asked for this application; see its log")
         if not isinstance(answer.content, dict):
             raise SourceFault(f"its application {name} is no object; is `url` that of a WSO2 Identity Server?")
         return _row(name, item, answer.content) if answer.content.get("clientId") else None

@@ -21,7 +21,7 @@ from notifier.model.documents.cloudevents import (
     structured_attributes,
     traceparent_of,
 )
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import Message
 from notifier.model.moment import read_moment
@@ -62,7 +62,7 @@ class Unwrapped:
 class WrongPart:
     """An unreadable line, or an unreadable event of a batch, among readable ones."""
 
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[InputIssue, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ def _members(
 
 
 def _of_cloudevents(data: object, attributes: Mapping[str, str], trace: str | None) -> Unwrapped:
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     envelope = read_envelope(attributes, mistakes)
     if envelope is None:
         raise MalformedEvent(mistakes)
@@ -264,7 +264,7 @@ def _line(line: bytes, max_bytes: int) -> object:
     try:
         return read_json(line, max_bytes)
     except MalformedEvent as wrong:
-        return WrongPart((Mistake("", f"the line is {wrong.mistakes[0].text}"),))
+        return WrongPart((InputIssue("", f"the line is {wrong.mistakes[0].text}"),))
 
 
 def _decoded(text: str) -> bytes:
@@ -292,4 +292,4 @@ def _times(document: Unwrapped, sent: object) -> Mapping[str, Any]:
 
 
 def _refuse(text: str) -> NoReturn:
-    raise MalformedEvent([Mistake("", text)])
+    raise MalformedEvent([InputIssue("", text)])

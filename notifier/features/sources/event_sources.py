@@ -13,7 +13,7 @@ from notifier.features.sources.source import Source
 from notifier.features.sources.source_presets import SOURCE_PRESETS, SourcePreset
 from notifier.features.sources.source_settings import SourceSettings, sources_of
 from notifier.model.documents.event_members import EventBody
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.printable import excerpt
 from notifier.settings.service_settings import Settings
 
@@ -26,10 +26,10 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 def compile_sources(
     settings: Settings, unsure: frozenset[str] = frozenset()
-) -> tuple[Mapping[str, Source], list[Mistake]]:
+) -> tuple[Mapping[str, Source], list[InputIssue]]:
     """Return the valid sources by name, and every error. `unsure`: the sections of the settings with errors."""
     sources: dict[str, Source] = {}
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     known = None if "issuers" in unsure else tuple(settings.issuers)
     types = {iss: of.event_types for iss, of in settings.issuers.items() if of.event_types is not None}
     on_disk = "queue" not in unsure and settings.queue.sqlite_file is not None
@@ -62,13 +62,13 @@ class _Making:
     name: str
     options: SourceSettings
     issuers: tuple[str, ...] | None
-    mistakes: list[Mistake] = field(default_factory=list)
+    mistakes: list[InputIssue] = field(default_factory=list)
     mentioned: set[str] = field(default_factory=set)
     plain: bool = False
 
     def wrong(self, member: str, text: str) -> None:
         """Record an error in one of its settings."""
-        self.mistakes.append(Mistake(f"sources.{self.name}.{member}", text))
+        self.mistakes.append(InputIssue(f"sources.{self.name}.{member}", text))
 
     def source(self) -> Source:
         """Return the source; it must not be used if errors were recorded."""

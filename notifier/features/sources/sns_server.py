@@ -48,7 +48,7 @@ class CertificateAway:
     text: str = "The certificate of SNS cannot be read; send the message again"
 
 
-class _Wanted:
+class _QueuedCertificate:
     """A queued certificate. `again`: several messages requested it. `waiting` counts the messages that wait for it."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class SnsServer:
         self._contexts = TlsContexts()
         self._clock, self._steady, self._pause = clock, steady, pause
         self._keys: OrderedDict[str, tuple[RSAPublicKey, float]] = OrderedDict()
-        self._wanted: dict[str, _Wanted] = {}  # by address, the oldest first
+        self._wanted: dict[str, _QueuedCertificate] = {}  # by address, the oldest first
         self._left_alone: dict[str, float] = {}  # by address, until when
         self._reading: asyncio.Task[None] | None = None
         self._due = float("-inf")
@@ -121,7 +121,7 @@ class SnsServer:
             self._settle(certificate, CertificateAway())
         await self._contexts.close()
 
-    def _want(self, certificate: str) -> _Wanted | None:
+    def _want(self, certificate: str) -> _QueuedCertificate | None:
         """Queue the certificate. Return None if the queue is full."""
         if (wanted := self._wanted.get(certificate)) is not None:
             wanted.again = True
@@ -131,7 +131,7 @@ class SnsServer:
             if once is None:
                 return None
             self._settle(once, CertificateAway())
-        return self._wanted.setdefault(certificate, _Wanted())
+        return self._wanted.setdefault(certificate, _QueuedCertificate())
 
     async def _read_wanted(self) -> None:
         """Fetch until the queue is empty."""

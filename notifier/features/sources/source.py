@@ -30,7 +30,7 @@ from notifier.features.sources.translation import (
 from notifier.model.documents.cloudevents import Opened
 from notifier.model.documents.event_document import INFORMATIONAL, Understood, read_opened
 from notifier.model.documents.sourced import Positions, as_kept
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import replace
 from notifier.model.message import Message
 from notifier.model.printable import excerpt
@@ -112,7 +112,7 @@ class Source:
                 translation.add(number, entries, partial(reading.event, document, entries))
         for number, entries in () if only is None else only.items():
             if number >= len(documents):
-                translation.mistaken(number, entries, [Mistake("", "is not in the message any more")])
+                translation.mistaken(number, entries, [InputIssue("", "is not in the message any more")])
         return replace(translation.translation(), timeless=frozenset(reading.timeless))
 
 
@@ -140,36 +140,38 @@ class _Reading:
             if source.takes_empty:
                 return [Unwrapped(data=None)]
             text = "the message is empty; to ignore such ones, begin `when` with @ != `null` &&"
-            raise MalformedEvent([Mistake(whole, text)])
+            raise MalformedEvent([InputIssue(whole, text)])
         try:
             documents = open_documents(message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
-            raise MalformedEvent([Mistake(mistake.path or whole, mistake.text) for mistake in wrong.mistakes]) from None
+            raise MalformedEvent(
+                [InputIssue(mistake.path or whole, mistake.text) for mistake in wrong.mistakes]
+            ) from None
         if len(documents) == 1 and is_verification(documents[0].data):
             return documents
         try:
             return opened(documents, source.envelopes, message, self._names, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
             path = f"sources.{source.name}.envelope"
-            raise MalformedEvent([Mistake(path, mistake.text) for mistake in wrong.mistakes]) from None
+            raise MalformedEvent([InputIssue(path, mistake.text) for mistake in wrong.mistakes]) from None
 
     def event(self, document: Unwrapped, only: Sequence[range] | None) -> Understood | None:
         """Return the event in the document, or None if it is ignored. Raises MalformedEvent."""
         source = self._source
         if isinstance(document.data, WrongPart):
             whole = f"sources.{source.name}"
-            raise MalformedEvent([Mistake(each.path or whole, each.text) for each in document.data.mistakes])
+            raise MalformedEvent([InputIssue(each.path or whole, each.text) for each in document.data.mistakes])
         if is_verification(document.data):
             return None
         names = {**self._names, "$envelope": document.around} if "$envelope" in source.mentioned else self._names
         reader = ExpressionReader(document.data, names, ignore_case=source.ignore_case, texts=self._texts)
         if source.when is not None:
             if source.when.of_object and not isinstance(document.data, dict):
-                raise MalformedEvent([Mistake(f"sources.{source.name}", no_object(document.data))])
+                raise MalformedEvent([InputIssue(f"sources.{source.name}", no_object(document.data))])
             if not self._asked_for(reader, source.when):
                 return None
         path = f"sources.{source.name}.event."
-        mistakes: list[Mistake] = []
+        mistakes: list[InputIssue] = []
         data = self._members(reader, document, path, mistakes)
         try:
             data["iss"] = self._issuer(reader, data.get("iss"))
@@ -187,11 +189,11 @@ class _Reading:
         except MalformedEvent as wrong:
             if isinstance(document.data, dict) or data.keys() & {"sub", "sid", "clients"}:
                 raise
-            mistake = Mistake(f"sources.{source.name}", no_object(document.data))
+            mistake = InputIssue(f"sources.{source.name}", no_object(document.data))
             raise MalformedEvent((mistake, *wrong.mistakes), wrong.data) from None
 
     def _members(
-        self, reader: ExpressionReader, document: Unwrapped, path: str, mistakes: list[Mistake]
+        self, reader: ExpressionReader, document: Unwrapped, path: str, mistakes: list[InputIssue]
     ) -> dict[str, object]:
         """Return the members of the event as the mapping gives them. Adds to `mistakes`.
 
@@ -206,11 +208,11 @@ class _Reading:
                 if name in INFORMATIONAL:
                     data[name] = [document.data, document.around if "$envelope" in expression.fields else None]
                     continue
-                mistakes.append(Mistake(path + name, str(failed)))
+                mistakes.append(InputIssue(path + name, str(failed)))
                 value = _STAND_INS.get(name)
             if self._is_bare_number(name, value):
                 around = "from_s(…), from_ms(…) or from_us(…)" if name == "not_after" else "to_string(…)"
-                mistakes.append(Mistake(path + name, f"is a number; write {around} around it"))
+                mistakes.append(InputIssue(path + name, f"is a number; write {around} around it"))
                 data[name] = _STAND_INS.get(name)
             elif value is not None and (value != "" or name not in _LEFT_OUT_IF_EMPTY):
                 data[name] = value
@@ -226,20 +228,20 @@ class _Reading:
         try:
             value = reader.value(when)
         except ExpressionFailed as failed:
-            raise MalformedEvent([Mistake(path, str(failed))]) from None
+            raise MalformedEvent([InputIssue(path, str(failed))]) from None
         if isinstance(value, bool):
             return value
         fields = ", ".join(sorted(when.fields))
         why = f"; a member that decides is missing or of another type, among {fields}" if value is None else ""
-        raise MalformedEvent([Mistake(path, f"must give true or false, not {kind_of(value)}{why}")])
+        raise MalformedEvent([InputIssue(path, f"must give true or false, not {kind_of(value)}{why}")])
 
-    def _wrong_type(self, document: Unwrapped, iss: str) -> list[Mistake]:
+    def _wrong_type(self, document: Unwrapped, iss: str) -> list[InputIssue]:
         types, found_type = self._source.types.get(iss), document.type
         if types is None or found_type in types:
             return []
         what = "has no CloudEvents type" if found_type is None else f"is of the CloudEvents type {excerpt(found_type)}"
         text = f'{what}; of a signed body, issuers["{iss}"].event_types asks for one of {", ".join(sorted(types))}'
-        return [Mistake(f"sources.{self._source.name}", text)]
+        return [InputIssue(f"sources.{self._source.name}", text)]
 
     def _issuer(self, reader: ExpressionReader, named: object) -> object:
         source = self._source
@@ -248,7 +250,7 @@ class _Reading:
             try:
                 named = reader.value(source.realm)
             except ExpressionFailed as failed:
-                raise MalformedEvent([Mistake(path, str(failed))]) from None
+                raise MalformedEvent([InputIssue(path, str(failed))]) from None
             names = [str(item) for item in (named if isinstance(named, list) else [named]) if item not in (None, "")]
             if names:
                 return self._issuer_of(names, path)
@@ -257,10 +259,10 @@ class _Reading:
             named = source.issuer
         if named is None:
             text = "the document names none; set it"
-            raise MalformedEvent([Mistake(f"sources.{source.name}.issuer", text)])
+            raise MalformedEvent([InputIssue(f"sources.{source.name}.issuer", text)])
         if isinstance(named, str) and named not in source.speaks_for:
             text = f"the document names {excerpt(named)}; this source speaks for {', '.join(source.speaks_for)} alone"
-            raise MalformedEvent([Mistake(f"sources.{source.name}.issuer", text)])
+            raise MalformedEvent([InputIssue(f"sources.{source.name}.issuer", text)])
         return named
 
     def _issuer_of(self, names: Sequence[str], path: str) -> str:
@@ -274,11 +276,11 @@ class _Reading:
             if names[-1] in (iss, unquote(iss.rstrip("/").rpartition("/")[2])):
                 return iss
             text = f"the document names {excerpt(names[-1])}, which does not fit {iss}; if it is the same, write "
-            raise MalformedEvent([Mistake(path, f'{text}issuers: {{"{excerpt(names[-1])}": "{iss}"}}')])
+            raise MalformedEvent([InputIssue(path, f'{text}issuers: {{"{excerpt(names[-1])}": "{iss}"}}')])
         for name in names:
             if (iss := source.issuers.get(name, "")) or (name == names[0] and name in source.speaks_for):
                 return iss or name
-        raise MalformedEvent([Mistake(path, f"{excerpt(names[0])} is not among them; add what it means")])
+        raise MalformedEvent([InputIssue(path, f"{excerpt(names[0])} is not among them; add what it means")])
 
     def _with_spares(self, document: Unwrapped, data: Mapping[str, object]) -> Message:
         """Return the message with the id and time that apply if the mapping gives none."""

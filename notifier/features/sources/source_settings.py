@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.message import Binding
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath
@@ -65,10 +65,10 @@ def bindings_of(sources: Mapping[str, Bound]) -> tuple[Binding, ...]:
     return tuple(dict.fromkeys(bindings))
 
 
-def open_exchanges(sources: Mapping[str, Bound]) -> list[Mistake]:
+def open_exchanges(sources: Mapping[str, Bound]) -> list[InputIssue]:
     """The bindings to exchanges that the broker itself makes, and that belong to nobody."""
     return [
-        Mistake(
+        InputIssue(
             f"sources.{name}.bind[{nth}]",
             f"whoever may write to {bind.exchange}, an exchange of the broker's own, may sign people out: let few "
             "write to it, or have the server publish to an exchange of its own",

@@ -16,7 +16,7 @@ from notifier.features.sources.source import Source
 from notifier.features.sources.source_operations import grid_code
 from notifier.features.sources.source_settings import SetSettings, SnsSettings, SourceHttpSettings, sources_of
 from notifier.model.defaults import MAX_EVENT
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import replace
 from notifier.model.message import Message
 from notifier.model.session_ended import SessionEnded
@@ -31,8 +31,8 @@ class Trial:
 
     events: tuple[SessionEnded, ...] = ()
     ignored: int = 0
-    mistakes: tuple[Mistake, ...] = ()
-    warnings: tuple[Mistake, ...] = ()
+    mistakes: tuple[InputIssue, ...] = ()
+    warnings: tuple[InputIssue, ...] = ()
     refused: bool = False
 
 
@@ -50,18 +50,18 @@ def trial_of(settings: Settings, source: Source, message: Message, *, came: bool
     If the source accepts posts and binds exchanges, the message may have been received by either.
     """
     options = sources_of(settings)[source.name]
-    warnings: list[Mistake] = []
+    warnings: list[InputIssue] = []
     if options.http is not None and not came:
         posted = _as_posted(message, options.http, source)
         if isinstance(posted, _Answered):
-            said = Mistake(f"sources.{source.name}.http", f"a post of it is answered {posted.text}")
+            said = InputIssue(f"sources.{source.name}.http", f"a post of it is answered {posted.text}")
             if not options.bind:
                 return Trial(mistakes=(said,), refused=True) if posted.refused else Trial(warnings=(said,))
             warnings.append(said)
         else:
             if (lacks := _unsigned(message, options.http)) is not None:
                 text = f"its signature is not looked at here, without which a post of it is answered 401: {lacks}"
-                warnings.append(Mistake(f"sources.{source.name}.http.sns", text))
+                warnings.append(InputIssue(f"sources.{source.name}.http.sns", text))
             message = message if options.bind else posted
     try:
         translation = source.translate(
@@ -71,9 +71,9 @@ def trial_of(settings: Settings, source: Source, message: Message, *, came: bool
         return Trial(mistakes=malformed.mistakes, warnings=tuple(warnings))
     if any(event.id in translation.timeless for event in translation.events):
         text = "is a digest without a time: another message that says the same is taken for a copy; read ended_at or id"
-        warnings.append(Mistake(f"sources.{source.name}.event.id", text))
+        warnings.append(InputIssue(f"sources.{source.name}.event.id", text))
     remarks = dict.fromkeys(remark for event in translation.events for remark in unread_members(event))
-    warnings.extend(Mistake(f"sources.{source.name}.event", remark) for remark in remarks)
+    warnings.extend(InputIssue(f"sources.{source.name}.event", remark) for remark in remarks)
     return Trial(
         events=translation.events,
         ignored=translation.ignored,

@@ -15,7 +15,7 @@ from notifier.features.sources.translation import Translation
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.sourced import Anew, as_kept, as_sourced, read_positions
-from notifier.model.errors import MalformedEvent, Mistake, UnknownSource
+from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource
 from notifier.model.frozen import replace
 from notifier.model.ids import new_id
 from notifier.model.message import Kind, Lane, Message, Outgoing
@@ -45,7 +45,7 @@ class SourcedIntake:
         source = self._sources().get(name)
         if source is None:
             text = f"the source {name} is not configured (any more); add sources.{name}, then replay"
-            raise UnknownSource([Mistake("", text)])
+            raise UnknownSource([InputIssue("", text)])
         positions = None if only is None else read_positions(only)
         translation = source.translate(message, max_bytes=self._max_event, new_id=self._new_id, now=now, only=positions)
         letter = None if translation.wrong is None else dead_letter.bury_events(message, translation.wrong, now)

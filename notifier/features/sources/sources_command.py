@@ -17,7 +17,7 @@ from notifier.features.sources.source import Source
 from notifier.features.sources.source_presets import SOURCE_PRESETS
 from notifier.features.sources.source_settings import sources_of
 from notifier.features.sources.source_trial import Trial, trial_of
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.message import Lane, Message
 from notifier.model.moment import read_moment, rendered
 from notifier.model.printable import counted, json_text, printable
@@ -148,7 +148,7 @@ def try_(
     raise typer.Exit(1 if trial.mistakes else 0)
 
 
-def _listed(mistakes: Iterable[Mistake]) -> list[dict[str, str]]:
+def _listed(mistakes: Iterable[InputIssue]) -> list[dict[str, str]]:
     return [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
 
 

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from notifier.feature import Checked, Feature, Given, Running
+from notifier.feature import Feature, FeatureContext, FeatureReport, FeatureRuntime
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
 
@@ -45,7 +45,7 @@ def _read_again(settings: Settings | None) -> Mapping[str, ReadAgain]:
     return {"": partial(read_again, compile_sources(settings)[0], MAX_EVENT)}
 
 
-def _run(given: Given) -> Running:
+def _run(given: FeatureContext) -> FeatureRuntime:
     from notifier.features.sources.http_sources import HttpSources
     from notifier.features.sources.sourced_intake import SourcedIntake
     from notifier.features.sources.sources_part import SourcesPart
@@ -54,7 +54,7 @@ def _run(given: Given) -> Running:
     sources = HttpSources(live, given.queue.publish)
     intake = SourcedIntake(lambda: live.now.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT)
     routes = sources.routes
-    return Running(api=routes.routes(), families=routes.families, readers={"": intake}, within=aclosing(sources))
+    return FeatureRuntime(api=routes.routes(), families=routes.families, readers={"": intake}, within=aclosing(sources))
 
 
 def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
@@ -63,12 +63,12 @@ def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
     return source_checks(loaded.settings, reader)
 
 
-def _checked(loaded: Loaded) -> Checked:
+def _checked(loaded: Loaded) -> FeatureReport:
     from notifier.features.sources.source_settings import open_exchanges, sources_of
     from notifier.features.sources.sources_part import SourcesPart
 
     speakers = {name: list(source.speaks_for) for name, source in loaded.part(SourcesPart).sources.items()}
-    return Checked(
+    return FeatureReport(
         members={"sources": {name: {"speaks_for": issuers} for name, issuers in speakers.items()}},
         lines=[f"source {name}: may end sessions at {', '.join(issuers)}" for name, issuers in speakers.items()],
         warnings=open_exchanges(sources_of(loaded.settings)),

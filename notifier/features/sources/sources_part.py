@@ -11,9 +11,9 @@ from notifier.configuration.inline_speakers import Sender
 from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_settings import BindSettings, SourceSettings, bindings_of, sources_of
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.message import Binding
-from notifier.settings.mistakes import explain
+from notifier.settings.input_issues import explain
 from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings, SourceName
 
@@ -92,7 +92,7 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, Path]]:
             yield f"sources.{name}.http.set.tls.key_file", tls.key_file
 
 
-def _realms_by_name(sources: Mapping[str, Source]) -> Iterator[Mistake]:
+def _realms_by_name(sources: Mapping[str, Source]) -> Iterator[InputIssue]:
     """Warn of sources whose documents may have only the id of a realm, which `issuers` does not map."""
     for name, source in sources.items():
         if source.preset == "keycloak_rabbitmq" and source.issuers is None and source.realm is not None:
@@ -100,10 +100,10 @@ def _realms_by_name(sources: Mapping[str, Source]) -> Iterator[Mistake]:
                 "an event that has the realm's id and not its name is refused: write"
                 f' issuers: {{"REALM-ID": "{source.issuer}"}}'
             )
-            yield Mistake(f"sources.{name}.issuers", text)
+            yield InputIssue(f"sources.{name}.issuers", text)
 
 
-def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Iterator[Mistake]:
+def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Iterator[InputIssue]:
     """Warn of sources with signed posts whose configuration relies on unsigned parts."""
     for name, source in sources.items():
         http = sources_of(settings)[name].http
@@ -111,15 +111,15 @@ def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Ite
             continue
         if "$headers" in source.mentioned:
             text = "reads $headers, which are not signed: whoever captures a body may send it again with others"
-            yield Mistake(f"sources.{name}", text)
+            yield InputIssue(f"sources.{name}", text)
         what = "Security Event Tokens have" if http.set is not None else "messages of SNS have"
         for iss in source.speaks_for if http.hmac is None else ():
             if iss in source.types:
                 text = f'{what} no CloudEvents type: all are refused by issuers["{iss}"].event_types'
-                yield Mistake(f"sources.{name}.http.{'sns' if http.set is None else 'set'}", text)
+                yield InputIssue(f"sources.{name}.http.{'sns' if http.set is None else 'set'}", text)
 
 
-def _any_subscription(settings: Settings) -> Iterator[Mistake]:
+def _any_subscription(settings: Settings) -> Iterator[InputIssue]:
     """Warn of sources that confirm a WebSub subscription to any topic."""
     for name, source in sources_of(settings).items():
         if source.preset == "wso2" and source.http is not None and source.http.websub is None:
@@ -127,13 +127,13 @@ def _any_subscription(settings: Settings) -> Iterator[Mistake]:
                 "a subscription with any topic is confirmed, without a proof: write"
                 " websub: {topic: …} with the topic of your webhook (the log shows it as sender_allowed)"
             )
-            yield Mistake(f"sources.{name}.http", text)
+            yield InputIssue(f"sources.{name}.http", text)
 
 
-def _without_listener(settings: Settings) -> Iterator[Mistake]:
+def _without_listener(settings: Settings) -> Iterator[InputIssue]:
     if settings.api is None:
         text = "has no effect without a section `api`, which opens the listener"
-        yield from (Mistake(f"sources.{name}.http", text) for name, of in sources_of(settings).items() if of.http)
+        yield from (InputIssue(f"sources.{name}.http", text) for name, of in sources_of(settings).items() if of.http)
 
 
 _SCHEMES = frozenset((b"bearer", b"basic", b"token", b"apikey"))  # the rest of a header value whose variable was empty
@@ -149,10 +149,10 @@ def secret_file(source: SourceSettings) -> tuple[str, Path] | None:
     return None
 
 
-def read_source_secrets(sources: Mapping[str, SourceSettings]) -> tuple[dict[str, tuple[bytes, ...]], list[Mistake]]:
+def read_source_secrets(sources: Mapping[str, SourceSettings]) -> tuple[dict[str, tuple[bytes, ...]], list[InputIssue]]:
     """Return the secrets by name of source, and every error. Surrounding white space is ignored."""
     secrets: dict[str, tuple[bytes, ...]] = {}
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     for name, source in sources.items():
         if (named := secret_file(source)) is None:
             continue
@@ -160,16 +160,18 @@ def read_source_secrets(sources: Mapping[str, SourceSettings]) -> tuple[dict[str
         try:
             text = read_text(path)
         except ConfigurationError as error:
-            mistakes += [Mistake(setting, f"{path} {mistake.text}") for mistake in error.mistakes]
+            mistakes += [InputIssue(setting, f"{path} {mistake.text}") for mistake in error.mistakes]
             continue
         values = tuple(line.strip().encode() for line in text.splitlines() if line.strip())
         if not values:
-            mistakes.append(Mistake(setting, f"{path} is empty; write the secret into it"))
+            mistakes.append(InputIssue(setting, f"{path} is empty; write the secret into it"))
         elif not _SCHEMES.isdisjoint(value.lower() for value in values):
-            mistakes.append(Mistake(setting, f"{path} has a scheme without a secret behind it, such as Bearer alone"))
+            mistakes.append(
+                InputIssue(setting, f"{path} has a scheme without a secret behind it, such as Bearer alone")
+            )
         elif len(values) > MOST:
             text = f"{path} has {len(values)} lines; write the secret, and a second one while you replace it"
-            mistakes.append(Mistake(setting, text))
+            mistakes.append(InputIssue(setting, text))
         else:
             secrets[name] = values
     return secrets, mistakes

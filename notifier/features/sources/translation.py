@@ -11,7 +11,7 @@ from notifier.model.documents import cloudevents
 from notifier.model.documents.event_document import Understood
 from notifier.model.documents.event_entries import first_of, positions
 from notifier.model.documents.sourced import Positions, WrongEvents, written_positions
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.moment import rendered
@@ -43,7 +43,7 @@ class TranslatedEvents:
         self._count = count
         self._events: list[SessionEnded] = []
         self._ignored = 0
-        self._mistakes: list[Mistake] = []
+        self._mistakes: list[InputIssue] = []
         self._positions: Positions = {}
         self._lost = False  # some positions are unknown
         self._names: set[tuple[str, str]] = set()
@@ -68,10 +68,10 @@ class TranslatedEvents:
             which = _in_whole(positions(value.wrong.which), entries) if value.wrong.which else ()
             self.mistaken(number, which, first_of(value.wrong.mistakes, value.wrong.more))
 
-    def mistaken(self, number: int, entries: tuple[range, ...] | None, mistakes: Sequence[Mistake]) -> None:
+    def mistaken(self, number: int, entries: tuple[range, ...] | None, mistakes: Sequence[InputIssue]) -> None:
         """Record the errors of one event, or of these entries of it."""
         which = "" if self._count == 1 else f"event {number + 1} of {self._count}: "
-        self._mistakes += [Mistake(mistake.path, which + mistake.text) for mistake in mistakes]
+        self._mistakes += [InputIssue(mistake.path, which + mistake.text) for mistake in mistakes]
         self._positions[number] = entries
 
     def translation(self) -> Translation:

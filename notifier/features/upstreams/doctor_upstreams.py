@@ -7,7 +7,7 @@ from functools import partial
 from notifier.features.upstreams.configured_upstreams import WITHIN, questions_for, read_upstream_keys
 from notifier.features.upstreams.upstream import Question, SessionsAway
 from notifier.features.upstreams.upstream_settings import UpstreamSettings, upstreams_of
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, failed, ok, warning
@@ -51,13 +51,13 @@ async def examine_keys(setting: str, uri: str, read: ReadKeySet, upstream: Upstr
     return findings
 
 
-async def session_mistakes(settings: Settings) -> list[Mistake]:
+async def session_mistakes(settings: Settings) -> list[InputIssue]:
     """Query each database of sessions with a `sid` that cannot exist, and return the errors, such as a misspelling."""
     asked = [(name, of) for name, of in upstreams_of(settings).items() if of.resolve.sql is not None]
     places = [f"upstreams.{name}.resolve.sql" for name, _ in asked]
     found = await asyncio.gather(*(examine_sessions(place, of) for place, (_, of) in zip(places, asked, strict=True)))
     findings = [finding for each in found for finding in each if finding.level is Severity.FAILED]
-    return [Mistake(finding.subject, f"{finding.text}; {finding.advice}") for finding in findings]
+    return [InputIssue(finding.subject, f"{finding.text}; {finding.advice}") for finding in findings]
 
 
 async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence[Finding]:

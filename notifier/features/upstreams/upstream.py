@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from notifier.delivery.facts import FeatureFact
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.session_ended import SessionEnded
@@ -105,7 +105,7 @@ def load_ending(upstream: str, body: bytes) -> EndedUpstream:
     try:
         document = _DOCUMENT.validate_json(body)
     except ValidationError:
-        raise MalformedEvent([Mistake("", "is no end of an upstream's session that notifier wrote")]) from None
+        raise MalformedEvent([InputIssue("", "is no end of an upstream's session that notifier wrote")]) from None
     question = Question(iss=document["iss"], sub=document["sub"], sid=document["sid"])
     return EndedUpstream(upstream=upstream, question=question, id=document["id"], ended_at=document["ended_at"])
 

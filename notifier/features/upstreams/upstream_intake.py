@@ -27,7 +27,7 @@ from notifier.model.backoff import deferral_wait
 from notifier.model.client import RetryPolicy
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.sourced import Anew, as_kept, as_sourced
-from notifier.model.errors import MalformedEvent, Mistake, UnknownSource
+from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource
 from notifier.model.frozen import replace
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.moment import Clock
@@ -74,7 +74,7 @@ class UpstreamIntake:
         upstream = upstream_of(message)
         if not self._sessions.has(upstream):
             text = f"the upstream {upstream} is not configured (any more); add upstreams.{upstream}, then replay"
-            raise UnknownSource([Mistake("", text)])
+            raise UnknownSource([InputIssue("", text)])
         return Move(look_up=partial(self._sends, message, rest_until))
 
     async def _sends(self, message: Message, rest_until: float | None) -> Sequence[Send]:

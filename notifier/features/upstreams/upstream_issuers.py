@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
 
-from notifier.feature import Checked
+from notifier.feature import FeatureReport
 from notifier.features.upstreams.upstream_settings import (
     SameSubSettings,
     SessionsSqlSettings,
     UpstreamSettings,
     upstreams_of,
 )
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.settings.service_settings import Settings
 
 
@@ -28,13 +28,13 @@ def _installed(library: str) -> bool:
 
 def upstream_mistakes(
     settings: Settings, unsure: frozenset[str], installed: Callable[[str], bool] = _installed
-) -> list[Mistake]:
+) -> list[InputIssue]:
     """Return every error. `unsure`: the sections of the settings with errors. `installed` looks up a library."""
     asks_sql = [name for name, upstream in upstreams_of(settings).items() if upstream.resolve.sql is not None]
     mistakes = []
     if asks_sql and not installed("sqlalchemy"):
         text = "needs SQLAlchemy: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
-        mistakes += [Mistake(f"upstreams.{name}.resolve.sql", text) for name in asks_sql]
+        mistakes += [InputIssue(f"upstreams.{name}.resolve.sql", text) for name in asks_sql]
     if "issuers" in unsure:
         return mistakes
     for name, upstream in upstreams_of(settings).items():
@@ -42,18 +42,18 @@ def upstream_mistakes(
         place = f"upstreams.{name}"
         if iss is None:
             text = f"is required, since there is not exactly one issuer; it is one of {', '.join(settings.issuers)}"
-            mistakes.append(Mistake(f"{place}.iss", text))
+            mistakes.append(InputIssue(f"{place}.iss", text))
         elif iss not in settings.issuers:
             near = get_close_matches(iss, settings.issuers, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            mistakes.append(Mistake(f"{place}.iss", f"{iss} is not configured under issuers{hint}"))
+            mistakes.append(InputIssue(f"{place}.iss", f"{iss} is not configured under issuers{hint}"))
         elif (publishers := settings.issuers[iss].publishers) is not None and name not in publishers:
             text = f"must name {name} too, or every event of the upstream {name} becomes a dead letter"
-            mistakes.append(Mistake(f'issuers["{iss}"].publishers', text))
+            mistakes.append(InputIssue(f'issuers["{iss}"].publishers', text))
     return [*mistakes, *_not_apart(settings)]
 
 
-def _not_apart(settings: Settings) -> Iterator[Mistake]:
+def _not_apart(settings: Settings) -> Iterator[InputIssue]:
     """Return errors for prefixes that begin with another upstream's, which could then end this one's sessions."""
     prefixes = [
         (f"upstreams.{name}.resolve.{way}.prefix", local_issuer(upstream, settings), section.prefix)
@@ -68,7 +68,7 @@ def _not_apart(settings: Settings) -> Iterator[Mistake]:
                     f"begins with that of {other}, {shorter!r}, so that upstream could end sessions of this one's"
                     " users; let none begin with another, such as by a sign at the end that is in none of them"
                 )
-                yield Mistake(place, text)
+                yield InputIssue(place, text)
 
 
 def _prefixed(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubSettings | SessionsSqlSettings]]:
@@ -79,43 +79,43 @@ def _prefixed(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubSettings
         yield "sql", upstream.resolve.sql
 
 
-def upstream_warnings(settings: Settings) -> list[Mistake]:
+def upstream_warnings(settings: Settings) -> list[InputIssue]:
     """Warn of unreachable upstreams, settings without effect, and upstreams that can end every user's sessions."""
     if settings.web is None:
         text = "has no effect without a section `web`, which opens the listener"
-        return [Mistake(f"upstreams.{name}", text) for name in upstreams_of(settings)]
+        return [InputIssue(f"upstreams.{name}", text) for name in upstreams_of(settings)]
     upstreams = upstreams_of(settings).items()
     return [warning for name, upstream in upstreams for warning in _warnings(name, upstream, settings)]
 
 
-def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iterator[Mistake]:
+def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iterator[InputIssue]:
     iss, place = local_issuer(upstream, settings), f"upstreams.{name}"
     if not upstream.front_channel:
         named = [member for member in ("parents", "without_iss") if member in upstream.model_fields_set]
         text = "has no effect: browsers may not call this upstream's address without front_channel: true"
-        yield from (Mistake(f"{place}.{member}", text) for member in named)
+        yield from (InputIssue(f"{place}.{member}", text) for member in named)
     if upstream.algorithms is None and upstream.jwks_uri is not None:
         text = (
             "is not set, and jwks_uri is read without the provider's metadata, so tokens by any algorithm are accepted:"
             " name the registered id_token_signed_response_alg, RS256 by default"
         )
-        yield Mistake(f"{place}.algorithms", text)
+        yield InputIssue(f"{place}.algorithms", text)
     if upstream.issuer == iss:
         return  # it is the identity server itself
     for way, section in _prefixed(upstream):
         if section.prefix == "":
             text = f"is empty, so {upstream.issuer} can end the sessions of every user at {iss}: name its users apart"
-            yield Mistake(f"{place}.resolve.{way}.prefix", text)
+            yield InputIssue(f"{place}.resolve.{way}.prefix", text)
     sql = upstream.resolve.sql
     if sql is not None and sql.preset is not None and sql.prefix is None:
         text = (
             "is not set, so a token without sid ends nothing and becomes a dead letter, and one with a sid ends that"
             " session of whatever user: write what stands before the sub of its users here"
         )
-        yield Mistake(f"{place}.resolve.sql.prefix", text)
+        yield InputIssue(f"{place}.resolve.sql.prefix", text)
 
 
-def checked_of(settings: Settings) -> Checked:
+def checked_of(settings: Settings) -> FeatureReport:
     """Return each upstream's addresses and its look-up of sessions, for `notifier check`."""
     members, lines = {}, []
     for name, upstream in upstreams_of(settings).items():
@@ -132,4 +132,4 @@ def checked_of(settings: Settings) -> Checked:
         whom = f"{upstream.issuer}, as {', '.join(upstream.client_id)}: posts to {path}"
         browsers = f"; browsers may call {by_browser}" if upstream.front_channel else ""
         lines.append(f"upstream {name}: {whom}, sessions at {iss} by {resolve}{browsers}")
-    return Checked(members={"upstreams": members}, lines=lines)
+    return FeatureReport(members={"upstreams": members}, lines=lines)

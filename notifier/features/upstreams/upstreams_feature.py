@@ -6,7 +6,7 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from notifier.feature import Checked, Feature, Given, Running
+from notifier.feature import Feature, FeatureContext, FeatureReport, FeatureRuntime
 from notifier.model.ids import new_id
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from notifier.configuration.configured_feature import Part
     from notifier.configuration.loading import Loaded
     from notifier.model.documents.sourced import ReadAgain
-    from notifier.model.errors import Mistake
+    from notifier.model.errors import InputIssue
     from notifier.model.registry import Registry
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.operators.doctor.doctor import Check
@@ -35,7 +35,7 @@ def _read_again(_settings: Settings | None) -> Mapping[str, ReadAgain]:
     return {"upstream": read_again}
 
 
-def _run(given: Given) -> Running:
+def _run(given: FeatureContext) -> FeatureRuntime:
     from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
     from notifier.features.upstreams.upstream_intake import FactObserver, UpstreamIntake
     from notifier.features.upstreams.upstream_record import UpstreamRecord
@@ -44,7 +44,7 @@ def _run(given: Given) -> Running:
     record, observe = UpstreamRecord(), given.need(FactObserver)
     upstreams = ConfiguredUpstreams(given.live, record)
     intake = UpstreamIntake(upstreams, given.live.registry, clock=time.time, new_id=new_id, observe=observe)
-    return Running(
+    return FeatureRuntime(
         pages=upstreams.routes(given.queue.publish, given.need(SignOutPage)),
         observe=record.observe,
         families=record.families,
@@ -59,13 +59,13 @@ def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
     return upstream_checks(loaded.settings, reader)
 
 
-def _checked(loaded: Loaded) -> Checked:
+def _checked(loaded: Loaded) -> FeatureReport:
     from notifier.features.upstreams.upstream_issuers import checked_of
 
     return checked_of(loaded.settings)
 
 
-def _asked(loaded: Loaded) -> Sequence[Mistake]:
+def _asked(loaded: Loaded) -> Sequence[InputIssue]:
     from notifier.features.upstreams.upstream_settings import upstreams_of
 
     if all(upstream.resolve.sql is None for upstream in upstreams_of(loaded.settings).values()):

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from pydantic_core import from_json
 
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Message
 from notifier.model.moment import read_moment
 from notifier.model.printable import excerpt
@@ -89,7 +89,7 @@ class Opened:
     data: dict[str, object]
     envelope: Attributes | None = None
     path: str = ""
-    mistakes: tuple[Mistake, ...] = ()
+    mistakes: tuple[InputIssue, ...] = ()
     trace: str | None = None
     unread_time: str | None = None
 
@@ -110,7 +110,7 @@ def open_message(message: Message, max_bytes: int) -> Opened:
     data = _read_object(message.body, max_bytes)
     trace = traceparent_of(message.headers) if message.headers else None
     if attributes:
-        mistakes: list[Mistake] = []
+        mistakes: list[InputIssue] = []
         _check_data_type(message.content_type, "content_type", mistakes)
         envelope = read_envelope(attributes, mistakes)
         unread = None if envelope is None else envelope.unread_time
@@ -157,11 +157,11 @@ def _why_no_json(body: bytes, error: str) -> str:
 
 
 def _open_structured(envelope: dict[str, object], headers: Mapping[str, object]) -> Opened:
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     for name in (*_REQUIRED, "datacontenttype"):
         value = envelope.get(name)
         if value is not None and not isinstance(value, str):
-            mistakes.append(Mistake(name, f"must be a string, not {kind_of(value)}"))
+            mistakes.append(InputIssue(name, f"must be a string, not {kind_of(value)}"))
     attributes = structured_attributes(envelope)
     _check_data_type(attributes.get("datacontenttype"), "datacontenttype", mistakes)
     read = read_envelope(attributes, mistakes)
@@ -198,10 +198,10 @@ def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
     except (binascii.Error, ValueError):
         _refuse("data_base64", "is not base64 (RFC 4648 §4)")
     except MalformedEvent as error:
-        raise MalformedEvent([Mistake("data_base64", mistake.text) for mistake in error.mistakes]) from None
+        raise MalformedEvent([InputIssue("data_base64", mistake.text) for mistake in error.mistakes]) from None
 
 
-def read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Attributes | None:
+def read_envelope(attributes: Mapping[str, str], mistakes: list[InputIssue]) -> Attributes | None:
     """The envelope with these attributes. Adds to `mistakes`, and returns None if there are any."""
     wrong = {mistake.path for mistake in mistakes}
     for name in _REQUIRED:
@@ -209,13 +209,13 @@ def read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Att
             continue
         value = attributes.get(name, "")
         if not value:
-            mistakes.append(Mistake(name, "is required by CloudEvents"))
+            mistakes.append(InputIssue(name, "is required by CloudEvents"))
         elif len(value) > TEXT_LENGTH or not value.isprintable():
-            mistakes.append(Mistake(name, f"must be printable and have at most {TEXT_LENGTH} characters"))
+            mistakes.append(InputIssue(name, f"must be printable and have at most {TEXT_LENGTH} characters"))
         elif name == "id" and len(value.encode()) > ID_BYTES:
-            mistakes.append(Mistake(name, f"must have at most {ID_BYTES} bytes in UTF-8"))
+            mistakes.append(InputIssue(name, f"must have at most {ID_BYTES} bytes in UTF-8"))
         elif name == "specversion" and value != "1.0":
-            mistakes.append(Mistake(name, f'must be "1.0", not "{excerpt(value)}"'))
+            mistakes.append(InputIssue(name, f'must be "1.0", not "{excerpt(value)}"'))
     if mistakes:
         return None
     time, written = None, attributes.get("time")
@@ -270,11 +270,11 @@ def media_type_of(content_type: str | None) -> str:
     return content_type.partition(";")[0].strip().lower() if content_type else ""
 
 
-def _check_data_type(content_type: str | None, path: str, mistakes: list[Mistake]) -> None:
+def _check_data_type(content_type: str | None, path: str, mistakes: list[InputIssue]) -> None:
     media_type = media_type_of(content_type)
     if media_type and not media_type.endswith(("/json", "+json")):
-        mistakes.append(Mistake(path, f"must be application/json, not {excerpt(media_type)}"))
+        mistakes.append(InputIssue(path, f"must be application/json, not {excerpt(media_type)}"))
 
 
 def _refuse(path: str, text: str) -> NoReturn:
-    raise MalformedEvent([Mistake(path, text)])
+    raise MalformedEvent([InputIssue(path, text)])

@@ -24,7 +24,7 @@ from notifier.model.documents.event_entries import WrongEntries, first_of, posit
 from notifier.model.documents.letter_names import NAMES, disagreements
 from notifier.model.documents.sourced import WrongEvents, read_positions
 from notifier.model.documents.unreadable import HEADER, Raw
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.json_size import fits
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.moment import read_moment, render_moment
@@ -73,7 +73,7 @@ class DeadLetter:
     publisher: str | None = None
     vouched: bool = False
     attempts: int = 0
-    mistakes: tuple[Mistake, ...] = ()
+    mistakes: tuple[InputIssue, ...] = ()
     delivery: Delivery | None = None
     event: SessionEnded | None = None
     raw: Raw | None = None
@@ -122,7 +122,7 @@ def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -
 
 
 def bury_raw(
-    message: Message, mistakes: Sequence[Mistake], now: float, data: Mapping[str, object] | None = None
+    message: Message, mistakes: Sequence[InputIssue], now: float, data: Mapping[str, object] | None = None
 ) -> DeadLetter:
     """The letter of a message that is no event. It notes issuer and id if they can be found.
 
@@ -235,16 +235,16 @@ def _readable(message: Message) -> DeadLetter:
 def _unreadable(message: Message) -> DeadLetter:
     notes = message.headers.get(HEADER)
     if not isinstance(notes, str):
-        raise MalformedEvent([Mistake(HEADER, "this header is missing, and with it why the message is here")])
+        raise MalformedEvent([InputIssue(HEADER, "this header is missing, and with it why the message is here")])
     parse(_VERSIONED, notes)
     letter = parse(_LETTER, notes)
     if letter.raw is None:
-        raise MalformedEvent([Mistake(HEADER, "this header says nothing of the body")])
+        raise MalformedEvent([InputIssue(HEADER, "this header says nothing of the body")])
     if letter.entries or letter.events:
         try:
             _ = positions(letter.entries) if letter.entries else read_positions(letter.events or "")
         except ValueError:
-            raise MalformedEvent([Mistake(HEADER, "this header says of no entries that they are wrong")]) from None
+            raise MalformedEvent([InputIssue(HEADER, "this header says of no entries that they are wrong")]) from None
     iss, client_id, event_id = (str(message.headers.get(name, "")) for name in ("iss", "client_id", "event_id"))
     return replace(
         letter,

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.delivery import Delivery, StoredCount
 from notifier.model.documents.cloudevents import ID_BYTES
-from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
 from notifier.model.frozen import frozen, replace
 from notifier.model.printable import excerpt
 from notifier.model.session_ended import ClientEntry, SessionEnded
@@ -130,7 +130,7 @@ def as_written(event: SessionEnded) -> tuple[Literal[1, 2], SessionEnded]:
 def _check_id(text: str, path: str) -> None:
     """Refuse an id that is too long for a `message_id`, which it becomes."""
     if len(text.encode()) > ID_BYTES:
-        raise MalformedEvent([Mistake(path, f"must have at most {ID_BYTES} bytes in UTF-8")])
+        raise MalformedEvent([InputIssue(path, f"must have at most {ID_BYTES} bytes in UTF-8")])
 
 
 def parse(adapter: TypeAdapter[T], body: bytes | str, *, latest: int = VERSION) -> T:

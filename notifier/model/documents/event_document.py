@@ -30,7 +30,7 @@ from notifier.model.documents.event_entries import (
     sort_out,
 )
 from notifier.model.documents.event_members import EventBody
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.printable import excerpt
@@ -127,7 +127,7 @@ def read_opened(
     envelope = opened.envelope
     message_id = (message.message_id or None) if envelope is None and opened.data.get("id") is None else None
     if message_id is not None and (not message_id.isprintable() or len(message_id.encode()) > ID_BYTES):
-        mistakes.append(Mistake("message_id", f"must be printable and have at most {ID_BYTES} bytes in UTF-8"))
+        mistakes.append(InputIssue("message_id", f"must be printable and have at most {ID_BYTES} bytes in UTF-8"))
     body, clients, wrong, unread = _understand(opened.data, opened.path, mistakes)
     own_id = body.get("id") or (envelope.id if envelope else message_id)
     ended_at = body.get("ended_at")
@@ -156,7 +156,7 @@ def read_opened(
 
 
 def _understand(
-    data: dict[str, object], path: str, mistakes: list[Mistake]
+    data: dict[str, object], path: str, mistakes: list[InputIssue]
 ) -> tuple[EventBody, Good | Literal["*"], WrongEntries | None, tuple[str, ...]]:
     """Read the members of the event, and its clients one by one. Raises MalformedEvent if there are any `mistakes`.
 
@@ -177,7 +177,7 @@ def _understand(
             listed = body["clients"]
     named = data.get("sub") is not None or data.get("sid") is not None
     if not named and (listed == "*" or not any(map(names_someone, listed))):
-        mistakes.append(Mistake(f"{path}sub", "sub or sid is required, here or in every entry of clients"))
+        mistakes.append(InputIssue(f"{path}sub", "sub or sid is required, here or in every entry of clients"))
         named = True  # reported once, not for each entry
     clients: Good | Literal["*"] = "*"
     wrong: WrongEntries | None = None
@@ -190,7 +190,7 @@ def _understand(
 
 
 def _understand_in_parts(
-    data: dict[str, object], path: str, mistakes: list[Mistake]
+    data: dict[str, object], path: str, mistakes: list[InputIssue]
 ) -> tuple[EventBody | None, EntryList | Literal["*"], tuple[str, ...]]:
     """Read the members without `clients`, then the entries. The members' mistakes go to `mistakes`."""
     body: EventBody | None = None
@@ -211,7 +211,7 @@ def _understand_in_parts(
     if raw == "*":
         return body, "*", unread
     fault = "is required" if raw is None else f"must not be {_shown(raw)}"
-    mistakes.append(Mistake(f"{path}clients", f'{fault}: give a list of at least one client, or "*" for all'))
+    mistakes.append(InputIssue(f"{path}clients", f'{fault}: give a list of at least one client, or "*" for all'))
     return None, (), unread
 
 

@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import with_default_schema
 
 from notifier.model.documents.event_members import EntryDocument, Text
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
 from notifier.model.session_ended import ClientEntry
 from notifier.model.validation import kind_of, mistakes_of
@@ -33,7 +33,7 @@ class WrongEntries:
     `which` lists their positions in `clients`, such as `3-7,12`. It is empty if it would exceed 1 KiB.
     """
 
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[InputIssue, ...]
     more: int
     which: str
 
@@ -87,7 +87,7 @@ def sort_out(listed: EntryList, raw: object, path: str, *, named: bool) -> tuple
         return clients, None
     assert isinstance(raw, list), "there are entries"
     wrong = [*wrong[1:], range(begin, end)]
-    mistakes: list[Mistake] = []
+    mistakes: list[InputIssue] = []
     count = 0
     for index in islice(chain.from_iterable(wrong), MISTAKES):
         if len(mistakes) >= MISTAKES:
@@ -103,10 +103,10 @@ def names_someone(entry: str | EntryDocument | None) -> bool:
     return type(entry) is dict and (entry.get("sub") is not None or entry.get("sid") is not None)
 
 
-def first_of(mistakes: Sequence[Mistake], more: int = 0) -> tuple[Mistake, ...]:
+def first_of(mistakes: Sequence[InputIssue], more: int = 0) -> tuple[InputIssue, ...]:
     """The first 20 mistakes, and one that counts the others."""
     more += max(0, len(mistakes) - MISTAKES)
-    last = [Mistake("", f"and {more} more mistake{'' if more == 1 else 's'}")] if more else []
+    last = [InputIssue("", f"and {more} more mistake{'' if more == 1 else 's'}")] if more else []
     return (*mistakes[:MISTAKES], *last)
 
 
@@ -126,7 +126,7 @@ def _with_members(entry: EntryDocument) -> ClientEntry:
     return ClientEntry(**entry, no_address=entry.get("backchannel_logout_uri", "") is None)
 
 
-def _why(raw: object, path: str, *, named: bool) -> Iterator[Mistake]:
+def _why(raw: object, path: str, *, named: bool) -> Iterator[InputIssue]:
     entry: str | EntryDocument
     try:
         if isinstance(raw, str):
@@ -134,12 +134,12 @@ def _why(raw: object, path: str, *, named: bool) -> Iterator[Mistake]:
         elif isinstance(raw, dict):
             entry = _ENTRY.validate_python(raw)
         else:
-            yield Mistake(path, f"must be a client_id or an object with one, not {kind_of(raw)}")
+            yield InputIssue(path, f"must be a client_id or an object with one, not {kind_of(raw)}")
             return
     except ValidationError as error:
         yield from mistakes_of(error, path if isinstance(raw, str) else f"{path}.")
         return
-    yield Mistake(path, _misfit(entry, named=named) or "cannot be read")
+    yield InputIssue(path, _misfit(entry, named=named) or "cannot be read")
 
 
 def _misfit(entry: str | EntryDocument, *, named: bool) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 
 
 class _Delivery(TypedDict):
@@ -45,7 +45,7 @@ NAMES = TypeAdapter(Names)
 _COMPARED = ("id", "iss", "client_id", "event_id", "publisher")
 
 
-def disagreements(names: Names) -> list[Mistake]:
+def disagreements(names: Names) -> list[InputIssue]:
     """A mistake for each name that differs. A name that is left out never differs."""
     values = {name: str(names.get(name) or "") for name in _COMPARED}
     names_in: dict[str, dict[str, str]] = {}
@@ -58,7 +58,7 @@ def disagreements(names: Names) -> list[Mistake]:
         ids = [entry.get("client_id") if isinstance(entry, dict) else entry for entry in clients or ()]
         names_in["event"] = values | of_event | {"client_id": values["client_id"] if values["client_id"] in ids else ""}
     return [
-        Mistake(name, f"is not that of the {holder} that it holds")
+        InputIssue(name, f"is not that of the {holder} that it holds")
         for holder, names_held in names_in.items()
         if names_held != values
         for name in _COMPARED

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from pydantic_core import from_json, to_json
 
 from notifier.model.documents.event_entries import positions
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import Kind, Message, Outgoing
 from notifier.model.moment import render_moment
@@ -40,7 +40,7 @@ class WrongEvents:
     `which` says where they are, for a replay: see `sourced`. `iss` and `event_id` are empty if they are several.
     """
 
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[InputIssue, ...]
     which: str
     iss: str = ""
     event_id: str = ""
@@ -88,7 +88,7 @@ def as_received(message: Message) -> Message:
         received = from_json(str(message.headers[_RECEIVED]))
         source, headers = str(message.headers[_SOURCE]), dict(received["headers"])
     except (KeyError, TypeError, ValueError):
-        raise MalformedEvent((Mistake("", "a message of a source without its header `received`"),)) from None
+        raise MalformedEvent((InputIssue("", "a message of a source without its header `received`"),)) from None
     properties = {name: received.get(name) for name in _PROPERTIES}
     return replace(message, kind=None, source=source, headers=headers, reply_to=None, **properties)
 

@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 
 from notifier.model.documents.cloudevents import binary_attributes
 from notifier.model.documents.sourced import Header, kept_headers
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.json_size import cut, cut_inside
 from notifier.model.message import Message, Whole
 from notifier.model.printable import excerpt, printable
@@ -32,7 +32,7 @@ ATTRIBUTE = 1024  # characters of one
 READ = ("specversion", "id", "source", "type", "time", "datacontenttype")  # without these it would be another event
 _ATTRIBUTE = "cloudEvents:"
 _SHORTER = (400, 200, 120)  # bytes of each text; in fewer nobody reads what is wrong
-_OTHERS = Mistake("", "and others")
+_OTHERS = InputIssue("", "and others")
 _MOST = MISTAKES_BYTES // len('{"path":"","text":""},') + 1  # so many never fit, however short they are
 
 
@@ -81,14 +81,14 @@ def attributes_of(letter: Message) -> Mapping[str, str]:
     return {name: value for name, value in headers if name.startswith(_ATTRIBUTE) and isinstance(value, str)}
 
 
-def few(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
+def few(mistakes: Sequence[InputIssue]) -> tuple[InputIssue, ...]:
     """The mistakes as a letter lists them: shorter if there are many, and without the last ones if they do not fit.
 
     Each keeps its end, where the way out is.
     """
-    shortened = tuple(Mistake(excerpt(mistake.path), printable(mistake.text)) for mistake in mistakes[:_MOST])
+    shortened = tuple(InputIssue(excerpt(mistake.path), printable(mistake.text)) for mistake in mistakes[:_MOST])
     for most in _SHORTER:
-        shortened = tuple(Mistake(cut(mistake.path, most), cut_inside(mistake.text, most)) for mistake in shortened)
+        shortened = tuple(InputIssue(cut(mistake.path, most), cut_inside(mistake.text, most)) for mistake in shortened)
         if _size(shortened) <= MISTAKES_BYTES:
             return shortened
     while _size((*shortened, _OTHERS)) > MISTAKES_BYTES:
@@ -119,7 +119,7 @@ def bounded(text: str) -> str:
     return cut(excerpt(text, TEXT), TEXT)
 
 
-def text_of(mistakes: Sequence[Mistake]) -> str:
+def text_of(mistakes: Sequence[InputIssue]) -> str:
     """Return the text of a letter about these mistakes."""
     return bounded("; ".join(map(str, mistakes)))
 
@@ -148,5 +148,5 @@ def _name(value: object) -> str:
     return header(value) if isinstance(value, str) else ""
 
 
-def _size(mistakes: Sequence[Mistake]) -> int:
+def _size(mistakes: Sequence[InputIssue]) -> int:
     return len(to_json(mistakes))

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from notifier.model.client import TlsFiles
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.network.http.pem_files import connecting_context
 from notifier.settings.file_watch import Stamps, stamps_of
@@ -38,13 +38,13 @@ class TlsContexts:
         self._builds: dict[TlsFiles, asyncio.Task[_Entry]] = {}
 
     async def context(self, files: TlsFiles) -> ssl.SSLContext:
-        """Return the context for these files as of now. Raises OurFault(cause=tls_files) if none was ever good."""
+        """Return the context for these files as of now. Raises InternalFault(cause=tls_files) if none was ever good."""
         stamps = _stamps(files)
         entry = self._current(files, stamps)
         if entry is None:
             entry = self._build(files, stamps) if _small(files, stamps) else await self._build_on_thread(files)
         if entry.context is None:
-            raise OurFault(Cause.TLS_FILES, entry.fault)
+            raise InternalFault(Cause.TLS_FILES, entry.fault)
         return entry.context
 
     async def close(self) -> None:
@@ -75,7 +75,7 @@ class TlsContexts:
             task = asyncio.current_task()
             if not build.cancelled() or (task is not None and task.cancelling()):
                 raise
-            raise OurFault(Cause.TLS_FILES, "closed while the TLS files were read") from None
+            raise InternalFault(Cause.TLS_FILES, "closed while the TLS files were read") from None
 
     async def _threaded(self, files: TlsFiles) -> _Entry:
         async with self._one_at_a_time:
@@ -101,7 +101,7 @@ def _stamps(files: TlsFiles) -> Stamps:
 def _build(files: TlsFiles, stamps: Stamps, before: _Entry | None) -> _Entry:
     try:
         return _Entry(stamps=stamps, context=_load(files))
-    except OurFault as fault:
+    except InternalFault as fault:
         return _Entry(stamps=stamps, context=None if before is None else before.context, fault=str(fault))
 
 

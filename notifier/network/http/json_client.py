@@ -23,7 +23,7 @@ from yarl import URL
 from notifier import __version__
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.egress import check_uri
-from notifier.model.errors import NotifierError, OurFault
+from notifier.model.errors import InternalFault, NotifierError
 from notifier.model.outcome import Break, StaleConnection
 from notifier.network.http.aiohttp_hooks import new_session
 from notifier.network.http.client_contexts import TlsContexts
@@ -138,7 +138,7 @@ class JsonClient:
                     return await self._answer(response) if whole else _head(response)
         except TimeoutError:
             raise NoAnswer(read_timeout(within or 0.0, exchange, self._proxy).text) from None
-        except OurFault as fault:
+        except InternalFault as fault:
             raise NoAnswer(str(fault), lasting=True) from None
         except (aiohttp.ClientError, OSError) as error:
             text = _why(error, exchange, self._proxy)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from notifier.model.client import TlsFiles
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.settings.policies import ListenerTls
 
@@ -32,7 +32,7 @@ def judge_alike(context: ssl.SSLContext) -> None:
 def connecting_context(files: TlsFiles) -> ssl.SSLContext:
     """Return the context of a connection that we open. Without `ca_file` it trusts the system's authorities.
 
-    Raises OurFault(cause=tls_files) that names the file.
+    Raises InternalFault(cause=tls_files) that names the file.
     """
     try:
         context = ssl.create_default_context(cafile=files.ca_file)
@@ -48,7 +48,7 @@ def connecting_context(files: TlsFiles) -> ssl.SSLContext:
 def listening_context(files: ListenerTls) -> ssl.SSLContext:
     """Return the context of a listener. With `client_ca_file`, clients need a certificate of that authority.
 
-    Raises OurFault(cause=tls_files) that names the file.
+    Raises InternalFault(cause=tls_files) that names the file.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -107,12 +107,12 @@ def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path |
     except (OSError, ValueError) as error:
         named = cert_file if key_file is None else f"{cert_file}, {key_file}"
         text = f"{named}: cannot be used as certificate and key: {_words(error)}"
-        raise OurFault(Cause.TLS_FILES, _known_mistake(cert_file, key_file) or text) from error
+        raise InternalFault(Cause.TLS_FILES, _known_mistake(cert_file, key_file) or text) from error
 
 
-def _no_authorities(ca_file: Path | None, error: OSError | ValueError) -> OurFault:
+def _no_authorities(ca_file: Path | None, error: OSError | ValueError) -> InternalFault:
     text = f"{ca_file}: cannot be used as certificates of authorities: {_words(error)}"
-    return OurFault(Cause.TLS_FILES, _known_mistake(ca_file) or text)
+    return InternalFault(Cause.TLS_FILES, _known_mistake(ca_file) or text)
 
 
 def _words(error: OSError | ValueError) -> str:

@@ -15,7 +15,7 @@ from yarl import URL
 
 from notifier.model.client import EgressPolicy, Route
 from notifier.model.egress import check_uri, judge
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.outcome import Reason
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.faults import day_of_end
@@ -68,7 +68,7 @@ class Probe:
                 return await self._reach(URL(uri, encoded=True), route, route.egress)
         except TimeoutError:
             return Unreached(reason=Reason.TIMEOUT, text=f"no connection within {within:g} s")
-        except OurFault as fault:
+        except InternalFault as fault:
             return Unreached(reason=Reason.TLS, text=str(fault))
 
     async def _reach(self, url: URL, route: Route, policy: EgressPolicy | None) -> Reached | Unreached:

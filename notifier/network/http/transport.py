@@ -20,7 +20,7 @@ from yarl import URL
 from notifier import __version__
 from notifier.model.client import Client, EgressPolicy, Route, TlsFiles
 from notifier.model.egress import check_uri
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.outcome import Answer, Break, Cause, Reason, Wire
 from notifier.model.request import Request
 from notifier.network.http import requests
@@ -152,13 +152,13 @@ class HttpTransport:
         self._resolver = None
 
     async def post(self, request: Request) -> Wire:
-        """POST the token and return the outcome. Raises OurFault for internal faults, never for a fault of the client.
+        """POST the token and return the outcome. Raises InternalFault, never for a fault of the client.
 
         The client's timeout begins when its TLS files are read.
         """
         route = request.route
         if route.withheld is not None:
-            raise OurFault(Cause.ORIGIN, route.withheld)
+            raise InternalFault(Cause.ORIGIN, route.withheld)
         way = self._ways.get(request.uri)
         if way is None or way.route is not route:
             way = self._find_way(request)
@@ -213,7 +213,7 @@ class HttpTransport:
                 return await self._tls.context(request.route.tls)
         except TimeoutError:  # after a start with very many clients that have a certificate each
             text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
-            raise OurFault(Cause.TLS_FILES, text) from None
+            raise InternalFault(Cause.TLS_FILES, text) from None
 
     async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
         """A session for an egress policy, or for all requests through a proxy (None)."""

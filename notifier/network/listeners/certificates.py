@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from cryptography import x509
 
-from notifier.model.errors import ConfigurationError, Mistake, OurFault
+from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.registry import Registry
 from notifier.network.http.pem_files import listening_context
 from notifier.settings.file_watch import Stamps, stamps_of
@@ -31,8 +31,8 @@ class ListenerContext:
         try:
             self._current = _load(files)
             self.context = _load(files)  # the listener keeps this one; each handshake switches to the current one
-        except OurFault as fault:
-            raise ConfigurationError([Mistake(f"{key}.tls", str(fault))]) from fault
+        except InternalFault as fault:
+            raise ConfigurationError([InputIssue(f"{key}.tls", str(fault))]) from fault
         self.context.sni_callback = self._choose
 
     def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: Any, _context: Any) -> None:
@@ -46,7 +46,7 @@ class ListenerContext:
     def _renew(self) -> None:
         try:
             self._current = _load(self._files)
-        except OurFault as fault:
+        except InternalFault as fault:
             structlog.get_logger().error("listener_tls_failed", reason=str(fault), kept="the old")
         else:
             structlog.get_logger().info("listener_tls_renewed", cert_file=str(self._files.cert_file))

@@ -18,7 +18,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.network.listeners.bounded_connection import BODY_BUFFER, LINGER, BoundedConnection
 from notifier.network.listeners.held_bytes import PIECE, ConnectionBudget
 
@@ -100,7 +100,7 @@ async def listen(  # noqa: PLR0913  each has its default
     except OSError as error:
         await runner.cleanup()
         what = _EXPLANATIONS.get(error.errno or 0, f"cannot be listened on: {error.strerror or type(error).__name__}")
-        raise ConfigurationError([Mistake(key, f"{host}:{port} {what}")]) from error
+        raise ConfigurationError([InputIssue(key, f"{host}:{port} {what}")]) from error
     for listening in server.sockets:  # the sockets of connections inherit it
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
     real = int(server.sockets[0].getsockname()[1])

@@ -17,7 +17,7 @@ from aiohttp import typedefs, web
 from notifier import __version__
 from notifier.model.api_token import Scope
 from notifier.model.documents.event_document import event_schema
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.nearest import did_you_mean, nearest
 from notifier.model.printable import excerpt
 from notifier.network.listeners.problem import Refusal, malformed, problem
@@ -155,11 +155,11 @@ async def known_query(request: web.Request, handler: typedefs.Handler) -> web.St
     if description is not None and not description.foreign_query:
         unknown = [name for name in dict.fromkeys(request.query) if name not in description.query]
         if unknown:
-            mistakes = [Mistake(excerpt(name), _unknown(name, description.query)) for name in unknown[:MOST_NAMED]]
+            mistakes = [InputIssue(excerpt(name), _unknown(name, description.query)) for name in unknown[:MOST_NAMED]]
             raise Refusal(problem(400, "The request has a parameter that is not known here", mistakes=mistakes))
         once = (name for name, schema in description.query.items() if schema.get("type") != "array")
         if twice := [name for name in once if len(request.query.getall(name, ())) > 1]:
-            raise malformed(*(Mistake(name, "may be given once only") for name in twice))
+            raise malformed(*(InputIssue(name, "may be given once only") for name in twice))
     return await handler(request)
 
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from notifier.model.api_token import ApiToken, Scope
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.validation import mistakes_of
 from notifier.network.listeners.authorization import Authorization, caller, concerns
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
@@ -155,7 +155,7 @@ async def _body_members(request: web.Request) -> dict[str, Any]:
         raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
     content = await json_object(request)
     if content is None:
-        raise malformed(Mistake("", 'must be a JSON object, such as {"client_id": "shop"}'))
+        raise malformed(InputIssue("", 'must be a JSON object, such as {"client_id": "shop"}'))
     return content
 
 

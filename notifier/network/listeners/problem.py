@@ -8,12 +8,12 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.printable import json_text
 
 
 def problem(
-    status: int, title: str, *, mistakes: Iterable[Mistake] = (), headers: Mapping[str, str] | None = None
+    status: int, title: str, *, mistakes: Iterable[InputIssue] = (), headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """Make the answer. `title` must be safe to show to strangers. `mistakes` say where, and what to do."""
     document: dict[str, object] = {"type": "about:blank", "title": title, "status": status}
@@ -33,7 +33,7 @@ class Refusal(Exception):  # noqa: N818  an answer, not an error
         self.response = response
 
 
-def malformed(*mistakes: Mistake) -> Refusal:
+def malformed(*mistakes: InputIssue) -> Refusal:
     """Return the refusal of a request with these mistakes."""
     return Refusal(problem(400, "The request is malformed", mistakes=mistakes))
 

@@ -11,7 +11,7 @@ from notifier.delivery.ports import Channel, Transport
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
-from notifier.model.errors import ConfigurationError, Mistake, OurFault
+from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.outcome import Break, Delivered, Failed, Outcome, Refused, StaleConnection
 from notifier.model.presets import PRESETS
 from notifier.model.request import Request
@@ -36,7 +36,7 @@ def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) ->
     if len(named) == 1:
         return named[0]
     text = f"{client_id!r} has several issuers: give --iss" if named else f"there is no client {client_id!r}"
-    raise ConfigurationError([Mistake("--canary", text)])
+    raise ConfigurationError([InputIssue("--canary", text)])
 
 
 async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
@@ -57,7 +57,7 @@ async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
                 new_connection=True,
             )
         )
-    except OurFault as fault:
+    except InternalFault as fault:
         return [failed(Area.CANARY, name, f"no token could be sent: {fault}", "correct this first")]
     if isinstance(wire, StaleConnection):
         return [failed(Area.CANARY, name, "the connection was closed before any answer", "look at the client's log")]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from notifier.model.client import Algorithm, Client, ClientKeysPlace, Encryption, PublishedKey
+from notifier.model.client import Algorithm, Client, ClientKeysSource, Encryption, PublishedKey
 from notifier.model.presets import too_new
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import (
@@ -175,11 +175,11 @@ def _metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> It
         yield ok(Area.ISSUER, case.iss, "its metadata advertises back-channel logout with sessions")
 
 
-def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysPlace, Sequence[Client]]:
+def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysSource, Sequence[Client]]:
     """Return the places from which keys must be read, each with its clients."""
-    users: dict[ClientKeysPlace, list[Client]] = {}
+    users: dict[ClientKeysSource, list[Client]] = {}
     for client, encryption in _encrypted(clients):
-        if isinstance(encryption.keys, ClientKeysPlace):
+        if isinstance(encryption.keys, ClientKeysSource):
             users.setdefault(encryption.keys, []).append(client)
     return users
 
@@ -187,14 +187,14 @@ def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysPlace, Sequen
 def judge_jwks(clients: Iterable[Client]) -> Iterator[Finding]:
     """Yield findings about the keys that registrations hold themselves."""
     for client, encryption in _encrypted(clients):
-        if not isinstance(encryption.keys, ClientKeysPlace):
+        if not isinstance(encryption.keys, ClientKeysSource):
             yield _judged(client.client_id, encryption, encryption.keys)
 
 
 async def examine_keys(
-    place: ClientKeysPlace,
+    place: ClientKeysSource,
     clients: Sequence[Client],
-    read: Callable[[ClientKeysPlace], Awaitable[IssuerDocument | UnreadDocument]],
+    read: Callable[[ClientKeysSource], Awaitable[IssuerDocument | UnreadDocument]],
 ) -> Sequence[Finding]:
     """Read the JWK Set as for a delivery, and look for a key of each client."""
     document = await read(place)

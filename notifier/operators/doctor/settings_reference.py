@@ -9,7 +9,7 @@ from typing import get_origin
 from pydantic import BaseModel
 
 from notifier.settings.clients import ClientOptions
-from notifier.settings.mistakes import submodel
+from notifier.settings.input_issues import submodel
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Required, get_args, 
 import typer
 from annotated_types import Ge
 
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.operators.terminal.output import say_json
 
 if TYPE_CHECKING:  # a command that runs at once loads none of these
@@ -63,7 +63,7 @@ def load_whole(
     answer_of: "AnswerOf",
     starting: bool = False,
     keep_rows: bool = False,
-    also: Callable[[], Sequence[Mistake]] = tuple,
+    also: Callable[[], Sequence[InputIssue]] = tuple,
 ) -> "Loaded":
     """Load all that a worker loads. Raises ConfigurationError; with `as_json` it prints the mistakes and exits.
 
@@ -77,13 +77,13 @@ def load_whole(
         refuse([*error.mistakes, *also()], as_json=as_json)
 
 
-def look_at_keys(ring: "KeyRing") -> list[Mistake]:
+def look_at_keys(ring: "KeyRing") -> list[InputIssue]:
     """Look once at each key of the ring that is in a place of its own, and close it. Return what is wrong."""
     if not any(ring.elsewhere()):
         return []
     import uvloop
 
-    async def look() -> list[Mistake]:
+    async def look() -> list[InputIssue]:
         try:
             return await ring.look()
         finally:
@@ -92,7 +92,7 @@ def look_at_keys(ring: "KeyRing") -> list[Mistake]:
     return uvloop.run(look())
 
 
-def refuse(mistakes: Sequence[Mistake], *, as_json: bool) -> NoReturn:
+def refuse(mistakes: Sequence[InputIssue], *, as_json: bool) -> NoReturn:
     """Raise ConfigurationError; with `as_json` print the mistakes and exit."""
     if not as_json:
         raise ConfigurationError(mistakes)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import uvloop
 
-from notifier.model.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
+from notifier.model.errors import ConfigurationError, InputIssue, QueueError, QueueUnavailable
 from notifier.operators.terminal.command_options import quiet_logs
 from notifier.operators.terminal.output import say
 from notifier.operators.terminal.screen import progress_of
@@ -33,7 +33,7 @@ def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "
     """Read only the queue's settings, and never a key. `options` can name a queue. Raises ConfigurationError."""
     if config is None and not _named(environ):
         raise ConfigurationError(
-            [Mistake("queue.url", f"say where the queue is: {options}, NOTIFIER_CONFIG or NOTIFIER_QUEUE__URL")]
+            [InputIssue("queue.url", f"say where the queue is: {options}, NOTIFIER_CONFIG or NOTIFIER_QUEUE__URL")]
         )
     return read_part(config, environ, {"queue"})
 
@@ -47,7 +47,7 @@ def require_queue(config: Path | None, environ: Mapping[str, str], part: ReadPar
         f"no configuration is given, and the embedded queue that is used then, {file.absolute()}, is not there; name"
         " the configuration by -c FILE or NOTIFIER_CONFIG, or the queue by NOTIFIER_QUEUE__URL"
     )
-    raise ConfigurationError([Mistake("queue.url", text)])
+    raise ConfigurationError([InputIssue("queue.url", text)])
 
 
 def _named(environ: Mapping[str, str]) -> bool:

@@ -29,7 +29,7 @@ from pamqp import commands
 from yarl import URL
 
 from notifier.model.client import TlsFiles
-from notifier.model.errors import OurFault, QueueError, QueueUnavailable
+from notifier.model.errors import InternalFault, QueueError, QueueUnavailable
 from notifier.model.printable import excerpt
 from notifier.network.http.pem_files import connecting_context, judge_alike
 from notifier.queues.rabbitmq.options import RabbitOptions
@@ -92,7 +92,7 @@ def _tls_context(tls: TlsFiles | None, url: URL) -> ssl.SSLContext | None:
         if tls is not None:
             return connecting_context(tls)
         return _context_of(url) if url.scheme == "amqps" else None
-    except OurFault as fault:
+    except InternalFault as fault:
         raise QueueError(f"queue.tls: {fault}") from fault
     except (OSError, ValueError) as error:
         raise QueueError(f"queue.url: the TLS files that it names cannot be used: {reason_of(error)}") from None

@@ -6,7 +6,7 @@ from typing import Literal
 
 from notifier.model.client import TlsFiles
 from notifier.model.defaults import BUCKETS, MAX_EVENT, MOST_BUCKETS, PREFETCH
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.message import LONGEST_PARKED, Binding, Lane
 
 
@@ -42,15 +42,15 @@ class RabbitOptions:
         """Refuse settings that would be ignored silently or would lose messages."""
         mistakes = []
         if not self.urls:
-            mistakes.append(Mistake("queue.url", "name at least one host: amqp://localhost:5672/"))
+            mistakes.append(InputIssue("queue.url", "name at least one host: amqp://localhost:5672/"))
         if self.tls is not None and any(not url.startswith("amqps:") for url in self.urls):
-            mistakes.append(Mistake("queue.tls", "needs an amqps:// URL; amqp:// is not encrypted"))
+            mistakes.append(InputIssue("queue.tls", "needs an amqps:// URL; amqp:// is not encrypted"))
         for lane, count in self.prefetch.items():
             if not 1 <= count <= 2000:
                 # 0 means "no limit" to AMQP, and a quorum queue then gives 2,000 messages and no more.
-                mistakes.append(Mistake(f"queue.prefetch.{lane}", f"{count} is not between 1 and 2000"))
+                mistakes.append(InputIssue(f"queue.prefetch.{lane}", f"{count} is not between 1 and 2000"))
         if not 1 <= self.buckets <= MOST_BUCKETS:
-            mistakes.append(Mistake("queue.buckets", f"{self.buckets} is not between 1 and {MOST_BUCKETS}"))
+            mistakes.append(InputIssue("queue.buckets", f"{self.buckets} is not between 1 and {MOST_BUCKETS}"))
         if mistakes:
             raise ConfigurationError(mistakes)
 

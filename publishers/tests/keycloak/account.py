@@ -14,7 +14,7 @@ from tests.system.clients import Hit, verify_all
 UNCERTAIN = "/off"  # told or not, as the worker has or has not read yet that it is disabled
 ADDRESSES = {*TOLD, "asking"}
 Event = tuple[str, str, frozenset[str], str | None]
-Told = tuple[str, str, str, str]
+RepairReport = tuple[str, str, str, str]
 
 
 def _event(published: Published) -> Event:
@@ -25,7 +25,7 @@ def _expected(ending: Ending) -> Event:
     return ending.lane, ending.visit.sid, frozenset(ending.clients), ending.reason
 
 
-def _told(ground: Ground, endings: Iterable[Ending]) -> Counter[Told]:
+def _told(ground: Ground, endings: Iterable[Ending]) -> Counter[RepairReport]:
     """Path, issuer, session and user of each token: as the client's own ID token had them."""
     return Counter(
         (f"/{name}", ground.issuer(ending.realm_name), ending.visit.sid, ending.subs[name])
@@ -35,7 +35,7 @@ def _told(ground: Ground, endings: Iterable[Ending]) -> Counter[Told]:
     )
 
 
-def _came(hits: Iterable[Hit]) -> Counter[Told]:
+def _came(hits: Iterable[Hit]) -> Counter[RepairReport]:
     return Counter(
         (hit.path, hit.claims["iss"], hit.claims["sid"], hit.claims["sub"]) for hit in hits if hit.path != UNCERTAIN
     )

@@ -101,7 +101,7 @@ async def sign_in(browser: aiohttp.ClientSession, user: str, **more: str) -> dic
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class EffectiveClients:
     """A site that runs, and where its events go."""
 
     site: Site
@@ -110,12 +110,14 @@ class Served:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served(migrated: Path, tmp_path_factory: pytest.TempPathFactory, amqp_url: str) -> AsyncIterator[Served]:
+async def served(
+    migrated: Path, tmp_path_factory: pytest.TempPathFactory, amqp_url: str
+) -> AsyncIterator[EffectiveClients]:
     """One for the tests that kill nothing."""
     site = Site(tmp_path_factory.mktemp("served"), amqp_url, f"test-{secrets.token_hex(4)}")
     await asyncio.to_thread(shutil.copy, migrated, site.database)
     async with queue_at(amqp_url, site.notifier["EXCHANGE"].removesuffix(".events")) as queue, site.run() as url:
-        yield Served(site, url, queue)
+        yield EffectiveClients(site, url, queue)
 
 
 def kept(outbox: Path) -> str:
@@ -133,7 +135,7 @@ def told(queue: Queue, sub: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_each_logout_is_told_and_no_secret_is_kept(served: Served) -> None:
+async def test_each_logout_is_told_and_no_secret_is_kept(served: EffectiveClients) -> None:
     """With `sid` where the ID token has one. The session's key is neither in the outbox nor in the log."""
     seen, site, queue = "", served.site, served.queue
     async with browser(served.url) as anna, browser(served.url) as berta:
@@ -157,7 +159,7 @@ async def test_each_logout_is_told_and_no_secret_is_kept(served: Served) -> None
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_logout_that_is_rolled_back_is_not_told(served: Served) -> None:
+async def test_a_logout_that_is_rolled_back_is_not_told(served: EffectiveClients) -> None:
     """The view fails after `logout()`, so the session lives. Its real end is told, once."""
     site, queue = served.site, served.queue
     async with browser(served.url) as carla:
@@ -178,7 +180,7 @@ async def test_a_logout_that_is_rolled_back_is_not_told(served: Served) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_all_sessions_of_a_user(served: Served) -> None:
+async def test_all_sessions_of_a_user(served: EffectiveClients) -> None:
     """`user_ended`, for a changed password: no `sid`, so all of them."""
     async with browser(served.url) as dora:
         sub = (await sign_in(dora, "dora", sid="1"))["sub"]

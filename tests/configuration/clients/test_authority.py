@@ -16,7 +16,7 @@ from notifier.configuration.clients.remote_rows import clean
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
 from notifier.model.client import Algorithm, Client
-from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.frozen import replace
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import RetrySettings
@@ -351,7 +351,7 @@ def test_patterns_bound_the_aliases_of_a_list(tmp_path: Path) -> None:
 def test_a_list_says_nothing_wrong_of_clients_of_others(tmp_path: Path) -> None:
     """A row that cannot be read leaves out a client of the list's issuers alone."""
     given = SOURCE_SETTINGS.model_validate({"name": "db", "http": LIST, "issuers": [ONE, THREE]})
-    faults = (Mistake("shop", "aliases must be a list of texts"),)
+    faults = (InputIssue("shop", "aliases must be a list of texts"),)
     layer = answered(given, (ONE, TWO, THREE), SourceAnswer(rows=(), at=0.0, faults=faults))
     made = lay(Needs(settings=settings(tmp_path, "[]", ONE, TWO, THREE), algorithms_of=lambda _: frozenset()), [layer])
     assert {iss for iss, left in made.registry.faults.items() if left} == {ONE, THREE}
@@ -423,7 +423,7 @@ def test_who_has_an_alias_depends_on_the_configuration_alone(tmp_path: Path) -> 
 
 def test_no_alias_is_the_name_of_a_client_that_is_left_out(tmp_path: Path) -> None:
     """Else its logouts would go to another while its own row is wrong."""
-    faults = (Mistake("bank", "aliases must be a list of texts"),)
+    faults = (InputIssue("bank", "aliases must be a list of texts"),)
     given = SOURCE_SETTINGS.model_validate({"name": "kc", "http": LIST, "issuer": ONE})
     wrong = [row("mail", "http://x.example.com")]
     left_out = answered(given, (ONE, TWO), SourceAnswer(rows=wrong, at=0.0, faults=faults))
@@ -435,7 +435,7 @@ def test_no_alias_is_the_name_of_a_client_that_is_left_out(tmp_path: Path) -> No
 def test_a_source_leaves_out_no_client_that_it_may_not_have(tmp_path: Path) -> None:
     """By a row that cannot be read, either: it is told, and said of no client of others."""
     given = SOURCE_SETTINGS.model_validate({"name": "db", "http": LIST, "issuer": ONE, "clients": ["shop-*"]})
-    faults = (Mistake("bank", "aliases must be a list of texts"), Mistake("shop-1", "has no address"))
+    faults = (InputIssue("bank", "aliases must be a list of texts"), InputIssue("shop-1", "has no address"))
     made = laid(tmp_path, answered(given, (ONE, TWO), SourceAnswer(rows=(), at=0.0, faults=faults)))
     assert made.registry.faults[ONE].keys() == {"shop-1"}
     assert len(made.faults) == 2

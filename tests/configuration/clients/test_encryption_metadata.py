@@ -12,7 +12,7 @@ from notifier.configuration.clients.layers import Needs
 from notifier.configuration.clients.remote_rows import clean
 from notifier.model.client import (
     Client,
-    ClientKeysPlace,
+    ClientKeysSource,
     ContentEncryption,
     Encryption,
     KeyManagement,
@@ -20,7 +20,7 @@ from notifier.model.client import (
     TlsFiles,
 )
 from notifier.model.delivery import Inline
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, registry, settings, shop
@@ -41,8 +41,8 @@ def asked(folder: Path, **members: Any) -> Encryption:
     return found
 
 
-def place(found: Encryption) -> ClientKeysPlace:
-    assert isinstance(found.keys, ClientKeysPlace)
+def place(found: Encryption) -> ClientKeysSource:
+    assert isinstance(found.keys, ClientKeysSource)
     return found.keys
 
 
@@ -62,7 +62,7 @@ def test_an_empty_set_is_absent(tmp_path: Path, jwks: object) -> None:
     assert place(asked(tmp_path, jwks_uri=KEYS, jwks=jwks)).uri == KEYS
     raw = {"client_id": "shop", "jwks": jwks, "id_token_encrypted_response_alg": "RSA-OAEP", "redirect_uris": []}
     row = clean(raw, "[0]")
-    assert not isinstance(row, Mistake)
+    assert not isinstance(row, InputIssue)
     assert row.get("jwks", {"keys": []}) == {"keys": []}
     assert "redirect_uris" not in row
 
@@ -103,7 +103,7 @@ def test_no_secret_of_a_server_is_kept(jwks: Any) -> None:
     """And no keys at all of clients that want nothing encrypted: they would fill memory and cache."""
     raw = {"client_id": "shop", "backchannel_logout_uri": HOOK, "jwks": jwks, "jwks_uri": KEYS}
     row = clean(raw | {"id_token_encrypted_response_alg": "RSA-OAEP"}, "[0]")
-    assert not isinstance(row, Mistake)
+    assert not isinstance(row, InputIssue)
     assert "hunter2" not in str(row)
     assert clean(row, "[0]") == row, "as the cache gives it back"
     assert clean(raw, "[0]") == {"client_id": "shop", "backchannel_logout_uri": HOOK, "jwks_uri": KEYS}

@@ -12,7 +12,7 @@ from notifier.configuration.clients.guard import lay_again
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import Layered, Needs, lay
 from notifier.model.client import Algorithm, Client
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
 from notifier.settings.service_settings import Settings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, settings
@@ -27,7 +27,7 @@ def _settings(folder: Path, *issuers: str, **registry: Any) -> Settings:
     return settings(folder, "[]", *issuers, registry={"sources": [{"file": "clients.yaml"}], **registry})
 
 
-def remote(*rows: Any, name: str = "db", issuer: str | None = ONE, faults: Sequence[Mistake] = ()) -> Layer:
+def remote(*rows: Any, name: str = "db", issuer: str | None = ONE, faults: Sequence[InputIssue] = ()) -> Layer:
     """What a database or a server answered."""
     return Layer(name=name, rows=list(rows), issuer=issuer, context={}, faults=faults)
 
@@ -154,7 +154,7 @@ def test_rows_that_are_no_clients_are_told(tmp_path: Path, nonsense: Any) -> Non
 
 def test_the_readers_own_faults_are_told(tmp_path: Path) -> None:
     """A client that its reader could not use is known as such, unless another source has it."""
-    faults = [Mistake("bad", "its address holds ${x}"), Mistake("mended", "its address holds ${x}")]
+    faults = [InputIssue("bad", "its address holds ${x}"), InputIssue("mended", "its address holds ${x}")]
     laid = lay(needs(tmp_path), [remote(row(), faults=faults), file(row("mended"))])
     assert laid.registry.faults[ONE] == {"bad": "its address holds ${x} (registry source db)"}
     assert set(clients(laid)) == {"shop", "mended"}
@@ -215,7 +215,7 @@ def test_a_refresh_makes_what_a_whole_reading_makes(tmp_path: Path) -> None:
     registry = lay(what, layers).registry
     for turn in range(40):
         nth = turn % 2
-        fault = [Mistake(chance.choice(names), "unusable")] if chance.random() < 0.3 else []
+        fault = [InputIssue(chance.choice(names), "unusable")] if chance.random() < 0.3 else []
         new = replace(layers[nth], rows=source(layers[nth].rows, (ONE, TWO)[nth]), faults=fault)
         again = lay_again(what, registry, layers, nth, new, lambda: None)
         layers[nth] = new

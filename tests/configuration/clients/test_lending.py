@@ -10,7 +10,7 @@ from notifier.configuration.clients.guard import lay_again
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import Layered, lay
 from notifier.configuration.clients.lending import withheld_of
-from notifier.model.client import Client, ClientKeysPlace, EgressPolicy, Route, TlsFiles
+from notifier.model.client import Client, ClientKeysSource, EgressPolicy, Route, TlsFiles
 from notifier.model.delivery import Inline
 from notifier.settings.policies import EgressSettings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, registry
@@ -198,7 +198,7 @@ def way_to_keys(made: Layered) -> Route:
     """How its `jwks_uri` is read."""
     encryption = client(made).encryption
     assert encryption is not None
-    assert isinstance(encryption.keys, ClientKeysPlace)
+    assert isinstance(encryption.keys, ClientKeysSource)
     return encryption.keys.route
 
 

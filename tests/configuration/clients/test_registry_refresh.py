@@ -20,7 +20,7 @@ def answer(*names: str) -> SourceAnswer:
     return SourceAnswer(rows=[{"client_id": name} for name in names], at=0.0)
 
 
-class Told:
+class RepairReport:
     """A source that says what the test wants."""
 
     def __init__(self, says: Said = None) -> None:
@@ -67,7 +67,7 @@ class Registry:
 
 
 def refreshed(
-    reading: Told, *, every: float = 60.0, issuer: str | None = None, last: SourceAnswer | None = None
+    reading: RepairReport, *, every: float = 60.0, issuer: str | None = None, last: SourceAnswer | None = None
 ) -> RefreshedSource:
     """A source called db."""
     return RefreshedSource(name="db", kind="sql", every=every, issuer=issuer, reading=reading, last=last)
@@ -107,7 +107,7 @@ def lines(capsys: pytest.CaptureFixture[str], *events: str) -> Sequence[str]:
 
 async def test_a_source_that_fails_is_logged_once_a_change(capsys: pytest.CaptureFixture[str]) -> None:
     """Its last good answer stays; its age grows from when it was given."""
-    registry, source = Registry(), Told(answer("shop"))
+    registry, source = Registry(), RepairReport(answer("shop"))
     async with running(registry, refreshed(source, every=0.01)) as refresh:
         await refresh.complete()
         for says in ("away", "away", "else", answer("shop")):
@@ -124,7 +124,7 @@ async def test_a_source_that_fails_is_logged_once_a_change(capsys: pytest.Captur
 @pytest.mark.parametrize("last", [None, answer("shop")])
 async def test_a_source_fails_since_its_first_failure_in_a_row(last: SourceAnswer | None) -> None:
     """Not since its last success, nor since the worker started."""
-    registry, source, now = Registry(), Told(answer("shop")), [100.0]
+    registry, source, now = Registry(), RepairReport(answer("shop")), [100.0]
     async with running(registry, refreshed(source, last=last), clock=lambda: now[0]) as refresh:
         await refresh.complete()
         for began, says in ((500.0, "away"), (1500.0, answer("shop")), (2000.0, "else")):
@@ -137,7 +137,7 @@ async def test_a_source_fails_since_its_first_failure_in_a_row(last: SourceAnswe
 
 async def test_what_is_held_back_stays_until_somebody_lets_it_go() -> None:
     """A reading that nobody asked for lets nothing go. Nothing is saved where nothing has changed."""
-    registry, source = Registry(), Told(answer("a", "b"))
+    registry, source = Registry(), RepairReport(answer("a", "b"))
     async with running(registry, refreshed(source)) as refresh:
         await refresh.complete()
         registry.holds_back, source.says = "held back: a, b", answer()
@@ -153,7 +153,7 @@ async def test_what_is_held_back_stays_until_somebody_lets_it_go() -> None:
 
 async def test_a_source_that_is_dropped_and_away_has_no_clients() -> None:
     """Better nobody is told for a while than an address that somebody else has chosen. It comes back by itself."""
-    registry, source = Registry(), Told(answer("evil"))
+    registry, source = Registry(), RepairReport(answer("evil"))
     async with running(registry, refreshed(source, every=0.01)) as refresh:
         await refresh.complete()
         source.says = "away"
@@ -168,7 +168,7 @@ async def test_a_source_that_is_dropped_and_away_has_no_clients() -> None:
 
 async def test_a_sudden_change_is_told_for_an_hour(capsys: pytest.CaptureFixture[str]) -> None:
     """By the log once, and by the state and a trouble meanwhile."""
-    registry, source, now = Registry(), Told(answer("a")), [100.0]
+    registry, source, now = Registry(), RepairReport(answer("a")), [100.0]
     async with running(registry, refreshed(source), clock=lambda: now[0]) as refresh:
         await refresh.complete()
         registry.sudden, source.says = "40 are new", answer("b")
@@ -183,7 +183,7 @@ async def test_a_sudden_change_is_told_for_an_hour(capsys: pytest.CaptureFixture
 async def test_an_unknown_client_has_its_sources_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, then at most every so often, and never for nothing: the last mention is followed by a reading."""
     monkeypatch.setattr("notifier.configuration.clients.registry_refresh.APART", 0.1)
-    registry, ours, others = Registry(), Told(answer("shop")), Told(answer("shop"))
+    registry, ours, others = Registry(), RepairReport(answer("shop")), RepairReport(answer("shop"))
     two = [refreshed(ours, issuer="https://a"), RefreshedSource(
         name="other", kind="sql", every=60, issuer="https://b", reading=others, last=None
     )]  # fmt: skip
@@ -203,7 +203,12 @@ async def test_an_unknown_client_has_its_sources_read(monkeypatch: pytest.Monkey
 
 async def test_other_sources_after_a_reload() -> None:
     """One that stays goes on; one that is gone is read no more; a new one is read at once."""
-    registry, stays, goes, comes = Registry(), Told(answer("a")), Told(answer("b")), Told(answer("c"))
+    registry, stays, goes, comes = (
+        Registry(),
+        RepairReport(answer("a")),
+        RepairReport(answer("b")),
+        RepairReport(answer("c")),
+    )
     first = [
         refreshed(stays),
         RefreshedSource(name="two", kind="http", every=0.01, issuer=None, reading=goes, last=None),
@@ -223,8 +228,8 @@ async def test_other_sources_after_a_reload() -> None:
 
 async def test_a_source_that_never_answers_holds_up_no_other() -> None:
     """Nor the end of the worker."""
-    registry, well = Registry(), Told(answer("a"))
-    hangs = RefreshedSource(name="hangs", kind="http", every=60, issuer=None, reading=Told(), last=answer("b"))
+    registry, well = Registry(), RepairReport(answer("a"))
+    hangs = RefreshedSource(name="hangs", kind="http", every=60, issuer=None, reading=RepairReport(), last=answer("b"))
     async with running(registry, refreshed(well), hangs) as refresh:
         await until(lambda: registry.taken)
         assert [state.up for state in refresh.states()] == [True, True]

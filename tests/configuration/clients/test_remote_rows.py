@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from notifier.configuration.clients.answers import Cache, HeldAnswers
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering, clean
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 from notifier.settings.registry_settings import RegistrySettings, RegistrySourceSettings
 from tests.settings.whole_settings import SOURCE_SETTINGS
 
@@ -56,7 +56,7 @@ HOOK = "https://shop.example.com/hook"
 def test_a_client_that_cannot_be_used_is_a_fault_that_names_it(raw: Any, fault: str) -> None:
     """The fault says what is wrong, and no other client is concerned."""
     found = clean(raw, "[7]")
-    assert isinstance(found, Mistake)
+    assert isinstance(found, InputIssue)
     assert str(found).startswith(fault)
 
 
@@ -114,7 +114,7 @@ async def test_a_row_that_came_before_is_judged_once() -> None:
 
 
 ROWS = [{"client_id": f"c{number}", "notifier": {"claims": {"ä": [None, 1]}}} for number in range(1200)]
-ANSWER = SourceAnswer(rows=ROWS, at=time.time() - 300, mark='"7"', faults=(Mistake("bad", "why"),))
+ANSWER = SourceAnswer(rows=ROWS, at=time.time() - 300, mark='"7"', faults=(InputIssue("bad", "why"),))
 URL = "https://id.example.com/clients"
 
 

@@ -18,16 +18,16 @@ from notifier.features.console.all_workers import AT_A_TIME, NAME, Overview, Own
 from notifier.features.console.client_routes import ClientRoutes
 from notifier.features.console.console_routes import ConsoleRoutes
 from notifier.features.console.doctor_routes import CANARIES, Doctor, DoctorRoutes
-from notifier.features.console.recent import Happening
+from notifier.features.console.recent import RecentEntry
 from notifier.model.client import Client
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import description_of
 from notifier.network.listeners.problem import problems
+from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
+from notifier.operators.deliveries.job_routes import JobRoutes
+from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.doctor.doctor import Area, Finding, ok
-from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
-from notifier.operators.letters.job_routes import JobRoutes
-from notifier.operators.letters.waiting_routes import WaitingRoutes
 from notifier.operators.status.service_status import status_of
 from notifier.operators.status.status_routes import StatusRoutes, reload_routes
 from notifier.operators.status.worker_requests import WorkerRequest
@@ -195,7 +195,7 @@ class Remembering:
     def __init__(self, log: list[str]) -> None:
         self._log = log
 
-    def after(self, *_number: int, **_narrowing: object) -> list[Happening]:
+    def after(self, *_number: int, **_narrowing: object) -> list[RecentEntry]:
         """As of a worker's memory."""
         self._log.append("rows")
         return []

@@ -6,7 +6,7 @@ import pytest
 
 from notifier.features.registries.keycloak_clients import KeycloakRealm
 from notifier.model.client import Algorithm
-from notifier.model.errors import Mistake
+from notifier.model.errors import InputIssue
 
 BASE = "https://id.example.com/auth"
 REALM = KeycloakRealm(issuer=None, base=BASE, admin="https://internal:8443/auth", default_algorithm=Algorithm.PS256)
@@ -21,7 +21,7 @@ def row_of(attributes: Any, **more: Any) -> Any:
 def at(url: str, **more: Any) -> Any:
     """The address that a back-channel logout URL becomes."""
     row = row_of({"backchannel.logout.url": url}, **more)
-    return row.text if isinstance(row, Mistake) else row.get("backchannel_logout_uri")
+    return row.text if isinstance(row, InputIssue) else row.get("backchannel_logout_uri")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_an_address_is_what_keycloak_would_post_to(url: str, root: str | None, a
 def test_an_address_that_cannot_be_used_is_a_fault_of_its_client(url: str, root: str | None, words: str) -> None:
     """It says what is wrong, and which client has it."""
     fault = REALM.row({"clientId": "shop", "rootUrl": root, "attributes": {"backchannel.logout.url": url}}, "[4]")
-    assert isinstance(fault, Mistake)
+    assert isinstance(fault, InputIssue)
     assert fault.path == "shop"
     assert f"its back-channel logout URL {words}" in fault.text
 
@@ -155,7 +155,7 @@ def test_a_client_becomes_a_row(attributes: Any, more: dict[str, Any], row: dict
 def test_a_client_that_cannot_be_used_is_a_fault(raw: Any, fault: str) -> None:
     """Of that client alone."""
     found = REALM.row(raw, "[4]")
-    assert isinstance(found, Mistake)
+    assert isinstance(found, InputIssue)
     assert str(found).startswith(fault)
 
 
@@ -180,7 +180,7 @@ def test_how_its_tokens_are_encrypted_comes_along(
     """Keycloak encrypts its own logout tokens by the settings for ID tokens, to a key of the client's Keys tab."""
     encrypted = {"backchannel.logout.url": URL, "id.token.encrypted.response.alg": "RSA-OAEP"}
     row = REALM.row({"clientId": "shop", "attributes": encrypted | attributes, **more}, "[4]")
-    assert not isinstance(row, Mistake)
+    assert not isinstance(row, InputIssue)
     assert {name: value for name, value in row.items() if name.startswith(("id_token_enc", "jwks"))} == {
         "id_token_encrypted_response_alg": "RSA-OAEP",
         **members,

@@ -8,7 +8,7 @@ from typing import Any
 from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
 from notifier.features.sources.translation import Translation
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Lane, Message
 from tests.settings.whole_settings import SETTINGS
 
@@ -31,7 +31,7 @@ def source(types: Any = None, **given: Any) -> Source:
 
 def _compiled(
     sources: Mapping[str, Mapping[str, Any]], types: Sequence[str] | None = None
-) -> tuple[Mapping[str, Source], list[Mistake]]:
+) -> tuple[Mapping[str, Source], list[InputIssue]]:
     issuers: dict[str, dict[str, object]] = {iss: {"keys": [{"file": __file__}]} for iss in (ISS, DEMO)}
     issuers[ISS]["event_types"] = types
     return compile_sources(SETTINGS.model_validate({"issuers": issuers, "sources": dict(sources)}))

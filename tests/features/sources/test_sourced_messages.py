@@ -20,9 +20,9 @@ from notifier.model.message import LAST_CHANCE, Kind, Lane, Message, Outgoing
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.model.reply import ReplyTo
-from notifier.operators.letters.letter_filter import LetterFilter
-from notifier.operators.letters.letter_summary import read_summary
-from notifier.operators.letters.readmission import KeepReason, KeptLetter, Readmitted, ReplayRules, readmit
+from notifier.operators.deliveries.dead_letter_summary import read_summary
+from notifier.operators.deliveries.delivery_filter import DeliveryFilter
+from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmitted, ReplayRules, readmit
 from tests.delivery.stage import ISS, Stage, client, running
 from tests.features.sources.source_documents import source
 
@@ -126,10 +126,10 @@ async def test_wrong_clients_become_a_dead_letter_and_the_others_are_told() -> N
         assert "s3cret" not in str(letter)
         summary = read_summary(letter)
         assert summary.document()["source"] == "shop"
-        assert [LetterFilter(source=name).matches(letter, summary) for name in ("shop", "duende")] == [True, False]
-        assert [LetterFilter(subject=name).matches(letter, summary) for name in ("alice", "bob")] == [True, False]
+        assert [DeliveryFilter(source=name).matches(letter, summary) for name in ("shop", "duende")] == [True, False]
+        assert [DeliveryFilter(subject=name).matches(letter, summary) for name in ("alice", "bob")] == [True, False]
         kept = readmit(shown, rules(on), on.now)
-        assert isinstance(kept, KeptLetter)
+        assert isinstance(kept, KeptDeadLetter)
         assert (kept.why, "sources.shop" in kept.text) == (KeepReason.MALFORMED, True)
         mended = mapped(event=EVENT | {"clients": "[apps[0], apps[1].id]"})
         on.sources = {"shop": mended}
@@ -215,7 +215,7 @@ async def test_a_source_that_is_gone_is_named_by_the_dead_letter() -> None:
         shown = load_dead_letter(letter)
         assert "the source shop is not configured" in shown.text
         assert (shown.source, taken(on)) == ("shop", [("malformed", "shop")])
-        assert isinstance(readmit(shown, rules(on), on.now), KeptLetter)
+        assert isinstance(readmit(shown, rules(on), on.now), KeptDeadLetter)
         on.sources = sources
         await replay(on, letter)
         assert {claims["sid"] for _, claims in on.receivers.posts} == {"h"}

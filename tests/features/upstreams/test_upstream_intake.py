@@ -23,7 +23,7 @@ from notifier.model.frozen import replace
 from notifier.model.message import DEAD, Kind, Lane, Message
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Registry
-from notifier.operators.letters.readmission import KeepReason, KeptLetter, Readmitted, ReplayRules, readmit
+from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmitted, ReplayRules, readmit
 from tests.delivery.stage import ISS
 
 NOW = 1_800_000_000.0
@@ -169,7 +169,7 @@ async def test_a_token_without_sid_is_asked_about_for_a_short_time() -> None:
     place.now = NOW + 601
     [send] = await place.sends(came(sid=None))
     kept = readmit(letter(send), rules(place.registry), place.now)
-    assert isinstance(kept, KeptLetter)
+    assert isinstance(kept, KeptDeadLetter)
     assert kept.why is KeepReason.STALE
     allowed = rules(None, end_newer_sessions=True)
     assert isinstance(readmit(letter(send), allowed, place.now), Readmitted)
@@ -204,7 +204,7 @@ async def test_an_upstream_that_is_gone_and_a_broken_message_are_dead_letters() 
         [send] = await Place(SessionsAway(text="away")).sends(came(body=body))
         assert letter(send).reason is DeadReason.MALFORMED_EVENT
         kept = readmit(letter(send), rules(None), NOW)
-        assert isinstance(kept, KeptLetter)
+        assert isinstance(kept, KeptDeadLetter)
         assert kept.why is KeepReason.MALFORMED
 
 

@@ -26,11 +26,11 @@ from notifier.model.documents.dead_letter import (
 from notifier.model.documents.documents import NAMES, EventDocument, dump_delivery, dump_event
 from notifier.model.documents.event_entries import WrongEntries
 from notifier.model.documents.unreadable import RAW_BYTES, Raw
-from notifier.model.errors import Mistake, UnknownVersion
+from notifier.model.errors import InputIssue, UnknownVersion
 from notifier.model.message import Kind, Lane, Message, Outgoing, Whole
 from notifier.model.outcome import DeadReason
 from notifier.model.session_ended import ClientEntry, SessionEnded
-from notifier.operators.letters.letter_summary import document_of
+from notifier.operators.deliveries.dead_letter_summary import document_of
 from tests.model.documents.test_documents import DELIVERIES, EVENTS
 
 NOW = 1769860800.25
@@ -94,7 +94,7 @@ def test_a_buried_event_comes_back_whole(event: SessionEnded, reason: DeadReason
 def test_a_buried_message_comes_back_to_the_byte(body: bytes) -> None:
     """It is the message's own body; whoever asks gets text where it is text, base64 where it is not."""
     came = message(body, content_type="text/plain", message_id="m", timestamp=5.0, user_id="idp", vouched=True)
-    letter = bury_raw(came, [Mistake("", "no JSON")], NOW)
+    letter = bury_raw(came, [InputIssue("", "no JSON")], NOW)
     assert through_the_queue(letter) == letter
     assert raw_of(letter).sha256 == hashlib.sha256(body).hexdigest()
     assert dump_dead_letter(letter).body == body
@@ -139,7 +139,7 @@ def test_attributes_that_cannot_be_kept_keep_it_from_being_read_as_another_event
 def test_a_message_that_the_queue_cut_is_shown_as_what_it_was() -> None:
     """With the size and digest of all of it, and what its beginning tells; it cannot be read again."""
     cut = message(b'{"iss": "i", "id": "e", "sub": "aaaa', cut_from=Whole(size=9_000_000, sha256="ab"))
-    letter = through_the_queue(bury_raw(cut, [Mistake("", "too large")], NOW))
+    letter = through_the_queue(bury_raw(cut, [InputIssue("", "too large")], NOW))
     assert (raw_of(letter).size, raw_of(letter).sha256, raw_of(letter).truncated) == (9_000_000, "ab", True)
     assert raw_of(letter).body == cut.body
     assert (letter.iss, letter.event_id) == ("i", "e")
@@ -162,7 +162,7 @@ def test_what_a_broken_message_tells_of_itself_is_noted(
     body: bytes, headers: Mapping[str, object], expected: tuple[str, str]
 ) -> None:
     """So that its dead letter is found by issuer and event."""
-    letter = bury_raw(message(body, headers=headers, message_id="m"), [Mistake("iss", "is required")], NOW)
+    letter = bury_raw(message(body, headers=headers, message_id="m"), [InputIssue("iss", "is required")], NOW)
     assert (letter.iss, letter.event_id) == expected
     assert letter.reason is DeadReason.MALFORMED_EVENT
     assert letter.text == "iss: is required"
@@ -171,7 +171,7 @@ def test_what_a_broken_message_tells_of_itself_is_noted(
 def test_all_wrong_entries_of_an_event_share_a_letter() -> None:
     """With the body as it came, the first mistakes, and which entries they are; a copy is the same letter."""
     came = message(b'{"clients": ["shop", 1, 2]}', message_id="m", user_id="idp")
-    wrong = WrongEntries(mistakes=(Mistake("clients[1]", "no"),), more=1, which="1-2")
+    wrong = WrongEntries(mistakes=(InputIssue("clients[1]", "no"),), more=1, which="1-2")
     letter = bury_entries(came, EVENT, wrong, NOW)
     assert (letter.iss, letter.event_id, letter.publisher, letter.entries) == ("i", "e-1", "idp", "1-2")
     assert letter.text == "clients[1]: no; and 1 more mistake"
@@ -183,12 +183,14 @@ def test_all_wrong_entries_of_an_event_share_a_letter() -> None:
 
 def test_each_mistake_that_a_letter_lists_can_be_read() -> None:
     """Of many the first ones, whole; a long one has its beginning and its end."""
-    batch = [Mistake("sources.s.event.sub", f"event {nth} of 99: must be a string, not a number") for nth in range(99)]
+    batch = [
+        InputIssue("sources.s.event.sub", f"event {nth} of 99: must be a string, not a number") for nth in range(99)
+    ]
     letter = bury_raw(message(b"[]"), batch, NOW)
     *listed, last = letter.mistakes
-    assert (tuple(batch[: len(listed)]), last) == (tuple(listed), Mistake("", "and others"))
+    assert (tuple(batch[: len(listed)]), last) == (tuple(listed), InputIssue("", "and others"))
     assert len(listed) >= 8
-    long = [Mistake("a", f"begins {'x' * 500}; add sources.s") for _ in range(20)]
+    long = [InputIssue("a", f"begins {'x' * 500}; add sources.s") for _ in range(20)]
     for mistake in bury_raw(message(b"[]"), long, NOW).mistakes[:-1]:
         assert mistake.text.startswith("begins ")
         assert mistake.text.endswith("x; add sources.s")
@@ -225,7 +227,7 @@ LONG = "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 1024
 def test_a_letter_never_holds_more_than_came_and_4_kib(filling: str, count: int) -> None:
     """Whatever the body is, however many mistakes are told, and however long."""
     mistakes = [
-        Mistake(f"clients[{index}].id_token_signed_response_alg", filling[:400] or "no") for index in range(count)
+        InputIssue(f"clients[{index}].id_token_signed_response_alg", filling[:400] or "no") for index in range(count)
     ]
     came = message(
         filling.encode(), message_id='"' * 255 if count < 2000 else "\x85" * 127, user_id="é" * 127,

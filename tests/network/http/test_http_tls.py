@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtensionOID
 from yarl import URL
 
 from notifier.model.client import TlsFiles
-from notifier.model.errors import ConfigurationError, OurFault
+from notifier.model.errors import ConfigurationError, InternalFault
 from notifier.model.outcome import Answer, Break, Cause, Reason
 from notifier.network.http.pem_files import connecting_context, listening_context
 from notifier.network.http.transport import HttpTransport
@@ -238,7 +238,7 @@ async def test_a_missing_or_broken_file_is_our_fault(transport: HttpTransport, c
         TlsFiles(cert_file=nonsense),
         TlsFiles(cert_file=ca.ca_file),
     ):
-        with pytest.raises(OurFault, match=r"missing\.pem|nonsense\.pem|ca\.pem") as caught:
+        with pytest.raises(InternalFault, match=r"missing\.pem|nonsense\.pem|ca\.pem") as caught:
             await transport.post(request("https://127.0.0.1:9/", tls=files))
         assert caught.value.cause is Cause.TLS_FILES
 
@@ -249,7 +249,7 @@ async def test_a_changed_file_is_read_again(transport: HttpTransport, ca: Author
     files = TlsFiles(ca_file=file)
     other = authority(tmp_path / "other", "Other CA")
     async with scripted(tls=ca.server(), host="localhost") as receiver:
-        with pytest.raises(OurFault):
+        with pytest.raises(InternalFault):
             await transport.post(request(receiver.url, tls=files))
         _replace(file, other.ca_file.read_text())
         assert broken(await transport.post(request(receiver.url, tls=files))) == (Reason.TLS, False)
@@ -298,7 +298,7 @@ async def test_reading_files_costs_a_client_nothing_of_its_deadline(
     bundle.write_text("# not a small file\n" * 10_000 + ca.ca_file.read_text())
     files = TlsFiles(ca_file=bundle)
     async with scripted(tls=ca.server()) as receiver:
-        with pytest.raises(OurFault, match="not read within") as caught:
+        with pytest.raises(InternalFault, match="not read within") as caught:
             await transport.post(request(receiver.url, tls=files, within=1e-6))
         assert caught.value.cause is Cause.TLS_FILES
         assert await transport.post(request(receiver.url, tls=files)) == Answer(status=200)
@@ -311,7 +311,7 @@ async def test_closing_waits_for_no_file(ca: Authority, tmp_path: Path) -> None:
     async with opened() as transport:
         task = asyncio.create_task(transport.post(request("https://127.0.0.1:9/", tls=TlsFiles(ca_file=bundle))))
         await asyncio.sleep(0)
-    with pytest.raises(OurFault, match="closed while"):
+    with pytest.raises(InternalFault, match="closed while"):
         await task
 
 
@@ -365,11 +365,11 @@ def test_each_reader_names_the_damage(tmp_path: Path, damage: str, damaged: str)
         return
     own = {} if damaged == "ca.pem" else {"cert_file": cert, "key_file": key}
     ca_file = tmp_path / "ca.pem"
-    with pytest.raises(OurFault) as fault:
+    with pytest.raises(InternalFault) as fault:
         connecting_context(TlsFiles(ca_file=ca_file, **own))
     assert str(fault.value).startswith(f"{file} ")
     assert says in str(fault.value)
-    with pytest.raises(OurFault) as fault:
+    with pytest.raises(InternalFault) as fault:
         listening_context(
             ListenerTls.model_construct(
                 cert_file=cert, key_file=key, client_ca_file=ca_file if damaged == "ca.pem" else None
@@ -387,10 +387,10 @@ def test_an_encrypted_key_is_named(tmp_path: Path, form: list[str]) -> None:
     command = ["openssl", kind, *options, "-in", str(key), "-out", str(locked), "-passout", "pass:x1234"]
     subprocess.run(command, check=True, capture_output=True)
     says = f"{locked} is encrypted; store it decrypted"
-    with pytest.raises(OurFault, match="is encrypted") as fault:
+    with pytest.raises(InternalFault, match="is encrypted") as fault:
         connecting_context(TlsFiles(ca_file=tmp_path / "ca.pem", cert_file=cert, key_file=locked))
     assert says in str(fault.value)
-    with pytest.raises(OurFault, match="is encrypted") as fault:
+    with pytest.raises(InternalFault, match="is encrypted") as fault:
         listening_context(ListenerTls.model_construct(cert_file=cert, key_file=locked, client_ca_file=None))
     assert says in str(fault.value)
     with pytest.raises(ConfigurationError) as refused:

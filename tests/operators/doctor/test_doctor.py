@@ -12,7 +12,7 @@ from notifier.delivery.channels import BackChannel
 from notifier.model.client import (
     Algorithm,
     Client,
-    ClientKeysPlace,
+    ClientKeysSource,
     Encryption,
     FrontChannelClient,
     KeyManagement,
@@ -20,7 +20,7 @@ from notifier.model.client import (
     SubjectMode,
     TokenProfile,
 )
-from notifier.model.errors import OurFault
+from notifier.model.errors import InternalFault
 from notifier.model.message import Depth, PolicyKey, PolicyOverride
 from notifier.model.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
 from notifier.model.request import Request
@@ -468,7 +468,7 @@ class Receiver:
 
     async def sign(self, _iss: str, _alg: Algorithm, _typ: str | None, claims: Mapping[str, object]) -> str:
         if self.broken:
-            raise OurFault(Cause.SIGNING, "no key is due")
+            raise InternalFault(Cause.SIGNING, "no key is due")
         return json.dumps(claims)
 
     async def post(self, request: Request) -> Wire:
@@ -535,7 +535,7 @@ async def test_what_cannot_be_sent_is_said() -> None:
 # ── The doctor reads the keys of clients whose tokens are encrypted, and names the one it would take, or the fault
 
 
-PLACE = ClientKeysPlace(uri="https://shop.example/jwks", route=Route())
+PLACE = ClientKeysSource(uri="https://shop.example/jwks", route=Route())
 KEY = public(made("RSA"), kid="e1", use="enc")
 
 
@@ -549,7 +549,7 @@ def encrypted_client(client_id: str, keys: Any = PLACE, alg: KeyManagement = Key
 
 
 async def findings(document: IssuerDocument | UnreadDocument, *clients: Client) -> list[tuple[str, str, str]]:
-    async def read(_place: ClientKeysPlace) -> IssuerDocument | UnreadDocument:
+    async def read(_place: ClientKeysSource) -> IssuerDocument | UnreadDocument:
         return document
 
     return [_told(each) for each in await examine_keys(PLACE, clients, read)]

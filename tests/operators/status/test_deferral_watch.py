@@ -20,7 +20,7 @@ from tests.support.outcome_facts import delivered
 ISS = "https://id.example.com"
 
 
-class Told:
+class RepairReport:
     """A watch, and what it passed on."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Told:
 
 def test_what_is_a_dead_letter_by_now_waits_no_longer() -> None:
     """Of two deliveries for a client that nobody knows."""
-    told = Told()
+    told = RepairReport()
     for _ in range(2):
         told.deferred(Cause.UNKNOWN, "nobody", text=NO_SUCH_CLIENT)
     assert told.troubles() == [(TroubleKind.UNKNOWN_CLIENT, ISS, "nobody", 2)]
@@ -91,7 +91,7 @@ def notice(fact: Fact) -> Notice:
 
 def test_an_unknown_issuer_is_told_once_with_the_nearest_name() -> None:
     """However many events name it; a look at the same event is no further event."""
-    told = Told()
+    told = RepairReport()
     text = "not one of `issuers` (yet)"
     first = told.deferred(Cause.UNKNOWN, iss=f"{ISS}/", text=text)
     assert (first.first, first.hint) == (True, f"did you mean {ISS}, without the slash at the end?")
@@ -105,7 +105,7 @@ def test_an_unknown_issuer_is_told_once_with_the_nearest_name() -> None:
 
 def test_an_unknown_client_is_told_until_it_is_registered() -> None:
     """And told again if it is unknown anew, long after."""
-    told = Told()
+    told = RepairReport()
     first = told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT)
     assert (first.first, first.hint) == (True, "did you mean shop?")
     assert not told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT).first
@@ -117,7 +117,7 @@ def test_an_unknown_client_is_told_until_it_is_registered() -> None:
 
 def test_an_unknown_client_whose_row_is_left_out_is_told_so() -> None:
     """With why, in place of a near name, as long as it is so; to operators, since it names settings of ours."""
-    told = Told()
+    told = RepairReport()
     why = "is beyond db (registry source db)"
     plain = told.registry
     told.registry = replace(plain, refused={ISS: {"shopp": why}})
@@ -135,7 +135,7 @@ def test_an_unknown_client_whose_row_is_left_out_is_told_so() -> None:
 
 def test_a_key_that_cannot_sign_is_told_once_for_its_issuer() -> None:
     """Until each client that was put off for it was attempted; other clients of the issuer say nothing of it."""
-    told = Told()
+    told = RepairReport()
     text = "issuer has no key for ES256"
     first = told.deferred(Cause.SIGNING, "shop", text=text)
     assert (first.first, notice(first).text) == (True, text)
@@ -150,7 +150,7 @@ def test_a_key_that_cannot_sign_is_told_once_for_its_issuer() -> None:
 
 def test_what_the_client_causes_is_not_told() -> None:
     """Nor does a publisher hear of files and proxies of ours."""
-    told = Told()
+    told = RepairReport()
     assert not told.deferred(Cause.SLOT, "shop").first
     assert told.troubles() == []
     fact = told.deferred(Cause.TLS_FILES, "shop", text="/etc/notifier/ca.pem: no such file")
@@ -160,7 +160,7 @@ def test_what_the_client_causes_is_not_told() -> None:
 @pytest.mark.parametrize("cause", [Cause.ENCRYPTION, Cause.ORIGIN])
 def test_a_key_or_an_origin_that_a_client_lacks_is_told_until_the_client_was_attempted(cause: Cause) -> None:
     """Of that client alone, and not to its publisher."""
-    told = Told()
+    told = RepairReport()
     text = "its tokens must be encrypted, and its jwks_uri https://shop.example/jwks cannot be read: answered 503"
     first = told.deferred(cause, "shop", text=text)
     assert (first.first, notice(first).text) == (True, "")
@@ -176,7 +176,7 @@ CAUSES = [Cause.ENCRYPTION, Cause.TLS_FILES, Cause.PROXY, Cause.ORIGIN]
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_client_that_is_attempted_frees_what_waits_for_the_same_cause(cause: Cause) -> None:
     """Once; not for another client; and not for what comes within seconds by itself."""
-    told = Told()
+    told = RepairReport()
     told.deferred(cause, "shop", text="away", wait=4)
     told.delivered("shop")
     assert told.over == []
@@ -194,7 +194,7 @@ def test_a_client_that_is_attempted_frees_what_waits_for_the_same_cause(cause: C
 
 def test_a_key_that_signs_frees_all_that_waits_for_its_issuer() -> None:
     """If something waits for long: what was put off here, or by other workers for as long as the key was away."""
-    told = Told()
+    told = RepairReport()
     told.watch.can_sign(ISS, told.now - 3)
     assert told.over == []
     told.watch.can_sign(ISS, told.now - 10)
@@ -210,7 +210,7 @@ def test_a_key_that_signs_frees_all_that_waits_for_its_issuer() -> None:
 
 def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
     """Those of one issuer hide nothing of another; all that are left out count as one."""
-    told = Told()
+    told = RepairReport()
     told.registry = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {"made-up-": client("made-up-")}})
     names = [f"made-up-{n}" for n in range(PER_ISSUER + 50)]
     found = [told.deferred(Cause.UNKNOWN, name, text=NO_SUCH_CLIENT) for name in names]
@@ -238,7 +238,7 @@ def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
 
 def test_made_up_names_hide_no_client_of_ours_and_the_others_keep_their_cause() -> None:
     """A list that moves thousands of clients is not told as names that nobody knows, nor hidden by such names."""
-    told = Told()
+    told = RepairReport()
     for n in range(PER_ISSUER + 2):
         told.deferred(Cause.UNKNOWN, f"made-up-{n}", text=NO_SUCH_CLIENT)
     text = "backchannel_logout_uri leads to https://elsewhere.example, which no file names"

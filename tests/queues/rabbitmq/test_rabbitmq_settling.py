@@ -8,7 +8,7 @@ from notifier.model.errors import QueueUnavailable
 from notifier.queues.rabbitmq.settling import PROBLEM, Settling
 
 
-class Told(list[tuple[Sequence[str], float]]):
+class RepairReport(list[tuple[Sequence[str], float]]):
     """The reported waits."""
 
     def __call__(self, names: Sequence[str], seconds: float) -> None:
@@ -18,7 +18,7 @@ class Told(list[tuple[Sequence[str], float]]):
 
 async def test_where_nothing_was_missing_nothing_is_waited_for() -> None:
     """A start with all queues present is no slower, and logs nothing."""
-    told = Told()
+    told = RepairReport()
     settling = Settling(told, seconds=3600)
     settling.declared("events")
     settling.check("events")
@@ -29,7 +29,7 @@ async def test_where_nothing_was_missing_nothing_is_waited_for() -> None:
 
 async def test_a_new_queue_takes_nothing_until_its_time_is_over() -> None:
     """From before it is created, since others may try to publish to it at once."""
-    told = Told()
+    told = RepairReport()
     settling = Settling(told, seconds=0.01)
     settling.missing("events")
     with pytest.raises(QueueUnavailable):
@@ -49,7 +49,7 @@ async def test_a_new_queue_takes_nothing_until_its_time_is_over() -> None:
 
 async def test_a_wait_that_was_cut_short_goes_on_at_the_next_connection() -> None:
     """The queue stands then, and is as new as before."""
-    told = Told()
+    told = RepairReport()
     settling = Settling(told, seconds=0.01)
     settling.missing("events")  # and the connection is lost before the broker's answer
     settling.declared("events")

@@ -1,0 +1,126 @@
+"""Signs with a key in AWS KMS, by aiobotocore, which finds and renews credentials in AWS's own way.
+
+| request | |
+|---|---|
+| `GetPublicKey` | leads from an alias to the key's ARN. An alias can be moved at any time, so the ARN signs |
+| `Sign` | `MessageType=RAW` up to 4,096 bytes, where KMS makes the digest; `DIGEST` beyond. ECDSA comes as DER |
+
+The library's own retries are off, and its time limits are far beyond ours: only the 2 s for a signature count.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from types import MappingProxyType
+from typing import Any
+
+import botocore.exceptions as refusals
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from notifier.features.signers.signer_settings import AwsKmsSettings
+from notifier.model.client import ED25519_NAMES, Algorithm
+from notifier.tokens.jws import PublicKey
+from notifier.tokens.published_keys import algorithms_of
+from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, raw_ecdsa
+
+RAW_LIMIT = 4096  # bytes of a message that KMS takes
+WITHIN = 30.0  # seconds after which a request ends that nobody waits for any more
+CONNECTIONS = 64
+_SHOWN = 300  # characters of AWS's own words
+_NAMES: Mapping[Algorithm, str] = MappingProxyType(
+    {
+        **{Algorithm(f"RS{size}"): f"RSASSA_PKCS1_V1_5_SHA_{size}" for size in (256, 384, 512)},
+        **{Algorithm(f"PS{size}"): f"RSASSA_PSS_SHA_{size}" for size in (256, 384, 512)},
+        **{Algorithm(f"ES{size}"): f"ECDSA_SHA_{size}" for size in (256, 384, 512)},
+        **dict.fromkeys(ED25519_NAMES, "ED25519_SHA_512"),
+    }
+)
+_THROTTLED = frozenset(
+    {"LimitExceededException", "RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
+)
+_AWAY = (refusals.HTTPClientError, refusals.ConnectionError, refusals.MetadataRetrievalError)
+
+
+class AwsKmsKey:
+    """One key."""
+
+    def __init__(self, settings: AwsKmsSettings) -> None:
+        self._settings = settings
+        self._arn = ""
+        self._opened = AsyncExitStack()
+        self._client: Any = None
+
+    async def public(self) -> PublicHalf:
+        """Fetch the public half. Raises SignerError."""
+        named = await self._ask("get_public_key", KeyId=self._settings.key_id)
+        arn, newer, newer_key = str(named["KeyId"]), "", None
+        if self._arn and arn != self._arn:
+            newer, newer_key = f"{arn}, to which the alias leads now", _public_key(named["PublicKey"])
+            named = await self._ask("get_public_key", KeyId=self._arn)
+        self._arn = self._arn or arn
+        key = _public_key(named["PublicKey"])
+        offered = frozenset(named.get("SigningAlgorithms", ()))
+        lacking = {
+            alg: f"AWS KMS does not let this key sign by {_NAMES[alg]}"
+            for alg in algorithms_of(key)
+            if _NAMES[alg] not in offered
+        }
+        return PublicHalf(key=key, lacking=lacking, newer=newer, newer_key=newer_key)
+
+    async def sign(self, alg: Algorithm, message: bytes) -> bytes:
+        """Sign the bytes, and return the signature as JWS has it. Raises SignerError."""
+        kind = "RAW"
+        if len(message) > RAW_LIMIT and alg not in ED25519_NAMES:
+            kind, message = "DIGEST", hashlib.new(f"sha{alg[-3:]}", message).digest()
+        answer = await self._ask(
+            "sign", KeyId=self._arn or self._settings.key_id, Message=message, MessageType=kind,
+            SigningAlgorithm=_NAMES[alg],
+        )  # fmt: skip
+        return raw_ecdsa(alg, answer["Signature"]) if alg.startswith("ES") else bytes(answer["Signature"])
+
+    async def close(self) -> None:
+        """Close its connections."""
+        self._client = None
+        opened, self._opened = self._opened, AsyncExitStack()
+        await opened.aclose()
+
+    async def _ask(self, operation: str, **words: object) -> dict[str, Any]:
+        try:
+            if self._client is None:
+                self._client = await self._new_client()
+            answer: dict[str, Any] = await getattr(self._client, operation)(**words)
+        except refusals.ClientError as error:
+            raise _refused(error.response) from None
+        except refusals.BotoCoreError as error:
+            result = SignatureResult.AWAY if isinstance(error, _AWAY) else SignatureResult.WRONG
+            raise SignerError(" ".join(str(error).split())[:_SHOWN], result) from None
+        return answer
+
+    async def _new_client(self) -> Any:
+        session = AioSession(profile=self._settings.profile)
+        config = AioConfig(
+            retries={"total_max_attempts": 1}, connect_timeout=WITHIN, read_timeout=WITHIN,
+            max_pool_connections=CONNECTIONS,
+        )  # fmt: skip
+        client = session.create_client("kms", region_name=self._settings.in_region, config=config)
+        return await self._opened.enter_async_context(client)
+
+
+def _refused(answer: Mapping[str, Any]) -> SignerError:
+    """What AWS says in its answer: its code, its words, and whether it stays so."""
+    error, about = answer.get("Error", {}), answer.get("ResponseMetadata", {})
+    code, status = str(error.get("Code", "")), about.get("HTTPStatusCode", 500)
+    words = " ".join(str(error.get("Message", "")).split())[:_SHOWN]
+    away = code in _THROTTLED or status == 429 or status >= 500
+    text = f"AWS KMS answered {code}{': ' if words else ''}{words}"
+    return SignerError(text, SignatureResult.AWAY if away else SignatureResult.WRONG)
+
+
+def _public_key(der: bytes) -> PublicKey:
+    try:
+        return load_der_public_key(der)  # type: ignore[return-value]  # the frame judges its kind
+    except (ValueError, UnsupportedAlgorithm):
+        raise SignerError("the public half that AWS KMS tells cannot be used", SignatureResult.WRONG) from None

@@ -1,0 +1,57 @@
+"""The doctor's checks of keys that are in places of their own: each signs once."""
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from notifier.configuration.clients.registry_checks import find_unsignable
+from notifier.configuration.loading import Loaded
+from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok, warning
+from notifier.tokens.external_key import OPEN_WITHIN, ExternalKey
+from notifier.tokens.key_ring import KeyRing
+from notifier.tokens.signer import SignatureResult, SignerError
+
+SLOW = 0.25  # seconds for a signature, from which on a mass logout takes long
+CORRECT = "correct it there or in the configuration; the runbook's NotifierSignerFailing has the steps"
+AGAIN = "its deliveries wait until it signs again; see the runbook's NotifierSignerFailing"
+TWICE = "take one of the two entries out; until then this one does not sign"
+
+
+def signer_checks(loaded: Loaded) -> Iterator[Check]:
+    """Yield a check for each key, and one for clients whose algorithm no key can sign by. All keys were looked at."""
+
+    async def clients() -> Sequence[Finding]:
+        mistakes = find_unsignable(loaded.registry, loaded.needs.algorithms_of)
+        return [
+            failed(Area.CLIENT, mistake.path, mistake.text, "until then its deliveries wait") for mistake in mistakes
+        ]
+
+    placed = dict.fromkeys(key.placed for _, key in loaded.keys.elsewhere())
+    if placed:
+        yield Check(area=Area.CLIENT, subject="algorithms", within=OPEN_WITHIN, run=clients)
+    for key in placed:
+        yield Check(area=Area.KEYS, subject=key.name, within=OPEN_WITHIN, run=partial(_examine, key, loaded.keys))
+
+
+async def _examine(key: ExternalKey, ring: KeyRing) -> Sequence[Finding]:
+    if key.fault is not None or key.half is None:
+        text = "is not known yet" if key.fault is None else key.fault.text
+        wrong = key.fault is not None and key.fault.result is SignatureResult.WRONG
+        return [failed(Area.KEYS, key.name, text, CORRECT if wrong else AGAIN)]
+    alg, began = min(key.algorithms), time.perf_counter()
+    try:
+        await key.sign(alg, b"notifier doctor")
+    except SignerError as fault:
+        return [failed(Area.KEYS, key.name, str(fault), AGAIN)]
+    seconds = time.perf_counter() - began
+    text = f"signs by {', '.join(sorted(key.algorithms))}; {alg} took {seconds * 1000:.1f} ms"
+    findings = [ok(Area.KEYS, key.name, text)]
+    if seconds > SLOW:
+        findings = [warning(Area.KEYS, key.name, text, "raise signing.concurrency, or use ES256, which is cheaper")]
+    if newer := ring.unnamed(key.half):
+        advice = "give it an entry of its own, with a not_before of a day after it is published"
+        findings.append(warning(Area.KEYS, key.name, f"its place has {newer}, which is not configured", advice))
+    findings += [
+        failed(Area.KEYS, key.name, double.text, TWICE) for double in ring.doubles() if double.key.placed is key
+    ]
+    return findings

@@ -1,0 +1,155 @@
+"""Signs with a key in Google Cloud KMS, by Google's client over gRPC, which finds and renews credentials.
+
+| call | |
+|---|---|
+| `GetPublicKey` | the public half, and the one algorithm that this version signs by; asked of the next version too |
+| `AsymmetricSign` | signs a digest, or the message itself for Ed25519. ECDSA comes as DER |
+
+Each call carries a checksum of what is signed. The answer says that the checksum was verified, and which version
+signed. The client would try again for most of a minute, whatever its `timeout` is. So its retries are off.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import google.auth
+import grpc.aio
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from google.api_core import exceptions as refusals
+from google.auth import exceptions as credentials
+from google.cloud.kms_v1 import KeyManagementServiceAsyncClient
+from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcAsyncIOTransport
+
+from notifier.features.signers.signer_settings import GoogleKmsSettings
+from notifier.model.client import ED25519_NAMES, Algorithm
+from notifier.tokens.published_keys import algorithms_of
+from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, raw_ecdsa
+
+WITHIN = 30.0  # seconds after which a call ends that nobody waits for any more
+_SHOWN = 300  # characters of Google's own words
+_SCOPES = ("https://www.googleapis.com/auth/cloudkms",)
+_FAMILIES: Mapping[str, str] = MappingProxyType({"RSA_SIGN_PKCS1": "RS", "RSA_SIGN_PSS": "PS", "EC_SIGN_P": "ES"})
+_WRONG = (
+    refusals.NotFound,
+    refusals.Forbidden,
+    refusals.Unauthorized,
+    refusals.BadRequest,  # also a version that is disabled or destroyed
+    refusals.MethodNotImplemented,
+)
+
+
+def _crc32c_of(byte: int) -> int:
+    for _ in range(8):
+        byte = byte >> 1 ^ (0x82F6_3B78 & -(byte & 1))
+    return byte
+
+
+_CRC32C = tuple(map(_crc32c_of, range(256)))
+
+
+class GoogleKmsKey:
+    """One version of a key. `channel` opens a connection, if not the usual one."""
+
+    def __init__(self, settings: GoogleKmsSettings, channel: Callable[[], grpc.aio.Channel] | None = None) -> None:
+        self._name = settings.name
+        self._channel = channel
+        self._client: KeyManagementServiceAsyncClient | None = None
+
+    async def public(self) -> PublicHalf:
+        """Fetch the public half. Raises SignerError."""
+        public, key = await self._public_of(self._name)
+        able = _algorithms(public.algorithm.name)
+        text = f"this version of the key signs by {public.algorithm.name} alone"
+        lacking = {alg: text for alg in algorithms_of(key) if alg not in able}
+        newer, newer_key = await self._newer()
+        return PublicHalf(key=key, lacking=lacking, newer=newer, newer_key=newer_key)
+
+    async def sign(self, alg: Algorithm, message: bytes) -> bytes:
+        """Sign the bytes, and return the signature as JWS has it. Raises SignerError."""
+        asked: dict[str, object] = {"name": self._name}
+        if alg in ED25519_NAMES:
+            asked |= {"data": message, "data_crc32c": crc32c(message)}
+        else:
+            kind = f"sha{alg[-3:]}"
+            digest = hashlib.new(kind, message).digest()
+            asked |= {"digest": {kind: digest}, "digest_crc32c": crc32c(digest)}
+        answer = await self._ask("asymmetric_sign", asked)
+        if answer.name != self._name:
+            raise SignerError(f"Google signed by {answer.name} where another was asked for")
+        if not (answer.verified_data_crc32c if alg in ED25519_NAMES else answer.verified_digest_crc32c):
+            raise SignerError("what Google was asked to sign was damaged on its way")
+        return raw_ecdsa(alg, answer.signature) if alg.startswith("ES") else bytes(answer.signature)
+
+    async def close(self) -> None:
+        """Close its connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.transport.close()  # type: ignore[no-untyped-call]
+
+    async def _public_of(self, name: str) -> tuple[Any, Any]:
+        answer = await self._ask("get_public_key", {"name": name})
+        try:
+            return answer, load_pem_public_key(answer.pem.encode())
+        except (ValueError, UnsupportedAlgorithm):
+            raise _wrong(f"a key of {answer.algorithm.name} cannot be used: RSA, P-256, P-384 or Ed25519") from None
+
+    async def _newer(self) -> tuple[str, Any]:
+        """The next version, if there is one that can be used. Whoever may only sign may not list them."""
+        key, _, version = self._name.rpartition("/")
+        try:
+            _, newer = await self._public_of(f"{key}/{int(version) + 1}")
+        except SignerError:
+            return "", None
+        return f"version {int(version) + 1}", newer
+
+    async def _ask(self, call: str, words: Mapping[str, object]) -> Any:
+        try:
+            if self._client is None:
+                self._client = await self._new_client()
+            return await getattr(self._client, call)(request=words, retry=None, timeout=WITHIN)
+        except refusals.GoogleAPICallError as error:
+            result = SignatureResult.WRONG if isinstance(error, _WRONG) else SignatureResult.AWAY
+            status = error.grpc_status_code.name if error.grpc_status_code is not None else type(error).__name__
+            raise SignerError(f"Google KMS answered {status}: {_words(error.message)}", result) from None
+        except credentials.GoogleAuthError as error:
+            away = isinstance(error, credentials.TransportError)
+            result = SignatureResult.AWAY if away else SignatureResult.WRONG
+            raise SignerError(f"Google lets nobody in: {_words(str(error))}", result) from None
+
+    async def _new_client(self) -> KeyManagementServiceAsyncClient:
+        if self._channel is not None:
+            return KeyManagementServiceAsyncClient(
+                transport=KeyManagementServiceGrpcAsyncIOTransport(channel=self._channel())
+            )
+        # This may ask the machine's own service.
+        credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
+        return KeyManagementServiceAsyncClient(credentials=credentials)
+
+
+def _wrong(text: str) -> SignerError:
+    return SignerError(text, SignatureResult.WRONG)
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())[:_SHOWN]
+
+
+def _algorithms(name: str) -> frozenset[Algorithm]:
+    """Return the names of a version's algorithm: RSA_SIGN_PSS_3072_SHA256 is PS256."""
+    if name == "EC_SIGN_ED25519":
+        return ED25519_NAMES
+    family = next((alg for prefix, alg in _FAMILIES.items() if name.startswith(prefix)), "")
+    algorithm = f"{family}{name[-3:]}"
+    return frozenset(alg for alg in Algorithm if alg == algorithm)
+
+
+def crc32c(raw: bytes) -> int:
+    """The checksum of RFC 3720, Appendix B.4."""
+    crc = 0xFFFF_FFFF
+    for byte in raw:
+        crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFF_FFFF

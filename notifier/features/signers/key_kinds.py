@@ -1,0 +1,76 @@
+"""Makes the keys in HSMs, Vault and the clouds' key services. Modules that need an extra are imported when used."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from notifier.features.signers.pkcs11_session import KeyName, TokenAddress
+from notifier.features.signers.pkcs11_token import AHEAD, Pkcs11Key, Pkcs11Token
+from notifier.features.signers.signer_settings import (
+    AwsKmsSettings,
+    AzureKeySettings,
+    GoogleKmsSettings,
+    Pkcs11Settings,
+    VaultKeySettings,
+)
+from notifier.settings.service_settings import Settings
+from notifier.tokens.signer import SignerBackend
+from notifier.tokens.signers import KeyKind
+
+PROCESSES = 2  # of a PKCS#11 token
+
+
+def key_kinds() -> Mapping[str, KeyKind]:
+    """Return the kinds. The keys that they make in one PKCS#11 token share its processes."""
+    tokens: dict[tuple[TokenAddress, int], Pkcs11Token] = {}
+
+    def pkcs11(of: Pkcs11Settings, size: int) -> tuple[SignerBackend, str]:
+        address = TokenAddress(module=of.module, token=of.token, pin_file=of.pin_file)
+        token = tokens.setdefault((address, size), Pkcs11Token(address, size))
+        named = " ".join(name for name in (of.label, of.id) if name is not None)
+        return Pkcs11Key(token, KeyName(label=of.label, id=of.id)), f"{of.token}/{named}"
+
+    azure = ("azure.identity", "azure.keyvault.keys")
+    return {
+        "pkcs11": KeyKind(place=pkcs11, extra="pkcs11", libraries=("pkcs11",), at_a_time=PROCESSES, ahead=AHEAD),
+        "vault": KeyKind(place=_vault),
+        "aws_kms": KeyKind(place=_aws, extra="aws", libraries=("aiobotocore",)),
+        "azure_key_vault": KeyKind(place=_azure, extra="azure", libraries=azure),
+        "google_kms": KeyKind(place=_google, extra="google", libraries=("google.cloud.kms_v1",)),
+    }
+
+
+def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
+    """Return the files with which notifier logs in at key places, by setting. A pod's token is Kubernetes's own."""
+    for iss, issuer in settings.issuers.items():
+        for nth, key in enumerate(issuer.keys):
+            place = f'issuers["{iss}"].keys[{nth}]'
+            if (pkcs11 := key.of_kind(Pkcs11Settings)) is not None:
+                yield f"{place}.pkcs11.pin_file", pkcs11.pin_file
+            if (vault := key.of_kind(VaultKeySettings)) is not None:
+                yield f"{place}.vault.token_file", vault.token_file
+                yield f"{place}.vault.approle.secret_id_file", getattr(vault.approle, "secret_id_file", None)
+                yield f"{place}.vault.tls.key_file", getattr(vault.tls, "key_file", None)
+
+
+def _vault(of: VaultKeySettings, _at_a_time: int) -> tuple[SignerBackend, str]:
+    from notifier.features.signers.vault_key import VaultKey  # noqa: PLC0415  aiohttp takes 0.1 s
+
+    return VaultKey(of), of.called
+
+
+def _aws(of: AwsKmsSettings, _at_a_time: int) -> tuple[SignerBackend, str]:
+    from notifier.features.signers.aws_kms_key import AwsKmsKey  # noqa: PLC0415  an extra
+
+    return AwsKmsKey(of), of.called
+
+
+def _azure(of: AzureKeySettings, _at_a_time: int) -> tuple[SignerBackend, str]:
+    from notifier.features.signers.azure_key import AzureKey  # noqa: PLC0415  an extra
+
+    return AzureKey(of), of.called
+
+
+def _google(of: GoogleKmsSettings, _at_a_time: int) -> tuple[SignerBackend, str]:
+    from notifier.features.signers.google_kms_key import GoogleKmsKey  # noqa: PLC0415  an extra
+
+    return GoogleKmsKey(of), of.called

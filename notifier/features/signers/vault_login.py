@@ -1,0 +1,231 @@
+"""Gets the token by which Vault lets a key sign: from a file, or by logging in with an AppRole or a service account.
+
+A token is renewed once half its time is over. Renewals grant less and less time as the token's longest life comes
+closer; then a new log-in gets another token before the old one ends. Vault answers 403 to a token that has ended or was
+revoked, just as for a missing policy. So a token that is not new is given up, and another one is tried once. (Some
+secret ids are for a number of log-ins only.)
+
+All signatures that need a token wait for one task: a signature whose time is over does not interrupt the log-in of the
+others.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from notifier.features.signers.signer_settings import VaultKeySettings
+from notifier.model.client import TlsFiles
+from notifier.model.errors import SourceFault
+from notifier.model.outcome import read_retry_after
+from notifier.network.http.json_client import JsonClient, NoAnswer
+from notifier.network.http.json_parts import Bounds
+from notifier.settings.secret_text import secret_of
+from notifier.tokens.signer import SignatureResult, SignerError
+
+_BOUNDS = Bounds(answer=1024 * 1024, member=1024 * 1024)  # bytes; a key of a thousand versions is 0.6 MiB
+_KEPT = 256  # connections
+WITHIN = 30.0  # seconds after which a request ends that nobody waits for any more
+_SHOWN = 200  # characters of Vault's own words
+_VERSION_WORDS = ("requested version", "minimum encryption")
+RENEW_AT = 0.5  # of the lease
+AGAIN_AT = 0.05  # of the lease after a renewal that failed
+ENOUGH = 0.7  # of the first lease: less is granted only where the token's longest life is near
+NEW = 30.0  # seconds in which a token that is refused lacks a policy, and has not ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultAnswer:
+    """An answer: its status, its JSON (None if it has none), and the seconds that it asks to wait."""
+
+    status: int
+    content: Any = field(repr=False)
+    wait: float | None = None
+
+    @property
+    def words(self) -> str:
+        """Return what Vault says is wrong, on one line. It repeats no token and no secret id."""
+        errors = self.content.get("errors") if isinstance(self.content, dict) else None
+        words = " ".join(str(text) for text in errors) if isinstance(errors, list) else ""
+        return " ".join(words.split())[:_SHOWN]
+
+    def fault(self, path: str, lacking: str = "") -> SignerError:
+        """The refusal of a request. `lacking` says what may be lacking where it was a 403."""
+        words = "; ".join(part for part in (self.words, lacking if self.status == 403 else "") if part)
+        text = f"Vault answered {self.status} to {path}{': ' if words else ''}{words}"
+        wrong = 300 <= self.status < 412 or (self.status == 500 and any(word in self.words for word in _VERSION_WORDS))
+        return SignerError(text, SignatureResult.WRONG if wrong else SignatureResult.AWAY, self.wait)
+
+
+class VaultServer:
+    """One Vault. Connections are kept, and follow their TLS files."""
+
+    def __init__(self, settings: VaultKeySettings) -> None:
+        self._address = settings.address
+        self._headers = {"X-Vault-Request": "true"}
+        if settings.namespace is not None:
+            self._headers["X-Vault-Namespace"] = settings.namespace
+        files = TlsFiles() if settings.tls is None else settings.tls.files()
+        self._client = JsonClient(_BOUNDS, files, keep=_KEPT)
+
+    async def ask(
+        self, method: str, path: str, token: str = "", body: Mapping[str, object] | None = None
+    ) -> VaultAnswer:
+        """Ask once. Raises SignerError if there is no answer."""
+        headers = self._headers | ({"X-Vault-Token": token} if token else {})
+        try:
+            answer = await self._client.ask(method, f"{self._address}/v1/{path}", headers, within=WITHIN, json=body)
+        except NoAnswer as fault:
+            result = SignatureResult.WRONG if fault.lasting else SignatureResult.AWAY
+            raise SignerError(f"{self._address}: {fault}", result) from None
+        wait = read_retry_after(answer.headers.get("Retry-After"), answer.headers.get("Date"), time.time())
+        return VaultAnswer(status=answer.status, content=answer.content, wait=wait)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Token:
+    """`lease` in seconds from `since`; infinite if it does not end, or if nobody says when. `first`: as it began."""
+
+    text: str = field(repr=False)
+    obtained_at: float
+    since: float
+    lease: float
+    first: float
+    renewable: bool
+
+    def stale(self, now: float) -> bool:
+        return now >= self.since + RENEW_AT * self.lease
+
+    def over(self, now: float) -> bool:
+        return now >= self.since + self.lease
+
+
+class VaultLogin:
+    """Gets tokens and keeps the one in use. `clock` gives seconds of a steady clock."""
+
+    def __init__(
+        self, server: VaultServer, settings: VaultKeySettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._server = server
+        self._settings = settings
+        self._clock = clock
+        self._token: _Token | None = None
+        self._again = float("-inf")  # when a renewal that failed is tried again
+        self._getting: asyncio.Task[_Token] | None = None
+
+    async def token(self) -> str:
+        """Return a token that has not ended, as far as is known. Raises SignerError."""
+        token, now = self._token, self._clock()
+        if token is None or token.over(now):
+            return (await asyncio.shield(self._started(token))).text
+        if token.stale(now) and now >= self._again:
+            self._started(token)  # nobody waits for it
+        return token.text
+
+    def refused(self, text: str) -> bool:
+        """Give up a token that Vault answered 403 to. True if another one may be let in."""
+        token = self._token
+        if token is None or token.text != text:  # somebody else was quicker
+            return True
+        now, logs_in = self._clock(), self._settings.token_file is None
+        if logs_in and now - token.obtained_at < NEW and not token.over(now):
+            return False
+        self._token = None
+        return True
+
+    async def close(self) -> None:
+        """Give up the token. It lives on in Vault until its time is over."""
+        getting, self._getting, self._token = self._getting, None, None
+        if getting is not None:
+            getting.cancel()
+            await asyncio.gather(getting, return_exceptions=True)
+
+    def _started(self, last: _Token | None) -> "asyncio.Task[_Token]":
+        if self._getting is None:
+            self._getting = asyncio.create_task(self._get(last))
+            self._getting.add_done_callback(self._got)
+        return self._getting
+
+    def _got(self, task: "asyncio.Task[_Token]") -> None:
+        if task.cancelled():
+            return
+        self._getting = None
+        if task.exception() is None:
+            self._token = task.result()
+        elif self._token is not None:
+            self._again = self._clock() + max(1.0, AGAIN_AT * self._token.lease)
+
+    async def _get(self, last: _Token | None) -> _Token:
+        if last is not None and last.renewable and not last.over(self._clock()):
+            renewed = await self._renewed(last)
+            if renewed is not None:
+                return renewed
+        try:
+            return await self._new()
+        except SourceFault as fault:  # of a file
+            raise SignerError(str(fault), SignatureResult.WRONG) from None
+
+    async def _renewed(self, last: _Token) -> _Token | None:
+        """The token with a new lease. None if another one is needed; a file has no other until somebody writes it."""
+        at = self._clock()
+        answer = await self._server.ask("POST", "auth/token/renew-self", last.text, {})
+        lease = _lease(answer.content, "auth", "lease_duration") if answer.status == 200 else 0.0
+        if lease < ENOUGH * last.first and (self._settings.token_file is None or not lease):
+            return None
+        return _Token(
+            text=last.text, obtained_at=last.obtained_at, since=at, lease=lease, first=last.first, renewable=True
+        )
+
+    async def _new(self) -> _Token:
+        settings, at = self._settings, self._clock()
+        if settings.token_file is not None:
+            return await self._looked_up(secret_of("token_file", settings.token_file), at)
+        if settings.approle is not None:
+            role = settings.approle
+            secret = secret_of("secret_id_file", role.secret_id_file)
+            return await self._logged_in(role.mount, {"role_id": role.role_id, "secret_id": secret}, at)
+        assert settings.kubernetes is not None  # one of the three is given
+        pod = settings.kubernetes
+        return await self._logged_in(pod.mount, {"role": pod.role, "jwt": secret_of("token_file", pod.token_file)}, at)
+
+    async def _looked_up(self, text: str, at: float) -> _Token:
+        """The token of a file, with what it may say of itself. If it may not, it is used as it is."""
+        answer = await self._server.ask("GET", "auth/token/lookup-self", text)
+        if answer.status not in (200, 403):
+            raise answer.fault("auth/token/lookup-self")
+        lease = _lease(answer.content, "data", "ttl") or float("inf")  # 0 is for ever
+        renewable = _member(answer.content, "data", "renewable") is True
+        return _Token(text=text, obtained_at=at, since=at, lease=lease, first=lease, renewable=renewable)
+
+    async def _logged_in(self, mount: str, body: Mapping[str, object], at: float) -> _Token:
+        path = f"auth/{mount}/login"
+        answer = await self._server.ask("POST", path, "", body)
+        text = _member(answer.content, "auth", "client_token")
+        if answer.status != 200 or not isinstance(text, str) or not text.isprintable():
+            raise _refusal(answer, path)
+        lease = _lease(answer.content, "auth", "lease_duration") or float("inf")
+        renewable = _member(answer.content, "auth", "renewable") is True
+        return _Token(text=text, obtained_at=at, since=at, lease=lease, first=lease, renewable=renewable)
+
+
+def _refusal(answer: VaultAnswer, path: str) -> SignerError:
+    if answer.status == 200:
+        return SignerError(
+            f"Vault answered {path} without a token; is `address` that of a Vault?", SignatureResult.WRONG
+        )
+    return answer.fault(path)
+
+
+def _member(content: object, part: str, name: str) -> object:
+    inner = content.get(part) if isinstance(content, dict) else None
+    return inner.get(name) if isinstance(inner, dict) else None
+
+
+def _lease(content: object, part: str, name: str) -> float:
+    member = _member(content, part, name)
+    return float(member) if isinstance(member, int) and member > 0 else 0.0

@@ -1,0 +1,170 @@
+"""The commands `notifier dead-letters list`, `show` and `export`, which change nothing."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from notifier.model.message import Message
+from notifier.model.moment import read_moment, shown_moment
+from notifier.model.nearest import NOBODY_KNOWS
+from notifier.model.printable import counted, json_text, printable
+from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, exported
+from notifier.operators.deliveries.dead_letters_access import LETTERS, letters_of, written_anew
+from notifier.operators.deliveries.dead_letters_repair_command import discard, prospect, replay
+from notifier.operators.deliveries.delivery_filter import DeliveryFilter, DeliveryFilterMembers
+from notifier.operators.deliveries.message_table import CommandContext, list_messages, look
+from notifier.operators.terminal.command_options import Config, Json, takes
+from notifier.operators.terminal.help import command, command_group
+from notifier.operators.terminal.near_names import near_names
+from notifier.operators.terminal.output import say, say_json
+
+MOMENTS = ("_at", "_since", "not_after")  # ends of the names of members
+
+app = typer.Typer()
+
+
+@command_group(app)
+def _group() -> None:
+    """List, show, export, replay or discard deliveries that were given up and messages that could not be read.
+
+    Examples:
+        # which clients do not get their logouts, and why
+        notifier dead-letters list -c n.yaml
+        # once the cause is fixed
+        notifier dead-letters replay -c n.yaml --client-id shop
+    """
+
+
+@command(app)
+@takes(DeliveryFilterMembers, without={"id"})
+def list_(
+    context: typer.Context,
+    *,
+    config: Config = None,
+    asked: DeliveryFilterMembers,
+    rows: Annotated[bool, typer.Option("--rows", help="List each letter, oldest first, instead of counts.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Count dead letters by client and reason, or list them.
+
+    --json prints one object per line and letter: id, event_id, client_id, iss, reason, dead_since, attempts, text, and
+    source if it came from one. No form shows sub or sid. The command removes nothing and keeps the order. The exit
+    status is 1 if nobody knows the client.
+
+    Examples:
+        # counts by client and reason
+        notifier dead-letters list -c n.yaml
+        # did this user's logout die?
+        notifier dead-letters list -c n.yaml --subject alice --rows
+        # those of the last hour, for a script
+        notifier dead-letters list --since 1h --json | jq .client_id
+    """
+    chosen = letters_of(asked)
+    list_messages(LETTERS, CommandContext(config, context.obj), chosen, rows=rows, as_json=as_json)
+
+
+@command(app)
+def show(
+    context: typer.Context,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The letter's ID, as list --rows prints it.")],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter: why it was given up, the result of each attempt, and what a replay would do.
+
+    The output holds sub and sid. The exit status is 1 if there is no such letter.
+
+    Examples:
+        # one letter whole
+        notifier dead-letters show -c n.yaml 6f1c…
+    """
+    documents: list[dict[str, object]] = []
+
+    def see(summary: DeadLetterSummary, message: Message) -> None:
+        additions: dict[str, object] = {} if as_json else {"replay": prospect(message, config, context.obj)}
+        if not as_json and summary.reason in NOBODY_KNOWS:
+            additions["hint"] = near_names(config, context.obj, known=LETTERS.known)(summary.iss, summary.client_id)
+        documents.append(exported(message) | {name: value for name, value in additions.items() if value})
+
+    where = CommandContext(config, context.obj)
+    look(LETTERS, where, DeliveryFilter(ids=frozenset({id_})), see, whole=True, first=True)
+    if not documents:
+        say(f"notifier: {LETTERS.missing(id_)}", err=True)
+        raise typer.Exit(1)
+    if as_json:
+        say_json(documents[0])
+    else:
+        say(_in_words(documents[0]))
+
+
+@command(app)
+@takes(DeliveryFilterMembers, without={"id"})
+def export(
+    file: Annotated[
+        Path, typer.Argument(allow_dash=True, help="The file to write, readable by its owner only; - is stdout.")
+    ] = Path("-"),
+    *,
+    config: Config = None,
+    asked: DeliveryFilterMembers,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write whole dead letters to a file, one JSON object per line.
+
+    The letters stay in the queue. The file holds sub and sid, and the bodies that could not be read. A file that exists
+    is refused: it may hold letters that were discarded since. --force replaces it after everything is written; if the
+    export fails, it is left unchanged.
+
+    Examples:
+        # before they are discarded
+        notifier dead-letters export -c n.yaml --reason malformed_event bad.jsonl
+        # the body of one
+        notifier dead-letters export -c n.yaml | jq -r 'select(.id == "6f1c…").raw.body'
+    """
+    chosen = letters_of(asked)
+    if file.is_file() and not force:
+        raise typer.BadParameter(f"{file} exists; --force replaces it", param_hint="FILE")
+    count = 0
+    with written_anew(file) as out:
+
+        def see(_summary: DeadLetterSummary, message: Message) -> None:
+            nonlocal count
+            count += 1
+            out.write(json_text(exported(message)) + "\n")
+
+        look(LETTERS, CommandContext(config, ()), chosen, see, whole=True)
+    say(f"{counted(count, 'dead letter')} exported", err=True)
+
+
+def _in_words(document: dict[str, Any]) -> str:
+    document.pop("v", None)
+    outcomes = document.pop("outcomes", [])
+    document.get("delivery", {}).pop("history", None)  # the outcomes are it
+    lines = [_member(name, value) for name, value in document.items() if not isinstance(value, (dict, list))]
+    for outcome in outcomes:
+        status = "" if outcome["status"] is None else f" {outcome['status']}"
+        met = f"{_when(outcome['at'])}  {outcome['reason']}{status}  {outcome['text']}"
+        lines.append(_member("met", met.rstrip()))
+    for name, value in document.items():
+        if isinstance(value, dict):
+            lines += [name, *(f"  {_member(member, inner)}" for member, inner in value.items())]
+        elif isinstance(value, list):
+            lines.append(_member(name, value))
+    return "\n".join(lines)
+
+
+def _member(name: str, value: object) -> str:
+    shown = _when(value) if name.endswith(MOMENTS) else value if isinstance(value, str) else json_text(value)
+    return printable(f"{name:<12} {shown}")
+
+
+def _when(value: object) -> str:
+    """Format a time for people, given as epoch seconds or RFC 3339."""
+    try:
+        return shown_moment(value if isinstance(value, (int, float)) else read_moment(str(value)))
+    except ValueError:
+        return str(value)
+
+
+command(app)(replay)
+command(app)(discard)

@@ -1,0 +1,220 @@
+"""The commands `notifier dead-letters replay` and `discard`."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from notifier.configuration.clients.clients_file import load_registry
+from notifier.configuration.clients.reading import ReadNow
+from notifier.configuration.configured_feature import ConfiguredFeature, reader_by, readers_of, settings_model
+from notifier.model.defaults import MAX_EVENT
+from notifier.model.documents.dead_letter import load_dead_letter
+from notifier.model.durations import parse_duration
+from notifier.model.errors import ConfigurationError, UnknownVersion
+from notifier.model.ids import new_id
+from notifier.model.message import Message
+from notifier.model.printable import counted, printable
+from notifier.operators.deliveries.dead_letters_access import LETTERS, letters_of
+from notifier.operators.deliveries.delivery_filter import RepairMembers, ReplayMembers
+from notifier.operators.deliveries.message_table import (
+    CommandContext,
+    RepairReport,
+    conclude,
+    remove_chosen,
+    require_choice,
+)
+from notifier.operators.deliveries.readmission import SUB_ONLY_MAX_AGE, KeptDeadLetter, ReplayRules, readmit
+from notifier.operators.deliveries.replay_now import Replay, ReplayResult, ReplayWish
+from notifier.operators.deliveries.visits import FASTEST, SLOWEST, RepairResult
+from notifier.operators.terminal.command_options import Config, Json, takes
+from notifier.operators.terminal.output import say
+from notifier.operators.terminal.queue_access import queue_part, run_on_queue
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import Queue
+from notifier.settings.config_file import load_settings
+from notifier.telemetry.audit import operating_user
+
+
+def rate_of(text: str) -> float:
+    """Read a rate of an option."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not SLOWEST <= rate <= FASTEST:
+        text = f"{text} is not a number of letters a second from {SLOWEST} to {FASTEST:,.0f}, such as 50 or 0.5"
+        raise typer.BadParameter(text)
+    return rate
+
+
+Rate = Annotated[
+    float | None, typer.Option(parser=rate_of, metavar="NUMBER", help="At most this many a second. Default: no limit.")
+]
+
+
+WatchedFor = Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for the results; 0 does not wait.")]
+
+
+@takes(ReplayMembers)
+def replay(
+    context: typer.Context,
+    *,
+    config: Config = None,
+    asked: ReplayMembers,
+    rate: Rate = None,
+    wait: WatchedFor = "30s",
+    yes: Annotated[bool, typer.Option("--yes", help="Has no effect: a replay never asks.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Deliver dead letters again, each with a new token.
+
+    Fix the cause first: `dead-letters list` counts the letters by client and reason, and `explain REASON` describes the
+    remedy. Then try --dry-run, which shows what a replay would do. Select letters by ID or by options; a letter must
+    match all of them. --all selects every letter.
+
+    A replayed letter is a new delivery: attempts, backoff and ages start again. It leaves the dead letters as soon as
+    its delivery is durable. If it fails again, it returns to the dead letters until the next replay.
+
+    The command then shows the results: delivered, failed again and why, given up again. It ends when no more results
+    are expected, after --wait (30s) at the latest; the workers continue. Ctrl-C ends the wait too. The exit status is
+    that of the replay alone.
+
+    Some letters stay, and the output counts them by reason: not_after has passed; the event is still malformed; or the
+    token has no sid, and the letter is older than sub_only_max_age. Such a token would end newer sessions of the user.
+    To allow that, give --end-newer-sessions.
+
+    Ctrl-C stops after the current batch, with exit status 1; the same command continues. A replay that is killed may
+    deliver one batch twice on RabbitMQ, which does no harm. The audit line is written to stderr.
+
+    Examples:
+        # what would happen
+        notifier dead-letters replay -c n.yaml --client-id shop --dry-run
+        # a client that is well again, gently
+        notifier dead-letters replay -c n.yaml --client-id shop --rate 50
+        # one letter
+        notifier dead-letters replay -c n.yaml 6f1c…
+        # a client was registered meanwhile
+        notifier dead-letters replay -c n.yaml --reason unknown_client
+    """
+    chosen = letters_of(asked)
+    del yes  # for scripts that give it to each repair
+    require_choice(chosen, asked)
+    watched, dry_run, force = _seconds(wait), "dry_run" in asked, "end_newer_sessions" in asked
+    settings = queue_part(config, log_from="warning").settings.queue
+    rules = _rules(config, context.obj, end_newer_sessions=force)
+
+    wish = ReplayWish(id=new_id(), who=operating_user(), chosen=chosen, rules=rules)
+
+    async def act(queue: Queue, options: RepairOptions) -> tuple[RepairResult, ReplayResult | None]:
+        one = Replay(queue, wish)
+        result = await one.run(options)
+        if options.dry_run or not result.done or result.failed or not watched:
+            return result, None
+        return result, await one.watch(options, watched)
+
+    result, became = run_on_queue(
+        settings, act, what="replayed", opening=not dry_run, rate=rate, limit=asked.get("limit"), dry_run=dry_run
+    )
+    conclude(
+        LETTERS,
+        "replayed",
+        CommandContext(config, context.obj),
+        chosen,
+        result,
+        dry_run=dry_run,
+        as_json=as_json,
+        told=None if became is None else RepairReport(document=became.document(), lines=_in_words(became)),
+        end_newer_sessions=force,
+    )
+
+
+def _seconds(wait: str) -> float:
+    try:
+        return parse_duration(wait)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--wait") from None
+
+
+def _in_words(became: ReplayResult) -> list[str]:
+    fates, lines = became.account.fates, list[str]()
+    if became.workers:
+        lines.append(f"{fates.delivered:,} delivered")
+        if fates.failed:
+            lines.append(f"{counted(fates.failed.total(), 'attempt')} failed again")
+            lines += [f"  {reason}: {count:,}" for reason, count in fates.failed.most_common()]
+            lines += [f"  the last answer: {printable(fates.text)}"] if fates.text else []
+        if fates.dead:
+            lines.append(f"{fates.dead.total():,} given up again: notifier dead-letters list")
+            lines += [f"  {reason}: {count:,}" for reason, count in fates.dead.most_common()]
+        if became.account.skipped:
+            lines.append(f"{became.account.skipped:,} skipped: no address")
+        if became.waiting:
+            lines.append(f"{became.waiting:,} wait{'s' if became.waiting == 1 else ''}: notifier waiting list")
+            lines += [f"  {cause}" for cause in fates.put_off]
+    if became.not_followed:
+        lines.append(f"{counted(became.not_followed, 'letter')} not followed: see the log for their results")
+    if became.workers > became.answered:
+        lines.append(
+            f"{counted(became.workers - became.answered, 'worker')} did not answer: the figures leave out what it does"
+        )
+    if became.unfinished is not None:
+        lines.append(became.unfinished)
+    return lines
+
+
+@takes(RepairMembers)
+def discard(
+    context: typer.Context,
+    *,
+    config: Config = None,
+    asked: RepairMembers,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete dead letters permanently: their clients are not notified.
+
+    It shows the number and asks for confirmation, unless --yes. `dead-letters export` keeps a copy. The audit line is
+    written to stderr; NOTIFIER_LOG__LEVEL=info also logs each letter.
+
+    Examples:
+        # keep a copy, then
+        notifier dead-letters discard -c n.yaml --client-id gone
+        # old letters, from a script
+        notifier dead-letters discard -c n.yaml --until 30d --yes
+    """
+    chosen = letters_of(asked)
+    remove_chosen(LETTERS, CommandContext(config, context.obj), chosen, asked, yes=yes, as_json=as_json)
+
+
+def _rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool) -> ReplayRules:
+    whole = registry = None
+    if config is not None:
+        try:
+            whole = load_settings(config, os.environ, settings_model(features))
+            registry = load_registry(whole, ReadNow(reader_by(features)))
+        except ConfigurationError:
+            text = f"a delivery without sid counts as too old after {SUB_ONLY_MAX_AGE:g} s"
+            say(f"notifier: the registry of clients cannot be read; {text}", err=True)
+    return ReplayRules(
+        registry=registry, new_id=new_id, max_event=MAX_EVENT, end_newer_sessions=end_newer_sessions,
+        readers=readers_of(features, whole),
+    )  # fmt: skip
+
+
+def prospect(message: Message, config: Path | None, features: Sequence[ConfiguredFeature]) -> str:
+    """Return in words what a replay would do with this letter."""
+    try:
+        readmission = readmit(
+            load_dead_letter(message), _rules(config, features, end_newer_sessions=False), time.time()
+        )
+    except UnknownVersion as newer:
+        return f"stays: {newer}"
+    return (
+        f"stays: {readmission.text}"
+        if isinstance(readmission, KeptDeadLetter)
+        else f"would go to {readmission.queue} anew"
+    )

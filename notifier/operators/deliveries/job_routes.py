@@ -1,0 +1,99 @@
+"""`/v1/jobs`: long requests that continue after the caller disconnects, on any worker."""
+
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from notifier.model.api_token import ApiToken
+from notifier.model.errors import QueueError
+from notifier.model.printable import json_text
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import AnswerDescription
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, answer_of, routes_of
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.operators.deliveries.jobs import SCHEMA, Jobs, Work
+from notifier.operators.deliveries.repair import RepairAudit, WriteAudit
+
+T = TypeVar("T")
+BEGUN = AnswerDescription(
+    text="The new job.", schema=SCHEMA, headers={"Location": "The address of the job: /v1/jobs/{id}."}
+)
+TOO_MANY = {
+    429: "The token has too many jobs of this kind under way.",
+    503: "The queue is unavailable, or the worker has too many jobs of this kind under way.",
+}
+_AWAY = {503: "The queue is unavailable, or a worker does not answer."}
+_UNKNOWN = {404: "No worker has this job."}
+
+
+def begun(jobs: Jobs, work: Work, token: ApiToken | None) -> web.Response:
+    """Start a job, and answer 202. Raises Refusal (429, 503)."""
+    return accepted(jobs.begin(work, token))
+
+
+def accepted(job: dict[str, Any]) -> web.Response:
+    """Answer 202 with a job that continues in the background."""
+    return web.json_response(job, status=202, headers={"Location": f"/v1/jobs/{job['id']}"}, dumps=json_text)
+
+
+class JobRoutes:
+    """The routes of `/v1/jobs`: list, show, end."""
+
+    def __init__(self, authorization: Authorization, jobs: Jobs, write_audit: WriteAudit) -> None:
+        self._authorization = authorization
+        self._jobs = jobs
+        self._audit = RepairAudit(write_audit)
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes that the API serves."""
+        return routes_of(self, self._authorization)
+
+    @ApiOperation(
+        route="GET /v1/jobs",
+        summary="List the jobs of all workers: running jobs, and jobs that ended within the last hour.",
+        scope="read",
+        answers={200: answer_of("The newest first.", jobs=Items, workers=Counts)},
+        problems=_AWAY,
+    )
+    async def _list(self, request: ApiRequest) -> web.Response:
+        return web.json_response(await _answered(self._jobs.listed(request.token)), dumps=json_text)
+
+    @ApiOperation(
+        route="GET /v1/jobs/{id}",
+        summary="Show the progress and result of a job. Any worker answers, for an hour after its end.",
+        scope="read",
+        answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=SCHEMA)},
+        problems=_UNKNOWN | _AWAY,
+    )
+    async def _show(self, request: ApiRequest) -> web.Response:
+        job = _known(await _answered(self._jobs.told(request.path["id"], request.token)))
+        return web.json_response(job, dumps=json_text)
+
+    @ApiOperation(
+        route="DELETE /v1/jobs/{id}",
+        summary="End a job of any worker after its current batch. For a retry, only the watching ends.",
+        scope="repair",
+        answers={202: AnswerDescription(text="The job. `state` is `ended` soon, if it is not yet.", schema=SCHEMA)},
+        problems=_UNKNOWN | _AWAY,
+    )
+    async def _end(self, request: ApiRequest) -> web.Response:
+        job = _known(await _answered(self._jobs.end(request.path["id"], request.token)))
+        self._audit.ended(request.who, request.path["id"])
+        return web.json_response(job, status=202, dumps=json_text)
+
+
+async def _answered(asked: Awaitable[T]) -> T:
+    """Await the answer of the workers. Raises Refusal (503) if the queue or a worker does not answer."""
+    try:
+        return await asked
+    except QueueError:
+        title = "The queue is unavailable, or a worker that may have this job does not answer; try again soon"
+        raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
+
+
+def _known(job: dict[str, Any] | None) -> dict[str, Any]:
+    """Raises Refusal: 404."""
+    if job is None:
+        raise Refusal(problem(404, "No worker has this job: it ended over an hour ago, or its worker ended"))
+    return job

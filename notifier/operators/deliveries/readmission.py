@@ -1,0 +1,227 @@
+"""Decides how a dead letter is replayed: as a new delivery or event, or not at all, with the reason.
+
+Ages and backoff start again. `not_after` stays valid: a letter past it is not sent. A token without `sid` ends every
+session of its user at the client, newer ones too. So a delivery without `sid` stays if a worker first took it longer
+ago than its client allows (`sub_only_max_age`), unless the operator requests it.
+
+An unreadable message is parsed again by the current rules. If it is refused again, it stays, since it would return at
+once. If only some entries of an event were wrong, only these are parsed again, and no other client is notified.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+from pydantic_core import from_json
+
+from notifier.model.client import RetryPolicy
+from notifier.model.delivery import NO_WAITS, Delivery
+from notifier.model.documents.dead_letter import DeadLetter, message_of
+from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event
+from notifier.model.documents.event_document import read_event
+from notifier.model.documents.event_entries import positions
+from notifier.model.documents.sourced import ReadAgain, as_sourced, reader_of
+from notifier.model.errors import MalformedEvent
+from notifier.model.logout_token import names_session
+from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.registry import Registry
+from notifier.model.session_ended import SessionEnded
+
+_OURS = frozenset({"delivery", "event", "dead_since"})  # members of notifier's own documents
+SUB_ONLY_MAX_AGE = 600.0  # seconds, without a registry
+
+
+class KeepReason(StrEnum):
+    """Why a letter is not replayed."""
+
+    NOT_AFTER = "not_after_passed"
+    STALE = "would_end_newer_sessions"
+    MALFORMED = "still_malformed"
+    CUT = "body_not_kept"
+    NEWER = "newer_release"
+
+    @property
+    def explanation(self) -> str:
+        """Return the reason in words, with the remedy."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS: Mapping[KeepReason, str] = MappingProxyType(
+    {
+        KeepReason.NOT_AFTER: "past their not_after: the session has expired at the client itself; discard them",
+        KeepReason.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions allows it",
+        KeepReason.MALFORMED: "still malformed; see `show`: correct the mapping of their source, or export,"
+        " correct and publish them, then discard these",
+        KeepReason.CUT: "too large to be kept whole; only their publisher can send them again",
+        KeepReason.NEWER: "written by a later release; use its notifier",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readmitted:
+    """The message that replaces the letter, and its queue."""
+
+    queue: str
+    outgoing: Outgoing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptDeadLetter:
+    """The letter stays. `text` has the reason and the remedy."""
+
+    why: KeepReason
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRules:
+    """The rules of a replay. Without a `registry` a delivery is judged by itself.
+
+    `end_newer_sessions`: also replay deliveries that may end newer sessions. `readers` read the messages of sources.
+    """
+
+    registry: Registry | None
+    new_id: Callable[[], str]
+    max_event: int
+    end_newer_sessions: bool = False
+    readers: Mapping[str, ReadAgain] = field(default_factory=dict)
+
+
+def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | KeptDeadLetter:
+    """Return the letter's replacement, or why it stays. `now` is in epoch seconds."""
+    if letter.delivery is not None:
+        return _delivery(letter.delivery, rules, now)
+    if letter.event is not None:
+        return _event(letter.event, now)
+    message = message_of(letter, Lane.EVENTS)
+    if message is None:
+        return KeptDeadLetter(
+            why=KeepReason.CUT,
+            text="its body was too large to be kept whole; its publisher must send it again, with 128 KiB at most",
+        )
+    if letter.entries == "" or letter.events == "":
+        return _malformed("it has too many wrong entries to list, so the clients that were not notified are unknown")
+    if message.source is not None:
+        return _sourced(letter, message, rules, now)
+    try:
+        only = None if letter.entries is None else positions(letter.entries)
+        event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)
+    except MalformedEvent as malformed:
+        return _unproven() if _in_our_form(message) else _malformed(str(malformed))
+    return _event(event, now)
+
+
+def _sourced(letter: DeadLetter, message: Message, rules: ReplayRules, now: float) -> Readmitted | KeptDeadLetter:
+    """Return a source's message unchanged, so that a worker parses it again."""
+    read = rules.readers.get(reader_of(message.source))
+    if read is None:
+        return _malformed(f"this configuration has no reader for the source {message.source}")
+    events = read(message, letter.events, now)
+    if isinstance(events, str):
+        return KeptDeadLetter(why=KeepReason.MALFORMED, text=events)
+    policy = RetryPolicy() if rules.registry is None else rules.registry.default_of("").retry
+    age = 0.0 if message.timestamp is None else now - message.timestamp
+    if events.sub_only and age > policy.sub_only_max_age and not rules.end_newer_sessions:
+        return _stale(f"it names no session, and was sent {age:.0f} s ago", policy.sub_only_max_age)
+    return Readmitted(queue=Lane.EVENTS, outgoing=as_sourced(events.message, letter.id, letter.events))
+
+
+def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted | KeptDeadLetter:
+    if (letter := _run_out(delivery.not_after, now)) is not None:
+        return letter
+    limit = _sub_only_limit(delivery, rules.registry)
+    if limit is not None and not rules.end_newer_sessions:
+        begun, waits = _begun(delivery), delivery.waits
+        age = waits.seconds if begun is None else max(now - begun, waits.seconds)
+        if waits.undated:
+            return _stale("its token names no session, and its age is unknown: a clock was set back meanwhile", limit)
+        if age > delivery.held + limit:
+            return _stale(f"its token names no session, and a worker first took it {age:.0f} s ago", limit)
+    anew = replace(
+        delivery,
+        id_given=True,  # an id in a document marks duplicates, as a given one does
+        attempts=0,
+        rejections=0,
+        first_taken_at=None,
+        first_attempt_at=None,
+        held=0.0,
+        waits=NO_WAITS,
+        waited_for=(),
+        deferrals=0,
+        deferred_for=None,
+        leash=None,
+        turn=None,
+        backoffs=0,
+        charged_at=None,
+        parked=False,
+        unknown_since=None,
+    )
+    body = dump_delivery(anew)
+    return Readmitted(queue=Lane.RETRIES, outgoing=Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
+
+
+def _stale(why: str, limit: float) -> KeptDeadLetter:
+    text = f"{why} (sub_only_max_age is {limit:g} s): it would end newer sessions of its user"
+    return KeptDeadLetter(why=KeepReason.STALE, text=f"{text}; --end-newer-sessions allows it")
+
+
+def _begun(delivery: Delivery) -> float | None:
+    """Return the start of its age, before any replay. Otherwise repeated replays would keep it young indefinitely."""
+    moments = [past.at for past in delivery.history[:1]]
+    return min(moments if delivery.first_taken_at is None else [*moments, delivery.first_taken_at], default=None)
+
+
+def _event(event: SessionEnded, now: float) -> Readmitted | KeptDeadLetter:
+    if (letter := _run_out(event.not_after, now)) is not None:
+        return letter
+    body = dump_event(EventDocument(event=replace(event, id_given=True)))
+    return Readmitted(queue=Lane.EVENTS, outgoing=Outgoing(kind=Kind.EVENT, body=body, message_id=event.id))
+
+
+def _malformed(mistakes: str) -> KeptDeadLetter:
+    return KeptDeadLetter(
+        why=KeepReason.MALFORMED,
+        text=f"still malformed ({mistakes}): export it, correct it, `notifier publish` it, then discard this one",
+    )
+
+
+def _in_our_form(message: Message) -> bool:
+    """Return True if it is, or looks like, a delivery, an event or a dead letter that notifier writes."""
+    try:
+        content = from_json(message.body)
+    except ValueError:
+        return False
+    return (
+        isinstance(content, dict)
+        and "v" in content
+        and not content.keys().isdisjoint(("delivery", "event", "dead_since"))
+    )
+
+
+def _unproven() -> KeptDeadLetter:
+    return KeptDeadLetter(
+        why=KeepReason.MALFORMED,
+        text=(
+            "it looks like one of notifier's own messages that the broker has moved, but so would a forgery. "
+            "To send its logout, publish an event with its iss, sub, sid and client (`notifier publish`), then "
+            "discard this one"
+        ),
+    )
+
+
+def _run_out(not_after: float | None, now: float) -> KeptDeadLetter | None:
+    if not_after is None or now <= not_after:
+        return None
+    return KeptDeadLetter(
+        why=KeepReason.NOT_AFTER, text="not_after has passed: the session has expired at the client itself; discard it"
+    )
+
+
+def _sub_only_limit(delivery: Delivery, registry: Registry | None) -> float | None:
+    """Return for how many seconds a delivery without `sid` may be repeated; None if its token has a `sid`."""
+    if registry is None:
+        return SUB_ONLY_MAX_AGE if delivery.sid is None else None
+    client = registry.client_of(delivery) or registry.default_of(delivery.iss)
+    return None if names_session(delivery, client) else client.retry.sub_only_max_age

@@ -1,0 +1,125 @@
+"""The command `notifier retry`: attempts the pending deliveries of a client now."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from notifier.model.printable import counted, printable
+from notifier.network.http.issuer_document import only_issuer
+from notifier.operators.deliveries.retry_now import RetryMembers, RetryResult, RetryWish, prospect, retry_now
+from notifier.operators.deliveries.unknown_client import end_if_unknown
+from notifier.operators.terminal.command_options import Config, Json, takes
+from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.queue_access import queue_part, run_on_queue
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import Queue
+from notifier.settings.config_file import ReadPart
+from notifier.telemetry.audit import operating_user, write_audit
+
+
+@takes(RetryMembers)
+def retry(
+    context: typer.Context,
+    *,
+    config: Config = None,
+    asked: RetryMembers,
+    yes: Annotated[bool, typer.Option("--yes", help="Has no effect: a retry asks for no confirmation.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Attempt the pending deliveries of a client now, instead of when they are due.
+
+    Each worker attempts one delivery at once. If the client accepts it, its other deliveries follow, delayed and parked
+    ones, as fast as the client and its limits allow. Otherwise all stay pending as before. Nothing is lost, and other
+    clients are not affected.
+
+    A pause that the client requested (Retry-After) lasts until its end, unless you give --force. Deliveries to a client
+    that is paused in the registry are deferred again: set paused to false first.
+
+    The command shows the progress of the workers, and ends once they have nothing more to do for the client. Ctrl-C
+    ends the display; the workers continue. It needs no API: it reaches the workers through the queue. The exit status
+    is 1 if deliveries are still pending, or if the client is unknown.
+
+    Examples:
+        # the pending deliveries of a client, and why they are pending
+        notifier retry -c n.yaml --client-id shop --dry-run
+        # the client is well again: do not wait for the next attempt
+        notifier retry -c n.yaml --client-id shop
+        # also the deliveries that its Retry-After delays
+        notifier retry -c n.yaml --client-id shop --force
+    """
+    del yes  # for scripts that pass it to each repair
+    part = queue_part(config, log_from="warning")
+    client_id, dry_run, force = asked["client_id"], "dry_run" in asked, "force" in asked
+    wish = RetryWish(key=(_issuer_of(part, asked.get("iss")), client_id), who=operating_user(), force=force)
+
+    async def act(queue: Queue, options: RepairOptions) -> RetryResult:
+        if dry_run:
+            return await prospect(queue, wish, options)
+        return await retry_now(queue, wish, options)
+
+    result = run_on_queue(part.settings.queue, act, what="settled", dry_run=dry_run)
+    if not dry_run:
+        write_audit("retried_now", who=wish.who, iss=wish.key[0], client_id=client_id, force=force, **result.document())
+    if as_json:
+        say_json({"client_id": client_id, "iss": wish.key[0], "dry_run": dry_run, **result.document()})
+    else:
+        say(_in_words(wish, result, dry_run=dry_run))
+    if not result.waited and result.unfinished is None:
+        end_if_unknown(config, context.obj, client_id, wish.key[0])
+    raise typer.Exit(1 if result.waiting and not dry_run else 0)
+
+
+def _issuer_of(part: ReadPart, iss: str | None) -> str:
+    """Return the given issuer, or the only one of the configuration except issuers of test sign-outs."""
+    if iss is not None:
+        return iss
+    if (only := only_issuer(part.issuers)) is not None:
+        return only
+    known = f": there are {', '.join(sorted(part.issuers))}" if part.issuers else ", whose client it is"
+    raise typer.BadParameter(f"give the issuer{known}", param_hint="--iss")
+
+
+def _in_words(wish: RetryWish, result: RetryResult, *, dry_run: bool) -> str:
+    waited = sum(result.waited.values())
+    name = printable(wish.key[1])
+    if not waited:
+        return (
+            f"nothing waits for {name} at {printable(wish.key[0])}; a worker may have some of it in hand, and what was"
+            f" given up is not tried: notifier dead-letters list --client-id {name}"
+        )
+    lines = [f"{counted(waited, 'delivery')} waited for {name}"]
+    account = result.account
+    if dry_run:
+        lines = [f"{counted(waited, 'delivery')} would be tried"]
+        lines += [f"  {count:,} after {reason or 'no attempt'}" for reason, count in result.waited.items()]
+    else:
+        lines.append(f"{account.delivered:,} delivered")
+        if account.failed.total():
+            lines.append(f"{counted(account.failed.total(), 'attempt')} failed again")
+            lines += [f"  {reason}: {count:,}" for reason, count in account.failed.most_common()]
+            lines += [f"  the last answer: {printable(account.text)}"] if account.text else []
+        if account.dead:
+            lines.append(f"{account.dead.total():,} given up: notifier dead-letters list --client-id {name}")
+            lines += [f"  {reason}: {count:,}" for reason, count in account.dead.most_common()]
+        waiting = sum(result.waiting.values())
+        lines.append(f"{waiting:,} still wait" if waiting != 1 else "1 still waits")
+        lines += [f"  {reason or 'no attempt'}: {count:,}" for reason, count in result.waiting.items()]
+    return "\n".join([*lines, *_advice(result)])
+
+
+def _advice(result: RetryResult) -> list[str]:
+    account, lines, now = result.account, list[str](), time.time()
+    if result.asked:
+        until = "" if account.paused_until is None else f", for {account.paused_until - now:,.0f} s more"
+        lines.append(f"{result.asked:,} wait because the client asked for it (Retry-After){until}: --force")
+    if account.put_off.get("paused"):
+        lines.append("the registry has paused: true; set it to false to attempt them")
+    if result.waiting and account.next_try is not None and account.paused_until is None:
+        lines.append(f"the client rests; the workers try it again in {max(0.0, account.next_try - now):,.0f} s")
+    if result.workers > result.answered:
+        missing = counted(result.workers - result.answered, "worker")
+        lines.append(f"{missing} did not answer: the figures leave out what it does")
+    if result.unfinished is not None:
+        lines.append(result.unfinished)
+    return lines

@@ -1,0 +1,207 @@
+"""Attempts the pending deliveries of one client at once, and reports the results, for commands and the API.
+
+It counts the pending deliveries; then every worker probes the client and, if it accepts, drains its bucket at its pace.
+Delayed deliveries are made due at a thousand a second. It watches the workers until they have nothing more to do for
+the client, and counts again. Ending the watching stops no delivery.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Annotated, Any, Required
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.model.client import ClientKey
+from notifier.model.errors import QueueError
+from notifier.model.moment import rendered
+from notifier.operators.deliveries.repair import DUE_RATE, make_due
+from notifier.operators.deliveries.retry_request import RetryAccount, request_of, sum_of
+from notifier.operators.deliveries.visits import STOPPED, found_in
+from notifier.operators.deliveries.waiting_filter import WaitingFilter
+from notifier.operators.status.worker_requests import ANSWER_WITHIN, GONE, LastAnswers, ask_workers_to
+from notifier.queues.passes import RepairOptions, no_progress
+from notifier.queues.queue_port import Queue
+
+LOOK_EVERY = 0.5  # seconds between two queries of the workers
+STUCK = 60.0  # seconds without results while a worker is busy with the client: its rate may be one attempt a minute
+QUIET = 1.5  # seconds without news, after which nothing more is going to happen
+NO_WORKER = "no worker consumes the queue, so nothing would be attempted; start one: notifier run"
+
+
+@with_config(ConfigDict(extra="forbid"))
+class RetryMembers(TypedDict, total=False):
+    """The members of a retry, in a request and as options."""
+
+    client_id: Annotated[Required[str], Field(min_length=1, description="The client whose deliveries are attempted.")]
+    iss: Annotated[str, Field(min_length=1, description="Its issuer. Needed if there are several.")]
+    dry_run: Annotated[bool, Field(description="Show the pending deliveries; attempt none.")]
+    force: Annotated[
+        bool, Field(description="Do not wait for the end of a pause that the client requested (Retry-After).")
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryWish:
+    """The client to retry. `force`: also deliveries that the client asked to delay."""
+
+    key: ClientKey
+    who: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryResult:
+    """The result of a retry. `waited` and `waiting`: the pending deliveries before and after, by reason.
+
+    `asked` counts those that stay because the client requested the delay. `answered` of `workers` took part.
+    `unfinished` is the reason why the account is not final.
+    """
+
+    waited: Mapping[str, int]
+    asked: int = 0
+    workers: int = 0
+    answered: int = 0
+    account: RetryAccount = field(default_factory=RetryAccount)
+    waiting: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    unfinished: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON for scripts and the API."""
+        account = self.account.document()
+        moments = ("next_try", "paused_until")
+        counts = {name: account[name] for name in ("delivered", "failed", "dead", "put_off", "text")}
+        counts |= {name: rendered(account[name]) for name in moments}
+        return {
+            "waited": sum(self.waited.values()),
+            "asked": self.asked,
+            **counts,
+            "waiting": sum(self.waiting.values()),
+            "waiting_for": dict(self.waiting),
+            "workers": {"seen": self.workers, "answered": self.answered},
+            "unfinished": self.unfinished,
+        }
+
+
+async def prospect(queue: Queue, wish: RetryWish, options: RepairOptions) -> RetryResult:
+    """Return what a retry would attempt. Changes nothing. Raises QueueError."""
+    waits = await _count(queue, wish, options)
+    workers, answers = await ask_workers_to(queue, request_of(wish.key, wish.who, begin=False), ANSWER_WITHIN)
+    return RetryResult(
+        waited=waits.by_reason, waiting=waits.by_reason, asked=0 if wish.force else waits.asked, workers=workers,
+        answered=len(answers), account=sum_of(answers),
+    )  # fmt: skip
+
+
+async def retry_now(
+    queue: Queue,
+    wish: RetryWish,
+    options: RepairOptions,
+    *,
+    alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    tell: Callable[[RetryResult], None] = lambda _: None,
+) -> RetryResult:
+    """Attempt the pending deliveries. `alone` is held during passes over them; `tell` receives the progress.
+
+    The queue must be open. Raises QueueError.
+    """
+    async with alone():
+        before = await _count(queue, wish, options)
+        known = RetryResult(
+            waited=before.by_reason, asked=0 if wish.force else before.asked, waiting=before.by_reason,
+            unfinished=before.unfinished,
+        )  # fmt: skip
+        tell(known)
+        if not before.total or known.unfinished is not None:
+            return known
+        begin = request_of(wish.key, wish.who, begin=True, force=wish.force, everything=known.asked == 0)
+        workers, answers = await ask_workers_to(queue, begin, ANSWER_WITHIN)
+        if not workers:
+            return replace(known, unfinished=NO_WORKER)
+        known = replace(known, workers=workers, answered=len(answers))
+        delayed = WaitingFilter(iss=wish.key[0], client_id=wish.key[1], parked=False)
+        pass_ = replace(options, progress=no_progress)
+        due = await make_due(queue.waiting(), delayed, pass_, force=wish.force, pace=lambda: DUE_RATE)
+
+    def see(account: RetryAccount) -> None:
+        nonlocal known
+        known = replace(known, account=account, waiting=_left(before, account))
+        tell(known)
+
+    heard = LastAnswers()
+    heard.gone(answers)
+    unfinished = await _watch(queue, wish, options, before.total, due.unfinished, heard, see)
+    if unfinished not in (None, GONE):
+        return replace(known, unfinished=unfinished)
+    async with alone():
+        after = await _count(queue, wish, options)
+    return replace(known, waiting=after.by_reason, unfinished=after.unfinished or unfinished)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waits:
+    """The pending deliveries of the client: counts by reason, and how many of them it asked to delay."""
+
+    total: int = 0
+    by_reason: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    asked: int = 0
+    unfinished: str | None = None
+
+
+async def _count(queue: Queue, wish: RetryWish, options: RepairOptions) -> _Waits:
+    """Count the pending deliveries. Raises QueueError."""
+    filter_ = WaitingFilter(iss=wish.key[0], client_id=wish.key[1])
+    reasons, asked, unfinished = Counter[str](), 0, None
+    async with aclosing(found_in(queue.waiting(), filter_)) as summaries:
+        async for summary, _ in summaries:
+            reasons[summary.reason] += 1
+            asked += summary.asked
+            if options.stop():
+                unfinished = STOPPED
+                break
+    return _Waits(total=reasons.total(), by_reason=dict(reasons.most_common()), asked=asked, unfinished=unfinished)
+
+
+async def _watch(
+    queue: Queue,
+    wish: RetryWish,
+    options: RepairOptions,
+    total: int,
+    unfinished: str | None,
+    heard: LastAnswers,
+    tell: Callable[[RetryAccount], None],
+) -> str | None:
+    """Query the workers until they are done with the client; `tell` receives each result. Return why it ended early."""
+    last = RetryAccount()
+    quiet_since = news_at = options.steady()
+    question = request_of(wish.key, wish.who, begin=False)
+    while True:
+        try:
+            _, answers = await ask_workers_to(queue, question, ANSWER_WITHIN)
+        except QueueError as error:
+            return unfinished or f"the queue went away, and nothing was lost: {error}"
+        gone = heard.gone(answers)
+        now = sum_of(answers, gone)
+        news = now.counts != last.counts
+        if news:
+            news_at = options.steady()
+        if now.busy or news:
+            quiet_since = options.steady()
+        if now.settled != last.settled:
+            options.progress(min(now.settled, total), total)
+        last = now
+        tell(now)
+        if unfinished is not None or options.steady() - quiet_since > QUIET:
+            return unfinished or (GONE if gone else None)
+        if options.stop() or options.steady() - news_at > STUCK:
+            return "no longer watched; the workers go on, and `notifier status` shows how far they are"
+        await options.pause(LOOK_EVERY)
+
+
+def _left(before: _Waits, account: RetryAccount) -> Mapping[str, int]:
+    """Return about how many deliveries are still pending."""
+    left = max(0, before.total - account.settled)
+    return {"not counted again": left} if left else {}

@@ -1,0 +1,300 @@
+"""Answers API requests on dead letters or pending deliveries: counts, pages, single messages, repairs.
+
+One request at a time holds the messages. Read requests queue among themselves first, so a repair waits for one read at
+most. Jobs queue likewise, so a job at a slow rate does not have to yield to another job.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from aiohttp import web
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.model.errors import InputIssue, QueueError
+from notifier.model.message import Message
+from notifier.model.nearest import NOBODY_KNOWS, near_either
+from notifier.model.printable import json_text
+from notifier.model.registry import Registry
+from notifier.network.listeners.authorization import concerns
+from notifier.network.listeners.operation import ApiRequest, Counts, Items
+from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.operators.deliveries.groups import GroupCounts, Summary
+from notifier.operators.deliveries.job_routes import begun
+from notifier.operators.deliveries.jobs import AWAY, Jobs
+from notifier.operators.deliveries.message_index import AskedPage, Indexes, MessageIndex, PageSelection, SummaryFilter
+from notifier.operators.deliveries.readmission import ReplayRules
+from notifier.operators.deliveries.repair import RepairAudit, WriteAudit, given, remove
+from notifier.operators.deliveries.repair_jobs import DID, AskedRepair, RemovalPasses, RepairWork, issuers_of
+from notifier.operators.deliveries.visits import Filter, RepairResult, found_in
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import Queue
+
+AT_MOST = 60.0  # seconds that a dry run of a repair may last
+BUSY_FOR = 20.0  # seconds that a request waits for another to end
+HINTS = 5  # hints per answer: each takes some milliseconds of the event loop
+PAGE_AGE = 60.0  # seconds that the index behind a page may be old, unless it is asked otherwise
+PAGE_ROWS = 50
+FOUND = 200  # summaries in the answer of a search
+
+P = TypeVar("P")
+S = TypeVar("S", bound=Summary)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLettersAccess:
+    """The dependencies of the routes. `rules` and `registry` are called per request, since a reload may change them."""
+
+    queue: Queue
+    rules: Callable[[bool], ReplayRules]
+    registry: Callable[[], Registry]
+    jobs: Jobs
+    write_audit: WriteAudit
+    clock: Callable[[], float]
+    steady: Callable[[], float]
+    indexes: Indexes
+    subject_id: Callable[[str], str] = given
+
+
+REPAIRED = {
+    "dry_run": bool, "by_reason": Counts, "by_client": Items, "clients": int, "kept": Counts, "more": bool,
+    "unfinished": str | None,
+}  # fmt: skip
+
+
+@with_config(ConfigDict(extra="forbid"))
+class LookFor(TypedDict, total=False):
+    """The body of a search. It is not in the query, since proxies log URLs."""
+
+    subject: Annotated[str, Field(min_length=1, max_length=1000, description="A sub or a sid.")]
+    event_id: Annotated[str, Field(min_length=1, max_length=1000, description="An event.")]
+    client_id: Annotated[str, Field(min_length=1, description="Only at this client.")]
+    iss: Annotated[str, Field(min_length=1, description="Only at this issuer.")]
+
+
+def conditions_of(request: ApiRequest) -> Mapping[str, Any]:
+    """Return the conditions of a request: the id in its path, or its members."""
+    return {"id": [request.path["id"]]} if "id" in request.path else request.members
+
+
+class VisitRequests(Generic[P, S]):
+    """The requests about `messages`: dead letters or pending deliveries. `rows` names their list in an answer.
+
+    Texts: `away` if the queue is unreachable or in use, `missing` if the message does not exist, `known` if its
+    client has been registered since.
+    """
+
+    def __init__(
+        self, access: DeadLettersAccess, messages: P, *, rows: Literal["letters", "deliveries"], away: str, known: str,
+        missing: str,
+    ) -> None:  # fmt: skip
+        self.audit = RepairAudit(access.write_audit, access.subject_id)
+        self._access = access
+        self._messages = messages
+        self._rows = rows
+        self._away = away
+        self._known = known
+        self._missing = missing
+        self._alone = asyncio.Lock()
+        self._looking = asyncio.Lock()
+        self._patient = asyncio.Lock()
+        self._waiting = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Return True if a request waits for its turn."""
+        return self._waiting > 0
+
+    @asynccontextmanager
+    async def turn(self, *, looking: bool = False, patient: bool = False) -> AsyncIterator[None]:
+        """Hold the messages exclusively. Raises Refusal (503) if the queue is unavailable or (not `patient`) busy."""
+        async with AsyncExitStack() as stack:
+            if patient:
+                await stack.enter_async_context(self._patient)
+            self._waiting += 1
+            try:
+                async with asyncio.timeout(None if patient else BUSY_FOR):
+                    for lock in (self._looking, self._alone) if looking else (self._alone,):
+                        await stack.enter_async_context(lock)
+            except TimeoutError:
+                raise self._refusal() from None
+            finally:
+                self._waiting -= 1
+            try:
+                yield
+            except QueueError:
+                raise self._refusal() from None
+            finally:
+                if not looking:
+                    self._access.indexes.forget(self)
+
+    def require_queue(self) -> None:
+        """Raise Refusal (503) while the queue is unavailable."""
+        if not self._access.queue.status().connected:
+            raise self._refusal()
+
+    def _refusal(self) -> Refusal:
+        return Refusal(problem(503, f"{self._away.rstrip('.')}; try again soon", headers={"Retry-After": "5"}))
+
+    def options(self, request: ApiRequest | None = None) -> RepairOptions:
+        """Return the options of a repair within one request, which may last AT_MOST seconds."""
+        steady, asked = self._access.steady, {} if request is None else request.members
+        until = steady() + AT_MOST
+        return RepairOptions(
+            clock=self._access.clock, steady=steady, pause=asyncio.sleep, stop=lambda: steady() >= until,
+            limit=asked.get("limit"), dry_run=bool(asked.get("dry_run")),
+        )  # fmt: skip
+
+    async def counts(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
+        """Answer with the number of messages per group and, on request, with some messages."""
+        asked = request.members
+        self.audit.looked(request.who, filter_)
+        most, skip = asked.get("rows", 0), asked.get("skip", 0)
+        counts, shown = GroupCounts(), list[dict[str, object]]()
+        async with self.turn(looking=True), aclosing(found_in(self._messages, filter_)) as summaries:
+            async for summary, _ in summaries:
+                counts.add(summary)
+                if skip < counts.total <= skip + most:
+                    shown.append(summary.document())
+        groups = [group.document() for group in counts.groups()]
+        self._add_hints(groups, request)
+        document: dict[str, object] = {"total": counts.total, "groups": groups}
+        return web.json_response(document | ({self._rows: shown} if "rows" in asked else {}), dumps=json_text)
+
+    async def page(
+        self,
+        everything: Filter[P, S],
+        chosen: SummaryFilter,
+        request: ApiRequest,
+        *,
+        groups: int,
+        newest_first: bool = False,
+    ) -> web.Response:
+        """Answer with a page of the selected messages from an index of `everything`. Building it holds no message."""
+        asked = request.members
+        if "subject" in asked:
+            raise malformed(InputIssue("subject", "a page cannot filter by user: use POST …/find"))
+
+        async def make() -> MessageIndex:
+            index = MessageIndex(self._access.clock, self._access.steady)
+            async with self.turn(looking=True), aclosing(found_in(self._messages, everything)) as summaries:
+                async for summary, _ in summaries:
+                    index.add(summary)
+            index.complete()
+            return index
+
+        index = await self._access.indexes.index(self, asked.get("age", PAGE_AGE), make)
+        reasons = frozenset(asked.get("reason", ()))
+        selection = PageSelection(chosen=chosen, reasons=reasons, newest_first=newest_first)
+        skip, most = asked.get("skip", 0), asked.get("rows", PAGE_ROWS)
+        page = AskedPage(selection=selection, rows=most, skip=skip, groups=groups)
+        document = await index.page(page, self._rows)
+        self._add_hints(document["groups"], request)
+        return web.json_response(document, dumps=json_text)
+
+    async def found(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
+        """Answer with the first matches of a search, and their number. Searches are logged."""
+        if not request.members.keys() & {"subject", "event_id"}:
+            raise malformed(InputIssue("", "give subject (a sub or a sid) or event_id to search for"))
+        self.audit.read("looked_for", request.who, filter_)
+        total, shown = 0, list[dict[str, object]]()
+        async with self.turn(looking=True), aclosing(found_in(self._messages, filter_)) as summaries:
+            async for summary, _ in summaries:
+                total += 1
+                if total <= FOUND:
+                    shown.append(summary.document())
+        return web.json_response({"total": total, self._rows: shown}, dumps=json_text)
+
+    async def message(
+        self,
+        filter_: Filter[P, S],
+        request: ApiRequest,
+        document: Callable[[S, Message], dict[str, object]],
+        *,
+        whole: bool = False,
+    ) -> web.Response:
+        """Answer with the first selected message as a document. Raises Refusal (404)."""
+        async with self.turn(looking=True), aclosing(found_in(self._messages, filter_, whole=whole)) as summaries:
+            async for summary, message in summaries:
+                hint = self._hint(summary.reason, summary.iss, summary.client_id, request)
+                return web.json_response(document(summary, message) | hint, dumps=json_text)
+        raise Refusal(problem(404, self._missing))
+
+    def _add_hints(self, groups: Iterable[dict[str, Any]], request: ApiRequest) -> None:
+        for group in islice((each for each in groups if each["reason"] in NOBODY_KNOWS), HINTS):
+            group.update(self._hint(group["reason"], group["iss"], group["client_id"], request))
+
+    def _hint(self, reason: str | None, iss: str, client_id: str, request: ApiRequest) -> dict[str, object]:
+        """Return the likely intended name of an unknown client. Names only issuers that the token covers."""
+        if reason not in NOBODY_KNOWS:
+            return {}
+        hint = near_either(iss, client_id, self._access.registry(), if_registered=self._known)
+        return {"hint": hint.text} if hint is not None and concerns(request.token, hint.issuer.iss) else {}
+
+    def require_narrowed(self, filter_: Filter[P, S], request: ApiRequest) -> None:
+        """Require a condition, or `all`. Raises Refusal (400)."""
+        if not filter_.narrows and not request.members.get("all"):
+            raise malformed(InputIssue("", f"give a condition for the {self._rows}, or all: true"))
+
+    async def remove(
+        self, kind: Literal["discard", "cancel"], filter_: Filter[P, S], request: ApiRequest
+    ) -> web.Response:
+        """Delete the message that the path names, or start a job that deletes the selected messages.
+
+        Raises Refusal (400, 404, 429, 503).
+        """
+        one, dry_run = "id" in request.path, bool(request.members.get("dry_run"))
+        who = request.who  # a job outlives its request
+
+        def report(summary: S) -> None:
+            if not dry_run:
+                self.audit.removed(who, summary)
+
+        async def act(options: RepairOptions) -> RepairResult:
+            return await remove(self._messages, filter_, options, report)
+
+        def conclude(result: RepairResult) -> None:
+            self.audit.repaired(DID[kind], who, filter_, result)
+
+        if not one:
+            self.require_narrowed(filter_, request)
+        if one or dry_run:
+            return await self.repaired(DID[kind], act, filter_, request)
+        self.require_queue()
+        wanted = AskedRepair(
+            kind=kind, chosen=filter_, issuers=issuers_of(filter_), conclude=conclude,
+            passes=RemovalPasses(self._messages, filter_, report), most=request.members.get("limit"),
+        )  # fmt: skip
+        return begun(self._access.jobs, RepairWork(wanted, self), request.token)
+
+    async def repaired(
+        self,
+        did: str,
+        act: Callable[[RepairOptions], Awaitable[RepairResult]],
+        filter_: Filter[P, S],
+        request: ApiRequest,
+    ) -> web.Response:
+        """Hold the messages exclusively for a repair of AT_MOST seconds, log it, and answer with the result: `did`.
+
+        Raises Refusal: 404 if the path names a message that does not exist.
+        """
+        dry_run = bool(request.members.get("dry_run"))
+        if dry_run:
+            self.audit.looked(request.who, filter_)
+        async with self.turn(looking=dry_run):
+            result = await act(self.options(request))
+            if not dry_run:
+                self.audit.repaired(did, request.who, filter_, result)
+        if result.failed and not result.done:
+            raise self._refusal()
+        if "id" in request.path and not result.done and result.unfinished is None:
+            raise Refusal(problem(404, self._missing))
+        document = result.document()
+        if result.failed:  # its text names hosts and files
+            document["unfinished"] = AWAY
+        return web.json_response({did: result.done, "dry_run": dry_run, **document}, dumps=json_text)

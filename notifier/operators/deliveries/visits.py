@@ -1,0 +1,264 @@
+"""Passes once over the messages of a queue that has no consumer, to read, remove or move them.
+
+A pass ignores messages that arrive meanwhile, since a client that still refuses fills the dead letters as fast as they
+are emptied. It can stop between two batches; a second pass continues with the rest. A message is deleted only after its
+replacement is durable. On SQLite both happen in one transaction. On RabbitMQ a pass that is killed in between repeats
+at most one batch, which does no harm.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from types import MappingProxyType
+from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar
+
+from notifier.model.client import ClientKey
+from notifier.model.errors import QueueError
+from notifier.model.message import Message, Transfer
+from notifier.operators.deliveries.groups import Summary
+from notifier.queues.passes import OpenVisit, Progress, RepairOptions, Visit, no_progress
+
+MAX_CLIENTS = 20  # clients that a result lists, the largest counts first
+AT_ONCE = 100  # messages between two yields to the event loop: 1 to 3 ms
+STOPPED = "stopped; the rest is unchanged, and the same command goes on with it"
+PACED = 0.25  # seconds between two batches of a pass at a rate
+LOOKS = 1.0  # seconds between two checks of a pause for a stop
+SLOWEST, FASTEST = 0.001, 100_000.0  # messages a second
+
+P = TypeVar("P")
+P_contra = TypeVar("P_contra", contravariant=True)
+S = TypeVar("S", bound=Summary)
+
+
+class Filter(Protocol[P_contra, S]):
+    """Selects messages among all dead letters or all pending deliveries."""
+
+    @property
+    def narrows(self) -> bool:
+        """Return False if the filter selects every message."""
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Return the selected IDs; empty for any."""
+
+    @property
+    def client_id(self) -> str | None:
+        """Return the selected client."""
+
+    @property
+    def iss(self) -> str | None:
+        """Return the selected issuer."""
+
+    @property
+    def issuers(self) -> frozenset[str] | None:
+        """Return the issuers that the caller may see; None for all."""
+
+    def come_by(self, moment: float, /) -> Self:
+        """Return the same filter without messages that arrived after the moment."""
+
+    def opened(self, messages: P_contra, /, *, whole: bool) -> OpenVisit[S]:
+        """Open a visit to the selected messages, with bodies if `whole`. Raises QueueError."""
+
+
+async def found_in(
+    messages: P, filter_: Filter[P, S], progress: Progress = no_progress, *, whole: bool = False
+) -> AsyncGenerator[tuple[S, Message], None]:
+    """Yield the selected messages, oldest first, or in the order of the queues; with bodies if `whole`.
+
+    The caller closes the iterator (`aclosing`). Raises QueueError.
+    """
+    async with filter_.opened(messages, whole=whole) as visit:
+        passed = 0
+        while page := await visit.page():
+            for number, entry in enumerate(page):
+                if number % AT_ONCE == AT_ONCE - 1:
+                    progress(passed + number, passed + len(page) + visit.left)
+                    await asyncio.sleep(0)
+                if entry.summary is not None:
+                    yield entry.summary, entry.message
+            passed += len(page)
+            progress(passed, passed + visit.left)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairResult:
+    """The result of a pass. `done` messages were removed or moved; a dry run counts those that would be.
+
+    `by_client` counts them by (iss, client_id); an empty client_id stands for whole events. `kept` counts the messages
+    that stay, by reason. `unfinished` is the reason for an early stop; None after a complete pass. `limited` is true if
+    the pass stopped at its limit, which is not a failure. `missing` has the given IDs that no selected message has,
+    after a complete pass.
+    """
+
+    done: int
+    by_reason: Mapping[str, int]
+    by_client: Mapping[ClientKey, int] = field(default_factory=lambda: MappingProxyType({}))
+    kept: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    unfinished: str | None = None
+    limited: bool = False
+    failed: bool = False
+    missing: frozenset[str] = frozenset()
+
+    @property
+    def ended_early(self) -> bool:
+        """Return True if the pass failed or was stopped."""
+        return self.unfinished is not None and not self.limited
+
+    def document(self) -> dict[str, object]:
+        """Return the JSON for scripts and the API."""
+        return {
+            "by_reason": dict(self.by_reason),
+            "by_client": [
+                {"iss": iss, "client_id": client_id, "count": count}
+                for (iss, client_id), count in islice(self.by_client.items(), MAX_CLIENTS)
+            ],
+            "clients": len(self.by_client),
+            "kept": dict(self.kept),
+            "more": self.unfinished is not None,
+            "unfinished": self.unfinished,
+        }
+
+
+REMOVE: Literal["remove"] = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptMessage:
+    """A decision: the message stays, for this reason."""
+
+    why: str
+
+
+Decision: TypeAlias = Transfer | KeptMessage | Literal["remove"]
+
+
+class Pass(Generic[S]):
+    """One pass that carries out the decision of `judge` for each selected message. `report` receives each done message.
+
+    `ids` are the IDs of the messages, if they were selected by ID.
+    """
+
+    def __init__(
+        self,
+        opened: OpenVisit[S],
+        judge: Callable[[Message, S], Decision],
+        options: RepairOptions,
+        report: Callable[[S], None] = lambda _: None,
+        ids: frozenset[str] = frozenset(),
+    ) -> None:
+        self._opened = opened
+        self._missing = set(ids)
+        self._judge = judge
+        self._options = options
+        self._report = report
+        self._done = 0
+        self._reasons: Counter[str] = Counter()
+        self._clients: Counter[ClientKey] = Counter()
+        self._kept: Counter[str] = Counter()
+        self._unfinished: str | None = None
+        self._limited = False
+        self._began = options.steady()
+        self._at_once = AT_ONCE if options.rate is None else max(1, min(AT_ONCE, int(options.rate * PACED)))
+
+    async def run(self) -> RepairResult:
+        """Pass over the messages until the end, a stop or a failure. Never raises QueueError."""
+        failed = False
+        try:
+            async with self._opened as visit:
+                await self._go_through(visit)
+        except QueueError as error:
+            self._unfinished, failed = str(error), True
+        return RepairResult(
+            done=self._done,
+            by_reason=dict(self._reasons.most_common()),
+            by_client=dict(self._clients.most_common()),
+            kept=dict(self._kept.most_common()),
+            unfinished=self._unfinished,
+            limited=self._limited,
+            failed=failed,
+            missing=frozenset() if self._unfinished else frozenset(self._missing),
+        )
+
+    async def _go_through(self, visit: Visit[S]) -> None:
+        passed = 0
+        while page := await visit.page():
+            for start in range(0, len(page), AT_ONCE):
+                chunk = page[start : start + AT_ONCE]
+                matches = [(entry.message, entry.summary) for entry in chunk if entry.summary is not None]
+                for first in range(0, len(matches), self._at_once):
+                    await self._act(visit, matches[first : first + self._at_once])
+                    if self._unfinished is not None:
+                        return
+                passed += len(chunk)
+                self._options.progress(passed, passed + len(page) - start - len(chunk) + visit.left)
+                if self._stops():
+                    return
+                await asyncio.sleep(0)
+
+    def _stops(self) -> bool:
+        if self._unfinished is None and self._options.stop():
+            self._unfinished = STOPPED
+        return self._unfinished is not None
+
+    async def _act(self, visit: Visit[S], matches: Sequence[tuple[Message, S]]) -> None:
+        room = None if self._options.limit is None else self._options.limit - self._done
+        chosen: dict[int, S] = {}
+        removed: list[Message] = []
+        transfers: list[Transfer] = []
+        full = False
+        for message, summary in matches:
+            if full := len(chosen) == room:
+                break
+            self._missing.discard(summary.id)
+            decision = self._judge(message, summary)
+            if isinstance(decision, KeptMessage):
+                self._kept[decision.why] += 1
+                continue
+            chosen[id(message)] = summary
+            if isinstance(decision, Transfer):
+                transfers.append(decision)
+            else:
+                removed.append(message)
+        if chosen and await self._paced():
+            await self._carry_out(visit, removed, transfers, chosen)
+        if full and self._unfinished is None:
+            self._limited = True
+            self._unfinished = (
+                f"the limit of {self._options.limit:,} is reached; the same command goes on with the rest"
+            )
+
+    async def _carry_out(
+        self, visit: Visit[S], removed: Sequence[Message], transfers: Sequence[Transfer], chosen: Mapping[int, S]
+    ) -> None:
+        if self._options.dry_run:
+            self._count([*removed, *(transfer.letter for transfer in transfers)], chosen)
+            return
+        if removed:
+            self._count(await visit.remove(removed), chosen)
+        if transfers:
+            moved = await visit.move(transfers)
+            self._count(moved.done, chosen)
+            if moved.failure is not None:
+                raise moved.failure
+
+    async def _paced(self) -> bool:
+        """Wait until the rate allows the next batch. Return False if a stop came first."""
+        rate = self._options.rate
+        while rate is not None and not self._options.dry_run:
+            wait = self._began + self._done / rate - self._options.steady()
+            if wait <= 0:
+                break
+            if self._stops():
+                return False
+            await self._options.pause(min(wait, LOOKS))
+        return not self._stops()
+
+    def _count(self, done: Sequence[Message], chosen: Mapping[int, S]) -> None:
+        for message in done:
+            summary = chosen[id(message)]
+            self._done += 1
+            self._reasons[summary.reason] += 1
+            self._clients[summary.iss, summary.client_id] += 1
+            self._report(summary)

@@ -1,0 +1,190 @@
+"""The commands `notifier waiting list`, `show` and `cancel`: pending deliveries."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from notifier.configuration.configured_feature import ConfiguredFeature
+from notifier.model.durations import in_words
+from notifier.model.nearest import NOBODY_KNOWS
+from notifier.model.printable import counted, printable
+from notifier.operators.deliveries.dead_letters_access import accepted
+from notifier.operators.deliveries.groups import Group
+from notifier.operators.deliveries.message_table import (
+    CommandContext,
+    MessageTable,
+    list_messages,
+    look,
+    remove_chosen,
+)
+from notifier.operators.deliveries.waiting_filter import (
+    CancelMembers,
+    WaitingFilter,
+    WaitingMembers,
+    WaitingSummary,
+    read_waiting_filter,
+)
+from notifier.operators.status.life import LifeOf, life_of
+from notifier.operators.terminal.command_options import Config, Json, takes
+from notifier.operators.terminal.help import command, command_group
+from notifier.operators.terminal.near_names import known_registry, near_names
+from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.screen import ago
+
+app = typer.Typer()
+
+
+@command_group(app)
+def _group() -> None:
+    """List, show or cancel deliveries that wait for their next attempt.
+
+    Examples:
+        # for which clients deliveries wait, and why
+        notifier waiting list -c n.yaml
+        # try them now
+        notifier retry -c n.yaml --client-id shop
+    """
+
+
+def _row(summary: WaitingSummary) -> Sequence[str]:
+    document = summary.document()
+    reason = " ".join(filter(None, (summary.reason, "" if summary.status is None else str(summary.status)))) or "-"
+    sid = {None: "", True: "  has sid", False: "  no sid"}[summary.has_sid]
+    return (
+        summary.id, f"due {document['due'] or '-'}", f"{summary.where:<7}", summary.client_id or "-", reason,
+        f"event {summary.event_id or '-'}", f"attempts {summary.attempts}",
+        f"expires {document['expires'] or '-'}{sid}",
+    )  # fmt: skip
+
+
+def _cells(group: Group, now: float) -> Sequence[str]:
+    return (
+        printable(group.client_id) or "–",
+        group.reason or "–",
+        group.where or "",
+        f"{group.count:,}",
+        f"{group.without_sid:,}" if group.without_sid else "",
+        ago(group.oldest, now),
+        "" if group.next is None else f"in {in_words(group.next - now)}",
+        "" if group.expires is None else f"in {in_words(group.expires - now)}",
+    )
+
+
+DELIVERIES = MessageTable(
+    messages=lambda queue: queue.waiting(), opening=True, row=_row, cells=_cells,
+    heads=("client", "reason", "where", "count:", "no sid:", "since:", "next:", "expires:"),
+    total=lambda count: f"{counted(count, 'delivery')} wait{'s' if count == 1 else ''}",
+    known="it is registered now, and tried when it is due", does="Cancel", did="cancelled", what="delivery",
+    missing=lambda ids: f"of {ids} none waits",
+)  # fmt: skip
+
+
+@command(app)
+@takes(WaitingMembers, without={"id"})
+def list_(
+    context: typer.Context,
+    *,
+    config: Config = None,
+    asked: WaitingMembers,
+    rows: Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")] = False,
+    skip: Annotated[int, typer.Option(min=0, help="Skip this many rows, to print a later page.")] = 0,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many rows.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Count the pending deliveries by client and reason, or list them.
+
+    A delayed delivery is attempted when it is due. A parked delivery waits in a bucket until its client, whose circuit
+    is open or which is paused, recovers. --reason is the cause of a deferral or the reason of the last failure.
+
+    --json prints one object per line and delivery; with --rows or --json, --skip and --limit select a page. No output
+    has sub or sid. With -c it also shows when each delivery is given up (expires), and whether its token has a sid: one
+    without is sent for a short time only. Listing changes nothing: due times, order and attempts stay. A delivery that
+    a worker is processing is not in the list.
+
+    On RabbitMQ the command reads all delay queues and buckets, and holds each meanwhile: a delivery that becomes due is
+    attempted some seconds later. The exit status is 1 if the client is unknown.
+
+    Examples:
+        # counts by client and reason
+        notifier waiting list -c n.yaml
+        # the second hundred for one client
+        notifier waiting list --client-id shop --rows --skip 100 --limit 100
+        # for a script
+        notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c
+    """
+    chosen = replace(accepted(read_waiting_filter(asked, time.time())), life=_life_by(config, context.obj))
+    where = CommandContext(config, context.obj)
+    list_messages(DELIVERIES, where, chosen, rows=rows, as_json=as_json, skip=skip, limit=limit)
+
+
+@command(app)
+def show(
+    context: typer.Context,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="As list --rows prints it.")],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show one pending delivery: since when, why, the result of its last attempt, and when it is given up.
+
+    The output has no sub and no sid. The exit status is 1 if the delivery is not pending.
+
+    Examples:
+        # one delivery
+        notifier waiting show -c n.yaml 6f1c…
+    """
+    summaries: list[WaitingSummary] = []
+    chosen = WaitingFilter(ids=frozenset({id_}), life=_life_by(config, context.obj))
+    where = CommandContext(config, context.obj)
+    look(DELIVERIES, where, chosen, lambda summary, _: summaries.append(summary), first=True)
+    if not summaries:
+        say(f"notifier: no pending delivery {id_}; `notifier waiting list --rows` lists them", err=True)
+        raise typer.Exit(1)
+    document = summaries[0].document()
+    if as_json:
+        say_json(document)
+        return
+    if summaries[0].reason in NOBODY_KNOWS:
+        document["hint"] = near_names(config, context.obj, known=DELIVERIES.known)(
+            summaries[0].iss, summaries[0].client_id
+        )
+    for name, value in document.items():
+        if name == "has_sid" and value is False:
+            say(f"{name:<10} no: the token ends all sessions of its user, and so is sent for a short time only")
+        elif value not in (None, "", False):
+            say(printable(f"{name:<10} {'yes' if value is True else value}"))
+
+
+@command(app)
+@takes(CancelMembers)
+def cancel(
+    context: typer.Context,
+    *,
+    config: Config = None,
+    asked: CancelMembers,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete pending deliveries permanently: their clients are not notified of these logouts.
+
+    Use it for a client that no longer exists. To stop calling a client for a while, set `paused: true` in the registry.
+    The command shows the number and asks for confirmation, unless --yes. A delivery that a worker is processing may
+    still be sent. The audit line is written to stderr; NOTIFIER_LOG__LEVEL=info also logs each delivery.
+
+    Examples:
+        # what would be deleted
+        notifier waiting cancel -c n.yaml --client-id gone --dry-run
+        # from a script
+        notifier waiting cancel -c n.yaml --client-id gone --yes
+    """
+    chosen = accepted(read_waiting_filter(asked, time.time()))
+    remove_chosen(DELIVERIES, CommandContext(config, context.obj), chosen, asked, yes=yes, as_json=as_json)
+
+
+def _life_by(config: Path | None, features: Sequence[ConfiguredFeature]) -> LifeOf | None:
+    """Return what computes a delivery's lifetime from the configuration's files and caches."""
+    known = known_registry(config, features)
+    return None if known is None else lambda delivery: life_of(delivery, known.registry)

@@ -1,0 +1,298 @@
+"""Selects pending deliveries, and summarises them for a list. A summary never has `sub` or `sid`.
+
+As for dead letters, a summary parses only the members that the list shows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Annotated, Any, Literal, NotRequired, Self
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.model.backoff import SOON
+from notifier.model.delivery import Delivery, Inline
+from notifier.model.errors import InputIssue
+from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
+from notifier.model.moment import rendered
+from notifier.model.outcome import Cause, Reason
+from notifier.operators.deliveries.delivery_filter import OF_REASON, ChoiceMembers, read_conditions, subjects_of, within
+from notifier.operators.deliveries.groups import Group
+from notifier.operators.status.life import LifeOf
+from notifier.queues.passes import OpenVisit, reader_of
+from notifier.queues.queue_port import WaitingDeliveries
+
+Where = Literal["delayed", "parked"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingSummary:
+    """A pending delivery, or a pending event; then `client_id` is empty.
+
+    `due`: when it is attempted next; None for a parked delivery, which waits until its client recovers. `since`: when a
+    worker first took it. Both are in epoch seconds. `reason`: the cause of its deferral, or the reason of the last
+    failure. `asked`: its client requested the wait (`Retry-After`). `expires`: when it is given up. `has_sid`: its
+    token names one session. Both are None if the client is unknown. `session_at` is not listed: when the session
+    ended or, if unknown, `since`.
+    """
+
+    id: str
+    event_id: str = ""
+    client_id: str = ""
+    iss: str
+    where: Where
+    reason: str = ""
+    status: int | None = None
+    text: str = ""
+    attempts: int = 0
+    since: float | None = None
+    due: float | None = None
+    asked: bool = False
+    expires: float | None = None
+    has_sid: bool | None = None
+    session_at: float | None = field(default=None, metadata={"hidden": True})
+
+    def document(self) -> dict[str, object]:
+        """Return the JSON for scripts and the API."""
+        members = {name: getattr(self, name) for name in _SHOWN}
+        return members | {name: rendered(getattr(self, name)) for name in ("since", "due", "expires")}
+
+    def group(self) -> Group:
+        """See Summary."""
+        return Group(
+            client_id=self.client_id, iss=self.iss, reason=self.reason, where=self.where, oldest=self.since,
+            next=self.due, expires=self.expires, without_sid=int(self.has_sid is False),
+        )  # fmt: skip
+
+
+_SHOWN = tuple(member.name for member in fields(WaitingSummary) if "hidden" not in member.metadata)
+REASONS = tuple(dict.fromkeys(str(name) for name in (*Cause, *Reason) if name is not Reason.DELIVERED))
+
+
+class _Past(TypedDict):
+    reason: str
+    status: NotRequired[int | None]
+    text: NotRequired[str]
+
+
+class _Delivery(TypedDict):
+    id: str
+    event_id: str
+    iss: str
+    client_id: str
+    sub: NotRequired[str | None]
+    sid: NotRequired[str | None]
+    entry_sub: NotRequired[bool]
+    inline: NotRequired[Inline | None]
+    ignored: NotRequired[Inline | None]
+    publisher: NotRequired[str | None]
+    not_after: NotRequired[float | None]
+    held: NotRequired[float]
+    attempts: NotRequired[int]
+    first_taken_at: NotRequired[float | None]
+    ended_at: NotRequired[float | None]
+    deferred_for: NotRequired[str | None]
+    asked: NotRequired[bool]
+    parked: NotRequired[bool]
+    history: NotRequired[list[_Past]]
+
+
+class _Event(TypedDict):
+    id: str
+    iss: str
+    ended_at: NotRequired[float | None]
+
+
+class _Schedule(TypedDict):
+    due: float
+
+
+class _Document(TypedDict):
+    delivery: NotRequired[_Delivery]
+    event: NotRequired[_Event]
+    unknown_since: NotRequired[float]
+    schedule: NotRequired[_Schedule]
+
+
+_DOCUMENT = TypeAdapter(_Document)
+
+
+def read_waiting(message: Message, life: LifeOf = lambda _: None) -> WaitingSummary:
+    """Summarise any pending message. `life` returns how long a delivery may live. Never raises."""
+    try:
+        document = _DOCUMENT.validate_json(message.body)
+    except ValidationError:
+        document = _Document()
+    due = document["schedule"]["due"] if "schedule" in document else None
+    if message.kind is Kind.DELIVERY and "delivery" in document:
+        return _of_delivery(document["delivery"], due, life)
+    event, since = document.get("event", _Event(id="", iss="")), document.get("unknown_since")
+    return WaitingSummary(
+        id=message.message_id or event["id"], where="delayed", iss=event["iss"], event_id=event["id"], due=due,
+        since=since, reason=Cause.UNKNOWN.value if since is not None else "",
+        session_at=event["ended_at"] if event.get("ended_at") is not None else since,
+    )  # fmt: skip
+
+
+def _of_delivery(delivery: _Delivery, due: float | None, life: LifeOf) -> WaitingSummary:
+    last = (delivery.get("history") or [_Past(reason="")])[-1]
+    deferred = delivery.get("deferred_for")
+    known = life(_as_judged(delivery))
+    since, ended = delivery.get("first_taken_at"), delivery.get("ended_at")
+    return WaitingSummary(
+        id=delivery["id"],
+        where="parked" if delivery.get("parked") else "delayed",
+        iss=delivery["iss"],
+        client_id=delivery["client_id"],
+        event_id=delivery["event_id"],
+        due=None if delivery.get("parked") else due,
+        since=since,
+        session_at=since if ended is None else ended,
+        attempts=delivery.get("attempts", 0),
+        reason=deferred or last["reason"],
+        status=None if deferred else last.get("status"),
+        text="" if deferred else last.get("text", ""),
+        asked=delivery.get("asked", False) or deferred == Cause.RETRY_AFTER.value,
+        expires=None if known is None else known.expires,
+        has_sid=None if known is None else known.has_sid,
+    )
+
+
+def _as_judged(delivery: _Delivery) -> Delivery:
+    """Return the parts of the delivery that determine its lifetime."""
+    return Delivery(
+        id=delivery["id"],
+        event_id=delivery["event_id"],
+        id_given=True,
+        iss=delivery["iss"],
+        client_id=delivery["client_id"],
+        sub=delivery.get("sub"),
+        sid=delivery.get("sid"),
+        entry_sub=delivery.get("entry_sub", False),
+        inline=delivery.get("inline"),
+        ignored=delivery.get("ignored"),
+        publisher=delivery.get("publisher"),
+        not_after=delivery.get("not_after"),
+        first_taken_at=delivery.get("first_taken_at"),
+        held=delivery.get("held", 0.0),
+    )
+
+
+class WaitingMembers(ChoiceMembers, total=False):
+    """The members that select pending deliveries."""
+
+    reason: Annotated[
+        list[Annotated[str, Field(json_schema_extra={"enum": [*REASONS]})]],
+        Field(description=OF_REASON),
+    ]
+
+
+class CancelMembers(WaitingMembers, total=False):
+    """The members of a cancellation."""
+
+    all: Annotated[bool, Field(description="Select every pending delivery.")]
+    dry_run: Annotated[bool, Field(description="Count the deliveries; change nothing.")]
+    limit: Annotated[int, Field(ge=1, description="At most this many.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingFilter:
+    """Selects deliveries that meet every given condition. `issuers`: the issuers that the caller may see, None for all.
+
+    `subject` is a `sub` or `sid`. `keys` are clients as (`iss`, `client_id`). `ended` are (reason, `iss`, `client_id`)
+    of ended causes to wait; an empty `client_id` means all clients of the issuer. `parked=False` excludes parked
+    deliveries; `taken_by` selects deliveries that a worker first took by then. `since` and `until` compare with
+    `session_at`. Times are in epoch seconds. `life` returns how long each delivery may live.
+    """
+
+    ids: frozenset[str] = frozenset()
+    client_id: str | None = None
+    iss: str | None = None
+    event_id: str | None = None
+    subject: str | None = None
+    reasons: frozenset[str] = frozenset()
+    since: float | None = None
+    until: float | None = None
+    issuers: frozenset[str] | None = None
+    keys: frozenset[tuple[str, str]] | None = None
+    ended: frozenset[tuple[str, str, str]] | None = None
+    parked: bool = True
+    taken_by: float | None = None
+    life: LifeOf | None = field(default=None, metadata={"aside": True})
+
+    @property
+    def narrows(self) -> bool:
+        """Return False if the filter selects every pending delivery."""
+        everything = WaitingFilter(issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, life=self.life)
+        return self != everything
+
+    def come_by(self, moment: float) -> Self:
+        """See Filter."""
+        return replace(self, taken_by=moment)
+
+    def opened(self, waiting: WaitingDeliveries, *, whole: bool) -> OpenVisit[WaitingSummary]:
+        """Open a visit to the selected deliveries, with bodies if `whole`. Raises QueueError."""
+        clients = self.keys
+        if clients is None and self.client_id is not None and self.iss is not None:
+            clients = frozenset({(self.iss, self.client_id)})
+        summarise = read_waiting if self.life is None else partial(read_waiting, life=self.life)
+        reader = reader_of(summarise, self.matches, whole=whole)
+        return waiting.visit(reader, clients=clients, parked=self.parked)
+
+    def matches(self, message: Message, summary: WaitingSummary) -> bool:
+        """Return True if the filter selects the delivery."""
+        return self.means(summary) and (self.subject is None or _concerns(message.body, self.subject))
+
+    def means(self, summary: WaitingSummary) -> bool:
+        """Return True if the filter selects the delivery, ignoring `subject`."""
+        return (
+            (not self.ids or summary.id in self.ids)
+            and (self.issuers is None or summary.iss in self.issuers)
+            and (self.client_id is None or summary.client_id == self.client_id)
+            and (self.iss is None or summary.iss == self.iss)
+            and (self.event_id is None or summary.event_id == self.event_id)
+            and (not self.reasons or summary.reason in self.reasons)
+            and (self.taken_by is None or summary.since is None or summary.since <= self.taken_by)
+            and within(summary.session_at, self.since, self.until)
+            and (self.keys is None or (summary.iss, summary.client_id) in self.keys)
+            and (
+                self.ended is None
+                or not self.ended.isdisjoint(
+                    ((summary.reason, summary.iss, summary.client_id), (summary.reason, summary.iss, ""))
+                )
+            )
+        )
+
+
+def read_waiting_filter(
+    members: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None
+) -> WaitingFilter | InputIssue:
+    """Read a filter of pending deliveries. See `read_filter` of dead letters."""
+    conditions = read_conditions(members, now, REASONS)
+    return conditions if isinstance(conditions, InputIssue) else WaitingFilter(issuers=issuers, **conditions)
+
+
+def _concerns(body: bytes, subject: str) -> bool:
+    """Return True if the delivery or event names the `sub` or `sid`."""
+    try:
+        document = from_json(body)
+    except ValueError:
+        return False
+    parts = [document.get(name) for name in ("delivery", "event")] if isinstance(document, dict) else ()
+    return any(subject in subjects_of(part) for part in parts)
+
+
+def due_in(message: Message, wait: float, due: float) -> Transfer:
+    """Return the transfer that makes a delayed message due after `wait` seconds, at `due`; now if `wait` is short."""
+    document: dict[str, Any] = from_json(message.body, allow_inf_nan=False)
+    document.pop("schedule", None)
+    if wait < SOON:
+        wait = 0.0
+    else:
+        document["schedule"] = {"due": due}
+    assert message.kind is not None, "pending messages are notifier's own"
+    body, headers = to_json(document), message.lasting_headers
+    again = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
+    return Transfer(letter=message, queue=Lane.RETRIES.value, outgoing=again, wait=wait)

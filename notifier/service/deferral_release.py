@@ -1,0 +1,165 @@
+"""Makes deferred deliveries due when their cause has ended: a client's address has changed, or a fault is over.
+
+A client whose address, TLS, egress or pause has changed in the registry is tried once, unless it is healthy, and its
+limits stay in force. The end of a fault releases only the deliveries of that cause at that issuer or client.
+
+A walk over the delay queues (`repair`) finds these deliveries, because a worker does not know the deferrals of others.
+A walk delays deliveries that become due meanwhile. So causes that end together share a walk, and walks take at most
+half of the time. Each worker walks for the changes that it detects. A second walk for an issuer's fault finds
+deliveries whose attempt was in flight, at any worker, when the fault ended: they were deferred after the first walk.
+"""
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+
+import structlog
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.delivery.client_buckets import Buckets
+from notifier.model.client import Client, ClientKey
+from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
+from notifier.model.errors import QueueError
+from notifier.model.message import DELAYED
+from notifier.model.outcome import Cause
+from notifier.model.registry import Registry
+from notifier.operators.deliveries.repair import DUE_RATE, make_due
+from notifier.operators.deliveries.visits import RepairResult
+from notifier.operators.deliveries.waiting_filter import WaitingFilter
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import Queue
+
+LOOK_EVERY = 0.5  # seconds
+SPREAD = 1.0  # seconds over which workers begin to walk: all of them reload at once
+AT_ONCE = 100  # clients before other tasks of the loop get their chance
+GAP = 60.0  # seconds between two for the same client: if its proxy lets one in ten through, not all are tried anew
+OF_PACE = 0.5  # of the signatures that a key makes: a delivery that has to wait for its turn is put off again
+AGAIN = 0.5  # seconds, at least, until the next walk
+REST = 1.0  # times as long as a walk took, without its pauses, no other begins
+STORED_WITHIN = 3.0  # seconds after a signature failed, in which the deferral of its delivery is stored
+
+
+_Ended = tuple[str, str, str]
+"""A cause, its issuer and its client (empty: all of the issuer's)."""
+
+
+class DeferralRelease:
+    """The deliveries that one worker frees. `run` looks for them until it is cancelled."""
+
+    def __init__(self, live: LiveConfiguration, queue: Queue) -> None:
+        self._live = live
+        self._queue = queue
+        self._registry, self._keys = live.now.registry, live.now.keys
+        self._ended: set[_Ended] = set()
+        self._second_walks: dict[_Ended, float] = {}  # when each is due
+        self._not_before: dict[_Ended, float] = {}
+        self._rests_until = float("-inf")
+        self._news = asyncio.Event()
+
+    def over(self, cause: Cause, iss: str, client_id: str) -> None:
+        """Release the deliveries deferred for this cause; an empty `client_id` means all clients. Never blocks."""
+        ended = cause.value, iss, client_id
+        self._ended.add(ended)
+        if not client_id:
+            self._second_walks[ended] = time.monotonic() + SIGNATURE_TIMEOUT_SECONDS + STORED_WITHIN
+        self._news.set()
+
+    async def run(self, buckets: Buckets) -> None:
+        """Release deliveries of ended causes until cancelled. `buckets` requests an attempt at each changed client."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._news.wait()
+            self._news.clear()
+            await self._follow(buckets)
+            now = time.monotonic()
+            for ended in [ended for ended, due in self._second_walks.items() if due <= now]:
+                del self._second_walks[ended]
+                self._ended.add(ended)
+            self._not_before = {ended: moment for ended, moment in self._not_before.items() if moment > now}
+            if now >= self._rests_until and (ready := self._ended - self._not_before.keys()):
+                self._ended -= ready
+                await self._free_waiting(frozenset(ready))
+
+    async def _follow(self, buckets: Buckets) -> None:
+        """Detect the changes of a reload or a refresh."""
+        keys, registry = self._live.now.keys, self._live.now.registry
+        if keys is not self._keys:
+            for iss in self._live.now.settings.issuers:
+                if keys.kids(iss) != self._keys.kids(iss):
+                    self.over(Cause.SIGNING, iss, "")
+            self._keys = keys
+        if registry is not self._registry:
+            before, self._registry = self._registry, registry
+            for iss in registry.issuers.keys() - before.issuers.keys():
+                self.over(Cause.UNKNOWN, iss, "")
+            if changes := await asyncio.to_thread(changed_clients, before, registry):
+                await self._free_clients(changes, buckets)
+
+    async def _free_waiting(self, ended: frozenset[_Ended]) -> None:
+        """Release the deliveries deferred for these causes. If that fails, try again later."""
+        began = time.monotonic()
+        self._not_before |= {ending: began + GAP for ending in ended if ending[2]}
+        issuers = {iss for _, iss, _ in ended}
+        result = await self._make_due(WaitingFilter(ended=ended, parked=False), pace=lambda: self._pace(issuers))
+        took = time.monotonic() - began
+        self._rests_until = time.monotonic() + max(AGAIN, REST * (took - result.done / DUE_RATE))
+        if result.failed:
+            self._ended |= ended
+        if result.done:
+            causes = dict(result.by_reason)
+            structlog.get_logger().info(
+                "deliveries_freed", causes=causes, deliveries=result.done, seconds=round(took, 1)
+            )
+
+    async def _free_clients(self, changes: Mapping[ClientKey, bool], buckets: Buckets) -> None:
+        tried = 0
+        for number, (key, moved) in enumerate(changes.items()):
+            if buckets.is_held_up(key):
+                tried += 1
+                buckets.try_now(key, force=moved)
+            if number % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+        await asyncio.sleep(SPREAD * random.random())  # noqa: S311  spreads the workers; no secret
+        due = 0
+        for force in (True, False):
+            if keys := frozenset(key for key, moved in changes.items() if moved is force):
+                due += (await self._make_due(WaitingFilter(keys=keys, parked=False), force=force)).done
+        if tried or due:
+            structlog.get_logger().info("clients_freed", clients=tried, deliveries=due)
+
+    def _pace(self, issuers: Collection[str]) -> float:
+        """How many a second their keys can sign beside fresh logouts."""
+        return min(DUE_RATE, *(OF_PACE * self._live.now.keys.pace(iss) for iss in issuers))
+
+    async def _make_due(
+        self, filter_: WaitingFilter, *, force: bool = False, pace: Callable[[], float] = lambda: math.inf
+    ) -> RepairResult:
+        """Make due what is meant in the delay queues."""
+        options = RepairOptions(clock=time.time, steady=time.monotonic, pause=asyncio.sleep, rate=DUE_RATE)
+        try:
+            depths = await self._queue.depths()
+        except QueueError as error:
+            return RepairResult(done=0, by_reason={}, unfinished=str(error), failed=True)
+        if not any(depth.ready for name, depth in depths.items() if name.startswith(DELAYED)):
+            return RepairResult(done=0, by_reason={})
+        return await make_due(self._queue.waiting(), filter_, options, force=force, pace=pace)
+
+
+def changed_clients(before: Registry, now: Registry) -> dict[ClientKey, bool]:
+    """Return the clients that are reached in another way, and whether at another address. Runs in a thread."""
+    changes: dict[ClientKey, bool] = {}
+    for iss, clients in now.clients.items():
+        earlier = before.clients_of(iss)
+        for client_id, client in clients.items():
+            old = earlier.get(client_id)
+            if old is not client and (old is None or _way(old) != _way(client)):
+                changes[client.key] = old is None or old.logout_uri != client.logout_uri
+    return changes
+
+
+def _way(client: Client) -> tuple[object, ...]:
+    return client.logout_uri, client.route, client.paused

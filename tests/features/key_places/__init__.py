@@ -1,1 +1,0 @@
-"""Tests of notifier/features/key_places."""

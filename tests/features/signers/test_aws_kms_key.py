@@ -1,0 +1,140 @@
+"""Keys in AWS KMS as moto plays it, with what moto has wrong put right; and AWS's refusals, by a server of refusals."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from notifier.features.signers.aws_kms_key import RAW_LIMIT
+from notifier.model.client import Algorithm
+from notifier.tokens.external_key import ExternalKey, SigningBounds
+from notifier.tokens.signer import SignatureResult
+from tests.aws.running_moto import Kms, moto
+from tests.features.signers.places import MESSAGE, RSA, refused_once, signs
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """AWS's own variables. Nothing of this machine is looked at."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+@pytest.fixture(scope="module")
+def kms() -> Iterator[Kms]:
+    """moto, put right."""
+    with moto("right") as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("spec", "algorithms"),
+    [
+        ("RSA_2048", RSA),
+        ("ECC_NIST_P256", [Algorithm.ES256]),
+        ("ECC_NIST_P384", [Algorithm.ES384]),
+        ("ECC_NIST_P521", [Algorithm.ES512]),
+    ],
+)
+async def test_signs_by_every_algorithm_as_jws_has_it(kms: Kms, spec: str, algorithms: list[Algorithm]) -> None:
+    """Also a token that is too long for KMS: then its digest is signed."""
+    key, long = kms.place(await kms.key(spec)), b"m" * (RAW_LIMIT + 1)
+    half = await key.public()
+    assert half.lacking == {}
+    for message in (MESSAGE, long):
+        await signs(key, half, *algorithms, message=message)
+    await key.close()
+
+
+async def test_a_salt_of_another_length_is_refused_at_the_start() -> None:
+    """moto as it is: its PSS has the longest salt. The key signs by the others, and says what it lacks."""
+    with moto() as kms:
+        place = kms.place(await kms.key("RSA_2048"))
+        bounds = SigningBounds(timeout=5.0, concurrency=2)
+        key = ExternalKey(place, "aws_kms", "logout", bounds, lambda *_: None)
+        await key.look()
+        await key.close()
+    assert key.fault is None
+    assert key.algorithms == {Algorithm.RS256, Algorithm.RS384, Algorithm.RS512}
+    assert key.half is not None
+    assert key.half.lacking[Algorithm.PS256] == "its signature by PS256 does not verify, and is not used"
+
+
+async def test_an_alias_that_was_moved_signs_with_the_key_that_it_led_to(kms: Kms) -> None:
+    """The other key is told of. It signs once the configuration names it, or after a start."""
+    first, second = await kms.key("ECC_NIST_P256"), await kms.key("ECC_NIST_P256")
+    async with kms.owner() as owner:
+        await owner.create_alias(AliasName="alias/logout", TargetKeyId=first)
+        key = kms.place("alias/logout")
+        half = await key.public()
+        assert half.newer == ""
+        await owner.update_alias(AliasName="alias/logout", TargetKeyId=second)
+    assert (await key.public()).newer == f"{second.rpartition('/')[2]}, to which the alias leads now"  # AWS: the ARN
+    again = await key.public()
+    assert (again.key == half.key, again.newer_key == half.key) == (True, False)
+    await signs(key, half)
+    await key.close()
+
+
+async def test_a_key_that_is_not_there_or_disabled_is_a_mistake(kms: Kms) -> None:
+    """By AWS's own name for it."""
+    fault = await refused_once(kms.place("alias/nobody"))
+    assert (fault.result, "NotFoundException" in str(fault)) == (SignatureResult.WRONG, True)
+    arn = await kms.key("ECC_NIST_P256")
+    async with kms.owner() as owner:
+        await owner.disable_key(KeyId=arn.rpartition("/")[2])
+    fault = await refused_once(kms.place(arn))
+    assert (fault.result, "DisabledException" in str(fault)) == (SignatureResult.WRONG, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "result"),
+    [
+        (400, "AccessDeniedException", SignatureResult.WRONG),
+        (400, "KMSInvalidStateException", SignatureResult.WRONG),
+        (400, "UnrecognizedClientException", SignatureResult.WRONG),
+        (400, "ThrottlingException", SignatureResult.AWAY),
+        (429, "", SignatureResult.AWAY),
+        (500, "KMSInternalException", SignatureResult.AWAY),
+        (500, "KeyUnavailableException", SignatureResult.AWAY),
+        (503, "DependencyTimeoutException", SignatureResult.AWAY),
+    ],
+)
+async def test_a_refusal_is_told_once_and_not_tried_again(status: int, code: str, result: SignatureResult) -> None:
+    """aiobotocore would try five times, with waits, past our time limit. Codes as in the reference of KMS."""
+    asked = []
+
+    async def refuse(request: web.Request) -> web.Response:
+        asked.append(request.headers["X-Amz-Target"])
+        assert "AWS4-HMAC-SHA256 Credential=AKIATEST/" in request.headers["Authorization"]
+        answer = {"__type": code, "message": "a reason"} if code else {}
+        return web.json_response(answer, status=status, content_type="application/x-amz-json-1.1")
+
+    app = web.Application()
+    app.router.add_post("/", refuse)
+    async with TestServer(app) as server:
+        fault = await refused_once(Kms(str(server.make_url("/"))).place("alias/logout"))
+    assert asked == ["TrentService.Sign"]
+    assert fault.result is result
+    assert code in str(fault)
+
+
+async def test_a_service_that_nobody_can_reach_is_away() -> None:
+    """Nothing listens there."""
+    fault = await refused_once(Kms("http://127.0.0.1:9").place("alias/logout"))
+    assert fault.result is SignatureResult.AWAY
+
+
+async def test_no_credentials_are_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS's own words say so."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    fault = await refused_once(Kms("http://127.0.0.1:9").place("alias/logout"))
+    assert (fault.result, str(fault)) == (SignatureResult.WRONG, "Unable to locate credentials")

@@ -1,0 +1,544 @@
+"""`/v1/dead-letters` on a real socket and a real queue: who sees and repairs what, and what is written down."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from notifier.model.client import Client
+from notifier.model.documents.dead_letter import bury_delivery
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import DEAD, Lane, Transfer, Transferred
+from notifier.model.outcome import DeadReason
+from notifier.model.registry import Issuer, Registry
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import openapi
+from notifier.operators.deliveries import jobs, message_index, visit_requests
+from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
+from notifier.operators.deliveries.job_routes import JobRoutes
+from notifier.operators.deliveries.jobs import Jobs
+from notifier.operators.deliveries.message_index import Indexes
+from notifier.operators.deliveries.visit_requests import DeadLettersAccess
+from notifier.operators.deliveries.waiting_routes import WaitingRoutes
+from notifier.operators.status.worker_requests import WorkerAnswer
+from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.queues.sqlite.row_visits import SqliteVisit
+from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
+from tests.contract.test_waiting import delayed, delivery
+from tests.network.listeners.described import require_described
+from tests.publishing.serving import accept, serving, sources_of, token
+from tests.system.waiting import until
+
+OTHER = "https://other.example.com"
+ELSEWHERE = bury_delivery(replace(DELIVERY, id="o-1", iss=OTHER), DeadReason.EXPIRED, "too old", 1000.0)
+STALE = bury_delivery(replace(DELIVERY, id="stale", sid=None), DeadReason.EXPIRED, "too old", 1000.0)
+LETTERS = (letter("d-1"), letter("d-2"), letter("m-1", client_id="mail"), STALE, ELSEWHERE)
+
+
+TOKENS = (
+    token("sre", "read", "repair"),
+    token("reader", "read"),
+    token("tenant", "read", "repair", issuers=frozenset({OTHER})),
+    token("idp", "publish"),
+)
+
+
+REGISTRY = Registry(
+    issuers={iss: Issuer(iss=iss) for iss in (ISS, OTHER)},
+    clients={
+        ISS: {
+            "shop": Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example/out"),
+            "silent": Client(iss=ISS, client_id="silent", backchannel_logout_uri=None),
+        },
+        OTHER: {"wiki": Client(iss=OTHER, client_id="wiki", backchannel_logout_uri=None)},
+    },
+)
+
+
+class Api:
+    """The listener, its queue, and what was written down."""
+
+    def __init__(self, queue: SqliteQueue, http: aiohttp.ClientSession, jobs: Jobs) -> None:
+        self.queue, self.http, self.jobs, self.url = queue, http, jobs, ""
+        self.running: asyncio.Task[None] | None = None
+        self.described: dict[str, Any] = {}
+        self.audits: list[tuple[str, object, object]] = []
+
+    def write_audit(self, action: str, **details: object) -> None:
+        """Keep who did what, to how many or to which letter."""
+        what = next(details[name] for name in ("done", "id", "wanted") if name in details)
+        self.audits.append((action, details["who"], what))
+
+    async def ask(self, method: str, path: str = "", *, bearer: str = "sre", body: object = None) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {bearer}-secret"}
+        more: dict[str, Any] = {} if body is None else {"json": body}
+        where = f"{self.url}/v1/dead-letters{path}"
+        async with self.http.request(method, where, headers=headers, **more) as answer:
+            text = await answer.text()
+            lines = [json.loads(line) for line in text.splitlines()]
+            if answer.ok and answer.content_type == "application/json":
+                require_described(self.described, method, answer.url.path, answer.status, lines[0])
+            return answer.status, lines if answer.content_type == "application/x-ndjson" else lines[0]
+
+    async def replayed(self, body: object, *, bearer: str = "sre") -> Any:
+        """The account of a replay, once it has ended; the one who asked goes away meanwhile."""
+        return await self.account("POST", "/replay", bearer=bearer, body=body)
+
+    async def account(self, method: str, path: str, *, bearer: str = "sre", body: object = None) -> Any:
+        """The account of the job that this begins, once it has ended."""
+        status, job = await self.ask(method, path, bearer=bearer, body=body)
+        assert status == 202, job
+        path = f"/../jobs/{job['id']}"
+        return (await until(lambda: self.ask("GET", path, bearer=bearer), lambda told: told[1]["state"] == "ended"))[1]
+
+    async def ended(self, id_: str) -> Any:
+        """The account of a replay that is told to end, once it has."""
+        path = f"/../jobs/{id_}"
+        assert (await self.ask("DELETE", path))[0] == 202
+        return (await until(lambda: self.ask("GET", path), lambda told: told[1]["state"] == "ended"))[1]
+
+    async def ready(self) -> dict[str, int]:
+        return {name: depth.ready for name, depth in (await self.queue.depths()).items() if depth.ready}
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """With one letter of another issuer among the five."""
+    queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
+    await queue.open()
+    await bury(queue, *LETTERS)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
+        jobs_ = Jobs(queue, lambda: 5000.0, time.monotonic)
+        subject = Api(queue, http, jobs_)
+        running = subject.running = asyncio.create_task(jobs_.run())
+        desk = DeadLettersAccess(
+            queue=queue,
+            rules=lambda force: replace(RULES, end_newer_sessions=force),
+            registry=lambda: REGISTRY,
+            jobs=jobs_,
+            write_audit=subject.write_audit,
+            clock=lambda: 5000.0,
+            steady=time.monotonic,
+            indexes=Indexes(time.monotonic),
+        )
+        authorization = Authorization(lambda: TOKENS)
+        routes = DeadLetterRoutes(authorization, desk).routes()
+        routes += WaitingRoutes(authorization, desk).routes()
+        routes += JobRoutes(authorization, jobs_, subject.write_audit).routes()
+        async with serving(api_app(EventRequests(accept, sources_of(lambda: TOKENS)), routes)) as listener:
+            subject.url, subject.described = listener.url, openapi(routes)
+            yield subject
+        running.cancel()
+    await queue.close()
+
+
+async def test_what_an_unknown_name_may_mean(api: Api) -> None:
+    """In groups and of one letter; a token hears of no issuer that it does not cover."""
+    meant = {
+        "Shop": "did you mean shop?",
+        "shop": "it is registered now: replay it",
+        "silent": "it is registered without an address",
+        "wiki": f"issuer {OTHER}",
+    }
+    unknown = DeadReason.UNKNOWN_CLIENT
+    await bury(api.queue, *(letter(f"u-{name}", client_id=name, reason=unknown) for name in meant))
+    await bury(api.queue, bury_delivery(replace(DELIVERY, id="u-o", iss=OTHER, client_id="shop"), unknown, "", 1000.0))
+    _, document = await api.ask("GET")
+    hints = {(each["iss"], each["client_id"]): each["hint"] for each in document["groups"] if "hint" in each}
+    assert hints.pop((OTHER, "shop")) == f"there is one of that name at the issuer {ISS}"
+    assert {client_id for _, client_id in hints} == set(meant)
+    assert all(text in hints[ISS, name] for name, text in meant.items())
+    assert (await api.ask("GET", "/u-Shop"))[1]["hint"] == "did you mean shop?"
+    assert "hint" not in (await api.ask("GET", "/d-1"))[1]
+    groups = (await api.ask("GET", "/page"))[1]["groups"]
+    assert {each["client_id"] for each in groups if "hint" in each} == set(meant)
+    for path in ("", "/page"):
+        assert not [each for each in (await api.ask("GET", path, bearer="tenant"))[1]["groups"] if "hint" in each]
+
+
+async def test_counts_and_rows(api: Api) -> None:
+    """Groups first, the largest first; rows where they are asked for, the oldest first."""
+    status, document = await api.ask("GET")
+    assert (status, document["total"]) == (200, 5)
+    assert document["groups"][0] == {
+        "client_id": "shop",
+        "iss": ISS,
+        "reason": "refused",
+        "count": 2,
+        "oldest": "1970-01-01T00:16:40.000000Z",
+        "newest": "1970-01-01T00:16:40.000000Z",
+    }
+    assert "letters" not in document
+    _, document = await api.ask("GET", "?reason=refused&reason=expired&client_id=shop&rows=2&until=1h")
+    assert document["total"] == 4
+    assert [row["id"] for row in document["letters"]] == ["d-1", "d-2"]
+    assert "alice" not in str(document)
+
+
+async def test_one_and_all_whole(api: Api) -> None:
+    """With all that a replay would need; an id that is none is 404."""
+    status, document = await api.ask("GET", "/d-2", bearer="reader")
+    assert (status, document["delivery"]["sub"]) == (200, "alice")
+    assert (await api.ask("GET", "/d-9"))[0] == 404
+    status, documents = await api.ask("GET", "/export?client_id=mail")
+    assert (status, [each["id"] for each in documents]) == (200, ["m-1"])
+
+
+async def test_who_sees_letters_whole_is_written_down(api: Api) -> None:
+    """They hold `sub` and `sid`; counts and rows do not, and leave no line. Nor does one who may not look."""
+    await api.ask("GET", "?rows=5")
+    await api.ask("GET", "/export", bearer="idp")
+    assert api.audits == []
+    await api.ask("GET", "/d-2", bearer="reader")
+    await api.ask("GET", "/export?client_id=mail", bearer="tenant")
+    assert api.audits == [
+        ("dead_letters_shown", "reader", {"ids": ["d-2"]}),
+        ("dead_letters_exported", "tenant", {"client_id": "mail", "issuers": [OTHER]}),
+    ]
+    assert await api.ready() == {DEAD: 5}
+
+
+async def test_a_token_s_issuers_are_all_it_sees_and_repairs(api: Api) -> None:
+    """Whatever it asks for: what is another's is not there."""
+    assert (await api.ask("GET", bearer="tenant"))[1]["total"] == 1
+    assert (await api.ask("GET", "/d-1", bearer="tenant"))[0] == 404
+    assert [each["id"] for each in (await api.ask("GET", "/export", bearer="tenant"))[1]] == ["o-1"]
+    assert (await api.ask("DELETE", "/d-1", bearer="tenant"))[0] == 404
+    job = await api.replayed({"all": True}, bearer="tenant")
+    assert job["replayed"] == 1
+    assert (await api.ask("GET", f"/../jobs/{job['id']}", bearer="sre"))[0] == 200
+    other = await api.replayed({"id": ["none"]})
+    assert (await api.ask("GET", f"/../jobs/{other['id']}", bearer="tenant"))[0] == 404
+    shown = (await api.ask("GET", "/../jobs", bearer="tenant"))[1]["jobs"]
+    assert [each["id"] for each in shown] == [job["id"]]
+    assert (await api.ask("GET"))[1]["total"] == 4
+
+
+async def test_a_replay_says_what_stays_and_is_written_down(api: Api) -> None:
+    """A dry run is not; what was done is, with the token's name."""
+    status, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "dry_run": True})
+    assert (status, document["replayed"], document["kept"]) == (200, 2, {"would_end_newer_sessions": 1})
+    assert (await api.ready(), api.audits) == ({DEAD: 5}, [])
+    document = await api.replayed({"client_id": "shop", "iss": ISS, "limit": 1})
+    assert (document["replayed"], document["more"]) == (1, True)
+    document = await api.replayed({"client_id": "shop", "iss": ISS, "end_newer_sessions": True})
+    assert (document["replayed"], document["more"], document["kept"]) == (2, False, {})
+    assert await api.ready() == {DEAD: 2, Lane.RETRIES: 3}
+    assert api.audits == [("dead_letters_replayed", "sre", 1), ("dead_letters_replayed", "sre", 2)]
+
+
+async def test_a_worker_that_ends_writes_down_what_a_replay_did(api: Api) -> None:
+    """The job tells how far it is, and what it has not done stays."""
+    _, job = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "rate": 0.01})
+    told = await until(lambda: api.ask("GET", f"/../jobs/{job['id']}"), lambda answer: answer[1]["replayed"] == 1)
+    assert told[1]["state"] == "running"
+    assert api.audits == []
+    assert api.running is not None
+    api.running.cancel()
+    await asyncio.wait({api.running})
+    assert api.audits == [("dead_letters_replayed", "sre", 1)]
+    assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
+
+
+async def test_a_worker_that_is_silent_may_know_a_replay(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So nobody hears that it is over: 404 only once all have answered."""
+    seen = 1
+
+    async def nobody_answers(*_: object) -> tuple[int, Sequence[WorkerAnswer]]:
+        return seen, ()
+
+    monkeypatch.setattr(jobs, "ask_workers_to", nobody_answers)
+    for method in ("GET", "DELETE"):
+        assert (await api.ask(method, "/../jobs/elsewhere"))[0] == 503
+    seen = 0
+    assert (await api.ask("GET", "/../jobs/elsewhere"))[0] == 404
+
+
+async def test_a_worker_that_ends_moves_the_letters_at_hand(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a letter would stay whose delivery is on its way. Jobs that wait end at once, and none begins any more."""
+    begun, confirmed, move = asyncio.Event(), asyncio.Event(), SqliteVisit.move
+
+    async def slow_move(visit: Any, transfers: Sequence[Transfer]) -> Transferred:
+        begun.set()
+        await confirmed.wait()
+        return await move(visit, transfers)
+
+    monkeypatch.setattr(SqliteVisit, "move", slow_move)
+    bodies = ({"client_id": "shop", "iss": ISS}, {"client_id": "mail"})
+    one, two = [(await api.ask("POST", "/replay", body=body))[1]["id"] for body in bodies]
+    await begun.wait()
+    stopped = asyncio.create_task(api.jobs.stop())
+    path = f"/../jobs/{two}"
+    _, told = await until(lambda: api.ask("GET", path), lambda answer: answer[1]["state"] == "ended")
+    assert told["unfinished"] == "the worker ended; the rest is unchanged"
+    assert not stopped.done()
+    confirmed.set()
+    await stopped
+    assert (await api.ask("GET", f"/../jobs/{one}"))[1]["replayed"] == 2
+    assert (await api.ask("POST", "/replay", body={"client_id": "mail"}))[1]["state"] == "waiting"
+    assert await api.ready() == {DEAD: 3, Lane.RETRIES: 2}
+
+
+async def test_a_replay_onto_a_full_disk(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends, says what may be the matter, and names no file."""
+
+    async def refuse(*_: object) -> Transferred:
+        raise QueueUnavailable("the disk of the queue file queue.db is full")
+
+    monkeypatch.setattr(SqliteVisit, "move", refuse)
+    told = await api.replayed({"client_id": "mail"})
+    assert told["unfinished"] == "the queue is unavailable, or its disk is full; the rest is unchanged"
+
+
+async def test_a_slow_replay_leaves_the_letters_to_others(api: Api) -> None:
+    """It gives them back while it pauses for its rate, and keeps to the rate over all its passes."""
+    _, job = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "rate": 0.001})
+    path = f"/../jobs/{job['id']}"
+    await until(lambda: api.ask("GET", path), lambda answer: answer[1]["replayed"] == 1)
+    async with asyncio.timeout(10):
+        assert (await api.ask("GET", bearer="tenant"))[0] == 200
+        assert (await api.ask("GET", "/m-1"))[0] == 200
+        assert (await api.ask("DELETE", "/m-1"))[1]["discarded"] == 1
+        _, other = await api.ask("POST", "/replay", bearer="tenant", body={"all": True})
+        where = f"/../jobs/{other['id']}"
+        await until(lambda: api.ask("GET", where), lambda answer: answer[1]["replayed"] == 1)
+    told = (await api.ask("GET", path))[1]
+    assert (told["state"], told["replayed"]) == ("running", 1)
+
+
+async def test_a_replay_waits_for_its_turn(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that takes, where another request is answered that others have the letters."""
+    monkeypatch.setattr(visit_requests, "BUSY_FOR", 0.01)
+    slow = {"client_id": "shop", "iss": ISS, "rate": 0.1}
+    one, two = [(await api.ask("POST", "/replay", body=body))[1]["id"] for body in (slow, {"client_id": "mail"})]
+    await until(lambda: api.ask("GET", f"/../jobs/{one}"), lambda answer: answer[1]["replayed"] == 1)
+    await until(lambda: api.ask("GET"), lambda answer: answer[0] == 503)
+    assert (await api.ask("GET", f"/../jobs/{two}"))[1]["state"] == "waiting"
+    await api.ended(one)
+    _, told = await until(lambda: api.ask("GET", f"/../jobs/{two}"), lambda answer: answer[1]["replayed"] == 1)
+    assert told["unfinished"] is None
+
+
+async def test_a_token_of_one_issuer_leaves_places_to_others(api: Api) -> None:
+    """Half of a worker's; the answer says the way out."""
+    body = {"all": True, "rate": 0.001}
+    blocker = (await api.ask("POST", "/replay", body=body))[1]["id"]
+    begun = [await api.ask("POST", "/replay", bearer="tenant", body=body) for _ in range(4)]
+    assert [status for status, _ in begun] == [202] * 4
+    status, refused = await api.ask("POST", "/replay", bearer="tenant", body=body)
+    assert (status, refused["title"][:44]) == (429, "This token has 4 jobs of the kind replay und")
+    assert "DELETE /v1/jobs/{id}" in refused["title"]
+    for _ in range(3):
+        assert (await api.ask("POST", "/replay", body=body))[0] == 202
+    status, refused = await api.ask("POST", "/replay", body=body)
+    assert (status, refused["title"][:44]) == (503, "This worker has 8 jobs of the kind replay un")
+    assert (await api.ask("DELETE", "?reason=expired"))[0] == 202  # another kind has its own places
+    await api.ended(begun[3][1]["id"])
+    assert (await api.ask("POST", "/replay", bearer="tenant", body=body))[0] == 202
+    assert (await api.ask("GET", f"/../jobs/{blocker}"))[1]["state"] == "running"
+
+
+async def test_a_replay_is_ended(api: Api) -> None:
+    """By whoever may repair for all its issuers. Its account says so, and who it was is written down."""
+    body = {"client_id": "shop", "iss": ISS, "rate": 0.01}
+    jobs = [(await api.ask("POST", "/replay", body=body))[1]["id"] for _ in range(2)]
+    await until(lambda: api.ask("GET", f"/../jobs/{jobs[0]}"), lambda answer: answer[1]["replayed"] == 1)
+    assert (await api.ask("DELETE", f"/../jobs/{jobs[0]}", bearer="tenant"))[0] == 404
+    assert (await api.ask("DELETE", f"/../jobs/{jobs[0]}", bearer="reader"))[0] == 403
+    for id_, replayed in ((jobs[1], 0), (jobs[0], 1)):
+        told = await api.ended(id_)
+        assert (told["replayed"], told["unfinished"]) == (replayed, "somebody ended it; the rest is unchanged")
+    assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
+    ends = {("job_ended", "sre", id_) for id_ in jobs}
+    assert set(api.audits) == ends | {("dead_letters_replayed", "sre", done) for done in (0, 1)}
+
+
+async def test_a_discard_names_each(api: Api) -> None:
+    """One by its id, or those that a query means; a dry run names none."""
+    assert (await api.ask("DELETE", "?reason=expired&dry_run"))[1]["discarded"] == 2
+    assert api.audits == []
+    assert (await api.ask("DELETE", "/m-1"))[1]["discarded"] == 1
+    assert (await api.ask("DELETE", "/m-1"))[0] == (await api.ask("GET", "/m-1"))[0] == 404
+    assert (await api.account("DELETE", "?reason=expired"))["discarded"] == 2
+    each = [letter for action, _, letter in api.audits if action == "dead_letter_discarded"]
+    assert each == ["m-1", "stale", "o-1"]
+    assert await api.ready() == {DEAD: 2}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "path_of_mistake"),
+    [
+        ("GET", "?clientid=shop", None, "clientid"),
+        ("GET", "?since=yesterday", None, "since"),
+        ("GET", "?reason=bogus", None, "reason.0"),
+        ("GET", "?rows=100000", None, "rows"),
+        ("DELETE", "", None, ""),
+        ("DELETE", "?client_id=", None, "client_id"),
+        ("DELETE", "?client_id=shop&client_id=wiki", None, "client_id"),
+        ("POST", "/replay", {"event_id": ""}, "event_id"),
+        ("POST", "/replay", {}, ""),
+        ("GET", "/page?subject=alice", None, "subject"),
+        ("GET", "/page?age=6000", None, "age"),
+        ("POST", "/find", {"client_id": "shop"}, ""),
+        ("POST", "/replay", [], ""),
+        ("POST", "/replay", {"all": "yes"}, "all"),
+        ("POST", "/replay", {"all": True, "rate": 0}, "rate"),
+        ("POST", "/replay", {"all": True, "rate": 1e-300}, "rate"),
+    ],
+)
+async def test_mistakes_are_named_and_nothing_is_done(
+    api: Api, method: str, path: str, body: object, path_of_mistake: str
+) -> None:
+    """A misspelt filter must not mean everything."""
+    status, document = await api.ask(method, path, body=body)
+    assert status == 400
+    assert document["mistakes"][0]["path"] == path_of_mistake
+    assert await api.ready() == {DEAD: 5}
+
+
+async def test_while_the_queue_is_away(api: Api) -> None:
+    """503, and nothing of its insides."""
+    await api.queue.close()
+    for method, path, body in (("GET", "", None), ("DELETE", "/d-1", None), ("POST", "/replay", {"all": True})):
+        status, document = await api.ask(method, path, body=body)
+        assert status == 503
+        assert "queue.db" not in str(document)
+    await api.queue.open()
+    assert await api.ready() == {DEAD: 5}
+
+
+async def test_a_page_of_letters(api: Api) -> None:
+    """The newest first. It counts what other reasons there are, and tells of nobody's user."""
+    status, page = await api.ask("GET", "/page?reason=refused&rows=2&skip=1")
+    assert (status, page["total"], page["skip"], page["left_off"]) == (200, 3, 1, 0)
+    assert [row["id"] for row in page["letters"]] == ["d-2", "d-1"]
+    assert page["reasons"] == {"refused": 3, "expired": 2}
+    named = [(group["client_id"], group["iss"], group["reason"], group["count"]) for group in page["groups"]]
+    assert (len(named), named[0], page["more_groups"]) == (4, ("shop", ISS, "refused", 2), 0)
+    assert not {"alice", "s-1"} & set(json.dumps(page).replace('"', " ").split())
+    assert page["as_of"] == "1970-01-01T01:23:20.000000Z"
+    _, page = await api.ask("GET", f"/page?client_id=shop&iss={ISS}&oldest_first")
+    assert [row["id"] for row in page["letters"]] == ["d-1", "d-2", "stale"]
+    page = (await api.ask("GET", "/page", bearer="tenant"))[1]
+    assert (page["total"], page["reasons"], len(page["groups"])) == (1, {"expired": 1}, 1)
+    assert api.audits == []
+
+
+async def test_a_page_is_made_of_what_an_earlier_pass_saw(api: Api) -> None:
+    """Unless it must be younger, or somebody has repaired something: a dry run is no repair."""
+
+    async def total(query: str = "") -> int:
+        return int((await api.ask("GET", f"/page{query}"))[1]["total"])
+
+    assert await total() == 5
+    await bury(api.queue, letter("d-3"))
+    await api.ask("DELETE", "?all&dry_run")
+    assert (await total("?skip=5"), await total("?age=0")) == (5, 6)
+    await bury(api.queue, letter("d-4"))
+    await api.ask("DELETE", "/d-3")
+    assert await total() == 6
+    assert (await api.account("DELETE", "?id=d-4"))["discarded"] == 1
+    assert await total() == 5
+
+
+async def test_pages_take_bounded_memory(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last letters are kept, the beginning of their text, and nothing once nobody asks."""
+    monkeypatch.setattr(message_index, "MOST", 3)
+    monkeypatch.setattr(message_index, "LONGEST_TEXT", 5)
+    monkeypatch.setattr(message_index, "FORGOTTEN", 0.0)
+    _, page = await api.ask("GET", "/page")
+    assert (page["total"], page["left_off"]) == (3, 2)
+    assert [(row["id"], row["text"]) for row in page["letters"]] == [
+        ("o-1", "too …"), ("stale", "too …"), ("m-1", "410 …"),
+    ]  # fmt: skip
+    await bury(api.queue, letter("d-3"))
+    await until(lambda: api.ask("GET", "/page"), lambda told: told[1]["left_off"] == 3)
+
+
+@pytest.mark.parametrize("subject", ["alice", "s-1"])
+async def test_a_user_s_letters_are_found(api: Api, subject: str) -> None:
+    """By `sub`, `sid` or event. Who looks is written down, and for whom is not."""
+    status, found = await api.ask("POST", "/find", bearer="reader", body={"subject": subject, "client_id": "mail"})
+    assert (status, found["total"], [row["id"] for row in found["letters"]]) == (200, 1, ["m-1"])
+    assert subject not in json.dumps(found)
+    assert (await api.ask("POST", "/find", body={"event_id": "e-1"}, bearer="tenant"))[1]["total"] == 1
+    assert (await api.ask("POST", "/find", body={"subject": "bob"}))[1] == {"total": 0, "letters": []}
+    assert api.audits == [
+        ("dead_letters_looked_for", "reader", {"client_id": "mail", "subject": "[given]"}),
+        ("dead_letters_looked_for", "tenant", {"event_id": "e-1", "issuers": [OTHER]}),
+        ("dead_letters_looked_for", "sre", {"subject": "[given]"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "wanted"),
+    [
+        ("GET", "?subject=alice", None, {"subject": "[given]"}),
+        ("GET", "?event_id=e-1&rows=5", None, {"event_id": "e-1"}),
+        ("GET", "/page?event_id=e-1", None, {"event_id": "e-1"}),
+        ("DELETE", "?subject=alice&dry_run=true", None, {"subject": "[given]"}),
+        ("POST", "/replay", {"subject": "alice", "dry_run": True}, {"subject": "[given]"}),
+        ("POST", "/replay", {"event_id": "e-1", "dry_run": True}, {"event_id": "e-1"}),
+        ("GET", "/../waiting?event_id=e-1", None, {"event_id": "e-1"}),
+        ("GET", "/../waiting/page?event_id=e-1", None, {"event_id": "e-1"}),
+        ("DELETE", "/../waiting?event_id=e-1&dry_run=true", None, {"event_id": "e-1"}),
+    ],
+)
+async def test_whoever_counts_what_is_of_a_user_or_an_event_looks_for_them(
+    api: Api, method: str, path: str, body: object, wanted: object
+) -> None:
+    """The numbers tell whether there is something: each way to get them is written down, and once."""
+    assert (await api.ask(method, path, body=body))[0] == 200
+    room = "waiting" if "waiting" in path else "dead_letters"
+    assert api.audits == [(f"{room}_looked_for", "sre", wanted)]
+
+
+async def test_counts_of_nobody_in_particular_are_not_written_down(api: Api) -> None:
+    """They are read all the time."""
+    for path in ("", "?client_id=shop", "/page?reason=refused", "?since=1h"):
+        assert (await api.ask("GET", path))[0] == 200
+    assert (await api.ask("DELETE", "?client_id=shop&dry_run=true"))[0] == 200
+    assert api.audits == []
+
+
+async def test_what_a_letter_met_without_its_user(api: Api) -> None:
+    """So nothing is written down."""
+    status, shown = await api.ask("GET", "/d-2?subject=false", bearer="reader")
+    assert (status, shown["client_id"], shown["text"]) == (200, "shop", "410 Gone")
+    assert [(each["reason"], each["status"]) for each in shown["outcomes"]] == [("server_error", 500), ("dns", None)]
+    assert not {"alice", "s-1"} & set(json.dumps(shown).replace('"', " ").split())
+    assert api.audits == []
+
+
+@pytest.mark.parametrize("path", ["", "/page", "/export", "/d-1"])
+async def test_head_is_answered_as_get_is(api: Api, path: str) -> None:
+    """Without the body."""
+    url, headers = f"{api.url}/v1/dead-letters{path}", {"Authorization": "Bearer sre-secret"}
+    async with api.http.get(url, headers=headers) as got, api.http.head(url, headers=headers) as answer:
+        assert (answer.status, answer.content_type) == (got.status, got.content_type) == (200, got.content_type)
+        assert await answer.read() == b""
+
+
+async def test_answers_about_pending_deliveries_are_as_described(api: Api) -> None:
+    """`ask` compares each answer with its schema."""
+    await delayed(api.queue, delivery("w-1"), delivery("w-2", attempts=0, history=()))
+    iss = delivery("w-1").iss
+    for method, path in (
+        ("GET", "?rows=2"), ("GET", "/page"), ("GET", "/w-1"), ("GET", "/w-2"), ("DELETE", "?all&dry_run"),
+        ("DELETE", "/w-1"),
+    ):  # fmt: skip
+        assert (await api.ask(method, f"/../waiting{path}"))[0] == 200, path
+    assert (await api.ask("POST", "/../waiting/find", body={"subject": "alice"}))[1]["total"] == 1
+    body = {"client_id": "shop", "iss": iss, "dry_run": True}
+    assert (await api.ask("POST", "/../retry", body=body))[0] == 200
+    for path in ("?rows=2", "/page", "/d-1", "/d-1?subject=false"):
+        assert (await api.ask("GET", path))[0] == 200, path
+    assert (await api.ask("POST", "/replay", body={"all": True, "dry_run": True}))[1]["replayed"] > 0
+    assert (await api.ask("DELETE", "?all&dry_run"))[1]["discarded"] > 0

@@ -1,0 +1,275 @@
+"""Jobs of operators: their places, their end, and the account of a replay."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from notifier.delivery.facts import AlreadyDelivered, Attempted, Buried, Deferred, EventTaken, Skipped
+from notifier.model.outcome import Cause, DeadReason, Failed, Reason
+from notifier.operators.deliveries import jobs as jobs_module
+from notifier.operators.deliveries.jobs import ASK, LIST, Job, JobEnds, JobKind, Jobs
+from notifier.operators.deliveries.repair_jobs import RetryWork
+from notifier.operators.deliveries.replay_account import MOST, ReplayAccount, ReplayAccounts, question_of, requests_of
+from notifier.operators.deliveries.retry_now import RetryWish
+from notifier.operators.status.worker_requests import WorkerAnswer, WorkerRequest
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.telemetry.observers import Observers
+from tests.contract.letters import DELIVERY
+from tests.publishing.serving import ISS
+from tests.support.outcome_facts import delivered
+from tests.system.waiting import until
+
+# ── Jobs, whatever they do: how many there are, how they end, who hears of them ───────────────────────────────────
+
+
+class Turns:
+    """Gives its messages to one after another, and nobody else wants them."""
+
+    wanted = False
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self, *, patient: bool) -> AsyncIterator[None]:
+        """As the port says."""
+        assert patient
+        async with self.lock:
+            yield
+
+
+class Work:
+    """Takes a turn, and goes on once it is told to."""
+
+    wanted: Mapping[str, object] = {}
+
+    def __init__(self, turns: Turns, kind: JobKind = "replay", issuers: frozenset[str] | None = None) -> None:
+        self.kind, self.issuers = kind, issuers
+        self.go_on = asyncio.Event()
+        self.ended = ""
+        self._turns = turns
+
+    def account(self) -> Mapping[str, Any]:
+        """As the port says."""
+        return {"unfinished": self.ended or None}
+
+    async def carry_out(self, job: Job) -> None:
+        """As the port says."""
+        try:
+            async with job.turn(self._turns):
+                await self.go_on.wait()
+        except JobEnds as ends:
+            self.ended = str(ends)
+        if self.kind == "cancel":
+            raise ZeroDivisionError
+
+
+@pytest.fixture
+async def jobs() -> AsyncIterator[Jobs]:
+    """Of one worker, which does them."""
+    subject = Jobs(cast("Any", None), lambda: 5000.0, asyncio.get_running_loop().time)
+    running = asyncio.create_task(subject.run())
+    yield subject
+    running.cancel()
+
+
+async def states(jobs: Jobs, issuers: list[str] | None = None) -> dict[str, str]:
+    """The state of each that such a token hears of."""
+    said = await jobs.act(WorkerRequest(name=LIST, who="sre", members={"issuers": issuers}))
+    return {job["id"]: job["state"] for job in said["jobs"]}
+
+
+async def settled(jobs: Jobs, *states_: str) -> None:
+    """Wait until the jobs are in these states."""
+    await until(lambda: states(jobs), lambda known: tuple(known.values()) == states_)
+
+
+async def test_a_fault_of_ours_ends_its_job_alone(jobs: Jobs) -> None:
+    """The next one has its turn."""
+    turns = Turns()
+    faulty, good = Work(turns, "cancel"), Work(turns)
+    for work in (faulty, good):
+        jobs.begin(work, None)
+    await settled(jobs, "running", "waiting")
+    faulty.go_on.set()
+    await settled(jobs, "ended", "running")
+    good.go_on.set()
+    await settled(jobs, "ended", "ended")
+    assert good.ended == ""
+
+
+async def test_a_job_that_waits_for_its_hour_ends(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has the messages all the time."""
+    monkeypatch.setattr(jobs_module, "LONGEST", 0.0)
+    turns = Turns()
+    async with turns.lock:
+        jobs.begin(late := Work(turns), None)
+        await settled(jobs, "ended")
+    assert late.ended == "its hour is over; the rest is unchanged"
+
+
+async def test_a_job_is_told_to_those_whose_issuers_it_concerns(jobs: Jobs) -> None:
+    """Whoever began it."""
+    turns = Turns()
+    of_all, of_one = (jobs.begin(Work(turns, issuers=issuers), None)["id"] for issuers in (None, frozenset({ISS})))
+    assert list(await states(jobs)) == [of_all, of_one]
+    assert list(await states(jobs, [ISS])) == [of_one]
+    assert list(await states(jobs, ["https://other.example.com"])) == []
+    asked = WorkerRequest(name=ASK, who="tenant", members={"id": of_all, "issuers": [ISS]})
+    assert await jobs.act(asked) == {}
+
+
+async def test_a_bounded_number_of_jobs_is_remembered(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that ended first are forgotten first."""
+    monkeypatch.setattr(jobs_module, "REMEMBERED", 3)
+    begun = list[str]()
+    for number in range(5):
+        work = Work(Turns())
+        work.go_on.set()
+        begun.append(jobs.begin(work, None)["id"])
+        await settled(jobs, *["ended"] * min(number + 1, 3))
+    assert list(await states(jobs)) == begun[2:]
+
+
+# ── A retry over the API: what it tells while it waits, and where it cannot ───────────────────────────────────────
+
+
+@pytest.fixture
+async def empty_queue(tmp_path: Path) -> AsyncIterator[SqliteQueue]:
+    """In which nothing waits."""
+    empty_queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
+    await empty_queue.open()
+    yield empty_queue
+    await empty_queue.close()
+
+
+@pytest.fixture
+async def retry_jobs(empty_queue: SqliteQueue) -> AsyncIterator[Jobs]:
+    """Of one worker, which does them."""
+    subject = Jobs(empty_queue, time.time, time.monotonic)
+    running = asyncio.create_task(subject.run())
+    yield subject
+    running.cancel()
+
+
+async def told(retry_jobs: Jobs, id_: str, state: str) -> dict[str, Any]:
+    """The job, once it is in this state."""
+
+    async def ask() -> dict[str, Any]:
+        return await retry_jobs.told(id_, None) or {}
+
+    return await until(ask, lambda job: job["state"] == state)
+
+
+async def test_what_waits_is_not_known_until_it_is_counted(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
+    """Somebody else goes through it meanwhile. Whoever ends the job before that has none of it tried."""
+    turns, written = Turns(), list[str]()
+    wish = RetryWish(key=(ISS, "shop"), who="sre")
+    async with turns.lock:
+        one, two = (
+            retry_jobs.begin(RetryWork(empty_queue, wish, turns, lambda action, **_: written.append(action)), None)[
+                "id"
+            ]
+            for _ in range(2)
+        )
+        assert (await told(retry_jobs, one, "waiting"))["waited"] is None
+        await retry_jobs.end(two, None)
+        ended = await told(retry_jobs, two, "ended")
+        assert (ended["waited"], ended["unfinished"]) == (None, "somebody ended it; the rest is unchanged")
+    counted = await told(retry_jobs, one, "ended")
+    assert (counted["waited"], counted["unfinished"]) == (0, None)
+    assert written == ["retried_now"] * 2
+
+
+async def test_a_retry_while_the_queue_is_away(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
+    """It ends, and names no file."""
+    await empty_queue.close()
+    work = RetryWork(empty_queue, RetryWish(key=(ISS, "shop"), who="sre"), Turns(), lambda action, **_: None)
+    job = await told(retry_jobs, retry_jobs.begin(work, None)["id"], "ended")
+    assert job["unfinished"] == "the queue is unavailable, or its disk is full; the rest is unchanged"
+
+
+# ── What a worker counts of the letters of a replay, and what all workers' counts come to ─────────────────────────
+
+
+def taken(event_id: str, deliveries: int) -> EventTaken:
+    """An event is done."""
+    return EventTaken(result="accepted", event_id=event_id, iss=ISS, publisher=None, deliveries=deliveries, dated=False)
+
+
+def buried(name: str, event_id: str = "e-1") -> Buried:
+    """A delivery was given up."""
+    delivery = replace(DELIVERY, id=name, event_id=event_id)
+    return Buried(iss=ISS, client_id="shop", event_id=event_id, reason=DeadReason.EXPIRED, text="", delivery=delivery)
+
+
+async def account(accounts: ReplayAccounts, id_: str = "r") -> ReplayAccount:
+    """What the worker says."""
+    said = await accounts.act(question_of(id_, "sre"))
+    return ReplayAccount.sum_of([WorkerAnswer(worker="w", version="1", said=said)])
+
+
+async def test_letters_that_are_followed_count_and_nothing_else() -> None:
+    """Each comes to its end once, whatever copies of it do."""
+    accounts = ReplayAccounts(lambda: 0.0, Observers())
+    for request in requests_of("r", "sre", ["d-1", "d-2", "d-3"], ["e-9"]):
+        await accounts.act(request)
+    assert (await account(accounts)).waiting(3, 1) == 4
+    one, two = (replace(DELIVERY, id=name) for name in ("d-1", "d-2"))
+    failed = Failed(reason=Reason.SERVER_ERROR, status=503, text="no")
+    accounts.observe(
+        Attempted(delivery=two, number=1, jti="j", alg="ES256", outcome=failed, seconds=1, at=0, next_due=9)
+    )
+    for _ in range(2):
+        accounts.observe(delivered(one))
+    accounts.observe(delivered(replace(DELIVERY, id="other")))
+    accounts.observe(Deferred(iss=ISS, client_id="shop", event_id="e-1", cause=Cause.CIRCUIT, due=9, delivery=two))
+    accounts.observe(buried("d-3"))
+    accounts.observe(buried("of-the-event", "e-9"))
+    accounts.observe(Skipped(iss=ISS, client_id="none", event_id="e-9"))
+    accounts.observe(taken("e-9", 2))
+    known = await account(accounts)
+    assert known.document() == {
+        "delivered": 1,
+        "failed": {"server_error": 1},
+        "dead": {"expired": 2},
+        "put_off": {"circuit": 1},
+        "text": "503 no",
+        "skipped": 1,
+    }
+    assert (known.waiting(3, 1), known.heard) == (2, 4)  # d-2, and one of the event's two
+
+
+async def test_what_its_worker_had_delivered_waits_no_more() -> None:
+    """A letter, and clients of an event: the broker gave them up although they had been told."""
+    accounts = ReplayAccounts(lambda: 0.0, Observers())
+    for request in requests_of("r", "sre", ["d-1"], ["e-9"]):
+        await accounts.act(request)
+    for _ in range(2):
+        accounts.observe(AlreadyDelivered(delivery=replace(DELIVERY, id="d-1")))
+    accounts.observe(delivered(replace(DELIVERY, id="new", event_id="e-9")))
+    accounts.observe(replace(taken("e-9", 3), copies=2))
+    known = await account(accounts)
+    assert (known.fates.delivered, known.waiting(1, 1), known.heard) == (2, 0, 2)
+
+
+async def test_a_bounded_number_of_replays_is_followed() -> None:
+    """The eldest is forgotten, and each an hour after somebody asked for it."""
+    now = 0.0
+    observers = Observers()
+    accounts = ReplayAccounts(lambda: now, observers)
+    for number in range(MOST + 1):
+        for request in requests_of(f"r{number}", "sre", [f"d-{number}"], []):
+            await accounts.act(request)
+    for number in range(MOST + 1):
+        observers.observe(delivered(replace(DELIVERY, id=f"d-{number}")))
+    assert [(await account(accounts, f"r{number}")).fates.delivered for number in (0, 1, MOST)] == [0, 1, 1]
+    now = 3601.0
+    accounts.forget()
+    assert (await account(accounts, "r1")).fates.delivered == 0

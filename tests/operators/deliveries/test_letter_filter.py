@@ -1,0 +1,319 @@
+"""Which messages a filter selects, and what a replay accepts again."""
+
+import json
+from dataclasses import replace
+from types import MappingProxyType
+from typing import get_type_hints
+
+import pytest
+from hypothesis import given
+
+from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, RetryPolicy, SubjectMode, TokenProfile
+from notifier.model.delivery import NO_WAITS, Delivery, Past, RecordedWaits
+from notifier.model.documents.dead_letter import (
+    bury_delivery,
+    bury_entries,
+    bury_event,
+    bury_raw,
+    dump_dead_letter,
+    load_dead_letter,
+)
+from notifier.model.documents.documents import dump_delivery, load_delivery, load_event
+from notifier.model.documents.event_entries import WrongEntries
+from notifier.model.errors import InputIssue
+from notifier.model.message import Kind, Lane, Message, Whole
+from notifier.model.outcome import Cause, DeadReason
+from notifier.model.registry import Registry
+from notifier.model.session_ended import ClientEntry, SessionEnded
+from notifier.operators.deliveries.dead_letter_summary import NEWER, read_summary, summary_of
+from notifier.operators.deliveries.delivery_filter import DeliveryFilter, DeliveryFilterMembers, read_filter
+from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmitted, ReplayRules, readmit
+from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingMembers, read_waiting
+from tests.model.documents.test_documents import DELIVERIES
+
+# ── Rows and filters: what a list tells of any message among the dead, and which letters an operator means ────────
+
+
+DELIVERY = Delivery(id="d-1", event_id="e-1", id_given=True, iss="i", client_id="shop", sub="alice", sid="s-1")
+EVENT = SessionEnded(
+    id="e-2", id_given=True, iss="j", sub=None, sid=None, clients=(ClientEntry(client_id="mail", sub="pairwise-1"),)
+)
+
+
+def message_of(body: bytes, kind: Kind | None = Kind.DEAD_LETTER) -> Message:
+    return Message(lane=Lane.RETRIES, body=body, tag=None, kind=kind, message_id="m-1", timestamp=50.0)
+
+
+def buried(delivery: Delivery = DELIVERY, reason: DeadReason = DeadReason.REFUSED, now: float = 1000.0) -> Message:
+    return message_of(dump_dead_letter(bury_delivery(delivery, reason, "410 Gone", now)).body)
+
+
+@given(DELIVERIES)
+def test_the_short_way_reads_what_the_long_way_does(delivery: Delivery) -> None:
+    """Of every letter of ours."""
+    message = buried(delivery)
+    assert read_summary(message) == summary_of(load_dead_letter(message))
+
+
+def test_whatever_is_among_the_dead_has_a_row() -> None:
+    """What a later release wrote, what is no JSON, and what the broker moved."""
+    later = json.loads(buried().body) | {"v": 3}
+    assert read_summary(message_of(json.dumps(later).encode())).reason == NEWER
+    assert read_summary(message_of(b"\xff")).reason == "malformed_event"
+    assert read_summary(message_of(b"{}", kind=None)).reason == "delivery_limit"
+
+
+def test_a_letter_that_is_at_odds_with_what_it_holds_is_listed_as_malformed() -> None:
+    """A filter by issuer or client must not reach a delivery of another."""
+    row = read_summary(message_of(json.dumps(json.loads(buried().body) | {"client_id": "mail"}).encode()))
+    assert (row.reason, row.client_id) == ("malformed_event", "")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        (DeliveryFilter(), True),
+        (DeliveryFilter(ids=frozenset({"d-1", "d-2"})), True),
+        (DeliveryFilter(ids=frozenset({"d-2"})), False),
+        (DeliveryFilter(client_id="shop", iss="i", event_id="e-1"), True),
+        (DeliveryFilter(client_id="mail"), False),
+        (DeliveryFilter(iss="j"), False),
+        (DeliveryFilter(event_id="e-2"), False),
+        (DeliveryFilter(reasons=frozenset({DeadReason.REFUSED, DeadReason.EXPIRED})), True),
+        (DeliveryFilter(reasons=frozenset({DeadReason.EXPIRED})), False),
+        (DeliveryFilter(since=1000.0, until=1000.0), True),
+        (DeliveryFilter(since=1000.5), False),
+        (DeliveryFilter(until=999.5), False),
+        (DeliveryFilter(given_up_until=1000.0), True),
+        (DeliveryFilter(given_up_until=999.5), False),
+        (DeliveryFilter(subject="alice"), True),
+        (DeliveryFilter(subject="s-1"), True),
+        (DeliveryFilter(subject="alic"), False),
+        (DeliveryFilter(issuers=frozenset({"i"})), True),
+        (DeliveryFilter(issuers=frozenset()), False),
+    ],
+)
+def test_everything_given_must_hold(wanted: DeliveryFilter, meant: bool) -> None:
+    """Exactly, never by a part: a repair must not reach further than it was told to."""
+    message = buried()
+    assert wanted.matches(message, read_summary(message)) is meant
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "first_taken_at", "moment"), [(500.0, 600.0, 500.0), (None, 600.0, 600.0), (None, None, 1000.0)]
+)
+def test_since_and_until_compare_with_the_end_of_the_session(
+    ended_at: float | None, first_taken_at: float | None, moment: float
+) -> None:
+    """Else with the arrival of the event, of a dead letter as of a pending delivery."""
+    delivery = replace(DELIVERY, ended_at=ended_at, first_taken_at=first_taken_at)
+    letter = read_summary(buried(delivery))
+    assert DeliveryFilter(since=moment, until=moment).means(letter)
+    assert not DeliveryFilter(since=moment + 1).means(letter)
+    assert not DeliveryFilter(until=moment - 1).means(letter)
+    waiting = read_waiting(message_of(dump_delivery(delivery), kind=Kind.DELIVERY))
+    known = ended_at is not None or first_taken_at is not None
+    assert WaitingFilter(since=moment, until=moment).means(waiting) is known
+    assert not WaitingFilter(since=moment + 1).means(waiting)
+    assert not WaitingFilter(until=moment - 1).means(waiting)
+
+
+def test_dead_letters_and_pending_deliveries_have_the_same_filters() -> None:
+    """Only a dead letter has a source and a time at which it was given up."""
+    letters, waiting = get_type_hints(DeliveryFilterMembers).keys(), get_type_hints(WaitingMembers).keys()
+    assert letters - waiting == {"source", "given_up_until"}
+    assert not waiting - letters
+
+
+@pytest.mark.parametrize("subject", ["pairwise-1", "bob", "s-9", "carol"])
+def test_a_subject_is_found_wherever_it_stands(subject: str) -> None:
+    """In an event's entries, and in what is no event at all, cut or not."""
+    event = dump_dead_letter(bury_event(EVENT, DeadReason.UNKNOWN_ISSUER, "", 1.0)).body
+    body = b'{"data": {"sub": "bob", "sid": "s-9", "clients": [{"sub": "carol"}, {"sub'
+    raw = dump_dead_letter(bury_raw(message_of(body, kind=None), [], 1.0)).body
+    rows = [(message, read_summary(message)) for message in (message_of(event), message_of(raw))]
+    assert sum(DeliveryFilter(subject=subject).matches(message, row) for message, row in rows) == 1
+
+
+def test_only_what_was_chosen_narrows() -> None:
+    """What a token may see is no choice."""
+    assert not DeliveryFilter(issuers=frozenset({"i"})).narrows
+    assert DeliveryFilter(subject="").narrows
+    assert DeliveryFilter(reasons=frozenset({DeadReason.EXPIRED})).narrows
+
+
+def test_moments_and_reasons_are_read_as_people_write_them() -> None:
+    """A moment or an age, a reason by its name. A mistake says what there is."""
+    found = read_filter({"since": "1970-01-01T00:01:00Z", "until": "2m", "reason": ["expired"], "iss": None}, 1000.0)
+    assert found == DeliveryFilter(since=60.0, until=880.0, reasons=frozenset({DeadReason.EXPIRED}))
+    for members, path, text in (
+        ({"since": "yesterday"}, "since", "24h"),
+        ({"reason": ["bogus"]}, "reason", "the reasons are redirect, "),
+    ):
+        mistake = read_filter(members, 0.0)
+        assert isinstance(mistake, InputIssue)
+        assert mistake.path == path
+        assert text in mistake.text
+
+
+# ── What becomes of a dead letter that is replayed: what begins anew, what stays, and what is never done unasked ───
+
+
+ISS = "https://id.example.com"
+NOW = 100_000.0
+RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=1000)
+REPLAYED = Delivery(
+    id="d-1", event_id="e-1", id_given=False, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=7,
+    rejections=3, ambiguous=True, first_taken_at=NOW - 91_000, first_attempt_at=NOW - 90_000, held=5.0,
+    waits=RecordedWaits(seconds=60.0), waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, leash=NOW,
+    turn=NOW, backoffs=5, charged_at=NOW - 60,
+    history=(Past(at=NOW - 60, reason="timeout"),),
+)  # fmt: skip
+REPLAYED_EVENT = SessionEnded(
+    id="e-1", id_given=False, iss=ISS, sub="alice", sid=None, clients=(ClientEntry(client_id="shop"),), publisher="idp"
+)
+
+
+def of_delivery(delivery: Delivery, rules: ReplayRules = RULES) -> Readmitted | KeptDeadLetter:
+    return readmit(bury_delivery(delivery, DeadReason.EXPIRED, "", NOW), rules, NOW)
+
+
+def of_event(event: SessionEnded) -> Readmitted | KeptDeadLetter:
+    return readmit(bury_event(event, DeadReason.UNKNOWN_ISSUER, "", NOW), RULES, NOW)
+
+
+def of_raw(body: bytes, **more: object) -> Readmitted | KeptDeadLetter:
+    message = Message(lane=Lane.EVENTS, body=body, tag=None, user_id="idp", **more)  # type: ignore[arg-type]
+    return readmit(bury_raw(message, [InputIssue("", "wrong")], NOW), RULES, NOW)
+
+
+def stays(found: Readmitted | KeptDeadLetter) -> KeepReason | None:
+    return found.why if isinstance(found, KeptDeadLetter) else None
+
+
+def test_ages_begin_anew() -> None:
+    """Attempts, waits and 400s too. What it met is remembered, and that the client may have acted already (R3)."""
+    found = of_delivery(REPLAYED)
+    assert isinstance(found, Readmitted)
+    assert (found.queue, found.outgoing.message_id, dict(found.outgoing.headers)) == (Lane.RETRIES, "d-1", {})
+    anew = load_delivery(found.outgoing.body)
+    assert anew == replace(
+        REPLAYED, id_given=True, attempts=0, rejections=0, first_taken_at=None, first_attempt_at=None, held=0.0,
+        waits=NO_WAITS, waited_for=(), deferrals=0, deferred_for=None, leash=None, turn=None, backoffs=0,
+        charged_at=None,
+    )  # fmt: skip
+
+
+def test_not_after_stays() -> None:
+    """What ran out by itself is not sent, wanted or not."""
+    rules = replace(RULES, end_newer_sessions=True)
+    assert stays(of_delivery(replace(REPLAYED, not_after=NOW - 1), rules)) is KeepReason.NOT_AFTER
+    found = of_delivery(replace(REPLAYED, not_after=NOW + 1))
+    assert isinstance(found, Readmitted)
+    assert load_delivery(found.outgoing.body).not_after == NOW + 1
+    assert stays(of_event(replace(REPLAYED_EVENT, not_after=NOW - 1))) is KeepReason.NOT_AFTER
+
+
+@pytest.mark.parametrize(
+    ("first", "earliest", "expected"),
+    [
+        (NOW - 500, None, None),
+        (NOW - 700, None, KeepReason.STALE),
+        (None, None, None),
+        (NOW - 500, NOW - 700, KeepReason.STALE),
+    ],
+)
+def test_what_may_end_newer_sessions_stays(
+    first: float | None, earliest: float | None, expected: KeepReason | None
+) -> None:
+    """A token without `sid` ends every session of its user (B13). Replay upon replay does not make it young.
+
+    One that no worker had in hand is sent however late, as a first attempt always is.
+    """
+    history = () if earliest is None else (Past(at=earliest, reason="dns"),)
+    old = replace(REPLAYED, sid=None, first_taken_at=first, held=0.0, history=history)
+    assert stays(of_delivery(old)) is expected
+    assert stays(of_delivery(old, replace(RULES, end_newer_sessions=True))) is None
+
+
+@pytest.mark.parametrize(("waited", "held", "expected"), [(500, 0, None), (700, 0, KeepReason.STALE), (700, 200, None)])
+def test_what_waited_without_an_attempt_may_end_newer_sessions_too(
+    waited: float, held: float, expected: KeepReason | None
+) -> None:
+    """Behind an open circuit a session is begun as soon as behind a failed attempt; what lay with us does not count."""
+    never = replace(REPLAYED, sid=None, first_taken_at=NOW - waited, first_attempt_at=None, held=held, history=())
+    found = of_delivery(never)
+    assert stays(found) is expected
+    if isinstance(found, KeptDeadLetter):
+        assert "first took it 700 s ago" in found.text
+    assert stays(of_delivery(never, replace(RULES, end_newer_sessions=True))) is None
+
+
+def test_the_client_s_own_rules_count() -> None:
+    """Whether its token names a session, and how long it may be repeated where it does not."""
+
+    def rules(client: Client) -> ReplayRules:
+        return replace(RULES, registry=Registry(clients=MappingProxyType({ISS: {"shop": client}})))
+
+    client = Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example.com/bcl")
+    assert stays(of_delivery(REPLAYED, rules(client))) is None
+    by_sub = replace(client, token=TokenProfile(subject=SubjectMode.SUB))
+    assert stays(of_delivery(REPLAYED, rules(by_sub))) is KeepReason.STALE
+    patient = replace(by_sub, retry=RetryPolicy(sub_only_max_age=100_000.0))
+    assert stays(of_delivery(REPLAYED, rules(patient))) is None
+    front = FrontChannelClient(frontchannel_logout_uri="https://shop.example/out", way=FrontChannelWay.SERVER)
+    called = replace(by_sub, backchannel_logout_uri=None, front_channel=front)
+    assert stays(of_delivery(REPLAYED, rules(called))) is None  # its request names the session, without a token
+
+
+def test_what_could_not_be_read_is_read_again() -> None:
+    """By the rules of today, of an event or one entry; what they still refuse would be back at once, and stays."""
+    body = json.dumps({"id": "e-2", "iss": ISS, "sub": "bob", "clients": ["shop"]}).encode()
+    found = of_raw(body)
+    assert isinstance(found, Readmitted)
+    event = load_event(found.outgoing.body).event
+    assert (event.id, event.sub, event.publisher) == ("e-2", "bob", "idp")
+    still = of_raw(b'{"iss": 5}')
+    assert isinstance(still, KeptDeadLetter)
+    assert still.why is KeepReason.MALFORMED
+    assert "iss: must be a string" in still.text
+    assert stays(of_raw(body[:10], cut_from=Whole(size=5000, sha256="0" * 64))) is KeepReason.CUT
+
+
+@pytest.mark.parametrize(
+    ("which", "clients", "told"),
+    [
+        ("1", ["a", "b", "c"], ("b",)),
+        ("0-1,3", ["a", "b", "c", "d"], ("a", "b", "d")),
+        ("1", ["a", 7, "c"], None),
+        ("0-1", ["a", 7, "c"], None),
+        ("", ["a", "b"], None),
+    ],
+)
+def test_of_wrong_entries_only_those_are_told_who_were_not(
+    which: str, clients: list[object], told: tuple[str, ...] | None
+) -> None:
+    """By a release that understands them now; where one is wrong still, or it is not known which, the letter stays."""
+    body = json.dumps({"id": "e-2", "iss": ISS, "sub": "bob", "clients": clients}).encode()
+    came = Message(lane=Lane.EVENTS, body=body, tag=None, user_id="idp")
+    wrong = WrongEntries(mistakes=(InputIssue("clients[1]", "no"),), more=0, which=which)
+    letter = bury_entries(came, REPLAYED_EVENT, wrong, NOW)
+    sent = dump_dead_letter(letter)
+    there = Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=Kind.UNREADABLE, headers=sent.headers)
+    assert load_dead_letter(there) == letter
+    found = readmit(load_dead_letter(there), RULES, NOW)
+    if told is None:
+        assert stays(found) is KeepReason.MALFORMED
+    else:
+        assert isinstance(found, Readmitted)
+        assert load_event(found.outgoing.body).event.clients == tuple(ClientEntry(client_id=name) for name in told)
+
+
+@pytest.mark.parametrize("waits", [RecordedWaits(seconds=700.0), RecordedWaits(undated=True)])
+def test_a_clock_that_was_set_back_makes_no_letter_young(waits: RecordedWaits) -> None:
+    """Its moments are of the future. Its recorded waits count, and an unknown age is too old."""
+    ahead = replace(REPLAYED, sid=None, first_taken_at=NOW + 3600, history=(), held=0.0)
+    assert isinstance(of_delivery(replace(ahead, waits=RecordedWaits(seconds=500.0))), Readmitted)
+    assert stays(of_delivery(replace(ahead, waits=waits))) is KeepReason.STALE
+    allowed = replace(RULES, end_newer_sessions=True)
+    assert isinstance(of_delivery(replace(ahead, waits=waits), allowed), Readmitted)

@@ -1,0 +1,90 @@
+"""`notifier waiting` at a terminal."""
+
+import asyncio
+import json
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from notifier.model.message import Message
+from notifier.operators.deliveries.message_table import CommandContext, look
+from notifier.operators.deliveries.waiting_command import DELIVERIES
+from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from tests.cli.in_process import notifier
+from tests.contract.test_waiting import delayed, delivery
+
+
+def filled(path: Path, count: int) -> None:
+    """Put deliveries into a queue that no worker uses."""
+
+    async def fill() -> None:
+        queue = SqliteQueue(SqliteOptions(path=path))
+        await queue.open()
+        await delayed(queue, *(delivery(f"d-{number}") for number in range(count)))
+        await queue.close()
+
+    asyncio.run(fill())
+
+
+def test_pending_deliveries_are_chosen_by_reason_subject_and_time(tmp_path: Path) -> None:
+    """As dead letters are. A reason that does not exist is refused, and an unknown ID is a failure."""
+    filled(tmp_path / "q.db", 2)
+    settings = {"NOTIFIER_QUEUE__URL": f"sqlite:{tmp_path / 'q.db'}"}
+
+    def run(*words: str) -> tuple[int, str]:
+        done = notifier("waiting", *words, cwd=tmp_path, settings=settings)
+        return done.returncode, done.stdout + done.stderr
+
+    for words in ("--reason server_error", "--subject alice", "--until 1h", "--since 1970-01-01T00:15:00Z"):
+        assert "2 deliveries wait" in run("list", *words.split())[1]
+        assert "2 would be cancelled" in run("cancel", *words.split(), "--dry-run")[1]
+    for words in ("--reason timeout", "--subject bob", "--since 1h", "--until 1970-01-01T00:14:59Z"):
+        assert "0 deliveries wait" in run("list", *words.split())[1]
+    code, text = run("cancel", "--reason", "nope", "--yes")
+    assert (code, "unknown reason nope; the reasons are slot, " in text) == (2, True)
+    code, text = run("cancel", "none", "--yes")
+    assert (code, "of none none waits" in text) == (1, True)
+
+
+def test_ctrl_c_ends_the_question_after_a_count(tmp_path: Path) -> None:
+    """A pass gives the signals back: the closed loop of the count would ignore them while the command asks."""
+    filled(tmp_path / "q.db", 1)
+    settings = {"NOTIFIER_QUEUE__URL": f"sqlite:{tmp_path / 'q.db'}"}
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert notifier("waiting", "cancel", "--all", "--dry-run", cwd=tmp_path, settings=settings).returncode == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("words", [("--yes",), ("--dry-run",), ("--yes", "--json")])
+def test_an_unknown_id_among_others_is_named(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """The others are cancelled. A script learns by the exit status that it was not all that it asked for."""
+    filled(tmp_path / "q.db", 2)
+    settings = {"NOTIFIER_QUEUE__URL": f"sqlite:{tmp_path / 'q.db'}"}
+    done = notifier("waiting", "cancel", "d-1", "none", "nope", *words, cwd=tmp_path, settings=settings)
+    assert (done.returncode, "of none, nope none waits" in done.stderr) == (1, True)
+    if "--json" in words:
+        assert json.loads(done.stdout)["cancelled"] == 1
+    else:
+        assert done.stdout.startswith("1 ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted(WaitingFilter):
+    """Means nothing, and interrupts whoever looks."""
+
+    def matches(self, message: Message, summary: WaitingSummary) -> bool:
+        """See Filter."""
+        os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+
+def test_ctrl_c_ends_a_look_while_nothing_matches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does where something matches."""
+    filled(tmp_path / "q.db", 2000)
+    monkeypatch.setenv("NOTIFIER_QUEUE__URL", f"sqlite:{tmp_path / 'q.db'}")
+    with pytest.raises(KeyboardInterrupt):
+        look(DELIVERIES, CommandContext(None, ()), Interrupted(), print)
