@@ -1,8 +1,4 @@
-import asyncio
-import json
-import os
-import uuid
-
+import asyncio, json, os, uuid
 import aio_pika
 
 

@@ -3,11 +3,7 @@
 Each call returns once its event is durable, and raises if that is not known within 5 s: keep the event, and send it again with its id.
 """
 
-import asyncio
-import json
-import os
-import uuid
-
+import asyncio, json, os, uuid
 import aio_pika
 
 LIMIT = 5  # seconds for one event
