@@ -33,12 +33,6 @@ def takes_20_a_second() -> Fails:
     return fails
 
 
-def grows_at_60() -> Fails:
-    """A client that accepts 20 attempts a second in the first minute, and all later."""
-    small = takes_20_a_second()
-    return lambda number, now: now < 60 and small(number, now)
-
-
 def attempt(
     rate: AttemptRate, fails: Fails, *, since: float, until: float, leave: RateState | None = None
 ) -> tuple[float, int, int]:
@@ -224,31 +218,6 @@ def test_a_limit_settles_where_30_percent_fail(every: int, least: float, most: f
     rate, now = limited()
     attempt(rate, each(every), since=now, until=6.0)
     assert least <= 0.05 / rate.spacing <= most
-
-
-def test_an_overloaded_client_gets_what_it_accepts() -> None:
-    """At most half an attempt too many for each success, and at least 0.8 of its capacity is used."""
-    rate = AttemptRate()
-    _, made, failed = attempt(rate, takes_20_a_second(), since=0.0, until=120.0)
-    assert rate.spacing > 0
-    assert made <= 1.5 * (made - failed)
-    assert made - failed >= 0.8 * 20 * 60
-
-
-@pytest.mark.parametrize(
-    ("fails", "of_wanted"),
-    [
-        (each(3), 0.85),  # a third at any rate: trials of two seconds in thirty
-        (each(10), 0.99),
-        (lambda _number, now: 10 <= now % 30 < 11, 0.95),  # down for a moment
-        (grows_at_60(), 0.9),
-    ],
-)
-def test_a_client_that_is_not_overloaded_has_no_limit(fails: Fails, of_wanted: float) -> None:
-    """It gets nearly all attempts that are wanted."""
-    rate = AttemptRate()
-    _, made, _ = attempt(rate, fails, since=0.0, until=240.0)
-    assert made >= of_wanted * 120 / WANTED
 
 
 def test_attempts_in_flight_do_not_count_for_a_trial() -> None:

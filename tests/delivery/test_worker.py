@@ -226,22 +226,6 @@ async def test_a_suspect_of_several_clients_is_rewritten() -> None:
         await stage.until(lambda: stage.told() == ["mail"])
 
 
-async def test_bulk_does_not_delay_a_fresh_logout() -> None:
-    """With far more bulk waiting than there is room for, and nothing moving, a fresh logout begins at once."""
-    names = [f"c{number}" for number in range(60)]
-    stage = Stage(client("shop"), *(client(name) for name in names), max_in_flight=50)
-    async with running(stage):
-        release = asyncio.Event()
-        stage.receivers.behaviours |= dict.fromkeys(names, answers_after(release))
-        for _ in range(30):
-            for name in names:
-                stage.event(name, lane=Lane.BULK)
-        await stage.until(lambda: len(stage.told()) == 40)
-        await stage.acked(stage.event("shop"))
-        release.set()
-        await stage.until(lambda: len(stage.queue.acked) == 1801)
-
-
 async def test_no_more_than_twice_the_window_exists() -> None:
     """Events expand lazily, however many clients they name."""
     names = [f"c{number}" for number in range(60)]
@@ -457,25 +441,6 @@ async def test_a_mass_logout_of_an_issuer_not_known_yet_stays_bulk() -> None:
         stage.now += 3
         await stage.acked(stage.retake("delay.2s"))
         assert [queue for queue, _ in stage.queue.published] == ["delay.2s", "bulk"]
-
-
-async def test_clients_that_hang_leave_the_window_to_others() -> None:
-    """Within tenths of a second they take separate slots, and no delivery is deferred."""
-    names = [f"c{number}" for number in range(12)]
-    stage = Stage(client("known"), client("new"), *map(client, names), max_in_flight=8)
-    held = asyncio.Event()
-    stage.receivers.behaviours = dict.fromkeys(names, answers_after(held))
-    async with running(stage):
-        await stage.prove("known")
-        stage.event(*names)
-        await stage.until(lambda: len(stage.told()) == 8)
-        stage.event("new")
-        stage.event("known")
-        stage.now += 0.15
-        await stage.until(lambda: {"new", "known"} <= set(stage.told()))
-        held.set()
-        await stage.until(lambda: len(stage.queue.acked) == 3)
-    assert not stage.queue.published
 
 
 @pytest.mark.parametrize("address", [None, "https://silent.example/out"])

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.conftest import Tell
 from tests.faults.rig import Rig, rig
 from tests.support.rabbitmq_node import RabbitmqNode
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
@@ -58,7 +58,7 @@ async def test_an_alarm(
                 assert await running.metric("publishing_blocked") == 1
                 await running.until_said("publishing_blocked")
                 began = time.monotonic()
-                shown = await asyncio.to_thread(notifier, "status", "-c", made.site.file, cwd=tmp_path)
+                shown = await notifier_at(made.site, "status")
                 assert time.monotonic() - began < 2.5  # on a busy machine; 1 s on a quiet one
                 assert (shown.returncode, "publishing blocked" in shown.stdout) == (0, True)
                 assert (await running.post(made.publisher.event(9999)))[0] == 503

@@ -4,7 +4,6 @@ Each forgery is copied from a real message of the queues, and says that a user o
 the name of a publisher that may speak for it. It expires unread, so that the broker moves it by the default exchange.
 """
 
-import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from tests.faults.rig import CLIENTS, Rig, rig
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system import ledger
 from tests.system.broker import Broker, broker
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.site import OTHER, client
 from tests.system.waiting import until
 from tests.system.worker_process import worker
@@ -101,14 +100,14 @@ def templates(found: Sequence[ledger.Found]) -> list[tuple[str, Mapping[str, Any
 
 async def replay(made: Rig, *reasons: str) -> Mapping[str, Any]:
     """Look at some dead letters and replay all, as an operator does."""
-    options = ("-c", made.site.file, *(word for reason in reasons for word in ("--reason", reason)))
+    options = [word for reason in reasons for word in ("--reason", reason)]
 
     async def told(*words: str) -> str:
-        return (await asyncio.to_thread(notifier, "dead-letters", *words, cwd=made.site.folder)).stdout
+        return (await notifier_at(made.site, "dead-letters", *words)).stdout
 
-    letters = [json.loads(line) for line in (await told("list", "--json", *map(str, options))).splitlines()]
-    shown = [await told("show", letter["id"], "-c", str(made.site.file)) for letter in letters[:: len(letters) // 5]]
-    replayed = json.loads(await told("replay", "--json", *map(str, options)))
+    letters = [json.loads(line) for line in (await told("list", "--json", *options)).splitlines()]
+    shown = [await told("show", letter["id"]) for letter in letters[:: len(letters) // 5]]
+    replayed = json.loads(await told("replay", "--json", *options))
     return {"letters": len(letters), "shown": shown, **replayed}
 
 

@@ -19,7 +19,7 @@ from tests.faults.rig import CLIENTS, Rig, kill, rig
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.broker import QUEUES
 from tests.system.clients import Hit
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.publisher import Publisher
 from tests.system.site import ISSUER
 from tests.system.worker_process import worker
@@ -107,7 +107,7 @@ async def test_an_exchange_that_is_missing_or_not_ours_to_read(
         assert await running.metric("source_bindings_missing", source="shop") == 1
         permission = f"give user worker the permission `read` on {queues}.{THEIRS}"
         assert permission in said["advice"]
-        assert "source shop is not bound to exchange" in await say(made, "status")
+        assert "source shop is not bound to exchange" in (await notifier_at(made.site, "status")).stdout
         await declare(own_node.url, queues)
         said = await running.until_said("source_not_bound", lambda line: "refuses" in line["reason"])
         assert said["advice"].startswith(permission)
@@ -121,10 +121,3 @@ async def test_an_exchange_that_is_missing_or_not_ours_to_read(
         made.site.write()
         await running.until_said("reload_needs_restart", lambda line: line["settings"] == ["sources.shop.bind"])
         assert await running.stop() == 0
-
-
-async def say(made: Rig, *words: str) -> str:
-    """What the command prints."""
-    done = await asyncio.to_thread(notifier, *words, "-c", made.site.file, cwd=made.site.folder)
-    assert done.returncode == 0, done.stderr
-    return done.stdout

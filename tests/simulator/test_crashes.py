@@ -108,7 +108,7 @@ def test_a_new_worker_learns_of_a_pause_from_a_parked_delivery() -> None:
         assert len(tally.attempts["x"]) == 1
 
 
-@pytest.mark.parametrize("rate", [2, None])
+@pytest.mark.parametrize("rate", [pytest.param(2, marks=pytest.mark.full), None])
 def test_one_that_kills_is_alone_in_the_end(rate: float | None) -> None:
     """Of 1,500 messages one kills the process a hundred times: it alone becomes a dead letter."""
     with DeadlyWorld([client("x", per_second=rate)]) as world:

@@ -1,7 +1,6 @@
 """What must hold whatever the clients do: limits, ends, and that nothing is left."""
 
 import math
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,19 +10,14 @@ from notifier.model.client import RetryPolicy
 from notifier.model.outcome import Answer, DeadReason
 from tests.simulator.broker import Costs
 from tests.simulator.clients import (
-    OK,
     THROTTLED,
     UNAVAILABLE,
     Behaviour,
     between,
     client,
-    crawls,
-    hangs,
     names,
-    partly,
     refuses,
     steady,
-    well,
 )
 from tests.simulator.world import World
 
@@ -59,38 +53,6 @@ def test_a_rate_holds_and_all_come() -> None:
         began = sorted(tally.attempts["x"])
         assert all(later - earlier >= 0.99 for earlier, later in zip(began, began[20:], strict=False))
         assert began[-1] <= 31
-
-
-def _moods(chance: random.Random, until: float) -> Behaviour:
-    """A client that changes again and again, and is well in the end."""
-    kinds: tuple[Behaviour, ...] = (
-        well, well, refuses, hangs, crawls, steady(0.002, THROTTLED),
-        partly(0.33, (0.002, UNAVAILABLE), (0.005, OK)), partly(0.7, (0.002, UNAVAILABLE), (0.005, OK)),
-    )  # fmt: skip
-    plan: list[tuple[float, Behaviour]] = []
-    at = 0.0
-    while at < until:
-        at += chance.choice((2, 5, 10, 30))
-        plan.append((min(at, until), chance.choice(kinds)))
-    return lambda now, numbers: next((does for end, does in plan if now < end), well)(now, numbers)
-
-
-@pytest.mark.parametrize(("workers", "buckets"), [(1, 64), (2, 64), (3, 16)])
-def test_nothing_is_left_after_trouble(workers: int, buckets: int) -> None:
-    """Twelve clients change at random for 90 s. Soon after, all is delivered and acked, and the buckets are empty."""
-    chance, everyone = random.Random(workers), names(12)
-    known = [
-        client(name, max_concurrent=chance.choice((1, 4, 32)), retry=RetryPolicy(max_delay=30)) for name in everyone
-    ]
-    behaviours = {name: _moods(chance, 90) for name in everyone}
-    with World(known, behaviours, workers=workers, buckets=buckets) as world:
-        world.stream(8, 90, lambda chance: chance.sample(everyone, 3))
-        world.run(90)
-        tally = world.run_until_done(300)
-        assert tally.left == 0
-        world.run(world.now + 70)
-        assert not any(world.broker.parked_in.values())
-        assert not any(count for consumer in world.broker.consumers for count in consumer.unacked.values())
 
 
 def test_clients_that_share_a_bucket_keep_their_own_traveller() -> None:

@@ -1,5 +1,6 @@
 """The command line as a separate process, without this process's settings in its environment."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from tests.support.rabbit_options import BUCKETS
 from tests.system.loaded_program import run_loaded
+from tests.system.site import Site
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
@@ -38,3 +40,11 @@ def notifier(
     )
     assert b"Traceback" not in done.stderr
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+async def notifier_at(
+    site: Site, *arguments: str, stdin: str = "", settings: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run it with the site's configuration."""
+    words = (*arguments, "-c", str(site.file))
+    return await asyncio.to_thread(notifier, *words, cwd=site.folder, stdin=stdin, settings=settings)

@@ -1,11 +1,9 @@
 """`notifier doctor` as an operator runs it, against an issuer and a client on loopback."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 from aiohttp import web
@@ -13,7 +11,7 @@ from aiohttp import web
 from notifier.model.client import Algorithm
 from notifier.tokens.key_files import generate_key
 from tests.support.receivers import Receiver
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, Site, client
 from tests.tokens.transmitter import key, public
@@ -30,10 +28,6 @@ async def issuer(documents: dict[str, Any]) -> AsyncIterator[str]:
         yield server.base
 
 
-async def run(site: Site, *words: str) -> CompletedProcess[str]:
-    return await asyncio.to_thread(notifier, "doctor", "-c", site.file, *words, cwd=site.folder)
-
-
 async def test_all_is_well_until_the_key_goes(tmp_path: Path) -> None:
     """Exit 0 and a canary that is taken; then the issuer no longer publishes our key: exit 1, and what to do."""
     documents: dict[str, Any] = {}
@@ -43,7 +37,7 @@ async def test_all_is_well_until_the_key_goes(tmp_path: Path) -> None:
         site.config["issuers"] = {iss: {"keys": [{"file": "k.pem"}], "jwks_uri": f"{iss}/jwks"}}
         site.write()
         site.write_clients([client("shop", receiver.url("/shop"), iss)])
-        jwks = await asyncio.to_thread(notifier, "keys", "jwks", "-c", site.file, cwd=tmp_path)
+        jwks = await notifier_at(site, "keys", "jwks")
         documents |= {
             "/jwks": json.loads(jwks.stdout),
             "/.well-known/openid-configuration": {
@@ -53,22 +47,22 @@ async def test_all_is_well_until_the_key_goes(tmp_path: Path) -> None:
                 "backchannel_logout_session_supported": True,
             },
         }
-        well = await run(site)
+        well = await notifier_at(site, "doctor")
         assert (well.returncode, well.stderr) == (0, "")
         assert "0 failed, 0 warnings" in well.stdout
         assert receiver.count == 0
 
-        taken = await run(site, "--canary", "shop", "--json")
+        taken = await notifier_at(site, "doctor", "--canary", "shop", "--json")
         assert taken.returncode == 0
         [told] = [row for row in json.loads(taken.stdout) if row["area"] == "canary"]
         assert (told["subject"], told["level"]) == ("shop", "ok")
         assert receiver.count == 1
 
         documents["/jwks"] = {"keys": []}
-        failed = await run(site)
+        failed = await notifier_at(site, "doctor")
         assert failed.returncode == 1
         assert "notifier keys jwks" in failed.stdout
-        offline = await run(site, "--offline")
+        offline = await notifier_at(site, "doctor", "--offline")
         assert offline.returncode == 0
         assert "keys" not in offline.stdout.splitlines()
 
@@ -88,7 +82,7 @@ async def test_a_key_set_inside_our_network_that_an_upstream_names_is_not_read(t
         site.write()
 
         async def said() -> dict[str, Any]:
-            findings = json.loads((await run(site, "--json")).stdout)
+            findings = json.loads((await notifier_at(site, "doctor", "--json")).stdout)
             return next(each for each in findings if each["subject"] == "upstreams.login")
 
         refused = await said()

@@ -1,11 +1,10 @@
 """An empty first answer of a source of clients: perhaps we may not see them, and no logout for all must be skipped."""
 
-import asyncio
 import sqlite3
 from pathlib import Path
 
 from tests.system.clients import Clients
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.site import ISSUER, OTHER, Site
 from tests.system.worker_process import worker
 
@@ -50,7 +49,7 @@ async def test_an_empty_first_answer_is_not_believed(tmp_path: Path) -> None:
     rows = database(tmp_path)
     async with Clients() as clients:
         site = site_of(tmp_path)
-        checked = await asyncio.to_thread(notifier, "check", "-c", site.file, cwd=tmp_path)
+        checked = await notifier_at(site, "check")
         assert checked.returncode != 0
         assert "empty: true" in checked.stdout + checked.stderr
         async with worker(site, ready=False) as running:
@@ -82,8 +81,7 @@ async def test_a_logout_for_all_of_whom_nobody_knows_becomes_a_dead_letter(tmp_p
             assert (letter["reason"], "empty: true" in letter["error"]) == ("unknown_client", True)
             add(rows, "shop", ISSUER, clients.url("shop"))
             await running.until_said("registry_refreshed", lambda line: line["clients"] == 2)
-            words = ("dead-letters", "replay", "-c", site.file, "--all")
-            assert (await asyncio.to_thread(notifier, *words, cwd=tmp_path)).returncode == 0
+            assert (await notifier_at(site, "dead-letters", "replay", "--all")).returncode == 0
             await clients.until_told("shop", ["s1"])
             assert await running.stop() == 0
 
@@ -94,7 +92,7 @@ async def test_a_first_answer_of_which_no_client_can_be_used_is_as_empty(tmp_pat
     add(rows, "shop", ISSUER, "ftp://shop.example.com/")
     add(rows, "mail", ISSUER, "nonsense")
     site = site_of(tmp_path)
-    checked = await asyncio.to_thread(notifier, "check", "-c", site.file, cwd=tmp_path)
+    checked = await notifier_at(site, "check")
     assert checked.returncode == 2
     assert "none of its 2 clients can be used: " in checked.stderr
     assert "backchannel_logout_uri must be an absolute URI" in checked.stderr

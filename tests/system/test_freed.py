@@ -19,7 +19,7 @@ from notifier.queues.building import build_queue
 from notifier.settings.queue_settings import QueueSettings
 from tests.support.softhsm import SoftHsm
 from tests.system.clients import Clients
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.site import ISSUER, OTHER, Site, client
 from tests.system.worker_process import worker
 
@@ -178,9 +178,7 @@ async def test_what_waits_for_a_pause_of_the_registry_comes_when_that_is_over(
         theirs = [put_off(number, Cause.PAUSED) for number in range(3)]
         await waiting(site, *theirs, put_off(9, client_id="mail"))
         async with worker(site) as running:
-            tried = await asyncio.to_thread(
-                notifier, "retry", "-c", site.file, "--client-id", "shop", "--iss", ISSUER, cwd=tmp_path
-            )
+            tried = await notifier_at(site, "retry", "--client-id", "shop", "--iss", ISSUER)
             assert (tried.returncode, "--force" in tried.stdout) == (1, False), tried.stderr
             assert "paused: true; set it to false" in tried.stdout
             site.write_clients([shop, client("mail", clients.url("mail"))])

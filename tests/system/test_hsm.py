@@ -1,6 +1,5 @@
 """A key in a PKCS#11 token, as an operator uses it: check, keys jwks, run, and mistakes that are corrected."""
 
-import asyncio
 import json
 import re
 import signal
@@ -15,7 +14,7 @@ from tests.support.proxies import ROOT
 from tests.support.softhsm import PIN, SoftHsm
 from tests.support.verifier import verify
 from tests.system.clients import Clients
-from tests.system.command import notifier
+from tests.system.command import notifier, notifier_at
 from tests.system.site import ISSUER, OTHER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
@@ -53,7 +52,7 @@ async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
             await running.until_metric(1, "deliveries_settled_total", iss=OTHER, fate="delivered")
             deferral = await running.until_said("deferral")
             assert (deferral["iss"], deferral["cause"]) == (ISSUER, "signing")
-            reload = await asyncio.to_thread(notifier, "reload", "-c", site.file, cwd=tmp_path, settings=hsm.environ)
+            reload = await notifier_at(site, "reload", settings=hsm.environ)
             assert (
                 f"took it: 2 issuers, 2 clients\n  does not sign: {ISSUER}: key pkcs11 idp/ec: the PIN is wr"
                 in reload.stdout
@@ -63,7 +62,7 @@ async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
             await running.until_said("signer_well")
             await running.until_metric(1, "deliveries_settled_total", iss=ISSUER, fate="delivered")
             await until(lambda: twice(running), bool)
-            status = await asyncio.to_thread(notifier, "status", "-c", site.file, cwd=tmp_path, settings=hsm.environ)
+            status = await notifier_at(site, "status", settings=hsm.environ)
             assert "key pkcs11 idp/ec 02: has the same kid" in " ".join(status.stdout.split())
             assert await running.stop() == 0
         refused = notifier("check", "-c", site.file, cwd=tmp_path, settings=hsm.environ)

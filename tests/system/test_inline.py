@@ -1,13 +1,12 @@
 """Whose word counts that says how to reach a client: the identity server's and the operator's, and nobody else's."""
 
-import asyncio
 import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.system.broker import broker
 from tests.system.clients import Clients
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
@@ -26,9 +25,9 @@ def said(clients: Clients, name: str, path: str) -> dict[str, object]:
     }
 
 
-async def commanded(site: Site, *words: str, stdin: str = "") -> str:
+async def commanded(site: Site, *words: str) -> str:
     """What a command prints."""
-    done = await asyncio.to_thread(notifier, *words, "-c", site.file, cwd=site.folder, stdin=stdin)
+    done = await notifier_at(site, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

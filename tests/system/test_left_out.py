@@ -1,13 +1,12 @@
 """A list has a client that its source may not have: whoever asks for it hears why, and which setting lets it in."""
 
-import asyncio
 from pathlib import Path
 
 from aiohttp import web
 
 from tests.features.registries.list_server import page, serving
 from tests.system.clients import Clients
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
@@ -26,7 +25,7 @@ async def test_who_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) 
             site.write()
 
             async def run(*words: str) -> str:
-                done = await asyncio.to_thread(notifier, *words, "-c", site.file, cwd=tmp_path)
+                done = await notifier_at(site, *words)
                 return done.stdout + done.stderr
 
             async with worker(site) as running:

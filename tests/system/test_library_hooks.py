@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.receivers import Receiver
 from tests.system.broker import broker
 from tests.system.site import ISSUER, Site, client
@@ -14,6 +16,7 @@ OFF = {"PYTHONPATH": f"{ROOT}/tests/support/without_hooks:{ROOT}"}
 HOOKS = {"requests": 0, "frames": 0, "messages": 0, "confirms": 0, "alarms": 1}
 
 
+@pytest.mark.full
 async def test_it_delivers_and_reports_each_hook_once(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """In the log with versions, cost and remedy; as a metric; and by the doctor."""
     async with Receiver() as receiver:

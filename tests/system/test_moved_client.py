@@ -1,6 +1,5 @@
 """A list of others moves a client for which a file lends a gateway's secret: its logouts wait, and it shows."""
 
-import asyncio
 import json
 import signal
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from aiohttp import web
 
 from tests.features.registries.list_server import page, serving
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.loopback import LoopbackServer
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.worker_process import worker
@@ -49,7 +48,7 @@ async def test_its_logouts_wait_until_a_file_names_the_new_origin(tmp_path: Path
             site.write_clients([{"client_id": "shop", "notifier": ours}])
 
         async def run(*words: str) -> str:
-            done = await asyncio.to_thread(notifier, *words, "-c", site.file, cwd=tmp_path)
+            done = await notifier_at(site, *words)
             return done.stdout + done.stderr
 
         async with serving(listed) as url:

@@ -1,9 +1,7 @@
 """The configuration changes under a running worker: what waits is served by the new, and a bad file by the old."""
 
-import asyncio
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 from aiohttp import web
@@ -11,7 +9,7 @@ from aiohttp import web
 from tests.features.registries.list_server import page, serving
 from tests.system.broker import broker
 from tests.system.clients import Clients
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
@@ -19,11 +17,6 @@ from tests.system.worker_process import worker
 def event(sid: str, client_id: str = "shop") -> dict[str, object]:
     """One session at one client."""
     return {"id": f"e-{sid}", "iss": ISSUER, "sub": "alice", "sid": sid, "clients": [client_id]}
-
-
-async def reload(site: Site, *options: str) -> subprocess.CompletedProcess[str]:
-    """`notifier reload`."""
-    return await asyncio.to_thread(notifier, "reload", "-c", "notifier.yaml", *options, cwd=site.folder)
 
 
 async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_url: str, prefix: str) -> None:
@@ -65,13 +58,13 @@ async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_ur
             await clients.until_told("c9", ["s2b"])
 
             site.write_clients(registrations[:2])
-            refused = await reload(site)
+            refused = await notifier_at(site, "reload")
             assert refused.returncode == 1
             assert "not taken: 8 of 10 clients" in refused.stdout
             assert ", ".join(f"'{name}'" for name in names[2:]) in refused.stdout
             assert "0 of 1 worker took everything" in refused.stdout
             await running.until_metric(0, "config_last_reload_success")
-            taken = await reload(site, "--accept-loss", "--json")
+            taken = await notifier_at(site, "reload", "--accept-loss", "--json")
             assert (taken.returncode, taken.stderr) == (0, "")
             assert json.loads(taken.stdout)["workers"]["each"][0]["clients"] == 2
             await running.until_said(
@@ -135,20 +128,20 @@ async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url
             async with worker(site) as running:
                 await running.until_said("replying")
                 rows[0] = [client(name, clients.url("evil")) for name in ("c0", "x1", "x2")]
-                poisoned = await reload(site)
+                poisoned = await notifier_at(site, "reload")
                 assert "registry source idp: held back: 2 of 3 clients" in poisoned.stdout
                 await running.until_metric(1, "registry_source_changed", source="idp")
                 rows[0] = honest
-                assert (await reload(site)).returncode == 0
+                assert (await notifier_at(site, "reload")).returncode == 0
                 await rabbit.publish(event("s1", "c0"))
                 await clients.until_told("c0", ["s1"])
                 assert clients.told("evil") == []
 
                 rows[0] = []
-                assert "held back" in (await reload(site)).stdout
-                wrong = await reload(site, "--drop", "ipd")
+                assert "held back" in (await notifier_at(site, "reload")).stdout
+                wrong = await notifier_at(site, "reload", "--drop", "ipd")
                 assert (wrong.returncode, "there is idp" in wrong.stdout) == (1, True)
-                dropped = await reload(site, "--drop", "idp", "--json")
+                dropped = await notifier_at(site, "reload", "--drop", "idp", "--json")
                 assert json.loads(dropped.stdout)["workers"]["each"][0]["clients"] == 0
                 line = await running.until_said("registry_source_dropped")
                 assert (line["source"], line["audit"], "@" in str(line["who"])) == ("idp", True, True)
@@ -156,7 +149,7 @@ async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url
                 assert "empty: true" in (await running.get("/readyz"))[1]
 
                 rows[0] = None
-                away = await reload(site, "--drop", "idp")
+                away = await notifier_at(site, "reload", "--drop", "idp")
                 assert away.returncode == 1
                 assert "a worker that does not run now keeps its cache of idp" in away.stdout
                 assert "registry source idp was never read" in (await running.get("/readyz"))[1]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.system.clients import Clients
+from tests.system.command import notifier_at
 from tests.system.site import ISSUER
-from tests.system.test_retry import Answers, event, run, site_of
+from tests.system.test_retry import Answers, event, site_of
 from tests.system.waiting import until
 from tests.system.worker_process import worker
 
@@ -28,14 +29,14 @@ async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str],
             letters = "/v1/dead-letters"
             await until(lambda: running.ask("GET", letters, "r"), lambda answer: answer[1]["total"] == 6)
 
-            told = await run(site, "dead-letters", "replay", "--client-id", "shop", "--json")
+            told = await notifier_at(site, "dead-letters", "replay", "--client-id", "shop", "--json")
             account = json.loads(told.stdout)
             assert (told.returncode, account["replayed"]) == (0, 3), told.stderr
             assert account["became"]["dead"] == {"refused": 3}
             assert account["became"]["waiting"] == 0
 
             answers.by_path["shop"] = 200
-            told = await run(site, "dead-letters", "replay", "--client-id", "shop")
+            told = await notifier_at(site, "dead-letters", "replay", "--client-id", "shop")
             assert "3 replayed" in told.stdout
             assert "3 delivered" in told.stdout, told.stdout
 

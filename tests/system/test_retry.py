@@ -3,14 +3,13 @@
 import asyncio
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.system.clients import Answer, Clients, Hit
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
@@ -50,22 +49,11 @@ def event(number: int, *names: str) -> dict[str, Any]:
     return {"iss": ISSUER, "sub": "alice", "sid": f"s{number}", "clients": list(names)}
 
 
-async def run(site: Site, *words: str) -> "subprocess.CompletedProcess[str]":
-    """A command on this site."""
-    return await asyncio.to_thread(notifier, *words, "-c", site.file, cwd=site.folder)
-
-
 async def rows(site: Site, *words: str) -> list[dict[str, Any]]:
     """What `waiting list` shows."""
-    done = await run(site, "waiting", "list", "--json", *words)
+    done = await notifier_at(site, "waiting", "list", "--json", *words)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-async def retried(site: Site, name: str) -> tuple[dict[str, Any], int]:
-    """The account that `notifier retry` gives of a client, and its exit status."""
-    done = await run(site, "retry", "--client-id", name, "--iss", ISSUER, "--json")
-    return json.loads(done.stdout), done.returncode
 
 
 async def job_of(running: WorkerProcess, begun: tuple[int, Any]) -> Any:
@@ -92,7 +80,9 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             assert {(each["client_id"], each["where"]) for each in shown} >= {("shop", "parked"), ("wiki", "delayed")}
             assert "alice" not in json.dumps(shown)
             assert len(await rows(site, "--client-id", "wiki", "--skip", "1", "--limit", "2")) == 2
-            told = (await run(site, "retry", "--client-id", "wiki", "--iss", ISSUER, "--dry-run", "--json")).stdout
+            told = (
+                await notifier_at(site, "retry", "--client-id", "wiki", "--iss", ISSUER, "--dry-run", "--json")
+            ).stdout
             assert json.loads(told)["waited"] == 4
             [told] = (await running.ask("GET", "/v1/waiting?client_id=wiki", "r"))[1]["groups"]
             assert (told["without_sid"], told["expires"] > told["oldest"]) == (0, True)
@@ -113,13 +103,13 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             answers.by_path["wiki"] = 200
             told_by_api = await job_of(running, await running.ask("POST", "/v1/retry", "r", retry))
             assert (told_by_api["waited"], told_by_api["delivered"], told_by_api["waiting"]) == (4, 4, 0)
-            done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER)
+            done = await notifier_at(site, "retry", "--client-id", "shop", "--iss", ISSUER)
             assert done.returncode == 1
             # The next probe may be in hand, and the one that replaces it.
             assert re.match("[2-4] deliveries waited for shop\n0 delivered\n", done.stdout), done.stdout
             assert "failed again\n  server_error: " in done.stdout
             answers.by_path["shop"] = 200
-            done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER, "--json")
+            done = await notifier_at(site, "retry", "--client-id", "shop", "--iss", ISSUER, "--json")
             account = json.loads(done.stdout)
             # Its own next try may come first, and put off one that comes while it runs.
             assert (account["failed"], account["dead"]) == ({}, {}), done.stdout
@@ -210,10 +200,12 @@ async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_pa
             await clients.until_told("moved", ["s1"])
             assert [each["client_id"] for each in await rows(site)] == ["wiki"]
             id_ = next(each["id"] for each in shown if each["client_id"] == "wiki")
-            assert (await run(site, "waiting", "cancel", id_, "--dry-run")).stdout.startswith("1 would be cancelled")
-            assert "--yes" in (await run(site, "waiting", "cancel", id_)).stderr
+            assert (await notifier_at(site, "waiting", "cancel", id_, "--dry-run")).stdout.startswith(
+                "1 would be cancelled"
+            )
+            assert "--yes" in (await notifier_at(site, "waiting", "cancel", id_)).stderr
             assert (await running.ask("GET", f"/v1/waiting/{id_}", "r"))[1]["reason"] == "rejected_token"
             assert (await running.ask("DELETE", f"/v1/waiting/{id_}", "o"))[0] == 404
             assert (await running.ask("DELETE", f"/v1/waiting/{id_}", "r"))[1]["cancelled"] == 1
-            assert (await run(site, "waiting", "show", id_)).returncode == 1
+            assert (await notifier_at(site, "waiting", "show", id_)).returncode == 1
             await running.until_said("waiting_cancelled_one")

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from tests.system.broker import Broker, broker
 from tests.system.clients import Clients, Hit
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.terminal import written
 from tests.system.waiting import until
@@ -85,7 +85,7 @@ class Seen:
 
     async def piped(self, *words: str) -> str:
         """Likewise to a pipe; returns its stdout."""
-        done = await asyncio.to_thread(notifier, *words, "-c", self.site.file, cwd=self.site.folder)
+        done = await notifier_at(self.site, *words)
         assert obeyed(done.stdout + done.stderr) == set(), words
         return done.stdout
 

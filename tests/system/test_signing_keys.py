@@ -1,6 +1,5 @@
 """A worker watches what the issuer publishes, and holds back what every client must refuse until it is put right."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.system.clients import Clients, always
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
@@ -16,7 +15,7 @@ from tests.system.worker_process import worker
 
 async def _seen_keys(site: Site) -> list[dict[str, Any]]:
     """What the workers say of the keys, by `notifier status`."""
-    done = await asyncio.to_thread(notifier, "status", "-c", site.file, "--json", cwd=site.folder)
+    done = await notifier_at(site, "status", "--json")
     told: list[dict[str, Any]] = json.loads(done.stdout)["keys"]
     return told
 

@@ -4,10 +4,10 @@ import asyncio
 import json
 import re
 import signal
-import subprocess
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Answer, Clients, Hit
-from tests.system.command import notifier
+from tests.system.command import notifier, notifier_at
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
@@ -48,10 +48,9 @@ async def status(running: WorkerProcess) -> tuple[int, Any]:
     return await running.ask("GET", "/v1/status", "r")
 
 
-async def run(site: Site, *words: str) -> "subprocess.CompletedProcess[str]":
+async def run(site: Site, *words: str) -> CompletedProcess[str]:
     """`notifier status`."""
-    wide = {"COLUMNS": "140"}
-    return await asyncio.to_thread(notifier, "status", "-c", site.file, *words, cwd=site.folder, settings=wide)
+    return await notifier_at(site, "status", *words, settings={"COLUMNS": "140"})
 
 
 def told(document: Any) -> dict[str, tuple[int, str | None]]:
@@ -79,7 +78,7 @@ async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_
             done = await until(lambda: run(site), lambda done: "1 of 1 worker answered" in done.stdout)
             assert re.search(r"down +rests .* server_error 503 +circuit +in [0-9]+ min", done.stdout)
             assert "1 client is well" in done.stdout
-            doctor = await asyncio.to_thread(notifier, "doctor", "-c", site.file, cwd=tmp_path)
+            doctor = await notifier_at(site, "doctor")
             assert re.search(r"✗ down: .* takes connections, but a worker met server_error 503", doctor.stdout)
             assert re.search(r"✓ shop: .* takes connections", doctor.stdout)
             await names_that_nobody_knows(site, running)
@@ -114,7 +113,7 @@ async def the_command_line_names_them(site: Site, hints: Sequence[str]) -> None:
     """As the API does, in the list and of one delivery."""
 
     async def said(*words: str) -> str:
-        done = await asyncio.to_thread(notifier, "waiting", *words, "-c", site.file, cwd=site.folder)
+        done = await notifier_at(site, "waiting", *words)
         return " ".join(done.stdout.split())
 
     for hint in hints:
@@ -127,6 +126,7 @@ def _tells(hint: str, answer: tuple[int, Any]) -> bool:
     return hint in [each.get("hint") for each in answer[1]["groups"]]
 
 
+@pytest.mark.full
 async def test_a_policy_of_the_broker_is_told_by_all_who_can(
     rabbitmq: RabbitmqNode | None, own_vhost: str, tmp_path: Path, amqp_url: str, prefix: str
 ) -> None:
@@ -146,7 +146,7 @@ async def test_a_policy_of_the_broker_is_told_by_all_who_can(
                 assert line["reason"] in (await run(site)).stdout
                 assert (await running.post({**EVENT, "clients": ["shop"]}))[0] == 202
                 await clients.until_told("shop", {"s1"})
-            doctor = await asyncio.to_thread(notifier, "doctor", "-c", site.file, cwd=site.folder)
+            doctor = await notifier_at(site, "doctor")
             assert doctor.returncode == 1
             assert line["reason"] in " ".join(doctor.stdout.split())
     finally:
@@ -171,7 +171,7 @@ async def test_a_worker_that_hangs_is_still_named(tmp_path: Path, amqp_url: str,
                 shown = (await run(site)).stdout
                 assert re.search(r"^! worker vanished \S+:\d+, since ", shown, re.MULTILINE)
                 assert re.search(r"^  \S+:\d+  last seen \d+ s ago$", shown, re.MULTILINE)
-                examined = await asyncio.to_thread(notifier, "doctor", "-c", site.file, cwd=tmp_path)
+                examined = await notifier_at(site, "doctor")
                 assert "worker vanished" in examined.stdout
             finally:
                 second.send(signal.SIGCONT)

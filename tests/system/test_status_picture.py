@@ -1,6 +1,5 @@
 """The documents' picture of `notifier status`. `make pictures` makes it anew; other runs make it, and keep none."""
 
-import asyncio
 import io
 import os
 import re
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tests.system.clients import Answer, Clients, Hit
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.site import ISSUER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import worker
@@ -39,9 +38,8 @@ async def test_a_picture_of_status(tmp_path: Path) -> None:
                 event = {"iss": ISSUER, "sub": f"u{number}", "sid": f"s{number}"}
                 assert (await running.post({**event, "clients": ["shop", "forum", "payroll", "museum"]}))[0] == 202
             wide = {"COLUMNS": str(WIDTH), "FORCE_COLOR": "1"}
-            words = ("status", "-c", str(site.file))
             done = await until(
-                lambda: asyncio.to_thread(notifier, *words, cwd=tmp_path, settings=wide),
+                lambda: notifier_at(site, "status", settings=wide),
                 lambda done: all(name in done.stdout for name in ("forum", "museum", "payroll")),
             )
     svg = drawn(done.stdout)

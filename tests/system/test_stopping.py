@@ -85,14 +85,15 @@ async def complete(clients: Clients, rabbit: Broker, site: Site) -> None:
 async def test_a_worker_of_which_a_part_breaks_ends(tmp_path: Path) -> None:
     """Its log says why. It does not live on and do less."""
     site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
-    async with worker(site, command=[sys.executable, "-c", BROKEN]) as running:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    async with worker(site, command=[sys.executable, str(tmp_path / "broken.py")]) as running:
         assert await running.ended(PATIENCE) == 1
         [said] = running.said("crashed")
         assert said["error"] == "ZeroDivisionError"
         assert "pulls.py" in said["exception"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.full)])
 async def test_a_signal_drains_and_nothing_is_lost_or_doubled(
     tmp_path: Path, amqp_url: str, prefix: str, number: signal.Signals
 ) -> None:

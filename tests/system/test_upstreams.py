@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tests.features.upstreams.upstream_provider import logout_token
 from tests.system.clients import Clients, verify_all
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import WorkerProcess, worker
@@ -130,11 +130,9 @@ async def test_what_nobody_could_resolve_is_a_dead_letter_that_can_be_replayed(t
             assert await send(running, "login", form) == (200, None)
             letter = await running.until_said("dead_letter")
             assert (letter["reason"], "answered 500" in letter["error"]) == ("unresolved", True)
-            listed = await asyncio.to_thread(notifier, "dead-letters", "list", "-c", "notifier.yaml", cwd=tmp_path)
+            listed = await notifier_at(site, "dead-letters", "list")
             assert "upstream/login" in listed.stdout + listed.stderr or "unresolved" in listed.stdout
-            told = await asyncio.to_thread(
-                notifier, "dead-letters", "replay", "--all", "-c", "notifier.yaml", cwd=tmp_path
-            )
+            told = await notifier_at(site, "dead-letters", "replay", "--all")
             assert told.returncode == 0, told.stderr
             await clients.until_told("shop", ["local-1"])
             assert await running.stop() == 0

@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from aiohttp import web
 
 from tests.system.clients import Clients, Hit
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.site import ISSUER, Site, client
 from tests.system.waiting import PATIENCE, until
 from tests.system.worker_process import WorkerProcess, worker
@@ -99,9 +99,7 @@ async def test_at_the_command_line_each_client_s_fate_is_told(place: tuple[str, 
 
             async def publish(*words: str, code: int = 0, **event: object) -> str:
                 body = json.dumps({"iss": ISSUER, "sub": "alice", "sid": "s1", **event})
-                done = await asyncio.to_thread(
-                    notifier, "publish", "-c", site.file, "--wait", "30s", *words, cwd=tmp_path, stdin=body
-                )
+                done = await notifier_at(site, "publish", "--wait", "30s", *words, stdin=body)
                 assert (done.returncode, done.stderr) == (code, "")
                 return done.stdout
 
@@ -123,21 +121,21 @@ async def test_publish_names_its_user_where_publishers_are_listed(tmp_path: Path
         site.config["issuers"][ISSUER]["publishers"] = ["guest"]
         site.write()
         body = json.dumps({"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]})
-        words = ("publish", "-c", site.file, "--wait", "30s")
+        words = ("publish", "--wait", "30s")
         async with worker(site) as running:
             await running.until_said("replying")
-            done = await asyncio.to_thread(notifier, *words, cwd=tmp_path, stdin=body)
+            done = await notifier_at(site, *words, stdin=body)
             assert (done.returncode, done.stderr) == (0, "")
             assert "shop  delivered" in done.stdout
         site.config["issuers"][ISSUER]["publishers"] = ["idp"]
         site.write()
         async with worker(site) as running:
             await running.until_said("replying")
-            done = await asyncio.to_thread(notifier, *words, cwd=tmp_path, stdin=body)
+            done = await notifier_at(site, *words, stdin=body)
             assert done.returncode == 1
             assert "does not name guest, the user of the queue" in done.stderr
             assert "dead: publisher_not_allowed" in done.stdout
-            status = await asyncio.to_thread(notifier, "status", "-c", site.file, cwd=tmp_path)
+            status = await notifier_at(site, "status")
             assert status.stdout.startswith(f"✗ events refused {ISSUER}, since ")
             assert status.stdout.splitlines()[0].endswith(", 1 event")
             assert "publisher 'guest' may" in status.stdout

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.certificates import authority
-from tests.system.command import notifier
+from tests.system.command import notifier_at
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
@@ -62,7 +62,7 @@ async def test_the_first_deliveries_meet_no_storm_of_handshakes(tmp_path: Path, 
         for first in range(0, DELIVERIES, 10)
     )
     lines = "\n".join(map(json.dumps, events))
-    done = await asyncio.to_thread(notifier, "publish", "-c", site.file, "-", cwd=tmp_path, stdin=lines)
+    done = await notifier_at(site, "publish", "-", stdin=lines)
     assert done.returncode == 0
     async with worker(site) as running:
         await running.until_metric(DELIVERIES, "deliveries_settled_total", fate="delivered")
