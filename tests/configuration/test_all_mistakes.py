@@ -89,7 +89,6 @@ HTTP = '[{client_id: shop, backchannel_logout_uri: "http://10.0.0.1/", id_token_
         ({"delivery": {"timeout": 1}}, "[{client_id: shop, notifier: {retry: {base: 2h}}}]", {"delivery.timeout"}),
         ({"issuers": {"id.example.com": {"keys": [{"file": "key.pem"}]}}}, CLIENTS, None),
         ({"issuers": {}}, CLIENTS, {"issuers"}),
-        ({"issuers": None}, CLIENTS, {"issuers"}),
         ({"issuers": [ISS]}, CLIENTS, {"issuers"}),
         ({"issuer": {}, "issuers": {OTHER: {"keys": [{"file": "key.pem"}]}}}, CLIENTS, {"issuer"}),
     ],

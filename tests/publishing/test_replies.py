@@ -210,7 +210,6 @@ def test_what_is_no_reply_is_nothing(body: bytes) -> None:
         ("amq.rabbitmq.reply-to.g1h2AA5yZXBseUAxMjM0.QWxhZGRpbg==", True),
         ("amq.gen-JzTY20BRgKO-HjmUJj0wLg", True),
         ("notifier.retries", False),
-        ("notifier.dead", False),
         ("amq.direct", False),
         ("amq.gen-", False),
         ("amq.gen-with space", False),

@@ -274,7 +274,6 @@ def test_the_key_that_is_meant_for_encryption_is_taken() -> None:
         ("RSA-OAEP", rsa(kid="s", use="sig"), '\'s\' has "use": "sig"'),
         ("RSA-OAEP", EC, "a key without kid is of the type EC"),
         ("ECDH-ES", rsa(), "is of the type RSA"),
-        ("ECDH-ES", {"kty": "oct", "k": "AA"}, "is of the type oct"),
         ("RSA-OAEP", rsa(alg="RSA-OAEP-256"), "is for RSA-OAEP-256"),
         ("RSA-OAEP", rsa(key_ops=["verify"]), '"key_ops"'),
         ("RSA-OAEP", rsa(d="AA"), "private half"),

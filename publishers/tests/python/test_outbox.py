@@ -239,7 +239,6 @@ def test_the_last_moment_there_is() -> None:
     ("wrong", "place"),
     [
         ({"clients": [Client("")]}, "clients[0]"),
-        ({"clients": "shop"}, "clients"),
         ({"clients": 7}, "clients"),
         ({"sub": 7}, "sub"),
         ({"ended_at": "yesterday"}, "ended_at"),

@@ -74,7 +74,6 @@ async def test_pages_that_never_end_are_a_fault(tmp_path: Path) -> None:
             {"client_name": "Shop", "redirect_uris": ["https://a.example.com/cb"]},
         ),
         ({"logout_uri": HOOK, "issuer_mode": "per_provider"}, "has an issuer of its own"),
-        ({"logout_uri": HOOK, "issuer_mode": None}, "has an issuer of its own"),
         ({"logout_uri": HOOK, "signing_key": None}, "has no signing_key, so its tokens are HS256"),
         ({"logout_uri": HOOK, "encryption_key": "9cb7"}, "has an encryption_key"),
         ({"logout_uri": "/hook"}, "backchannel_logout_uri must be an absolute URI"),

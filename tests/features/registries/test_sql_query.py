@@ -48,7 +48,6 @@ def test_the_event_loop_gets_its_turn_after_many_rows(url: str, rows: int) -> No
     [
         ("notifier", "'{\"retry_statuses\": [' || printf('%.*c', 300000, '1') || ']}'", "is longer than 256 KiB"),
         ("aliases", "'[' || replace(printf('%.*c', 90000, 'x'), 'x', '\"a\",') || '\"b\"]'", "is longer than 256 KiB"),
-        ("client_name", "printf('%.*c', 300000, 'x')", "is longer than 256 KiB"),
         ("client_name", "zeroblob(300000)", "is longer than 256 KiB"),
         (
             "notifier",
@@ -134,7 +133,6 @@ def test_rows_without_a_client_id_are_named_by_their_number(url: str) -> None:
         ("backchannel_logout_session_required", "backchannel_logout_session_required must be true or false"),
         ("notifier", "notifier is not JSON"),
         ("subject_type, '[1, {}]' AS aliases", "aliases must be a text, not an object"),
-        ("subject_type, '[1, 2' AS aliases", "aliases is not JSON"),
         ("subject_type, '[1]' AS notifier", "notifier must be a JSON object, not a list"),
         ("subject_type, 1.5 AS issuer", "issuer must be a list of texts as JSON, not a number"),
         ("subject_type, x'ff' AS backchannel_logout_uri", "backchannel_logout_uri is not UTF-8"),
@@ -213,7 +211,6 @@ LATE = "not read within 0.3 s"
         ("SELECT 1 AS backchannel_logout_uri", "columns of query: client_id is missing. Known are client_id, issuer"),
         ("SELECT 1 AS client_id, 2 AS ClientId", "columns of query: client_id is there twice"),
         ("SELEC 1", 'near "SELEC": syntax error'),
-        ("SELECT client_id FROM clients", "no such table: clients"),
         ("CREATE TABLE t (client_id)", "attempt to write a readonly database; query must only read"),
         ("PRAGMA query_only = OFF", "query must be a SELECT: it gives no rows"),
         (
@@ -288,7 +285,6 @@ SECRET = "hunter2-of-the-reader"
          ["not a connection string as .NET has it", "Input should be 'duende'"]),
         ({"url": f"jdbc:postgresql://a:{SECRET}@db/x", "preset": "duende"}, ["without jdbc:"]),
         ({"url": f"oracle://a:{SECRET}@db/x", "preset": "duende"}, ["must be a URL that begins with postgresql://"]),
-        ({"url": f"postgresql://a:{SECRET}@@db/x", "preset": "duende"}, ["write them as %40"]),
         ({"url": f"postgresql://a:/{SECRET}@db/x", "preset": "duende"}, ["write them as %40, %2F"]),
         ({"url": f"postgresql://a:{SECRET}@db:x/x", "preset": "duende"}, ["has a port that is no number"]),
         ({"url": f"postgresql://a:{SECRET}@db,db2/x", "preset": "duende"}, ["names several hosts"]),

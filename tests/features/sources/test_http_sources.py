@@ -113,14 +113,12 @@ def test_mistakes_name_the_setting_and_never_the_secret(folder: Path) -> None:
         ({}, "sources.okta.http"),
         ({"hmac": {"header": "A", "secret_file": "wso2", "algorithm": "md5"}}, "sources.okta.http.hmac.algorithm"),
         ({"header": "A", "value_file": "okta", "hmac": {"header": "A", "secret_file": "wso2"}}, "sources.okta.http"),
-        ({"header": "A", "value_file": "okta", "sns": {"topic_arn": ARN}}, "sources.okta.http"),
         ({"sns": {"topic_arn": "logouts"}}, "sources.okta.http.sns.topic_arn"),
         ({"sns": {"topic_arn": ARN.replace("eu-west-1", "evil.example/?")}}, "sources.okta.http.sns.topic_arn"),
-        ({"sns": {"topic_arn": ARN.replace("eu-west-1", "s3")}}, "sources.okta.http.sns.topic_arn"),
         ({"sns": {"topic_arn": f"{ARN}\n"}}, "sources.okta.http.sns.topic_arn"),
         ({"sns": {"topic_arn": ARN.replace("sns", "sqs")}}, "sources.okta.http.sns.topic_arn"),
     ],
-    ids=range(12),
+    ids=range(10),
 )
 def test_a_proof_is_one_and_whole(folder: Path, http: object, path: str) -> None:
     """Found at the start."""

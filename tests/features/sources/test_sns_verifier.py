@@ -58,19 +58,16 @@ async def test_what_sns_signed_is_believed(tmp_path: Path, message: dict[str, st
         signed(CONFIRMATION, Type="Notification"),
         signed(Signature=signature_of(NOTIFICATION, by=key(3072))),
         signed(Signature="not base64"),
-        signed(Signature=None),
         signed(SignatureVersion="1"),
-        signed(SignatureVersion="3"),
         signed(SignatureVersion=2),
         signed(TopicArn=5),
         signed({**NOTIFICATION, "TopicArn": f"{ARN}-of-others"}),
         b"",
         b"[]",
-        b'"text"',
         b'{"Type": "Notification"',
         b'{"user": "alice"}',
     ],
-    ids=range(34),
+    ids=range(31),
 )
 async def test_no_forgery_is_believed(tmp_path: Path, body: bytes) -> None:
     """Whatever is changed, left out, or signed by somebody else; nor a genuine message of another topic."""

@@ -93,13 +93,11 @@ GRID = b'[{"eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "data
         ),
         ("hook", EVENT, ("--header=Content-Type: text/plain",), 1, "to take it, set content_type: json"),
         ("hook", EVENT, ("--header=ce-id: x",), 1, "answered 400: The header ce-id is not signed"),
-        ("hook", b" ", (), 1, "answered 400: The body is empty"),
         ("hook", EVENT + b" " * 200_000, (), 1, "answered 413: it has 200,047 bytes; at most 131,072 are allowed"),
         ("hook", GRID, (), 0, "answered 200 with its code: Event Grid"),
         ("any", EVENT, (TEXT, "--header=x-tenant: x"), 0, ""),
         ("either", EVENT, (TEXT,), 0, "warning: sources.either.http: a post of it is answered 415"),
         ("kc", signed(REVOKES), (), 0, ""),
-        ("kc", signed(REVOKES), ("--content-type=application/secevent+jwt",), 0, ""),
         ("kc", json.dumps(REVOKES).encode(), (), 0, ""),
         (
             "kc",
@@ -109,15 +107,12 @@ GRID = b'[{"eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "data
             "must be application/secevent+jwt",
         ),
         ("kc", signed({**REVOKES, "aud": "else"}), (), 1, "answered 400: invalid_audience: aud does not name"),
-        ("kc", b"x", (), 1, "answered 400: invalid_request"),
         ("topic", posted(), (TEXT,), 0, ""),
         ("topic", posted(TopicArn=f"{ARN}-2"), (), 1, "answered 401: The message is not accepted: TopicArn is another"),
         ("topic", posted(CONFIRMATION), (), 0, "answered 200: it tells of the subscription"),
         ("topic", posted(SigningCertURL="https://evil.example"), (), 0, "sources.topic.http.sns: its signature"),
-        ("topic", posted(SignatureVersion=None), (), 0, "answered 401: SignatureVersion is neither 1 nor 2"),
-        ("topic", posted(Signature="?"), (), 0, "answered 401: Signature is not base64"),
     ],
-    ids=range(22),
+    ids=range(17),
 )
 def test_a_post_is_judged_as_http_does(
     folder: Path, source: str, body: bytes, given: tuple[str, ...], status: int, said: str

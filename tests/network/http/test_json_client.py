@@ -211,11 +211,10 @@ async def test_what_is_no_json_is_said(text: str, bounds: Bounds) -> None:
         ('{"a": "' + '\\"' * PART + '"}', "is larger than 256 KiB"),
         (nested(NESTING + 1), f"is nested more than {NESTING} deep"),
         ('{"a":' * 300 + "1" + "}" * 300, f"is nested more than {NESTING} deep"),
-        (nested(100_000), f"is nested more than {NESTING} deep"),
         (nested(2 * PART), f"is nested more than {NESTING} deep"),
         ('{"a":' + "9" * 5000 + "}", "has a number that is too long"),
     ],
-    ids=["a text", "many values", "escapes", "deep", "deep objects", "deeper", "deepest", "a number"],
+    ids=["a text", "many values", "escapes", "deep", "deep objects", "deepest", "a number"],
 )
 async def test_a_member_beyond_a_bound_costs_only_itself(member: str, said: str) -> None:
     """Who may write one client must not take all others out of the list."""

@@ -103,7 +103,6 @@ def bad(found: Sequence[Finding]) -> str:
         ({"blocked": True}, True, "alarm"),
         ({"keeps_expired": True}, True, ""),
         ({"keeps_expired": False}, True, "failed: drops messages that expire"),
-        ({"policies": PolicyLook(by="management")}, True, ""),
         ({"policies": PolicyLook(by="trial")}, True, ""),
         (
             {"policies": PolicyLook(overrides=(EXPIRES,))},

@@ -144,7 +144,6 @@ def _of(value: object, part: str) -> object:
     [
         ("delivery.timeout", "delivery.timeout"),
         ('issuers["https://id.example.com"].keys[3].file', "issuers.<iss>.keys[].file"),
-        ("issuers.<iss>.keys[].file", "issuers.<iss>.keys[].file"),
         ("NOTIFIER_DELIVERY__RETRY__BASE", "delivery.retry.base"),
         ("sources.shop.when", "sources.<name>.when"),
         ("registry.sources.wso2.url", "registry.sources[].wso2.url"),
@@ -219,7 +218,6 @@ def test_a_reason_is_explained(tmp_path: Path) -> None:
         ("half-open", "One delivery is attempted at a client that is down."),
         ("client_failing", "circuit is open"),
         ("parked", "A bucket is a queue for deliveries"),
-        ("bucket", "A bucket is a queue for deliveries"),
         ("probe", "One delivery is attempted"),
         ("delayed", "in a delay queue"),
     ],
