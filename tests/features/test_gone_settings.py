@@ -10,9 +10,7 @@ from tests.cli.in_process import notifier
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ('web.issuers["https://id.example.com"].frames', "is gone: it is 25 now"),
         ("registry.sources[0].wso2.recheck", "is gone: it is 10m now"),
-        ("upstreams.corp.resolve.sql.timeout", "is gone: it is 5s now"),
         ('issuers["https://id.example.com"].keys[0].aws_kms.endpoint', "is gone: set the variable AWS_ENDPOINT_URL"),
     ],
 )

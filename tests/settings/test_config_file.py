@@ -113,8 +113,6 @@ class TestEnvironment:
     @pytest.mark.parametrize(
         ("name", "says"),
         [
-            ("NOTIFIER_QUEUE__PREFETCH__EVENTS", "is gone: it is 512 now"),
-            ("NOTIFIER_DELIVERY__RETRY__JITTER", "is gone: it is 0.25 now"),
             ("NOTIFIER_TRACING__SAMPLE", "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector"),
         ],
     )

@@ -50,7 +50,6 @@ def test_an_address_is_what_keycloak_would_post_to(url: str, root: str | None, a
         ("/x", "${appHost", "holds ${appHost"),
         ("/x", "/relative", "must be an absolute URI"),
         ("relative", None, "must be an absolute URI"),
-        ("javascript:alert(1)", None, "must"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_a_fault_of_its_client(url: str, root: str | None, words: str) -> None:

@@ -53,7 +53,6 @@ async def test_a_good_token_says_whose_session_ended() -> None:
         ({"iat": None}, "claims"),
         ({"iat": "now"}, "claims"),
         ({"iat": True}, "claims"),
-        ({"iat": NOW * 1000}, "expired"),
         ({"iat": 1e300}, "claims"),
         ({"iat": NOW + 59}, "taken"),
         ({"iat": NOW + 61}, "expired"),

@@ -14,7 +14,6 @@ from notifier.model.delivery import Inline
 from notifier.model.egress import check_uri, judge
 from notifier.model.outcome import Answer, Break, Reason, Wire
 from notifier.model.registry import Registry
-from notifier.network.http.transport import HttpTransport
 from notifier.settings.policies import EgressSettings, overridden
 from tests.network.http.http_requests import ScriptedResolver, broken, opened, request
 from tests.support import behaviours as do
@@ -375,31 +374,11 @@ async def test_the_next_request_tells_nothing_of_the_last(behaviour: do.Behaviou
 # ── Addresses that the policy forbids are not connected to, whatever name leads there ─────────────────────────────
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:{port}/", "https://2130706433:{port}/", "ftp://127.0.0.1:{port}/"])
-async def test_what_is_not_allowed_is_not_connected_to(transport: HttpTransport, uri: str) -> None:
-    """By default: https only, public addresses only. `egress_cases` has the coats that they wear."""
-    async with scripted() as receiver:
-        wire = await transport.post(request(uri.format(port=receiver.port), egress=EgressPolicy()))
-        assert receiver.connections == 0
-    assert broken(wire) == (Reason.EGRESS_DENIED, False)
-
-
-@pytest.mark.parametrize("name", ["rebound.example", "metadata.example", "six.example"])
-async def test_the_address_really_connected_to_is_judged(named: HttpTransport, name: str) -> None:
-    """A name may mean anything: what it means now is what counts, and the text names the setting."""
-    wire = await named.post(request(f"http://{name}:9/"))
-    assert isinstance(wire, Break)
-    assert (wire.reason, wire.ambiguous) == (Reason.EGRESS_DENIED, False)
-    assert "egress.allow" in wire.text
-
-
-async def test_of_several_addresses_the_allowed_ones_are_used(named: HttpTransport) -> None:
-    """One denied address does not forbid the others; and when those fail, it is they that failed."""
-    async with scripted(host="two.example") as receiver:
-        assert await named.post(request(receiver.url)) == Answer(status=200)
-        assert receiver.connections == 1
-    async with deaf_port() as port:
-        wire = await named.post(request(f"http://two.example:{port}/"))
+async def test_the_failure_of_an_allowed_address_is_told() -> None:
+    """Not the denial of the name's other address."""
+    names = ScriptedResolver({"two.example": ["10.1.2.3", "127.0.0.1"]})
+    async with opened(names) as transport, deaf_port() as port:
+        wire = await transport.post(request(f"http://two.example:{port}/"))
     assert broken(wire) == (Reason.CONNECT, False)
 
 

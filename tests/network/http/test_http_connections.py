@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
-from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
-from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.model.client import TlsFiles
 from notifier.model.outcome import Answer, Break, Reason, StaleConnection
 from notifier.network.http.transport import HttpTransport
 from tests.network.http.http_requests import LOOPBACK, PLENTY, SIGNATURE, broken, opened, request
@@ -94,9 +92,10 @@ async def test_a_kept_connection_that_ends_within_the_answer_is_not_stale(transp
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 500 Extra\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nabc",
     ],
-    ids=["two answers", "close", "upgrade"],
+    ids=["two answers", "close", "switch", "upgrade"],
 )
 async def test_a_connection_with_something_left_in_it_is_not_used_again(transport: HttpTransport, data: bytes) -> None:
     """What was not asked for must never be taken for the answer to the next request."""
@@ -133,18 +132,6 @@ async def test_a_new_connection_can_be_asked_for(transport: HttpTransport) -> No
         await transport.post(request(receiver.url, new_connection=True))
         await transport.post(request(receiver.url))
     assert [received.connection for received in receiver.requests] == [1, 2, 2]
-
-
-async def test_policies_do_not_share_connections(transport: HttpTransport) -> None:
-    """What one policy allows must not be reached by another over a connection that is there already."""
-    other = replace(LOOPBACK, deny=(ip_network("8.8.8.0/24"),))
-    strict = EgressPolicy(allow_http=True)
-    async with scripted(host="localhost") as receiver:
-        await transport.post(request(receiver.url))
-        await transport.post(request(receiver.url, egress=other))
-        denied = await transport.post(request(receiver.url, egress=strict))
-    assert receiver.connections == 2
-    assert broken(denied) == (Reason.EGRESS_DENIED, False)
 
 
 async def test_those_that_hang_keep_nobody_waiting(transport: HttpTransport) -> None:

@@ -132,14 +132,6 @@ async def test_a_proxy_that_is_not_there(transport: HttpTransport, uri: str) -> 
         assert broken(wire) == (Reason.PROXY, False)
 
 
-async def test_behind_a_proxy_the_uri_alone_is_judged(transport: HttpTransport) -> None:
-    """The proxy's own address is the operator's choice; a literal private address of a client's is still denied."""
-    async with scripted() as proxy:
-        wire = await transport.post(request("https://10.0.0.1/", proxy=proxy.origin, egress=EgressPolicy()))
-    assert broken(wire) == (Reason.EGRESS_DENIED, False)
-    assert proxy.connections == 0
-
-
 async def test_a_stale_connection_to_a_proxy_is_stale(transport: HttpTransport) -> None:
     """Kept connections to a proxy close as others do."""
     async with scripted(do.answer(200), do.close(), do.answer(204)) as proxy:

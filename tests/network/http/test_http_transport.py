@@ -105,17 +105,6 @@ async def test_the_status_decides(transport: HttpTransport, status: int, kind: t
     assert met.text == ("" if status in (204, 304) else "because")
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_never_followed(transport: HttpTransport, status: int) -> None:
-    """The landing page's 200 is no success."""
-    async with scripted() as landing, scripted(do.redirect(landing.url, status)) as receiver:
-        wire = await transport.post(request(receiver.url))
-    refused = outcome(wire)
-    assert (refused.reason, refused.text) == (Reason.REDIRECT, f"to {landing.url}")
-    assert landing.connections == 0
-    assert len(receiver.requests) == 1
-
-
 @pytest.mark.parametrize(
     ("location", "text"),
     [
@@ -216,14 +205,6 @@ async def test_a_broken_response_may_ask_for_a_pause(transport: HttpTransport, b
         met = outcome(await transport.post(request(receiver.url)))
     assert isinstance(met, Failed)
     assert (met.status, met.retry_after) == (429, 7.0)
-
-
-async def test_a_switch_of_protocols_ends_the_connection(transport: HttpTransport) -> None:
-    """Nobody asked for it, and what follows would not be HTTP."""
-    async with scripted(do.raw(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), do.answer(204)) as receiver:
-        assert outcome(await transport.post(request(receiver.url))).status == 101
-        assert outcome(await transport.post(request(receiver.url))).status == 204
-    assert receiver.connections == 2
 
 
 async def test_a_body_is_read_up_to_16_kib(transport: HttpTransport) -> None:
