@@ -17,22 +17,18 @@ Row = tuple[str, str, str]
 """(tried, settings, result)"""
 HEAD = """# Where requests may go
 
-Every case that the tests try, with its result. `python -m tools.egress_document` writes this page, and
-`tests/network/http/test_egress_table.py` fails if it is out of date.
+Every case that `tests/network/http/test_egress_table.py` tries, with its result. `python -m tools.egress_document`
+writes this page.
 
 The settings are those of `egress`; after a bar those of `notifier.egress` of one client, which replace the former
 member by member. Workers check a URI when they read it and at every attempt, and an address at every connection. A
-denied request makes a dead letter `egress_denied` with this text. Left out here: the address, where it is the tried
-one; the end of a denial with *not public*, "; to allow it, add it to egress.allow", and of one with *metadata
-service*, ", which needs an egress.allow of exactly that address".
+denied request makes a dead letter `egress_denied` with this text, which also names the setting that would allow it.
 
-With `notifier.proxy` the proxy resolves names and connects. Workers then check only the host in the URI: an address
-in any spelling, `localhost`, a cloud's metadata. The proxy's own rules must cover the rest. The address of the proxy
-itself is not checked.
+With `notifier.proxy` the proxy resolves names and connects. Workers then check only the host in the URI; the proxy's
+own rules must cover the rest.
 
-An address in the well-known prefix of NAT64, `64:ff9b::/96` (RFC 6052), is checked as the IPv4 address in it. The
-local prefix `64:ff9b:1::/48` leads into a private network and needs `egress.allow`. If your network's NAT64 has
-another prefix, add it to `egress.deny`: an address in it looks public.
+An address in `64:ff9b::/96` (NAT64, RFC 6052) is checked as the IPv4 address in it. `64:ff9b:1::/48` leads into a
+private network and needs `egress.allow`. If your network's NAT64 has another prefix, add it to `egress.deny`.
 """
 LEFT_OUT = ("; to allow it, add it to egress.allow", ", which needs an egress.allow of exactly that address")
 

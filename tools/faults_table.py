@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 FAULTS, DOCUMENT = ROOT / "tests/faults", ROOT / "docs/evidence/faults.md"
 BEGIN, END = "<!-- made by tools/faults_table.py: begin -->", "<!-- end -->"
-HEAD = "| | what was done | broker | times | events | delivered | dead | repeated | lost |"
+HEAD = "| | what was done | times | delivered | repeated | lost |"
 
 Fault = tuple[str, str]
 """(group, what)"""
@@ -65,12 +65,9 @@ def _row(fault: Fault, lines: Sequence[Mapping[str, Any]]) -> str:
     def total(name: str) -> str:
         return f"{sum(line[name] for line in lines):,}"
 
-    dead, again = (_counted(line[name] for line in lines) for name in ("dead", "duplicates"))
+    again = _counted(line["duplicates"] for line in lines)
     lost = sum(len(line["missing"]) + len(line["wrong"]) + sum(line["waiting"].values()) for line in lines)
-    brokers = ", ".join(sorted({line["broker"] for line in lines} - {""})) or "–"
-    counts = total("times"), total("events"), total("delivered")
-    cells = (*fault, brokers, *counts, dead, again, str(lost))
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join((*fault, total('times'), total('delivered'), again, str(lost)))} |"
 
 
 def _counted(each: Iterable[Mapping[str, int]]) -> str:
@@ -90,7 +87,7 @@ def main(reports: Sequence[str]) -> None:
     """Write the table into the document."""
     lines = [json.loads(line) for report in reports for line in Path(report).read_text().splitlines()]
     text = DOCUMENT.read_text()
-    made = "\n".join([HEAD, "|---|---|---|--:|--:|--:|---|---|--:|", *rows(lines, written(text))])
+    made = "\n".join([HEAD, "|---|---|--:|--:|---|--:|", *rows(lines, written(text))])
     before, rest = text.split(BEGIN)
     DOCUMENT.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.partition(END)[2]}")
 

@@ -40,7 +40,6 @@ NOT_RUN = {
     "rabbitmqctl -q list_queues": "needs a broker with this name on this host",
     "rabbitmq-plugins": "tests/faults/test_moving.py moves messages by shovels",
     "rabbitmqctl set_parameter shovel": "tests/faults/test_moving.py sets the same parameter",
-    "rabbitmqctl add_user": "asks for a password; tests/system/test_readme.py makes such users",
     "npm": "publishers/tests/oidc_provider installs the package and runs its checks and tests",
     "AMQP_URL=": "publishers/tests/oidc_provider/test_package.py runs the package's tests",
     "mvn": "publishers/tests/keycloak/test_build.py builds the plug-in, and tests/samples/languages.py gets the client",
