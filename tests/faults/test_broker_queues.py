@@ -1,14 +1,12 @@
 """Queues are deleted under load, and the worker or an administrator declares them again."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import Rig, judge, rig
-from tests.support.rabbitmq_node import RabbitmqNode
+from tests.faults.rig import Rig, judge
 from tests.system.broker import Broker, broker
 from tests.system.clients import Answer, Hit
 from tests.system.waiting import until
@@ -16,7 +14,6 @@ from tests.system.worker_process import WorkerProcess, worker
 
 DELAYS = [f"delay.{2**power}s" for power in range(6)]
 COUNT = 30
-HELD = 240.0  # seconds: the broker tries a target that was missing again after three minutes
 
 
 class Down:
@@ -66,40 +63,6 @@ async def test_retries_deleted(made: Rig, tell: Tell) -> None:
     async with worker(made.site) as running:
         await made.settle(running)
     tell(await made.account())
-
-
-@pytest.mark.fault("broker", "the queue of retries missing while delays run out: the broker holds them for minutes")
-@pytest.mark.timeout(400)
-async def test_retries_missing_when_due(
-    tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[bool], tell: Tell
-) -> None:
-    """No worker runs that could declare the queue. No queue shows the deliveries, and yet none is lost."""
-    async with rig(tmp_path, own_node.url, queues) as made:
-        made.clients.judge = down = Down()
-        made.site.config["delivery"]["retry"] = {"base": "8s"}
-        made.site.write()
-        async with worker(made.site) as running:
-            await all_delayed(made)
-            assert await running.stop() == 0
-        async with broker(made.urls[0], queues) as rabbit:
-            await rabbit.delete_queue("retries")
-        await until(lambda: held_by_broker(own_node), lambda count: count == COUNT, 60)
-        down.over = True
-        async with worker(made.site) as running:
-            if form(False, True):
-                await made.settle(running, patience=HELD)
-                tell(await made.account())
-            else:
-                await ready(made, ["retries"])  # it is there again
-
-
-async def held_by_broker(node: RabbitmqNode) -> int:
-    """How many messages its dead-letter workers hold: they count as the queues' own, but not among the ready ones.
-
-    It brings its figures up to date every five seconds.
-    """
-    table = await asyncio.to_thread(node.ctl, "list_queues", "--no-table-headers", "messages", "messages_ready")
-    return sum(int(every) - int(ready) for every, ready in (line.split() for line in table.splitlines() if line))
 
 
 async def until_taken(rabbit: Broker, running: WorkerProcess) -> None:

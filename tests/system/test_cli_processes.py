@@ -27,14 +27,6 @@ from tests.system.loaded_program import begun
 MANY = 5_000
 
 
-def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
-    """What a command works with is imported when it is run."""
-    heavy = "aiohttp", "aio_pika", "cryptography", "pydantic", "structlog", "uvloop", "yaml"
-    code = f"import sys, notifier.cli; print([name for name in {heavy!r} if name in sys.modules])"
-    run = [sys.executable, "-c", code]
-    assert subprocess.check_output(run, cwd=tmp_path, env=environment(), text=True) == "[]\n"
-
-
 def test_a_reader_that_leaves_is_no_fault(tmp_path: Path) -> None:
     """`notifier schema config | head -1` ends without a word."""
     with begun(["schema", "config"], cwd=tmp_path, env=environment()) as (process, out):

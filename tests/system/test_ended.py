@@ -2,12 +2,11 @@
 
 import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.system.command import notifier
 from tests.system.site import Site
 
 
@@ -19,9 +18,7 @@ def test_an_address_in_use(tmp_path: Path, log_format: str) -> None:
         site.config["ops"] = {"listen": f"127.0.0.1:{taken.getsockname()[1]}"}
         site.config["log"] = {"format": log_format}
         site.write()
-        site.write_clients([])
-        command = [sys.executable, "-m", "notifier", "run", "-c", str(site.file)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        done = notifier("run", "-c", site.file, cwd=tmp_path)
     assert done.returncode == 2
     lines = (done.stdout + done.stderr).splitlines()
     if log_format == "json":

@@ -11,6 +11,7 @@ import re
 import secrets
 import shlex
 import sys
+import textwrap
 import time
 import typing
 from collections.abc import Iterator, Mapping
@@ -172,19 +173,22 @@ def test_without_the_queue_the_files_of_the_readme_use_the_embedded_one(tmp_path
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_the_configuration_of_each_server_loads_as_it_is_printed(page: Path, tmp_path: Path) -> None:
-    """With the files that it names; no server is asked."""
-    for block in blocks(page.read_text(), "yaml"):
-        if not block.startswith("issuers:"):
+    """With the files that it names; no server is asked. Addresses that its events bring count."""
+    indented = re.findall(r"^ *```yaml\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    for block in map(textwrap.dedent, indented):
+        if re.match(r"(#.*\n)*issuers:", block) is None:
             continue
         document = yaml.safe_load(block)
         for name in re.findall(r"(?:file|_file): ([\w./-]+)", block):
             (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text("[]" if name.endswith(".yaml") else "secret")
-        (tmp_path / "notifier.pem").write_bytes(generate_key(Algorithm.RS256))
+            content = generate_key(Algorithm.ES256) if name.endswith(".pem") else b"secret"
+            (tmp_path / name).write_bytes(b"[]" if name.endswith(".yaml") else content)
         (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
         (tmp_path / "notifier.yaml").write_text(block)
-        loaded = load(tmp_path / "notifier.yaml", {}, FEATURES)
+        loaded = load(tmp_path / "notifier.yaml", {"NOTIFIER_QUEUE__URL": "amqp://localhost"}, FEATURES)
         assert loaded.settings.issuers.keys() == document["issuers"].keys()
+        ignored = [each for each in loaded.warnings if each.path.endswith("publishers")]
+        assert ignored == [] or "sources:" in block  # events of sources bring no addresses
 
 
 def test_the_tokens_of_the_documentation_load_as_they_are_printed(tmp_path: Path) -> None:

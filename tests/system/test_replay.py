@@ -1,6 +1,5 @@
 """A replay tells what became of the letters: the command, and the API, by any worker."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -70,35 +69,3 @@ async def test_a_replay_ends_within_the_drain(place: tuple[str, str], tmp_path: 
         assert (said["done"], said["unfinished"]) == (1, "the worker ended; the rest is unchanged")
         events = [json.loads(line)["event"] for line in running.lines if line.startswith("{")]
         assert events.index("dead_letters_replayed") < events.index("drained")
-
-
-@pytest.mark.full
-async def test_any_worker_tells_of_a_job(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """An API behind one address has several workers. Any of them ends a job, too."""
-    async with Clients(Answers(shop=404)) as clients:
-        site = site_of(tmp_path, clients, (amqp_url, prefix))
-        async with worker(site) as one, worker(site) as two:
-            await asyncio.gather(*(each.until_said("replying") for each in (one, two)))
-            assert (await one.post(event(1, "shop")))[0] == 202
-            await until(lambda: one.ask("GET", "/v1/dead-letters", "r"), lambda answer: answer[1]["total"] == 1)
-            _, job = await one.ask("POST", "/v1/dead-letters/replay", "r", {"all": True})
-
-            async def asked() -> tuple[int, Any]:
-                return await two.ask("GET", f"/v1/jobs/{job['id']}", "r")
-
-            status, told = await until(asked, lambda answer: answer[1].get("state") == "ended")
-            assert (status, told["replayed"], told["became"]["dead"]) == (200, 1, {"refused": 1})
-            assert (await two.ask("GET", f"/v1/jobs/{job['id']}", "o"))[0] == 404
-            assert (await two.ask("GET", "/v1/jobs/none", "r"))[0] == 404
-            _, listed = await two.ask("GET", "/v1/jobs", "r")
-            assert ([each["id"] for each in listed["jobs"]], listed["workers"]["answered"]) == ([job["id"]], 2)
-            assert (await two.ask("GET", "/v1/jobs", "o"))[1]["jobs"] == []
-
-            assert (await one.post(event(2, "shop")))[0] == 202
-            await until(lambda: one.ask("GET", "/v1/dead-letters", "r"), lambda answer: answer[1]["total"] == 2)
-            _, job = await one.ask("POST", "/v1/dead-letters/replay", "r", {"all": True, "rate": 0.001})
-            await until(asked, lambda answer: answer[1]["replayed"] == 1)
-            assert (await two.ask("DELETE", f"/v1/jobs/{job['id']}", "o"))[0] == 404
-            assert (await two.ask("DELETE", f"/v1/jobs/{job['id']}", "r"))[0] == 202
-            _, told = await until(asked, lambda answer: answer[1]["state"] == "ended")
-            assert told["unfinished"].startswith("somebody ended it")

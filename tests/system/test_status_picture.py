@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 from rich.console import Console
 from rich.text import Text
@@ -26,6 +27,7 @@ def judge(hit: Hit) -> Answer:
     return web.Response(status=503, headers={"Retry-After": "600"}) if status is None else status
 
 
+@pytest.mark.full
 async def test_a_picture_of_status(tmp_path: Path) -> None:
     """Of four clients: one is well, one fails, one refuses, one asked for a pause."""
     async with Clients(judge) as clients:

@@ -313,29 +313,6 @@ async def test_only_its_owner_may_read(place: Place, file: Path) -> None:
     assert modes == dict.fromkeys(["queue.db", "queue.db-wal", "queue.db-shm", "queue.db.lock"], 0o600)
 
 
-async def test_a_full_disk(place: Place, file: Path) -> None:
-    """A publish that finds no room is refused and shown; acks wait for room; afterwards everything goes on."""
-    queue, inbox = await place.consume()
-    await queue.publish(Lane.EVENTS, outgoing("a"))
-    message = await inbox.next()
-    with full_disk(at=file.with_name("queue.db-wal").stat().st_size + 4096):
-        with pytest.raises(QueueUnavailable, match=str(file)):
-            await queue.publish(Lane.EVENTS, outgoing("too large", body=bytes(100_000)))
-        status = queue.status()
-        assert (status.connected, status.blocked) == (True, True)
-        assert str(file) in str(status.problem)
-        queue.ack(message)
-        with pytest.raises(QueueUnavailable):
-            await queue.publish(Lane.EVENTS, outgoing("too large", body=bytes(100_000)))
-    await queue.available()
-    await queue.publish(Lane.EVENTS, outgoing("b"))
-    assert names([await inbox.next()]) == ["b"]
-    assert queue.status().problem is None
-    await queue.close()
-    _, inbox = await place.consume()
-    assert names([await inbox.next()]) == ["b"]
-
-
 async def test_the_loop_goes_on_while_the_file_is_locked(place: Place, file: Path) -> None:
     """All SQLite work is on the writer's thread: a publish that waits for another's lock holds nobody else up."""
     queue = await place.open()
