@@ -9,7 +9,7 @@ As long as a delivery may be parked for a client, something will lead back to it
 
 from notifier.delivery.admission import Deferral, Later, Room, Ticket
 from notifier.delivery.ages import waits_until
-from notifier.delivery.circuit import MAX_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE
+from notifier.delivery.circuit import MAX_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE, State
 from notifier.delivery.facts import ClientServed
 from notifier.delivery.known_client import KnownClient
 from notifier.delivery.known_clients import KnownClients
@@ -128,7 +128,7 @@ class Buckets:
         if not known.parked or known.pulling:
             return
         tried = bool(known.running or known.waiting) or known.covered(now)
-        if tried and not (known.up and known.is_available(now)):
+        if tried and not (known.circuit.state is State.CLOSED and known.is_available(now)):
             return
         if self._leaving:
             self._clients.report(known, now, paced=False)
@@ -147,7 +147,7 @@ class Buckets:
         known, now = self._clients.get(key), self._tools.steady()
         if known is None:
             return 1
-        if known.up and known.is_available(now):
+        if known.circuit.state is State.CLOSED and known.is_available(now):
             return known.parked_wanted(self._room, now)
         if known.running:
             return 0
@@ -156,7 +156,7 @@ class Buckets:
     def on_parked(self, key: ClientKey) -> None:
         """Note that a delivery is durable in the client's bucket."""
         known = self._clients.get(key)
-        if known is None or (known.pulling and known.up):
+        if known is None or (known.pulling and known.circuit.state is State.CLOSED):
             self.requested[key] = None  # perhaps too late for this pass, or the client has been forgotten
         if known is not None:
             known.on_parked()
@@ -170,7 +170,7 @@ class Buckets:
         known.on_pass(pulling=pulling)
         if not pulling and not known.covered(now):
             self._end_rotation(known)  # the bucket contains no delivery of the client
-        if not (empty and known.up and known.is_available(now)) or key in self.requested:
+        if not (empty and known.circuit.state is State.CLOSED and known.is_available(now)) or key in self.requested:
             return
         if (seconds := known.on_bucket_empty(now)) is not None:
             iss, client_id = key
@@ -245,7 +245,9 @@ class Buckets:
     def is_held_up(self, key: ClientKey) -> bool:
         """Return True if the circuit is not closed, the client pauses, or a delivery may be parked for it."""
         known = self._clients.get(key)
-        return known is not None and (not known.up or known.parked or known.is_paused(self._tools.steady()))
+        return known is not None and (
+            known.circuit.state is not State.CLOSED or known.parked or known.is_paused(self._tools.steady())
+        )
 
     def standing(self, key: ClientKey) -> tuple[bool, float | None, float | None]:
         """Return the state of the client: busy, the next probe, and the end of its pause, in epoch seconds.
@@ -255,6 +257,6 @@ class Buckets:
         known, now, ahead = self._clients.get(key), self._tools.steady(), self._room.ahead()
         if known is None:
             return False, None, None
-        next_try = max(now, known.available_at) + ahead if known.down else None
+        next_try = max(now, known.available_at) + ahead if known.circuit.state is State.OPEN else None
         busy = not known.idle or key in self.requested
         return busy, next_try, known.paused_until + ahead if known.is_paused(now) else None

@@ -14,8 +14,14 @@ Override: TypeAlias = Literal[
 """A member of an event's entry that overrides the client's registration, if the publisher may do so."""
 
 
+class Fact:
+    """What happened, for observers. A feature may add facts, which it handles by `FactHandlers`."""
+
+    __slots__ = ()
+
+
 @frozen
-class ClientFact:
+class ClientFact(Fact):
     """A fact about a client."""
 
     iss: str
@@ -36,7 +42,7 @@ class Skipped(EventClientFact):
 
 
 @frozen
-class IgnoredOverrides:
+class IgnoredOverrides(Fact):
     """Members of an event's entries that do not count (`registry.inline`): their clients are notified as registered.
 
     `members` names them for the first few clients, by `client_id`; `clients` is the number of all such clients. A
@@ -53,7 +59,7 @@ class IgnoredOverrides:
 
 
 @frozen
-class EventTaken:
+class EventTaken(Fact):
     """A worker is done with an event message: all its deliveries are settled, or it was split or malformed.
 
     `arrived` (epoch seconds) is when the worker took it, if it had deliveries. Of these, `copies` were done already.
@@ -75,14 +81,14 @@ class EventTaken:
 
 
 @frozen
-class AlreadyDelivered:
+class AlreadyDelivered(Fact):
     """A delivery came in a separate message, and this worker had delivered it: nothing was done."""
 
     delivery: Delivery
 
 
 @frozen
-class Attempted:
+class Attempted(Fact):
     """An attempt was made. One that succeeded is a `LogoutDelivered`.
 
     `delivery` is as it was before; `next_due` (epoch seconds) is set if another follows.
@@ -109,7 +115,7 @@ class LogoutDelivered(Attempted):
 
 
 @frozen
-class RetryScheduled:
+class RetryScheduled(Fact):
     """A retry is durable. `delivery` is as it is after the attempt."""
 
     delivery: Delivery
@@ -172,27 +178,6 @@ class ClientServed(ClientFact):
     seconds: float
 
 
-@frozen
-class FeatureFact:
-    """A fact of a feature, which subclasses this and handles it by `FactHandlers`."""
-
-
-Fact = (
-    EventTaken
-    | AlreadyDelivered
-    | Attempted
-    | RetryScheduled
-    | Deferred
-    | LogoutDelivered
-    | Skipped
-    | IgnoredOverrides
-    | Buried
-    | Unexpected
-    | ClientFailing
-    | ClientRecovered
-    | ClientServed
-    | FeatureFact
-)
 Observer = Callable[[Fact], None]
 """Must return at once and never raise."""
 

@@ -36,7 +36,7 @@ from notifier.model.outcome import Signal
 DEFERRED_AT_A_TIME = 16  # deliveries deferred out of memory at a time: more would delay the others
 ASSUMED_WORKERS = 4  # share a client's limits while their number is not known, in the second after a start
 SLOW_SHARE = 0.25  # slots for slow and silent clients, beside the window: a share of its size
-TRIED = 4  # times the window's size: attempts at clients whose circuit is not closed
+MAX_HANGING_WINDOWS = 4  # × `size` attempts may hang before a client whose circuit is not closed must wait
 KEPT_FREE = 10  # a tenth of the window is kept free for each other lane
 LEAST_WAIT = 0.1  # the share of `SLOT_WAIT` that remains if memory is full
 
@@ -60,7 +60,6 @@ class Slots:
         self._slots = {Side.QUICK: size, Side.SLOW: max(1, int(size * SLOW_SHARE)), Side.PROBE: PROBES}
         self._most_of_lane, self._most_of_lane_in_memory = most_of_lane(size), most_of_lane(2 * size)
         self._used = dict.fromkeys(Side, 0)
-        self._trying = 0  # attempts at clients whose circuit is not closed
         self._in_flight = dict.fromkeys(Lane, 0)  # of the window
         self._hanging = 0  # attempts at slow clients and probes, which do not count as memory
 
@@ -108,30 +107,23 @@ class Slots:
         free = self._slots[side] - self._used[side]
         if side is Side.QUICK:
             free = min(free, self._most_of_lane - self._in_flight[lane])
-        return free if closed else min(free, TRIED * self._size - self._trying)
+        return free if closed else min(free, MAX_HANGING_WINDOWS * self._size - self._hanging)
 
-    def count(self, known: KnownClient, lane: Lane, side: Side, change: int) -> None:
-        """Note that an attempt at the client began (+1) or ended (-1)."""
+    def count(self, lane: Lane, side: Side, change: int) -> None:
+        """Note that an attempt began (+1) or ended (-1)."""
         self._used[side] += change
-        if known.circuit.state is not State.CLOSED:
-            self._trying += change
         if side is Side.QUICK:
             self._in_flight[lane] += change
         else:
             self._hanging += change
-
-    def on_circuit(self, known: KnownClient, *, was_up: bool) -> None:
-        """Note that the circuit of the client is closed now, or no longer closed, while attempts run."""
-        if known.up is not was_up:
-            self._trying += -len(known.running) if known.up else len(known.running)
 
     def place(self, known: KnownClient, now: float) -> None:
         """Move the running attempts at the client to the side that fits by now. Probes stay."""
         side = known.side_at(now)
         if side is not known.side:
             for lane, before in known.move_to(side):
-                self.count(known, lane, before, -1)
-                self.count(known, lane, side, +1)
+                self.count(lane, before, -1)
+                self.count(lane, side, +1)
 
 
 def most_of_lane(size: int) -> int:
@@ -174,7 +166,7 @@ class Gate:
         side = Side.PROBE if known.circuit.state is State.OPEN else known.side
         known.on_started(ticket, side, now)
         self._busy[known.key] = known
-        self.slots.count(known, ticket.lane, side, +1)
+        self.slots.count(ticket.lane, side, +1)
 
     def on_ended(self, ticket: Ticket, result: AttemptResult) -> tuple[list[Ticket], AttemptResult, float]:
         """Note the result of an attempt. Return the deliveries that start in its slot, and `Buckets.after_attempt`."""
@@ -182,13 +174,13 @@ class Gate:
         if result.pause is not None:
             known.on_pause(now + result.pause)
         side = known.on_ended(ticket)
-        self.slots.count(known, ticket.lane, side, -1)
-        was_up, was_limited = known.circuit.state is State.CLOSED, known.rate.spacing
+        self.slots.count(ticket.lane, side, -1)
+        was_closed, was_limited = known.circuit.state is State.CLOSED, known.rate.spacing
         repeat = ticket.delivery.attempts > 0
         least = 0.0 if result.signal is Signal.RESPONSIVE else self.clients.least_rest(known)
         change = known.on_result(result.signal, now - ticket.posted_at, now, repeat=repeat, least=least)
-        if not was_up or known.circuit.state is not State.CLOSED:
-            self._on_circuit(known, change, was_up=was_up)
+        if not was_closed or known.circuit.state is not State.CLOSED:
+            self._on_circuit(known, change)
         if change is Change.OPENED:
             ticket.on_circuit_opened()
         paced = known.rate.spacing not in (0.0, was_limited)
@@ -204,8 +196,7 @@ class Gate:
             return following, result, 0.0  # nearly always
         return following, *self.buckets.after_attempt(known, ticket, result, now)
 
-    def _on_circuit(self, known: KnownClient, change: Change | None, *, was_up: bool) -> None:
-        self.slots.on_circuit(known, was_up=was_up)
+    def _on_circuit(self, known: KnownClient, change: Change | None) -> None:
         self.clients.on_circuit(known, change)
         if change is Change.RECOVERED and known.parked and known.pulling:
             self.buckets.requested[known.key] = None  # a pass that began before misses deliveries parked since
@@ -262,17 +253,16 @@ class Gate:
         """Apply the report of another worker."""
         known, now = self.clients.get(news.key), self._tools.steady()
         if known is not None:
-            was_up = known.up
-            self._on_circuit(known, known.on_peer_report(news, now), was_up=was_up)
+            self._on_circuit(known, known.on_peer_report(news, now))
             self.buckets.on_peer_report(known, now)
         elif news.up and news.parked:
             self.buckets.requested[news.key] = None  # by a worker that stops, perhaps
 
     def unresponsive(self) -> Iterable[tuple[str, str, float]]:
-        """Return (iss, client_id, seconds without an answer) for each client that is not down and hangs."""
+        """Return (iss, client_id, seconds without an answer) for each client that hangs."""
         now = self._tools.steady()
         for key, known in self._busy.items():
-            if not known.down and (seconds := known.silence(now)) > SLOW:
+            if known.circuit.state is not State.OPEN and (seconds := known.silence(now)) > SLOW:
                 yield *key, seconds
 
     @property

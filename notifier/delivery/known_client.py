@@ -28,10 +28,7 @@ from notifier.model.outcome import Cause, Signal
 
 FRESH = 4.0  # seconds after which a fresh delivery may be the probe; a second a worker if that is more
 CROWDED = 0.5  # the used share of memory above which no bucket is fetched from
-MIN_DEFERRAL_SECONDS, MAX_DEFERRAL_SECONDS = (
-    1.0,
-    64.0,
-)  # of one deferral, however old the delivery is …
+MIN_DEFERRAL_SECONDS, MAX_DEFERRAL_SECONDS = 1.0, 64.0  # of one deferral, however old the delivery is …
 MAX_RATED_DEFERRAL_SECONDS = 1024.0  # … or at most, where a registered rate determines the turn
 SLOW = 1.0  # seconds: a client whose attempts take longer, or that is silent for as long, is slow
 SILENT, TIMES = 0.1, 4.0  # seconds, and times its usual: the shortest silence that makes a client slow
@@ -56,16 +53,6 @@ class KnownClient(PendingDeliveries):
     def is_available(self, now: float) -> bool:
         """Return True unless the circuit is open or half-open, or the client paused."""
         return self.circuit.state is not State.OPEN and now >= self.paused_until
-
-    @property
-    def up(self) -> bool:
-        """True if the circuit is closed."""
-        return self.circuit.state is State.CLOSED
-
-    @property
-    def down(self) -> bool:
-        """True if the circuit is open or half-open."""
-        return self.circuit.state is State.OPEN
 
     @property
     def available_at(self) -> float:
@@ -287,9 +274,10 @@ class KnownClient(PendingDeliveries):
 
     def pace(self, room: Room, now: float) -> float:
         """Return the seconds between two of its attempts. Its concurrency limit grows as they are made."""
-        side, at_a_time = Side.PROBE if self.down else self.side, len(self.running)
-        if room.free(side, Lane.EVENTS, closed=self.up) > 0:
-            at_a_time = min(self.limit, self.concurrency + self.waiting // 2) if self.up else self.concurrency
+        closed, at_a_time = self.circuit.state is State.CLOSED, len(self.running)
+        side = Side.PROBE if self.circuit.state is State.OPEN else self.side
+        if room.free(side, Lane.EVENTS, closed=closed) > 0:
+            at_a_time = min(self.limit, self.concurrency + self.waiting // 2) if closed else self.concurrency
         silence = self.silence(now)
         seconds = max(self.attempt_seconds, silence) if silence > SILENT else self.attempt_seconds
         return max(self.rate.step, self.rate.spacing, seconds / max(1, at_a_time))

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from notifier.delivery.admission import Room
-from notifier.delivery.circuit import Change
+from notifier.delivery.circuit import Change, State
 from notifier.delivery.facts import ClientFailing, ClientRecovered
 from notifier.delivery.known_client import KnownClient, attempt_step
 from notifier.delivery.ports import News, Peers, Tools
@@ -46,7 +46,7 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
 
     def on_circuit(self, known: KnownClient, change: Change | None) -> None:
         """Note an event of the client's circuit."""
-        self._count_probe(known.key, known.attempt_seconds if known.down else 0.0)
+        self._count_probe(known.key, known.attempt_seconds if known.circuit.state is State.OPEN else 0.0)
         iss, client_id = known.key
         if change is Change.RECOVERED:
             self.down.pop(known.key, None)
@@ -86,10 +86,11 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
 
     def report(self, known: KnownClient, now: float, *, paced: bool) -> None:
         """Report the client to the other workers. `paced`: its rate has changed."""
-        failing_since, rate = known.circuit.failing_since, known.rate
+        circuit, rate = known.circuit, known.rate
         news = News(
-            key=known.key, up=known.up, failing=0.0 if failing_since is None else now - failing_since,
-            rest=max(0.0, known.circuit.next_try - now), cap=known.concurrency, spacing=rate.spacing if paced else 0.0,
+            key=known.key, up=circuit.state is State.CLOSED,
+            failing=0.0 if circuit.failing_since is None else now - circuit.failing_since,
+            rest=max(0.0, circuit.next_try - now), cap=known.concurrency, spacing=rate.spacing if paced else 0.0,
             former_share=rate.former_share, parked=known.parked,
         )  # fmt: skip
         self._peers.report(news)

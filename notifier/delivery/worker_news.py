@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, NotRequired, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -24,20 +24,19 @@ MOST = 2000  # clients with a report that waits; beyond them the oldest report i
 FRESH = 2.0  # seconds after which a report is dropped
 LARGEST = 4 * 1024  # bytes of a document
 DOCUMENTS = 50  # read a second, for each worker
-LONGEST = 3600.0  # seconds for which a circuit stays open; more is reported as this
-SLOWEST = 16.0  # seconds between two attempts, likewise
-EVER = 1e9  # seconds for which a client may have failed
+
+_Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 class _OfClient(TypedDict):
     iss: str
     client_id: str
     up: bool
-    failing: Annotated[float, Field(ge=0, le=EVER, allow_inf_nan=False)]
-    rest: Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
+    failing: _Seconds
+    rest: _Seconds
     cap: Annotated[int, Field(ge=1, le=1_000_000)]
-    spacing: Annotated[float, Field(ge=0, le=SLOWEST, allow_inf_nan=False)]
-    former_share: NotRequired[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]]
+    spacing: _Seconds
+    former_share: Annotated[float, Field(ge=0, le=1)]
     parked: bool
 
 
@@ -104,16 +103,11 @@ class OtherWorkers:
 
 def _dump(news: News, waited: float) -> bytes:
     failing = news.failing if news.up else news.failing + waited
-    members: dict[str, Any] = asdict(news) | {
-        "failing": min(EVER, failing), "rest": min(LONGEST, max(0.0, news.rest - waited)),
-        "spacing": min(SLOWEST, news.spacing),
-    }  # fmt: skip
+    members: dict[str, Any] = asdict(news) | {"failing": failing, "rest": max(0.0, news.rest - waited)}
     members["iss"], members["client_id"] = members.pop("key")
     return _OF_CLIENT.dump_json(cast("_OfClient", members))
 
 
 def _load(document: _OfClient) -> News:
     members: dict[str, Any] = {**document}
-    if "former_share" not in members:  # an older release does not include whether that rate is a trial
-        members["spacing"] = 0.0
     return News(key=(members.pop("iss"), members.pop("client_id")), **members)

@@ -11,7 +11,7 @@ from notifier.delivery.admission import StartNow, Ticket, Wait
 from notifier.delivery.circuit import MAX_OPEN_SECONDS
 from notifier.delivery.client_buckets import OVERDUE, PROBE_FAILURES
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
-from notifier.delivery.gate import TRIED
+from notifier.delivery.gate import MAX_HANGING_WINDOWS
 from notifier.delivery.ports import News
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.model.client import RetryPolicy
@@ -247,7 +247,7 @@ def test_clients_that_hang_from_the_start_are_bounded() -> None:
         begun += desk.ask(f"c{number}") is StartNow
         desk.now += 0.15
         desk.tick()
-    assert begun == TRIED * 8
+    assert begun == MAX_HANGING_WINDOWS * 8
 
 
 # ── in memory, and until a turn ─────────────────────────────────────────────────────────────────────────────────────

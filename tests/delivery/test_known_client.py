@@ -139,7 +139,7 @@ def test_a_fault_of_ours_is_not_the_clients() -> None:
         assert learn(rests, Signal.NONE, NOW + number) is None
         assert rests.circuit.next_try == NOW + number + 1
     assert (well.circuit.state, well.circuit.budget) == (State.CLOSED, 16)
-    assert rests.down
+    assert rests.circuit.state is State.OPEN
 
 
 def test_it_may_have_more_at_a_time_with_each_success() -> None:
@@ -151,7 +151,7 @@ def test_it_may_have_more_at_a_time_with_each_success() -> None:
         assert one.concurrency == expected
     for _ in range(32):
         learn(one, Signal.UNAVAILABLE, NOW + 1)
-    assert (one.up, one.concurrency) == (False, 3)
+    assert (one.circuit.state is State.CLOSED, one.concurrency) == (False, 3)
 
 
 def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from notifier.delivery.ports import News
-from notifier.delivery.worker_news import DOCUMENTS, EVER, FRESH, LARGEST, LONGEST, MOST, SLOWEST, OtherWorkers
+from notifier.delivery.worker_news import DOCUMENTS, FRESH, LARGEST, MOST, OtherWorkers
 
 ISS = "https://id.example"
 
@@ -47,16 +47,6 @@ def test_what_is_told_is_heard(others: Others) -> None:
     others.worker.report(news)
     assert others.told() == [news]
     assert others.told() == []
-
-
-def test_the_pace_of_an_older_release_is_not_heard(others: Others) -> None:
-    """It lacks whether the pace helped: a rolling update would make one trial of all its reports."""
-    others.tell("shop", rest=1.0, spacing=0.25, former_share=0.5)
-    [document] = others.documents()
-    told = json.loads(document)
-    del told["news"][0]["former_share"]
-    others.worker.read(json.dumps(told).encode(), others.heard.append)
-    assert [(news.rest, news.spacing) for news in others.heard] == [(1.0, 0.0)]
 
 
 def test_of_each_client_the_newest_counts(others: Others) -> None:
@@ -108,13 +98,6 @@ def test_a_client_whose_name_fills_a_document_is_not_told_of(others: Others) -> 
     assert [news.key[1] for news in others.told()] == ["shop", "wiki"]
 
 
-def test_what_is_longer_than_may_be_said_is_told_as_long_as_may_be(others: Others) -> None:
-    """No worker refuses a value that another may send."""
-    others.tell("shop", failing=1e10, rest=1e10, spacing=1e10)
-    [news] = others.told()
-    assert (news.failing, news.rest, news.spacing) == (EVER, LONGEST, SLOWEST)
-
-
 def test_more_than_the_others_can_tell_is_not_heard(others: Others) -> None:
     """A sender that floods the exchange neither keeps a worker busy nor fills its memory. A second later reports are
     read again.
@@ -141,7 +124,8 @@ async def test_who_waits_for_news_gets_the_first_at_once(others: Others) -> None
 
 
 ONE = {
-    "iss": ISS, "client_id": "shop", "up": False, "failing": 1.0, "rest": 1.0, "cap": 1, "spacing": 0.0, "parked": False
+    "iss": ISS, "client_id": "shop", "up": False, "failing": 1.0, "rest": 1.0, "cap": 1, "spacing": 0.0,
+    "former_share": 0.0, "parked": False,
 }  # fmt: skip
 
 
@@ -156,8 +140,6 @@ ONE = {
         {"v": 2, "news": [ONE]},
         {"v": 1, "news": [ONE, {"iss": ISS}]},
         {"v": 1, "news": [ONE | {"rest": -1}]},
-        {"v": 1, "news": [ONE | {"rest": LONGEST + 1}]},
-        {"v": 1, "news": [ONE | {"spacing": SLOWEST + 1}]},
         {"v": 1, "news": [ONE | {"former_share": 1.1}]},
         {"v": 1, "news": [ONE | {"failing": 1e300}]},
         {"v": 1, "news": [ONE | {"rest": float("nan")}]},

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
-from notifier.delivery.facts import FeatureFact
+from notifier.delivery.facts import Fact
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import frozen
 from notifier.model.message import Message
@@ -57,7 +57,7 @@ class SessionsAway:
 
 
 @frozen
-class UpstreamLookedUp(FeatureFact):
+class UpstreamLookedUp(Fact):
     """The result of a look-up of the local sessions that end with an upstream's. `text`: the reason if none did.
 
     `away`: the look-up is repeated. `given_up`: it was repeated for a delivery's maximum age, and is a dead letter.
