@@ -62,6 +62,8 @@ def settings_called(name: str) -> list[SettingText]:
     """
     parts, everything = _parts(name), [(setting, _parts(setting.name)) for setting in settings()]
     exact = [setting for setting, names in everything if len(names) == len(parts) and _fits(parts, names)]
+    if not exact and parts[-1:] == ["file"]:  # a secret in a file: `proxy: {file: PATH}`
+        exact = [setting for setting, names in everything if len(names) == len(parts) - 1 and _fits(parts, names)]
     return exact or [setting for setting, names in everything if len(names) > len(parts) > 0 and _fits(parts, names)]
 
 
