@@ -12,7 +12,7 @@ from notifier.features.registries.page_requests import next_link
 from notifier.features.registries.sql import written_by
 from notifier.model.errors import SourceFault
 from notifier.model.redaction import redact
-from notifier.queues.rabbitmq.topology import _explain
+from notifier.queues.rabbitmq.topology import _explain_difference
 from notifier.tokens.key_files import _blocks
 from tests.support.regular_expressions import SOURCE, Found, Worst, expressions, superlinear, suspects
 
@@ -40,7 +40,7 @@ def _written_by_one(grant: str) -> str | None:
 
 
 def _explain_refusal(text: str) -> str:
-    return _explain("queue", ChannelPreconditionFailed(text))
+    return _explain_difference("queue", ChannelPreconditionFailed(text))
 
 
 def _as_a_client_id(name: str) -> bool:

@@ -13,27 +13,27 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found(Generic[S]):
+class VisitedMessage(Generic[S]):
     """A message that a pass has read. `summary` is None if the message does not match."""
 
     message: Message
     summary: S | None
 
 
-Reader: TypeAlias = Callable[[Message], Found[S]]
+Reader: TypeAlias = Callable[[Message], VisitedMessage[S]]
 """Reads one message, and keeps only as much of it as the pass needs."""
 
 
-def reader_of(
+def make_visit_reader(
     summarise: Callable[[Message], S], is_meant: Callable[[Message, S], bool], *, whole: bool
-) -> Callable[[Message], Found[S]]:
+) -> Callable[[Message], VisitedMessage[S]]:
     """Return a reader of the messages for which `is_meant` is true. It keeps them `whole`, or only their summaries."""
 
-    def see(message: Message) -> Found[S]:
+    def see(message: Message) -> VisitedMessage[S]:
         summary = summarise(message)
         matches = is_meant(message, summary)
         kept = message if matches and whole else replace(message, body=b"", headers=MappingProxyType({}))
-        return Found(message=kept, summary=summary if matches else None)
+        return VisitedMessage(message=kept, summary=summary if matches else None)
 
     return see
 
@@ -45,7 +45,7 @@ class Visit(Protocol[S]):
     def left(self) -> int:
         """How many messages have not been read yet."""
 
-    async def page(self) -> Sequence[Found[S]]:
+    async def page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages; none at the end. Remove or move them before the next call. Raises QueueError."""
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:

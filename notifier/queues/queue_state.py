@@ -32,7 +32,7 @@ class WorkerAnswers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyLook:
+class PolicyCheck:
     """The policies that override the arguments with which our queues were declared.
 
     `by`: the source, either the broker's management API, or a temporary queue, which shows only some policies.
@@ -68,7 +68,7 @@ class BrokerState:
     asked: float = 0.0
     bindings: Sequence[BindingState] = ()
     keeps_expired: bool | None = None
-    policies: PolicyLook = PolicyLook()
+    policies: PolicyCheck = PolicyCheck()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class FileState:
     fault: str | None = None
 
 
-def release_of(version: str) -> tuple[int, int]:
+def parse_release(version: str) -> tuple[int, int]:
     """Return the first two numbers of the broker's version; (0, 0) if it has none."""
     numbers = re.match(r"(\d{1,9})\.(\d{1,9})", version)
     return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)

@@ -15,7 +15,7 @@ from notifier.operators.deliveries.delivery_filter import DeliveryFilter
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, readmit
 from notifier.operators.deliveries.repair import remove, replay
 from notifier.operators.deliveries.visits import found_in
-from notifier.queues.passes import reader_of
+from notifier.queues.passes import make_visit_reader
 from notifier.queues.queue_port import DeadLetters, Queue
 from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.queues.rabbitmq.visit import RabbitVisit
@@ -25,7 +25,7 @@ from tests.support.rabbit_options import rabbit_options
 
 MANY = 250  # more than are taken together on either queue
 ALL = DeliveryFilter()
-ROWS = reader_of(read_summary, ALL.matches, whole=False)
+ROWS = make_visit_reader(read_summary, ALL.matches, whole=False)
 
 
 @pytest.fixture

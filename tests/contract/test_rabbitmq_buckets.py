@@ -14,7 +14,7 @@ from aio_pika.abc import HeadersType
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import PARKED, Kind, Lane
-from notifier.queues.rabbitmq.administration import ASKING
+from notifier.queues.rabbitmq.administration import MAX_CHANNELS
 from notifier.queues.rabbitmq.buckets import bucket_number
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import Administrator, OpenWorker
@@ -130,7 +130,7 @@ async def test_depths_are_asked_for_side_by_side(worker: OpenWorker, monkeypatch
 
     async def declare_beside_others(channel: aiormq.Channel, name: str, **more: Any) -> Any:
         asking.add(channel)
-        if len(asking) >= ASKING:
+        if len(asking) >= MAX_CHANNELS:
             together.set()
         await together.wait()
         return await declare(channel, name, **more)

@@ -7,7 +7,7 @@ import pytest
 
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.message import Kind, Lane, Outgoing
-from notifier.queues.rabbitmq.overdue import OVERDUE
+from notifier.queues.rabbitmq.overdue import OVERDUE_SECONDS
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.queues import Inbox, eventually
 from tests.model.documents.test_documents import DELIVERY
@@ -43,7 +43,7 @@ async def test_what_is_stuck_behind_a_clock_that_was_set_back_is_moved_on(module
     await until(taken, bool, 150)
     came = await inbox.next()
     assert (came.lane, load_delivery(came.body)) == (Lane.RETRIES, DELIVERY)
-    assert time.monotonic() - began > OVERDUE / 2
+    assert time.monotonic() - began > OVERDUE_SECONDS / 2
     await eventually(lambda: queue.status().moved_on == 1)
     queue.ack(came)
     await queue.close()

@@ -19,7 +19,7 @@ from notifier.model.client import TlsFiles
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, Lane
 from notifier.queues.rabbitmq.administration import declare_topology, survey_topology
-from notifier.queues.rabbitmq.connection import Connection, connect, finish, open_channel
+from notifier.queues.rabbitmq.connection import Connection, close_bounded, connect, open_channel
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
@@ -271,6 +271,6 @@ async def test_what_nobody_expects_ends_one_connection_alone(
 async def test_no_channel_opens_on_a_closed_connection(options: RabbitOptions) -> None:
     """A connection that closes between two steps raises QueueUnavailable; aio-pika raises RuntimeError."""
     connection = await connect(options, "look")
-    await finish(connection.close())
+    await close_bounded(connection.close())
     with pytest.raises(QueueUnavailable):
         await open_channel(connection)

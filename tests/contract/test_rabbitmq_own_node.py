@@ -155,7 +155,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(
             return False
 
         await until(refused, bool)
-        monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.5)  # a blocked connection's close is not answered
+        monkeypatch.setattr(connection, "CLOSE_TIMEOUT_SECONDS", 0.5)  # a blocked connection's close is not answered
         assert (await examine_broker(rabbit_options(amqp_url, "of-another"))).blocked
     await asyncio.wait_for(queue.available(), PATIENCE)
     assert (queue.status().blocked, queue.status().problem) == (False, None)
@@ -183,7 +183,7 @@ async def test_who_may_not_declare_replies_and_cannot_be_asked(
     humble: str, amqp_url: str, prefix: str, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `topology: verify` a worker's user needs no permission to configure."""
-    monkeypatch.setattr(side_channel, "AGAIN", 0.1)
+    monkeypatch.setattr(side_channel, "REOPEN_DELAY_SECONDS", 0.1)
     options = rabbit_options(amqp_url, prefix)
     replying = await workers.start(rabbit_options(humble, prefix, topology="verify"), b"humble")
     answering = await workers.start(options, b"worker")
@@ -200,7 +200,7 @@ async def test_who_may_not_write_to_the_workers_exchange_hears_and_replies(
     module_node: RabbitmqNode, amqp_url: str, prefix: str, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker closes the channel at the first report. It is opened again, and no more reports are sent."""
-    monkeypatch.setattr(side_channel, "AGAIN", 0.1)
+    monkeypatch.setattr(side_channel, "REOPEN_DELAY_SECONDS", 0.1)
     await asyncio.to_thread(module_node.ctl, "add_user", "mute", "only-a-test")
     most = r"^(amq\.default|notifier\.(?!workers$).*)$"
     await asyncio.to_thread(module_node.ctl, "set_permissions", "mute", ".*", most, ".*")

@@ -11,10 +11,10 @@ import pytest
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import PolicyKey
-from notifier.queues.queue_state import PolicyLook
+from notifier.queues.queue_state import PolicyCheck
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.examination import examine_broker
-from notifier.queues.rabbitmq.policy_trial import ARGUMENTS, try_policies
+from notifier.queues.rabbitmq.policy_trial import TRIAL_QUEUE_ARGUMENTS, try_policies
 from notifier.queues.rabbitmq.policy_watch import read_policies
 from tests.contract.broker import OpenWorker, emptied
 from tests.contract.queues import Inbox
@@ -90,7 +90,7 @@ def policy(administrate: Administrate) -> Policy:
     return policy
 
 
-async def looked(url: str, prefix: str, management: str | None = None) -> PolicyLook:
+async def looked(url: str, prefix: str, management: str | None = None) -> PolicyCheck:
     """What the doctor sees."""
     return (await examine_broker(rabbit_options(url, prefix, management=management))).policies
 
@@ -119,7 +119,7 @@ async def test_the_doctor_finds_it_by_temporary_queues(
 async def test_a_broker_without_policies_shows_none_and_keeps_no_temporary_queue(
     amqp_url: str, prefix: str, module_node: RabbitmqNode
 ) -> None:
-    assert await looked(amqp_url, prefix) == PolicyLook(by="trial")
+    assert await looked(amqp_url, prefix) == PolicyCheck(by="trial")
     assert ".doctor." not in await asyncio.to_thread(module_node.ctl, "list_queues", "name")
 
 
@@ -150,7 +150,7 @@ async def test_the_management_api_tells_what_no_temporary_queue_shows(
         await told({("message-ttl", "3600000"): both, ("expires", "2419200000"): both})
         look = await looked(amqp_url, prefix, module_node.management)
         assert (look.by, len(look.overrides), look.fault) == ("management", 2, "")
-        assert await looked(amqp_url, prefix) == PolicyLook(by="trial")
+        assert await looked(amqp_url, prefix) == PolicyCheck(by="trial")
 
 
 async def test_an_operators_policy_is_told_until_it_is_gone(policy: Policy, prefix: str, told: RepairReport) -> None:
@@ -213,5 +213,7 @@ async def test_what_a_trial_left_is_no_policy(amqp_url: str, prefix: str) -> Non
     async with connected(rabbit_options(amqp_url, prefix), "test") as connection:
         async with channel_of(connection, confirms=True) as channel:
             for part in ("full", "room"):
-                await channel.queue_declare(f"{name}.{part}", durable=True, arguments={**ARGUMENTS, "x-expires": 5_000})
+                await channel.queue_declare(
+                    f"{name}.{part}", durable=True, arguments={**TRIAL_QUEUE_ARGUMENTS, "x-expires": 5_000}
+                )
         assert await try_policies(connection, name) == ()

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from notifier.model.message import DEAD
 from notifier.operators.deliveries.dead_letter_summary import read_summary
 from notifier.operators.deliveries.delivery_filter import DeliveryFilter
-from notifier.queues.passes import reader_of
+from notifier.queues.passes import make_visit_reader
 from notifier.queues.rabbitmq import replies, side_channel
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.options import RabbitOptions
@@ -94,13 +94,13 @@ async def test_what_finds_the_outbox_full_is_dropped_and_counted(options: Rabbit
     """It never waits, and holds a bounded memory."""
     queue = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
-    for _ in range(replies.MOST + 7):
+    for _ in range(replies.MAX_PENDING_REPLIES + 7):
         queue.side_channel.reply("amq.gen-nobody", None, b"x")
     assert queue.side_channel.dropped == 7
     await until_answered(options, {b"worker"})  # behind all of them, so that the outbox is empty again
     before = queue.side_channel.dropped
     for _ in range(3):
-        queue.side_channel.reply("amq.gen-nobody", None, b"x" * (replies.MOST_BYTES // 2))
+        queue.side_channel.reply("amq.gen-nobody", None, b"x" * (replies.MAX_PENDING_BYTES // 2))
     assert queue.side_channel.dropped == before + 1
 
 
@@ -108,7 +108,7 @@ async def test_a_closed_channel_is_opened_again_and_the_logouts_go_on(
     options: RabbitOptions, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody has declared the exchange otherwise: nobody can be asked until it is gone, and all else works."""
-    monkeypatch.setattr(side_channel, "AGAIN", 0.1)
+    monkeypatch.setattr(side_channel, "REOPEN_DELAY_SECONDS", 0.1)
     async with await aio_pika.connect(options.urls[0]) as connection:
         channel = await connection.channel()
         wrong = await channel.declare_exchange(f"{options.prefix}.workers", aio_pika.ExchangeType.TOPIC)
@@ -155,7 +155,7 @@ async def test_news_that_waits_for_seconds_is_gone(options: RabbitOptions, worke
             message = await anext(messages)
     assert (message.type, message.body) == (side_channel.NEWS, b"saw")
     assert message.delivery_mode == aio_pika.DeliveryMode.NOT_PERSISTENT
-    assert message.expiration == side_channel.STALE / 1000
+    assert message.expiration == side_channel.MESSAGE_TTL_MILLISECONDS / 1000
     assert queue.side_channel.dropped == 0
 
 
@@ -182,7 +182,9 @@ async def test_dead_letters_that_a_visit_holds_are_counted(options: RabbitOption
     async def counted() -> int:
         return (await worker.depths())[DEAD].ready
 
-    async with RabbitQueue(options).dead_letters().visit(reader_of(read_summary, ALL.matches, whole=False)) as visit:
+    async with (
+        RabbitQueue(options).dead_letters().visit(make_visit_reader(read_summary, ALL.matches, whole=False)) as visit
+    ):
         seen = [*await visit.page(), *await visit.page()]
         assert len(seen) == 20
         await until(counted, lambda count: count == 20)

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from notifier.features.sources.event_sources import OWN_EXCHANGES
 from notifier.model.message import DEAD, Binding, Lane, Message
-from notifier.queues.passes import Found
+from notifier.queues.passes import VisitedMessage
 from notifier.queues.rabbitmq import source_bindings
 from notifier.queues.rabbitmq.administration import declare_topology, delete_topology, survey_bindings, survey_topology
 from notifier.queues.rabbitmq.examination import examine_broker
@@ -87,8 +87,8 @@ async def at_work(
     amqp_url: str, bare_prefix: str, others: Others, worker: OpenWorker, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[RabbitQueue, Inbox]]:
     """A queue with three sources that is consumed. `duende` is bound to an exchange that is not there yet."""
-    monkeypatch.setattr(source_bindings, "FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(source_bindings, "AGAIN_EVERY", 0.4)
+    monkeypatch.setattr(source_bindings, "FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(source_bindings, "BIND_INTERVAL_SECONDS", 0.4)
     theirs = (("duende", "context", "#"), ("kc", "topic", "KK.*.LOGOUT"), ("twin", "topic", "KK.#"))
     bindings = tuple(
         Binding(source=source, exchange=others.named(name), routing_key=key) for source, name, key in theirs
@@ -252,8 +252,8 @@ async def test_the_topology_has_them(amqp_url: str, bare_prefix: str, others: Ot
     await underlay.rpc(Delete(exchange=GENERIC))
 
 
-def _see(message: Message) -> Found[object]:
-    return Found(message=message, summary=None)
+def _see(message: Message) -> VisitedMessage[object]:
+    return VisitedMessage(message=message, summary=None)
 
 
 async def test_what_the_broker_gives_up_names_the_source(

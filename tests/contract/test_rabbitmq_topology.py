@@ -11,7 +11,7 @@ from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError, TopologyMismatch
 from notifier.model.message import Lane
 from notifier.queues.rabbitmq.administration import declare_topology, delete_topology, survey_topology, verify_topology
-from notifier.queues.rabbitmq.delays import HOPS
+from notifier.queues.rabbitmq.delays import HOP_SECONDS
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.settling import Settling
@@ -39,7 +39,7 @@ async def opened(options: RabbitOptions) -> AsyncIterator[RabbitQueue]:
 def test_every_queue_is_quorum_with_a_finite_limit() -> None:
     """No `x-delivery-limit` means 20 on 4.x, and -1 drops at the first requeue on 3.10: it is given, and positive."""
     topology = topology_of(RabbitOptions(urls=("amqp://host/",)))
-    assert len(topology.queues) == 1 + len(Lane) + len(HOPS) + 64
+    assert len(topology.queues) == 1 + len(Lane) + len(HOP_SECONDS) + 64
     for queue in topology.queues:
         limit = queue.arguments["x-delivery-limit"]
         assert isinstance(limit, int)
@@ -55,7 +55,7 @@ def test_delays_are_one_constant_each() -> None:
     queues = {queue.name: queue.arguments for queue in topology_of(rabbit_options("amqp://host/", "p")).queues}
     for number in range(BUCKETS):
         assert queues[f"p.parked-{number:02d}.delay.1024s"] == queues["p.delay.1024s"]
-    for hop in HOPS:
+    for hop in HOP_SECONDS:
         assert queues[f"p.delay.{hop}s"]["x-message-ttl"] == hop * 1000
         assert queues[f"p.delay.{hop}s"]["x-dead-letter-routing-key"] == "p.retries"
     for lane in Lane:

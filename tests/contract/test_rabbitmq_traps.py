@@ -16,7 +16,7 @@ from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Kind, Lane, Outgoing, Whole
 from notifier.queues.rabbitmq.connection import connected
 from notifier.queues.rabbitmq.queue import RabbitQueue
-from notifier.queues.rabbitmq.topology_watch import LOOK_AGAIN_AFTER, TopologyWatch
+from notifier.queues.rabbitmq.topology_watch import SECOND_CHECK_SECONDS, TopologyWatch
 from tests.contract.broker import Administrator, OpenWorker, publish_undecodable
 from tests.contract.queues import (
     PATIENCE,
@@ -258,7 +258,7 @@ async def test_a_new_connection_counts_no_fewer_workers(worker: OpenWorker, amqp
     async with connected(options, "test") as connection:
         for _ in range(2):
             with suppress(TimeoutError):
-                async with asyncio.timeout(2 * LOOK_AGAIN_AFTER):
+                async with asyncio.timeout(2 * SECOND_CHECK_SECONDS):
                     await watch.run(connection)
             assert watch.consumers == 2
             await other.close()

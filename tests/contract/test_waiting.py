@@ -14,7 +14,7 @@ from notifier.model.outcome import Cause
 from notifier.operators.deliveries.repair import ASKED, EARLIER, make_due, remove
 from notifier.operators.deliveries.visits import found_in
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, read_waiting
-from notifier.queues.passes import reader_of
+from notifier.queues.passes import make_visit_reader
 from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from tests.contract.letters import course
@@ -25,7 +25,7 @@ from tests.system.waiting import until
 ISS = "https://id.example.com"
 SHOP, WIKI = (ISS, "shop"), (ISS, "wiki")
 ALL = WaitingFilter()
-WHOLE = reader_of(read_waiting, ALL.matches, whole=True)
+WHOLE = make_visit_reader(read_waiting, ALL.matches, whole=True)
 OF_SHOP = WaitingFilter(client_id="shop", iss=ISS)
 MANY = 230  # more than are taken together on either queue
 

@@ -19,7 +19,7 @@ from notifier.model.documents.documents import load_delivery
 from notifier.model.outcome import Answer, Wire
 from notifier.model.registry import Registry
 from notifier.model.request import Request
-from notifier.queues.rabbitmq.delays import hops
+from notifier.queues.rabbitmq.delays import split_into_hops
 from tests.delivery.stage import ISS, PARKED, Stage, answers, client, hop_of, running
 
 HOUR = 3600.0
@@ -44,7 +44,7 @@ async def test_a_retry_that_waits_is_neither_lost_nor_late(jump: float) -> None:
     slow = RetryPolicy(base=45.0, jitter=0.0)
     async with running(Stage(client("shop", retry=slow))) as stage:
         await failed_once(stage)
-        path = hops(45.0)
+        path = split_into_hops(45.0)
         assert hop_of(stage.queue.published[-1][0]) == path[0] == 32
         stage.jumped = jump
         looks = await stage.through_delays(most=45.0)
@@ -65,7 +65,7 @@ async def test_the_next_retry_is_reckoned_from_the_new_time(jump: float) -> None
         body = stage.queue.published[-1][1].body
         schedule = json.loads(body)["schedule"]
         assert schedule["due"] == stage.now + jump + 45.0
-        assert (hop_of(stage.queue.published[-1][0]), *schedule["hops"]) == hops(45.0)
+        assert (hop_of(stage.queue.published[-1][0]), *schedule["hops"]) == split_into_hops(45.0)
 
 
 @JUMPS

@@ -12,7 +12,7 @@ from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery, Inline
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason, Refused
 from notifier.model.registry import Issuer, Registry
-from notifier.queues.rabbitmq.delays import hops
+from notifier.queues.rabbitmq.delays import split_into_hops
 
 NOW = 1_800_000_000.0
 POLICY = RetryPolicy()
@@ -258,4 +258,4 @@ def test_a_time_asked_for_that_would_round_past_the_limit_is_rounded_down(asked:
     tried = replace(DELIVERY, sid=None, attempts=1, first_taken_at=NOW)
     _, verdict = verdict_on(Failed(reason=Reason.THROTTLED, status=429, retry_after=asked), tried)
     assert isinstance(verdict, RetryAt)
-    assert NOW + sum(hops(verdict.due - NOW, verdict.rounding)) < NOW + POLICY.sub_only_max_age
+    assert NOW + sum(split_into_hops(verdict.due - NOW, verdict.rounding)) < NOW + POLICY.sub_only_max_age

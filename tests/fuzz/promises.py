@@ -20,7 +20,7 @@ from notifier.model.message import Kind, Lane, Message
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.operators.deliveries.dead_letter_summary import document_of
-from notifier.queues.rabbitmq.delays import DELAY_QUEUES, first_pass
+from notifier.queues.rabbitmq.delays import DELAY_QUEUES, to_first_pass
 from tests.fuzz.grammar import ISS, LOUD, MOST, OTHER, SUBJECT
 
 NOW = 1_800_000_000.0
@@ -107,7 +107,7 @@ def open_fully(message: Message) -> list[str]:
 
 
 def _sent(send: Send) -> str:
-    queue = send.queue if send.due is None else first_pass(send.message, send.due - NOW, send.rounding)[0]
+    queue = send.queue if send.due is None else to_first_pass(send.message, send.due - NOW, send.rounding)[0]
     assert queue in QUEUES, queue
     assert len(send.message.message_id.encode()) <= 255
     if send.queue == "dead":

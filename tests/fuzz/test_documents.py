@@ -37,7 +37,7 @@ from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.operators.deliveries.dead_letter_summary import document_of, read_summary
 from notifier.operators.deliveries.readmission import ReplayRules, readmit
-from notifier.queues.rabbitmq.delays import first_pass, hops, next_pass
+from notifier.queues.rabbitmq.delays import split_into_hops, to_first_pass, to_next_pass
 from tests.fuzz.conftest import many
 from tests.fuzz.grammar import DEEP, ISS, LOUD, NUMBERS, ODD_TEXTS
 from tests.fuzz.promises import NOW, fit, open_fully
@@ -72,7 +72,7 @@ UNREADABLE = DeadLetter(
     id="1", reason=DeadReason.MALFORMED_EVENT, text="bad", dead_since=NOW, raw=RAW, mistakes=(InputIssue("a", "b"),),
     entries="1-2,7",
 )  # fmt: skip
-WAITING = first_pass(
+WAITING = to_first_pass(
     Outgoing(kind=Kind.DELIVERY, body=dump_delivery(DELIVERY, due=NOW + 50), message_id="d"), 50, "down"
 )[1].body
 PUT_OFF = tuple(
@@ -161,7 +161,7 @@ def go_through(delivery: Delivery) -> None:
         after = record(delivery, outcome, NOW)
         verdict = decide(outcome, after, client, NOW, lambda: 0.5)
         if isinstance(verdict, RetryAt | Defer):
-            assert hops(verdict.due - NOW, verdict.rounding)
+            assert split_into_hops(verdict.due - NOW, verdict.rounding)
             assert math.isfinite(verdict.due)
         dump_delivery(after, due=NOW)
     dump_dead_letter(bury_delivery(delivery, DeadReason.EXPIRED, "", NOW))
@@ -190,7 +190,7 @@ def test_a_delivery_can_be_gone_on_with_or_is_refused(body: bytes) -> None:
     delivery = loaded(load_delivery, body)
     if delivery is not None:
         go_through(delivery)
-    assert next_pass(_message(Kind.DELIVERY, body), NOW) is None or b"hops" in body
+    assert to_next_pass(_message(Kind.DELIVERY, body), NOW) is None or b"hops" in body
     open_fully(_message(Kind.DELIVERY, body))
 
 

@@ -18,7 +18,7 @@ from notifier.model.errors import QueueUnavailable
 from notifier.model.frozen import replace
 from notifier.model.message import DEAD, LONGEST_PARKED, Kind, Lane, Message, Outgoing
 from notifier.queues.queue_port import Inbox
-from notifier.queues.rabbitmq.delays import first_pass
+from notifier.queues.rabbitmq.delays import to_first_pass
 from tests.simulator.virtual_time import VirtualLoop
 
 BUCKETS = 64
@@ -87,7 +87,7 @@ class Consumer:
 
     async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
         """Write into the first of its delay queues."""
-        await self.publish(*first_pass(message, due - self.broker.loop.now, rounding))
+        await self.publish(*to_first_pass(message, due - self.broker.loop.now, rounding))
 
     async def available(self) -> None:
         """Return at once: this broker is never away."""

@@ -34,7 +34,7 @@ from notifier.model.outcome import Answer, Break, Outcome, Wire, read_wire
 from notifier.model.registry import Issuer, Registry
 from notifier.model.request import Request
 from notifier.queues.rabbitmq.delays import Forwarder
-from notifier.queues.rabbitmq.side_channel import TELL_EVERY
+from notifier.queues.rabbitmq.side_channel import SHARE_INTERVAL_SECONDS
 from tests.simulator.broker import BUCKETS, CONFIRM, HAND_OUT, Broker, Costs
 from tests.simulator.clients import ISS, OK, SILENT, Behaviour, Step, well
 from tests.simulator.virtual_time import VirtualLoop
@@ -130,7 +130,7 @@ class Process:
         self._telling = document is not None
         if document is not None:
             self._world.pass_on(document, self)
-            self._world.at(self._world.now + TELL_EVERY, self._tell_others)
+            self._world.at(self._world.now + SHARE_INTERVAL_SECONDS, self._tell_others)
 
     async def post(self, request: Request) -> Wire:
         """Satisfies the port `Transport`. A killed one never learns the answer."""

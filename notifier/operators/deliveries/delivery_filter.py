@@ -16,7 +16,7 @@ from notifier.model.moment import read_moment
 from notifier.model.outcome import DeadReason
 from notifier.model.session_ended import ClientEntry
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary
-from notifier.queues.passes import OpenVisit, reader_of
+from notifier.queues.passes import OpenVisit, make_visit_reader
 from notifier.queues.queue_port import DeadLetters
 
 OF_REASON = "Only with this reason (notifier explain lists the reasons); may be repeated."
@@ -99,7 +99,7 @@ class DeliveryFilter:
 
     def opened(self, letters: DeadLetters, *, whole: bool) -> OpenVisit[DeadLetterSummary]:
         """Open a visit to the selected letters, with bodies if `whole`. Raises QueueError."""
-        return letters.visit(reader_of(read_summary, self.matches, whole=whole))
+        return letters.visit(make_visit_reader(read_summary, self.matches, whole=whole))
 
     def matches(self, message: Message, summary: DeadLetterSummary) -> bool:
         """Return True if the filter selects the letter."""

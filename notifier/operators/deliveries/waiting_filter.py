@@ -21,7 +21,7 @@ from notifier.model.outcome import Cause, Reason
 from notifier.operators.deliveries.delivery_filter import OF_REASON, ChoiceMembers, read_conditions, subjects_of, within
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.status.life import LifeOf
-from notifier.queues.passes import OpenVisit, reader_of
+from notifier.queues.passes import OpenVisit, make_visit_reader
 from notifier.queues.queue_port import WaitingDeliveries
 
 Where = Literal["delayed", "parked"]
@@ -238,7 +238,7 @@ class WaitingFilter:
         if clients is None and self.client_id is not None and self.iss is not None:
             clients = frozenset({(self.iss, self.client_id)})
         summarise = read_waiting if self.life is None else partial(read_waiting, life=self.life)
-        reader = reader_of(summarise, self.matches, whole=whole)
+        reader = make_visit_reader(summarise, self.matches, whole=whole)
         return waiting.visit(reader, clients=clients, parked=self.parked)
 
     def matches(self, message: Message, summary: WaitingSummary) -> bool:

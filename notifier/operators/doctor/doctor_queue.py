@@ -9,7 +9,7 @@ from notifier.model.frozen import replace
 from notifier.model.message import PolicyKey
 from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
 from notifier.queues.queue_port import Queue
-from notifier.queues.queue_state import BrokerState, FileState, release_of
+from notifier.queues.queue_state import BrokerState, FileState, parse_release
 
 TESTED = ((3, 10), (4, 99))  # the supported versions of RabbitMQ, from and to
 CLOCKS_APART = 5.0  # seconds of difference that cause a warning
@@ -94,7 +94,7 @@ def _policies(state: BrokerState, host: str) -> Iterator[Finding]:
 
 
 def _version(state: BrokerState, host: str) -> Finding:
-    if TESTED[0] <= release_of(state.version) <= TESTED[1]:
+    if TESTED[0] <= parse_release(state.version) <= TESTED[1]:
         return ok(Area.QUEUE, host, f"connected to RabbitMQ {state.version}")
     advice = "use RabbitMQ 3.10 to 4.x, or run all tests on it: NOTIFIER_TEST_AMQP_URL=… make test-all"
     return warning(Area.QUEUE, host, f"is version {state.version or 'unknown'}, for which this was not tested", advice)

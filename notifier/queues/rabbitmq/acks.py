@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import aiormq
 
-from notifier.queues.rabbitmq.connection import LOST
+from notifier.queues.rabbitmq.connection import CONNECTION_ERRORS
 
-FLUSH_AFTER = 0.003  # seconds in which acks gather
+FLUSH_DELAY_SECONDS = 0.003  # seconds in which acks gather
 
 
 class AckLedger:
@@ -68,10 +68,10 @@ class ChannelAcks:
 
     async def run(self) -> None:
         """Send acks in batches, until cancelled or the channel is closed."""
-        with suppress(*LOST):
+        with suppress(*CONNECTION_ERRORS):
             while True:
                 await self._wake.wait()
-                await asyncio.sleep(FLUSH_AFTER)
+                await asyncio.sleep(FLUSH_DELAY_SECONDS)
                 await self.flush()
 
     async def flush(self) -> None:

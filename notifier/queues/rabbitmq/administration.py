@@ -10,12 +10,12 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from notifier.model.message import DEAD, PARKED, SOURCE, BindingState, Depth, Lane
 from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.buckets import bucket_names
-from notifier.queues.rabbitmq.connection import Connection, asking, close_channel, connected, open_channel
+from notifier.queues.rabbitmq.connection import Connection, broker_request, close_channel, connected, open_channel
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
-from notifier.queues.rabbitmq.expiry import demand_kept
+from notifier.queues.rabbitmq.expiry import require_kept_expired
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
-from notifier.queues.rabbitmq.source_bindings import bind_all, look_at_bindings
+from notifier.queues.rabbitmq.source_bindings import bind_all, check_bindings
 from notifier.queues.rabbitmq.topology import TopologyState
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "verify_topology",
 ]
 
-ASKING = 8  # channels that query depths in parallel: there are many queues, and each answer may be slow
+MAX_CHANNELS = 8  # channels that query depths in parallel: there are many queues, and each answer may be slow
 
 
 async def declare_topology(options: RabbitOptions, settling: Settling | None = None) -> tuple[BindingState, ...]:
@@ -36,7 +36,7 @@ async def declare_topology(options: RabbitOptions, settling: Settling | None = N
     A binding that cannot be made is not an error: its state is returned. Raises TopologyMismatch, QueueError.
     """
     async with connected(options, "topology") as connection:
-        await demand_kept(connection, options)
+        await require_kept_expired(connection, options)
         await topology.declare(connection, topology.topology_of(options), settling or Settling())
         return await bind_all(connection, options)
 
@@ -50,7 +50,7 @@ async def verify_topology(options: RabbitOptions) -> None:
 async def survey_bindings(options: RabbitOptions) -> tuple[BindingState, ...]:
     """Return which bindings of sources could be made. Changes nothing. Raises QueueError."""
     async with connected(options, "topology") as connection:
-        return await look_at_bindings(connection, options)
+        return await check_bindings(connection, options)
 
 
 async def survey_topology(options: RabbitOptions) -> tuple[TopologyState, ...]:
@@ -65,13 +65,13 @@ async def delete_topology(options: RabbitOptions) -> Mapping[str, int]:
         return await topology.delete(connection, topology.topology_of(options))
 
 
-async def workers_at(connection: Connection, options: RabbitOptions) -> int:
+async def count_workers(connection: Connection, options: RabbitOptions) -> int:
     """Return how many workers consume the queue of events. Raises QueueUnavailable."""
-    depths = await depths_at(connection, {Lane.EVENTS: f"{options.prefix}.{Lane.EVENTS}"})
+    depths = await read_depths(connection, {Lane.EVENTS: f"{options.prefix}.{Lane.EVENTS}"})
     return depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
 
 
-async def depths_of(connection: Connection, options: RabbitOptions) -> dict[str, Depth]:
+async def read_all_depths(connection: Connection, options: RabbitOptions) -> dict[str, Depth]:
     """Return the depth of each queue, by its name without prefix, and of all buckets together.
 
     Missing queues are left out. Raises QueueUnavailable.
@@ -79,24 +79,28 @@ async def depths_of(connection: Connection, options: RabbitOptions) -> dict[str,
     buckets = bucket_names(options)
     sources = [f"{SOURCE}{name}" for name in options.sources]
     names = {name: f"{options.prefix}.{name}" for name in (*Lane, *sources, DEAD, *DELAY_QUEUES, *buckets)}
-    depths = await depths_at(connection, names)
+    depths = await read_depths(connection, names)
     parked = [depth.ready for name in buckets if (depth := depths.pop(name, None)) is not None]
     if parked:
         depths[PARKED] = Depth(ready=sum(parked), consumers=0)
     return depths
 
 
-async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:
+async def read_depths(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:
     """Return the depths of these queues (full names), by the keys of `names`, without missing queues.
 
     Raises QueueUnavailable.
     """
-    shares = [list(names.items())[first::ASKING] for first in range(min(ASKING, len(names)))]
-    depths = dict(chain.from_iterable(await asyncio.gather(*(_depths_by_one(connection, share) for share in shares))))
+    shares = [list(names.items())[first::MAX_CHANNELS] for first in range(min(MAX_CHANNELS, len(names)))]
+    depths = dict(
+        chain.from_iterable(await asyncio.gather(*(_read_depths_on_one_channel(connection, share) for share in shares)))
+    )
     return {key: depths[key] for key in names if key in depths}
 
 
-async def _depths_by_one(connection: Connection, names: Sequence[tuple[str, str]]) -> list[tuple[str, Depth]]:
+async def _read_depths_on_one_channel(
+    connection: Connection, names: Sequence[tuple[str, str]]
+) -> list[tuple[str, Depth]]:
     """Query the depths of these queues one after another on one channel."""
     depths: list[tuple[str, Depth]] = []
     channel = await open_channel(connection)
@@ -104,7 +108,7 @@ async def _depths_by_one(connection: Connection, names: Sequence[tuple[str, str]
         for key, name in names:
             if channel.is_closed:
                 channel = await open_channel(connection)
-            async with asking("cannot ask the broker"):
+            async with broker_request("cannot ask the broker"):
                 with suppress(ChannelNotFoundEntity):
                     queue = await channel.queue_declare(name, passive=True)
                     depths.append((key, Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)))

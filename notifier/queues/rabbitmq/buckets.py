@@ -19,13 +19,19 @@ from notifier.model.errors import QueueUnavailable
 from notifier.model.message import PARKED, Message
 from notifier.model.printable import counted
 from notifier.queues.rabbitmq.acks import AckTag, ChannelAcks
-from notifier.queues.rabbitmq.connection import LOST, Connection, asking, close_channel, open_channel
+from notifier.queues.rabbitmq.connection import (
+    CONNECTION_ERRORS,
+    Connection,
+    broker_request,
+    close_channel,
+    open_channel,
+)
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.queues.rabbitmq.wire.decoding import to_message
 from notifier.queues.rabbitmq.wire.frames import hand_over
 
-CHANNELS = 4  # fetches at a time
+MAX_CHANNELS = 4  # fetches at a time
 
 
 def bucket_names(options: RabbitOptions) -> tuple[str, ...]:
@@ -39,7 +45,7 @@ def bucket_number(client: tuple[str, str], buckets: int) -> int:
     return int.from_bytes(digest[:4]) % buckets
 
 
-def with_one_bucket(names: Sequence[str]) -> Sequence[str]:
+def abridge_buckets(names: Sequence[str]) -> Sequence[str]:
     """Return the names with one of the buckets, and the number of the other buckets."""
     buckets = [name for name in names if f".{PARKED}-" in name]
     if len(buckets) < 2:
@@ -105,7 +111,7 @@ class BucketReader:
         self._keep = options.max_event
         self._mend_soon = mend_soon
         self._connection: Connection | None = None
-        self._turns = asyncio.Semaphore(CHANNELS)
+        self._turns = asyncio.Semaphore(MAX_CHANNELS)
         self._idle: list[_Getter] = []
         self._getters: set[_Getter] = set()
         self._doubted: set[str] = set()  # queues whose last fetch failed
@@ -159,7 +165,7 @@ class BucketReader:
         return getter
 
     async def _get(self, getter: _Getter, queue: str, most: int) -> list[Message]:
-        async with asking(f"cannot fetch from {queue}"):
+        async with broker_request(f"cannot fetch from {queue}"):
             fetched = await getter.get(queue, most)
         return [
             to_message(PARKED, message, AckTag(getter.acks, message.delivery_tag or 0), keep=self._keep)
@@ -175,5 +181,5 @@ class BucketReader:
     async def flush(self) -> None:
         """Send the pending acks."""
         for getter in tuple(self._getters):
-            with suppress(*LOST):
+            with suppress(*CONNECTION_ERRORS):
                 await getter.acks.flush()

@@ -4,7 +4,7 @@ No error includes a URL, since that may contain a password.
 
 aiormq's own timeouts use `wait_for`, which in Python 3.11 loses a cancellation that coincides with an answer: the
 cancelled task runs for ever. So `asyncio.timeout` bounds requests. Closing always uses a timeout of aiormq, so it runs
-in a separate task (`finish`).
+in a separate task (`close_bounded`).
 """
 
 import asyncio
@@ -35,12 +35,14 @@ from notifier.network.http.pem_files import connecting_context, judge_alike
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.wire import aiormq_hooks
 
-CONNECT_TIMEOUT = 10.0
-CLOSE_TIMEOUT = 5.0
-BLOCKED_TIMEOUT = 0.1  # of a connection that the broker blocks: the broker does not read a close there
-HEARTBEAT = 10  # seconds; aiormq gives up a silent peer after three: 33 s instead of 3 min with its default of 60
-RPC_TIMEOUT = 10.0  # seconds that an answer of the broker may take
-LOST = (AMQPError, OSError, RuntimeError)
+CONNECT_TIMEOUT_SECONDS = 10.0
+CLOSE_TIMEOUT_SECONDS = 5.0
+BLOCKED_CLOSE_TIMEOUT_SECONDS = 0.1  # of a connection that the broker blocks: the broker does not read a close there
+HEARTBEAT_SECONDS = (
+    10  # seconds; aiormq gives up a silent peer after three: 33 s instead of 3 min with its default of 60
+)
+RPC_TIMEOUT_SECONDS = 10.0  # seconds that an answer of the broker may take
+CONNECTION_ERRORS = (AMQPError, OSError, RuntimeError)
 """The errors of a request without an answer: TimeoutError is an OSError, a closed channel a RuntimeError."""
 
 Connection = aio_pika.abc.AbstractConnection
@@ -65,13 +67,13 @@ async def connect(options: RabbitOptions, purpose: str, within: float = math.inf
     aiormq_hooks.install()
     credentials = options.credentials()
     failure: QueueError = QueueUnavailable("no host to connect to")
-    each = min(CONNECT_TIMEOUT, within / max(1, len(options.urls)))
+    each = min(CONNECT_TIMEOUT_SECONDS, within / max(1, len(options.urls)))
     for text in options.urls:
         url = URL(text)
         if credentials is not None:
             url = url.with_user(credentials[0]).with_password(credentials[1])
         if "heartbeat" not in url.query:
-            url = url.update_query(heartbeat=HEARTBEAT)
+            url = url.update_query(heartbeat=HEARTBEAT_SECONDS)
         context = await asyncio.to_thread(_tls_context, options.tls, url)
         try:
             async with asyncio.timeout(each):
@@ -91,14 +93,14 @@ def _tls_context(tls: TlsFiles | None, url: URL) -> ssl.SSLContext | None:
     try:
         if tls is not None:
             return connecting_context(tls)
-        return _context_of(url) if url.scheme == "amqps" else None
+        return _build_context(url) if url.scheme == "amqps" else None
     except InternalFault as fault:
         raise QueueError(f"queue.tls: {fault}") from fault
     except (OSError, ValueError) as error:
         raise QueueError(f"queue.url: the TLS files that it names cannot be used: {reason_of(error)}") from None
 
 
-def _context_of(url: URL) -> ssl.SSLContext:
+def _build_context(url: URL) -> ssl.SSLContext:
     """Return the context that aiormq makes from the URL's options, with the verification flags of all contexts."""
     query = url.query
     data = query.get("cadata")
@@ -148,7 +150,7 @@ def reason_of(error: BaseException | None) -> str:
     return " ".join(words.split())[:500]
 
 
-def ending() -> bool:
+def is_cancelled() -> bool:
     """Return True if the present task was cancelled. Endless loops check it in each round.
 
     aiormq may raise its own error instead of a cancellation that arrives while one of its calls fails.
@@ -158,7 +160,7 @@ def ending() -> bool:
 
 
 @contextmanager
-def named_losses() -> Iterator[None]:
+def translating_losses() -> Iterator[None]:
     """Raise QueueUnavailable for the two ways in which aiormq ends a wait on a lost connection without a reason.
 
     One is a bare `Exception`: the stream ended between two frames. The other is a cancellation that we did not request:
@@ -167,7 +169,7 @@ def named_losses() -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError as cancelled:
-        if ending():
+        if is_cancelled():
             raise
         raise QueueUnavailable("connection lost before the broker's answer") from cancelled
     except Exception as error:
@@ -177,20 +179,20 @@ def named_losses() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def bounded(seconds: float | None = RPC_TIMEOUT) -> AsyncIterator[None]:
+async def broker_timeout(seconds: float | None = RPC_TIMEOUT_SECONDS) -> AsyncIterator[None]:
     """Bound requests to the broker. Raises what aiormq does, TimeoutError, or QueueUnavailable."""
-    with named_losses():
+    with translating_losses():
         async with asyncio.timeout(seconds):
             yield
 
 
 @asynccontextmanager
-async def asking(what: str, seconds: float | None = RPC_TIMEOUT) -> AsyncIterator[None]:
+async def broker_request(what: str, seconds: float | None = RPC_TIMEOUT_SECONDS) -> AsyncIterator[None]:
     """Bound requests to the broker. Raises QueueUnavailable, which begins with `what`, for each of their errors."""
     try:
-        async with bounded(seconds):
+        async with broker_timeout(seconds):
             yield
-    except LOST as error:
+    except CONNECTION_ERRORS as error:
         raise QueueUnavailable(f"{what}: {reason_of(error)}") from error
 
 
@@ -199,12 +201,14 @@ async def connected(options: RabbitOptions, purpose: str, within: float = math.i
     """Open a connection for the duration of the block. Raises QueueError, QueueUnavailable if it is lost inside."""
     connection = await connect(options, purpose, within)
     try:
-        with named_losses():
+        with translating_losses():
             yield connection
     except (AMQPError, OSError) as error:
         raise QueueUnavailable(reason_of(error)) from error
     finally:
-        await finish(connection.close(), CLOSE_TIMEOUT if not is_blocked(connection) else BLOCKED_TIMEOUT)
+        await close_bounded(
+            connection.close(), CLOSE_TIMEOUT_SECONDS if not is_blocked(connection) else BLOCKED_CLOSE_TIMEOUT_SECONDS
+        )
 
 
 @asynccontextmanager
@@ -222,7 +226,7 @@ async def open_channel(connection: Connection, *, confirms: bool = False) -> aio
 
     Raises QueueUnavailable.
     """
-    async with asking("no channel", CONNECT_TIMEOUT):
+    async with broker_request("no channel", CONNECT_TIMEOUT_SECONDS):
         channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
         await channel.initialize()
         underlay = await channel.get_underlay_channel()
@@ -239,22 +243,22 @@ async def close_channel(channel: aiormq.Channel) -> None:
     if not channel.is_closed:
         goodbye = commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
         closing = asyncio.ensure_future(channel.rpc(goodbye))
-        closing.add_done_callback(_look_at)
+        closing.add_done_callback(_retrieve_error)
         blocked = aiormq_hooks.blocked(channel.connection)
-        await asyncio.wait({closing}, timeout=BLOCKED_TIMEOUT if blocked else CLOSE_TIMEOUT)
+        await asyncio.wait({closing}, timeout=BLOCKED_CLOSE_TIMEOUT_SECONDS if blocked else CLOSE_TIMEOUT_SECONDS)
 
 
-async def finish(closing: Coroutine[object, object, None], within: float = CLOSE_TIMEOUT) -> None:
+async def close_bounded(closing: Coroutine[object, object, None], within: float = CLOSE_TIMEOUT_SECONDS) -> None:
     """Await one of aiormq's close coroutines, bounded, without its errors. It cannot lose our cancellation."""
     task = asyncio.ensure_future(closing)
     try:
         await asyncio.wait({task}, timeout=within)
     finally:
-        task.add_done_callback(_look_at)
+        task.add_done_callback(_retrieve_error)
         task.cancel()
 
 
-def _look_at(done: asyncio.Future[Any]) -> None:
+def _retrieve_error(done: asyncio.Future[Any]) -> None:
     done.cancelled() or done.exception()  # or asyncio complains
 
 

@@ -20,11 +20,11 @@ from notifier.model.message import Lane
 from notifier.queues.queue_port import Inbox
 from notifier.queues.rabbitmq.acks import AckTag, ChannelAcks
 from notifier.queues.rabbitmq.connection import (
-    LOST,
+    CONNECTION_ERRORS,
     Connection,
-    bounded,
+    broker_timeout,
     close_channel,
-    ending,
+    is_cancelled,
     open_channel,
     reason_of,
 )
@@ -32,11 +32,13 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.wire.aiormq_hooks import callback_of
 from notifier.queues.rabbitmq.wire.decoding import to_message
 
-RPC_TIMEOUT = 5.0
-UNANSWERED = f"the broker did not answer within {RPC_TIMEOUT:.0f} s; a quorum queue needs most of its nodes"
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+RPC_TIMEOUT_SECONDS = 5.0
+NO_ANSWER_PROBLEM = (
+    f"the broker did not answer within {RPC_TIMEOUT_SECONDS:.0f} s; a quorum queue needs most of its nodes"
+)
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.05, 5.0
 
-_CHANNEL_LOST = (*LOST, QueueUnavailable)
+_CHANNEL_ERRORS = (*CONNECTION_ERRORS, QueueUnavailable)
 
 
 class LaneConsumer:
@@ -75,7 +77,7 @@ class LaneConsumer:
         """Consume from now on. Return at once if there is no connection yet."""
         self._inbox = inbox
         self._wanted.set()
-        with suppress(*_CHANNEL_LOST):  # `run` sees the failure too, and opens a new channel
+        with suppress(*_CHANNEL_ERRORS):  # `run` sees the failure too, and opens a new channel
             await self._consume()
 
     async def stop(self) -> None:
@@ -85,20 +87,20 @@ class LaneConsumer:
         async with self._changing:
             tag, self._consumer_tag = self._consumer_tag, None
             if self._channel is not None and tag is not None:
-                with suppress(*_CHANNEL_LOST):
-                    async with bounded(RPC_TIMEOUT):
+                with suppress(*_CHANNEL_ERRORS):
+                    async with broker_timeout(RPC_TIMEOUT_SECONDS):
                         await self._channel.basic_cancel(tag)
 
     async def flush(self) -> None:
         """Send the pending acks."""
         if self._acks is not None:
-            with suppress(*_CHANNEL_LOST):
+            with suppress(*_CHANNEL_ERRORS):
                 await self._acks.flush()
 
     async def run(self, connection: Connection) -> None:
         """Consume from `start` to `stop`, until cancelled."""
-        pause = FIRST_PAUSE
-        while not ending():
+        pause = FIRST_PAUSE_SECONDS
+        while not is_cancelled():
             await self._wanted.wait()
             try:
                 channel = await open_channel(connection)
@@ -106,9 +108,9 @@ class LaneConsumer:
             except QueueUnavailable:
                 stood = False
             if stood:
-                pause = FIRST_PAUSE
+                pause = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     async def _hold(self, channel: aiormq.Channel) -> bool:
         """Consume on this channel until it is closed or its consumer is cancelled. Return True if it ever consumed."""
@@ -120,7 +122,7 @@ class LaneConsumer:
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         stood = False
         try:
-            async with bounded(RPC_TIMEOUT):
+            async with broker_timeout(RPC_TIMEOUT_SECONDS):
                 await channel.basic_qos(prefetch_count=self._prefetch)
             self._channel, self._acks = channel, acks
             await self._consume()
@@ -130,8 +132,8 @@ class LaneConsumer:
         except ChannelNotFoundEntity as missing:
             self._log.warning("queue_missing", reason=reason_of(missing))
             await self._mend()
-        except _CHANNEL_LOST as trouble:
-            reason = UNANSWERED if isinstance(trouble, TimeoutError) else reason_of(trouble)
+        except _CHANNEL_ERRORS as trouble:
+            reason = NO_ANSWER_PROBLEM if isinstance(trouble, TimeoutError) else reason_of(trouble)
             self._log.warning("queue_consumer_failed", reason=reason)
             self.problem = f"{self._queue} cannot be consumed: {reason}"
         finally:
@@ -155,7 +157,7 @@ class LaneConsumer:
                 tag = AckTag(acks, delivered.delivery_tag or 0)
                 inbox.take(to_message(lane, delivered, tag, keep=self._keep, source=source))
 
-            async with bounded(RPC_TIMEOUT):
+            async with broker_timeout(RPC_TIMEOUT_SECONDS):
                 consumer = await channel.basic_consume(self._queue, callback_of(channel, take))
             self._consumer_tag, self.problem = consumer.consumer_tag, None
 

@@ -16,24 +16,34 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD
 from notifier.queues.passes import Reader
-from notifier.queues.rabbitmq.connection import Connection, asking, channel_of, connect, connected, finish, open_channel
+from notifier.queues.rabbitmq.connection import (
+    Connection,
+    broker_request,
+    channel_of,
+    close_bounded,
+    connect,
+    connected,
+    open_channel,
+)
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.side_channel import announce_visit
 from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
 
-BUSY_FOR = 15.0  # seconds to wait for another visit's end; an export of the API waits up to ten for its reader
-BUSY_EVERY = 0.2
-ANNOUNCED_AFTER = 0.3  # seconds: shorter visits are not noticed
-ANNOUNCED_EVERY = 0.5
-LAST_WORD = 1.0  # seconds for the announcement of the end
+BUSY_TIMEOUT_SECONDS = (
+    15.0  # seconds to wait for another visit's end; an export of the API waits up to ten for its reader
+)
+BUSY_RETRY_SECONDS = 0.2
+ANNOUNCEMENT_DELAY_SECONDS = 0.3  # seconds: shorter visits are not noticed
+ANNOUNCEMENT_INTERVAL_SECONDS = 0.5
+END_ANNOUNCEMENT_TIMEOUT_SECONDS = 1.0  # seconds for the announcement of the end
 
 
-async def hold_alone(connection: Connection, name: str, busy_for: float, what: str = "the dead letters") -> None:
+async def hold_exclusively(connection: Connection, name: str, busy_for: float, what: str = "the dead letters") -> None:
     """Hold the queue of this name until the connection ends. Raises QueueUnavailable if another visit holds it."""
     deadline = asyncio.get_running_loop().time() + busy_for
     while True:
         channel = await open_channel(connection)
-        async with asking(f"cannot look at {what}"):
+        async with broker_request(f"cannot look at {what}"):
             try:
                 await channel.queue_declare(name, exclusive=True, auto_delete=True)
             except ChannelAccessRefused:
@@ -44,7 +54,7 @@ async def hold_alone(connection: Connection, name: str, busy_for: float, what: s
                     raise QueueUnavailable(text) from None
             else:
                 return
-        await asyncio.sleep(BUSY_EVERY)
+        await asyncio.sleep(BUSY_RETRY_SECONDS)
 
 
 S = TypeVar("S")
@@ -56,7 +66,9 @@ class RabbitDeadLetters:
     `busy_for`: seconds to wait for another visit's end.
     """
 
-    def __init__(self, options: RabbitOptions, publish: PublishMessage, *, busy_for: float = BUSY_FOR) -> None:
+    def __init__(
+        self, options: RabbitOptions, publish: PublishMessage, *, busy_for: float = BUSY_TIMEOUT_SECONDS
+    ) -> None:
         self._options = options
         self._publish = publish
         self._busy_for = busy_for
@@ -66,9 +78,9 @@ class RabbitDeadLetters:
         """Open one pass over the dead letters. Raises QueueError if the queue is missing or another visit runs."""
         connection = await connect(self._options, "dead letters")
         try:
-            await hold_alone(connection, f"{self._options.prefix}.{DEAD}.visitor", self._busy_for)
+            await hold_exclusively(connection, f"{self._options.prefix}.{DEAD}.visitor", self._busy_for)
             totals: list[Callable[[], int]] = []
-            async with _announced(self._options, totals), channel_of(connection) as channel:
+            async with _announcing_visit(self._options, totals), channel_of(connection) as channel:
                 queue = f"{self._options.prefix}.{DEAD}"
                 visit = RabbitVisit(channel, queue, self._publish, read, origin=DEAD, what="the dead letters")
                 totals.append(lambda: visit.total)
@@ -83,36 +95,36 @@ class RabbitDeadLetters:
                 await visit.take_the_rest()
                 await visit.forget()
         finally:
-            await finish(connection.close())
+            await close_bounded(connection.close())
 
 
 @asynccontextmanager
-async def _announced(options: RabbitOptions, totals: Sequence[Callable[[], int]]) -> AsyncIterator[None]:
+async def _announcing_visit(options: RabbitOptions, totals: Sequence[Callable[[], int]]) -> AsyncIterator[None]:
     """Announce the visit to the workers, without a guarantee, until it has returned the messages that it held."""
     ended = asyncio.Event()
-    announcing = asyncio.create_task(_announce(options, totals, ended))
+    announcing = asyncio.create_task(_announce_visit(options, totals, ended))
     try:
         yield
     finally:
         ended.set()
-        await asyncio.wait({announcing}, timeout=LAST_WORD)
+        await asyncio.wait({announcing}, timeout=END_ANNOUNCEMENT_TIMEOUT_SECONDS)
         announcing.cancel()
 
 
-async def _announce(options: RabbitOptions, totals: Sequence[Callable[[], int]], ended: asyncio.Event) -> None:
-    if await _ends(ended, ANNOUNCED_AFTER):
+async def _announce_visit(options: RabbitOptions, totals: Sequence[Callable[[], int]], ended: asyncio.Event) -> None:
+    if await _wait_for_end(ended, ANNOUNCEMENT_DELAY_SECONDS):
         return
     with suppress(QueueError):
         async with connected(options, "visit") as connection, channel_of(connection) as channel:
             while not ended.is_set():
-                async with asking("cannot announce the visit"):
+                async with broker_request("cannot announce the visit"):
                     await announce_visit(channel, options, sum(total() for total in totals))
-                await _ends(ended, ANNOUNCED_EVERY)
-            async with asking("cannot announce the end of the visit"):
+                await _wait_for_end(ended, ANNOUNCEMENT_INTERVAL_SECONDS)
+            async with broker_request("cannot announce the end of the visit"):
                 await announce_visit(channel, options, 0)
 
 
-async def _ends(ended: asyncio.Event, within: float) -> bool:
+async def _wait_for_end(ended: asyncio.Event, within: float) -> bool:
     with suppress(TimeoutError):
         async with asyncio.timeout(within):
             await ended.wait()

@@ -25,51 +25,51 @@ from notifier.queues.queue_port import Inbox
 DELAY_QUEUES: Mapping[str, int] = MappingProxyType({f"delay.{2**power}s": 2**power for power in range(17)})
 """The seconds that a message waits in each delay queue, by the queue's name without prefix."""
 
-HOPS = tuple(DELAY_QUEUES.values())
-MOST_HOPS = 3
-_TAIL = 512  # bytes at the end of a document that contain its schedule
+HOP_SECONDS = tuple(DELAY_QUEUES.values())
+MAX_HOPS = 3
+_TAIL_BYTES = 512  # bytes at the end of a document that contain its schedule
 _NO_HOPS = re.compile(rb'"schedule":\{"due":[^][{},]+\}\}\Z')
 
 
-def hops(seconds: float, rounding: Rounding = "down") -> tuple[int, ...]:
+def split_into_hops(seconds: float, rounding: Rounding = "down") -> tuple[int, ...]:
     """Return the wait as one to three delay queues, longest first: 45 s → (32, 8, 4) down, (32, 16) up."""
-    whole = whole_seconds(min(seconds, MOST_HOPS * HOPS[-1]), rounding)
+    whole = whole_seconds(min(seconds, MAX_HOPS * HOP_SECONDS[-1]), rounding)
     parts: list[int] = []
-    while whole > HOPS[-1] and len(parts) < MOST_HOPS - 1:
-        parts.append(HOPS[-1])
-        whole -= HOPS[-1]
-    hops_left = MOST_HOPS - len(parts)
-    while rounding == "up" and whole.bit_count() > hops_left and whole < HOPS[-1]:
+    while whole > HOP_SECONDS[-1] and len(parts) < MAX_HOPS - 1:
+        parts.append(HOP_SECONDS[-1])
+        whole -= HOP_SECONDS[-1]
+    hops_left = MAX_HOPS - len(parts)
+    while rounding == "up" and whole.bit_count() > hops_left and whole < HOP_SECONDS[-1]:
         whole += whole & -whole  # carries the lowest bit: the next sum that needs fewer powers of two
     for _ in range(hops_left):
         if not whole:
             break
-        hop = min(1 << (whole.bit_length() - 1), HOPS[-1])
+        hop = min(1 << (whole.bit_length() - 1), HOP_SECONDS[-1])
         parts.append(hop)
         whole -= hop
     return tuple(parts)
 
 
-def first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tuple[str, Outgoing]:
+def to_first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tuple[str, Outgoing]:
     """Return the first delay queue of a message's wait, and the message with the remaining passes.
 
     A document without a due time cannot hold its passes: it has one pass.
     """
-    first, *rest = hops(seconds, rounding)
-    if rest and _NO_HOPS.search(message.body, max(0, len(message.body) - _TAIL)):
+    first, *rest = split_into_hops(seconds, rounding)
+    if rest and _NO_HOPS.search(message.body, max(0, len(message.body) - _TAIL_BYTES)):
         message = replace(message, body=b'%b,"hops":%b}}' % (message.body[:-2], to_json(rest)))
     elif rest:
         first = deferral_wait(seconds, rounding)
     return f"delay.{first}s", message
 
 
-def next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
+def to_next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
     """Return the delay queue of a message's next pass, after a pass; None if its wait is over.
 
     The wall clock may only shorten a wait: after the last pass the wait is over. So is a wait that no delay queue can
     keep.
     """
-    if message.kind not in (Kind.EVENT, Kind.DELIVERY) or b'"hops":[' not in message.body[-_TAIL:]:
+    if message.kind not in (Kind.EVENT, Kind.DELIVERY) or b'"split_into_hops":[' not in message.body[-_TAIL_BYTES:]:
         return None
     try:
         document = from_json(message.body, allow_inf_nan=False)
@@ -115,7 +115,7 @@ class Forwarder:
         if message.lane is Lane.RETRIES:
             self._came(message)
         waits = message.lane is Lane.RETRIES and not message.worn_out
-        following = next_pass(message, self._clock()) if waits else None
+        following = to_next_pass(message, self._clock()) if waits else None
         if following is None:
             self._inbox.take(message)
             return

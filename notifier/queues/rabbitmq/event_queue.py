@@ -13,16 +13,16 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Lane, QueueStatus
-from notifier.queues.rabbitmq.connection import Connection, asking, channel_of
+from notifier.queues.rabbitmq.connection import Connection, broker_request, channel_of
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.publishing import BLOCKED, Publishing
+from notifier.queues.rabbitmq.publishing import BLOCKED_PROBLEM, Publishing
 from notifier.queues.rabbitmq.wire.publish import Publish
 
 ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
 
 
-def as_publish(
+def to_publish(
     prefix: str,
     lane: Lane,
     body: bytes,
@@ -74,7 +74,7 @@ class RabbitEventQueue:
     def status(self) -> QueueStatus:
         """Return whether the queue is connected, and the current problem."""
         blocked = self._publishing.blocked
-        problem = self._link.failure or (BLOCKED if blocked else self._publishing.refusal)
+        problem = self._link.failure or (BLOCKED_PROBLEM if blocked else self._publishing.refusal)
         return QueueStatus(
             connected=self._link.standing.is_set(),
             consuming=False,
@@ -92,7 +92,7 @@ class RabbitEventQueue:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Publish an event to the exchange of events or bulk. Raises QueueUnavailable."""
-        event = as_publish(
+        event = to_publish(
             self._prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers,
             user_id=self._publishing.user,
         )  # fmt: skip
@@ -114,7 +114,7 @@ class RabbitEventQueue:
         """Check that published events would reach a queue. Raises QueueUnavailable if not."""
         for lane in (Lane.EVENTS, Lane.BULK):
             name, there = f"{self._prefix}.{lane}", False
-            async with channel_of(connection) as channel, asking("cannot ask the broker"):
+            async with channel_of(connection) as channel, broker_request("cannot ask the broker"):
                 with suppress(ChannelNotFoundEntity):
                     await channel.exchange_declare(name, exchange_type="topic", passive=True)
                     await channel.queue_declare(name, passive=True)

@@ -18,11 +18,13 @@ from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.connection import Connection, channel_of, connected, is_blocked, reason_of, underlay_of
 from notifier.queues.rabbitmq.expiry import keeps_expired
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.policy_watch import look_at_policies
-from notifier.queues.rabbitmq.source_bindings import look_at_bindings
+from notifier.queues.rabbitmq.policy_watch import check_policies
+from notifier.queues.rabbitmq.source_bindings import check_bindings
 
-WITHIN = 15.0  # seconds for a confirm; a broker with an alarm reports that it blocks, and confirms nothing
-PACE = 0.05
+CONFIRM_TIMEOUT_SECONDS = (
+    15.0  # seconds for a confirm; a broker with an alarm reports that it blocks, and confirms nothing
+)
+CHECK_INTERVAL_SECONDS = 0.05
 
 
 async def examine_broker(options: RabbitOptions) -> BrokerState:
@@ -37,13 +39,13 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         asked = time.time()
         try:
             standings = await topology.survey(looking, topology.topology_of(options))
-            bindings = await look_at_bindings(looking, options)
+            bindings = await check_bindings(looking, options)
             kept = (
                 await keeps_expired(publishing, options.prefix)
                 if configure and write and read and not blocked
                 else None
             )
-            policies = await look_at_policies(options, name, may_try=configure and write and read and not blocked)
+            policies = await check_policies(options, name, may_try=configure and write and read and not blocked)
         except ChannelAccessRefused as refused:
             raise QueueError(reason_of(refused)) from refused
     return BrokerState(
@@ -82,15 +84,15 @@ async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
                 channel.basic_publish(b"", exchange="", routing_key=name, mandatory=True, wait=False)
             )
             try:
-                async with asyncio.timeout(WITHIN):
+                async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
                     while not sending.done() and not is_blocked(connection):
-                        await asyncio.wait({sending}, timeout=PACE)
+                        await asyncio.wait({sending}, timeout=CHECK_INTERVAL_SECONDS)
                 if sending.done():
                     sending.result()
             except ChannelAccessRefused:
                 return False, False
             except TimeoutError:
-                raise QueueUnavailable(f"the broker confirmed nothing within {WITHIN:.0f} s") from None
+                raise QueueUnavailable(f"the broker confirmed nothing within {CONFIRM_TIMEOUT_SECONDS:.0f} s") from None
             except DeliveryError:
                 pass  # returned, since no queue has that name; but permitted
             finally:
@@ -108,10 +110,10 @@ async def _may_read(connection: Connection, name: str) -> tuple[bool, float | No
             return True, None
         except ChannelAccessRefused:
             return False, None
-        return True, _stamp(message.header.properties)
+        return True, _read_stamp(message.header.properties)
 
 
-def _stamp(properties: commands.Basic.Properties) -> float | None:
+def _read_stamp(properties: commands.Basic.Properties) -> float | None:
     stamp = (properties.headers or {}).get("timestamp_in_ms")
     if isinstance(stamp, int):
         return stamp / 1000

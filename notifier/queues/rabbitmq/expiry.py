@@ -14,16 +14,23 @@ from aiormq.exceptions import ChannelAccessRefused, DeliveryError
 from pamqp import commands
 
 from notifier.model.errors import QueueError, QueueUnavailable
-from notifier.queues.queue_state import release_of
-from notifier.queues.rabbitmq.connection import Connection, bounded, channel_of, connected, reason_of, underlay_of
+from notifier.queues.queue_state import parse_release
+from notifier.queues.rabbitmq.connection import (
+    Connection,
+    broker_timeout,
+    channel_of,
+    connected,
+    reason_of,
+    underlay_of,
+)
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.policy_trial import refuses_when_full
 
-FLAG_REQUIRED = (3, 12)  # the first version that does not start without the flag
-TRIES = 8  # with the flag the second or third message is refused
-PACE = 0.01
-WITHIN = 5.0
-ARGUMENTS: dict[str, str | int] = {
+FLAG_REQUIRED_FROM = (3, 12)  # the first version that does not start without the flag
+MAX_PUBLISHES = 8  # with the flag the second or third message is refused
+CHECK_INTERVAL_SECONDS = 0.01
+TEST_TIMEOUT_SECONDS = 5.0
+TEST_QUEUE_ARGUMENTS: dict[str, str | int] = {
     "x-queue-type": "quorum",
     "x-dead-letter-exchange": "",
     "x-dead-letter-strategy": "at-least-once",
@@ -32,17 +39,19 @@ ARGUMENTS: dict[str, str | int] = {
     "x-max-length": 1,
     "x-expires": 60_000,  # in case it is not deleted
 }
-DROPS = "drops messages that expire while their next queue is missing or full: its feature flag stream_queue is off"
-WAY_OUT = "run `rabbitmqctl enable_feature_flag stream_queue` on one of its nodes; it takes effect at once"
+DROPS_EXPIRED = (
+    "drops messages that expire while their next queue is missing or full: its feature flag stream_queue is off"
+)
+REMEDY = "run `rabbitmqctl enable_feature_flag stream_queue` on one of its nodes; it takes effect at once"
 
 
-async def demand_kept(connection: Connection, options: RabbitOptions) -> None:
+async def require_kept_expired(connection: Connection, options: RabbitOptions) -> None:
     """Raise QueueError with the remedy if the broker drops expired messages, or if we may not test it.
 
     It uses a dedicated connection, since an alarm stops one that publishes. Raises QueueUnavailable if the test is
     impossible now.
     """
-    if _cannot_be_off(connection):
+    if _has_permanent_flag(connection):
         return
     async with connected(options, "topology") as own:
         try:
@@ -51,7 +60,7 @@ async def demand_kept(connection: Connection, options: RabbitOptions) -> None:
             text = "give the user these permissions, or declare by another and set queue.topology: verify"
             raise QueueError(f"{reason_of(refused)}; {text}") from refused
     if not kept:
-        raise QueueError(f"the broker {DROPS}; {WAY_OUT}")
+        raise QueueError(f"the broker {DROPS_EXPIRED}; {REMEDY}")
 
 
 async def keeps_expired(connection: Connection, prefix: str) -> bool:
@@ -59,12 +68,12 @@ async def keeps_expired(connection: Connection, prefix: str) -> bool:
 
     Raises QueueUnavailable, and ChannelAccessRefused without these permissions.
     """
-    if _cannot_be_off(connection):
+    if _has_permanent_flag(connection):
         return True
-    async with channel_of(connection, confirms=True) as channel, bounded(WITHIN):
+    async with channel_of(connection, confirms=True) as channel, broker_timeout(TEST_TIMEOUT_SECONDS):
         name = f"{prefix}.doctor.{secrets.token_hex(4)}"
         await channel.queue_declare(
-            name, durable=True, arguments={**ARGUMENTS, "x-dead-letter-routing-key": f"{name}.none"}
+            name, durable=True, arguments={**TEST_QUEUE_ARGUMENTS, "x-dead-letter-routing-key": f"{name}.none"}
         )
         kept = await _fills_up(channel, name)
         await channel.queue_delete(name)
@@ -72,13 +81,13 @@ async def keeps_expired(connection: Connection, prefix: str) -> bool:
         return kept or not await refuses_when_full(channel, f"{name}.full")
 
 
-def _cannot_be_off(connection: Connection) -> bool:
-    return release_of(str(underlay_of(connection).server_properties.get("version", ""))) >= FLAG_REQUIRED
+def _has_permanent_flag(connection: Connection) -> bool:
+    return parse_release(str(underlay_of(connection).server_properties.get("version", ""))) >= FLAG_REQUIRED_FROM
 
 
 async def _fills_up(channel: aiormq.Channel, name: str) -> bool:
     """Return whether expired messages fill the queue. One at a time, so that no unexpired one is counted."""
-    for _ in range(TRIES):
+    for _ in range(MAX_PUBLISHES):
         try:
             confirmed = await channel.basic_publish(b"", routing_key=name, mandatory=True)
         except DeliveryError:
@@ -86,5 +95,5 @@ async def _fills_up(channel: aiormq.Channel, name: str) -> bool:
         if not isinstance(confirmed, commands.Basic.Ack):
             raise QueueUnavailable("the broker confirmed nothing")
         while (await channel.queue_declare(name, passive=True)).message_count:  # noqa: ASYNC110  there is no event
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)
     return False

@@ -18,21 +18,23 @@ from notifier.model.fate import FeedNotice
 from notifier.queues.queue_port import EncodeNotice
 from notifier.queues.rabbitmq.connection import (
     Connection,
-    asking,
-    bounded,
-    ending,
+    broker_request,
+    broker_timeout,
     is_blocked,
+    is_cancelled,
     open_channel,
     reason_of,
 )
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.topology import OUTCOMES
+from notifier.queues.rabbitmq.topology import OUTCOMES_EXCHANGE
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.queues.rabbitmq.wire.publish import Publish, frames_of, publish_singly
 
-PACE = 0.1  # seconds between two checks whether the broker accepts messages again
-AGAIN = 2.0  # seconds until a channel that the broker closed is reopened: the exchange is missing, or forbidden
+CHECK_INTERVAL_SECONDS = 0.1  # seconds between two checks whether the broker accepts messages again
+REOPEN_DELAY_SECONDS = (
+    2.0  # seconds until a channel that the broker closed is reopened: the exchange is missing, or forbidden
+)
 
 
 class RabbitFeedTarget:
@@ -42,7 +44,7 @@ class RabbitFeedTarget:
 
     def __init__(self, options: RabbitOptions, encode: EncodeNotice) -> None:
         self._encode = encode
-        self._exchange = f"{options.prefix}.{OUTCOMES}"
+        self._exchange = f"{options.prefix}.{OUTCOMES_EXCHANGE}"
         self._declare = options.topology == "declare"
         self._source = f"/notifier/{options.prefix}"
         self._link = Link(options, "outcomes", self._serve)
@@ -58,10 +60,10 @@ class RabbitFeedTarget:
         self._connection = connection
         logged = ""
         try:
-            while not ending():
+            while not is_cancelled():
                 channel = await open_channel(connection)
                 try:
-                    async with bounded():
+                    async with broker_timeout():
                         await channel.exchange_declare(
                             self._exchange, exchange_type="topic", durable=True, passive=not self._declare
                         )
@@ -73,7 +75,7 @@ class RabbitFeedTarget:
                     if logged != (logged := reason_of(refused)):
                         self._log.warning("outcomes_not_published", reason=logged)
                 self._channel = None
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(REOPEN_DELAY_SECONDS)
         finally:
             self._connection = self._channel = None
 
@@ -87,7 +89,7 @@ class RabbitFeedTarget:
     async def available(self) -> None:
         """Wait until there is a channel and the broker does not block it. Never raises."""
         while self._ready is None:  # noqa: ASYNC110  there is no event for both
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)
 
     async def send(self, batch: Sequence[FeedNotice]) -> None:
         """Return once the notices are written to the connection. Raises QueueUnavailable."""
@@ -95,7 +97,7 @@ class RabbitFeedTarget:
         if channel is None:
             raise QueueUnavailable("not connected")
         if not is_installed("confirms"):
-            async with asking("the connection was lost", None):
+            async with broker_request("the connection was lost", None):
                 for notice in batch:
                     await publish_singly(self._publish_of(notice), channel, None)
             return

@@ -11,13 +11,21 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 
 from notifier.model.errors import NotifierError, QueueError, QueueUnavailable
-from notifier.queues.rabbitmq.connection import LOST, Connection, connect, ending, finish, reason_of, underlay_of
+from notifier.queues.rabbitmq.connection import (
+    CONNECTION_ERRORS,
+    Connection,
+    close_bounded,
+    connect,
+    is_cancelled,
+    reason_of,
+    underlay_of,
+)
 from notifier.queues.rabbitmq.options import RabbitOptions
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 15.0
-SETTLED_AFTER = 5.0  # after a connection that lasted this long, the next pause is short again
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 15.0
+STABLE_AFTER_SECONDS = 5.0  # after a connection that lasted this long, the next pause is short again
 
-STREAM_ENDED = (Exception, StopAsyncIteration)  # aiormq's errors without a reason, as after a suspension
+STREAM_END_ERRORS = (Exception, StopAsyncIteration)  # aiormq's errors without a reason, as after a suspension
 
 Serve = Callable[["Link", Connection], Awaitable[None]]
 """Uses a connection until cancelled. Calls `link.stand()` once it is usable. An exception ends the connection."""
@@ -58,16 +66,16 @@ class Link:
 
     async def run(self) -> None:
         """Connect and serve, repeatedly, until cancelled."""
-        pause = FIRST_PAUSE
-        while not ending():
+        pause = FIRST_PAUSE_SECONDS
+        while not is_cancelled():
             try:
                 self.connection = await connect(self._options, self._purpose)
                 await self._live(self.connection)
             except (NotifierError, OSError) as error:  # OSError: a file of credentials or TLS cannot be read
                 self._note(error)
             except Exception as error:  # noqa: BLE001  around one connection: after any error the next one is made
-                first = _first(error)
-                if type(first) in STREAM_ENDED:
+                first = _first_leaf(error)
+                if type(first) in STREAM_END_ERRORS:
                     self._note(QueueUnavailable("the connection was lost"))
                 else:
                     where = "".join(traceback.format_tb(first.__traceback__))
@@ -76,10 +84,10 @@ class Link:
             finally:
                 stood, self.connection = self.standing.is_set(), None
                 self.standing.clear()
-            if stood and asyncio.get_running_loop().time() - self._stood_at > SETTLED_AFTER:
-                pause = FIRST_PAUSE
+            if stood and asyncio.get_running_loop().time() - self._stood_at > STABLE_AFTER_SECONDS:
+                pause = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the workers; no secret
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     def _note(self, error: NotifierError | OSError) -> None:
         before, self.failure = self.failure, error if isinstance(error, NotifierError) else QueueError(reason_of(error))
@@ -103,18 +111,18 @@ class Link:
                 raise QueueUnavailable(reason_of(error))
             await serving
             raise QueueUnavailable("closed")
-        except* (NotifierError, *LOST) as group:
-            first = _first(group)
+        except* (NotifierError, *CONNECTION_ERRORS) as group:
+            first = _first_leaf(group)
             raise first if isinstance(first, NotifierError) else QueueUnavailable(reason_of(first)) from None
         finally:
             serving.cancel()
             await asyncio.wait({serving})
             serving.cancelled() or serving.exception()  # retrieved, or asyncio complains
             closing.cancel()
-            await finish(connection.close())
+            await close_bounded(connection.close())
 
 
-def _first(error: BaseException) -> BaseException:
+def _first_leaf(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

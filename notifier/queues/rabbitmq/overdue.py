@@ -19,14 +19,14 @@ from notifier.model.errors import QueueError
 from notifier.model.frozen import replace
 from notifier.model.message import PARKED, Kind, Lane, Message, Outgoing, Transfer
 from notifier.model.moment import Clock
-from notifier.queues.passes import Found
-from notifier.queues.rabbitmq.connection import ending
+from notifier.queues.passes import VisitedMessage
+from notifier.queues.rabbitmq.connection import is_cancelled
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 
-OVERDUE = 30.0  # seconds
-LOOK_EVERY = 5.0
-LONGEST_PAUSE = 1024.0  # seconds between two visits that found nothing to move
+OVERDUE_SECONDS = 30.0  # seconds
+CHECK_INTERVAL_SECONDS = 5.0
+MAX_PAUSE_SECONDS = 1024.0  # seconds between two visits that found nothing to move
 HELP = "notifier explain NotifierDelaysStuck"
 _SCHEDULE = re.compile(rb'"schedule":(\{[^{}]{1,200}\})\}$')
 
@@ -74,14 +74,14 @@ class OverdueDelays:
 
     async def run(self) -> None:
         """Check every few seconds, until cancelled."""
-        while not ending():
-            await asyncio.sleep(LOOK_EVERY)
+        while not is_cancelled():
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)
             for queue in self.missed():
                 await self._look(queue)
 
     def missed(self) -> list[str]:
         """Return the delay queues from which messages are overdue and nothing came."""
-        return [queue for queue, leaves in self._first.items() if self._steady() > leaves + OVERDUE]
+        return [queue for queue, leaves in self._first.items() if self._steady() > leaves + OVERDUE_SECONDS]
 
     async def _look(self, queue: str) -> None:
         """Move the overdue messages of this queue. Never raises."""
@@ -95,7 +95,7 @@ class OverdueDelays:
                     overdue = [found.message for found in page if found.summary]
                     left += len(page) - len(overdue)
                     if overdue:
-                        moved += len((await walk.move([_transfer(message) for message in overdue])).done)
+                        moved += len((await walk.move([_to_transfer(message) for message in overdue])).done)
         except QueueError as error:
             left += 1
             self._log.info("delays_not_looked_at", queue=queue, reason=str(error))
@@ -105,18 +105,20 @@ class OverdueDelays:
         if not moved and not left:
             self._first.pop(queue, None)
             return
-        pause = 0.0 if moved else min(LONGEST_PAUSE, 2 * self._pause.get(queue, OVERDUE))
+        pause = 0.0 if moved else min(MAX_PAUSE_SECONDS, 2 * self._pause.get(queue, OVERDUE_SECONDS))
         self._pause[queue] = pause
-        self._first[queue] = self._steady() + pause - OVERDUE + LOOK_EVERY
+        self._first[queue] = self._steady() + pause - OVERDUE_SECONDS + CHECK_INTERVAL_SECONDS
         self._last.setdefault(queue, self._first[queue])
 
-    def read(self, message: Message) -> Found[bool]:
+    def read(self, message: Message) -> VisitedMessage[bool]:
         """Return the message with its body if it is overdue, else without."""
-        overdue = message.kind in (Kind.EVENT, Kind.DELIVERY) and _due(message.body) + OVERDUE < self._clock()
-        return Found(message=message if overdue else replace(message, body=b""), summary=overdue or None)
+        overdue = (
+            message.kind in (Kind.EVENT, Kind.DELIVERY) and _read_due(message.body) + OVERDUE_SECONDS < self._clock()
+        )
+        return VisitedMessage(message=message if overdue else replace(message, body=b""), summary=overdue or None)
 
 
-def _due(body: bytes) -> float:
+def _read_due(body: bytes) -> float:
     """Return when the message is due, or infinity if its document has no due time."""
     try:
         found = _SCHEDULE.search(body, max(0, len(body) - 250))
@@ -125,7 +127,7 @@ def _due(body: bytes) -> float:
         return float("inf")
 
 
-def _transfer(message: Message) -> Transfer:
+def _to_transfer(message: Message) -> Transfer:
     assert message.kind is not None
     outgoing = Outgoing(
         kind=message.kind, body=message.body, message_id=message.message_id or "", headers=message.lasting_headers

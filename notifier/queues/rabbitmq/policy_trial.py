@@ -6,9 +6,9 @@ AMQP reports no policy: neither a declare nor a message shows one. But a policy 
 | policy | effect on the temporary queue |
 |---|---|
 | `overflow` | a full queue accepts more, though declared to refuse. Then the broker dead-letters at most once |
-| `max-length`, `max-length-bytes` | the queue refuses or drops some of `MESSAGES`, which have `SIZE` bytes each |
-| `message-ttl` | some of them are gone within `WATCH` |
-| `delivery-limit` | a message that was returned `LOOKS` times is gone |
+| `max-length`, `max-length-bytes` | the queue refuses or drops some of `MESSAGE_COUNT` messages |
+| `message-ttl` | some of them are gone within `WATCH_SECONDS` |
+| `delivery-limit` | a message that was returned `DEFAULT_DELIVERY_LIMIT` times is gone |
 | larger ones than these, `expires`, or for one queue alone | none: see `policy_watch` |
 """
 
@@ -21,15 +21,15 @@ from pamqp import commands
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import PolicyKey, PolicyOverride
-from notifier.queues.rabbitmq.connection import Connection, bounded, channel_of
+from notifier.queues.rabbitmq.connection import Connection, broker_timeout, channel_of
 
-TRIES = 8  # the second or third message is refused
-MESSAGES, SIZE = 100, 1024  # 100 KiB in all
-WATCH = 3.0  # seconds
-PACE = 0.05
-LOOKS = 20  # the delivery limit that 4.x sets by default
-WITHIN = 20.0  # a broker that answers in 200 ms takes 12
-ARGUMENTS: dict[str, str | int] = {
+MAX_PUBLISHES = 8  # the second or third message is refused
+MESSAGE_COUNT, MESSAGE_BYTES = 100, 1024  # 100 KiB in all
+WATCH_SECONDS = 3.0  # seconds
+CHECK_INTERVAL_SECONDS = 0.05
+DEFAULT_DELIVERY_LIMIT = 20  # the delivery limit that 4.x sets by default
+TRIAL_TIMEOUT_SECONDS = 20.0  # a broker that answers in 200 ms takes 12
+TRIAL_QUEUE_ARGUMENTS: dict[str, str | int] = {
     "x-queue-type": "quorum",
     "x-overflow": "reject-publish",
     "x-delivery-limit": 2**31 - 1,
@@ -38,17 +38,17 @@ ARGUMENTS: dict[str, str | int] = {
 
 
 async def try_policies(connection: Connection, name: str) -> tuple[PolicyOverride, ...]:
-    """Return the policies that affect two temporary queues, named after `name`. Takes `WATCH`, and leaves nothing.
+    """Return the policies that affect two temporary queues, named after `name`. Leaves nothing.
 
     Queues of an interrupted test are deleted first: if they expired during this test, that would look like a policy.
 
     Needs all permissions on the name. Raises what aiormq does, TimeoutError and QueueUnavailable.
     """
-    async with channel_of(connection, confirms=True) as channel, bounded(WITHIN):
+    async with channel_of(connection, confirms=True) as channel, broker_timeout(TRIAL_TIMEOUT_SECONDS):
         for left in (f"{name}.full", f"{name}.room"):
             await channel.queue_delete(left)
         overflow = not await refuses_when_full(channel, f"{name}.full")
-        keys = await _keys_shown(channel, f"{name}.room")
+        keys = await _find_effective_keys(channel, f"{name}.room")
     if overflow:
         keys = (PolicyKey.OVERFLOW, *keys)
     return tuple(PolicyOverride(key=key) for key in keys)
@@ -56,54 +56,56 @@ async def try_policies(connection: Connection, name: str) -> tuple[PolicyOverrid
 
 async def refuses_when_full(channel: aiormq.Channel, name: str) -> bool:
     """Return True if a queue that was declared to refuse messages when full does so."""
-    await channel.queue_declare(name, durable=True, arguments={**ARGUMENTS, "x-max-length": 1})
-    refused = any([not await _takes(channel, name, b"") for _ in range(TRIES)])
+    await channel.queue_declare(name, durable=True, arguments={**TRIAL_QUEUE_ARGUMENTS, "x-max-length": 1})
+    refused = any([not await _accepts(channel, name, b"") for _ in range(MAX_PUBLISHES)])
     await channel.queue_delete(name)
     return refused
 
 
-async def _keys_shown(channel: aiormq.Channel, name: str) -> tuple[PolicyKey, ...]:
+async def _find_effective_keys(channel: aiormq.Channel, name: str) -> tuple[PolicyKey, ...]:
     """Return the policies that affect messages that should stay."""
-    await channel.queue_declare(name, durable=True, arguments=dict(ARGUMENTS))
-    accepted = await asyncio.gather(*(_takes(channel, name, b"." * SIZE) for _ in range(MESSAGES)))
-    accepted += [await _takes(channel, name, b"") for _ in range(TRIES)]  # a full queue refuses a moment later
+    await channel.queue_declare(name, durable=True, arguments=dict(TRIAL_QUEUE_ARGUMENTS))
+    accepted = await asyncio.gather(*(_accepts(channel, name, b"." * MESSAGE_BYTES) for _ in range(MESSAGE_COUNT)))
+    accepted += [
+        await _accepts(channel, name, b"") for _ in range(MAX_PUBLISHES)
+    ]  # a full queue refuses a moment later
     shown: tuple[PolicyKey, ...] = ()
-    if not all(accepted) or await _ready(channel, name) < MESSAGES:
+    if not all(accepted) or await _count_ready(channel, name) < MESSAGE_COUNT:
         shown = (PolicyKey.MAX_LENGTH,)
-    elif await _lose_some(channel, name):
+    elif await _loses_messages(channel, name):
         shown = (PolicyKey.MESSAGE_TTL,)
-    elif await _wears_out(channel, name):
+    elif await _drops_returned(channel, name):
         shown = (PolicyKey.DELIVERY_LIMIT,)
     await channel.queue_delete(name)
     return shown
 
 
-async def _lose_some(channel: aiormq.Channel, name: str) -> bool:
+async def _loses_messages(channel: aiormq.Channel, name: str) -> bool:
     loop = asyncio.get_running_loop()
-    until = loop.time() + WATCH
+    until = loop.time() + WATCH_SECONDS
     while loop.time() < until:
-        if await _ready(channel, name) < MESSAGES:
+        if await _count_ready(channel, name) < MESSAGE_COUNT:
             return True
-        await asyncio.sleep(PACE)
+        await asyncio.sleep(CHECK_INTERVAL_SECONDS)
     return False
 
 
-async def _wears_out(channel: aiormq.Channel, name: str) -> bool:
+async def _drops_returned(channel: aiormq.Channel, name: str) -> bool:
     """Return whether the first message is dropped after a few returns. Its count identifies the message."""
-    for given_back in range(LOOKS + 2):
+    for given_back in range(DEFAULT_DELIVERY_LIMIT + 2):
         got = await channel.basic_get(name)
-        if got.delivery_tag is None or _count(got) < given_back:
+        if got.delivery_tag is None or _read_delivery_count(got) < given_back:
             return True
         await channel.basic_nack(got.delivery_tag, requeue=True)
     return False
 
 
-def _count(got: DeliveredMessage) -> int:
+def _read_delivery_count(got: DeliveredMessage) -> int:
     count = (got.header.properties.headers or {}).get("x-delivery-count")
     return count if isinstance(count, int) else 0
 
 
-async def _takes(channel: aiormq.Channel, name: str, body: bytes) -> bool:
+async def _accepts(channel: aiormq.Channel, name: str, body: bytes) -> bool:
     """Return whether the queue accepts one more message. Raises QueueUnavailable without the broker's answer."""
     try:
         confirmed = await channel.basic_publish(body, routing_key=name, mandatory=True)
@@ -114,5 +116,5 @@ async def _takes(channel: aiormq.Channel, name: str, body: bytes) -> bool:
     return True
 
 
-async def _ready(channel: aiormq.Channel, name: str) -> int:
+async def _count_ready(channel: aiormq.Channel, name: str) -> int:
     return (await channel.queue_declare(name, passive=True)).message_count or 0

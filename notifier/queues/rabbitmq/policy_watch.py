@@ -25,17 +25,17 @@ from notifier.model.errors import NotifierError, QueueError, QueueUnavailable
 from notifier.model.message import PolicyKey, PolicyOverride
 from notifier.network.http.json_client import JsonAnswer, JsonClient
 from notifier.network.http.json_parts import Bounds
-from notifier.queues.queue_state import PolicyLook
-from notifier.queues.rabbitmq.connection import LOST, connected, ending, reason_of
+from notifier.queues.queue_state import PolicyCheck
+from notifier.queues.rabbitmq.connection import CONNECTION_ERRORS, connected, is_cancelled, reason_of
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.policy_trial import try_policies
 from notifier.queues.rabbitmq.topology import QueueSpec, topology_of
 
-WITHIN = 5.0
-PAGE = 500  # the largest page of the API
+REQUEST_TIMEOUT_SECONDS = 5.0
+PAGE_SIZE = 500  # the largest page of the API
 _BOUNDS = Bounds(answer=4 * 1024 * 1024)
-AGAIN_EVERY = 600.0  # seconds: an override ends when the broker's operator removes it, or begins
-SOON = 60.0  # after an incomplete check
+CHECK_INTERVAL_SECONDS = 600.0  # seconds: an override ends when the broker's operator removes it, or begins
+INCOMPLETE_CHECK_INTERVAL_SECONDS = 60.0  # after an incomplete check
 HELP = "notifier explain NotifierQueuePolicy"
 
 
@@ -49,12 +49,16 @@ async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
     try:
         page = pages = 1
         while page <= pages:
-            content = _content(await client.ask("GET", _address(options, page), _headers(options), within=WITHIN))
+            content = _read_content(
+                await client.ask(
+                    "GET", _page_url(options, page), _build_headers(options), within=REQUEST_TIMEOUT_SECONDS
+                )
+            )
             pages, page = content.get("page_count", 1), page + 1
             for item in content["items"]:
                 if (queue := wanted.get(item["name"])) is not None:
                     silent += "effective_policy_definition" not in item
-                    for key, value in _overrides(queue, item.get("effective_policy_definition")):
+                    for key, value in _find_overrides(queue, item.get("effective_policy_definition")):
                         queues_of.setdefault((key, value), []).append(queue.name)
     except (NotifierError, OSError) as fault:  # OSError: a file of credentials cannot be read
         raise QueueUnavailable(str(fault)) from None
@@ -69,22 +73,22 @@ async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
     return tuple(PolicyOverride(key=key, value=value, queues=tuple(names)) for (key, value), names in queues_of.items())
 
 
-def _address(options: RabbitOptions, page: int) -> str:
+def _page_url(options: RabbitOptions, page: int) -> str:
     vhost = URL(options.urls[0]).path[1:] or "/"
     query = {
-        "page": page, "page_size": PAGE, "name": f"^{re.escape(options.prefix)}[.]", "use_regex": "true",
+        "page": page, "page_size": PAGE_SIZE, "name": f"^{re.escape(options.prefix)}[.]", "use_regex": "true",
         "columns": "name,effective_policy_definition",
     }  # fmt: skip
     return f"{str(options.management).rstrip('/')}/api/queues/{quote(vhost, safe='')}?{urlencode(query)}"
 
 
-def _headers(options: RabbitOptions) -> Mapping[str, str]:
+def _build_headers(options: RabbitOptions) -> Mapping[str, str]:
     url = URL(options.urls[0])
     user, password = options.credentials() or (url.user or "guest", url.password or "guest")
     return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
 
 
-def _content(answer: JsonAnswer) -> Any:
+def _read_content(answer: JsonAnswer) -> Any:
     if answer.status in (401, 403):
         raise QueueUnavailable(f"it answers {answer.status}: the user of the queue needs the tag `management`")
     if answer.status != 200:
@@ -92,7 +96,7 @@ def _content(answer: JsonAnswer) -> Any:
     return answer.content
 
 
-def _overrides(queue: QueueSpec, definition: object) -> Iterator[tuple[PolicyKey, str]]:
+def _find_overrides(queue: QueueSpec, definition: object) -> Iterator[tuple[PolicyKey, str]]:
     """Yield the members of a policy's definition that change the queue. An empty definition may be a list."""
     if not isinstance(definition, dict):
         return
@@ -104,21 +108,21 @@ def _overrides(queue: QueueSpec, definition: object) -> Iterator[tuple[PolicyKey
             yield key, str(value)
 
 
-async def look_at_policies(options: RabbitOptions, name: str, *, may_try: bool) -> PolicyLook:
+async def check_policies(options: RabbitOptions, name: str, *, may_try: bool) -> PolicyCheck:
     """Query the management API, else test with queues named `name`…, if allowed. Raises QueueError."""
     fault = ""
     if options.management is not None:
         try:
-            return PolicyLook(by="management", overrides=await read_policies(options))
+            return PolicyCheck(by="management", overrides=await read_policies(options))
         except QueueUnavailable as error:
             fault = str(error)
     if not may_try:
-        return PolicyLook(fault=fault)
+        return PolicyCheck(fault=fault)
     async with connected(options, "policies") as connection:
         try:
-            return PolicyLook(by="trial", overrides=await try_policies(connection, name), fault=fault)
-        except (QueueUnavailable, *LOST) as error:
-            return PolicyLook(fault=fault or f"no temporary queue can be tried: {reason_of(error)}")
+            return PolicyCheck(by="trial", overrides=await try_policies(connection, name), fault=fault)
+        except (QueueUnavailable, *CONNECTION_ERRORS) as error:
+            return PolicyCheck(fault=fault or f"no temporary queue can be tried: {reason_of(error)}")
 
 
 class PolicyWatch:
@@ -145,17 +149,21 @@ class PolicyWatch:
         """Check while there is a connection, until cancelled."""
         await self._wanted.wait()
         loop = asyncio.get_running_loop()
-        while self._due is not None and not ending():
+        while self._due is not None and not is_cancelled():
             await asyncio.sleep(max(0.0, self._due - loop.time()))
             try:
-                look = await look_at_policies(self._options, self._name, may_try=self._options.topology == "declare")
+                look = await check_policies(self._options, self._name, may_try=self._options.topology == "declare")
             except QueueError as error:
-                look = PolicyLook(fault=str(error))
+                look = PolicyCheck(fault=str(error))
             self._tell(look)
             nothing_new = look.by == "trial" and not look.overrides and self._options.management is None
-            self._due = None if nothing_new else loop.time() + (SOON if look.fault else AGAIN_EVERY)
+            self._due = (
+                None
+                if nothing_new
+                else loop.time() + (INCOMPLETE_CHECK_INTERVAL_SECONDS if look.fault else CHECK_INTERVAL_SECONDS)
+            )
 
-    def _tell(self, look: PolicyLook) -> None:
+    def _tell(self, look: PolicyCheck) -> None:
         """Log changes. A check without a result, because of an alarm for instance, ends no override."""
         if look.fault and look.fault != self._fault:
             self._log.info("queue_policies_unread", reason=look.fault)

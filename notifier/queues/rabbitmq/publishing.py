@@ -15,27 +15,29 @@ from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
 
 from notifier.model.errors import QueueUnavailable
 from notifier.queues.rabbitmq.connection import (
-    LOST,
+    CONNECTION_ERRORS,
     Connection,
-    asking,
-    ending,
+    broker_request,
     is_blocked,
-    named_losses,
+    is_cancelled,
     open_channel,
     reason_of,
+    translating_losses,
     user_of,
 )
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
-from notifier.queues.rabbitmq.wire.publish import DIRECT, ConfirmedWrites, Publish, publish_singly
+from notifier.queues.rabbitmq.wire.publish import DIRECT_REPLY_TO, ConfirmedWrites, Publish, publish_singly
 
-IN_FLIGHT = 1000  # unconfirmed publishes; bounds memory (128 KiB each at most) and the broker's backlog
-CONFIRM_TIMEOUT = 10.0  # without a confirm after this time the broker is blocked or stuck, and the publish fails
-LOOK_EVERY = 1.0  # seconds between two checks for unconfirmed publishes
-PACE = 0.1  # seconds between two tries of one caller, on average
-TOLD_FOR = 15.0  # seconds for which the status shows a refusal: a lasting one recurs ten times a second
-_UNCONFIRMED = "connection lost before the confirm"
-BLOCKED = "the broker blocks publishing: memory or disk alarm"
-NOBODY_ANSWERS = (
+MAX_IN_FLIGHT_PUBLISHES = 1000  # unconfirmed publishes; bounds memory (128 KiB each at most) and the broker's backlog
+CONFIRM_TIMEOUT_SECONDS = (
+    10.0  # without a confirm after this time the broker is blocked or stuck, and the publish fails
+)
+CHECK_INTERVAL_SECONDS = 1.0  # seconds between two checks for unconfirmed publishes
+RETRY_PAUSE_SECONDS = 0.1  # seconds between two tries of one caller, on average
+REFUSAL_SHOWN_SECONDS = 15.0  # seconds for which the status shows a refusal: a lasting one recurs ten times a second
+_UNCONFIRMED_PROBLEM = "connection lost before the confirm"
+BLOCKED_PROBLEM = "the broker blocks publishing: memory or disk alarm"
+NO_WORKER_ANSWERS_PROBLEM = (
     "the broker takes no message (a memory or disk alarm), so that no worker can answer; logouts go on, and failed ones"
     " wait in the workers' memory; rabbitmq-diagnostics alarms says which node, and notifier"
     " status --from URL what a worker knows"
@@ -51,22 +53,22 @@ class Publishing:
         self._channel: aiormq.Channel | None = None
         self._writes: ConfirmedWrites | None = None
         self._heard: Callable[[bytes], None] | None = None
-        self._window = asyncio.Semaphore(IN_FLIGHT)
+        self._window = asyncio.Semaphore(MAX_IN_FLIGHT_PUBLISHES)
         self._under_way: dict[str, asyncio.Future[None]] = {}  # by message id, while it is being published
         self._log = structlog.get_logger(__name__)
-        self._refused, self._refused_at = "", -TOLD_FOR  # why the broker closed a channel last, and when
+        self._refused, self._refused_at = "", -REFUSAL_SHOWN_SECONDS  # why the broker closed a channel last, and when
 
     async def serve(self, connection: Connection, opened: Callable[[], None]) -> None:
         """Keep a channel on this connection, until cancelled. `opened` is called for each channel."""
         self._connection = connection
         try:
-            while not ending():
+            while not is_cancelled():
                 channel = await open_channel(connection, confirms=True)
                 if self._heard is not None:
-                    await _hear(channel, self._heard)
+                    await _consume_replies(channel, self._heard)
                 await self._use(channel, opened)
                 self._mend_soon.set()  # a publish to an exchange that is missing closes the channel
-                await asyncio.sleep(PACE)
+                await asyncio.sleep(RETRY_PAUSE_SECONDS)
         finally:
             self._connection = None
 
@@ -79,16 +81,16 @@ class Publishing:
 
     async def _use(self, channel: aiormq.Channel, opened: Callable[[], None]) -> None:
         """Publish on this channel until it is closed."""
-        writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
+        writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT_SECONDS, replies=self._heard is not None)
         singly = not is_installed("confirms")
         writing = asyncio.create_task(writes.run())
         self._channel, self._writes = channel, None if singly else writes
         closing = channel.closing
-        reason = _UNCONFIRMED
+        reason = _UNCONFIRMED_PROBLEM
         try:
             opened()
             while not closing.done():
-                await asyncio.wait({closing}, timeout=LOOK_EVERY)
+                await asyncio.wait({closing}, timeout=CHECK_INTERVAL_SECONDS)
                 writes.end_overdue()
             error = None if closing.cancelled() else closing.exception()
             self._note(error)
@@ -110,7 +112,7 @@ class Publishing:
     @property
     def refusal(self) -> str | None:
         """Return why the broker closed our channel recently, or None. It may still accept other messages."""
-        lately = asyncio.get_running_loop().time() - self._refused_at < TOLD_FOR
+        lately = asyncio.get_running_loop().time() - self._refused_at < REFUSAL_SHOWN_SECONDS
         return self._refused if lately else None
 
     @property
@@ -148,18 +150,20 @@ class Publishing:
         if channel is None or channel.is_closed:
             raise QueueUnavailable("not connected")
         if self.blocked:
-            raise QueueUnavailable(BLOCKED)
+            raise QueueUnavailable(BLOCKED_PROBLEM)
         try:
             await self._confirmed(channel, publish)
         except PublishError as returned:
             self._mend_soon.set()
-            raise QueueUnavailable(f"no queue takes {_where(publish)}: {reason_of(returned)}") from returned
+            raise QueueUnavailable(
+                f"no queue takes {_format_destination(publish)}: {reason_of(returned)}"
+            ) from returned
         except DeliveryError as refused:
-            raise QueueUnavailable(f"the broker refused it (nack) for {_where(publish)}") from refused
+            raise QueueUnavailable(f"the broker refused it (nack) for {_format_destination(publish)}") from refused
         except TimeoutError as late:
             raise QueueUnavailable(self._unconfirmed()) from late
-        except LOST as lost:
-            raise QueueUnavailable(f"{_UNCONFIRMED}: {reason_of(lost)}") from lost
+        except CONNECTION_ERRORS as lost:
+            raise QueueUnavailable(f"{_UNCONFIRMED_PROBLEM}: {reason_of(lost)}") from lost
 
     async def _confirmed(self, channel: aiormq.Channel, publish: Publish) -> None:
         if (writes := self._writes) is not None:
@@ -168,31 +172,31 @@ class Publishing:
             finally:
                 writes.forget(publish.message_id)
         elif (error := getattr(channel, "_close_exception", None)) is not None:  # `is_closed` follows some steps later
-            raise QueueUnavailable(f"{_UNCONFIRMED}: {reason_of(error)}")
+            raise QueueUnavailable(f"{_UNCONFIRMED_PROBLEM}: {reason_of(error)}")
         else:
-            with named_losses():
-                await publish_singly(publish, channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
+            with translating_losses():
+                await publish_singly(publish, channel, CONFIRM_TIMEOUT_SECONDS, replies=self._heard is not None)
 
     def _unconfirmed(self) -> str:
-        why = f": {BLOCKED}" if self.blocked else ""
-        return f"no confirm within {CONFIRM_TIMEOUT:.0f} s{why}"
+        why = f": {BLOCKED_PROBLEM}" if self.blocked else ""
+        return f"no confirm within {CONFIRM_TIMEOUT_SECONDS:.0f} s{why}"
 
     async def available(self) -> None:
         """Wait until a publish can succeed again. Never raises. Always waits for a moment, to pace its caller."""
-        await asyncio.sleep(PACE * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
+        await asyncio.sleep(RETRY_PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
         while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  there is no event for all three
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(RETRY_PAUSE_SECONDS)
 
 
-def _where(publish: Publish) -> str:
+def _format_destination(publish: Publish) -> str:
     return f"{publish.exchange}/{publish.routing_key}"
 
 
-async def _hear(channel: aiormq.Channel, heard: Callable[[bytes], None]) -> None:
+async def _consume_replies(channel: aiormq.Channel, heard: Callable[[bytes], None]) -> None:
     """Pass replies to `heard`. Raises QueueUnavailable."""
 
     async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
         heard(delivered.body)
 
-    async with asking("replies cannot be received"):
-        await channel.basic_consume(DIRECT, on_message, no_ack=True)
+    async with broker_request("replies cannot be received"):
+        await channel.basic_consume(DIRECT_REPLY_TO, on_message, no_ack=True)

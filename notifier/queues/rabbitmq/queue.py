@@ -18,28 +18,30 @@ from notifier.model.message import SOURCE, Depth, Lane, Message, Outgoing, Queue
 from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers, with_visited
 from notifier.queues.rabbitmq.acks import AckTag
-from notifier.queues.rabbitmq.administration import depths_at, depths_of, workers_at
+from notifier.queues.rabbitmq.administration import count_workers, read_all_depths, read_depths
 from notifier.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import Connection, connected, is_blocked
 from notifier.queues.rabbitmq.consuming import LaneConsumer
 from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
-from notifier.queues.rabbitmq.delays import Forwarder, first_pass
-from notifier.queues.rabbitmq.event_queue import as_publish
+from notifier.queues.rabbitmq.delays import Forwarder, to_first_pass
+from notifier.queues.rabbitmq.event_queue import to_publish
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.overdue import OverdueDelays
 from notifier.queues.rabbitmq.policy_watch import PolicyWatch
-from notifier.queues.rabbitmq.publishing import BLOCKED, NOBODY_ANSWERS, Publishing
+from notifier.queues.rabbitmq.publishing import BLOCKED_PROBLEM, NO_WORKER_ANSWERS_PROBLEM, Publishing
 from notifier.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.queues.rabbitmq.source_bindings import SourceBindings
 from notifier.queues.rabbitmq.topology_watch import TopologyWatch
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
-FLUSH_WITHIN = 1.0  # seconds for the last acks; messages without one are redelivered
-LOOK_WITHIN = 1.2  # seconds to connect for a status: with the command's start, an error appears within 2 s
+FLUSH_TIMEOUT_SECONDS = 1.0  # seconds for the last acks; messages without one are redelivered
+STATUS_CONNECT_TIMEOUT_SECONDS = (
+    1.2  # seconds to connect for a status: with the command's start, an error appears within 2 s
+)
 
 
 class RabbitQueue:
@@ -94,7 +96,7 @@ class RabbitQueue:
         if self._forwarder is not None:
             self._forwarder.stop()
         with suppress(TimeoutError):
-            async with asyncio.timeout(FLUSH_WITHIN):
+            async with asyncio.timeout(FLUSH_TIMEOUT_SECONDS):
                 await asyncio.gather(*(lane.flush() for lane in self._lanes), self._bucket_reader.flush())
         for task in self._tasks:
             task.cancel()
@@ -160,7 +162,7 @@ class RabbitQueue:
 
     async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable in a delay queue. Raises QueueUnavailable."""
-        await self._publish_patiently(*first_pass(message, due - self._clock(), rounding))
+        await self._publish_patiently(*to_first_pass(message, due - self._clock(), rounding))
 
     async def _publish_patiently(self, queue: str, message: Outgoing) -> None:
         await self._publishing.publish(self._as_publish(queue, message, patient=True))
@@ -183,7 +185,7 @@ class RabbitQueue:
         headers: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         """Publish an event to the exchange of events or bulk, as any publisher does. Raises QueueUnavailable."""
-        publish = as_publish(
+        publish = to_publish(
             self._options.prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers,
             user_id=self._publishing.user,
         )  # fmt: skip
@@ -215,7 +217,7 @@ class RabbitQueue:
     async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
         """Return how many messages each of these buckets holds, without empty ones. Raises QueueUnavailable."""
         names = {bucket: self._name(bucket) for bucket in (self._bucket_names if buckets is None else buckets)}
-        depths = await depths_at(self._consuming_connection(), names)
+        depths = await read_depths(self._consuming_connection(), names)
         if len(depths) < len(names):
             self._watch.mend_soon.set()
         return {bucket: depth.ready for bucket, depth in depths.items() if depth.ready}
@@ -226,7 +228,7 @@ class RabbitQueue:
         blocked, new = self._publishing.blocked, self._watch.settling.problem
         problems = (
             *(link.failure for link in self._links), self._watch.problem, new, *(lane.problem for lane in self._lanes),
-            BLOCKED if blocked else self._publishing.refusal or self._parking.refusal,
+            BLOCKED_PROBLEM if blocked else self._publishing.refusal or self._parking.refusal,
         )  # fmt: skip
         return QueueStatus(
             connected=connected, consuming=connected and new is None and all(lane.standing for lane in self._lanes),
@@ -241,7 +243,7 @@ class RabbitQueue:
 
     async def depths(self) -> Mapping[str, Depth]:
         """Return the depths by queue name without prefix, all buckets as `parked`. Raises QueueUnavailable."""
-        depths = await depths_of(self._consuming_connection(), self._options)
+        depths = await read_all_depths(self._consuming_connection(), self._options)
         return with_visited(depths, self.side_channel.visited)
 
     async def look_around(self, within: float) -> QueueOverview:
@@ -249,17 +251,17 @@ class RabbitQueue:
 
         A queue that is not open makes a temporary connection, and declares nothing.
         """
-        async with self._at_broker("status", LOOK_WITHIN) as connection:
-            depths = await depths_of(connection, self._options)
+        async with self._at_broker("status", STATUS_CONNECT_TIMEOUT_SECONDS) as connection:
+            depths = await read_all_depths(connection, self._options)
             workers = depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
             states = await self.side_channel.ask(connection, workers, within)
-            blocked = NOBODY_ANSWERS if not self._tasks and is_blocked(connection) else ""
+            blocked = NO_WORKER_ANSWERS_PROBLEM if not self._tasks and is_blocked(connection) else ""
             return QueueOverview(depths=depths, oldest={}, worker_states=states, blocked=blocked)
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Send a request to all workers; return the answers that arrive in time. Raises QueueError."""
         async with self._at_broker("request") as connection:
-            workers = max(await workers_at(connection, self._options), int(self.side_channel.listens))
+            workers = max(await count_workers(connection, self._options), int(self.side_channel.listens))
             return WorkerAnswers(
                 seen=workers, answers=await self.side_channel.ask(connection, workers, within, document)
             )
@@ -286,7 +288,7 @@ class RabbitQueue:
         return RabbitWaiting(self._options, self.publish, self._park)
 
     async def _is_empty(self, queue: str) -> bool:
-        depths = await depths_at(self._consuming_connection(), {queue: self._name(queue)})
+        depths = await read_depths(self._consuming_connection(), {queue: self._name(queue)})
         return queue in depths and not depths[queue].ready
 
     def feed_target(self, encode: EncodeNotice) -> RabbitFeedTarget:

@@ -14,14 +14,14 @@ from pamqp import commands
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.reply import ReplyTo
-from notifier.queues.rabbitmq.connection import Connection, bounded, is_blocked, open_channel
+from notifier.queues.rabbitmq.connection import Connection, broker_timeout, is_blocked, open_channel
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 
-MOST, MOST_BYTES = 2000, 1024 * 1024  # of the pending replies
-REPLY = "notifier.reply"
-TRANSIENT = 1
-IDLE = 60.0  # seconds without a reply, after which the connection is closed
+MAX_PENDING_REPLIES, MAX_PENDING_BYTES = 2000, 1024 * 1024  # of the pending replies
+REPLY_TYPE = "notifier.reply"
+TRANSIENT_MODE = 1
+IDLE_SECONDS = 60.0  # seconds without a reply, after which the connection is closed
 
 
 class Outbox:
@@ -36,7 +36,7 @@ class Outbox:
 
     def put(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Add a reply. Never waits. Drops a reply whose name cannot be written: it would end the connection for all."""
-        full = len(self._waiting) >= MOST or self._bytes + len(body) > MOST_BYTES
+        full = len(self._waiting) >= MAX_PENDING_REPLIES or self._bytes + len(body) > MAX_PENDING_BYTES
         if full or not ReplyTo(to=to, correlation_id=correlation_id).writable:
             self.dropped += 1
             return
@@ -68,13 +68,13 @@ class Outbox:
                     continue
                 properties = commands.Basic.Properties(
                     content_type="application/json",
-                    delivery_mode=TRANSIENT,
-                    message_type=REPLY,
+                    delivery_mode=TRANSIENT_MODE,
+                    message_type=REPLY_TYPE,
                     correlation_id=correlation_id,
                 )
                 self.written += 1
                 # Wait until the connection has taken it: then a slow broker fills the outbox.
-                async with bounded(None):
+                async with broker_timeout(None):
                     await channel.basic_publish(body, routing_key=to, properties=properties)
 
 
@@ -89,14 +89,14 @@ class ReplyConnection:
         """Connect while there are replies, until cancelled."""
         while True:
             await self.outbox.filled.wait()
-            await _beside(self._link.run(), self._idle())
+            await _run_until_one_ends(self._link.run(), self._idle())
             self.outbox.clear()
 
     async def _idle(self) -> None:
         before = -1
         while before != self.outbox.written or self._link.connection is None:
             before = self.outbox.written
-            await asyncio.sleep(IDLE)
+            await asyncio.sleep(IDLE_SECONDS)
             if self._link.connection is None:  # the broker is unreachable: the requesters have given up by now
                 self.outbox.clear()
                 return
@@ -106,17 +106,17 @@ class ReplyConnection:
         link.stand()
         closing = channel.closing
         try:
-            await _beside(self.outbox.write(channel, connection), _end_of(closing))
+            await _run_until_one_ends(self.outbox.write(channel, connection), _wait_until_closed(closing))
         finally:
             closing.cancel()
         raise QueueUnavailable("the channel for replies was closed")
 
 
-async def _end_of(closing: "asyncio.Future[object]") -> None:
+async def _wait_until_closed(closing: "asyncio.Future[object]") -> None:
     await asyncio.wait({closing})
 
 
-async def _beside(first: Coroutine[object, object, None], second: Coroutine[object, object, None]) -> None:
+async def _run_until_one_ends(first: Coroutine[object, object, None], second: Coroutine[object, object, None]) -> None:
     """Run both until one ends; the other is cancelled. Raises its error."""
     tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
     try:

@@ -15,22 +15,22 @@ import structlog
 from notifier.model.errors import QueueUnavailable
 
 SETTLE_SECONDS = 2.0  # twice the longest that was measured: docs/decisions/new-queues-settle.md
-PROBLEM = "queues are new; they are used once RabbitMQ has written their names to its disk"
+NEW_QUEUES_PROBLEM = "queues are new; they are used once RabbitMQ has written their names to its disk"
 
-Tell = Callable[[Sequence[str], float], None]
+OnNewQueues = Callable[[Sequence[str], float], None]
 """Called with the names of the new queues, and the seconds until they are used."""
 
 
-def log_new(names: Sequence[str], seconds: float) -> None:
+def log_new_queues(names: Sequence[str], seconds: float) -> None:
     """Log which queues are new, and why they are not used yet."""
     log = structlog.get_logger(__name__)
-    log.info("queues_new", queues=len(names), used_in=round(seconds, 1), reason=PROBLEM)
+    log.info("queues_new", queues=len(names), used_in=round(seconds, 1), reason=NEW_QUEUES_PROBLEM)
 
 
 class Settling:
     """Records which queues are too new to be used."""
 
-    def __init__(self, tell: Tell = log_new, *, seconds: float | None = None) -> None:
+    def __init__(self, tell: OnNewQueues = log_new_queues, *, seconds: float | None = None) -> None:
         self._tell = tell
         self._seconds = SETTLE_SECONDS if seconds is None else seconds
         self._usable_at: dict[str, float] = {}  # what was missing, by name, in the loop's time
@@ -47,13 +47,13 @@ class Settling:
     def check(self, name: str) -> None:
         """Raise QueueUnavailable if this queue is too new."""
         if name in self._usable_at:
-            raise QueueUnavailable(PROBLEM)
+            raise QueueUnavailable(NEW_QUEUES_PROBLEM)
 
     @property
     def problem(self) -> str | None:
         """Return the reason for the wait, or None."""
         now = asyncio.get_running_loop().time()
-        return PROBLEM if any(now < at < math.inf for at in self._usable_at.values()) else None
+        return NEW_QUEUES_PROBLEM if any(now < at < math.inf for at in self._usable_at.values()) else None
 
     async def over(self) -> None:
         """Return once no queue is too new; at once if none was missing."""

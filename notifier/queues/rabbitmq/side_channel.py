@@ -25,33 +25,33 @@ from pamqp import commands
 from notifier.model.errors import QueueUnavailable
 from notifier.model.reply import ReplyTo, asked_by_publisher
 from notifier.queues.rabbitmq.connection import (
-    LOST,
+    CONNECTION_ERRORS,
     Connection,
-    asking,
-    bounded,
+    broker_request,
+    broker_timeout,
     channel_of,
-    ending,
     is_blocked,
+    is_cancelled,
     reason_of,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.replies import MOST, TRANSIENT, Outbox, ReplyConnection
-from notifier.queues.rabbitmq.wire.publish import DIRECT
+from notifier.queues.rabbitmq.replies import MAX_PENDING_REPLIES, TRANSIENT_MODE, Outbox, ReplyConnection
+from notifier.queues.rabbitmq.wire.publish import DIRECT_REPLY_TO
 
 QUESTION = "notifier.question"  # the AMQP `type` of a request for the state of workers
 REQUEST = "notifier.request"  # the `type` of a request for an operation; its body names it
 NEWS = "notifier.news"  # the `type` of a worker's observations for the other workers; `app_id` is the sender
 PRESENCE = "notifier.presence"  # the `type` of a worker's announcement to all workers
 VISIT = "notifier.visit"  # the `type` of the announced number of dead letters, while a visit holds some
-VISITED_FOR = 3.0  # seconds for which it counts: a visit that is killed announces no end
-TELL_EVERY = 0.02  # seconds between two messages of one type
-STALE = 3000  # milliseconds, after which they are of no use
-MAX_DIGITS = 12
-AT_ONCE = 8  # requests that a worker carries out at a time; it ignores more
-MADE_UP = "amq."  # prefix of the names that the broker generates, and that a publisher may forge
-BLOCKED_EVERY = 0.05  # seconds between two looks whether the broker blocks
-AGAIN = 5.0  # seconds until a closed channel is reopened
-UNREAD = 30_000  # milliseconds; no requester waits longer for an answer
+VISIT_TTL_SECONDS = 3.0  # seconds for which it counts: a visit that is killed announces no end
+SHARE_INTERVAL_SECONDS = 0.02  # seconds between two messages of one type
+MESSAGE_TTL_MILLISECONDS = 3000  # milliseconds, after which they are of no use
+MAX_COUNT_DIGITS = 12
+MAX_RUNNING_REQUESTS = 8  # requests that a worker carries out at a time; it ignores more
+GENERATED_PREFIX = "amq."  # prefix of the names that the broker generates, and that a publisher may forge
+BLOCKED_CHECK_SECONDS = 0.05  # seconds between two looks whether the broker blocks
+REOPEN_DELAY_SECONDS = 5.0  # seconds until a closed channel is reopened
+QUEUE_TTL_MILLISECONDS = 30_000  # milliseconds; no requester waits longer for an answer
 
 
 class RabbitSideChannel:
@@ -110,7 +110,7 @@ class RabbitSideChannel:
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Send a reply, or drop and count it. Never waits, never raises."""
-        if to.startswith(MADE_UP):
+        if to.startswith(GENERATED_PREFIX):
             self._outside.outbox.put(to, correlation_id, body)
         elif self._connection is None:
             self._outbox.dropped += 1
@@ -129,10 +129,10 @@ class RabbitSideChannel:
         """Keep a channel on this connection, until cancelled."""
         if self._state is None:
             return
-        while not ending():
+        while not is_cancelled():
             try:
                 await self._hold(connection)
-            except (*LOST, QueueUnavailable) as trouble:
+            except (*CONNECTION_ERRORS, QueueUnavailable) as trouble:
                 if isinstance(trouble, ChannelAccessRefused):
                     self._may_declare = False
                 if self._logged_reason != (reason := reason_of(trouble)):  # do not log the same reason again
@@ -141,7 +141,7 @@ class RabbitSideChannel:
             finally:
                 self._connection = None
                 self._outbox.clear()
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(REOPEN_DELAY_SECONDS)
 
     async def _hold(self, connection: Connection) -> None:
         """Send and receive on one channel until it is closed."""
@@ -160,7 +160,7 @@ class RabbitSideChannel:
             closing = channel.closing
             try:
                 await asyncio.wait({closing, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-                if closing.done() and isinstance(_error_of(closing), ChannelAccessRefused):
+                if closing.done() and isinstance(_retrieve_error(closing), ChannelAccessRefused):
                     self._may_tell = False
             finally:
                 closing.cancel()
@@ -168,24 +168,24 @@ class RabbitSideChannel:
                     task.cancel()
                 await asyncio.wait(tasks)
                 for task in tasks:
-                    _error_of(task)  # retrieved, or asyncio complains
+                    _retrieve_error(task)  # retrieved, or asyncio complains
 
     async def _tell(self, channel: aiormq.Channel, connection: Connection, kind: str) -> None:
         """Publish this worker's messages of `kind`, until cancelled. Raises what aiormq does, or QueueUnavailable."""
         following, _ = self._shared[kind]
         properties = commands.Basic.Properties(
             content_type="application/json",
-            delivery_mode=TRANSIENT,
+            delivery_mode=TRANSIENT_MODE,
             message_type=kind,
             app_id=self.address,
-            expiration=str(STALE),
+            expiration=str(MESSAGE_TTL_MILLISECONDS),
         )
         while True:
             document = await following()
             if not is_blocked(connection):
-                async with bounded(None):
+                async with broker_timeout(None):
                     await channel.basic_publish(document, exchange=self._exchange, properties=properties)
-            await asyncio.sleep(TELL_EVERY)
+            await asyncio.sleep(SHARE_INTERVAL_SECONDS)
 
     async def _bind(self, channel: aiormq.Channel) -> None:
         async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
@@ -193,10 +193,12 @@ class RabbitSideChannel:
 
         self._cancelled.clear()
         channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled.set())
-        async with bounded():
+        async with broker_timeout():
             await channel.exchange_declare(self._exchange, exchange_type="fanout", auto_delete=True)
             await channel.queue_declare(
-                self.address, exclusive=True, arguments={"x-message-ttl": UNREAD, "x-max-length": MOST}
+                self.address,
+                exclusive=True,
+                arguments={"x-message-ttl": QUEUE_TTL_MILLISECONDS, "x-max-length": MAX_PENDING_REPLIES},
             )
             await channel.queue_bind(self.address, self._exchange)
             await channel.basic_consume(self.address, on_message, no_ack=True)
@@ -209,7 +211,7 @@ class RabbitSideChannel:
                 self.reply(reply_to.to, reply_to.correlation_id, self._state())
         elif properties.message_type == REQUEST:
             reply_to = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
-            if reply_to is not None and self._do is not None and len(self._doing) < AT_ONCE:
+            if reply_to is not None and self._do is not None and len(self._doing) < MAX_RUNNING_REQUESTS:
                 task = asyncio.create_task(self._answer(reply_to, self._do(delivered.body)))
                 self._doing.add(task)
                 task.add_done_callback(self._doing.discard)
@@ -217,9 +219,9 @@ class RabbitSideChannel:
             if properties.message_type == PRESENCE or properties.app_id != self.address:
                 shared[1](delivered.body)
         elif properties.message_type == VISIT:
-            if delivered.body.isdigit() and len(delivered.body) < MAX_DIGITS:
+            if delivered.body.isdigit() and len(delivered.body) < MAX_COUNT_DIGITS:
                 self._visited = int(delivered.body)
-                self._visited_until = time.monotonic() + VISITED_FOR
+                self._visited_until = time.monotonic() + VISIT_TTL_SECONDS
         elif properties.correlation_id:
             self._heard(properties.correlation_id, delivered.body)
 
@@ -236,21 +238,23 @@ class RabbitSideChannel:
         if not self.listens:
             if not workers:
                 return []
-            return await ask_workers(connection, self._exchange, within=within, enough=workers, request=request)
+            return await request_workers(connection, self._exchange, within=within, enough=workers, request=request)
         with suppress(QueueUnavailable):
             if (own := self._connection) is not None and not is_blocked(own):
                 enough = max(1, workers)
-                return await ask_workers(own, self._exchange, within=within, enough=enough, request=request)
+                return await request_workers(own, self._exchange, within=within, enough=enough, request=request)
         return []
 
 
 async def announce_visit(channel: aiormq.Channel, options: RabbitOptions, dead_letters: int) -> None:
     """Announce the number of dead letters to all workers; 0 ends the visit. Raises what aiormq does."""
-    properties = commands.Basic.Properties(message_type=VISIT, delivery_mode=TRANSIENT, expiration=str(STALE))
+    properties = commands.Basic.Properties(
+        message_type=VISIT, delivery_mode=TRANSIENT_MODE, expiration=str(MESSAGE_TTL_MILLISECONDS)
+    )
     await channel.basic_publish(str(dead_letters).encode(), exchange=f"{options.prefix}.workers", properties=properties)
 
 
-async def ask_workers(
+async def request_workers(
     connection: Connection, exchange: str, *, within: float, enough: int, request: bytes | None = None
 ) -> list[bytes]:
     """Request the state of every worker, or that it carries out a `request`.
@@ -267,17 +271,17 @@ async def ask_workers(
             all_here.set()
 
     async with channel_of(connection) as channel:
-        async with asking("cannot ask the workers"):
-            await channel.basic_consume(DIRECT, on_message, no_ack=True)
+        async with broker_request("cannot ask the workers"):
+            await channel.basic_consume(DIRECT_REPLY_TO, on_message, no_ack=True)
             properties = commands.Basic.Properties(
                 message_type=QUESTION if request is None else REQUEST,
-                reply_to=DIRECT,
-                delivery_mode=TRANSIENT,
+                reply_to=DIRECT_REPLY_TO,
+                delivery_mode=TRANSIENT_MODE,
                 expiration=str(round(within * 1000)),
             )
             await channel.basic_publish(request or b"", exchange=exchange, properties=properties)
         waiting, closing = asyncio.ensure_future(all_here.wait()), channel.closing
-        blocked = asyncio.ensure_future(_blocked(connection))
+        blocked = asyncio.ensure_future(_wait_until_blocked(connection))
         try:
             # The broker closes the channel if the exchange does not exist, which means that there is no worker.
             await asyncio.wait({closing, waiting, blocked}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
@@ -287,11 +291,11 @@ async def ask_workers(
     return answers
 
 
-async def _blocked(connection: Connection) -> None:
+async def _wait_until_blocked(connection: Connection) -> None:
     """Return once the broker blocks publishing on the connection, which it reports after the first message."""
     while not is_blocked(connection):  # noqa: ASYNC110  aiormq has no event for it
-        await asyncio.sleep(BLOCKED_EVERY)
+        await asyncio.sleep(BLOCKED_CHECK_SECONDS)
 
 
-def _error_of(done: "asyncio.Future[Any]") -> BaseException | None:
+def _retrieve_error(done: "asyncio.Future[Any]") -> BaseException | None:
     return None if done.cancelled() else done.exception()

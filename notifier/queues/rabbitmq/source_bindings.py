@@ -17,11 +17,19 @@ from pamqp import base, commands
 from notifier.model.errors import QueueUnavailable
 from notifier.model.frozen import replace
 from notifier.model.message import SOURCE, Binding, BindingState
-from notifier.queues.rabbitmq.connection import LOST, Connection, bounded, channel_of, ending, reason_of, underlay_of
+from notifier.queues.rabbitmq.connection import (
+    CONNECTION_ERRORS,
+    Connection,
+    broker_timeout,
+    channel_of,
+    is_cancelled,
+    reason_of,
+    underlay_of,
+)
 from notifier.queues.rabbitmq.options import RabbitOptions
 
-AGAIN_EVERY = 30.0  # seconds
-FIRST_PAUSE = 1.0
+BIND_INTERVAL_SECONDS = 30.0  # seconds
+FIRST_PAUSE_SECONDS = 1.0
 
 _REFUSED_USER = re.compile(r"refused for user '([^']*)'")
 _MISSING_QUEUE = re.compile(r"no queue '")
@@ -43,12 +51,12 @@ class SourceBindings:
     @property
     def states(self) -> tuple[BindingState, ...]:
         """Return each binding, with the reason if it is missing."""
-        return tuple(_state(binding, problem) for binding, problem in self._problems.items())
+        return tuple(_to_state(binding, problem) for binding, problem in self._problems.items())
 
     async def run(self, connection: Connection) -> None:
         """Make the bindings over this connection, repeatedly, until cancelled."""
-        pause = FIRST_PAUSE
-        while self._options.bindings and not ending():
+        pause = FIRST_PAUSE_SECONDS
+        while self._options.bindings and not is_cancelled():
             self.again.clear()
             before = dict(self._problems)
             states = await bind_all(connection, self._options)
@@ -58,13 +66,13 @@ class SourceBindings:
                 self._note(state)
             missing = any(self._problems.values())
             if self._problems != before:  # an operator may be working on it
-                pause = FIRST_PAUSE
+                pause = FIRST_PAUSE_SECONDS
             try:
-                async with asyncio.timeout(pause if missing else AGAIN_EVERY):
+                async with asyncio.timeout(pause if missing else BIND_INTERVAL_SECONDS):
                     await self.again.wait()
-                pause = FIRST_PAUSE
+                pause = FIRST_PAUSE_SECONDS
             except TimeoutError:
-                pause = min(2 * pause, AGAIN_EVERY) if missing else FIRST_PAUSE
+                pause = min(2 * pause, BIND_INTERVAL_SECONDS) if missing else FIRST_PAUSE_SECONDS
 
     def _note(self, state: BindingState) -> None:
         """Log a change of the binding's state."""
@@ -88,7 +96,7 @@ async def bind_all(connection: Connection, options: RabbitOptions) -> tuple[Bind
     )
 
 
-async def look_at_bindings(connection: Connection, options: RabbitOptions) -> tuple[BindingState, ...]:
+async def check_bindings(connection: Connection, options: RabbitOptions) -> tuple[BindingState, ...]:
     """Return which bindings could be made, and change nothing: bind a queue that does not exist to each exchange.
 
     The broker checks the permission before it looks for the queue.
@@ -98,31 +106,31 @@ async def look_at_bindings(connection: Connection, options: RabbitOptions) -> tu
     for binding in options.bindings:
         state = await _bind(connection, binding, nobody)
         # Where both are missing, the broker names one of them.
-        states.append(await _look_for(connection, binding) if state.problem == _NO_QUEUE else state)
+        states.append(await _check_exchange(connection, binding) if state.problem == _NO_QUEUE_PROBLEM else state)
     return tuple(states)
 
 
-async def _look_for(connection: Connection, binding: Binding) -> BindingState:
+async def _check_exchange(connection: Connection, binding: Binding) -> BindingState:
     """Check that the exchange exists. A passive declare ignores its type."""
-    return await _ask(connection, binding, _Declare(exchange=binding.exchange, passive=True), "")
+    return await _try_frame(connection, binding, _Declare(exchange=binding.exchange, passive=True), "")
 
 
 async def _bind(connection: Connection, binding: Binding, queue: str) -> BindingState:
     bind = _Bind(queue=queue, exchange=binding.exchange, routing_key=binding.routing_key)
-    state = await _ask(connection, binding, bind, queue)
-    if state.problem.startswith(_REFUSED):  # the broker does so before it looks for the exchange
-        exchange = await _look_for(connection, binding)
-        if exchange.problem == _NO_EXCHANGE:
+    state = await _try_frame(connection, binding, bind, queue)
+    if state.problem.startswith(_REFUSED_PROBLEM):  # the broker does so before it looks for the exchange
+        exchange = await _check_exchange(connection, binding)
+        if exchange.problem == _NO_EXCHANGE_PROBLEM:
             return replace(exchange, advice=f"{state.advice}, and {exchange.advice}")
     return state
 
 
-async def _ask(connection: Connection, binding: Binding, frame: base.Frame, queue: str) -> BindingState:
+async def _try_frame(connection: Connection, binding: Binding, frame: base.Frame, queue: str) -> BindingState:
     try:
-        async with channel_of(connection) as channel, bounded():
+        async with channel_of(connection) as channel, broker_timeout():
             await channel.rpc(frame)
-    except (*LOST, QueueUnavailable, ValueError) as error:  # ValueError: a name that AMQP cannot write
-        return _explain(binding, error, queue)
+    except (*CONNECTION_ERRORS, QueueUnavailable, ValueError) as error:  # ValueError: a name that AMQP cannot write
+        return _explain_refusal(binding, error, queue)
     return BindingState(binding=binding)
 
 
@@ -143,38 +151,38 @@ class _Declare(commands.Exchange.Declare):
         """Leave the check to the broker."""
 
 
-_REFUSED = "the broker refuses it"
-_NO_EXCHANGE = "it does not exist"
-_NO_QUEUE = "its queue does not exist"
-_MAKE_IT = (
+_REFUSED_PROBLEM = "the broker refuses it"
+_NO_EXCHANGE_PROBLEM = "it does not exist"
+_NO_QUEUE_PROBLEM = "its queue does not exist"
+_NO_EXCHANGE_ADVICE = (
     "start the service that publishes to it once, or declare it as that service would (MassTransit's is a durable "
     "fanout). The binding is tried every 30 s. What is published before goes nowhere"
 )
 
 
-def _explain(binding: Binding, error: BaseException, queue: str) -> BindingState:
+def _explain_refusal(binding: Binding, error: BaseException, queue: str) -> BindingState:
     reason = reason_of(error)
     match error:
         case ChannelNotFoundEntity() if _MISSING_QUEUE.search(reason):
             problem = (
-                _NO_QUEUE,
+                _NO_QUEUE_PROBLEM,
                 "`notifier topology declare` makes it, and so does a worker (queue.topology: declare)",
             )
         case ChannelNotFoundEntity():
-            problem = _NO_EXCHANGE, _MAKE_IT
+            problem = _NO_EXCHANGE_PROBLEM, _NO_EXCHANGE_ADVICE
         case ChannelAccessRefused():
             user = _REFUSED_USER.search(reason)
             name = f"user {user[1]}" if user else "our user"
             verb, what = ("write", queue) if queue and f"'{queue}'" in reason else ("read", binding.exchange)
             problem = (
-                f"{_REFUSED}: {reason}",
+                f"{_REFUSED_PROBLEM}: {reason}",
                 f"give {name} the permission `{verb}` on {what} (rabbitmqctl set_permissions)",
             )
         case _:
             problem = (f"the broker did not make it: {reason}", "it is tried again every 30 s")
-    return _state(binding, problem)
+    return _to_state(binding, problem)
 
 
-def _state(binding: Binding, problem: tuple[str, str] | None) -> BindingState:
+def _to_state(binding: Binding, problem: tuple[str, str] | None) -> BindingState:
     text, advice = problem or ("", "")
     return BindingState(binding=binding, problem=text, advice=advice)

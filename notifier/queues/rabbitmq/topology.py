@@ -14,15 +14,15 @@ from pamqp import commands
 
 from notifier.model.errors import QueueError, TopologyMismatch
 from notifier.model.message import DEAD, DELIVERY_LIMIT, SOURCE, Lane
-from notifier.queues.rabbitmq.buckets import bucket_names, with_one_bucket
+from notifier.queues.rabbitmq.buckets import abridge_buckets, bucket_names
 from notifier.queues.rabbitmq.connection import Connection, close_channel, open_channel
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
-NO_LIMIT = 2**31 - 1  # visits must never use up a dead letter
-OUTCOMES = "outcomes"
-COLLECTED = "collected"  # declared by releases that had a collector; no release fills or reads it now
+UNLIMITED_DELIVERIES = 2**31 - 1  # visits must never use up a dead letter
+OUTCOMES_EXCHANGE = "outcomes"
+COLLECTED_QUEUE = "collected"  # declared by releases that had a collector; no release fills or reads it now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,23 +56,25 @@ class Topology:
 def topology_of(options: RabbitOptions) -> Topology:
     """Return the queues and exchanges under the prefix."""
     prefix = options.prefix
-    dead = _queue(f"{prefix}.{DEAD}", limit=NO_LIMIT, to=None)
+    dead = _build_queue_spec(f"{prefix}.{DEAD}", limit=UNLIMITED_DELIVERIES, to=None)
     consumed = (*Lane, *(f"{SOURCE}{name}" for name in options.sources))
-    lanes = (_queue(f"{prefix}.{name}", limit=DELIVERY_LIMIT, to=dead.name) for name in consumed)
+    lanes = (_build_queue_spec(f"{prefix}.{name}", limit=DELIVERY_LIMIT, to=dead.name) for name in consumed)
     delays = (
-        _queue(f"{prefix}.{name}", limit=NO_LIMIT, to=f"{prefix}.{Lane.RETRIES}", ttl=seconds * 1000)
+        _build_queue_spec(
+            f"{prefix}.{name}", limit=UNLIMITED_DELIVERIES, to=f"{prefix}.{Lane.RETRIES}", ttl=seconds * 1000
+        )
         for name, seconds in (*DELAY_QUEUES.items(), *((name, options.parked_for) for name in bucket_names(options)))
     )
     return Topology(
         queues=(dead, *lanes, *delays),
         exchanges=(
             *(ExchangeSpec(name=f"{prefix}.{lane}", queue=f"{prefix}.{lane}") for lane in (Lane.EVENTS, Lane.BULK)),
-            ExchangeSpec(name=f"{prefix}.{OUTCOMES}", collected=f"{prefix}.{COLLECTED}"),
+            ExchangeSpec(name=f"{prefix}.{OUTCOMES_EXCHANGE}", collected=f"{prefix}.{COLLECTED_QUEUE}"),
         ),
     )
 
 
-def _queue(name: str, *, limit: int, to: str | None, ttl: int | None = None) -> QueueSpec:
+def _build_queue_spec(name: str, *, limit: int, to: str | None, ttl: int | None = None) -> QueueSpec:
     arguments: dict[str, str | int] = {"x-queue-type": "quorum", "x-delivery-limit": limit}
     if to is not None:
         # at-least-once needs reject-publish: the queue must refuse new messages rather than drop its oldest.
@@ -150,10 +152,10 @@ class _Surveyor:
         try:
             await (await self.channel()).queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
         except ChannelPreconditionFailed as failed:
-            self.different.append(_explain(f"queue {queue.name}", failed))
+            self.different.append(_explain_difference(f"queue {queue.name}", failed))
         except ChannelAccessRefused as refused:
             if not allowed_to_be_refused:
-                raise _not_allowed(refused) from refused
+                raise _to_refusal(refused) from refused
 
     async def _declare_exchange(self, exchange: ExchangeSpec) -> None:
         try:
@@ -161,11 +163,11 @@ class _Surveyor:
             if exchange.queue is not None:
                 await (await self.channel()).queue_bind(exchange.queue, exchange.name, routing_key="#")
         except ChannelPreconditionFailed as failed:
-            self.different.append(_explain(f"exchange {exchange.name}", failed))
+            self.different.append(_explain_difference(f"exchange {exchange.name}", failed))
         except ChannelNotFoundEntity:
             pass  # its queue could not be declared, which is reported already
         except ChannelAccessRefused as refused:
-            raise _not_allowed(refused) from refused
+            raise _to_refusal(refused) from refused
 
     async def leave(self) -> None:
         if self._channel is not None:
@@ -182,7 +184,7 @@ class _Surveyor:
                 "else stop the workers and delete it (`notifier topology delete`), and it is declared again"
             )
         if self.missing:
-            parts.append(f"missing: {', '.join(with_one_bucket(self.missing))}")
+            parts.append(f"missing: {', '.join(abridge_buckets(self.missing))}")
             parts.append("declare with `notifier topology declare`, or set queue.topology: declare")
         raise TopologyMismatch("; ".join(parts))
 
@@ -260,7 +262,7 @@ async def delete(connection: Connection, topology: Topology) -> Mapping[str, int
         except ChannelNotFoundEntity:
             continue
         except ChannelClosed as refused:
-            raise _not_allowed(refused) from refused
+            raise _to_refusal(refused) from refused
     for exchange in topology.exchanges:
         try:
             if exchange.collected is not None:
@@ -272,21 +274,21 @@ async def delete(connection: Connection, topology: Topology) -> Mapping[str, int
     return lost
 
 
-def _explain(what: str, failed: ChannelPreconditionFailed) -> str:
+def _explain_difference(what: str, failed: ChannelPreconditionFailed) -> str:
     text = str(failed.args[0]) if failed.args else ""
     argument, _, values = text.partition("inequivalent arg '")[2].partition("' for ")
     wanted, current, actual = values.partition("received ")[2].partition(" but current is ")
     if not current:
         return f"{what}: {text}"
-    return f"{what}: argument {argument} is {_bare(actual)}, but should be {_bare(wanted)}"
+    return f"{what}: argument {argument} is {_strip_quotes(actual)}, but should be {_strip_quotes(wanted)}"
 
 
-def _bare(value: str) -> str:
+def _strip_quotes(value: str) -> str:
     """Strip the broker's `the value '5' of type 'signedint'`, which it writes if the other value is missing."""
     value = value.strip()
     return value.removeprefix("the value ").rpartition(" of type ")[0] if value.startswith("the value ") else value
 
 
-def _not_allowed(refused: ChannelClosed) -> QueueError:
+def _to_refusal(refused: ChannelClosed) -> QueueError:
     text = str(refused.args[0]) if refused.args else str(refused)
     return QueueError(f"{text}; give the user these permissions, or declare by another and set queue.topology: verify")

@@ -8,16 +8,16 @@ import structlog
 from notifier.model.errors import NotifierError, QueueUnavailable
 from notifier.model.message import Lane
 from notifier.queues.rabbitmq import topology
-from notifier.queues.rabbitmq.administration import depths_at
-from notifier.queues.rabbitmq.connection import LOST, Connection, bounded, ending
-from notifier.queues.rabbitmq.expiry import demand_kept
+from notifier.queues.rabbitmq.administration import read_depths
+from notifier.queues.rabbitmq.connection import CONNECTION_ERRORS, Connection, broker_timeout, is_cancelled
+from notifier.queues.rabbitmq.expiry import require_kept_expired
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
-WATCH_EVERY = 15.0  # seconds between two checks of the number of consumers and of required queues
-LOOK_AGAIN_AFTER = 1.0  # seconds from the first check to the second, which counts workers that started together
-MEND_AT_MOST_EVERY = 0.5
-HOPELESS_EVERY = 5.0  # after a failed repair: an operator must act first
+CHECK_INTERVAL_SECONDS = 15.0  # seconds between two checks of the number of consumers and of required queues
+SECOND_CHECK_SECONDS = 1.0  # seconds from the first check to the second, which counts workers that started together
+REPAIR_INTERVAL_SECONDS = 0.5
+FAILED_REPAIR_INTERVAL_SECONDS = 5.0  # after a failed repair: an operator must act first
 
 
 class TopologyWatch:
@@ -46,7 +46,7 @@ class TopologyWatch:
 
     async def establish(self, connection: Connection) -> None:
         """Declare or verify everything, after the check that the broker keeps expired messages. Raises QueueError."""
-        async with bounded(None):
+        async with broker_timeout(None):
             if self._declares:
                 await self._try_expiry(connection)
                 await topology.declare(connection, self._topology, self.settling)
@@ -56,7 +56,7 @@ class TopologyWatch:
     async def _try_expiry(self, connection: Connection) -> None:
         if not self._tried:
             with suppress(QueueUnavailable):  # an alarm blocks publishing: the next connection tests it
-                await demand_kept(connection, self._options)
+                await require_kept_expired(connection, self._options)
                 self._tried = True
 
     async def mend(self) -> None:
@@ -67,7 +67,7 @@ class TopologyWatch:
         async with self._mending:
             try:
                 await self.establish(connection)
-            except (QueueUnavailable, *LOST):
+            except (QueueUnavailable, *CONNECTION_ERRORS):
                 pass  # the connection is lost, and a new one will be made
             except NotifierError as error:
                 if str(error) != self.problem:
@@ -78,20 +78,20 @@ class TopologyWatch:
 
     async def run(self, connection: Connection) -> None:
         """Watch over this connection, until cancelled."""
-        self._connection, look_again = connection, LOOK_AGAIN_AFTER
-        self._counts_fewer_at = asyncio.get_running_loop().time() + WATCH_EVERY
+        self._connection, look_again = connection, SECOND_CHECK_SECONDS
+        self._counts_fewer_at = asyncio.get_running_loop().time() + CHECK_INTERVAL_SECONDS
         try:
-            while not ending():
+            while not is_cancelled():
                 if not await self._look(connection):
                     self.mend_soon.set()
                 try:
-                    look_again, wait = WATCH_EVERY, look_again
+                    look_again, wait = CHECK_INTERVAL_SECONDS, look_again
                     async with asyncio.timeout(wait):
                         await self.mend_soon.wait()
                 except TimeoutError:
                     continue
                 await self.mend()
-                await asyncio.sleep(MEND_AT_MOST_EVERY if self.problem is None else HOPELESS_EVERY)
+                await asyncio.sleep(REPAIR_INTERVAL_SECONDS if self.problem is None else FAILED_REPAIR_INTERVAL_SECONDS)
                 self.mend_soon.clear()
         finally:
             self._connection = None
@@ -103,7 +103,7 @@ class TopologyWatch:
         find it tries again only after three minutes.
         """
         try:
-            depths = await depths_at(connection, self._looked_at)
+            depths = await read_depths(connection, self._looked_at)
         except QueueUnavailable:
             return True
         if Lane.EVENTS in depths and self._has_looked:  # at the first check other workers may be starting too

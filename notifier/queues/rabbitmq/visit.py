@@ -36,24 +36,24 @@ import aiormq.abc
 from notifier.model.documents.unreadable import RAW_BYTES
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import Message, Outgoing, Transfer, Transferred
-from notifier.queues.passes import Found, Reader
+from notifier.queues.passes import Reader, VisitedMessage
 from notifier.queues.rabbitmq.acks import AckLedger
-from notifier.queues.rabbitmq.connection import asking
-from notifier.queues.rabbitmq.delays import first_pass
+from notifier.queues.rabbitmq.connection import broker_request
+from notifier.queues.rabbitmq.delays import to_first_pass
 from notifier.queues.rabbitmq.wire.aiormq_hooks import callback_of
 from notifier.queues.rabbitmq.wire.decoding import to_message
 
-FIRST_RUN, LONGEST_RUN = 8, 5000  # messages; longer if there would be more than RUNS
-LONGEST_WHOLE = 500  # messages that are kept whole: 64 MiB of the largest that workers write
-GROWTH = 8  # factor by which a run may be longer than the one before: the next messages may be larger
-RUNS = 30  # see above
-LARGEST_PREFETCH = 65_535  # of AMQP; so 1,900,000 messages keep their order
+FIRST_RUN_LENGTH, MAX_RUN_LENGTH = 8, 5000  # messages; longer if there would be more than RUNS
+MAX_WHOLE_RUN_LENGTH = 500  # messages that are kept whole: 64 MiB of the largest that workers write
+MAX_RUN_GROWTH = 8  # factor by which a run may be longer than the one before: the next messages may be larger
+MAX_RUNS = 30  # see above
+MAX_PREFETCH = 65_535  # of AMQP; so 1,900,000 messages keep their order
 RUN_BYTES = 16 * 1024 * 1024  # kept per run, by the average of the run before
 ROW_BYTES = 2048  # of a message without its body
-SILENCE = 20.0  # seconds without a message, after which the queue is empty or the broker is stuck
-GLANCE = 0.2  # the same in a shared queue, twice: the remaining messages may have left it
-FORGET_TIMEOUT = 30.0
-SAFE_ACKS = 24  # commands that the broker's channel surely does not hold back
+SILENCE_TIMEOUT_SECONDS = 20.0  # seconds without a message, after which the queue is empty or the broker is stuck
+SHARED_SILENCE_TIMEOUT_SECONDS = 0.2  # the same in a shared queue, twice: the remaining messages may have left it
+FORGET_TIMEOUT_SECONDS = 30.0
+MAX_UNCONFIRMED_ACKS = 24  # commands that the broker's channel surely does not hold back
 
 PublishMessage = Callable[[str, Outgoing], Awaitable[None]]
 
@@ -67,7 +67,7 @@ class _Run(Generic[S]):
     def __init__(self, origin: str, read: Reader[S] | None) -> None:
         self._origin = origin
         self._read = read
-        self.entries: list[Found[S]] = []
+        self.entries: list[VisitedMessage[S]] = []
         self.count = 0
         self.size = 0
         self.given_back = False
@@ -117,7 +117,7 @@ class RabbitVisit(Generic[S]):
         self._left = 0
         self._runs = 0
         self._held = 0  # taken in earlier runs, and not removed
-        self._length = FIRST_RUN
+        self._length = FIRST_RUN_LENGTH
         self._acks = AckLedger()  # its tags count from 1, as those of a visit do
         self._on_their_way = 0  # commands of acks, at most, that may not have reached the queue
         self._run = _Run[S](origin, None)  # the present one
@@ -145,7 +145,7 @@ class RabbitVisit(Generic[S]):
     def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         self._run.on_message(delivered)
 
-    async def page(self) -> Sequence[Found[S]]:
+    async def page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages, oldest first; none at the end. Raises QueueUnavailable."""
         if self._left <= 0:
             return ()
@@ -157,7 +157,7 @@ class RabbitVisit(Generic[S]):
         """Take the remaining messages that were returned before, so that the order stays. Never raises."""
         with suppress(QueueError):
             while self._given_back and self._left > 0:
-                await self._next(min(self._left, LARGEST_PREFETCH), None)
+                await self._next(min(self._left, MAX_PREFETCH), None)
 
     async def _next(self, count: int, read: Reader[S] | None) -> "_Run[S]":
         self._runs += 1
@@ -169,12 +169,12 @@ class RabbitVisit(Generic[S]):
     async def _take(self, count: int, name: int, read: Reader[S] | None) -> "_Run[S]":
         run, channel, tag = _Run(self._origin, read), self._channel, f"visit-{name:06}"
         channel.on_consumer_cancel_callbacks.add(run.cancel)
-        async with asking(f"lost {self._what} on the way"):
+        async with broker_request(f"lost {self._what} on the way"):
             await self._consume(run, count, tag)
         await self._fill(run, count)
         if run.cancelled or channel.is_closed:
             raise QueueUnavailable(f"the broker took {self._what} away: their queue was deleted or has moved")
-        async with asking(f"lost {self._what} on the way"):
+        async with broker_request(f"lost {self._what} on the way"):
             await channel.basic_cancel(tag)
         channel.on_consumer_cancel_callbacks.discard(run.cancel)
         self._given_back = run.given_back
@@ -191,23 +191,25 @@ class RabbitVisit(Generic[S]):
                 continue
             quiet += self._patience
             if await self._ready():
-                if quiet >= SILENCE:
-                    raise QueueUnavailable(f"the broker has {self._what}, and sent none for {SILENCE:.0f} s")
-            elif quiet > GLANCE:
+                if quiet >= SILENCE_TIMEOUT_SECONDS:
+                    raise QueueUnavailable(
+                        f"the broker has {self._what}, and sent none for {SILENCE_TIMEOUT_SECONDS:.0f} s"
+                    )
+            elif quiet > SHARED_SILENCE_TIMEOUT_SECONDS:
                 self._left = 0  # other consumers have the rest
                 return
 
     @property
     def _patience(self) -> float:
-        return GLANCE if self._shared else SILENCE
+        return SHARED_SILENCE_TIMEOUT_SECONDS if self._shared else SILENCE_TIMEOUT_SECONDS
 
     def _plan(self, run: "_Run[S]") -> None:
         """Set the length of the next run: bounded in bytes, unless that would change the order."""
         got, size = run.count, run.size
-        longest = LONGEST_RUN if size <= ROW_BYTES * got else LONGEST_WHOLE
-        by_bytes = min(longest, GROWTH * got, RUN_BYTES * got // max(1, size))
-        by_order = -(-self._left // max(1, RUNS - self._runs))
-        self._length = min(LARGEST_PREFETCH, max(1, by_bytes, by_order))
+        longest = MAX_RUN_LENGTH if size <= ROW_BYTES * got else MAX_WHOLE_RUN_LENGTH
+        by_bytes = min(longest, MAX_RUN_GROWTH * got, RUN_BYTES * got // max(1, size))
+        by_order = -(-self._left // max(1, MAX_RUNS - self._runs))
+        self._length = min(MAX_PREFETCH, max(1, by_bytes, by_order))
 
     async def _heard(self, arrived: asyncio.Event) -> bool:
         """Return True if a message arrives in time. Raises QueueUnavailable at once if the channel is closed."""
@@ -225,7 +227,7 @@ class RabbitVisit(Generic[S]):
         return bool(done)
 
     async def _ready(self) -> int:
-        async with asking(f"cannot look into {self._queue}"):
+        async with broker_request(f"cannot look into {self._queue}"):
             queue = await self._channel.queue_declare(self._queue, passive=True)
         return queue.message_count or 0
 
@@ -237,7 +239,7 @@ class RabbitVisit(Generic[S]):
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
         """Make each message durable in its new queue, then delete the old one. If killed between, it is moved again."""
         results = await asyncio.gather(
-            *(self._publish(*_on_its_way(transfer)) for transfer in transfers), return_exceptions=True
+            *(self._publish(*_to_first_queue(transfer)) for transfer in transfers), return_exceptions=True
         )
         done: list[Message] = []
         failure: QueueError | None = None
@@ -257,7 +259,7 @@ class RabbitVisit(Generic[S]):
         for message in messages:
             assert isinstance(message.tag, int), "a message of this visit"
             self._acks.settle(message.tag)
-        async with asking("lost the connection"):
+        async with broker_request("lost the connection"):
             for tag, multiple in self._acks.take():
                 self._on_their_way += self._runs if multiple else 1
                 await self._channel.basic_ack(tag, multiple=multiple, wait=False)
@@ -266,13 +268,13 @@ class RabbitVisit(Generic[S]):
         """Return once all acked messages are deleted for good. Raises QueueUnavailable."""
         if not self._on_their_way:
             return
-        if self._shared and self._on_their_way < SAFE_ACKS:
+        if self._shared and self._on_their_way < MAX_UNCONFIRMED_ACKS:
             await self._ready()
             return
         self._runs += 1
         run, tag = _Run[S](self._origin, None), f"visit-{self._runs:06}"
         text = f"the broker has not confirmed the end: some of {self._what} may be there again; a copy does no harm"
-        async with asking(text, FORGET_TIMEOUT):
+        async with broker_request(text, FORGET_TIMEOUT_SECONDS):
             await self._consume(run, 1, tag)
             await self._channel.basic_cancel(tag)
 
@@ -282,7 +284,7 @@ class RabbitVisit(Generic[S]):
         await self._channel.basic_consume(self._queue, self._callback, consumer_tag=tag)
 
 
-def _on_its_way(transfer: Transfer) -> tuple[str, Outgoing]:
+def _to_first_queue(transfer: Transfer) -> tuple[str, Outgoing]:
     if transfer.wait:
-        return first_pass(transfer.outgoing, transfer.wait, "down")
+        return to_first_pass(transfer.outgoing, transfer.wait, "down")
     return transfer.queue, transfer.outgoing

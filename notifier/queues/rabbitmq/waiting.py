@@ -19,26 +19,31 @@ import aiormq
 
 from notifier.model.errors import QueueError
 from notifier.model.message import PARKED, Kind, Message, Outgoing, Transfer, Transferred
-from notifier.queues.passes import Found, Reader
-from notifier.queues.rabbitmq.administration import depths_at
+from notifier.queues.passes import Reader, VisitedMessage
+from notifier.queues.rabbitmq.administration import read_depths
 from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
-from notifier.queues.rabbitmq.connection import Connection, close_channel, connect, finish, open_channel
-from notifier.queues.rabbitmq.dead_letters import BUSY_FOR, hold_alone
+from notifier.queues.rabbitmq.connection import Connection, close_bounded, close_channel, connect, open_channel
+from notifier.queues.rabbitmq.dead_letters import BUSY_TIMEOUT_SECONDS, hold_exclusively
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
-from notifier.queues.rabbitmq.wire.decoding import LOOKS
+from notifier.queues.rabbitmq.wire.decoding import MAX_VISIT_RETURNS
 
 S = TypeVar("S")
-RENEWED_TOGETHER = 200
-WHAT = "the waiting deliveries"
+RENEWALS_PER_BATCH = 200
+MESSAGES_NAME = "the waiting deliveries"
 
 
 class RabbitWaiting:
     """The pending deliveries under one prefix. `publish` and `park` make a message durable in a queue or bucket."""
 
     def __init__(
-        self, options: RabbitOptions, publish: PublishMessage, park: PublishMessage, *, busy_for: float = BUSY_FOR
+        self,
+        options: RabbitOptions,
+        publish: PublishMessage,
+        park: PublishMessage,
+        *,
+        busy_for: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
         self._options = options
         self._publish = publish
@@ -61,10 +66,10 @@ class RabbitWaiting:
         options = self._options
         connection = await connect(options, "waiting")
         try:
-            await hold_alone(connection, f"{options.prefix}.waiting.visitor", self._busy_for, WHAT)
+            await hold_exclusively(connection, f"{options.prefix}.waiting.visitor", self._busy_for, MESSAGES_NAME)
             chosen = self._names(clients, parked=parked) if only is None else (only,)
             names = {name: f"{options.prefix}.{name}" for name in chosen}
-            depths = await depths_at(connection, names)
+            depths = await read_depths(connection, names)
             waiting = {name: depths[name].ready for name in names if name in depths and depths[name].ready}
             walk = RabbitWalk(connection, options.prefix, waiting, self._publish, self._park, read)
             try:
@@ -75,7 +80,7 @@ class RabbitWaiting:
                 raise
             await walk.leave()
         finally:
-            await finish(connection.close())
+            await close_bounded(connection.close())
 
     def _names(self, clients: Collection[tuple[str, str]] | None, *, parked: bool) -> Iterable[str]:
         buckets = bucket_names(self._options)
@@ -114,7 +119,7 @@ class RabbitWalk(Generic[S]):
         """Return how many messages have not been read yet."""
         return sum(self._waiting.values()) + (0 if self._visit is None else self._visit.left)
 
-    async def page(self) -> Sequence[Found[S]]:
+    async def page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages of a queue, oldest first; none at the end. Raises QueueError."""
         while True:
             if self._visit is None:
@@ -161,15 +166,17 @@ class RabbitWalk(Generic[S]):
         del self._waiting[self._name]
         self._channel = await open_channel(self._connection)
         origin, queue = self._origin, f"{self._prefix}.{self._name}"
-        self._visit = RabbitVisit(self._channel, queue, self._publish, self._see, origin=origin, what=WHAT, shared=True)
+        self._visit = RabbitVisit(
+            self._channel, queue, self._publish, self._see, origin=origin, what=MESSAGES_NAME, shared=True
+        )
         await self._visit.begin()
 
     @property
     def _origin(self) -> str:
         return PARKED if self._name.startswith(PARKED) else self._name
 
-    def _see(self, message: Message) -> Found[S]:
-        if self._origin == PARKED and message.delivery_count >= LOOKS:
+    def _see(self, message: Message) -> VisitedMessage[S]:
+        if self._origin == PARKED and message.delivery_count >= MAX_VISIT_RETURNS:
             self._looked_at[message.tag] = message
         return self._read(message)
 
@@ -181,8 +188,8 @@ class RabbitWalk(Generic[S]):
         """Park messages of an earlier visit again, and delete the old copies. Their order stays."""
         old = [message for message in self._looked_at.values() if message.kind is Kind.DELIVERY]
         self._looked_at.clear()
-        for start in range(0, len(old), RENEWED_TOGETHER):
-            batch = old[start : start + RENEWED_TOGETHER]
+        for start in range(0, len(old), RENEWALS_PER_BATCH):
+            batch = old[start : start + RENEWALS_PER_BATCH]
             copies = (
                 Outgoing(
                     kind=Kind.DELIVERY,

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
 from notifier.model.message import Message, Transfer, Transferred
-from notifier.queues.passes import Found, Reader
+from notifier.queues.passes import Reader, VisitedMessage
 from notifier.queues.sqlite.rows import NewRow, RowTag, new_row, queue_of_wait
 from notifier.queues.sqlite.store import Rows, Store
 
@@ -50,7 +50,7 @@ class SqliteVisit(Generic[S]):
         """Read how many messages there are now. Later messages are left to the next visit."""
         self._last, self._left = await self._store.visit(lambda store: store.newest(self._rows), writing=False)
 
-    async def page(self) -> Sequence[Found[S]]:
+    async def page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages; none at the end. Raises QueueError."""
         after, last = self._after, self._last
         messages = await self._store.visit(

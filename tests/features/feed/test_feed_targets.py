@@ -89,7 +89,7 @@ async def test_an_exchange_that_is_missing_is_waited_for(
     amqp_url: str, bare_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing may be declared (queue.topology: verify), nobody has anything to send meanwhile."""
-    monkeypatch.setattr(feed_target, "AGAIN", 0.1)
+    monkeypatch.setattr(feed_target, "REOPEN_DELAY_SECONDS", 0.1)
     options = RabbitOptions(urls=(amqp_url,), prefix=bare_prefix, topology="verify")
     async with publisher(options) as sink:
         with pytest.raises(QueueUnavailable):

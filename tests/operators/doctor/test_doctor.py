@@ -49,7 +49,7 @@ from notifier.operators.doctor.doctor_queue import clock_finding, judge_broker, 
 from notifier.operators.doctor.doctor_workers import DAY, Met, judge_workers
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import WorkerState, dump_state, status_of
-from notifier.queues.queue_state import BrokerState, FileState, PolicyLook
+from notifier.queues.queue_state import BrokerState, FileState, PolicyCheck
 from notifier.tokens.first_day import SeenKey, seen_by_all
 from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.published_keys import Signing
@@ -103,18 +103,18 @@ def bad(found: Sequence[Finding]) -> str:
         ({"blocked": True}, True, "alarm"),
         ({"keeps_expired": True}, True, ""),
         ({"keeps_expired": False}, True, "failed: drops messages that expire"),
-        ({"policies": PolicyLook(by="trial")}, True, ""),
+        ({"policies": PolicyCheck(by="trial")}, True, ""),
         (
-            {"policies": PolicyLook(overrides=(EXPIRES,))},
+            {"policies": PolicyCheck(overrides=(EXPIRES,))},
             True,
             "failed: a policy sets expires to 9 on n.a and 1 more: ",
         ),
         (
-            {"policies": PolicyLook(overrides=(MOST,))},
+            {"policies": PolicyCheck(overrides=(MOST,))},
             True,
             "failed: a policy sets max-length on our queues: a full queue",
         ),
-        ({"policies": PolicyLook(fault="it is away")}, True, "warning: its policies are not known: it is away"),
+        ({"policies": PolicyCheck(fault="it is away")}, True, "warning: its policies are not known: it is away"),
         ({"missing": ("queue n.dead",)}, True, "warning: not declared yet"),
         ({"missing": ("queue n.dead",)}, False, "failed: missing"),
         ({"different": ("queue n.dead: argument",)}, True, "failed: queue n.dead"),

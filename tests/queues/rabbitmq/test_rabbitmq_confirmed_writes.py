@@ -12,7 +12,7 @@ from notifier.queues.rabbitmq.connection import connect, open_channel
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.publishing import Publishing
 from notifier.queues.rabbitmq.wire.aiormq_hooks import install
-from notifier.queues.rabbitmq.wire.publish import ENOUGH, Confirmation, ConfirmedWrites, Publish
+from notifier.queues.rabbitmq.wire.publish import MAX_GATHERED, Confirmation, ConfirmedWrites, Publish
 from tests.support.library_changes import HOOKS
 
 
@@ -71,7 +71,7 @@ async def test_a_patient_one_waits_for_others_but_not_for_long(amqp_url: str) ->
 async def test_patient_ones_do_not_wait_when_there_are_enough(amqp_url: str) -> None:
     """If every message of a lane is deferred again, the broker sends more only after their acks."""
     async with writes_to(amqp_url, writing=False) as (writes, queue):
-        for number in range(ENOUGH - 1):
+        for number in range(MAX_GATHERED - 1):
             begin(writes, queue, b"", f"m{number}", patient=True)
         assert not writes._wake.is_set()
         begin(writes, queue, b"", "last", patient=True)

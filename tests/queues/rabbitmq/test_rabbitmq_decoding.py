@@ -11,7 +11,7 @@ from pamqp import commands, decode, encode
 from pamqp.header import ContentHeader
 
 from notifier.model.message import DEAD, PARKED, Kind, Lane, NewerKind, Whole
-from notifier.queues.rabbitmq.wire.decoding import SMALL, to_message, tolerate_any_publisher
+from notifier.queues.rabbitmq.wire.decoding import MAX_CACHED_TABLE_BYTES, to_message, tolerate_any_publisher
 
 
 def delivered(
@@ -132,7 +132,7 @@ def test_only_the_beginning_of_what_is_too_large_is_held() -> None:
         assert (whole.body, whole.cut_from) == (body, None)
 
 
-@pytest.mark.parametrize("padding", [0, SMALL, 2 * SMALL])
+@pytest.mark.parametrize("padding", [0, MAX_CACHED_TABLE_BYTES, 2 * MAX_CACHED_TABLE_BYTES])
 def test_a_table_is_read_the_same_every_time(padding: int) -> None:
     """Small ones are decoded once; whatever follows a table in the header does not belong to it."""
     tolerate_any_publisher()

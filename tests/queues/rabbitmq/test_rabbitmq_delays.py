@@ -12,11 +12,20 @@ from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import CRASHES, LAST_CHANCE, Kind, Lane, Message, NewerKind, Outgoing
-from notifier.queues.rabbitmq.delays import HOPS, MOST_HOPS, Forwarder, first_pass, hops, next_pass
+from notifier.queues.rabbitmq.delays import (
+    HOP_SECONDS,
+    MAX_HOPS,
+    Forwarder,
+    split_into_hops,
+    to_first_pass,
+    to_next_pass,
+)
 from tests.contract.queues import Inbox
 
 NOW = 1_800_000_000.0
-DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub='"hops":[8]}}', sid=None)
+DELIVERY = Delivery(
+    id="d", event_id="e", id_given=True, iss="i", client_id="c", sub='"hops":[8]}}', sid=None
+)
 BODY = dump_delivery(DELIVERY, due=NOW + 45)
 
 
@@ -30,7 +39,7 @@ def came(body: bytes) -> Message:
     return Message(lane=Lane.RETRIES, body=body, tag=1, kind=Kind.DELIVERY, message_id="d")
 
 
-WAITING = first_pass(outgoing(), 45, "down")[1].body
+WAITING = to_first_pass(outgoing(), 45, "down")[1].body
 
 
 @pytest.mark.parametrize(
@@ -49,47 +58,47 @@ WAITING = first_pass(outgoing(), 45, "down")[1].body
 )
 def test_a_wait_is_written_as_hops(seconds: float, rounding: str, expected: tuple[int, ...]) -> None:
     """Longest first; down for a backoff, up where the client named the time."""
-    assert hops(seconds, "up" if rounding == "up" else "down") == expected
+    assert split_into_hops(seconds, "up" if rounding == "up" else "down") == expected
 
 
-@given(seconds=st.floats(0, MOST_HOPS * HOPS[-1]))
+@given(seconds=st.floats(0, MAX_HOPS * HOP_SECONDS[-1]))
 def test_hops_are_queues_that_exist_and_come_close(seconds: float) -> None:
     """At most three. For a wait of up to 18 h an eighth is missing at most, or it is a seventh longer at most."""
-    down, up = hops(seconds, "down"), hops(seconds, "up")
+    down, up = split_into_hops(seconds, "down"), split_into_hops(seconds, "up")
     for path in (down, up):
-        assert 1 <= len(path) <= MOST_HOPS
-        assert set(path) <= set(HOPS)
+        assert 1 <= len(path) <= MAX_HOPS
+        assert set(path) <= set(HOP_SECONDS)
         assert list(path) == sorted(path, reverse=True)
     assert sum(down) <= max(1.0, seconds + 0.01)
     assert seconds <= sum(up) + 0.01
-    if seconds <= HOPS[-1]:
+    if seconds <= HOP_SECONDS[-1]:
         assert sum(down) >= int(seconds) * 7 / 8
         assert sum(up) <= (seconds + 1) * 8 / 7
 
 
 def test_a_document_bears_the_passes_that_are_left() -> None:
     """Each pass takes one away, as every release writes and reads it; the rest of the document stays as it is."""
-    queue, sent = first_pass(outgoing(), 45, "down")
+    queue, sent = to_first_pass(outgoing(), 45, "down")
     assert (queue, json.loads(sent.body)["schedule"]) == ("delay.32s", {"due": NOW + 45, "hops": [8, 4]})
-    queue, sent = next_pass(came(sent.body), NOW + 32) or pytest.fail("it is not due")
+    queue, sent = to_next_pass(came(sent.body), NOW + 32) or pytest.fail("it is not due")
     assert (queue, json.loads(sent.body)["schedule"]) == ("delay.8s", {"due": NOW + 45, "hops": [4]})
-    queue, sent = next_pass(came(sent.body), NOW + 40) or pytest.fail("it is not due")
+    queue, sent = to_next_pass(came(sent.body), NOW + 40) or pytest.fail("it is not due")
     assert (queue, sent) == ("delay.4s", outgoing())
-    assert next_pass(came(sent.body), NOW + 44) is None
+    assert to_next_pass(came(sent.body), NOW + 44) is None
 
 
 def test_the_crashes_of_a_delivery_go_on_with_it() -> None:
     """Other headers do not: a copied `x-death` makes the broker drop the message."""
     waiting = replace(came(WAITING), headers={CRASHES: "7", "x-death": []}, delivery_count=1)
-    _, sent = next_pass(waiting, NOW + 32) or pytest.fail("it is not due")
+    _, sent = to_next_pass(waiting, NOW + 32) or pytest.fail("it is not due")
     assert sent.headers == {CRASHES: "7"}
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"v":7}', b"\xff}}"])
 def test_what_cannot_say_its_passes_has_one(body: bytes) -> None:
     """Its body is a later release's, and stays as it is."""
-    assert first_pass(outgoing(body), 45, "down") == ("delay.32s", outgoing(body))
-    assert first_pass(outgoing(body), 45, "up") == ("delay.64s", outgoing(body))
+    assert to_first_pass(outgoing(body), 45, "down") == ("delay.32s", outgoing(body))
+    assert to_first_pass(outgoing(body), 45, "up") == ("delay.64s", outgoing(body))
 
 
 @pytest.mark.parametrize(
@@ -108,12 +117,12 @@ def test_what_cannot_say_its_passes_has_one(body: bytes) -> None:
 )
 def test_what_says_no_passes_is_due(message: Message) -> None:
     """A wait that nobody could keep ends nothing and lasts no longer; a publisher cannot ask for one."""
-    assert next_pass(message, NOW + 32) is None
+    assert to_next_pass(message, NOW + 32) is None
 
 
 def test_the_wall_clock_shortens_a_wait() -> None:
     """What is due is due, whatever passes are left."""
-    assert next_pass(came(WAITING), NOW + 44.5) is None
+    assert to_next_pass(came(WAITING), NOW + 44.5) is None
 
 
 class Broker:

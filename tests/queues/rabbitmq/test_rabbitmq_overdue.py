@@ -4,7 +4,7 @@ from typing import Any
 
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.message import Kind, Lane, Message
-from notifier.queues.rabbitmq.overdue import OVERDUE, OverdueDelays
+from notifier.queues.rabbitmq.overdue import OVERDUE_SECONDS, OverdueDelays
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from tests.model.documents.test_documents import DELIVERY
 
@@ -43,7 +43,7 @@ def test_what_has_not_left_its_queue_in_time_is_missed() -> None:
     overdue.put("delay.8s")
     overdue.put("retries")
     clocks.wall += 3600
-    clocks.steady += HOP + OVERDUE
+    clocks.steady += HOP + OVERDUE_SECONDS
     assert overdue.missed() == []
     clocks.steady += 0.1
     assert overdue.missed() == ["delay.8s"]
@@ -58,7 +58,7 @@ def test_a_queue_that_moves_is_not_looked_at() -> None:
     overdue.put("delay.8s")
     clocks.steady += HOP - 0.5
     overdue.came(out_of("a.b.delay.8s"))
-    clocks.steady += OVERDUE + 0.4
+    clocks.steady += OVERDUE_SECONDS + 0.4
     assert overdue.missed() == []  # the second is expected now
     clocks.steady += 0.2
     for other in ("notifier.parked-07.delay.8s", "notifier.delay.4s"):
@@ -76,7 +76,7 @@ def test_only_what_its_document_says_is_overdue_is_moved() -> None:
     def meant(kind: Kind | None, body: bytes) -> bool:
         return overdue.read(Message(lane=Lane.RETRIES, body=body, tag=1, kind=kind)).summary is not None
 
-    late = clocks.wall - OVERDUE
+    late = clocks.wall - OVERDUE_SECONDS
     assert meant(Kind.DELIVERY, dump_delivery(DELIVERY, due=late - 1))
     assert not meant(Kind.DELIVERY, dump_delivery(DELIVERY, due=late + 1))
     hops = dump_delivery(DELIVERY, due=late - 1)[:-2] + b',"hops":[4,2]}}'

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from notifier.model.errors import QueueUnavailable
-from notifier.queues.rabbitmq.settling import PROBLEM, Settling
+from notifier.queues.rabbitmq.settling import NEW_QUEUES_PROBLEM, Settling
 
 
 class RepairReport(list[tuple[Sequence[str], float]]):
@@ -40,7 +40,7 @@ async def test_a_new_queue_takes_nothing_until_its_time_is_over() -> None:
     with pytest.raises(QueueUnavailable):
         settling.check("events")
     await settling.over()
-    assert (before, settling.problem) == (PROBLEM, None)
+    assert (before, settling.problem) == (NEW_QUEUES_PROBLEM, None)
     settling.check("events")
     (only,) = told
     assert only[0] == ["events"]

@@ -2,7 +2,7 @@
 
 It protects against:
 
-- A message that claims to be one of notifier's own: see `_kind`.
+- A message that claims to be one of notifier's own: see `_find_kind`.
 - A message in the queue of a source that was not sent through an exchange, and so bypassed the broker's permissions. It
   is marked `unrouted`.
 - A message that pamqp cannot decode, such as one with a timestamp in microseconds. It would close the connection, at
@@ -29,17 +29,17 @@ from notifier.model.message import DEAD, PARKED, SOURCE, SUSPECT, Kind, Lane, Me
 from notifier.model.reply import asked_by_publisher
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 
-LOOKS = 1  # times that a walk over pending deliveries may have returned a message to a bucket
-HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at most, 0.1 ms for usual headers
+MAX_VISIT_RETURNS = 1  # times that a walk over pending deliveries may have returned a message to a bucket
+MAX_HEADER_BYTES = 16 * 1024  # bytes of a table that are decoded: 50 ms at most, 0.1 ms for usual headers
 
 # Bytes of a table that is decoded once. Messages from a delay queue name it in their headers, and all that arrive
 # within a second have the same table: 10 of the 14 µs that a header takes. Decoded tables must not be changed.
-SMALL = 1024
+MAX_CACHED_TABLE_BYTES = 1024
 
 # Which of notifier's own messages may be in which queue. Parts of events, and rewritten events, are sent to the lane of
 # the event; deliveries and everything deferred, to `retries` or through a delay queue (also an upstream's logout while
 # its session cannot be looked up); only deliveries to a bucket.
-_KINDS_IN: Mapping[str, frozenset[Kind]] = MappingProxyType(
+_KINDS_BY_ORIGIN: Mapping[str, frozenset[Kind]] = MappingProxyType(
     {
         Lane.EVENTS: frozenset({Kind.EVENT, Kind.SOURCED}),
         Lane.BULK: frozenset({Kind.EVENT, Kind.SOURCED}),
@@ -48,8 +48,8 @@ _KINDS_IN: Mapping[str, frozenset[Kind]] = MappingProxyType(
         DEAD: frozenset({Kind.DEAD_LETTER, Kind.UNREADABLE}),
     }
 )
-_DELAYS = tuple(f".{name}" for name in DELAY_QUEUES)
-_OF_SOURCE = re.compile(rf"\.{re.escape(SOURCE)}([^.]+)\Z")
+_DELAY_SUFFIXES = tuple(f".{name}" for name in DELAY_QUEUES)
+_SOURCE_QUEUE = re.compile(rf"\.{re.escape(SOURCE)}([^.]+)\Z")
 
 
 class UnreadableTable(dict[str, Any]):
@@ -71,7 +71,7 @@ def to_message(
     """
     properties = delivered.header.properties
     headers: Mapping[str, Any] = {} if properties.headers is None else properties.headers
-    kind = None if source is not None else _kind(origin, delivered.exchange, properties, headers)
+    kind = None if source is not None else _find_kind(origin, delivered.exchange, properties, headers)
     body, cut_from = delivered.body, None
     if kind is None and keep is not None and len(body) > keep:
         cut_from = Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
@@ -84,21 +84,21 @@ def to_message(
         content_type=properties.content_type or None,
         headers=headers,
         message_id=properties.message_id or None,
-        timestamp=_timestamp(properties, headers),
+        timestamp=_read_timestamp(properties, headers),
         user_id=properties.user_id or None,
         app_id=properties.app_id or None,
-        delivery_count=_delivery_count(headers) if delivered.redelivered else 0,
+        delivery_count=_read_delivery_count(headers) if delivered.redelivered else 0,
         reply_to=None
         if not properties.reply_to
         else asked_by_publisher(properties.reply_to, properties.correlation_id),
-        survived=LOOKS if origin == PARKED else 0,
+        survived=MAX_VISIT_RETURNS if origin == PARKED else 0,
         cut_from=cut_from,
-        source=_source_of_dead(delivered.exchange, headers) if origin == DEAD and kind is None else source,
+        source=_find_source_of_dead(delivered.exchange, headers) if origin == DEAD and kind is None else source,
         unrouted=source is not None and not delivered.exchange,
     )
 
 
-def _kind(
+def _find_kind(
     origin: str, exchange: str | None, properties: commands.Basic.Properties, headers: Mapping[str, Any]
 ) -> Kind | NewerKind | None:
     """Return which of notifier's own messages it is; None for a publisher's message.
@@ -112,24 +112,24 @@ def _kind(
     kind = kind_named(properties.message_type)
     if kind is None or exchange != "" or isinstance(headers, UnreadableTable):
         return None  # `x-death` may be in it
-    if isinstance(kind, Kind) and kind not in _KINDS_IN.get(origin, _KINDS_IN[Lane.RETRIES]):
+    if isinstance(kind, Kind) and kind not in _KINDS_BY_ORIGIN.get(origin, _KINDS_BY_ORIGIN[Lane.RETRIES]):
         return None
     if "x-death" not in headers:
         return None if origin == DEAD and isinstance(kind, NewerKind) else kind
     deaths = headers["x-death"]
-    came_due = origin == Lane.RETRIES and isinstance(deaths, list) and all(map(_came_due, deaths))
+    came_due = origin == Lane.RETRIES and isinstance(deaths, list) and all(map(_is_expiry, deaths))
     return kind if came_due else None
 
 
-def _came_due(death: object) -> bool:
+def _is_expiry(death: object) -> bool:
     """True if the entry names a delay queue or bucket, of any prefix: a shovel may have moved the message."""
     if not isinstance(death, dict) or death.get("exchange") != "" or death.get("reason") != "expired":
         return False
     queue = death.get("queue")
-    return isinstance(queue, str) and queue.endswith(_DELAYS)
+    return isinstance(queue, str) and queue.endswith(_DELAY_SUFFIXES)
 
 
-def _source_of_dead(exchange: str | None, headers: Mapping[str, Any]) -> str | None:
+def _find_source_of_dead(exchange: str | None, headers: Mapping[str, Any]) -> str | None:
     """Return the source from whose queue the broker moved the message to `dead`; None if it did not.
 
     The newest entry of `x-death` is the broker's own: of a forged entry it at most increases the count, if that names
@@ -138,18 +138,18 @@ def _source_of_dead(exchange: str | None, headers: Mapping[str, Any]) -> str | N
     deaths = headers.get("x-death")
     newest = deaths[0] if exchange == "" and isinstance(deaths, list) and deaths else None
     queue = newest.get("queue") if isinstance(newest, dict) else None
-    name = _OF_SOURCE.search(queue) if isinstance(queue, str) else None
+    name = _SOURCE_QUEUE.search(queue) if isinstance(queue, str) else None
     return None if name is None else name[1]
 
 
-def _timestamp(properties: commands.Basic.Properties, headers: Mapping[str, Any]) -> float | None:
+def _read_timestamp(properties: commands.Basic.Properties, headers: Mapping[str, Any]) -> float | None:
     milliseconds = headers.get("timestamp_in_ms")
     if isinstance(milliseconds, int) and not isinstance(milliseconds, bool):
         return milliseconds / 1000
     return None if properties.timestamp is None else properties.timestamp.timestamp()
 
 
-def _delivery_count(headers: Mapping[str, Any]) -> int:
+def _read_delivery_count(headers: Mapping[str, Any]) -> int:
     """Return how often the message was returned. Read only if redelivered: otherwise a publisher set the header."""
     if isinstance(headers, UnreadableTable):
         return SUSPECT  # the count may be in it
@@ -164,39 +164,39 @@ def tolerate_any_publisher() -> None:
     Calling again changes nothing.
     """
     for table, key, tolerant in (
-        (decode.METHODS, "timestamp", _timestamp_or_none),
-        (decode.METHODS, "shortstr", _short_string),
-        (decode.METHODS, "table", _table),
-        (decode.TABLE_MAPPING, b"T", _timestamp_or_none),
-        (decode.TABLE_MAPPING, b"F", _table),
+        (decode.METHODS, "timestamp", _decode_timestamp),
+        (decode.METHODS, "shortstr", _decode_short_string),
+        (decode.METHODS, "table", _decode_table),
+        (decode.TABLE_MAPPING, b"T", _decode_timestamp),
+        (decode.TABLE_MAPPING, b"F", _decode_table),
     ):
         decoders: dict[Any, Callable[..., tuple[int, Any]]] = table
         decoders[key] = tolerant
 
 
-def _timestamp_or_none(value: bytes) -> tuple[int, dt.datetime | None]:
+def _decode_timestamp(value: bytes) -> tuple[int, dt.datetime | None]:
     try:
         return decode.timestamp(value)
     except (ValueError, OverflowError, OSError):
         return 8, None
 
 
-def _short_string(value: bytes) -> tuple[int, str]:
+def _decode_short_string(value: bytes) -> tuple[int, str]:
     length = value[0]
     return length + 1, value[1 : length + 1].decode("utf-8", errors="replace")
 
 
-def _table(value: bytes) -> tuple[int, dict[str, Any]]:
+def _decode_table(value: bytes) -> tuple[int, dict[str, Any]]:
     length = int.from_bytes(value[:4], "big")
-    if length > HEADERS_LIMIT:
+    if length > MAX_HEADER_BYTES:
         return length + 4, UnreadableTable()
-    return _small_table(value[: length + 4]) if length <= SMALL else _any_table(value)
+    return _decode_small_table(value[: length + 4]) if length <= MAX_CACHED_TABLE_BYTES else _decode_any_table(value)
 
 
-def _any_table(value: bytes) -> tuple[int, dict[str, Any]]:
+def _decode_any_table(value: bytes) -> tuple[int, dict[str, Any]]:
     with suppress(ValueError, OverflowError, RecursionError):  # nested too deeply, or holds an unreadable name
         return decode.field_table(value)
     return int.from_bytes(value[:4], "big") + 4, UnreadableTable()
 
 
-_small_table = lru_cache(maxsize=256)(_any_table)
+_decode_small_table = lru_cache(maxsize=256)(_decode_any_table)

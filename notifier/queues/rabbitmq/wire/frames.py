@@ -25,8 +25,8 @@ from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
 
 # Messages between two pauses. A burst of 500 messages read without a pause holds the loop for 10 ms.
-AT_ONCE = 8
-CHUNK = 64 * 1024  # bytes read at a time
+MAX_FRAMES_IN_A_ROW = 8
+CHUNK_BYTES = 64 * 1024  # bytes read at a time
 
 _HEAD = struct.Struct(">BHI")  # type, channel, size
 _METHOD, _BODY, _END = 1, 3, 0xCE
@@ -79,7 +79,7 @@ class LeanReceiver:
             del self.reader
             raise StopAsyncIteration
         try:
-            more = await self.reader.read(CHUNK)
+            more = await self.reader.read(CHUNK_BYTES)
         except OSError as error:
             raise AMQPConnectionError(f"Server connection error: {error!r}") from error
         if not more:
@@ -156,7 +156,7 @@ class _Gathering:
         if header is not None and self._missing <= 0:
             self._hand_over(self._delivery, header)
             self._in_a_row += 1
-            if self._in_a_row == AT_ONCE:
+            if self._in_a_row == MAX_FRAMES_IN_A_ROW:
                 self._in_a_row = 0
                 await asyncio.sleep(0)
 

@@ -25,12 +25,12 @@ from pamqp.header import ContentHeader
 
 from notifier.model.frozen import frozen
 
-DIRECT = "amq.rabbitmq.reply-to"
-_PERSISTENT = 2
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+_PERSISTENT_MODE = 2
 # Seconds that a patient message waits for others, and how many are enough. A client that hangs in each of 600 events a
 # second causes 600 deferrals. When hundreds return at once, the next are sent only once these are confirmed.
-GATHER = 0.02
-ENOUGH = 16
+GATHER_SECONDS = 0.02
+MAX_GATHERED = 16
 
 
 @frozen
@@ -92,12 +92,12 @@ def properties_of(publish: Publish, *, replies: bool = False) -> commands.Basic.
     return commands.Basic.Properties(
         content_type=publish.content_type,
         headers=dict(publish.headers) or None,
-        delivery_mode=_PERSISTENT,
+        delivery_mode=_PERSISTENT_MODE,
         message_id=publish.message_id,
         message_type=publish.message_type,
         timestamp=None if publish.timestamp is None else datetime.fromtimestamp(publish.timestamp, UTC),
         correlation_id=publish.message_id if replies else None,
-        reply_to=DIRECT if replies else None,
+        reply_to=DIRECT_REPLY_TO if replies else None,
         user_id=publish.user_id,
     )
 
@@ -139,11 +139,11 @@ class ConfirmedWrites:
             under_way.popleft()
         under_way.append((self._loop.time() + self._timeout, confirmation))
         self._gathered.append(frames)
-        if not publish.patient or len(self._gathered) >= ENOUGH:
+        if not publish.patient or len(self._gathered) >= MAX_GATHERED:
             self._wake.set()
         elif not self._waking:
             self._waking = True
-            self._loop.call_later(GATHER, self._wake_up)
+            self._loop.call_later(GATHER_SECONDS, self._wake_up)
         return confirmation
 
     def _wake_up(self) -> None:
