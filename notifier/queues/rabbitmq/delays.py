@@ -69,7 +69,7 @@ def to_next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
     The wall clock may only shorten a wait: after the last pass the wait is over. So is a wait that no delay queue can
     keep.
     """
-    if message.kind not in (Kind.EVENT, Kind.DELIVERY) or b'"split_into_hops":[' not in message.body[-_TAIL_BYTES:]:
+    if message.kind not in (Kind.EVENT, Kind.DELIVERY) or b'"hops":[' not in message.body[-_TAIL_BYTES:]:
         return None
     try:
         document = from_json(message.body, allow_inf_nan=False)
