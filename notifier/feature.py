@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from notifier.configuration.live_configuration import LiveConfiguration
-    from notifier.configuration.loading import Loaded
+    from notifier.configuration.loading import LoadedConfiguration
     from notifier.delivery.facts import Observer
     from notifier.delivery.ports import SourceReader
     from notifier.model.client import Client, ClientKey
@@ -116,8 +116,8 @@ class Feature(ConfiguredFeature):
     needs: Sequence[str] = ()
     run: Callable[[FeatureContext], FeatureRuntime] = lambda _given: FeatureRuntime()
     operate: Callable[[WorkerView], FeatureRuntime] = lambda _view: FeatureRuntime()
-    checks: Callable[[Loaded, DocumentReader], Iterable[Check]] = lambda _loaded, _reader: ()
-    checked: Callable[[Loaded], FeatureReport] = lambda _loaded: FeatureReport()
-    asked: Callable[[Loaded], Sequence[InputIssue]] = lambda _loaded: ()
+    checks: Callable[[LoadedConfiguration, DocumentReader], Iterable[Check]] = lambda _loaded, _reader: ()
+    checked: Callable[[LoadedConfiguration], FeatureReport] = lambda _loaded: FeatureReport()
+    asked: Callable[[LoadedConfiguration], Sequence[InputIssue]] = lambda _loaded: ()
     commands: Sequence[tuple[str, str, str]] = ()
     schemas: Mapping[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)

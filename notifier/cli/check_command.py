@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.reading import ReadNow
+from notifier.configuration.clients.reading import DirectReader
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.configured_feature import reader_by
-from notifier.configuration.inline_speakers import unnamed_user
-from notifier.configuration.loading import Loaded, keys_of_two
-from notifier.configuration.provenance import served_of
-from notifier.configuration.secret_files import exposed, secrets_of
+from notifier.configuration.inline_senders import find_unlisted_user
+from notifier.configuration.loading import LoadedConfiguration, find_shared_keys
+from notifier.configuration.provenance import effective_clients_of
+from notifier.configuration.secret_files import find_exposed_files, secrets_of
 from notifier.feature import FeatureReport
 from notifier.features import FEATURES
 from notifier.model.durations import DAY
@@ -71,7 +71,7 @@ def check(
         notifier check -c n.yaml --json | jq -r '.mistakes[].path'
     """
     quiet_logs()
-    sources = ReadNow(None if offline else reader_by(FEATURES))
+    sources = DirectReader(None if offline else reader_by(FEATURES))
 
     def unread() -> list[InputIssue]:
         return [InputIssue(f"registry source {name}", text) for name, text in sources.problems.items()]
@@ -79,7 +79,7 @@ def check(
     loaded = load_whole(config, FEATURES, as_json=as_json, starting=True, answer_of=sources, also=unread)
     mistakes = unread()
     if not offline:
-        mistakes += [*look_at_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.needs.algorithms_of)]
+        mistakes += [*look_at_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.build_context.algorithms_of)]
         mistakes += [mistake for feature in FEATURES for mistake in feature.asked(loaded)]
     if mistakes:
         refuse(mistakes, as_json=as_json)
@@ -91,11 +91,13 @@ def check(
         say(_in_words(summary, of_features))
 
 
-def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[FeatureReport]) -> dict[str, Any]:
+def _summary(
+    loaded: LoadedConfiguration, sources: DirectReader, of_features: Sequence[FeatureReport]
+) -> dict[str, Any]:
     settings, registry = loaded.settings, loaded.registry
-    known = (*keys_of_two(settings, loaded.keys), *loaded.warnings)
+    known = (*find_shared_keys(settings, loaded.keys), *loaded.warnings)
     warnings = (*known, *(warning for of in of_features for warning in of.warnings), *_unsigned(loaded))
-    warnings = (*warnings, *unnamed_user(settings).values())
+    warnings = (*warnings, *find_unlisted_user(settings).values())
     issuers = {}
     for iss in settings.issuers:
         clients = registry.clients_of(iss).values()
@@ -113,7 +115,7 @@ def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[FeatureRepo
         "issuers": issuers,
         "warnings": [
             {"path": secret.setting, "text": f"{secret.text}: {secret.advice}"}
-            for secret in exposed(secrets_of(settings, registry, loaded.parts))
+            for secret in find_exposed_files(secrets_of(settings, registry, loaded.parts))
         ]
         + _subject_key(settings)
         + [{"path": warning.path, "text": warning.text} for warning in warnings]
@@ -130,14 +132,14 @@ def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[FeatureRepo
     }
 
 
-def _of_source(layer: Layer, loaded: Loaded) -> dict[str, Any]:
+def _of_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, Any]:
     """How many clients of a registry source are served, and how many of its rows are left out, with the first reasons.
 
     A mistake in a file is none of these: it refuses the configuration.
     """
     if layer.file is not None:
         return {"source": layer.name, "clients": len(layer.rows), "left_out": 0, "why": []}
-    served = served_of(loaded, layer)
+    served = effective_clients_of(loaded, layer)
     why = [{"text": group.first[0].text, "count": group.count} for group in islice(alike(served.faults), REASONS)]
     return {"source": layer.name, "clients": served.clients, "left_out": served.left_out, "why": why}
 
@@ -166,7 +168,7 @@ def _key(key: SigningKey) -> dict[str, Any]:
     }
 
 
-def _unsigned(loaded: Loaded) -> Iterator[InputIssue]:
+def _unsigned(loaded: LoadedConfiguration) -> Iterator[InputIssue]:
     """Issuers none of whose keys is due."""
     for iss in loaded.settings.issuers:
         moments = [key.not_before for key in loaded.keys.of(iss)]

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from notifier.configuration.clients.reading import ReadNow
+from notifier.configuration.clients.reading import DirectReader
 from notifier.configuration.configured_feature import reader_by
-from notifier.configuration.loading import Loaded
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.configuration.provenance import sources_of, values_of
 from notifier.features import FEATURES
 from notifier.model.durations import format_duration
@@ -137,9 +137,9 @@ def show(
     raise typer.Exit(1 if sources.problems or not clients else 0)
 
 
-def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> tuple[Loaded, ReadNow]:
+def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> tuple[LoadedConfiguration, DirectReader]:
     quiet_logs()
-    sources = ReadNow(None if offline else reader_by(FEATURES))
+    sources = DirectReader(None if offline else reader_by(FEATURES))
     loaded = load_whole(config, FEATURES, as_json=as_json, answer_of=sources, keep_rows=True)
     names = [layer.name for layer in loaded.layers]
     if source is not None and source not in names:

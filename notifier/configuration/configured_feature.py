@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from notifier.configuration.clients.client_rows import BuildReader
-    from notifier.configuration.inline_speakers import Sender
+    from notifier.configuration.inline_senders import Sender
     from notifier.model.documents.sourced import ReadAgain
     from notifier.model.errors import InputIssue
     from notifier.model.message import Binding
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class FeaturePart:
     """The configuration of a feature. A feature may add further members.
 
     `secrets`: files with secrets, by the setting that names each. `fixed`: values that need a restart to change, by
@@ -51,7 +51,9 @@ class ConfiguredFeature:
     name: str
     sections: Mapping[str, str] = field(default_factory=dict)
     client_options: str | None = None
-    read: Callable[[Settings, Registry, frozenset[str]], Part] = lambda _settings, _registry, _unsure: Part()
+    read: Callable[[Settings, Registry, frozenset[str]], FeaturePart] = lambda _settings, _registry, _unsure: (
+        FeaturePart()
+    )
     bindings: Callable[[Mapping[str, Any]], tuple[Binding, ...]] = lambda _document: ()
     read_again: Callable[[Settings | None], Mapping[str, ReadAgain]] = lambda _settings: {}
     registry_kinds: Mapping[str, BuildReader] = field(default_factory=dict)

@@ -14,13 +14,13 @@ from pathlib import Path
 import structlog
 
 from notifier.configuration.clients.answers import HeldAnswers
-from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, seen_since
-from notifier.configuration.clients.clients_file import no_collections
-from notifier.configuration.clients.guard import SourceTarget, guard
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, add_first_seen
+from notifier.configuration.clients.clients_file import pause_garbage_collection
+from notifier.configuration.clients.guard import SourceTarget, guard_answer
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.registry_checks import too_much_lost, with_losses
+from notifier.configuration.clients.registry_checks import find_excessive_loss, record_losses
 from notifier.configuration.configured_feature import key_kinds_of, reader_by
-from notifier.configuration.loading import TOLD, Loaded, load, log_beyond, log_faults
+from notifier.configuration.loading import TOLD, LoadedConfiguration, load, log_faults, log_ignored_values
 from notifier.configuration.reload_state import ReloadState
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm, Client
@@ -42,7 +42,7 @@ class LiveConfiguration:
         self,
         path: Path | None,
         environ: Mapping[str, str],
-        loaded: Loaded,
+        loaded: LoadedConfiguration,
         answers: HeldAnswers | None = None,
         places: Signers | None = None,
     ) -> None:
@@ -95,7 +95,7 @@ class LiveConfiguration:
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
             self.reloads.failed(list(mistakes), asked=asked)
             return False
-        loss = too_much_lost(self.now.registry, loaded.registry)
+        loss = find_excessive_loss(self.now.registry, loaded.registry)
         if loss is not None and accepted_by is None:
             self.reloads.refused(f"{loss}; {KEPT}", asked=asked)
             return False
@@ -126,34 +126,34 @@ class LiveConfiguration:
         )
         last = self.answers.of(source)
         if answer is not None and now.settings.registry.cache is not None:
-            answer = seen_since(answer, last)
+            answer = add_first_seen(answer, last)
         pause = PAUSE if now.layers[nth].read else 0  # a worker without clients has no other work
-        with no_collections():
+        with pause_garbage_collection():
             target = SourceTarget(
-                needs=now.needs, registry=now.registry, layers=now.layers, source=source, nth=nth,
+                build_context=now.build_context, registry=now.registry, layers=now.layers, source=source, nth=nth,
                 pause=lambda: time.sleep(pause),
             )  # fmt: skip
-            guarded = guard(target, answer, last, accepted=accepted_by is not None)
+            guard_result = guard_answer(target, answer, last, accepted=accepted_by is not None)
             del target
-            layers = [guarded.layer if number == nth else layer for number, layer in enumerate(now.layers)]
-            registry = self._noted(_patient(guarded.laid.registry, layers))
-        if guarded.loss is not None and accepted_by is not None:
-            write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=guarded.loss)
-        laid, result = guarded.laid, guarded.result
+            layers = [guard_result.layer if number == nth else layer for number, layer in enumerate(now.layers)]
+            registry = self._noted(_patient(guard_result.built.registry, layers))
+        if guard_result.loss is not None and accepted_by is not None:
+            write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=guard_result.loss)
+        built, result = guard_result.built, guard_result.result
         old_faults = set(now.faults)
-        log_faults(new := [fault for fault in laid.faults if fault not in old_faults])
-        log_beyond(*laid.registry.newly_left_away(now.registry))
+        log_faults(new := [fault for fault in built.faults if fault not in old_faults])
+        log_ignored_values(*built.registry.newly_left_away(now.registry))
         self.answers.hold(source, result.answer)
-        still = _still(now.faults, laid.registry)
+        still = _still(now.faults, built.registry)
         old = _clients_of(now.registry)
         self.now = replace(now, registry=registry, layers=layers, faults=(*still, *new))
-        del now, laid, guarded
+        del now, built, guard_result
         _free(old)
         return result
 
     def _noted(self, registry: Registry) -> Registry:
         """Return the registry with the recently lost addresses noted, and log the clients that lose theirs now."""
-        noted, lost = with_losses(self.now.registry, registry, time.monotonic())
+        noted, lost = record_losses(self.now.registry, registry, time.monotonic())
         log = structlog.get_logger()
         for client in lost[:TOLD]:
             left = client.client_id not in registry.clients_of(client.iss)

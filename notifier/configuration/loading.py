@@ -10,12 +10,12 @@ from typing import TypeVar
 import structlog
 
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.clients_file import AnswerOf, read_registry, unanswered
+from notifier.configuration.clients.clients_file import AnswerOf, no_answer, read_registry
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import Layered, Needs
+from notifier.configuration.clients.layers import BuildContext, BuiltRegistry
 from notifier.configuration.clients.registry_checks import find_unsignable
-from notifier.configuration.configured_feature import ConfiguredFeature, Part, key_kinds_of, settings_model
-from notifier.configuration.inline_speakers import senders_by_token, unheard_addresses, unnamed_speakers
+from notifier.configuration.configured_feature import ConfiguredFeature, FeaturePart, key_kinds_of, settings_model
+from notifier.configuration.inline_senders import find_ignored_addresses, find_unlisted_senders, senders_by_token
 from notifier.configuration.library_examinations import examinations
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
@@ -37,18 +37,19 @@ from notifier.tokens.key_ring import KeyElsewhere, KeyRing
 from notifier.tokens.published_keys import thumbprint
 from notifier.tokens.signers import Signers
 
-PartT = TypeVar("PartT", bound=Part)
+FeaturePartT = TypeVar("FeaturePartT", bound=FeaturePart)
 NAMED = 5  # clients in one warning
 TOLD = 20  # warnings of one reading that are logged separately: there may be one for each client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
+class LoadedConfiguration:
     """The result of one reading. `stamps` were taken before the files were read.
 
-    `warnings`: accepted settings without effect or with a possibly unintended one; warnings of keys need the signers'
-    answers, see `keys_of_two`. `faults`: unusable clients of registry sources. `needs` and `layers` serve the refresh
-    of a registry source; without such a source `layers` is empty. `parts`: the configuration of the features.
+    `warnings`: accepted settings without effect or with a possibly unintended one; for warnings of keys, which need the
+    signers' answers, see `find_shared_keys`. `faults`: unusable clients of registry sources. `build_context` and
+    `layers` serve the refresh of a registry source; without such a source `layers` is empty. `parts`: the configuration
+    of the features.
     """
 
     settings: Settings
@@ -59,11 +60,11 @@ class Loaded:
     stamps: Mapping[Path, Stamp | None]
     warnings: tuple[InputIssue, ...] = ()
     faults: tuple[InputIssue, ...] = ()
-    needs: Needs
+    build_context: BuildContext
     layers: Sequence[Layer] = ()
-    parts: Sequence[Part] = field(default=(), repr=False)
+    parts: Sequence[FeaturePart] = field(default=(), repr=False)
 
-    def part(self, kind: type[PartT]) -> PartT:
+    def part(self, kind: type[FeaturePartT]) -> FeaturePartT:
         """Return the part of this type."""
         return next(part for part in self.parts if isinstance(part, kind))
 
@@ -75,13 +76,13 @@ class Loaded:
     def log_warnings(self) -> None:
         """Log each warning."""
         log = structlog.get_logger()
-        warnings = (*keys_of_two(self.settings, self.keys), *self.warnings)
+        warnings = (*find_shared_keys(self.settings, self.keys), *self.warnings)
         for warning in warnings[:TOLD]:
             log.warning("configuration_warning", setting=warning.path, reason=warning.text)
         if more := len(warnings[TOLD:]):
             log.warning("configuration_warnings", more=more, hint="`notifier check` lists all")
         log_faults(self.faults)
-        log_beyond(*self.registry.newly_left_away(Registry()))
+        log_ignored_values(*self.registry.newly_left_away(Registry()))
 
 
 def log_faults(faults: Sequence[InputIssue]) -> None:
@@ -93,7 +94,7 @@ def log_faults(faults: Sequence[InputIssue]) -> None:
         log.warning("clients_left_out", more=more, hint="`notifier clients list` tells all")
 
 
-def log_beyond(mistakes: Sequence[InputIssue], count: int) -> None:
+def log_ignored_values(mistakes: Sequence[InputIssue], count: int) -> None:
     """Log the values of clients that their registry source may not set. `count`: the total number."""
     log = structlog.get_logger()
     for mistake in mistakes[:TOLD]:
@@ -109,10 +110,10 @@ def load(
     named: set[Path] | None = None,
     *,
     starting: bool = False,
-    answer_of: AnswerOf = unanswered,
+    answer_of: AnswerOf = no_answer,
     keep_rows: bool = False,
     places: Signers | None = None,
-) -> Loaded:
+) -> LoadedConfiguration:
     """Read everything. Raises ConfigurationError with the errors of all files.
 
     Checks that depend on an invalid part are skipped. Adds each configured file to `named`, even if it raises an error.
@@ -137,24 +138,29 @@ def load(
         whole = 0 < len(keys.of(iss)) == len(sources.get(iss, ()))
         return keys.algorithms_of(iss) if whole else frozenset(Algorithm)
 
-    needs = Needs(settings=settings, algorithms_of=algorithms_of, unsure=unsure)
+    build_context = BuildContext(settings=settings, algorithms_of=algorithms_of, unsure=unsure)
 
     def answer_in_safety(source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
         return None if source.called in usable.in_clear else answer_of(source, folder)
 
-    layered, layers = read_registry(needs, named, answer_in_safety, keep_rows=keep_rows)
+    built, layers = read_registry(build_context, named, answer_in_safety, keep_rows=keep_rows)
     stamps = {**stamps_of(named), **stamps}
-    mistakes += [*of_libraries, *layered.mistakes, *of_keys, *find_unsignable(layered.registry, needs.algorithms_of)]
+    mistakes += [
+        *of_libraries,
+        *built.mistakes,
+        *of_keys,
+        *find_unsignable(built.registry, build_context.algorithms_of),
+    ]
     tokens, of_tokens = _tokens(settings, unsure)
-    parts = [feature.read(settings, layered.registry, unsure) for feature in features]
+    parts = [feature.read(settings, built.registry, unsure) for feature in features]
     mistakes += [*of_tokens, *(mistake for part in parts for mistake in part.mistakes)]
     mistakes += _mistakes_at_start(settings) if starting else []
     if mistakes:
         raise ConfigurationError(mistakes)
-    warnings = tuple(_warnings(settings, layered, tokens or (), parts))
-    return Loaded(
-        settings=settings, features=features, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
-        warnings=warnings, faults=tuple(layered.faults), needs=needs,
+    warnings = tuple(_warnings(settings, built, tokens or (), parts))
+    return LoadedConfiguration(
+        settings=settings, features=features, registry=built.registry, keys=keys, tokens=tokens, stamps=stamps,
+        warnings=warnings, faults=tuple(built.faults), build_context=build_context,
         layers=layers, parts=parts,
     )  # fmt: skip
 
@@ -172,15 +178,15 @@ def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken
 
 
 def _warnings(
-    settings: Settings, layered: Layered, tokens: Sequence[ApiToken], parts: Sequence[Part]
+    settings: Settings, built: BuiltRegistry, tokens: Sequence[ApiToken], parts: Sequence[FeaturePart]
 ) -> Iterator[InputIssue]:
     """Yield accepted settings that have no effect or a possibly unintended one."""
-    yield from layered.warnings
-    yield from _tokens_of_others(layered.registry)
-    yield from _preset_doubts(layered.registry)
+    yield from built.warnings
+    yield from _tokens_of_others(built.registry)
+    yield from _preset_doubts(built.registry)
     senders = [*(sender for part in parts for sender in part.senders), *senders_by_token(tokens)]
-    yield from unheard_addresses(settings, layered.registry, senders)
-    yield from unnamed_speakers(settings, senders)
+    yield from find_ignored_addresses(settings, built.registry, senders)
+    yield from find_unlisted_senders(settings, senders)
     yield from expiring(tokens, time.time())
     for part in parts:
         yield from part.warnings
@@ -199,7 +205,7 @@ def _preset_doubts(registry: Registry) -> Iterator[InputIssue]:
         yield InputIssue(f"client {first}{more} of {iss}", f"{text}; {remedy}")
 
 
-def keys_of_two(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
+def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
     """Yield issuers that share a key with another issuer.
 
     Keys are compared by their public half; external keys that were not read yet, by their settings.

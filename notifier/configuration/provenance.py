@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from notifier.configuration.clients.authority import bounded, bounds_of
+from notifier.configuration.clients.authority import bounds_of, limit_row
 from notifier.configuration.clients.layer import Layer, keys_of
-from notifier.configuration.loading import Loaded
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen, replace
@@ -35,7 +35,7 @@ class EffectiveClients:
     faults: Sequence[InputIssue]
 
 
-def served_of(loaded: Loaded, layer: Layer) -> EffectiveClients:
+def effective_clients_of(loaded: LoadedConfiguration, layer: Layer) -> EffectiveClients:
     """Count the clients of a source other than a file, and its left-out rows."""
     issuers, registry = tuple(loaded.settings.issuers), loaded.registry
     ending = f" of registry source {layer.name}"
@@ -54,7 +54,7 @@ def served_of(loaded: Loaded, layer: Layer) -> EffectiveClients:
     return EffectiveClients(clients=clients, left_out=len(refused) + len(wrong), faults=faults)
 
 
-def sources_of(loaded: Loaded) -> dict[ClientKey, list[tuple[str, Mapping[str, Any]]]]:
+def sources_of(loaded: LoadedConfiguration) -> dict[ClientKey, list[tuple[str, Mapping[str, Any]]]]:
     """Return the rows of each client with the names of their sources, without values that the source may not set.
 
     Files come last.
@@ -75,11 +75,11 @@ def sources_of(loaded: Loaded) -> dict[ClientKey, list[tuple[str, Mapping[str, A
     for layer, row in additions:  # settings of a client at any issuer
         if isinstance(row, Mapping) and row.get("issuer") is None:
             for (iss, client_id), parts in rows.items():
-                if client_id == row.get("client_id") and layer.speaks_of(row, iss):
+                if client_id == row.get("client_id") and layer.applies_to(row, iss):
                     parts.append((layer, row))
     return {
         key: [
-            (_called(layer), row if layer.file is not None else bounded(row, bounds[key[0]], layer.authority)[0])
+            (_called(layer), row if layer.file is not None else limit_row(row, bounds[key[0]], layer.authority)[0])
             for layer, row in sorted(parts, key=lambda part: part[0].file is not None)
             if layer.file is not None or key not in by_files
         ]
@@ -91,7 +91,9 @@ def _called(layer: Layer) -> str:
     return layer.name if layer.file is None else f"{layer.name} ({layer.file})"
 
 
-def values_of(loaded: Loaded, key: ClientKey, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Value]:
+def values_of(
+    loaded: LoadedConfiguration, key: ClientKey, parts: Sequence[tuple[str, Mapping[str, Any]]]
+) -> list[Value]:
     """Return the values of the client, in the order of the documentation."""
     values: dict[str, Value] = {}
     for name, row in parts:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
-from notifier.configuration.loading import Loaded
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.model.frozen import frozen
 from notifier.model.trouble import Trouble, TroubleKind
 
@@ -26,7 +26,7 @@ class _Failure:
 class ReloadState:
     """The reload state of a worker that started with this configuration. `clock`: epoch seconds."""
 
-    def __init__(self, started: Loaded, clock: Callable[[], float]) -> None:
+    def __init__(self, started: LoadedConfiguration, clock: Callable[[], float]) -> None:
         self._started = started
         self._clock = clock
         self.taken_at = clock()  # when the configuration in force was read
@@ -65,11 +65,11 @@ class ReloadState:
         if self._keep(TroubleKind.RELOAD_REFUSED, [reason]) or asked:
             self._log.error("reload_refused", reason=reason)
 
-    def took(self, loaded: Loaded) -> None:
+    def took(self, loaded: LoadedConfiguration) -> None:
         """Record that this configuration is in force, except for settings that need a restart."""
         self._failure = None
         self.taken_at = self._clock()
-        fixed = tuple(changed_but_fixed(self._started, loaded))
+        fixed = tuple(find_fixed_changes(self._started, loaded))
         if fixed == self._fixed:
             return
         if fixed:
@@ -97,7 +97,7 @@ class ReloadState:
         return True
 
 
-def changed_but_fixed(started: Loaded, loaded: Loaded) -> list[str]:
+def find_fixed_changes(started: LoadedConfiguration, loaded: LoadedConfiguration) -> list[str]:
     """Return the settings that differ and need a restart."""
     old, new = started.settings, loaded.settings
     changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]

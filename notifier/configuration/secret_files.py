@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notifier.configuration.configured_feature import Part
+from notifier.configuration.configured_feature import FeaturePart
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import subject_key_file
@@ -18,7 +18,7 @@ _OF_SOURCES = ("client_secret_file", "password_file", "token_file", "url_file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exposed:
+class ExposedFile:
     """A secret file that every user may read. `setting` names the file."""
 
     setting: str
@@ -36,7 +36,7 @@ class Exposed:
         return f"chmod 600 {self.path}; in Kubernetes, give the volume defaultMode 0440 and the pod an fsGroup"
 
 
-def secrets_of(settings: Settings, registry: Registry, parts: Sequence[Part]) -> Mapping[str, Path]:
+def secrets_of(settings: Settings, registry: Registry, parts: Sequence[FeaturePart]) -> Mapping[str, Path]:
     """Return the files with keys, tokens and passwords, by the setting that names each file."""
     queue, api, web = settings.queue, settings.api, settings.web
     made = subject_key_file(settings)
@@ -64,16 +64,16 @@ def secrets_of(settings: Settings, registry: Registry, parts: Sequence[Part]) ->
     return {setting: path for setting, path in named.items() if path is not None}
 
 
-def exposed(files: Mapping[str, Path]) -> list[Exposed]:
+def find_exposed_files(files: Mapping[str, Path]) -> list[ExposedFile]:
     """Return the files that every user may read, each once. Files that cannot be examined are skipped. Blocks."""
-    exposures: dict[Path, Exposed] = {}
+    exposures: dict[Path, ExposedFile] = {}
     for setting, path in files.items():
         if path in exposures:
             continue
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & stat.S_IROTH and _enterable(path):
-                exposures[path] = Exposed(setting=setting, path=path, mode=mode)
+                exposures[path] = ExposedFile(setting=setting, path=path, mode=mode)
         except OSError:
             continue
     return list(exposures.values())

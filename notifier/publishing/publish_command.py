@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import typer
 
-from notifier.configuration.inline_speakers import unnamed_user
+from notifier.configuration.inline_senders import find_unlisted_user
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.durations import in_words
 from notifier.model.errors import QueueError
@@ -97,7 +97,7 @@ def publish(
         registry=None if known is None or known.unread else known.registry,
     )
     events = read_events(content, reading)
-    refused = {} if known is None else unnamed_user(known.settings)
+    refused = {} if known is None else find_unlisted_user(known.settings)
     for event in events:
         for remark in (*event.remarks, *([refused[event.iss]] if event.iss in refused else ())):
             say(printable(f"notifier: line {event.line}: {remark}"), err=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from yarl import URL
 
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.reading import ReadNow
+from notifier.configuration.clients.reading import DirectReader
 from notifier.configuration.library_examinations import ADVICE, EXPLAINED, library_hooks
-from notifier.configuration.loading import Loaded
-from notifier.configuration.provenance import served_of
-from notifier.configuration.secret_files import exposed, secrets_of
+from notifier.configuration.loading import LoadedConfiguration
+from notifier.configuration.provenance import effective_clients_of
+from notifier.configuration.secret_files import find_exposed_files, secrets_of
 from notifier.delivery.channels import BackChannel
 from notifier.features import FEATURES
 from notifier.model.client import Client, ClientKeysSource, TlsFiles
@@ -60,7 +60,7 @@ class DoctorScope:
 
 
 async def examine_installation(
-    loaded: Loaded, sources: ReadNow, scope: DoctorScope, progress: Callable[[int, int], None]
+    loaded: LoadedConfiguration, sources: DirectReader, scope: DoctorScope, progress: Callable[[int, int], None]
 ) -> list[Finding]:
     """Run all checks. `progress` gets the numbers of done and of all checks. `sources` gave `loaded` its clients.
 
@@ -87,7 +87,7 @@ async def examine_installation(
 class _Checks:
     """The checks of one configuration, and what they use."""
 
-    def __init__(self, loaded: Loaded, sources: ReadNow, *, offline: bool) -> None:
+    def __init__(self, loaded: LoadedConfiguration, sources: DirectReader, *, offline: bool) -> None:
         self._loaded = loaded
         self._sources = sources
         self._settings = loaded.settings
@@ -181,12 +181,12 @@ class _Checks:
             yield warning(Area.CLIENT, f"registry source {name}", text, "give it no more rights than it needs")
 
     def _served(self, layer: Layer) -> str:
-        served = served_of(self._loaded, layer)
+        served = effective_clients_of(self._loaded, layer)
         return counted(served.clients, "client") + (f" ({served.left_out:,} left out)" if served.left_out else "")
 
     async def _secrets(self) -> Sequence[Finding]:
         exposures = await asyncio.to_thread(
-            exposed, secrets_of(self._settings, self._loaded.registry, self._loaded.parts)
+            find_exposed_files, secrets_of(self._settings, self._loaded.registry, self._loaded.parts)
         )
         return [warning(Area.KEYS, secret.setting, secret.text, secret.advice) for secret in exposures]
 
@@ -235,7 +235,7 @@ class _Checks:
 class _AskedWorkers:
     """The answers of the running workers, requested once for all checks."""
 
-    def __init__(self, loaded: Loaded, known: Container[tuple[str, str]], *, offline: bool) -> None:
+    def __init__(self, loaded: LoadedConfiguration, known: Container[tuple[str, str]], *, offline: bool) -> None:
         self._loaded = loaded
         self._known = known
         self._offline = offline

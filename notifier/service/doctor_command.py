@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from notifier.configuration.clients.reading import ReadNow
+from notifier.configuration.clients.reading import DirectReader
 from notifier.configuration.configured_feature import reader_by
 from notifier.features import FEATURES
 from notifier.model.printable import counted, printable
@@ -55,7 +55,7 @@ def doctor(
     if offline and canary is not None:
         raise typer.BadParameter("a canary needs the network; leave --offline out", param_hint="--canary")
     quiet_logs()
-    sources = ReadNow(None if offline else reader_by(FEATURES))
+    sources = DirectReader(None if offline else reader_by(FEATURES))
     loaded = load_whole(config, FEATURES, as_json=as_json, answer_of=sources)
     scope = DoctorScope(offline=offline, canary=canary, canary_issuer=iss)
     with progress_of("looking", plain=False) as progress:

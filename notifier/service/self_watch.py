@@ -13,7 +13,7 @@ from contextlib import suppress
 import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.configuration.secret_files import Exposed, exposed, secrets_of
+from notifier.configuration.secret_files import ExposedFile, find_exposed_files, secrets_of
 from notifier.network.listeners.certificates import expiries, presented
 
 EVERY = 0.5  # seconds between two readings of the clock
@@ -70,7 +70,7 @@ class SelfWatch:
         self._live = live
         self._lag = LoopLag(0.0)
         self.certificates: list[tuple[str, str, float]] = []
-        self._exposed: list[Exposed] = []
+        self._exposed: list[ExposedFile] = []
 
     @property
     def loop_lag(self) -> float:
@@ -93,10 +93,10 @@ class SelfWatch:
         while True:
             now = self._live.now
             self.certificates = await asyncio.to_thread(expiries, presented(now.settings, now.registry).items())
-            self._warn(await asyncio.to_thread(exposed, secrets_of(now.settings, now.registry, now.parts)))
+            self._warn(await asyncio.to_thread(find_exposed_files, secrets_of(now.settings, now.registry, now.parts)))
             await asyncio.sleep(FILES_EVERY)
 
-    def _warn(self, secrets: list[Exposed]) -> None:
+    def _warn(self, secrets: list[ExposedFile]) -> None:
         """Warn once of each problem, until it is solved."""
         for secret in secrets:
             if secret not in self._exposed:

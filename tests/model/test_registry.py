@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import pytest
 
-from notifier.configuration.clients.registry_checks import find_unsignable, too_much_lost, with_losses
+from notifier.configuration.clients.registry_checks import find_excessive_loss, find_unsignable, record_losses
 from notifier.delivery.event_clients import by_client_id
 from notifier.delivery.intake import deliveries
 from notifier.model.client import Algorithm, Client, EgressPolicy, Route, TlsFiles, TokenProfile
@@ -120,7 +120,7 @@ class TestUnsignable:
 
 def loss(before: Registry, after: Registry) -> str:
     """What is said of this reload."""
-    text = too_much_lost(before, after)
+    text = find_excessive_loss(before, after)
     assert text is not None
     return text
 
@@ -128,7 +128,7 @@ def loss(before: Registry, after: Registry) -> str:
 class TestTooMuchLost:
     def test_a_file_cut_short(self) -> None:
         """Of more than one client and more than a fifth, it is said how many, and who."""
-        text = too_much_lost(registry_of(numbered(30)), registry_of(numbered(23)))
+        text = find_excessive_loss(registry_of(numbered(30)), registry_of(numbered(23)))
         assert text == (
             "7 of 30 clients with an address could not be notified any more (7 gone, 0 without backchannel_logout_uri):"
             " 'c23', 'c24', 'c25', 'c26', 'c27', 'c28', 'c29'"
@@ -161,8 +161,8 @@ class TestTooMuchLost:
         silent = [replace(client, backchannel_logout_uri=None) for client in numbered(30)]
         text = loss(registry_of(silent), registry_of(silent[:20]))
         assert text.startswith("10 of 30 registered clients would be gone")
-        assert too_much_lost(registry_of(silent), registry_of(silent[:24])) is None
-        assert too_much_lost(registry_of(silent[:5]), registry_of([])) is not None
+        assert find_excessive_loss(registry_of(silent), registry_of(silent[:24])) is None
+        assert find_excessive_loss(registry_of(silent[:5]), registry_of([])) is not None
 
     @pytest.mark.parametrize("count", [1, 5])
     def test_none_is_left(self, count: int) -> None:
@@ -174,15 +174,15 @@ class TestTooMuchLost:
 
     def test_what_is_believed(self) -> None:
         """A fifth, or one client, may go while others stay; more may come; a paused client waits and is not lost."""
-        assert too_much_lost(registry_of(numbered(30)), registry_of(numbered(24))) is None
-        assert too_much_lost(registry_of(numbered(2)), registry_of(numbered(1))) is None
-        assert too_much_lost(registry_of([]), registry_of(numbered(30))) is None
+        assert find_excessive_loss(registry_of(numbered(30)), registry_of(numbered(24))) is None
+        assert find_excessive_loss(registry_of(numbered(2)), registry_of(numbered(1))) is None
+        assert find_excessive_loss(registry_of([]), registry_of(numbered(30))) is None
         paused = [replace(client, paused=True) for client in numbered(30)]
-        assert too_much_lost(registry_of(numbered(30)), registry_of(paused)) is None
+        assert find_excessive_loss(registry_of(numbered(30)), registry_of(paused)) is None
 
     def test_another_client_is_no_replacement(self) -> None:
         """Clients are counted by who they are: the same ids at another issuer are others."""
-        assert too_much_lost(registry_of(numbered(30)), registry_of(numbered(30, TWO))) is not None
+        assert find_excessive_loss(registry_of(numbered(30)), registry_of(numbered(30, TWO))) is not None
 
 
 class TestLosses:
@@ -197,21 +197,21 @@ class TestLosses:
     def test_of_an_address_an_entry_and_an_issuer(self, after: Registry) -> None:
         """Each is noted once, with its moment, through later reloads, until it is back or the grace is over."""
         before = registry_of([SHOP, *numbered(2)])
-        noted, lost = with_losses(before, after, 100.0)
+        noted, lost = record_losses(before, after, 100.0)
         assert noted.lost_at[ONE]["shop"] == 100.0
         assert SHOP in lost
-        later, more = with_losses(noted, after, 399.0)
+        later, more = record_losses(noted, after, 399.0)
         assert (later.lost_at, more) == (noted.lost_at, [])
         assert later.has_just_lost(ONE, "shop", 399.9)
         assert not later.has_just_lost(ONE, "shop", 400.0)
-        assert with_losses(later, after, 400.0)[0].lost_at == {}
-        assert with_losses(later, before, 399.0)[0].lost_at == {}
+        assert record_losses(later, after, 400.0)[0].lost_at == {}
+        assert record_losses(later, before, 399.0)[0].lost_at == {}
 
     def test_of_a_client_with_aliases(self) -> None:
         """An event with an alias is planned as before: a null address skips nobody, and the delivery's id stays."""
         names = {"uuid": "shop", "of-another": "c0"}
         before = registry_of([SHOP, *numbered(2)], aliases={ONE: names})
-        noted, _ = with_losses(before, registry_of(numbered(2)), 100.0)
+        noted, _ = record_losses(before, registry_of(numbered(2)), 100.0)
         assert noted.aliases == {ONE: {"uuid": "shop"}}
         event = SessionEnded(id="e", id_given=True, iss=ONE, sub="ann", sid=None, clients=(
             ClientEntry(client_id="uuid", no_address=True), "uuid",
@@ -220,15 +220,15 @@ class TestLosses:
         assert planned[0] == planned[1]
         assert all(isinstance(delivery, Delivery) for delivery in planned[0])
         taken = registry_of(numbered(2), aliases={ONE: {"uuid": "c1"}})
-        assert with_losses(noted, taken, 200.0)[0].aliases == {ONE: {"uuid": "c1"}}
-        assert with_losses(noted, registry_of(numbered(2)), 400.0)[0].aliases == {}
+        assert record_losses(noted, taken, 200.0)[0].aliases == {ONE: {"uuid": "c1"}}
+        assert record_losses(noted, registry_of(numbered(2)), 400.0)[0].aliases == {}
 
     def test_that_are_none(self) -> None:
         """A client that never had an address, has another, or waits for a pause to end."""
         silent = replace(SHOP, client_id="silent", backchannel_logout_uri=None)
         before = registry_of([SHOP, silent])
         for client in (replace(SHOP, backchannel_logout_uri=f"{URI}/new"), replace(SHOP, paused=True)):
-            assert with_losses(before, registry_of([client]), 100.0)[0].lost_at == {}
+            assert record_losses(before, registry_of([client]), 100.0)[0].lost_at == {}
 
     @pytest.mark.parametrize(
         ("before", "after", "narrower"),
@@ -242,13 +242,13 @@ class TestLosses:
     )
     def test_of_addresses_that_events_bring(self, before: InlineRule, after: InlineRule, *, narrower: bool) -> None:
         """Nobody knows whose they are; so it is noted when they began to count less."""
-        noted, _ = with_losses(registry_of([], inline=before), registry_of([], inline=after), 100.0)
+        noted, _ = record_losses(registry_of([], inline=before), registry_of([], inline=after), 100.0)
         assert noted.has_just_narrowed(399.9) is narrower
-        assert with_losses(noted, noted, 399.0)[0].has_just_narrowed(399.9) is narrower
+        assert record_losses(noted, noted, 399.0)[0].has_just_narrowed(399.9) is narrower
         assert not noted.has_just_narrowed(400.0)
 
     def test_of_the_publishers_from_whom_addresses_count(self) -> None:
         """Without any the issuer's name proves nothing."""
         named = Registry(issuers={ONE: Issuer(iss=ONE, publishers=frozenset({"idp"}))})
-        noted, _ = with_losses(named, Registry(issuers={ONE: Issuer(iss=ONE)}), 100.0)
+        noted, _ = record_losses(named, Registry(issuers={ONE: Issuer(iss=ONE)}), 100.0)
         assert noted.has_just_narrowed(399.9)

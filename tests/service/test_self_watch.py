@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.configuration.secret_files import exposed, secrets_of
+from notifier.configuration.secret_files import find_exposed_files, secrets_of
 from notifier.model.client import Client, Route, TlsFiles
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.certificates import expiries, presented
@@ -91,7 +91,7 @@ def secrets_in(folder: Path, mode: int) -> tuple[Settings, Registry]:
 )
 def test_secrets_that_others_may_read_are_told(open_folder: Path, mode: int, *, told: bool) -> None:
     """Each with its setting and the way out; a group is meant to, as in Kubernetes; certificates are no secret."""
-    found = exposed(secrets_of(*secrets_in(open_folder, mode), ()))
+    found = find_exposed_files(secrets_of(*secrets_in(open_folder, mode), ()))
     names = {"k1", "k2", "password", "tls", "tokens", "log", "client"}
     assert {each.path.name for each in found} == (names if told else set())
     for each in found:
@@ -104,10 +104,10 @@ def test_a_secret_in_a_folder_that_others_may_not_enter_is_not_theirs(open_folde
     inner = open_folder / "inner"
     inner.mkdir(mode=0o750)
     settings, registry = secrets_in(inner, 0o644)
-    assert exposed(secrets_of(settings, registry, ())) == []
+    assert find_exposed_files(secrets_of(settings, registry, ())) == []
     (inner / "k1").unlink()
     inner.chmod(0o755)
-    assert "k1" not in {each.path.name for each in exposed(secrets_of(settings, registry, ()))}
+    assert "k1" not in {each.path.name for each in find_exposed_files(secrets_of(settings, registry, ()))}
 
 
 async def test_a_worker_warns_at_its_start(open_folder: Path) -> None:
@@ -118,7 +118,7 @@ async def test_a_worker_warns_at_its_start(open_folder: Path) -> None:
     with capture_logs() as log:
         watching = asyncio.create_task(watch.watch_files())
         await until(lambda: _count(log), lambda count: count > 0)
-        watch._warn(exposed(secrets_of(settings, registry, ())))
+        watch._warn(find_exposed_files(secrets_of(settings, registry, ())))
         watching.cancel()
     assert {line["setting"] for line in log if line["event"] == "secret_file_exposed"} >= {"queue.password_file"}
     assert len(log) == 7

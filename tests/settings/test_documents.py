@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
-from notifier.configuration.loading import Loaded, load
+from notifier.configuration.loading import LoadedConfiguration, load
 from notifier.model.errors import ConfigurationError
 from notifier.settings.config_file import load_settings, read_part
 from notifier.settings.config_schema import config_schema
@@ -156,7 +156,7 @@ def test_without_its_feature_a_section_is_not_judged() -> None:
 
 def loaded(
     folder: Path, clients: str, defaults: str = "{}", features: Sequence[ConfiguredFeature] = (FEATURE,)
-) -> Loaded:
+) -> LoadedConfiguration:
     """Read the configuration of one issuer with these clients."""
     (folder / "key.pem").write_bytes(pem("RS256"))
     (folder / "clients.yaml").write_text(clients)

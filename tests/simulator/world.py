@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from notifier.configuration.clients.registry_checks import with_losses
+from notifier.configuration.clients.registry_checks import record_losses
 from notifier.delivery.facts import (
     Buried,
     ClientFailing,
@@ -148,7 +148,7 @@ class Process:
 
     def reload(self) -> None:
         """Take the clients as they are registered now, as `LiveConfiguration` does."""
-        self.registry, _ = with_losses(self.registry, self._world.registered, self._world.now)
+        self.registry, _ = record_losses(self.registry, self._world.registered, self._world.now)
 
     def may_skip(self, name: str) -> bool:
         """Whether it cannot know that the client had an address: it has none, and had none when the worker began."""

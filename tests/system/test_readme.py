@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 
 from notifier.cli.application import COMMANDS as LISTED
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.configuration.loading import Loaded, load
+from notifier.configuration.loading import LoadedConfiguration, load
 from notifier.delivery import facts
 from notifier.delivery.facts import Skipped
 from notifier.features import FEATURES
@@ -156,7 +156,7 @@ def written(folder: Path) -> Path:
 
 def test_the_files_of_the_readme_load_as_they_are_printed(tmp_path: Path) -> None:
     """Without a mistake, and with the client they name."""
-    loaded: Loaded = load(written(tmp_path), {}, FEATURES)
+    loaded: LoadedConfiguration = load(written(tmp_path), {}, FEATURES)
     assert loaded.registry.resolve(ISS, "shop", None) is not None
     assert loaded.settings.queue.sqlite_file is None
 

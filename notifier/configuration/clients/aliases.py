@@ -7,7 +7,7 @@ the time of registration do not matter, so that a restarted worker assigns the s
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from notifier.configuration.clients.authority import within
+from notifier.configuration.clients.authority import allowed_aliases
 from notifier.configuration.clients.layer import Layer, issuers_of
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
@@ -58,7 +58,7 @@ def _claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[],
             row = layer.rows[index]
             if not isinstance(row, Mapping) or not isinstance(names := row.get("aliases"), list):
                 continue
-            allowed = within(layer.authority, names)
+            allowed = allowed_aliases(layer.authority, names)
             rank = (layer.file is None, nth)
             for iss in issuers_of(layer, row, issuers) if allowed or not names else ():
                 if (claim := claims.get(key := (iss, row["client_id"]))) is None or claim[0] != rank:

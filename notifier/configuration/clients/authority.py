@@ -117,7 +117,7 @@ class Authority:
         return self.clients is None or any(fnmatchcase(name, pattern) for pattern in self.clients)
 
 
-def within(authority: Authority | None, aliases: Sequence[Any]) -> Sequence[str]:
+def allowed_aliases(authority: Authority | None, aliases: Sequence[Any]) -> Sequence[str]:
     """Return the aliases that the source may set: `clients` limits them as it limits `client_id`. Files may set all."""
     return [name for name in map(str, aliases) if authority is None or authority.has(name)]
 
@@ -126,13 +126,13 @@ def _shown(names: Sequence[str]) -> str:
     return ", ".join(names) or "no issuer"
 
 
-def withhold(options: Mapping[str, Any]) -> dict[str, Any]:
+def redact_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the section `notifier` of a row without values that no list may set. Their names stay for the report."""
     may = {name: value if name in OPTIONS or value is None else WITHHELD for name, value in options.items()}
     return share_names(may)
 
 
-def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) -> tuple[Row, Mapping[str, str]]:
+def limit_row(row: Row, bounds: ListBounds, authority: Authority | None = None) -> tuple[Row, Mapping[str, str]]:
     """Return the row with only the values that a list may set, and the reason for each ignored member.
 
     The patterns of the source's `authority` apply to aliases too.
@@ -140,7 +140,7 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
     left_away = {}
     listed = row.get("aliases")
     aliases = listed if isinstance(listed, list) else []
-    names = within(authority, aliases)
+    names = allowed_aliases(authority, aliases)
     if authority is not None and len(names) < len(aliases):
         beyond = [excerpt(alias, SHOWN) for alias in map(str, aliases) if not authority.has(alias)]
         more = f" and {len(beyond) - NAMED:,} more" if len(beyond) > NAMED else ""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
-from notifier.configuration.clients.lending import Lending, route_of_unregistered
+from notifier.configuration.clients.route_grants import RouteGrants, route_of_unregistered
 from notifier.model.client import (
     Algorithm,
     Client,
@@ -41,10 +41,10 @@ SectionT = TypeVar("SectionT", bound=Section)
 _NO_PRESET = Preset(why="")
 
 
-def laid_over(under: SectionT, over: SectionT) -> SectionT:
+def merge_sections(under: SectionT, over: SectionT) -> SectionT:
     """Return the section `over`, with the members of `under` that `over` does not set."""
     both = {
-        name: laid_over(below, value)
+        name: merge_sections(below, value)
         if isinstance(value := getattr(over, name), Section) and isinstance(below := getattr(under, name), Section)
         else value
         for name in over.model_fields_set
@@ -52,17 +52,17 @@ def laid_over(under: SectionT, over: SectionT) -> SectionT:
     return under.model_copy(update=both)
 
 
-def client_of(
+def build_client(
     iss: str,
     metadata: ClientMetadata,
     options: ClientOptions,
-    lending: Lending,
+    grants: RouteGrants,
     template: Client,
     tokens: SharedTokens,
 ) -> Client:
     """Build a client from its options, its preset and the service's defaults, in this order."""
     preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
-    route = lending.to_client(metadata, options)
+    route = grants.to_client(metadata, options)
     origins = tuple(dict.fromkeys(filter(None, map(origin_of, metadata.redirect_uris or ()))))
     return Client(
         iss=iss,
@@ -80,7 +80,7 @@ def client_of(
         max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,
         per_second=options.per_second,
         token=_token(metadata.id_token_signed_response_alg, options, preset, tokens),
-        encryption=encryption_of(metadata, lending),
+        encryption=encryption_of(metadata, grants),
         retry=_retry(options, template.retry),
         response=_response(options, template.response),
         route=route,
@@ -138,7 +138,7 @@ def _response(options: ClientOptions, default: ResponsePolicy) -> ResponsePolicy
     )
 
 
-def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | None:
+def encryption_of(metadata: ClientMetadata, grants: RouteGrants) -> Encryption | None:
     """Return the client's encryption; None if its tokens are signed only."""
     alg, uri = metadata.id_token_encrypted_response_alg, metadata.jwks_uri
     if alg is None:
@@ -146,11 +146,11 @@ def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | No
     enc = metadata.id_token_encrypted_response_enc or ContentEncryption.A128CBC_HS256
     keys = () if _is_empty(metadata.jwks) else read_jwks(metadata.jwks)
     if keys == () and uri:
-        return Encryption(alg=alg, enc=enc, keys=ClientKeysSource(uri=uri, route=lending.to_keys(metadata)))
+        return Encryption(alg=alg, enc=enc, keys=ClientKeysSource(uri=uri, route=grants.to_keys(metadata)))
     return Encryption(alg=alg, enc=enc, keys=() if isinstance(keys, str) else keys)
 
 
-def wrong_for_encryption(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
+def find_encryption_errors(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
     """Yield the errors of an encrypting client with a logout URI, by the member to change.
 
     `unsure`: `egress` is invalid, so addresses are not checked against it.
@@ -200,7 +200,7 @@ def front_channel_warning(metadata: ClientMetadata, client: Client) -> str | Non
     return None if text is None else f"of client {metadata.client_id} is not used: it {text}"
 
 
-def wrong_for_server(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
+def find_server_errors(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
     """Yield the errors of a client whose front-channel URI the worker calls, by the member to change.
 
     `unsure`: `egress` is invalid, so addresses are not checked against it.

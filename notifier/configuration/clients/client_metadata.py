@@ -16,14 +16,14 @@ from pydantic import ValidationError
 from notifier.configuration.clients.authority import option_names
 from notifier.configuration.clients.client_building import (
     SharedTokens,
-    client_of,
+    build_client,
+    find_encryption_errors,
+    find_server_errors,
     front_channel_warning,
-    laid_over,
+    merge_sections,
     unregistered_client,
-    wrong_for_encryption,
-    wrong_for_server,
 )
-from notifier.configuration.clients.lending import Lending, lending_of
+from notifier.configuration.clients.route_grants import RouteGrants, route_grants_of
 from notifier.model.client import (
     Client,
     SubjectMode,
@@ -99,22 +99,22 @@ class RegistryBuilder:
         """Return the client as added; None if there is none."""
         return self._clients[iss].get(client_id)
 
-    def add(self, raw: object, path: str, context: dict[str, Any], of_lists: Collection[str] = ()) -> None:
+    def add(self, raw: object, path: str, context: dict[str, Any], listed_members: Collection[str] = ()) -> None:
         """Add a client. `path` names it in errors; `context` has the folder that its file names are relative to.
 
-        `of_lists`: its address members that no file sets.
+        `listed_members`: its address members that no file sets.
         """
         begun = len(self.mistakes)
-        self._add(raw, path, context, of_lists)
+        self._add(raw, path, context, listed_members)
         client_id = raw.get("client_id") if isinstance(raw, dict) else None
         if isinstance(client_id, str) and len(self.mistakes) > begun:
             named = [replace(mistake, named=excerpt(client_id)) for mistake in self.mistakes[begun:]]
             self.mistakes[begun:] = named
 
-    def _add(self, raw: object, path: str, context: dict[str, Any], of_lists: Collection[str]) -> None:
+    def _add(self, raw: object, path: str, context: dict[str, Any], listed_members: Collection[str]) -> None:
         if isinstance(raw, dict):
             for name in raw.keys() - _KNOWN:
-                near = meant_member(str(name))
+                near = suggest_member(str(name))
                 if near is not None:
                     text = f"there is no such member; did you mean {near}?"
                     self.mistakes.append(InputIssue(path_of([str(name)], path), text))
@@ -131,32 +131,32 @@ class RegistryBuilder:
         if (stray := stray_character(metadata.client_id)) is not None:
             self.warnings.append(InputIssue(f"{path}.client_id", stray))
         issuers = self._issuers_of(metadata, path)
-        client, lending = self._make(issuers[0] if issuers else "", metadata, of_lists)
+        client, grants = self._make(issuers[0] if issuers else "", metadata, listed_members)
         unsure = "egress" in self._unsure
         if not unsure and (unused := front_channel_warning(metadata, client)) is not None:
             self.warnings.append(InputIssue(f"{path}.frontchannel_logout_uri", printable(unused)))
-        wrong = dict(self._wrong(client)) | dict(wrong_for_server(metadata, client, unsure=unsure))
-        wrong |= dict(wrong_for_encryption(metadata, client, unsure=unsure)) | dict(lending.wrong())
+        wrong = dict(self._wrong(client)) | dict(find_server_errors(metadata, client, unsure=unsure))
+        wrong |= dict(find_encryption_errors(metadata, client, unsure=unsure)) | dict(grants.find_errors())
         for iss in issuers:
             local = client if iss == client.iss else replace(client, iss=iss)
             if iss in self._defaults and local is not client:
-                local, lending = self._make(iss, metadata, of_lists)
-                wrong |= dict(self._wrong(local)) | dict(lending.wrong())
+                local, grants = self._make(iss, metadata, listed_members)
+                wrong |= dict(self._wrong(local)) | dict(grants.find_errors())
             self._clients[iss][client.client_id] = local
         self.mistakes += [InputIssue(f"{path}.{key}", text) for key, text in wrong.items()]
         self._take_place(metadata.client_id, issuers, path)
 
-    def _make(self, iss: str, metadata: ClientMetadata, of_lists: Collection[str]) -> tuple[Client, Lending]:
+    def _make(self, iss: str, metadata: ClientMetadata, listed_members: Collection[str]) -> tuple[Client, RouteGrants]:
         """Return the client with the defaults of its issuer and of the service, and the operator's grants to it."""
         options = metadata.notifier or _NO_OPTIONS
         if (defaults := self._defaults.get(iss)) is not None:
-            options = laid_over(defaults, options)
+            options = merge_sections(defaults, options)
         way = self._template.route
-        lending = lending_of(iss, metadata, options, way, defaults=defaults, of_lists=of_lists)
-        client = client_of(iss, metadata, options, lending, self._template, self._tokens)
+        grants = route_grants_of(iss, metadata, options, way, defaults=defaults, listed_members=listed_members)
+        client = build_client(iss, metadata, options, grants, self._template, self._tokens)
         own = [(name, value) for name in self._of_features if (value := getattr(options, name, None)) is not None]
         client = replace(client, options=tuple(own)) if own else client
-        return client, lending
+        return client, grants
 
     def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], path: str) -> None:
         """Check the members that do not depend on the invalid ones, so that all errors are reported together."""
@@ -229,7 +229,7 @@ class RegistryBuilder:
 
 
 @lru_cache(maxsize=1024)
-def meant_member(name: str) -> str | None:
+def suggest_member(name: str) -> str | None:
     """Return the member that a misspelt name means. Ignoring the name could leave a client without notifications."""
     plain = name.lower().replace("_", "").replace("-", "")
     for known in _KNOWN:

@@ -84,7 +84,7 @@ class ClientsReader(Protocol):
         """
 
 
-class BelievedReader:
+class ValidatingReader:
     """A reader that refuses a first answer without a usable client, unless the source has `empty: true`.
 
     A database hides rows from a user without permission, and does not report that there are any.
@@ -113,7 +113,7 @@ BuildReader: TypeAlias = Callable[[RegistrySourceSettings], ClientsReader]
 """Makes the reader of a source that is not a file."""
 
 
-def seen_since(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
+def add_first_seen(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
     """Return the answer with `since`. Clients of the first answer have no entry.
 
     A client whose row names its issuer differently is not new: otherwise two answers could remove all clients.
@@ -128,7 +128,7 @@ def seen_since(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
     return replace(answer, since={key: at for key, at in firsts.items() if at > answer.at - DAY})
 
 
-def new_at(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
+def find_new_clients(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
     """Return the clients that the source has listed for less than a day."""
     return set() if answer is None else {key for key, at in answer.since.items() if at > now - DAY}
 

@@ -13,8 +13,8 @@ from notifier.configuration.clients.authority import Authority
 from notifier.configuration.clients.client_metadata import RegistryBuilder
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import Layered, Needs, lay
-from notifier.configuration.clients.lending import wrong_defaults
+from notifier.configuration.clients.layers import BuildContext, BuiltRegistry, build_registry
+from notifier.configuration.clients.route_grants import find_default_errors
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.frozen import replace
@@ -33,12 +33,12 @@ It may raise ConfigurationError.
 """
 
 
-def unanswered(_source: RegistrySourceSettings, _folder: Path | None) -> None:
+def no_answer(_source: RegistrySourceSettings, _folder: Path | None) -> None:
     """Return None, for configurations with files only."""
 
 
 @contextmanager
-def no_collections() -> Iterator[None]:
+def pause_garbage_collection() -> Iterator[None]:
     """Disable the garbage collector: searching millions of live objects would take a third of the time.
 
     If there are many new objects, they are frozen, since each later search would block a worker's loop for 100 ms.
@@ -74,7 +74,7 @@ def _wrong_issuers(settings: Settings) -> Iterator[InputIssue]:
                 yield InputIssue(f"registry.sources[{nth}].{member}", _not_configured(iss, known))
     for iss in settings.registry.defaults.keys() - known.keys():
         yield InputIssue(f'registry.defaults["{iss}"]', _not_configured(iss, known))
-    yield from wrong_defaults(settings.registry.defaults, settings.template().retry)
+    yield from find_default_errors(settings.registry.defaults, settings.template().retry)
 
 
 def _not_configured(iss: str, known: Collection[str]) -> str:
@@ -82,16 +82,18 @@ def _not_configured(iss: str, known: Collection[str]) -> str:
     return f"{iss} is not configured under issuers; did you mean {near[0]}?"
 
 
-def _read_layers(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[list[Layer], list[InputIssue]]:
+def _read_layers(
+    build_context: BuildContext, files: set[Path], answer_of: AnswerOf
+) -> tuple[list[Layer], list[InputIssue]]:
     """Return the layers and all errors of the files. Adds each file that is read or named to `files`."""
-    settings = needs.settings
+    settings = build_context.settings
     layers: list[Layer] = []
-    mistakes = [] if needs.unsure & {"issuers", "registry"} else list(_wrong_issuers(settings))
+    mistakes = [] if build_context.unsure & {"issuers", "registry"} else list(_wrong_issuers(settings))
     cache = settings.registry.cache
     for source in settings.registry.all_sources:
         try:
             if source.file is None:
-                layers.append(answered(source, tuple(settings.issuers), answer_of(source, cache)))
+                layers.append(to_layer(source, tuple(settings.issuers), answer_of(source, cache)))
             else:
                 layers.append(_read(source, files))
         except ConfigurationError as error:
@@ -99,7 +101,7 @@ def _read_layers(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[l
     return layers, mistakes
 
 
-def answered(source: RegistrySourceSettings, issuers: Sequence[str], answer: SourceAnswer | None) -> Layer:
+def to_layer(source: RegistrySourceSettings, issuers: Sequence[str], answer: SourceAnswer | None) -> Layer:
     """Return the layer of a source that is not a file, given the configured issuers."""
     rows, faults = ((), ()) if answer is None else (answer.rows, answer.faults)
     of = source.speaks_for(issuers)
@@ -110,35 +112,35 @@ def answered(source: RegistrySourceSettings, issuers: Sequence[str], answer: Sou
     )  # fmt: skip
 
 
-def load_registry(settings: Settings, answer_of: AnswerOf = unanswered) -> Registry:
+def load_registry(settings: Settings, answer_of: AnswerOf = no_answer) -> Registry:
     """Return the registry as configured now. Raises ConfigurationError with all errors."""
-    needs = Needs(settings=settings, algorithms_of=lambda _: frozenset(Algorithm))
-    layered, _ = read_registry(needs, set(), answer_of)
-    if layered.mistakes:
-        raise ConfigurationError(layered.mistakes)
-    return layered.registry
+    build_context = BuildContext(settings=settings, algorithms_of=lambda _: frozenset(Algorithm))
+    built, _ = read_registry(build_context, set(), answer_of)
+    if built.mistakes:
+        raise ConfigurationError(built.mistakes)
+    return built.registry
 
 
 def read_registry(
-    needs: Needs, files: set[Path], answer_of: AnswerOf, *, keep_rows: bool = False
-) -> tuple[Layered, Sequence[Layer]]:
+    build_context: BuildContext, files: set[Path], answer_of: AnswerOf, *, keep_rows: bool = False
+) -> tuple[BuiltRegistry, Sequence[Layer]]:
     """Return the valid clients with all errors, faults and warnings; and the layers, if a refresh will need them.
 
     Adds each file that is read or named to `files`. `keep_rows`: return the layers in any case.
     """
-    with no_collections():
-        layers, mistakes = _read_layers(needs, files, answer_of)
+    with pause_garbage_collection():
+        layers, mistakes = _read_layers(build_context, files, answer_of)
         if len(layers) == 1 and layers[0].file is not None and not keep_rows:
-            laid = _of_one_file(needs, layers.pop())
+            built = _of_one_file(build_context, layers.pop())
         else:
-            laid = lay(needs, layers)
-    return replace(laid, mistakes=[*mistakes, *laid.mistakes]), layers
+            built = build_registry(build_context, layers)
+    return replace(built, mistakes=[*mistakes, *built.mistakes]), layers
 
 
-def _of_one_file(needs: Needs, layer: Layer) -> Layered:
+def _of_one_file(build_context: BuildContext, layer: Layer) -> BuiltRegistry:
     """Return the registry of a single file. Its rows are freed as they are read, since no refresh will need them."""
-    builder = RegistryBuilder(needs.settings, needs.unsure)
-    named = aliases_of([layer], tuple(needs.settings.issuers), lambda: None)
+    builder = RegistryBuilder(build_context.settings, build_context.unsure)
+    named = aliases_of([layer], tuple(build_context.settings.issuers), lambda: None)
     rows = layer.rows
     assert isinstance(rows, list)
     context = dict(layer.context)
@@ -148,7 +150,7 @@ def _of_one_file(needs: Needs, layer: Layer) -> Layered:
         builder.add(raw, layer.path(index), context)
         rows[index] = None  # freeing all rows at the end would block the event loop
     registry = dataclasses.replace(builder.registry(), aliases=named.aliases, taken_aliases=named.taken_aliases)
-    return Layered(registry=registry, mistakes=builder.mistakes, warnings=builder.warnings)
+    return BuiltRegistry(registry=registry, mistakes=builder.mistakes, warnings=builder.warnings)
 
 
 def _read(source: RegistrySourceSettings, files: set[Path]) -> Layer:

@@ -12,14 +12,20 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
-from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, identities, new_at
-from notifier.configuration.clients.clients_file import answered
-from notifier.configuration.clients.layer import ClientsOf, Layer, kept_back
-from notifier.configuration.clients.layers import Layered, Laying, Needs, client_id_of, completed
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, find_new_clients, identities
+from notifier.configuration.clients.clients_file import to_layer
+from notifier.configuration.clients.layer import Layer, LayerClients, keep_lost_rows
+from notifier.configuration.clients.layers import (
+    BuildContext,
+    BuiltRegistry,
+    LayerMerge,
+    client_id_of,
+    complete_registry,
+)
 from notifier.configuration.clients.registry_checks import (
-    lost_clients,
-    sudden_changes,
-    too_much_lost,
+    find_excessive_loss,
+    find_lost_clients,
+    find_sudden_changes,
 )
 from notifier.model.client import Client
 from notifier.model.frozen import frozen, replace
@@ -31,7 +37,7 @@ from notifier.settings.registry_settings import RegistrySourceSettings
 class SourceTarget:
     """The destination of an answer: the layers in force, and the source, whose layer is the `nth`."""
 
-    needs: Needs
+    build_context: BuildContext
     registry: Registry
     layers: Sequence[Layer]
     source: RegistrySourceSettings
@@ -46,57 +52,59 @@ class SourceTarget:
     @property
     def issuers(self) -> Sequence[str]:
         """All configured issuers."""
-        return tuple(self.needs.settings.issuers)
+        return tuple(self.build_context.settings.issuers)
 
     def new_layer(self, answer: SourceAnswer | None) -> Layer:
         """Return the layer of this answer."""
-        return answered(self.source, self.issuers, answer)
+        return to_layer(self.source, self.issuers, answer)
 
-    def lay(self, layer: Layer) -> Layered:
+    def build_registry(self, layer: Layer) -> BuiltRegistry:
         """Return the registry with this layer."""
-        return lay_again(self.needs, self.registry, self.layers, self.nth, layer, self.pause)
+        return rebuild_registry(self.build_context, self.registry, self.layers, self.nth, layer, self.pause)
 
 
 @frozen
-class GuardedAnswer:
+class GuardResult:
     """The registry to put in force. `loss`: the accepted loss of clients."""
 
-    laid: Layered
+    built: BuiltRegistry
     layer: Layer
     result: AnswerResult
     loss: str | None = None
 
 
-def guard(
+def guard_answer(
     target: SourceTarget, answer: SourceAnswer | None, last: SourceAnswer | None, *, accepted: bool
-) -> GuardedAnswer:
+) -> GuardResult:
     """Decide which changes of an answer (None: the source was dropped) to apply. `accepted`: any loss is accepted."""
     layer = target.new_layer(answer)
-    laid, both = target.lay(layer), (target.layer, layer)
-    guarded = ClientsOf(both, target.issuers, but=new_at(last, time.time()))
-    loss = too_much_lost(target.registry, laid.registry, guarded)
+    built, both = target.build_registry(layer), (target.layer, layer)
+    protected = LayerClients(both, target.issuers, but=find_new_clients(last, time.time()))
+    loss = find_excessive_loss(target.registry, built.registry, protected)
     if accepted or answer is None or last is None:
-        return GuardedAnswer(laid=laid, layer=layer, result=AnswerResult(answer=answer), loss=loss)
+        return GuardResult(built=built, layer=layer, result=AnswerResult(answer=answer), loss=loss)
     held_back = None
     if loss is not None:
         held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
-        rows = _rows_without_loss(target, layer, laid, guarded)
+        rows = _rows_without_loss(target, layer, built, protected)
         answer = replace(answer, rows=rows, at=last.at, mark=None)  # it differs from the source's state
-        laid = target.lay(layer := target.new_layer(answer))
-    sudden = sudden_changes(target.registry, laid.registry, ClientsOf(both, target.issuers))
-    return GuardedAnswer(laid=laid, layer=layer, result=AnswerResult(answer=answer, held_back=held_back, sudden=sudden))
+        built = target.build_registry(layer := target.new_layer(answer))
+    sudden = find_sudden_changes(target.registry, built.registry, LayerClients(both, target.issuers))
+    return GuardResult(built=built, layer=layer, result=AnswerResult(answer=answer, held_back=held_back, sudden=sudden))
 
 
-def _rows_without_loss(target: SourceTarget, layer: Layer, laid: Layered, guarded: ClientsOf) -> Sequence[object]:
+def _rows_without_loss(
+    target: SourceTarget, layer: Layer, built: BuiltRegistry, protected: LayerClients
+) -> Sequence[object]:
     lost: Collection[tuple[str, str]] = {
-        client.key for clients in lost_clients(target.registry, laid.registry, guarded) for client in clients
+        client.key for clients in find_lost_clients(target.registry, built.registry, protected) for client in clients
     }
-    return kept_back(layer, target.layer, lost, target.issuers)
+    return keep_lost_rows(layer, target.layer, lost, target.issuers)
 
 
-def lay_again(
-    needs: Needs, old: Registry, layers: Sequence[Layer], nth: int, new: Layer, pause: Callable[[], None]
-) -> Layered:
+def rebuild_registry(
+    build_context: BuildContext, old: Registry, layers: Sequence[Layer], nth: int, new: Layer, pause: Callable[[], None]
+) -> BuiltRegistry:
     """Update the registry `old` where the layer `new` differs from the replaced layer.
 
     Unchanged rows must be the same objects: their clients are not built again.
@@ -108,8 +116,8 @@ def lay_again(
         rows = [row for row in source.rows if client_id_of(row) in changed]
         faults = [fault for fault in source.faults if fault.path in changed]
         parts.append(replace(source, rows=rows, faults=faults))
-    laid = Laying(needs, parts, pause, refreshed=True).layered()
-    return completed(replace(laid, registry=_patched(old, laid.registry, changed)), needs, now, pause)
+    built = LayerMerge(build_context, parts, pause, refreshed=True).run()
+    return complete_registry(replace(built, registry=_patched(old, built.registry, changed)), build_context, now, pause)
 
 
 def _changed(old: Layer, new: Layer) -> set[str]:

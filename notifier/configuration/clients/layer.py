@@ -44,7 +44,7 @@ class Layer:
         of = self.authority
         return issuers if of is None else [iss for iss in of.issuers if iss in issuers and of.has(fault.path)]
 
-    def speaks_of(self, row: Any, iss: str) -> bool:
+    def applies_to(self, row: Any, iss: str) -> bool:
         """Return True if the settings of a row without an issuer apply to the client of issuer `iss`."""
         return self.authority is None or (iss in self.authority.issuers and self.beyond(row) is None)
 
@@ -63,7 +63,7 @@ class Layer:
             else self.authority.reason_against(row, self.name)
         )
 
-    def of_nobody(self, row: Any) -> str | None:
+    def reason_without_issuer(self, row: Any) -> str | None:
         """Return why a row without configured issuers is refused; None if its metadata are invalid."""
         if self.authority is None or not isinstance(row, Mapping) or row.get("issuer"):
             return self.beyond(row)
@@ -77,7 +77,7 @@ def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[ClientKey, i
             yield (iss, row["client_id"]), index
 
 
-class ClientsOf:
+class LayerClients:
     """The set of the clients in these layers.
 
     It makes no object per client: 100,000 new objects would trigger a full garbage collection.
@@ -115,7 +115,7 @@ def issuers_of(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:
     return tuple(dict.fromkeys(listed)) if known else ()
 
 
-def kept_back(new: Layer, old: Layer, lost: Collection[ClientKey], issuers: Sequence[str]) -> Sequence[Row]:
+def keep_lost_rows(new: Layer, old: Layer, lost: Collection[ClientKey], issuers: Sequence[str]) -> Sequence[Row]:
     """Return the rows of the new layer, with the old rows of `lost` clients; the old sequence if all are the same."""
 
     def about(layer: Layer, row: Any) -> bool:
@@ -126,7 +126,7 @@ def kept_back(new: Layer, old: Layer, lost: Collection[ClientKey], issuers: Sequ
     return old.rows if same else rows
 
 
-def merged(rows: Sequence[Row]) -> dict[str, Any]:
+def merge_rows(rows: Sequence[Row]) -> dict[str, Any]:
     """Merge rows: a later row overrides earlier ones, in the section `notifier` member by member."""
     whole: dict[str, Any] = {}
     for row in rows:
@@ -140,7 +140,9 @@ def merged(rows: Sequence[Row]) -> dict[str, Any]:
 PART = 500  # clients, after which the thread pauses to let the event loop run
 
 
-def unsure_issuers(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> Mapping[str, str]:
+def find_unsure_issuers(
+    layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
+) -> Mapping[str, str]:
     """Return the issuers that may have unknown clients, with the reason: a source of the issuer has listed none."""
     unsure: dict[str, str] = {}
     for layer in layers:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from notifier.configuration.clients.aliases import aliases_of
-from notifier.configuration.clients.authority import MOVED, ListBounds, bounded, bounds_of, kind_of
+from notifier.configuration.clients.authority import MOVED, ListBounds, bounds_of, kind_of, limit_row
 from notifier.configuration.clients.client_metadata import RegistryBuilder
 from notifier.configuration.clients.client_rows import Row
-from notifier.configuration.clients.layer import PART, Layer, issuers_of, merged, unsure_issuers
-from notifier.configuration.clients.lending import ADDRESSES, withheld_of
-from notifier.configuration.clients.registry_checks import AlgorithmsOf, unsignable
+from notifier.configuration.clients.layer import PART, Layer, find_unsure_issuers, issuers_of, merge_rows
+from notifier.configuration.clients.registry_checks import AlgorithmsOf, explain_unsignable
+from notifier.configuration.clients.route_grants import ADDRESSES, withheld_routes_of
 from notifier.model.client import Client, ClientKey
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen, replace
@@ -26,7 +26,7 @@ _SETTINGS = frozenset({"client_id", "issuer", "notifier"})  # a row of these add
 
 
 @frozen
-class Layered:
+class BuiltRegistry:
     """The registry of the layers. `mistakes`: errors in files. `faults`: left-out clients.
 
     `warnings`: settings without effect.
@@ -39,7 +39,7 @@ class Layered:
 
 
 @frozen
-class Needs:
+class BuildContext:
     """The inputs of a registry besides its rows. `unsure`: invalid sections of the settings, which are not checked."""
 
     settings: Settings
@@ -50,20 +50,24 @@ class Needs:
 _Parts: TypeAlias = list[tuple[int, int]]  # of each layer that has the client: its index, and the row's index in it
 
 
-def lay(needs: Needs, layers: Sequence[Layer], *, pause: Callable[[], None] = lambda: None) -> Layered:
+def build_registry(
+    build_context: BuildContext, layers: Sequence[Layer], *, pause: Callable[[], None] = lambda: None
+) -> BuiltRegistry:
     """Build the registry. `pause` is called after each part."""
-    return completed(Laying(needs, layers, pause).layered(), needs, layers, pause)
+    return complete_registry(LayerMerge(build_context, layers, pause).run(), build_context, layers, pause)
 
 
-def completed(laid: Layered, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None]) -> Layered:
+def complete_registry(
+    built: BuiltRegistry, build_context: BuildContext, layers: Sequence[Layer], pause: Callable[[], None]
+) -> BuiltRegistry:
     """Add the parts that depend on all layers and are never patched: aliases, and issuers that may lack clients."""
-    issuers = tuple(needs.settings.issuers)
+    issuers = tuple(build_context.settings.issuers)
     named = aliases_of(layers, issuers, pause)
-    unsure = unsure_issuers(layers, issuers, pause)
+    unsure = find_unsure_issuers(layers, issuers, pause)
     registry = dataclasses.replace(
-        laid.registry, aliases=named.aliases, taken_aliases=named.taken_aliases, unsure=unsure
+        built.registry, aliases=named.aliases, taken_aliases=named.taken_aliases, unsure=unsure
     )
-    return replace(laid, registry=registry)
+    return replace(built, registry=registry)
 
 
 def client_id_of(row: Any) -> str:
@@ -80,24 +84,29 @@ def _fault(path: str, text: str) -> InputIssue:
     return InputIssue(path, printable(text))
 
 
-class Laying:
+class LayerMerge:
     def __init__(
-        self, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None], *, refreshed: bool = False
+        self,
+        build_context: BuildContext,
+        layers: Sequence[Layer],
+        pause: Callable[[], None],
+        *,
+        refreshed: bool = False,
     ) -> None:
         """`refreshed`: the files are in force already, so any inconsistency is a fault of the client."""
         self._layers = layers
         self._refreshed = refreshed
         self._pause = pause
-        self._needs = needs
-        self._algorithms_of = needs.algorithms_of
-        self._issuers = tuple(needs.settings.issuers)
-        self._scratch = RegistryBuilder(needs.settings, needs.unsure)
-        self._builder = RegistryBuilder(needs.settings, needs.unsure)
+        self._build_context = build_context
+        self._algorithms_of = build_context.algorithms_of
+        self._issuers = tuple(build_context.settings.issuers)
+        self._scratch = RegistryBuilder(build_context.settings, build_context.unsure)
+        self._builder = RegistryBuilder(build_context.settings, build_context.unsure)
         self._faults: list[InputIssue] = []
         self._bounds: dict[str, ListBounds] = {}
         self._texts: dict[str, str] = {}
 
-    def layered(self) -> Layered:
+    def run(self) -> BuiltRegistry:
         builder = self._builder
         parts = self._gathered()
         for nth, key in enumerate([*parts]):
@@ -105,7 +114,7 @@ class Laying:
                 self._pause()
             self._add(key, parts.pop(key))  # popped one by one: freeing all at the end would block the event loop
         self._note_faults()
-        return Layered(
+        return BuiltRegistry(
             registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings,
             faults=self._faults,
         )  # fmt: skip
@@ -169,14 +178,14 @@ class Laying:
         """Check settings of an unknown client: its source may be unavailable now and answer later."""
         if layer.file is None or self._refreshed:
             return
-        judge = RegistryBuilder(self._needs.settings, self._needs.unsure)
+        judge = RegistryBuilder(self._build_context.settings, self._build_context.unsure)
         judge.add({"issuer": layer.issuer or "*", **layer.rows[index]}, layer.path(index), {**layer.context})
         self._builder.mistakes += judge.mistakes
 
     def _refuse(self, layer: Layer, index: int) -> None:
         """Record the errors of a row without a client."""
         scratch, row = self._scratch, layer.rows[index]
-        if (why := layer.of_nobody(row)) is not None:
+        if (why := layer.reason_without_issuer(row)) is not None:
             self._faults.append(_fault(layer.path(index), why))
             return
         if layer.issuer is not None and isinstance(row, Mapping):
@@ -193,7 +202,7 @@ class Laying:
 
     def _note_refused(self, layer: Layer, row: Any) -> None:
         """Record why the client of this row is unknown, for lookups of the client. Rows share equal texts."""
-        if isinstance(row, Mapping) and client_id_of(row) and (why := layer.of_nobody(row)) is not None:
+        if isinstance(row, Mapping) and client_id_of(row) and (why := layer.reason_without_issuer(row)) is not None:
             text = self._texts.setdefault(why, _of(layer, why))
             for iss in layer.refused_at(row, self._issuers):
                 self._builder.refuse(iss, row["client_id"], text)
@@ -229,15 +238,15 @@ class Laying:
         """Add the client of these rows, and return its errors."""
         (iss, client_id), builder = key, self._builder
         context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
-        whole = {**merged(rows), "client_id": client_id, "issuer": iss}
+        whole = {**merge_rows(rows), "client_id": client_id, "issuer": iss}
         whole.pop("aliases", None)
         mixed = len(of_files) < len(rows)
         asked = whole.get("id_token_signed_response_alg")
         if isinstance(asked, list) and mixed:
             whole["id_token_signed_response_alg"] = self._first_signable(asked, iss)
-        of_lists = [name for name in ADDRESSES & whole.keys() if not any(name in row for row in of_files)]
+        listed_members = [name for name in ADDRESSES & whole.keys() if not any(name in row for row in of_files)]
         before, warned = len(builder.mistakes), len(builder.warnings)
-        builder.add(whole, path, {**context}, of_lists)
+        builder.add(whole, path, {**context}, listed_members)
         wrong = builder.mistakes[before:]
         client = builder.client(iss, client_id)
         if not wrong and client is not None and mixed and (text := self._unsignable(client)) is not None:
@@ -262,7 +271,7 @@ class Laying:
     def _note_moved(self, key: ClientKey, parts: _Parts) -> None:
         """Record a client that a list has moved to an origin that no file names."""
         client = self._builder.client(*key)
-        if client is not None and (why := withheld_of(client)):
+        if client is not None and (why := withheld_routes_of(client)):
             nth, index = [part for part in parts if self._layers[part[0]].file is None][-1]
             layer = self._layers[nth]
             for text in why:
@@ -275,8 +284,8 @@ class Laying:
         if layer.file is not None:
             return row
         if iss not in self._bounds:
-            self._bounds[iss] = bounds_of(self._needs.settings, iss)
-        row, left = bounded(row, self._bounds[iss], layer.authority)
+            self._bounds[iss] = bounds_of(self._build_context.settings, iss)
+        row, left = limit_row(row, self._bounds[iss], layer.authority)
         for name, why in left.items():
             mistake = _fault(layer.path(index), f"{name}: {why}")
             self._builder.beyond.add(key, (layer.name, kind_of(name, mistake.text)), mistake)
@@ -291,4 +300,4 @@ class Laying:
         able = self._algorithms_of(client.iss)
         if client.backchannel_logout_uri is None or client.token.alg in able:
             return None
-        return unsignable(client.token.alg, client.iss, able)
+        return explain_unsignable(client.token.alg, client.iss, able)

@@ -16,7 +16,7 @@ from notifier.configuration.clients.client_rows import (
     identities,
     row_key,
 )
-from notifier.configuration.clients.clients_file import no_collections
+from notifier.configuration.clients.clients_file import pause_garbage_collection
 from notifier.model.errors import SourceFault
 from notifier.model.frozen import replace
 from notifier.model.own_thread import in_own_thread
@@ -58,7 +58,7 @@ class SourceReading:
             raise SourceFault(f"reading it failed with {type(error).__name__}") from None
 
     def _read(self, last: SourceAnswer | None) -> SourceAnswer:
-        with no_collections():
+        with pause_garbage_collection():
             answer = asyncio.run(self._reader.read(last))
         if last is None:
             return answer
@@ -102,7 +102,7 @@ def _old_where_equal(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
     return old if same else rows
 
 
-class ReadNow:
+class DirectReader:
     """Reads each source once, for a command; from the cache if the source cannot be read.
 
     `build` makes the reader of a source; None: use the cache only. `problems`: the reasons of failed readings, by

@@ -27,11 +27,11 @@ def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[Inp
         for client in clients.values():
             if client.token.alg not in possible and client.backchannel_logout_uri is not None:
                 path = f"client {client.client_id!r} of {iss}"
-                mistakes.append(InputIssue(path, unsignable(client.token.alg, iss, possible)))
+                mistakes.append(InputIssue(path, explain_unsignable(client.token.alg, iss, possible)))
     return mistakes
 
 
-def unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str:
+def explain_unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str:
     """Return why no token can be signed with `alg`, and the remedies."""
     names = ", ".join(name for name in Algorithm if name in possible)
     has = f"keys of its issuer can do only {names}" if names else "its issuer has no usable key"
@@ -46,7 +46,7 @@ NAMED = 20  # lost clients that a message lists
 _RULES: Sequence[InlineRule] = ("deny", "publishers", "allow")  # from the strictest
 
 
-def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None) -> str | None:
+def find_excessive_loss(old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None) -> str | None:
     """Return why a reload must be refused: too many clients, or all, would become unreachable. None if it is fine.
 
     `only`: check these clients (`iss`, `client_id`) only, such as the clients of one source.
@@ -56,7 +56,7 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
     the operator's decision, and is accepted unless it leaves no client.
     """
     before, after = [*_all(old, only)], [*_all(new, only)]
-    removed, silenced = lost_clients(old, new, only)
+    removed, silenced = find_lost_clients(old, new, only)
     count, lost = sum(map(_can_be_told, before)), [*filter(_can_be_told, removed), *silenced]
     none_told = not any(map(_can_be_told, after))
     if _too_many(len(lost), count) or (lost and none_told):
@@ -71,7 +71,7 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
     return None
 
 
-def lost_clients(
+def find_lost_clients(
     old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None
 ) -> tuple[Sequence[Client], Sequence[Client]]:
     """Return the removed clients, and the remaining clients that have lost their address."""
@@ -85,7 +85,7 @@ def lost_clients(
     return removed, silenced
 
 
-def with_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry, Sequence[Client]]:
+def record_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry, Sequence[Client]]:
     """Return `new` with its recent losses of addresses, and the clients (of `old`) that lose their address now.
 
     Losses older than `registry.grace` are dropped. A lost client keeps its aliases, which events still contain.
@@ -127,7 +127,7 @@ def _counts_from_fewer(old: Registry, new: Registry) -> bool:
     )
 
 
-def sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]]) -> str | None:
+def find_sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]]) -> str | None:
     """Report suddenly added or moved clients, if they are as many as would be too many to lose. None otherwise."""
     count = sum(map(_can_be_told, _all(old, only)))
     moved, added = [], []

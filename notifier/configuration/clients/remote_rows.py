@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-from notifier.configuration.clients.authority import withhold
-from notifier.configuration.clients.client_metadata import meant_member
+from notifier.configuration.clients.authority import redact_options
+from notifier.configuration.clients.client_metadata import suggest_member
 from notifier.configuration.clients.client_rows import Row, SourceAnswer, share_names
 from notifier.model.documents.cloudevents import TEXT_LENGTH
 from notifier.model.egress import URI_LENGTH, uri_mistake
@@ -47,11 +47,11 @@ def clean(raw: object, path: str, last: Row | None = None) -> Row | InputIssue:
         else:  # most clients sign with their keys, and want nothing encrypted
             del row["jwks"]
     if isinstance(row.get("notifier"), dict):
-        row["notifier"] = withhold(row["notifier"])
+        row["notifier"] = redact_options(row["notifier"])
     misspelt = next((name for name in raw if name not in _ROW and _misspelt(name)), None)
     client_id = row.get("client_id")
     if misspelt is not None:
-        text = f"there is no member {misspelt}; did you mean {meant_member(misspelt)}?"
+        text = f"there is no member {misspelt}; did you mean {suggest_member(misspelt)}?"
         return InputIssue(client_id if isinstance(client_id, str) else path, text)
     if last is not None and row == last:
         return last
@@ -79,7 +79,7 @@ def _unicode(row: dict[str, Any]) -> bool:
 
 
 def _misspelt(name: object) -> bool:
-    return isinstance(name, str) and len(name) <= _LONGEST and meant_member(name) is not None
+    return isinstance(name, str) and len(name) <= _LONGEST and suggest_member(name) is not None
 
 
 def _mistake(row: dict[str, Any]) -> str | None:
@@ -99,7 +99,7 @@ def _mistake(row: dict[str, Any]) -> str | None:
     return None
 
 
-class Gathering:
+class RowCollector:
     """Collects the clients of one reading. An unchanged row is the same object as in the last answer.
 
     Equal duplicates count once: a list may shift between the pages. Of differing duplicates the later row counts, or

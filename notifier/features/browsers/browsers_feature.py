@@ -9,7 +9,7 @@ from notifier.feature import Feature, FeatureContext, FeatureRuntime
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from notifier.configuration.loading import Loaded
+    from notifier.configuration.loading import LoadedConfiguration
     from notifier.features.browsers.web_keys import PagesPart
     from notifier.model.registry import Registry
     from notifier.network.http.issuer_documents import DocumentReader
@@ -34,7 +34,7 @@ def _run(given: FeatureContext) -> FeatureRuntime:
     return FeatureRuntime(api=api, pages=face.routes(), families=counts.families, page=face.page_of)
 
 
-def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
+def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Check]:
     from notifier.features.browsers.doctor_pages import page_checks
 
     return page_checks(loaded.settings, reader)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.configuration.configured_feature import Part
+from notifier.configuration.configured_feature import FeaturePart
 from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed
 from notifier.features.browsers.web_settings import web_of
 from notifier.model.errors import ConfigurationError, InputIssue
@@ -58,7 +58,7 @@ class PageKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PagesPart(Part):
+class PagesPart(FeaturePart):
     """The keys by which the URLs of pages are sealed. None without `web.keys_file`: no page is served."""
 
     keys: PageKeys | None = field(repr=False)

@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.configuration.loading import Loaded
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.configuration.provenance import sources_of, values_of
 from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, rows_of
@@ -34,7 +34,7 @@ SORTED = 2000  # names at once
 KEPT = 120.0  # seconds that the names in order are kept after their last use: they hold an old registry
 
 
-def registration_of(loaded: Loaded, key: ClientKey) -> list[dict[str, Any]]:
+def registration_of(loaded: LoadedConfiguration, key: ClientKey) -> list[dict[str, Any]]:
     """Return the values in force, each with its member and origin. Takes a second with 100,000 clients."""
     if any(layer.rows for layer in loaded.layers):
         values = values_of(loaded, key, sources_of(loaded).get(key, ()))
@@ -55,7 +55,7 @@ def registration_of(loaded: Loaded, key: ClientKey) -> list[dict[str, Any]]:
     ]
 
 
-def _with(loaded: Loaded, clients: Mapping[str, Mapping[str, Client]]) -> Loaded:
+def _with(loaded: LoadedConfiguration, clients: Mapping[str, Mapping[str, Client]]) -> LoadedConfiguration:
     return replace(loaded, registry=replace(loaded.registry, clients=clients))
 
 

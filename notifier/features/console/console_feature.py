@@ -9,7 +9,7 @@ from notifier.feature import Feature, FeatureRuntime, WorkerView
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from notifier.configuration.loading import Loaded
+    from notifier.configuration.loading import LoadedConfiguration
     from notifier.features.console.all_workers import OwnPart
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.operators.doctor.doctor import Check
@@ -87,7 +87,7 @@ def _of_others(view: WorkerView) -> FeatureRuntime:
     return FeatureRuntime(acts={CONSOLE.name: act})
 
 
-def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
+def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Check]:
     from notifier.features.console.sign_in_provider import sign_in_checks
 
     return sign_in_checks(loaded.settings, reader)

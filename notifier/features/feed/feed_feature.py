@@ -9,15 +9,15 @@ from notifier.feature import Feature, FeatureContext, FeatureRuntime
 from notifier.model.ids import new_id
 
 if TYPE_CHECKING:
-    from notifier.configuration.configured_feature import Part
+    from notifier.configuration.configured_feature import FeaturePart
     from notifier.model.registry import Registry
     from notifier.settings.service_settings import Settings
 
 
-def _read(settings: Settings, _registry: Registry, _unsure: frozenset[str]) -> Part:
-    from notifier.configuration.configured_feature import Part
+def _read(settings: Settings, _registry: Registry, _unsure: frozenset[str]) -> FeaturePart:
+    from notifier.configuration.configured_feature import FeaturePart
 
-    return Part(fixed={"outcomes": settings.outcomes})
+    return FeaturePart(fixed={"outcomes": settings.outcomes})
 
 
 def _run(given: FeatureContext) -> FeatureRuntime:

@@ -14,7 +14,7 @@ import yaml
 
 from notifier import __version__
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.remote_rows import Gathering
+from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.list_settings import HttpListSettings
 from notifier.features.registries.page_requests import EndlessList, PageLimit, ask, next_page
 from notifier.model.errors import SourceFault
@@ -48,7 +48,7 @@ class HttpListReader:
         """Return all clients; `last` itself if the server reports no change. Raises SourceFault."""
         first = self._settings.url
         headers = {**_ACCEPT, **(self._settings.headers or {})}
-        gathering, visited, limit = Gathering(last, unique=True), {first}, PageLimit()
+        gathering, visited, limit = RowCollector(last, unique=True), {first}, PageLimit()
         async with web(self._settings.tls, self._source.timeout, read=_read) as server:
             at = self._clock()
             answer = await ask(server, first, {**headers, **_conditions(last, first)}, _ADVICE)

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.remote_rows import Gathering
+from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.list_settings import HydraSettings
 from notifier.features.registries.page_requests import EndlessList, PageLimit, ask, next_link
 from notifier.model.errors import SourceFault
@@ -53,17 +53,17 @@ class HydraReader:
         """Return all clients; `last` itself if nothing has changed. Raises SourceFault."""
         async with web(self._settings.tls, self._source.timeout) as server:
             at = self._clock()
-            token = await self._take(server, None, gathering := Gathering(last))
+            token = await self._take(server, None, gathering := RowCollector(last))
             try:
                 await self._rest(server, token, gathering)
             except EndlessList:
                 raise
             except SourceFault:  # perhaps an invalid page token: a restart with another secret, or a proxy that cut it
-                token = await self._take(server, None, gathering := Gathering(last))
+                token = await self._take(server, None, gathering := RowCollector(last))
                 await self._rest(server, token, gathering)
             return gathering.answer(at)
 
-    async def _rest(self, server: Web, token: str | None, gathering: Gathering) -> None:
+    async def _rest(self, server: Web, token: str | None, gathering: RowCollector) -> None:
         visited: set[str] = set()
         limit = PageLimit()
         while token is not None:
@@ -73,7 +73,7 @@ class HydraReader:
             limit.before_next(gathering.known)
             token = await self._take(server, token, gathering)
 
-    async def _take(self, server: Web, token: str | None, gathering: Gathering) -> str | None:
+    async def _take(self, server: Web, token: str | None, gathering: RowCollector) -> str | None:
         """Read a page. Return the token of the next."""
         query = urlencode({"page_size": PAGE} | ({} if token is None else {"page_token": token}))
         url = f"{self._settings.admin_url}/admin/clients?{query}"

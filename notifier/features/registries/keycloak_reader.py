@@ -17,7 +17,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.remote_rows import Gathering
+from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.keycloak_clients import KeycloakRealm
 from notifier.features.registries.page_requests import Advice, ShiftingPages, access_token, ask
 from notifier.model.client import Algorithm
@@ -82,7 +82,7 @@ class KeycloakReader:
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the realm's clients; `last` itself if nothing has changed. Raises SourceFault."""
-        gathering, pages = Gathering(last), ShiftingPages(PAGE)
+        gathering, pages = RowCollector(last), ShiftingPages(PAGE)
         at = self._clock()
         async with web(self._settings.tls, self._source.timeout) as opened:
             session = _AdminSession(self._settings, opened)
@@ -90,7 +90,7 @@ class KeycloakReader:
                 await self._take_page(session, pages, gathering)
         return gathering.answer(at)
 
-    async def _take_page(self, session: "_AdminSession", pages: ShiftingPages, gathering: Gathering) -> None:
+    async def _take_page(self, session: "_AdminSession", pages: ShiftingPages, gathering: RowCollector) -> None:
         first = pages.first or 0
         clients = await session.clients(first)
         if not clients and first == 0:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.remote_rows import Gathering
+from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.model.errors import SourceFault
 from notifier.model.frozen import frozen
 from notifier.model.outcome import read_retry_after
@@ -178,11 +178,11 @@ TakePage: TypeAlias = Callable[[int], Awaitable[NumberedPage]]
 """Requests a page. The first has the number 0. Raises SourceFault."""
 
 
-async def gather_pages(take: TakePage, last: SourceAnswer | None) -> Gathering:
+async def gather_pages(take: TakePage, last: SourceAnswer | None) -> RowCollector:
     """Return the clients of all pages. Raises SourceFault."""
     before: frozenset[str] | None = None
     for _ in range(READINGS):
-        gathering = Gathering(last)
+        gathering = RowCollector(last)
         totals = await _read(take, gathering)
         names = gathering.names()
         whole = len(set(totals)) == 1 and len(names) >= totals[0]
@@ -194,7 +194,7 @@ async def gather_pages(take: TakePage, last: SourceAnswer | None) -> Gathering:
     raise SourceFault("its list changes faster than it can be read, or a proxy answers for it with the same page")
 
 
-async def _read(take: TakePage, gathering: Gathering) -> list[int]:
+async def _read(take: TakePage, gathering: RowCollector) -> list[int]:
     """Read all pages. Return the size of the list according to each."""
     totals: list[int] = []
     limit = PageLimit()

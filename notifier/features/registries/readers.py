@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from notifier.configuration.clients.client_rows import BelievedReader, ClientsReader
+from notifier.configuration.clients.client_rows import ClientsReader, ValidatingReader
 from notifier.features.registries.auth0 import Auth0Reader
 from notifier.features.registries.authentik import AuthentikReader
 from notifier.features.registries.http_list import HttpListReader
@@ -35,6 +35,6 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
     return SqlReader(source.of_kind(SqlSettings), source.timeout)
 
 
-def build_believed(source: RegistrySourceSettings) -> ClientsReader:
+def build_validating(source: RegistrySourceSettings) -> ClientsReader:
     """Return the same, which refuses a first answer without usable clients. Raises ConfigurationError likewise."""
-    return BelievedReader(build_reader(source), source)
+    return ValidatingReader(build_reader(source), source)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def _reader(source: RegistrySourceSettings) -> ClientsReader:
-    from notifier.features.registries.readers import build_believed
+    from notifier.features.registries.readers import build_validating
 
-    return build_believed(source)
+    return build_validating(source)
 
 
 _KINDS = {

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.remote_rows import Gathering
+from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.sql_duende import duende
 from notifier.features.registries.sql_settings import SqlSettings
 from notifier.model.errors import InputIssue, SourceFault
@@ -225,7 +225,7 @@ class SqlReader:
     def _read(self, last: SourceAnswer | None) -> SourceAnswer:
         deadline, at = Deadline(self._timeout), self._clock()
         with reading(self._url(), deadline, row_security=self._settings.row_security) as connection:
-            gathering = Gathering(last, unique=True)
+            gathering = RowCollector(last, unique=True)
             amount = Amount(self._bounds)
             listing = self._listing(connection, deadline, amount)
             for first, part in parts(listing.result, deadline, amount, self._pause):

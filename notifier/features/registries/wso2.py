@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from notifier.configuration.clients.client_rows import Row, SourceAnswer
-from notifier.configuration.clients.remote_rows import Gathering, redirect_uris
+from notifier.configuration.clients.remote_rows import RowCollector, redirect_uris
 from notifier.features.registries.list_settings import Wso2Settings
 from notifier.features.registries.page_requests import ShiftingPages, ask
 from notifier.model.errors import AnswerFault, InputIssue, SourceFault
@@ -83,7 +83,7 @@ class Wso2Reader:
             faults = [answer for name in listed if isinstance(answer := self._learnt[name].result, InputIssue)]
             if len(faults) == len(listed):
                 raise SourceFault(f"no application can be read; the first, {faults[0].path}: {faults[0].text}")
-        gathering = Gathering(last)
+        gathering = RowCollector(last)
         await gathering.add_all(self._learnt[name].result for name in listed if self._learnt[name].result is not None)
         return gathering.answer(at)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from notifier.configuration.clients.registry_checks import find_unsignable
-from notifier.configuration.loading import Loaded
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok, warning
 from notifier.tokens.external_key import OPEN_WITHIN, ExternalKey
 from notifier.tokens.key_ring import KeyRing
@@ -17,11 +17,11 @@ AGAIN = "its deliveries wait until it signs again; see the runbook's NotifierSig
 TWICE = "take one of the two entries out; until then this one does not sign"
 
 
-def signer_checks(loaded: Loaded) -> Iterator[Check]:
+def signer_checks(loaded: LoadedConfiguration) -> Iterator[Check]:
     """Yield a check for each key, and one for clients whose algorithm no key can sign by. All keys were looked at."""
 
     async def clients() -> Sequence[Finding]:
-        mistakes = find_unsignable(loaded.registry, loaded.needs.algorithms_of)
+        mistakes = find_unsignable(loaded.registry, loaded.build_context.algorithms_of)
         return [
             failed(Area.CLIENT, mistake.path, mistake.text, "until then its deliveries wait") for mistake in mistakes
         ]

@@ -9,8 +9,8 @@ from notifier.feature import Feature
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from notifier.configuration.configured_feature import Part
-    from notifier.configuration.loading import Loaded
+    from notifier.configuration.configured_feature import FeaturePart
+    from notifier.configuration.loading import LoadedConfiguration
     from notifier.model.registry import Registry
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.operators.doctor.doctor import Check
@@ -24,14 +24,14 @@ def _kinds() -> Mapping[str, KeyKind]:
     return key_kinds()
 
 
-def _read(settings: Settings, _registry: Registry, _unsure: frozenset[str]) -> Part:
-    from notifier.configuration.configured_feature import Part
+def _read(settings: Settings, _registry: Registry, _unsure: frozenset[str]) -> FeaturePart:
+    from notifier.configuration.configured_feature import FeaturePart
     from notifier.features.signers.key_kinds import secrets_of_keys
 
-    return Part(secrets=dict(secrets_of_keys(settings)))
+    return FeaturePart(secrets=dict(secrets_of_keys(settings)))
 
 
-def _checks(loaded: Loaded, _reader: DocumentReader) -> Iterable[Check]:
+def _checks(loaded: LoadedConfiguration, _reader: DocumentReader) -> Iterable[Check]:
     from notifier.features.signers.doctor_signers import signer_checks
 
     return signer_checks(loaded)

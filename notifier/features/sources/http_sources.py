@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.configuration.loading import Loaded
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.sources.post_rules import post_rules
 from notifier.features.sources.sns_message import SnsTopic
 from notifier.features.sources.sns_server import SnsServer
@@ -51,7 +51,7 @@ class HttpSources:
         self.routes = SourceRoutes(access, ApiLimits())
         self._reader = DocumentReader()
         self._sns = sns or SnsServer(lambda: self._live.now.settings.template().route.egress)
-        self._seen: Loaded | None = None
+        self._seen: LoadedConfiguration | None = None
         self._sources: Mapping[str, HttpSource] = {}
         self._keys: dict[SetSettings, TransmitterKeys] = {}
 
@@ -67,7 +67,7 @@ class HttpSources:
         await self._reader.close()
         await self._sns.close()
 
-    def _follow(self, loaded: Loaded) -> None:
+    def _follow(self, loaded: LoadedConfiguration) -> None:
         before = self._keys
         self._keys = {}
         sources = {}
@@ -90,7 +90,11 @@ class HttpSources:
         self._sources, self._seen = sources, loaded
 
     def _proof(
-        self, name: str, source: SourceSettings, loaded: Loaded, before: Mapping[SetSettings, TransmitterKeys]
+        self,
+        name: str,
+        source: SourceSettings,
+        loaded: LoadedConfiguration,
+        before: Mapping[SetSettings, TransmitterKeys],
     ) -> Proof | None:
         http = source.http
         if http is None:

@@ -13,7 +13,7 @@ from notifier.model.ids import new_id
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from notifier.configuration.loading import Loaded
+    from notifier.configuration.loading import LoadedConfiguration
     from notifier.features.sources.sources_part import SourcesPart
     from notifier.model.documents.sourced import ReadAgain
     from notifier.model.message import Binding
@@ -57,13 +57,13 @@ def _run(given: FeatureContext) -> FeatureRuntime:
     return FeatureRuntime(api=routes.routes(), families=routes.families, readers={"": intake}, within=aclosing(sources))
 
 
-def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
+def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Check]:
     from notifier.features.sources.doctor_sources import source_checks
 
     return source_checks(loaded.settings, reader)
 
 
-def _checked(loaded: Loaded) -> FeatureReport:
+def _checked(loaded: LoadedConfiguration) -> FeatureReport:
     from notifier.features.sources.source_settings import open_exchanges, sources_of
     from notifier.features.sources.sources_part import SourcesPart
 

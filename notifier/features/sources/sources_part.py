@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from notifier.configuration.configured_feature import Part
-from notifier.configuration.inline_speakers import Sender
+from notifier.configuration.configured_feature import FeaturePart
+from notifier.configuration.inline_senders import Sender
 from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_settings import BindSettings, SourceSettings, bindings_of, sources_of
@@ -22,7 +22,7 @@ MOST = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourcesPart(Part):
+class SourcesPart(FeaturePart):
     """The valid sources by name. `proofs` has the secrets that authenticate their senders."""
 
     sources: Mapping[str, Source]

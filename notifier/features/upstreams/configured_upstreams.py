@@ -7,7 +7,7 @@ from functools import partial
 from aiohttp import web
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.configuration.loading import Loaded
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.delivery.replacements import event_message
 from notifier.features.upstreams.session_questions import SessionEndpoint, SessionQuestions
 from notifier.features.upstreams.upstream import LocalSessions, Question, SessionsAway, same_session
@@ -51,7 +51,7 @@ class ConfiguredUpstreams:
         self._live = live
         self._record = record
         self._reader = DocumentReader()
-        self._seen: Loaded | None = None
+        self._seen: LoadedConfiguration | None = None
         self._upstreams: Mapping[str, _Upstream] = {}
         self._now()
 
@@ -132,7 +132,9 @@ class ConfiguredUpstreams:
             }
         return self._upstreams
 
-    def _configured(self, name: str, settings: UpstreamSettings, loaded: Loaded, before: _Upstream | None) -> _Upstream:
+    def _configured(
+        self, name: str, settings: UpstreamSettings, loaded: LoadedConfiguration, before: _Upstream | None
+    ) -> _Upstream:
         same = before is not None and before.settings == settings
         keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
         keys = before.keys if same and before is not None else keys

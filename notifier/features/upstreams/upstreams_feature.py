@@ -12,8 +12,8 @@ from notifier.model.ids import new_id
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from notifier.configuration.configured_feature import Part
-    from notifier.configuration.loading import Loaded
+    from notifier.configuration.configured_feature import FeaturePart
+    from notifier.configuration.loading import LoadedConfiguration
     from notifier.model.documents.sourced import ReadAgain
     from notifier.model.errors import InputIssue
     from notifier.model.registry import Registry
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from notifier.settings.service_settings import Settings
 
 
-def _read(settings: Settings, _registry: Registry, unsure: frozenset[str]) -> Part:
-    from notifier.configuration.configured_feature import Part
+def _read(settings: Settings, _registry: Registry, unsure: frozenset[str]) -> FeaturePart:
+    from notifier.configuration.configured_feature import FeaturePart
     from notifier.features.upstreams.upstream_issuers import upstream_mistakes, upstream_warnings
 
-    return Part(mistakes=upstream_mistakes(settings, unsure), warnings=upstream_warnings(settings))
+    return FeaturePart(mistakes=upstream_mistakes(settings, unsure), warnings=upstream_warnings(settings))
 
 
 def _read_again(_settings: Settings | None) -> Mapping[str, ReadAgain]:
@@ -53,19 +53,19 @@ def _run(given: FeatureContext) -> FeatureRuntime:
     )
 
 
-def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
+def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Check]:
     from notifier.features.upstreams.doctor_upstreams import upstream_checks
 
     return upstream_checks(loaded.settings, reader)
 
 
-def _checked(loaded: Loaded) -> FeatureReport:
+def _checked(loaded: LoadedConfiguration) -> FeatureReport:
     from notifier.features.upstreams.upstream_issuers import checked_of
 
     return checked_of(loaded.settings)
 
 
-def _asked(loaded: Loaded) -> Sequence[InputIssue]:
+def _asked(loaded: LoadedConfiguration) -> Sequence[InputIssue]:
     from notifier.features.upstreams.upstream_settings import upstreams_of
 
     if all(upstream.resolve.sql is None for upstream in upstreams_of(loaded.settings).values()):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from notifier.configuration.clients.clients_file import load_registry
-from notifier.configuration.clients.reading import ReadNow
+from notifier.configuration.clients.reading import DirectReader
 from notifier.configuration.configured_feature import ConfiguredFeature, reader_by, readers_of, settings_model
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.documents.dead_letter import load_dead_letter
@@ -195,7 +195,7 @@ def _rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_ne
     if config is not None:
         try:
             whole = load_settings(config, os.environ, settings_model(features))
-            registry = load_registry(whole, ReadNow(reader_by(features)))
+            registry = load_registry(whole, DirectReader(reader_by(features)))
         except ConfigurationError:
             text = f"a delivery without sid counts as too old after {SUB_ONLY_MAX_AGE:g} s"
             say(f"notifier: the registry of clients cannot be read; {text}", err=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a command that runs at once loads none of these
 
     from notifier.configuration.clients.clients_file import AnswerOf
     from notifier.configuration.configured_feature import ConfiguredFeature
-    from notifier.configuration.loading import Loaded
+    from notifier.configuration.loading import LoadedConfiguration
     from notifier.tokens.key_ring import KeyRing
 
 
@@ -64,7 +64,7 @@ def load_whole(
     starting: bool = False,
     keep_rows: bool = False,
     also: Callable[[], Sequence[InputIssue]] = tuple,
-) -> "Loaded":
+) -> "LoadedConfiguration":
     """Load all that a worker loads. Raises ConfigurationError; with `as_json` it prints the mistakes and exits.
 
     `also`: gives further mistakes, once all is read.

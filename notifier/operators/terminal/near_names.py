@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from notifier.configuration.clients.clients_file import load_registry
-from notifier.configuration.clients.reading import ReadNow
+from notifier.configuration.clients.reading import DirectReader
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.model.errors import ConfigurationError
 from notifier.model.frozen import frozen
@@ -46,7 +46,7 @@ def known_registry(config: Path | None, features: Sequence[ConfiguredFeature]) -
     """Return the registry of files and caches; None where no configuration is given, or none that can be read."""
     if config is None:
         return None
-    read = ReadNow(None)
+    read = DirectReader(None)
     try:
         settings = load_settings(config, os.environ, settings_model(features))
         registry = load_registry(settings, read)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from notifier.configuration.clients.authority import OPTIONS, WITHHELD, ListBounds, bounded, kind_of
+from notifier.configuration.clients.authority import OPTIONS, WITHHELD, ListBounds, kind_of, limit_row
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.clients_file import answered
-from notifier.configuration.clients.guard import lay_again
+from notifier.configuration.clients.clients_file import to_layer
+from notifier.configuration.clients.guard import rebuild_registry
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import Layered, Needs, lay
+from notifier.configuration.clients.layers import BuildContext, BuiltRegistry, build_registry
 from notifier.configuration.clients.remote_rows import clean
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
@@ -40,7 +40,7 @@ def of_list(*rows: Any, name: str = "db", **source: Any) -> Layer:
     """What a list answered, kept as a worker keeps it."""
     given = SOURCE_SETTINGS.model_validate({"name": name, "http": LIST, **source})
     kept = [each for raw in rows if isinstance(each := clean(raw, "[0]"), dict)]
-    return answered(given, (ONE, TWO), SourceAnswer(rows=kept, at=0.0))
+    return to_layer(given, (ONE, TWO), SourceAnswer(rows=kept, at=0.0))
 
 
 def of_file(*rows: Any) -> Layer:
@@ -48,23 +48,23 @@ def of_file(*rows: Any) -> Layer:
     return Layer(name="file", rows=list(rows), issuer=ONE, context={"base": Path()}, file="clients.yaml")
 
 
-def laid(folder: Path, *layers: Layer, **sections: Any) -> Layered:
+def built(folder: Path, *layers: Layer, **sections: Any) -> BuiltRegistry:
     """The registry that these make where two issuers are configured."""
-    return lay(needs(folder, **sections), layers)
+    return build_registry(build_context(folder, **sections), layers)
 
 
-def needs(folder: Path, **sections: Any) -> Needs:
+def build_context(folder: Path, **sections: Any) -> BuildContext:
     """What clients are judged by."""
     given = settings(folder, "[]", ONE, TWO, **sections)
-    return Needs(settings=given, algorithms_of=lambda _: frozenset({Algorithm.RS256}))
+    return BuildContext(settings=given, algorithms_of=lambda _: frozenset({Algorithm.RS256}))
 
 
-def told(made: Layered) -> list[str]:
+def told(made: BuiltRegistry) -> list[str]:
     """What was left away, and whom it concerns."""
     return [str(each) for of_kind in made.registry.left_away() for each in of_kind.first]
 
 
-def shop(made: Layered, iss: str = ONE) -> Client:
+def shop(made: BuiltRegistry, iss: str = ONE) -> Client:
     """The client in force."""
     return made.registry.clients_of(iss)["shop"]
 
@@ -72,7 +72,7 @@ def shop(made: Layered, iss: str = ONE) -> Client:
 def test_a_list_mints_no_token_for_others(tmp_path: Path) -> None:
     """A row with all that an ID token for Kubernetes needs gives a plain logout token for the client alone."""
     evil = {"typ": "JWT", "audience": ["kubernetes", "bank"], "claims": {"tenant": "x"}, "reason_claim": "reason"}
-    made = laid(tmp_path, of_list(row(notifier=evil), issuer=ONE))
+    made = built(tmp_path, of_list(row(notifier=evil), issuer=ONE))
     client = shop(made)
     assert (client.token.typ, client.token.audience, client.token.reason_claim) == ("logout+jwt", None, None)
     assert not client.token.claims
@@ -87,7 +87,7 @@ def test_a_list_mints_no_token_for_others(tmp_path: Path) -> None:
 def test_each_member_beyond_the_table_is_left_away_and_named(name: str) -> None:
     """The others stay."""
     values: dict[str, object] = {"audience": ["kubernetes"], "preset": "auth0_sample", "max_age": "2h"}
-    kept, left = bounded(row(notifier={name: values.get(name, "x"), "timeout": "3s"}), BOUNDS)
+    kept, left = limit_row(row(notifier={name: values.get(name, "x"), "timeout": "3s"}), BOUNDS)
     assert kept == row(notifier={"timeout": "3s"})
     assert list(left) == [f"notifier.{name}"]
 
@@ -108,21 +108,21 @@ def test_each_member_beyond_the_table_is_left_away_and_named(name: str) -> None:
 def test_what_a_list_may_say_stays(options: dict[str, Any]) -> None:
     """To the letter: a row that says nothing else is the same object."""
     said = row(notifier=options)
-    assert bounded(said, BOUNDS) == (said, {})
-    assert bounded(said, BOUNDS)[0] is said
+    assert limit_row(said, BOUNDS) == (said, {})
+    assert limit_row(said, BOUNDS)[0] is said
 
 
 def test_a_member_that_a_feature_declares_is_of_files_alone() -> None:
     """It is left away by its name, and is no unknown setting."""
     bounds = replace(BOUNDS, options=BOUNDS.options | {"quiet_after"})
-    kept, left = bounded(row(notifier={"quiet_after": 5}), bounds)
+    kept, left = limit_row(row(notifier={"quiet_after": 5}), bounds)
     assert (kept, left) == (row(notifier={}), {"notifier.quiet_after": "only a file may set it; it is ignored"})
 
 
 def test_what_is_a_setting_no_more_is_left_away_and_the_rest_stays() -> None:
     """With what it is now. A name like it that the row made up is told as any unknown name."""
     said = row(notifier={"retry": {"base": "1s", "jitter": 0, "factor": 2}, "timeout": "3s"})
-    kept, left = bounded(said, BOUNDS)
+    kept, left = limit_row(said, BOUNDS)
     assert kept == row(notifier={"retry": {"base": "1s"}, "timeout": "3s"})
     assert left == {
         "notifier.retry.factor": f"{RetrySettings.gone['factor']}; it is ignored",
@@ -131,7 +131,7 @@ def test_what_is_a_setting_no_more_is_left_away_and_the_rest_stays() -> None:
     assert {kind_of(member, f"{member}: {why}") for member, why in left.items()} == {
         f"{member}: {why}" for member, why in left.items()
     }
-    [(member, why)] = bounded(row(notifier={"retry.mine": 1}), BOUNDS)[1].items()
+    [(member, why)] = limit_row(row(notifier={"retry.mine": 1}), BOUNDS)[1].items()
     assert kind_of(member, f"{member}: {why}") == "notifier: there is no such setting; it is ignored"
 
 
@@ -160,21 +160,21 @@ def test_no_list_has_browsers_call_the_issuer_itself(tmp_path: Path, own: str) -
     For a client of another issuer it is an address like any.
     """
     said = row(frontchannel_logout_uri=own)
-    made = laid(tmp_path, of_list(said, issuer=ONE), of_list(said, name="two", issuer=TWO))
+    made = built(tmp_path, of_list(said, issuer=ONE), of_list(said, name="two", issuer=TWO))
     assert (shop(made).backchannel_logout_uri, shop(made).front_channel) == (HOOK, None)
     assert shop(made, TWO).front_channel is not None
     [told_] = told(made)
     assert told_.startswith("client 'shop' of registry source db: frontchannel_logout_uri: is on ")
     assert told_.endswith("the issuer's own host: browsers would send its cookies along; " + FILE_ONLY)
     by_file = of_file({"client_id": "shop", "frontchannel_logout_uri": own})
-    assert shop(laid(tmp_path, of_list(row(), issuer=ONE), by_file)).front_channel is not None
+    assert shop(built(tmp_path, of_list(row(), issuer=ONE), by_file)).front_channel is not None
 
 
 def test_no_list_makes_a_delivery_live_longer(tmp_path: Path) -> None:
     """Than the issuer's defaults say, or else `delivery`."""
     said = {"max_age": "1d", "sub_only_max_age": "9m"}
     longest = {"sources": [{"file": "clients.yaml"}], "defaults": {ONE: {"sub_only_max_age": "8m"}}}
-    made = laid(tmp_path, of_list(row(notifier=said), issuer=ONE), registry=longest, delivery={"max_age": "2h"})
+    made = built(tmp_path, of_list(row(notifier=said), issuer=ONE), registry=longest, delivery={"max_age": "2h"})
     assert (shop(made).retry.max_age, shop(made).retry.sub_only_max_age) == (7200, 480)
     assert len(told(made)) == 2
 
@@ -184,7 +184,7 @@ def test_what_a_file_says_of_a_client_no_list_changes(tmp_path: Path) -> None:
     ours = of_file({"client_id": "shop", "backchannel_logout_uri": HOOK, "subject_type": "pairwise"})
     theirs = of_list(row(uri=EVIL, subject_type="public", client_name="Shop"), issuer=ONE)
     for layers in ([ours, theirs], [theirs, ours]):
-        client = shop(laid(tmp_path, *layers))
+        client = shop(built(tmp_path, *layers))
         assert (client.backchannel_logout_uri, client.pairwise, client.client_name) == (HOOK, True, "Shop")
 
 
@@ -192,7 +192,7 @@ def test_what_a_file_says_of_a_client_no_list_changes(tmp_path: Path) -> None:
 def test_a_list_has_no_client_of_another_issuer(tmp_path: Path, issuer: object) -> None:
     """Such a row is left out and named; the others are taken."""
     honest = of_list(row(), name="honest", issuer=TWO)
-    made = laid(tmp_path, honest, of_list(row(uri=EVIL, issuer=issuer), row("news"), issuer=ONE))
+    made = built(tmp_path, honest, of_list(row(uri=EVIL, issuer=issuer), row("news"), issuer=ONE))
     assert shop(made, TWO).backchannel_logout_uri == HOOK
     assert [*made.registry.clients_of(ONE)] == ["news"]
     assert [each.path for each in made.faults] == ["client 'shop' of registry source db"]
@@ -200,14 +200,14 @@ def test_a_list_has_no_client_of_another_issuer(tmp_path: Path, issuer: object) 
 
 def test_a_list_for_several_issuers_names_them(tmp_path: Path) -> None:
     """Each row says one of them; a row that says none is no client of any."""
-    made = laid(tmp_path, of_list(row(issuer=TWO), row("b"), issuers=[ONE, TWO]))
+    made = built(tmp_path, of_list(row(issuer=TWO), row("b"), issuers=[ONE, TWO]))
     assert [*made.registry.clients_of(TWO)] == ["shop"]
     assert [each.path for each in made.faults] == ["client 'b' of registry source db"]
 
 
 def test_patterns_bound_the_clients_of_a_list(tmp_path: Path) -> None:
     """Capitals matter."""
-    made = laid(tmp_path, of_list(row("shop-1"), row("Shop-2"), row("bank"), issuer=ONE, clients=["shop-*"]))
+    made = built(tmp_path, of_list(row("shop-1"), row("Shop-2"), row("bank"), issuer=ONE, clients=["shop-*"]))
     assert [*made.registry.clients_of(ONE)] == ["shop-1"]
     assert len(made.faults) == 2
 
@@ -215,7 +215,7 @@ def test_patterns_bound_the_clients_of_a_list(tmp_path: Path) -> None:
 def test_a_row_that_is_left_out_names_the_line_to_write(tmp_path: Path) -> None:
     """The source, its bound, and the setting that widens it."""
     rows = [row(issuer=TWO), row("all", issuer="*"), row("bank")]
-    made = laid(tmp_path, of_list(*rows, issuer=ONE, clients=["shop", "all"]))
+    made = built(tmp_path, of_list(*rows, issuer=ONE, clients=["shop", "all"]))
     other, everybody, beyond = (each.text for each in made.faults)
     assert other == (
         f"is of issuer {TWO}; db may speak for {ONE} alone: if it may have this client, write issuers: [{ONE}, {TWO}]"
@@ -234,7 +234,7 @@ def test_whoever_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) ->
     """At the issuer that its row names; until the row goes. It takes the client from no other source."""
     bad = of_list(row(issuer=TWO), row("bank"), row("other"), row("typo", issuer=THREE), issuer=ONE, clients=["[!b]*"])
     honest = of_list(row(), name="honest", issuer=TWO)
-    made = laid(tmp_path, bad, honest)
+    made = built(tmp_path, bad, honest)
     assert {iss: {*left} for iss, left in made.registry.refused.items() if left} == {
         ONE: {"bank", "typo"},
         TWO: {"shop"},
@@ -242,14 +242,14 @@ def test_whoever_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) ->
     assert (made.registry.why_left_out(ONE, "bank") or "").endswith("in registry.sources (registry source db)")
     assert shop(made, TWO).backchannel_logout_uri == HOOK
     better = replace(bad, rows=[each for each in bad.rows if each["client_id"] != "bank"])
-    again = lay_again(needs(tmp_path), made.registry, [bad, honest], 0, better, lambda: None)
+    again = rebuild_registry(build_context(tmp_path), made.registry, [bad, honest], 0, better, lambda: None)
     assert again.registry.why_left_out(ONE, "bank") is None
     assert again.registry.why_left_out(TWO, "shop") is not None
 
 
 def test_settings_alone_are_bounded_too(tmp_path: Path) -> None:
     """A list of one issuer pauses no client of another."""
-    made = laid(
+    made = built(
         tmp_path,
         of_list(row(), name="honest", issuer=TWO),
         of_list({"client_id": "shop", "notifier": {"paused": True}}, issuer=ONE),
@@ -262,9 +262,9 @@ def test_an_alias_takes_no_name_that_another_client_has(tmp_path: Path) -> None:
     """At the start, and by a refresh."""
     first = of_list(row("shop", aliases=["4711"]), name="honest", issuer=ONE)
     empty, evil = of_list(issuer=ONE), of_list(row("evil", EVIL, aliases=["4711", "shop"]), issuer=ONE)
-    at_start = laid(tmp_path, first, evil)
-    before = laid(tmp_path, first, empty)
-    refreshed = lay_again(needs(tmp_path), before.registry, [first, empty], 1, evil, lambda: None)
+    at_start = built(tmp_path, first, evil)
+    before = built(tmp_path, first, empty)
+    refreshed = rebuild_registry(build_context(tmp_path), before.registry, [first, empty], 1, evil, lambda: None)
     for made in (at_start, refreshed):
         for name in ("4711", "shop"):
             client = made.registry.resolve(ONE, name, None)
@@ -278,8 +278,8 @@ def test_what_is_told_ends_with_the_row(tmp_path: Path) -> None:
     bad, worse = row(notifier={"typ": "JWT"}), row("b", notifier={"typ": "JWT"})
     layer, better = of_list(bad, worse, issuer=ONE), of_list(row(), issuer=ONE)
     better = replace(better, rows=[*better.rows, layer.rows[1]])
-    made = laid(tmp_path, layer)
-    again = lay_again(needs(tmp_path), made.registry, [layer], 0, better, lambda: None)
+    made = built(tmp_path, layer)
+    again = rebuild_registry(build_context(tmp_path), made.registry, [layer], 0, better, lambda: None)
     assert [each.partition(" of ")[0] for each in told(again)] == ["client 'b'"]
 
 
@@ -324,9 +324,9 @@ def test_an_alias_of_a_file_is_taken_by_no_list_before_it(tmp_path: Path) -> Non
     """The order of the sources makes no difference, and neither does a refresh."""
     evil, empty = of_list(row("evil", EVIL, aliases=["4711"]), issuer=ONE), of_list(issuer=ONE)
     own = of_file(row("shop", aliases=["4711"]))
-    before = laid(tmp_path, empty, own)
-    refreshed = lay_again(needs(tmp_path), before.registry, [empty, own], 0, evil, lambda: None)
-    for made in (laid(tmp_path, evil, own), laid(tmp_path, own, evil), refreshed):
+    before = built(tmp_path, empty, own)
+    refreshed = rebuild_registry(build_context(tmp_path), before.registry, [empty, own], 0, evil, lambda: None)
+    for made in (built(tmp_path, evil, own), built(tmp_path, own, evil), refreshed):
         client = made.registry.resolve(ONE, "4711", None)
         assert client is not None
         assert client.backchannel_logout_uri == HOOK
@@ -338,7 +338,7 @@ def test_patterns_bound_the_aliases_of_a_list(tmp_path: Path) -> None:
     """An alias is a name of a client, too: events that name it would go to an address of the list's choice."""
     aliases = ["shop-one", "bank", *(f"n{nth}" for nth in range(300))]
     bounded_ = of_list(row("shop-1", aliases=aliases), issuer=ONE, clients=["shop-*"])
-    made = laid(tmp_path, bounded_)
+    made = built(tmp_path, bounded_)
     assert made.registry.resolve(ONE, "shop-one", None) is not None
     assert made.registry.resolve(ONE, "bank", None) is None
     [said] = told(made)
@@ -352,8 +352,10 @@ def test_a_list_says_nothing_wrong_of_clients_of_others(tmp_path: Path) -> None:
     """A row that cannot be read leaves out a client of the list's issuers alone."""
     given = SOURCE_SETTINGS.model_validate({"name": "db", "http": LIST, "issuers": [ONE, THREE]})
     faults = (InputIssue("shop", "aliases must be a list of texts"),)
-    layer = answered(given, (ONE, TWO, THREE), SourceAnswer(rows=(), at=0.0, faults=faults))
-    made = lay(Needs(settings=settings(tmp_path, "[]", ONE, TWO, THREE), algorithms_of=lambda _: frozenset()), [layer])
+    layer = to_layer(given, (ONE, TWO, THREE), SourceAnswer(rows=(), at=0.0, faults=faults))
+    made = build_registry(
+        BuildContext(settings=settings(tmp_path, "[]", ONE, TWO, THREE), algorithms_of=lambda _: frozenset()), [layer]
+    )
     assert {iss for iss, left in made.registry.faults.items() if left} == {ONE, THREE}
 
 
@@ -369,7 +371,7 @@ def test_a_list_says_nothing_wrong_of_clients_of_others(tmp_path: Path) -> None:
 def test_no_spelling_of_an_address_hides_the_issuer(iss: str, own: str) -> None:
     """Browsers write an address in one way, and send its cookies."""
     bounds = ListBounds(longest={}, own=frozenset({iss.removeprefix("https://").strip("[]")}))
-    assert [*bounded(row(frontchannel_logout_uri=own), bounds)[1]] == ["frontchannel_logout_uri"]
+    assert [*limit_row(row(frontchannel_logout_uri=own), bounds)[1]] == ["frontchannel_logout_uri"]
 
 
 @pytest.mark.parametrize(
@@ -390,13 +392,13 @@ def test_a_client_of_a_file_is_never_hurt_by_a_row_of_a_list(tmp_path: Path, wro
     """
     bad, empty = of_list(row(uri=EVIL, **wrong), issuer=ONE), of_list(issuer=ONE)
     ours = of_file(row(notifier={"per_second": 20}))
-    before = laid(tmp_path, empty, ours)
-    refreshed = lay_again(needs(tmp_path), before.registry, [empty, ours], 0, bad, lambda: None)
-    for made in (laid(tmp_path, bad, ours), refreshed):
+    before = built(tmp_path, empty, ours)
+    refreshed = rebuild_registry(build_context(tmp_path), before.registry, [empty, ours], 0, bad, lambda: None)
+    for made in (built(tmp_path, bad, ours), refreshed):
         assert (shop(made).backchannel_logout_uri, shop(made).per_second) == (HOOK, 20)
         assert not made.mistakes
         assert {each.path for each in made.faults} == {"client 'shop' of registry source db"}
-    settings_alone = laid(tmp_path, bad, of_file({"client_id": "shop", "notifier": {"per_second": 20}}))
+    settings_alone = built(tmp_path, bad, of_file({"client_id": "shop", "notifier": {"per_second": 20}}))
     assert (settings_alone.mistakes, [*settings_alone.registry.clients_of(ONE)]) == ([], [])
     assert settings_alone.faults
 
@@ -406,18 +408,18 @@ def test_who_has_an_alias_depends_on_the_configuration_alone(tmp_path: Path) -> 
     one = of_list(row("b", aliases=["4711"]), row("a", aliases=["4711"]), name="one", issuer=ONE)
     two = of_list(row("0", EVIL, aliases=["4711"]), name="two", issuer=ONE)
     empty_one, empty_two = of_list(name="one", issuer=ONE), of_list(name="two", issuer=ONE)
-    asked = needs(tmp_path)
-    late = lay(asked, [empty_one, two])
+    asked = build_context(tmp_path)
+    late = build_registry(asked, [empty_one, two])
     assert late.registry.aliases[ONE] == {"4711": "0"}
-    early = lay(asked, [one, empty_two])
+    early = build_registry(asked, [one, empty_two])
     for made in (
-        laid(tmp_path, one, two),
-        lay_again(asked, late.registry, [empty_one, two], 0, one, lambda: None),
-        lay_again(asked, early.registry, [one, empty_two], 1, two, lambda: None),
+        built(tmp_path, one, two),
+        rebuild_registry(asked, late.registry, [empty_one, two], 0, one, lambda: None),
+        rebuild_registry(asked, early.registry, [one, empty_two], 1, two, lambda: None),
     ):
         assert made.registry.aliases[ONE] == {"4711": "a"}
         assert {each.partition(":")[0] for each in told(made)} == {"client 'b'", "client '0'"}
-    gone = lay_again(asked, laid(tmp_path, one, two).registry, [one, two], 0, empty_one, lambda: None)
+    gone = rebuild_registry(asked, built(tmp_path, one, two).registry, [one, two], 0, empty_one, lambda: None)
     assert (gone.registry.aliases[ONE], told(gone)) == ({"4711": "0"}, [])
 
 
@@ -426,8 +428,8 @@ def test_no_alias_is_the_name_of_a_client_that_is_left_out(tmp_path: Path) -> No
     faults = (InputIssue("bank", "aliases must be a list of texts"),)
     given = SOURCE_SETTINGS.model_validate({"name": "kc", "http": LIST, "issuer": ONE})
     wrong = [row("mail", "http://x.example.com")]
-    left_out = answered(given, (ONE, TWO), SourceAnswer(rows=wrong, at=0.0, faults=faults))
-    made = laid(tmp_path, left_out, of_list(row("evil", EVIL, aliases=["bank", "mail"]), issuer=ONE))
+    left_out = to_layer(given, (ONE, TWO), SourceAnswer(rows=wrong, at=0.0, faults=faults))
+    made = built(tmp_path, left_out, of_list(row("evil", EVIL, aliases=["bank", "mail"]), issuer=ONE))
     assert {name: made.registry.resolve(ONE, name, None) for name in ("bank", "mail")} == {"bank": None, "mail": None}
     assert len(told(made)) == 2
 
@@ -436,7 +438,7 @@ def test_a_source_leaves_out_no_client_that_it_may_not_have(tmp_path: Path) -> N
     """By a row that cannot be read, either: it is told, and said of no client of others."""
     given = SOURCE_SETTINGS.model_validate({"name": "db", "http": LIST, "issuer": ONE, "clients": ["shop-*"]})
     faults = (InputIssue("bank", "aliases must be a list of texts"), InputIssue("shop-1", "has no address"))
-    made = laid(tmp_path, answered(given, (ONE, TWO), SourceAnswer(rows=(), at=0.0, faults=faults)))
+    made = built(tmp_path, to_layer(given, (ONE, TWO), SourceAnswer(rows=(), at=0.0, faults=faults)))
     assert made.registry.faults[ONE].keys() == {"shop-1"}
     assert len(made.faults) == 2
 
@@ -444,10 +446,10 @@ def test_a_source_leaves_out_no_client_that_it_may_not_have(tmp_path: Path) -> N
 def test_what_a_row_makes_up_is_told_once() -> None:
     """A row may have thousands of settings that do not exist, or very long ones."""
     made_up = {f"x{nth}": 1 for nth in range(5000)} | {"y" * 100_000: 1}
-    kept, left = bounded(row(notifier={**made_up, "timeout": "3s"}), BOUNDS)
+    kept, left = limit_row(row(notifier={**made_up, "timeout": "3s"}), BOUNDS)
     assert kept == row(notifier={"timeout": "3s"})
     assert list(left.values()) == ["there is no such setting; it is ignored (and 5,000 more)"]
-    _, left = bounded(row(notifier={"y" * 100_000: 1}), BOUNDS)
+    _, left = limit_row(row(notifier={"y" * 100_000: 1}), BOUNDS)
     assert max(map(len, left)) < 100
 
 
@@ -456,7 +458,7 @@ def test_kinds_are_few_whatever_rows_say(tmp_path: Path) -> None:
     rows = [
         row(f"c{nth}", aliases=[f"a{nth}"], notifier={f"typ{nth}": "x", "claims": {"x": nth}}) for nth in range(300)
     ]
-    made = laid(tmp_path, of_list(*rows, issuer=ONE, clients=["c*"]))
+    made = built(tmp_path, of_list(*rows, issuer=ONE, clients=["c*"]))
     assert [each.count for each in made.registry.left_away()] == [300, 300, 300]
     assert made.registry.left_away_count == 900
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from notifier.configuration.clients.clients_file import load_registry, read_registry, unanswered
-from notifier.configuration.clients.layers import Needs
+from notifier.configuration.clients.clients_file import load_registry, no_answer, read_registry
+from notifier.configuration.clients.layers import BuildContext
 from notifier.configuration.clients.remote_rows import clean
 from notifier.model.client import (
     Client,
@@ -206,10 +206,10 @@ class TestClients:
             tls: {ca_file: ca.pem}, proxy: {file: proxy}, headers: {X-Auth: {file: auth}, X-Plain: text},
             success_statuses: [409], retry_statuses: [404, 400]}"""
         files: set[Path] = set()
-        needs = Needs(
+        build_context = BuildContext(
             settings=settings(tmp_path, f"[{{client_id: shop, notifier: {text}}}]"), algorithms_of=lambda _: frozenset()
         )
-        found = read_registry(needs, files, unanswered)[0].registry
+        found = read_registry(build_context, files, no_answer)[0].registry
         client = found.clients_of(ONE)["shop"]
         assert (client.token.typ, client.token.subject, client.token.lifetime) == (None, SubjectMode.SID_FIRST, 30.0)
         assert (dict(client.token.claims), client.token.reason_claim) == ({"tenant": [1, {"a": None}]}, "why")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from notifier.configuration.clients.authority import Authority
-from notifier.configuration.clients.guard import lay_again
+from notifier.configuration.clients.guard import rebuild_registry
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import Layered, Needs, lay
+from notifier.configuration.clients.layers import BuildContext, BuiltRegistry, build_registry
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
@@ -18,9 +18,11 @@ from notifier.settings.service_settings import Settings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, settings
 
 
-def needs(folder: Path, *issuers: str, **registry: Any) -> Needs:
+def build_context(folder: Path, *issuers: str, **registry: Any) -> BuildContext:
     """What the layers are judged by: keys that can do RS256 only."""
-    return Needs(settings=_settings(folder, *issuers, **registry), algorithms_of=lambda _: frozenset({Algorithm.RS256}))
+    return BuildContext(
+        settings=_settings(folder, *issuers, **registry), algorithms_of=lambda _: frozenset({Algorithm.RS256})
+    )
 
 
 def _settings(folder: Path, *issuers: str, **registry: Any) -> Settings:
@@ -42,9 +44,9 @@ def row(client_id: str = "shop", **members: Any) -> dict[str, Any]:
     return {"client_id": client_id, "backchannel_logout_uri": HOOK, **members}
 
 
-def clients(laid: Layered, iss: str = ONE) -> Mapping[str, Client]:
+def clients(built: BuiltRegistry, iss: str = ONE) -> Mapping[str, Client]:
     """Those in force."""
-    return laid.registry.clients_of(iss)
+    return built.registry.clients_of(iss)
 
 
 def test_a_later_source_overrides_member_by_member(tmp_path: Path) -> None:
@@ -52,13 +54,13 @@ def test_a_later_source_overrides_member_by_member(tmp_path: Path) -> None:
     under = remote(row(subject_type="pairwise", notifier={"timeout": "3s", "max_concurrent": 2}))
     over = file({"client_id": "shop", "backchannel_logout_uri": f"{HOOK}/2", "notifier": {"timeout": "4s"}})
     defaults = {ONE: {"max_concurrent": 9, "max_age": "1h", "retry": {"base": "1s"}}}
-    laid = lay(needs(tmp_path, defaults=defaults), [under, over])
-    shop = clients(laid)["shop"]
+    built = build_registry(build_context(tmp_path, defaults=defaults), [under, over])
+    shop = clients(built)["shop"]
     assert (shop.backchannel_logout_uri, shop.pairwise, shop.timeout, shop.max_concurrent) == (f"{HOOK}/2", True, 4, 2)
     assert (shop.retry.max_age, shop.retry.base) == (3600, 1)
-    assert (laid.registry.default_of(ONE).retry, laid.registry.default_of(TWO).retry.max_age) == (shop.retry, 86_400)
-    assert not laid.mistakes
-    assert not laid.faults
+    assert (built.registry.default_of(ONE).retry, built.registry.default_of(TWO).retry.max_age) == (shop.retry, 86_400)
+    assert not built.mistakes
+    assert not built.faults
 
 
 def test_settings_alone_do_not_register_a_client(tmp_path: Path) -> None:
@@ -66,28 +68,32 @@ def test_settings_alone_do_not_register_a_client(tmp_path: Path) -> None:
     ours = file(
         {"client_id": "shop", "notifier": {"paused": True}}, {"client_id": "gone", "notifier": {"paused": True}}
     )
-    laid = lay(needs(tmp_path, ONE, TWO), [remote(row()), remote(row(), name="other", issuer=TWO), ours])
-    assert [clients(laid, iss)["shop"].paused for iss in (ONE, TWO)] == [True, True]
-    assert "gone" not in clients(laid)
-    assert [each.path for each in laid.warnings] == ["clients.yaml[1]"]
+    built = build_registry(
+        build_context(tmp_path, ONE, TWO), [remote(row()), remote(row(), name="other", issuer=TWO), ours]
+    )
+    assert [clients(built, iss)["shop"].paused for iss in (ONE, TWO)] == [True, True]
+    assert "gone" not in clients(built)
+    assert [each.path for each in built.warnings] == ["clients.yaml[1]"]
     unread = replace(remote(), read=False)
-    assert not lay(needs(tmp_path, ONE, TWO), [remote(row()), unread, ours]).warnings
+    assert not build_registry(build_context(tmp_path, ONE, TWO), [remote(row()), unread, ours]).warnings
 
 
 def test_an_issuer_of_whose_clients_a_source_says_nothing_may_have_some(tmp_path: Path) -> None:
     """Unless the operator says that it has none yet. A refresh looks anew."""
     listed = replace(remote(row(issuer=ONE), issuer=None), authority=Authority(issuers=(ONE, TWO), clients=None))
-    what = needs(tmp_path, ONE, TWO)
+    what = build_context(tmp_path, ONE, TWO)
     silent = {TWO: "registry source db has listed no client of this issuer"}
-    assert lay(what, [file(row(issuer=TWO)), listed]).registry.unsure == silent
-    assert lay(what, [replace(listed, empty=True)]).registry.unsure == {}
+    assert build_registry(what, [file(row(issuer=TWO)), listed]).registry.unsure == silent
+    assert build_registry(what, [replace(listed, empty=True)]).registry.unsure == {}
     unread = replace(listed, rows=[], read=False, empty=True)
-    assert lay(what, [unread]).registry.unsure == dict.fromkeys((ONE, TWO), "registry source db was never read")
+    assert build_registry(what, [unread]).registry.unsure == dict.fromkeys(
+        (ONE, TWO), "registry source db was never read"
+    )
     fuller = replace(listed, rows=[*listed.rows, row("mail", issuer=TWO)])
-    laid = lay(what, [listed])
-    assert lay_again(what, laid.registry, [listed], 0, fuller, lambda: None).registry.unsure == {}
-    assert lay_again(what, laid.registry, [fuller], 0, listed, lambda: None).registry.unsure == silent
-    assert lay(what, [file(row(issuer=ONE))]).registry.unsure == {}
+    built = build_registry(what, [listed])
+    assert rebuild_registry(what, built.registry, [listed], 0, fuller, lambda: None).registry.unsure == {}
+    assert rebuild_registry(what, built.registry, [fuller], 0, listed, lambda: None).registry.unsure == silent
+    assert build_registry(what, [file(row(issuer=ONE))]).registry.unsure == {}
 
 
 def test_of_several_algorithms_the_first_that_a_key_can_is_taken(tmp_path: Path) -> None:
@@ -97,17 +103,19 @@ def test_of_several_algorithms_the_first_that_a_key_can_is_taken(tmp_path: Path)
         row("b", id_token_signed_response_alg=["ES256", "PS256"]),
         row("c", id_token_signed_response_alg=["PS256", "RS256"]),
     )
-    laid = lay(needs(tmp_path), [several, file({"client_id": "c", "id_token_signed_response_alg": "RS256"})])
-    assert {name: client.token.alg for name, client in clients(laid).items()} == {"a": "RS256", "c": "RS256"}
-    assert [fault.path for fault in laid.faults] == ["client 'b' of registry source db"]
-    assert "add a P-256 key" in laid.faults[0].text
+    built = build_registry(
+        build_context(tmp_path), [several, file({"client_id": "c", "id_token_signed_response_alg": "RS256"})]
+    )
+    assert {name: client.token.alg for name, client in clients(built).items()} == {"a": "RS256", "c": "RS256"}
+    assert [fault.path for fault in built.faults] == ["client 'b' of registry source db"]
+    assert "add a P-256 key" in built.faults[0].text
 
 
 def test_a_client_without_an_address_is_a_client(tmp_path: Path) -> None:
     """A later server may say nothing of one but its name: it is known and told nothing, and no warning comes."""
-    laid = lay(needs(tmp_path), [remote(row()), remote({"client_id": "quiet"}, name="auth0")])
-    assert clients(laid)["quiet"].backchannel_logout_uri is None
-    assert not laid.warnings
+    built = build_registry(build_context(tmp_path), [remote(row()), remote({"client_id": "quiet"}, name="auth0")])
+    assert clients(built)["quiet"].backchannel_logout_uri is None
+    assert not built.warnings
 
 
 @pytest.mark.parametrize(
@@ -123,78 +131,80 @@ def test_a_client_without_an_address_is_a_client(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_at_a_server_costs_that_client_alone(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
     """The registry says why. The same in a file of ours is a mistake of the configuration."""
-    laid = lay(needs(tmp_path), [remote(row(), row("bad", **wrong))])
-    assert list(clients(laid)) == ["shop"]
-    assert words in laid.registry.faults[ONE]["bad"]
-    assert not laid.mistakes
+    built = build_registry(build_context(tmp_path), [remote(row(), row("bad", **wrong))])
+    assert list(clients(built)) == ["shop"]
+    assert words in built.registry.faults[ONE]["bad"]
+    assert not built.mistakes
     if "ES256" not in wrong.values():  # `load` itself finds what a file wants of keys
-        of_file = lay(needs(tmp_path), [remote(row()), file(row("bad", issuer=ONE, **wrong))])
+        of_file = build_registry(build_context(tmp_path), [remote(row()), file(row("bad", issuer=ONE, **wrong))])
         assert words in "; ".join(map(str, of_file.mistakes))
 
 
 def test_who_is_to_blame_where_both_speak(tmp_path: Path) -> None:
     """A member that the file sets is the file's mistake; one that it leaves to the server is the server's."""
     bad = "https://shop.example.com/x#y"
-    laid = lay(needs(tmp_path), [remote(row(backchannel_logout_uri=bad)), file({"client_id": "shop", "notifier": {}})])
-    assert (len(laid.mistakes), len(laid.faults)) == (0, 1)
-    laid = lay(needs(tmp_path), [remote(row()), file(row(backchannel_logout_uri=bad))])
-    assert (len(laid.mistakes), len(laid.faults)) == (1, 0)
-    laid = lay(needs(tmp_path), [remote(row(backchannel_logout_uri=bad)), file(row())])
-    assert list(clients(laid)) == ["shop"]
+    built = build_registry(
+        build_context(tmp_path), [remote(row(backchannel_logout_uri=bad)), file({"client_id": "shop", "notifier": {}})]
+    )
+    assert (len(built.mistakes), len(built.faults)) == (0, 1)
+    built = build_registry(build_context(tmp_path), [remote(row()), file(row(backchannel_logout_uri=bad))])
+    assert (len(built.mistakes), len(built.faults)) == (1, 0)
+    built = build_registry(build_context(tmp_path), [remote(row(backchannel_logout_uri=bad)), file(row())])
+    assert list(clients(built)) == ["shop"]
 
 
 @pytest.mark.parametrize("nonsense", [7, None, "shop", [], {}, {"client_id": 7}, row(issuer="https://no.example.com")])
 def test_rows_that_are_no_clients_are_told(tmp_path: Path, nonsense: Any) -> None:
     """Those of a server leave the others alone."""
-    laid = lay(needs(tmp_path, ONE, TWO), [remote(row(), nonsense, issuer=ONE)])
-    assert list(clients(laid)) == ["shop"]
-    assert len(laid.faults) == 1
-    assert lay(needs(tmp_path), [remote(row()), file(nonsense)]).mistakes
+    built = build_registry(build_context(tmp_path, ONE, TWO), [remote(row(), nonsense, issuer=ONE)])
+    assert list(clients(built)) == ["shop"]
+    assert len(built.faults) == 1
+    assert build_registry(build_context(tmp_path), [remote(row()), file(nonsense)]).mistakes
 
 
 def test_the_readers_own_faults_are_told(tmp_path: Path) -> None:
     """A client that its reader could not use is known as such, unless another source has it."""
     faults = [InputIssue("bad", "its address holds ${x}"), InputIssue("mended", "its address holds ${x}")]
-    laid = lay(needs(tmp_path), [remote(row(), faults=faults), file(row("mended"))])
-    assert laid.registry.faults[ONE] == {"bad": "its address holds ${x} (registry source db)"}
-    assert set(clients(laid)) == {"shop", "mended"}
+    built = build_registry(build_context(tmp_path), [remote(row(), faults=faults), file(row("mended"))])
+    assert built.registry.faults[ONE] == {"bad": "its address holds ${x} (registry source db)"}
+    assert set(clients(built)) == {"shop", "mended"}
 
 
 def test_twice_in_one_source(tmp_path: Path) -> None:
     """The first one counts, and the other is told."""
-    laid = lay(needs(tmp_path), [remote(row(), row(backchannel_logout_uri=f"{HOOK}/2"))])
-    assert clients(laid)["shop"].backchannel_logout_uri == HOOK
-    assert "already" in laid.faults[0].text
+    built = build_registry(build_context(tmp_path), [remote(row(), row(backchannel_logout_uri=f"{HOOK}/2"))])
+    assert clients(built)["shop"].backchannel_logout_uri == HOOK
+    assert "already" in built.faults[0].text
 
 
 def test_other_names_of_a_client(tmp_path: Path) -> None:
     """A source may know a client by other names, which is no metadata."""
-    laid = lay(needs(tmp_path), [remote(row(aliases=["4a1d", "x"]))])
-    assert laid.registry.aliases == {ONE: {"4a1d": "shop", "x": "shop"}}
-    assert not laid.faults
+    built = build_registry(build_context(tmp_path), [remote(row(aliases=["4a1d", "x"]))])
+    assert built.registry.aliases == {ONE: {"4a1d": "shop", "x": "shop"}}
+    assert not built.faults
 
 
 def test_settings_of_a_client_that_is_not_there_are_judged(tmp_path: Path) -> None:
     """Its source may be away, and answer later."""
     rows = [{"client_id": "shop", "notifier": {"timeout": 3}}, {"client_id": "shop", "notifier": {"timeout": "3s"}}]
-    laid = lay(needs(tmp_path, ONE, TWO), [remote(), file(*rows), file(rows[1])])
-    assert [each.path for each in laid.mistakes] == ["clients.yaml[0].notifier.timeout"]
+    built = build_registry(build_context(tmp_path, ONE, TWO), [remote(), file(*rows), file(rows[1])])
+    assert [each.path for each in built.mistakes] == ["clients.yaml[0].notifier.timeout"]
 
 
 def test_a_refresh_that_our_file_does_not_fit_leaves_the_client_out(tmp_path: Path) -> None:
     """And says so: nobody reads the file anew."""
-    what, ours = needs(tmp_path), file({"client_id": "shop", "notifier": {"subject": "sub"}})
+    what, ours = build_context(tmp_path), file({"client_id": "shop", "notifier": {"subject": "sub"}})
     empty, full = remote(), remote(row(backchannel_logout_session_required=True), row("other"))
-    laid = lay_again(what, lay(what, [empty, ours]).registry, [empty, ours], 0, full, lambda: None)
-    assert [*clients(laid)] == ["other"]
-    assert "needs a sid" in laid.registry.faults[ONE]["shop"]
-    assert [each.path for each in laid.faults] == ["client 'shop' of registry source db"]
+    built = rebuild_registry(what, build_registry(what, [empty, ours]).registry, [empty, ours], 0, full, lambda: None)
+    assert [*clients(built)] == ["other"]
+    assert "needs a sid" in built.registry.faults[ONE]["shop"]
+    assert [each.path for each in built.faults] == ["client 'shop' of registry source db"]
 
 
 def test_a_refresh_makes_what_a_whole_reading_makes(tmp_path: Path) -> None:
     """Whatever changed in one of three sources: new, gone, other, wrong, right again, settings of ours over it."""
     chance = random.Random(7)
-    what = needs(tmp_path, ONE, TWO, defaults={TWO: {"timeout": "9s"}})
+    what = build_context(tmp_path, ONE, TWO, defaults={TWO: {"timeout": "9s"}})
     names = [f"c{number}" for number in range(30)]
 
     def some(name: str, **more: Any) -> dict[str, Any]:
@@ -212,14 +222,14 @@ def test_a_refresh_makes_what_a_whole_reading_makes(tmp_path: Path) -> None:
         remote(*source([], TWO), name="b", issuer=TWO),
         file(*({"client_id": name, "notifier": {"paused": True}} for name in names[::3]), row("own", issuer=ONE)),
     ]
-    registry = lay(what, layers).registry
+    registry = build_registry(what, layers).registry
     for turn in range(40):
         nth = turn % 2
         fault = [InputIssue(chance.choice(names), "unusable")] if chance.random() < 0.3 else []
         new = replace(layers[nth], rows=source(layers[nth].rows, (ONE, TWO)[nth]), faults=fault)
-        again = lay_again(what, registry, layers, nth, new, lambda: None)
+        again = rebuild_registry(what, registry, layers, nth, new, lambda: None)
         layers[nth] = new
-        whole = lay(what, layers).registry
+        whole = build_registry(what, layers).registry
         registry = again.registry
         for iss in (ONE, TWO):
             assert dict(registry.clients_of(iss)) == dict(whole.clients_of(iss))
@@ -230,11 +240,11 @@ def test_a_refresh_makes_what_a_whole_reading_makes(tmp_path: Path) -> None:
 
 def test_a_refresh_validates_only_what_changed(tmp_path: Path) -> None:
     """The client of a row that is the same object is the same object too."""
-    what = needs(tmp_path)
+    what = build_context(tmp_path)
     rows = [row(f"c{number}") for number in range(10)]
     layers = [remote(*rows)]
-    before = lay(what, layers).registry
-    after = lay_again(
+    before = build_registry(what, layers).registry
+    after = rebuild_registry(
         what, before, layers, 0, remote(*rows[:4], row("c4", subject_type="pairwise"), *rows[5:]), lambda: None
     )
     same = [name for name, client in clients(after).items() if client is before.clients_of(ONE)[name]]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from notifier.configuration.clients.answers import Cache, HeldAnswers
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.remote_rows import Gathering, clean
+from notifier.configuration.clients.remote_rows import RowCollector, clean
 from notifier.model.errors import InputIssue
 from notifier.settings.registry_settings import RegistrySettings, RegistrySourceSettings
 from tests.settings.whole_settings import SOURCE_SETTINGS
@@ -58,9 +58,9 @@ def test_a_client_that_cannot_be_used_is_a_fault_that_names_it(raw: Any, fault: 
 
 
 def _gathered(last: SourceAnswer | None, *raws: object, at: float, mark: str | None = None) -> SourceAnswer:
-    gathering = Gathering(last)
-    asyncio.run(gathering.add_all(raws))
-    return gathering.answer(at, mark)
+    collector = RowCollector(last)
+    asyncio.run(collector.add_all(raws))
+    return collector.answer(at, mark)
 
 
 def test_rows_share_the_names_of_their_members() -> None:
@@ -98,11 +98,11 @@ async def test_a_row_that_came_before_is_judged_once() -> None:
         "client_id": "shop", "backchannel_logout_uri": HOOK, "client_secret": "hunter2", "jwks": {"keys": []},
         "notifier": {"headers": {"a": "b"}, "typ": "JWT"},
     }  # fmt: skip
-    first = Gathering(None)
+    first = RowCollector(None)
     await first.add_all([raw])
     last = first.answer(0.0)
     assert clean(raw, "[0]", last.rows[0]) is last.rows[0]
-    again = Gathering(last)
+    again = RowCollector(last)
     await again.add_all([dict(raw)])
     assert again.answer(1.0) is last
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from notifier.configuration.loading import Loaded, load
+from notifier.configuration.loading import LoadedConfiguration, load
 from notifier.features import FEATURES
 from notifier.features.browsers.front_channel_context import seal
 from notifier.features.browsers.web_keys import PagesPart
@@ -22,7 +22,7 @@ from tests.cli.in_process import notifier
 from tests.configuration.clients.registry_sample import HOOK
 from tests.configuration.clients.registry_sample import ONE as ID
 from tests.configuration.clients.registry_sample import TWO as LOGIN
-from tests.configuration.clients.test_authority import laid, of_file, of_list, row, shop, told
+from tests.configuration.clients.test_authority import built, of_file, of_list, row, shop, told
 from tests.configuration.test_all_mistakes import ISS, OTHER, service
 from tests.configuration.test_all_mistakes import told as mistakes_told
 from tests.configuration.test_live_configuration import live, write
@@ -37,14 +37,14 @@ KEYS = [Fernet.generate_key().decode() for _ in range(11)]
 NOW = 1_800_000_000.0
 FRONT = "https://shop.example.com/out"
 
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadedConfiguration]
 
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> Load:
     """Reads a configuration of two issuers with these keys and these pages."""
 
-    def read(keys: str, *pages: str, at: Mapping[str, str] = {}, own: Mapping[str, str] = {}) -> Loaded:
+    def read(keys: str, *pages: str, at: Mapping[str, str] = {}, own: Mapping[str, str] = {}) -> LoadedConfiguration:
         for name in ("one.pem", "two.pem"):
             (tmp_path / name).write_bytes(generate_key(Algorithm.ES256))
         (tmp_path / "web.keys").write_text(keys)
@@ -198,13 +198,13 @@ def test_no_list_has_browsers_call_the_pages_themselves(tmp_path: Path, own: str
     pages = {ID: {"url": "https://pages.example.com/connect/notify"}}
     web = {"listen": "127.0.0.1:0", "keys_file": str(tmp_path / "web.key"), "issuers": pages}
     said = row(frontchannel_logout_uri=own)
-    made = laid(tmp_path, of_list(said, issuer=ID), of_list(said, name="two", issuer=LOGIN), web=web)
+    made = built(tmp_path, of_list(said, issuer=ID), of_list(said, name="two", issuer=LOGIN), web=web)
     assert (shop(made).backchannel_logout_uri, shop(made).front_channel) == (HOOK, None)
     assert shop(made, LOGIN).front_channel is not None
     [left] = told(made)
     assert "the issuer's own host: browsers would send its cookies along" in left
     by_file = of_file({"client_id": "shop", "frontchannel_logout_uri": own})
-    assert shop(laid(tmp_path, of_list(row(), issuer=ID), by_file, web=web)).front_channel is not None
+    assert shop(built(tmp_path, of_list(row(), issuer=ID), by_file, web=web)).front_channel is not None
 
 
 # ── `notifier keys web`: the keys by which the URLs of pages are sealed, and their renewal ────────────────────────

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from notifier.configuration.loading import key_sources, keys_of_two
+from notifier.configuration.loading import find_shared_keys, key_sources
 from notifier.features.signers.key_kinds import key_kinds
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.model.errors import InternalFault
@@ -289,9 +289,9 @@ async def test_issuers_with_one_key_of_a_token_are_named(hsm: SoftHsm) -> None:
     )
     sources, _ = key_sources(found, {iss: issuer.keys for iss, issuer in found.issuers.items()}, Signers(key_kinds()))
     ring, _ = examine_keys(sources)
-    assert list(keys_of_two(found, ring)) == []
+    assert list(find_shared_keys(found, ring)) == []
     assert await ring.look() == []
     await ring.close()
-    (warning,) = keys_of_two(found, ring)
+    (warning,) = find_shared_keys(found, ring)
     assert warning.path == 'issuers["https://c"].keys'
     assert warning.text.startswith("the key mine is that of https://a, too")

@@ -21,95 +21,100 @@ from notifier.settings.policies import hold_mistake, overridden
 
 ADDRESSES = frozenset({"backchannel_logout_uri", "frontchannel_logout_uri", "jwks_uri"})
 """The members with addresses. A list may set them."""
-_TOLD_AT = ("backchannel_logout_uri", "frontchannel_logout_uri")
-_ON_THE_WAY_TO_KEYS = frozenset({"notifier.proxy", "notifier.egress"})  # requests for keys carry no headers
-_OF_NO_ORIGIN = (
+_LOGOUT_URIS = ("backchannel_logout_uri", "frontchannel_logout_uri")
+_SENT_WITH_KEY_REQUESTS = frozenset({"notifier.proxy", "notifier.egress"})  # requests for keys carry no headers
+_NO_ORIGIN = (
     "belongs to the origins that a file names, and none is named: write the client's address in this file, or"
     " notifier.origins: [ORIGIN], its scheme, host and port, such as https://shop.example.com"
 )
 
 
 @frozen
-class Lending:
-    """The settings `lent` to the origins `named`. `of_lists`: the address members that lists set.
+class RouteGrants:
+    """The settings `granted` to the origins `named_origins`. `listed_members`: the address members that lists set.
 
-    `whole`: the route with all granted settings. `origins_at`: the setting for further origins.
+    `full_route`: the route with all granted settings. `origins_at`: the setting for further origins.
     """
 
-    whole: Route
-    lent: tuple[str, ...] = ()
-    named: frozenset[str] = frozenset()
-    of_lists: Collection[str] = ()
+    full_route: Route
+    granted: tuple[str, ...] = ()
+    named_origins: frozenset[str] = frozenset()
+    listed_members: Collection[str] = ()
     origins_at: str = ""
 
     def to_client(self, metadata: ClientMetadata, options: ClientOptions) -> Route:
         """Return the route to the client's logout URI."""
-        back, front = _TOLD_AT
+        back, front = _LOGOUT_URIS
         by_worker = options.front_channel is FrontChannelWay.SERVER
         member = back if metadata.backchannel_logout_uri is not None or not by_worker else front
-        return self._withheld(member, metadata, self.lent) or self.whole
+        return self._withheld(member, metadata, self.granted) or self.full_route
 
     def to_keys(self, metadata: ClientMetadata) -> Route:
         """Return the route to its `jwks_uri`: without headers, and with our certificate only to the client's server."""
-        lent = tuple(name for name in self.lent if name in _ON_THE_WAY_TO_KEYS)
-        if (withheld := self._withheld("jwks_uri", metadata, lent)) is not None:
+        granted = tuple(name for name in self.granted if name in _SENT_WITH_KEY_REQUESTS)
+        if (withheld := self._withheld("jwks_uri", metadata, granted)) is not None:
             return withheld
-        tls, origin = self.whole.tls, origin_of(metadata.jwks_uri or "")
-        if origin not in self.named or origin != origin_of(metadata.backchannel_logout_uri or ""):
+        tls, origin = self.full_route.tls, origin_of(metadata.jwks_uri or "")
+        if origin not in self.named_origins or origin != origin_of(metadata.backchannel_logout_uri or ""):
             tls = TlsFiles(ca_file=tls.ca_file)
-        return Route(egress=self.whole.egress, tls=tls, proxy=self.whole.proxy)
+        return Route(egress=self.full_route.egress, tls=tls, proxy=self.full_route.proxy)
 
-    def wrong(self) -> Iterator[tuple[str, str]]:
+    def find_errors(self) -> Iterator[tuple[str, str]]:
         """Yield the client's own settings without an origin to bind them to: a list could redirect them anywhere."""
-        if not self.named:
-            yield from ((member, _OF_NO_ORIGIN) for member in self.lent if member.startswith("notifier."))
+        if not self.named_origins:
+            yield from ((member, _NO_ORIGIN) for member in self.granted if member.startswith("notifier."))
 
-    def _withheld(self, member: str, metadata: ClientMetadata, lent: Collection[str]) -> Route | None:
+    def _withheld(self, member: str, metadata: ClientMetadata, granted: Collection[str]) -> Route | None:
         uri = getattr(metadata, member)
-        if not lent or uri is None or member not in self.of_lists or (origin := origin_of(uri)) in self.named:
+        if (
+            not granted
+            or uri is None
+            or member not in self.listed_members
+            or (origin := origin_of(uri)) in self.named_origins
+        ):
             return None
         return Route(
             withheld=f"{member} leads to {origin}, which no file names; if it is right, add it to {self.origins_at}:"
-            f" until then nothing is sent, since requests would carry {' and '.join(lent)}"
+            f" until then nothing is sent, since requests would carry {' and '.join(granted)}"
         )
 
 
-def lending_of(
+def route_grants_of(
     iss: str,
     metadata: ClientMetadata,
     options: ClientOptions,
     template: Route,
     *,
     defaults: ClientOptions | None,
-    of_lists: Collection[str],
-) -> Lending:
+    listed_members: Collection[str],
+) -> RouteGrants:
     """Return the grants to a client. `options`: its own options merged with the `defaults` of its issuer."""
-    whole = _whole(options, template)
-    if whole is template:
-        return Lending(whole=whole)
+    full_route = _full_route(options, template)
+    if full_route is template:
+        return RouteGrants(full_route=full_route)
     own, of_defaults = metadata.notifier or ClientOptions(), f'registry.defaults["{iss}"]'
     base = template.egress if defaults is None else overridden(template.egress, defaults.egress)
-    lent = tuple(_lent(options, own, base, of_defaults))
-    of_files = (getattr(metadata, member) for member in _TOLD_AT if member not in of_lists)
-    named = {origin for uri in of_files if uri is not None and (origin := origin_of(uri)) is not None}
-    its_own = own.origins is not None or any(member.startswith("notifier.") for member in lent)
-    return Lending(
-        whole=whole,
-        lent=lent,
-        named=frozenset(named | set(options.origins or ())),
-        of_lists=of_lists,
+    granted = tuple(_granted_settings(options, own, base, of_defaults))
+    of_files = (getattr(metadata, member) for member in _LOGOUT_URIS if member not in listed_members)
+    named_origins = {origin for uri in of_files if uri is not None and (origin := origin_of(uri)) is not None}
+    its_own = own.origins is not None or any(member.startswith("notifier.") for member in granted)
+    return RouteGrants(
+        full_route=full_route,
+        granted=granted,
+        named_origins=frozenset(named_origins | set(options.origins or ())),
+        listed_members=listed_members,
         origins_at="the client's notifier.origins in a file" if its_own else f"{of_defaults}.origins",
     )
 
 
-def withheld_of(client: Client) -> list[str]:
+def withheld_routes_of(client: Client) -> list[str]:
     """Return why the routes to the client or its keys are withheld, and which origins to add."""
     keys = None if client.encryption is None else client.encryption.keys
     routes = (client.route, keys.route if isinstance(keys, ClientKeysSource) else client.route)
     return list(dict.fromkeys(route.withheld for route in routes if route.withheld is not None))
 
 
-def wrong_defaults(defaults: Mapping[str, ClientOptions], retry_of_service: RetryPolicy) -> Iterator[InputIssue]:
+def find_default_errors(defaults: Mapping[str, ClientOptions], retry_of_service: RetryPolicy) -> Iterator[InputIssue]:
     """Yield the errors of `registry.defaults`: credentials without origins, and invalid times."""
     for iss, options in defaults.items():
         secret = {"headers": options.headers, "tls.cert_file": options.tls is not None and options.tls.cert_file}
@@ -124,7 +129,9 @@ def wrong_defaults(defaults: Mapping[str, ClientOptions], retry_of_service: Retr
             yield InputIssue(f'registry.defaults["{iss}"].retry', "base must not be longer than max_delay")
 
 
-def _lent(options: ClientOptions, own: ClientOptions, base: EgressPolicy, of_defaults: str) -> Iterator[str]:
+def _granted_settings(
+    options: ClientOptions, own: ClientOptions, base: EgressPolicy, of_defaults: str
+) -> Iterator[str]:
     """Yield the settings that are bound to origins."""
     if options.headers:
         yield f"{'notifier' if own.headers else of_defaults}.headers"
@@ -151,10 +158,10 @@ def route_of_unregistered(options: ClientOptions, template: Route) -> Route:
     if ca_file is None and options.egress is None:
         return template
     tls = template.tls if ca_file is None else TlsFiles(ca_file=ca_file)
-    return Route(egress=_narrowed(template.egress, overridden(template.egress, options.egress)), tls=tls)
+    return Route(egress=_intersect(template.egress, overridden(template.egress, options.egress)), tls=tls)
 
 
-def _narrowed(policy: EgressPolicy, by: EgressPolicy) -> EgressPolicy:
+def _intersect(policy: EgressPolicy, by: EgressPolicy) -> EgressPolicy:
     """Return the policy that allows what both allow."""
     return EgressPolicy(
         allow=tuple(network for network in by.allow if _is_allowed(network, policy)),
@@ -178,7 +185,7 @@ def _contains(network: IPNetwork, other: IPNetwork) -> bool:
     return same and network.prefixlen <= other.prefixlen and other.network_address in network
 
 
-def _whole(options: ClientOptions, template: Route) -> Route:
+def _full_route(options: ClientOptions, template: Route) -> Route:
     if options.egress is None and options.tls is None and options.proxy is None and not options.headers:
         return template
     return Route(

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from notifier.configuration.clients.guard import lay_again
+from notifier.configuration.clients.guard import rebuild_registry
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import Layered, lay
-from notifier.configuration.clients.lending import withheld_of
+from notifier.configuration.clients.layers import BuiltRegistry, build_registry
+from notifier.configuration.clients.route_grants import withheld_routes_of
 from notifier.model.client import Client, ClientKeysSource, EgressPolicy, Route, TlsFiles
 from notifier.model.delivery import Inline
 from notifier.settings.policies import EgressSettings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, registry
-from tests.configuration.clients.test_authority import EVIL, laid, needs, of_file, of_list, row, told
+from tests.configuration.clients.test_authority import EVIL, build_context, built, of_file, of_list, row, told
 
 SHOP, ELSEWHERE = "https://shop.example.com", "https://evil.example.net"
 LENT: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def theirs(uri: str | None = EVIL, **members: Any) -> Layer:
     return of_list(row(**members) | ({} if uri is None else {"backchannel_logout_uri": uri}), issuer=ONE)
 
 
-def client(made: Layered) -> Client:
+def client(made: BuiltRegistry) -> Client:
     """It is kept, whatever it is lent."""
     assert not made.mistakes
     assert not made.faults
@@ -55,7 +55,7 @@ def client(made: Layered) -> Client:
 @pytest.mark.parametrize("uri", [EVIL, "http://shop.example.com/hook", f"{SHOP}:8443/hook", f"{SHOP}.example.net/"])
 def test_a_list_that_moves_a_client_takes_nothing_along(tmp_path: Path, member: str, uri: str) -> None:
     """Neither to another host, nor to another scheme or port. It is told, with the origin to add."""
-    made = laid(tmp_path, ours(notifier=LENT[member] | {"origins": [SHOP]}), theirs(uri))
+    made = built(tmp_path, ours(notifier=LENT[member] | {"origins": [SHOP]}), theirs(uri))
     route = client(made).route
     assert route == Route(withheld=route.withheld)
     origin = uri.removesuffix("/hook").removesuffix("/")
@@ -70,14 +70,14 @@ def test_a_list_that_moves_a_client_takes_nothing_along(tmp_path: Path, member: 
 def test_the_origins_that_a_file_names_get_it(tmp_path: Path, member: str) -> None:
     """By `notifier.origins`, whatever the path, as the list writes them; or by the client's address in a file."""
     named = ours(notifier=LENT[member] | {"origins": [SHOP, f"{ELSEWHERE.upper()}:443/"]})
-    lent = client(laid(tmp_path, named, theirs(HOOK))).route
-    assert lent.withheld is None
-    assert lent != Route()
-    moved = laid(tmp_path, named, theirs("https://EVIL.example.net:443/other?x=1"))
-    assert client(moved).route == lent
+    granted = client(built(tmp_path, named, theirs(HOOK))).route
+    assert granted.withheld is None
+    assert granted != Route()
+    moved = built(tmp_path, named, theirs("https://EVIL.example.net:443/other?x=1"))
+    assert client(moved).route == granted
     assert not told(moved)
-    fixed = laid(tmp_path, theirs(), ours(notifier=LENT[member], backchannel_logout_uri=HOOK))
-    assert (client(fixed).route, client(fixed).backchannel_logout_uri) == (lent, HOOK)
+    fixed = built(tmp_path, theirs(), ours(notifier=LENT[member], backchannel_logout_uri=HOOK))
+    assert (client(fixed).route, client(fixed).backchannel_logout_uri) == (granted, HOOK)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_origins_that_a_file_names_get_it(tmp_path: Path, member: str) -> No
 def test_what_is_no_secret_and_opens_nothing_needs_no_origin(tmp_path: Path, options: dict[str, Any]) -> None:
     """An authority to trust, and an egress that is no wider than that of all, go wherever the client is."""
     egress = {"allow": ["10.0.0.0/8"], "deny": ["192.0.2.0/24"]}
-    made = laid(tmp_path, ours(notifier=options), theirs(), egress=egress)
+    made = built(tmp_path, ours(notifier=options), theirs(), egress=egress)
     assert client(made).route.withheld is None
     assert not told(made)
 
@@ -105,7 +105,7 @@ def test_what_is_no_secret_and_opens_nothing_needs_no_origin(tmp_path: Path, opt
 def test_an_egress_is_wider_if_it_may_allow_more(tmp_path: Path, egress: dict[str, Any]) -> None:
     """Also by a part of a network: the narrowest decides."""
     given = {"allow": ["10.0.0.0/8", "169.254.0.0/16"], "deny": ["192.0.2.0/24"]}
-    made = laid(tmp_path, ours(notifier={"egress": egress, "origins": [SHOP]}), theirs(), egress=given)
+    made = built(tmp_path, ours(notifier={"egress": egress, "origins": [SHOP]}), theirs(), egress=given)
     assert client(made).route.withheld is not None
 
 
@@ -113,7 +113,7 @@ def test_an_egress_is_wider_if_it_may_allow_more(tmp_path: Path, egress: dict[st
 def test_without_any_origin_it_is_refused(tmp_path: Path, member: str) -> None:
     """A list could send it anywhere. So it is where the client has no address at all."""
     for layers in ([ours(notifier=LENT[member]), theirs()], [ours(notifier=LENT[member])]):
-        [mistake] = lay(needs(tmp_path), layers).mistakes
+        [mistake] = build_registry(build_context(tmp_path), layers).mistakes
         assert mistake.path == f"clients.yaml[0].{member}"
         assert "none is named" in mistake.text
     text = str([{"client_id": "shop", "jwks_uri": KEYS, "notifier": LENT[member]}])
@@ -130,8 +130,8 @@ def test_an_origin_is_one_host(tmp_path: Path, origin: str) -> None:
 def test_an_address_that_the_lent_egress_alone_allows_waits_too(tmp_path: Path) -> None:
     """It is not left out, which would make dead letters of its logouts."""
     wide = {"egress": {"allow": ["10.0.0.0/8"], "allow_http": True}, "origins": ["http://10.0.0.1"]}
-    assert client(laid(tmp_path, ours(notifier=wide), theirs("http://10.0.0.2/hook"))).route.withheld is not None
-    assert client(laid(tmp_path, ours(notifier=wide), theirs("http://10.0.0.1/hook"))).route.withheld is None
+    assert client(built(tmp_path, ours(notifier=wide), theirs("http://10.0.0.2/hook"))).route.withheld is not None
+    assert client(built(tmp_path, ours(notifier=wide), theirs("http://10.0.0.1/hook"))).route.withheld is None
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ class Front:
 def test_a_call_by_front_channel_takes_nothing_along_either(tmp_path: Path) -> None:
     """The worker makes it. It waits also where no page could ask: http, or a private address."""
     named = ours(notifier=LENT["notifier.headers"] | {"origins": [SHOP]})
-    assert client(laid(tmp_path, named, Front(HOOK).layer())).route.headers
+    assert client(built(tmp_path, named, Front(HOOK).layer())).route.headers
     for uri in (EVIL, "http://10.0.0.2/out"):
-        found = client(laid(tmp_path, named, Front(uri).layer()))
+        found = client(built(tmp_path, named, Front(uri).layer()))
         assert (found.logout_uri, found.route) == (uri, Route(withheld=found.route.withheld))
         assert (found.route.withheld or "").startswith("frontchannel_logout_uri leads to ")
 
@@ -158,8 +158,8 @@ def test_a_call_by_front_channel_takes_nothing_along_either(tmp_path: Path) -> N
 def test_a_back_channel_that_a_list_adds_to_a_front_channel_of_a_file(tmp_path: Path) -> None:
     """It is by the list's address that the client is told."""
     file = ours(notifier=LENT["notifier.headers"], frontchannel_logout_uri=f"{SHOP}/out")
-    assert client(laid(tmp_path, file, theirs())).route.withheld is not None
-    assert client(laid(tmp_path, file, theirs(HOOK))).route.headers
+    assert client(built(tmp_path, file, theirs())).route.withheld is not None
+    assert client(built(tmp_path, file, theirs(HOOK))).route.headers
 
 
 @pytest.mark.parametrize("member", ["headers", "tls.cert_file"])
@@ -173,13 +173,13 @@ def test_defaults_lend_a_secret_to_named_origins_alone(tmp_path: Path, member: s
 
     assert mistakes(tmp_path, "[]", **sections()).keys() == {f'registry.defaults["{ONE}"].{member}'}
     named = sections(origins=[SHOP])
-    assert client(laid(tmp_path, theirs(HOOK), **named)).route.withheld is None
-    moved = client(laid(tmp_path, theirs(), **named)).route.withheld or ""
+    assert client(built(tmp_path, theirs(HOOK), **named)).route.withheld is None
+    moved = client(built(tmp_path, theirs(), **named)).route.withheld or ""
     assert f'add it to registry.defaults["{ONE}"].origins: ' in moved
     assert moved.endswith(f'since requests would carry registry.defaults["{ONE}"].{member}')
     if member == "headers":
         own = ours(notifier={"headers": {}})
-        assert client(laid(tmp_path, theirs(), own, **named)).route == Route(), "a file says that it needs none"
+        assert client(built(tmp_path, theirs(), own, **named)).route == Route(), "a file says that it needs none"
     of_file_ = registry(tmp_path, str([{"client_id": "shop", "backchannel_logout_uri": EVIL}]), **named)
     assert of_file_.clients_of(ONE)["shop"].route.withheld is None, "its address in a file names the origin"
 
@@ -188,13 +188,13 @@ def test_defaults_for_every_address_are_as_they_were(tmp_path: Path) -> None:
     """A proxy, authorities and an egress of all clients of an issuer."""
     every = {"proxy": "http://proxy.example.com:3128", "tls": {"ca_file": "ca.pem"}, "egress": {"allow_http": True}}
     sections = {"registry": {"sources": [{"file": "clients.yaml"}], "defaults": {ONE: every}}}
-    made = laid(tmp_path, theirs("http://evil.example.net/hook"), **sections)
+    made = built(tmp_path, theirs("http://evil.example.net/hook"), **sections)
     assert (client(made).route.proxy, client(made).route.withheld) == (every["proxy"], None)
     own = ours(notifier={"egress": {"allow_http": True}})
-    assert client(laid(tmp_path, own, theirs(), **sections)).route.withheld is None, "no wider than the defaults"
+    assert client(built(tmp_path, own, theirs(), **sections)).route.withheld is None, "no wider than the defaults"
 
 
-def way_to_keys(made: Layered) -> Route:
+def way_to_keys(made: BuiltRegistry) -> Route:
     """How its `jwks_uri` is read."""
     encryption = client(made).encryption
     assert encryption is not None
@@ -206,36 +206,36 @@ def test_its_keys_are_not_read_elsewhere_by_the_proxy_and_egress_of_a_file(tmp_p
     """Its deliveries wait as for a missing key. With a header alone, which no key is read with, it is read."""
     for member in ("notifier.proxy", "notifier.egress"):
         file = ours(notifier=LENT[member], backchannel_logout_uri=HOOK)
-        made = laid(tmp_path, file, theirs(jwks_uri="https://10.0.0.2/keys", **ENCRYPTED))
+        made = built(tmp_path, file, theirs(jwks_uri="https://10.0.0.2/keys", **ENCRYPTED))
         assert client(made).route.withheld is None
         assert way_to_keys(made) == Route(withheld=way_to_keys(made).withheld)
         assert "jwks_uri leads to https://10.0.0.2, which no file names" in told(made)[0]
         named = ours(notifier=LENT[member], backchannel_logout_uri=HOOK, jwks_uri="https://10.0.0.2/keys")
         wide = {"egress": {"allow": ["10.0.0.0/8"]}}
-        assert way_to_keys(laid(tmp_path, named, theirs(**ENCRYPTED), **wide)).withheld is None, "a file says it"
+        assert way_to_keys(built(tmp_path, named, theirs(**ENCRYPTED), **wide)).withheld is None, "a file says it"
     file = ours(notifier=LENT["notifier.headers"], backchannel_logout_uri=HOOK)
-    assert way_to_keys(laid(tmp_path, file, theirs(jwks_uri=EVIL, **ENCRYPTED))) == Route()
+    assert way_to_keys(built(tmp_path, file, theirs(jwks_uri=EVIL, **ENCRYPTED))) == Route()
 
 
 def test_our_certificate_is_not_shown_where_a_list_has_moved_client_and_keys(tmp_path: Path) -> None:
     """Both to the same server, as if it were the client's own."""
     file = ours(notifier=LENT["notifier.tls.cert_file"] | {"origins": [SHOP]})
-    moved = laid(tmp_path, file, theirs(jwks_uri=f"{ELSEWHERE}/keys", **ENCRYPTED))
+    moved = built(tmp_path, file, theirs(jwks_uri=f"{ELSEWHERE}/keys", **ENCRYPTED))
     assert way_to_keys(moved).tls.cert_file is None
-    assert len(withheld_of(client(moved))) == 1
-    assert way_to_keys(laid(tmp_path, file, theirs(HOOK, jwks_uri=KEYS, **ENCRYPTED))).tls.cert_file is not None
+    assert len(withheld_routes_of(client(moved))) == 1
+    assert way_to_keys(built(tmp_path, file, theirs(HOOK, jwks_uri=KEYS, **ENCRYPTED))).tls.cert_file is not None
 
 
 def test_a_refresh_that_moves_a_client(tmp_path: Path) -> None:
     """At once, and back again."""
-    parts, file = needs(tmp_path), ours(notifier=LENT["notifier.headers"] | {"origins": [SHOP]})
+    parts, file = build_context(tmp_path), ours(notifier=LENT["notifier.headers"] | {"origins": [SHOP]})
     before = [theirs(HOOK), file]
-    first = lay(parts, before)
+    first = build_registry(parts, before)
     assert client(first).route.headers
-    moved = lay_again(parts, first.registry, before, 0, theirs(), lambda: None)
+    moved = rebuild_registry(parts, first.registry, before, 0, theirs(), lambda: None)
     assert client(moved).route.withheld is not None
     assert len(told(moved)) == 1
-    back = lay_again(parts, moved.registry, [theirs(), file], 0, theirs(HOOK), lambda: None)
+    back = rebuild_registry(parts, moved.registry, [theirs(), file], 0, theirs(HOOK), lambda: None)
     assert (client(back).route, told(back)) == (client(first).route, [])
 
 
@@ -245,14 +245,14 @@ def test_each_issuer_s_clients_are_judged_by_its_own_list(tmp_path: Path) -> Non
         name="file", rows=[{"client_id": "shop", "notifier": LENT["notifier.headers"] | {"origins": [SHOP]}}],
         issuer=None, context={"base": Path()}, file="clients.yaml",
     )  # fmt: skip
-    made = laid(tmp_path, of_list(row(), issuer=ONE), of_list(row(uri=EVIL), name="two", issuer=TWO), file)
+    made = built(tmp_path, of_list(row(), issuer=ONE), of_list(row(uri=EVIL), name="two", issuer=TWO), file)
     assert made.registry.clients_of(ONE)["shop"].route.headers
     assert made.registry.clients_of(TWO)["shop"].route.withheld is not None
 
 
 def test_an_address_of_an_event_is_as_before(tmp_path: Path) -> None:
     """At the moved origin it waits as well; at another it is lent nothing."""
-    made = laid(tmp_path, ours(notifier=LENT["notifier.headers"] | {"origins": [SHOP]}), theirs())
+    made = built(tmp_path, ours(notifier=LENT["notifier.headers"] | {"origins": [SHOP]}), theirs())
     for uri, waits in ((f"{ELSEWHERE}/inline", True), (HOOK, False)):
         found = made.registry.resolve(ONE, "shop", Inline(backchannel_logout_uri=uri))
         assert found is not None

@@ -35,7 +35,7 @@ def senders_by_token(tokens: Sequence[ApiToken]) -> Iterator[Sender]:
             yield Sender(name=token.name, title=f"API token {token.name}", issuers=token.issuers or (), vouched=True)
 
 
-def unheard_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[InputIssue]:
+def find_ignored_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[InputIssue]:
     """Yield a warning for each issuer whose clients' addresses are expected in events, but that has no `publishers`."""
     if settings.registry.inline != "publishers":
         return
@@ -57,7 +57,7 @@ def unheard_addresses(settings: Settings, registry: Registry, senders: Sequence[
             yield InputIssue(path, f"{_RELIES}, and {text} (registry.inline)")
 
 
-def unnamed_speakers(settings: Settings, senders: Sequence[Sender]) -> Iterator[InputIssue]:
+def find_unlisted_senders(settings: Settings, senders: Sequence[Sender]) -> Iterator[InputIssue]:
     """Yield a warning for each sender configured for an issuer whose `publishers` do not list it."""
     for iss, issuer in settings.issuers.items():
         for sender in senders if issuer.publishers is not None else ():
@@ -68,7 +68,7 @@ def unnamed_speakers(settings: Settings, senders: Sequence[Sender]) -> Iterator[
                 yield InputIssue(f'issuers["{iss}"].publishers', text)
 
 
-def unnamed_user(settings: Settings) -> dict[str, InputIssue]:
+def find_unlisted_user(settings: Settings) -> dict[str, InputIssue]:
     """Return why events of `notifier publish` are refused, for each issuer whose `publishers` do not list its user."""
     user = settings.queue.user
     if user is not None:
