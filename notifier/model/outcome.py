@@ -11,7 +11,7 @@ means (docs/specification.md B27, B28, R3, R11, R12).
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from notifier.model.client import ResponsePolicy
 from notifier.model.frozen import frozen
@@ -36,6 +36,10 @@ class Reason(StrEnum):
     EGRESS_DENIED = "egress_denied"
 
     __hash__ = str.__hash__  # that of Enum is a function in Python
+
+
+FinalReason: TypeAlias = Literal[Reason.REDIRECT, Reason.REJECTED_TOKEN, Reason.REFUSED, Reason.EGRESS_DENIED]
+"""Reasons that make a delivery a dead letter: each is a `DeadReason` too."""
 
 
 class DeadReason(StrEnum):
@@ -135,7 +139,7 @@ class Delivered:
 class Refused:
     """The client or our egress policy refused. Another attempt would hardly help."""
 
-    reason: Reason
+    reason: FinalReason
     status: int | None = None
     text: str = ""
 
@@ -170,7 +174,7 @@ def read_wire(wire: Answer | Break, policy: ResponsePolicy, now: float) -> Outco
     """Decide the outcome for a client with this response policy. `now` is in seconds since the epoch."""
     match wire:
         case Break(reason=Reason.EGRESS_DENIED):
-            return Refused(reason=wire.reason, text=wire.text)
+            return Refused(reason=Reason.EGRESS_DENIED, text=wire.text)
         case Break():
             return Failed(reason=wire.reason, text=wire.text, ambiguous=wire.ambiguous)
         case Answer():

@@ -1,6 +1,7 @@
 """Verdicts: what follows an outcome, and what needs no attempt at all."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
@@ -10,7 +11,7 @@ from notifier.delivery.verdict import OF_CLIENT, Dead, Defer, RetryAt, Verdict, 
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery, Inline
-from notifier.model.outcome import Cause, DeadReason, Failed, Reason, Refused
+from notifier.model.outcome import Cause, DeadReason, Failed, FinalReason, Reason, Refused
 from notifier.model.registry import Issuer, Registry
 from notifier.queues.rabbitmq.delays import split_into_hops
 
@@ -64,8 +65,8 @@ def test_a_new_delivery_to_a_client_with_an_address_is_attempted(
         assert before_attempt(replace(DELIVERY, first_taken_at=None, sid=sid), CLIENT, CLIENT, by, now) is None
 
 
-@pytest.mark.parametrize("reason", [Reason.REDIRECT, Reason.REFUSED, Reason.EGRESS_DENIED])
-def test_a_refusal_is_dead_at_once(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", sorted(set(get_args(FinalReason)) - {Reason.REJECTED_TOKEN}))
+def test_a_refusal_is_dead_at_once(reason: FinalReason) -> None:
     """A redirect, a 4xx and a denied address are dead letters with the same word (R12)."""
     _, verdict = verdict_on(Refused(reason=reason, status=404, text="no such path"))
     assert isinstance(verdict, Dead)
