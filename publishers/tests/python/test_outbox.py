@@ -1,7 +1,6 @@
 """What becomes of events in every corner: left over, too many, too large, cancelled, on a disk that fails or hangs."""
 
 import asyncio
-import os
 import shutil
 import threading
 import time
@@ -171,25 +170,6 @@ async def test_a_folder_that_somebody_deletes(
         while publisher.state.written == 0:
             await publisher.publish(ended("b"))
         await queue.until(2)
-
-
-def _linked(folder: Path) -> None:
-    folder.rename(folder.parent / "aside")
-    folder.symlink_to(folder.parent / "aside")
-
-
-def _no_folder(folder: Path) -> None:
-    folder.rename(folder.parent / "aside")
-    os.mkfifo(folder)
-
-
-def _of_another_group(folder: Path) -> None:
-    os.chown(folder, -1, 65534)
-    folder.chmod(0o2770)
-
-
-by_root = pytest.mark.skipif(os.geteuid() != 0, reason="root may chown")
-OTHERS = pytest.param(lambda folder: os.chown(folder, 65534, 65534), marks=by_root)
 
 
 async def test_what_kubernetes_opens_to_the_group_of_the_pod_is_taken_over(

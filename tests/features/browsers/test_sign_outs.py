@@ -168,11 +168,11 @@ async def test_the_checks_are_those_of_events() -> None:
     assert (status, told["id"], told["front_channel"]["clients"]) == (202, "ce-7", 2)
 
 
-@pytest.mark.parametrize("examples", [2, pytest.param(25, marks=pytest.mark.full)])
-def test_what_the_api_says_of_sign_outs_is_true(examples: int) -> None:
+@pytest.mark.full
+def test_what_the_api_says_of_sign_outs_is_true() -> None:
     """Every answer is as it is described."""
     requests = EventRequests(_Queue().accept, sources_of(lambda: (token("idp"),), REGISTRY))
-    operations = described(api_app(requests, _sign_outs(requests, PAGES, REGISTRY).routes()), examples)
+    operations = described(api_app(requests, _sign_outs(requests, PAGES, REGISTRY).routes()), examples=25)
     assert "POST /v1/sign-outs" in operations
 
 

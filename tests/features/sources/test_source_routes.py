@@ -632,7 +632,7 @@ async def slow_bodies(api: Api, count: int, source: str = "wso2", method: str = 
 SIGNATURE = {"X-WSO2-Event-Signature": f"sha256={signed(BODY).hex()}"}
 
 
-@pytest.mark.parametrize("method", ["POST", "OPTIONS"])
+@pytest.mark.parametrize("method", ["POST", pytest.param("OPTIONS", marks=pytest.mark.full)])
 async def test_strangers_with_slow_bodies_keep_out_nobody_who_is_known(method: str) -> None:
     """Where the proof is in the body, they share few places: with senders of that source, and in all with its like.
 
@@ -685,8 +685,8 @@ async def test_one_source_does_not_take_every_place() -> None:
         assert [task.result()[0] for task in running] == [202] * 4
 
 
-@pytest.mark.parametrize("examples", [2, pytest.param(25, marks=pytest.mark.full)])
-def test_what_the_api_says_of_sources_is_true(examples: int) -> None:
+@pytest.mark.full
+def test_what_the_api_says_of_sources_is_true() -> None:
     """Every answer is as it is described."""
     proof = HeaderSecret(header="Authorization", values=(b"Bearer idp-secret",))
     source = HttpSource(name="okta", proof=proof, rules=PostRules(), challenge="okta")
@@ -694,7 +694,7 @@ def test_what_the_api_says_of_sources_is_true(examples: int) -> None:
         source={"okta": source}.get, publish=Queue().publish, clock=lambda: NOW, new_id=lambda: "made-up"
     )
     requests = EventRequests(accept, sources_of(lambda: (token("idp"),)))
-    operations = described(api_app(requests, SourceRoutes(access, LIMITS).routes()), examples)
+    operations = described(api_app(requests, SourceRoutes(access, LIMITS).routes()), examples=25)
     assert [each for each in operations if "source" in each] == [
         "GET /v1/events/{source}",
         "OPTIONS /v1/events/{source}",

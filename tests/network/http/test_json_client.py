@@ -83,7 +83,7 @@ async def test_what_is_compressed_all_the_same_is_unpacked(coding: str, body: by
     assert (await asked(packed(gzip.compress(whole)))).content == json.loads(whole)
 
 
-@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("status", [200, 500])
 async def test_what_unpacks_to_a_hundred_mebibytes_is_not_unpacked(status: int) -> None:
     """The bound counts what was unpacked. Beside an error nobody needs the body: its status is told."""
     lengths: list[int] = []
@@ -174,7 +174,7 @@ def nested(depth: int) -> str:
         [[1, 2], {"a": "\\\\"}] * 9,
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("indent", [None, 3])
+@pytest.mark.parametrize("indent", [None, pytest.param(3, marks=pytest.mark.full)])
 async def test_a_document_means_what_it_means_to_json(value: Any, indent: int | None) -> None:
     """Wherever a window ends: within a number, a text, an escape, between members."""
     text = json.dumps(value, indent=indent) + "\n"
@@ -211,7 +211,7 @@ async def test_what_is_no_json_is_said(text: str, bounds: Bounds) -> None:
         ('{"a": "' + '\\"' * PART + '"}', "is larger than 256 KiB"),
         (nested(NESTING + 1), f"is nested more than {NESTING} deep"),
         ('{"a":' * 300 + "1" + "}" * 300, f"is nested more than {NESTING} deep"),
-        (nested(2 * PART), f"is nested more than {NESTING} deep"),
+        (nested(100_000), f"is nested more than {NESTING} deep"),
         ('{"a":' + "9" * 5000 + "}", "has a number that is too long"),
     ],
     ids=["a text", "many values", "escapes", "deep", "deep objects", "deepest", "a number"],
@@ -253,7 +253,7 @@ async def test_what_is_left_out_has_a_bound_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[" + '{"client_id":"shop"},' * 100_000 + "1]", "[" + nested(2 * PART) + "]"], ids=["a list", "deep"]
+    "text", ["[" + '{"client_id":"shop"},' * 50_000 + "1]", "[" + nested(2 * PART) + "]"], ids=["a list", "deep"]
 )
 async def test_the_event_loop_has_its_turn_after_each_part(text: str) -> None:
     """Whoever asks for `/livez` meanwhile is answered."""

@@ -86,7 +86,7 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("size", [10**6, 4096, 61, 1], ids=["at once", "parts", "small parts", "bytes"])
+@pytest.mark.parametrize("size", [10**6, 4096, 61, pytest.param(1, marks=pytest.mark.full)])
 async def test_requests_behind_one_another_are_answered_in_order(size: int) -> None:
     """Each with its whole body, however it is cut on the way."""
     few = {name: each for name, each in BODIES.items() if size > 100 or len(each[0]) < 20_000}
