@@ -1,4 +1,4 @@
-"""Receivers of logout tokens for tests, on loopback: scripted ones that misbehave on raw sockets, and a fast good one.
+"""Scripted receivers of logout tokens for tests, on loopback, that misbehave on raw sockets.
 
 `async with scripted(reset(), answer(204)) as receiver:` answers the first request with a reset and all later ones with
 204. Requests consume the script in order, on any connection; its last behaviour repeats. Nothing sleeps: wait with
@@ -11,19 +11,12 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl
-
-from aiohttp import web
 
 from tests.support.behaviours import Behaviour, Peer, Received, answer
 
 PATH = "/backchannel-logout"
 PATIENCE = 10.0  # seconds after which any wait of a test fails
-
-
-# ── the scripted receiver ───────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,58 +117,3 @@ async def deaf_port() -> AsyncIterator[int]:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
-
-
-# ── the fast one ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Receiver:
-    """A well-behaved receiver for many clients: it stores each token by request path.
-
-    `status(path, nth)` returns the status for the nth request to a path (counted from 1); by default 200 for all.
-    """
-
-    def __init__(self, status: Callable[[str, int], int] = lambda _path, _nth: 200) -> None:
-        self.tokens: dict[str, list[str]] = {}
-        self.port = 0
-        self._status = status
-        self._count = 0
-        self._changed = asyncio.Event()
-        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
-
-    @property
-    def count(self) -> int:
-        """Return the number of requests received."""
-        return self._count
-
-    def url(self, path: str = PATH) -> str:
-        """Return the URI of a path."""
-        return f"http://127.0.0.1:{self.port}{path}"
-
-    async def until(self, count: int, patience: float = PATIENCE) -> None:
-        """Return once `count` requests were received; fail after `patience` seconds."""
-        async with asyncio.timeout(patience):
-            while self._count < count:
-                self._changed.clear()
-                await self._changed.wait()
-
-    async def __aenter__(self) -> Self:
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._runner.cleanup()
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        [(name, token)] = parse_qsl((await request.read()).decode(), keep_blank_values=True)
-        assert name == "logout_token"
-        tokens = self.tokens.setdefault(request.path, [])
-        tokens.append(token)
-        self._count += 1
-        self._changed.set()
-        return web.Response(status=self._status(request.path, len(tokens)))

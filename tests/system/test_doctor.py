@@ -10,7 +10,7 @@ from aiohttp import web
 
 from notifier.model.client import Algorithm
 from notifier.tokens.key_files import generate_key
-from tests.support.receivers import Receiver
+from tests.system.clients import Clients
 from tests.system.command import notifier_at
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, Site, client
@@ -31,12 +31,12 @@ async def issuer(documents: dict[str, Any]) -> AsyncIterator[str]:
 async def test_all_is_well_until_the_key_goes(tmp_path: Path) -> None:
     """Exit 0 and a canary that is taken; then the issuer no longer publishes our key: exit 1, and what to do."""
     documents: dict[str, Any] = {}
-    async with issuer(documents) as iss, Receiver() as receiver:
+    async with issuer(documents) as iss, Clients() as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
         (tmp_path / "k.pem").write_bytes(generate_key(Algorithm.ES256))
         site.config["issuers"] = {iss: {"keys": [{"file": "k.pem"}], "jwks_uri": f"{iss}/jwks"}}
         site.write()
-        site.write_clients([client("shop", receiver.url("/shop"), iss)])
+        site.write_clients([client("shop", clients.url("shop"), iss)])
         jwks = await notifier_at(site, "keys", "jwks")
         documents |= {
             "/jwks": json.loads(jwks.stdout),
@@ -50,13 +50,13 @@ async def test_all_is_well_until_the_key_goes(tmp_path: Path) -> None:
         well = await notifier_at(site, "doctor")
         assert (well.returncode, well.stderr) == (0, "")
         assert "0 failed, 0 warnings" in well.stdout
-        assert receiver.count == 0
+        assert clients.hits == []
 
         taken = await notifier_at(site, "doctor", "--canary", "shop", "--json")
         assert taken.returncode == 0
         [told] = [row for row in json.loads(taken.stdout) if row["area"] == "canary"]
         assert (told["subject"], told["level"]) == ("shop", "ok")
-        assert receiver.count == 1
+        assert len(clients.hits) == 1
 
         documents["/jwks"] = {"keys": []}
         failed = await notifier_at(site, "doctor")

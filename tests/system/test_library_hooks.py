@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.receivers import Receiver
 from tests.system.broker import broker
+from tests.system.clients import Clients
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import ROOT, worker
 
@@ -19,9 +19,9 @@ HOOKS = {"requests": 0, "frames": 0, "messages": 0, "confirms": 0, "alarms": 1}
 @pytest.mark.full
 async def test_it_delivers_and_reports_each_hook_once(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """In the log with versions, cost and remedy; as a metric; and by the doctor."""
-    async with Receiver() as receiver:
+    async with Clients() as clients:
         site = Site(tmp_path, amqp_url, prefix)
-        site.write_clients([client("shop", receiver.url("/shop"))])
+        site.write_clients([client("shop", clients.url("shop"))])
         async with (
             worker(site, command=[sys.executable, "-m", "notifier"], settings=OFF) as running,
             broker(amqp_url, prefix) as publisher,
