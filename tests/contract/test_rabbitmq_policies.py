@@ -177,22 +177,6 @@ async def test_who_may_not_use_the_management_api_is_told_what_to_do_and_tries(
     assert "the tag `management`" in look.fault
 
 
-async def test_a_worker_that_starts_finds_it_within_ten_seconds(
-    amqp_url: str, prefix: str, policy: Policy, worker: OpenWorker
-) -> None:
-    """It consumes before it knows, and goes on: whoever rents a queue cannot change the policy."""
-    async with policy({"overflow": "drop-head"}):
-        queue = await worker(Inbox())
-        assert queue.status().overrides == ()
-
-        async def overrides() -> list[PolicyKey]:
-            return [each.key for each in queue.status().overrides]
-
-        assert await until(overrides, bool, patience=10) == [PolicyKey.OVERFLOW]
-    assert queue.status().consuming
-    assert queue.status().problem is None
-
-
 async def test_a_worker_that_only_verifies_declares_nothing(
     prefix: str, module_node: RabbitmqNode, policy: Policy, told: RepairReport, worker: OpenWorker
 ) -> None:

@@ -73,27 +73,3 @@ async def test_an_alarm(
         finally:
             await asyncio.to_thread(own_node.ctl, *cleared)
         tell(await made.account(cause="held back by the alarm"))
-
-
-@pytest.mark.fault("broker", "memory alarm while the worker is stopped, and another takes over")
-@pytest.mark.timeout(600)
-async def test_a_worker_is_stopped_while_the_alarm_stands(
-    tmp_path: Path, own_node: RabbitmqNode, queues: str, tell: Tell
-) -> None:
-    """The worker gives back what it could not settle within its grace, and ends as always."""
-    raised, cleared = MEMORY
-    async with rig(tmp_path, own_node.url, queues) as made:
-        made.site.config["shutdown_grace"] = "2s"
-        made.site.write()
-        await made.publisher.publish(range(EVENTS), rate=1000)
-        await asyncio.to_thread(own_node.ctl, *raised)
-        try:
-            async with worker(made.site) as running:
-                await until_those_who_are_well_are_told(made)
-                await until(lambda: readiness(running), lambda told: told[1])
-                assert await running.stop() == 0
-        finally:
-            await asyncio.to_thread(own_node.ctl, *cleared)
-        async with worker(made.site) as running:
-            await made.settle(running)
-        tell(await made.account(cause="undecided when the worker was stopped"))

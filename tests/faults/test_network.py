@@ -152,20 +152,3 @@ async def test_stalled_for_a_moment(behind: Behinds, form: Form[int], chance: ra
         account = await given.account()
         assert given.worker.said("queue_connection_lost") == []
         tell(account, times=times, once=True)
-
-
-@pytest.mark.fault("network to the broker", "stalled both ways when the worker is stopped")
-@pytest.mark.timeout(600)
-async def test_stopped_while_it_is_stalled(behind: Behinds, tell: Tell) -> None:
-    """It ends in time, though none of its acks arrives. Another worker finishes what it held."""
-    async with behind(heartbeat=20) as given:
-        given.rig.site.config["shutdown_grace"] = "3s"
-        given.rig.site.write()
-        async with worker(given.rig.site) as stopping:
-            publishing = given.publish(300, rate=100)
-            await given.rig.clients.until(lambda: len(given.rig.clients.hits) > 150)
-            given.proxy.stall(*Way)
-            assert await stopping.stop() == 0
-            given.proxy.flow()
-        await publishing
-        tell(await given.account())

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from aio_pika import connect
-from yarl import URL
 
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
@@ -27,11 +26,10 @@ from tests.faults.parking_rig import (
 from tests.faults.rig import Rig, kill, load, rig
 from tests.faults.test_broker_restarts import BACK
 from tests.faults.test_broker_restarts import KILLED as BROKER_KILLED
-from tests.faults.test_network import LINKS, LONG, LOST
+from tests.faults.test_network import LONG
 from tests.faults.test_workers import KILLED
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.broker import QUEUES, broker
-from tests.system.tcp_proxy import Ending, TcpProxy
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
@@ -136,37 +134,6 @@ async def test_broker_killed(
             sick.was_served_soon()
         await made.settle(first, second)
         tell(await made.account(cause=BROKER_KILLED), times=2 * times)
-
-
-@pytest.mark.fault("parking", "connection cut again and again, while parked deliveries drain")
-@pytest.mark.timeout(900)
-async def test_connection_cut(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
-    """What was fetched and not acked returns to its bucket, and is fetched again."""
-    times = form(2, 20)
-    url = URL(amqp_url)
-    async with (
-        rig(tmp_path, amqp_url, prefix) as made,
-        sick_in(made) as sick,
-        TcpProxy(url.host or "localhost", url.port or 5672) as proxy,
-    ):
-        made.site.config["queue"]["url"] = str(url.with_host("127.0.0.1").with_port(proxy.port))
-        made.site.write()
-        sick.takes = 0.1
-        async with worker(made.site) as running:
-            sick.fall(Down.REFUSES)
-            async with load(made.publisher, rate=2 * RATE):
-                await until_parked(made, 60 * times)
-            await sick.recover()
-            for _ in range(times):
-                await proxy.until_connections(LINKS, LONG)
-                await until_told_more(made, 20)
-                proxy.end(chance.choice(list(Ending)))
-            await sick.until_served()
-            await made.settle(running)
-        tell(await made.account(cause=LOST), times=times)
-        sick.was_served_soon()
 
 
 @pytest.mark.fault(

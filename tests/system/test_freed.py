@@ -72,7 +72,6 @@ def sessions(deliveries: Iterable[Delivery]) -> set[str]:
     return {str(each.sid) for each in deliveries}
 
 
-@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_what_waits_for_a_key_comes_when_it_signs_again(
     place: tuple[str, str], tmp_path: Path, hsm: SoftHsm
 ) -> None:
@@ -108,6 +107,7 @@ async def test_what_waits_for_a_key_comes_when_it_signs_again(
         assert (sorted(clients.told("shop")), clients.told("mail")) == (["s0", "s1", "s2", "s4", "s5"], [])
 
 
+@pytest.mark.full
 async def test_a_deferral_stored_as_the_key_begins_to_sign_is_freed(tmp_path: Path, hsm: SoftHsm) -> None:
     """Another worker stores it after the walk of this one."""
     faulty = hsm.faulty()
@@ -122,24 +122,6 @@ async def test_a_deferral_stored_as_the_key_begins_to_sign_is_freed(tmp_path: Pa
             await waiting(site, put_off(2))
             began = time.monotonic()
             await clients.until_told("shop", {"s1", "s2"})
-            assert time.monotonic() - began < SOON
-            assert await running.stop() == 0
-
-
-async def test_a_key_from_a_file_frees_what_waits_for_one_that_stays_away(tmp_path: Path, hsm: SoftHsm) -> None:
-    """By a reload, as the runbook says for an HSM that does not come back."""
-    faulty = hsm.faulty()
-    faulty.be("error")
-    async with Clients() as clients:
-        site = site_of(tmp_path, (f"sqlite:{tmp_path / 'q.db'}", "notifier"), hsm, clients, faulty.path)
-        await waiting(site, put_off(1))
-        async with worker(site, settings=hsm.environ) as running:
-            await running.until_said("signer_failing")
-            site.config["issuers"][ISSUER]["keys"] = [{"file": "first.pem"}]
-            site.write()
-            began = time.monotonic()
-            running.send(signal.SIGHUP)
-            await clients.until_told("shop", ["s1"])
             assert time.monotonic() - began < SOON
             assert await running.stop() == 0
 
@@ -165,7 +147,6 @@ async def test_a_proxy_that_lets_one_through_frees_the_others_of_its_client(tmp_
             assert await running.stop() == 0
 
 
-@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_what_waits_for_a_pause_of_the_registry_comes_when_that_is_over(
     place: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.system.site import Site
 from tests.system.worker_process import worker
 
@@ -21,6 +23,7 @@ OF_QUEUES = {
 OF_THE_CONSOLE = {"notifier.features.console.recent", "notifier.features.console.console_routes"}
 
 
+@pytest.mark.parametrize("place", ["sqlite", "rabbitmq"], indirect=True)
 async def test_a_worker_imports_one_queue_and_nothing_of_terminals(tmp_path: Path, place: tuple[str, str]) -> None:
     """Nor the console where it is off. structlog uses rich where it finds it, and the commands draw tables by it."""
     url, prefix = place

@@ -9,7 +9,6 @@ from typing import Any
 
 from tests.system.clients import Clients
 from tests.system.site import ISSUER, Site, client
-from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
 TOKENS = """
@@ -65,31 +64,6 @@ async def test_the_api_sets_the_level(tmp_path: Path) -> None:
             await _sign_out(running, "s1")
             assert await running.stop() == 0
             assert running.said("attempt") == []
-
-
-async def test_what_is_done_by_hand_is_told_at_every_level(tmp_path: Path) -> None:
-    """At level error a discard is still in the log, with each letter that is gone, and so is the change itself."""
-    async with Clients(lambda _hit: 410) as clients:
-        site = _site(tmp_path, clients)
-        async with worker(site) as running:
-            ask = running.ask
-            assert (await ask("PUT", "/v1/log-level", REPAIR, {"level": "error"}))[0] == 200
-            await _sign_out(running, "s1")
-            await running.until_metric(1, "deliveries_settled_total", fate="dead")
-            assert (await ask("GET", "/v1/dead-letters/export", OF_ONE_ISSUER))[0] == 200
-            status, job = await ask("DELETE", "/v1/dead-letters?client_id=shop", OF_ONE_ISSUER)
-            assert status == 202
-            _, job = await until(
-                lambda: ask("GET", f"/v1/jobs/{job['id']}", OF_ONE_ISSUER), lambda answer: answer[1]["state"] == "ended"
-            )
-            assert job["discarded"] == 1
-            assert await running.stop() == 0
-        told = {str(line["event"]): line for line in map(json.loads, running.lines) if line.get("audit")}
-        assert set(told) == {"log_level", "dead_letters_exported", "dead_letters_discarded", "dead_letter_discarded"}
-        assert told["log_level"]["by"] == "op"
-        assert {line["who"] for name, line in told.items() if name != "log_level"} == {"tenant"}
-        assert told["dead_letter_discarded"]["event_id"] == "s1"
-        assert running.said("dead_letter") == []  # a warning, which the level leaves out
 
 
 async def _level(running: WorkerProcess, method: str, token: str, body: object = None) -> tuple[int, Any]:

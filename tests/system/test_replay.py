@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.system.clients import Clients
 from tests.system.command import notifier_at
 from tests.system.site import ISSUER
@@ -14,7 +12,6 @@ from tests.system.waiting import until
 from tests.system.worker_process import worker
 
 
-@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str], tmp_path: Path) -> None:
     """Given up again, put off, then delivered. The exit status is that of the replay."""
     answers = Answers(shop=404, wiki=404)
@@ -53,7 +50,6 @@ async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str],
             await running.until_said("dead_letters_replayed")
 
 
-@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_a_replay_ends_within_the_drain(place: tuple[str, str], tmp_path: Path) -> None:
     """A worker that ends lets it move the letters at hand, and closes the queue only then."""
     async with Clients(Answers(shop=404)) as clients, worker(site_of(tmp_path, clients, place)) as running:

@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier_at
 from tests.system.site import API_TOKEN, ISSUER, Site, client
@@ -64,7 +62,6 @@ async def job_of(running: WorkerProcess, begun: tuple[int, Any]) -> Any:
     return (await until(lambda: running.ask("GET", path, "r"), lambda told: told[1].get("state") == "ended"))[1]
 
 
-@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_path: Path) -> None:
     """One delivery waits for its own backoff, the others for a client that is down; then it is well."""
     answers = Answers(shop=503, wiki=400)
@@ -117,7 +114,6 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             await clients.until(lambda: answers.accepted.count("shop") == answers.accepted.count("wiki") == 4)
 
 
-@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_what_waits_is_shown_by_pages_and_found(place: tuple[str, str], tmp_path: Path) -> None:
     """By a user, a session or an event. Who looks is written down, and for whom is not."""
     async with Clients(Answers(wiki=400)) as clients:
@@ -140,7 +136,6 @@ async def test_what_waits_is_shown_by_pages_and_found(place: tuple[str, str], tm
             assert line["wanted"]["subject"] not in ("alice", "s1")
 
 
-@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_a_busy_client_holds_up_no_other_s_retry(place: tuple[str, str], tmp_path: Path) -> None:
     """A second retry of it is the first one, and to end that ends the watching alone. A cancellation is a job, too."""
     refusing, answered = Answers(shop=400, wiki=400), asyncio.Event()

@@ -58,6 +58,7 @@ def told(document: Any) -> dict[str, tuple[int, str | None]]:
     return {each["client_id"]: (each["delivered"] + each["put_off"], each["reason"]) for each in document["clients"]}
 
 
+@pytest.mark.parametrize("place", [pytest.param("sqlite", marks=pytest.mark.full), "rabbitmq"], indirect=True)
 async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_path: Path) -> None:
     """Over HTTP and at the command line alike: what waits, and which client is down and why."""
     async with Clients(judge) as clients:
