@@ -23,9 +23,7 @@ from notifier.queues.rabbitmq.delays import (
 from tests.contract.queues import Inbox
 
 NOW = 1_800_000_000.0
-DELIVERY = Delivery(
-    id="d", event_id="e", id_given=True, iss="i", client_id="c", sub='"hops":[8]}}', sid=None
-)
+DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub='"hops":[8]}}', sid=None)
 BODY = dump_delivery(DELIVERY, due=NOW + 45)
 
 
