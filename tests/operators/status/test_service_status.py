@@ -17,7 +17,7 @@ from notifier.operators.status.life import life_of
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
 from notifier.operators.status.status_document import document_of
 from tests.delivery.stage import ISS, Stage, client, running
-from tests.support.outcome_facts import delivered
+from tests.support.outcome_facts import attempted, delivered
 
 NOW = 1_800_000_000.0
 
@@ -54,21 +54,11 @@ def test_workers_are_summed_up() -> None:
     other = worker(
         "b",
         stands(
-            "shop",
-            delivered=3,
-            waiting=2,
-            last_success=NOW - 1,
-            last_failure=NOW - 7,
-            reason="dns",
-            circuit=2,
-            parked=7,
-            waits_for="retry_after",
-            next_try=NOW + 5,
-            delayed=2,
-            next_delayed=NOW + 4,
+            "shop", delivered=3, waiting=2, last_success=NOW - 1, last_failure=NOW - 7, reason="dns", circuit=2,
+            parked=7, waits_for="retry_after", next_try=NOW + 5, delayed=2, next_delayed=NOW + 4,
         ),
         held={"events": LaneState(unsettled=1, oldest=NOW - 50)},
-    )
+    )  # fmt: skip
     depths = {"events": Depth(ready=7, consumers=3), "delay.4s": Depth(ready=5, consumers=0)}
     depths["parked"] = Depth(ready=9, consumers=0)
     status = status_of(depths, [other, b"nonsense", b'{"v": 2}', one], now=NOW)
@@ -124,9 +114,7 @@ async def test_when_what_waits_is_given_up_is_known() -> None:
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0, life=lambda delivery: life_of(delivery, registry))
 
     def put_off(client_id: str, since: float, sid: str | None) -> Delivery:
-        delivery = Delivery(
-            id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=sid, first_taken_at=since
-        )
+        delivery = _of(client_id, sid=sid, first_taken_at=since)
         health.observe(facts.RetryScheduled(delivery=delivery, due=NOW + 9))
         return delivery
 
@@ -147,12 +135,7 @@ async def test_when_what_waits_is_given_up_is_known() -> None:
 
 def failed(health: HealthObserver, client_id: str, at: float) -> None:
     """An attempt that did not connect."""
-    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
-    outcome = Failed(reason=Reason.CONNECT, text="refused")
-    attempted = facts.Attempted(
-        delivery=delivery, number=1, jti="j", alg="ES256", outcome=outcome, seconds=0.1, at=at, next_due=None
-    )
-    health.observe(attempted)
+    health.observe(attempted(_of(client_id), Failed(reason=Reason.CONNECT, text="refused"), at=at, next_due=None))
 
 
 def test_of_very_many_clients_the_oldest_are_forgotten() -> None:
@@ -180,8 +163,8 @@ def test_of_very_many_clients_those_in_trouble_are_remembered() -> None:
     ]  # fmt: skip
 
 
-def _of(client_id: str) -> Delivery:
-    return Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
+def _of(client_id: str, sub: str = "s", sid: str | None = None, **more: Any) -> Delivery:
+    return Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub=sub, sid=sid, **more)
 
 
 def test_a_worker_may_tell_of_its_clients_in_parts() -> None:
@@ -240,12 +223,12 @@ def test_no_client_waits_for_what_a_dead_letter_lacked() -> None:
     assert stands("shop", **waiting, last_failure=101.0, reason="no_sid").cause == "signing"
 
 
-def buried(health: HealthObserver, client_id: str, reason: DeadReason) -> None:
-    """A dead letter without an attempt."""
-    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
-    health.observe(
-        facts.Buried(iss=ISS, client_id=client_id, event_id="e", reason=reason, text="why", delivery=delivery)
-    )
+def buried(
+    health: HealthObserver, client_id: str, reason: DeadReason, text: str = "why", delivery: Delivery | None = None
+) -> None:
+    """Observe a dead letter without an attempt."""
+    letter: dict[str, Any] = {"iss": ISS, "client_id": client_id, "event_id": "e", "reason": reason, "text": text}
+    health.observe(facts.Buried(**letter, delivery=delivery))
 
 
 def test_a_client_whose_event_came_too_late_does_not_fail() -> None:
@@ -299,13 +282,8 @@ def test_made_up_clients_take_the_place_of_no_other() -> None:
 def test_what_a_dead_letter_says_keeps_its_way_out() -> None:
     """It comes last: behind names of others."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
-    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="alice-77", sid=None)
     text = f"the registry has no client of alice-77 {'w' * 300}; register it, then replay"
-    health.observe(
-        facts.Buried(
-            iss=ISS, client_id="shop", event_id="e", reason=DeadReason.UNKNOWN_CLIENT, text=text, delivery=delivery
-        )
-    )
+    buried(health, "shop", DeadReason.UNKNOWN_CLIENT, text, _of("shop", sub="alice-77"))
     told = health.clients[ISS, "shop"].text
     assert told.endswith("; register it, then replay")
     assert "alice-77" not in told
@@ -314,13 +292,8 @@ def test_what_a_dead_letter_says_keeps_its_way_out() -> None:
 def test_what_a_failure_met_is_told_without_the_user() -> None:
     """Nor with a token, if the client sends it back."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
-    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="alice-77", sid=None)
     outcome = Failed(reason=Reason.SERVER_ERROR, status=500, text="no session of Alice-77 in eyJhbGciOiJSUzI1NiJ9.e.x")
-    health.observe(
-        facts.Attempted(
-            delivery=delivery, number=1, jti="j", alg="ES256", outcome=outcome, seconds=0.1, at=NOW, next_due=None
-        )
-    )
+    health.observe(attempted(_of("shop", sub="alice-77"), outcome, at=NOW, next_due=None))
     status = status_of({}, [worker("a", *all_of(health, [], [])[0])], now=NOW)
     told = document_of(status)["clients"]
     assert isinstance(told, list)
@@ -382,29 +355,21 @@ def test_since_when_a_client_fails_is_known_after_a_restart() -> None:
     failed(health, "shop", NOW)
     record = health.clients[ISS, "shop"]
     assert record.failing_since == NOW
-    delivery = Delivery(
-        id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid=None, first_attempt_at=NOW - 600
-    )
-    attempted = facts.Attempted(
-        delivery=delivery, number=3, jti="j", alg="ES256", outcome=Failed(reason=Reason.CONNECT, text=""), seconds=0.1,
-        at=NOW + 1, next_due=None,
-    )  # fmt: skip
-    health.observe(attempted)
+    failure = Failed(reason=Reason.CONNECT, text="")
+    third = attempted(_of("shop", first_attempt_at=NOW - 600), failure, number=3, at=NOW + 1, next_due=None)
+    health.observe(third)
     assert record.failing_since == NOW - 600
     record.last_success, record.failing_since = NOW + 2, None
-    health.observe(replace(attempted, at=NOW + 3))
+    health.observe(replace(third, at=NOW + 3))
     assert record.failing_since == NOW + 2
 
 
 def test_what_a_client_answered_outlives_what_expires() -> None:
     """While it is down, its logouts are given up without an attempt: that is no answer of its own."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
-    expired = facts.Buried(
-        iss=ISS, client_id="shop", event_id="e", reason=DeadReason.EXPIRED, text="never attempted in 600 s"
-    )
-    health.observe(expired)
+    buried(health, "shop", DeadReason.EXPIRED, "never attempted in 600 s")
     record = health.clients[ISS, "shop"]
     assert (record.reason, record.last_failure) == ("expired", None)
     failed(health, "shop", NOW)
-    health.observe(expired)
+    buried(health, "shop", DeadReason.EXPIRED, "never attempted in 600 s")
     assert (record.reason, record.text, record.dead) == ("connect", "refused", 2)
