@@ -79,6 +79,15 @@ P256 = public(made("P-256"), kid="first", use="enc")
 P384 = public(made("P-384"), kid="second", use="enc")
 
 
+async def after_first_read(**published: float) -> tuple[Publishing, ClientEncryption]:
+    """Return a client and an encryption that has read its JWK Set."""
+    shop = Publishing()
+    shop.publish(P256, **published)
+    encryption = shop.encryption()
+    await kid(encryption, asked(), made("P-256"))
+    return shop, encryption
+
+
 async def test_a_set_is_read_once_for_all_who_wait_and_kept_as_long_as_it_says() -> None:
     """By its Cache-Control, an hour without, and a minute at least."""
     for max_age, fresh in ((None, FRESH), (600.0, 600.0), (0.0, 60.0), (1e9, 86_400.0)):
@@ -127,10 +136,7 @@ async def test_what_cannot_be_read_defers_and_is_tried_again() -> None:
 
 async def test_the_last_set_is_kept_while_it_cannot_be_read_again() -> None:
     """A client that is well is not held up by its JWK Set."""
-    shop = Publishing()
-    shop.publish(P256)
-    encryption = shop.encryption()
-    await kid(encryption, asked(), made("P-256"))
+    shop, encryption = await after_first_read()
     shop.now, shop.answers = shop.now + FRESH, UnreadDocument(text="answered 503")
     for _ in range(3):
         assert await kid(encryption, asked(), made("P-256")) == "first"
@@ -140,10 +146,7 @@ async def test_the_last_set_is_kept_while_it_cannot_be_read_again() -> None:
 
 async def test_a_set_without_a_fitting_key_defers_until_there_is_one() -> None:
     """It is looked for soon, whatever Cache-Control says, and other algorithms of that set are not held up."""
-    shop = Publishing()
-    shop.publish(P256, max_age=86_400.0)
-    encryption = shop.encryption()
-    await kid(encryption, asked(), made("P-256"))
+    shop, encryption = await after_first_read(max_age=86_400.0)
     rsa = asked(alg=KeyManagement.RSA_OAEP)
     assert "has no key for RSA-OAEP: key 'first' is of the type EC" in await why(encryption, rsa)
     shop.publish(P256, public(made("RSA"), kid="rsa"))
@@ -160,10 +163,7 @@ async def test_a_key_that_is_none_is_named() -> None:
 
 async def test_after_a_400_the_keys_are_read_again_at_once_and_not_too_often() -> None:
     """Until they were, the 400 is no refusal; a client that refuses everything is asked every five minutes."""
-    shop = Publishing()
-    shop.publish(P256)
-    encryption = shop.encryption()
-    await kid(encryption, asked(), made("P-256"))
+    shop, encryption = await after_first_read()
     shop.now += 1
     shop.answers = None
     assert "are read again" in str(encryption.doubted(asked()))
@@ -184,10 +184,7 @@ async def test_after_a_400_the_keys_are_read_again_at_once_and_not_too_often() -
 
 async def test_a_400_counts_once_the_set_that_was_asked_for_was_read() -> None:
     """While it cannot be, the fault may be ours, however often the client says 400."""
-    shop = Publishing()
-    shop.publish(P256)
-    encryption = shop.encryption()
-    await kid(encryption, asked(), made("P-256"))
+    shop, encryption = await after_first_read()
     shop.now, shop.answers = shop.now + 1, UnreadDocument(text="answered 503")
     encryption.doubted(asked())
     for _ in range(3):

@@ -16,6 +16,7 @@ from notifier.tokens.jws import verifies
 from notifier.tokens.signer import SignatureResult
 from tests.features.signers.places import MESSAGE, RSA, refused, signs, wrong_at_once
 from tests.support.certificates import authority
+from tests.tokens.memory_place import Times
 from tests.vault.vault_process import RunningVault, running_vault
 
 pytestmark = pytest.mark.full
@@ -169,24 +170,14 @@ async def test_logs_in_by_approle_and_anew_when_its_token_was_revoked(vault: Run
     await key.close()
 
 
-class Watch:
-    """A clock that is set."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def role_of(vault: RunningVault, name: str, folder: Path, **tokens: str) -> tuple[VaultKey, Watch]:
+def role_of(vault: RunningVault, name: str, folder: Path, **tokens: str) -> tuple[VaultKey, Times]:
     """A key whose AppRole has tokens with these times."""
     role = f"auth/approle/role/{name}"
     vault.do("POST", role, {"token_policies": vault.allow(name, vault.key(name, "ecdsa-p256")), **tokens})
     file = folder / "secret-id"
     file.write_text(vault.do("POST", f"{role}/secret-id")["data"]["secret_id"])
     role_id = vault.do("GET", f"{role}/role-id")["data"]["role_id"]
-    watch = Watch()
+    watch = Times()
     return VaultKey(settings_of(vault, name, approle={"role_id": role_id, "secret_id_file": str(file)}), watch), watch
 
 
@@ -245,7 +236,7 @@ async def test_logs_in_anew_when_its_token_was_revoked_or_has_ended(vault: Runni
 
 async def test_a_periodic_token_of_a_file_is_renewed(vault: RunningVault, tmp_path: Path) -> None:
     """So it lives as long as this does."""
-    name, watch = vault.key("periodic", "ecdsa-p256"), Watch()
+    name, watch = vault.key("periodic", "ecdsa-p256"), Times()
     (tmp_path / "token").write_text(vault.token(vault.allow("periodic", name), period="100s"))
     key = VaultKey(settings_of(vault, name, token_file=str(tmp_path / "token")), watch)
     await key.sign(Algorithm.ES256, MESSAGE)

@@ -3,10 +3,26 @@
 from playwright.async_api import expect
 
 from tests.features.console.browser.conftest import BOUND, SRE, NewWindow, Service
+from tests.features.console.browser.window import Window
 from tests.system.site import ISSUER
 from tests.system.worker_process import WorkerProcess
 
 PAYROLL = f"client?client_id=payroll&iss={ISSUER}"
+
+
+async def given_up(service: Service, running: WorkerProcess, count: int) -> None:
+    """Have the client refuse so many logouts."""
+    service.answer("payroll", 404)
+    await service.sign_out(running, "payroll", count)
+    await running.until_metric(float(count), "dead_letters_total")
+
+
+async def replay(window: Window, count: int) -> None:
+    """Sign in, and replay so many dead letters of the client."""
+    await window.sign_in(SRE)
+    await window.go(PAYROLL)
+    await window.page.get_by_role("button", name="Mended …").click()
+    await window.dialog.get_by_role("button", name=f"Replay {count} letters").click()
 
 
 async def test_what_names_no_session_stays_unless_it_is_ticked(service: Service, new_window: NewWindow) -> None:
@@ -47,14 +63,9 @@ async def test_what_is_given_up_again_is_no_success(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
     """A client that was not mended after all: the account is red, and says how many letters came back."""
-    service.answer("payroll", 404)
-    await service.sign_out(running, "payroll", 3)
-    await running.until_metric(3.0, "dead_letters_total")
+    await given_up(service, running, 3)
     window = await new_window(running)
-    await window.sign_in(SRE)
-    await window.go(PAYROLL)
-    await window.page.get_by_role("button", name="Mended …").click()
-    await window.dialog.get_by_role("button", name="Replay 3 letters").click()
+    await replay(window, 3)
     await expect(window.dialog.locator(".account.bad")).to_contain_text("3 given up again: refused 3")
     await expect(window.page.locator(".notices .bad")).to_contain_text("3 given up again")
 
@@ -63,15 +74,10 @@ async def test_it_goes_on_when_the_tab_is_closed(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
     """And the page of who acted has it, for whoever looks later."""
-    service.answer("payroll", 404)
-    await service.sign_out(running, "payroll", 3)
-    await running.until_metric(3.0, "dead_letters_total")
+    await given_up(service, running, 3)
     service.answer("payroll", 200)
     window = await new_window(running)
-    await window.sign_in(SRE)
-    await window.go(PAYROLL)
-    await window.page.get_by_role("button", name="Mended …").click()
-    await window.dialog.get_by_role("button", name="Replay 3 letters").click()
+    await replay(window, 3)
     await expect(window.dialog.locator(".account")).to_be_visible()
     await window.open()  # another document: nothing of the first is left
     await running.until_metric(3.0, "deliveries_settled_total", fate="delivered")
@@ -89,15 +95,10 @@ async def test_a_job_whose_worker_has_ended_is_over(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
     """Nobody knows it any more: the account says so, and asks no further."""
-    service.answer("payroll", 404)
-    await service.sign_out(running, "payroll", 2)
-    await running.until_metric(2.0, "dead_letters_total")
+    await given_up(service, running, 2)
     window = await new_window(running)
     await window.page.route("**/v1/jobs/*", lambda route: route.fulfill(status=404, json={"title": "Nobody knows it"}))
-    await window.sign_in(SRE)
-    await window.go(PAYROLL)
-    await window.page.get_by_role("button", name="Mended …").click()
-    await window.dialog.get_by_role("button", name="Replay 2 letters").click()
+    await replay(window, 2)
     await expect(window.dialog.locator(".account.warn")).to_contain_text("the worker that carried it on has ended")
     await expect(window.page.locator(".notices")).to_contain_text("the worker that carried it on has ended")
     await expect(window.dialog.get_by_text("It is over.")).to_be_visible()
