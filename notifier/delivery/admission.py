@@ -45,16 +45,11 @@ class Room(Protocol):
     def patience(self) -> float:
         """Return for how many seconds a delivery may wait in memory."""
 
-    @property
     def many_probes_free(self) -> bool:
         """True if more than half of the slots for probes are free."""
 
-    @property
     def workers(self) -> int:
         """How many workers there are, this one included."""
-
-    def clock(self) -> float:
-        """Return the present moment in epoch seconds."""
 
     def ahead(self) -> float:
         """Return the seconds from the steady clock to the wall clock."""
@@ -159,27 +154,20 @@ def _unknown(delivery: Delivery, unknown: str, registry: Registry, now: float) -
 def _why_unknown(delivery: Delivery, *, gone: bool, unheard: bool, denied: bool) -> str:
     """Return why there is no address for the client, and the remedy. `gone`: it is registered without one."""
     name = f"client {delivery.client_id!r}"
-    has_none = (
-        f"the address of the {name} is gone: the registry has none for it any more"
-        if gone
-        else f"the registry has no {name} of this issuer that can be used"
+    why = f"the registry has no {name} of this issuer that can be used"
+    remedy, shows = "register the client", "whether it was left out, and why"
+    if gone:
+        why = f"the address of the {name} is gone: the registry has none for it any more"
+        remedy, shows = "register its address", "where its registration comes from"
+    if not unheard:
+        return f"{why}, and the event has no URI; `notifier clients show` reports {shows}; {remedy}, then replay"
+    why = f"{why}, and the event's URI does not count"
+    if denied:
+        return f"{why}, since registry.inline is deny; {remedy}, then replay"
+    publisher = f"it is {delivery.publisher!a}"
+    if delivery.publisher is None:
+        publisher = "it has neither a user_id nor, over HTTP, an API token"
+    return (
+        f"{why}: its publisher is not known to be the identity server ({publisher}; registry.inline). Name the "
+        f'publisher in issuers["{delivery.iss}"].publishers, or {remedy}; then replay'
     )
-    remedy = "register its address" if gone else "register the client"
-    if unheard and denied:
-        return (
-            f"{has_none}, and the event's URI does not count, whoever says it: registry.inline is deny; {remedy}, then"
-            " replay"
-        )
-    if unheard:
-        publisher = (
-            "it has neither a user_id nor, over HTTP, an API token"
-            if delivery.publisher is None
-            else f"it is {delivery.publisher!a}"
-        )
-        return (
-            f"{has_none}, and the event's URI does not count: nobody knows its publisher to be the identity server"
-            f' ({publisher}; registry.inline). Name the publisher in issuers["{delivery.iss}"].publishers, or {remedy};'
-            " then replay"
-        )
-    shows = "where its registration comes from" if gone else "whether it was left out, and why"
-    return f"{has_none}, and the event has no URI; `notifier clients show` says {shows}; {remedy}, then replay"

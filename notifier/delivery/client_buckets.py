@@ -77,15 +77,12 @@ class Buckets:
         Unless they are 0, a parked delivery is to replace the probe, which waits for that, unacked, for at most half of
         them. Then `on_rotated` returns the queue and delay.
         """
-        if seconds := self._rotate(known, ticket, result, now):
-            return result, seconds
-        return self._with_queue(known, ticket, result, now), 0.0
+        seconds = self._rotate(known, ticket, result, now)
+        return (result if seconds else self.on_rotated(ticket, result)), seconds
 
     def on_rotated(self, ticket: Ticket, result: AttemptResult) -> AttemptResult:
-        """Return the result of an attempt, after the wait for another probe."""
-        return self._with_queue(self._clients[ticket.client.key], ticket, result, self._tools.steady())
-
-    def _with_queue(self, known: KnownClient, ticket: Ticket, result: AttemptResult, now: float) -> AttemptResult:
+        """Return the result of an attempt, with its queue and delay. Its probe does not wait for another one."""
+        known, now = self._clients[ticket.client.key], self._tools.steady()
         if known.replaced is ticket:
             self._end_rotation(known)
         after = self._after_failure(known, ticket, result, now)

@@ -89,8 +89,10 @@ class DeliveryPipeline:
             if isinstance(verdict, Done):  # nearly always
                 stands_until: float | None = math.inf
                 break
-            stands_until = self._stands_until(verdict)  # as of now: the retry may be back before its confirm
-            since = self._tools.steady()
+            since, stands_until = self._tools.steady(), None
+            if not isinstance(verdict, Dead):  # as of now: the retry may be back before its confirm
+                wait, alone = verdict.due - self._tools.clock(), self._gate.slots.workers() == 1
+                stands_until = since + stands_for(wait, alone=alone)
             if await self.settlement.settle(result.delivery, verdict, held.message):
                 break
             self._making_room = False
@@ -166,14 +168,6 @@ class DeliveryPipeline:
             self._tools.observe(fact if due is None else replace(fact, next_due=due))
         self._pump()
         return result
-
-    # ── settle ──
-
-    def _stands_until(self, verdict: RetryAt | Defer | Dead) -> float | None:
-        if isinstance(verdict, Dead):
-            return None
-        alone = self._gate.slots.workers == 1
-        return self._tools.steady() + stands_for(verdict.due - self._tools.clock(), alone=alone)
 
 
 async def attempt(ticket: Ticket, tools: Tools) -> AttemptResult:

@@ -51,7 +51,7 @@ class Slots:
     def __init__(
         self, tools: Tools, peers: Peers, size: int, in_memory: Mapping[Lane, int], begun: Callable[[], float]
     ) -> None:
-        self.clock = tools.clock
+        self._clock = tools.clock
         self._steady = tools.steady
         self._peers = peers
         self._size = size
@@ -63,19 +63,17 @@ class Slots:
         self._in_flight = dict.fromkeys(Lane, 0)  # of the window
         self._hanging = 0  # attempts at slow clients and probes, which do not count as memory
 
-    @property
     def many_probes_free(self) -> bool:
         """True if more than half of the slots for probes are free."""
         return 2 * self._used[Side.PROBE] < PROBES
 
-    @property
     def workers(self) -> int:
         """How many workers there are, this one included."""
         return self._peers.count() or ASSUMED_WORKERS
 
     def ahead(self) -> float:
         """Return the seconds from the steady clock to the wall clock."""
-        return self.clock() - self._steady()
+        return self._clock() - self._steady()
 
     def has_room(self, lane: Lane) -> bool:
         """Return True if another delivery of the lane may start."""
@@ -150,7 +148,7 @@ class Gate:
         """Return whether the delivery starts, waits in memory, or is deferred. The answer contains it as changed."""
         now, key = self._tools.steady(), client.key
         known = self.clients.get(key) or self.clients.add(key, now, client)
-        known.on_registration(client, self.slots.workers)
+        known.on_registration(client, self.slots.workers())
         self.clients.move_to_end(key)
         self.slots.place(known, now)
         answer = known.offer(delivery, client, lane, self.slots, now, pulled=pulled)

@@ -8,14 +8,7 @@ import math
 from dataclasses import dataclass, field
 
 from notifier.delivery.admission import Later, Room, Side, StartNow, Ticket, Wait
-from notifier.delivery.circuit import (
-    MAX_FAILING_SECONDS,
-    MIN_OPEN_SECONDS,
-    SHORT_OUTAGE_SECONDS,
-    Change,
-    Circuit,
-    State,
-)
+from notifier.delivery.circuit import MIN_OPEN_SECONDS, SHORT_OUTAGE_SECONDS, Change, Circuit, State
 from notifier.delivery.pending import NONE_RUNS, PendingDeliveries
 from notifier.delivery.ports import News
 from notifier.delivery.rate import AttemptRate
@@ -107,8 +100,8 @@ class KnownClient(PendingDeliveries):
         if delivery.leash is not None:
             return now >= self.circuit.next_try
         due = self.circuit.next_try + MIN_OPEN_SECONDS
-        if delivery.first_taken_at is None and room.many_probes_free:
-            due = min(due, self.ended_at + max(FRESH, MIN_OPEN_SECONDS * room.workers))
+        if delivery.first_taken_at is None and room.many_probes_free():
+            due = min(due, self.ended_at + max(FRESH, MIN_OPEN_SECONDS * room.workers()))
         return now >= max(due, self.ended_at + MIN_OPEN_SECONDS)
 
     def _can_wait(self, delivery: Delivery, room: Room, now: float, *, pulled: bool) -> bool:
@@ -156,7 +149,7 @@ class KnownClient(PendingDeliveries):
         """
         registered = self.rate.step >= self.rate.spacing  # else its overload limits it further
         cause = Cause.RATE if registered and self.rate.tokens(now, self.limit) < 1 else Cause.SLOT
-        age = 0.0 if delivery.first_taken_at is None else room.clock() - delivery.first_taken_at
+        age = 0.0 if delivery.first_taken_at is None else now + room.ahead() - delivery.first_taken_at
         turn = None if delivery.turn is None else delivery.turn - room.ahead()
         steady, pace = self.rate.is_steady(now), self.pace(room, now)
         if sure := steady and pace == self.rate.step:
@@ -165,7 +158,7 @@ class KnownClient(PendingDeliveries):
             at_limit = steady and self.concurrency >= self.limit
             longest = now + min(MAX_DEFERRAL_SECONDS, math.inf if at_limit else max(MIN_DEFERRAL_SECONDS, age))
         if turn is None or turn <= now or (age < 0 and turn > longest):  # the last: the wall clock has jumped back
-            turn = self.next_turn(now, pace, pace / (room.workers if pulled else 1), math.inf if sure else longest)
+            turn = self.next_turn(now, pace, pace / (room.workers() if pulled else 1), math.inf if sure else longest)
         due = longest if turn is None else min(turn, longest)
         return Later(due=due, cause=cause, waits_as=WaitsAs.DELAYED, turn=turn)
 
@@ -202,9 +195,8 @@ class KnownClient(PendingDeliveries):
         if signal is Signal.NONE:
             self.circuit.on_internal_fault(now)
             return None
-        self.attempt_seconds = (
-            self.attempt_seconds + SMOOTHING * (seconds - self.attempt_seconds) if self.attempt_seconds else seconds
-        )
+        mean = self.attempt_seconds or seconds
+        self.attempt_seconds = mean + SMOOTHING * (seconds - mean)
         failed, concurrency, change = signal is not Signal.RESPONSIVE, self.concurrency, None
         if not failed:
             change = self.circuit.on_success(now, repeat=repeat)
@@ -237,8 +229,7 @@ class KnownClient(PendingDeliveries):
     def _on_recovered(self, now: float) -> None:
         outage = self.circuit.last_outage_seconds
         if outage > SHORT_OUTAGE_SECONDS:  # a shorter one looks like overload, where several workers probe in turn
-            lift = outage > MAX_FAILING_SECONDS or self.circuit.only_first_attempts_fail(now)
-            self.rate.on_outage(now, lift=lift)
+            self.rate.on_outage(now, outage, first_attempts_only=self.circuit.only_first_attempts_fail(now))
         self.recovered, self.last_turn = now, -math.inf
 
     def _on_opened(self) -> None:

@@ -39,7 +39,7 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
         token_at = -math.inf
         if client is not None:
             # All workers that start together may make one attempt at once: those before may just have spent the tokens.
-            step = attempt_step(client, workers := self._room.workers)
+            step = attempt_step(client, workers := self._room.workers())
             token_at = self._started_at + max(1.0, step) - step / workers - ROUNDING
         known = self[key] = KnownClient(key=key, seen_at=now, rate=AttemptRate(token_at=token_at))
         return known
@@ -65,7 +65,7 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
         """Return for how many seconds its circuit opens at least: each open circuit may then have had its probe."""
         alike = len(self.down) - len(self._probe_seconds)  # reported by peers only: perhaps they hang as this one does
         busy = min(len(self.down) * known.attempt_seconds, self._sum_seconds + alike * known.attempt_seconds)
-        return busy / (PROBES * self._room.workers)
+        return busy / (PROBES * self._room.workers())
 
     def forget(self, now: float, *, busy: int) -> None:
         """Forget clients without events for long, and the ones with the oldest events if there are very many.

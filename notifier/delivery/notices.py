@@ -1,47 +1,37 @@
 """Turns facts into notices, for the replies to publishers and for the feed."""
 
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from notifier.delivery.facts import Buried, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled, Skipped
 from notifier.model.delivery import Delivery
-from notifier.model.fate import NO_URI, Fate, LastAttempt, Notice
+from notifier.model.fate import NO_URI, Fate, Notice
 from notifier.model.outcome import Cause, DeadReason, Reason
 from notifier.model.reply import ReplyTo
 
 
-class FeedMembers(TypedDict, total=False):
-    """What the feed adds to a notice."""
-
-    id: str
-    at: float
-    last_attempt: LastAttempt | None
-
-
-def notice_of(fact: Fact, **more: Unpack[FeedMembers]) -> Notice | None:
+def notice_of(fact: Fact) -> Notice | None:
     """Return the notice of a fact. None if the fact is not a result."""
     match fact:
         case LogoutDelivered(delivery=delivery, propagation=propagation):
             attempts = delivery.attempts + 1  # the delivery is as before its last attempt
-            return _notice(
-                delivery, Fate.DELIVERED, Reason.DELIVERED, attempts=attempts, propagation=propagation, **more
-            )
+            return _notice(delivery, Fate.DELIVERED, Reason.DELIVERED, attempts=attempts, propagation=propagation)
         case RetryScheduled(delivery=delivery, due=due):
             last = delivery.history[-1] if delivery.history else None
             reason, status = ("", None) if last is None else (last.reason, last.status)
-            return _notice(delivery, Fate.RETRYING, reason, status=status, next_due=due, **more)
+            return _notice(delivery, Fate.RETRYING, reason, status=status, next_due=due)
         case Deferred(cause=cause, due=due):
-            return _notice(fact.delivery or fact, Fate.RETRYING, cause, next_due=due, text=_text_of(fact), **more)
+            return _notice(fact.delivery or fact, Fate.RETRYING, cause, next_due=due, text=_text_of(fact))
         case Buried(delivery=delivery, reason=reason):
             # Whoever may publish may name any URI: only operators learn which of our addresses it led to.
             secret = delivery is not None and reason is DeadReason.EGRESS_DENIED
-            return _notice(delivery or fact, Fate.DEAD, reason, text="" if secret else fact.text, **more)
+            return _notice(delivery or fact, Fate.DEAD, reason, text="" if secret else fact.text)
         case Skipped():
-            return _notice(fact, Fate.SKIPPED, NO_URI, **more)
+            return _notice(fact, Fate.SKIPPED, NO_URI)
         # Any other event is reported by the notices of its clients.
         case EventTaken(result="duplicate"):
-            return _notice(fact, Fate.DUPLICATE, "", **more)
+            return _notice(fact, Fate.DUPLICATE, "")
         case EventTaken(result="split", reply_to=ReplyTo(of=0)):
-            return _notice(fact, Fate.SKIPPED, "", **more)
+            return _notice(fact, Fate.SKIPPED, "")
         case _:
             return None
 

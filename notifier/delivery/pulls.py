@@ -83,7 +83,7 @@ class Pulls:
 
     def begin(self, *, fresh_waits: bool) -> None:
         """Begin the fetches that there is room for."""
-        if (workers := self._gate.slots.workers) < self._workers:
+        if (workers := self._gate.slots.workers()) < self._workers:
             self.lost()  # what the one that is gone had fetched: the others have found the bucket empty meanwhile
         self._workers = workers
         for key in self._gate.buckets.requested:

@@ -58,6 +58,7 @@ LEAST_CHANGE_FACTOR, MOST_CHANGE_FACTOR = 1 / 2, 9 / 8  # × the limit: with mor
 OUTDATED_SPACING_FACTOR = 4.0  # × the first spacing
 PEER_WEIGHT = 0.15  # of a peer's limit in the own one, for each report
 SAMPLE_WEIGHT = 0.25  # of a full sample in the average share of failures
+LONG_OUTAGE_SECONDS = 10.0
 RETRIAL_SECONDS = 30.0  # from a trial that did not help to the next
 PEER_TRIAL_SECONDS = 10.0
 PEER_SPACING_SECONDS, PEER_SPACING_FACTOR = 1.0, 16  # at most for the first spacing; the latter × that of the peer
@@ -155,9 +156,9 @@ class AttemptRate:
                 self._limit(self.spacing, former_share, now)
             self._begin_sample(now)
 
-    def on_outage(self, now: float, *, lift: bool) -> None:
-        """Restart the sample after an outage. `lift`: the limit ends, too."""
-        if lift:
+    def on_outage(self, now: float, seconds: float, *, first_attempts_only: bool) -> None:
+        """Restart the sample after an outage, and lift the limit if it was long or only first attempts failed."""
+        if seconds > LONG_OUTAGE_SECONDS or first_attempts_only:
             self._lift()
         self._begin_sample(now)
 

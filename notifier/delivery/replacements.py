@@ -213,8 +213,7 @@ def _passes_of(message: Message) -> int:
 
 def trial(body: bytes, message_id: str, crashes: int, now: float) -> Move:
     """Write a suspect delivery as a trial: the message from which it runs, once, and whose return counts."""
-    headers = crash_headers(crashes)
-    message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=message_id, headers=headers)
+    message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=message_id, headers=crash_headers(crashes))
     return Move(sends=(Send(due=now + REST, message=message),), deliveries=1)
 
 
@@ -225,9 +224,8 @@ def event_with_id(event: SessionEnded, *, bulk: bool) -> Move:
     are shorter than a client's answer, the client would be notified again on each one, and the ack would come too late
     each time, up to the delivery limit. With an id the second copy joins the first.
     """
-    lane = Lane.BULK if bulk else Lane.EVENTS
-    send = Send(queue=lane, message=event_message(replace(event, id_given=True), bulk=bulk))
-    return Move(sends=(send,))
+    message = event_message(replace(event, id_given=True), bulk=bulk)
+    return Move(sends=(Send(queue=Lane.BULK if bulk else Lane.EVENTS, message=message),))
 
 
 def event_message(event: SessionEnded, *, bulk: bool = False) -> Outgoing:

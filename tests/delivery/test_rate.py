@@ -233,7 +233,7 @@ def test_the_sample_begins_anew_after_a_short_outage() -> None:
     """No attempt was made during the outage. The limit stays."""
     rate, now = limited()
     attempt(rate, each(1), since=now, until=now + 0.4)
-    rate.on_outage(8.0, lift=False)
+    rate.on_outage(8.0, 7.6, first_attempts_only=False)
     rate.on_result(8.0, failed=False)
     assert rate.spacing == pytest.approx(0.05)
 
@@ -242,7 +242,7 @@ def test_the_sample_begins_anew_after_a_short_outage() -> None:
 def test_a_long_outage_ends_the_limit(before: Callable[[], tuple[AttemptRate, float]]) -> None:
     """The rate that the client accepted before is out of date."""
     rate, _ = before()
-    rate.on_outage(30.0, lift=True)
+    rate.on_outage(30.0, 29.0, first_attempts_only=False)
     assert (rate.state, rate.spacing) == (RateState.UNLIMITED, 0.0)
 
 

@@ -28,6 +28,7 @@ from notifier.delivery.notices import notice_of
 from notifier.model.delivery import Delivery
 from notifier.model.errors import QueueError
 from notifier.model.fate import ClientChange, ClientNotice, FeedNotice, LastAttempt, Notice
+from notifier.model.frozen import replace
 from notifier.model.moment import Clock
 from notifier.model.outcome import Reason
 from notifier.queues.queue_port import FeedTarget
@@ -89,7 +90,8 @@ class Feed:
             )
         # No token is sent twice, so its `jti` identifies the notice of its attempt wherever that is repeated.
         id_ = self._new_id() if last is None or last.jti is None else last.jti
-        return notice_of(fact, id=id_, at=self._clock(), last_attempt=last)
+        notice = notice_of(fact)
+        return None if notice is None else replace(notice, id=id_, at=self._clock(), last_attempt=last)
 
     # ── the buffer ──
 
