@@ -88,7 +88,7 @@ class Rig:
     """See the module. Made by `rig`; workers are the test's own to start and to kill.
 
     `expected`: the deliveries that must end as dead letters, with their reasons, where a test's clients have another
-    `judge`. `queues`: those in which the account looks.
+    `judge`.
     """
 
     def __init__(self, folder: Path, urls: Sequence[str], prefix: str, clients: Clients) -> None:
@@ -100,7 +100,6 @@ class Rig:
         if len(urls) > 1:
             self.site.config["queue"]["url"] = list(urls)
         self.expected: Mapping[ledger.Pair, str] | None = None
-        self.queues: Sequence[str] = QUEUES
         # For who looks at a failed test. The long form has too many lines for it.
         self.site.config["log"] |= {"level": "info" if LONG else "debug", "subject": "raw"}
         self.site.write()
@@ -163,7 +162,7 @@ class Rig:
 
     async def found(self, queues: Sequence[str] | None = None) -> list[Found]:
         """What lies in the queues. Only what no worker holds is seen."""
-        return await ledger.in_rabbitmq(self.urls[0], self.prefix, queues or self.queues)
+        return await ledger.in_rabbitmq(self.urls[0], self.prefix, queues or QUEUES)
 
     async def account(self, *, cause: str = "redelivered") -> Account:
         """The account, once no worker runs. `cause` explains duplicates that are not the publisher's."""
