@@ -101,7 +101,7 @@ class CountedQueue(RabbitQueue):
         """See `Publisher`."""
         await self.consumer.publish_later(message, due=due - EPOCH, rounding=rounding)
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         """See `Publisher`."""
 
     def bucket(self, client: tuple[str, str]) -> str:
@@ -116,11 +116,11 @@ class CountedQueue(RabbitQueue):
         """See `Parking`."""
         return await self.consumer.fetch(bucket, most)
 
-    async def parked(self, buckets: Any = None) -> Mapping[str, int]:
+    async def count_parked(self, buckets: Any = None) -> Mapping[str, int]:
         """See `Parking`."""
-        return await self.consumer.parked(buckets)
+        return await self.consumer.count_parked(buckets)
 
-    def left_behind(self) -> Sequence[str]:
+    def inherited_buckets(self) -> Sequence[str]:
         """Return none."""
         return ()
 
@@ -267,5 +267,7 @@ def built_service(
         service = Service(live, features=(*FEATURES, *more))
         if isinstance(service.queue, CountedQueue):
             consumer = service.queue.consumer = broker.connect()
-            consumer.inbox = Forwarder(service.worker, consumer.publish, consumer.available, consumer.ack, clock)
+            consumer.inbox = Forwarder(
+                service.worker, consumer.publish, consumer.wait_until_available, consumer.ack, clock
+            )
         yield service

@@ -247,7 +247,7 @@ class Bench:
         queue = SqliteQueue(SqliteOptions(path=folder / "queue.db"))
         await queue.open()
         try:
-            await queue.ready()
+            await queue.wait_until_ready()
             bodies = map(encoded, itertools.chain(self._case.events(self._events), self._rest()))
             while batch := list(itertools.islice(bodies, 2000)):
                 await asyncio.gather(*(queue.send_event(Lane.EVENTS, body, message_id=None) for body in batch))

@@ -130,7 +130,7 @@ class Pulls:
         try:
             messages_left = bucket_pass.messages_left
             if messages_left is None:
-                messages_left = (await self._parking.parked([bucket])).get(bucket, 0)
+                messages_left = (await self._parking.count_parked([bucket])).get(bucket, 0)
             messages = await self._parking.fetch(bucket, most)  # also if it seems to be empty: the fetch is the proof
             bucket_pass.failures = 0
             messages_left = messages_left - len(messages) if len(messages) == most else 0
@@ -167,9 +167,9 @@ class Pulls:
     async def run(self) -> None:
         """Go through all buckets once, then count them regularly and find forgotten deliveries, until cancelled."""
         await asyncio.sleep(FIRST * random.uniform(0.5, 1.5))  # noqa: S311  spreads the workers; no secret
-        self._go_through(self._parking.left_behind())
+        self._go_through(self._parking.inherited_buckets())
         while True:
             with suppress(QueueUnavailable):
-                self._counts.forget_empty(set(await self._parking.parked()))
+                self._counts.forget_empty(set(await self._parking.count_parked()))
             self._gate.buckets.look_after_overdue()
             await asyncio.sleep(COUNT_EVERY)

@@ -79,7 +79,7 @@ class Settlement:
             except QueueUnavailable:
                 try:
                     async with asyncio.timeout_at(deadline):
-                        await self._queue.available()
+                        await self._queue.wait_until_available()
                 except TimeoutError:
                     return False
             else:

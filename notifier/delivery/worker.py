@@ -79,7 +79,7 @@ class Worker:
             return True
         return self._continue(held, pulled=True)
 
-    def lost(self, lane: Lane, source: str | None = None) -> None:
+    def on_lost(self, lane: Lane, source: str | None = None) -> None:
         """Forget a queue's messages; the broker redelivers them. Running deliveries continue, and a copy joins them."""
         self._selection.lose(lane, source)
         self.ledger.lose(lane, source)
@@ -106,7 +106,7 @@ class Worker:
                 await self._quiet.wait()
         except TimeoutError:
             for lane, source in self.ledger.origins():
-                self.lost(lane, source)
+                self.on_lost(lane, source)
             for task in self._tasks:
                 task.cancel()
         for task in background:

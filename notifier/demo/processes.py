@@ -56,7 +56,7 @@ async def sign_out(config: Path, every: float) -> None:
     queue = build_queue(read_part(config, os.environ, {"queue"}).settings.queue)
     await queue.open()
     try:
-        await queue.ready()
+        await queue.wait_until_ready()
         _tell(f"a user signs out every {every} s")
         publishing = asyncio.ensure_future(_sign_outs(queue, every))
         await _until_told()

@@ -144,7 +144,7 @@ async def _send(
     queue = build_event_queue(settings)
     notices = report.notices
     if notices is not None:
-        queue.hear_replies(notices.hear_reply)
+        queue.receive_replies(notices.hear_reply)
     await queue.open()
     try:
         await wait_until_ready(queue)

@@ -45,7 +45,7 @@ class Visit(Protocol[S]):
     def left(self) -> int:
         """How many messages have not been read yet."""
 
-    async def page(self) -> Sequence[VisitedMessage[S]]:
+    async def next_page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages; none at the end. Remove or move them before the next call. Raises QueueError."""
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:

@@ -29,7 +29,7 @@ class Publisher(Protocol):
         65,536 s exactly. Raises QueueUnavailable.
         """
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         """Return when publishing can succeed again: connected and not blocked. Never raises; paces its caller."""
 
 
@@ -39,7 +39,7 @@ class Parking(Protocol):
     def bucket(self, client: tuple[str, str]) -> str:
         """Return the name of the bucket of this client (`iss`, `client_id`)."""
 
-    def left_behind(self) -> Collection[str]:
+    def inherited_buckets(self) -> Collection[str]:
         """Return the buckets that may hold messages of a worker that has ended."""
 
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
@@ -56,7 +56,7 @@ class Parking(Protocol):
         messages return to the bucket when the connection is lost or the process ends. Raises QueueUnavailable.
         """
 
-    async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
+    async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
         """Return how many messages each of these buckets holds (None: all buckets), without the empty ones.
 
         Messages that were fetched and not acked do not count. Raises QueueUnavailable.
@@ -80,7 +80,7 @@ class Inbox(Protocol):
     def take(self, message: Message) -> None:
         """Take a message. It counts against the lane's prefetch until it is acked."""
 
-    def lost(self, lane: Lane, source: str | None = None) -> None:
+    def on_lost(self, lane: Lane, source: str | None = None) -> None:
         """Forget the unacked messages of a queue: its channel is closed, and the broker redelivers all of them.
 
         The queue is that of `source`, which feeds the lane, or the lane's own if `source` is None.
@@ -132,7 +132,7 @@ class FeedTarget(Protocol):
     async def run(self) -> None:
         """Keep the target connected, until cancelled."""
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         """Wait until a batch can be sent. Never raises."""
 
     async def send(self, batch: Sequence[FeedNotice]) -> None:
@@ -159,13 +159,13 @@ class SideChannel(Protocol):
         `state` returns the worker's state as a document. `heard` gets each reply to `address` and its correlation id.
         """
 
-    def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+    def handle_requests(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Set the callback that handles operators' requests (`Queue.request`), before the queue is opened.
 
         `do` receives the request as a document, returns the answer as a document, and never raises.
         """
 
-    def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+    def share_updates(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Publish what `following` returns to the other workers, and pass their news to `heard`. Call before `open`.
 
         `following` waits for news, and is called a bounded number of times a second. `heard` must return at once.
@@ -175,7 +175,7 @@ class SideChannel(Protocol):
     def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Publish the announcements of this worker, and pass those of all workers, this one included, to `heard`.
 
-        Otherwise as `share_news`.
+        Otherwise as `share_updates`.
         """
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
@@ -188,7 +188,7 @@ class EventQueue(Protocol):
     async def open(self) -> None:
         """Start to connect, and keep reconnecting until `close`. Never raises."""
 
-    async def ready(self) -> None:
+    async def wait_until_ready(self) -> None:
         """Return when the queue can be used. Raises QueueError if waiting longer cannot help."""
 
     async def close(self) -> None:
@@ -208,7 +208,7 @@ class EventQueue(Protocol):
     ) -> None:
         """Publish an event to `events` or `bulk`, as any publisher does. Raises QueueUnavailable."""
 
-    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
+    def receive_replies(self, heard: Callable[[bytes], None]) -> None:
         """Request replies to the events sent here, and pass each to `heard`. Call before `open`."""
 
 
@@ -222,7 +222,7 @@ class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
     async def close(self) -> None:
         """Make every ack durable, and return the unacked messages to the queue. Never raises."""
 
-    async def broken(self) -> NoReturn:
+    async def wait_until_broken(self) -> NoReturn:
         """Raise QueueError once the queue cannot be used again without a restart."""
 
     async def consume(self, inbox: Inbox) -> None:
@@ -240,7 +240,7 @@ class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
     async def depths(self) -> Mapping[str, Depth]:
         """Return the depth of each queue, by its name without prefix. Raises QueueUnavailable."""
 
-    async def look_around(self, within: float) -> QueueOverview:
+    async def read_overview(self, within: float) -> QueueOverview:
         """Return the depths, and the states of the workers that answer `within` these seconds. Raises QueueError.
 
         The queue need not be open.

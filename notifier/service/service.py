@@ -187,8 +187,10 @@ class Service:
         }
         channel, presence = self.queue.side_channel, self._watches.presence
         channel.listen(state.document, self._replies.on_reply)
-        channel.carry_out(RequestHandler(name, acts).carry_out)
-        channel.share_news(self._others.following, partial(self._others.read, on_news=self.worker.gate.on_peer_report))
+        channel.handle_requests(RequestHandler(name, acts).carry_out)
+        channel.share_updates(
+            self._others.following, partial(self._others.read, on_news=self.worker.gate.on_peer_report)
+        )
         channel.share_presence(presence.following, presence.on_announcement)
 
     # ── running ──
@@ -244,10 +246,10 @@ class Service:
         yield from (watches.itself.watch_loop, watches.itself.watch_files, watches.registry.refresh.run)
         yield partial(watches.freed.run, self.worker.gate.buckets)
         yield self._jobs.run
-        yield self.queue.broken
+        yield self.queue.wait_until_broken
 
     async def _consume(self) -> None:
-        await self.queue.ready()
+        await self.queue.wait_until_ready()
         await self._watches.registry.refresh.complete()
         await self._watches.signers.ready()
         gc.collect()

@@ -91,10 +91,10 @@ class NamedWorkers:
         """One more of them."""
         queue = RabbitQueue(options)
         queue.side_channel.listen(lambda: name, lambda who, body: self.heard.put_nowait((who, body)))
-        queue.side_channel.share_news(self.news[name].get, lambda body: self.heard_news.put_nowait((name, body)))
+        queue.side_channel.share_updates(self.news[name].get, lambda body: self.heard_news.put_nowait((name, body)))
         self.queues.append(queue)
         await queue.open()
-        await asyncio.wait_for(queue.ready(), PATIENCE)
+        await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
         await queue.consume(Inbox())
         await consuming(queue)
         return queue
@@ -104,6 +104,6 @@ async def until_answered(options: RabbitOptions, names: set[bytes]) -> None:
     """Ask until exactly these answer."""
 
     async def ask() -> set[bytes]:
-        return set((await RabbitQueue(options).look_around(within=1.0)).worker_states)
+        return set((await RabbitQueue(options).read_overview(within=1.0)).worker_states)
 
     await until(ask, lambda answers: answers == names)

@@ -89,7 +89,7 @@ async def worker(amqp_url: str, prefix: str) -> AsyncIterator[OpenWorker]:
             queue = RabbitQueue(rabbit_options(amqp_url, **{"prefix": prefix, **options}))
             stack.push_async_callback(queue.close)
             await queue.open()
-            await asyncio.wait_for(queue.ready(), PATIENCE)
+            await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
             if inbox is not None:
                 await queue.consume(inbox)
                 await consuming(queue)

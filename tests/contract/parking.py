@@ -22,7 +22,7 @@ async def park(queue: Queue, client: tuple[str, str], *messages: str) -> str:
 
 async def parked(queue: Queue, expected: Mapping[str, int]) -> None:
     """Wait until so many wait in each bucket, and in no other. A broker counts a moment after it confirms."""
-    await until(queue.parked, lambda found: found == expected)
+    await until(queue.count_parked, lambda found: found == expected)
 
 
 async def fetched_again(queue: Queue, bucket: str, count: int) -> Sequence[Message]:

@@ -30,7 +30,7 @@ class Inbox:
             self._on_take(message)
         self._taken.put_nowait(message)
 
-    def lost(self, lane: Lane, source: str | None = None) -> None:
+    def on_lost(self, lane: Lane, source: str | None = None) -> None:
         """See the port."""
         if source is None:
             self.lost_lanes.append(lane)
@@ -61,7 +61,7 @@ class Place:
         """Another worker's or visitor's look at the place; closed at the end of the test where it is not before."""
         queue = self.closed(prefetch)
         await queue.open()
-        await asyncio.wait_for(queue.ready(), PATIENCE)
+        await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
         return queue
 
     def closed(self, prefetch: Mapping[Lane, int] | None = None) -> Queue:
@@ -134,7 +134,7 @@ async def publish_until_durable(queue: Queue, name: str, message: Outgoing) -> N
             try:
                 await queue.publish(name, message)
             except QueueUnavailable:
-                await queue.available()
+                await queue.wait_until_available()
             else:
                 return
 

@@ -80,7 +80,7 @@ async def test_of_a_letter_no_more_is_kept_than_is_asked(queue: Queue, letters: 
     async with aclosing(found_in(letters, DeliveryFilter(subject="alice"))) as found:
         assert [(row.id, message.body) async for row, message in found] == [("a", b""), ("b", b"")]
     async with DeliveryFilter(client_id="mail").opened(letters, whole=True) as visit:
-        seen = [each for page in [await visit.page(), await visit.page()] for each in page]
+        seen = [each for page in [await visit.next_page(), await visit.next_page()] for each in page]
     assert [(each.summary is None, bool(each.message.body)) for each in seen] == [(True, False), (False, True)]
 
 
@@ -92,7 +92,7 @@ async def test_large_letters_are_taken_a_few_at_a_time(queue: Queue, letters: De
     await bury(queue, *large)
     async with ALL.opened(letters, whole=True) as visit:
         pages = []
-        while page := await visit.page():
+        while page := await visit.next_page():
             pages.append([each.summary.id for each in page if each.summary is not None])
     assert [id_ for page in pages for id_ in page] == [each.id for each in large]
     assert max(map(len, pages)) <= 20
@@ -104,9 +104,9 @@ async def test_what_dies_during_a_look_is_left_to_the_next(queue: Queue, letters
     """So a client that refuses at once cannot make a replay endless."""
     await bury(queue, letter("a"), letter("b"))
     async with letters.visit(ROWS) as visit:
-        page = list(await visit.page())
+        page = list(await visit.next_page())
         await queue.publish(DEAD, dump_dead_letter(letter("c")))
-        while more := await visit.page():
+        while more := await visit.next_page():
             page += more
         assert names([seen.message for seen in page]) == ["a", "b"]
     await ready(queue, DEAD, 3)
@@ -188,8 +188,8 @@ async def test_a_broker_s_lost_connection_keeps_the_order(rabbit_place: Place) -
     await bury(queue, *map(letter, ids(MANY)))
     with suppress(QueueUnavailable):
         async with letters.visit(ROWS) as visit:
-            await visit.page()
-            await visit.page()
+            await visit.next_page()
+            await visit.next_page()
             assert isinstance(visit, RabbitVisit)
             await visit._channel.connection.close()
             await visit.remove([])

@@ -71,7 +71,7 @@ async def test_what_a_worker_leaves_behind_is_found(place: Place) -> None:
     await park(queue, WIKI, "c")
     await queue.close()
     queue, inbox = await place.consume()
-    found = [message for bucket in queue.left_behind() for message in await queue.fetch(bucket, 3)]
+    found = [message for bucket in queue.inherited_buckets() for message in await queue.fetch(bucket, 3)]
     found += await inbox.some(3 - len(found))
     assert sorted(map(str, names(found))) == ["a", "b", "c"]
 
@@ -107,8 +107,8 @@ async def test_parked_messages_are_counted(place: Place) -> None:
     await ready(queue, PARKED, 1)
     queue.ack(a)
     await parked(queue, {bucket: 1})
-    assert await queue.parked([bucket]) == {bucket: 1}
-    assert await queue.parked([]) == {}
+    assert await queue.count_parked([bucket]) == {bucket: 1}
+    assert await queue.count_parked([]) == {}
     await queue.fetch(bucket, 1)
     await parked(queue, {})
     assert {name for name, depth in (await queue.depths()).items() if depth.ready} == set()

@@ -24,7 +24,7 @@ ONE_BY_ONE = {Lane.EVENTS: 1, Lane.RETRIES: 1, Lane.BULK: 1}
 async def test_published_is_taken_once(place: Place) -> None:
     """Published messages are delivered in order, once, and after the ack never again. No loss is reported."""
     queue, inbox = await place.consume()
-    await asyncio.wait_for(queue.available(), PATIENCE)  # while nothing is wrong, nobody waits
+    await asyncio.wait_for(queue.wait_until_available(), PATIENCE)  # while nothing is wrong, nobody waits
     for name in "abc":
         await queue.publish(Lane.EVENTS, outgoing(name))
     taken = await inbox.some(3)
@@ -216,7 +216,7 @@ async def test_a_closed_queue_takes_nothing(place: Place) -> None:
         lambda: queue.publish(Lane.EVENTS, outgoing("a")),
         lambda: queue.park(bucket, outgoing("a"), until=time.time() + LONGEST_PARKED),
         lambda: queue.fetch(bucket, 1),
-        queue.parked,
+        queue.count_parked,
     ):
         with pytest.raises(QueueUnavailable):
             await asyncio.wait_for(use(), PATIENCE)
@@ -264,9 +264,9 @@ async def answering_worker(place: Place, do: Callable[[bytes], Awaitable[bytes]]
     """A worker that reports its state, and carries out requests."""
     queue, inbox = place.closed(), Inbox()
     queue.side_channel.listen(lambda: b"my state", lambda _id, _body: None)
-    queue.side_channel.carry_out(do)
+    queue.side_channel.handle_requests(do)
     await queue.open()
-    await asyncio.wait_for(queue.ready(), PATIENCE)
+    await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
     await queue.consume(inbox)
     await consuming(queue)
     return queue, inbox
@@ -280,7 +280,7 @@ async def test_a_look_around_finds_what_waits_and_the_workers_states(place: Plac
     await ready(worker, DEAD, 1)
     for queue in (visitor, worker):
         async with asyncio.timeout(PATIENCE):
-            while not (overview := await queue.look_around(1.0)).worker_states:  # the side channel takes a moment
+            while not (overview := await queue.read_overview(1.0)).worker_states:  # the side channel takes a moment
                 pass
         assert overview.worker_states == [b"my state"]
         assert (overview.depths[DEAD].ready, overview.depths[Lane.EVENTS].consumers) == (1, 1)
@@ -325,7 +325,7 @@ async def test_what_a_worker_announces_all_hear(place: Place) -> None:
         queue.side_channel.listen(lambda: b"", lambda _id, _body: None)
         queue.side_channel.share_presence(following(name), lambda body, name=name: heard.put_nowait((name, body)))  # type: ignore[misc]
         await queue.open()
-        await asyncio.wait_for(queue.ready(), PATIENCE)
+        await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
         await queue.consume(Inbox())
     found = set[tuple[str, bytes]]()
     while len(found) < 4:
@@ -337,9 +337,9 @@ async def test_a_publisher_that_asked_hears_the_replies(place: Place) -> None:
     """The event brings the address of its publisher, and what the worker replies comes there."""
     worker, inbox = await answering_worker(place)
     publisher, heard = place.closed(), asyncio.Queue[bytes]()
-    publisher.hear_replies(heard.put_nowait)
+    publisher.receive_replies(heard.put_nowait)
     await publisher.open()
-    await asyncio.wait_for(publisher.ready(), PATIENCE)
+    await asyncio.wait_for(publisher.wait_until_ready(), PATIENCE)
     await publisher.send_event(Lane.EVENTS, b"{}", message_id="e-1")
     asked = (await inbox.next()).reply_to
     assert asked is not None

@@ -73,7 +73,7 @@ async def test_a_bucket_that_is_gone_is_declared_again(
                 with contextlib.suppress(QueueUnavailable):
                     await use()
                     return
-                await queue.available()
+                await queue.wait_until_available()
 
     await gone()
     with pytest.raises(QueueUnavailable, match=re.escape(f"{prefix}.{bucket}")):
@@ -85,7 +85,7 @@ async def test_a_bucket_that_is_gone_is_declared_again(
         await queue.fetch(bucket, 1)
     await back(lambda: queue.fetch(bucket, 1))
     await gone()
-    assert await queue.parked() == {}
+    assert await queue.count_parked() == {}
     await back(lambda: park(queue, SHOP, "b"))
     await eventually(lambda: queue.status().problem is None)
 

@@ -30,7 +30,7 @@ async def test_what_is_stuck_behind_a_clock_that_was_set_back_is_moved_on(module
         return not inbox.empty()
 
     await queue.open()
-    await queue.ready()
+    await queue.wait_until_ready()
     await queue.consume(inbox)
     await eventually(lambda: queue.status().consuming)
     due = time.time() + WAIT

@@ -36,7 +36,7 @@ async def test_a_broker_that_drops_what_expires_is_refused_until_its_flag_is_on(
         queue = RabbitQueue(options)
         await queue.open()
         with pytest.raises(QueueError, match="rabbitmqctl enable_feature_flag stream_queue"):
-            await queue.ready()
+            await queue.wait_until_ready()
         with pytest.raises(QueueError, match="rabbitmqctl enable_feature_flag stream_queue"):
             await declare_topology(options)
         assert all(each.missing for each in await survey_topology(options))

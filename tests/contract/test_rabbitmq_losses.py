@@ -146,7 +146,7 @@ async def test_an_end_right_behind_a_frame_is_a_loss_like_any_other(proxy: Proxy
     await consuming(queue)
     proxy.fall_silent()
     waiting = [asyncio.ensure_future(queue.publish(DEAD, outgoing(str(count)))) for count in range(20)]
-    waiting += [asyncio.ensure_future(asking) for asking in (queue.depths(), queue.parked())]  # type: ignore[arg-type]  # what they would return is not looked at
+    waiting += [asyncio.ensure_future(asking) for asking in (queue.depths(), queue.count_parked())]  # type: ignore[arg-type]  # what they would return is not looked at
     waiting.append(asyncio.ensure_future(queue.stop_consuming()))
     await asyncio.wait(waiting, timeout=0.1)  # so that each waits for the broker's answer
     proxy.end()
@@ -170,7 +170,7 @@ async def test_an_end_while_the_topology_is_declared(proxy: Proxy, options: Rabb
         proxy.silent_from = b".delay.1s"  # the worker connects again, and declares
         await eventually(lambda: proxy.silent)
         proxy.end()
-        await asyncio.wait_for(queue.ready(), PATIENCE)  # else it is the worker that meets the next silence
+        await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)  # else it is the worker that meets the next silence
     await publish_until_durable(queue, DEAD, outgoing("a"))
 
 
@@ -251,7 +251,7 @@ async def test_what_nobody_expects_ends_one_connection_alone(
         served += 1
         if served == 1:
             raise error
-        link.stand()
+        link.mark_connected()
         again.set()
         await asyncio.Event().wait()
 

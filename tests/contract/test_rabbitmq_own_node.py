@@ -127,7 +127,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(
     taken = await inbox.some(2)
     feed = RabbitFeedTarget(rabbit_options(amqp_url, prefix), feed_message)
     feeding = asyncio.create_task(feed.run())
-    await asyncio.wait_for(feed.available(), PATIENCE)
+    await asyncio.wait_for(feed.wait_until_available(), PATIENCE)
     async with alarm(module_node):
         undecided: list[asyncio.Future[None]] = []
 
@@ -157,13 +157,13 @@ async def test_a_memory_alarm_blocks_publishing_alone(
         await until(refused, bool)
         monkeypatch.setattr(connection, "CLOSE_TIMEOUT_SECONDS", 0.5)  # a blocked connection's close is not answered
         assert (await examine_broker(rabbit_options(amqp_url, "of-another"))).blocked
-    await asyncio.wait_for(queue.available(), PATIENCE)
+    await asyncio.wait_for(queue.wait_until_available(), PATIENCE)
     assert (queue.status().blocked, queue.status().problem) == (False, None)
     await queue.publish(DEAD, outgoing("d"))
     await asyncio.gather(*undecided, return_exceptions=True)  # held back, then durable or refused
     await queue.close()
     await ready(await worker(), Lane.EVENTS, 0)  # the acks had come through
-    await asyncio.wait_for(feed.available(), PATIENCE)
+    await asyncio.wait_for(feed.wait_until_available(), PATIENCE)
     await feed.send([NOTICE])
     feeding.cancel()
     await asyncio.wait({feeding})
@@ -211,7 +211,7 @@ async def test_who_may_not_write_to_the_workers_exchange_hears_and_replies(
     news = workers.news[b"mute"]
     news.put_nowait(b"saw")
     await eventually(news.empty)
-    await eventually(lambda: not queue.side_channel._may_tell)
+    await eventually(lambda: not queue.side_channel._may_share)
     news.put_nowait(b"saw more")
     await until_answered(options, {b"mute", b"worker"})
     workers.news[b"worker"].put_nowait(b"saw")

@@ -40,16 +40,16 @@ async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: Name
     await until_answered(options, {b"first", b"second", b"third"})
     await third.close()
     await until_answered(options, {b"first", b"second"})
-    assert set((await first.look_around(PATIENCE)).worker_states) == {b"first", b"second"}
+    assert set((await first.read_overview(PATIENCE)).worker_states) == {b"first", b"second"}
 
 
 async def test_without_workers_nobody_answers_and_nothing_is_made(amqp_url: str, bare_prefix: str) -> None:
     """Looking declares no queue."""
     options = rabbit_options(amqp_url, bare_prefix)
-    overview = await RabbitQueue(options).look_around(within=0.2)
+    overview = await RabbitQueue(options).read_overview(within=0.2)
     assert (overview.depths, overview.worker_states) == ({}, [])
     await declare_topology(options)
-    overview = await RabbitQueue(options).look_around(within=0.2)
+    overview = await RabbitQueue(options).read_overview(within=0.2)
     assert (overview.depths["events"].consumers, overview.worker_states) == (0, [])
 
 
@@ -114,7 +114,7 @@ async def test_a_closed_channel_is_opened_again_and_the_logouts_go_on(
         wrong = await channel.declare_exchange(f"{options.prefix}.workers", aio_pika.ExchangeType.TOPIC)
         queue = await workers.start(options, b"worker")
         await queue.publish("dead", outgoing("a"))
-        assert (await RabbitQueue(options).look_around(within=0.2)).worker_states == []
+        assert (await RabbitQueue(options).read_overview(within=0.2)).worker_states == []
         await wrong.delete()
     await until_answered(options, {b"worker"})
     assert queue.status().connected
@@ -185,7 +185,7 @@ async def test_dead_letters_that_a_visit_holds_are_counted(options: RabbitOption
     async with (
         RabbitQueue(options).dead_letters().visit(make_visit_reader(read_summary, ALL.matches, whole=False)) as visit
     ):
-        seen = [*await visit.page(), *await visit.page()]
+        seen = [*await visit.next_page(), *await visit.next_page()]
         assert len(seen) == 20
         await until(counted, lambda count: count == 20)
         assert worker.status().visited == 20

@@ -270,5 +270,5 @@ async def test_what_the_broker_gives_up_names_the_source(
     queue = await worker(prefix=bare_prefix, bindings=(binding,))
     await ready(queue, DEAD, 1)
     async with queue.dead_letters().visit(_see) as visit:
-        (found,) = await visit.page()
+        (found,) = await visit.next_page()
     assert (found.message.source, found.message.kind, found.message.unrouted) == ("duende", None, False)

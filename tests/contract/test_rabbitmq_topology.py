@@ -92,11 +92,11 @@ async def test_what_is_otherwise_is_named(options: RabbitOptions, administrator:
 
 
 async def test_a_worker_says_what_is_wrong(options: RabbitOptions, administrator: Administrator) -> None:
-    """`ready` raises the mismatch, `status` shows it, and once it is put right the worker goes on by itself."""
+    """A mismatch is raised at the start and shown in the status; after its repair the worker continues by itself."""
     await administrator.declare_queue(f"{options.prefix}.bulk", durable=True)  # a classic queue
     async with opened(options) as queue:
         with pytest.raises(TopologyMismatch, match=rf"{options.prefix}\.bulk: argument .* is none, but should be '"):
-            await asyncio.wait_for(queue.ready(), PATIENCE)
+            await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
         assert not queue.status().connected
         assert f"{options.prefix}.bulk" in (queue.status().problem or "")
         await administrator.queue_delete(f"{options.prefix}.bulk")
@@ -125,7 +125,7 @@ async def test_verify_goes_on_once_declared(options: RabbitOptions, amqp_url: st
     """A worker with `topology: verify` waits, and starts when somebody has declared."""
     async with opened(rabbit_options(amqp_url, options.prefix, topology="verify")) as queue:
         with pytest.raises(TopologyMismatch):
-            await asyncio.wait_for(queue.ready(), PATIENCE)
+            await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
         await declare_topology(options)
         await queue.consume(Inbox())
         await consuming(queue)
@@ -136,7 +136,7 @@ async def test_delete_takes_messages_and_leaves_the_connection(options: RabbitOp
     connection on quorum queues.
     """
     async with opened(options) as queue:
-        await queue.ready()
+        await queue.wait_until_ready()
         await queue.publish("dead", outgoing("a"))
         await ready(queue, "dead", 1)
     lost = await delete_topology(options)

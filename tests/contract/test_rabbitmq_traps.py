@@ -58,7 +58,7 @@ async def test_a_missing_exchange_raises_and_is_mended(
             try:
                 await queue.send_event(Lane.EVENTS, b"{}", message_id="a")
             except QueueUnavailable:
-                await queue.available()
+                await queue.wait_until_available()
             else:
                 assert attempt > 0
                 break
@@ -218,7 +218,7 @@ async def test_credentials_are_read_again(amqp_url: str, prefix: str) -> None:
     await queue.open()
     try:
         with pytest.raises(QueueError, match=r"refused the user name or the password") as caught:
-            await asyncio.wait_for(queue.ready(), PATIENCE)
+            await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
         assert "wrong-secret" not in str(caught.value) + str(queue.status())
         await eventually(lambda: queue.status().connected)
         assert queue.status().problem is None
@@ -237,7 +237,7 @@ async def test_a_virtual_host_that_is_not_there(amqp_url: str) -> None:
     await queue.open()
     try:
         with pytest.raises(QueueError, match=r"virtual host 'nowhere'"):
-            await asyncio.wait_for(queue.ready(), PATIENCE)
+            await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
     finally:
         await queue.close()
 

@@ -186,7 +186,7 @@ async def test_a_walk_leaves_no_copy_to_who_fetches_meanwhile(rabbit_place: Plac
     async def drain() -> list[str | None]:
         await copied.wait()
         found: list[str | None] = []
-        while not looked.done() or await queue.parked():
+        while not looked.done() or await queue.count_parked():
             fetched = await queue.fetch(queue.bucket(SHOP), 8)
             found += names(fetched)
             for each in fetched:
@@ -211,7 +211,7 @@ async def test_what_comes_due_during_a_walk_goes_on(place: Place) -> None:
     while not held:  # a machine that stands still for a second lets it come due before the walk
         due = await delayed(queue, delivery("a"), seconds=1.0)
         async with ALL.opened(queue.waiting(), whole=False) as walk:
-            held = bool(await walk.page())
+            held = bool(await walk.next_page())
             await asyncio.sleep(due + 0.2 - time.time() if held else 0)
         assert names([await inbox.next()]) == ["a"]
 
@@ -227,10 +227,10 @@ async def test_a_walk_that_is_killed_loses_nothing(rabbit_place: Place, amqp_url
         busy = RabbitWaiting(options, queue.publish, queue.publish, busy_for=0.1)
         with pytest.raises(QueueUnavailable, match="another command"):
             await ALL.opened(busy, whole=True).__aenter__()
-        assert await walk.page()
-        assert await walk.page()
+        assert await walk.next_page()
+        assert await walk.next_page()
         await walk._connection.close()  # as if it were killed
         with pytest.raises(QueueUnavailable):
-            await walk.page()
+            await walk.next_page()
     await waits(queue, set(ids))
     assert sorted(one.id for one in await listed(queue)) == ids  # a walk that is killed may change the order

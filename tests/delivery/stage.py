@@ -124,7 +124,7 @@ class MemoryQueue:
     def bucket(self, key: tuple[str, str]) -> str:
         return " ".join(key)
 
-    def left_behind(self) -> Collection[str]:
+    def inherited_buckets(self) -> Collection[str]:
         return [*self.buckets]
 
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
@@ -150,11 +150,11 @@ class MemoryQueue:
             for sent in taken
         ]
 
-    async def parked(self, buckets: Collection[str] | None = None) -> dict[str, int]:
+    async def count_parked(self, buckets: Collection[str] | None = None) -> dict[str, int]:
         names = self.buckets if buckets is None else buckets
         return {name: count for name in names if (count := len(self.buckets.get(name, ())))}
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         await self.open.wait()
 
     def ack(self, message: Message) -> None:
@@ -214,7 +214,7 @@ class Stage:
             self.others,
         )
         queue = self.queue
-        self._inbox = Forwarder(self.worker, queue.publish, queue.available, queue.ack, queue.clock)
+        self._inbox = Forwarder(self.worker, queue.publish, queue.wait_until_available, queue.ack, queue.clock)
         self._tags = itertools.count(1)
         self._proofs = itertools.count()
         self._taken: list[Message] = []

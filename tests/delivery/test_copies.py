@@ -247,7 +247,7 @@ async def test_what_the_broker_gives_out_again_is_told_once() -> None:
         stage.queue.open.clear()
         stage.event("shop", id="e")
         await stage.until(lambda: stage.queue.refused == ["delay.2s"])
-        stage.worker.lost(Lane.EVENTS)
+        stage.worker.on_lost(Lane.EVENTS)
         stage.event("shop", id="e", delivery_count=1)
         await stage.until(lambda: stage.worker.ledger.unsettled()["events"].messages == 1)
         stage.queue.open.set()

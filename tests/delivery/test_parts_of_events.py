@@ -71,7 +71,7 @@ async def test_after_a_loss_all_parts_come_again() -> None:
         for part in names:
             take_part(stage, "a", part)
         await stage.until(lambda: len(stage.told()) > 0)
-        stage.worker.lost(Lane.EVENTS)
+        stage.worker.on_lost(Lane.EVENTS)
         answer.set()
         await stage.until(lambda: stage.worker.in_flight == 0)
         again = [take_part(stage, "a", part) for part in names]

@@ -287,10 +287,10 @@ async def test_after_a_loss_what_was_lately_fetched_is_looked_for() -> None:
         stage.retake("delay.1s")
         await stage.until(lambda: len(stage.told()) == 2)
         in_bucket(stage, 3)
-        stage.worker.lost(Lane.EVENTS)
+        stage.worker.on_lost(Lane.EVENTS)
         await rounds()
         assert len(stage.told()) == 2
-        stage.worker.lost(Lane.RETRIES)
+        stage.worker.on_lost(Lane.RETRIES)
         await until(stage, lambda: len(stage.told()) == 5)
         stage.queue.unreadable.add(f"{ISS} wiki")
         in_bucket(stage, 3, first=3)
@@ -299,7 +299,7 @@ async def test_after_a_loss_what_was_lately_fetched_is_looked_for() -> None:
         await rounds()
         stage.now += RECENT
         fetches = stage.queue.fetches.count(SHOP)
-        stage.worker.lost(Lane.RETRIES)
+        stage.worker.on_lost(Lane.RETRIES)
         await rounds()
         assert stage.queue.fetches.count(SHOP) == fetches
 

@@ -26,7 +26,7 @@ async def test_what_the_process_lived_through_is_no_cause_for_suspicion() -> Non
     stage = Stage(client("shop"))
     running = asyncio.create_task(stage.worker.run())
     for count in range(1, 21):
-        stage.worker.lost(Lane.EVENTS)
+        stage.worker.on_lost(Lane.EVENTS)
         taken = stage.event("shop", delivery_count=count, id=str(count))
         await stage.until(lambda taken=taken: stage.queue.acked[-1:] == [taken])  # type: ignore[misc]
     stage.event("shop", lane=Lane.RETRIES, delivery_count=20, id="other lane")
@@ -190,7 +190,7 @@ async def test_at_the_last_chance_it_is_buried_unread(kind: Kind | None, body: b
     """
     async with running(Stage(client("shop"))) as stage:
         for _ in range(lost):
-            stage.worker.lost(Lane.EVENTS)
+            stage.worker.on_lost(Lane.EVENTS)
         stage.take(body, kind=kind, delivery_count=LAST_CHANCE, user_id="idp")
         stage.now += GATHER
         await stage.until(lambda: bool(stage.queue.acked))

@@ -295,7 +295,7 @@ async def test_a_look_at_the_buckets_that_breaks_stops_the_worker(monkeypatch: p
     async def parked(_buckets: object = None) -> dict[str, int]:
         raise ZeroDivisionError
 
-    stage.queue.parked = parked  # type: ignore[method-assign, assignment]
+    stage.queue.count_parked = parked  # type: ignore[method-assign, assignment]
     with pytest.raises(ZeroDivisionError):
         await asyncio.wait_for(stage.worker.run(), PATIENCE)
 
@@ -324,7 +324,7 @@ async def test_what_is_lost_is_let_go() -> None:
         stage.event("shop", id="e1")
         stage.event("shop", id="e2")
         await stage.until(lambda: stage.told() == ["shop"])
-        stage.worker.lost(Lane.EVENTS)
+        stage.worker.on_lost(Lane.EVENTS)
         again = [stage.event("shop", id="e1"), stage.event("shop", id="e2")]
         release.set()
         await stage.until(lambda: set(map(id, again)) <= set(map(id, stage.queue.acked)))
@@ -362,13 +362,13 @@ async def test_a_lost_queue_takes_nothing_else_with_it() -> None:
         await stage.until(lambda: stage.told() == ["shop"])
         ours = stage.event("shop", id="ours")
         theirs = stage.take(b"{}", source="kc")
-        stage.worker.lost(Lane.EVENTS, "duende")
+        stage.worker.on_lost(Lane.EVENTS, "duende")
         assert stage.worker.ledger.unsettled()["source.kc"].messages == 1
-        stage.worker.lost(Lane.EVENTS, "kc")
+        stage.worker.on_lost(Lane.EVENTS, "kc")
         held = {queue: each.messages for queue, each in stage.worker.ledger.unsettled().items()}
         assert held == {"events": 2, "retries": 0, "bulk": 0, "source.kc": 0}
         again = stage.take(b"{}", source="kc", delivery_count=1)
-        stage.worker.lost(Lane.EVENTS)
+        stage.worker.on_lost(Lane.EVENTS)
         held = {queue: each.messages for queue, each in stage.worker.ledger.unsettled().items()}
         assert held == {"events": 0, "retries": 0, "bulk": 0, "source.kc": 1}
         release.set()

@@ -126,7 +126,7 @@ async def test_large_events_of_a_lost_lane_are_let_go() -> None:
     async with running(stage):
         for _ in range(20):
             stage.take(ALL["zeros"])
-        stage.worker.lost(Lane.EVENTS)
+        stage.worker.on_lost(Lane.EVENTS)
         again = stage.take(ALL["zeros"])
         stage.queue.open.set()
         await stage.until(lambda: again in stage.queue.acked)

@@ -30,13 +30,13 @@ class SideChannel:
     def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
         """Nobody asks."""
 
-    def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+    def handle_requests(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Nobody asks for anything here."""
 
-    def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+    def share_updates(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """There are no other workers."""
 
-    share_presence = share_news
+    share_presence = share_updates
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Keep a reply as the publisher reads it."""

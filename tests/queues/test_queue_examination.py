@@ -29,7 +29,7 @@ async def test_the_embedded_queue(tmp_path: Path) -> None:
     assert not path.exists()
     queue = SqliteQueue(SqliteOptions(path=path))
     await queue.open()
-    await queue.ready()
+    await queue.wait_until_ready()
     state = examine_file(path)
     assert (state.fault, state.size is not None) == (None, True)
     await queue.close()

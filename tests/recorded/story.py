@@ -120,7 +120,7 @@ def _happen(stage: Stage, name: str) -> None:
         case "event-of-unknown-issuer":
             stage.event("shop", id="e4", iss="https://new.example")
         case "event-written-down":
-            stage.worker.lost(Lane.EVENTS)
+            stage.worker.on_lost(Lane.EVENTS)
             stage.event("shop", delivery_count=3)
         case "event-of-many-names":
             stage.event(*(f"c{number}" for number in range(201)), pairwise, id="e7", iss="https://new.example")

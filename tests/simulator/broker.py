@@ -89,14 +89,14 @@ class Consumer:
         """Write into the first of its delay queues."""
         await self.publish(*to_first_pass(message, due - self.broker.loop.now, rounding))
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         """Return at once: this broker is never away."""
 
     def bucket(self, client: tuple[str, str]) -> str:
         """Return the bucket of this client."""
         return self.broker.bucket(client)
 
-    def left_behind(self) -> Collection[str]:
+    def inherited_buckets(self) -> Collection[str]:
         """Return all."""
         return self.broker.parked_in
 
@@ -113,7 +113,7 @@ class Consumer:
             self.broker.passed("read")
         return [self.hold(_retry(message), bucket) for message in found]
 
-    async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
+    async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
         """Count the deliveries in buckets."""
         names = self.broker.parked_in if buckets is None else buckets
         await self._reads(HAND_OUT, *names)

@@ -233,7 +233,7 @@ class World:
             Limits(),
             process,
         )
-        consumer.inbox = Forwarder(worker, consumer.publish, consumer.available, consumer.ack, clock)
+        consumer.inbox = Forwarder(worker, consumer.publish, consumer.wait_until_available, consumer.ack, clock)
         return worker
 
     def pass_on(self, document: bytes, speaker: Process) -> None:

@@ -40,7 +40,7 @@ async def waiting(site: Site, *deliveries: Delivery, seconds: float = LONG) -> N
     """Have these wait in the queue of the site."""
     queue = build_queue(QueueSettings.model_validate(site.config["queue"]))
     await queue.open()
-    await queue.ready()
+    await queue.wait_until_ready()
     due = time.time() + seconds
     for start in range(0, len(deliveries), 500):
         batch = deliveries[start : start + 500]

@@ -167,7 +167,7 @@ class AllWorkers:
         told = {answer.worker: answer.said["states"] for answer in answers if "states" in answer.said}
         if len(told) < len(answers):
             with suppress(QueueError):
-                for body in (await self._view.queue.look_around(ANSWER_WITHIN)).worker_states:
+                for body in (await self._view.queue.read_overview(ANSWER_WITHIN)).worker_states:
                     if (state := load_state(body)) is not None:
                         told.setdefault(state.worker, [body.decode()])
         return [str(state).encode() for states in told.values() for state in states]

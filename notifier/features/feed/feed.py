@@ -125,7 +125,7 @@ class Feed:
         """Send what comes, until cancelled."""
         while True:
             await self._filled.wait()
-            await target.available()
+            await target.wait_until_available()
             await self._send(target)
 
     async def flush(self, target: FeedTarget, within: float) -> None:

@@ -71,7 +71,7 @@ async def found_in(
     """
     async with filter_.opened(messages, whole=whole) as visit:
         passed = 0
-        while page := await visit.page():
+        while page := await visit.next_page():
             for number, entry in enumerate(page):
                 if number % AT_ONCE == AT_ONCE - 1:
                     progress(passed + number, passed + len(page) + visit.left)
@@ -183,7 +183,7 @@ class Pass(Generic[S]):
 
     async def _go_through(self, visit: Visit[S]) -> None:
         passed = 0
-        while page := await visit.page():
+        while page := await visit.next_page():
             for start in range(0, len(page), AT_ONCE):
                 chunk = page[start : start + AT_ONCE]
                 matches = [(entry.message, entry.summary) for entry in chunk if entry.summary is not None]

@@ -119,7 +119,7 @@ async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock)
     """Return the status from all workers' answers; while the queue is unavailable, only this worker's state."""
     overview = QueueOverview(depths={}, oldest={}, worker_states=[])
     with suppress(QueueError):
-        overview = await queue.look_around(ANSWER_WITHIN)
+        overview = await queue.read_overview(ANSWER_WITHIN)
     return status_of(
         overview.depths,
         overview.worker_states or [own()],
@@ -131,7 +131,7 @@ async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock)
 
 async def look_from_outside(queue: Queue, clock: Clock) -> ServiceStatus:
     """Return the status for the command line. The queue need not be open. Raises QueueError."""
-    overview = await queue.look_around(ANSWER_WITHIN)
+    overview = await queue.read_overview(ANSWER_WITHIN)
     return status_of(
         overview.depths, overview.worker_states, now=clock(), oldest=overview.oldest, blocked=overview.blocked
     )

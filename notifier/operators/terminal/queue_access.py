@@ -131,12 +131,12 @@ async def wait_until_ready(queue: EventQueue) -> None:
     """Wait until the queue can be used. Raises QueueError."""
     try:
         async with asyncio.timeout(SILENT):
-            await queue.ready()
+            await queue.wait_until_ready()
     except TimeoutError:
         say(f"waiting for the queue: {queue.status().problem or 'not connected'}", err=True)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT - SILENT):
-                await queue.ready()
+                await queue.wait_until_ready()
         except TimeoutError:
             text = queue.status().problem or f"not connected within {CONNECT_TIMEOUT:.0f} s"
             raise QueueUnavailable(text) from None

@@ -61,16 +61,16 @@ class _Getter:
         self.channel = channel
         self.acks = ChannelAcks(channel)
         self._flushing = asyncio.create_task(self.acks.run())
-        self._answers: list[DeliveredMessage] = []
-        self._all: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._received: list[DeliveredMessage] = []
+        self._all_answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._most = 0
-        self._together = is_installed("messages")
-        if self._together:
-            hand_over(channel, self._take)
+        self._gets_together = is_installed("messages")
+        if self._gets_together:
+            hand_over(channel, self._on_answer)
 
     async def get(self, queue: str, most: int) -> list[DeliveredMessage]:
         """Return up to `most` messages of this queue. Raises what aiormq does."""
-        return await (self._get_together(queue, most) if self._together else self._get_singly(queue, most))
+        return await (self._get_together(queue, most) if self._gets_together else self._get_singly(queue, most))
 
     async def _get_singly(self, queue: str, most: int) -> list[DeliveredMessage]:
         answers: list[DeliveredMessage] = []
@@ -81,23 +81,23 @@ class _Getter:
     async def _get_together(self, queue: str, most: int) -> list[DeliveredMessage]:
         """Write all gets at once: one round trip instead of `most`, and half of the CPU here."""
         channel, closing = self.channel, self.channel.closing
-        self._answers, self._most, self._all = [], most, asyncio.get_running_loop().create_future()
+        self._received, self._most, self._all_answered = [], most, asyncio.get_running_loop().create_future()
         if channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
             raise channel._close_exception  # noqa: SLF001
         gets = frame.marshal(commands.Basic.Get(queue=queue), channel.number) * most
         await channel.write_queue.put(ChannelFrame(payload=gets, should_close=False))
         try:
-            await asyncio.wait({self._all, closing}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._all.done():
+            await asyncio.wait({self._all_answered, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._all_answered.done():
                 raise RuntimeError("closed") if closing.cancelled() else (closing.exception() or RuntimeError("closed"))
         finally:
             closing.cancel()
-        return [answer for answer in self._answers if answer.delivery_tag is not None]
+        return [answer for answer in self._received if answer.delivery_tag is not None]
 
-    def _take(self, answer: DeliveredMessage) -> None:
-        self._answers.append(answer)
-        if len(self._answers) == self._most and not self._all.done():
-            self._all.set_result(None)
+    def _on_answer(self, answer: DeliveredMessage) -> None:
+        self._received.append(answer)
+        if len(self._received) == self._most and not self._all_answered.done():
+            self._all_answered.set_result(None)
 
     def forget(self) -> None:
         self.acks.forget()
@@ -105,16 +105,16 @@ class _Getter:
 
 
 class BucketReader:
-    """Fetches from buckets on the current connection. Sets `mend_soon` if a bucket is missing."""
+    """Fetches from buckets on the current connection. Sets `repair_soon` if a bucket is missing."""
 
-    def __init__(self, options: RabbitOptions, mend_soon: asyncio.Event) -> None:
+    def __init__(self, options: RabbitOptions, repair_soon: asyncio.Event) -> None:
         self._keep = options.max_event
-        self._mend_soon = mend_soon
+        self._repair_soon = repair_soon
         self._connection: Connection | None = None
-        self._turns = asyncio.Semaphore(MAX_CHANNELS)
+        self._channel_slots = asyncio.Semaphore(MAX_CHANNELS)
         self._idle: list[_Getter] = []
         self._getters: set[_Getter] = set()
-        self._doubted: set[str] = set()  # queues whose last fetch failed
+        self._failed_queues: set[str] = set()  # queues whose last fetch failed
 
     async def serve(self, connection: Connection) -> None:
         """Fetch over this connection, until cancelled."""
@@ -132,23 +132,23 @@ class BucketReader:
         An error closes the channel, and all its unacked messages are redelivered, also those of earlier fetches. So a
         queue whose last fetch failed is tried on a new channel.
         """
-        async with self._turns:
-            getter = await self._getter(new=queue in self._doubted)
+        async with self._channel_slots:
+            getter = await self._take_getter(new=queue in self._failed_queues)
             try:
                 messages = await self._get(getter, queue, most)
             except BaseException as error:
-                self._doubted.add(queue)
+                self._failed_queues.add(queue)
                 if isinstance(error.__cause__, ChannelNotFoundEntity):
-                    self._mend_soon.set()
+                    self._repair_soon.set()
                 self._forget(getter)
                 await close_channel(getter.channel)
                 raise
-            self._doubted.discard(queue)
+            self._failed_queues.discard(queue)
             if getter in self._getters:
                 self._idle.append(getter)
             return messages
 
-    async def _getter(self, *, new: bool) -> _Getter:
+    async def _take_getter(self, *, new: bool) -> _Getter:
         while self._idle and not new:
             getter = self._idle.pop()
             if not getter.channel.is_closed:

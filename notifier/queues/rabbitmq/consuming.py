@@ -49,7 +49,7 @@ class LaneConsumer:
         lane: Lane,
         queue: str,
         options: RabbitOptions,
-        mend: Callable[[], Awaitable[None]],
+        repair: Callable[[], Awaitable[None]],
         source: str | None = None,
     ) -> None:
         self._lane = lane
@@ -57,7 +57,7 @@ class LaneConsumer:
         self._queue = queue
         self._prefetch = options.prefetch_of(lane)
         self._keep = options.max_event
-        self._mend = mend  # declares missing queues
+        self._repair = repair  # declares missing queues
         self._log = structlog.get_logger(__name__).bind(queue=queue)
         self._inbox: Inbox | None = None
         self._wanted = asyncio.Event()
@@ -69,7 +69,7 @@ class LaneConsumer:
         self.problem: str | None = None  # why the last attempt to consume failed
 
     @property
-    def standing(self) -> bool:
+    def is_consuming(self) -> bool:
         """True while the broker sends us messages."""
         return self._consumer_tag is not None
 
@@ -104,15 +104,15 @@ class LaneConsumer:
             await self._wanted.wait()
             try:
                 channel = await open_channel(connection)
-                stood = await self._hold(channel)
+                consumed = await self._consume_on(channel)
             except QueueUnavailable:
-                stood = False
-            if stood:
+                consumed = False
+            if consumed:
                 pause = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
-    async def _hold(self, channel: aiormq.Channel) -> bool:
+    async def _consume_on(self, channel: aiormq.Channel) -> bool:
         """Consume on this channel until it is closed or its consumer is cancelled. Return True if it ever consumed."""
         acks = ChannelAcks(channel)
         flushing = asyncio.create_task(acks.run())
@@ -120,18 +120,18 @@ class LaneConsumer:
         assert inbox is not None  # only `start` sets `_wanted`
         self._cancelled.clear()
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
-        stood = False
+        consumed = False
         try:
             async with broker_timeout(RPC_TIMEOUT_SECONDS):
                 await channel.basic_qos(prefetch_count=self._prefetch)
             self._channel, self._acks = channel, acks
             await self._consume()
-            stood = True
-            reason = await self._until_gone(channel)
+            consumed = True
+            reason = await self._wait_until_lost(channel)
             self._log.warning("queue_consumer_lost", reason=reason)
         except ChannelNotFoundEntity as missing:
             self._log.warning("queue_missing", reason=reason_of(missing))
-            await self._mend()
+            await self._repair()
         except _CHANNEL_ERRORS as trouble:
             reason = NO_ANSWER_PROBLEM if isinstance(trouble, TimeoutError) else reason_of(trouble)
             self._log.warning("queue_consumer_failed", reason=reason)
@@ -140,10 +140,10 @@ class LaneConsumer:
             self._channel = self._acks = self._consumer_tag = None
             acks.forget()
             flushing.cancel()
-            if stood:
-                inbox.lost(self._lane, self._source)
+            if consumed:
+                inbox.on_lost(self._lane, self._source)
         await close_channel(channel)
-        return stood
+        return consumed
 
     async def _consume(self) -> None:
         """Start the consumer if `start` was called, there is a channel, and it does not run yet."""
@@ -161,7 +161,7 @@ class LaneConsumer:
                 consumer = await channel.basic_consume(self._queue, callback_of(channel, take))
             self._consumer_tag, self.problem = consumer.consumer_tag, None
 
-    async def _until_gone(self, channel: aiormq.Channel) -> str:
+    async def _wait_until_lost(self, channel: aiormq.Channel) -> str:
         closing = channel.closing
         cancelled = asyncio.ensure_future(self._cancelled.wait())
         try:

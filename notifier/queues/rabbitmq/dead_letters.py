@@ -88,12 +88,12 @@ class RabbitDeadLetters:
                     await visit.begin()
                     yield visit
                 except BaseException:
-                    await visit.take_the_rest()
+                    await visit.take_returned()
                     with suppress(QueueError):  # the first error is reported
-                        await visit.forget()
+                        await visit.wait_until_deleted()
                     raise
-                await visit.take_the_rest()
-                await visit.forget()
+                await visit.take_returned()
+                await visit.wait_until_deleted()
         finally:
             await close_bounded(connection.close())
 

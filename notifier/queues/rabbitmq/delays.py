@@ -100,10 +100,10 @@ class Forwarder:
         available: Callable[[], Awaitable[None]],
         ack: Callable[[Message], None],
         clock: Clock,
-        came: Callable[[Message], None] = lambda _: None,
+        on_retry: Callable[[Message], None] = lambda _: None,
     ) -> None:
         self._inbox = inbox
-        self._came = came
+        self._on_retry = on_retry
         self._publish = publish
         self._available = available
         self._ack = ack
@@ -113,7 +113,7 @@ class Forwarder:
     def take(self, message: Message) -> None:
         """Forward the message, or pass it to the inbox. A worn-out message becomes a dead letter, due or not."""
         if message.lane is Lane.RETRIES:
-            self._came(message)
+            self._on_retry(message)
         waits = message.lane is Lane.RETRIES and not message.worn_out
         following = to_next_pass(message, self._clock()) if waits else None
         if following is None:
@@ -123,11 +123,11 @@ class Forwarder:
         self._forwarding.add(task)
         task.add_done_callback(self._forwarding.discard)
 
-    def lost(self, lane: Lane, source: str | None = None) -> None:
+    def on_lost(self, lane: Lane, source: str | None = None) -> None:
         """Stop forwarding messages of the lost channel, which will be redelivered. Each lane has its own channel."""
         if lane is Lane.RETRIES:
             self.stop()
-        self._inbox.lost(lane, source)
+        self._inbox.on_lost(lane, source)
 
     def stop(self) -> None:
         """Stop forwarding. Messages whose publish is unconfirmed return to the broker."""

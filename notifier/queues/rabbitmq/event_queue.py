@@ -60,9 +60,9 @@ class RabbitEventQueue:
         """Start connecting in the background until `close`. Return at once."""
         self._task = asyncio.create_task(self._link.run())
 
-    async def ready(self) -> None:
+    async def wait_until_ready(self) -> None:
         """Return when connected and the exchanges exist. Raises QueueError if the broker refuses us."""
-        await self._link.ready([] if self._task is None else [self._task])
+        await self._link.wait_until_ready([] if self._task is None else [self._task])
 
     async def close(self) -> None:
         """Stop."""
@@ -76,7 +76,7 @@ class RabbitEventQueue:
         blocked = self._publishing.blocked
         problem = self._link.failure or (BLOCKED_PROBLEM if blocked else self._publishing.refusal)
         return QueueStatus(
-            connected=self._link.standing.is_set(),
+            connected=self._link.connected.is_set(),
             consuming=False,
             blocked=blocked,
             problem=None if problem is None else str(problem),
@@ -98,28 +98,28 @@ class RabbitEventQueue:
         )  # fmt: skip
         await self._publishing.publish(event)
 
-    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Request replies to the events sent here, and pass each to `heard`. Call before `open`."""
-        self._publishing.ask_for_replies(heard)
+    def receive_replies(self, on_reply: Callable[[bytes], None]) -> None:
+        """Request replies to the events sent here, and pass each to `on_reply`. Call before `open`."""
+        self._publishing.request_replies(on_reply)
 
     async def _serve(self, link: Link, connection: Connection) -> None:
         def opened() -> None:
-            if not link.standing.is_set():
-                link.stand()
+            if not link.connected.is_set():
+                link.mark_connected()
 
-        await self._look(connection)
+        await self._check_exchanges(connection)
         await self._publishing.serve(connection, opened)
 
-    async def _look(self, connection: Connection) -> None:
+    async def _check_exchanges(self, connection: Connection) -> None:
         """Check that published events would reach a queue. Raises QueueUnavailable if not."""
         for lane in (Lane.EVENTS, Lane.BULK):
-            name, there = f"{self._prefix}.{lane}", False
+            name, exists = f"{self._prefix}.{lane}", False
             async with channel_of(connection) as channel, broker_request("cannot ask the broker"):
                 with suppress(ChannelNotFoundEntity):
                     await channel.exchange_declare(name, exchange_type="topic", passive=True)
                     await channel.queue_declare(name, passive=True)
-                    there = True
-            if not there:
+                    exists = True
+            if not exists:
                 raise QueueUnavailable(
                     f"there is no exchange and queue {name} yet: start a worker, or type `notifier topology declare`"
                 )

@@ -68,8 +68,8 @@ class RabbitFeedTarget:
                             self._exchange, exchange_type="topic", durable=True, passive=not self._declare
                         )
                     self._channel, logged = channel, ""
-                    if not link.standing.is_set():
-                        link.stand()
+                    if not link.connected.is_set():
+                        link.mark_connected()
                     await asyncio.wait({channel.closing})
                 except ChannelClosed as refused:
                     if logged != (logged := reason_of(refused)):
@@ -86,7 +86,7 @@ class RabbitFeedTarget:
             return None
         return None if is_blocked(self._connection) else self._channel
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         """Wait until there is a channel and the broker does not block it. Never raises."""
         while self._ready is None:  # noqa: ASYNC110  there is no event for both
             await asyncio.sleep(CHECK_INTERVAL_SECONDS)

@@ -28,7 +28,7 @@ STABLE_AFTER_SECONDS = 5.0  # after a connection that lasted this long, the next
 STREAM_END_ERRORS = (Exception, StopAsyncIteration)  # aiormq's errors without a reason, as after a suspension
 
 Serve = Callable[["Link", Connection], Awaitable[None]]
-"""Uses a connection until cancelled. Calls `link.stand()` once it is usable. An exception ends the connection."""
+"""Uses a connection until cancelled. Calls `link.mark_connected()` once usable. An exception ends the connection."""
 
 
 class Link:
@@ -40,28 +40,28 @@ class Link:
         self._serve = serve
         self._log = structlog.get_logger(__name__).bind(connection=purpose)
         self.connection: Connection | None = None
-        self.standing = asyncio.Event()
+        self.connected = asyncio.Event()
         self.failed = asyncio.Event()  # set while the last attempt failed for a reason that waiting does not remove
         self.failure: NotifierError | None = None
-        self._stood_at = 0.0
+        self._connected_at = 0.0
 
-    def stand(self) -> None:
+    def mark_connected(self) -> None:
         """Mark the connection as usable."""
         self.failure = None
         self.failed.clear()
-        self.standing.set()
-        self._stood_at = asyncio.get_running_loop().time()
+        self.connected.set()
+        self._connected_at = asyncio.get_running_loop().time()
         self._log.info("queue_connected")
 
-    async def ready(self, tasks: Iterable["asyncio.Task[None]"] = ()) -> None:
+    async def wait_until_ready(self, tasks: Iterable["asyncio.Task[None]"] = ()) -> None:
         """Return once the connection is usable. Raises QueueError if waiting does not help, or once a task ended."""
-        events = {asyncio.ensure_future(event.wait()) for event in (self.standing, self.failed)}
+        events = {asyncio.ensure_future(event.wait()) for event in (self.connected, self.failed)}
         try:
             await asyncio.wait({*events, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for event in events:
                 event.cancel()
-        if not self.standing.is_set():
+        if not self.connected.is_set():
             raise self.failure or QueueUnavailable("the queue was closed")
 
     async def run(self) -> None:
@@ -70,37 +70,37 @@ class Link:
         while not is_cancelled():
             try:
                 self.connection = await connect(self._options, self._purpose)
-                await self._live(self.connection)
+                await self._serve_until_lost(self.connection)
             except (NotifierError, OSError) as error:  # OSError: a file of credentials or TLS cannot be read
-                self._note(error)
+                self._log_failure(error)
             except Exception as error:  # noqa: BLE001  around one connection: after any error the next one is made
                 first = _first_leaf(error)
                 if type(first) in STREAM_END_ERRORS:
-                    self._note(QueueUnavailable("the connection was lost"))
+                    self._log_failure(QueueUnavailable("the connection was lost"))
                 else:
                     where = "".join(traceback.format_tb(first.__traceback__))
                     self._log.error("queue_connection_broken", error=type(first).__name__, exception=where)
-                    self._note(QueueError(f"unexpected {type(first).__name__}"))
+                    self._log_failure(QueueError(f"unexpected {type(first).__name__}"))
             finally:
-                stood, self.connection = self.standing.is_set(), None
-                self.standing.clear()
-            if stood and asyncio.get_running_loop().time() - self._stood_at > STABLE_AFTER_SECONDS:
+                was_connected, self.connection = self.connected.is_set(), None
+                self.connected.clear()
+            if was_connected and asyncio.get_running_loop().time() - self._connected_at > STABLE_AFTER_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the workers; no secret
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
-    def _note(self, error: NotifierError | OSError) -> None:
+    def _log_failure(self, error: NotifierError | OSError) -> None:
         before, self.failure = self.failure, error if isinstance(error, NotifierError) else QueueError(reason_of(error))
         if isinstance(self.failure, QueueUnavailable):
             self.failed.clear()
         else:
             self.failed.set()
-        if self.standing.is_set():
+        if self.connected.is_set():
             self._log.warning("queue_connection_lost", reason=str(self.failure))
         elif str(before) != str(self.failure):  # do not log the same error at every attempt
             self._log.warning("queue_not_connected", reason=str(self.failure))
 
-    async def _live(self, connection: Connection) -> None:
+    async def _serve_until_lost(self, connection: Connection) -> None:
         """Serve until the connection or the serving ends; always raises the reason."""
         closing = underlay_of(connection).closing
         serving = asyncio.ensure_future(self._serve(self, connection))

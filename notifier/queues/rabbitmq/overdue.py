@@ -51,13 +51,13 @@ class OverdueDelays:
         self._log = structlog.get_logger(__name__)
         self.moved = 0
 
-    def put(self, queue: str) -> None:
+    def on_published(self, queue: str) -> None:
         """Record a message that was published to this queue. Only delay queues count."""
         if (hop := DELAY_QUEUES.get(queue)) is not None:
             self._last[queue] = leaves = self._steady() + hop
             self._first.setdefault(queue, leaves)
 
-    def came(self, message: Message) -> None:
+    def on_received(self, message: Message) -> None:
         """Record a message that was received, perhaps from a delay queue."""
         deaths = message.headers.get("x-death")
         newest = deaths[0] if isinstance(deaths, list) and deaths else None
@@ -76,14 +76,14 @@ class OverdueDelays:
         """Check every few seconds, until cancelled."""
         while not is_cancelled():
             await asyncio.sleep(CHECK_INTERVAL_SECONDS)
-            for queue in self.missed():
-                await self._look(queue)
+            for queue in self.find_missed():
+                await self._move_overdue(queue)
 
-    def missed(self) -> list[str]:
+    def find_missed(self) -> list[str]:
         """Return the delay queues from which messages are overdue and nothing came."""
         return [queue for queue, leaves in self._first.items() if self._steady() > leaves + OVERDUE_SECONDS]
 
-    async def _look(self, queue: str) -> None:
+    async def _move_overdue(self, queue: str) -> None:
         """Move the overdue messages of this queue. Never raises."""
         moved = left = 0
         try:
@@ -91,7 +91,7 @@ class OverdueDelays:
                 self._first.pop(queue, None)
                 return
             async with self._waiting().visit(self.read, parked=False, only=queue) as walk:
-                while page := await walk.page():
+                while page := await walk.next_page():
                     overdue = [found.message for found in page if found.summary]
                     left += len(page) - len(overdue)
                     if overdue:

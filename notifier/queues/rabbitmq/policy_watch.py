@@ -152,27 +152,27 @@ class PolicyWatch:
         while self._due is not None and not is_cancelled():
             await asyncio.sleep(max(0.0, self._due - loop.time()))
             try:
-                look = await check_policies(self._options, self._name, may_try=self._options.topology == "declare")
+                check = await check_policies(self._options, self._name, may_try=self._options.topology == "declare")
             except QueueError as error:
-                look = PolicyCheck(fault=str(error))
-            self._tell(look)
-            nothing_new = look.by == "trial" and not look.overrides and self._options.management is None
+                check = PolicyCheck(fault=str(error))
+            self._log_changes(check)
+            nothing_new = check.by == "trial" and not check.overrides and self._options.management is None
             self._due = (
                 None
                 if nothing_new
-                else loop.time() + (INCOMPLETE_CHECK_INTERVAL_SECONDS if look.fault else CHECK_INTERVAL_SECONDS)
+                else loop.time() + (INCOMPLETE_CHECK_INTERVAL_SECONDS if check.fault else CHECK_INTERVAL_SECONDS)
             )
 
-    def _tell(self, look: PolicyCheck) -> None:
+    def _log_changes(self, check: PolicyCheck) -> None:
         """Log changes. A check without a result, because of an alarm for instance, ends no override."""
-        if look.fault and look.fault != self._fault:
-            self._log.info("queue_policies_unread", reason=look.fault)
-        self._fault = look.fault
-        if look.by is None:
+        if check.fault and check.fault != self._fault:
+            self._log.info("queue_policies_unread", reason=check.fault)
+        self._fault = check.fault
+        if check.by is None:
             return
-        for override in look.overrides:
+        for override in check.overrides:
             if override not in self.overrides:
                 self._log.warning("queue_policy", reason=str(override), help=HELP)
-        if self.overrides and not look.overrides:
+        if self.overrides and not check.overrides:
             self._log.info("queue_policy_gone")
-        self.overrides = look.overrides
+        self.overrides = check.overrides

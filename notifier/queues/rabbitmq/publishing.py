@@ -45,16 +45,16 @@ NO_WORKER_ANSWERS_PROBLEM = (
 
 
 class Publishing:
-    """Publishes on a channel that `serve` keeps open. Sets `mend_soon` if a queue or exchange seems missing."""
+    """Publishes on a channel that `serve` keeps open. Sets `repair_soon` if a queue or exchange seems missing."""
 
-    def __init__(self, mend_soon: asyncio.Event) -> None:
-        self._mend_soon = mend_soon
+    def __init__(self, repair_soon: asyncio.Event) -> None:
+        self._repair_soon = repair_soon
         self._connection: Connection | None = None
         self._channel: aiormq.Channel | None = None
         self._writes: ConfirmedWrites | None = None
-        self._heard: Callable[[bytes], None] | None = None
+        self._on_reply: Callable[[bytes], None] | None = None
         self._window = asyncio.Semaphore(MAX_IN_FLIGHT_PUBLISHES)
-        self._under_way: dict[str, asyncio.Future[None]] = {}  # by message id, while it is being published
+        self._in_flight: dict[str, asyncio.Future[None]] = {}  # by message id, while it is being published
         self._log = structlog.get_logger(__name__)
         self._refused, self._refused_at = "", -REFUSAL_SHOWN_SECONDS  # why the broker closed a channel last, and when
 
@@ -64,24 +64,24 @@ class Publishing:
         try:
             while not is_cancelled():
                 channel = await open_channel(connection, confirms=True)
-                if self._heard is not None:
-                    await _consume_replies(channel, self._heard)
-                await self._use(channel, opened)
-                self._mend_soon.set()  # a publish to an exchange that is missing closes the channel
+                if self._on_reply is not None:
+                    await _consume_replies(channel, self._on_reply)
+                await self._publish_on(channel, opened)
+                self._repair_soon.set()  # a publish to an exchange that is missing closes the channel
                 await asyncio.sleep(RETRY_PAUSE_SECONDS)
         finally:
             self._connection = None
 
-    def ask_for_replies(self, heard: Callable[[bytes], None]) -> None:
-        """From the next channel on, request a reply to every message, and pass each reply to `heard`.
+    def request_replies(self, on_reply: Callable[[bytes], None]) -> None:
+        """From the next channel on, request a reply to every message, and pass each reply to `on_reply`.
 
         Direct reply-to delivers replies to the channel that published.
         """
-        self._heard = heard
+        self._on_reply = on_reply
 
-    async def _use(self, channel: aiormq.Channel, opened: Callable[[], None]) -> None:
+    async def _publish_on(self, channel: aiormq.Channel, opened: Callable[[], None]) -> None:
         """Publish on this channel until it is closed."""
-        writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT_SECONDS, replies=self._heard is not None)
+        writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT_SECONDS, replies=self._on_reply is not None)
         singly = not is_installed("confirms")
         writing = asyncio.create_task(writes.run())
         self._channel, self._writes = channel, None if singly else writes
@@ -93,7 +93,7 @@ class Publishing:
                 await asyncio.wait({closing}, timeout=CHECK_INTERVAL_SECONDS)
                 writes.end_overdue()
             error = None if closing.cancelled() else closing.exception()
-            self._note(error)
+            self._log_refusal(error)
             reason += f": {reason_of(error)}"
         finally:
             closing.cancel()
@@ -101,7 +101,7 @@ class Publishing:
             writing.cancel()
             writes.end(QueueUnavailable(reason))
 
-    def _note(self, error: BaseException | None) -> None:
+    def _log_refusal(self, error: BaseException | None) -> None:
         """Log that the broker closed the channel and kept the connection, which nothing else reports."""
         if isinstance(error, ChannelClosed):
             before, self._refused = self.refusal, reason_of(error)
@@ -116,7 +116,7 @@ class Publishing:
         return self._refused if lately else None
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """True if there is a channel to publish on."""
         return self._channel is not None
 
@@ -135,14 +135,14 @@ class Publishing:
         # aiormq distinguishes returned messages by id only. With two of the same id in flight it would report the
         # wrong one as lost, and confirm the lost one. So the second waits, outside the window that others need.
         message_id = publish.message_id
-        while (before := self._under_way.get(message_id)) is not None:
+        while (before := self._in_flight.get(message_id)) is not None:
             await asyncio.wait({before})
-        ended = self._under_way[message_id] = asyncio.get_running_loop().create_future()
+        ended = self._in_flight[message_id] = asyncio.get_running_loop().create_future()
         try:
             async with self._window:
                 await self._send(publish)
         finally:
-            del self._under_way[message_id]
+            del self._in_flight[message_id]
             ended.set_result(None)
 
     async def _send(self, publish: Publish) -> None:
@@ -152,20 +152,20 @@ class Publishing:
         if self.blocked:
             raise QueueUnavailable(BLOCKED_PROBLEM)
         try:
-            await self._confirmed(channel, publish)
+            await self._publish_confirmed(channel, publish)
         except PublishError as returned:
-            self._mend_soon.set()
+            self._repair_soon.set()
             raise QueueUnavailable(
                 f"no queue takes {_format_destination(publish)}: {reason_of(returned)}"
             ) from returned
         except DeliveryError as refused:
             raise QueueUnavailable(f"the broker refused it (nack) for {_format_destination(publish)}") from refused
         except TimeoutError as late:
-            raise QueueUnavailable(self._unconfirmed()) from late
+            raise QueueUnavailable(self._describe_timeout()) from late
         except CONNECTION_ERRORS as lost:
             raise QueueUnavailable(f"{_UNCONFIRMED_PROBLEM}: {reason_of(lost)}") from lost
 
-    async def _confirmed(self, channel: aiormq.Channel, publish: Publish) -> None:
+    async def _publish_confirmed(self, channel: aiormq.Channel, publish: Publish) -> None:
         if (writes := self._writes) is not None:
             try:
                 await writes.write(publish)
@@ -175,13 +175,13 @@ class Publishing:
             raise QueueUnavailable(f"{_UNCONFIRMED_PROBLEM}: {reason_of(error)}")
         else:
             with translating_losses():
-                await publish_singly(publish, channel, CONFIRM_TIMEOUT_SECONDS, replies=self._heard is not None)
+                await publish_singly(publish, channel, CONFIRM_TIMEOUT_SECONDS, replies=self._on_reply is not None)
 
-    def _unconfirmed(self) -> str:
+    def _describe_timeout(self) -> str:
         why = f": {BLOCKED_PROBLEM}" if self.blocked else ""
         return f"no confirm within {CONFIRM_TIMEOUT_SECONDS:.0f} s{why}"
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         """Wait until a publish can succeed again. Never raises. Always waits for a moment, to pace its caller."""
         await asyncio.sleep(RETRY_PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
         while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  there is no event for all three
@@ -192,11 +192,11 @@ def _format_destination(publish: Publish) -> str:
     return f"{publish.exchange}/{publish.routing_key}"
 
 
-async def _consume_replies(channel: aiormq.Channel, heard: Callable[[bytes], None]) -> None:
-    """Pass replies to `heard`. Raises QueueUnavailable."""
+async def _consume_replies(channel: aiormq.Channel, on_reply: Callable[[bytes], None]) -> None:
+    """Pass replies to `on_reply`. Raises QueueUnavailable."""
 
     async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
-        heard(delivered.body)
+        on_reply(delivered.body)
 
     async with broker_request("replies cannot be received"):
         await channel.basic_consume(DIRECT_REPLY_TO, on_message, no_ack=True)

@@ -57,14 +57,16 @@ class RabbitQueue:
         self._bindings = SourceBindings(options)
         self._policies = PolicyWatch(options)
         lanes = (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
-        self._lanes = [LaneConsumer(lane, self._name(lane), options, self._watch.mend) for lane in lanes]
+        self._lanes = [LaneConsumer(lane, self._name(lane), options, self._watch.repair) for lane in lanes]
         for name in options.sources:
-            self._lanes.append(LaneConsumer(Lane.EVENTS, self._name(SOURCE + name), options, self._mend_source, name))
+            self._lanes.append(
+                LaneConsumer(Lane.EVENTS, self._name(SOURCE + name), options, self._repair_source_queue, name)
+            )
         self._bucket_names = bucket_names(options)
-        self._bucket_reader = BucketReader(options, self._watch.mend_soon)
-        self._publishing = Publishing(self._watch.mend_soon)
+        self._bucket_reader = BucketReader(options, self._watch.repair_soon)
+        self._publishing = Publishing(self._watch.repair_soon)
         # On 4.x a publish to a queue without a leader blocks its channel: no bucket may stop retries and dead letters.
-        self._parking = Publishing(self._watch.mend_soon)
+        self._parking = Publishing(self._watch.repair_soon)
         self.side_channel = RabbitSideChannel(options, uuid4().hex)
         self._links = (
             Link(options, "consume", self._serve_consuming),
@@ -79,16 +81,19 @@ class RabbitQueue:
 
     async def open(self) -> None:
         """Start connecting in the background until `close`. Return at once."""
-        runs = (*(link.run for link in self._links), *((self.side_channel.run,) if self.side_channel.listens else ()))
+        runs = (
+            *(link.run for link in self._links),
+            *((self.side_channel.run,) if self.side_channel.is_listening else ()),
+        )
         self._tasks = [asyncio.create_task(run()) for run in runs]
 
-    async def ready(self) -> None:
+    async def wait_until_ready(self) -> None:
         """Return when connected and every queue exists.
 
         Raises TopologyMismatch if a queue differs, QueueError if the broker refuses us. Connecting continues.
         """
         for link in self._links:
-            await link.ready(self._tasks)
+            await link.wait_until_ready(self._tasks)
 
     async def close(self) -> None:
         """Stop, and send the pending acks. The broker redelivers unacked messages."""
@@ -104,7 +109,7 @@ class RabbitQueue:
             await asyncio.wait(self._tasks)
         self._tasks = []
 
-    async def broken(self) -> NoReturn:
+    async def wait_until_broken(self) -> NoReturn:
         """Never return: this queue recovers from every loss."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError("nobody sets this future")
@@ -112,7 +117,7 @@ class RabbitQueue:
     async def consume(self, inbox: Inbox) -> None:
         """Pass messages of all lanes to `inbox` from now on, through every loss of connection or queue."""
         forwarder = self._forwarder = Forwarder(
-            inbox, self._publish_patiently, self.available, self.ack, self._clock, self._overdue.came
+            inbox, self._publish_patiently, self.wait_until_available, self.ack, self._clock, self._overdue.on_received
         )
         for lane in self._lanes:
             await lane.start(forwarder)
@@ -126,7 +131,7 @@ class RabbitQueue:
 
     async def _serve_consuming(self, link: Link, connection: Connection) -> None:
         await self._watch.establish(connection)
-        link.stand()
+        link.mark_connected()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch.run(connection))
             tasks.create_task(self._bucket_reader.serve(connection))
@@ -136,15 +141,15 @@ class RabbitQueue:
             for lane in self._lanes:
                 tasks.create_task(lane.run(connection))
 
-    async def _mend_source(self) -> None:
+    async def _repair_source_queue(self) -> None:
         """Declare the queue again, and its bindings, which were deleted with it."""
-        await self._watch.mend()
-        self._bindings.again.set()
+        await self._watch.repair()
+        self._bindings.bind_soon.set()
 
     async def _serve_publishing(self, link: Link, connection: Connection) -> None:
         def opened() -> None:
-            if self._publishing.open and self._parking.open and not link.standing.is_set():
-                link.stand()
+            if self._publishing.is_open and self._parking.is_open and not link.connected.is_set():
+                link.mark_connected()
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publishing.serve(connection, opened))
@@ -166,7 +171,7 @@ class RabbitQueue:
 
     async def _publish_patiently(self, queue: str, message: Outgoing) -> None:
         await self._publishing.publish(self._as_publish(queue, message, patient=True))
-        self._overdue.put(queue)
+        self._overdue.on_published(queue)
 
     def _as_publish(self, queue: str, message: Outgoing, *, patient: bool) -> Publish:
         self._watch.settling.check(self._name(queue))
@@ -176,9 +181,9 @@ class RabbitQueue:
             message_type=str(message.kind), headers=message.headers, patient=patient,
         )  # fmt: skip
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         """Return when publishing can succeed again."""
-        await self._publishing.available()
+        await self._publishing.wait_until_available()
 
     async def send_event(
         self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json",
@@ -191,15 +196,15 @@ class RabbitQueue:
         )  # fmt: skip
         await self._publishing.publish(publish)
 
-    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
+    def receive_replies(self, heard: Callable[[bytes], None]) -> None:
         """Request replies to the events sent here, and pass each to `heard`. Call before `open`."""
-        self._publishing.ask_for_replies(heard)
+        self._publishing.request_replies(heard)
 
     def bucket(self, client: tuple[str, str]) -> str:
         """Return the name of the bucket of this client (`iss`, `client_id`)."""
         return self._bucket_names[bucket_number(client, len(self._bucket_names))]
 
-    def left_behind(self) -> Sequence[str]:
+    def inherited_buckets(self) -> Sequence[str]:
         """Return all buckets: their messages outlive a worker."""
         return self._bucket_names
 
@@ -214,24 +219,24 @@ class RabbitQueue:
         """Take up to `most` messages out of the bucket, oldest first. Raises QueueUnavailable."""
         return await self._bucket_reader.fetch(self._name(bucket), most)
 
-    async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
+    async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
         """Return how many messages each of these buckets holds, without empty ones. Raises QueueUnavailable."""
         names = {bucket: self._name(bucket) for bucket in (self._bucket_names if buckets is None else buckets)}
         depths = await read_depths(self._consuming_connection(), names)
         if len(depths) < len(names):
-            self._watch.mend_soon.set()
+            self._watch.repair_soon.set()
         return {bucket: depth.ready for bucket, depth in depths.items() if depth.ready}
 
     def status(self) -> QueueStatus:
         """Return the state. Connected: both connections are. Consuming: all lanes are, and no queue is new."""
-        connected = all(link.standing.is_set() for link in self._links)
+        connected = all(link.connected.is_set() for link in self._links)
         blocked, new = self._publishing.blocked, self._watch.settling.problem
         problems = (
             *(link.failure for link in self._links), self._watch.problem, new, *(lane.problem for lane in self._lanes),
             BLOCKED_PROBLEM if blocked else self._publishing.refusal or self._parking.refusal,
         )  # fmt: skip
         return QueueStatus(
-            connected=connected, consuming=connected and new is None and all(lane.standing for lane in self._lanes),
+            connected=connected, consuming=connected and new is None and all(lane.is_consuming for lane in self._lanes),
             blocked=blocked, problem=next((str(problem) for problem in problems if problem is not None), None),
             bindings=self._bindings.states, overrides=self._policies.overrides, visited=self.side_channel.visited,
             moved_on=self._overdue.moved,
@@ -246,7 +251,7 @@ class RabbitQueue:
         depths = await read_all_depths(self._consuming_connection(), self._options)
         return with_visited(depths, self.side_channel.visited)
 
-    async def look_around(self, within: float) -> QueueOverview:
+    async def read_overview(self, within: float) -> QueueOverview:
         """Return the depths, and the states of the workers that answer in time. Raises QueueError.
 
         A queue that is not open makes a temporary connection, and declares nothing.
@@ -254,16 +259,16 @@ class RabbitQueue:
         async with self._at_broker("status", STATUS_CONNECT_TIMEOUT_SECONDS) as connection:
             depths = await read_all_depths(connection, self._options)
             workers = depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
-            states = await self.side_channel.ask(connection, workers, within)
+            states = await self.side_channel.collect_answers(connection, workers, within)
             blocked = NO_WORKER_ANSWERS_PROBLEM if not self._tasks and is_blocked(connection) else ""
             return QueueOverview(depths=depths, oldest={}, worker_states=states, blocked=blocked)
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Send a request to all workers; return the answers that arrive in time. Raises QueueError."""
         async with self._at_broker("request") as connection:
-            workers = max(await count_workers(connection, self._options), int(self.side_channel.listens))
+            workers = max(await count_workers(connection, self._options), int(self.side_channel.is_listening))
             return WorkerAnswers(
-                seen=workers, answers=await self.side_channel.ask(connection, workers, within, document)
+                seen=workers, answers=await self.side_channel.collect_answers(connection, workers, within, document)
             )
 
     @asynccontextmanager

@@ -28,7 +28,7 @@ class Outbox:
     """Pending replies, in bounded number. Counts the replies that it drops."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[str, str | None, bytes]] = deque()
+        self._pending: deque[tuple[str, str | None, bytes]] = deque()
         self._bytes = 0
         self.filled = asyncio.Event()
         self.dropped = 0
@@ -36,22 +36,22 @@ class Outbox:
 
     def put(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Add a reply. Never waits. Drops a reply whose name cannot be written: it would end the connection for all."""
-        full = len(self._waiting) >= MAX_PENDING_REPLIES or self._bytes + len(body) > MAX_PENDING_BYTES
+        full = len(self._pending) >= MAX_PENDING_REPLIES or self._bytes + len(body) > MAX_PENDING_BYTES
         if full or not ReplyTo(to=to, correlation_id=correlation_id).writable:
             self.dropped += 1
             return
-        self._waiting.append((to, correlation_id, body))
+        self._pending.append((to, correlation_id, body))
         self._bytes += len(body)
         self.filled.set()
 
     def empty(self) -> bool:
         """Return True if no reply is pending."""
-        return not self._waiting
+        return not self._pending
 
     def clear(self) -> None:
         """Drop all replies."""
-        self.dropped += len(self._waiting)
-        self._waiting.clear()
+        self.dropped += len(self._pending)
+        self._pending.clear()
         self._bytes = 0
         self.filled.clear()
 
@@ -60,8 +60,8 @@ class Outbox:
         while True:
             await self.filled.wait()
             self.filled.clear()
-            while self._waiting:
-                to, correlation_id, body = self._waiting.popleft()
+            while self._pending:
+                to, correlation_id, body = self._pending.popleft()
                 self._bytes -= len(body)
                 if is_blocked(connection):
                     self.dropped += 1
@@ -89,10 +89,10 @@ class ReplyConnection:
         """Connect while there are replies, until cancelled."""
         while True:
             await self.outbox.filled.wait()
-            await _run_until_one_ends(self._link.run(), self._idle())
+            await _run_until_one_ends(self._link.run(), self._wait_until_idle())
             self.outbox.clear()
 
-    async def _idle(self) -> None:
+    async def _wait_until_idle(self) -> None:
         before = -1
         while before != self.outbox.written or self._link.connection is None:
             before = self.outbox.written
@@ -103,7 +103,7 @@ class ReplyConnection:
 
     async def _serve(self, link: Link, connection: Connection) -> None:
         channel = await open_channel(connection)
-        link.stand()
+        link.mark_connected()
         closing = channel.closing
         try:
             await _run_until_one_ends(self.outbox.write(channel, connection), _wait_until_closed(closing))

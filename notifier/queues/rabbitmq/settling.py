@@ -30,16 +30,16 @@ def log_new_queues(names: Sequence[str], seconds: float) -> None:
 class Settling:
     """Records which queues are too new to be used."""
 
-    def __init__(self, tell: OnNewQueues = log_new_queues, *, seconds: float | None = None) -> None:
-        self._tell = tell
+    def __init__(self, on_new_queues: OnNewQueues = log_new_queues, *, seconds: float | None = None) -> None:
+        self._on_new_queues = on_new_queues
         self._seconds = SETTLE_SECONDS if seconds is None else seconds
         self._usable_at: dict[str, float] = {}  # what was missing, by name, in the loop's time
 
-    def missing(self, name: str) -> None:
-        """Record that this queue is about to be created. It is too new until `over` returns."""
+    def on_missing(self, name: str) -> None:
+        """Record that this queue is about to be created. It is too new until `wait_until_usable` returns."""
         self._usable_at[name] = math.inf
 
-    def declared(self, name: str) -> None:
+    def on_declared(self, name: str) -> None:
         """Record that this queue exists. If it was missing, its time starts."""
         if self._usable_at.get(name) == math.inf:
             self._usable_at[name] = asyncio.get_running_loop().time() + self._seconds
@@ -55,11 +55,11 @@ class Settling:
         now = asyncio.get_running_loop().time()
         return NEW_QUEUES_PROBLEM if any(now < at < math.inf for at in self._usable_at.values()) else None
 
-    async def over(self) -> None:
+    async def wait_until_usable(self) -> None:
         """Return once no queue is too new; at once if none was missing."""
         latest = max((at for at in self._usable_at.values() if at < math.inf), default=0.0)
         seconds = latest - asyncio.get_running_loop().time()
         if seconds > 0:
-            self._tell(list(self._usable_at), seconds)
+            self._on_new_queues(list(self._usable_at), seconds)
             await asyncio.sleep(seconds)
         self._usable_at.clear()

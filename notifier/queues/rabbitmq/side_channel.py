@@ -60,22 +60,22 @@ class RabbitSideChannel:
     def __init__(self, options: RabbitOptions, name: str) -> None:
         self._exchange = f"{options.prefix}.workers"
         self.address = f"{options.prefix}.worker.{name}"
-        self._outside = ReplyConnection(options)
+        self._reply_connection = ReplyConnection(options)
         self._state: Callable[[], bytes] | None = None
-        self._heard: Callable[[str, bytes], None] = lambda _id, _body: None
-        self._do: Callable[[bytes], Awaitable[bytes]] | None = None
+        self._on_reply: Callable[[str, bytes], None] = lambda _id, _body: None
+        self._handle_request: Callable[[bytes], Awaitable[bytes]] | None = None
         self._shared: dict[str, tuple[Callable[[], Awaitable[bytes]], Callable[[bytes], None]]] = {}  # by `type`
-        self._doing: set[asyncio.Task[None]] = set()
+        self._request_tasks: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._outbox = Outbox()
         self._visited, self._visited_until = 0, 0.0
         self._cancelled = asyncio.Event()  # the broker deleted our queue
-        self._may_declare = self._may_tell = True
+        self._may_declare = self._may_share = True
         self._logged_reason = ""
         self._log = structlog.get_logger(__name__)
 
     @property
-    def listens(self) -> bool:
+    def is_listening(self) -> bool:
         """True after `listen`."""
         return self._state is not None
 
@@ -84,19 +84,19 @@ class RabbitSideChannel:
 
         `state` returns the worker's state as a document. `heard` gets each reply to `address` and its correlation id.
         """
-        self._state, self._heard = state, heard
+        self._state, self._on_reply = state, heard
 
-    def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+    def handle_requests(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Set the callback that handles operators' requests. `do` never raises."""
-        self._do = do
+        self._handle_request = do
 
-    def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish what `following` returns to the other workers, and pass their news to `heard`. Neither may raise."""
-        self._shared[NEWS] = following, heard
+    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """Publish what `next_update` returns, and pass the updates of other workers to `heard`. Neither may raise."""
+        self._shared[NEWS] = next_update, heard
 
-    def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish what `following` returns to all workers, and pass all announcements to `heard`. Neither may raise."""
-        self._shared[PRESENCE] = following, heard
+    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """Publish what `next_update` returns, and pass the updates of all workers to `heard`. Neither may raise."""
+        self._shared[PRESENCE] = next_update, heard
 
     @property
     def visited(self) -> int:
@@ -106,12 +106,12 @@ class RabbitSideChannel:
     @property
     def dropped(self) -> int:
         """Return how many replies and answers were dropped here."""
-        return self._outbox.dropped + self._outside.outbox.dropped
+        return self._outbox.dropped + self._reply_connection.outbox.dropped
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Send a reply, or drop and count it. Never waits, never raises."""
         if to.startswith(GENERATED_PREFIX):
-            self._outside.outbox.put(to, correlation_id, body)
+            self._reply_connection.outbox.put(to, correlation_id, body)
         elif self._connection is None:
             self._outbox.dropped += 1
         else:
@@ -120,9 +120,9 @@ class RabbitSideChannel:
     async def run(self) -> None:
         """Reply to publishers, until cancelled."""
         try:
-            await self._outside.run()
+            await self._reply_connection.run()
         finally:
-            for task in self._doing:
+            for task in self._request_tasks:
                 task.cancel()
 
     async def serve(self, connection: Connection) -> None:
@@ -154,14 +154,14 @@ class RabbitSideChannel:
                 self._outbox.write(channel, connection),
                 self._cancelled.wait(),
             ]
-            if self._may_declare and self._may_tell:
-                works += [self._tell(channel, connection, kind) for kind in self._shared]
+            if self._may_declare and self._may_share:
+                works += [self._share_messages(channel, connection, kind) for kind in self._shared]
             tasks = [asyncio.create_task(work) for work in works]
             closing = channel.closing
             try:
                 await asyncio.wait({closing, *tasks}, return_when=asyncio.FIRST_COMPLETED)
                 if closing.done() and isinstance(_retrieve_error(closing), ChannelAccessRefused):
-                    self._may_tell = False
+                    self._may_share = False
             finally:
                 closing.cancel()
                 for task in tasks:
@@ -170,9 +170,9 @@ class RabbitSideChannel:
                 for task in tasks:
                     _retrieve_error(task)  # retrieved, or asyncio complains
 
-    async def _tell(self, channel: aiormq.Channel, connection: Connection, kind: str) -> None:
+    async def _share_messages(self, channel: aiormq.Channel, connection: Connection, kind: str) -> None:
         """Publish this worker's messages of `kind`, until cancelled. Raises what aiormq does, or QueueUnavailable."""
-        following, _ = self._shared[kind]
+        next_update, _ = self._shared[kind]
         properties = commands.Basic.Properties(
             content_type="application/json",
             delivery_mode=TRANSIENT_MODE,
@@ -181,7 +181,7 @@ class RabbitSideChannel:
             expiration=str(MESSAGE_TTL_MILLISECONDS),
         )
         while True:
-            document = await following()
+            document = await next_update()
             if not is_blocked(connection):
                 async with broker_timeout(None):
                     await channel.basic_publish(document, exchange=self._exchange, properties=properties)
@@ -189,7 +189,7 @@ class RabbitSideChannel:
 
     async def _bind(self, channel: aiormq.Channel) -> None:
         async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
-            self._hear(delivered)
+            self._on_message(delivered)
 
         self._cancelled.clear()
         channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled.set())
@@ -203,7 +203,7 @@ class RabbitSideChannel:
             await channel.queue_bind(self.address, self._exchange)
             await channel.basic_consume(self.address, on_message, no_ack=True)
 
-    def _hear(self, delivered: aiormq.abc.DeliveredMessage) -> None:
+    def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         properties = delivered.header.properties
         if properties.message_type == QUESTION:
             reply_to = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
@@ -211,10 +211,14 @@ class RabbitSideChannel:
                 self.reply(reply_to.to, reply_to.correlation_id, self._state())
         elif properties.message_type == REQUEST:
             reply_to = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
-            if reply_to is not None and self._do is not None and len(self._doing) < MAX_RUNNING_REQUESTS:
-                task = asyncio.create_task(self._answer(reply_to, self._do(delivered.body)))
-                self._doing.add(task)
-                task.add_done_callback(self._doing.discard)
+            if (
+                reply_to is not None
+                and self._handle_request is not None
+                and len(self._request_tasks) < MAX_RUNNING_REQUESTS
+            ):
+                task = asyncio.create_task(self._answer(reply_to, self._handle_request(delivered.body)))
+                self._request_tasks.add(task)
+                task.add_done_callback(self._request_tasks.discard)
         elif (shared := self._shared.get(properties.message_type or "")) is not None:
             if properties.message_type == PRESENCE or properties.app_id != self.address:
                 shared[1](delivered.body)
@@ -223,19 +227,19 @@ class RabbitSideChannel:
                 self._visited = int(delivered.body)
                 self._visited_until = time.monotonic() + VISIT_TTL_SECONDS
         elif properties.correlation_id:
-            self._heard(properties.correlation_id, delivered.body)
+            self._on_reply(properties.correlation_id, delivered.body)
 
-    async def _answer(self, reply_to: ReplyTo, doing: Awaitable[bytes]) -> None:
-        self.reply(reply_to.to, reply_to.correlation_id, await doing)
+    async def _answer(self, reply_to: ReplyTo, answer: Awaitable[bytes]) -> None:
+        self.reply(reply_to.to, reply_to.correlation_id, await answer)
 
-    async def ask(
+    async def collect_answers(
         self, connection: Connection, workers: int, within: float, request: bytes | None = None
     ) -> list[bytes]:
         """Return the workers' answers that arrive in time. A command uses `connection`; may raise QueueUnavailable.
 
         A worker asks over its own connection, itself included, and gets nothing without one.
         """
-        if not self.listens:
+        if not self.is_listening:
             if not workers:
                 return []
             return await request_workers(connection, self._exchange, within=within, enough=workers, request=request)

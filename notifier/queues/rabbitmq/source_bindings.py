@@ -38,15 +38,15 @@ _MISSING_QUEUE = re.compile(r"no queue '")
 class SourceBindings:
     """Keeps the bindings over the current connection. `states` has the missing ones, with the reason.
 
-    Set `again` to have all bindings made at once, after a queue was declared again.
+    Set `bind_soon` to have all bindings made at once, after a queue was declared again.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
         self._options = options
         self._problems: dict[Binding, tuple[str, str] | None] = dict.fromkeys(options.bindings)
-        self._noted: set[Binding] = set()
+        self._logged: set[Binding] = set()
         self._log = structlog.get_logger(__name__)
-        self.again = asyncio.Event()
+        self.bind_soon = asyncio.Event()
 
     @property
     def states(self) -> tuple[BindingState, ...]:
@@ -57,34 +57,34 @@ class SourceBindings:
         """Make the bindings over this connection, repeatedly, until cancelled."""
         pause = FIRST_PAUSE_SECONDS
         while self._options.bindings and not is_cancelled():
-            self.again.clear()
+            self.bind_soon.clear()
             before = dict(self._problems)
             states = await bind_all(connection, self._options)
             if underlay_of(connection).is_closed:
                 return  # a closed connection proves nothing about a binding
             for state in states:
-                self._note(state)
+                self._log_change(state)
             missing = any(self._problems.values())
             if self._problems != before:  # an operator may be working on it
                 pause = FIRST_PAUSE_SECONDS
             try:
                 async with asyncio.timeout(pause if missing else BIND_INTERVAL_SECONDS):
-                    await self.again.wait()
+                    await self.bind_soon.wait()
                 pause = FIRST_PAUSE_SECONDS
             except TimeoutError:
                 pause = min(2 * pause, BIND_INTERVAL_SECONDS) if missing else FIRST_PAUSE_SECONDS
 
-    def _note(self, state: BindingState) -> None:
+    def _log_change(self, state: BindingState) -> None:
         """Log a change of the binding's state."""
         binding = state.binding
         problem = (state.problem, state.advice) if state.problem else None
         log = self._log.bind(source=binding.source, exchange=binding.exchange, routing_key=binding.routing_key)
-        if problem is None and (self._problems[binding] or binding not in self._noted):
+        if problem is None and (self._problems[binding] or binding not in self._logged):
             log.info("source_bound")
         elif problem is not None and problem != self._problems[binding]:
             log.warning("source_not_bound", reason=state.problem, advice=state.advice)
         self._problems[binding] = problem
-        self._noted.add(binding)
+        self._logged.add(binding)
 
 
 async def bind_all(connection: Connection, options: RabbitOptions) -> tuple[BindingState, ...]:
@@ -101,10 +101,10 @@ async def check_bindings(connection: Connection, options: RabbitOptions) -> tupl
 
     The broker checks the permission before it looks for the queue.
     """
-    nobody = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
+    missing_queue = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
     states = []
     for binding in options.bindings:
-        state = await _bind(connection, binding, nobody)
+        state = await _bind(connection, binding, missing_queue)
         # Where both are missing, the broker names one of them.
         states.append(await _check_exchange(connection, binding) if state.problem == _NO_QUEUE_PROBLEM else state)
     return tuple(states)

@@ -108,16 +108,16 @@ class _Surveyor:
     async def declare(self, topology: Topology, settling: Settling) -> None:
         for queue in topology.queues:
             if await self._find_queue(queue.name) is None:
-                settling.missing(queue.name)
+                settling.on_missing(queue.name)
             await self._declare_queue(queue)
-            settling.declared(queue.name)
+            settling.on_declared(queue.name)
         if not all([await self._find_exchange(exchange.name) for exchange in topology.exchanges]):
             # Another worker may have just created the queues, and wait for them as we do.
             for queue in topology.queues:
-                settling.missing(queue.name)
-                settling.declared(queue.name)
+                settling.on_missing(queue.name)
+                settling.on_declared(queue.name)
         # The exchanges come last, so that publishers cannot reach a queue that is too new.
-        await settling.over()
+        await settling.wait_until_usable()
         for exchange in topology.exchanges:
             await self._declare_exchange(exchange)
 

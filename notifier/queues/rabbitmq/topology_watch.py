@@ -21,7 +21,7 @@ FAILED_REPAIR_INTERVAL_SECONDS = 5.0  # after a failed repair: an operator must 
 
 
 class TopologyWatch:
-    """Watches the topology over the current connection. `mend_soon` requests an immediate check.
+    """Watches the topology over the current connection. `repair_soon` requests an immediate check.
 
     `problem`: what cannot be repaired; `settling`: which queues are too new to be used. `consumers`: how many workers
     consume `events` and share the clients' limits; 0 until the second check, a second after the start. It does not fall
@@ -31,17 +31,17 @@ class TopologyWatch:
     def __init__(self, options: RabbitOptions) -> None:
         self._declares = options.topology == "declare"
         self._options = options
-        self._tried = False
+        self._expiry_tested = False
         self._topology = topology.topology_of(options)
-        self._looked_at = {lane.value: f"{options.prefix}.{lane}" for lane in (Lane.EVENTS, Lane.RETRIES)}
+        self._watched_queues = {lane.value: f"{options.prefix}.{lane}" for lane in (Lane.EVENTS, Lane.RETRIES)}
         self._connection: Connection | None = None
-        self._mending = asyncio.Lock()
+        self._repairing = asyncio.Lock()
         self._log = structlog.get_logger(__name__)
         self.settling = Settling()
-        self.mend_soon = asyncio.Event()
+        self.repair_soon = asyncio.Event()
         self.problem: str | None = None
         self.consumers = 0
-        self._has_looked = False
+        self._has_checked = False
         self._counts_fewer_at = 0.0  # by the loop's clock
 
     async def establish(self, connection: Connection) -> None:
@@ -54,17 +54,17 @@ class TopologyWatch:
                 await topology.verify(connection, self._topology)
 
     async def _try_expiry(self, connection: Connection) -> None:
-        if not self._tried:
+        if not self._expiry_tested:
             with suppress(QueueUnavailable):  # an alarm blocks publishing: the next connection tests it
                 await require_kept_expired(connection, self._options)
-                self._tried = True
+                self._expiry_tested = True
 
-    async def mend(self) -> None:
+    async def repair(self) -> None:
         """Declare or verify the topology again, since a part of it is missing."""
         connection = self._connection
         if connection is None:
             return
-        async with self._mending:
+        async with self._repairing:
             try:
                 await self.establish(connection)
             except (QueueUnavailable, *CONNECTION_ERRORS):
@@ -78,36 +78,36 @@ class TopologyWatch:
 
     async def run(self, connection: Connection) -> None:
         """Watch over this connection, until cancelled."""
-        self._connection, look_again = connection, SECOND_CHECK_SECONDS
+        self._connection, second_check = connection, SECOND_CHECK_SECONDS
         self._counts_fewer_at = asyncio.get_running_loop().time() + CHECK_INTERVAL_SECONDS
         try:
             while not is_cancelled():
-                if not await self._look(connection):
-                    self.mend_soon.set()
+                if not await self._check_queues(connection):
+                    self.repair_soon.set()
                 try:
-                    look_again, wait = CHECK_INTERVAL_SECONDS, look_again
+                    second_check, wait = CHECK_INTERVAL_SECONDS, second_check
                     async with asyncio.timeout(wait):
-                        await self.mend_soon.wait()
+                        await self.repair_soon.wait()
                 except TimeoutError:
                     continue
-                await self.mend()
+                await self.repair()
                 await asyncio.sleep(REPAIR_INTERVAL_SECONDS if self.problem is None else FAILED_REPAIR_INTERVAL_SECONDS)
-                self.mend_soon.clear()
+                self.repair_soon.clear()
         finally:
             self._connection = None
 
-    async def _look(self, connection: Connection) -> bool:
+    async def _check_queues(self, connection: Connection) -> bool:
         """Count the workers. Return False if a queue is missing.
 
         `retries` must exist even without consumers: messages of the delay queues go there, and a broker that does not
         find it tries again only after three minutes.
         """
         try:
-            depths = await read_depths(connection, self._looked_at)
+            depths = await read_depths(connection, self._watched_queues)
         except QueueUnavailable:
             return True
-        if Lane.EVENTS in depths and self._has_looked:  # at the first check other workers may be starting too
+        if Lane.EVENTS in depths and self._has_checked:  # at the first check other workers may be starting too
             least = self.consumers if asyncio.get_running_loop().time() < self._counts_fewer_at else 1
             self.consumers = max(1, least, depths[Lane.EVENTS].consumers)
-        self._has_looked = True
-        return len(depths) == len(self._looked_at) and self.problem is None
+        self._has_checked = True
+        return len(depths) == len(self._watched_queues) and self.problem is None

@@ -70,14 +70,14 @@ class _Run(Generic[S]):
         self.entries: list[VisitedMessage[S]] = []
         self.count = 0
         self.size = 0
-        self.given_back = False
+        self.was_returned = False
         self.arrived = asyncio.Event()
         self.cancelled = False
 
     def on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         """Take a message."""
         self.count += 1
-        self.given_back = bool(delivered.redelivered)
+        self.was_returned = bool(delivered.redelivered)
         if self._read is not None:
             self.entries.append(self._read(to_message(self._origin, delivered, delivered.delivery_tag, keep=RAW_BYTES)))
             self.size += ROW_BYTES + len(self.entries[-1].message.body)
@@ -119,9 +119,9 @@ class RabbitVisit(Generic[S]):
         self._held = 0  # taken in earlier runs, and not removed
         self._length = FIRST_RUN_LENGTH
         self._acks = AckLedger()  # its tags count from 1, as those of a visit do
-        self._on_their_way = 0  # commands of acks, at most, that may not have reached the queue
+        self._unconfirmed_acks = 0  # commands of acks, at most, that may not have reached the queue
         self._run = _Run[S](origin, None)  # the present one
-        self._given_back = False  # whether the last taken message had been returned before
+        self._was_returned = False  # whether the last taken message had been returned before
 
     @property
     def left(self) -> int:
@@ -134,63 +134,63 @@ class RabbitVisit(Generic[S]):
         return self._left + self._held
 
     @property
-    def given_back(self) -> bool:
+    def was_returned(self) -> bool:
         """True if the last taken message had been returned before."""
-        return self._given_back
+        return self._was_returned
 
     async def begin(self) -> None:
         """Read how many messages there are now. Later messages are left to the next visit."""
-        self._left = await self._ready()
+        self._left = await self._count_ready()
 
     def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         self._run.on_message(delivered)
 
-    async def page(self) -> Sequence[VisitedMessage[S]]:
+    async def next_page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages, oldest first; none at the end. Raises QueueUnavailable."""
         if self._left <= 0:
             return ()
-        run = await self._next(min(self._left, self._length), self._read)
-        self._plan(run)
+        run = await self._take_next_run(min(self._left, self._length), self._read)
+        self._plan_next_run(run)
         return tuple(run.entries)
 
-    async def take_the_rest(self) -> None:
+    async def take_returned(self) -> None:
         """Take the remaining messages that were returned before, so that the order stays. Never raises."""
         with suppress(QueueError):
-            while self._given_back and self._left > 0:
-                await self._next(min(self._left, MAX_PREFETCH), None)
+            while self._was_returned and self._left > 0:
+                await self._take_next_run(min(self._left, MAX_PREFETCH), None)
 
-    async def _next(self, count: int, read: Reader[S] | None) -> "_Run[S]":
+    async def _take_next_run(self, count: int, read: Reader[S] | None) -> "_Run[S]":
         self._runs += 1
-        run = await self._take(count, self._runs, read)
+        run = await self._consume_run(count, self._runs, read)
         self._left = max(0, self._left - run.count)
         self._held += run.count
         return run
 
-    async def _take(self, count: int, name: int, read: Reader[S] | None) -> "_Run[S]":
+    async def _consume_run(self, count: int, name: int, read: Reader[S] | None) -> "_Run[S]":
         run, channel, tag = _Run(self._origin, read), self._channel, f"visit-{name:06}"
         channel.on_consumer_cancel_callbacks.add(run.cancel)
         async with broker_request(f"lost {self._what} on the way"):
-            await self._consume(run, count, tag)
-        await self._fill(run, count)
+            await self._start_consumer(run, count, tag)
+        await self._wait_until_filled(run, count)
         if run.cancelled or channel.is_closed:
             raise QueueUnavailable(f"the broker took {self._what} away: their queue was deleted or has moved")
         async with broker_request(f"lost {self._what} on the way"):
             await channel.basic_cancel(tag)
         channel.on_consumer_cancel_callbacks.discard(run.cancel)
-        self._given_back = run.given_back
-        self._on_their_way = 0
+        self._was_returned = run.was_returned
+        self._unconfirmed_acks = 0
         return run
 
-    async def _fill(self, run: "_Run[S]", count: int) -> None:
+    async def _wait_until_filled(self, run: "_Run[S]", count: int) -> None:
         """Wait until the run has `count` messages, or the queue is empty."""
         quiet = 0.0
         while run.count < count and not run.cancelled:
             run.arrived.clear()
-            if await self._heard(run.arrived):
+            if await self._wait_for_message(run.arrived):
                 quiet = 0.0
                 continue
-            quiet += self._patience
-            if await self._ready():
+            quiet += self._silence_seconds
+            if await self._count_ready():
                 if quiet >= SILENCE_TIMEOUT_SECONDS:
                     raise QueueUnavailable(
                         f"the broker has {self._what}, and sent none for {SILENCE_TIMEOUT_SECONDS:.0f} s"
@@ -200,10 +200,10 @@ class RabbitVisit(Generic[S]):
                 return
 
     @property
-    def _patience(self) -> float:
+    def _silence_seconds(self) -> float:
         return SHARED_SILENCE_TIMEOUT_SECONDS if self._shared else SILENCE_TIMEOUT_SECONDS
 
-    def _plan(self, run: "_Run[S]") -> None:
+    def _plan_next_run(self, run: "_Run[S]") -> None:
         """Set the length of the next run: bounded in bytes, unless that would change the order."""
         got, size = run.count, run.size
         longest = MAX_RUN_LENGTH if size <= ROW_BYTES * got else MAX_WHOLE_RUN_LENGTH
@@ -211,13 +211,13 @@ class RabbitVisit(Generic[S]):
         by_order = -(-self._left // max(1, MAX_RUNS - self._runs))
         self._length = min(MAX_PREFETCH, max(1, by_bytes, by_order))
 
-    async def _heard(self, arrived: asyncio.Event) -> bool:
+    async def _wait_for_message(self, arrived: asyncio.Event) -> bool:
         """Return True if a message arrives in time. Raises QueueUnavailable at once if the channel is closed."""
         closing = self._channel.closing
         waiting = asyncio.ensure_future(arrived.wait())
         try:
             done, _ = await asyncio.wait(
-                {waiting, closing}, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED
+                {waiting, closing}, timeout=self._silence_seconds, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             waiting.cancel()
@@ -226,7 +226,7 @@ class RabbitVisit(Generic[S]):
             raise QueueUnavailable(f"lost the connection while looking at {self._what}")
         return bool(done)
 
-    async def _ready(self) -> int:
+    async def _count_ready(self) -> int:
         async with broker_request(f"cannot look into {self._queue}"):
             queue = await self._channel.queue_declare(self._queue, passive=True)
         return queue.message_count or 0
@@ -261,24 +261,24 @@ class RabbitVisit(Generic[S]):
             self._acks.settle(message.tag)
         async with broker_request("lost the connection"):
             for tag, multiple in self._acks.take():
-                self._on_their_way += self._runs if multiple else 1
+                self._unconfirmed_acks += self._runs if multiple else 1
                 await self._channel.basic_ack(tag, multiple=multiple, wait=False)
 
-    async def forget(self) -> None:
+    async def wait_until_deleted(self) -> None:
         """Return once all acked messages are deleted for good. Raises QueueUnavailable."""
-        if not self._on_their_way:
+        if not self._unconfirmed_acks:
             return
-        if self._shared and self._on_their_way < MAX_UNCONFIRMED_ACKS:
-            await self._ready()
+        if self._shared and self._unconfirmed_acks < MAX_UNCONFIRMED_ACKS:
+            await self._count_ready()
             return
         self._runs += 1
         run, tag = _Run[S](self._origin, None), f"visit-{self._runs:06}"
         text = f"the broker has not confirmed the end: some of {self._what} may be there again; a copy does no harm"
         async with broker_request(text, FORGET_TIMEOUT_SECONDS):
-            await self._consume(run, 1, tag)
+            await self._start_consumer(run, 1, tag)
             await self._channel.basic_cancel(tag)
 
-    async def _consume(self, run: "_Run[S]", count: int, tag: str) -> None:
+    async def _start_consumer(self, run: "_Run[S]", count: int, tag: str) -> None:
         self._run = run
         await self._channel.basic_qos(prefetch_count=count)
         await self._channel.basic_consume(self._queue, self._callback, consumer_tag=tag)

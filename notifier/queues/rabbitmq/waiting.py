@@ -112,14 +112,14 @@ class RabbitWalk(Generic[S]):
         self._name = ""
         self._visit: RabbitVisit[S] | None = None
         self._channel: aiormq.Channel | None = None
-        self._looked_at: dict[object, Message] = {}  # whole, by delivery tag: messages that must not be returned
+        self._returned: dict[object, Message] = {}  # whole, by delivery tag: messages that must not be returned
 
     @property
     def left(self) -> int:
         """Return how many messages have not been read yet."""
         return sum(self._waiting.values()) + (0 if self._visit is None else self._visit.left)
 
-    async def page(self) -> Sequence[VisitedMessage[S]]:
+    async def next_page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages of a queue, oldest first; none at the end. Raises QueueError."""
         while True:
             if self._visit is None:
@@ -128,21 +128,21 @@ class RabbitWalk(Generic[S]):
                 await self._begin()
             assert self._visit is not None
             await self._renew(self._visit)
-            if page := await self._visit.page():
+            if page := await self._visit.next_page():
                 return page
             await self.leave()
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Delete these messages, and return them. Raises QueueError."""
         assert self._visit is not None, "of the last page"
-        self._keep_no_copy(messages)
+        self._forget_copies(messages)
         return await self._visit.remove(messages)
 
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
         """Make each message durable in its new queue, then delete the old one. Raises QueueError."""
         assert self._visit is not None, "of the last page"
         moved = await self._visit.move(transfers)
-        self._keep_no_copy(moved.done)
+        self._forget_copies(moved.done)
         return moved
 
     async def leave(self) -> None:
@@ -153,12 +153,12 @@ class RabbitWalk(Generic[S]):
         try:
             await self._renew(visit)
             if self._origin == PARKED:  # no message is returned for the second time
-                while visit.given_back and await visit.page():
+                while visit.was_returned and await visit.next_page():
                     await self._renew(visit)
-            await visit.take_the_rest()
-            await visit.forget()
+            await visit.take_returned()
+            await visit.wait_until_deleted()
         finally:
-            self._looked_at.clear()
+            self._returned.clear()
             await close_channel(channel)
 
     async def _begin(self) -> None:
@@ -167,7 +167,7 @@ class RabbitWalk(Generic[S]):
         self._channel = await open_channel(self._connection)
         origin, queue = self._origin, f"{self._prefix}.{self._name}"
         self._visit = RabbitVisit(
-            self._channel, queue, self._publish, self._see, origin=origin, what=MESSAGES_NAME, shared=True
+            self._channel, queue, self._publish, self._read_message, origin=origin, what=MESSAGES_NAME, shared=True
         )
         await self._visit.begin()
 
@@ -175,19 +175,19 @@ class RabbitWalk(Generic[S]):
     def _origin(self) -> str:
         return PARKED if self._name.startswith(PARKED) else self._name
 
-    def _see(self, message: Message) -> VisitedMessage[S]:
+    def _read_message(self, message: Message) -> VisitedMessage[S]:
         if self._origin == PARKED and message.delivery_count >= MAX_VISIT_RETURNS:
-            self._looked_at[message.tag] = message
+            self._returned[message.tag] = message
         return self._read(message)
 
-    def _keep_no_copy(self, messages: Iterable[Message]) -> None:
+    def _forget_copies(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            self._looked_at.pop(message.tag, None)
+            self._returned.pop(message.tag, None)
 
     async def _renew(self, visit: RabbitVisit[S]) -> None:
         """Park messages of an earlier visit again, and delete the old copies. Their order stays."""
-        old = [message for message in self._looked_at.values() if message.kind is Kind.DELIVERY]
-        self._looked_at.clear()
+        old = [message for message in self._returned.values() if message.kind is Kind.DELIVERY]
+        self._returned.clear()
         for start in range(0, len(old), RENEWALS_PER_BATCH):
             batch = old[start : start + RENEWALS_PER_BATCH]
             copies = (

@@ -141,7 +141,7 @@ class SqliteFeedTarget:
     async def run(self) -> None:
         """Do nothing: the queue is open."""
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         """Wait until a batch has grown, and until the disk has room. Never raises."""
         await asyncio.sleep(GATHER)
         while self._blocked():  # noqa: ASYNC110  the check reads one value

@@ -53,7 +53,7 @@ class SqliteQueue:
         self._options = options
         self._writer: Writer | None = None
         self._thread: Thread | None = None
-        self._inbox: Inbox | None = None  # its `lost` is never called: a file loses no consumer
+        self._inbox: Inbox | None = None  # its `on_lost` is never called: a file loses no consumer
         self._held: dict[int, RowTag] = {}
         self._connected = False
         self._problem: str | None = _NOT_OPEN
@@ -65,7 +65,7 @@ class SqliteQueue:
         self._log = structlog.get_logger()
 
     async def open(self) -> None:
-        """Start the thread, and open or create the file. Never raises: each use tries again, `ready` raises errors."""
+        """Start the thread, and open or create the file. Never raises: `wait_until_ready` and each use do."""
         if self._writer is not None:
             return
         self._ended.clear()
@@ -75,13 +75,13 @@ class SqliteQueue:
         self._thread.start()
         self._tasks = [asyncio.create_task(work()) for work in self.side_channel.tasks()]
         with suppress(QueueError):
-            await self.ready()
+            await self.wait_until_ready()
 
-    async def ready(self) -> None:
+    async def wait_until_ready(self) -> None:
         """Return once the file can be used. Raises QueueUnavailable, or TopologyMismatch if the file is not ours."""
         await self._ask(self._running().check)
 
-    async def broken(self) -> NoReturn:
+    async def wait_until_broken(self) -> NoReturn:
         """Raise QueueError once the queue's thread has ended because of a damaged file or a bug."""
         await self._ended.wait()
         fault = f"the thread that serves the queue {self._options.path} has ended; restart the service"
@@ -143,7 +143,7 @@ class SqliteQueue:
         """Return the name of the client's bucket. No other client shares it."""
         return json.dumps(client)
 
-    def left_behind(self) -> Sequence[str]:
+    def inherited_buckets(self) -> Sequence[str]:
         """Return none: parked messages become retries when a worker starts."""
         return ()
 
@@ -170,17 +170,17 @@ class SqliteQueue:
         self._hold(fetched)
         return fetched
 
-    async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
+    async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
         """Return how many messages each bucket holds. Raises QueueUnavailable."""
-        return await self._ask(partial(self._running().parked, buckets))
+        return await self._ask(partial(self._running().count_parked, buckets))
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         """Return when publishing can succeed again."""
         await asyncio.sleep(0 if self._problem is None else _PACE)
 
-    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
+    def receive_replies(self, heard: Callable[[bytes], None]) -> None:
         """Request replies to the events sent here, and pass each to `heard`. Call before `open`."""
-        self.side_channel.hear_replies(heard)
+        self.side_channel.receive_replies(heard)
 
     def status(self) -> QueueStatus:
         """Return the state of the file. `blocked`: it is open and cannot be written."""
@@ -191,7 +191,7 @@ class SqliteQueue:
         """Return the depth of every queue."""
         return await self._ask(self._running().depths)
 
-    async def look_around(self, within: float) -> QueueOverview:
+    async def read_overview(self, within: float) -> QueueOverview:
         """Return the depths, and the worker's state if it answers in time. Raises QueueError."""
         async with self._open_for_a_look():
             depths = await self.depths()
@@ -220,7 +220,7 @@ class SqliteQueue:
             raise QueueUnavailable(left_by_worker(self._options.path) or none)
         await self.open()
         try:
-            await self.ready()
+            await self.wait_until_ready()
             yield
         finally:
             if opened:

@@ -50,7 +50,7 @@ class SqliteVisit(Generic[S]):
         """Read how many messages there are now. Later messages are left to the next visit."""
         self._last, self._left = await self._store.visit(lambda store: store.newest(self._rows), writing=False)
 
-    async def page(self) -> Sequence[VisitedMessage[S]]:
+    async def next_page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages; none at the end. Raises QueueError."""
         after, last = self._after, self._last
         messages = await self._store.visit(

@@ -109,17 +109,17 @@ class SqliteSideChannel:
         """Set the worker's state, from the next `open` on. `heard` is never called: there is no other worker."""
         self._state = state
 
-    def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+    def handle_requests(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Set the callback that handles operators' requests. `do` never raises."""
         self._do = do
 
-    def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+    def share_updates(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Do nothing: the file has one worker."""
 
     def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Do nothing, as `share_news` does."""
+        """Do nothing, as `share_updates` does."""
 
-    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
+    def receive_replies(self, heard: Callable[[bytes], None]) -> None:
         """Pass each reply to this publisher to `heard`, from the next `open` on."""
         self._heard = heard
         self.event_headers = {ASKER: self._name}

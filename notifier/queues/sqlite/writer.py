@@ -267,7 +267,7 @@ class Writer:
         self._parked.put_back(bucket, fetched)
         self._next_due = self._opened().next_due(self._parked.in_hand)
 
-    def parked(self, buckets: Collection[str] | None) -> Mapping[str, int]:
+    def count_parked(self, buckets: Collection[str] | None) -> Mapping[str, int]:
         """Return how many messages each bucket holds. Raises QueueUnavailable."""
         return self._parked.count(self._opened(), buckets)
 

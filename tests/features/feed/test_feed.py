@@ -31,7 +31,7 @@ class Target:
     async def run(self) -> None:
         return
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         await self.open.wait()
 
     async def send(self, batch: Sequence[FeedNotice]) -> None:

@@ -56,7 +56,7 @@ async def test_rabbitmq_gets_each_by_its_routing_key(amqp_url: str, bare_prefix:
     """With the headers by which consumers filter, on an exchange that is declared where nobody did before."""
     options = RabbitOptions(urls=(amqp_url,), prefix=bare_prefix)
     async with publisher(options) as sink, await aio_pika.connect(amqp_url) as connection:
-        await asyncio.wait_for(sink.available(), PATIENCE)
+        await asyncio.wait_for(sink.wait_until_available(), PATIENCE)
         channel = await connection.channel()
         exchange = await channel.get_exchange(f"{bare_prefix}.outcomes")
         queue = await channel.declare_queue(exclusive=True)
@@ -97,7 +97,7 @@ async def test_an_exchange_that_is_missing_is_waited_for(
         async with await aio_pika.connect(amqp_url) as connection:
             channel = await connection.channel()
             await channel.declare_exchange(f"{bare_prefix}.outcomes", aio_pika.ExchangeType.TOPIC, durable=True)
-            await asyncio.wait_for(sink.available(), PATIENCE)
+            await asyncio.wait_for(sink.wait_until_available(), PATIENCE)
             await sink.send([told(1)])
 
 

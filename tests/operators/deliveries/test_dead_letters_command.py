@@ -42,7 +42,7 @@ class Place:
         async def fill() -> None:
             queue = self._queue()
             await queue.open()
-            await queue.ready()
+            await queue.wait_until_ready()
             await bury(queue, *letters)
             await queue.close()
 
@@ -52,7 +52,7 @@ class Place:
         async def ask() -> dict[str, int]:
             queue = self._queue()
             await queue.open()
-            await queue.ready()
+            await queue.wait_until_ready()
             depths = await queue.depths()
             await queue.close()
             return {name: depth.ready for name, depth in depths.items() if depth.ready}

@@ -40,7 +40,7 @@ def fill(folder: Path, *letters: DeadLetter) -> None:
     async def write() -> None:
         queue = SqliteQueue(SqliteOptions(path=folder / "n.db"))
         await queue.open()
-        await queue.ready()
+        await queue.wait_until_ready()
         await bury(queue, *letters)
         await queue.close()
 

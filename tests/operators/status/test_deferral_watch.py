@@ -29,7 +29,10 @@ class RepairReport:
         self.registry = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {"shop": client("shop")}})
         self.over: list[tuple[str, str, str]] = []
         self.watch = DeferralWatch(
-            self.facts.append, lambda: self.registry, lambda: self.now, lambda *ended: self.over.append(ended)
+            self.facts.append,
+            lambda: self.registry,
+            lambda: self.now,
+            lambda *ended: self.over.append(ended),
         )
 
     def deferred(

@@ -131,14 +131,16 @@ class Broker:
         self.published: list[str] = []
         self.acked: list[Message] = []
         self.inbox = Inbox()
-        self.forwarder = Forwarder(self.inbox, self.publish, self.available, self.acked.append, lambda: NOW + 32)
+        self.forwarder = Forwarder(
+            self.inbox, self.publish, self.wait_until_available, self.acked.append, lambda: NOW + 32
+        )
 
     async def publish(self, queue: str, _message: Outgoing) -> None:
         if not self.up.is_set():
             raise QueueUnavailable("away")
         self.published.append(queue)
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         await self.up.wait()
 
 
@@ -167,7 +169,7 @@ async def test_what_is_lost_is_not_forwarded(lane: Lane, published: list[str]) -
     broker = Broker()
     broker.forwarder.take(came(WAITING))
     await turns()
-    broker.forwarder.lost(lane)
+    broker.forwarder.on_lost(lane)
     broker.up.set()
     await turns()
     assert (broker.published, len(broker.acked), broker.inbox.lost_lanes) == (published, len(published), [lane])

@@ -40,32 +40,32 @@ def test_what_has_not_left_its_queue_in_time_is_missed() -> None:
     """Half a minute after its due time, whatever the wall clock shows meanwhile."""
     clocks = Clocks()
     overdue = watch(clocks)
-    overdue.put("delay.8s")
-    overdue.put("retries")
+    overdue.on_published("delay.8s")
+    overdue.on_published("retries")
     clocks.wall += 3600
     clocks.steady += HOP + OVERDUE_SECONDS
-    assert overdue.missed() == []
+    assert overdue.find_missed() == []
     clocks.steady += 0.1
-    assert overdue.missed() == ["delay.8s"]
+    assert overdue.find_missed() == ["delay.8s"]
 
 
 def test_a_queue_that_moves_is_not_looked_at() -> None:
     """Messages of this queue are distinguished by its name from those of a bucket or another queue."""
     clocks = Clocks()
     overdue = watch(clocks)
-    overdue.put("delay.8s")
+    overdue.on_published("delay.8s")
     clocks.steady += 1.0
-    overdue.put("delay.8s")
+    overdue.on_published("delay.8s")
     clocks.steady += HOP - 0.5
-    overdue.came(out_of("a.b.delay.8s"))
+    overdue.on_received(out_of("a.b.delay.8s"))
     clocks.steady += OVERDUE_SECONDS + 0.4
-    assert overdue.missed() == []  # the second is expected now
+    assert overdue.find_missed() == []  # the second is expected now
     clocks.steady += 0.2
     for other in ("notifier.parked-07.delay.8s", "notifier.delay.4s"):
-        overdue.came(out_of(other))
-    assert overdue.missed() == ["delay.8s"]
-    overdue.came(out_of("notifier.delay.8s"))
-    assert overdue.missed() == []
+        overdue.on_received(out_of(other))
+    assert overdue.find_missed() == ["delay.8s"]
+    overdue.on_received(out_of("notifier.delay.8s"))
+    assert overdue.find_missed() == []
 
 
 def test_only_what_its_document_says_is_overdue_is_moved() -> None:

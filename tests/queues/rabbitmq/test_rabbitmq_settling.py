@@ -20,10 +20,10 @@ async def test_where_nothing_was_missing_nothing_is_waited_for() -> None:
     """A start with all queues present is no slower, and logs nothing."""
     told = RepairReport()
     settling = Settling(told, seconds=3600)
-    settling.declared("events")
+    settling.on_declared("events")
     settling.check("events")
     assert settling.problem is None
-    await settling.over()
+    await settling.wait_until_usable()
     assert not told
 
 
@@ -31,15 +31,15 @@ async def test_a_new_queue_takes_nothing_until_its_time_is_over() -> None:
     """From before it is created, since others may try to publish to it at once."""
     told = RepairReport()
     settling = Settling(told, seconds=0.01)
-    settling.missing("events")
+    settling.on_missing("events")
     with pytest.raises(QueueUnavailable):
         settling.check("events")
     settling.check("dead")
-    settling.declared("events")
+    settling.on_declared("events")
     before = settling.problem
     with pytest.raises(QueueUnavailable):
         settling.check("events")
-    await settling.over()
+    await settling.wait_until_usable()
     assert (before, settling.problem) == (NEW_QUEUES_PROBLEM, None)
     settling.check("events")
     (only,) = told
@@ -51,7 +51,7 @@ async def test_a_wait_that_was_cut_short_goes_on_at_the_next_connection() -> Non
     """The queue stands then, and is as new as before."""
     told = RepairReport()
     settling = Settling(told, seconds=0.01)
-    settling.missing("events")  # and the connection is lost before the broker's answer
-    settling.declared("events")
-    await settling.over()
+    settling.on_missing("events")  # and the connection is lost before the broker's answer
+    settling.on_declared("events")
+    await settling.wait_until_usable()
     assert len(told) == 1

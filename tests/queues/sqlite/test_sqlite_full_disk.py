@@ -78,7 +78,7 @@ async def test_everybody_is_told_the_same_before_anything_is_refused(file: Path)
                 with pytest.raises(QueueUnavailable) as refused:
                     await beside.send_event(Lane.EVENTS, b"{}", message_id="no room")
                 assert str(refused.value) == text(file)
-            overview = await SqliteQueue(SqliteOptions(path=file)).look_around(0.1)
+            overview = await SqliteQueue(SqliteOptions(path=file)).read_overview(0.1)
             assert (overview.blocked, overview.depths[Lane.EVENTS].consumers) == (text(file), 1)
             [finding] = await examine_queue(SqliteQueue(SqliteOptions(path=file)), str(file))
             assert (finding.level, finding.text) == (Severity.FAILED, text(file))
@@ -87,7 +87,7 @@ async def test_everybody_is_told_the_same_before_anything_is_refused(file: Path)
         await until_told(queue, lambda problem: problem is None)
         await queue.publish(Lane.EVENTS, outgoing("room"))
         assert names([await inbox.next()]) == ["room"]
-        assert (await SqliteQueue(SqliteOptions(path=file)).look_around(0.1)).blocked == ""
+        assert (await SqliteQueue(SqliteOptions(path=file)).read_overview(0.1)).blocked == ""
         [finding] = await examine_queue(SqliteQueue(SqliteOptions(path=file)), str(file))
         assert finding.level is Severity.OK
 
@@ -133,11 +133,11 @@ async def test_who_comes_to_a_full_disk_is_told_so(file: Path) -> None:
     with filled(file.parent):
         queue = SqliteQueue(SqliteOptions(path=file))
         with pytest.raises(QueueUnavailable) as refused:
-            await queue.look_around(0.1)
+            await queue.read_overview(0.1)
         assert str(refused.value) == text(file)
         [finding] = await examine_queue(queue, str(file))
         assert (finding.level, finding.text) == (Severity.FAILED, text(file))
-    assert (await queue.look_around(0.1)).depths[Lane.EVENTS].ready == 1
+    assert (await queue.read_overview(0.1)).depths[Lane.EVENTS].ready == 1
 
 
 async def test_the_feed_leaves_what_is_left_to_acks(file: Path) -> None:
@@ -147,7 +147,7 @@ async def test_the_feed_leaves_what_is_left_to_acks(file: Path) -> None:
         target = queue.feed_target(lambda notice, source: pytest.fail(f"{notice} {source}"))
         with filled(file.parent):
             await until_told(queue, lambda problem: problem is not None)
-            waiting = asyncio.ensure_future(target.available())
+            waiting = asyncio.ensure_future(target.wait_until_available())
             assert (await asyncio.wait([waiting], timeout=1.0))[1] == {waiting}
         await asyncio.wait_for(waiting, PATIENCE)
 

@@ -69,10 +69,10 @@ async def test_parked_comes_back_by_itself(file: Path) -> None:
         await park(queue, clock.now + 30 * HOUR, "late")
         bucket = await park(queue, clock.now + 100, "soon")
         clock.now += 99.9
-        assert await queue.parked() == {bucket: 2}
+        assert await queue.count_parked() == {bucket: 2}
         clock.now += 0.1
         assert names([await inbox.next()]) == ["soon"]
-        assert await queue.parked() == {bucket: 1}
+        assert await queue.count_parked() == {bucket: 1}
         assert {name: depth.ready for name, depth in (await queue.depths()).items() if depth.ready} == {PARKED: 1}
 
 
@@ -89,7 +89,7 @@ async def test_what_is_in_hand_does_not_come_due(file: Path) -> None:
         clock.now += 1
         assert names([await inbox.next()]) == ["behind"]
         assert inbox.empty()
-        assert (await queue.parked(), await queue.fetch(bucket, 1)) == ({}, [])
+        assert (await queue.count_parked(), await queue.fetch(bucket, 1)) == ({}, [])
 
 
 async def test_a_start_wakes_what_is_parked(file: Path) -> None:
@@ -109,7 +109,7 @@ async def test_a_start_wakes_what_is_parked(file: Path) -> None:
     taken = await inbox.some(len(sent))
     assert names(taken) == sent
     assert {message.message_id for message in taken if message.delivery_count} == set(names(held))
-    assert await queue.parked() == {bucket: 1}
+    assert await queue.count_parked() == {bucket: 1}
     await queue.close()
 
 
@@ -138,7 +138,7 @@ async def test_a_kill_with_fetched_messages(file: Path) -> None:
         assert [await anext(told) for _ in range(3)] == [("fetched", "0"), ("fetched", "1"), ("acked", "1")]
     async with worker(file) as (queue, inbox):
         assert names(await inbox.some(4)) == ["0", "2", "3", "4"]
-        assert await queue.parked() == {}
+        assert await queue.count_parked() == {}
 
 
 async def test_a_cancelled_fetch(file: Path) -> None:
@@ -167,7 +167,7 @@ async def test_only_the_worker_fetches(file: Path) -> None:
         await visitor.open()
         with pytest.raises(QueueUnavailable, match="consumed"):
             await visitor.fetch(bucket, 1)
-        assert await visitor.parked() == {bucket: 1}
+        assert await visitor.count_parked() == {bucket: 1}
         await visitor.close()
 
 
@@ -182,7 +182,7 @@ async def test_an_ack_that_waits_for_room_on_the_disk(file: Path) -> None:
                 await park(queue, 9e9, "no room")
             with pytest.raises(QueueUnavailable):
                 await queue.fetch(bucket, 1)
-        await queue.available()
+        await queue.wait_until_available()
         await park(queue, 9e9, "c")
         assert names(await queue.fetch(bucket, 10)) == ["b", "c"]
 

@@ -271,7 +271,7 @@ def test_a_file_that_is_no_queue(file: Path, write: Callable[[Path], str]) -> No
         queue = SqliteQueue(SqliteOptions(path=file))
         await queue.open()
         with pytest.raises(TopologyMismatch, match=rf"{file}.*{text}"):
-            await queue.ready()
+            await queue.wait_until_ready()
         with pytest.raises(QueueUnavailable, match=text):
             await queue.publish(Lane.EVENTS, outgoing("a"))
         assert not queue.status().connected
@@ -298,7 +298,7 @@ async def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     queue = SqliteQueue(SqliteOptions(path=folder / "queue.db"))
     await queue.open()
     with pytest.raises(QueueUnavailable, match=r"not yet/queue\.db for writing: No such file or directory"):
-        await queue.ready()
+        await queue.wait_until_ready()
     folder.mkdir()
     await queue.publish(DEAD, outgoing("a"))
     assert queue.status().problem is None

@@ -28,7 +28,7 @@ from pamqp.header import ContentHeader
 
 from notifier.model.library_hooks import Hook, HookChanged, demand, difference, expect, expect_use, step
 from notifier.queues.rabbitmq.wire.decoding import UnreadableTable, tolerate_any_publisher
-from notifier.queues.rabbitmq.wire.frames import LeanReceiver, hand_over, not_taken
+from notifier.queues.rabbitmq.wire.frames import LeanReceiver, hand_over, log_not_taken
 from notifier.queues.rabbitmq.wire.publish import ConfirmedWrites, Publish
 
 TRIED_AIORMQ, TRIED_PAMQP = "7.2.0 to 7.2.4", "4.0.0 to 4.0.1"
@@ -82,8 +82,8 @@ def callback_of(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None
     async def on_message(message: DeliveredMessage) -> None:
         try:
             take(message)
-        except Exception as error:  # noqa: BLE001  see `not_taken`
-            not_taken(error)
+        except Exception as error:  # noqa: BLE001  see `log_not_taken`
+            log_not_taken(error)
 
     return on_message
 

@@ -64,7 +64,7 @@ class LeanReceiver:
             if kind == _BODY:
                 return size + 8, channel, ContentBody(data[at + 7 : end - 1])
             if kind == _METHOD and data.startswith(_DELIVER, at + 7):
-                return size + 8, channel, _deliver(data[at + 7 : end - 1])
+                return size + 8, channel, _parse_deliver(data[at + 7 : end - 1])
         try:
             return pamqp_frame.unmarshal(data[at:end])
         except PAMQPException as error:
@@ -87,13 +87,13 @@ class LeanReceiver:
         self._read, self._at = left + more, 0
 
 
-def _deliver(payload: bytes) -> commands.Basic.Deliver:
+def _parse_deliver(payload: bytes) -> commands.Basic.Deliver:
     """Parse a Basic.Deliver, the method that arrives thousands of times a second (AMQP 0-9-1 §1.8.3.9)."""
     at = 5 + payload[4]
     delivery_tag, redelivered = _TAG_AND_BIT.unpack_from(payload, at)
-    exchange, routing_key = _two_names(payload[at + 9 :])
+    exchange, routing_key = _parse_two_names(payload[at + 9 :])
     return commands.Basic.Deliver(
-        consumer_tag=_name(payload[4:at]),
+        consumer_tag=_parse_name(payload[4:at]),
         delivery_tag=delivery_tag,
         redelivered=redelivered,
         exchange=exchange,
@@ -102,13 +102,13 @@ def _deliver(payload: bytes) -> commands.Basic.Deliver:
 
 
 @lru_cache(256)  # a publisher uses the same names repeatedly
-def _name(raw: bytes) -> str:
+def _parse_name(raw: bytes) -> str:
     return raw[1 : 1 + raw[0]].decode("utf-8", errors="replace")
 
 
 @lru_cache(256)
-def _two_names(raw: bytes) -> tuple[str, str]:
-    return _name(raw), _name(raw[1 + raw[0] :])
+def _parse_two_names(raw: bytes) -> tuple[str, str]:
+    return _parse_name(raw), _parse_name(raw[1 + raw[0] :])
 
 
 def hand_over(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
@@ -116,11 +116,11 @@ def hand_over(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None])
 
     An answer without a message has no delivery tag. `take` must return at once.
     """
-    gathering = _Gathering(channel, take)
-    channel.frames.put = gathering.put  # type: ignore[method-assign]
+    assembler = _MessageAssembler(channel, take)
+    channel.frames.put = assembler.put  # type: ignore[method-assign]
 
 
-class _Gathering:
+class _MessageAssembler:
     """Assembles messages from their frames. Other frames go to the queue of the channel."""
 
     def __init__(self, channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
@@ -131,7 +131,7 @@ class _Gathering:
         self._header: ContentHeader | None = None
         self._parts: list[bytes] = []
         self._missing = 0  # bytes of the body
-        self._in_a_row = 0
+        self._assembled_in_a_row = 0
 
     async def put(self, item: tuple[int, Any]) -> None:
         frame = item[1]
@@ -155,9 +155,9 @@ class _Gathering:
         header = self._header
         if header is not None and self._missing <= 0:
             self._hand_over(self._delivery, header)
-            self._in_a_row += 1
-            if self._in_a_row == MAX_FRAMES_IN_A_ROW:
-                self._in_a_row = 0
+            self._assembled_in_a_row += 1
+            if self._assembled_in_a_row == MAX_FRAMES_IN_A_ROW:
+                self._assembled_in_a_row = 0
                 await asyncio.sleep(0)
 
     def _hand_over(self, delivery: _Delivery, header: ContentHeader) -> None:
@@ -167,10 +167,10 @@ class _Gathering:
         message = DeliveredMessage(delivery=delivery, header=header, body=body, channel=self._channel)
         try:
             self._take(message)
-        except Exception as error:  # noqa: BLE001  see `not_taken`
-            not_taken(error)
+        except Exception as error:  # noqa: BLE001  see `log_not_taken`
+            log_not_taken(error)
 
 
-def not_taken(error: Exception) -> None:
+def log_not_taken(error: Exception) -> None:
     """Log that a message could not be taken. It stays unacked; other messages are unaffected."""
     structlog.get_logger(__name__).error("message_not_taken", error=type(error).__name__)
