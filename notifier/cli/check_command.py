@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.reading import DirectReader
 from notifier.configuration.clients.registry_checks import find_unsignable
+from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.configured_feature import reader_by
 from notifier.configuration.inline_senders import find_unlisted_user
 from notifier.configuration.loading import LoadedConfiguration, find_shared_keys

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from notifier.configuration.clients.reading import DirectReader
+from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.configured_feature import reader_by
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.configuration.provenance import sources_of, values_of

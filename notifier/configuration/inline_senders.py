@@ -9,30 +9,30 @@ from notifier.model.frozen import frozen
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 
-_RELIES = "the registry has no client of this issuer with an address"
+_NO_CLIENTS = "the registry has no client of this issuer with an address"
 
 
 @frozen
 class Sender:
     """A sender of events. `name`: its entry in `publishers`. `issuers`: the issuers whose events it may send.
 
-    `proven`: its name is authenticated. `vouched`: the addresses of clients in its events are accepted without
-    `publishers`. `brings`: its events contain addresses of clients.
+    `authenticated`: its name is authenticated. `trusted`: the addresses of clients in its events are accepted without
+    `publishers`. `has_addresses`: its events contain addresses of clients.
     """
 
     name: str
     title: str
     issuers: Collection[str]
-    proven: bool = True
-    vouched: bool = False
-    brings: bool = False
+    authenticated: bool = True
+    trusted: bool = False
+    has_addresses: bool = False
 
 
-def senders_by_token(tokens: Sequence[ApiToken]) -> Iterator[Sender]:
+def list_token_senders(tokens: Sequence[ApiToken]) -> Iterator[Sender]:
     """Yield each API token that may publish, as a sender."""
     for token in tokens:
         if "publish" in token.scopes:
-            yield Sender(name=token.name, title=f"API token {token.name}", issuers=token.issuers or (), vouched=True)
+            yield Sender(name=token.name, title=f"API token {token.name}", issuers=token.issuers or (), trusted=True)
 
 
 def find_ignored_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[InputIssue]:
@@ -44,24 +44,24 @@ def find_ignored_addresses(settings: Settings, registry: Registry, senders: Sequ
             continue
         path = f'issuers["{iss}"].publishers'
         of_issuer = [sender for sender in senders if iss in sender.issuers]
-        bringing = [sender for sender in of_issuer if sender.brings]
-        for sender in bringing:
-            if sender.proven:
+        with_addresses = [sender for sender in of_issuer if sender.has_addresses]
+        for sender in with_addresses:
+            if sender.authenticated:
                 way = f"write publishers: [{sender.name}]"
             else:
                 way = "write publishers: [USER], the user_id of its messages; if they have none, registry.inline: allow"
-            yield InputIssue(path, f"{_RELIES}, and those that {sender.title} brings do not count: {way}")
-        vouched = any(sender.vouched for sender in of_issuer)
-        if not (bringing or vouched or (settings.queue.sqlite_file is not None and settings.api is None)):
+            yield InputIssue(path, f"{_NO_CLIENTS}, and those that {sender.title} brings do not count: {way}")
+        trusted = any(sender.trusted for sender in of_issuer)
+        if not (with_addresses or trusted or (settings.queue.sqlite_file is not None and settings.api is None)):
             text = "an event's own address counts only from the identity server: name its user or API token here"
-            yield InputIssue(path, f"{_RELIES}, and {text} (registry.inline)")
+            yield InputIssue(path, f"{_NO_CLIENTS}, and {text} (registry.inline)")
 
 
 def find_unlisted_senders(settings: Settings, senders: Sequence[Sender]) -> Iterator[InputIssue]:
     """Yield a warning for each sender configured for an issuer whose `publishers` do not list it."""
     for iss, issuer in settings.issuers.items():
         for sender in senders if issuer.publishers is not None else ():
-            if sender.proven and iss in sender.issuers and sender.name not in (issuer.publishers or ()):
+            if sender.authenticated and iss in sender.issuers and sender.name not in (issuer.publishers or ()):
                 text = (
                     f"does not name {sender.name}, so every event of the {sender.title} is refused: add {sender.name}"
                 )

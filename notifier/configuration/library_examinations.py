@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from notifier.model.library_hooks import Hook
     from notifier.settings.service_settings import Settings
 
-ADVICE = "install a version that works, or a release of notifier that was tested with the installed one"
-EXPLAINED = "notifier explain NotifierLibraryHookOff"
+UPDATE_ADVICE = "install a version that works, or a release of notifier that was tested with the installed one"
+EXPLAIN_COMMAND = "notifier explain NotifierLibraryHookOff"
 
 
 def examinations(settings: Settings) -> Iterator[Callable[[], Mapping[str, Hook]]]:
@@ -37,5 +37,10 @@ def log_hooks(settings: Settings) -> None:
     for hook in library_hooks(settings):
         if hook.difference is not None:
             structlog.get_logger().warning(
-                "library_hook_off", hook=hook.name, reason=hook.reason, cost=hook.cost, hint=ADVICE, help=EXPLAINED
+                "library_hook_off",
+                hook=hook.name,
+                reason=hook.reason,
+                cost=hook.cost,
+                hint=UPDATE_ADVICE,
+                help=EXPLAIN_COMMAND,
             )

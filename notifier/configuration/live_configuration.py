@@ -20,7 +20,7 @@ from notifier.configuration.clients.guard import SourceTarget, guard_answer
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.registry_checks import find_excessive_loss, record_losses
 from notifier.configuration.configured_feature import key_kinds_of, reader_by
-from notifier.configuration.loading import TOLD, LoadedConfiguration, load, log_faults, log_ignored_values
+from notifier.configuration.loading import MAX_LOGGED, LoadedConfiguration, load, log_faults, log_ignored_values
 from notifier.configuration.reload_state import ReloadState
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm, Client
@@ -30,9 +30,9 @@ from notifier.telemetry.audit import write_audit
 from notifier.tokens.published_keys import Signing
 from notifier.tokens.signers import Signers
 
-PAUSE = 0.001  # seconds that a refresh sleeps between two parts, so that the event loop runs
-FREED = 200  # clients freed in one step
-KEPT = "the old configuration is kept. Correct the files, or accept the loss: notifier reload --accept-loss"
+PAUSE_SECONDS = 0.001  # seconds that a refresh sleeps between two parts, so that the event loop runs
+CLIENTS_PER_FREE = 200  # clients freed in one step
+REFUSED_ADVICE = "the old configuration is kept. Correct the files, or accept the loss: notifier reload --accept-loss"
 
 
 class LiveConfiguration:
@@ -44,13 +44,13 @@ class LiveConfiguration:
         environ: Mapping[str, str],
         loaded: LoadedConfiguration,
         answers: HeldAnswers | None = None,
-        places: Signers | None = None,
+        signers: Signers | None = None,
     ) -> None:
-        """`answers`: the answers of the registry sources of `loaded`. `places`: the signers of keys outside files."""
+        """`answers`: the answers of the registry sources of `loaded`. `signers`: the signers of keys outside files."""
         self.path = path
         self._environ = environ
         self.now = loaded
-        self.places = Signers(key_kinds_of(loaded.features)) if places is None else places
+        self.signers = Signers(key_kinds_of(loaded.features)) if signers is None else signers
         self.answers = HeldAnswers() if answers is None else answers
         self.named: set[Path] = set()
         """The files named by the last reload, even if it failed or was refused."""
@@ -78,10 +78,10 @@ class LiveConfiguration:
         """Return the keys that will sign for the issuer later."""
         return self.now.keys.coming(iss)
 
-    def reload(self, *, asked: bool, accepted_by: str | None = None) -> bool:
+    def reload(self, *, requested: bool, accepted_by: str | None = None) -> bool:
         """Read everything again, and return True if it is in force now.
 
-        `asked`: an operator requested it; otherwise a file has changed. A reload that would make too many clients
+        `requested`: an operator requested it; otherwise a file has changed. A reload that would make too many clients
         unreachable is refused, unless `accepted_by` names the operator who accepts the loss. Never raises: no file may
         end a running worker.
         """
@@ -89,26 +89,26 @@ class LiveConfiguration:
         answers = self.answers.copy()
         try:
             features = self.now.features
-            answer_of = partial(answers.held_or_read, reader_by(features))
-            loaded = load(self.path, self._environ, features, self.named, answer_of=answer_of, places=self.places)
+            answer_of = partial(answers.get_or_read, reader_by(features))
+            loaded = load(self.path, self._environ, features, self.named, answer_of=answer_of, signers=self.signers)
         except Exception as error:  # noqa: BLE001  see above
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
-            self.reloads.failed(list(mistakes), asked=asked)
+            self.reloads.on_invalid(list(mistakes), requested=requested)
             return False
         loss = find_excessive_loss(self.now.registry, loaded.registry)
         if loss is not None and accepted_by is None:
-            self.reloads.refused(f"{loss}; {KEPT}", asked=asked)
+            self.reloads.on_refused(f"{loss}; {REFUSED_ADVICE}", requested=requested)
             return False
         if loss is not None:
             write_audit("reload_loss_accepted", who=accepted_by, loss=loss)
         loaded.log_warnings()
-        loaded = replace(loaded, registry=self._noted(_patient(loaded.registry, loaded.layers)))
+        loaded = replace(loaded, registry=self._with_losses(_with_grace(loaded.registry, loaded.layers)))
         if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too
             loaded = replace(loaded, tokens=self.now.tokens)
-        old = _clients_of(self.now.registry)
+        old = _list_clients(self.now.registry)
         self.now, self.answers = loaded, answers
         _free(old)
-        self.reloads.took(loaded)
+        self.reloads.on_applied(loaded)
         clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())
         structlog.get_logger().info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
         return True
@@ -124,10 +124,10 @@ class LiveConfiguration:
         source, nth = next(
             (source, nth) for nth, source in enumerate(now.settings.registry.all_sources) if source.called == name
         )
-        last = self.answers.of(source)
+        last = self.answers.get(source)
         if answer is not None and now.settings.registry.cache is not None:
             answer = add_first_seen(answer, last)
-        pause = PAUSE if now.layers[nth].read else 0  # a worker without clients has no other work
+        pause = PAUSE_SECONDS if now.layers[nth].read else 0  # a worker without clients has no other work
         with pause_garbage_collection():
             target = SourceTarget(
                 build_context=now.build_context, registry=now.registry, layers=now.layers, source=source, nth=nth,
@@ -136,7 +136,7 @@ class LiveConfiguration:
             guard_result = guard_answer(target, answer, last, accepted=accepted_by is not None)
             del target
             layers = [guard_result.layer if number == nth else layer for number, layer in enumerate(now.layers)]
-            registry = self._noted(_patient(guard_result.built.registry, layers))
+            registry = self._with_losses(_with_grace(guard_result.built.registry, layers))
         if guard_result.loss is not None and accepted_by is not None:
             write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=guard_result.loss)
         built, result = guard_result.built, guard_result.result
@@ -144,46 +144,46 @@ class LiveConfiguration:
         log_faults(new := [fault for fault in built.faults if fault not in old_faults])
         log_ignored_values(*built.registry.newly_left_away(now.registry))
         self.answers.hold(source, result.answer)
-        still = _still(now.faults, built.registry)
-        old = _clients_of(now.registry)
-        self.now = replace(now, registry=registry, layers=layers, faults=(*still, *new))
+        remaining = _remaining_faults(now.faults, built.registry)
+        old = _list_clients(now.registry)
+        self.now = replace(now, registry=registry, layers=layers, faults=(*remaining, *new))
         del now, built, guard_result
         _free(old)
         return result
 
-    def _noted(self, registry: Registry) -> Registry:
+    def _with_losses(self, registry: Registry) -> Registry:
         """Return the registry with the recently lost addresses noted, and log the clients that lose theirs now."""
         noted, lost = record_losses(self.now.registry, registry, time.monotonic())
         log = structlog.get_logger()
-        for client in lost[:TOLD]:
+        for client in lost[:MAX_LOGGED]:
             left = client.client_id not in registry.clients_of(client.iss)
             why = "left the registry" if left else "is registered without an address now"
             log.warning(
                 "client_address_lost", iss=client.iss, client_id=client.client_id, reason=why, grace=registry.grace,
                 hint="its logouts wait for registry.grace; then those that wait become dead letters (unknown_client)",
             )  # fmt: skip
-        if more := len(lost[TOLD:]):
+        if more := len(lost[MAX_LOGGED:]):
             log.warning("clients_address_lost", more=more, hint="`notifier check` counts the clients without a URI")
         return noted
 
 
-def _patient(registry: Registry, layers: Sequence[Layer]) -> Registry:
+def _with_grace(registry: Registry, layers: Sequence[Layer]) -> Registry:
     """Return the registry, with endless grace for unknown clients while a source was never read."""
     return registry if all(layer.read for layer in layers) else replace(registry, grace=ENDLESS)
 
 
-def _still(faults: Sequence[InputIssue], registry: Registry) -> list[InputIssue]:
+def _remaining_faults(faults: Sequence[InputIssue], registry: Registry) -> list[InputIssue]:
     """Return the faults of clients that are still left out. A fault that returns later is logged again."""
     left_out = {f"client {client_id!r}" for of_issuer in registry.faults.values() for client_id in of_issuer}
     return [fault for fault in faults if fault.path.rpartition(" of registry source ")[0] in left_out]
 
 
-def _clients_of(registry: Registry) -> list[Client]:
+def _list_clients(registry: Registry) -> list[Client]:
     return [client for of_issuer in registry.clients.values() for client in of_issuer.values()]
 
 
 def _free(clients: list[Client]) -> None:
     """Free the clients in parts: freeing 100,000 at once would block the event loop for 50 ms."""
     while clients:
-        del clients[-FREED:]
+        del clients[-CLIENTS_PER_FREE:]
         time.sleep(0)

@@ -15,7 +15,7 @@ from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import BuildContext, BuiltRegistry
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.configured_feature import ConfiguredFeature, FeaturePart, key_kinds_of, settings_model
-from notifier.configuration.inline_senders import find_ignored_addresses, find_unlisted_senders, senders_by_token
+from notifier.configuration.inline_senders import find_ignored_addresses, find_unlisted_senders, list_token_senders
 from notifier.configuration.library_examinations import examinations
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
@@ -38,8 +38,8 @@ from notifier.tokens.published_keys import thumbprint
 from notifier.tokens.signers import Signers
 
 FeaturePartT = TypeVar("FeaturePartT", bound=FeaturePart)
-NAMED = 5  # clients in one warning
-TOLD = 20  # warnings of one reading that are logged separately: there may be one for each client
+MAX_NAMED_CLIENTS = 5  # clients in one warning
+MAX_LOGGED = 20  # warnings of one reading that are logged separately: there may be one for each client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +77,9 @@ class LoadedConfiguration:
         """Log each warning."""
         log = structlog.get_logger()
         warnings = (*find_shared_keys(self.settings, self.keys), *self.warnings)
-        for warning in warnings[:TOLD]:
+        for warning in warnings[:MAX_LOGGED]:
             log.warning("configuration_warning", setting=warning.path, reason=warning.text)
-        if more := len(warnings[TOLD:]):
+        if more := len(warnings[MAX_LOGGED:]):
             log.warning("configuration_warnings", more=more, hint="`notifier check` lists all")
         log_faults(self.faults)
         log_ignored_values(*self.registry.newly_left_away(Registry()))
@@ -88,18 +88,18 @@ class LoadedConfiguration:
 def log_faults(faults: Sequence[InputIssue]) -> None:
     """Log each client that cannot be used."""
     log = structlog.get_logger()
-    for fault in faults[:TOLD]:
+    for fault in faults[:MAX_LOGGED]:
         log.warning("client_left_out", client=fault.path, reason=fault.text)
-    if more := len(faults[TOLD:]):
+    if more := len(faults[MAX_LOGGED:]):
         log.warning("clients_left_out", more=more, hint="`notifier clients list` tells all")
 
 
 def log_ignored_values(mistakes: Sequence[InputIssue], count: int) -> None:
     """Log the values of clients that their registry source may not set. `count`: the total number."""
     log = structlog.get_logger()
-    for mistake in mistakes[:TOLD]:
+    for mistake in mistakes[:MAX_LOGGED]:
         log.warning("registry_source_beyond", client=mistake.path, reason=mistake.text)
-    if more := max(0, count - TOLD):
+    if more := max(0, count - MAX_LOGGED):
         log.warning("registry_sources_beyond", more=more, hint="`notifier check` tells all")
 
 
@@ -112,52 +112,52 @@ def load(
     starting: bool = False,
     answer_of: AnswerOf = no_answer,
     keep_rows: bool = False,
-    places: Signers | None = None,
+    signers: Signers | None = None,
 ) -> LoadedConfiguration:
     """Read everything. Raises ConfigurationError with the errors of all files.
 
     Checks that depend on an invalid part are skipped. Adds each configured file to `named`, even if it raises an error.
     `starting`: also check the libraries and the files that a worker reads only at start. `answer_of` returns the
-    clients of registry sources that are not files. `keep_rows`: return `layers` in any case. `places`: at a reload,
+    clients of registry sources that are not files. `keep_rows`: return `layers` in any case. `signers`: at a reload,
     the signers of the previous reading.
     """
     named = set() if named is None else named
-    first = {} if path is None else stamps_of((path.absolute(),))
+    config_stamp = {} if path is None else stamps_of((path.absolute(),))
     usable = examine_settings(path, environ, named, settings_model(features))
     settings, mistakes, unsure = usable.settings, list(usable.mistakes), usable.unsure
-    stamps = {**stamps_of(named), **first}
+    stamps = {**stamps_of(named), **config_stamp}
     if not settings.issuers:
         text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
         mistakes += [] if "issuers" in unsure else [InputIssue("issuers", text)]
         unsure |= {"issuers"}
-    places = Signers(key_kinds_of(features)) if places is None else places
-    sources, of_libraries = key_sources(settings, usable.keys, places)
-    keys, of_keys = examine_keys(sources)
+    signers = Signers(key_kinds_of(features)) if signers is None else signers
+    sources, library_errors = key_sources(settings, usable.keys, signers)
+    keys, key_errors = examine_keys(sources)
 
     def algorithms_of(iss: str) -> frozenset[Algorithm]:  # external keys are read later
-        whole = 0 < len(keys.of(iss)) == len(sources.get(iss, ()))
-        return keys.algorithms_of(iss) if whole else frozenset(Algorithm)
+        is_complete = 0 < len(keys.of(iss)) == len(sources.get(iss, ()))
+        return keys.algorithms_of(iss) if is_complete else frozenset(Algorithm)
 
     build_context = BuildContext(settings=settings, algorithms_of=algorithms_of, unsure=unsure)
 
-    def answer_in_safety(source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
+    def get_safe_answer(source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
         return None if source.called in usable.in_clear else answer_of(source, folder)
 
-    built, layers = read_registry(build_context, named, answer_in_safety, keep_rows=keep_rows)
+    built, layers = read_registry(build_context, named, get_safe_answer, keep_rows=keep_rows)
     stamps = {**stamps_of(named), **stamps}
     mistakes += [
-        *of_libraries,
+        *library_errors,
         *built.mistakes,
-        *of_keys,
+        *key_errors,
         *find_unsignable(built.registry, build_context.algorithms_of),
     ]
-    tokens, of_tokens = _tokens(settings, unsure)
+    tokens, token_errors = _load_api_tokens(settings, unsure)
     parts = [feature.read(settings, built.registry, unsure) for feature in features]
-    mistakes += [*of_tokens, *(mistake for part in parts for mistake in part.mistakes)]
-    mistakes += _mistakes_at_start(settings) if starting else []
+    mistakes += [*token_errors, *(mistake for part in parts for mistake in part.mistakes)]
+    mistakes += _check_start_files(settings) if starting else []
     if mistakes:
         raise ConfigurationError(mistakes)
-    warnings = tuple(_warnings(settings, built, tokens or (), parts))
+    warnings = tuple(_find_warnings(settings, built, tokens or (), parts))
     return LoadedConfiguration(
         settings=settings, features=features, registry=built.registry, keys=keys, tokens=tokens, stamps=stamps,
         warnings=warnings, faults=tuple(built.faults), build_context=build_context,
@@ -165,7 +165,9 @@ def load(
     )  # fmt: skip
 
 
-def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken, ...] | None, Sequence[InputIssue]]:
+def _load_api_tokens(
+    settings: Settings, unsure: Collection[str]
+) -> tuple[tuple[ApiToken, ...] | None, Sequence[InputIssue]]:
     """Return the tokens of the API (None if it requires none), and all errors."""
     if settings.api is None:
         return None, ()
@@ -177,14 +179,14 @@ def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken
         return None, error.mistakes
 
 
-def _warnings(
+def _find_warnings(
     settings: Settings, built: BuiltRegistry, tokens: Sequence[ApiToken], parts: Sequence[FeaturePart]
 ) -> Iterator[InputIssue]:
     """Yield accepted settings that have no effect or a possibly unintended one."""
     yield from built.warnings
-    yield from _tokens_of_others(built.registry)
-    yield from _preset_doubts(built.registry)
-    senders = [*(sender for part in parts for sender in part.senders), *senders_by_token(tokens)]
+    yield from _find_widely_accepted_tokens(built.registry)
+    yield from _find_preset_mismatches(built.registry)
+    senders = [*(sender for part in parts for sender in part.senders), *list_token_senders(tokens)]
     yield from find_ignored_addresses(settings, built.registry, senders)
     yield from find_unlisted_senders(settings, senders)
     yield from expiring(tokens, time.time())
@@ -192,7 +194,7 @@ def _warnings(
         yield from part.warnings
 
 
-def _preset_doubts(registry: Registry) -> Iterator[InputIssue]:
+def _find_preset_mismatches(registry: Registry) -> Iterator[InputIssue]:
     """Yield a warning for each kind of mismatch between preset and registration, with the clients concerned."""
     of_kind: dict[tuple[str, str, str], list[str]] = {}
     for iss, clients in registry.clients.items():
@@ -200,9 +202,9 @@ def _preset_doubts(registry: Registry) -> Iterator[InputIssue]:
             if client.preset is not None and (doubt := preset_doubt(client)) is not None:
                 of_kind.setdefault((iss, *doubt), []).append(client.client_id)
     for (iss, text, remedy), names in of_kind.items():
-        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-        first = ", ".join(repr(name[:60]) for name in names[:NAMED])
-        yield InputIssue(f"client {first}{more} of {iss}", f"{text}; {remedy}")
+        more = f" and {len(names) - MAX_NAMED_CLIENTS:,} more" if len(names) > MAX_NAMED_CLIENTS else ""
+        config_stamp = ", ".join(repr(name[:60]) for name in names[:MAX_NAMED_CLIENTS])
+        yield InputIssue(f"client {config_stamp}{more} of {iss}", f"{text}; {remedy}")
 
 
 def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
@@ -213,11 +215,11 @@ def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
     owners: dict[object, str] = {}
     for iss, issuer in settings.issuers.items():
         known = keys.of(iss)
-        asked = {key.setting for key in known}
+        read_settings = {key.setting for key in known}
         named: dict[object, str] = {thumbprint(key.public): f"the key {key.kid}" for key in known}
         for nth, key in enumerate(issuer.keys):
             setting = f"keys[{nth}].{key.place}"
-            if key.file is None and f'issuers["{iss}"].{setting}' not in asked:
+            if key.file is None and f'issuers["{iss}"].{setting}' not in read_settings:
                 named[key.place, getattr(key, key.place)] = f"the key of {setting}"
         for identity, called in named.items():
             if (owner := owners.setdefault(identity, iss)) != iss:
@@ -228,7 +230,7 @@ def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
                 yield InputIssue(f'issuers["{iss}"].keys', text)
 
 
-def _tokens_of_others(registry: Registry) -> Iterator[InputIssue]:
+def _find_widely_accepted_tokens(registry: Registry) -> Iterator[InputIssue]:
     """Yield clients whose tokens another service might accept. Only a file can set both `typ: JWT` and an audience."""
     for iss in registry.issuers:
         for client in registry.clients_of(iss).values():
@@ -238,7 +240,7 @@ def _tokens_of_others(registry: Registry) -> Iterator[InputIssue]:
                 yield InputIssue(f"client {client.client_id!r} of {iss}", text)
 
 
-def _mistakes_at_start(settings: Settings) -> list[InputIssue]:
+def _check_start_files(settings: Settings) -> list[InputIssue]:
     """Check the libraries, and the secrets and TLS files that a worker reads only at start.
 
     The TLS files of clients are not checked: they affect only that client's deliveries.
@@ -264,7 +266,7 @@ def _mistakes_at_start(settings: Settings) -> list[InputIssue]:
 
 
 def key_sources(
-    settings: Settings, keys: Mapping[str, Sequence[KeySettings | None]], places: Signers
+    settings: Settings, keys: Mapping[str, Sequence[KeySettings | None]], signers: Signers
 ) -> tuple[dict[str, list[KeySource | KeyElsewhere | None]], list[InputIssue]]:
     """Return the sources of each issuer's keys, and an error for each key whose library is not installed.
 
@@ -279,15 +281,15 @@ def key_sources(
                 listed.append(None)
                 continue
             where = f'issuers["{iss}"].keys[{nth}].{key.place}'
-            missing = None if key.file is not None else places.kinds[key.place].missing()
-            listed.append(_key_source(key, where, settings, places) if missing is None else None)
+            missing = None if key.file is not None else signers.kinds[key.place].missing()
+            listed.append(_key_source(key, where, settings, signers) if missing is None else None)
             mistakes += [] if missing is None else [InputIssue(where, missing)]
     return sources, mistakes
 
 
-def _key_source(key: KeySettings, where: str, settings: Settings, places: Signers) -> KeySource | KeyElsewhere:
+def _key_source(key: KeySettings, where: str, settings: Settings, signers: Signers) -> KeySource | KeyElsewhere:
     not_before = None if key.not_before is None else key.not_before.timestamp()
     if key.file is not None:
         return KeySource(path=key.file, not_before=not_before, kid=key.kid)
-    placed = places.key(key, settings.signing)
+    placed = signers.key(key, settings.signing)
     return KeyElsewhere(placed=placed, setting=where, not_before=not_before, kid=key.kid)

@@ -18,7 +18,7 @@ _SECTIONS = ("retry", "egress", "tls")
 
 
 @frozen
-class Value:
+class EffectiveValue:
     """A value in force, and its origin: a source, `registry.defaults`, a preset or `delivery`."""
 
     member: str
@@ -41,7 +41,9 @@ def effective_clients_of(loaded: LoadedConfiguration, layer: Layer) -> Effective
     ending = f" of registry source {layer.name}"
     faults = [fault for fault in loaded.faults if fault.path.partition(".client_id")[0].endswith(ending)]
     refused = [
-        (layer.path(index), why) for index, row in enumerate(layer.rows) if (why := layer.beyond(row)) is not None
+        (layer.path(index), why)
+        for index, row in enumerate(layer.rows)
+        if (why := layer.reason_against(row)) is not None
     ]
     known = {*refused}
     wrong = {fault.path for fault in faults if (fault.path, fault.text) not in known}
@@ -79,7 +81,7 @@ def sources_of(loaded: LoadedConfiguration) -> dict[ClientKey, list[tuple[str, M
                     parts.append((layer, row))
     return {
         key: [
-            (_called(layer), row if layer.file is not None else limit_row(row, bounds[key[0]], layer.authority)[0])
+            (_source_name(layer), row if layer.file is not None else limit_row(row, bounds[key[0]], layer.authority)[0])
             for layer, row in sorted(parts, key=lambda part: part[0].file is not None)
             if layer.file is not None or key not in by_files
         ]
@@ -87,62 +89,66 @@ def sources_of(loaded: LoadedConfiguration) -> dict[ClientKey, list[tuple[str, M
     }
 
 
-def _called(layer: Layer) -> str:
+def _source_name(layer: Layer) -> str:
     return layer.name if layer.file is None else f"{layer.name} ({layer.file})"
 
 
 def values_of(
     loaded: LoadedConfiguration, key: ClientKey, parts: Sequence[tuple[str, Mapping[str, Any]]]
-) -> list[Value]:
+) -> list[EffectiveValue]:
     """Return the values of the client, in the order of the documentation."""
-    values: dict[str, Value] = {}
+    values: dict[str, EffectiveValue] = {}
     for name, row in parts:
         section = row.get("notifier")
-        anew = tuple(f"notifier.{option}." for option in section) if isinstance(section, Mapping) else ()
-        values = {member: value for member, value in values.items() if not member.startswith(anew)}
+        replaced = tuple(f"notifier.{option}." for option in section) if isinstance(section, Mapping) else ()
+        values = {member: value for member, value in values.items() if not member.startswith(replaced)}
         values |= {value.member: value for value in _values_in(row, name)}
     options = loaded.settings.registry.defaults.get(key[0])
     if options is not None:
         settings = options.model_dump(mode="json", exclude_unset=True)
-        for setting in _settings(settings, "registry.defaults"):
+        for setting in _flatten_settings(settings, "registry.defaults"):
             values.setdefault(setting.member, setting)
     client = loaded.registry.clients_of(key[0]).get(key[1])
-    asked = values.get("id_token_signed_response_alg")
-    if client is not None and asked is not None and isinstance(asked.value, list):  # show the algorithm in force
-        values[asked.member] = replace(asked, value=client.token.alg.value)
+    algorithms = values.get("id_token_signed_response_alg")
+    if (
+        client is not None and algorithms is not None and isinstance(algorithms.value, list)
+    ):  # show the algorithm in force
+        values[algorithms.member] = replace(algorithms, value=client.token.alg.value)
     preset = None if client is None or client.preset is None else PRESETS.get(client.preset)
     for name in ("typ", "subject", "timeout"):
         if preset is not None and getattr(preset, name) is not None:
             member = f"notifier.{name}"
             values.setdefault(
                 member,
-                Value(member=member, value=getattr(preset, name), origin=f"preset {client.preset}" if client else ""),
+                EffectiveValue(
+                    member=member, value=getattr(preset, name), origin=f"preset {client.preset}" if client else ""
+                ),
             )
     for member, value in _defaults(client).items():
-        values.setdefault(member, Value(member=member, value=value, origin="default"))
+        values.setdefault(member, EffectiveValue(member=member, value=value, origin="default"))
     order = {name: nth for nth, name in enumerate(_members())}
     return sorted(values.values(), key=lambda value: order.get(".".join(value.member.split(".")[:2]), len(order)))
 
 
-def _values_in(row: Mapping[str, Any], name: str) -> Iterator[Value]:
+def _values_in(row: Mapping[str, Any], name: str) -> Iterator[EffectiveValue]:
     for member, value in row.items():
         if member == "notifier" and isinstance(value, Mapping):
-            yield from _settings(value, name)
+            yield from _flatten_settings(value, name)
         elif member == "aliases" or (member in ClientMetadata.model_fields and member != "notifier"):
-            yield Value(member=member, value=public_jwks(value) if member == "jwks" else value, origin=name)
+            yield EffectiveValue(member=member, value=public_jwks(value) if member == "jwks" else value, origin=name)
 
 
-def _settings(options: Mapping[str, Any], origin: str) -> Iterator[Value]:
+def _flatten_settings(options: Mapping[str, Any], origin: str) -> Iterator[EffectiveValue]:
     """Yield the settings of a section `notifier`. Members of nested sections are separate values."""
     for option, setting in options.items():
         if option in _SECTIONS and isinstance(setting, Mapping):
             for name, value in setting.items():
-                yield Value(member=f"notifier.{option}.{name}", value=value, origin=origin)
+                yield EffectiveValue(member=f"notifier.{option}.{name}", value=value, origin=origin)
         else:
-            yield Value(member=f"notifier.{option}", value=_shown(option, setting), origin=origin)
+            yield EffectiveValue(member=f"notifier.{option}", value=_displayed(option, setting), origin=origin)
 
 
-def _shown(option: str, value: object) -> object:
+def _displayed(option: str, value: object) -> object:
     return "(not shown)" if option in _HIDDEN and value is not None else value
 
 

@@ -6,8 +6,8 @@ import time
 
 from notifier.configuration.clients.answers import Cache
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
-from notifier.configuration.clients.reading import SourceReading
 from notifier.configuration.clients.registry_refresh import RefreshedSource, RegistryRefresh
+from notifier.configuration.clients.source_reading import SourceReading
 from notifier.configuration.configured_feature import reader_by
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.facts import Deferred, FactHandlers
@@ -49,7 +49,7 @@ class RegistrySources:
                     every=source.every,
                     issuer=source.issuer,
                     reading=reading[1],
-                    last=self._live.answers.of(source),
+                    last=self._live.answers.get(source),
                 )
             )
         self.refresh.watch(watched)

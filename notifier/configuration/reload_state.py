@@ -13,7 +13,7 @@ FIXED = ("queue", "ops", "api", "log", "metrics", "shutdown_grace")
 FIXED_OF_DELIVERY = ("max_in_flight",)
 FIXED_OF_WEB = ("listen", "tls")
 
-NAMED = 5  # errors and settings that `status` lists
+MAX_LISTED = 5  # errors and settings that `status` lists
 
 
 @frozen
@@ -29,7 +29,7 @@ class ReloadState:
     def __init__(self, started: LoadedConfiguration, clock: Callable[[], float]) -> None:
         self._started = started
         self._clock = clock
-        self.taken_at = clock()  # when the configuration in force was read
+        self.applied_at = clock()  # when the configuration in force was read
         self._failure: _Failure | None = None
         self._fixed: tuple[str, ...] = ()
         self._fixed_since = 0.0
@@ -51,24 +51,24 @@ class ReloadState:
         return () if self._failure is None else self._failure.texts
 
     @property
-    def wait_for_restart(self) -> tuple[str, ...]:
+    def changed_fixed_settings(self) -> tuple[str, ...]:
         """The settings that need a restart and differ from their value at start."""
         return self._fixed
 
-    def failed(self, mistakes: Sequence[str], *, asked: bool) -> None:
-        """Record that the files are invalid. The same errors are logged again only if an operator `asked` to reload."""
-        if self._keep(TroubleKind.RELOAD_FAILED, mistakes) or asked:
+    def on_invalid(self, mistakes: Sequence[str], *, requested: bool) -> None:
+        """Record that the files are invalid. The same errors are logged again only if an operator requested it."""
+        if self._store_failure(TroubleKind.RELOAD_FAILED, mistakes) or requested:
             self._log.error("reload_failed", mistakes=list(mistakes), kept="the old")
 
-    def refused(self, reason: str, *, asked: bool) -> None:
-        """Record that the reload would lose too many clients. Logged as in `failed`."""
-        if self._keep(TroubleKind.RELOAD_REFUSED, [reason]) or asked:
+    def on_refused(self, reason: str, *, requested: bool) -> None:
+        """Record that the reload would lose too many clients. Logged as in `on_invalid`."""
+        if self._store_failure(TroubleKind.RELOAD_REFUSED, [reason]) or requested:
             self._log.error("reload_refused", reason=reason)
 
-    def took(self, loaded: LoadedConfiguration) -> None:
+    def on_applied(self, loaded: LoadedConfiguration) -> None:
         """Record that this configuration is in force, except for settings that need a restart."""
         self._failure = None
-        self.taken_at = self._clock()
+        self.applied_at = self._clock()
         fixed = tuple(find_fixed_changes(self._started, loaded))
         if fixed == self._fixed:
             return
@@ -82,13 +82,13 @@ class ReloadState:
     def troubles(self) -> Iterator[Trouble]:
         """Yield the current problems."""
         if self._failure is not None:
-            text = _some(self._failure.texts, "; ")
+            text = _join_first(self._failure.texts, "; ")
             yield Trouble(kind=self._failure.kind, text=text, since=self._failure.since)
         if self._fixed:
-            text = f"changed since the start, and only a restart takes it: {_some(self._fixed, ', ')}"
+            text = f"changed since the start, and only a restart takes it: {_join_first(self._fixed, ', ')}"
             yield Trouble(kind=TroubleKind.RESTART_NEEDED, text=text, since=self._fixed_since)
 
-    def _keep(self, kind: TroubleKind, texts: Sequence[str]) -> bool:
+    def _store_failure(self, kind: TroubleKind, texts: Sequence[str]) -> bool:
         """Store the failure. Return True if it differs from the stored one."""
         last, texts = self._failure, tuple(texts)
         if last is not None and (last.kind, last.texts) == (kind, texts):
@@ -111,6 +111,6 @@ def find_fixed_changes(started: LoadedConfiguration, loaded: LoadedConfiguration
     return changed + [f"web.{name}" for name in FIXED_OF_WEB if getattr(old.web, name) != getattr(new.web, name)]
 
 
-def _some(texts: Sequence[str], between: str) -> str:
-    more = f"{between}and {len(texts) - NAMED:,} more" if len(texts) > NAMED else ""
-    return between.join(texts[:NAMED]) + more
+def _join_first(texts: Sequence[str], between: str) -> str:
+    more = f"{between}and {len(texts) - MAX_LISTED:,} more" if len(texts) > MAX_LISTED else ""
+    return between.join(texts[:MAX_LISTED]) + more

@@ -14,7 +14,7 @@ from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import subject_key_file
 
-_OF_SOURCES = ("client_secret_file", "password_file", "token_file", "url_file")
+_SOURCE_SECRET_SETTINGS = ("client_secret_file", "password_file", "token_file", "url_file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def secrets_of(settings: Settings, registry: Registry, parts: Sequence[FeaturePa
     for source in settings.registry.all_sources:
         kind = getattr(source, source.kind)
         place = f"registry.sources.{source.called}.{source.kind}"
-        named |= {f"{place}.{name}": getattr(kind, name, None) for name in _OF_SOURCES}
+        named |= {f"{place}.{name}": getattr(kind, name, None) for name in _SOURCE_SECRET_SETTINGS}
         named[f"{place}.tls.key_file"] = getattr(getattr(kind, "tls", None), "key_file", None)
     for clients in registry.clients.values():
         named |= {f"{client.client_id}: tls.key_file": client.route.tls.key_file for client in clients.values()}
@@ -72,12 +72,12 @@ def find_exposed_files(files: Mapping[str, Path]) -> list[ExposedFile]:
             continue
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
-            if mode & stat.S_IROTH and _enterable(path):
+            if mode & stat.S_IROTH and _is_enterable(path):
                 exposures[path] = ExposedFile(setting=setting, path=path, mode=mode)
         except OSError:
             continue
     return list(exposures.values())
 
 
-def _enterable(path: Path) -> bool:
+def _is_enterable(path: Path) -> bool:
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)

@@ -16,7 +16,7 @@ from notifier.model.trouble import Trouble, TroubleKind
 from notifier.tokens.external_key import ExternalKey, SignerFault
 from notifier.tokens.key_ring import KeyRing
 
-FIRST_LOOK_WITHIN = 5.0  # seconds that a start waits for the keys: an unavailable HSM must not delay other issuers
+FIRST_CHECK_SECONDS = 5.0  # seconds that a start waits for the keys: an unavailable HSM must not delay other issuers
 
 
 class SignerWatch:
@@ -34,26 +34,26 @@ class SignerWatch:
         self._begin = begin
         self._can_sign = can_sign
         self._changed = asyncio.Event()
-        self._looked = asyncio.Event()
-        self._unseen: set[ExternalKey] = set()
+        self._all_checked = asyncio.Event()
+        self._unchecked: set[ExternalKey] = set()
         self._wait_for(self._keys())
 
     def follow(self) -> None:
         """Follow a new configuration: check new and faulty keys, and close removed keys."""
         keys = self._keys()
-        self._live.places.keep(keys)
+        self._live.signers.keep(keys)
         self._wait_for(keys)
         for key in keys:
             key.look_soon()
         self._changed.set()
 
     async def ready(self) -> None:
-        """Wait until each new or faulty key was checked, at most FIRST_LOOK_WITHIN seconds."""
+        """Wait until each new or faulty key was checked, at most FIRST_CHECK_SECONDS."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_LOOK_WITHIN):
-                await self._looked.wait()
+            async with asyncio.timeout(FIRST_CHECK_SECONDS):
+                await self._all_checked.wait()
 
-    async def silent(self) -> Sequence[str]:
+    async def find_faulty_keys(self) -> Sequence[str]:
         """Return the keys that do not sign with the reasons, after new and faulty keys were checked."""
         await self.ready()
         return [f"{trouble.iss}: {trouble.text}" for trouble in self.troubles()]
@@ -87,47 +87,47 @@ class SignerWatch:
 
     def _wait_for(self, keys: set[ExternalKey]) -> None:
         self._begin(key.kind for key in keys)
-        self._unseen = {key for key in keys if key.half is None or key.fault is not None}
-        if self._unseen:
-            self._looked.clear()
+        self._unchecked = {key for key in keys if key.half is None or key.fault is not None}
+        if self._unchecked:
+            self._all_checked.clear()
         else:
-            self._looked.set()
+            self._all_checked.set()
 
     async def _watch(self, key: ExternalKey) -> None:
         """Check one key until cancelled, then close it."""
-        news = asyncio.Event()
-        key.news = news.set
-        log = SignerLog()
+        changed = asyncio.Event()
+        key.changed = changed.set
+        signer_log = SignerLog()
         try:
             while True:
                 if key.due(time.monotonic()) <= 0:
                     old_half, fault = key.half, key.fault
                     await key.look()
                     if old_half is not key.half:
-                        _learn(self._live.now.keys)
+                        _update_ring(self._live.now.keys)
                     if key.fault is None and (old_half is None or fault is not None):
-                        self._signs(key, float("-inf") if old_half is None or fault is None else fault.since)
-                    self._was_looked_at(key)
-                log.tell(key, self._live.now.keys)
-                news.clear()
+                        self._report_signing(key, float("-inf") if old_half is None or fault is None else fault.since)
+                    self._on_checked(key)
+                signer_log.log_changes(key, self._live.now.keys)
+                changed.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(key.due(time.monotonic())):
-                        await news.wait()
+                        await changed.wait()
         finally:
             await key.close()
 
-    def _signs(self, key: ExternalKey, since: float) -> None:
+    def _report_signing(self, key: ExternalKey, since: float) -> None:
         """Report that the key signs, also at start: an earlier worker may have deferred deliveries."""
         for iss in {iss for iss, signing in self._live.now.keys.elsewhere() if signing.placed is key}:
             self._can_sign(iss, since)
 
-    def _was_looked_at(self, key: ExternalKey) -> None:
-        self._unseen.discard(key)
-        if not self._unseen:
-            self._looked.set()
+    def _on_checked(self, key: ExternalKey) -> None:
+        self._unchecked.discard(key)
+        if not self._unchecked:
+            self._all_checked.set()
 
 
-def _learn(ring: KeyRing) -> None:
+def _update_ring(ring: KeyRing) -> None:
     """Update the ring with the keys read so far, and log each key that duplicates another entry."""
     before = ring.doubles()
     ring.learn()
@@ -147,7 +147,7 @@ class SignerLog:
         self._fault: SignerFault | None = None
         self._newer = ""
 
-    def tell(self, key: ExternalKey, ring: KeyRing) -> None:
+    def log_changes(self, key: ExternalKey, ring: KeyRing) -> None:
         """Log the changes since the last call."""
         log, before, now = structlog.get_logger(), self._fault, key.fault
         self._fault = now

@@ -21,9 +21,9 @@ from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.first_day import SeenKey
 from notifier.tokens.key_watch import KeyChange, KeyMissing, KeyPublished, KeyWatch, SetUnread
 
-WITHIN = 10.0  # seconds that an issuer has to answer with its JWK Set
-HINT = "publish the output of `notifier keys jwks` there; until then deliveries answered 400 wait"
-AWAKE_EVERY = 15.0  # seconds, at most, until a key whose `not_before` has passed is noticed
+READ_TIMEOUT_SECONDS = 10.0  # seconds that an issuer has to answer with its JWK Set
+PUBLISH_ADVICE = "publish the output of `notifier keys jwks` there; until then deliveries answered 400 wait"
+MAX_PAUSE_SECONDS = 15.0  # seconds, at most, until a key whose `not_before` has passed is noticed
 
 
 class SigningKeys:
@@ -32,9 +32,9 @@ class SigningKeys:
     def __init__(self, live: LiveConfiguration, published: Callable[[str], None] = lambda _iss: None) -> None:
         """`published` is called with an issuer when a missing key is published in its set again."""
         self._live = live
-        self._told_published = published
+        self._on_published = published
         self._reader = DocumentReader()
-        self._watch = KeyWatch(self._with_jwks_uri, live, self._read, random.random)
+        self._watch = KeyWatch(self._issuers_with_jwks_uri, live, self._read, random.random)
         self._wake = asyncio.Event()
         self._since: dict[tuple[str, str], float] = {}  # by iss and kid; of the set, by iss alone
 
@@ -62,7 +62,11 @@ class SigningKeys:
         for iss, kid, text in self._watch.faults():
             since = self._since.get((iss, kid))
             yield Trouble(
-                kind=TroubleKind.KEY_MISSING, iss=iss, subject=kid, text=f"key {kid}: {text}; {HINT}", since=since
+                kind=TroubleKind.KEY_MISSING,
+                iss=iss,
+                subject=kid,
+                text=f"key {kid}: {text}; {PUBLISH_ADVICE}",
+                since=since,
             )
         for iss, why in self._watch.unread():
             text = f"its JWK Set {why}: a key that is missing there goes unnoticed"
@@ -77,26 +81,26 @@ class SigningKeys:
         try:
             while True:
                 for change in await self._watch.look(time.monotonic()):
-                    self._note(change)
-                    _tell(change)
+                    self._record(change)
+                    _log_change(change)
                 self._wake.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(AWAKE_EVERY, self._watch.wait(time.monotonic()))):
+                    async with asyncio.timeout(min(MAX_PAUSE_SECONDS, self._watch.wait(time.monotonic()))):
                         await self._wake.wait()
         finally:
             await self._reader.close()
 
-    def _note(self, change: KeyChange) -> None:
+    def _record(self, change: KeyChange) -> None:
         match change:
             case KeyMissing():
                 self._since.setdefault((change.iss, change.kid), time.time())
             case KeyPublished():
                 self._since.pop((change.iss, change.kid), None)
-                self._told_published(change.iss)
+                self._on_published(change.iss)
             case SetUnread():
                 self._since[change.iss, ""] = time.time()
 
-    def _with_jwks_uri(self) -> Iterable[str]:
+    def _issuers_with_jwks_uri(self) -> Iterable[str]:
         return [iss for iss, issuer in self._live.now.settings.issuers.items() if issuer.jwks_uri is not None]
 
     async def _read(self, iss: str) -> IssuerDocument | UnreadDocument:
@@ -108,15 +112,15 @@ class SigningKeys:
             issuer.jwks_uri,
             egress=issuer_egress(settings.template().route.egress),
             tls=TlsFiles() if issuer.tls is None else issuer.tls.files(),
-            within=WITHIN,
+            within=READ_TIMEOUT_SECONDS,
         )
 
 
-def _tell(change: KeyChange) -> None:
+def _log_change(change: KeyChange) -> None:
     log = structlog.get_logger()
     match change:
         case KeyMissing():
-            log.warning("signing_key_missing", iss=change.iss, kid=change.kid, reason=change.text, hint=HINT)
+            log.warning("signing_key_missing", iss=change.iss, kid=change.kid, reason=change.text, hint=PUBLISH_ADVICE)
         case KeyPublished():
             log.info("signing_key_published", iss=change.iss, kid=change.kid)
         case SetUnread():

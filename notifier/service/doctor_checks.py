@@ -11,8 +11,8 @@ from pathlib import Path
 from yarl import URL
 
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.reading import DirectReader
-from notifier.configuration.library_examinations import ADVICE, EXPLAINED, library_hooks
+from notifier.configuration.clients.source_reading import DirectReader
+from notifier.configuration.library_examinations import EXPLAIN_COMMAND, UPDATE_ADVICE, library_hooks
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.configuration.provenance import effective_clients_of
 from notifier.configuration.secret_files import find_exposed_files, secrets_of
@@ -120,7 +120,7 @@ class _Checks:
             yield _certificate(use, name, certificate)
 
     async def _libraries(self) -> Sequence[Finding]:
-        return list(judge_hooks(library_hooks(self._settings), f"{ADVICE}: {EXPLAINED}"))
+        return list(judge_hooks(library_hooks(self._settings), f"{UPDATE_ADVICE}: {EXPLAIN_COMMAND}"))
 
     async def _tokens(self) -> Sequence[Finding]:
         told = ((each.path, *each.text.split(": ", 1)) for each in expiring(self._loaded.tokens or (), time.time()))

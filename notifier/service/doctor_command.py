@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from notifier.configuration.clients.reading import DirectReader
+from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.configured_feature import reader_by
 from notifier.features import FEATURES
 from notifier.model.printable import counted, printable

@@ -92,8 +92,8 @@ def _made(config: Path | None) -> tuple[Service, Settings, bool]:
 
     _raise_file_limit()
     answers, signatures = HeldAnswers(), SignatureCounts()
-    places = Signers(key_kinds_of(FEATURES), signatures.count)
-    loaded = load(config, os.environ, FEATURES, starting=True, answer_of=answers.cached, places=places)
+    signers = Signers(key_kinds_of(FEATURES), signatures.count)
+    loaded = load(config, os.environ, FEATURES, starting=True, answer_of=answers.load_cached, signers=signers)
     as_json = log_output.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
     log_hooks(loaded.settings)
@@ -101,7 +101,7 @@ def _made(config: Path | None) -> tuple[Service, Settings, bool]:
     _make_subject_key(loaded.settings)
     answers.log_unusable()
     tracing = build_tracing(os.environ)
-    live = LiveConfiguration(config, os.environ, loaded, answers, places)
+    live = LiveConfiguration(config, os.environ, loaded, answers, signers)
     service = Service(live, tracing=tracing, signatures=signatures)
     return service, loaded.settings, as_json
 

@@ -62,13 +62,13 @@ class Reloading:
         """Reload when a file of the configuration changes, until cancelled."""
 
         async def changed() -> None:
-            await self._reload(asked=False)
+            await self._reload(requested=False)
 
         await watch_files(self._files, changed, clock=time.monotonic)
 
     async def on_signal(self) -> None:
         """Read the files and the registry sources on SIGHUP. The protection against a loss of clients applies."""
-        await self._reload(asked=True)
+        await self._reload(requested=True)
         self._registry.ask()
 
     async def carry_out(self, reload: Reload) -> ReloadResult:
@@ -79,7 +79,7 @@ class Reloading:
         accepted_by = reload.who if reload.accept_loss else None
         write_audit("reload_asked", who=reload.who, accept_loss=reload.accept_loss, drop=reload.drop)
         if reload.drop is None:
-            problems = await self._reload(asked=True, accepted_by=accepted_by)
+            problems = await self._reload(requested=True, accepted_by=accepted_by)
         else:
             unknown = self._registry.drop(reload.drop, reload.who)
             problems = () if unknown is None else (unknown,)
@@ -87,17 +87,17 @@ class Reloading:
         registry = self._live.registry()
         return ReloadResult(
             problems=problems,
-            restart_needed=self._live.reloads.wait_for_restart,
+            restart_needed=self._live.reloads.changed_fixed_settings,
             issuers=len(registry.issuers),
             clients=sum(len(of_issuer) for of_issuer in registry.clients.values()),
             sources=sources,
-            signers=await self._signers.silent(),
+            signers=await self._signers.find_faulty_keys(),
         )
 
-    async def _reload(self, *, asked: bool, accepted_by: str | None = None) -> Sequence[str]:
+    async def _reload(self, *, requested: bool, accepted_by: str | None = None) -> Sequence[str]:
         """Read the configuration again; return why it was not taken. In a thread: 100,000 clients take seconds."""
         async with self._lock:
-            if await asyncio.to_thread(self._live.reload, asked=asked, accepted_by=accepted_by):
+            if await asyncio.to_thread(self._live.reload, requested=requested, accepted_by=accepted_by):
                 self._files.rebase(self._live.now.stamps)
                 self._signing_keys.look_soon()
                 self._signers.follow()
@@ -187,7 +187,7 @@ class Watches:
             circuits=worker.gate.clients.circuits,
             waiting=lambda: chain(worker.gate.waiting_counts(), worker.parked),
             reload_succeeded=lambda: reloads.succeeded,
-            reload_taken_at=lambda: reloads.taken_at,
+            reload_taken_at=lambda: reloads.applied_at,
             restart_needed=lambda: reloads.restart_needed,
             clients_expiring=self.health.clients_expiring,
             signing_keys=self.signing_keys.published,

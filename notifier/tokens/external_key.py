@@ -132,7 +132,7 @@ class ExternalKey:
         self.half: PublicHalf | None = None
         self.algorithms: frozenset[Algorithm] = frozenset()
         self.fault: SignerFault | None = None
-        self.news: Callable[[], None] = lambda: None
+        self.changed: Callable[[], None] = lambda: None
         """Called when it ceases to be well, and when it is to be looked at."""
 
     @property
@@ -148,7 +148,7 @@ class ExternalKey:
         """Check the key now if it has a fault, which may have been corrected."""
         if self.fault is not None:
             self._circuit.until = self._steady()
-            self.news()
+            self.changed()
 
     async def look(self) -> None:
         """Ask for the public half and for a signature; at first for one by each algorithm. Never raises."""
@@ -244,7 +244,7 @@ class ExternalKey:
         was_well = self.fault is None
         self.fault = SignerFault(text=str(fault), result=fault.result, since=since)
         if was_well:
-            self.news()
+            self.changed()
 
 
 def _verify(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> None:

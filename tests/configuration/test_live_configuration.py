@@ -53,7 +53,7 @@ def test_what_nobody_thought_of_keeps_the_old_too(folder: Path, capsys: pytest.C
 
     running = LiveConfiguration(path, Broken(), load(path, {}, FEATURES))
     before = running.now
-    assert not running.reload(asked=True)
+    assert not running.reload(requested=True)
     assert running.now is before
     assert not running.reloads.succeeded
     said = capsys.readouterr().out
@@ -89,7 +89,7 @@ async def test_what_a_failed_reload_named_is_watched(folder: Path, name: Callabl
     failed = asyncio.Event()
 
     async def changed() -> None:
-        if await asyncio.to_thread(running.reload, asked=False):
+        if await asyncio.to_thread(running.reload, requested=False):
             taken.set()
         else:
             watch.add(running.named)
@@ -114,7 +114,7 @@ def test_a_refused_registry_is_watched(folder: Path) -> None:
     running = live(folder)
     (folder / "new.yaml").write_text("[]")
     write(folder, registry={"file": "new.yaml"})
-    assert not running.reload(asked=False)
+    assert not running.reload(requested=False)
     assert folder / "new.yaml" in running.named
 
 
@@ -154,7 +154,7 @@ def test_settings_without_effect_are_accepted_and_told_by_each_reading(
     loaded = load(path, {}, FEATURES)
     assert loaded.warnings[0].path == "clients.yaml[1].frontchannel_logout_uri"
     assert loaded.warnings[0].text.startswith("of client c0 is not used")
-    assert LiveConfiguration(path, {}, loaded).reload(asked=True)
+    assert LiveConfiguration(path, {}, loaded).reload(requested=True)
     lines = capsys.readouterr().out.splitlines()
     assert sum("configuration_warning " in line for line in lines) == 20
     assert any("configuration_warnings" in line and "more=5" in line for line in lines)
@@ -178,15 +178,15 @@ def test_a_failed_reload_is_told_once_until_it_is_over(folder: Path, capsys: pyt
     running = live(folder)
     (folder / "clients.yaml").write_text("{")
     for asked in (False, False, True):
-        assert not running.reload(asked=asked)
+        assert not running.reload(requested=asked)
     assert capsys.readouterr().out.count("reload_failed") == 2
     [trouble] = running.reloads.troubles()
     assert (trouble.kind, "clients.yaml" in trouble.text) == ("reload_failed", True)
     (folder / "clients.yaml").write_text("7")
-    running.reload(asked=False)
+    running.reload(requested=False)
     assert capsys.readouterr().out.count("reload_failed") == 1
     (folder / "clients.yaml").write_text("[]")
-    assert running.reload(asked=True)
+    assert running.reload(requested=True)
     assert (list(running.reloads.troubles()), running.reloads.succeeded) == ([], True)
 
 
@@ -195,13 +195,13 @@ def test_a_restart_is_needed_until_the_setting_is_put_back(folder: Path, capsys:
     running = live(folder, shutdown_grace="20s")
     write(folder, shutdown_grace="30s")
     for _ in range(2):
-        assert running.reload(asked=False)
+        assert running.reload(requested=False)
     assert capsys.readouterr().out.count("reload_needs_restart") == 1
     [trouble] = running.reloads.troubles()
     assert (trouble.kind, "shutdown_grace" in trouble.text) == ("restart_needed", True)
     assert running.reloads.restart_needed
     write(folder, shutdown_grace="20s")
-    assert running.reload(asked=False)
+    assert running.reload(requested=False)
     said = capsys.readouterr().out
     assert ("reload_needs_restart" in said, "restart_no_longer_needed" in said) == (False, True)
     assert list(running.reloads.troubles()) == []
@@ -219,7 +219,7 @@ def test_a_client_that_loses_its_address_is_named_and_noted(folder: Path, capsys
     reads = [[row, other], [none, other], [none, other], [row, other], [other]]
     for rows, lost in zip(reads, (0, 1, 1, 0, 1), strict=True):
         (folder / "clients.yaml").write_text(json.dumps(rows))
-        assert running.reload(asked=True)
+        assert running.reload(requested=True)
         assert len(running.registry().lost_at.get(ISS, ())) == lost
     told = capsys.readouterr()
     lines = [line for line in (told.out + told.err).splitlines() if "client_address_lost" in line]

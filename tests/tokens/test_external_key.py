@@ -181,7 +181,7 @@ async def test_a_newer_version_is_logged_once() -> None:
     with capture_logs() as lines:
         for version in ("", "version 2", "version 2", "version 3"):
             rig.key.half = PublicHalf(key=rig.place.key.public_key(), newer=version, newer_key=other)
-            log.tell(rig.key, ring_of(rig))
+            log.log_changes(rig.key, ring_of(rig))
     assert [line["newer"] for line in lines] == ["version 2", "version 3"]
 
 

@@ -23,16 +23,16 @@ from notifier.configuration.clients.client_rows import (
     BuildReader,
     Row,
     SourceAnswer,
+    intern_names,
     row_key,
-    share_names,
 )
 from notifier.model.errors import ConfigurationError, InputIssue, SourceFault
 from notifier.settings.registry_settings import CACHE, RegistrySourceSettings, UnixIdentity
 
-VERSION = 1
-SINCE = "known_since"  # stored in a row of the cache beside its metadata; releases without this member ignore it
-PART = 500  # rows read or written at a time, after which the thread pauses
-PAUSE = 0.001  # seconds
+CACHE_VERSION = 1
+SINCE_MEMBER = "known_since"  # stored in a row of the cache beside its metadata; releases without this member ignore it
+ROWS_PER_STEP = 500  # rows read or written at a time, after which the thread pauses
+PAUSE_SECONDS = 0.001  # seconds
 
 
 class HeldAnswers:
@@ -55,15 +55,15 @@ class HeldAnswers:
         """Store the answer; None: the source has no answer."""
         self._held[source.called] = (source, answer)
 
-    def of(self, source: RegistrySourceSettings) -> SourceAnswer | None:
+    def get(self, source: RegistrySourceSettings) -> SourceAnswer | None:
         """Return the answer of this source; None if there is none."""
-        return self._held[source.called][1] if self._knows(source) else None
+        return self._held[source.called][1] if self._has(source) else None
 
-    def _knows(self, source: RegistrySourceSettings) -> bool:
+    def _has(self, source: RegistrySourceSettings) -> bool:
         answer = self._held.get(source.called)
-        return answer is not None and _identity(answer[0]) == _identity(source)
+        return answer is not None and _settings_hash(answer[0]) == _settings_hash(source)
 
-    def cached(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
+    def load_cached(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
         """Return and hold the answer that an earlier worker cached; None if there is none. Blocks."""
         answer = Cache(folder).load(source, lambda file, reason: self._unusable.append((file, reason)))
         self.hold(source, answer)
@@ -74,15 +74,15 @@ class HeldAnswers:
         for file, reason in self._unusable:
             _log_unusable(file, reason)
 
-    def held_or_read(
+    def get_or_read(
         self, build: BuildReader, source: RegistrySourceSettings, _folder: Path | None
     ) -> SourceAnswer | None:
         """Return the held answer; read a new source now. Raises ConfigurationError. Blocks.
 
         The worker reads a known source without an answer later, so that it does not delay a reload of files.
         """
-        answer = self.of(source)
-        if not self._knows(source):
+        answer = self.get(source)
+        if not self._has(source):
             try:
                 answer = asyncio.run(build(source).read(None))
             except SourceFault as fault:
@@ -111,14 +111,14 @@ class Cache:
         """
         if self._folder is None:
             return None
-        name = _name(source)
+        name = _file_name(source)
         try:
-            with _own_folder(self._folder, of_owner=self._of_owner) as folder:
-                return _read(name, folder, _identity(source), of_owner=self._of_owner)
+            with _open_folder(self._folder, of_owner=self._of_owner) as folder:
+                return _read(name, folder, _settings_hash(source), of_owner=self._of_owner)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = str(error) if isinstance(error, _UnfitError) else type(error).__name__
+            reason = str(error) if isinstance(error, _UnusableCacheError) else type(error).__name__
             unusable(str(self._folder / name), reason)
             return None
 
@@ -126,19 +126,19 @@ class Cache:
         """Write the answer with mode 0600. Never raises: a failure costs only the cache, and is logged. Blocks."""
         if self._folder is None:
             return
-        name = _name(source)
+        name = _file_name(source)
         beside = f"{name}.new"
         try:
-            with _own_folder(self._folder, make=True) as folder:
+            with _open_folder(self._folder, make=True) as folder:
                 try:
-                    _write(beside, folder, answer, _identity(source))
+                    _write(beside, folder, answer, _settings_hash(source))
                     os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
                 except OSError:
                     with suppress(OSError):
                         os.unlink(beside, dir_fd=folder)
                     raise
-        except (OSError, _UnfitError) as error:
-            self._failing(source.called, _words(error))
+        except (OSError, _UnusableCacheError) as error:
+            self._log_failure(source.called, _reason_of(error))
         else:
             self._failed.pop(source.called, None)
 
@@ -147,23 +147,23 @@ class Cache:
         if self._folder is None:
             return
         try:
-            with _own_folder(self._folder) as folder:
-                os.utime(_name(source), (answer.at, answer.at), dir_fd=folder, follow_symlinks=False)
-        except (OSError, _UnfitError):
+            with _open_folder(self._folder) as folder:
+                os.utime(_file_name(source), (answer.at, answer.at), dir_fd=folder, follow_symlinks=False)
+        except (OSError, _UnusableCacheError):
             self.save(source, answer)
 
     def forget(self, source: RegistrySourceSettings) -> None:
         """Delete the cached answer of this source. Never raises. Blocks."""
         try:
             if self._folder is not None:
-                with _own_folder(self._folder) as folder:
-                    os.unlink(_name(source), dir_fd=folder)
+                with _open_folder(self._folder) as folder:
+                    os.unlink(_file_name(source), dir_fd=folder)
         except FileNotFoundError:
             return
-        except (OSError, _UnfitError) as error:
-            self._failing(source.called, _words(error))
+        except (OSError, _UnusableCacheError) as error:
+            self._log_failure(source.called, _reason_of(error))
 
-    def _failing(self, name: str, reason: str) -> None:
+    def _log_failure(self, name: str, reason: str) -> None:
         if self._failed.get(name) != reason:
             structlog.get_logger().warning("registry_cache_not_written", source=name, reason=reason)
         self._failed[name] = reason
@@ -173,57 +173,61 @@ def _log_unusable(file: str, reason: str) -> None:
     structlog.get_logger().warning("registry_cache_unusable", file=file, reason=reason)
 
 
-class _UnfitError(ValueError):
+class _UnusableCacheError(ValueError):
     """The cache is readable, but must not be used."""
 
 
-def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, _UnfitError) else getattr(error, "strerror", None) or type(error).__name__
+def _reason_of(error: Exception) -> str:
+    return (
+        str(error)
+        if isinstance(error, _UnusableCacheError)
+        else getattr(error, "strerror", None) or type(error).__name__
+    )
 
 
 @contextmanager
-def _own_folder(root: Path, *, make: bool = False, of_owner: bool = False) -> Iterator[int]:
-    """Open the cache's folder: the configured folder, or the subfolder in it. Raises OSError, _UnfitError."""
+def _open_folder(root: Path, *, make: bool = False, of_owner: bool = False) -> Iterator[int]:
+    """Open the cache's folder: the configured folder, or the subfolder in it. Raises OSError, _UnusableCacheError."""
     if make:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        folder = _open_own(root, of_owner=of_owner)
-    except _UnfitError:
+        folder = _open_checked(root, of_owner=of_owner)
+    except _UnusableCacheError:
         if make:
             with suppress(FileExistsError):
                 (root / CACHE).mkdir(mode=0o700)
-        folder = _open_own(root / CACHE, of_owner=of_owner)
+        folder = _open_checked(root / CACHE, of_owner=of_owner)
     try:
         yield folder
     finally:
         os.close(folder)
 
 
-def _open_own(path: Path, *, of_owner: bool) -> int:
+def _open_checked(path: Path, *, of_owner: bool) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError:
-        raise _UnfitError(f"{path} is a link or a file") from None
+        raise _UnusableCacheError(f"{path} is a link or a file") from None
     try:
-        _judge(descriptor, str(path), of_owner=of_owner)
+        _check_owner(descriptor, str(path), of_owner=of_owner)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _judge(descriptor: int, called: str, *, of_owner: bool) -> None:
+def _check_owner(descriptor: int, called: str, *, of_owner: bool) -> None:
     status = os.fstat(descriptor)
     why = (UnixIdentity.owner(status) if of_owner else UnixIdentity.process()).reason_against(status)
     if why is not None:
-        raise _UnfitError(f"{called} {why}")
+        raise _UnusableCacheError(f"{called} {why}")
 
 
-def _name(source: RegistrySourceSettings) -> str:
+def _file_name(source: RegistrySourceSettings) -> str:
     return f"{source.called}.jsonl"
 
 
-def _identity(source: RegistrySourceSettings) -> str:
+def _settings_hash(source: RegistrySourceSettings) -> str:
     """Return a hash of the source's settings, without its name and times, by which a cached answer is recognized."""
     members = source.model_dump_json(exclude={"every", "timeout", "name"}, exclude_defaults=True)
     return hashlib.sha256(members.encode()).hexdigest()
@@ -231,7 +235,7 @@ def _identity(source: RegistrySourceSettings) -> str:
 
 def _write(name: str, folder: int, answer: SourceAnswer, identity: str) -> None:
     heading = {
-        "v": VERSION,
+        "v": CACHE_VERSION,
         "source": identity,
         "mark": answer.mark,
         "faults": [[fault.path, fault.text] for fault in answer.faults],
@@ -242,32 +246,34 @@ def _write(name: str, folder: int, answer: SourceAnswer, identity: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
         file.write(json.dumps(heading) + "\n")
-        for start in range(0, len(answer.rows), PART):
-            file.writelines(json.dumps(_dated(row, answer)) + "\n" for row in answer.rows[start : start + PART])
-            time.sleep(PAUSE)
+        for start in range(0, len(answer.rows), ROWS_PER_STEP):
+            file.writelines(
+                json.dumps(_with_since(row, answer)) + "\n" for row in answer.rows[start : start + ROWS_PER_STEP]
+            )
+            time.sleep(PAUSE_SECONDS)
         file.flush()
         os.fsync(file.fileno())
         os.utime(file.fileno(), (answer.at, answer.at))
 
 
-def _dated(row: Row, answer: SourceAnswer) -> Row:
+def _with_since(row: Row, answer: SourceAnswer) -> Row:
     since = answer.since.get(row_key(row))
-    return row if since is None else {**row, SINCE: since}
+    return row if since is None else {**row, SINCE_MEMBER: since}
 
 
 def _read(name: str, folder: int, identity: str, *, of_owner: bool) -> SourceAnswer:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     with os.fdopen(descriptor, encoding="utf-8") as file:
-        _judge(descriptor, "it", of_owner=of_owner)
+        _check_owner(descriptor, "it", of_owner=of_owner)
         at = os.fstat(descriptor).st_mtime
         heading = json.loads(file.readline())
-        if heading.get("v") != VERSION:
-            raise _UnfitError("another release wrote it")
+        if heading.get("v") != CACHE_VERSION:
+            raise _UnusableCacheError("another release wrote it")
         if heading["source"] != identity:
-            raise _UnfitError("the settings of the source have changed")
-        rows: list[dict[str, object]] = [json.loads(line, object_hook=share_names) for line in file]
+            raise _UnusableCacheError("the settings of the source have changed")
+        rows: list[dict[str, object]] = [json.loads(line, object_hook=intern_names) for line in file]
     if len(rows) != heading["rows"] or not all(isinstance(row, dict) for row in rows):
-        raise _UnfitError("it is damaged")
+        raise _UnusableCacheError("it is damaged")
     faults = tuple(InputIssue(str(place), str(text)) for place, text in heading["faults"])
-    since = {row_key(row): float(str(row.pop(SINCE))) for row in rows if SINCE in row}
+    since = {row_key(row): float(str(row.pop(SINCE_MEMBER))) for row in rows if SINCE_MEMBER in row}
     return SourceAnswer(rows=rows, at=at, mark=heading["mark"], faults=faults, since=since)

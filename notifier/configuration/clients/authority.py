@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from notifier.configuration.clients.client_rows import Row, share_names
+from notifier.configuration.clients.client_rows import Row, intern_names
 from notifier.model.durations import parse_duration
 from notifier.model.frozen import frozen
 from notifier.model.origins import host_of
@@ -22,24 +22,24 @@ from notifier.settings.input_issues import submodel
 from notifier.settings.policies import RetrySettings
 from notifier.settings.service_settings import Settings
 
-OPTIONS = frozenset(
+LIST_OPTIONS = frozenset(
     {
         "preset", "subject", "front_channel", "paused", "per_second", "max_concurrent", "lifetime", "timeout", "retry",
         "retry_statuses", "audience", "max_age", "sub_only_max_age",
     }
 )  # fmt: skip
 """Members of `notifier` that a list may set; `preset` and the last three within limits. Only files may set others."""
-STRICTER = ("max_age", "sub_only_max_age")
+SHORTENED_ONLY = ("max_age", "sub_only_max_age")
 """A list may only shorten these."""
-WITHHELD = "(not kept)"
+REDACTED = "(not kept)"
 """Replaces a value that no list may set: it may be a secret, and must reach neither memory nor cache."""
 _FILE_ONLY = "only a file may set it; it is ignored"
 _GONE = {f"retry.{name}": f"{why}; it is ignored" for name, why in RetrySettings.gone.items()}
-_WIDER = "if it may have this client, add the name to clients of {} in registry.sources"
+_CLIENTS_ADVICE = "if it may have this client, add the name to clients of {} in registry.sources"
 _UNKNOWN = "there is no such setting"
 _ON_PAGES = "frontchannel_logout_uri"
-SHOWN = 60  # characters shown of an unknown name in a row
-NAMED = 5  # aliases of a client that a message lists
+MAX_NAME_CHARS = 60  # characters shown of an unknown name in a row
+MAX_NAMED_ALIASES = 5  # aliases of a client that a message lists
 MOVED = "an address leads to an origin that no file names: `notifier status` shows the origin"
 """A kind of ignored values, see `IgnoredMembers`."""
 
@@ -48,12 +48,13 @@ MOVED = "an address leads to an origin that no file names: `notifier status` sho
 class ListBounds:
     """The limits of the values that a list may set for clients of one issuer.
 
-    `longest`: for each member of STRICTER, the seconds in force without the list. `own`: the issuer's own hosts, to
-    which browsers send its cookies on any port. `options`: the members that `notifier` may have in a file.
+    `max_seconds`: for each member of SHORTENED_ONLY, the seconds in force without the list. `issuer_hosts`: the
+    issuer's own hosts, to which browsers send its cookies on any port. `options`: the members that `notifier` may have
+    in a file.
     """
 
-    longest: Mapping[str, float]
-    own: frozenset[str]
+    max_seconds: Mapping[str, float]
+    issuer_hosts: frozenset[str]
     options: frozenset[str] = frozenset(ClientOptions.model_fields)
 
 
@@ -66,12 +67,12 @@ def option_names(settings: Settings) -> frozenset[str]:
 def bounds_of(settings: Settings, iss: str) -> ListBounds:
     """Return the limits, from `registry.defaults` of the issuer or `delivery`, and from the hosts of its pages."""
     defaults, retry = settings.registry.defaults.get(iss), settings.template().retry
-    options = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
-    longest = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in options.items()}
-    return ListBounds(longest=longest, own=own_hosts(settings, iss), options=option_names(settings))
+    options = {name: None if defaults is None else getattr(defaults, name) for name in SHORTENED_ONLY}
+    max_seconds = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in options.items()}
+    return ListBounds(max_seconds=max_seconds, issuer_hosts=issuer_hosts(settings, iss), options=option_names(settings))
 
 
-def own_hosts(settings: Settings, iss: str) -> frozenset[str]:
+def issuer_hosts(settings: Settings, iss: str) -> frozenset[str]:
     """Return the issuer's own hosts: the host of its identifier, and the host of its logout pages."""
     url = None if settings.web is None else settings.web.url_of(iss)
     return frozenset(filter(None, (host_of(iss), None if url is None else host_of(url))))
@@ -91,45 +92,47 @@ class Authority:
             listed = [named] if isinstance(named, str) else named
             beyond = [iss for iss in listed if iss not in self.issuers] if isinstance(listed, list | tuple) else [named]
             if beyond:
-                return self._of_others(beyond[0], source)
+                return self._reason_against_issuer(beyond[0], source)
         client_id = row.get("client_id")
-        if not isinstance(client_id, str) or self.has(client_id):
+        if not isinstance(client_id, str) or self.can_have(client_id):
             return None
-        patterns = _shown(self.clients or ())
-        return f"is beyond {source}, which may speak of clients {patterns} alone: {_WIDER.format(source)}"
+        patterns = _join_names(self.clients or ())
+        return f"is beyond {source}, which may speak of clients {patterns} alone: {_CLIENTS_ADVICE.format(source)}"
 
-    def _of_others(self, iss: object, source: str) -> str:
-        bound = f"{source} may speak for {_shown(self.issuers)} alone"
+    def _reason_against_issuer(self, iss: object, source: str) -> str:
+        bound = f"{source} may speak for {_join_names(self.issuers)} alone"
         if iss == "*" or not isinstance(iss, str):
             return f'is of issuer {str(iss)[:200]}; {bound}: have the list name an issuer, or none ("*" is for files)'
         both = ", ".join((*self.issuers, excerpt(iss)))
         way = f"if it may have this client, write issuers: [{both}] for {source} in registry.sources"
         return f"is of issuer {str(iss)[:200]}; {bound}: {way}"
 
-    def unnamed(self, source: str) -> str | None:
+    def reason_without_issuer(self, source: str) -> str | None:
         """Return why a row needs an issuer; None if the source has one issuer only."""
         if len(self.issuers) < 2:
             return None
-        return f"names no issuer, and {source} may speak for {_shown(self.issuers)}: have the list name one of them"
+        return (
+            f"names no issuer, and {source} may speak for {_join_names(self.issuers)}: have the list name one of them"
+        )
 
-    def has(self, name: str) -> bool:
+    def can_have(self, name: str) -> bool:
         """Return True if the list may have a client of this name."""
         return self.clients is None or any(fnmatchcase(name, pattern) for pattern in self.clients)
 
 
 def allowed_aliases(authority: Authority | None, aliases: Sequence[Any]) -> Sequence[str]:
     """Return the aliases that the source may set: `clients` limits them as it limits `client_id`. Files may set all."""
-    return [name for name in map(str, aliases) if authority is None or authority.has(name)]
+    return [name for name in map(str, aliases) if authority is None or authority.can_have(name)]
 
 
-def _shown(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return ", ".join(names) or "no issuer"
 
 
 def redact_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the section `notifier` of a row without values that no list may set. Their names stay for the report."""
-    may = {name: value if name in OPTIONS or value is None else WITHHELD for name, value in options.items()}
-    return share_names(may)
+    may = {name: value if name in LIST_OPTIONS or value is None else REDACTED for name, value in options.items()}
+    return intern_names(may)
 
 
 def limit_row(row: Row, bounds: ListBounds, authority: Authority | None = None) -> tuple[Row, Mapping[str, str]]:
@@ -137,46 +140,48 @@ def limit_row(row: Row, bounds: ListBounds, authority: Authority | None = None) 
 
     The patterns of the source's `authority` apply to aliases too.
     """
-    left_away = {}
+    ignored = {}
     listed = row.get("aliases")
     aliases = listed if isinstance(listed, list) else []
     names = allowed_aliases(authority, aliases)
     if authority is not None and len(names) < len(aliases):
-        beyond = [excerpt(alias, SHOWN) for alias in map(str, aliases) if not authority.has(alias)]
-        more = f" and {len(beyond) - NAMED:,} more" if len(beyond) > NAMED else ""
-        patterns = _shown(authority.clients or ())
-        left_away["aliases"] = (
-            f"{', '.join(map(repr, beyond[:NAMED]))}{more} {'is' if len(beyond) == 1 else 'are'} beyond the source,"
-            f" which may speak of clients {patterns} alone (its clients in registry.sources)"
+        beyond = [excerpt(alias, MAX_NAME_CHARS) for alias in map(str, aliases) if not authority.can_have(alias)]
+        more = f" and {len(beyond) - MAX_NAMED_ALIASES:,} more" if len(beyond) > MAX_NAMED_ALIASES else ""
+        patterns = _join_names(authority.clients or ())
+        ignored["aliases"] = (
+            f"{', '.join(map(repr, beyond[:MAX_NAMED_ALIASES]))}{more} {'is' if len(beyond) == 1 else 'are'} beyond"
+            f" the source, which may speak of clients {patterns} alone (its clients in registry.sources)"
         )
-    if isinstance(uri := row.get(_ON_PAGES), str) and (host := host_of(uri)) is not None and host in bounds.own:
-        left_away[_ON_PAGES] = (
-            f"is on {host}, the issuer's own host: browsers would send its cookies along; {_FILE_ONLY}"
-        )
+    if (
+        isinstance(uri := row.get(_ON_PAGES), str)
+        and (host := host_of(uri)) is not None
+        and host in bounds.issuer_hosts
+    ):
+        ignored[_ON_PAGES] = f"is on {host}, the issuer's own host: browsers would send its cookies along; {_FILE_ONLY}"
     options = row.get("notifier")
     members = options if isinstance(options, Mapping) else {}
-    goes, unknown, kept = set(), [], {}
+    ignored_names, unknown, kept = set(), [], {}
     for name, value in members.items():
         if name == "retry" and isinstance(value, Mapping) and (gone := RetrySettings.gone.keys() & value.keys()):
-            left_away |= {f"notifier.retry.{old}": _GONE[f"retry.{old}"] for old in sorted(gone)}
+            ignored |= {f"notifier.retry.{old}": _GONE[f"retry.{old}"] for old in sorted(gone)}
             kept["retry"] = {inner: setting for inner, setting in value.items() if inner not in gone}
         if value is not None and name not in bounds.options:
             unknown.append(name)
-        elif value is not None and (why := _why_not(name, value, bounds.longest)) is not None:
-            goes.add(name)
-            left_away[f"notifier.{name}"] = why
+        elif value is not None and (why := _reason_against(name, value, bounds.max_seconds)) is not None:
+            ignored_names.add(name)
+            ignored[f"notifier.{name}"] = why
     if unknown:  # a row may have made up thousands
         more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
-        left_away[f"notifier.{excerpt(unknown[0], SHOWN)}"] = f"{_UNKNOWN}{_near(unknown[0])}{more}"
-    if not left_away:
+        ignored[f"notifier.{excerpt(unknown[0], MAX_NAME_CHARS)}"] = f"{_UNKNOWN}{_suggest_option(unknown[0])}{more}"
+    if not ignored:
         return row, {}
-    remaining = {name: value for name, value in row.items() if name not in left_away}
+    remaining = {name: value for name, value in row.items() if name not in ignored}
     if names:
         remaining["aliases"] = names
     if members:
-        goes.update(unknown)
-        remaining["notifier"] = {name: value for name, value in members.items() if name not in goes} | kept
-    return remaining, left_away
+        ignored_names.update(unknown)
+        remaining["notifier"] = {name: value for name, value in members.items() if name not in ignored_names} | kept
+    return remaining, ignored
 
 
 def kind_of(member: str, text: str) -> str:
@@ -186,25 +191,25 @@ def kind_of(member: str, text: str) -> str:
     return f"notifier: {_UNKNOWN}; it is ignored" if text.startswith(f"{member}: {_UNKNOWN}") else text
 
 
-def _why_not(name: str, value: Any, longest: Mapping[str, float]) -> str | None:
-    if name not in OPTIONS:
+def _reason_against(name: str, value: Any, max_seconds: Mapping[str, float]) -> str | None:
+    if name not in LIST_OPTIONS:
         return _FILE_ONLY
     if name == "audience" and value not in ("string", "list", []):
         return "a list may set only string or list, and no further audiences; it is ignored"
     if name == "preset" and isinstance(value, str) and (preset := PRESETS.get(value)) is not None:
-        goes = [member for member in ("typ", "audience") if getattr(preset, member)]
-        return f"preset {value} sets {goes[0]}: {_FILE_ONLY}" if goes else None
-    if name in STRICTER and (most := longest.get(name)) is not None and _seconds(value) > most:
+        ignored_names = [member for member in ("typ", "audience") if getattr(preset, member)]
+        return f"preset {value} sets {ignored_names[0]}: {_FILE_ONLY}" if ignored_names else None
+    if name in SHORTENED_ONLY and (most := max_seconds.get(name)) is not None and _parse_seconds(value) > most:
         return f"a list may make it shorter than {most:g} s, not longer; it is ignored"
     return None
 
 
-def _near(name: str) -> str:
-    near = get_close_matches(name, OPTIONS, 1) if len(name) <= SHOWN else ()
-    return f"; did you mean {near[0]}?" if near else "; it is ignored"
+def _suggest_option(name: str) -> str:
+    matches = get_close_matches(name, LIST_OPTIONS, 1) if len(name) <= MAX_NAME_CHARS else ()
+    return f"; did you mean {matches[0]}?" if matches else "; it is ignored"
 
 
-def _seconds(value: Any) -> float:
+def _parse_seconds(value: Any) -> float:
     """Return the seconds; 0 for an invalid duration, which is reported as an error of the row."""
     try:
         return parse_duration(value)

@@ -35,8 +35,8 @@ from notifier.settings.values import Section
 from notifier.tokens.foreign_keys import read_jwks
 
 _Audience = tuple[str, ...] | Literal["string"] | None
-_Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None, _Audience, str | None]
-SharedTokens = dict[_Asked, TokenProfile]
+_ProfileKey = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None, _Audience, str | None]
+SharedProfiles = dict[_ProfileKey, TokenProfile]
 SectionT = TypeVar("SectionT", bound=Section)
 _NO_PRESET = Preset(why="")
 
@@ -58,7 +58,7 @@ def build_client(
     options: ClientOptions,
     grants: RouteGrants,
     template: Client,
-    tokens: SharedTokens,
+    tokens: SharedProfiles,
 ) -> Client:
     """Build a client from its options, its preset and the service's defaults, in this order."""
     preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
@@ -79,15 +79,15 @@ def build_client(
         timeout=options.timeout or preset.timeout or template.timeout,
         max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,
         per_second=options.per_second,
-        token=_token(metadata.id_token_signed_response_alg, options, preset, tokens),
+        token=_token_profile(metadata.id_token_signed_response_alg, options, preset, tokens),
         encryption=encryption_of(metadata, grants),
-        retry=_retry(options, template.retry),
-        response=_response(options, template.response),
+        retry=_retry_policy(options, template.retry),
+        response=_response_policy(options, template.response),
         route=route,
     )
 
 
-def unregistered_client(template: Client, options: ClientOptions) -> Client:
+def build_unregistered_client(template: Client, options: ClientOptions) -> Client:
     """Return the template of clients that only an event names, with its issuer's timeouts, limits and CAs.
 
     The publisher chooses the address, so requests to it carry no credentials of the operator.
@@ -97,19 +97,21 @@ def unregistered_client(template: Client, options: ClientOptions) -> Client:
         timeout=options.timeout or template.timeout,
         max_concurrent=options.max_concurrent or template.max_concurrent,
         per_second=options.per_second or template.per_second,
-        retry=_retry(options, template.retry),
+        retry=_retry_policy(options, template.retry),
         route=route_of_unregistered(options, template.route),
     )
 
 
-def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: SharedTokens) -> TokenProfile:
+def _token_profile(
+    alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: SharedProfiles
+) -> TokenProfile:
     audience = preset.audience if options.audience is None else options.audience
     typ, subject = options.typ or preset.typ, options.subject or preset.subject
-    asked = (alg, typ, subject, options.lifetime, options.reason_claim, audience, preset.requires)
-    profile = shared.get(asked)
+    key = (alg, typ, subject, options.lifetime, options.reason_claim, audience, preset.requires)
+    profile = shared.get(key)
     if profile is None:
         default = TokenProfile()
-        profile = shared[asked] = TokenProfile(
+        profile = shared[key] = TokenProfile(
             alg=alg or default.alg,
             typ=default.typ if typ is None else None if typ == "none" else typ,
             subject=subject or default.subject,
@@ -121,7 +123,7 @@ def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared
     return replace(profile, claims=MappingProxyType(options.claims)) if options.claims else profile
 
 
-def _retry(options: ClientOptions, default: RetryPolicy) -> RetryPolicy:
+def _retry_policy(options: ClientOptions, default: RetryPolicy) -> RetryPolicy:
     policy = overridden(default, options.retry)
     if options.max_age is not None:
         policy = replace(policy, max_age=options.max_age)
@@ -130,7 +132,7 @@ def _retry(options: ClientOptions, default: RetryPolicy) -> RetryPolicy:
     return policy
 
 
-def _response(options: ClientOptions, default: ResponsePolicy) -> ResponsePolicy:
+def _response_policy(options: ClientOptions, default: ResponsePolicy) -> ResponsePolicy:
     if not options.success_statuses and not options.retry_statuses:
         return default
     return ResponsePolicy(
@@ -166,9 +168,9 @@ def find_encryption_errors(metadata: ClientMetadata, client: Client, *, unsure: 
     elif _is_empty(metadata.jwks) and not uri:
         advice = "needs the client's public keys: register its jwks or jwks_uri, in a file if its source has none"
         yield "id_token_encrypted_response_alg", advice
-    elif uri and isinstance(place := client.encryption.keys, ClientKeysSource):
-        unjudged = unsure or place.route.withheld is not None
-        if (text := uri_mistake(uri) if unjudged else check_uri(uri, place.route.egress)) is not None:
+    elif uri and isinstance(source := client.encryption.keys, ClientKeysSource):
+        skips_egress = unsure or source.route.withheld is not None
+        if (text := uri_mistake(uri) if skips_egress else check_uri(uri, source.route.egress)) is not None:
             yield "jwks_uri", text
 
 
@@ -184,17 +186,17 @@ def front_channel_of(
     uri, way = metadata.frontchannel_logout_uri, options.front_channel or FrontChannelWay.BROWSER
     if uri is None or way is FrontChannelWay.OFF:
         return None
-    waits = way is FrontChannelWay.SERVER and route.withheld is not None
-    if front_channel_mistake(uri, origins, allow_http=waits or route.egress.allow_http) is not None:
+    is_withheld = way is FrontChannelWay.SERVER and route.withheld is not None
+    if front_channel_mistake(uri, origins, allow_http=is_withheld or route.egress.allow_http) is not None:
         return None
     required = bool(metadata.frontchannel_logout_session_required)
     return FrontChannelClient(frontchannel_logout_uri=uri, frontchannel_logout_session_required=required, way=way)
 
 
-def front_channel_warning(metadata: ClientMetadata, client: Client) -> str | None:
+def find_front_channel_warning(metadata: ClientMetadata, client: Client) -> str | None:
     """Return a warning if browsers cannot call the client's front-channel URI."""
     uri = metadata.frontchannel_logout_uri
-    if uri is None or client.front_channel is not None or _by_server(metadata):
+    if uri is None or client.front_channel is not None or _is_called_by_server(metadata):
         return None
     text = front_channel_mistake(uri, client.redirect_origins, allow_http=client.route.egress.allow_http)
     return None if text is None else f"of client {metadata.client_id} is not used: it {text}"
@@ -205,7 +207,7 @@ def find_server_errors(metadata: ClientMetadata, client: Client, *, unsure: bool
 
     `unsure`: `egress` is invalid, so addresses are not checked against it.
     """
-    if not _by_server(metadata):
+    if not _is_called_by_server(metadata):
         return
     uri, route = metadata.frontchannel_logout_uri, client.route
     if metadata.backchannel_logout_uri is not None:
@@ -216,13 +218,13 @@ def find_server_errors(metadata: ClientMetadata, client: Client, *, unsure: bool
         return
     text_of_uri = uri_mistake(uri)
     if text_of_uri is None and not unsure:
-        waits = route.withheld is not None
-        mistake = front_channel_mistake(uri, client.redirect_origins, allow_http=waits or route.egress.allow_http)
-        text_of_uri = mistake or (None if waits else check_uri(uri, route.egress))
+        is_withheld = route.withheld is not None
+        mistake = front_channel_mistake(uri, client.redirect_origins, allow_http=is_withheld or route.egress.allow_http)
+        text_of_uri = mistake or (None if is_withheld else check_uri(uri, route.egress))
     if text_of_uri is not None:
         yield "frontchannel_logout_uri", text_of_uri
 
 
-def _by_server(metadata: ClientMetadata) -> bool:
+def _is_called_by_server(metadata: ClientMetadata) -> bool:
     """Return True if the client's own settings have the worker call its front-channel URI."""
     return metadata.notifier is not None and metadata.notifier.front_channel is FrontChannelWay.SERVER

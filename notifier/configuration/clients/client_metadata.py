@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from notifier.configuration.clients.authority import option_names
 from notifier.configuration.clients.client_building import (
-    SharedTokens,
+    SharedProfiles,
     build_client,
+    build_unregistered_client,
     find_encryption_errors,
+    find_front_channel_warning,
     find_server_errors,
-    front_channel_warning,
     merge_sections,
-    unregistered_client,
 )
 from notifier.configuration.clients.route_grants import RouteGrants, route_grants_of
 from notifier.model.client import (
@@ -40,7 +40,7 @@ from notifier.settings.policies import hold_mistake
 from notifier.settings.service_settings import Settings
 
 _NO_OPTIONS = ClientOptions()
-_KNOWN = frozenset(ClientMetadata.model_fields)
+_MEMBERS = frozenset(ClientMetadata.model_fields)
 
 
 class RegistryBuilder:
@@ -52,14 +52,14 @@ class RegistryBuilder:
         self.warnings: list[InputIssue] = []
         self._settings, self._metadata = settings, settings.client_metadata
         names = option_names(settings)
-        self._below_notifier = names - {"audience"}  # a member of Hydra's clients
-        self._of_features = names - ClientOptions.model_fields.keys()
+        self._option_names = names - {"audience"}  # a member of Hydra's clients
+        self._feature_options = names - ClientOptions.model_fields.keys()
         self._template = settings.template()
         self._clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
         self._issuers = tuple(settings.issuers)
-        self._tokens: SharedTokens = {}
+        self._profiles: SharedProfiles = {}
         self._unsure = unsure
-        self._places: dict[tuple[str, str], str] = {}
+        self._registered_at: dict[tuple[str, str], str] = {}
         self._defaults = settings.registry.defaults
         self._faults: dict[str, dict[str, str]] = {}
         self._refused: dict[str, dict[str, str]] = {}
@@ -79,7 +79,7 @@ class RegistryBuilder:
             grace=self._settings.registry.grace,
             unregistered=self._template,
             unregistered_at=MappingProxyType(
-                {iss: unregistered_client(self._template, options) for iss, options in self._defaults.items()}
+                {iss: build_unregistered_client(self._template, options) for iss, options in self._defaults.items()}
             ),
             faults=self._faults,
             refused=self._refused,
@@ -104,21 +104,21 @@ class RegistryBuilder:
 
         `listed_members`: its address members that no file sets.
         """
-        begun = len(self.mistakes)
+        previous_count = len(self.mistakes)
         self._add(raw, path, context, listed_members)
         client_id = raw.get("client_id") if isinstance(raw, dict) else None
-        if isinstance(client_id, str) and len(self.mistakes) > begun:
-            named = [replace(mistake, named=excerpt(client_id)) for mistake in self.mistakes[begun:]]
-            self.mistakes[begun:] = named
+        if isinstance(client_id, str) and len(self.mistakes) > previous_count:
+            named = [replace(mistake, named=excerpt(client_id)) for mistake in self.mistakes[previous_count:]]
+            self.mistakes[previous_count:] = named
 
     def _add(self, raw: object, path: str, context: dict[str, Any], listed_members: Collection[str]) -> None:
         if isinstance(raw, dict):
-            for name in raw.keys() - _KNOWN:
-                near = suggest_member(str(name))
-                if near is not None:
-                    text = f"there is no such member; did you mean {near}?"
+            for name in raw.keys() - _MEMBERS:
+                suggestion = suggest_member(str(name))
+                if suggestion is not None:
+                    text = f"there is no such member; did you mean {suggestion}?"
                     self.mistakes.append(InputIssue(path_of([str(name)], path), text))
-            for name in sorted(name for name in raw.keys() & self._below_notifier if raw[name] is not None):
+            for name in sorted(name for name in raw.keys() & self._option_names if raw[name] is not None):
                 text = f"has no effect here; write notifier: {{{name}: …}}"
                 self.warnings.append(InputIssue(path_of([name], path), text))
         try:
@@ -126,64 +126,66 @@ class RegistryBuilder:
         except ValidationError as error:
             self.mistakes += explain(error, self._metadata, path)
             if isinstance(raw, dict):
-                self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, path)
+                self._check_other_members(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, path)
             return
         if (stray := stray_character(metadata.client_id)) is not None:
             self.warnings.append(InputIssue(f"{path}.client_id", stray))
         issuers = self._issuers_of(metadata, path)
-        client, grants = self._make(issuers[0] if issuers else "", metadata, listed_members)
+        client, grants = self._build(issuers[0] if issuers else "", metadata, listed_members)
         unsure = "egress" in self._unsure
-        if not unsure and (unused := front_channel_warning(metadata, client)) is not None:
+        if not unsure and (unused := find_front_channel_warning(metadata, client)) is not None:
             self.warnings.append(InputIssue(f"{path}.frontchannel_logout_uri", printable(unused)))
-        wrong = dict(self._wrong(client)) | dict(find_server_errors(metadata, client, unsure=unsure))
-        wrong |= dict(find_encryption_errors(metadata, client, unsure=unsure)) | dict(grants.find_errors())
+        errors = dict(self._find_errors(client)) | dict(find_server_errors(metadata, client, unsure=unsure))
+        errors |= dict(find_encryption_errors(metadata, client, unsure=unsure)) | dict(grants.find_errors())
         for iss in issuers:
             local = client if iss == client.iss else replace(client, iss=iss)
             if iss in self._defaults and local is not client:
-                local, grants = self._make(iss, metadata, listed_members)
-                wrong |= dict(self._wrong(local)) | dict(grants.find_errors())
+                local, grants = self._build(iss, metadata, listed_members)
+                errors |= dict(self._find_errors(local)) | dict(grants.find_errors())
             self._clients[iss][client.client_id] = local
-        self.mistakes += [InputIssue(f"{path}.{key}", text) for key, text in wrong.items()]
-        self._take_place(metadata.client_id, issuers, path)
+        self.mistakes += [InputIssue(f"{path}.{key}", text) for key, text in errors.items()]
+        self._register_name(metadata.client_id, issuers, path)
 
-    def _make(self, iss: str, metadata: ClientMetadata, listed_members: Collection[str]) -> tuple[Client, RouteGrants]:
+    def _build(self, iss: str, metadata: ClientMetadata, listed_members: Collection[str]) -> tuple[Client, RouteGrants]:
         """Return the client with the defaults of its issuer and of the service, and the operator's grants to it."""
         options = metadata.notifier or _NO_OPTIONS
         if (defaults := self._defaults.get(iss)) is not None:
             options = merge_sections(defaults, options)
-        way = self._template.route
-        grants = route_grants_of(iss, metadata, options, way, defaults=defaults, listed_members=listed_members)
-        client = build_client(iss, metadata, options, grants, self._template, self._tokens)
-        own = [(name, value) for name in self._of_features if (value := getattr(options, name, None)) is not None]
+        template_route = self._template.route
+        grants = route_grants_of(
+            iss, metadata, options, template_route, defaults=defaults, listed_members=listed_members
+        )
+        client = build_client(iss, metadata, options, grants, self._template, self._profiles)
+        own = [(name, value) for name in self._feature_options if (value := getattr(options, name, None)) is not None]
         client = replace(client, options=tuple(own)) if own else client
         return client, grants
 
-    def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], path: str) -> None:
+    def _check_other_members(self, raw: dict[str, Any], errors: Collection[int | str], path: str) -> None:
         """Check the members that do not depend on the invalid ones, so that all errors are reported together."""
         uri = raw.get("backchannel_logout_uri")
         text = uri_mistake(uri) if isinstance(uri, str) else None
         if text is not None:
             self.mistakes.append(InputIssue(f"{path}.backchannel_logout_uri", text))
-        if "issuer" not in wrong:
-            client_id = "?" if "client_id" in wrong else raw["client_id"]
+        if "issuer" not in errors:
+            client_id = "?" if "client_id" in errors else raw["client_id"]
             issuers = self._issuers_of(ClientMetadata(client_id=client_id, issuer=raw.get("issuer")), path)
-            if "client_id" not in wrong:
-                self._take_place(client_id, issuers, path)
+            if "client_id" not in errors:
+                self._register_name(client_id, issuers, path)
 
-    def _take_place(self, client_id: str, issuers: Iterable[str], path: str) -> None:
+    def _register_name(self, client_id: str, issuers: Iterable[str], path: str) -> None:
         """Refuse a second client of the same name at an issuer."""
         for iss in issuers:
-            first = self._places.setdefault((iss, client_id), path)
+            first = self._registered_at.setdefault((iss, client_id), path)
             if first is not path:
                 text = f"{client_id!r} is registered at {iss} already, by {first}; remove one of the two"
                 self.mistakes.append(InputIssue(f"{path}.client_id", text))
 
-    def _wrong(self, client: Client) -> Iterator[tuple[str, str]]:
+    def _find_errors(self, client: Client) -> Iterator[tuple[str, str]]:
         """Yield inconsistent members, by the member to change."""
         uri = client.backchannel_logout_uri
         if uri is not None:
-            unjudged = "egress" in self._unsure or client.route.withheld is not None
-            text = uri_mistake(uri) if unjudged else check_uri(uri, client.route.egress)
+            skips_egress = "egress" in self._unsure or client.route.withheld is not None
+            text = uri_mistake(uri) if skips_egress else check_uri(uri, client.route.egress)
             if text is not None:
                 yield "backchannel_logout_uri", text
         by_preset = client.preset is not None and PRESETS[client.preset].subject is SubjectMode.SUB
@@ -215,10 +217,10 @@ class RegistryBuilder:
         if "issuers" in self._unsure:
             unknown = [iss for iss in unknown if iss == "*"]
         for iss in unknown:
-            near = max(
+            suggestion = max(
                 self._issuers, key=lambda configured: SequenceMatcher(None, iss, configured).ratio(), default=None
             )
-            hint = f"; did you mean {near}?" if near is not None else "; issuers is empty"
+            hint = f"; did you mean {suggestion}?" if suggestion is not None else "; issuers is empty"
             text = (
                 '"*" means all issuers; name no other beside it'
                 if iss == "*"
@@ -232,7 +234,7 @@ class RegistryBuilder:
 def suggest_member(name: str) -> str | None:
     """Return the member that a misspelt name means. Ignoring the name could leave a client without notifications."""
     plain = name.lower().replace("_", "").replace("-", "")
-    for known in _KNOWN:
+    for known in _MEMBERS:
         if SequenceMatcher(None, plain, known.replace("_", "")).ratio() > 0.9:
             return known
     return None

@@ -24,7 +24,7 @@ members are not metadata: `aliases` lists other names of the client that events 
 UUID); `issuer` is absent where the source's setting `issuer` has it.
 """
 
-DAY = 86400.0  # seconds for which a client is new to its source
+DAY_SECONDS = 86400.0  # seconds for which a client is new to its source
 
 
 @frozen
@@ -47,15 +47,15 @@ class SourceAnswer:
 class AnswerResult:
     """The result of an answer. `answer` is in force now; None if the source was dropped.
 
-    `held_back`: the losses that were not applied. `sudden`: a report that many clients were added or moved at once.
+    `held_back`: the losses that were not applied. `sudden_change`: a report of many clients added or moved at once.
     """
 
     answer: SourceAnswer | None
     held_back: str | None = None
-    sudden: str | None = None
+    sudden_change: str | None = None
 
 
-def share_names(members: Mapping[str, Any]) -> dict[str, Any]:
+def intern_names(members: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members with interned names. JSON parsing makes new names for each row, half of its memory."""
     return {sys.intern(str(name)): value for name, value in members.items()}
 
@@ -65,7 +65,7 @@ def row_key(row: Row) -> tuple[str, str]:
     return str(row.get("issuer")), str(row.get("client_id"))
 
 
-def identities(rows: Sequence[Row]) -> set[int]:
+def row_ids(rows: Sequence[Row]) -> set[int]:
     """Return the `id` of each row, computed in parts: one step would block other threads for 10 ms."""
     ids: set[int] = set()
     for start in range(0, len(rows), 2000):
@@ -125,12 +125,12 @@ def add_first_seen(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAns
         at = last.since.get(key, 0.0)
         before[key[1]] = min(at, before.get(key[1], at))
     firsts = {key: before.get(key[1], answer.at) for key in map(row_key, answer.rows)}
-    return replace(answer, since={key: at for key, at in firsts.items() if at > answer.at - DAY})
+    return replace(answer, since={key: at for key, at in firsts.items() if at > answer.at - DAY_SECONDS})
 
 
 def find_new_clients(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
     """Return the clients that the source has listed for less than a day."""
-    return set() if answer is None else {key for key, at in answer.since.items() if at > now - DAY}
+    return set() if answer is None else {key for key, at in answer.since.items() if at > now - DAY_SECONDS}
 
 
 @frozen

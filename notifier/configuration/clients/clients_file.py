@@ -23,8 +23,11 @@ from notifier.settings.document_files import read_document
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
 
-TURN, SHORT_TURN = sys.getswitchinterval(), 0.0005  # seconds that a thread runs before another is scheduled
-MANY = 50_000  # objects; the collector needs more than a few milliseconds to search so many for cycles
+SWITCH_SECONDS, SHORT_SWITCH_SECONDS = (
+    sys.getswitchinterval(),
+    0.0005,
+)  # seconds that a thread runs before another is scheduled
+MIN_FROZEN_OBJECTS = 50_000  # objects; the collector needs more than a few milliseconds to search so many for cycles
 
 AnswerOf = Callable[[RegistrySourceSettings, Path | None], SourceAnswer | None]
 """Returns the last answer of a source that is not a file, None if there is none; gets the folder of the cache, too.
@@ -46,40 +49,40 @@ def pause_garbage_collection() -> Iterator[None]:
     """
     enabled = gc.isenabled()
     gc.disable()
-    sys.setswitchinterval(SHORT_TURN)
+    sys.setswitchinterval(SHORT_SWITCH_SECONDS)
     try:
         yield
     finally:
-        sys.setswitchinterval(TURN)
-        if gc.get_count()[0] > MANY:
+        sys.setswitchinterval(SWITCH_SECONDS)
+        if gc.get_count()[0] > MIN_FROZEN_OBJECTS:
             gc.freeze()
         if enabled:
             gc.enable()
 
 
-def _wrong_issuers(settings: Settings) -> Iterator[InputIssue]:
+def _find_issuer_errors(settings: Settings) -> Iterator[InputIssue]:
     """Yield errors in the issuers and defaults of `registry`."""
     known = settings.issuers
     for nth, source in enumerate(settings.registry.sources):
-        of = source.speaks_for(tuple(known))
-        if not of and source.file is None:
+        source_issuers = source.speaks_for(tuple(known))
+        if not source_issuers and source.file is None:
             text = (
                 f"is required, since there are {len(known)} issuers: write issuer: {next(iter(known), 'ISS')} if it may"
                 f" have the clients of that one alone, or issuers: [{', '.join(known)}]"
             )
             yield InputIssue(f"registry.sources[{nth}].issuer", text)
-        for iss in of:
+        for iss in source_issuers:
             if iss not in known and (source.file is None or source.issuer is not None):
                 member = "issuers" if source.issuers else "issuer"
-                yield InputIssue(f"registry.sources[{nth}].{member}", _not_configured(iss, known))
+                yield InputIssue(f"registry.sources[{nth}].{member}", _format_unknown_issuer(iss, known))
     for iss in settings.registry.defaults.keys() - known.keys():
-        yield InputIssue(f'registry.defaults["{iss}"]', _not_configured(iss, known))
+        yield InputIssue(f'registry.defaults["{iss}"]', _format_unknown_issuer(iss, known))
     yield from find_default_errors(settings.registry.defaults, settings.template().retry)
 
 
-def _not_configured(iss: str, known: Collection[str]) -> str:
-    near = get_close_matches(iss, known, 1, 0.0)
-    return f"{iss} is not configured under issuers; did you mean {near[0]}?"
+def _format_unknown_issuer(iss: str, known: Collection[str]) -> str:
+    matches = get_close_matches(iss, known, 1, 0.0)
+    return f"{iss} is not configured under issuers; did you mean {matches[0]}?"
 
 
 def _read_layers(
@@ -88,7 +91,7 @@ def _read_layers(
     """Return the layers and all errors of the files. Adds each file that is read or named to `files`."""
     settings = build_context.settings
     layers: list[Layer] = []
-    mistakes = [] if build_context.unsure & {"issuers", "registry"} else list(_wrong_issuers(settings))
+    mistakes = [] if build_context.unsure & {"issuers", "registry"} else list(_find_issuer_errors(settings))
     cache = settings.registry.cache
     for source in settings.registry.all_sources:
         try:
@@ -104,10 +107,10 @@ def _read_layers(
 def to_layer(source: RegistrySourceSettings, issuers: Sequence[str], answer: SourceAnswer | None) -> Layer:
     """Return the layer of a source that is not a file, given the configured issuers."""
     rows, faults = ((), ()) if answer is None else (answer.rows, answer.faults)
-    of = source.speaks_for(issuers)
+    source_issuers = source.speaks_for(issuers)
     return Layer(
-        name=source.called, rows=rows, issuer=of[0] if len(of) == 1 else None, context={}, faults=faults,
-        authority=Authority(issuers=of, clients=source.clients), read=answer is not None,
+        name=source.called, rows=rows, issuer=source_issuers[0] if len(source_issuers) == 1 else None, context={},
+        faults=faults, authority=Authority(issuers=source_issuers, clients=source.clients), read=answer is not None,
         empty=source.empty,
     )  # fmt: skip
 
@@ -131,13 +134,13 @@ def read_registry(
     with pause_garbage_collection():
         layers, mistakes = _read_layers(build_context, files, answer_of)
         if len(layers) == 1 and layers[0].file is not None and not keep_rows:
-            built = _of_one_file(build_context, layers.pop())
+            built = _build_from_file(build_context, layers.pop())
         else:
             built = build_registry(build_context, layers)
     return replace(built, mistakes=[*mistakes, *built.mistakes]), layers
 
 
-def _of_one_file(build_context: BuildContext, layer: Layer) -> BuiltRegistry:
+def _build_from_file(build_context: BuildContext, layer: Layer) -> BuiltRegistry:
     """Return the registry of a single file. Its rows are freed as they are read, since no refresh will need them."""
     builder = RegistryBuilder(build_context.settings, build_context.unsure)
     named = aliases_of([layer], tuple(build_context.settings.issuers), lambda: None)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
-from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, find_new_clients, identities
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, find_new_clients, row_ids
 from notifier.configuration.clients.clients_file import to_layer
 from notifier.configuration.clients.layer import Layer, LayerClients, keep_lost_rows
 from notifier.configuration.clients.layers import (
@@ -89,8 +89,10 @@ def guard_answer(
         rows = _rows_without_loss(target, layer, built, protected)
         answer = replace(answer, rows=rows, at=last.at, mark=None)  # it differs from the source's state
         built = target.build_registry(layer := target.new_layer(answer))
-    sudden = find_sudden_changes(target.registry, built.registry, LayerClients(both, target.issuers))
-    return GuardResult(built=built, layer=layer, result=AnswerResult(answer=answer, held_back=held_back, sudden=sudden))
+    sudden_change = find_sudden_changes(target.registry, built.registry, LayerClients(both, target.issuers))
+    return GuardResult(
+        built=built, layer=layer, result=AnswerResult(answer=answer, held_back=held_back, sudden_change=sudden_change)
+    )
 
 
 def _rows_without_loss(
@@ -122,7 +124,7 @@ def rebuild_registry(
 
 def _changed(old: Layer, new: Layer) -> set[str]:
     """Return the `client_id` of all rows and faults that are in one of the layers only."""
-    before, after = identities(old.rows), identities(new.rows)
+    before, after = row_ids(old.rows), row_ids(new.rows)
     changed = {client_id_of(row) for row in new.rows if id(row) not in before}
     changed |= {client_id_of(row) for row in old.rows if id(row) not in after}
     return changed | {fault.path for fault in {*old.faults} ^ {*new.faults}}

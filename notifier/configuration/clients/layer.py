@@ -42,11 +42,11 @@ class Layer:
     def left_out_at(self, fault: InputIssue, issuers: Sequence[str]) -> Sequence[str]:
         """Return the issuers at which an unusable client is left out."""
         of = self.authority
-        return issuers if of is None else [iss for iss in of.issuers if iss in issuers and of.has(fault.path)]
+        return issuers if of is None else [iss for iss in of.issuers if iss in issuers and of.can_have(fault.path)]
 
     def applies_to(self, row: Any, iss: str) -> bool:
         """Return True if the settings of a row without an issuer apply to the client of issuer `iss`."""
-        return self.authority is None or (iss in self.authority.issuers and self.beyond(row) is None)
+        return self.authority is None or (iss in self.authority.issuers and self.reason_against(row) is None)
 
     def refused_at(self, row: Mapping[str, Any], issuers: Sequence[str]) -> Sequence[str]:
         """Return the issuers whose client a refused row means."""
@@ -55,7 +55,7 @@ class Layer:
         bound = () if self.authority is None else self.authority.issuers
         return [iss for iss in issuers if iss in listed] or [iss for iss in issuers if iss in bound]
 
-    def beyond(self, row: Any) -> str | None:
+    def reason_against(self, row: Any) -> str | None:
         """Return why the source may not have the client of this row; None if it may."""
         return (
             None
@@ -66,8 +66,8 @@ class Layer:
     def reason_without_issuer(self, row: Any) -> str | None:
         """Return why a row without configured issuers is refused; None if its metadata are invalid."""
         if self.authority is None or not isinstance(row, Mapping) or row.get("issuer"):
-            return self.beyond(row)
-        return self.beyond(row) or self.authority.unnamed(self.name)
+            return self.reason_against(row)
+        return self.reason_against(row) or self.authority.reason_without_issuer(self.name)
 
 
 def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[ClientKey, int]]:
@@ -103,7 +103,11 @@ def issuers_of(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:
 
     The result is empty if the row is invalid, names an unknown issuer, or exceeds the source's authority.
     """
-    if not isinstance(row, Mapping) or not isinstance(row.get("client_id"), str) or layer.beyond(row) is not None:
+    if (
+        not isinstance(row, Mapping)
+        or not isinstance(row.get("client_id"), str)
+        or layer.reason_against(row) is not None
+    ):
         return ()
     named = row.get("issuer") or layer.issuer
     if named is None:
@@ -118,10 +122,10 @@ def issuers_of(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:
 def keep_lost_rows(new: Layer, old: Layer, lost: Collection[ClientKey], issuers: Sequence[str]) -> Sequence[Row]:
     """Return the rows of the new layer, with the old rows of `lost` clients; the old sequence if all are the same."""
 
-    def about(layer: Layer, row: Any) -> bool:
+    def is_lost(layer: Layer, row: Any) -> bool:
         return any((iss, row["client_id"]) in lost for iss in issuers_of(layer, row, issuers))
 
-    rows = [row for row in new.rows if not about(new, row)] + [row for row in old.rows if about(old, row)]
+    rows = [row for row in new.rows if not is_lost(new, row)] + [row for row in old.rows if is_lost(old, row)]
     same = len(rows) == len(old.rows) and all(map(is_, rows, old.rows))
     return old.rows if same else rows
 
@@ -137,7 +141,7 @@ def merge_rows(rows: Sequence[Row]) -> dict[str, Any]:
     return whole
 
 
-PART = 500  # clients, after which the thread pauses to let the event loop run
+ROWS_PER_STEP = 500  # clients, after which the thread pauses to let the event loop run
 
 
 def find_unsure_issuers(
@@ -148,13 +152,13 @@ def find_unsure_issuers(
     for layer in layers:
         if layer.authority is None or (layer.read and layer.empty):
             continue
-        silent = {iss for iss in layer.authority.issuers if iss in issuers}
+        missing = {iss for iss in layer.authority.issuers if iss in issuers}
         for nth, row in enumerate(layer.rows):
-            if not silent:
+            if not missing:
                 break
-            if nth % PART == PART - 1:
+            if nth % ROWS_PER_STEP == ROWS_PER_STEP - 1:
                 pause()
-            silent.difference_update(issuers_of(layer, row, issuers))
-        says = "has listed no client of this issuer" if layer.read else "was never read"
-        unsure |= dict.fromkeys(silent, f"registry source {layer.name} {says}")
+            missing.difference_update(issuers_of(layer, row, issuers))
+        reason = "has listed no client of this issuer" if layer.read else "was never read"
+        unsure |= dict.fromkeys(missing, f"registry source {layer.name} {reason}")
     return unsure

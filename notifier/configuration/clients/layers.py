@@ -12,7 +12,7 @@ from notifier.configuration.clients.aliases import aliases_of
 from notifier.configuration.clients.authority import MOVED, ListBounds, bounds_of, kind_of, limit_row
 from notifier.configuration.clients.client_metadata import RegistryBuilder
 from notifier.configuration.clients.client_rows import Row
-from notifier.configuration.clients.layer import PART, Layer, find_unsure_issuers, issuers_of, merge_rows
+from notifier.configuration.clients.layer import ROWS_PER_STEP, Layer, find_unsure_issuers, issuers_of, merge_rows
 from notifier.configuration.clients.registry_checks import AlgorithmsOf, explain_unsignable
 from notifier.configuration.clients.route_grants import ADDRESSES, withheld_routes_of
 from notifier.model.client import Client, ClientKey
@@ -75,7 +75,7 @@ def client_id_of(row: Any) -> str:
     return client_id if isinstance(client_id, str) else ""
 
 
-def _of(layer: Layer, why: str) -> str:
+def _with_source(layer: Layer, why: str) -> str:
     return f"{printable(why)} (registry source {layer.name})"
 
 
@@ -108,9 +108,9 @@ class LayerMerge:
 
     def run(self) -> BuiltRegistry:
         builder = self._builder
-        parts = self._gathered()
+        parts = self._collect_rows()
         for nth, key in enumerate([*parts]):
-            if nth % PART == PART - 1:
+            if nth % ROWS_PER_STEP == ROWS_PER_STEP - 1:
                 self._pause()
             self._add(key, parts.pop(key))  # popped one by one: freeing all at the end would block the event loop
         self._note_faults()
@@ -127,39 +127,39 @@ class LayerMerge:
                 self._faults.append(_fault(path, fault.text))
                 for iss in layer.left_out_at(fault, self._issuers):
                     if self._builder.client(iss, fault.path) is None:
-                        self._builder.leave_out(iss, fault.path, _of(layer, fault.text))
+                        self._builder.leave_out(iss, fault.path, _with_source(layer, fault.text))
 
-    def _gathered(self) -> dict[ClientKey, _Parts]:
+    def _collect_rows(self) -> dict[ClientKey, _Parts]:
         """Return the rows of each client, in the order of the layers."""
         parts_of: dict[ClientKey, _Parts] = {}
         additions: list[tuple[int, int]] = []
         for nth, layer in enumerate(self._layers):
             for index, row in enumerate(layer.rows):
-                if index % PART == PART - 1:
+                if index % ROWS_PER_STEP == ROWS_PER_STEP - 1:
                     self._pause()
                 if nth and isinstance(row, Mapping) and "notifier" in row and row.keys() <= _SETTINGS:
                     additions.append((nth, index))
                     continue
                 issuers = issuers_of(layer, row, self._issuers)
                 if not issuers:
-                    self._refuse(layer, index)
+                    self._report_row(layer, index)
                     self._note_refused(layer, row)
                 for iss in issuers:
                     parts = parts_of.setdefault((iss, row["client_id"]), [])
                     if parts and parts[-1][0] == nth:
-                        self._twice(layer, index, parts[-1][1], iss)
+                        self._report_duplicate(layer, index, parts[-1][1], iss)
                     else:
                         parts.append((nth, index))
         for nth, index in additions:
-            self._lay_settings(parts_of, nth, index)
+            self._add_settings(parts_of, nth, index)
         return parts_of
 
-    def _lay_settings(self, parts_of: dict[ClientKey, _Parts], nth: int, index: int) -> None:
+    def _add_settings(self, parts_of: dict[ClientKey, _Parts], nth: int, index: int) -> None:
         """Add a row of settings to its client: at all issuers, if it names none."""
         layer = self._layers[nth]
         row = layer.rows[index]
         client_id = row.get("client_id")
-        if row.get("issuer") is None and layer.issuer is None and layer.beyond(row) is None:
+        if row.get("issuer") is None and layer.issuer is None and layer.reason_against(row) is None:
             issuers = self._issuers if layer.authority is None else layer.authority.issuers
         else:
             issuers = issuers_of(layer, row, self._issuers)
@@ -167,22 +167,22 @@ class LayerMerge:
         for parts in known:
             parts.append((nth, index))
         if not issuers or not isinstance(client_id, str):
-            self._refuse(layer, index)
+            self._report_row(layer, index)
         elif not known:
-            self._judge(layer, index)
+            self._check_settings(layer, index)
             if all(other.read for other in self._layers):
                 text = "has settings only, and no other source has this client: they have no effect"
                 self._builder.warnings.append(InputIssue(layer.path(index), text))
 
-    def _judge(self, layer: Layer, index: int) -> None:
+    def _check_settings(self, layer: Layer, index: int) -> None:
         """Check settings of an unknown client: its source may be unavailable now and answer later."""
         if layer.file is None or self._refreshed:
             return
-        judge = RegistryBuilder(self._build_context.settings, self._build_context.unsure)
-        judge.add({"issuer": layer.issuer or "*", **layer.rows[index]}, layer.path(index), {**layer.context})
-        self._builder.mistakes += judge.mistakes
+        checker = RegistryBuilder(self._build_context.settings, self._build_context.unsure)
+        checker.add({"issuer": layer.issuer or "*", **layer.rows[index]}, layer.path(index), {**layer.context})
+        self._builder.mistakes += checker.mistakes
 
-    def _refuse(self, layer: Layer, index: int) -> None:
+    def _report_row(self, layer: Layer, index: int) -> None:
         """Record the errors of a row without a client."""
         scratch, row = self._scratch, layer.rows[index]
         if (why := layer.reason_without_issuer(row)) is not None:
@@ -203,11 +203,11 @@ class LayerMerge:
     def _note_refused(self, layer: Layer, row: Any) -> None:
         """Record why the client of this row is unknown, for lookups of the client. Rows share equal texts."""
         if isinstance(row, Mapping) and client_id_of(row) and (why := layer.reason_without_issuer(row)) is not None:
-            text = self._texts.setdefault(why, _of(layer, why))
+            text = self._texts.setdefault(why, _with_source(layer, why))
             for iss in layer.refused_at(row, self._issuers):
                 self._builder.refuse(iss, row["client_id"], text)
 
-    def _twice(self, layer: Layer, index: int, first: int, iss: str) -> None:
+    def _report_duplicate(self, layer: Layer, index: int, first: int, iss: str) -> None:
         text = f"is registered at {iss} already, by {layer.path(first)}; remove one of the two"
         mistakes = self._faults if layer.file is None else self._builder.mistakes
         mistakes.append(InputIssue(f"{layer.path(index)}.client_id", text))
@@ -215,57 +215,59 @@ class LayerMerge:
     def _add(self, key: ClientKey, parts: _Parts) -> None:
         """Build a client. If rows of lists are invalid, it is built from its rows in files, or left out."""
         parts.sort(key=lambda part: self._layers[part[0]].file is not None)  # files override lists
-        rows = tuple(self._bounded(nth, index, key) for nth, index in parts)
-        of_files = tuple(row for (nth, _), row in zip(parts, rows, strict=True) if self._layers[nth].file is not None)
+        rows = tuple(self._limit_row(nth, index, key) for nth, index in parts)
+        file_rows = tuple(row for (nth, _), row in zip(parts, rows, strict=True) if self._layers[nth].file is not None)
         nth, index = parts[-1]
-        path, mixed = self._layers[nth].path(index), len(of_files) < len(rows)
-        wrong = self._made_of(key, path, parts, rows, of_files)
-        if not wrong:
+        path, mixed = self._layers[nth].path(index), len(file_rows) < len(rows)
+        errors = self._build_client(key, path, parts, rows, file_rows)
+        if not errors:
             if mixed:
                 self._note_moved(key, parts)
             return
-        alone = self._made_of(key, path, parts, of_files, of_files) if mixed and of_files else wrong
-        of_lists = [
-            mistake for mistake in wrong if self._refreshed or (mixed and (not of_files or mistake not in alone))
+        file_errors = self._build_client(key, path, parts, file_rows, file_rows) if mixed and file_rows else errors
+        list_errors = [
+            mistake
+            for mistake in errors
+            if self._refreshed or (mixed and (not file_rows or mistake not in file_errors))
         ]
-        self._builder.mistakes += [mistake for mistake in wrong if mistake not in of_lists]
-        if of_lists:
-            self._leave_out(key, path, parts, of_lists, usable=mixed and bool(of_files) and not alone)
+        self._builder.mistakes += [mistake for mistake in errors if mistake not in list_errors]
+        if list_errors:
+            self._leave_out(key, path, parts, list_errors, usable=mixed and bool(file_rows) and not file_errors)
 
-    def _made_of(
-        self, key: ClientKey, path: str, parts: _Parts, rows: Sequence[Row], of_files: Sequence[Row]
+    def _build_client(
+        self, key: ClientKey, path: str, parts: _Parts, rows: Sequence[Row], file_rows: Sequence[Row]
     ) -> list[InputIssue]:
         """Add the client of these rows, and return its errors."""
         (iss, client_id), builder = key, self._builder
         context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
         whole = {**merge_rows(rows), "client_id": client_id, "issuer": iss}
         whole.pop("aliases", None)
-        mixed = len(of_files) < len(rows)
-        asked = whole.get("id_token_signed_response_alg")
-        if isinstance(asked, list) and mixed:
-            whole["id_token_signed_response_alg"] = self._first_signable(asked, iss)
-        listed_members = [name for name in ADDRESSES & whole.keys() if not any(name in row for row in of_files)]
+        mixed = len(file_rows) < len(rows)
+        algorithms = whole.get("id_token_signed_response_alg")
+        if isinstance(algorithms, list) and mixed:
+            whole["id_token_signed_response_alg"] = self._first_signable(algorithms, iss)
+        listed_members = [name for name in ADDRESSES & whole.keys() if not any(name in row for row in file_rows)]
         before, warned = len(builder.mistakes), len(builder.warnings)
         builder.add(whole, path, {**context}, listed_members)
-        wrong = builder.mistakes[before:]
+        errors = builder.mistakes[before:]
         client = builder.client(iss, client_id)
-        if not wrong and client is not None and mixed and (text := self._unsignable(client)) is not None:
-            wrong = [InputIssue(f"{path}.id_token_signed_response_alg", text)]
-        if wrong:
+        if not errors and client is not None and mixed and (text := self._reason_unsignable(client)) is not None:
+            errors = [InputIssue(f"{path}.id_token_signed_response_alg", text)]
+        if errors:
             del builder.mistakes[before:], builder.warnings[warned:]
-        return wrong
+        return errors
 
     def _leave_out(
-        self, key: ClientKey, path: str, parts: _Parts, wrong: Sequence[InputIssue], *, usable: bool
+        self, key: ClientKey, path: str, parts: _Parts, errors: Sequence[InputIssue], *, usable: bool
     ) -> None:
         """Record invalid values of lists. `usable`: the client is valid without them."""
         (iss, client_id), builder = key, self._builder
         nth, index = max(parts, key=lambda part: (self._layers[part[0]].file is None, part))
         last_path = self._layers[nth].path(index)
-        mistakes = [InputIssue(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in wrong]
+        mistakes = [InputIssue(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in errors]
         client = builder.client(iss, client_id)
         if not usable or client is None or client.logout_uri is None:
-            builder.leave_out(iss, client_id, _of(self._layers[nth], "; ".join(map(str, mistakes))))
+            builder.leave_out(iss, client_id, _with_source(self._layers[nth], "; ".join(map(str, mistakes))))
         self._faults += [_fault(last_path, str(mistake)) for mistake in mistakes]
 
     def _note_moved(self, key: ClientKey, parts: _Parts) -> None:
@@ -277,7 +279,7 @@ class LayerMerge:
             for text in why:
                 self._builder.beyond.add(client.key, (layer.name, MOVED), InputIssue(layer.path(index), text))
 
-    def _bounded(self, nth: int, index: int, key: ClientKey) -> Row:
+    def _limit_row(self, nth: int, index: int, key: ClientKey) -> Row:
         """Return the row with only the values that its source may set. Record the ignored values."""
         layer, iss = self._layers[nth], key[0]
         row: Row = layer.rows[index]
@@ -285,18 +287,18 @@ class LayerMerge:
             return row
         if iss not in self._bounds:
             self._bounds[iss] = bounds_of(self._build_context.settings, iss)
-        row, left = limit_row(row, self._bounds[iss], layer.authority)
-        for name, why in left.items():
+        row, ignored = limit_row(row, self._bounds[iss], layer.authority)
+        for name, why in ignored.items():
             mistake = _fault(layer.path(index), f"{name}: {why}")
             self._builder.beyond.add(key, (layer.name, kind_of(name, mistake.text)), mistake)
         return row
 
-    def _first_signable(self, asked: Sequence[object], iss: str) -> object:
+    def _first_signable(self, algorithms: Sequence[object], iss: str) -> object:
         """Return the first of a list of algorithms that a key supports, as servers with such lists do."""
         able = self._algorithms_of(iss)
-        return next((algorithm for algorithm in asked if algorithm in able), next(iter(asked), None))
+        return next((algorithm for algorithm in algorithms if algorithm in able), next(iter(algorithms), None))
 
-    def _unsignable(self, client: Client) -> str | None:
+    def _reason_unsignable(self, client: Client) -> str | None:
         able = self._algorithms_of(client.iss)
         if client.backchannel_logout_uri is None or client.token.alg in able:
             return None

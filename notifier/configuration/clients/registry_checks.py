@@ -40,9 +40,9 @@ def explain_unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm])
     return f'needs a token signed with {alg}, but {has}: add {key} to issuers["{iss}"].keys{other}'
 
 
-FEW = 1  # client that may be lost at any time, if others remain
-SHARE = 5  # up to a fifth of all clients may be lost
-NAMED = 20  # lost clients that a message lists
+MAX_UNCHECKED_LOSSES = 1  # client that may be lost at any time, if others remain
+MIN_CLIENTS_PER_LOSS = 5  # up to a fifth of all clients may be lost
+MAX_NAMED_CLIENTS = 20  # lost clients that a message lists
 _RULES: Sequence[InlineRule] = ("deny", "publishers", "allow")  # from the strictest
 
 
@@ -55,18 +55,18 @@ def find_excessive_loss(old: Registry, new: Registry, only: Container[tuple[str,
     disappears, since events may bring its URI. A paused client is not lost: its deliveries wait. Denying inline URIs is
     the operator's decision, and is accepted unless it leaves no client.
     """
-    before, after = [*_all(old, only)], [*_all(new, only)]
+    before, after = [*_clients_of(old, only)], [*_clients_of(new, only)]
     removed, silenced = find_lost_clients(old, new, only)
-    count, lost = sum(map(_can_be_told, before)), [*filter(_can_be_told, removed), *silenced]
-    none_told = not any(map(_can_be_told, after))
-    if _too_many(len(lost), count) or (lost and none_told):
+    count, lost = sum(map(_can_be_notified, before)), [*filter(_can_be_notified, removed), *silenced]
+    none_notified = not any(map(_can_be_notified, after))
+    if _is_too_many(len(lost), count) or (lost and none_notified):
         how = f"{len(lost) - len(silenced)} gone, {len(silenced)} without backchannel_logout_uri"
         text = f"{len(lost)} of {count} clients with an address could not be notified any more ({how})"
-        return f"{text}: {_named(lost, old)}"
+        return f"{text}: {_join_names(lost, old)}"
     registered = len(before)
-    if _too_many(len(removed), registered) or (removed and not after):
-        return f"{len(removed)} of {registered} registered clients would be gone: {_named(removed, old)}"
-    if none_told and old.inline != "deny" and new.inline == "deny":
+    if _is_too_many(len(removed), registered) or (removed and not after):
+        return f"{len(removed)} of {registered} registered clients would be gone: {_join_names(removed, old)}"
+    if none_notified and old.inline != "deny" and new.inline == "deny":
         return "no client has a backchannel_logout_uri, and registry.inline denies events to bring one"
     return None
 
@@ -76,11 +76,11 @@ def find_lost_clients(
 ) -> tuple[Sequence[Client], Sequence[Client]]:
     """Return the removed clients, and the remaining clients that have lost their address."""
     removed, silenced = [], []
-    for client in _all(old, only):
+    for client in _clients_of(old, only):
         now = new.clients_of(client.iss).get(client.client_id)
         if now is None:
             removed.append(client)
-        elif not _can_be_told(now) and _can_be_told(client):
+        elif not _can_be_notified(now) and _can_be_notified(client):
             silenced.append(client)
     return removed, silenced
 
@@ -91,8 +91,8 @@ def record_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry
     Losses older than `registry.grace` are dropped. A lost client keeps its aliases, which events still contain.
     `steady`: see `Registry.lost_at`.
     """
-    lost = [client for iss in old.clients for client in _lost_of(old.clients_of(iss), new.clients_of(iss))]
-    narrower = _counts_from_fewer(old, new)
+    lost = [client for iss in old.clients for client in _find_lost(old.clients_of(iss), new.clients_of(iss))]
+    narrower = _accepts_fewer_publishers(old, new)
     if not (lost or old.lost_at or narrower or old.has_just_narrowed(steady)):
         return new, ()
     lost_at: dict[str, dict[str, float]] = {}
@@ -110,14 +110,14 @@ def record_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry
     return replace(new, aliases=aliases, lost_at=lost_at, narrowed_at=narrowed_at), lost
 
 
-def _lost_of(before: Mapping[str, Client], after: Mapping[str, Client]) -> Iterator[Client]:
+def _find_lost(before: Mapping[str, Client], after: Mapping[str, Client]) -> Iterator[Client]:
     for client_id, client in before.items():
         now = after.get(client_id)
-        if now is not client and _can_be_told(client) and (now is None or not _can_be_told(now)):
+        if now is not client and _can_be_notified(client) and (now is None or not _can_be_notified(now)):
             yield client
 
 
-def _counts_from_fewer(old: Registry, new: Registry) -> bool:
+def _accepts_fewer_publishers(old: Registry, new: Registry) -> bool:
     """Return True if addresses in events are accepted from fewer publishers than before."""
     if _RULES.index(new.inline) < _RULES.index(old.inline):
         return True
@@ -129,37 +129,39 @@ def _counts_from_fewer(old: Registry, new: Registry) -> bool:
 
 def find_sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]]) -> str | None:
     """Report suddenly added or moved clients, if they are as many as would be too many to lose. None otherwise."""
-    count = sum(map(_can_be_told, _all(old, only)))
+    count = sum(map(_can_be_notified, _clients_of(old, only)))
     moved, added = [], []
-    for client in filter(_can_be_told, _all(new, only)):
-        was = old.clients_of(client.iss).get(client.client_id)
-        if was is None or not _can_be_told(was):
+    for client in filter(_can_be_notified, _clients_of(new, only)):
+        old_client = old.clients_of(client.iss).get(client.client_id)
+        if old_client is None or not _can_be_notified(old_client):
             added.append(client)
-        elif was.logout_uri != client.logout_uri:
+        elif old_client.logout_uri != client.logout_uri:
             moved.append(client)
     changes = [
-        f"{len(clients)} {what}: {_named(clients, new)}"
+        f"{len(clients)} {what}: {_join_names(clients, new)}"
         for clients, what in ((moved, "have another address"), (added, "are new"))
-        if _too_many(len(clients), count)
+        if _is_too_many(len(clients), count)
     ]
     return f"besides {count} clients with an address before, " + "; ".join(changes) if changes else None
 
 
-def _all(registry: Registry, only: Container[tuple[str, str]] | None = None) -> Iterator[Client]:
+def _clients_of(registry: Registry, only: Container[tuple[str, str]] | None = None) -> Iterator[Client]:
     every = (client for clients in registry.clients.values() for client in clients.values())
     return every if only is None else (client for client in every if client.key in only)
 
 
-def _can_be_told(client: Client) -> bool:
+def _can_be_notified(client: Client) -> bool:
     return client.logout_uri is not None
 
 
-def _too_many(lost: int, before: int) -> bool:
-    return lost > FEW and lost * SHARE > before
+def _is_too_many(lost: int, before: int) -> bool:
+    return lost > MAX_UNCHECKED_LOSSES and lost * MIN_CLIENTS_PER_LOSS > before
 
 
-def _named(lost: Sequence[Client], registry: Registry) -> str:
+def _join_names(lost: Sequence[Client], registry: Registry) -> str:
     """Return the names of the first clients and the number of the others, with their issuer if there are several."""
     several = sum(map(bool, registry.clients.values())) > 1
-    names = [f"{client.client_id[:60]!r}" + (f" of {client.iss}" if several else "") for client in lost[:NAMED]]
-    return ", ".join(names) + (f" and {len(lost) - NAMED:,} more" if len(lost) > NAMED else "")
+    names = [
+        f"{client.client_id[:60]!r}" + (f" of {client.iss}" if several else "") for client in lost[:MAX_NAMED_CLIENTS]
+    ]
+    return ", ".join(names) + (f" and {len(lost) - MAX_NAMED_CLIENTS:,} more" if len(lost) > MAX_NAMED_CLIENTS else "")

@@ -17,10 +17,10 @@ from notifier.model.frozen import frozen
 from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble, TroubleKind
 
-SPREAD = 0.1  # share of a pause that is random, so that workers do not read a source at the same time
-FIRST_PAUSE = 1.0  # seconds after a failure, doubled up to the source's interval
-APART = 5.0  # seconds between two readings for unknown clients
-SUDDEN = 3600.0  # seconds for which a sudden change is reported
+JITTER_SHARE = 0.1  # share of a pause that is random, so that workers do not read a source at the same time
+FIRST_PAUSE_SECONDS = 1.0  # seconds after a failure, doubled up to the source's interval
+MIN_INTERVAL_SECONDS = 5.0  # seconds between two readings for unknown clients
+SUDDEN_CHANGE_SECONDS = 3600.0  # seconds for which a sudden change is reported
 
 
 class Reading(Protocol):
@@ -36,7 +36,7 @@ class Reading(Protocol):
         """Discard all state of the source, including the cache. Never raises."""
 
 
-Take = Callable[[str, SourceAnswer | None, str | None], Awaitable[AnswerResult]]
+ApplyAnswer = Callable[[str, SourceAnswer | None, str | None], Awaitable[AnswerResult]]
 """Puts a source's answer into the registry, or removes it (None). The last argument: who accepts a loss of clients."""
 
 
@@ -53,34 +53,34 @@ class RefreshedSource:
 
 
 @dataclass(slots=True)
-class _Kept:
+class _RefreshState:
     source: RefreshedSource
     last: SourceAnswer | None
     since: float
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     accepted_by: str | None = None
     dropped_by: str | None = None
-    sudden: str | None = None
+    sudden_change: str | None = None
     sudden_at: float = float("-inf")
-    begun: float = float("-inf")
+    begun_at: float = float("-inf")
     problem: str | None = None
     failed_at: float | None = None  # the first failure in a row
     holds_back: bool = False
     failures: int = 0
     waiters: list[asyncio.Event] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
-    later: asyncio.TimerHandle | None = None
+    wake_timer: asyncio.TimerHandle | None = None
 
 
 class RegistryRefresh:
-    """Reads the sources periodically. `take` is called for each answer that differs from the last."""
+    """Reads the sources periodically. `apply` is called for each answer that differs from the last."""
 
-    def __init__(self, take: Take, *, clock: Clock, steady: Clock, jitter: Callable[[], float]) -> None:
-        self._take = take
+    def __init__(self, apply: ApplyAnswer, *, clock: Clock, steady: Clock, jitter: Callable[[], float]) -> None:
+        self._apply = apply
         self._clock = clock
         self._steady = steady
         self._jitter = jitter
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _RefreshState] = {}
         self._running = False
         self._complete = asyncio.Event()
         self._log = structlog.get_logger()
@@ -95,11 +95,11 @@ class RegistryRefresh:
                 self._kept[source.name] = before
             else:
                 self._stop(before)
-                self._kept[source.name] = state = _Kept(source=source, last=source.last, since=self._clock())
+                self._kept[source.name] = state = _RefreshState(source=source, last=source.last, since=self._clock())
                 self._begin(state)
         for dropped in old.values():
             self._stop(dropped)
-        self._note_completeness()
+        self._check_completeness()
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -142,13 +142,13 @@ class RegistryRefresh:
     def unknown(self, iss: str) -> None:
         """Read the sources of this issuer, at most every 5 s, since a delivery is for an unknown client."""
         for state in self._kept.values():
-            if state.source.issuer not in (None, iss) or state.later is not None:
+            if state.source.issuer not in (None, iss) or state.wake_timer is not None:
                 continue
-            wait = state.begun + APART - self._steady()
+            wait = state.begun_at + MIN_INTERVAL_SECONDS - self._steady()
             if wait <= 0:
                 state.wake.set()
             else:
-                state.later = asyncio.get_running_loop().call_later(wait, self._wake_late, state)
+                state.wake_timer = asyncio.get_running_loop().call_later(wait, self._wake, state)
 
     def problem(self) -> str | None:
         """Return why the worker cannot begin; None if it can."""
@@ -168,7 +168,7 @@ class RegistryRefresh:
                 age=max(0.0, now - (state.since if state.last is None else state.last.at)),
                 clients=0 if state.last is None else len(state.last.rows),
                 problem=state.problem,
-                changed=now - state.sudden_at < SUDDEN,
+                changed=now - state.sudden_at < SUDDEN_CHANGE_SECONDS,
             )
             for state in self._kept.values()
         ]
@@ -181,33 +181,33 @@ class RegistryRefresh:
                 remark = "; it was never read" if state.last is None else "; its last good answer is in force"
                 text = state.problem + ("" if state.holds_back else remark)
                 yield Trouble(kind=TroubleKind.SOURCE_FAILED, subject=name, text=text, since=state.failed_at)
-            if state.sudden is not None and self._clock() - state.sudden_at < SUDDEN:
-                text, since = state.sudden, state.sudden_at
+            if state.sudden_change is not None and self._clock() - state.sudden_at < SUDDEN_CHANGE_SECONDS:
+                text, since = state.sudden_change, state.sudden_at
                 yield Trouble(kind=TroubleKind.SOURCE_CHANGED, subject=name, text=text, since=since)
 
-    def _begin(self, state: _Kept) -> None:
+    def _begin(self, state: _RefreshState) -> None:
         if self._running and state.task is None:
-            state.task = asyncio.create_task(self._keep(state))
+            state.task = asyncio.create_task(self._run_source(state))
 
-    def _stop(self, state: _Kept | None) -> None:
+    def _stop(self, state: _RefreshState | None) -> None:
         if state is None:
             return
         if state.task is not None:
             state.task.cancel()
-        if state.later is not None:
-            state.later.cancel()
+        if state.wake_timer is not None:
+            state.wake_timer.cancel()
         for waiter in state.waiters:
             waiter.set()
 
-    def _wake_late(self, state: _Kept) -> None:
-        state.later = None
+    def _wake(self, state: _RefreshState) -> None:
+        state.wake_timer = None
         state.wake.set()
 
-    def _note_completeness(self) -> None:
+    def _check_completeness(self) -> None:
         if self.problem() is None:
             self._complete.set()
 
-    async def _keep(self, state: _Kept) -> None:
+    async def _run_source(self, state: _RefreshState) -> None:
         waiters: list[asyncio.Event] = []
         try:
             while True:
@@ -215,11 +215,11 @@ class RegistryRefresh:
                 waiters, state.waiters = state.waiters, []
                 accepted_by, state.accepted_by = state.accepted_by, None
                 dropped_by, state.dropped_by = state.dropped_by, None
-                state.begun = self._steady()
+                state.begun_at = self._steady()
                 if dropped_by is None:
-                    self._judge(state, await self._read(state, state.last, accepted_by))
+                    self._record_result(state, await self._read(state, state.last, accepted_by))
                 else:
-                    self._judge(state, await self._read_anew(state, dropped_by))
+                    self._record_result(state, await self._read_from_scratch(state, dropped_by))
                 while waiters:
                     waiters.pop().set()
                 with suppress(TimeoutError):
@@ -229,31 +229,31 @@ class RegistryRefresh:
             for waiter in waiters:
                 waiter.set()
 
-    async def _read_anew(self, state: _Kept, dropped_by: str) -> str | None:
+    async def _read_from_scratch(self, state: _RefreshState, dropped_by: str) -> str | None:
         """Read the source as if it had never answered. If that fails, it has no clients until it answers."""
         source = state.source
         await source.reading.forget()
         problem = await self._read(state, None, dropped_by)
         if problem is not None:
-            await self._take(source.name, None, dropped_by)
+            await self._apply(source.name, None, dropped_by)
             state.last, state.since = None, self._clock()
         return problem
 
-    async def _read(self, state: _Kept, last: SourceAnswer | None, accepted_by: str | None) -> str | None:
+    async def _read(self, state: _RefreshState, last: SourceAnswer | None, accepted_by: str | None) -> str | None:
         """Read the source and apply its answer. Return the problem; None if there is none."""
         source, problem = state.source, None
         state.holds_back = False
         try:
             answer = await source.reading.read(last)
             if last is None or answer.rows is not last.rows or answer.faults != last.faults:
-                outcome = await self._take(source.name, answer, accepted_by)
+                outcome = await self._apply(source.name, answer, accepted_by)
                 assert outcome.answer is not None
                 answer, problem = outcome.answer, outcome.held_back
                 state.holds_back = problem is not None
-                self._note_sudden(state, outcome.sudden)
+                self._record_sudden_change(state, outcome.sudden_change)
                 if last is None or answer.rows is not last.rows or answer.faults != last.faults:
                     replaced, state.last = state.last, answer
-                    self._note_completeness()
+                    self._check_completeness()
                     await source.reading.settle(answer, replaced)
                     self._log.info("registry_refreshed", source=source.name, clients=len(answer.rows))
         except SourceFault as fault:
@@ -261,15 +261,15 @@ class RegistryRefresh:
         except Exception as error:  # noqa: BLE001  one source must not end the worker
             return f"taking its answer failed with {type(error).__name__}"
         state.last = answer
-        self._note_completeness()
+        self._check_completeness()
         return problem
 
-    def _note_sudden(self, state: _Kept, sudden: str | None) -> None:
-        if sudden is not None:
-            state.sudden, state.sudden_at = sudden, self._clock()
-            self._log.warning("registry_source_changed", source=state.source.name, change=sudden)
+    def _record_sudden_change(self, state: _RefreshState, sudden_change: str | None) -> None:
+        if sudden_change is not None:
+            state.sudden_change, state.sudden_at = sudden_change, self._clock()
+            self._log.warning("registry_source_changed", source=state.source.name, change=sudden_change)
 
-    def _judge(self, state: _Kept, problem: str | None) -> None:
+    def _record_result(self, state: _RefreshState, problem: str | None) -> None:
         """Record the result of a reading, and log it if it has changed."""
         before, state.problem = state.problem, problem
         state.failures = 0 if problem is None else state.failures + 1
@@ -282,7 +282,7 @@ class RegistryRefresh:
             )
             self._log.error("registry_source_failed", source=state.source.name, reason=problem, kept=kept_list)
 
-    def _pause(self, state: _Kept) -> float:
+    def _pause(self, state: _RefreshState) -> float:
         every = state.source.every
-        pause = min(every, FIRST_PAUSE * 2.0 ** min(state.failures - 1, 16)) if state.failures else every
-        return pause * (1 + SPREAD * (2 * self._jitter() - 1))
+        pause = min(every, FIRST_PAUSE_SECONDS * 2.0 ** min(state.failures - 1, 16)) if state.failures else every
+        return pause * (1 + JITTER_SHARE * (2 * self._jitter() - 1))

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from notifier.configuration.clients.authority import redact_options
 from notifier.configuration.clients.client_metadata import suggest_member
-from notifier.configuration.clients.client_rows import Row, SourceAnswer, share_names
+from notifier.configuration.clients.client_rows import Row, SourceAnswer, intern_names
 from notifier.model.documents.cloudevents import TEXT_LENGTH
 from notifier.model.egress import URI_LENGTH, uri_mistake
 from notifier.model.errors import InputIssue
@@ -23,16 +23,16 @@ from notifier.network.http.json_parts import OutOfBounds
 from notifier.settings.clients import ClientMetadata
 from notifier.tokens.client_jwks import public_jwks
 
-_ROW = frozenset(ClientMetadata.model_fields) | {"aliases"}
+_ROW_MEMBERS = frozenset(ClientMetadata.model_fields) | {"aliases"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # events cannot contain such a name, and it must not reach logs
-_LONGEST = 60  # characters of a misspelt name
-PART = 250  # rows, after which the thread pauses to let the worker's event loop run
-PAUSE = 0.001  # seconds
+MAX_NAME_CHARS = 60  # characters of a misspelt name
+ROWS_PER_STEP = 250  # rows, after which the thread pauses to let the worker's event loop run
+PAUSE_SECONDS = 0.001  # seconds
 
 _Key: TypeAlias = str | tuple[str, str]
 
 
-def clean(raw: object, path: str, last: Row | None = None) -> Row | InputIssue:
+def clean_row(raw: object, path: str, last: Row | None = None) -> Row | InputIssue:
     """Return the members that notifier uses: null, empty strings and empty lists count as absent.
 
     `path` names the client in the error if it has no valid `client_id`. If the result equals the row of the `last`
@@ -40,7 +40,7 @@ def clean(raw: object, path: str, last: Row | None = None) -> Row | InputIssue:
     """
     if not isinstance(raw, dict):
         return InputIssue(path, "must be the metadata of a client")
-    row = share_names(present_members({name: value for name, value in raw.items() if name in _ROW}))
+    row = intern_names(present_members({name: value for name, value in raw.items() if name in _ROW_MEMBERS}))
     if "jwks" in row:
         if "id_token_encrypted_response_alg" in row:
             row["jwks"] = public_jwks(row["jwks"])
@@ -48,7 +48,7 @@ def clean(raw: object, path: str, last: Row | None = None) -> Row | InputIssue:
             del row["jwks"]
     if isinstance(row.get("notifier"), dict):
         row["notifier"] = redact_options(row["notifier"])
-    misspelt = next((name for name in raw if name not in _ROW and _misspelt(name)), None)
+    misspelt = next((name for name in raw if name not in _ROW_MEMBERS and _is_misspelt(name)), None)
     client_id = row.get("client_id")
     if misspelt is not None:
         text = f"there is no member {misspelt}; did you mean {suggest_member(misspelt)}?"
@@ -59,13 +59,13 @@ def clean(raw: object, path: str, last: Row | None = None) -> Row | InputIssue:
         return InputIssue(path, "has no client_id" if client_id is None else "client_id must be a text")
     if len(client_id) > TEXT_LENGTH or _CONTROL.search(client_id) is not None:
         return InputIssue(path, f"client_id must have at most {TEXT_LENGTH} characters, and no control characters")
-    if not _unicode(row):
+    if not _is_unicode(row):
         return InputIssue(path, "has a text that is not valid Unicode (a lone surrogate)")
-    wrong = _mistake(row)
-    return row if wrong is None else InputIssue(client_id, wrong)
+    error = _find_error(row)
+    return row if error is None else InputIssue(client_id, error)
 
 
-def _unicode(row: dict[str, Any]) -> bool:
+def _is_unicode(row: dict[str, Any]) -> bool:
     """Return False if a string cannot be encoded for log and cache, such as `"\\ud800"`, which JSON allows."""
     try:
         for value in row.values():
@@ -78,11 +78,11 @@ def _unicode(row: dict[str, Any]) -> bool:
     return True
 
 
-def _misspelt(name: object) -> bool:
-    return isinstance(name, str) and len(name) <= _LONGEST and suggest_member(name) is not None
+def _is_misspelt(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= MAX_NAME_CHARS and suggest_member(name) is not None
 
 
-def _mistake(row: dict[str, Any]) -> str | None:
+def _find_error(row: dict[str, Any]) -> str | None:
     uri = row.get("backchannel_logout_uri")
     if uri is not None:
         text = uri_mistake(uri) if isinstance(uri, str) else "must be a text"
@@ -124,7 +124,7 @@ class RowCollector:
         if last is not None and last == raw:
             row: Row | InputIssue = last
         else:
-            row = raw if isinstance(raw, InputIssue) else clean(raw, path, last)
+            row = raw if isinstance(raw, InputIssue) else clean_row(raw, path, last)
         self.count += 1
         if isinstance(row, InputIssue):
             self.refuse(row)
@@ -158,11 +158,11 @@ class RowCollector:
         """Add many clients, with pauses."""
         for raw in raws:
             self.add(raw)
-            if self.count % PART == 0:
-                await asyncio.sleep(PAUSE)
+            if self.count % ROWS_PER_STEP == 0:
+                await asyncio.sleep(PAUSE_SECONDS)
 
     @property
-    def known(self) -> int:
+    def known_count(self) -> int:
         """The number of clients known by name, including unusable ones."""
         return len(self._rows) + self._named_faults
 
@@ -170,7 +170,7 @@ class RowCollector:
         """Return the `client_id` of all clients, including unusable ones."""
         return frozenset(str(row["client_id"]) for row in self._rows.values()) | self._faults.keys()
 
-    def misses(self) -> bool:
+    def has_missing_clients(self) -> bool:
         """Return True if a client of the last answer is missing."""
         names = self.names()
         return any(str(row["client_id"]) not in names for row in self._last_rows.values())

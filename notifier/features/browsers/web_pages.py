@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import structlog
 from aiohttp import web
 
-from notifier.configuration.clients.authority import own_hosts
+from notifier.configuration.clients.authority import issuer_hosts
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.features.browsers.brought_addresses import BroughtAddresses
 from notifier.features.browsers.check_session import CheckSession, CheckSessionPages, check_session_script
@@ -85,7 +85,7 @@ class WebPages:
         return keys is None or keys.speak(iss)
 
     def _hosts(self, iss: str) -> Collection[str]:
-        return own_hosts(self._live.now.settings, iss)
+        return issuer_hosts(self._live.now.settings, iss)
 
     def _rules(self, iss: str) -> PageRules | None:
         section = web_of(self._live.now.settings)

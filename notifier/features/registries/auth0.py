@@ -55,8 +55,8 @@ class Auth0Reader:
         """Return all applications; `last` itself if nothing has changed. Raises SourceFault."""
         async with web(None, self._source.timeout) as server:
             at = self._clock()
-            gathering = await gather_pages(lambda nth: self._page(server, nth), last)
-            return gathering.answer(at)
+            collector = await gather_pages(lambda nth: self._page(server, nth), last)
+            return collector.answer(at)
 
     async def _page(self, server: Web, nth: int) -> NumberedPage:
         asked = {"fields": _FIELDS, "include_fields": "true", "is_global": "false", "include_totals": "true"}

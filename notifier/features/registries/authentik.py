@@ -40,8 +40,8 @@ class AuthentikReader:
         headers = {"Authorization": f"Bearer {secret_of('token_file', self._settings.token_file)}"}
         async with web(self._settings.tls, self._source.timeout) as server:
             at = self._clock()
-            gathering = await gather_pages(lambda nth: self._page(server, headers, nth), last)
-            return gathering.answer(at)
+            collector = await gather_pages(lambda nth: self._page(server, headers, nth), last)
+            return collector.answer(at)
 
     async def _page(self, server: Web, headers: dict[str, str], nth: int) -> NumberedPage:
         url = f"{self._settings.url}/api/v3/providers/oauth2/?ordering=pk&page={nth + 1}&page_size={PAGE}"

@@ -48,7 +48,7 @@ class HttpListReader:
         """Return all clients; `last` itself if the server reports no change. Raises SourceFault."""
         first = self._settings.url
         headers = {**_ACCEPT, **(self._settings.headers or {})}
-        gathering, visited, limit = RowCollector(last, unique=True), {first}, PageLimit()
+        collector, visited, limit = RowCollector(last, unique=True), {first}, PageLimit()
         async with web(self._settings.tls, self._source.timeout, read=_read) as server:
             at = self._clock()
             answer = await ask(server, first, {**headers, **_conditions(last, first)}, _ADVICE)
@@ -57,18 +57,18 @@ class HttpListReader:
                     raise SourceFault("answered 304 (not modified), though nobody asked for that; see its cache")
                 return last
             mark = _mark(answer, first)
-            await gathering.add_all(_drained(_clients(answer)))
+            await collector.add_all(_drained(_clients(answer)))
             following = next_page(answer.whole("Link"), first)
             while following is not None:
                 if following in visited:
                     raise EndlessList("its list never ends: a page comes again (Link: rel=next)")
                 visited.add(following)
-                limit.before_next(gathering.known)
+                limit.before_next(collector.known_count)
                 mark = None
                 answer = await ask(server, following, headers, _ADVICE)
-                await gathering.add_all(_drained(_clients(answer)))
+                await collector.add_all(_drained(_clients(answer)))
                 following = next_page(answer.whole("Link"), following)
-            return gathering.answer(at, mark)
+            return collector.answer(at, mark)
 
 
 def _conditions(last: SourceAnswer | None, url: str) -> Mapping[str, str]:

@@ -53,34 +53,34 @@ class HydraReader:
         """Return all clients; `last` itself if nothing has changed. Raises SourceFault."""
         async with web(self._settings.tls, self._source.timeout) as server:
             at = self._clock()
-            token = await self._take(server, None, gathering := RowCollector(last))
+            token = await self._take(server, None, collector := RowCollector(last))
             try:
-                await self._rest(server, token, gathering)
+                await self._rest(server, token, collector)
             except EndlessList:
                 raise
             except SourceFault:  # perhaps an invalid page token: a restart with another secret, or a proxy that cut it
-                token = await self._take(server, None, gathering := RowCollector(last))
-                await self._rest(server, token, gathering)
-            return gathering.answer(at)
+                token = await self._take(server, None, collector := RowCollector(last))
+                await self._rest(server, token, collector)
+            return collector.answer(at)
 
-    async def _rest(self, server: Web, token: str | None, gathering: RowCollector) -> None:
+    async def _rest(self, server: Web, token: str | None, collector: RowCollector) -> None:
         visited: set[str] = set()
         limit = PageLimit()
         while token is not None:
             if token in visited:
                 raise SourceFault("its list of clients never ends: a page token comes again")
             visited.add(token)
-            limit.before_next(gathering.known)
-            token = await self._take(server, token, gathering)
+            limit.before_next(collector.known_count)
+            token = await self._take(server, token, collector)
 
-    async def _take(self, server: Web, token: str | None, gathering: RowCollector) -> str | None:
+    async def _take(self, server: Web, token: str | None, collector: RowCollector) -> str | None:
         """Read a page. Return the token of the next."""
         query = urlencode({"page_size": PAGE} | ({} if token is None else {"page_token": token}))
         url = f"{self._settings.admin_url}/admin/clients?{query}"
         answer = await ask(server, url, self._settings.headers or {}, _ADVICE)
         if not isinstance(answer.content, list):
             raise SourceFault("its list of clients is not a list; `admin_url` must lead to Hydra's admin port")
-        await gathering.add_all(_row(client) for client in answer.content)
+        await collector.add_all(_row(client) for client in answer.content)
         following = next_link(answer.whole("Link"), url)
         if following is None:
             return None

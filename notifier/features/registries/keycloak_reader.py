@@ -82,15 +82,15 @@ class KeycloakReader:
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the realm's clients; `last` itself if nothing has changed. Raises SourceFault."""
-        gathering, pages = RowCollector(last), ShiftingPages(PAGE)
+        collector, pages = RowCollector(last), ShiftingPages(PAGE)
         at = self._clock()
         async with web(self._settings.tls, self._source.timeout) as opened:
             session = _AdminSession(self._settings, opened)
             while pages.first is not None:
-                await self._take_page(session, pages, gathering)
-        return gathering.answer(at)
+                await self._take_page(session, pages, collector)
+        return collector.answer(at)
 
-    async def _take_page(self, session: "_AdminSession", pages: ShiftingPages, gathering: RowCollector) -> None:
+    async def _take_page(self, session: "_AdminSession", pages: ShiftingPages, collector: RowCollector) -> None:
         first = pages.first or 0
         clients = await session.clients(first)
         if not clients and first == 0:
@@ -104,8 +104,8 @@ class KeycloakReader:
             rows.clear()
         for row in rows:
             if isinstance(row, InputIssue):
-                gathering.refuse(row)
-        await gathering.add_all(row for row in rows if not isinstance(row, InputIssue))
+                collector.refuse(row)
+        await collector.add_all(row for row in rows if not isinstance(row, InputIssue))
 
 
 class _AdminSession:

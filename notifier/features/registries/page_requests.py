@@ -182,29 +182,29 @@ async def gather_pages(take: TakePage, last: SourceAnswer | None) -> RowCollecto
     """Return the clients of all pages. Raises SourceFault."""
     before: frozenset[str] | None = None
     for _ in range(READINGS):
-        gathering = RowCollector(last)
-        totals = await _read(take, gathering)
-        names = gathering.names()
+        collector = RowCollector(last)
+        totals = await _read(take, collector)
+        names = collector.names()
         whole = len(set(totals)) == 1 and len(names) >= totals[0]
-        if whole and (len(totals) == 1 or not gathering.misses()):
-            return gathering
-        if names == before and len(names) == gathering.count:
-            return gathering
+        if whole and (len(totals) == 1 or not collector.has_missing_clients()):
+            return collector
+        if names == before and len(names) == collector.count:
+            return collector
         before = names
     raise SourceFault("its list changes faster than it can be read, or a proxy answers for it with the same page")
 
 
-async def _read(take: TakePage, gathering: RowCollector) -> list[int]:
+async def _read(take: TakePage, collector: RowCollector) -> list[int]:
     """Read all pages. Return the size of the list according to each."""
     totals: list[int] = []
     limit = PageLimit()
     while True:
         page = await take(len(totals))
-        await gathering.add_all(page.rows)
+        await collector.add_all(page.rows)
         totals.append(page.total)
         if not page.more:
             return totals
-        limit.before_next(gathering.known)
+        limit.before_next(collector.known_count)
 
 
 class ShiftingPages:

@@ -225,7 +225,7 @@ class SqlReader:
     def _read(self, last: SourceAnswer | None) -> SourceAnswer:
         deadline, at = Deadline(self._timeout), self._clock()
         with reading(self._url(), deadline, row_security=self._settings.row_security) as connection:
-            gathering = RowCollector(last, unique=True)
+            collector = RowCollector(last, unique=True)
             amount = Amount(self._bounds)
             listing = self._listing(connection, deadline, amount)
             for first, part in parts(listing.result, deadline, amount, self._pause):
@@ -233,13 +233,13 @@ class SqlReader:
                     try:
                         row = listing.read(cells)
                     except ValueError as error:
-                        gathering.refuse(InputIssue(_named(cells[listing.client_id], number), str(error)))
+                        collector.refuse(InputIssue(_named(cells[listing.client_id], number), str(error)))
                         continue
                     if row is None:
                         continue
                     nameless = row.get("client_id") is None
-                    gathering.add(InputIssue(f"row {number}", "has no client_id") if nameless else row)
-        return gathering.answer(at)
+                    collector.add(InputIssue(f"row {number}", "has no client_id") if nameless else row)
+        return collector.answer(at)
 
     def _listing(self, connection: sa.Connection, deadline: Deadline, amount: Amount) -> Listing:
         if self._settings.query is not None:

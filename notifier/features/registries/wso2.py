@@ -83,9 +83,9 @@ class Wso2Reader:
             faults = [answer for name in listed if isinstance(answer := self._learnt[name].result, InputIssue)]
             if len(faults) == len(listed):
                 raise SourceFault(f"no application can be read; the first, {faults[0].path}: {faults[0].text}")
-        gathering = RowCollector(last)
-        await gathering.add_all(self._learnt[name].result for name in listed if self._learnt[name].result is not None)
-        return gathering.answer(at)
+        collector = RowCollector(last)
+        await collector.add_all(self._learnt[name].result for name in listed if self._learnt[name].result is not None)
+        return collector.answer(at)
 
     async def _list(self, server: Web, headers: Mapping[str, str]) -> dict[str, _Item]:
         """What the list says of each application, by its UUID. One beyond a bound is known by its place in the list."""

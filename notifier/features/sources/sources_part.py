@@ -46,7 +46,7 @@ def read_sources(settings: Settings, unsure: frozenset[str]) -> SourcesPart:
         secrets=dict(_secrets(settings)),
         fixed={f"sources.{name}.bind": frozenset(binds) for name, binds in bound.items()},
         bindings=bindings_of(options),
-        senders=[_sender(source, proven=options[name].http is not None) for name, source in sources.items()],
+        senders=[_sender(source, authenticated=options[name].http is not None) for name, source in sources.items()],
         sources=sources,
         proofs=proofs,
     )
@@ -75,11 +75,11 @@ def bindings_in_document(document: Mapping[str, object]) -> tuple[Binding, ...]:
         raise ConfigurationError(explain(error, Settings)) from None
 
 
-def _sender(source: Source, *, proven: bool) -> Sender:
+def _sender(source: Source, *, authenticated: bool) -> Sender:
     clients = source.members.get("clients")
     return Sender(
-        name=source.name, title=f"source {source.name}", issuers=source.speaks_for, proven=proven,
-        brings=clients is not None and "backchannel_logout_uri" in clients.text,
+        name=source.name, title=f"source {source.name}", issuers=source.speaks_for, authenticated=authenticated,
+        has_addresses=clients is not None and "backchannel_logout_uri" in clients.text,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from notifier.configuration.clients.clients_file import load_registry
-from notifier.configuration.clients.reading import DirectReader
+from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.configured_feature import ConfiguredFeature, reader_by, readers_of, settings_model
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.documents.dead_letter import load_dead_letter

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from notifier.configuration.clients.clients_file import load_registry
-from notifier.configuration.clients.reading import DirectReader
+from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.model.errors import ConfigurationError
 from notifier.model.frozen import frozen

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from notifier.configuration.clients.authority import OPTIONS, WITHHELD, ListBounds, kind_of, limit_row
+from notifier.configuration.clients.authority import LIST_OPTIONS, REDACTED, ListBounds, kind_of, limit_row
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.clients_file import to_layer
 from notifier.configuration.clients.guard import rebuild_registry
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import BuildContext, BuiltRegistry, build_registry
-from notifier.configuration.clients.remote_rows import clean
+from notifier.configuration.clients.remote_rows import clean_row
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
 from notifier.model.client import Algorithm, Client
@@ -25,7 +25,9 @@ from tests.settings.whole_settings import SOURCE_SETTINGS
 from tests.tokens.key_folder import pem
 
 EVIL = "https://evil.example.net/hook"
-BOUNDS = ListBounds(longest={"max_age": 3600.0, "sub_only_max_age": 600.0}, own=frozenset({"id.example.com"}))
+BOUNDS = ListBounds(
+    max_seconds={"max_age": 3600.0, "sub_only_max_age": 600.0}, issuer_hosts=frozenset({"id.example.com"})
+)
 FILE_ONLY = "only a file may set it; it is ignored"
 THREE = "https://three.example.com"
 LIST = {"url": "https://list.example.com/clients"}
@@ -39,7 +41,7 @@ def row(client_id: str = "shop", uri: str = HOOK, **members: Any) -> dict[str, A
 def of_list(*rows: Any, name: str = "db", **source: Any) -> Layer:
     """What a list answered, kept as a worker keeps it."""
     given = SOURCE_SETTINGS.model_validate({"name": name, "http": LIST, **source})
-    kept = [each for raw in rows if isinstance(each := clean(raw, "[0]"), dict)]
+    kept = [each for raw in rows if isinstance(each := clean_row(raw, "[0]"), dict)]
     return to_layer(given, (ONE, TWO), SourceAnswer(rows=kept, at=0.0))
 
 
@@ -82,7 +84,7 @@ def test_a_list_mints_no_token_for_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*sorted(ClientOptions.model_fields.keys() - OPTIONS), "typo", "audience", "preset", "max_age"]
+    "name", [*sorted(ClientOptions.model_fields.keys() - LIST_OPTIONS), "typo", "audience", "preset", "max_age"]
 )
 def test_each_member_beyond_the_table_is_left_away_and_named(name: str) -> None:
     """The others stay."""
@@ -139,18 +141,18 @@ def test_the_table_of_the_documents_is_the_codes() -> None:
     """Each member is in one row of it."""
     text = (Path(__file__).parents[3] / "docs/configuration/registry-sources.md").read_text()
     _, may, stricter, never = text[text.index("| a list | members |") :].split("\n| ")[:4]
-    assert {name for name in OPTIONS if f"`{name}`" not in may and f"`notifier.{name}`" not in stricter} == set()
-    assert [name for name in ClientOptions.model_fields.keys() - OPTIONS if name not in never] == []
+    assert {name for name in LIST_OPTIONS if f"`{name}`" not in may and f"`notifier.{name}`" not in stricter} == set()
+    assert [name for name in ClientOptions.model_fields.keys() - LIST_OPTIONS if name not in never] == []
 
 
 def test_secrets_of_a_list_are_not_kept() -> None:
     """Neither in memory nor in the cache; their names are, so that they are told."""
-    kept = clean(
+    kept = clean_row(
         row(notifier={"headers": {"Authorization": "hunter2"}, "proxy": "http://u:hunter2@p", "typ": "JWT"}), ""
     )
     assert "hunter2" not in json.dumps(kept)
     assert isinstance(kept, dict)
-    assert kept["notifier"] == {"headers": WITHHELD, "proxy": WITHHELD, "typ": WITHHELD}
+    assert kept["notifier"] == {"headers": REDACTED, "proxy": REDACTED, "typ": REDACTED}
 
 
 @pytest.mark.parametrize("own", [f"{ONE}/logout", f"{ONE.upper()}:443/logout", f"{ONE}:8443/logout", f"{ONE}./logout"])
@@ -370,7 +372,7 @@ def test_a_list_says_nothing_wrong_of_clients_of_others(tmp_path: Path) -> None:
 )
 def test_no_spelling_of_an_address_hides_the_issuer(iss: str, own: str) -> None:
     """Browsers write an address in one way, and send its cookies."""
-    bounds = ListBounds(longest={}, own=frozenset({iss.removeprefix("https://").strip("[]")}))
+    bounds = ListBounds(max_seconds={}, issuer_hosts=frozenset({iss.removeprefix("https://").strip("[]")}))
     assert [*limit_row(row(frontchannel_logout_uri=own), bounds)[1]] == ["frontchannel_logout_uri"]
 
 
@@ -465,8 +467,8 @@ def test_kinds_are_few_whatever_rows_say(tmp_path: Path) -> None:
 
 def test_no_value_is_kept_that_no_list_may_say() -> None:
     """It would take memory and the cache, and may be a secret."""
-    kept = clean(row(notifier={"typ": "JWT" * 999, "claims": {"a": 1}, "headers": None, "timeout": "3s"}), "[0]")
-    assert kept == row(notifier={"typ": WITHHELD, "claims": WITHHELD, "headers": None, "timeout": "3s"})
+    kept = clean_row(row(notifier={"typ": "JWT" * 999, "claims": {"a": 1}, "headers": None, "timeout": "3s"}), "[0]")
+    assert kept == row(notifier={"typ": REDACTED, "claims": REDACTED, "headers": None, "timeout": "3s"})
 
 
 def test_a_client_id_with_what_was_copied_along_is_warned(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from notifier.configuration.clients.clients_file import load_registry, no_answer, read_registry
 from notifier.configuration.clients.layers import BuildContext
-from notifier.configuration.clients.remote_rows import clean
+from notifier.configuration.clients.remote_rows import clean_row
 from notifier.model.client import (
     Client,
     ClientKeysSource,
@@ -61,7 +61,7 @@ def test_an_empty_set_is_absent(tmp_path: Path, jwks: object) -> None:
     """Serializers write it where `jwks_uri` is registered."""
     assert place(asked(tmp_path, jwks_uri=KEYS, jwks=jwks)).uri == KEYS
     raw = {"client_id": "shop", "jwks": jwks, "id_token_encrypted_response_alg": "RSA-OAEP", "redirect_uris": []}
-    row = clean(raw, "[0]")
+    row = clean_row(raw, "[0]")
     assert not isinstance(row, InputIssue)
     assert row.get("jwks", {"keys": []}) == {"keys": []}
     assert "redirect_uris" not in row
@@ -102,11 +102,11 @@ def test_another_address_of_an_event_leaves_them_as_they_are(tmp_path: Path) -> 
 def test_no_secret_of_a_server_is_kept(jwks: Any) -> None:
     """And no keys at all of clients that want nothing encrypted: they would fill memory and cache."""
     raw = {"client_id": "shop", "backchannel_logout_uri": HOOK, "jwks": jwks, "jwks_uri": KEYS}
-    row = clean(raw | {"id_token_encrypted_response_alg": "RSA-OAEP"}, "[0]")
+    row = clean_row(raw | {"id_token_encrypted_response_alg": "RSA-OAEP"}, "[0]")
     assert not isinstance(row, InputIssue)
     assert "hunter2" not in str(row)
-    assert clean(row, "[0]") == row, "as the cache gives it back"
-    assert clean(raw, "[0]") == {"client_id": "shop", "backchannel_logout_uri": HOOK, "jwks_uri": KEYS}
+    assert clean_row(row, "[0]") == row, "as the cache gives it back"
+    assert clean_row(raw, "[0]") == {"client_id": "shop", "backchannel_logout_uri": HOOK, "jwks_uri": KEYS}
 
 
 # ── The clients file: metadata, presets and defaults become clients ───────────────────────────────────────────────

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from notifier.configuration.clients.answers import Cache
-from notifier.configuration.clients.client_rows import DAY, AnswerResult, SourceAnswer
+from notifier.configuration.clients.client_rows import DAY_SECONDS, AnswerResult, SourceAnswer
 from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
@@ -77,7 +77,7 @@ def test_without_a_cache_nobody_knows_since_when(tmp_path: Path) -> None:
     assert source.told == at(GOOD, *NAMES)
 
 
-@pytest.mark.parametrize("age", [0.0, 2 * DAY], ids=["new", "known for days"])
+@pytest.mark.parametrize("age", [0.0, 2 * DAY_SECONDS], ids=["new", "known for days"])
 def test_new_clients_hide_no_loss_of_others(tmp_path: Path, age: float) -> None:
     """The share is that of the clients that are known for a day: a thousand new ones beside them change nothing."""
     source = Source(tmp_path)
@@ -136,13 +136,13 @@ def test_the_cache_knows_what_is_in_force_and_since_when(tmp_path: Path) -> None
 def test_many_moves_and_many_new_clients_are_told(tmp_path: Path) -> None:
     """As many as would be too many to lose. The first answer of a source is no change."""
     source = Source(tmp_path)
-    assert source.says(GOOD, *NAMES).sudden is None
-    assert source.says(GOOD, *NAMES, "x0", "x1").sudden is None
-    moved = source.says(EVIL, *NAMES, *(f"x{nth}" for nth in range(9))).sudden
+    assert source.says(GOOD, *NAMES).sudden_change is None
+    assert source.says(GOOD, *NAMES, "x0", "x1").sudden_change is None
+    moved = source.says(EVIL, *NAMES, *(f"x{nth}" for nth in range(9))).sudden_change
     assert moved is not None
     assert moved.startswith("besides 12 clients with an address before, 12 have another address: 'c0', 'c1'")
     assert "; 7 are new: 'x2', 'x3'" in moved
-    assert source.says(EVIL, *NAMES, *(f"x{nth}" for nth in range(9))).sudden is None
+    assert source.says(EVIL, *NAMES, *(f"x{nth}" for nth in range(9))).sudden_change is None
 
 
 def test_a_client_is_no_new_one_because_its_row_names_its_issuer(tmp_path: Path) -> None:

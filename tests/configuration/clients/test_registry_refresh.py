@@ -51,19 +51,19 @@ class RepairReport:
 
 
 class Registry:
-    """What has been taken. While it holds back, it keeps its last answer, and `sudden` is told of the next one."""
+    """What has been taken. While it holds back, it keeps its last answer. It reports `sudden_change` of the next."""
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, SourceAnswer | None, str | None]] = []
         self.holds_back: str | None = None
-        self.sudden: str | None = None
+        self.sudden_change: str | None = None
 
     async def take(self, name: str, found: SourceAnswer | None, accepted_by: str | None) -> AnswerResult:
         if self.holds_back is not None and not accepted_by:
             return AnswerResult(answer=self.taken[-1][1], held_back=self.holds_back)
         self.taken.append((name, found, accepted_by))
-        sudden, self.sudden = self.sudden, None
-        return AnswerResult(answer=found, sudden=sudden)
+        sudden_change, self.sudden_change = self.sudden_change, None
+        return AnswerResult(answer=found, sudden_change=sudden_change)
 
 
 def refreshed(
@@ -171,7 +171,7 @@ async def test_a_sudden_change_is_told_for_an_hour(capsys: pytest.CaptureFixture
     registry, source, now = Registry(), RepairReport(answer("a")), [100.0]
     async with running(registry, refreshed(source), clock=lambda: now[0]) as refresh:
         await refresh.complete()
-        registry.sudden, source.says = "40 are new", answer("b")
+        registry.sudden_change, source.says = "40 are new", answer("b")
         for moment, told in ((200.0, True), (3700.0, True), (3900.0, False)):
             now[0] = moment
             (state,) = await refresh.refresh(accepted_by=None)
@@ -182,7 +182,7 @@ async def test_a_sudden_change_is_told_for_an_hour(capsys: pytest.CaptureFixture
 
 async def test_an_unknown_client_has_its_sources_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, then at most every so often, and never for nothing: the last mention is followed by a reading."""
-    monkeypatch.setattr("notifier.configuration.clients.registry_refresh.APART", 0.1)
+    monkeypatch.setattr("notifier.configuration.clients.registry_refresh.MIN_INTERVAL_SECONDS", 0.1)
     registry, ours, others = Registry(), RepairReport(answer("shop")), RepairReport(answer("shop"))
     two = [refreshed(ours, issuer="https://a"), RefreshedSource(
         name="other", kind="sql", every=60, issuer="https://b", reading=others, last=None

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from notifier.configuration.clients.answers import Cache, HeldAnswers
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.remote_rows import RowCollector, clean
+from notifier.configuration.clients.remote_rows import RowCollector, clean_row
 from notifier.model.errors import InputIssue
 from notifier.settings.registry_settings import RegistrySettings, RegistrySourceSettings
 from tests.settings.whole_settings import SOURCE_SETTINGS
@@ -52,7 +52,7 @@ HOOK = "https://shop.example.com/hook"
 )
 def test_a_client_that_cannot_be_used_is_a_fault_that_names_it(raw: Any, fault: str) -> None:
     """The fault says what is wrong, and no other client is concerned."""
-    found = clean(raw, "[7]")
+    found = clean_row(raw, "[7]")
     assert isinstance(found, InputIssue)
     assert str(found).startswith(fault)
 
@@ -101,7 +101,7 @@ async def test_a_row_that_came_before_is_judged_once() -> None:
     first = RowCollector(None)
     await first.add_all([raw])
     last = first.answer(0.0)
-    assert clean(raw, "[0]", last.rows[0]) is last.rows[0]
+    assert clean_row(raw, "[0]", last.rows[0]) is last.rows[0]
     again = RowCollector(last)
     await again.add_all([dict(raw)])
     assert again.answer(1.0) is last
@@ -184,7 +184,7 @@ def test_a_cache_that_cannot_be_used_counts_as_none(
     cache.save(kind(), ANSWER)
     damage(tmp_path / "http.jsonl")
     held = HeldAnswers()
-    assert held.cached(kind(), tmp_path) is None
+    assert held.load_cached(kind(), tmp_path) is None
     held.log_unusable()
     told = capsys.readouterr()
     assert reason in told.out + told.err

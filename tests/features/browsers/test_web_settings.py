@@ -279,25 +279,25 @@ def test_pages_follow_a_reload_and_their_listener_does_not(tmp_path: Path) -> No
     (tmp_path / "own.keys").write_bytes(Fernet.generate_key())
     own = {"url": "https://id.example.com/out", "keys_file": "own.keys"}
     write(tmp_path, web={**face, "issuers": {ISS: own}})
-    assert running.reload(asked=False)
+    assert running.reload(requested=False)
     keys = running.now.part(PagesPart).keys
     assert keys is not None
     before = keys.of(ISS).encrypt(b"x")
     (tmp_path / "own.keys").write_bytes(Fernet.generate_key())
-    assert running.reload(asked=False)
+    assert running.reload(requested=False)
     keys = running.now.part(PagesPart).keys
     assert keys is not None
     with pytest.raises(InvalidToken):
         keys.of(ISS).decrypt(before)
     write(tmp_path, web={**face, "issuers": {}})
-    assert running.reload(asked=False)
-    assert (running.reloads.wait_for_restart, running.now.part(PagesPart).keys is first) == ((), False)
+    assert running.reload(requested=False)
+    assert (running.reloads.changed_fixed_settings, running.now.part(PagesPart).keys is first) == ((), False)
     section = web_of(running.now.settings)
     assert section is not None
     assert section.issuers == {}
     write(tmp_path, web={**face, "listen": "127.0.0.1:8090"})
-    assert running.reload(asked=False)
-    assert running.reloads.wait_for_restart == ("web.listen",)
+    assert running.reload(requested=False)
+    assert running.reloads.changed_fixed_settings == ("web.listen",)
     write(tmp_path)
-    assert running.reload(asked=False)
-    assert running.reloads.wait_for_restart == ("web",)
+    assert running.reload(requested=False)
+    assert running.reloads.changed_fixed_settings == ("web",)

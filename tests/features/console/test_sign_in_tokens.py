@@ -67,7 +67,7 @@ def test_with_it_nobody_is_let_in_without_a_token(tmp_path: Path) -> None:
     assert live(written(tmp_path, None)).tokens() is None
     was = live(path := written(tmp_path, oidc(ISSUER)))
     written(tmp_path, None)
-    assert was.reload(asked=True)
+    assert was.reload(requested=True)
     assert was.tokens() == (), f"{path} without it opens nothing before a restart"
     with pytest.raises(ConfigurationError, match="tokens_file is required"):
         load(written(tmp_path, None, listen="0.0.0.0:8080"), {}, FEATURES)

@@ -85,7 +85,7 @@ async def test_a_secret_is_rotated_without_a_restart(folder: Path) -> None:
         ("Bearer new", True, (False, True)),
     ):
         (folder / "okta").write_text(text, encoding="utf-8")
-        assert live.reload(asked=False) is taken
+        assert live.reload(requested=False) is taken
         assert (opens(sources, "Bearer one"), opens(sources, "Bearer new")) == expected
     await sources.aclose()
 
@@ -155,11 +155,11 @@ async def test_a_topic_of_sns_is_asked_for_by_the_rules_of_now(folder: Path, tmp
 
         assert isinstance(await verified(posted()), CertificateAway)  # no loopback without egress.allow
         write(folder, of, egress={"allow": ["127.0.0.0/8"]})
-        assert live.reload(asked=False)
+        assert live.reload(requested=False)
         now[0] += LEFT_ALONE
         assert isinstance(await verified(posted()), SnsMessage)
         write(folder, {"topic": {**MAPPED, "http": {"sns": {"topic_arn": f"{ARN}-2"}}}})
-        assert live.reload(asked=False)
+        assert live.reload(requested=False)
         assert isinstance(await verified(posted()), UnacceptedSns)
         assert isinstance(await verified(posted({**NOTIFICATION, "TopicArn": f"{ARN}-2"})), SnsMessage)
         assert len(sns.asked) == 1
@@ -188,10 +188,10 @@ async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Pa
 
         assert isinstance(await verified(token), VerifiedSet)
     write(folder, {"kc": {**MAPPED, "http": {"set": settings}}}, delivery={"timeout": "3s"})
-    assert live.reload(asked=False)
+    assert live.reload(requested=False)
     assert isinstance(await verified(token), VerifiedSet)
     assert asked == ["/certs"]
     write(folder, {"kc": {**MAPPED, "http": {"set": settings | {"audience": "else"}}}})
-    assert live.reload(asked=False)
+    assert live.reload(requested=False)
     assert isinstance(await verified(token), KeysAway)  # of other settings: nothing is known before it is read
     await sources.aclose()

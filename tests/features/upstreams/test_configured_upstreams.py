@@ -305,7 +305,7 @@ async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Pa
     assert await upstreams.look_up("op", question) == LocalSessions(iss="https://login.example.com", sessions=same)
     changed = {**OP, "resolve": {"same_sub": {"prefix": "op|"}}}
     written(folder, upstreams={"op": OP, "new": changed})
-    assert live.reload(asked=True)
+    assert live.reload(requested=True)
     assert upstreams.upstream("gone") is None
     assert [upstreams.has(name) for name in ("op", "gone", "new")] == [True, False, True]
     assert (new := upstreams.upstream("new")) is not None

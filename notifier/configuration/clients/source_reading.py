@@ -13,7 +13,7 @@ from notifier.configuration.clients.client_rows import (
     ClientsReader,
     Row,
     SourceAnswer,
-    identities,
+    row_ids,
     row_key,
 )
 from notifier.configuration.clients.clients_file import pause_garbage_collection
@@ -22,8 +22,8 @@ from notifier.model.frozen import replace
 from notifier.model.own_thread import in_own_thread
 from notifier.settings.registry_settings import RegistrySourceSettings
 
-SPARE = 2.0  # seconds beyond the source's timeout, after which an unresponsive reading is given up
-PART, PAUSE = 500, 0.001  # rows compared at a time, and seconds that the thread rests after them
+EXTRA_SECONDS = 2.0  # seconds beyond the source's timeout, after which an unresponsive reading is given up
+ROWS_PER_STEP, PAUSE_SECONDS = 500, 0.001  # rows compared at a time, and seconds that the thread rests after them
 
 
 class SourceReading:
@@ -37,21 +37,21 @@ class SourceReading:
         self._reader = make_reader(source)
         self._cache = cache
         self._clock = clock
-        self._going: asyncio.Future[SourceAnswer] | None = None
+        self._reading: asyncio.Future[SourceAnswer] | None = None
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the current clients. Unchanged rows are the same objects as before. Raises SourceFault.
 
         If no row has changed, `rows` is the object of `last`.
         """
-        if self._going is not None and not self._going.done():
+        if self._reading is not None and not self._reading.done():
             raise SourceFault("the last reading still hangs")
-        self._going = in_own_thread(lambda: self._read(last), f"registry-{self._source.called}")
-        done, _ = await asyncio.wait({self._going}, timeout=self._source.timeout + SPARE)
+        self._reading = in_own_thread(lambda: self._read(last), f"registry-{self._source.called}")
+        done, _ = await asyncio.wait({self._reading}, timeout=self._source.timeout + EXTRA_SECONDS)
         if not done:
             raise SourceFault(f"did not answer within {self._source.timeout:g} s")
         try:
-            return self._going.result()
+            return self._reading.result()
         except SourceFault:
             raise
         except Exception as error:  # noqa: BLE001  an error of any library must affect only this source
@@ -62,7 +62,7 @@ class SourceReading:
             answer = asyncio.run(self._reader.read(last))
         if last is None:
             return answer
-        rows = last.rows if answer is last else _old_where_equal(last.rows, answer.rows)
+        rows = last.rows if answer is last else _reuse_equal_rows(last.rows, answer.rows)
         now = replace(answer, at=self._clock(), rows=rows, since=last.since)
         if rows is last.rows:
             self._cache.confirm(self._source, now)
@@ -81,23 +81,23 @@ class SourceReading:
         self._cache.save(self._source, answer)
         if isinstance(replaced, list) and replaced is not answer.rows:
             while replaced:  # in parts: freeing 100,000 rows in one step would block the event loop
-                del replaced[-PART:]
+                del replaced[-ROWS_PER_STEP:]
                 time.sleep(0)
 
 
-def _old_where_equal(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
+def _reuse_equal_rows(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
     """Return the new rows, with the old object for each unchanged row; the old sequence if nothing has changed."""
     rows = list(new)
-    old_ids = identities(old)
+    old_ids = row_ids(old)
     if all(id(row) in old_ids for row in rows):
         return old if len(rows) == len(old) and all(map(is_, rows, old)) else rows
     old_rows = {row_key(row): row for row in old}
     for index, row in enumerate(rows):
-        if index % PART == PART - 1:
-            time.sleep(PAUSE)
-        was = old_rows.get(row_key(row))
-        if was is not None and was == row:
-            rows[index] = was
+        if index % ROWS_PER_STEP == ROWS_PER_STEP - 1:
+            time.sleep(PAUSE_SECONDS)
+        old_row = old_rows.get(row_key(row))
+        if old_row is not None and old_row == row:
+            rows[index] = old_row
     same = len(rows) == len(old) and all(map(is_, rows, old))
     return old if same else rows
 
