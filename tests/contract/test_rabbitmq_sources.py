@@ -12,7 +12,7 @@ import pytest
 from pamqp import commands
 from structlog.testing import capture_logs
 
-from notifier.features.sources.event_sources import OWN_EXCHANGES
+from notifier.features.sources.source_compiler import OWN_EXCHANGES
 from notifier.model.message import DEAD, Binding, Lane, Message
 from notifier.queues.passes import VisitedMessage
 from notifier.queues.rabbitmq import source_bindings

@@ -11,22 +11,26 @@ from notifier.operators.doctor.doctor import Area, Check
 from notifier.operators.doctor.doctor_keys import examine_transmitter
 from notifier.settings.service_settings import Settings
 
-WITHIN = 10.0  # seconds for a transmitter's keys
+READ_TIMEOUT_SECONDS = 10.0  # for a transmitter's keys
 
 
 def source_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
     """Yield a check for each source that takes Security Event Tokens."""
     egress = settings.template().route.egress
     for name, source in sources_of(settings).items():
-        if source.http is not None and (of := source.http.set) is not None:
+        if source.http is not None and (verification := source.http.set) is not None:
             subject = f"sources.{name}.http.set"
-            run = partial(examine_transmitter, subject, of.jwks_uri, partial(_read, of, reader, egress))
-            yield Check(area=Area.KEYS, subject=subject, within=2 * WITHIN, run=run)
+            run = partial(
+                examine_transmitter, subject, verification.jwks_uri, partial(_read_keys, verification, reader, egress)
+            )
+            yield Check(area=Area.KEYS, subject=subject, within=2 * READ_TIMEOUT_SECONDS, run=run)
 
 
-async def _read(
-    of: SetSettings, reader: DocumentReader, egress: EgressPolicy, uri: str
+async def _read_keys(
+    verification: SetSettings, reader: DocumentReader, egress: EgressPolicy, uri: str
 ) -> IssuerDocument | UnreadDocument:
     """Read the keys, with the egress rules for an address that the operator configured."""
-    tls = TlsFiles() if of.tls is None else of.tls.files()
-    return await reader.read(uri, egress=found_egress(egress, uri, of.jwks_uri), tls=tls, within=WITHIN)
+    tls = TlsFiles() if verification.tls is None else verification.tls.files()
+    return await reader.read(
+        uri, egress=found_egress(egress, uri, verification.jwks_uri), tls=tls, within=READ_TIMEOUT_SECONDS
+    )

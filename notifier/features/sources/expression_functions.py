@@ -12,35 +12,35 @@ from pydantic_core import from_json
 from notifier.model.moment import read_moment
 from notifier.model.validation import kind_of
 
-LONGEST_JSON = 256 * 1024  # characters of a JSON text: the longest message of SNS, parsed within 10 ms
+MAX_JSON_CHARACTERS = 256 * 1024  # the longest message of SNS, parsed within 10 ms
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 
-class _Functions(functions.Functions):
+class _ExpressionFunctions(functions.Functions):
     """The functions of JMESPath, and notifier's."""
 
     @functions.signature({"types": ["number", "string", "null"]})
     def _func_from_s(self, seconds: object) -> str | None:
-        return _moment(seconds, 1, "from_s() takes seconds since 1970, in the years 1 to 9999")
+        return _format_epoch(seconds, 1, "from_s() takes seconds since 1970, in the years 1 to 9999")
 
     @functions.signature({"types": ["number", "string", "null"]})
     def _func_from_ms(self, milliseconds: object) -> str | None:
-        return _moment(milliseconds, 1_000, "from_ms() takes milliseconds since 1970, in the years 1 to 9999")
+        return _format_epoch(milliseconds, 1_000, "from_ms() takes milliseconds since 1970, in the years 1 to 9999")
 
     @functions.signature({"types": ["number", "string", "null"]})
     def _func_from_us(self, microseconds: object) -> str | None:
-        return _moment(microseconds, 1_000_000, "from_us() takes microseconds since 1970, in the years 1 to 9999")
+        return _format_epoch(microseconds, 1_000_000, "from_us() takes microseconds since 1970, in the years 1 to 9999")
 
     @functions.signature({"types": ["number", "string", "null"]})
     def _func_to_time(self, time: object) -> str | None:
-        takes = "to_time() takes ISO 8601 with an offset, or seconds since 1970"
+        expected = "to_time() takes ISO 8601 with an offset, or seconds since 1970"
         if isinstance(time, str) and _NUMBER.fullmatch(time) is None:
-            return _iso(time, takes)
-        return _moment(time, 1, takes)
+            return _format_iso(time, expected)
+        return _format_epoch(time, 1, expected)
 
     @functions.signature({"types": ["string", "null"]})
     def _func_from_json(self, text: str | None) -> object:
-        return None if text is None else _json(text)
+        return None if text is None else _parse_json(text)
 
     @functions.signature({"types": ["string", "null"]})
     def _func_lower(self, text: str | None) -> str | None:
@@ -60,47 +60,47 @@ class _Functions(functions.Functions):
     def _func_look_up(self, value: object, table: Mapping[str, object]) -> object:
         if value is None or isinstance(value, (bool, list, dict)):
             return None
-        return table.get(plain_name(str(value)))
+        return table.get(normalize_name(str(value)))
 
 
-FUNCTIONS = _Functions()
+FUNCTIONS = _ExpressionFunctions()
 
 
-def plain_name(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return the name as `ignore_case` compares it: in lower case and without `_`."""
-    return _plain(name) if len(name) <= 64 else name.lower().replace("_", "")  # long names are not cached
+    return _normalize_short(name) if len(name) <= 64 else name.lower().replace("_", "")  # long names are not cached
 
 
 @lru_cache(maxsize=2048)
-def _plain(name: str) -> str:
+def _normalize_short(name: str) -> str:
     return name.lower().replace("_", "")
 
 
-def lowered(value: object) -> object:
+def normalize_names(value: object) -> object:
     """Return the value with member names in lower case and without `_`. If two names collide, a non-null value wins."""
     if isinstance(value, dict):
         members: dict[str, object] = {}
         for name, member in value.items():
-            plain = plain_name(name)
+            plain = normalize_name(name)
             if members.get(plain) is None:
-                members[plain] = lowered(member) if isinstance(member, (dict, list)) else member
+                members[plain] = normalize_names(member) if isinstance(member, (dict, list)) else member
         return members
     if isinstance(value, list):
-        return [lowered(item) if isinstance(item, (dict, list)) else item for item in value]
+        return [normalize_names(item) if isinstance(item, (dict, list)) else item for item in value]
     return value
 
 
-def _moment(value: object, parts: int, takes: str) -> str | None:
+def _format_epoch(value: object, parts: int, expected: str) -> str | None:
     """Return RFC 3339 for an epoch time in these parts of a second. The ValueError does not quote the value."""
     if value is None:
         return None
     try:
         return datetime.fromtimestamp(float(cast("float", value)) / parts, UTC).isoformat()
     except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{takes}, not {kind_of(value)} like this") from None
+        raise ValueError(f"{expected}, not {kind_of(value)} like this") from None
 
 
-def _iso(text: str, takes: str) -> str:
+def _format_iso(text: str, expected: str) -> str:
     """Return RFC 3339 for a time in any form of ISO 8601. The offset is required, as the time is ambiguous without."""
     try:
         try:
@@ -111,13 +111,13 @@ def _iso(text: str, takes: str) -> str:
                 raise
             return moment.astimezone(UTC).isoformat()
     except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{takes}, not a string like this") from None
+        raise ValueError(f"{expected}, not a string like this") from None
 
 
-def _json(text: str) -> object:
+def _parse_json(text: str) -> object:
     """Return the parsed JSON. The ValueError gives the position of the error and never quotes the text."""
-    if len(text) > LONGEST_JSON:
-        raise ValueError(f"from_json() takes at most {LONGEST_JSON:,} characters, not {len(text):,}")
+    if len(text) > MAX_JSON_CHARACTERS:
+        raise ValueError(f"from_json() takes at most {MAX_JSON_CHARACTERS:,} characters, not {len(text):,}")
     try:
         return cast("object", from_json(text, allow_inf_nan=False, cache_strings="keys"))
     except ValueError as error:

@@ -1,7 +1,7 @@
 """Evaluate a source's expressions: JMESPath, compiled at the start, with a few additional functions.
 
 The library checks names and arguments of functions only when it calls them, so they are checked at compilation here.
-Every exception of an expression becomes `ExpressionFailed`, because a document must never stop a worker. Error texts
+Every exception of an expression becomes `EvaluationError`, because a document must never stop a worker. Error texts
 quote the expression and never the document, which may name a user.
 
 Three quoted names are available anywhere in an expression: `"$headers"`, `"$properties"`, `"$envelope"`.
@@ -17,64 +17,64 @@ from jmespath import exceptions
 from jmespath.lexer import Lexer
 from jmespath.visitor import Options, TreeInterpreter
 
-from notifier.features.sources.expression_functions import FUNCTIONS, lowered
+from notifier.features.sources.expression_functions import FUNCTIONS, normalize_names
 from notifier.model.errors import NotifierError
 from notifier.model.printable import excerpt
 
-DEEPEST = 100  # levels of an expression; each takes several frames of the interpreter's stack
-LONGEST = 4096  # characters of an expression
-SHOWN = 60  # characters of an expression in the text of an error
-KEPT_TEXTS = 4  # of one message, and what they were read as
-_SHOWN = 40  # characters of the document's words in a text
-_EQUALS = ("eq", "ne")
-_OF_TEXT = ("contains", "ends_with", "split", "starts_with")
-_GOES_ON = ("dot", "lbracket", "flatten", "filter")
-_BESIDE = ("$headers", "$properties")  # their names stay as they came
+MAX_DEPTH = 100  # each level takes several frames of the interpreter's stack
+MAX_EXPRESSION_CHARACTERS = 4096
+MAX_QUOTED_CHARACTERS = 60  # of an expression in an error text
+MAX_CACHED_TEXTS = 4  # parsed JSON texts of one message
+_MAX_QUOTED_WORD_CHARACTERS = 40  # of the document's words in an error text
+_COMPARISONS = ("eq", "ne")
+_TEXT_FUNCTIONS = ("contains", "ends_with", "split", "starts_with")
+_CONTINUATIONS = ("dot", "lbracket", "flatten", "filter")
+_RAW_NAMES = ("$headers", "$properties")  # their names are not normalized
 
 
-class ExpressionFailed(NotifierError):  # noqa: N818  the document may be at fault
+class EvaluationError(NotifierError):
     """The evaluation of an expression failed. The text gives the reason and quotes the expression."""
 
 
-class NoExpression(NotifierError):  # noqa: N818  the configuration is at fault
+class ExpressionError(NotifierError):
     """A text is not a usable expression. The error's text gives the reason."""
 
 
 _OPTIONS = Options(custom_functions=FUNCTIONS)
-_NOTHING: Mapping[str, object] = MappingProxyType({})
+_NO_NAMES: Mapping[str, object] = MappingProxyType({})
 
 
 class Expression:
     """A compiled expression. `fields` has the names of the members in it.
 
-    `of_object`: it only names members, so it is meaningless for a document that is not an object.
+    `needs_object`: it only names members, so it is meaningless for a document that is not an object.
     """
 
-    __slots__ = ("fields", "of_object", "parsed", "text")
+    __slots__ = ("fields", "needs_object", "parsed", "text")
 
     def __init__(self, text: str) -> None:
-        """Compile the text. Raises NoExpression."""
+        """Compile the text. Raises ExpressionError."""
         self.text = text
-        if len(text) > LONGEST:
-            raise NoExpression(f"has {len(text)} characters; {LONGEST} at most")
+        if len(text) > MAX_EXPRESSION_CHARACTERS:
+            raise ExpressionError(f"has {len(text)} characters; {MAX_EXPRESSION_CHARACTERS} at most")
         try:
             self.parsed: dict[str, Any] = cast("Any", jmespath.compile(text)).parsed
         except exceptions.EmptyExpressionError:
-            raise NoExpression("must not be empty") from None
+            raise ExpressionError("must not be empty") from None
         except exceptions.JMESPathError as error:
-            raise NoExpression(_why_no_expression(error)) from None
+            raise ExpressionError(_explain_compile_error(error)) from None
         except RecursionError:
-            raise NoExpression("is nested too deeply") from None
+            raise ExpressionError("is nested too deeply") from None
         except Exception as error:  # noqa: BLE001  whatever the library raises, the configuration is wrong
-            raise NoExpression(f"cannot be compiled ({type(error).__name__})") from None
-        nodes = list(_nodes(self.parsed))
+            raise ExpressionError(f"cannot be compiled ({type(error).__name__})") from None
+        nodes = list(_walk_nodes(self.parsed))
         self.fields = frozenset(str(node["value"]) for node in nodes if node["type"] == "field")
         for node in nodes:
-            if node["type"] == "function_expression" and (wrong := _misuse(node)) is not None:
-                raise NoExpression(wrong)
-        if (wrong := pitfall(text, nodes)) is not None:
-            raise NoExpression(wrong)
-        self.of_object = bool(self.fields) and not any(node["type"] in ("current", "identity") for node in nodes)
+            if node["type"] == "function_expression" and (wrong := _find_misuse(node)) is not None:
+                raise ExpressionError(wrong)
+        if (wrong := find_pitfall(text, nodes)) is not None:
+            raise ExpressionError(wrong)
+        self.needs_object = bool(self.fields) and not any(node["type"] in ("current", "identity") for node in nodes)
 
     def __eq__(self, other: object) -> bool:
         """Equal if the texts are."""
@@ -97,7 +97,7 @@ class ExpressionReader(TreeInterpreter):
     def __init__(
         self,
         document: object,
-        names: Mapping[str, object] = _NOTHING,
+        names: Mapping[str, object] = _NO_NAMES,
         *,
         ignore_case: bool = False,
         texts: dict[str, object] | None = None,
@@ -105,30 +105,32 @@ class ExpressionReader(TreeInterpreter):
         super().__init__(_OPTIONS)
         self._document = document
         self._ignore_case = ignore_case
-        self._texts = {} if texts is None else texts
+        self._parsed_texts = {} if texts is None else texts
         self._names = names
         self._headers = names.get("$headers")
 
-    def value(self, expression: Expression) -> object:
-        """Return the value of the expression, None if it has none. Raises ExpressionFailed."""
+    def evaluate(self, expression: Expression) -> object:
+        """Return the value of the expression, None if it has none. Raises EvaluationError."""
         try:
             return cast("object", self.visit(cast("Any", expression.parsed), self._document))
         except Exception as error:  # noqa: BLE001  see the module
-            raise ExpressionFailed(f"`{excerpt(expression.text, SHOWN)}` fails: {_why_failed(error)}") from None
+            raise EvaluationError(
+                f"`{excerpt(expression.text, MAX_QUOTED_CHARACTERS)}` fails: {_explain_failure(error)}"
+            ) from None
 
     def visit_function_expression(self, node: Any, value: Any) -> Any:
         """Return the function's result."""
         if node["value"] != "from_json":
             return super().visit_function_expression(node, value)
         text = self.visit(node["children"][0], value)
-        if isinstance(text, str) and text in self._texts:
-            return self._texts[text]
+        if isinstance(text, str) and text in self._parsed_texts:
+            return self._parsed_texts[text]
         result = FUNCTIONS.call_function("from_json", [text])
-        result = lowered(result) if self._ignore_case else result
+        result = normalize_names(result) if self._ignore_case else result
         if isinstance(text, str):
-            if len(self._texts) >= KEPT_TEXTS:
-                del self._texts[next(iter(self._texts))]
-            self._texts[text] = result
+            if len(self._parsed_texts) >= MAX_CACHED_TEXTS:
+                del self._parsed_texts[next(iter(self._parsed_texts))]
+            self._parsed_texts[text] = result
         return result
 
     def visit_field(self, node: Any, value: Any) -> Any:
@@ -144,18 +146,18 @@ class ExpressionReader(TreeInterpreter):
         return member
 
 
-def _nodes(parsed: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield all nodes of an expression. Raises NoExpression if it is nested too deeply to be evaluated safely."""
+def _walk_nodes(parsed: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield all nodes of an expression. Raises ExpressionError if it is nested too deeply to be evaluated safely."""
     level = [parsed]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         if not level:
             return
         yield from level
         level = [child for node in level for child in node.get("children", ()) if isinstance(child, dict)]
-    raise NoExpression(f"is nested too deeply; {DEEPEST} levels at most")
+    raise ExpressionError(f"is nested too deeply; {MAX_DEPTH} levels at most")
 
 
-def _misuse(node: dict[str, Any]) -> str | None:
+def _find_misuse(node: dict[str, Any]) -> str | None:
     name, number = str(node["value"]), len(node["children"])
     known: Mapping[str, Any] = FUNCTIONS.FUNCTION_TABLE
     if name not in known:
@@ -171,14 +173,14 @@ def _misuse(node: dict[str, Any]) -> str | None:
     return None
 
 
-def _why_no_expression(error: Exception) -> str:
+def _explain_compile_error(error: Exception) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
     reason = lines[0].partition(", for expression")[0]
     reason = reason.replace("Invalid jmespath expression: ", "").replace("Bad jmespath expression: ", "").rstrip(": ")
     return f"is no JMESPath expression: {excerpt(reason)}"
 
 
-def _why_failed(error: Exception) -> str:
+def _explain_failure(error: Exception) -> str:
     match error:
         case exceptions.JMESPathTypeError():
             expected = " or ".join(map(str, error.expected_types))
@@ -193,7 +195,7 @@ def _why_failed(error: Exception) -> str:
             return type(error).__name__
 
 
-def pitfall(text: str, nodes: Iterable[Mapping[str, Any]]) -> str | None:
+def find_pitfall(text: str, nodes: Iterable[Mapping[str, Any]]) -> str | None:
     """Return the probable error in an expression that compiles, with the remedy; None if there is none."""
     for node in nodes:
         first = node["children"][0]["type"] if node.get("children") else ""
@@ -204,10 +206,10 @@ def pitfall(text: str, nodes: Iterable[Mapping[str, Any]]) -> str | None:
                 if child["type"] == "field" and child["value"] in ("true", "false"):
                     name = child["value"]
                     return f"{name} is the name of a member here; write it in backticks: `{name}`"
-    return _text_as_name(text)
+    return _find_quoted_text(text)
 
 
-def _text_as_name(text: str) -> str | None:
+def _find_quoted_text(text: str) -> str | None:
     """Return an error for `a == "b"` and `contains(a, "b")`, which compare two members; `@."b"` avoids the error."""
     tokens = cast("list[Mapping[str, Any]]", list(cast("Any", Lexer()).tokenize(text)))
     called: list[str] = []  # the functions around the token
@@ -216,20 +218,20 @@ def _text_as_name(text: str) -> str | None:
             called.append(str(before["value"]))
         elif token["type"] == "rparen" and called:
             called.pop()
-        compared = before["type"] in _EQUALS and after["type"] not in _GOES_ON
-        sought = before["type"] == "comma" and after["type"] == "rparen" and called and called[-1] in _OF_TEXT
+        compared = before["type"] in _COMPARISONS and after["type"] not in _CONTINUATIONS
+        sought = before["type"] == "comma" and after["type"] == "rparen" and called and called[-1] in _TEXT_FUNCTIONS
         if token["type"] == "quoted_identifier" and (compared or sought) and not str(token["value"]).startswith("$"):
-            word = excerpt(str(token["value"]), _SHOWN)
+            word = excerpt(str(token["value"]), _MAX_QUOTED_WORD_CHARACTERS)
             return f"\"{word}\" in double quotes is the name of a member; if the text is meant, write it as '{word}'"
     return None
 
 
-def unplain_name(parsed: Mapping[str, Any]) -> str | None:
+def find_unmatchable_name(parsed: Mapping[str, Any]) -> str | None:
     """Return a name in the expression that matches no member with `ignore_case`; None if there is none."""
     children = [child for child in parsed.get("children", ()) if isinstance(child, dict)]
     if parsed["type"] == "field":
         field = str(parsed["value"])
         return None if field.startswith("$") or field == field.lower().replace("_", "") else field
-    if parsed["type"] == "subexpression" and children[0]["type"] == "field" and children[0]["value"] in _BESIDE:
+    if parsed["type"] == "subexpression" and children[0]["type"] == "field" and children[0]["value"] in _RAW_NAMES:
         return None
-    return next((name for child in children if (name := unplain_name(child)) is not None), None)
+    return next((name for child in children if (name := find_unmatchable_name(child)) is not None), None)

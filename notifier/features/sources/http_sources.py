@@ -6,7 +6,7 @@ from functools import partial
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import LoadedConfiguration
-from notifier.features.sources.post_rules import post_rules
+from notifier.features.sources.post_rules import create_post_rules
 from notifier.features.sources.sns_message import SnsTopic
 from notifier.features.sources.sns_server import SnsServer
 from notifier.features.sources.source_proofs import (
@@ -21,7 +21,7 @@ from notifier.features.sources.source_proofs import (
     SnsVerifier,
     Subscription,
 )
-from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
+from notifier.features.sources.source_routes import SourceDependencies, SourceRoutes
 from notifier.features.sources.source_settings import SetSettings, SourceSettings, sources_of
 from notifier.features.sources.sources_part import SourcesPart
 from notifier.model.client import TlsFiles
@@ -32,7 +32,7 @@ from notifier.network.http.issuer_documents import DocumentReader
 from notifier.publishing.route_steps import ApiLimits
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-WITHIN = 5.0  # seconds for a transmitter's JWK Set
+READ_TIMEOUT_SECONDS = 5.0  # for a transmitter's JWK Set
 _CHALLENGES: Mapping[str | None, Challenge] = {"okta_hook": "okta", "wso2": "websub"}  # by preset
 
 
@@ -47,19 +47,19 @@ class HttpSources:
     ) -> None:
         """`publish` returns once a message is durable, and raises QueueError. `sns` sends the requests to AWS."""
         self._live = live
-        access = SourceAccess(source=self.source, publish=publish, clock=time.time, new_id=new_id)
+        access = SourceDependencies(find_source=self.find_source, publish=publish, clock=time.time, new_id=new_id)
         self.routes = SourceRoutes(access, ApiLimits())
         self._reader = DocumentReader()
         self._sns = sns or SnsServer(lambda: self._live.now.settings.template().route.egress)
-        self._seen: LoadedConfiguration | None = None
+        self._loaded: LoadedConfiguration | None = None
         self._sources: Mapping[str, HttpSource] = {}
         self._keys: dict[SetSettings, TransmitterKeys] = {}
 
-    def source(self, name: str) -> HttpSource | None:
+    def find_source(self, name: str) -> HttpSource | None:
         """Return the source of this name; None if it is not configured with `http`."""
         now = self._live.now
-        if now is not self._seen:
-            self._follow(now)
+        if now is not self._loaded:
+            self._reload(now)
         return self._sources.get(name)
 
     async def aclose(self) -> None:
@@ -67,29 +67,29 @@ class HttpSources:
         await self._reader.close()
         await self._sns.close()
 
-    def _follow(self, loaded: LoadedConfiguration) -> None:
+    def _reload(self, loaded: LoadedConfiguration) -> None:
         before = self._keys
         self._keys = {}
         sources = {}
         for name, source in sources_of(loaded.settings).items():
-            proof = self._proof(name, source, loaded, before)
+            proof = self._create_proof(name, source, loaded, before)
             if proof is not None and source.http is not None:
                 compiled, websub = loaded.part(SourcesPart).sources[name], source.http.websub
                 sources[name] = HttpSource(
                     name=name,
                     proof=proof,
-                    rules=post_rules(source.http, compiled),
-                    mentioned=compiled.mentioned,
+                    rules=create_post_rules(source.http, compiled),
+                    used_names=compiled.used_names,
                     challenge=_CHALLENGES.get(source.preset) if websub is None else "websub",
                     subscription=(
                         Subscription()
                         if websub is None
-                        else Subscription(topic=websub.topic, may_end=websub.unsubscribe == "allow")
+                        else Subscription(topic=websub.topic, can_end=websub.unsubscribe == "allow")
                     ),
                 )
-        self._sources, self._seen = sources, loaded
+        self._sources, self._loaded = sources, loaded
 
-    def _proof(
+    def _create_proof(
         self,
         name: str,
         source: SourceSettings,
@@ -101,7 +101,7 @@ class HttpSources:
             return None
         if http.set is not None:
             keys = before.get(http.set) or self._keys.get(http.set)
-            keys = keys or TransmitterKeys(http.set.issuer, partial(self._read, http.set), time.monotonic)
+            keys = keys or TransmitterKeys(http.set.issuer, partial(self._read_keys, http.set), time.monotonic)
             self._keys[http.set] = keys
             verifier = SetVerifier(keys, issuer=http.set.issuer, audience=http.set.audience, clock=time.time)
             return SignedToken(verifier=verifier)
@@ -114,10 +114,10 @@ class HttpSources:
         assert http.header is not None, "SourceHttpSettings asks for one of the four"
         return HeaderSecret(header=http.header, values=secrets)
 
-    async def _read(self, settings: SetSettings) -> IssuerDocument | UnreadDocument:
+    async def _read_keys(self, settings: SetSettings) -> IssuerDocument | UnreadDocument:
         return await self._reader.read(
             settings.jwks_uri,
             egress=issuer_egress(self._live.now.settings.template().route.egress),
             tls=TlsFiles() if settings.tls is None else settings.tls.files(),
-            within=WITHIN,
+            within=READ_TIMEOUT_SECONDS,
         )

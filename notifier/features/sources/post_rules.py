@@ -8,10 +8,10 @@ from notifier.features.sources.source import Source
 from notifier.features.sources.source_settings import SourceHttpSettings
 from notifier.model.documents.cloudevents import is_attribute, media_type_of
 
-SET_KIND = "application/secevent+jwt"  # RFC 8935 §2
-LONGEST_KIND = 255  # characters of a media type that AMQP can carry
-_KINDS = ("application/json", "application/x-ndjson", "application/ndjson", "application/jsonl")  # and any +json
-_ACCEPTED = "application/json, application/cloudevents+json"
+SET_TYPE = "application/secevent+jwt"  # RFC 8935 §2
+MAX_TYPE_LENGTH = 255  # of a media type in AMQP
+_JSON_TYPES = ("application/json", "application/x-ndjson", "application/ndjson", "application/jsonl")  # and any +json
+_ACCEPTED_TYPES = "application/json, application/cloudevents+json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,27 +28,27 @@ class PostRules:
     """The rules of one source. `body`: a token, or JSON by its media type, or JSON whatever the media type.
 
     `signed`: the proof covers the body but not the headers, so headers must not describe the event.
-    `takes_empty`: the source's `when` evaluates an empty body.
+    `accepts_empty`: the source's `when` evaluates an empty body.
     """
 
     body: Literal["json", "any", "token"] = "json"
     signed: bool = False
-    takes_empty: bool = False
+    accepts_empty: bool = False
 
-    def of_kind(self, content_type: str | None) -> PostObjection | None:
+    def check_type(self, content_type: str | None) -> PostObjection | None:
         """Refuse a wrong media type; forms of web pages cannot send JSON."""
-        kind = media_type_of(content_type)
+        media_type = media_type_of(content_type)
         if self.body == "any":
             return None
         if self.body == "token":
-            title = f"The body must be {SET_KIND}"
-            return None if kind == SET_KIND else PostObjection(status=415, title=title, accept=SET_KIND)
-        if (kind in _KINDS or kind.endswith("+json")) and len(kind) <= LONGEST_KIND:
+            title = f"The body must be {SET_TYPE}"
+            return None if media_type == SET_TYPE else PostObjection(status=415, title=title, accept=SET_TYPE)
+        if (media_type in _JSON_TYPES or media_type.endswith("+json")) and len(media_type) <= MAX_TYPE_LENGTH:
             return None
         title = "The body must be application/json, or of a type that ends with +json"
-        return PostObjection(status=415, title=title, accept=_ACCEPTED)
+        return PostObjection(status=415, title=title, accept=_ACCEPTED_TYPES)
 
-    def of_headers(self, names: Iterable[str]) -> PostObjection | None:
+    def check_headers(self, names: Iterable[str]) -> PostObjection | None:
         """Refuse an unsigned header that would change the id or type of a signed body."""
         name = next(filter(is_attribute, names), None) if self.signed else None
         if name is None:
@@ -56,28 +56,30 @@ class PostRules:
         text = "is not signed: send structured CloudEvents, application/cloudevents+json"
         return PostObjection(status=400, title=f"The header {name.lower()[:60]} {text}")
 
-    def of_body(self, body: bytes) -> PostObjection | None:
+    def check_body(self, body: bytes) -> PostObjection | None:
         """Refuse an empty body, unless `when` evaluates it."""
-        empty = not body.strip() and not self.takes_empty
+        empty = not body.strip() and not self.accepts_empty
         return PostObjection(status=400, title="The body is empty") if empty else None
 
 
-def post_rules(http: SourceHttpSettings, source: Source) -> PostRules:
+def create_post_rules(http: SourceHttpSettings, source: Source) -> PostRules:
     """Return the rules of a source that takes posts."""
     body: Literal["json", "any", "token"] = "any" if source.as_json or http.sns is not None else "json"
-    return PostRules(body="token" if http.set is not None else body, signed=http.signed, takes_empty=source.takes_empty)
+    return PostRules(
+        body="token" if http.set is not None else body, signed=http.signed, accepts_empty=source.accepts_empty
+    )
 
 
-_HOP = frozenset(
+_HOP_BY_HOP_HEADERS = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )  # hop-by-hop headers
 
 
-def joined_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+def join_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the headers by lower-case name. Repeated headers are joined (RFC 9110 §5.2)."""
     joined: dict[str, str] = {}
     for raw, value in headers:
         name, text = raw.lower(), value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        if name not in _HOP:
+        if name not in _HOP_BY_HOP_HEADERS:
             joined[name] = f"{joined[name]}, {text}" if name in joined else text
     return joined

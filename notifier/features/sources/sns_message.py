@@ -16,13 +16,13 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-_OF_NOTIFICATION = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
-_OF_CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
-_REQUIRED = ("MessageId", "Message", "Timestamp", "TopicArn")
+_NOTIFICATION_MEMBERS = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
+_CONFIRMATION_MEMBERS = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
+_REQUIRED_MEMBERS = ("MessageId", "Message", "Timestamp", "TopicArn")
 _HASHES: Mapping[str, Literal["sha1", "sha256"]] = {"1": "sha1", "2": "sha256"}
-_CERTIFICATE = re.compile(r"SimpleNotificationService-[0-9A-Za-z]{1,64}\.pem")
-_RAW = "the body is no message of SNS; if it is of the topic, switch raw message delivery off"
-_LONGEST = 4096  # characters of a member that is not the message
+_CERTIFICATE_NAME = re.compile(r"SimpleNotificationService-[0-9A-Za-z]{1,64}\.pem")
+_NOT_SNS = "the body is no message of SNS; if it is of the topic, switch raw message delivery off"
+_MAX_MEMBER_CHARACTERS = 4096  # of each member except `Message`
 
 SnsKind = Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"]
 
@@ -66,13 +66,13 @@ class SnsMembers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnacceptedSns:
+class SnsRefusal:
     """Why a message is refused. `text` is safe to show to unauthenticated clients."""
 
     text: str
 
 
-class _Posted(TypedDict, total=False):
+class _SnsDocument(TypedDict, total=False):
     """The members that are read. Others are ignored."""
 
     Type: str
@@ -88,20 +88,20 @@ class _Posted(TypedDict, total=False):
     SigningCertURL: str
 
 
-_POSTED = TypeAdapter(_Posted)
+_DOCUMENT = TypeAdapter(_SnsDocument)
 
 
-def read_sns(body: bytes, topic: SnsTopic) -> SnsMessage | UnacceptedSns:
+def read_sns(body: bytes, topic: SnsTopic) -> SnsMessage | SnsRefusal:
     """Read a message of the topic. Never raises."""
     members = read_members(body, topic)
-    if isinstance(members, UnacceptedSns):
+    if isinstance(members, SnsRefusal):
         return members
     posted = members.posted
-    if (mistake := _unsigned(posted, topic)) is not None:
-        return UnacceptedSns(text=mistake)
-    signature = _decoded(posted.get("Signature", ""))
+    if (error := _find_signature_error(posted, topic)) is not None:
+        return SnsRefusal(text=error)
+    signature = _decode_base64(posted.get("Signature", ""))
     if signature is None:
-        return UnacceptedSns(text="Signature is not base64")
+        return SnsRefusal(text="Signature is not base64")
     return SnsMessage(
         kind=members.kind,
         certificate=posted["SigningCertURL"],
@@ -113,30 +113,30 @@ def read_sns(body: bytes, topic: SnsTopic) -> SnsMessage | UnacceptedSns:
     )
 
 
-def read_members(body: bytes, topic: SnsTopic) -> SnsMembers | UnacceptedSns:
+def read_members(body: bytes, topic: SnsTopic) -> SnsMembers | SnsRefusal:
     """Read a message of the topic without its signature, which may be missing. Never raises."""
     try:
-        found = _POSTED.validate_json(body, strict=True)
+        document = _DOCUMENT.validate_json(body, strict=True)
     except ValidationError:
-        return UnacceptedSns(text=_RAW)
-    posted: dict[str, str] = {name: value for name, value in found.items() if isinstance(value, str)}
-    kind = _kind(posted.get("Type"))
+        return SnsRefusal(text=_NOT_SNS)
+    posted: dict[str, str] = {name: value for name, value in document.items() if isinstance(value, str)}
+    kind = _to_kind(posted.get("Type"))
     if kind is None:
-        return UnacceptedSns(text=_RAW)
-    if (mistake := _mistake(kind, posted, topic)) is not None:
-        return UnacceptedSns(text=mistake)
-    names = _OF_NOTIFICATION if kind == "Notification" else _OF_CONFIRMATION
+        return SnsRefusal(text=_NOT_SNS)
+    if (error := _find_signed_error(kind, posted, topic)) is not None:
+        return SnsRefusal(text=error)
+    names = _NOTIFICATION_MEMBERS if kind == "Notification" else _CONFIRMATION_MEMBERS
     return SnsMembers(kind=kind, posted=posted, signed={name: posted[name] for name in names if name in posted})
 
 
-def _mistake(kind: SnsKind, posted: Mapping[str, str], topic: SnsTopic) -> str | None:
+def _find_signed_error(kind: SnsKind, posted: Mapping[str, str], topic: SnsTopic) -> str | None:
     """Return the error in the signed members; None if there is none."""
-    for name in _REQUIRED if kind == "Notification" else (*_REQUIRED, "Token", "SubscribeURL"):
+    for name in _REQUIRED_MEMBERS if kind == "Notification" else (*_REQUIRED_MEMBERS, "Token", "SubscribeURL"):
         if name not in posted:
             return f"{name} is missing"
     for name, value in posted.items():
-        if name != "Message" and ("\n" in value or len(value) > _LONGEST):
-            return f"{name} has a line break, or more than {_LONGEST} characters"
+        if name != "Message" and ("\n" in value or len(value) > _MAX_MEMBER_CHARACTERS):
+            return f"{name} has a line break, or more than {_MAX_MEMBER_CHARACTERS} characters"
     if posted["TopicArn"] != topic.arn:
         return "TopicArn is another topic"
     confirming = f"{topic.server}/?Action=ConfirmSubscription&"
@@ -145,19 +145,19 @@ def _mistake(kind: SnsKind, posted: Mapping[str, str], topic: SnsTopic) -> str |
     return None
 
 
-def _unsigned(posted: Mapping[str, str], topic: SnsTopic) -> str | None:
+def _find_signature_error(posted: Mapping[str, str], topic: SnsTopic) -> str | None:
     """Return the error in the members of the signature, before any certificate is fetched; None if there is none."""
     if "SigningCertURL" not in posted:
         return "SigningCertURL is missing"
     if posted.get("SignatureVersion") not in _HASHES:
         return "SignatureVersion is neither 1 nor 2"
     server, _, path = posted["SigningCertURL"].rpartition("/")
-    if server != topic.server or _CERTIFICATE.fullmatch(path) is None:
+    if server != topic.server or _CERTIFICATE_NAME.fullmatch(path) is None:
         return "SigningCertURL is no certificate at the server of the topic's region"
     return None
 
 
-def _kind(name: str | None) -> SnsKind | None:
+def _to_kind(name: str | None) -> SnsKind | None:
     match name:
         case "Notification" | "SubscriptionConfirmation" | "UnsubscribeConfirmation":
             return name
@@ -165,7 +165,7 @@ def _kind(name: str | None) -> SnsKind | None:
             return None
 
 
-def _decoded(text: str) -> bytes | None:
+def _decode_base64(text: str) -> bytes | None:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

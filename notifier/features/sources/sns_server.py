@@ -5,7 +5,7 @@ from the server of the configured topic (`SnsTopic`), and the clients' egress ru
 
 An attacker invents names, while SNS sends many messages with the same name, and each again after a 503. So each name is
 queued once, however many messages have it. Names requested repeatedly are fetched first, in order of age, so a genuine
-name never waits for later ones. A certificate that could not be fetched is not tried again for LEFT_ALONE seconds.
+name never waits for later ones. After a failed fetch, a certificate is not fetched for RETRY_AFTER_SECONDS.
 """
 
 import asyncio
@@ -30,31 +30,31 @@ from notifier.network.http.json_parts import Bounds
 from notifier.network.http.name_resolver import NameResolver
 from notifier.tokens.foreign_keys import rsa_fault
 
-WITHIN = 5.0  # seconds for a certificate, and for a confirmation; SNS waits for 15
-BODY_LIMIT = 32 * 1024  # bytes; a certificate has 2 KiB
-KEPT = 16  # certificates
-EVERY = 0.5  # seconds between two fetches
-MOST_WANTED = 512  # queued certificates; beyond, the oldest that was requested only once is dropped
-MOST_WAITING = 32  # certificates that messages wait for; messages for others get a 503 at once
-PATIENCE = 10.0  # seconds that a message waits; SNS sends it again 20 s later
-LEFT_ALONE = 10.0  # seconds until a certificate that could not be fetched is tried again
-_TOLD_EVERY = 60.0  # seconds between equal log lines
+REQUEST_TIMEOUT_SECONDS = 5.0  # for a certificate or a confirmation; SNS waits for 15
+MAX_BODY_BYTES = 32 * 1024  # a certificate has 2 KiB
+MAX_CACHED_CERTIFICATES = 16
+FETCH_INTERVAL_SECONDS = 0.5
+MAX_QUEUED_CERTIFICATES = 512  # beyond, the oldest that was requested only once is dropped
+MAX_AWAITED_CERTIFICATES = 32  # messages for further certificates get a 503 at once
+MESSAGE_WAIT_SECONDS = 10.0  # SNS sends the message again 20 s later
+RETRY_AFTER_SECONDS = 10.0  # until a failed fetch is repeated
+_LOG_INTERVAL_SECONDS = 60.0  # between equal log lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateAway:
+class CertificateUnavailable:
     """The message cannot be verified yet, because its certificate could not be fetched."""
 
     text: str = "The certificate of SNS cannot be read; send the message again"
 
 
 class _QueuedCertificate:
-    """A queued certificate. `again`: several messages requested it. `waiting` counts the messages that wait for it."""
+    """A queued certificate. `requested_again`: several messages requested it. `waiting_count`: messages that wait."""
 
     def __init__(self) -> None:
-        self.again = False
-        self.waiting = 0
-        self.result: asyncio.Future[RSAPublicKey | CertificateAway] = asyncio.get_running_loop().create_future()
+        self.requested_again = False
+        self.waiting_count = 0
+        self.result: asyncio.Future[RSAPublicKey | CertificateUnavailable] = asyncio.get_running_loop().create_future()
 
 
 class SnsServer:
@@ -80,93 +80,93 @@ class SnsServer:
         self._contexts = TlsContexts()
         self._clock, self._steady, self._pause = clock, steady, pause
         self._keys: OrderedDict[str, tuple[RSAPublicKey, float]] = OrderedDict()
-        self._wanted: dict[str, _QueuedCertificate] = {}  # by address, the oldest first
-        self._left_alone: dict[str, float] = {}  # by address, until when
-        self._reading: asyncio.Task[None] | None = None
-        self._due = float("-inf")
-        self._told: tuple[str, float] = ("", float("-inf"))
+        self._queued: dict[str, _QueuedCertificate] = {}  # by address, the oldest first
+        self._retry_at: dict[str, float] = {}  # by address, until when
+        self._fetching: asyncio.Task[None] | None = None
+        self._next_fetch_at = float("-inf")
+        self._logged: tuple[str, float] = ("", float("-inf"))
 
-    async def key(self, certificate: str) -> RSAPublicKey | CertificateAway:
+    async def fetch_key(self, certificate: str) -> RSAPublicKey | CertificateUnavailable:
         """Return the key of the certificate at this address. Never raises."""
-        if (kept := self._kept(certificate)) is not None:
-            return kept
-        if self._steady() < self._left_alone.get(certificate, float("-inf")):
-            return CertificateAway()
-        wanted = self._want(certificate)
-        waited_for = sum(each.waiting > 0 for each in self._wanted.values())
-        if wanted is None or (wanted.waiting == 0 and waited_for >= MOST_WAITING):
-            return CertificateAway()
-        wanted.waiting += 1
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read_wanted())
+        if (cached := self._cached_key(certificate)) is not None:
+            return cached
+        if self._steady() < self._retry_at.get(certificate, float("-inf")):
+            return CertificateUnavailable()
+        queued = self._enqueue(certificate)
+        awaited_count = sum(each.waiting_count > 0 for each in self._queued.values())
+        if queued is None or (queued.waiting_count == 0 and awaited_count >= MAX_AWAITED_CERTIFICATES):
+            return CertificateUnavailable()
+        queued.waiting_count += 1
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.create_task(self._fetch_queued())
         try:
-            async with asyncio.timeout(PATIENCE):
-                return await asyncio.shield(wanted.result)
+            async with asyncio.timeout(MESSAGE_WAIT_SECONDS):
+                return await asyncio.shield(queued.result)
         except TimeoutError:
-            return CertificateAway()
+            return CertificateUnavailable()
         finally:
-            wanted.waiting -= 1
+            queued.waiting_count -= 1
 
     async def confirm(self, address: str) -> str | None:
         """Confirm a subscription by a GET of this address. Return None, or why it failed, without the address."""
-        answer = await self._asked(address, whole=False)
+        answer = await self._get(address, whole=False)
         return answer if isinstance(answer, str) else None
 
     async def close(self) -> None:
         """Stop fetching. Waiting messages are answered with 503."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
-        for certificate in list(self._wanted):
-            self._settle(certificate, CertificateAway())
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.wait([self._fetching])
+        for certificate in list(self._queued):
+            self._resolve(certificate, CertificateUnavailable())
         await self._contexts.close()
 
-    def _want(self, certificate: str) -> _QueuedCertificate | None:
+    def _enqueue(self, certificate: str) -> _QueuedCertificate | None:
         """Queue the certificate. Return None if the queue is full."""
-        if (wanted := self._wanted.get(certificate)) is not None:
-            wanted.again = True
-            return wanted
-        if len(self._wanted) >= MOST_WANTED:
-            once = next((name for name, each in self._wanted.items() if not each.again), None)
+        if (queued := self._queued.get(certificate)) is not None:
+            queued.requested_again = True
+            return queued
+        if len(self._queued) >= MAX_QUEUED_CERTIFICATES:
+            once = next((name for name, each in self._queued.items() if not each.requested_again), None)
             if once is None:
                 return None
-            self._settle(once, CertificateAway())
-        return self._wanted.setdefault(certificate, _QueuedCertificate())
+            self._resolve(once, CertificateUnavailable())
+        return self._queued.setdefault(certificate, _QueuedCertificate())
 
-    async def _read_wanted(self) -> None:
+    async def _fetch_queued(self) -> None:
         """Fetch until the queue is empty."""
-        while self._wanted:
-            if (wait := self._due - self._steady()) > 0:
+        while self._queued:
+            if (wait := self._next_fetch_at - self._steady()) > 0:
                 await self._pause(wait)
-            oldest = next(iter(self._wanted))
-            certificate = next((name for name, each in self._wanted.items() if each.again), oldest)
+            oldest = next(iter(self._queued))
+            certificate = next((name for name, each in self._queued.items() if each.requested_again), oldest)
             read: RSAPublicKey | str = "it was not read to the end"
             try:
-                read = await self._read(certificate)
+                read = await self._fetch(certificate)
             finally:
-                self._due = self._steady() + EVERY
+                self._next_fetch_at = self._steady() + FETCH_INTERVAL_SECONDS
                 if isinstance(read, str):
-                    self._leave_alone(certificate, read)
-                self._settle(certificate, CertificateAway() if isinstance(read, str) else read)
+                    self._on_fetch_failed(certificate, read)
+                self._resolve(certificate, CertificateUnavailable() if isinstance(read, str) else read)
 
-    def _settle(self, certificate: str, result: RSAPublicKey | CertificateAway) -> None:
-        wanted = self._wanted.pop(certificate, None)  # it may have been dropped during the fetch
-        if wanted is not None:
-            wanted.result.set_result(result)
+    def _resolve(self, certificate: str, result: RSAPublicKey | CertificateUnavailable) -> None:
+        queued = self._queued.pop(certificate, None)  # it may have been dropped during the fetch
+        if queued is not None:
+            queued.result.set_result(result)
 
-    def _leave_alone(self, certificate: str, reason: str) -> None:
+    def _on_fetch_failed(self, certificate: str, reason: str) -> None:
         now = self._steady()
-        self._left_alone = {name: until for name, until in self._left_alone.items() if until > now}
-        self._left_alone[certificate] = now + LEFT_ALONE
-        self._tell(reason)
+        self._retry_at = {name: until for name, until in self._retry_at.items() if until > now}
+        self._retry_at[certificate] = now + RETRY_AFTER_SECONDS
+        self._log_failure(reason)
 
-    def _kept(self, certificate: str) -> RSAPublicKey | None:
+    def _cached_key(self, certificate: str) -> RSAPublicKey | None:
         key, until = self._keys.get(certificate, (None, 0.0))
         return key if until >= self._clock() else None
 
-    async def _read(self, certificate: str) -> RSAPublicKey | str:
+    async def _fetch(self, certificate: str) -> RSAPublicKey | str:
         """Fetch a certificate, cache and return its key, or return the reason of a failure."""
-        pem = await self._asked(certificate, whole=True)
+        pem = await self._get(certificate, whole=True)
         if isinstance(pem, str):
             return pem
         try:
@@ -183,19 +183,19 @@ class SnsServer:
             return f"the certificate's key {fault}"
         self._keys[certificate] = key, read.not_valid_after_utc.timestamp()
         self._keys.move_to_end(certificate)
-        while len(self._keys) > KEPT:
+        while len(self._keys) > MAX_CACHED_CERTIFICATES:
             self._keys.popitem(last=False)
         return key
 
-    async def _asked(self, address: str, *, whole: bool) -> bytes | str:
+    async def _get(self, address: str, *, whole: bool) -> bytes | str:
         """Return the body of a 200 response (empty unless `whole`), or the reason of a failure."""
         resolver = self._resolver or NameResolver()
         client = JsonClient(
-            Bounds(answer=BODY_LIMIT), self._tls, egress=self._egress(), resolver=resolver, read=_as_it_is,
+            Bounds(answer=MAX_BODY_BYTES), self._tls, egress=self._egress(), resolver=resolver, read=_read_raw,
             share=self._contexts,
         )  # fmt: skip
         try:
-            answer = await client.ask("GET", address, {"Accept": "*/*"}, within=WITHIN, whole=whole)
+            answer = await client.ask("GET", address, {"Accept": "*/*"}, within=REQUEST_TIMEOUT_SECONDS, whole=whole)
         except NoAnswer as fault:
             return str(fault)
         finally:
@@ -204,12 +204,12 @@ class SnsServer:
                 await resolver.close()
         return (answer.content or b"") if answer.status == 200 else f"answered {answer.status}"
 
-    def _tell(self, reason: str) -> None:
-        text, at = self._told
-        if reason != text or self._steady() - at >= _TOLD_EVERY:
-            self._told = reason, self._steady()
+    def _log_failure(self, reason: str) -> None:
+        text, at = self._logged
+        if reason != text or self._steady() - at >= _LOG_INTERVAL_SECONDS:
+            self._logged = reason, self._steady()
             structlog.get_logger().warning("sns_certificate_unread", reason=reason)
 
 
-async def _as_it_is(body: bytes, _kind: str, _bounds: Bounds) -> Any:
+async def _read_raw(body: bytes, _kind: str, _bounds: Bounds) -> Any:
     return body

@@ -16,15 +16,22 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
 
-from notifier.features.sources.envelopes import Envelope, Unwrapped, WrongPart, is_empty, open_documents, opened
-from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader
+from notifier.features.sources.envelopes import (
+    Envelope,
+    UnreadablePart,
+    UnwrappedDocument,
+    is_empty,
+    read_documents,
+    unwrap_documents,
+)
+from notifier.features.sources.expressions import EvaluationError, Expression, ExpressionReader
 from notifier.features.sources.translation import (
     NO_ISSUER,
-    TranslatedEvents,
     Translation,
+    TranslationBuilder,
     cloudevent_of,
-    derived_id,
-    no_object,
+    derive_id,
+    explain_not_object,
     properties_of,
 )
 from notifier.model.documents.cloudevents import Opened
@@ -37,22 +44,22 @@ from notifier.model.printable import excerpt
 from notifier.model.validation import kind_of
 from notifier.tokens.security_event_token import is_verification
 
-MANY = 200  # events of one message that are read at once: 20 ms
+MAX_EVENTS_AT_ONCE = 200  # of one message: 20 ms
 # An empty `sid` is kept and refused: without `sid`, the event would end all sessions of the user.
-_LEFT_OUT_IF_EMPTY: Final = ("id", "iss", "sub", "reason", "ended_at", "not_after")
+_OMITTED_IF_EMPTY: Final = ("id", "iss", "sub", "reason", "ended_at", "not_after")
 # Placeholders for members whose expression failed, to avoid follow-up errors. The event is refused anyway.
-_STAND_INS: Mapping[str, object] = MappingProxyType({"clients": "*", "sub": "-", "sid": "-"})
+_PLACEHOLDERS: Mapping[str, object] = MappingProxyType({"clients": "*", "sub": "-", "sid": "-"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A compiled source. `secret` has the lower-case names of headers that must never be stored.
+    """A compiled source. `secret_headers` has the lower-case names of headers that must never be stored.
 
     `issuer` and the values of `issuers` are the only issuers whose sessions it may end. `types` has, per issuer, the
     CloudEvents types that end sessions, if the source signs its bodies: each event must have one of them, because an
     event without a signed type could be of any kind. `realm` extracts the document's name for its issuer: a key of
     `issuers` or, without `issuers`, a name that must match `issuer`. `as_json`: read bodies as JSON, whatever their
-    content type. `members` maps members of the event to expressions. `mentioned` has all names in the expressions.
+    content type. `members` maps members of the event to expressions. `used_names` has all names in the expressions.
     """
 
     name: str
@@ -67,8 +74,8 @@ class Source:
     ignore_case: bool = False
     when: Expression | None = None
     members: Mapping[str, Expression]
-    secret: frozenset[str] = frozenset()
-    mentioned: frozenset[str] = frozenset()
+    secret_headers: frozenset[str] = frozenset()
+    used_names: frozenset[str] = frozenset()
 
     @property
     def speaks_for(self) -> tuple[str, ...]:
@@ -77,13 +84,13 @@ class Source:
         return tuple(dict.fromkeys((*own, *(self.issuers or {}).values())))
 
     @property
-    def takes_empty(self) -> bool:
+    def accepts_empty(self) -> bool:
         """Return whether `when` can evaluate an empty body (null), as it does not only name members."""
-        return self.when is not None and not self.when.of_object
+        return self.when is not None and not self.when.needs_object
 
-    def received(self, message: Message) -> Message:
+    def strip_headers(self, message: Message) -> Message:
         """Return the message without secret headers and without its request for a delivery report."""
-        return as_kept(message, self.secret, self.mentioned)
+        return as_kept(message, self.secret_headers, self.used_names)
 
     def translate(
         self,
@@ -93,30 +100,30 @@ class Source:
         new_id: Callable[[], str],
         now: float,
         only: Positions | None = None,
-        most: int = MANY,
+        most: int = MAX_EVENTS_AT_ONCE,
     ) -> Translation:
-        """Convert a message returned by `received`. Raises MalformedEvent if none of its events is good or ignored.
+        """Convert a message returned by `strip_headers`. Raises MalformedEvent if no event is good or ignored.
 
         `only` selects the events, and their entries of `clients`, to read. A message of more than `most` events is
         split into parts.
         """
-        reading = _Reading(self, message, new_id, now)
-        documents = reading.documents(max_bytes)
+        reader = _MessageReader(self, message, new_id, now)
+        documents = reader.read_documents(max_bytes)
         if only is None and len(documents) > most:
             runs = (range(at, min(at + most, len(documents))) for at in range(0, len(documents), most))
             return Translation(parts=tuple(f"{run[0]}-{run[-1]}" for run in runs))
-        translation = TranslatedEvents(len(documents))
+        translation = TranslationBuilder(len(documents))
         for number, document in enumerate(documents):
             entries = None if only is None else only.get(number, ())
             if entries is None or entries:
-                translation.add(number, entries, partial(reading.event, document, entries))
+                translation.add(number, entries, partial(reader.read_event, document, entries))
         for number, entries in () if only is None else only.items():
             if number >= len(documents):
-                translation.mistaken(number, entries, [InputIssue("", "is not in the message any more")])
-        return replace(translation.translation(), timeless=frozenset(reading.timeless))
+                translation.add_errors(number, entries, [InputIssue("", "is not in the message any more")])
+        return replace(translation.build(), timeless_ids=frozenset(reader.timeless_ids))
 
 
-class _Reading:
+class _MessageReader:
     """The reading of one message by its source."""
 
     def __init__(self, source: Source, message: Message, new_id: Callable[[], str], now: float) -> None:
@@ -126,23 +133,23 @@ class _Reading:
         self._now = now
         self._names: dict[str, object] = {}
         self._texts: dict[str, object] = {}
-        self.timeless: set[str] = set()
-        if "$properties" in source.mentioned:
+        self.timeless_ids: set[str] = set()
+        if "$properties" in source.used_names:
             self._names["$properties"] = properties_of(message)
-        if "$headers" in source.mentioned:
+        if "$headers" in source.used_names:
             self._names["$headers"] = message.headers
 
-    def documents(self, max_bytes: int) -> Sequence[Unwrapped]:
+    def read_documents(self, max_bytes: int) -> Sequence[UnwrappedDocument]:
         """Return the documents in the message. Raises MalformedEvent."""
         source, whole = self._source, f"sources.{self._source.name}"
         message = replace(self._message, content_type="application/json") if source.as_json else self._message
         if source.when is not None and is_empty(message):
-            if source.takes_empty:
-                return [Unwrapped(data=None)]
+            if source.accepts_empty:
+                return [UnwrappedDocument(data=None)]
             text = "the message is empty; to ignore such ones, begin `when` with @ != `null` &&"
             raise MalformedEvent([InputIssue(whole, text)])
         try:
-            documents = open_documents(message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
+            documents = read_documents(message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
             raise MalformedEvent(
                 [InputIssue(mistake.path or whole, mistake.text) for mistake in wrong.mistakes]
@@ -150,50 +157,50 @@ class _Reading:
         if len(documents) == 1 and is_verification(documents[0].data):
             return documents
         try:
-            return opened(documents, source.envelopes, message, self._names, ignore_case=source.ignore_case)
+            return unwrap_documents(documents, source.envelopes, message, self._names, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
             path = f"sources.{source.name}.envelope"
             raise MalformedEvent([InputIssue(path, mistake.text) for mistake in wrong.mistakes]) from None
 
-    def event(self, document: Unwrapped, only: Sequence[range] | None) -> Understood | None:
+    def read_event(self, document: UnwrappedDocument, only: Sequence[range] | None) -> Understood | None:
         """Return the event in the document, or None if it is ignored. Raises MalformedEvent."""
         source = self._source
-        if isinstance(document.data, WrongPart):
+        if isinstance(document.data, UnreadablePart):
             whole = f"sources.{source.name}"
             raise MalformedEvent([InputIssue(each.path or whole, each.text) for each in document.data.mistakes])
         if is_verification(document.data):
             return None
-        names = {**self._names, "$envelope": document.around} if "$envelope" in source.mentioned else self._names
+        names = {**self._names, "$envelope": document.envelope} if "$envelope" in source.used_names else self._names
         reader = ExpressionReader(document.data, names, ignore_case=source.ignore_case, texts=self._texts)
         if source.when is not None:
-            if source.when.of_object and not isinstance(document.data, dict):
-                raise MalformedEvent([InputIssue(f"sources.{source.name}", no_object(document.data))])
-            if not self._asked_for(reader, source.when):
+            if source.when.needs_object and not isinstance(document.data, dict):
+                raise MalformedEvent([InputIssue(f"sources.{source.name}", explain_not_object(document.data))])
+            if not self._is_selected(reader, source.when):
                 return None
         path = f"sources.{source.name}.event."
         mistakes: list[InputIssue] = []
-        data = self._members(reader, document, path, mistakes)
+        data = self._map_members(reader, document, path, mistakes)
         try:
-            data["iss"] = self._issuer(reader, data.get("iss"))
+            data["iss"] = self._find_issuer(reader, data.get("iss"))
         except MalformedEvent as wrong:
             mistakes += wrong.mistakes
             data["iss"] = NO_ISSUER
-        mistakes += self._wrong_type(document, str(data["iss"]))
-        message = self._with_spares(document, data)
-        opened = Opened(
+        mistakes += self._check_type(document, str(data["iss"]))
+        message = self._with_fallbacks(document, data)
+        unwrap_documents = Opened(
             data=data, envelope=cloudevent_of(document), path=path, mistakes=tuple(mistakes), trace=document.trace,
             unread_time=document.unread_time,
         )  # fmt: skip
         try:
-            return read_opened(opened, message, new_id=self._new_id, now=self._now, only=only)
+            return read_opened(unwrap_documents, message, new_id=self._new_id, now=self._now, only=only)
         except MalformedEvent as wrong:
             if isinstance(document.data, dict) or data.keys() & {"sub", "sid", "clients"}:
                 raise
-            mistake = InputIssue(f"sources.{source.name}", no_object(document.data))
+            mistake = InputIssue(f"sources.{source.name}", explain_not_object(document.data))
             raise MalformedEvent((mistake, *wrong.mistakes), wrong.data) from None
 
-    def _members(
-        self, reader: ExpressionReader, document: Unwrapped, path: str, mistakes: list[InputIssue]
+    def _map_members(
+        self, reader: ExpressionReader, document: UnwrappedDocument, path: str, mistakes: list[InputIssue]
     ) -> dict[str, object]:
         """Return the members of the event as the mapping gives them. Adds to `mistakes`.
 
@@ -203,18 +210,18 @@ class _Reading:
         data: dict[str, object] = {}
         for name, expression in self._source.members.items():
             try:
-                value = reader.value(expression)
-            except ExpressionFailed as failed:
+                value = reader.evaluate(expression)
+            except EvaluationError as failed:
                 if name in INFORMATIONAL:
-                    data[name] = [document.data, document.around if "$envelope" in expression.fields else None]
+                    data[name] = [document.data, document.envelope if "$envelope" in expression.fields else None]
                     continue
                 mistakes.append(InputIssue(path + name, str(failed)))
-                value = _STAND_INS.get(name)
+                value = _PLACEHOLDERS.get(name)
             if self._is_bare_number(name, value):
                 around = "from_s(…), from_ms(…) or from_us(…)" if name == "not_after" else "to_string(…)"
                 mistakes.append(InputIssue(path + name, f"is a number; write {around} around it"))
-                data[name] = _STAND_INS.get(name)
-            elif value is not None and (value != "" or name not in _LEFT_OUT_IF_EMPTY):
+                data[name] = _PLACEHOLDERS.get(name)
+            elif value is not None and (value != "" or name not in _OMITTED_IF_EMPTY):
                 data[name] = value
         return data
 
@@ -223,11 +230,11 @@ class _Reading:
         numbers = ("clients", *INFORMATIONAL) if self._source.issuers is None else ("clients", "iss", *INFORMATIONAL)
         return type(value) in (int, float) and name not in numbers
 
-    def _asked_for(self, reader: ExpressionReader, when: Expression) -> bool:
+    def _is_selected(self, reader: ExpressionReader, when: Expression) -> bool:
         path = f"sources.{self._source.name}.when"
         try:
-            value = reader.value(when)
-        except ExpressionFailed as failed:
+            value = reader.evaluate(when)
+        except EvaluationError as failed:
             raise MalformedEvent([InputIssue(path, str(failed))]) from None
         if isinstance(value, bool):
             return value
@@ -235,7 +242,7 @@ class _Reading:
         why = f"; a member that decides is missing or of another type, among {fields}" if value is None else ""
         raise MalformedEvent([InputIssue(path, f"must give true or false, not {kind_of(value)}{why}")])
 
-    def _wrong_type(self, document: Unwrapped, iss: str) -> list[InputIssue]:
+    def _check_type(self, document: UnwrappedDocument, iss: str) -> list[InputIssue]:
         types, found_type = self._source.types.get(iss), document.type
         if types is None or found_type in types:
             return []
@@ -243,17 +250,17 @@ class _Reading:
         text = f'{what}; of a signed body, issuers["{iss}"].event_types asks for one of {", ".join(sorted(types))}'
         return [InputIssue(f"sources.{self._source.name}", text)]
 
-    def _issuer(self, reader: ExpressionReader, named: object) -> object:
+    def _find_issuer(self, reader: ExpressionReader, named: object) -> object:
         source = self._source
         if source.realm is not None:
             path = f"sources.{source.name}.issuers"
             try:
-                named = reader.value(source.realm)
-            except ExpressionFailed as failed:
+                named = reader.evaluate(source.realm)
+            except EvaluationError as failed:
                 raise MalformedEvent([InputIssue(path, str(failed))]) from None
             names = [str(item) for item in (named if isinstance(named, list) else [named]) if item not in (None, "")]
             if names:
-                return self._issuer_of(names, path)
+                return self._match_issuer(names, path)
             named = None
         if named in (None, ""):
             named = source.issuer
@@ -265,7 +272,7 @@ class _Reading:
             raise MalformedEvent([InputIssue(f"sources.{source.name}.issuer", text)])
         return named
 
-    def _issuer_of(self, names: Sequence[str], path: str) -> str:
+    def _match_issuer(self, names: Sequence[str], path: str) -> str:
         """Return the issuer with one of these names: the entry of `issuers`, else `issuer` if its end matches.
 
         The last name is the human-readable one. Raises MalformedEvent.
@@ -282,18 +289,18 @@ class _Reading:
                 return iss or name
         raise MalformedEvent([InputIssue(path, f"{excerpt(names[0])} is not among them; add what it means")])
 
-    def _with_spares(self, document: Unwrapped, data: Mapping[str, object]) -> Message:
+    def _with_fallbacks(self, document: UnwrappedDocument, data: Mapping[str, object]) -> Message:
         """Return the message with the id and time that apply if the mapping gives none."""
         whole = self._message
         time = whole.timestamp if document.time is None else document.time
-        spare = document.id or (whole.message_id if document.place is None else None)
+        fallback_id = document.id or (whole.message_id if document.index is None else None)
         if "id" in data:
-            spare = whole.message_id
-        elif not spare:
+            fallback_id = whole.message_id
+        elif not fallback_id:
             when = time if document.unread_time is None else document.unread_time
-            spare = derived_id(data, when, whole.message_id, document.place)
-            if spare is not None and "ended_at" not in data and "sid" in data:
-                self.timeless.add(spare)
-        if spare == whole.message_id and time == whole.timestamp:
+            fallback_id = derive_id(data, when, whole.message_id, document.index)
+            if fallback_id is not None and "ended_at" not in data and "sid" in data:
+                self.timeless_ids.add(fallback_id)
+        if fallback_id == whole.message_id and time == whole.timestamp:
             return whole
-        return replace(whole, message_id=spare, timestamp=time)
+        return replace(whole, message_id=fallback_id, timestamp=time)

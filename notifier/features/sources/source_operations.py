@@ -8,7 +8,7 @@ import structlog
 from aiohttp import web
 from pydantic_core import from_json
 
-from notifier.features.sources.post_rules import SET_KIND
+from notifier.features.sources.post_rules import SET_TYPE
 from notifier.features.sources.source_proofs import (
     BodySignature,
     HeaderSecret,
@@ -26,17 +26,21 @@ from notifier.publishing.route_steps import (
 )
 
 OKTA_CHALLENGE = "x-okta-verification-challenge"
-ASKING_ORIGIN, ALLOWED_ORIGIN, ALLOWED_RATE = "WebHook-Request-Origin", "WebHook-Allowed-Origin", "WebHook-Allowed-Rate"
-_LONGEST_CHALLENGE = 2048
-_LONGEST_CODE = 255
+REQUEST_ORIGIN, ALLOWED_ORIGIN, ALLOWED_RATE = (
+    "WebHook-Request-Origin",
+    "WebHook-Allowed-Origin",
+    "WebHook-Allowed-Rate",
+)
+_MAX_CHALLENGE_CHARACTERS = 2048
+_MAX_CODE_CHARACTERS = 255
 _ORIGIN = re.compile(r"[A-Za-z0-9.*:_-]{1,255}")
-_VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
+_VALIDATION_EVENT = "Microsoft.EventGrid.SubscriptionValidationEvent"
 
 
 def answer_okta(request: web.Request, proof: Proof) -> web.Response:
     """Return the challenge. Okta authenticates this request too, which needs a source with a secret in a header."""
-    if not isinstance(proof, HeaderSecret) or not proof.holds(request.headers):
-        raise unproven()
+    if not isinstance(proof, HeaderSecret) or not proof.is_valid(request.headers):
+        raise proof_refusal()
     challenge = request.headers.get(OKTA_CHALLENGE)
     if not challenge:
         raise Refusal(problem(400, f"The header {OKTA_CHALLENGE} is missing"))
@@ -49,11 +53,11 @@ def answer_websub(request: web.Request, subscription: Subscription) -> web.Respo
     The request is unauthenticated, and anybody who can reach the hub can cause it. The hub's events need the proof.
     """
     mode, challenge = request.query.get("hub.mode"), request.query.get("hub.challenge", "")
-    if mode not in ("subscribe", "unsubscribe") or not 0 < len(challenge) <= _LONGEST_CHALLENGE:
+    if mode not in ("subscribe", "unsubscribe") or not 0 < len(challenge) <= _MAX_CHALLENGE_CHARACTERS:
         raise Refusal(problem(400, "hub.mode must be subscribe or unsubscribe, and hub.challenge a text"))
     if subscription.topic is not None and request.query.getall("hub.topic", []) != [subscription.topic]:
         raise Refusal(problem(404, f"{mode}: hub.topic is not http.websub.topic of the source"))
-    if mode == "unsubscribe" and not subscription.may_end:
+    if mode == "unsubscribe" and not subscription.can_end:
         raise Refusal(problem(404, "unsubscribe: the subscription goes on; http.websub.unsubscribe: allow lets it end"))
     return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
 
@@ -65,49 +69,49 @@ def answer_options(request: web.Request, source: HttpSource, body: bytes) -> web
     """
     match source.proof:
         case HeaderSecret():
-            proven = source.proof.holds(request.headers)
+            proven = source.proof.is_valid(request.headers)
         case BodySignature():
-            proven = source.proof.holds(request.headers, body)
+            proven = source.proof.is_valid(request.headers, body)
         case SignedToken() | SnsSignature():
-            raise events_by_post()
+            raise method_refusal()
         case _:
             assert_never(source.proof)
     if not proven:
-        raise unproven()
-    origin = request.headers.get(ASKING_ORIGIN, "")
+        raise proof_refusal()
+    origin = request.headers.get(REQUEST_ORIGIN, "")
     if _ORIGIN.fullmatch(origin) is None:
-        raise Refusal(problem(400, f"The header {ASKING_ORIGIN} must name the sender"))
+        raise Refusal(problem(400, f"The header {REQUEST_ORIGIN} must name the sender"))
     structlog.get_logger().info("sender_allowed", source=source.name, origin=origin)
     return web.Response(headers={"Allow": "POST", ALLOWED_ORIGIN: origin, ALLOWED_RATE: "*"})
 
 
 def answer_grid(body: bytes, source: str) -> web.Response | None:
     """Return the code of Event Grid's validation event with 200, the only status it accepts. None for other bodies."""
-    if (code := grid_code(body)) is None:
+    if (code := find_grid_code(body)) is None:
         return None
     structlog.get_logger().info("sender_allowed", source=source, origin="Event Grid")
     return web.json_response({"validationResponse": code}, dumps=json_text)
 
 
-def grid_code(body: bytes) -> str | None:
+def find_grid_code(body: bytes) -> str | None:
     """Return the code in Event Grid's validation event, None for other bodies."""
-    if _VALIDATION.encode() not in body:
+    if _VALIDATION_EVENT.encode() not in body:
         return None
     try:
         match from_json(body):
-            case [{"eventType": str(kind), "data": {"validationCode": str(code)}}] if kind == _VALIDATION:
-                return code if 0 < len(code) <= _LONGEST_CODE else None
+            case [{"eventType": str(kind), "data": {"validationCode": str(code)}}] if kind == _VALIDATION_EVENT:
+                return code if 0 < len(code) <= _MAX_CODE_CHARACTERS else None
     except ValueError:
         pass
     return None
 
 
-def events_by_post() -> Refusal:
+def method_refusal() -> Refusal:
     """Return the refusal of a verification request that this source's server does not send."""
     return Refusal(problem(405, "Events are sent by POST", headers={"Allow": "POST"}))
 
 
-def unproven(title: str = "The proof of the source is missing or wrong") -> Refusal:
+def proof_refusal(title: str = "The proof of the source is missing or wrong") -> Refusal:
     """Return the refusal of a request with a missing or wrong proof."""
     headers = {"WWW-Authenticate": "Source"}  # a 401 must name a scheme (RFC 9110 §11.6.1)
     return Refusal(problem(401, title, headers=headers))
@@ -127,7 +131,7 @@ _SET_ERROR = {
     "required": ["err", "description"],
     "properties": {"err": {"type": "string"}, "description": {"type": "string"}},
 }
-POST = OperationDescription(
+POST_OPERATION = OperationDescription(
     summary="Publish an event in the words of a source. Its proof stands in place of a token.",
     path={"source": {"type": "string", "description": "Its name under `sources`."}},
     query={"lane": {"type": "string", "enum": list(LANES), "default": "events"}},
@@ -135,7 +139,7 @@ POST = OperationDescription(
         "application/json": {},
         "application/cloudevents+json": {},
         "application/cloudevents-batch+json": {"type": "array"},
-        SET_KIND: {"type": "string"},
+        SET_TYPE: {"type": "string"},
     },
     answers={
         200: AnswerDescription(
@@ -150,7 +154,7 @@ POST = OperationDescription(
     },
     problems=_PROBLEMS,
 )
-GET = OperationDescription(
+GET_OPERATION = OperationDescription(
     summary="Answer the request by which a server verifies that its events are wanted here.",
     path={"source": {"type": "string", "description": "Its name under `sources`."}},
     query={name: {"type": "string"} for name in ("hub.mode", "hub.topic", "hub.challenge")},
@@ -169,25 +173,25 @@ GET = OperationDescription(
     },
 )
 
-OPTIONS = OperationDescription(
+OPTIONS_OPERATION = OperationDescription(
     summary="Answer a sender of CloudEvents that asks whether it may send.",
     path={"source": {"type": "string", "description": "Its name under `sources`."}},
     query={"lane": {"type": "string", "enum": list(LANES), "default": "events"}},
     answers={
         200: AnswerDescription(
             text="It may.",
-            headers={ALLOWED_ORIGIN: f"The value of {ASKING_ORIGIN}.", ALLOWED_RATE: "How much it may send: `*`."},
+            headers={ALLOWED_ORIGIN: f"The value of {REQUEST_ORIGIN}.", ALLOWED_RATE: "How much it may send: `*`."},
         )
     },
     problems={
         **{status: _PROBLEMS[status] for status in (401, 404, 408, 413)},
-        400: f"The header {ASKING_ORIGIN} is missing.",
+        400: f"The header {REQUEST_ORIGIN} is missing.",
         405: "The source's server sends no such request.",
     },
 )
 
 
-def answered_reason(answer: str) -> str:
+def reason_of(answer: str) -> str:
     """Return the reason in the answer: the title of a problem, or the error and description of RFC 8935."""
     try:
         document = json.loads(answer)

@@ -27,7 +27,7 @@ class SourcePreset:
     realm: str | None = None
 
 
-_NO_ID = "message_id, else a digest of all that is read"
+_FALLBACK_ID = "message_id, else a digest of all that is read"
 _REVOKED = 'events."https://schemas.openid.net/secevent/caep/event-type/session-revoked"'
 _WSO2 = "https://schemas.identity.wso2.org/events/session/event-type/sessionRevoked"
 _WSO2_SESSIONS = f"default(events.\"{_WSO2}\", {{sessions: (type(events) == 'object' && [`[]`] || [[@]])[0]}}).sessions"
@@ -42,7 +42,7 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
     {
         "duende": SourcePreset(
             server="IdentityServer4 4.x and Duende IdentityServer 5 to 8: `LogoutNotificationContext` as JSON",
-            ids="MassTransit's messageId, " + _NO_ID,
+            ids="MassTransit's messageId, " + _FALLBACK_ID,
             envelope=("masstransit",),
             ignore_case=True,
             # A session without clients needs no notification. A document that is not a context becomes a dead letter.
@@ -57,7 +57,7 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
         ),
         "identityserver4_v3": SourcePreset(
             server="IdentityServer4 2.5 to 3.1: the list of `BackChannelLogoutModel`",
-            ids="MassTransit's messageId, " + _NO_ID,
+            ids="MassTransit's messageId, " + _FALLBACK_ID,
             envelope=("masstransit",),
             ignore_case=True,
             when="type(@) != 'array' || length(@) > `0`",

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from multidict import MultiMapping
 
 from notifier.features.sources.post_rules import PostRules
-from notifier.features.sources.sns_message import SnsMessage, SnsTopic, UnacceptedSns, read_sns
-from notifier.features.sources.sns_server import CertificateAway, SnsServer
+from notifier.features.sources.sns_message import SnsMessage, SnsRefusal, SnsTopic, read_sns
+from notifier.features.sources.sns_server import CertificateUnavailable, SnsServer
 from notifier.tokens.security_event_token import (
     SET_ALGORITHMS,
     SET_TYPES,
@@ -32,7 +32,7 @@ from notifier.tokens.security_event_token import (
 from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-_ERRORS: Mapping[TokenFault, SetError] = MappingProxyType(
+_SET_ERRORS: Mapping[TokenFault, SetError] = MappingProxyType(
     {
         TokenFault.MALFORMED: "invalid_request",
         TokenFault.NO_KEY: "invalid_key",
@@ -50,13 +50,13 @@ class SetVerifier:
         self._audience = audience
         self._clock = clock
 
-    async def verified(self, token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
+    async def verify(self, token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
         """Verify a token. Never raises."""
         content = await self._signed.of(token.strip())
         if isinstance(content, KeysAway):
             return content
         if isinstance(content, UnverifiedToken):
-            return UnacceptedSet(err=_ERRORS[content.fault], description=content.text)
+            return UnacceptedSet(err=_SET_ERRORS[content.fault], description=content.text)
         mistake = judge_claims(content.claims, issuer=self._issuer, audience=self._audience, now=self._clock())
         return VerifiedSet(claims=content.payload) if mistake is None else mistake
 
@@ -68,22 +68,22 @@ class SnsVerifier:
     topic: SnsTopic
     server: SnsServer
 
-    async def verified(self, body: bytes) -> SnsMessage | UnacceptedSns | CertificateAway:
+    async def verify(self, body: bytes) -> SnsMessage | SnsRefusal | CertificateUnavailable:
         """Verify a message. Never raises."""
         message = read_sns(body, self.topic)
-        if isinstance(message, UnacceptedSns):
+        if isinstance(message, SnsRefusal):
             return message
-        key = await self.server.key(message.certificate)
-        if isinstance(key, CertificateAway):
+        key = await self.server.fetch_key(message.certificate)
+        if isinstance(key, CertificateUnavailable):
             return key
         algorithm = SHA256() if message.algorithm == "sha256" else SHA1()  # noqa: S303  which SNS uses by default
         try:
             key.verify(message.signature, message.text, PKCS1v15(), algorithm)
         except InvalidSignature:
-            return UnacceptedSns(text="the signature is wrong")
+            return SnsRefusal(text="the signature is wrong")
         return message
 
-    async def heed_subscription(self, message: SnsMessage, source: str) -> bool:
+    async def handle_subscription(self, message: SnsMessage, source: str) -> bool:
         """Confirm a subscription, or log its end, as a verified message requires. False if SNS is unreachable."""
         log = structlog.get_logger().bind(source=source, topic_arn=self.topic.arn)
         if message.kind != "SubscriptionConfirmation" or message.subscribe is None:
@@ -107,9 +107,9 @@ class HeaderSecret:
     header: str
     values: tuple[bytes, ...] = field(repr=False)
 
-    def holds(self, headers: MultiMapping[str]) -> bool:
+    def is_valid(self, headers: MultiMapping[str]) -> bool:
         """Return whether the header occurs once with one of the values, compared in constant time."""
-        header = _only(headers, self.header)
+        header = _find_single_header(headers, self.header)
         right = [hmac.compare_digest(value, header or b"") for value in self.values]
         return header is not None and any(right)
 
@@ -123,16 +123,16 @@ class BodySignature:
     prefix: str
     secrets: tuple[bytes, ...] = field(repr=False)
 
-    def holds(self, headers: MultiMapping[str], body: bytes) -> bool:
+    def is_valid(self, headers: MultiMapping[str], body: bytes) -> bool:
         """Return whether the header occurs once and signs the body with one of the secrets."""
-        header = _only(headers, self.header)
+        header = _find_single_header(headers, self.header)
         if header is None or header[: len(self.prefix)].lower() != self.prefix.lower().encode():
             return False
         signature = header[len(self.prefix) :].decode("ascii", "replace").strip()
-        right = [self._signs(signature, secret, body) for secret in self.secrets]
+        right = [self._is_signature(signature, secret, body) for secret in self.secrets]
         return any(right)
 
-    def _signs(self, signature: str, secret: bytes, body: bytes) -> bool:
+    def _is_signature(self, signature: str, secret: bytes, body: bytes) -> bool:
         digest = hmac.new(secret, body, getattr(hashlib, self.algorithm)).digest()
         by_hex = hmac.compare_digest(digest.hex().encode(), signature.lower().encode())
         plain = base64.b64encode(digest).rstrip(b"=")
@@ -163,21 +163,21 @@ class Subscription:
     """The subscription at a WebSub hub. `topic`: None for any."""
 
     topic: str | None = None
-    may_end: bool = False
+    can_end: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSource:
     """A source that accepts events over HTTP. `challenge`: the protocol of its server's verification requests.
 
-    `subscription` is the one that a WebSub hub may verify. `mentioned` has the names in its expressions, among them
+    `subscription` is the one that a WebSub hub may verify. `used_names` has the names in its expressions, among them
     the headers that they read.
     """
 
     name: str
     proof: Proof
     rules: PostRules
-    mentioned: frozenset[str] = frozenset()
+    used_names: frozenset[str] = frozenset()
     challenge: Challenge | None = None
     subscription: Subscription = Subscription()
 
@@ -191,7 +191,7 @@ class HttpSource:
                 return frozenset()
 
 
-def _only(headers: MultiMapping[str], name: str) -> bytes | None:
+def _find_single_header(headers: MultiMapping[str], name: str) -> bytes | None:
     """Return the raw value of a header that occurs exactly once."""
     values = headers.getall(name, [])
     return values[0].strip().encode("utf-8", "surrogateescape") if len(values) == 1 else None

@@ -21,21 +21,21 @@ from aiohttp import web
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
-from notifier.features.sources.envelopes import names_message
-from notifier.features.sources.post_rules import LONGEST_KIND, PostObjection, joined_headers
-from notifier.features.sources.sns_message import SnsMessage, UnacceptedSns
-from notifier.features.sources.sns_server import CertificateAway
+from notifier.features.sources.envelopes import is_message_header
+from notifier.features.sources.post_rules import MAX_TYPE_LENGTH, PostObjection, join_headers
+from notifier.features.sources.sns_message import SnsMessage, SnsRefusal
+from notifier.features.sources.sns_server import CertificateUnavailable
 from notifier.features.sources.source_operations import (
-    GET,
-    OPTIONS,
-    POST,
+    GET_OPERATION,
+    OPTIONS_OPERATION,
+    POST_OPERATION,
     answer_grid,
     answer_okta,
     answer_options,
     answer_websub,
-    answered_reason,
-    events_by_post,
-    unproven,
+    method_refusal,
+    proof_refusal,
+    reason_of,
 )
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken, SnsSignature
 from notifier.model.documents.sourced import as_sourced, kept_headers
@@ -55,19 +55,19 @@ from notifier.publishing.route_steps import (
 from notifier.telemetry.families import labelled
 from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
 
-PATH = "/v1/events/{source}"
-_TOPIC_SHOWN = 255  # characters
-_TOLD_EVERY = 60.0  # seconds between equal log lines of one source
+SOURCE_PATH = "/v1/events/{source}"
+_MAX_TOPIC_CHARACTERS = 255
+_LOG_INTERVAL_SECONDS = 60.0  # between equal log lines of one source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourceAccess:
-    """What the routes need. `source` returns the currently configured source, or None if it has no `http`.
+class SourceDependencies:
+    """What the routes need. `find_source` returns the currently configured source, or None if it has no `http`.
 
     `publish` returns once the message is durable, and raises QueueError.
     """
 
-    source: Callable[[str], HttpSource | None]
+    find_source: Callable[[str], HttpSource | None]
     publish: Callable[[Lane, Outgoing], Awaitable[None]]
     clock: Callable[[], float]
     new_id: Callable[[], str]
@@ -76,8 +76,8 @@ class SourceAccess:
 class SourceRoutes:
     """The routes of sources."""
 
-    def __init__(self, access: SourceAccess, limits: ApiLimits) -> None:
-        self._access = access
+    def __init__(self, dependencies: SourceDependencies, limits: ApiLimits) -> None:
+        self._dependencies = dependencies
         self._limits = limits
         self._proven = RequestPlaces(limits.requests, limits.requests_of_token, "to this source")
         self._unproven = RequestPlaces(limits.unproven, limits.unproven_of_source, "to this source")
@@ -91,17 +91,17 @@ class SourceRoutes:
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes for the API's application."""
-        yield web.post(PATH, self.post_event)
-        yield web.get(PATH, self.get_challenge, allow_head=False)
-        yield web.options(PATH, self.allow_sender)
+        yield web.post(SOURCE_PATH, self.post_event)
+        yield web.get(SOURCE_PATH, self.get_challenge, allow_head=False)
+        yield web.options(SOURCE_PATH, self.allow_sender)
 
-    @POST
+    @POST_OPERATION
     async def post_event(self, request: web.Request) -> web.Response:
         """Accept one message of a source."""
-        source = self._source(request)
+        source = self._find_source(request)
         status, why = 500, ""
         try:
-            answer = await self._take(request, source)
+            answer = await self._accept(request, source)
             status, why = answer.status, answer.text or ""
         except Refusal as refusal:
             status, why = refusal.response.status, refusal.response.text or ""
@@ -114,14 +114,14 @@ class SourceRoutes:
         finally:
             self._count(source.name, status)
             if status >= 400:
-                self._log(source.name, status, why)
+                self._log_refusal(source.name, status, why)
 
-    @GET
+    @GET_OPERATION
     async def get_challenge(self, request: web.Request) -> web.Response:
         """Answer a server's verification request."""
-        source = self._source(request)
+        source = self._find_source(request)
         if source.challenge is None:
-            raise events_by_post()
+            raise method_refusal()
         try:
             match source.challenge:
                 case "okta":
@@ -134,13 +134,13 @@ class SourceRoutes:
                     assert_never(source.challenge)
         except Refusal as refusal:
             self._count(source.name, refusal.response.status)
-            self._log(source.name, refusal.response.status, refusal.response.text or "")
+            self._log_refusal(source.name, refusal.response.status, refusal.response.text or "")
             raise
 
-    @OPTIONS
+    @OPTIONS_OPERATION
     async def allow_sender(self, request: web.Request) -> web.Response:
         """Answer a CloudEvents sender's request for permission to send."""
-        source = self._source(request)
+        source = self._find_source(request)
         try:
             if not isinstance(source.proof, BodySignature):
                 return answer_options(request, source, b"")
@@ -148,11 +148,11 @@ class SourceRoutes:
                 return answer_options(request, source, await self._read_unproven(request))
         except Refusal as refusal:
             self._count(source.name, refusal.response.status)
-            self._log(source.name, refusal.response.status, refusal.response.text or "")
+            self._log_refusal(source.name, refusal.response.status, refusal.response.text or "")
             raise
 
-    def _source(self, request: web.Request) -> HttpSource:
-        source = self._access.source(request.match_info["source"])
+    def _find_source(self, request: web.Request) -> HttpSource:
+        source = self._dependencies.find_source(request.match_info["source"])
         if source is None:
             title = (
                 "No source of this name takes events over HTTP: configure sources.NAME.http,"
@@ -164,41 +164,41 @@ class SourceRoutes:
     async def _read_unproven(self, request: web.Request) -> bytes:
         return await read_body(request, self._limits, self._limits.unproven_timeout)
 
-    async def _take(self, request: web.Request, source: HttpSource) -> web.Response:
+    async def _accept(self, request: web.Request, source: HttpSource) -> web.Response:
         proof, rules = source.proof, source.rules
         match proof:
             case HeaderSecret():
-                if not proof.holds(request.headers):
-                    raise unproven()
-                _check_kind(request, source)
+                if not proof.is_valid(request.headers):
+                    raise proof_refusal()
+                _check_type(request, source)
                 with self._proven.one(source.name):
                     body = await read_body(request, self._limits)
             case BodySignature():
-                _check_kind(request, source)
+                _check_type(request, source)
                 with self._unproven.one(source.name):
                     body = await self._read_unproven(request)
-                if not proof.holds(request.headers, body):
-                    raise unproven()
+                if not proof.is_valid(request.headers, body):
+                    raise proof_refusal()
             case SignedToken():
-                return await self._take_set(request, source, proof)
+                return await self._accept_set(request, source, proof)
             case SnsSignature():
-                return await self._take_sns(request, source, proof)
+                return await self._accept_sns(request, source, proof)
             case _:
                 assert_never(proof)
-        _heed(rules.of_headers(request.headers) or rules.of_body(body))
+        _raise_objection(rules.check_headers(request.headers) or rules.check_body(body))
         if (answer := answer_grid(body, source.name)) is not None:
             return answer
         kind = request.headers.get("Content-Type", "")
-        kind = kind if len(kind) <= LONGEST_KIND else media_type(request)[:LONGEST_KIND]
+        kind = kind if len(kind) <= MAX_TYPE_LENGTH else media_type(request)[:MAX_TYPE_LENGTH]
         new_id = await self._publish(request, source, body, kind)
         return web.json_response({"id": new_id}, status=202, dumps=json_text)
 
-    async def _take_set(self, request: web.Request, source: HttpSource, proof: SignedToken) -> web.Response:
+    async def _accept_set(self, request: web.Request, source: HttpSource, proof: SignedToken) -> web.Response:
         """Accept a Security Event Token, and answer according to RFC 8935 §2.2 and §2.3."""
-        _check_kind(request, source)
+        _check_type(request, source)
         with self._unproven.one(source.name):
-            result = await proof.verifier.verified(await self._read_unproven(request))
-        if isinstance(result, VerifiedSet) and (unsigned := source.rules.of_headers(request.headers)) is not None:
+            result = await proof.verifier.verify(await self._read_unproven(request))
+        if isinstance(result, VerifiedSet) and (unsigned := source.rules.check_headers(request.headers)) is not None:
             result = UnacceptedSet(err="invalid_request", description=unsigned.title)
         match result:
             case VerifiedSet():
@@ -213,22 +213,22 @@ class SourceRoutes:
             case _:
                 assert_never(result)
 
-    async def _take_sns(self, request: web.Request, source: HttpSource, proof: SnsSignature) -> web.Response:
+    async def _accept_sns(self, request: web.Request, source: HttpSource, proof: SnsSignature) -> web.Response:
         """Accept an SNS message: a notification, or a message about the subscription."""
-        _check_kind(request, source)
+        _check_type(request, source)
         with self._unproven.one(source.name):
-            message = await proof.verifier.verified(await self._read_unproven(request))
+            message = await proof.verifier.verify(await self._read_unproven(request))
         match message:
-            case UnacceptedSns():
-                raise unproven(f"The message is not accepted: {message.text}")
-            case CertificateAway():
+            case SnsRefusal():
+                raise proof_refusal(f"The message is not accepted: {message.text}")
+            case CertificateUnavailable():
                 raise Refusal(problem(503, message.text, headers={"Retry-After": AGAIN}))
             case SnsMessage(kind="Notification"):
-                _heed(source.rules.of_headers(request.headers))
+                _raise_objection(source.rules.check_headers(request.headers))
                 new_id = await self._publish(request, source, message.signed, "application/json")
                 return web.json_response({"id": new_id}, status=202, dumps=json_text)
             case SnsMessage():
-                if not await proof.verifier.heed_subscription(message, source.name):
+                if not await proof.verifier.handle_subscription(message, source.name):
                     raise Refusal(problem(503, "SNS could not be asked; send it again", headers={"Retry-After": AGAIN}))
                 return web.json_response({})
             case _:
@@ -236,24 +236,24 @@ class SourceRoutes:
 
     async def _publish(self, request: web.Request, source: HttpSource, body: bytes, kind: str) -> str:
         """Publish the message durably, with the authenticated source as its publisher."""
-        access, lane = self._access, asked_lane(request)
-        headers = joined_headers(request.headers.items())
+        dependencies, lane = self._dependencies, asked_lane(request)
+        headers = join_headers(request.headers.items())
         if source.rules.signed:
-            headers = {name: value for name, value in headers.items() if not names_message(name)}
+            headers = {name: value for name, value in headers.items() if not is_message_header(name)}
         message = Message(
             lane=lane,
             body=body,
             tag=None,
             content_type=kind,
-            headers=kept_headers(headers, source.secret_headers, source.mentioned),
-            timestamp=access.clock(),
+            headers=kept_headers(headers, source.secret_headers, source.used_names),
+            timestamp=dependencies.clock(),
             user_id=source.name,
             source=source.name,
         )
-        new_id = access.new_id()
+        new_id = dependencies.new_id()
         with self._proven.one(source.name):
             await publish_in_time(
-                access.publish(lane, as_sourced(message, new_id)), self._limits, "send the event again"
+                dependencies.publish(lane, as_sourced(message, new_id)), self._limits, "send the event again"
             )
         structlog.get_logger().info("source_taken", source=source.name, id=new_id)
         return new_id
@@ -262,35 +262,35 @@ class SourceRoutes:
         key = (source, str(status))
         self._requests[key] = self._requests.get(key, 0) + 1
 
-    def _log(self, source: str, status: int, answer: str) -> None:
+    def _log_refusal(self, source: str, status: int, answer: str) -> None:
         """Log refusals, each at most once a minute, since senders of webhooks seldom show the answer to a person."""
-        if self._is_due(source, str(status)):
-            structlog.get_logger().warning(
-                "source_refused", source=source, status=status, reason=answered_reason(answer)
-            )
+        if self._is_log_due(source, str(status)):
+            structlog.get_logger().warning("source_refused", source=source, status=status, reason=reason_of(answer))
 
     def _log_confirmed(self, source: str, request: web.Request) -> None:
         """Log a WebSub hub's confirmed verification at most once a minute, as the request is unauthenticated."""
         mode = request.query["hub.mode"]
-        if self._is_due(source, mode):
+        if self._is_log_due(source, mode):
             log = structlog.get_logger().bind(source=source, origin="WebSub hub")
-            log.info("sender_allowed", mode=mode, topic=excerpt(request.query.get("hub.topic", ""), _TOPIC_SHOWN))
+            log.info(
+                "sender_allowed", mode=mode, topic=excerpt(request.query.get("hub.topic", ""), _MAX_TOPIC_CHARACTERS)
+            )
 
-    def _is_due(self, source: str, what: str) -> bool:
+    def _is_log_due(self, source: str, what: str) -> bool:
         now = time.monotonic()
-        if now - self._logged_at.get((source, what), float("-inf")) < _TOLD_EVERY:
+        if now - self._logged_at.get((source, what), float("-inf")) < _LOG_INTERVAL_SECONDS:
             return False
         self._logged_at[source, what] = now
         return True
 
 
-def _check_kind(request: web.Request, source: HttpSource) -> None:
+def _check_type(request: web.Request, source: HttpSource) -> None:
     """Raises Refusal (415)."""
-    _heed(source.rules.of_kind(request.headers.get("Content-Type")))
+    _raise_objection(source.rules.check_type(request.headers.get("Content-Type")))
     refuse_compressed(request)
 
 
-def _heed(objection: PostObjection | None) -> None:
+def _raise_objection(objection: PostObjection | None) -> None:
     if objection is not None:
         headers = None if objection.accept is None else {"Accept": objection.accept}
         raise Refusal(problem(objection.status, objection.title, headers=headers))

@@ -13,41 +13,43 @@ from notifier.settings.secret_text import SecretPath
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import IssuerId, Listed, Name, PublicAddress, Section
 
-_OF_BROKER = "amq."
+_BROKER_PREFIX = "amq."
 _TOPIC = r"^arn:(aws|aws-cn|aws-us-gov):sns:[a-z]{2}(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:[A-Za-z0-9_-]{1,256}$"
 
 
-def _fits(text: str) -> str:
+def _check_length(text: str) -> str:
     if len(text.encode()) > 255:
         raise ValueError("is longer than 255 bytes, which is the most that AMQP takes")
     return text
 
 
-Short = Annotated[str, AfterValidator(_fits)]
+AmqpText = Annotated[str, AfterValidator(_check_length)]
 
 
 class BindSettings(Section):
     """An exchange of somebody else. The source's queue is bound to it."""
 
-    exchange: Short = Field(min_length=1, max_length=255)
+    exchange: AmqpText = Field(min_length=1, max_length=255)
     """Its name."""
-    routing_key: Short = Field("#", max_length=255)
+    routing_key: AmqpText = Field("#", max_length=255)
     """The routing key, or a pattern if it is a topic exchange."""
 
 
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.1
 
 
-def _header_name(value: str) -> str:
+def _check_header_name(value: str) -> str:
     if not re.fullmatch(_NAME, value):
         raise ValueError("must be the name of a header, such as Authorization, without a colon")
     return value
 
 
-ProofHeader = Annotated[str, AfterValidator(_header_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$"})]
+ProofHeader = Annotated[
+    str, AfterValidator(_check_header_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$"})
+]
 
 
-class Bound(Protocol):
+class BindingOwner(Protocol):
     """A source, or as much of it as is needed here."""
 
     @property
@@ -55,7 +57,7 @@ class Bound(Protocol):
         """The exchanges that its queue is bound to."""
 
 
-def bindings_of(sources: Mapping[str, Bound]) -> tuple[Binding, ...]:
+def bindings_of(sources: Mapping[str, BindingOwner]) -> tuple[Binding, ...]:
     """The bindings of all sources, each once."""
     bindings = (
         Binding(source=name, exchange=bind.exchange, routing_key=bind.routing_key)
@@ -65,7 +67,7 @@ def bindings_of(sources: Mapping[str, Bound]) -> tuple[Binding, ...]:
     return tuple(dict.fromkeys(bindings))
 
 
-def open_exchanges(sources: Mapping[str, Bound]) -> list[InputIssue]:
+def warn_open_exchanges(sources: Mapping[str, BindingOwner]) -> list[InputIssue]:
     """The bindings to exchanges that the broker itself makes, and that belong to nobody."""
     return [
         InputIssue(
@@ -75,7 +77,7 @@ def open_exchanges(sources: Mapping[str, Bound]) -> list[InputIssue]:
         )
         for name, source in sources.items()
         for nth, bind in enumerate(source.bind)
-        if bind.exchange.startswith(_OF_BROKER)
+        if bind.exchange.startswith(_BROKER_PREFIX)
     ]
 
 
@@ -145,7 +147,7 @@ class SourceHttpSettings(Section):
         return self.header is None
 
     @model_validator(mode="after")
-    def _one_proof(self) -> Self:
+    def _check_proof(self) -> Self:
         if (self.header is None) != (self.value_file is None):
             raise ValueError("header and value_file belong together; give both or none")
         proofs = [name for name in ("header", "hmac", "set", "sns") if getattr(self, name) is not None]
@@ -180,7 +182,7 @@ class SourceSettings(Section):
     """Take events at `POST /v1/events/NAME`."""
 
     @model_validator(mode="after")
-    def _one_challenge(self) -> Self:
+    def _check_challenge(self) -> Self:
         if self.preset == "okta_hook" and self.http is not None and self.http.websub is not None:
             raise ValueError("http.websub is for WebSub hubs, and Okta verifies by a header: remove http.websub")
         return self

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from notifier.configuration.configured_feature import settings_model
-from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
+from notifier.features.sources.source_compiler import compile_sources
 from notifier.features.sources.source_presets import SOURCE_PRESETS
 from notifier.features.sources.source_settings import sources_of
-from notifier.features.sources.source_trial import Trial, trial_of
+from notifier.features.sources.source_trial import Trial, try_message
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.message import Lane, Message
 from notifier.model.moment import read_moment, rendered
@@ -59,7 +59,7 @@ def list_(context: typer.Context, config: Config = None, as_json: Json = False) 
     """
     quiet_logs()
     settings = None if config is None else load_settings(config, os.environ, settings_model(context.obj))
-    sources = [] if settings is None else _rows(settings)
+    sources = [] if settings is None else _list_sources(settings)
     presets = [{"preset": name, "server": preset.server, "ids": preset.ids} for name, preset in SOURCE_PRESETS.items()]
     if as_json:
         say_json({"sources": sources, "presets": presets}, indent=2)
@@ -78,7 +78,7 @@ def list_(context: typer.Context, config: Config = None, as_json: Json = False) 
     screen().print(table)
 
 
-def _rows(settings: Settings) -> list[dict[str, Any]]:
+def _list_sources(settings: Settings) -> list[dict[str, Any]]:
     return [
         {
             "source": name,
@@ -135,24 +135,24 @@ def try_(
     """
     quiet_logs()
     settings = load_settings(config, os.environ, settings_model(context.obj))
-    source, body = _source(settings, name), _content(file)
-    letter = _letter(body)
-    message = _message(name, letter or (body, {}, {}), header or (), prop or (), content_type)
-    trial = trial_of(settings, source, message, came=letter is not None)
+    source, body = _load_source(settings, name), _read_content(file)
+    letter = _parse_dead_letter(body)
+    message = _create_message(name, letter or (body, {}, {}), header or (), prop or (), content_type)
+    trial = try_message(settings, source, message, is_dead_letter=letter is not None)
     if as_json:
-        shown = {"events": [_document(event) for event in trial.events], "ignored": trial.ignored}
-        told = {"mistakes": _listed(trial.mistakes), "warnings": _listed(trial.warnings)}
-        say_json({"source": name, **shown, **told}, indent=2)
+        shown = {"events": [_to_document(event) for event in trial.events], "ignored": trial.ignored}
+        issues = {"mistakes": _to_json(trial.mistakes), "warnings": _to_json(trial.warnings)}
+        say_json({"source": name, **shown, **issues}, indent=2)
     else:
-        _print(trial, "by `when`" if source.when is not None else "as a verification of the stream")
+        _print_trial(trial, "by `when`" if source.when is not None else "as a verification of the stream")
     raise typer.Exit(1 if trial.mistakes else 0)
 
 
-def _listed(mistakes: Iterable[InputIssue]) -> list[dict[str, str]]:
+def _to_json(mistakes: Iterable[InputIssue]) -> list[dict[str, str]]:
     return [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
 
 
-def _source(settings: Settings, name: str) -> Source:
+def _load_source(settings: Settings, name: str) -> Source:
     if name not in sources_of(settings):
         near = get_close_matches(name.lower(), sources_of(settings), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sources_of(settings)) or 'none'}"
@@ -164,7 +164,7 @@ def _source(settings: Settings, name: str) -> Source:
     return sources[name]
 
 
-def _message(
+def _create_message(
     name: str,
     came: tuple[bytes, dict[str, Any], dict[str, Any]],
     headers: Iterable[str],
@@ -196,7 +196,7 @@ def _message(
     return Message(lane=Lane.EVENTS, body=body, tag=None, source=name, headers=of_headers, **of_message)
 
 
-def _letter(content: bytes) -> tuple[bytes, dict[str, Any], dict[str, Any]] | None:
+def _parse_dead_letter(content: bytes) -> tuple[bytes, dict[str, Any], dict[str, Any]] | None:
     """Return body, headers and properties of the message in a dead letter; None if the file is not one."""
     try:
         letter = json.loads(content)
@@ -213,7 +213,7 @@ def _letter(content: bytes) -> tuple[bytes, dict[str, Any], dict[str, Any]] | No
     return content, dict(raw.get("headers") or {}), properties
 
 
-def _content(file: Path) -> bytes:
+def _read_content(file: Path) -> bytes:
     if file == Path("-"):
         if sys.stdin.isatty():
             say("Type a document as JSON, then Ctrl-D.", err=True)
@@ -224,11 +224,11 @@ def _content(file: Path) -> bytes:
         raise typer.BadParameter(f"{file} cannot be read: {error.strerror}", param_hint="FILE") from None
 
 
-def _document(event: SessionEnded) -> dict[str, Any]:
+def _to_document(event: SessionEnded) -> dict[str, Any]:
     """Return the event in notifier's form."""
     clients: Any = event.clients
     if clients != "*":
-        clients = [entry if isinstance(entry, str) else _entry(entry) for entry in clients]
+        clients = [entry if isinstance(entry, str) else _to_entry(entry) for entry in clients]
     moments = {"ended_at": event.ended_at, "not_after": event.not_after}
     document = {
         "id": event.id if event.id_given else None,
@@ -242,7 +242,7 @@ def _document(event: SessionEnded) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value is not None}
 
 
-def _entry(entry: Any) -> dict[str, Any]:
+def _to_entry(entry: Any) -> dict[str, Any]:
     names = (
         "client_id", "backchannel_logout_uri", "backchannel_logout_session_required", "id_token_signed_response_alg",
         "sub", "sid",
@@ -251,16 +251,16 @@ def _entry(entry: Any) -> dict[str, Any]:
     return members | ({"backchannel_logout_uri": None} if entry.no_address else {})
 
 
-def _print(trial: Trial, why: str) -> None:
+def _print_trial(trial: Trial, why: str) -> None:
     """Print the trial's result. `why`: what causes an event to be ignored."""
     events, ignored, mistakes = trial.events, trial.ignored, trial.mistakes
     for number, event in enumerate(events, 1):
         say(f"event {number} of {len(events)}" if len(events) > 1 else "event")
-        document = _document(event)
+        document = _to_document(event)
         if not event.id_given:
             say("  id        none: a new one is made up at each reading, so that a copy is not recognised")
         for key, value in document.items():
-            clients = value if isinstance(value, str) else [_shown(client) for client in value]
+            clients = value if isinstance(value, str) else [_format_client(client) for client in value]
             say(printable(f"  {key:<9} {clients if isinstance(clients, str) else ', '.join(clients)}"))
     if ignored:
         say(f"{counted(ignored, 'event')} ignored, {why}" if events or mistakes or ignored > 1 else f"ignored, {why}")
@@ -275,7 +275,7 @@ def _print(trial: Trial, why: str) -> None:
             say(f"  {mistake}", err=True)
 
 
-def _shown(entry: Any) -> str:
+def _format_client(entry: Any) -> str:
     return entry if isinstance(entry, str) else json_text(entry)
 
 

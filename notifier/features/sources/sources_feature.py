@@ -36,8 +36,8 @@ def _bindings(document: Mapping[str, Any]) -> tuple[Binding, ...]:
 
 
 def _read_again(settings: Settings | None) -> Mapping[str, ReadAgain]:
-    from notifier.features.sources.event_sources import compile_sources
-    from notifier.features.sources.sourced_intake import read_again
+    from notifier.features.sources.source_compiler import compile_sources
+    from notifier.features.sources.source_intake import read_again
     from notifier.model.documents.sourced import Anew
 
     if settings is None:
@@ -45,14 +45,14 @@ def _read_again(settings: Settings | None) -> Mapping[str, ReadAgain]:
     return {"": partial(read_again, compile_sources(settings)[0], MAX_EVENT)}
 
 
-def _run(given: FeatureContext) -> FeatureRuntime:
+def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.sources.http_sources import HttpSources
-    from notifier.features.sources.sourced_intake import SourcedIntake
+    from notifier.features.sources.source_intake import SourceIntake
     from notifier.features.sources.sources_part import SourcesPart
 
-    live = given.live
-    sources = HttpSources(live, given.queue.publish)
-    intake = SourcedIntake(lambda: live.now.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT)
+    live = context.live
+    sources = HttpSources(live, context.queue.publish)
+    intake = SourceIntake(lambda: live.now.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT)
     routes = sources.routes
     return FeatureRuntime(api=routes.routes(), families=routes.families, readers={"": intake}, within=aclosing(sources))
 
@@ -64,14 +64,14 @@ def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Che
 
 
 def _checked(loaded: LoadedConfiguration) -> FeatureReport:
-    from notifier.features.sources.source_settings import open_exchanges, sources_of
+    from notifier.features.sources.source_settings import sources_of, warn_open_exchanges
     from notifier.features.sources.sources_part import SourcesPart
 
     speakers = {name: list(source.speaks_for) for name, source in loaded.part(SourcesPart).sources.items()}
     return FeatureReport(
         members={"sources": {name: {"speaks_for": issuers} for name, issuers in speakers.items()}},
         lines=[f"source {name}: may end sessions at {', '.join(issuers)}" for name, issuers in speakers.items()],
-        warnings=open_exchanges(sources_of(loaded.settings)),
+        warnings=warn_open_exchanges(sources_of(loaded.settings)),
     )
 
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ValidationError
 
 from notifier.configuration.configured_feature import FeaturePart
 from notifier.configuration.inline_senders import Sender
-from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
+from notifier.features.sources.source_compiler import compile_sources
 from notifier.features.sources.source_settings import BindSettings, SourceSettings, bindings_of, sources_of
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.message import Binding
@@ -17,7 +17,7 @@ from notifier.settings.input_issues import explain
 from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings, SourceName
 
-MOST = 2
+MAX_SECRETS = 2
 """Values that a file may have: the one in use, and another while it is being replaced."""
 
 
@@ -38,30 +38,30 @@ def read_sources(settings: Settings, unsure: frozenset[str]) -> SourcesPart:
     return SourcesPart(
         mistakes=[*of_proofs, *mistakes],
         warnings=[
-            *_realms_by_name(sources),
-            *_beyond_signatures(settings, sources),
-            *_any_subscription(settings),
-            *_without_listener(settings),
+            *_warn_realms(sources),
+            *_warn_unsigned_parts(settings, sources),
+            *_warn_any_topic(settings),
+            *_warn_no_listener(settings),
         ],
-        secrets=dict(_secrets(settings)),
+        secrets=dict(_secret_files(settings)),
         fixed={f"sources.{name}.bind": frozenset(binds) for name, binds in bound.items()},
         bindings=bindings_of(options),
-        senders=[_sender(source, authenticated=options[name].http is not None) for name, source in sources.items()],
+        senders=[_to_sender(source, authenticated=options[name].http is not None) for name, source in sources.items()],
         sources=sources,
         proofs=proofs,
     )
 
 
-class _BoundSource(BaseModel):
+class _SourceBindings(BaseModel):
     """What a source binds."""
 
     bind: tuple[BindSettings, ...] = ()
 
 
-class _Bound(BaseModel):
+class _SourcesSection(BaseModel):
     """The bindings of all sources. Other members are ignored."""
 
-    sources: dict[SourceName, _BoundSource] = {}
+    sources: dict[SourceName, _SourceBindings] = {}
 
 
 def bindings_in_document(document: Mapping[str, object]) -> tuple[Binding, ...]:
@@ -70,12 +70,12 @@ def bindings_in_document(document: Mapping[str, object]) -> tuple[Binding, ...]:
     Raises ConfigurationError.
     """
     try:
-        return bindings_of(_Bound.model_validate(document).sources)
+        return bindings_of(_SourcesSection.model_validate(document).sources)
     except ValidationError as error:
         raise ConfigurationError(explain(error, Settings)) from None
 
 
-def _sender(source: Source, *, authenticated: bool) -> Sender:
+def _to_sender(source: Source, *, authenticated: bool) -> Sender:
     clients = source.members.get("clients")
     return Sender(
         name=source.name, title=f"source {source.name}", issuers=source.speaks_for, authenticated=authenticated,
@@ -83,16 +83,16 @@ def _sender(source: Source, *, authenticated: bool) -> Sender:
     )  # fmt: skip
 
 
-def _secrets(settings: Settings) -> Iterator[tuple[str, Path]]:
+def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     for name, source in sources_of(settings).items():
-        if (file := secret_file(source)) is not None:
+        if (file := find_secret_file(source)) is not None:
             yield f"sources.{name}.http.{file[0]}", file[1]
         tls = None if source.http is None or source.http.set is None else source.http.set.tls
         if tls is not None and tls.key_file is not None:
             yield f"sources.{name}.http.set.tls.key_file", tls.key_file
 
 
-def _realms_by_name(sources: Mapping[str, Source]) -> Iterator[InputIssue]:
+def _warn_realms(sources: Mapping[str, Source]) -> Iterator[InputIssue]:
     """Warn of sources whose documents may have only the id of a realm, which `issuers` does not map."""
     for name, source in sources.items():
         if source.preset == "keycloak_rabbitmq" and source.issuers is None and source.realm is not None:
@@ -103,13 +103,13 @@ def _realms_by_name(sources: Mapping[str, Source]) -> Iterator[InputIssue]:
             yield InputIssue(f"sources.{name}.issuers", text)
 
 
-def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Iterator[InputIssue]:
+def _warn_unsigned_parts(settings: Settings, sources: Mapping[str, Source]) -> Iterator[InputIssue]:
     """Warn of sources with signed posts whose configuration relies on unsigned parts."""
     for name, source in sources.items():
         http = sources_of(settings)[name].http
         if http is None or not http.signed:
             continue
-        if "$headers" in source.mentioned:
+        if "$headers" in source.used_names:
             text = "reads $headers, which are not signed: whoever captures a body may send it again with others"
             yield InputIssue(f"sources.{name}", text)
         what = "Security Event Tokens have" if http.set is not None else "messages of SNS have"
@@ -119,7 +119,7 @@ def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Ite
                 yield InputIssue(f"sources.{name}.http.{'sns' if http.set is None else 'set'}", text)
 
 
-def _any_subscription(settings: Settings) -> Iterator[InputIssue]:
+def _warn_any_topic(settings: Settings) -> Iterator[InputIssue]:
     """Warn of sources that confirm a WebSub subscription to any topic."""
     for name, source in sources_of(settings).items():
         if source.preset == "wso2" and source.http is not None and source.http.websub is None:
@@ -130,7 +130,7 @@ def _any_subscription(settings: Settings) -> Iterator[InputIssue]:
             yield InputIssue(f"sources.{name}.http", text)
 
 
-def _without_listener(settings: Settings) -> Iterator[InputIssue]:
+def _warn_no_listener(settings: Settings) -> Iterator[InputIssue]:
     if settings.api is None:
         text = "has no effect without a section `api`, which opens the listener"
         yield from (InputIssue(f"sources.{name}.http", text) for name, of in sources_of(settings).items() if of.http)
@@ -139,7 +139,7 @@ def _without_listener(settings: Settings) -> Iterator[InputIssue]:
 _SCHEMES = frozenset((b"bearer", b"basic", b"token", b"apikey"))  # the rest of a header value whose variable was empty
 
 
-def secret_file(source: SourceSettings) -> tuple[str, Path] | None:
+def find_secret_file(source: SourceSettings) -> tuple[str, Path] | None:
     """Return the source's file of secrets and the setting that names it. None if its proof is not a secret."""
     http = source.http
     if http is not None and http.value_file is not None:
@@ -154,7 +154,7 @@ def read_source_secrets(sources: Mapping[str, SourceSettings]) -> tuple[dict[str
     secrets: dict[str, tuple[bytes, ...]] = {}
     mistakes: list[InputIssue] = []
     for name, source in sources.items():
-        if (named := secret_file(source)) is None:
+        if (named := find_secret_file(source)) is None:
             continue
         setting, path = f"sources.{name}.http.{named[0]}", named[1]
         try:
@@ -169,7 +169,7 @@ def read_source_secrets(sources: Mapping[str, SourceSettings]) -> tuple[dict[str
             mistakes.append(
                 InputIssue(setting, f"{path} has a scheme without a secret behind it, such as Bearer alone")
             )
-        elif len(values) > MOST:
+        elif len(values) > MAX_SECRETS:
             text = f"{path} has {len(values)} lines; write the secret, and a second one while you replace it"
             mistakes.append(InputIssue(setting, text))
         else:

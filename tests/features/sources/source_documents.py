@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
+from notifier.features.sources.source_compiler import compile_sources
 from notifier.features.sources.translation import Translation
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Lane, Message
@@ -55,7 +55,7 @@ def recorded(path: Path) -> Message:
 
 def translated(by: Source, what: Message, **more: Any) -> Translation:
     """What the message becomes."""
-    return by.translate(by.received(what), max_bytes=131_072, new_id=lambda: "made-up", now=NOW, **more)
+    return by.translate(by.strip_headers(what), max_bytes=131_072, new_id=lambda: "made-up", now=NOW, **more)
 
 
 def refused(by: Source, what: Message) -> dict[str, str]:

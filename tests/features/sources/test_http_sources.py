@@ -15,8 +15,8 @@ from notifier.configuration.loading import load
 from notifier.configuration.secret_files import secrets_of
 from notifier.features import FEATURES
 from notifier.features.sources.http_sources import HttpSources
-from notifier.features.sources.sns_message import SnsMessage, UnacceptedSns
-from notifier.features.sources.sns_server import LEFT_ALONE, CertificateAway, SnsServer
+from notifier.features.sources.sns_message import SnsMessage, SnsRefusal
+from notifier.features.sources.sns_server import RETRY_AFTER_SECONDS, CertificateUnavailable, SnsServer
 from notifier.features.sources.source_proofs import HeaderSecret, SignedToken, SnsSignature
 from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError
@@ -68,10 +68,10 @@ def running(folder: Path, **sources: object) -> LiveConfiguration:
 
 def opens(sources: HttpSources, value: str) -> bool:
     """Whether the value of the header is good for the source `okta`."""
-    source = sources.source("okta")
+    source = sources.find_source("okta")
     assert source is not None
     assert isinstance(source.proof, HeaderSecret)
-    return source.proof.holds(CIMultiDict({"authorization": value}))
+    return source.proof.is_valid(CIMultiDict({"authorization": value}))
 
 
 async def test_a_secret_is_rotated_without_a_restart(folder: Path) -> None:
@@ -147,21 +147,21 @@ async def test_a_topic_of_sns_is_asked_for_by_the_rules_of_now(folder: Path, tmp
         )
         sources = HttpSources(live, publish, server)
 
-        async def verified(body: bytes) -> object:
-            source = sources.source("topic")
+        async def verify(body: bytes) -> object:
+            source = sources.find_source("topic")
             assert source is not None
             assert isinstance(source.proof, SnsSignature)
-            return await source.proof.verifier.verified(body)
+            return await source.proof.verifier.verify(body)
 
-        assert isinstance(await verified(posted()), CertificateAway)  # no loopback without egress.allow
+        assert isinstance(await verify(posted()), CertificateUnavailable)  # no loopback without egress.allow
         write(folder, of, egress={"allow": ["127.0.0.0/8"]})
         assert live.reload(requested=False)
-        now[0] += LEFT_ALONE
-        assert isinstance(await verified(posted()), SnsMessage)
+        now[0] += RETRY_AFTER_SECONDS
+        assert isinstance(await verify(posted()), SnsMessage)
         write(folder, {"topic": {**MAPPED, "http": {"sns": {"topic_arn": f"{ARN}-2"}}}})
         assert live.reload(requested=False)
-        assert isinstance(await verified(posted()), UnacceptedSns)
-        assert isinstance(await verified(posted({**NOTIFICATION, "TopicArn": f"{ARN}-2"})), SnsMessage)
+        assert isinstance(await verify(posted()), SnsRefusal)
+        assert isinstance(await verify(posted({**NOTIFICATION, "TopicArn": f"{ARN}-2"})), SnsMessage)
         assert len(sns.asked) == 1
         await sources.aclose()
 
@@ -180,18 +180,18 @@ async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Pa
         live = running(folder, kc={**MAPPED, "http": {"set": settings}})
         sources = HttpSources(live, publish)
 
-        async def verified(token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
-            source = sources.source("kc")
+        async def verify(token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
+            source = sources.find_source("kc")
             assert source is not None
             assert isinstance(source.proof, SignedToken)
-            return await source.proof.verifier.verified(token)
+            return await source.proof.verifier.verify(token)
 
-        assert isinstance(await verified(token), VerifiedSet)
+        assert isinstance(await verify(token), VerifiedSet)
     write(folder, {"kc": {**MAPPED, "http": {"set": settings}}}, delivery={"timeout": "3s"})
     assert live.reload(requested=False)
-    assert isinstance(await verified(token), VerifiedSet)
+    assert isinstance(await verify(token), VerifiedSet)
     assert asked == ["/certs"]
     write(folder, {"kc": {**MAPPED, "http": {"set": settings | {"audience": "else"}}}})
     assert live.reload(requested=False)
-    assert isinstance(await verified(token), KeysAway)  # of other settings: nothing is known before it is read
+    assert isinstance(await verify(token), KeysAway)  # of other settings: nothing is known before it is read
     await sources.aclose()

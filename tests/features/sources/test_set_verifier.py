@@ -45,7 +45,7 @@ def outcome(found: VerifiedSet | UnacceptedSet | KeysAway) -> str:
 
 
 async def told(transmitter: SetTransmitter, token: bytes) -> str:
-    return outcome(await transmitter.verifier.verified(token))
+    return outcome(await transmitter.verifier.verify(token))
 
 
 # ── the token ──
@@ -67,7 +67,7 @@ async def told(transmitter: SetTransmitter, token: bytes) -> str:
 async def test_what_the_transmitter_signed_is_taken(of: Key, alg: str) -> None:
     """By each kind of key. What comes out is the content that was signed, never the token."""
     transmitter = SetTransmitter(OURS | {"kid": "another"}, public(of))
-    found = await transmitter.verifier.verified(signed(of=of, alg=alg) + b"\n")
+    found = await transmitter.verifier.verify(signed(of=of, alg=alg) + b"\n")
     assert isinstance(found, VerifiedSet)
     assert json.loads(found.claims) == CLAIMS
     assert "raw-sub-77" not in repr(found)
@@ -241,7 +241,7 @@ async def test_one_algorithm_has_two_names(published: str, alg: str) -> None:
 )
 async def test_the_answer_says_why_a_key_is_left_out(jwk: Mapping[str, Any], reason: str) -> None:
     """Else its owner would look for a key that is there."""
-    found = await SetTransmitter(jwk).verifier.verified(signed())
+    found = await SetTransmitter(jwk).verifier.verify(signed())
     assert isinstance(found, UnacceptedSet)
     assert found.description.endswith(f"fits kid and alg: key 'k1' {reason}")
 
@@ -261,7 +261,7 @@ async def test_a_long_header_is_read_and_a_long_token_is_named() -> None:
     """Up to the limit of a token, whatever its header carries."""
     chain = ["A" * 2200, "B" * 2200, "C" * 2200]
     assert await told(SetTransmitter(OURS), signed(x5c=chain)) == "taken"
-    found = await SetTransmitter(OURS).verifier.verified(signed(x5c=chain * 3))
+    found = await SetTransmitter(OURS).verifier.verify(signed(x5c=chain * 3))
     assert isinstance(found, UnacceptedSet)
     assert found.description == "the token is larger than 16 KiB"
 
@@ -269,7 +269,7 @@ async def test_a_long_header_is_read_and_a_long_token_is_named() -> None:
 async def test_that_only_some_keys_are_tried_is_said() -> None:
     """A token without kid may be signed by a later one."""
     keys = (public(key("P-256", str(nth)), None) for nth in range(20))
-    found = await SetTransmitter(*keys).verifier.verified(signed(of=key("P-256", "19"), kid=None))
+    found = await SetTransmitter(*keys).verifier.verify(signed(of=key("P-256", "19"), kid=None))
     assert isinstance(found, UnacceptedSet)
     assert found.description == "none of the 8 keys that are tried verifies the signature; name the key by kid"
 

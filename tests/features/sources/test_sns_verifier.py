@@ -9,8 +9,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
-from notifier.features.sources.sns_message import SnsMessage, SnsTopic, UnacceptedSns, read_sns
-from notifier.features.sources.sns_server import KEPT, LEFT_ALONE, MOST_WAITING, MOST_WANTED, CertificateAway
+from notifier.features.sources.sns_message import SnsMessage, SnsRefusal, SnsTopic, read_sns
+from notifier.features.sources.sns_server import (
+    MAX_AWAITED_CERTIFICATES,
+    MAX_CACHED_CERTIFICATES,
+    MAX_QUEUED_CERTIFICATES,
+    RETRY_AFTER_SECONDS,
+    CertificateUnavailable,
+)
 from notifier.model.client import EgressPolicy
 from tests.features.sources.sns_stand_in import (
     ARN,
@@ -43,7 +49,7 @@ def made_up(count: int) -> list[bytes]:
 async def test_what_sns_signed_is_believed(tmp_path: Path, message: dict[str, str], version: str) -> None:
     """By SHA1 and SHA256. Only what is signed goes on."""
     async with standing_in(tmp_path) as sns:
-        found = await sns.verifier.verified(signed(message, version))
+        found = await sns.verifier.verify(signed(message, version))
     assert isinstance(found, SnsMessage)
     assert (found.kind, json.loads(found.signed)) == (message["Type"], message)
 
@@ -72,7 +78,7 @@ async def test_what_sns_signed_is_believed(tmp_path: Path, message: dict[str, st
 async def test_no_forgery_is_believed(tmp_path: Path, body: bytes) -> None:
     """Whatever is changed, left out, or signed by somebody else; nor a genuine message of another topic."""
     async with standing_in(tmp_path) as sns:
-        assert isinstance(await sns.verifier.verified(body), UnacceptedSns)
+        assert isinstance(await sns.verifier.verify(body), SnsRefusal)
 
 
 ELSEWHERE = [
@@ -101,9 +107,9 @@ ELSEWHERE = [
 async def test_nothing_but_the_server_of_the_region_is_asked(tmp_path: Path, address: str) -> None:
     """Neither for a certificate, nor to confirm, even by a good certificate. A bucket of S3 may be called `sns`."""
     async with standing_in(tmp_path) as sns:
-        assert isinstance(await sns.verifier.verified(signed(SigningCertURL=address)), UnacceptedSns)
+        assert isinstance(await sns.verifier.verify(signed(SigningCertURL=address)), SnsRefusal)
         confirm = {**CONFIRMATION, "SubscribeURL": address}
-        assert isinstance(await sns.verifier.verified(signed(confirm)), UnacceptedSns)
+        assert isinstance(await sns.verifier.verify(signed(confirm)), SnsRefusal)
         assert sns.asked == []
 
 
@@ -130,7 +136,7 @@ def test_a_signed_text_has_one_reading(name: str) -> None:
     assert signature_of(genuine) == signature_of(other)
     body = signed(other) if name == "Subject" else signed(**{name: f"{NOTIFICATION.get(name, CERTIFICATE)}\nx"})
     found = read_sns(body, SnsTopic(ARN))
-    assert isinstance(found, UnacceptedSns)
+    assert isinstance(found, SnsRefusal)
     assert f"{name} has a line break" in found.text
 
 
@@ -140,7 +146,7 @@ async def test_a_member_that_is_there_twice_has_one_reading(tmp_path: Path) -> N
     first = b'{"Message": "{\\"user\\": \\"mallory\\"}", ' + signed().removeprefix(b"{")
     async with standing_in(tmp_path) as sns:
         for body in (twice, first):
-            found = await sns.verifier.verified(body)
+            found = await sns.verifier.verify(body)
             assert not (isinstance(found, SnsMessage) and b"mallory" in found.signed)
 
 
@@ -167,9 +173,9 @@ async def test_a_certificate_that_cannot_be_used_is_told(tmp_path: Path, case: s
         for name, value in given.items():
             setattr(sns, name, value)
         with capture_logs() as lines:
-            for seconds in (0.0, LEFT_ALONE - 0.1, LEFT_ALONE):
+            for seconds in (0.0, RETRY_AFTER_SECONDS - 0.1, RETRY_AFTER_SECONDS):
                 now[0] = seconds
-                assert isinstance(await sns.verifier.verified(signed()), CertificateAway)
+                assert isinstance(await sns.verifier.verify(signed()), CertificateUnavailable)
         assert len(sns.asked) == 2
     assert [line["event"] for line in lines] == ["sns_certificate_unread"]
     assert said in lines[0]["reason"]
@@ -184,7 +190,7 @@ async def test_the_server_must_be_the_one_of_that_name(tmp_path: Path, given: di
     """By its own certificate; and at an address to which clients may be called."""
     async with standing_in(tmp_path, **given) as sns:
         with capture_logs() as lines:
-            assert isinstance(await sns.verifier.verified(signed()), CertificateAway)
+            assert isinstance(await sns.verifier.verify(signed()), CertificateUnavailable)
         assert sns.asked == []
         assert await sns.verifier.server.confirm(SUBSCRIBE) is not None
         assert sns.asked == []
@@ -195,7 +201,7 @@ async def test_a_certificate_is_read_once(tmp_path: Path) -> None:
     """And again when it has expired. Those who come at once wait for one reading."""
     moment = [0.0]
     async with standing_in(tmp_path, steady=lambda: moment[0]) as sns:
-        found = await asyncio.gather(*(sns.verifier.verified(signed()) for _ in range(20)))
+        found = await asyncio.gather(*(sns.verifier.verify(signed()) for _ in range(20)))
         assert all(isinstance(each, SnsMessage) for each in found)
         assert len(sns.asked) == 1
 
@@ -209,48 +215,48 @@ async def test_strangers_cannot_have_certificates_read_without_end(tmp_path: Pat
         now[0] += seconds
 
     async with standing_in(tmp_path, steady=lambda: now[0], pause=pause) as sns:
-        assert isinstance(await sns.verifier.verified(signed()), SnsMessage)
+        assert isinstance(await sns.verifier.verify(signed()), SnsMessage)
         sns.status = 404
-        *away, good = await asyncio.gather(*map(sns.verifier.verified, made_up(100)), sns.verifier.verified(signed()))
+        *away, good = await asyncio.gather(*map(sns.verifier.verify, made_up(100)), sns.verifier.verify(signed()))
         assert isinstance(good, SnsMessage)
-        assert all(isinstance(each, CertificateAway) for each in away)
-        assert len(sns.asked) - 1 in (MOST_WAITING, MOST_WAITING + 1)
+        assert all(isinstance(each, CertificateUnavailable) for each in away)
+        assert len(sns.asked) - 1 in (MAX_AWAITED_CERTIFICATES, MAX_AWAITED_CERTIFICATES + 1)
         assert set(pauses) == {0.5}
 
 
-@pytest.mark.parametrize(("before", "later"), [(MOST_WANTED - 1, 0), (0, 40)])
+@pytest.mark.parametrize(("before", "later"), [(MAX_QUEUED_CERTIFICATES - 1, 0), (0, 40)])
 async def test_no_stranger_keeps_a_certificate_from_being_read(tmp_path: Path, before: int, later: int) -> None:
     """A name that comes again goes before all that came once, and before those that come later, however often."""
     turns = asyncio.Semaphore(0)
     async with standing_in(tmp_path, steady=lambda: 0.0, pause=lambda _: turns.acquire()) as sns:
         sns.only = True
         first, *others = made_up(1 + before + later)
-        assert isinstance(await sns.verifier.verified(first), CertificateAway)  # the next waits for its turn
+        assert isinstance(await sns.verifier.verify(first), CertificateUnavailable)  # the next waits for its turn
         posts = [*others[:before], signed(), signed(), *others[before:] * 5]
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             for body in posts:
-                group.create_task(sns.verifier.verified(body))
+                group.create_task(sns.verifier.verify(body))
             for _ in posts:
                 turns.release()
         assert CERTIFICATE.endswith(sns.asked[1])
-        assert isinstance(await sns.verifier.verified(signed()), SnsMessage)
+        assert isinstance(await sns.verifier.verify(signed()), SnsMessage)
 
 
 async def test_messages_that_wait_are_answered_when_the_worker_ends(tmp_path: Path) -> None:
     """With 503, so that SNS sends them again."""
     async with standing_in(tmp_path, steady=lambda: 0.0, pause=lambda _: asyncio.sleep(60)) as sns:
-        assert isinstance(await sns.verifier.verified(signed()), SnsMessage)
+        assert isinstance(await sns.verifier.verify(signed()), SnsMessage)
         async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-            waiting = group.create_task(sns.verifier.verified(made_up(1)[0]))
+            waiting = group.create_task(sns.verifier.verify(made_up(1)[0]))
             await asyncio.sleep(0)
             await sns.verifier.server.close()
-        assert isinstance(waiting.result(), CertificateAway)
+        assert isinstance(waiting.result(), CertificateUnavailable)
 
 
 async def test_a_bounded_number_of_certificates_is_kept(tmp_path: Path) -> None:
     """The last that were read."""
     async with standing_in(tmp_path, steady=iter(range(10_000)).__next__) as sns:
-        for number in [*range(KEPT + 1), KEPT, 0]:
+        for number in [*range(MAX_CACHED_CERTIFICATES + 1), MAX_CACHED_CERTIFICATES, 0]:
             address = f"https://{HOST}/SimpleNotificationService-{number}.pem"
-            assert isinstance(await sns.verifier.verified(signed(SigningCertURL=address)), SnsMessage)
-        assert len(sns.asked) == KEPT + 2
+            assert isinstance(await sns.verifier.verify(signed(SigningCertURL=address)), SnsMessage)
+        assert len(sns.asked) == MAX_CACHED_CERTIFICATES + 2

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
+from notifier.features.sources.source_compiler import compile_sources
 from notifier.model.message import Message
 from tests.cli.in_process import notifier
 from tests.features.sources.source_documents import ISS, message, translated

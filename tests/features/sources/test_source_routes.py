@@ -24,7 +24,7 @@ from notifier.features.sources.source_proofs import (
     SnsSignature,
     Subscription,
 )
-from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
+from notifier.features.sources.source_routes import SourceDependencies, SourceRoutes
 from notifier.model.documents.sourced import as_received
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, Outgoing
@@ -48,7 +48,7 @@ SOURCES = (
         name="okta",
         proof=HeaderSecret(header="Authorization", values=(b"Bearer old-s3cret", b"n\xc3\xa9w-s3cret")),
         rules=PostRules(),
-        mentioned=frozenset({"$headers", "x-name"}),
+        used_names=frozenset({"$headers", "x-name"}),
         challenge="okta",
     ),
     HttpSource(
@@ -67,7 +67,7 @@ SOURCES = (
     HttpSource(
         name="any",
         proof=HeaderSecret(header="Authorization", values=(b"Bearer old-s3cret",)),
-        rules=PostRules(body="any", takes_empty=True),
+        rules=PostRules(body="any", accepts_empty=True),
     ),
 )
 
@@ -133,8 +133,8 @@ class Api:
 async def answering(limits: ApiLimits = LIMITS) -> AsyncIterator[Api]:
     """An API with tokens, which these routes ask nobody for. Its limits of size and number are small."""
     queue, sources = Queue(), {source.name: source for source in SOURCES}
-    access = SourceAccess(
-        source=sources.get,
+    access = SourceDependencies(
+        find_source=sources.get,
         publish=queue.publish,
         clock=lambda: NOW,
         new_id=lambda: "made-up-id",
@@ -406,7 +406,7 @@ async def test_a_websub_hub_verifies_the_configured_subscription_alone(
 ) -> None:
     """The request has no proof: anybody who can reach the hub causes it. Each answer is logged, once a minute."""
     topic = "https://hub/a?b"
-    api.sources["wso2"] = replace(api.sources["wso2"], subscription=Subscription(topic=topic, may_end=may_end))
+    api.sources["wso2"] = replace(api.sources["wso2"], subscription=Subscription(topic=topic, can_end=may_end))
     with capture_logs() as lines:
         for _ in range(2):
             async with api.http.get(f"{api.url}/v1/events/wso2?{query}&hub.challenge=7") as answer:
@@ -690,8 +690,8 @@ def test_what_the_api_says_of_sources_is_true() -> None:
     """Every answer is as it is described."""
     proof = HeaderSecret(header="Authorization", values=(b"Bearer idp-secret",))
     source = HttpSource(name="okta", proof=proof, rules=PostRules(), challenge="okta")
-    access = SourceAccess(
-        source={"okta": source}.get, publish=Queue().publish, clock=lambda: NOW, new_id=lambda: "made-up"
+    access = SourceDependencies(
+        find_source={"okta": source}.get, publish=Queue().publish, clock=lambda: NOW, new_id=lambda: "made-up"
     )
     requests = EventRequests(accept, sources_of(lambda: (token("idp"),)))
     operations = described(api_app(requests, SourceRoutes(access, LIMITS).routes()), examples=25)

@@ -12,7 +12,7 @@ from notifier.delivery.facts import Deferred, EventTaken
 from notifier.delivery.intake import Intake
 from notifier.delivery.replacements import Move
 from notifier.features.sources.source import Source
-from notifier.features.sources.sourced_intake import SourcedIntake, read_again
+from notifier.features.sources.source_intake import SourceIntake, read_again
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.documents.sourced import as_sourced
 from notifier.model.frozen import replace as replaced
@@ -37,7 +37,7 @@ class Sourced(Stage):
     def __init__(self, **sources: Source) -> None:
         super().__init__(client("shop"), client("mail"))
         self.sources: Mapping[str, Source] = sources
-        self.readers[""] = SourcedIntake(lambda: self.sources, new_id=lambda: "new", max_event=4096)
+        self.readers[""] = SourceIntake(lambda: self.sources, new_id=lambda: "new", max_event=4096)
 
 
 def stage(**settings: Any) -> Sourced:
@@ -224,7 +224,7 @@ async def test_a_source_that_is_gone_is_named_by_the_dead_letter() -> None:
 
 def test_a_message_of_a_source_at_its_last_chance_is_buried_unread() -> None:
     """Also one that came by HTTP, or by a replay of some of its events: the queue itself would drop it."""
-    readers = {"": SourcedIntake(lambda: {"shop": mapped()}, new_id=lambda: "new", max_event=4096)}
+    readers = {"": SourceIntake(lambda: {"shop": mapped()}, new_id=lambda: "new", max_event=4096)}
     intake = Intake(
         Registry, clock=lambda: 0.0, steady=lambda: 0.0, new_id=lambda: "new", max_event=4096, readers=readers
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.features.sources.expressions import KEPT_TEXTS, Expression, ExpressionReader
+from notifier.features.sources.expressions import MAX_CACHED_TEXTS, Expression, ExpressionReader
 from notifier.features.sources.source_presets import SOURCE_PRESETS
 from notifier.model.documents.sourced import Positions, read_positions, written_positions
 from notifier.model.errors import MalformedEvent
@@ -337,12 +337,12 @@ def test_json_as_text_is_read_once_for_all_events_of_a_message() -> None:
     """Else 200 events, each of which asks for the same 128 KiB, hold the loop for seconds."""
     texts: dict[str, object] = {}
     expression, document = Expression("from_json(text)"), {"text": '{"user": "alice"}'}
-    first, again = (ExpressionReader(document, texts=texts).value(expression) for _ in range(2))
+    first, again = (ExpressionReader(document, texts=texts).evaluate(expression) for _ in range(2))
     assert first == {"user": "alice"}
     assert first is again
     for number in range(100):
-        ExpressionReader({"text": f"{number}"}, texts=texts).value(expression)
-    assert len(texts) == KEPT_TEXTS
+        ExpressionReader({"text": f"{number}"}, texts=texts).evaluate(expression)
+    assert len(texts) == MAX_CACHED_TEXTS
 
 
 def test_texts_that_differ_are_not_mixed_up() -> None:
@@ -631,7 +631,7 @@ def test_positions_are_written_in_short_and_read_back() -> None:
 
 
 NAMES = sorted(
-    {name for preset in SOURCE_PRESETS for name in source(preset=preset).mentioned}
+    {name for preset in SOURCE_PRESETS for name in source(preset=preset).used_names}
     | {"message", "messageId", "specversion", "data"}
 )
 JSON = st.recursive(

@@ -21,7 +21,7 @@ from notifier.model.ids import new_id
 from notifier.model.message import Kind, Lane, Message, Outgoing
 
 
-class SourcedIntake:
+class SourceIntake:
     """Opens messages of sources. `sources` returns the current sources; `max_event` is in bytes; `new_id` makes ids."""
 
     def __init__(
@@ -34,7 +34,7 @@ class SourcedIntake:
     def received(self, message: Message) -> Message:
         """Return the message without the headers that must not be stored."""
         source = self._sources().get(message.source or "")
-        return as_kept(message) if source is None else source.received(message)
+        return as_kept(message) if source is None else source.strip_headers(message)
 
     def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Alone | Move:
         """Read the message by the current mapping. Its replacements are held until `rest_until` (epoch seconds).
@@ -51,7 +51,7 @@ class SourcedIntake:
         letter = None if translation.wrong is None else dead_letter.bury_events(message, translation.wrong, now)
         if len(translation.events) == 1:
             return Alone(event=translation.events[0], letter=letter)
-        return Move(sends=self._sends(message, translation, letter, rest_until), fact=_fact(message, translation))
+        return Move(sends=self._sends(message, translation, letter, rest_until), fact=_to_fact(message, translation))
 
     def _sends(
         self, message: Message, translation: Translation, letter: DeadLetter | None, rest_until: float | None
@@ -70,7 +70,7 @@ class SourcedIntake:
             )
 
 
-def _fact(message: Message, translation: Translation) -> EventTaken:
+def _to_fact(message: Message, translation: Translation) -> EventTaken:
     result: Literal["split", "ignored", "malformed"] = "ignored" if translation.wrong is None else "malformed"
     if translation.parts or translation.events:
         result = "split"
