@@ -13,8 +13,8 @@ from notifier.feature import Feature
 from notifier.features import FEATURES
 from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
 from notifier.model.message import Lane
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter
-from notifier.operators.deliveries.visits import found_in
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
+from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.queues.queue_port import Queue
 from notifier.service.service import Service
 
@@ -31,7 +31,7 @@ class Embedded:
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
         """The dead letters in the queue. They stay there."""
-        async with aclosing(found_in(self._queue.dead_letters(), DeliveryFilter(), whole=True)) as letters:
+        async with aclosing(find_messages(self._queue.dead_letters(), DeadLetterFilter(), whole=True)) as letters:
             return [load_dead_letter(message) async for _, message in letters]
 
 

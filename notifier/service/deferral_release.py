@@ -26,8 +26,8 @@ from notifier.model.errors import QueueError
 from notifier.model.message import DELAYED
 from notifier.model.outcome import Cause
 from notifier.model.registry import Registry
-from notifier.operators.deliveries.repair import DUE_RATE, make_due
-from notifier.operators.deliveries.visits import RepairResult
+from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
+from notifier.operators.deliveries.repair_pass import RepairResult
 from notifier.operators.deliveries.waiting_filter import WaitingFilter
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
@@ -106,7 +106,7 @@ class DeferralRelease:
         issuers = {iss for _, iss, _ in ended}
         result = await self._make_due(WaitingFilter(ended=ended, parked=False), pace=lambda: self._pace(issuers))
         took = time.monotonic() - began
-        self._rests_until = time.monotonic() + max(AGAIN, REST * (took - result.done / DUE_RATE))
+        self._rests_until = time.monotonic() + max(AGAIN, REST * (took - result.done / MAX_DUE_PER_SECOND))
         if result.failed:
             self._ended |= ended
         if result.done:
@@ -133,13 +133,13 @@ class DeferralRelease:
 
     def _pace(self, issuers: Collection[str]) -> float:
         """How many a second their keys can sign beside fresh logouts."""
-        return min(DUE_RATE, *(OF_PACE * self._live.now.keys.pace(iss) for iss in issuers))
+        return min(MAX_DUE_PER_SECOND, *(OF_PACE * self._live.now.keys.pace(iss) for iss in issuers))
 
     async def _make_due(
         self, filter_: WaitingFilter, *, force: bool = False, pace: Callable[[], float] = lambda: math.inf
     ) -> RepairResult:
         """Make due what is meant in the delay queues."""
-        options = RepairOptions(clock=time.time, steady=time.monotonic, pause=asyncio.sleep, rate=DUE_RATE)
+        options = RepairOptions(clock=time.time, steady=time.monotonic, pause=asyncio.sleep, rate=MAX_DUE_PER_SECOND)
         try:
             depths = await self._queue.depths()
         except QueueError as error:

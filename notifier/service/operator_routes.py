@@ -16,9 +16,9 @@ from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
 from notifier.operators.deliveries.jobs import Jobs
-from notifier.operators.deliveries.message_index import Indexes
+from notifier.operators.deliveries.message_index import MessageIndexes
+from notifier.operators.deliveries.message_requests import RouteDependencies
 from notifier.operators.deliveries.readmission import ReplayRules
-from notifier.operators.deliveries.visit_requests import DeadLettersAccess
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.status.reload_request import reload_all
 from notifier.operators.status.service_status import ServiceStatus
@@ -47,7 +47,7 @@ def operator_routes(
     yield from log_level_routes(authorization, log_level)
     yield from reload_routes(authorization, partial(reload_all, queue))
     yield from StatusRoutes(authorization, status, time.monotonic).routes()
-    letters = DeadLettersAccess(
+    letters = RouteDependencies(
         queue=queue,
         rules=partial(_replay_rules, live),
         registry=live.registry,
@@ -55,7 +55,7 @@ def operator_routes(
         write_audit=write_audit,
         clock=time.time,
         steady=time.monotonic,
-        indexes=Indexes(time.monotonic),
+        indexes=MessageIndexes(time.monotonic),
         subject_id=subject_id(live.now.settings),
     )
     yield from DeadLetterRoutes(authorization, letters).routes()

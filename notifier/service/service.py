@@ -36,7 +36,7 @@ from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
 from notifier.network.http.transport import HttpTransport
 from notifier.operators.deliveries import jobs, replay_account
-from notifier.operators.deliveries.retry_request import RETRY, RetryAccounts
+from notifier.operators.deliveries.retry_request import RETRY_CLIENT, RetryAccounts
 from notifier.operators.doctor.canary import CanaryTools, send_canary
 from notifier.operators.status.own_state import OwnState, look_from_worker
 from notifier.operators.status.reload_request import RELOAD, act_of
@@ -180,9 +180,9 @@ class Service:
         """Connect this worker to the side channel: state, replies, requests of operators, news, presence."""
         acts: dict[str, Act] = {
             RELOAD: act_of(self.reloading.carry_out),
-            RETRY: self._retries.act,
-            replay_account.FOLLOW: self._replays.act,
-            **dict.fromkeys((jobs.ASK, jobs.END, jobs.LIST), self._jobs.act),
+            RETRY_CLIENT: self._retries.act,
+            replay_account.FOLLOW_REPLAY: self._replays.act,
+            **dict.fromkeys((jobs.SHOW_JOB, jobs.END_JOB, jobs.LIST_JOBS), self._jobs.act),
             **{name: act for feature in self._features for name, act in feature.acts.items()},
         }
         channel, presence = self.queue.side_channel, self._watches.presence

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, aclosing
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, Outgoing, QueueStatus
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter
-from notifier.operators.deliveries.visits import found_in
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
+from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.queues.queue_port import Queue
 from tests.system.waiting import until
 
@@ -108,7 +108,7 @@ async def ready(queue: Queue, name: str, count: int) -> None:
 
 async def dead(queue: Queue) -> list[Message]:
     """The messages of the queue `dead`, whole, oldest first. They stay."""
-    async with aclosing(found_in(queue.dead_letters(), DeliveryFilter(), whole=True)) as found:
+    async with aclosing(find_messages(queue.dead_letters(), DeadLetterFilter(), whole=True)) as found:
         return [message async for _, message in found]
 
 

@@ -10,11 +10,11 @@ from notifier.model.documents.dead_letter import bury_raw, dump_dead_letter, loa
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import InputIssue, QueueUnavailable
 from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary, summary_of
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, readmit
 from notifier.operators.deliveries.repair import remove, replay
-from notifier.operators.deliveries.visits import found_in
+from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.queues.passes import make_visit_reader
 from notifier.queues.queue_port import DeadLetters, Queue
 from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
@@ -24,7 +24,7 @@ from tests.contract.queues import Inbox, Place, names, ready
 from tests.support.rabbit_options import rabbit_options
 
 MANY = 250  # more than are taken together on either queue
-ALL = DeliveryFilter()
+ALL = DeadLetterFilter()
 ROWS = make_visit_reader(read_summary, ALL.matches, whole=False)
 
 
@@ -34,9 +34,9 @@ def letters(queue: Queue) -> DeadLetters:
     return queue.dead_letters()
 
 
-async def seen(letters: DeadLetters, wanted: DeliveryFilter = ALL) -> list[str]:
+async def seen(letters: DeadLetters, wanted: DeadLetterFilter = ALL) -> list[str]:
     """The ids, oldest first."""
-    async with aclosing(found_in(letters, wanted)) as found:
+    async with aclosing(find_messages(letters, wanted)) as found:
         return [row.id async for row, _ in found]
 
 
@@ -52,7 +52,7 @@ async def test_looking_changes_nothing(place: Place, queue: Queue, letters: Dead
     await bury(queue, *map(letter, ids(MANY)))
     for _ in range(11):
         assert await seen(letters) == ids(MANY)
-        async with aclosing(found_in(letters, ALL)) as found:
+        async with aclosing(find_messages(letters, ALL)) as found:
             assert (await anext(found))[0].id == "d-0000"
         await ready(queue, DEAD, MANY)
     await queue.close()
@@ -67,7 +67,7 @@ async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters:
     )  # fmt: skip
     buried = bury_raw(came, [InputIssue("", "no JSON")], 1000.0)
     await bury(queue, buried, letter("a"))
-    async with aclosing(found_in(letters, DeliveryFilter(ids=frozenset({buried.id})), whole=True)) as found:
+    async with aclosing(find_messages(letters, DeadLetterFilter(ids=frozenset({buried.id})), whole=True)) as found:
         ((row, message),) = [each async for each in found]
     assert message.body == came.body
     assert load_dead_letter(message) == buried
@@ -77,9 +77,9 @@ async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters:
 async def test_of_a_letter_no_more_is_kept_than_is_asked(queue: Queue, letters: DeadLetters) -> None:
     """A list needs rows, a search for a user reads the bodies and keeps none; what is not meant is kept by nobody."""
     await bury(queue, letter("a"), letter("b", client_id="mail"))
-    async with aclosing(found_in(letters, DeliveryFilter(subject="alice"))) as found:
+    async with aclosing(find_messages(letters, DeadLetterFilter(subject="alice"))) as found:
         assert [(row.id, message.body) async for row, message in found] == [("a", b""), ("b", b"")]
-    async with DeliveryFilter(client_id="mail").opened(letters, whole=True) as visit:
+    async with DeadLetterFilter(client_id="mail").open_visit(letters, whole=True) as visit:
         seen = [each for page in [await visit.next_page(), await visit.next_page()] for each in page]
     assert [(each.summary is None, bool(each.message.body)) for each in seen] == [(True, False), (False, True)]
 
@@ -90,7 +90,7 @@ async def test_large_letters_are_taken_a_few_at_a_time(queue: Queue, letters: De
         bury_raw(Message(lane=Lane.EVENTS, body=b"%d" % (n % 10) * 900_000, tag=None), [], 1000.0) for n in range(24)
     ]
     await bury(queue, *large)
-    async with ALL.opened(letters, whole=True) as visit:
+    async with ALL.open_visit(letters, whole=True) as visit:
         pages = []
         while page := await visit.next_page():
             pages.append([each.summary.id for each in page if each.summary is not None])
@@ -118,7 +118,7 @@ async def test_discarded_are_gone_and_the_others_stay_in_order(queue: Queue, let
     every = [letter(name, client_id="mail" if number % 3 else "shop") for number, name in enumerate(ids(MANY))]
     await bury(queue, *every)
     told: list[DeadLetterSummary] = []
-    account = await remove(letters, DeliveryFilter(client_id="shop"), course(), told.append)
+    account = await remove(letters, DeadLetterFilter(client_id="shop"), course(), told.append)
     shops = [each.id for each in every if each.client_id == "shop"]
     assert [row.id for row in told] == shops
     assert (account.done, account.by_reason, account.unfinished) == (len(shops), {"refused": len(shops)}, None)
@@ -217,7 +217,7 @@ async def test_what_a_publisher_wrote_is_replayed_though_the_broker_moved_it(
     await queue.send_event(Lane.EVENTS, body, message_id=None)
     await moved_by_the_broker(queue, amqp_url, prefix, Lane.EVENTS)
     letters = queue.dead_letters()
-    async with aclosing(found_in(letters, DeliveryFilter(subject="alice"))) as found:
+    async with aclosing(find_messages(letters, DeadLetterFilter(subject="alice"))) as found:
         assert [(row.reason, row.event_id) async for row, _ in found] == [("delivery_limit", "e-9")]
     await ready(queue, DEAD, 1)
     assert (await replay(letters, ALL, RULES, course())).done == 1
@@ -240,7 +240,7 @@ async def test_what_we_wrote_is_not_replayed_once_the_broker_moved_it(
     letters = queue.dead_letters()
     account = await replay(letters, ALL, RULES, course())
     assert (account.done, account.kept) == (0, {KeepReason.MALFORMED: 1})
-    [(_, stays)] = [each async for each in found_in(letters, ALL, whole=True)]
+    [(_, stays)] = [each async for each in find_messages(letters, ALL, whole=True)]
     judged = readmit(load_dead_letter(stays), RULES, 1000.0)
     assert isinstance(judged, KeptDeadLetter)
     assert "notifier publish" in judged.text

@@ -20,8 +20,8 @@ from notifier.operators.deliveries import dead_letter_routes
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
 from notifier.operators.deliveries.jobs import Jobs
-from notifier.operators.deliveries.message_index import Indexes
-from notifier.operators.deliveries.visit_requests import DeadLettersAccess
+from notifier.operators.deliveries.message_index import MessageIndexes
+from notifier.operators.deliveries.message_requests import RouteDependencies
 from notifier.publishing.event_requests import ApiSources, EventRequests, api_app
 from notifier.queues.queue_port import Queue
 from tests.contract.letters import RULES, bury
@@ -45,10 +45,10 @@ async def letters(queue: Queue) -> None:
 @pytest.fixture
 async def api(queue: Queue, letters: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
     """The API before it."""
-    monkeypatch.setattr(dead_letter_routes, "READ_WITHIN", WITHIN)
+    monkeypatch.setattr(dead_letter_routes, "EXPORT_READ_SECONDS", WITHIN)
     jobs = Jobs(queue, time.time, time.monotonic)
     running = asyncio.create_task(jobs.run())
-    desk = DeadLettersAccess(
+    desk = RouteDependencies(
         queue=queue,
         rules=lambda _: RULES,
         registry=Registry,
@@ -56,7 +56,7 @@ async def api(queue: Queue, letters: None, monkeypatch: pytest.MonkeyPatch) -> A
         write_audit=lambda action, **_details: None,
         clock=time.time,
         steady=time.monotonic,
-        indexes=Indexes(time.monotonic),
+        indexes=MessageIndexes(time.monotonic),
     )
     authorization = Authorization(lambda: None)
     routes = DeadLetterRoutes(authorization, desk).routes()

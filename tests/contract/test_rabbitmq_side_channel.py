@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.model.message import DEAD
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import read_summary
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter
 from notifier.queues.passes import make_visit_reader
 from notifier.queues.rabbitmq import replies, side_channel
 from notifier.queues.rabbitmq.administration import declare_topology
@@ -21,7 +21,7 @@ from tests.contract.queues import PATIENCE, outgoing, ready
 from tests.support.rabbit_options import rabbit_options
 from tests.system.waiting import until
 
-ALL = DeliveryFilter()
+ALL = DeadLetterFilter()
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, LONGEST_PARKED, PARKED, SUSPECT, Kind, Lane, Outgoing, crash_headers
 from notifier.model.outcome import Cause
-from notifier.operators.deliveries.repair import ASKED, EARLIER, make_due, remove
-from notifier.operators.deliveries.visits import found_in
+from notifier.operators.deliveries.repair import CLIENT_DELAY, DUE_EARLIER, make_due, remove
+from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, read_waiting
 from notifier.queues.passes import make_visit_reader
 from notifier.queues.queue_port import Queue
@@ -61,7 +61,7 @@ async def parked(queue: Queue, *waiting: Delivery) -> None:
 
 async def listed(queue: Queue, meant: WaitingFilter = ALL) -> list[WaitingSummary]:
     """What a list shows."""
-    async with aclosing(found_in(queue.waiting(), meant)) as found:
+    async with aclosing(find_messages(queue.waiting(), meant)) as found:
         return [one async for one, _ in found]
 
 
@@ -97,7 +97,7 @@ async def test_looking_changes_nothing(place: Place) -> None:
         shown = [one.id for one in await listed(queue, WaitingFilter(client_id="shop"))]
         assert [id_ for id_ in shown if id_ != "soon"] == ids
         assert [one.id for one in await listed(queue, WaitingFilter(client_id="wiki"))] == [f"p-{i}" for i in ids[:40]]
-        async with aclosing(found_in(queue.waiting(), ALL)) as found:
+        async with aclosing(find_messages(queue.waiting(), ALL)) as found:
             await anext(found)
     assert names([await inbox.next()]) == ["soon"]
     fetched = await queue.fetch(queue.bucket(WIKI), 50)
@@ -116,9 +116,9 @@ async def test_what_is_made_due_comes_at_once(place: Place) -> None:
     await waits(queue, {"a", "b", "other", "p"})
     meant = WaitingFilter(client_id="shop", iss=ISS, parked=False)
     done = await make_due(queue.waiting(), meant, course(dry_run=True), force=False)
-    assert (done.done, done.kept) == (1, {ASKED: 1})
+    assert (done.done, done.kept) == (1, {CLIENT_DELAY: 1})
     done = await make_due(queue.waiting(), meant, course(), force=False)
-    assert (done.done, done.kept, done.by_reason) == (1, {ASKED: 1}, {"server_error": 1})
+    assert (done.done, done.kept, done.by_reason) == (1, {CLIENT_DELAY: 1}, {"server_error": 1})
     came = await inbox.next()
     assert (came.lane, came.kind, load_delivery(came.body)) == (Lane.RETRIES, Kind.DELIVERY, delivery("a"))
     assert came.crashes == SUSPECT
@@ -146,7 +146,7 @@ async def test_what_is_made_due_at_a_pace_comes_in_turn(place: Place) -> None:
     dues = [one.due or 0 for one in await listed(queue, rest)]
     assert max(dues) - min(dues) == pytest.approx(4.0, abs=0.1)
     again = await make_due(queue.waiting(), meant, course(), force=False, pace=lambda: 0.1)
-    assert (again.done, again.kept) == (1, {EARLIER: 4})  # the first turn is now
+    assert (again.done, again.kept) == (1, {DUE_EARLIER: 4})  # the first turn is now
     assert {each.message_id for each in await inbox.some(5)} == ids - {"s0"}
     await waits(queue, {"p", "other", "r"})
 
@@ -195,7 +195,7 @@ async def test_a_walk_leaves_no_copy_to_who_fetches_meanwhile(rabbit_place: Plac
 
     async def look() -> list[str]:
         waiting = RabbitWaiting(rabbit_options(amqp_url, prefix), queue.publish, park)
-        async with aclosing(found_in(waiting, OF_SHOP)) as found:
+        async with aclosing(find_messages(waiting, OF_SHOP)) as found:
             return [one.id async for one, _ in found]
 
     async with asyncio.TaskGroup() as tasks:
@@ -210,7 +210,7 @@ async def test_what_comes_due_during_a_walk_goes_on(place: Place) -> None:
     held = False
     while not held:  # a machine that stands still for a second lets it come due before the walk
         due = await delayed(queue, delivery("a"), seconds=1.0)
-        async with ALL.opened(queue.waiting(), whole=False) as walk:
+        async with ALL.open_visit(queue.waiting(), whole=False) as walk:
             held = bool(await walk.next_page())
             await asyncio.sleep(due + 0.2 - time.time() if held else 0)
         assert names([await inbox.next()]) == ["a"]
@@ -226,7 +226,7 @@ async def test_a_walk_that_is_killed_loses_nothing(rabbit_place: Place, amqp_url
     async with RabbitWaiting(options, queue.publish, queue.publish).visit(WHOLE) as walk:
         busy = RabbitWaiting(options, queue.publish, queue.publish, busy_for=0.1)
         with pytest.raises(QueueUnavailable, match="another command"):
-            await ALL.opened(busy, whole=True).__aenter__()
+            await ALL.open_visit(busy, whole=True).__aenter__()
         assert await walk.next_page()
         assert await walk.next_page()
         await walk._connection.close()  # as if it were killed

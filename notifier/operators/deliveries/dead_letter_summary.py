@@ -19,12 +19,12 @@ from notifier.model.message import Kind, Message
 from notifier.model.moment import read_moment, render_moment
 from notifier.operators.deliveries.groups import Group
 
-NEWER = "newer_release"  # instead of a reason: a newer release wrote the letter
+NEWER_RELEASE = "newer_release"  # instead of a reason: a newer release wrote the letter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterSummary:
-    """A dead letter in a list. `reason` is a `DeadReason` or `NEWER`. Times are in epoch seconds.
+    """A dead letter in a list. `reason` is a `DeadReason` or `NEWER_RELEASE`. Times are in epoch seconds.
 
     `session_at` is not listed: the time when the session ended or, if unknown, when the event arrived.
     """
@@ -42,7 +42,7 @@ class DeadLetterSummary:
 
     def document(self) -> dict[str, object]:
         """Return the JSON for scripts and the API; `source` only if the letter came from a source."""
-        members = {name: value for name in _SHOWN if (value := getattr(self, name)) is not None}
+        members = {name: value for name in _LISTED_MEMBERS if (value := getattr(self, name)) is not None}
         return members | {"dead_since": render_moment(self.dead_since)}
 
     def group(self) -> Group:
@@ -51,7 +51,7 @@ class DeadLetterSummary:
         return Group(client_id=self.client_id, iss=self.iss, reason=self.reason, oldest=since, newest=since)
 
 
-_SHOWN = tuple(member.name for member in fields(DeadLetterSummary) if "hidden" not in member.metadata)
+_LISTED_MEMBERS = tuple(member.name for member in fields(DeadLetterSummary) if "hidden" not in member.metadata)
 
 
 class _Members(Names):
@@ -77,7 +77,7 @@ def read_summary(message: Message) -> DeadLetterSummary:
             # A client ID or issuer too long to be repeated is read from the delivery or event.
             whole = all(map(members.get, ("iss", "client_id", "event_id")))
             if members["v"] <= OF_NAMES and whole and not disagreements(members):
-                shown: Mapping[str, Any] = {name: value for name, value in members.items() if name in _SHOWN}
+                shown: Mapping[str, Any] = {name: value for name, value in members.items() if name in _LISTED_MEMBERS}
                 held: Mapping[str, Any] = members.get("delivery") or members.get("event") or {}
                 session_at = _session_at(held.get("ended_at"), held.get("first_taken_at"), since)
                 return DeadLetterSummary(**{**shown, "dead_since": since, "session_at": session_at})
@@ -85,16 +85,16 @@ def read_summary(message: Message) -> DeadLetterSummary:
         return summary_of(load_dead_letter(message))
     except UnknownVersion as newer:
         return DeadLetterSummary(
-            id=message.message_id or "", reason=NEWER, text=str(newer), dead_since=message.timestamp or 0.0,
+            id=message.message_id or "", reason=NEWER_RELEASE, text=str(newer), dead_since=message.timestamp or 0.0,
         )  # fmt: skip
 
 
-def summary_of(letter: DeadLetter) -> DeadLetterSummary:
+def summary_of(dead_letter: DeadLetter) -> DeadLetterSummary:
     """Summarise a letter that was parsed whole."""
-    held = letter.delivery or letter.event
-    taken = None if letter.delivery is None else letter.delivery.first_taken_at
-    session_at = _session_at(None if held is None else held.ended_at, taken, letter.dead_since)
-    return DeadLetterSummary(session_at=session_at, **{name: getattr(letter, name) for name in _SHOWN})
+    held = dead_letter.delivery or dead_letter.event
+    taken = None if dead_letter.delivery is None else dead_letter.delivery.first_taken_at
+    session_at = _session_at(None if held is None else held.ended_at, taken, dead_letter.dead_since)
+    return DeadLetterSummary(session_at=session_at, **{name: getattr(dead_letter, name) for name in _LISTED_MEMBERS})
 
 
 def _session_at(ended: float | None, taken: float | None, dead_since: float) -> float:
@@ -102,10 +102,10 @@ def _session_at(ended: float | None, taken: float | None, dead_since: float) -> 
     return next(moment for moment in (ended, taken, dead_since) if moment is not None)
 
 
-_LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(Raw)
+_DEAD_LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(Raw)
 
 
-def exported(message: Message) -> dict[str, object]:
+def to_export_document(message: Message) -> dict[str, object]:
     """Return the whole letter as JSON. For a letter of a newer release: its summary and its body."""
     try:
         return document_of(load_dead_letter(message))
@@ -113,7 +113,7 @@ def exported(message: Message) -> dict[str, object]:
         return {**read_summary(message).document(), "body": message.body.decode(errors="replace")}
 
 
-def without_subject(message: Message) -> dict[str, object]:
+def to_document_without_subject(message: Message) -> dict[str, object]:
     """Return the summary and the outcomes of the attempts, without `sub` and `sid`."""
     outcomes: list[dict[str, Any]] = []
     with suppress(UnknownVersion):
@@ -121,17 +121,17 @@ def without_subject(message: Message) -> dict[str, object]:
     return {**read_summary(message).document(), "outcomes": outcomes}
 
 
-def document_of(letter: DeadLetter) -> dict[str, Any]:
+def document_of(dead_letter: DeadLetter) -> dict[str, Any]:
     """Return the whole letter as JSON. `outcomes` lists the results of its attempts."""
-    content = _LETTER.dump_python(replace(letter, raw=None), mode="json", exclude_defaults=True)
-    if letter.raw is not None:
-        rest = _RAW.dump_python(replace(letter.raw, body=b""), mode="json", exclude_defaults=True)
-        content["raw"] = {**shown(letter.raw), **rest}
-    return {"v": 1, **content, "outcomes": _outcomes(letter)}
+    content = _DEAD_LETTER.dump_python(replace(dead_letter, raw=None), mode="json", exclude_defaults=True)
+    if dead_letter.raw is not None:
+        rest = _RAW.dump_python(replace(dead_letter.raw, body=b""), mode="json", exclude_defaults=True)
+        content["raw"] = {**shown(dead_letter.raw), **rest}
+    return {"v": 1, **content, "outcomes": _outcomes(dead_letter)}
 
 
-def _outcomes(letter: DeadLetter) -> list[dict[str, Any]]:
+def _outcomes(dead_letter: DeadLetter) -> list[dict[str, Any]]:
     return [
         {"at": render_moment(past.at), "reason": past.reason, "status": past.status, "text": past.text}
-        for past in letter.outcomes
+        for past in dead_letter.outcomes
     ]

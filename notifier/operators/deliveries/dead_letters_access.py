@@ -1,4 +1,4 @@
-"""Shares between the commands on dead letters: how they list and select letters, and write an export."""
+"""Shares between the commands on dead letters: how they list and select dead letters, and write an export."""
 
 import os
 import time
@@ -13,8 +13,8 @@ import typer
 from notifier.model.errors import InputIssue
 from notifier.model.moment import shown_moment
 from notifier.model.printable import counted, printable
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, read_filter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter, read_filter
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.deliveries.message_table import MessageTable
 from notifier.operators.terminal.screen import ago
@@ -22,47 +22,55 @@ from notifier.operators.terminal.screen import ago
 T = TypeVar("T")
 
 
-def _row(letter: DeadLetterSummary) -> Sequence[str]:
-    parts = [letter.id, shown_moment(letter.dead_since), f"{letter.reason:<21}", letter.client_id or "–"]
-    parts += [f"event {letter.event_id or '–'}", f"attempts {letter.attempts}"]
-    if letter.iss:
-        parts.append(f"issuer {letter.iss}")
-    if letter.source is not None:
-        parts.append(f"source {letter.source}")
+def _format_row(dead_letter: DeadLetterSummary) -> Sequence[str]:
+    parts = [
+        dead_letter.id,
+        shown_moment(dead_letter.dead_since),
+        f"{dead_letter.reason:<21}",
+        dead_letter.client_id or "–",
+    ]
+    parts += [f"event {dead_letter.event_id or '–'}", f"attempts {dead_letter.attempts}"]
+    if dead_letter.iss:
+        parts.append(f"issuer {dead_letter.iss}")
+    if dead_letter.source is not None:
+        parts.append(f"source {dead_letter.source}")
     return parts
 
 
-def _cells(group: Group, now: float) -> Sequence[str]:
+def _format_cells(group: Group, now: float) -> Sequence[str]:
     ages = (ago(moment, now) for moment in (group.oldest, group.newest))
     return printable(group.client_id) or "–", group.reason, f"{group.count:,}", *ages
 
 
-LETTERS = MessageTable(
-    messages=lambda queue: queue.dead_letters(), opening=False, row=_row, cells=_cells,
-    heads=("client", "reason", "count:", "oldest:", "newest:"), total=lambda count: counted(count, "dead letter"),
-    known="it is registered now: notifier dead-letters replay", does="Discard", did="discarded", what="dead letter",
-    missing=lambda ids: f"there is no dead letter {ids}; `notifier dead-letters list --rows` shows them",
+DEAD_LETTER_TABLE = MessageTable(
+    messages_of=lambda queue: queue.dead_letters(), opens_queue=False, format_row=_format_row,
+    format_cells=_format_cells,
+    heads=("client", "reason", "count:", "oldest:", "newest:"),
+    format_total=lambda count: counted(count, "dead letter"),
+    registered_hint="it is registered now: notifier dead-letters replay", verb="Discard", past_verb="discarded",
+    noun="dead letter",
+    format_missing=lambda ids: f"there is no dead letter {ids}; `notifier dead-letters list --rows` shows them",
 )  # fmt: skip
 
 
-def letters_of(asked: Mapping[str, Any]) -> DeliveryFilter:
-    """Read the options that choose letters into a filter."""
-    return accepted(read_filter(asked, time.time()))
+def read_filter_options(asked: Mapping[str, Any]) -> DeadLetterFilter:
+    """Read the options that select dead letters into a filter."""
+    return require_filter(read_filter(asked, time.time()))
 
 
-def accepted(chosen: T | InputIssue) -> T:
-    """Return the filter, or refuse the option that is wrong."""
-    if isinstance(chosen, InputIssue):
-        raise typer.BadParameter(chosen.text, param_hint=f"--{chosen.path.replace('_', '-')}")
-    return chosen
+def require_filter(filter_: T | InputIssue) -> T:
+    """Return the filter, or refuse the wrong option."""
+    if isinstance(filter_, InputIssue):
+        raise typer.BadParameter(filter_.text, param_hint=f"--{filter_.path.replace('_', '-')}")
+    return filter_
 
 
 @contextmanager
-def written_anew(file: Path) -> Iterator[IO[str]]:
+def open_replacement(file: Path) -> Iterator[IO[str]]:
     """Open a text file to write, readable by its owner only. It replaces `file` once all is written; `-` is stdout.
 
     It is a new file beside the old one: an old file would keep its mode, and readers who have it open would see the
-    new text. A path that is no regular file (`/dev/null`, a pipe) is written directly. Raises OSError.
+    new text. A path that is not a regular file (`/dev/null`, a pipe) is written directly. Raises OSError.
     """
     to_stdout = file == Path("-")
     if to_stdout or (file.exists() and not file.is_file()):

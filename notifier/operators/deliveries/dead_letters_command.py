@@ -9,17 +9,17 @@ from notifier.model.message import Message
 from notifier.model.moment import read_moment, shown_moment
 from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, json_text, printable
-from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, exported
-from notifier.operators.deliveries.dead_letters_access import LETTERS, letters_of, written_anew
-from notifier.operators.deliveries.dead_letters_repair_command import discard, prospect, replay
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter, DeliveryFilterMembers
-from notifier.operators.deliveries.message_table import CommandContext, list_messages, look
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, DeadLetterFilterMembers
+from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, to_export_document
+from notifier.operators.deliveries.dead_letters_access import DEAD_LETTER_TABLE, open_replacement, read_filter_options
+from notifier.operators.deliveries.dead_letters_repair_command import discard, preview_replay, replay
+from notifier.operators.deliveries.message_table import CommandContext, list_messages, visit_messages
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.near_names import near_names
 from notifier.operators.terminal.output import say, say_json
 
-MOMENTS = ("_at", "_since", "not_after")  # ends of the names of members
+MOMENT_SUFFIXES = ("_at", "_since", "not_after")  # ends of the names of members
 
 app = typer.Typer()
 
@@ -37,12 +37,12 @@ def _group() -> None:
 
 
 @command(app)
-@takes(DeliveryFilterMembers, without={"id"})
+@takes(DeadLetterFilterMembers, without={"id"})
 def list_(
     context: typer.Context,
     *,
     config: Config = None,
-    asked: DeliveryFilterMembers,
+    asked: DeadLetterFilterMembers,
     rows: Annotated[bool, typer.Option("--rows", help="List each letter, oldest first, instead of counts.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -60,8 +60,8 @@ def list_(
         # those of the last hour, for a script
         notifier dead-letters list --since 1h --json | jq .client_id
     """
-    chosen = letters_of(asked)
-    list_messages(LETTERS, CommandContext(config, context.obj), chosen, rows=rows, as_json=as_json)
+    filter_ = read_filter_options(asked)
+    list_messages(DEAD_LETTER_TABLE, CommandContext(config, context.obj), filter_, rows=rows, as_json=as_json)
 
 
 @command(app)
@@ -81,32 +81,36 @@ def show(
     """
     documents: list[dict[str, object]] = []
 
-    def see(summary: DeadLetterSummary, message: Message) -> None:
-        additions: dict[str, object] = {} if as_json else {"replay": prospect(message, config, context.obj)}
+    def on_message(summary: DeadLetterSummary, message: Message) -> None:
+        additions: dict[str, object] = {} if as_json else {"replay": preview_replay(message, config, context.obj)}
         if not as_json and summary.reason in NOBODY_KNOWS:
-            additions["hint"] = near_names(config, context.obj, known=LETTERS.known)(summary.iss, summary.client_id)
-        documents.append(exported(message) | {name: value for name, value in additions.items() if value})
+            additions["hint"] = near_names(config, context.obj, known=DEAD_LETTER_TABLE.registered_hint)(
+                summary.iss, summary.client_id
+            )
+        documents.append(to_export_document(message) | {name: value for name, value in additions.items() if value})
 
-    where = CommandContext(config, context.obj)
-    look(LETTERS, where, DeliveryFilter(ids=frozenset({id_})), see, whole=True, first=True)
+    command_context = CommandContext(config, context.obj)
+    visit_messages(
+        DEAD_LETTER_TABLE, command_context, DeadLetterFilter(ids=frozenset({id_})), on_message, whole=True, first=True
+    )
     if not documents:
-        say(f"notifier: {LETTERS.missing(id_)}", err=True)
+        say(f"notifier: {DEAD_LETTER_TABLE.format_missing(id_)}", err=True)
         raise typer.Exit(1)
     if as_json:
         say_json(documents[0])
     else:
-        say(_in_words(documents[0]))
+        say(_format_document(documents[0]))
 
 
 @command(app)
-@takes(DeliveryFilterMembers, without={"id"})
+@takes(DeadLetterFilterMembers, without={"id"})
 def export(
     file: Annotated[
         Path, typer.Argument(allow_dash=True, help="The file to write, readable by its owner only; - is stdout.")
     ] = Path("-"),
     *,
     config: Config = None,
-    asked: DeliveryFilterMembers,
+    asked: DeadLetterFilterMembers,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write whole dead letters to a file, one JSON object per line.
@@ -121,44 +125,50 @@ def export(
         # the body of one
         notifier dead-letters export -c n.yaml | jq -r 'select(.id == "6f1c…").raw.body'
     """
-    chosen = letters_of(asked)
+    filter_ = read_filter_options(asked)
     if file.is_file() and not force:
         raise typer.BadParameter(f"{file} exists; --force replaces it", param_hint="FILE")
     count = 0
-    with written_anew(file) as out:
+    with open_replacement(file) as out:
 
-        def see(_summary: DeadLetterSummary, message: Message) -> None:
+        def on_message(_summary: DeadLetterSummary, message: Message) -> None:
             nonlocal count
             count += 1
-            out.write(json_text(exported(message)) + "\n")
+            out.write(json_text(to_export_document(message)) + "\n")
 
-        look(LETTERS, CommandContext(config, ()), chosen, see, whole=True)
+        visit_messages(DEAD_LETTER_TABLE, CommandContext(config, ()), filter_, on_message, whole=True)
     say(f"{counted(count, 'dead letter')} exported", err=True)
 
 
-def _in_words(document: dict[str, Any]) -> str:
+def _format_document(document: dict[str, Any]) -> str:
     document.pop("v", None)
     outcomes = document.pop("outcomes", [])
     document.get("delivery", {}).pop("history", None)  # the outcomes are it
-    lines = [_member(name, value) for name, value in document.items() if not isinstance(value, (dict, list))]
+    lines = [_format_member(name, value) for name, value in document.items() if not isinstance(value, (dict, list))]
     for outcome in outcomes:
         status = "" if outcome["status"] is None else f" {outcome['status']}"
-        met = f"{_when(outcome['at'])}  {outcome['reason']}{status}  {outcome['text']}"
-        lines.append(_member("met", met.rstrip()))
+        text = f"{_format_moment(outcome['at'])}  {outcome['reason']}{status}  {outcome['text']}"
+        lines.append(_format_member("met", text.rstrip()))
     for name, value in document.items():
         if isinstance(value, dict):
-            lines += [name, *(f"  {_member(member, inner)}" for member, inner in value.items())]
+            lines += [name, *(f"  {_format_member(member, inner)}" for member, inner in value.items())]
         elif isinstance(value, list):
-            lines.append(_member(name, value))
+            lines.append(_format_member(name, value))
     return "\n".join(lines)
 
 
-def _member(name: str, value: object) -> str:
-    shown = _when(value) if name.endswith(MOMENTS) else value if isinstance(value, str) else json_text(value)
+def _format_member(name: str, value: object) -> str:
+    shown = (
+        _format_moment(value)
+        if name.endswith(MOMENT_SUFFIXES)
+        else value
+        if isinstance(value, str)
+        else json_text(value)
+    )
     return printable(f"{name:<12} {shown}")
 
 
-def _when(value: object) -> str:
+def _format_moment(value: object) -> str:
     """Format a time for people, given as epoch seconds or RFC 3339."""
     try:
         return shown_moment(value if isinstance(value, (int, float)) else read_moment(str(value)))

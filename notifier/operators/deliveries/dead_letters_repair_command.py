@@ -18,18 +18,23 @@ from notifier.model.errors import ConfigurationError, UnknownVersion
 from notifier.model.ids import new_id
 from notifier.model.message import Message
 from notifier.model.printable import counted, printable
-from notifier.operators.deliveries.dead_letters_access import LETTERS, letters_of
-from notifier.operators.deliveries.delivery_filter import RepairMembers, ReplayMembers
+from notifier.operators.deliveries.dead_letter_filter import RepairMembers, ReplayMembers
+from notifier.operators.deliveries.dead_letters_access import DEAD_LETTER_TABLE, read_filter_options
 from notifier.operators.deliveries.message_table import (
     CommandContext,
     RepairReport,
-    conclude,
-    remove_chosen,
-    require_choice,
+    finish_repair,
+    remove_messages,
+    require_condition,
 )
-from notifier.operators.deliveries.readmission import SUB_ONLY_MAX_AGE, KeptDeadLetter, ReplayRules, readmit
-from notifier.operators.deliveries.replay_now import Replay, ReplayResult, ReplayWish
-from notifier.operators.deliveries.visits import FASTEST, SLOWEST, RepairResult
+from notifier.operators.deliveries.readmission import (
+    DEFAULT_SUB_ONLY_MAX_AGE_SECONDS,
+    KeptDeadLetter,
+    ReplayRules,
+    readmit,
+)
+from notifier.operators.deliveries.repair_pass import MAX_RATE, MIN_RATE, RepairResult
+from notifier.operators.deliveries.replay_now import Replay, ReplayRequest, ReplayResult
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.output import say
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
@@ -39,24 +44,25 @@ from notifier.settings.config_file import load_settings
 from notifier.telemetry.audit import operating_user
 
 
-def rate_of(text: str) -> float:
+def parse_rate(text: str) -> float:
     """Read a rate of an option."""
     try:
         rate = float(text)
     except ValueError:
         rate = 0.0
-    if not SLOWEST <= rate <= FASTEST:
-        text = f"{text} is not a number of letters a second from {SLOWEST} to {FASTEST:,.0f}, such as 50 or 0.5"
+    if not MIN_RATE <= rate <= MAX_RATE:
+        text = f"{text} is not a number of letters a second from {MIN_RATE} to {MAX_RATE:,.0f}, such as 50 or 0.5"
         raise typer.BadParameter(text)
     return rate
 
 
 Rate = Annotated[
-    float | None, typer.Option(parser=rate_of, metavar="NUMBER", help="At most this many a second. Default: no limit.")
+    float | None,
+    typer.Option(parser=parse_rate, metavar="NUMBER", help="At most this many a second. Default: no limit."),
 ]
 
 
-WatchedFor = Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for the results; 0 does not wait.")]
+WaitOption = Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for the results; 0 does not wait.")]
 
 
 @takes(ReplayMembers)
@@ -66,7 +72,7 @@ def replay(
     config: Config = None,
     asked: ReplayMembers,
     rate: Rate = None,
-    wait: WatchedFor = "30s",
+    wait: WaitOption = "30s",
     yes: Annotated[bool, typer.Option("--yes", help="Has no effect: a replay never asks.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -100,69 +106,71 @@ def replay(
         # a client was registered meanwhile
         notifier dead-letters replay -c n.yaml --reason unknown_client
     """
-    chosen = letters_of(asked)
+    filter_ = read_filter_options(asked)
     del yes  # for scripts that give it to each repair
-    require_choice(chosen, asked)
-    watched, dry_run, force = _seconds(wait), "dry_run" in asked, "end_newer_sessions" in asked
+    require_condition(filter_, asked)
+    wait_seconds, dry_run, force = _parse_wait(wait), "dry_run" in asked, "end_newer_sessions" in asked
     settings = queue_part(config, log_from="warning").settings.queue
-    rules = _rules(config, context.obj, end_newer_sessions=force)
+    rules = _load_rules(config, context.obj, end_newer_sessions=force)
 
-    wish = ReplayWish(id=new_id(), who=operating_user(), chosen=chosen, rules=rules)
+    request = ReplayRequest(id=new_id(), who=operating_user(), filter_=filter_, rules=rules)
 
-    async def act(queue: Queue, options: RepairOptions) -> tuple[RepairResult, ReplayResult | None]:
-        one = Replay(queue, wish)
-        result = await one.run(options)
-        if options.dry_run or not result.done or result.failed or not watched:
+    async def run(queue: Queue, options: RepairOptions) -> tuple[RepairResult, ReplayResult | None]:
+        replay_ = Replay(queue, request)
+        result = await replay_.run(options)
+        if options.dry_run or not result.done or result.failed or not wait_seconds:
             return result, None
-        return result, await one.watch(options, watched)
+        return result, await replay_.watch(options, wait_seconds)
 
-    result, became = run_on_queue(
-        settings, act, what="replayed", opening=not dry_run, rate=rate, limit=asked.get("limit"), dry_run=dry_run
+    result, replay_result = run_on_queue(
+        settings, run, what="replayed", opening=not dry_run, rate=rate, limit=asked.get("limit"), dry_run=dry_run
     )
-    conclude(
-        LETTERS,
+    finish_repair(
+        DEAD_LETTER_TABLE,
         "replayed",
         CommandContext(config, context.obj),
-        chosen,
+        filter_,
         result,
         dry_run=dry_run,
         as_json=as_json,
-        told=None if became is None else RepairReport(document=became.document(), lines=_in_words(became)),
+        told=None
+        if replay_result is None
+        else RepairReport(document=replay_result.document(), lines=_format_result(replay_result)),
         end_newer_sessions=force,
     )
 
 
-def _seconds(wait: str) -> float:
+def _parse_wait(wait: str) -> float:
     try:
         return parse_duration(wait)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--wait") from None
 
 
-def _in_words(became: ReplayResult) -> list[str]:
-    fates, lines = became.account.fates, list[str]()
-    if became.workers:
-        lines.append(f"{fates.delivered:,} delivered")
-        if fates.failed:
-            lines.append(f"{counted(fates.failed.total(), 'attempt')} failed again")
-            lines += [f"  {reason}: {count:,}" for reason, count in fates.failed.most_common()]
-            lines += [f"  the last answer: {printable(fates.text)}"] if fates.text else []
-        if fates.dead:
-            lines.append(f"{fates.dead.total():,} given up again: notifier dead-letters list")
-            lines += [f"  {reason}: {count:,}" for reason, count in fates.dead.most_common()]
-        if became.account.skipped:
-            lines.append(f"{became.account.skipped:,} skipped: no address")
-        if became.waiting:
-            lines.append(f"{became.waiting:,} wait{'s' if became.waiting == 1 else ''}: notifier waiting list")
-            lines += [f"  {cause}" for cause in fates.put_off]
-    if became.not_followed:
-        lines.append(f"{counted(became.not_followed, 'letter')} not followed: see the log for their results")
-    if became.workers > became.answered:
+def _format_result(result: ReplayResult) -> list[str]:
+    results, lines = result.account.results, list[str]()
+    if result.workers:
+        lines.append(f"{results.delivered:,} delivered")
+        if results.failed:
+            lines.append(f"{counted(results.failed.total(), 'attempt')} failed again")
+            lines += [f"  {reason}: {count:,}" for reason, count in results.failed.most_common()]
+            lines += [f"  the last answer: {printable(results.text)}"] if results.text else []
+        if results.dead:
+            lines.append(f"{results.dead.total():,} given up again: notifier dead-letters list")
+            lines += [f"  {reason}: {count:,}" for reason, count in results.dead.most_common()]
+        if result.account.skipped:
+            lines.append(f"{result.account.skipped:,} skipped: no address")
+        if result.waiting:
+            lines.append(f"{result.waiting:,} wait{'s' if result.waiting == 1 else ''}: notifier waiting list")
+            lines += [f"  {cause}" for cause in results.put_off]
+    if result.not_followed:
+        lines.append(f"{counted(result.not_followed, 'letter')} not followed: see the log for their results")
+    if result.workers > result.answered:
         lines.append(
-            f"{counted(became.workers - became.answered, 'worker')} did not answer: the figures leave out what it does"
+            f"{counted(result.workers - result.answered, 'worker')} did not answer: the figures leave out what it does"
         )
-    if became.unfinished is not None:
-        lines.append(became.unfinished)
+    if result.unfinished is not None:
+        lines.append(result.unfinished)
     return lines
 
 
@@ -186,18 +194,18 @@ def discard(
         # old letters, from a script
         notifier dead-letters discard -c n.yaml --until 30d --yes
     """
-    chosen = letters_of(asked)
-    remove_chosen(LETTERS, CommandContext(config, context.obj), chosen, asked, yes=yes, as_json=as_json)
+    filter_ = read_filter_options(asked)
+    remove_messages(DEAD_LETTER_TABLE, CommandContext(config, context.obj), filter_, asked, yes=yes, as_json=as_json)
 
 
-def _rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool) -> ReplayRules:
+def _load_rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool) -> ReplayRules:
     whole = registry = None
     if config is not None:
         try:
             whole = load_settings(config, os.environ, settings_model(features))
             registry = load_registry(whole, DirectReader(reader_by(features)))
         except ConfigurationError:
-            text = f"a delivery without sid counts as too old after {SUB_ONLY_MAX_AGE:g} s"
+            text = f"a delivery without sid counts as too old after {DEFAULT_SUB_ONLY_MAX_AGE_SECONDS:g} s"
             say(f"notifier: the registry of clients cannot be read; {text}", err=True)
     return ReplayRules(
         registry=registry, new_id=new_id, max_event=MAX_EVENT, end_newer_sessions=end_newer_sessions,
@@ -205,11 +213,11 @@ def _rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_ne
     )  # fmt: skip
 
 
-def prospect(message: Message, config: Path | None, features: Sequence[ConfiguredFeature]) -> str:
+def preview_replay(message: Message, config: Path | None, features: Sequence[ConfiguredFeature]) -> str:
     """Return in words what a replay would do with this letter."""
     try:
         readmission = readmit(
-            load_dead_letter(message), _rules(config, features, end_newer_sessions=False), time.time()
+            load_dead_letter(message), _load_rules(config, features, end_newer_sessions=False), time.time()
         )
     except UnknownVersion as newer:
         return f"stays: {newer}"

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from notifier.model.moment import earliest, latest, rendered
 
-MOST = 10_000  # groups that are counted separately; malformed events can hold any client IDs
+MAX_GROUPS = 10_000  # groups that are counted separately; malformed events can hold any client IDs
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class GroupCounts:
         """Count one more message."""
         self.total += 1
         group = summary.group()
-        if group.key not in self._groups and len(self._groups) >= MOST:
+        if group.key not in self._groups and len(self._groups) >= MAX_GROUPS:
             group = replace(group, client_id="_other", iss="")
         known = self._groups.setdefault(group.key, group)
         if known is not group:

@@ -12,27 +12,27 @@ from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, answer_of, routes_of
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.operators.deliveries.jobs import SCHEMA, Jobs, Work
+from notifier.operators.deliveries.jobs import JOB_SCHEMA, Jobs, Work
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit
 
 T = TypeVar("T")
-BEGUN = AnswerDescription(
-    text="The new job.", schema=SCHEMA, headers={"Location": "The address of the job: /v1/jobs/{id}."}
+JOB_STARTED_ANSWER = AnswerDescription(
+    text="The new job.", schema=JOB_SCHEMA, headers={"Location": "The address of the job: /v1/jobs/{id}."}
 )
-TOO_MANY = {
+TOO_MANY_JOBS = {
     429: "The token has too many jobs of this kind under way.",
     503: "The queue is unavailable, or the worker has too many jobs of this kind under way.",
 }
-_AWAY = {503: "The queue is unavailable, or a worker does not answer."}
-_UNKNOWN = {404: "No worker has this job."}
+_UNAVAILABLE = {503: "The queue is unavailable, or a worker does not answer."}
+_UNKNOWN_JOB = {404: "No worker has this job."}
 
 
-def begun(jobs: Jobs, work: Work, token: ApiToken | None) -> web.Response:
+def start_job(jobs: Jobs, work: Work, token: ApiToken | None) -> web.Response:
     """Start a job, and answer 202. Raises Refusal (429, 503)."""
-    return accepted(jobs.begin(work, token))
+    return answer_accepted(jobs.begin(work, token))
 
 
-def accepted(job: dict[str, Any]) -> web.Response:
+def answer_accepted(job: dict[str, Any]) -> web.Response:
     """Answer 202 with a job that continues in the background."""
     return web.json_response(job, status=202, headers={"Location": f"/v1/jobs/{job['id']}"}, dumps=json_text)
 
@@ -54,36 +54,36 @@ class JobRoutes:
         summary="List the jobs of all workers: running jobs, and jobs that ended within the last hour.",
         scope="read",
         answers={200: answer_of("The newest first.", jobs=Items, workers=Counts)},
-        problems=_AWAY,
+        problems=_UNAVAILABLE,
     )
     async def _list(self, request: ApiRequest) -> web.Response:
-        return web.json_response(await _answered(self._jobs.listed(request.token)), dumps=json_text)
+        return web.json_response(await _await_answer(self._jobs.list_all(request.token)), dumps=json_text)
 
     @ApiOperation(
         route="GET /v1/jobs/{id}",
         summary="Show the progress and result of a job. Any worker answers, for an hour after its end.",
         scope="read",
-        answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=SCHEMA)},
-        problems=_UNKNOWN | _AWAY,
+        answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=JOB_SCHEMA)},
+        problems=_UNKNOWN_JOB | _UNAVAILABLE,
     )
     async def _show(self, request: ApiRequest) -> web.Response:
-        job = _known(await _answered(self._jobs.told(request.path["id"], request.token)))
+        job = _require_job(await _await_answer(self._jobs.show(request.path["id"], request.token)))
         return web.json_response(job, dumps=json_text)
 
     @ApiOperation(
         route="DELETE /v1/jobs/{id}",
         summary="End a job of any worker after its current batch. For a retry, only the watching ends.",
         scope="repair",
-        answers={202: AnswerDescription(text="The job. `state` is `ended` soon, if it is not yet.", schema=SCHEMA)},
-        problems=_UNKNOWN | _AWAY,
+        answers={202: AnswerDescription(text="The job. `state` is `ended` soon, if it is not yet.", schema=JOB_SCHEMA)},
+        problems=_UNKNOWN_JOB | _UNAVAILABLE,
     )
     async def _end(self, request: ApiRequest) -> web.Response:
-        job = _known(await _answered(self._jobs.end(request.path["id"], request.token)))
-        self._audit.ended(request.who, request.path["id"])
+        job = _require_job(await _await_answer(self._jobs.end(request.path["id"], request.token)))
+        self._audit.log_job_end(request.who, request.path["id"])
         return web.json_response(job, status=202, dumps=json_text)
 
 
-async def _answered(asked: Awaitable[T]) -> T:
+async def _await_answer(asked: Awaitable[T]) -> T:
     """Await the answer of the workers. Raises Refusal (503) if the queue or a worker does not answer."""
     try:
         return await asked
@@ -92,7 +92,7 @@ async def _answered(asked: Awaitable[T]) -> T:
         raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
 
 
-def _known(job: dict[str, Any] | None) -> dict[str, Any]:
+def _require_job(job: dict[str, Any] | None) -> dict[str, Any]:
     """Raises Refusal: 404."""
     if job is None:
         raise Refusal(problem(404, "No worker has this job: it ended over an hour ago, or its worker ended"))

@@ -1,7 +1,7 @@
 """Runs long API requests as jobs: the caller may disconnect, and query the job at any worker later.
 
 A job ends with its worker, or when a caller ends it. Finished work remains, and the rest is unchanged. Jobs and other
-requests take turns at the messages (`visit_requests`).
+requests take turns at the messages (`message_requests`).
 """
 
 import asyncio
@@ -22,24 +22,24 @@ from notifier.queues.queue_port import Queue
 
 JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
 
-ASK = "job"
-END = "end_job"
-LIST = "jobs"
-PLACES: Mapping[JobKind, int] = {"replay": 8, "discard": 8, "cancel": 8, "retry": 32}  # under way at a worker
-REMEMBERED = 100  # jobs of a worker, the ended ones with those under way
-KEPT = 3600.0  # seconds that an ended job is remembered
-LONGEST = 3600.0  # seconds that a job waits for its turns and has them: a replay at a slow rate may take long
-ENDED = "the worker ended; the rest is unchanged"
-ENDED_BY = "somebody ended it; the rest is unchanged"
-LATE = "its hour is over; the rest is unchanged"
-AWAY = "the queue is unavailable, or its disk is full; the rest is unchanged"
+SHOW_JOB = "job"
+END_JOB = "end_job"
+LIST_JOBS = "jobs"
+MAX_RUNNING_JOBS: Mapping[JobKind, int] = {"replay": 8, "discard": 8, "cancel": 8, "retry": 32}  # under way at a worker
+MAX_REMEMBERED_JOBS = 100  # jobs of a worker, the ended ones with those under way
+ENDED_JOB_SECONDS = 3600.0  # seconds that an ended job is remembered
+MAX_JOB_SECONDS = 3600.0  # seconds that a job waits for its turns and has them: a replay at a slow rate may take long
+WORKER_ENDED_TEXT = "the worker ended; the rest is unchanged"
+END_REQUESTED_TEXT = "somebody ended it; the rest is unchanged"
+TIME_OVER_TEXT = "its hour is over; the rest is unchanged"
+QUEUE_UNAVAILABLE_TEXT = "the queue is unavailable, or its disk is full; the rest is unchanged"
 
-SCHEMA: Mapping[str, Any] = {
+JOB_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "required": ["id", "kind", "who", "wanted", "state", "began_at", "ended_at", "unfinished"],
     "properties": {
         "id": {"type": "string"},
-        "kind": {"enum": list(PLACES)},
+        "kind": {"enum": list(MAX_RUNNING_JOBS)},
         "who": {"type": "string", "description": "The token of the request."},
         "wanted": {"type": "object", "description": "The conditions of the request."},
         "state": {"enum": ["waiting", "running", "watching", "ended"]},
@@ -61,14 +61,14 @@ SCHEMA: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-class Turns(Protocol):
+class ExclusiveAccess(Protocol):
     """The port through which a job gets exclusive access to the messages."""
 
     @property
-    def wanted(self) -> bool:
+    def has_waiters(self) -> bool:
         """Return True if a request waits for its turn."""
 
-    def turn(self, *, patient: bool) -> AbstractAsyncContextManager[None]:
+    def hold(self, *, patient: bool) -> AbstractAsyncContextManager[None]:
         """Hold the messages exclusively, waiting without a limit if `patient`. Raises Refusal."""
 
 
@@ -80,7 +80,7 @@ class Work(Protocol):
         """Return the kind of the job."""
 
     @property
-    def wanted(self) -> Mapping[str, object]:
+    def conditions(self) -> Mapping[str, object]:
         """Return the given conditions without `sub` and `sid`."""
 
     @property
@@ -94,7 +94,7 @@ class Work(Protocol):
         """Do the work, and log the result. Raises no JobEnds."""
 
 
-class JobEnds(Exception):  # noqa: N818  a requested end, not an error
+class JobEndRequested(Exception):  # noqa: N818  a requested end, not an error
     """Raised in a job that waits for its turn and must end. Its text is the reason."""
 
 
@@ -110,44 +110,44 @@ class Job:
         self.began_at = clock()
         self.ended_at: float | None = None
         self.state = "waiting"
-        self.ending: str | None = None  # why it is to end, if it is
-        self.free = asyncio.Event()  # it has no messages at hand
-        self.free.set()
-        self._life = steady() + LONGEST
-        self._waits: asyncio.Task[None] | None = None  # its task, while it waits for its turn
+        self.end_reason: str | None = None  # why it is to end, if it is
+        self.idle = asyncio.Event()  # it has no messages at hand
+        self.idle.set()
+        self._deadline = steady() + MAX_JOB_SECONDS
+        self._waiting_task: asyncio.Task[None] | None = None  # its task, while it waits for its turn
 
     def end(self, why: str) -> None:
         """End the job: at once if it waits, otherwise after the current batch."""
-        if self.ending is None:
-            self.ending = why
-            if self._waits is not None:
-                self._waits.cancel()
+        if self.end_reason is None:
+            self.end_reason = why
+            if self._waiting_task is not None:
+                self._waiting_task.cancel()
 
     @asynccontextmanager
-    async def turn(self, turns: Turns, due: float = 0.0) -> AsyncIterator[None]:
+    async def hold(self, access: ExclusiveAccess, due: float = 0.0) -> AsyncIterator[None]:
         """Hold the messages exclusively, not before `due` (steady). Raises JobEnds on an earlier end, and Refusal."""
         async with AsyncExitStack() as stack:
-            self._waits = asyncio.current_task()
+            self._waiting_task = asyncio.current_task()
             try:
-                async with asyncio.timeout(self._life - self.steady()):
-                    if self.ending is None:
+                async with asyncio.timeout(self._deadline - self.steady()):
+                    if self.end_reason is None:
                         await asyncio.sleep(due - self.steady())
-                        await stack.enter_async_context(turns.turn(patient=True))
+                        await stack.enter_async_context(access.hold(patient=True))
             except TimeoutError:
-                raise JobEnds(LATE) from None
+                raise JobEndRequested(TIME_OVER_TEXT) from None
             except asyncio.CancelledError:
-                if self.ending is None or self._waits is None or self._waits.uncancel():
+                if self.end_reason is None or self._waiting_task is None or self._waiting_task.uncancel():
                     raise  # it was cancelled by others, perhaps as well
             finally:
-                self._waits = None
-            if self.ending is not None:
-                raise JobEnds(self.ending)
+                self._waiting_task = None
+            if self.end_reason is not None:
+                raise JobEndRequested(self.end_reason)
             self.state = "running"
-            self.free.clear()
+            self.idle.clear()
             try:
                 yield
             finally:
-                self.free.set()
+                self.idle.set()
 
     async def run(self) -> None:
         """Carry out the work. An internal error ends only this job."""
@@ -164,7 +164,7 @@ class Job:
             "id": self.id,
             "kind": self.work.kind,
             "who": self.who,
-            "wanted": dict(self.work.wanted),
+            "wanted": dict(self.work.conditions),
             "state": self.state,
             "began_at": render_moment(self.began_at),
             "ended_at": rendered(self.ended_at),
@@ -186,60 +186,64 @@ class Jobs:
     def begin(self, work: Work, token: ApiToken | None) -> dict[str, Any]:
         """Start a job and return its document. Raises Refusal (429, 503) if too many are running."""
         now = self._clock()
-        kept = {id_: job for id_, job in self._jobs.items() if job.ended_at is None or now - job.ended_at < KEPT}
+        kept = {
+            id_: job
+            for id_, job in self._jobs.items()
+            if job.ended_at is None or now - job.ended_at < ENDED_JOB_SECONDS
+        }
         under_way = [job for job in kept.values() if job.ended_at is None and job.work.kind == work.kind]
-        _require_place(work.kind, under_way, token)
+        _require_capacity(work.kind, under_way, token)
         ended = [id_ for id_, job in kept.items() if job.ended_at is not None]
-        for id_ in ended[: max(0, len(kept) + 1 - REMEMBERED)]:
+        for id_ in ended[: max(0, len(kept) + 1 - MAX_REMEMBERED_JOBS)]:
             del kept[id_]
         self._jobs = kept
         job = Job(work, caller(token), self._clock, self._steady)
         self._jobs[job.id] = job
         document = job.document()
         if self._stopped:
-            job.end(ENDED)
+            job.end(WORKER_ENDED_TEXT)
         self._new.put_nowait(job)
         return document
 
-    async def told(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
+    async def show(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
         """Return the document of a job of any worker; None if it is unknown or belongs to other issuers.
 
         Raises QueueError.
         """
-        return await self._asked(ASK, id_, token)
+        return await self._request_job(SHOW_JOB, id_, token)
 
     async def end(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
-        """End a job of any worker, and return its document; None as for `told`. Raises QueueError."""
-        return await self._asked(END, id_, token)
+        """End a job of any worker, and return its document; None as for `show`. Raises QueueError."""
+        return await self._request_job(END_JOB, id_, token)
 
-    async def _asked(self, name: str, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
+    async def _request_job(self, name: str, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
         request = _request(name, token, id=id_)
         if id_ in self._jobs:
-            said = await self.act(request)
-            return dict(said["job"]) if "job" in said else None
+            members = await self.act(request)
+            return dict(members["job"]) if "job" in members else None
         workers, answers = await ask_workers_to(self._queue, request, ANSWER_WITHIN)
-        known = (answer.said for answer in answers if answer.problem is None and "job" in answer.said)
-        job = next((dict(said["job"]) for said in known), None)
+        found = (answer.said for answer in answers if answer.problem is None and "job" in answer.said)
+        job = next((dict(said["job"]) for said in found), None)
         if job is None and len(answers) < workers:
             raise QueueUnavailable("a worker has not answered, and may know the job")
         return job
 
-    async def listed(self, token: ApiToken | None) -> dict[str, Any]:
+    async def list_all(self, token: ApiToken | None) -> dict[str, Any]:
         """Return the jobs of all workers that answer, the newest first. Raises QueueError."""
-        request = _request(LIST, token)
+        request = _request(LIST_JOBS, token)
         workers, answers = await ask_workers_to(self._queue, request, ANSWER_WITHIN)
         said = [*(answer.said for answer in answers), await self.act(request)]
         jobs = {str(job["id"]): dict(job) for each in said for job in each.get("jobs", ())}
         newest_first = sorted(jobs.values(), key=lambda job: str(job["began_at"]), reverse=True)
         return {"jobs": newest_first, "workers": {"seen": workers, "answered": len(answers)}}
 
-    async def like(self, work: Work, token: ApiToken | None) -> dict[str, Any] | None:
+    async def find_equal(self, work: Work, token: ApiToken | None) -> dict[str, Any] | None:
         """Return an equal job that runs at this worker or at another that answers. None if there is none."""
         try:
-            documents = (await self.listed(token))["jobs"]
+            documents = (await self.list_all(token))["jobs"]
         except QueueError:
             documents = [job.document() for job in self._jobs.values()]
-        same = (work.kind, dict(work.wanted))
+        same = (work.kind, dict(work.conditions))
         under_way = (job for job in documents if job["state"] != "ended" and (job["kind"], job["wanted"]) == same)
         return next(under_way, None)
 
@@ -247,13 +251,13 @@ class Jobs:
         """List the jobs of this worker, return one, or end one, for a token with these `issuers`."""
         issuers = request.members.get("issuers")
         covered = None if issuers is None else frozenset(issuers)
-        if request.name == LIST:
+        if request.name == LIST_JOBS:
             return {"jobs": [job.document() for job in self._jobs.values() if _covers(covered, job.work.issuers)]}
         job = self._jobs.get(str(request.members.get("id")))
         if job is None or not _covers(covered, job.work.issuers):
             return {}
-        if request.name == END:
-            job.end(ENDED_BY)
+        if request.name == END_JOB:
+            job.end(END_REQUESTED_TEXT)
         return {"job": job.document()}
 
     async def stop(self) -> None:
@@ -263,8 +267,8 @@ class Jobs:
         """
         self._stopped = True
         for job in self._jobs.values():
-            job.end(ENDED)
-        await asyncio.gather(*(job.free.wait() for job in self._jobs.values()))
+            job.end(WORKER_ENDED_TEXT)
+        await asyncio.gather(*(job.idle.wait() for job in self._jobs.values()))
 
     async def run(self) -> None:
         """Run jobs, until cancelled."""
@@ -275,15 +279,15 @@ class Jobs:
 
 
 def _request(name: str, token: ApiToken | None, **members: object) -> WorkerRequest:
-    issuers = _issuers(token)
+    issuers = _issuers_of(token)
     of_token = {"issuers": None if issuers is None else sorted(issuers)}
     return WorkerRequest(name=name, who=caller(token), members={**members, **of_token})
 
 
-def _require_place(kind: JobKind, jobs: Sequence[Job], token: ApiToken | None) -> None:
+def _require_capacity(kind: JobKind, jobs: Sequence[Job], token: ApiToken | None) -> None:
     """Raise Refusal if too many of this kind are running. A token with issuers may use half of the limit."""
-    most, way_out = PLACES[kind], "wait until one ends, or end one: DELETE /v1/jobs/{id}"
-    if _issuers(token) is not None and sum(job.who == caller(token) for job in jobs) >= most // 2:
+    most, way_out = MAX_RUNNING_JOBS[kind], "wait until one ends, or end one: DELETE /v1/jobs/{id}"
+    if _issuers_of(token) is not None and sum(job.who == caller(token) for job in jobs) >= most // 2:
         title = f"This token has {most // 2} jobs of the kind {kind} under way, as many as a token with issuers may"
         raise Refusal(problem(429, f"{title}; {way_out}", headers={"Retry-After": "30"}))
     if len(jobs) >= most:
@@ -291,7 +295,7 @@ def _require_place(kind: JobKind, jobs: Sequence[Job], token: ApiToken | None) -
         raise Refusal(problem(503, f"{title}; {way_out}", headers={"Retry-After": "30"}))
 
 
-def _issuers(token: ApiToken | None) -> frozenset[str] | None:
+def _issuers_of(token: ApiToken | None) -> frozenset[str] | None:
     return None if token is None else token.issuers
 
 

@@ -23,8 +23,8 @@ from notifier.model.printable import counted, printable
 from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
 from notifier.operators.deliveries.readmission import KeepReason
 from notifier.operators.deliveries.repair import RepairAudit, remove
+from notifier.operators.deliveries.repair_pass import MAX_CLIENTS, Filter, RepairResult, find_messages
 from notifier.operators.deliveries.unknown_client import end_if_unknown
-from notifier.operators.deliveries.visits import MAX_CLIENTS, Filter, RepairResult, found_in
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.near_names import say_near_names
 from notifier.operators.terminal.output import say, say_json
@@ -39,22 +39,23 @@ S = TypeVar("S", bound=Summary)
 
 @frozen
 class MessageTable(Generic[S]):
-    """How commands print messages: `row` for a message, `cells` for a group below the `heads`. `known`: see near_names.
+    """How commands print messages: `format_row` for a message, `format_cells` for a group below the `heads`.
 
-    `does` is e.g. Discard, `did` discarded, `what` dead letter. Without `opening` the queue need not be open for reads.
+    `verb` is e.g. Discard, `past_verb` discarded, `noun` dead letter; `registered_hint`: see near_names. Without
+    `opens_queue` the queue need not be open for reads.
     """
 
-    messages: Callable[[Queue], Any]
-    row: Callable[[S], Sequence[str]]
+    messages_of: Callable[[Queue], Any]
+    format_row: Callable[[S], Sequence[str]]
     heads: Sequence[str]
-    cells: Callable[[Group, float], Sequence[str]]
-    total: Callable[[int], str]
-    known: str
-    does: str
-    did: str
-    what: str
-    missing: Callable[[str], str]
-    opening: bool
+    format_cells: Callable[[Group, float], Sequence[str]]
+    format_total: Callable[[int], str]
+    registered_hint: str
+    verb: str
+    past_verb: str
+    noun: str
+    format_missing: Callable[[str], str]
+    opens_queue: bool
 
 
 @frozen
@@ -74,111 +75,111 @@ class CommandContext:
 
 
 def list_messages(
-    table: MessageTable[S], context: CommandContext, chosen: Filter[Any, S], *, rows: bool, as_json: bool,
+    table: MessageTable[S], context: CommandContext, filter_: Filter[Any, S], *, rows: bool, as_json: bool,
     skip: int = 0, limit: int | None = None,
 ) -> None:  # fmt: skip
     """Print the counts of the chosen messages by group, or each message. Exit with 1 if the client is unknown."""
     counts, console = GroupCounts(), screen()
 
-    def see(summary: S, _message: Message) -> None:
+    def on_message(summary: S, _message: Message) -> None:
         counts.add(summary)
         if counts.total <= skip or (limit is not None and counts.total > skip + limit):
             return
         if as_json:
             say_json(summary.document())
         elif rows:
-            console.say_row(*map(printable, table.row(summary)))
+            console.say_row(*map(printable, table.format_row(summary)))
 
-    look(table, context, chosen, see, rows=rows or as_json)
+    visit_messages(table, context, filter_, on_message, rows=rows or as_json)
     if (groups := counts.groups()) and not (rows or as_json):
         grid, now = Grid(*table.heads), time.time()
         for group in groups:
-            grid.add_row(*table.cells(group, now), of=printable(group.iss))
+            grid.add_row(*table.format_cells(group, now), of=printable(group.iss))
         screen(width=200).print(grid)
         listed = [(group.reason, group.iss, group.client_id) for group in groups]
-        say_near_names(context.config, context.features, listed, known=table.known)
+        say_near_names(context.config, context.features, listed, known=table.registered_hint)
     if not as_json:
-        say(table.total(counts.total))
+        say(table.format_total(counts.total))
     if not counts.total:
-        end_if_unknown(context.config, context.features, chosen.client_id, chosen.iss)
+        end_if_unknown(context.config, context.features, filter_.client_id, filter_.iss)
 
 
-def look(
-    table: MessageTable[S], context: CommandContext, chosen: Filter[Any, S], see: Callable[[S, Message], None], *,
-    whole: bool = False, rows: bool = False, first: bool = False,
+def visit_messages(
+    table: MessageTable[S], context: CommandContext, filter_: Filter[Any, S], on_message: Callable[[S, Message], None],
+    *, whole: bool = False, rows: bool = False, first: bool = False,
 ) -> None:  # fmt: skip
     """Call `see` with each chosen message, or only with the first."""
     settings = queue_part(context.config).settings.queue
 
-    async def go_through() -> None:
+    async def visit() -> None:
         with progress_of("looked at", rows=rows) as progress:
             async with (
-                opened_queue(settings, opening=table.opening) as queue,
-                aclosing(found_in(table.messages(queue), chosen, progress, whole=whole)) as messages,
+                opened_queue(settings, opening=table.opens_queue) as queue,
+                aclosing(find_messages(table.messages_of(queue), filter_, progress, whole=whole)) as messages,
             ):
                 async for summary, message in messages:
-                    see(summary, message)
+                    on_message(summary, message)
                     if first:
                         return
 
-    uvloop.run(go_through())
+    uvloop.run(visit())
 
 
-def require_choice(chosen: Filter[Any, Any], asked: Mapping[str, Any]) -> None:
+def require_condition(filter_: Filter[Any, Any], asked: Mapping[str, Any]) -> None:
     """Refuse a command that selects no messages and lacks `--all`. Raises BadParameter."""
-    if not (chosen.narrows or asked.get("all")):
+    if not (filter_.has_conditions or asked.get("all")):
         raise typer.BadParameter("give an ID, an option such as --client-id, or --all", param_hint="ID")
 
 
-def remove_chosen(
+def remove_messages(
     table: MessageTable[S],
     context: CommandContext,
-    chosen: Filter[Any, S],
+    filter_: Filter[Any, S],
     asked: Mapping[str, Any],
     *,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Delete the chosen messages after a confirmation. Ends the command."""
-    require_choice(chosen, asked)
+    require_condition(filter_, asked)
     settings = queue_part(context.config, log_from="warning").settings.queue
-    report, dry_run, limit = _report(), "dry_run" in asked, asked.get("limit")
+    report, dry_run, limit = _get_removal_logger(), "dry_run" in asked, asked.get("limit")
 
     def run(*, dry_run: bool, what: str) -> RepairResult:
         async def act(queue: Queue, options: RepairOptions) -> RepairResult:
-            return await remove(table.messages(queue), chosen, options, (lambda _: None) if dry_run else report)
+            return await remove(table.messages_of(queue), filter_, options, (lambda _: None) if dry_run else report)
 
-        opening = table.opening or not dry_run
+        opening = table.opens_queue or not dry_run
         return run_on_queue(settings, act, what=what, opening=opening, limit=limit, dry_run=dry_run)
 
     if not (yes or dry_run):
         if not sys.stdin.isatty():
             raise typer.BadParameter("stdin is not a terminal: give --yes", param_hint="--yes")
-        prospect = run(dry_run=True, what="counted")
-        _say_reasons(prospect, err=True)
-        _say_clients(prospect, err=True)
-        if prospect.done:
-            _say_missing(table, prospect)
-        question = f"{table.does} {counted(prospect.done, table.what)} permanently?"
-        if not prospect.done or not typer.confirm(question, err=True):
-            say(f"nothing was {table.did}", err=True)
-            if not prospect.done:
-                _end_if_missing(table, context, chosen, prospect)
-            raise typer.Exit(1 if prospect.done else 0)
-    result = run(dry_run=dry_run, what=table.did)
-    conclude(table, table.did, context, chosen, result, dry_run=dry_run, as_json=as_json)
+        preview = run(dry_run=True, what="counted")
+        _say_reasons(preview, err=True)
+        _say_clients(preview, err=True)
+        if preview.done:
+            _say_missing(table, preview)
+        question = f"{table.verb} {counted(preview.done, table.noun)} permanently?"
+        if not preview.done or not typer.confirm(question, err=True):
+            say(f"nothing was {table.past_verb}", err=True)
+            if not preview.done:
+                _end_if_missing(table, context, filter_, preview)
+            raise typer.Exit(1 if preview.done else 0)
+    result = run(dry_run=dry_run, what=table.past_verb)
+    finish_repair(table, table.past_verb, context, filter_, result, dry_run=dry_run, as_json=as_json)
 
 
-def conclude(
+def finish_repair(
     table: MessageTable[S],
-    did: str,
+    past_verb: str,
     context: CommandContext,
-    chosen: Filter[Any, S],
+    filter_: Filter[Any, S],
     result: RepairResult,
     *,
     dry_run: bool,
     as_json: bool,
-    told: RepairReport | None = None,
+    report: RepairReport | None = None,
     **more: object,
 ) -> None:
     """Write the audit line (with `more`) and print the result; `told` has later results. Ends the command.
@@ -186,39 +187,39 @@ def conclude(
     Exits with 1 if a given ID or the client is unknown, so that a typing error does not look like a repair.
     """
     if not dry_run:
-        RepairAudit(write_audit).repaired(did, operating_user(), chosen, result, **more)
+        RepairAudit(write_audit).log_repair(past_verb, operating_user(), filter_, result, **more)
     if as_json:
-        became = {} if told is None else {"became": told.document}
-        say_json({did: result.done, "dry_run": dry_run, **result.document(), **became})
+        became = {} if report is None else {"became": report.document}
+        say_json({past_verb: result.done, "dry_run": dry_run, **result.document(), **became})
     else:
-        say(f"{result.done:,} {'would be ' if dry_run else ''}{did}")
+        say(f"{result.done:,} {'would be ' if dry_run else ''}{past_verb}")
         _say_reasons(result)
         if dry_run:
             _say_clients(result)
         for why, count in result.kept.items():
             say(f"{count:,} stay{'' if count != 1 else 's'}: {KeepReason(why).explanation}")
-        for line in () if told is None else told.lines:
+        for line in () if report is None else report.lines:
             say(line)
     if result.unfinished is not None:
         say(f"notifier: {result.unfinished}", err=True)
-    _end_if_missing(table, context, chosen, result)
+    _end_if_missing(table, context, filter_, result)
     raise typer.Exit(1 if result.ended_early else 0)
 
 
 def _end_if_missing(
-    table: MessageTable[S], context: CommandContext, chosen: Filter[Any, S], result: RepairResult
+    table: MessageTable[S], context: CommandContext, filter_: Filter[Any, S], result: RepairResult
 ) -> None:
     """Exit with 1 if a given ID is unknown, or if nothing was selected and the client is unknown."""
     _say_missing(table, result)
     if result.missing:
         raise typer.Exit(1)
-    if not (chosen.ids or result.done or result.kept or result.unfinished):
-        end_if_unknown(context.config, context.features, chosen.client_id, chosen.iss)
+    if not (filter_.ids or result.done or result.kept or result.unfinished):
+        end_if_unknown(context.config, context.features, filter_.client_id, filter_.iss)
 
 
 def _say_missing(table: MessageTable[Any], result: RepairResult) -> None:
     if result.missing:
-        say(f"notifier: {table.missing(', '.join(sorted(result.missing)))}", err=True)
+        say(f"notifier: {table.format_missing(', '.join(sorted(result.missing)))}", err=True)
 
 
 def _say_reasons(result: RepairResult, *, err: bool = False) -> None:
@@ -237,9 +238,9 @@ def _say_clients(result: RepairResult, *, err: bool = False) -> None:
         say(f"  {counted(more, 'more client')}: {rest:,}", err=err)
 
 
-def _report() -> Callable[[Summary], None]:
+def _get_removal_logger() -> Callable[[Summary], None]:
     """Return the function that logs each deleted message."""
     who, audit = operating_user(), RepairAudit(write_audit)
     if os.environ.get("NOTIFIER_LOG__LEVEL") not in ("debug", "info"):  # on a terminal, 100,000 lines hide the last
         return lambda _: None
-    return lambda summary: audit.removed(who, summary)
+    return lambda summary: audit.log_removal(who, summary)

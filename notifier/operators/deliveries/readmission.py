@@ -29,7 +29,7 @@ from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 
 _OURS = frozenset({"delivery", "event", "dead_since"})  # members of notifier's own documents
-SUB_ONLY_MAX_AGE = 600.0  # seconds, without a registry
+DEFAULT_SUB_ONLY_MAX_AGE_SECONDS = 600.0  # seconds, without a registry
 
 
 class KeepReason(StrEnum):
@@ -60,7 +60,7 @@ _EXPLANATIONS: Mapping[KeepReason, str] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Readmitted:
+class Readmission:
     """The message that replaces the letter, and its queue."""
 
     queue: str
@@ -71,7 +71,7 @@ class Readmitted:
 class KeptDeadLetter:
     """The letter stays. `text` has the reason and the remedy."""
 
-    why: KeepReason
+    reason: KeepReason
     text: str
 
 
@@ -89,57 +89,63 @@ class ReplayRules:
     readers: Mapping[str, ReadAgain] = field(default_factory=dict)
 
 
-def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | KeptDeadLetter:
+def readmit(dead_letter: DeadLetter, rules: ReplayRules, now: float) -> Readmission | KeptDeadLetter:
     """Return the letter's replacement, or why it stays. `now` is in epoch seconds."""
-    if letter.delivery is not None:
-        return _delivery(letter.delivery, rules, now)
-    if letter.event is not None:
-        return _event(letter.event, now)
-    message = message_of(letter, Lane.EVENTS)
+    if dead_letter.delivery is not None:
+        return _readmit_delivery(dead_letter.delivery, rules, now)
+    if dead_letter.event is not None:
+        return _readmit_event(dead_letter.event, now)
+    message = message_of(dead_letter, Lane.EVENTS)
     if message is None:
         return KeptDeadLetter(
-            why=KeepReason.CUT,
+            reason=KeepReason.CUT,
             text="its body was too large to be kept whole; its publisher must send it again, with 128 KiB at most",
         )
-    if letter.entries == "" or letter.events == "":
-        return _malformed("it has too many wrong entries to list, so the clients that were not notified are unknown")
+    if dead_letter.entries == "" or dead_letter.events == "":
+        return _keep_malformed(
+            "it has too many wrong entries to list, so the clients that were not notified are unknown"
+        )
     if message.source is not None:
-        return _sourced(letter, message, rules, now)
+        return _readmit_source_message(dead_letter, message, rules, now)
     try:
-        only = None if letter.entries is None else positions(letter.entries)
+        only = None if dead_letter.entries is None else positions(dead_letter.entries)
         event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)
     except MalformedEvent as malformed:
-        return _unproven() if _in_our_form(message) else _malformed(str(malformed))
-    return _event(event, now)
+        return _keep_unproven() if _is_own_form(message) else _keep_malformed(str(malformed))
+    return _readmit_event(event, now)
 
 
-def _sourced(letter: DeadLetter, message: Message, rules: ReplayRules, now: float) -> Readmitted | KeptDeadLetter:
+def _readmit_source_message(
+    dead_letter: DeadLetter, message: Message, rules: ReplayRules, now: float
+) -> Readmission | KeptDeadLetter:
     """Return a source's message unchanged, so that a worker parses it again."""
     read = rules.readers.get(reader_of(message.source))
     if read is None:
-        return _malformed(f"this configuration has no reader for the source {message.source}")
-    events = read(message, letter.events, now)
+        return _keep_malformed(f"this configuration has no reader for the source {message.source}")
+    events = read(message, dead_letter.events, now)
     if isinstance(events, str):
-        return KeptDeadLetter(why=KeepReason.MALFORMED, text=events)
+        return KeptDeadLetter(reason=KeepReason.MALFORMED, text=events)
     policy = RetryPolicy() if rules.registry is None else rules.registry.default_of("").retry
     age = 0.0 if message.timestamp is None else now - message.timestamp
     if events.sub_only and age > policy.sub_only_max_age and not rules.end_newer_sessions:
-        return _stale(f"it names no session, and was sent {age:.0f} s ago", policy.sub_only_max_age)
-    return Readmitted(queue=Lane.EVENTS, outgoing=as_sourced(events.message, letter.id, letter.events))
+        return _keep_stale(f"it names no session, and was sent {age:.0f} s ago", policy.sub_only_max_age)
+    return Readmission(queue=Lane.EVENTS, outgoing=as_sourced(events.message, dead_letter.id, dead_letter.events))
 
 
-def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted | KeptDeadLetter:
-    if (letter := _run_out(delivery.not_after, now)) is not None:
-        return letter
+def _readmit_delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmission | KeptDeadLetter:
+    if (expired := _keep_expired(delivery.not_after, now)) is not None:
+        return expired
     limit = _sub_only_limit(delivery, rules.registry)
     if limit is not None and not rules.end_newer_sessions:
-        begun, waits = _begun(delivery), delivery.waits
-        age = waits.seconds if begun is None else max(now - begun, waits.seconds)
+        started_at, waits = _start_of(delivery), delivery.waits
+        age = waits.seconds if started_at is None else max(now - started_at, waits.seconds)
         if waits.undated:
-            return _stale("its token names no session, and its age is unknown: a clock was set back meanwhile", limit)
+            return _keep_stale(
+                "its token names no session, and its age is unknown: a clock was set back meanwhile", limit
+            )
         if age > delivery.held + limit:
-            return _stale(f"its token names no session, and a worker first took it {age:.0f} s ago", limit)
-    anew = replace(
+            return _keep_stale(f"its token names no session, and a worker first took it {age:.0f} s ago", limit)
+    renewed = replace(
         delivery,
         id_given=True,  # an id in a document marks duplicates, as a given one does
         attempts=0,
@@ -158,36 +164,36 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
         parked=False,
         unknown_since=None,
     )
-    body = dump_delivery(anew)
-    return Readmitted(queue=Lane.RETRIES, outgoing=Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
+    body = dump_delivery(renewed)
+    return Readmission(queue=Lane.RETRIES, outgoing=Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
 
 
-def _stale(why: str, limit: float) -> KeptDeadLetter:
-    text = f"{why} (sub_only_max_age is {limit:g} s): it would end newer sessions of its user"
-    return KeptDeadLetter(why=KeepReason.STALE, text=f"{text}; --end-newer-sessions allows it")
+def _keep_stale(cause: str, limit: float) -> KeptDeadLetter:
+    text = f"{cause} (sub_only_max_age is {limit:g} s): it would end newer sessions of its user"
+    return KeptDeadLetter(reason=KeepReason.STALE, text=f"{text}; --end-newer-sessions allows it")
 
 
-def _begun(delivery: Delivery) -> float | None:
+def _start_of(delivery: Delivery) -> float | None:
     """Return the start of its age, before any replay. Otherwise repeated replays would keep it young indefinitely."""
     moments = [past.at for past in delivery.history[:1]]
     return min(moments if delivery.first_taken_at is None else [*moments, delivery.first_taken_at], default=None)
 
 
-def _event(event: SessionEnded, now: float) -> Readmitted | KeptDeadLetter:
-    if (letter := _run_out(event.not_after, now)) is not None:
-        return letter
+def _readmit_event(event: SessionEnded, now: float) -> Readmission | KeptDeadLetter:
+    if (expired := _keep_expired(event.not_after, now)) is not None:
+        return expired
     body = dump_event(EventDocument(event=replace(event, id_given=True)))
-    return Readmitted(queue=Lane.EVENTS, outgoing=Outgoing(kind=Kind.EVENT, body=body, message_id=event.id))
+    return Readmission(queue=Lane.EVENTS, outgoing=Outgoing(kind=Kind.EVENT, body=body, message_id=event.id))
 
 
-def _malformed(mistakes: str) -> KeptDeadLetter:
+def _keep_malformed(errors: str) -> KeptDeadLetter:
     return KeptDeadLetter(
-        why=KeepReason.MALFORMED,
-        text=f"still malformed ({mistakes}): export it, correct it, `notifier publish` it, then discard this one",
+        reason=KeepReason.MALFORMED,
+        text=f"still malformed ({errors}): export it, correct it, `notifier publish` it, then discard this one",
     )
 
 
-def _in_our_form(message: Message) -> bool:
+def _is_own_form(message: Message) -> bool:
     """Return True if it is, or looks like, a delivery, an event or a dead letter that notifier writes."""
     try:
         content = from_json(message.body)
@@ -200,9 +206,9 @@ def _in_our_form(message: Message) -> bool:
     )
 
 
-def _unproven() -> KeptDeadLetter:
+def _keep_unproven() -> KeptDeadLetter:
     return KeptDeadLetter(
-        why=KeepReason.MALFORMED,
+        reason=KeepReason.MALFORMED,
         text=(
             "it looks like one of notifier's own messages that the broker has moved, but so would a forgery. "
             "To send its logout, publish an event with its iss, sub, sid and client (`notifier publish`), then "
@@ -211,17 +217,18 @@ def _unproven() -> KeptDeadLetter:
     )
 
 
-def _run_out(not_after: float | None, now: float) -> KeptDeadLetter | None:
+def _keep_expired(not_after: float | None, now: float) -> KeptDeadLetter | None:
     if not_after is None or now <= not_after:
         return None
     return KeptDeadLetter(
-        why=KeepReason.NOT_AFTER, text="not_after has passed: the session has expired at the client itself; discard it"
+        reason=KeepReason.NOT_AFTER,
+        text="not_after has passed: the session has expired at the client itself; discard it",
     )
 
 
 def _sub_only_limit(delivery: Delivery, registry: Registry | None) -> float | None:
     """Return for how many seconds a delivery without `sid` may be repeated; None if its token has a `sid`."""
     if registry is None:
-        return SUB_ONLY_MAX_AGE if delivery.sid is None else None
+        return DEFAULT_SUB_ONLY_MAX_AGE_SECONDS if delivery.sid is None else None
     client = registry.client_of(delivery) or registry.default_of(delivery.iss)
     return None if names_session(delivery, client) else client.retry.sub_only_max_age

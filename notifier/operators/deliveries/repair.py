@@ -1,6 +1,6 @@
 """Repairs dead letters and pending deliveries, oldest first, for commands and the API, and writes the audit lines.
 
-An audit line names the operator and the operation. It never has `sub` or `sid`. See `visits`.
+An audit line names the operator and the operation. It never has `sub` or `sid`. See `repair_pass`.
 """
 
 import math
@@ -11,19 +11,21 @@ from typing import Any, Protocol, TypeVar, cast
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.message import Message, Transfer
 from notifier.model.moment import render_moment
-from notifier.operators.deliveries.dead_letter_summary import NEWER, DeadLetterSummary
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
+from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, DeadLetterSummary
 from notifier.operators.deliveries.groups import Summary
-from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmitted, ReplayRules, readmit
-from notifier.operators.deliveries.visits import REMOVE, Decision, Filter, KeptMessage, Pass, RepairResult
-from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, due_in
+from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
+from notifier.operators.deliveries.repair_pass import REMOVE, Decision, Filter, KeptMessage, RepairPass, RepairResult
+from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, to_due_transfer
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters, WaitingDeliveries
 
-NAMED = 20  # IDs in one audit line
-DUE_RATE = 1000.0  # a second that are made due: a worker takes four times as many, so that others' retries go on
-EARLIER = "earlier"  # why one stays: its turn would come later than it comes itself
-ASKED = "asked"  # why one stays: its client is not to be called before
+MAX_LOGGED_IDS = 20  # IDs in one audit line
+MAX_DUE_PER_SECOND = (
+    1000.0  # a second that are made due: a worker takes four times as many, so that others' retries go on
+)
+DUE_EARLIER = "earlier"  # why one stays: its turn would come later than it comes itself
+CLIENT_DELAY = "asked"  # why one stays: its client is not to be called before
 
 
 class WriteAudit(Protocol):
@@ -33,7 +35,7 @@ class WriteAudit(Protocol):
         """Write the line at any log level."""
 
 
-def given(_subject: str) -> str:
+def mask_subject(_subject: str) -> str:
     """Return the placeholder of a `sub` or `sid` where no configured key hashes it."""
     return "[given]"
 
@@ -44,25 +46,27 @@ class RepairAudit:
     `subject_id` returns what the log shows in place of a `sub` or `sid`.
     """
 
-    def __init__(self, write: WriteAudit, subject_id: Callable[[str], str] = given) -> None:
+    def __init__(self, write: WriteAudit, subject_id: Callable[[str], str] = mask_subject) -> None:
         self._write = write
         self._subject_id = subject_id
 
-    def repaired(self, action: str, who: str, wanted: Filter[Any, Any], result: RepairResult, **more: object) -> None:
+    def log_repair(
+        self, action: str, who: str, filter_: Filter[Any, Any], result: RepairResult, **more: object
+    ) -> None:
         """Log a replay, a discard or a cancellation by its result: `replayed`, `discarded`, `cancelled`."""
-        letters = isinstance(wanted, DeliveryFilter)
+        are_dead_letters = isinstance(filter_, DeadLetterFilter)
         self._write(
-            f"dead_letters_{action}" if letters else f"waiting_{action}",
+            f"dead_letters_{action}" if are_dead_letters else f"waiting_{action}",
             who=who,
             done=result.done,
             by_reason=dict(result.by_reason),
-            **({"kept": dict(result.kept)} if letters else {}),
+            **({"kept": dict(result.kept)} if are_dead_letters else {}),
             unfinished=result.unfinished,
-            wanted=narrowing(wanted, self._subject_id),
+            wanted=format_conditions(filter_, self._subject_id),
             **more,
         )
 
-    def removed(self, who: str, summary: Summary) -> None:
+    def log_removal(self, who: str, summary: Summary) -> None:
         """Log one letter that was discarded, or one delivery that was cancelled. It cannot come back."""
         action, hidden = "waiting_cancelled_one", ("text", "asked")
         if isinstance(summary, DeadLetterSummary):
@@ -71,36 +75,40 @@ class RepairAudit:
             action, who=who, **{name: value for name, value in summary.document().items() if name not in hidden}
         )
 
-    def ended(self, who: str, job: str) -> None:
+    def log_job_end(self, who: str, job: str) -> None:
         """Log that an operator ended a job. The job logs its result separately."""
         self._write("job_ended", who=who, id=job)
 
-    def read(self, action: str, who: str, wanted: Filter[Any, Any]) -> None:
+    def log_read(self, action: str, who: str, filter_: Filter[Any, Any]) -> None:
         """Log that an operator reads whole letters with `sub` and `sid`, or searches for a user: `looked_for`."""
-        room = "dead_letters" if isinstance(wanted, DeliveryFilter) else "waiting"
-        self._write(f"{room}_{action}", who=who, wanted=narrowing(wanted, self._subject_id))
+        queue = "dead_letters" if isinstance(filter_, DeadLetterFilter) else "waiting"
+        self._write(f"{queue}_{action}", who=who, wanted=format_conditions(filter_, self._subject_id))
 
-    def looked(self, who: str, wanted: Filter[Any, Any]) -> None:
+    def log_search(self, who: str, filter_: Filter[Any, Any]) -> None:
         """Log a read that selects a user, a session or an event; other reads select nobody in particular."""
-        if narrowing(wanted).keys() & {"subject", "event_id"}:
-            self.read("looked_for", who, wanted)
+        if format_conditions(filter_).keys() & {"subject", "event_id"}:
+            self.log_read("looked_for", who, filter_)
 
 
-def narrowing(wanted: Filter[Any, Any], subject_id: Callable[[str], str] = given) -> Mapping[str, object]:
+def format_conditions(
+    filter_: Filter[Any, Any], subject_id: Callable[[str], str] = mask_subject
+) -> Mapping[str, object]:
     """Return the given conditions in a form that may be logged."""
-    chosen_by = (member for member in fields(cast("Any", wanted)) if "aside" not in member.metadata)
-    members = {member.name: getattr(wanted, member.name) for member in chosen_by}
+    chosen_by = (member for member in fields(cast("Any", filter_)) if "aside" not in member.metadata)
+    members = {member.name: getattr(filter_, member.name) for member in chosen_by}
     if (subject := members.get("subject")) is not None:
         members["subject"] = subject_id(subject)
-    narrowing = {name: _shown(name, value) for name, value in members.items() if value and value is not True}
-    return narrowing or {"all": True}
+    conditions = {
+        name: _format_condition(name, value) for name, value in members.items() if value and value is not True
+    }
+    return conditions or {"all": True}
 
 
-def _shown(name: str, value: object) -> object:
+def _format_condition(name: str, value: object) -> object:
     match value:
         case frozenset():
             listed = sorted(value)
-            return listed if name != "ids" or len(listed) <= NAMED else [*listed[:NAMED], "…"]
+            return listed if name != "ids" or len(listed) <= MAX_LOGGED_IDS else [*listed[:MAX_LOGGED_IDS], "…"]
         case float() | int():
             return render_moment(value)
         case _:
@@ -119,33 +127,33 @@ async def remove(
     Messages that a newer release wrote stay among the dead letters.
     """
 
-    def judge(_message: Message, summary: S) -> Decision:
-        return KeptMessage(KeepReason.NEWER.value) if summary.reason == NEWER else REMOVE
+    def decide(_message: Message, summary: S) -> Decision:
+        return KeptMessage(KeepReason.NEWER.value) if summary.reason == NEWER_RELEASE else REMOVE
 
-    return await Pass(filter_.opened(messages, whole=False), judge, options, report, filter_.ids).run()
+    return await RepairPass(filter_.open_visit(messages, whole=False), decide, options, report, filter_.ids).run()
 
 
 async def replay(
-    letters: DeadLetters,
-    chosen: DeliveryFilter,
+    dead_letters: DeadLetters,
+    filter_: DeadLetterFilter,
     rules: ReplayRules,
     options: RepairOptions,
     report: Callable[[DeadLetterSummary], None] = lambda _: None,
     *,
-    readmitted: Callable[[DeadLetterSummary, Readmitted], None] = lambda _letter, _readmitted: None,
+    on_readmission: Callable[[DeadLetterSummary, Readmission], None] = lambda _letter, _readmitted: None,
 ) -> RepairResult:
     """Deliver the matching letters again. `report` receives each summary, `readmitted` also the new message."""
 
-    def judge(message: Message, summary: DeadLetterSummary) -> Decision:
-        if summary.reason == NEWER:
+    def decide(message: Message, summary: DeadLetterSummary) -> Decision:
+        if summary.reason == NEWER_RELEASE:
             return KeptMessage(KeepReason.NEWER.value)
         readmission = readmit(load_dead_letter(message), rules, options.clock())
         if isinstance(readmission, KeptDeadLetter):
-            return KeptMessage(readmission.why.value)
-        readmitted(summary, readmission)
+            return KeptMessage(readmission.reason.value)
+        on_readmission(summary, readmission)
         return Transfer(letter=message, queue=readmission.queue, outgoing=readmission.outgoing)
 
-    return await Pass(chosen.opened(letters, whole=True), judge, options, report, chosen.ids).run()
+    return await RepairPass(filter_.open_visit(dead_letters, whole=True), decide, options, report, filter_.ids).run()
 
 
 async def make_due(
@@ -160,15 +168,15 @@ async def make_due(
 
     `pace`: how many a second are to be attempted, asked for each. A delivery comes at its turn, or when it is due.
     """
-    turn = options.clock()
+    next_at = options.clock()
 
-    def judge(message: Message, summary: WaitingSummary) -> Decision:
-        nonlocal turn
+    def decide(message: Message, summary: WaitingSummary) -> Decision:
+        nonlocal next_at
         if summary.asked and not force:
-            return KeptMessage(ASKED)
-        own, turn = turn, turn + 1 / pace()
-        if summary.due is not None and summary.due <= own:
-            return KeptMessage(EARLIER)
-        return due_in(message, own - options.clock(), own)
+            return KeptMessage(CLIENT_DELAY)
+        at, next_at = next_at, next_at + 1 / pace()
+        if summary.due is not None and summary.due <= at:
+            return KeptMessage(DUE_EARLIER)
+        return to_due_transfer(message, at - options.clock(), at)
 
-    return await Pass(filter_.opened(waiting, whole=True), judge, options).run()
+    return await RepairPass(filter_.open_visit(waiting, whole=True), decide, options).run()

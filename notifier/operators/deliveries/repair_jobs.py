@@ -17,17 +17,23 @@ from notifier.model.errors import QueueError
 from notifier.model.frozen import frozen
 from notifier.network.listeners.problem import Refusal
 from notifier.operators.deliveries.groups import Summary
-from notifier.operators.deliveries.jobs import AWAY, ENDED, Job, JobEnds, Turns
-from notifier.operators.deliveries.repair import WriteAudit, narrowing, remove
+from notifier.operators.deliveries.jobs import (
+    QUEUE_UNAVAILABLE_TEXT,
+    WORKER_ENDED_TEXT,
+    ExclusiveAccess,
+    Job,
+    JobEndRequested,
+)
+from notifier.operators.deliveries.repair import WriteAudit, format_conditions, remove
+from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, Filter, RepairResult
 from notifier.operators.deliveries.replay_now import ReplayResult
-from notifier.operators.deliveries.retry_now import RetryResult, RetryWish, retry_now
-from notifier.operators.deliveries.visits import STOPPED, Filter, RepairResult
+from notifier.operators.deliveries.retry_now import RetryRequest, RetryResult, retry_now
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
-AT_A_TIME = 60.0  # seconds that a job holds the messages
-WATCHED = 600.0  # seconds
-DID: Mapping[Literal["replay", "discard", "cancel"], str] = {
+PASS_SECONDS = 60.0  # seconds that a job holds the messages
+WATCH_SECONDS = 600.0  # seconds
+PAST_VERBS: Mapping[Literal["replay", "discard", "cancel"], str] = {
     "replay": "replayed",
     "discard": "discarded",
     "cancel": "cancelled",
@@ -39,7 +45,7 @@ S = TypeVar("S", bound=Summary)
 WatchAfter = Callable[[RepairOptions, float, Callable[[ReplayResult], None]], Awaitable[ReplayResult]]
 
 
-class Passes(Protocol):
+class RepairPasses(Protocol):
     """Passes over the messages. `reasons` counts the messages done so far."""
 
     reasons: Counter[str]
@@ -51,38 +57,40 @@ class Passes(Protocol):
 class RemovalPasses:
     """Deletes messages. `report` receives each summary."""
 
-    def __init__(self, messages: P, chosen: Filter[P, S], report: Callable[[S], None]) -> None:
-        def note(summary: S) -> None:
+    def __init__(self, messages: P, filter_: Filter[P, S], report: Callable[[S], None]) -> None:
+        def on_removal(summary: S) -> None:
             self.reasons[summary.reason] += 1
             report(summary)
 
         async def run(options: RepairOptions, until: float | None) -> RepairResult:
-            return await remove(messages, chosen if until is None else chosen.come_by(until), options, note)
+            return await remove(
+                messages, filter_ if until is None else filter_.restrict_to_arrived_by(until), options, on_removal
+            )
 
         self.reasons: Counter[str] = Counter()
         self.run = run
 
 
-def issuers_of(chosen: Filter[Any, Any]) -> frozenset[str] | None:
+def issuers_of(filter_: Filter[Any, Any]) -> frozenset[str] | None:
     """Return the issuers of the selected messages; None for any."""
-    if chosen.iss is None or (chosen.issuers is not None and chosen.iss not in chosen.issuers):
-        return chosen.issuers
-    return frozenset({chosen.iss})
+    if filter_.iss is None or (filter_.issuers is not None and filter_.iss not in filter_.issuers):
+        return filter_.issuers
+    return frozenset({filter_.iss})
 
 
 @frozen
-class AskedRepair:
-    """A requested repair of `most` messages at most. `conclude` logs the result.
+class RepairRequest:
+    """A requested repair of `limit` messages at most. `conclude` logs the result.
 
     `watch` reports the results of the messages.
     """
 
     kind: Literal["replay", "discard", "cancel"]
-    chosen: Filter[Any, Any]
+    filter_: Filter[Any, Any]
     issuers: frozenset[str] | None
-    passes: Passes
+    passes: RepairPasses
     conclude: Callable[[RepairResult], None]
-    most: int | None = None
+    limit: int | None = None
     rate: float | None = None
     watch: WatchAfter | None = None
 
@@ -90,86 +98,86 @@ class AskedRepair:
 class RepairWork:
     """One repair: passes with exclusive access to the messages, until none is left."""
 
-    def __init__(self, asked: AskedRepair, turns: Turns) -> None:
-        self.kind = asked.kind
-        self.issuers = asked.issuers
-        self.wanted = narrowing(asked.chosen)
-        self._asked = asked
-        self._turns = turns
+    def __init__(self, request: RepairRequest, access: ExclusiveAccess) -> None:
+        self.kind = request.kind
+        self.issuers = request.issuers
+        self.conditions = format_conditions(request.filter_)
+        self._request = request
+        self._access = access
         self._last = RepairResult(done=0, by_reason={})  # result of the last pass
-        self._became: ReplayResult | None = None
+        self._replay_result: ReplayResult | None = None
 
     @property
-    def _result(self) -> RepairResult:
+    def _total(self) -> RepairResult:
         """What it did by now."""
-        reasons = self._asked.passes.reasons
+        reasons = self._request.passes.reasons
         return _replace(self._last, done=reasons.total(), by_reason=dict(reasons.most_common()))
 
     def account(self) -> dict[str, Any]:
         """See Work."""
-        result = self._result
-        members = {DID[self.kind]: result.done, "dry_run": False, **result.document()}
+        result = self._total
+        members = {PAST_VERBS[self.kind]: result.done, "dry_run": False, **result.document()}
         del members["by_client"], members["clients"]  # they describe only the last pass
-        if self._asked.watch is not None:
-            members["became"] = None if self._became is None else self._became.document()
+        if self._request.watch is not None:
+            members["became"] = None if self._replay_result is None else self._replay_result.document()
         return members
 
     async def carry_out(self, job: Job) -> None:
         """See Work."""
         try:
             await self._repair(job)
-        except JobEnds as ends:
+        except JobEndRequested as ends:
             self._last = _replace(self._last, unfinished=str(ends))
         except asyncio.CancelledError:
-            self._last = _replace(self._last, unfinished=job.ending or ENDED)
+            self._last = _replace(self._last, unfinished=job.end_reason or WORKER_ENDED_TEXT)
             raise
         finally:
-            self._asked.conclude(self._result)
-        if self._asked.watch is not None:
+            self._request.conclude(self._total)
+        if self._request.watch is not None:
             job.state = "watching"
             options = RepairOptions(
-                clock=job.clock, steady=job.steady, pause=asyncio.sleep, stop=lambda: job.ending is not None
+                clock=job.clock, steady=job.steady, pause=asyncio.sleep, stop=lambda: job.end_reason is not None
             )
-            self._became = await self._asked.watch(options, WATCHED, self._tell)
+            self._replay_result = await self._request.watch(options, WATCH_SECONDS, self._on_replay_result)
 
-    def _tell(self, became: ReplayResult) -> None:
-        self._became = became
+    def _on_replay_result(self, result: ReplayResult) -> None:
+        self._replay_result = result
 
     async def _repair(self, job: Job) -> None:
-        due, until, rate = job.steady(), None, self._asked.rate
+        due, until, rate = job.steady(), None, self._request.rate
         while True:
-            async with job.turn(self._turns, due):
+            async with job.hold(self._access, due):
                 began = job.steady()
-                part = await self._asked.passes.run(self._of_pass(job), until)
+                part = await self._request.passes.run(self._build_pass_options(job), until)
             if part.failed:  # its own text names hosts and files
-                part = _replace(part, unfinished=AWAY)
+                part = _replace(part, unfinished=QUEUE_UNAVAILABLE_TEXT)
             elif part.limited:
                 part = _replace(
-                    part, unfinished=f"the limit of {self._asked.most:,} is reached; begin another for the rest"
+                    part, unfinished=f"the limit of {self._request.limit:,} is reached; begin another for the rest"
                 )
             self._last = part
-            if part.unfinished != STOPPED:
+            if part.unfinished != STOPPED_TEXT:
                 return
             until = job.began_at  # exclude messages that came back or arrived later
             due = began if rate is None else began + part.done / rate
 
-    def _of_pass(self, job: Job) -> RepairOptions:
+    def _build_pass_options(self, job: Job) -> RepairOptions:
         """Return the options of a pass that releases the messages after a while."""
-        until, gives_way = job.steady() + AT_A_TIME, False
-        most = self._asked.most
+        until, is_access_wanted = job.steady() + PASS_SECONDS, False
+        limit = self._request.limit
 
         async def pause(seconds: float) -> None:
-            nonlocal gives_way
-            gives_way = self._turns.wanted
-            if not gives_way:
+            nonlocal is_access_wanted
+            is_access_wanted = self._access.has_waiters
+            if not is_access_wanted:
                 await asyncio.sleep(seconds)
 
         def stop() -> bool:
-            return gives_way or job.ending is not None or job.steady() >= until
+            return is_access_wanted or job.end_reason is not None or job.steady() >= until
 
         return RepairOptions(
-            clock=job.clock, steady=job.steady, pause=pause, stop=stop, rate=self._asked.rate,
-            limit=None if most is None else most - self._result.done,
+            clock=job.clock, steady=job.steady, pause=pause, stop=stop, rate=self._request.rate,
+            limit=None if limit is None else limit - self._total.done,
         )  # fmt: skip
 
 
@@ -178,47 +186,51 @@ class RetryWork:
 
     kind: Literal["retry"] = "retry"
 
-    def __init__(self, queue: Queue, wish: RetryWish, turns: Turns, write_audit: WriteAudit) -> None:
-        self.wish = wish
-        self.issuers = frozenset({wish.key[0]})
-        self.wanted: Mapping[str, object] = {"iss": wish.key[0], "client_id": wish.key[1], "force": wish.force}
+    def __init__(self, queue: Queue, request: RetryRequest, access: ExclusiveAccess, write_audit: WriteAudit) -> None:
+        self.request = request
+        self.issuers = frozenset({request.key[0]})
+        self.conditions: Mapping[str, object] = {
+            "iss": request.key[0],
+            "client_id": request.key[1],
+            "force": request.force,
+        }
         self._queue = queue
-        self._turns = turns
+        self._access = access
         self._write_audit = write_audit
         self._result = RetryResult(waited={})
-        self._counted = False
+        self._is_counted = False
 
     def account(self) -> dict[str, Any]:
         """See Work. `waited` is None until it is counted."""
-        members = {**self.wanted, "dry_run": False, **self._result.document()}
-        return members if self._counted else members | {"waited": None}
+        members = {**self.conditions, "dry_run": False, **self._result.document()}
+        return members if self._is_counted else members | {"waited": None}
 
     async def carry_out(self, job: Job) -> None:
         """See Work."""
-        until = job.steady() + WATCHED
+        until = job.steady() + WATCH_SECONDS
 
-        def alone() -> AbstractAsyncContextManager[None]:
-            return job.turn(self._turns)
+        def hold() -> AbstractAsyncContextManager[None]:
+            return job.hold(self._access)
 
-        def tell(result: RetryResult) -> None:
-            self._result, self._counted = result, True
-            if job.free.is_set():
+        def on_progress(result: RetryResult) -> None:
+            self._result, self._is_counted = result, True
+            if job.idle.is_set():
                 job.state = "watching"
 
         options = RepairOptions(
             clock=job.clock,
             steady=job.steady,
             pause=asyncio.sleep,
-            stop=lambda: job.ending is not None or job.steady() >= until,
+            stop=lambda: job.end_reason is not None or job.steady() >= until,
         )
         try:
-            self._result = await retry_now(self._queue, self.wish, options, alone=alone, tell=tell)
-        except JobEnds as ends:
+            self._result = await retry_now(self._queue, self.request, options, hold=hold, on_progress=on_progress)
+        except JobEndRequested as ends:
             self._result = replace(self._result, unfinished=str(ends))
         except (QueueError, Refusal):  # its own text names hosts and files
-            self._result = replace(self._result, unfinished=AWAY)
+            self._result = replace(self._result, unfinished=QUEUE_UNAVAILABLE_TEXT)
         except asyncio.CancelledError:
-            self._result = replace(self._result, unfinished=job.ending or ENDED)
+            self._result = replace(self._result, unfinished=job.end_reason or WORKER_ENDED_TEXT)
             raise
         finally:
-            self._write_audit("retried_now", who=self.wish.who, **self.wanted, **self._result.document())
+            self._write_audit("retried_now", who=self.request.who, **self.conditions, **self._result.document())

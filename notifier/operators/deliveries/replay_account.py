@@ -21,10 +21,10 @@ from notifier.operators.deliveries.retry_request import RetryAccount
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
 from notifier.telemetry.observers import Observers
 
-FOLLOW = "follow_replay"
-KEPT = 3600.0  # seconds that a replay is followed after somebody has asked for it last
-MOST = 20  # replays that a worker follows; the eldest goes first
-AT_ONCE = 2500  # letters that one request names: 90 KB
+FOLLOW_REPLAY = "follow_replay"
+UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds that a replay is followed after somebody has asked for it last
+MAX_REPLAYS = 20  # replays that a worker follows; the eldest goes first
+IDS_PER_REQUEST = 2500  # letters that one request names: 90 KB
 
 
 class ReplayAccount:
@@ -35,45 +35,45 @@ class ReplayAccount:
     """
 
     def __init__(self) -> None:
-        self.fates = RetryAccount()
+        self.results = RetryAccount()
         self.events = self.planned = self.refused = self.skipped = self.heard = 0
 
     @property
     def counts(self) -> tuple[object, ...]:
         """Return all counts, to compare."""
-        return self.fates.counts, self.events, self.planned, self.refused, self.skipped
+        return self.results.counts, self.events, self.planned, self.refused, self.skipped
 
-    def waiting(self, deliveries: int, events: int) -> int:
+    def count_waiting(self, deliveries: int, events: int) -> int:
         """Return how many deliveries are unfinished, given the numbers of replayed deliveries and events."""
         open_events = max(0, events - self.events)
-        settled = self.fates.settled - self.refused
+        settled = self.results.settled - self.refused
         return max(0, deliveries + self.planned - settled) + open_events
 
-    def said(self) -> Members:
+    def to_answer(self) -> Members:
         """Return the members of a worker's answer."""
-        counts = {name: getattr(self, name) for name in _COUNTS}
-        return counts | {name: getattr(self.fates, name) for name in _FATES}
+        counts = {name: getattr(self, name) for name in _COUNT_NAMES}
+        return counts | {name: getattr(self.results, name) for name in _RESULT_NAMES}
 
     def document(self) -> dict[str, Any]:
         """Return the JSON for scripts and the API."""
-        return {name: getattr(self.fates, name) for name in _FATES} | {"skipped": self.skipped}
+        return {name: getattr(self.results, name) for name in _RESULT_NAMES} | {"skipped": self.skipped}
 
     @classmethod
     def sum_of(cls, answers: Iterable[WorkerAnswer]) -> "ReplayAccount":
         """Return the sum of the workers' accounts."""
         summed = cls()
-        for said in (answer.said for answer in answers if answer.problem is None):
-            for name in _COUNTS:
-                setattr(summed, name, getattr(summed, name) + int(said.get(name, 0)))
-            summed.fates.add(said)
+        for members in (answer.said for answer in answers if answer.problem is None):
+            for name in _COUNT_NAMES:
+                setattr(summed, name, getattr(summed, name) + int(members.get(name, 0)))
+            summed.results.add(members)
         return summed
 
 
-_COUNTS = ("events", "planned", "refused", "skipped", "heard")
-_FATES = ("delivered", "failed", "dead", "put_off", "text")
+_COUNT_NAMES = ("events", "planned", "refused", "skipped", "heard")
+_RESULT_NAMES = ("delivered", "failed", "dead", "put_off", "text")
 
 
-class _Followed:
+class _FollowedReplay:
     """One replay at this worker: its account and its unfinished letters."""
 
     def __init__(self, asked_at: float) -> None:
@@ -83,7 +83,7 @@ class _Followed:
         self.events: dict[str, bool] = {}
         self._taken: set[str] = set()
 
-    def note(self, fact: Fact, delivery_id: str, event_id: str) -> bool:
+    def on_fact(self, fact: Fact, delivery_id: str, event_id: str) -> bool:
         """Count the fact. Return False if it concerns no letter of this replay."""
         account = self.account
         if (heard := self.deliveries.get(delivery_id)) is not None:
@@ -106,8 +106,8 @@ class _Followed:
             case Buried(delivery=None):
                 account.refused += 1
             case AlreadyDelivered():
-                account.fates.delivered += 1
-        account.fates.note(fact)
+                account.results.delivered += 1
+        account.results.on_fact(fact)
         return True
 
 
@@ -117,7 +117,7 @@ class ReplayAccounts:
     def __init__(self, steady: Clock, observers: Observers) -> None:
         self._steady = steady
         self._observers = observers
-        self._replays: dict[str, _Followed] = {}
+        self._replays: dict[str, _FollowedReplay] = {}
 
     def observe(self, fact: Fact) -> None:
         """Count the fact if its letter is followed. Never waits."""
@@ -131,13 +131,15 @@ class ReplayAccounts:
             case _:
                 return
         for replay in reversed(self._replays.values()):  # the latest replay counts it
-            if replay.note(fact, delivery_id, event_id):
+            if replay.on_fact(fact, delivery_id, event_id):
                 return
 
     def forget(self) -> None:
         """Forget the replays without a recent request. Call it regularly."""
         now = self._steady()
-        self._replays = {id_: replay for id_, replay in self._replays.items() if now - replay.asked_at < KEPT}
+        self._replays = {
+            id_: replay for id_, replay in self._replays.items() if now - replay.asked_at < UNREAD_ACCOUNT_SECONDS
+        }
         if not self._replays:
             self._observers.remove(self.observe)
 
@@ -145,36 +147,36 @@ class ReplayAccounts:
         """Follow the letters that the request names, and return the results of its replay so far."""
         now, id_ = self._steady(), str(request.members["id"])
         self.forget()
-        deliveries, events = (_names(request.members.get(name)) for name in ("deliveries", "events"))
+        deliveries, events = (_read_ids(request.members.get(name)) for name in ("deliveries", "events"))
         if id_ not in self._replays:
             if not (deliveries or events):
-                return ReplayAccount().said()
-            if len(self._replays) >= MOST:
+                return ReplayAccount().to_answer()
+            if len(self._replays) >= MAX_REPLAYS:
                 del self._replays[next(iter(self._replays))]
-            self._replays[id_] = _Followed(now)
+            self._replays[id_] = _FollowedReplay(now)
             self._observers.add(self.observe)
         replay = self._replays[id_]
         replay.asked_at = now
         replay.deliveries |= dict.fromkeys(deliveries, False)
         replay.events |= dict.fromkeys(events, False)
-        return replay.account.said()
+        return replay.account.to_answer()
 
 
-def _names(listed: object) -> Sequence[str]:
-    return [str(name) for name in listed[:AT_ONCE]] if isinstance(listed, Sequence) else ()
+def _read_ids(listed: object) -> Sequence[str]:
+    return [str(name) for name in listed[:IDS_PER_REQUEST]] if isinstance(listed, Sequence) else ()
 
 
-def requests_of(id_: str, who: str, deliveries: Sequence[str], events: Sequence[str]) -> Iterable[WorkerRequest]:
+def follow_requests_of(id_: str, who: str, deliveries: Sequence[str], events: Sequence[str]) -> Iterable[WorkerRequest]:
     """Return the requests to follow these letters of a replay, each of bounded size."""
-    for first in range(0, max(len(deliveries), len(events)), AT_ONCE):
+    for first in range(0, max(len(deliveries), len(events)), IDS_PER_REQUEST):
         members: Mapping[str, object] = {
             "id": id_,
-            "deliveries": list(deliveries[first : first + AT_ONCE]),
-            "events": list(events[first : first + AT_ONCE]),
+            "deliveries": list(deliveries[first : first + IDS_PER_REQUEST]),
+            "events": list(events[first : first + IDS_PER_REQUEST]),
         }
-        yield WorkerRequest(name=FOLLOW, who=who, members=members)
+        yield WorkerRequest(name=FOLLOW_REPLAY, who=who, members=members)
 
 
-def question_of(id_: str, who: str) -> WorkerRequest:
+def results_request_of(id_: str, who: str) -> WorkerRequest:
     """Return the request for the results of a replay."""
-    return WorkerRequest(name=FOLLOW, who=who, members={"id": id_})
+    return WorkerRequest(name=FOLLOW_REPLAY, who=who, members={"id": id_})

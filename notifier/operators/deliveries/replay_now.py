@@ -3,7 +3,7 @@
 It first sends the IDs of the letters to the workers, which follow them (`replay_account`). Then it replays, and
 queries the workers until every letter has a result, or no more results arrive. Ending the watching stops no delivery. A
 letter of a source is parsed again by a worker, so its events are unknown beforehand and it is not followed; neither are
-letters beyond `FOLLOWED`.
+letters beyond `MAX_FOLLOWED_MESSAGES`.
 """
 
 from collections import Counter
@@ -13,30 +13,30 @@ from typing import Any
 
 from notifier.model.errors import QueueError
 from notifier.model.message import Kind
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter
-from notifier.operators.deliveries.readmission import Readmitted, ReplayRules
+from notifier.operators.deliveries.readmission import Readmission, ReplayRules
 from notifier.operators.deliveries.repair import replay
-from notifier.operators.deliveries.replay_account import ReplayAccount, question_of, requests_of
-from notifier.operators.deliveries.retry_now import LOOK_EVERY
-from notifier.operators.deliveries.visits import RepairResult
+from notifier.operators.deliveries.repair_pass import RepairResult
+from notifier.operators.deliveries.replay_account import ReplayAccount, follow_requests_of, results_request_of
+from notifier.operators.deliveries.retry_now import QUERY_INTERVAL_SECONDS
 from notifier.operators.status.worker_requests import ANSWER_WITHIN, GONE, LastAnswers, ask_workers_to
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
-FOLLOWED = 10_000  # letters of one replay
-QUIET = 3.0  # seconds without news, after which nothing more happens soon, if something is known of each letter
-UNHEARD = 15.0  # the same while nothing is known of some: others are before them in the queue
-NO_WORKER = "no worker consumes the queue: they wait until one does; start one: notifier run"
+MAX_FOLLOWED_MESSAGES = 10_000  # letters of one replay
+QUIET_SECONDS = 3.0  # seconds without news, after which nothing more happens soon, if something is known of each letter
+UNREPORTED_SECONDS = 15.0  # the same while nothing is known of some: others are before them in the queue
+NO_WORKER_TEXT = "no worker consumes the queue: they wait until one does; start one: notifier run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayWish:
+class ReplayRequest:
     """The letters to replay. `id` identifies this replay at the workers."""
 
     id: str
     who: str
-    chosen: DeliveryFilter
+    filter_: DeadLetterFilter
     rules: ReplayRules
 
 
@@ -69,12 +69,12 @@ class ReplayResult:
 class Replay:
     """One replay: `run` replays the letters, `watch` reports their results."""
 
-    def __init__(self, queue: Queue, wish: ReplayWish) -> None:
+    def __init__(self, queue: Queue, request: ReplayRequest) -> None:
         self._queue = queue
-        self._wish = wish
-        self._letters: dict[str, tuple[Kind, str]] = {}  # by id, those that the workers follow
-        self._moved: Counter[Kind] = Counter()
-        self._named = False
+        self._request = request
+        self._followed: dict[str, tuple[Kind, str]] = {}  # by id, those that the workers follow
+        self._replayed_counts: Counter[Kind] = Counter()
+        self._is_following_requested = False
         self.reasons: Counter[str] = Counter()  # of those that were replayed by now
 
     async def run(self, options: RepairOptions, until: float | None = None) -> RepairResult:
@@ -82,70 +82,80 @@ class Replay:
 
         Never raises QueueError.
         """
-        if not (options.dry_run or self._named):
-            self._named = True
-            await self._have_followed(options)
+        if not (options.dry_run or self._is_following_requested):
+            self._is_following_requested = True
+            await self._request_following(options)
 
-        def note(summary: DeadLetterSummary) -> None:
+        def on_replayed(summary: DeadLetterSummary) -> None:
             self.reasons[summary.reason] += 1
-            if (letter := self._letters.pop(summary.id, None)) is not None:
-                self._moved[letter[0]] += 1
+            if (followed := self._followed.pop(summary.id, None)) is not None:
+                self._replayed_counts[followed[0]] += 1
 
-        chosen = self._wish.chosen if until is None else self._wish.chosen.come_by(until)
-        return await replay(self._queue.dead_letters(), chosen, self._wish.rules, options, note)
+        filter_ = self._request.filter_ if until is None else self._request.filter_.restrict_to_arrived_by(until)
+        return await replay(self._queue.dead_letters(), filter_, self._request.rules, options, on_replayed)
 
-    async def _have_followed(self, options: RepairOptions) -> None:
+    async def _request_following(self, options: RepairOptions) -> None:
         """Send the IDs of the letters to the workers. On failure the replay continues without an account."""
-        limit = FOLLOWED if options.limit is None else min(options.limit, FOLLOWED)
-        look = replace(options, dry_run=True, limit=limit, progress=no_progress)
+        limit = MAX_FOLLOWED_MESSAGES if options.limit is None else min(options.limit, MAX_FOLLOWED_MESSAGES)
+        dry_run = replace(options, dry_run=True, limit=limit, progress=no_progress)
 
-        def see(summary: DeadLetterSummary, readmitted: Readmitted) -> None:
-            kind, message_id = readmitted.outgoing.kind, readmitted.outgoing.message_id
+        def on_readmission(summary: DeadLetterSummary, readmission: Readmission) -> None:
+            kind, message_id = readmission.outgoing.kind, readmission.outgoing.message_id
             if message_id and (kind is Kind.DELIVERY or kind is Kind.EVENT):
-                self._letters[summary.id] = (kind, message_id)
+                self._followed[summary.id] = (kind, message_id)
 
-        await replay(self._queue.dead_letters(), self._wish.chosen, self._wish.rules, look, readmitted=see)
-        ids = {kind: [id_ for of, id_ in self._letters.values() if of is kind] for kind in (Kind.DELIVERY, Kind.EVENT)}
+        await replay(
+            self._queue.dead_letters(),
+            self._request.filter_,
+            self._request.rules,
+            dry_run,
+            on_readmission=on_readmission,
+        )
+        ids = {kind: [id_ for of, id_ in self._followed.values() if of is kind] for kind in (Kind.DELIVERY, Kind.EVENT)}
         try:
-            for request in requests_of(self._wish.id, self._wish.who, ids[Kind.DELIVERY], ids[Kind.EVENT]):
-                await ask_workers_to(self._queue, request, ANSWER_WITHIN)
+            for follow_request in follow_requests_of(
+                self._request.id, self._request.who, ids[Kind.DELIVERY], ids[Kind.EVENT]
+            ):
+                await ask_workers_to(self._queue, follow_request, ANSWER_WITHIN)
         except QueueError:
-            self._letters.clear()
+            self._followed.clear()
 
     async def watch(
-        self, options: RepairOptions, seconds: float, tell: Callable[[ReplayResult], None] = lambda _: None
+        self, options: RepairOptions, seconds: float, on_progress: Callable[[ReplayResult], None] = lambda _: None
     ) -> ReplayResult:
         """Query the workers until no more results are expected, for a limited number of seconds.
 
         `tell` receives the results so far. Never raises QueueError.
         """
-        question, heard = question_of(self._wish.id, self._wish.who), LastAnswers()
-        began = news_at = options.steady()
-        known = ReplayResult(waiting=self._moved.total(), not_followed=self.reasons.total() - self._moved.total())
-        while self._moved:
+        query, last_answers = results_request_of(self._request.id, self._request.who), LastAnswers()
+        began_at = news_at = options.steady()
+        result = ReplayResult(
+            waiting=self._replayed_counts.total(), not_followed=self.reasons.total() - self._replayed_counts.total()
+        )
+        while self._replayed_counts:
             try:
-                workers, answers = await ask_workers_to(self._queue, question, ANSWER_WITHIN)
+                workers, answers = await ask_workers_to(self._queue, query, ANSWER_WITHIN)
             except QueueError as error:
-                return replace(known, unfinished=f"the queue went away, and nothing was lost: {error}")
+                return replace(result, unfinished=f"the queue went away, and nothing was lost: {error}")
             if not workers:
-                return replace(known, unfinished=NO_WORKER)
-            gone = heard.gone(answers)
+                return replace(result, unfinished=NO_WORKER_TEXT)
+            gone = last_answers.gone(answers)
             account = ReplayAccount.sum_of([*answers, *gone])
-            if account.counts != known.account.counts:
+            if account.counts != result.account.counts:
                 news_at = options.steady()
-            known = replace(
-                known,
+            result = replace(
+                result,
                 account=account,
-                waiting=account.waiting(self._moved[Kind.DELIVERY], self._moved[Kind.EVENT]),
+                waiting=account.count_waiting(self._replayed_counts[Kind.DELIVERY], self._replayed_counts[Kind.EVENT]),
                 workers=workers,
                 answered=sum(answer.problem is None for answer in answers),
                 unfinished=GONE if gone else None,
             )
-            tell(known)
-            patience = QUIET if account.heard >= self._moved.total() else UNHEARD
-            if not known.waiting or options.steady() - news_at > patience:
+            on_progress(result)
+            patience = QUIET_SECONDS if account.heard >= self._replayed_counts.total() else UNREPORTED_SECONDS
+            if not result.waiting or options.steady() - news_at > patience:
                 break
-            if options.stop() or options.steady() - began > seconds:
-                return replace(known, unfinished="no longer watched; the workers go on")
-            await options.pause(LOOK_EVERY)
-        return known
+            if options.stop() or options.steady() - began_at > seconds:
+                return replace(result, unfinished="no longer watched; the workers go on")
+            await options.pause(QUERY_INTERVAL_SECONDS)
+        return result

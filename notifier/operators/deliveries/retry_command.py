@@ -7,7 +7,7 @@ import typer
 
 from notifier.model.printable import counted, printable
 from notifier.network.http.issuer_document import only_issuer
-from notifier.operators.deliveries.retry_now import RetryMembers, RetryResult, RetryWish, prospect, retry_now
+from notifier.operators.deliveries.retry_now import RetryMembers, RetryRequest, RetryResult, preview_retry, retry_now
 from notifier.operators.deliveries.unknown_client import end_if_unknown
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.output import say, say_json
@@ -51,22 +51,24 @@ def retry(
     del yes  # for scripts that pass it to each repair
     part = queue_part(config, log_from="warning")
     client_id, dry_run, force = asked["client_id"], "dry_run" in asked, "force" in asked
-    wish = RetryWish(key=(_issuer_of(part, asked.get("iss")), client_id), who=operating_user(), force=force)
+    request = RetryRequest(key=(_issuer_of(part, asked.get("iss")), client_id), who=operating_user(), force=force)
 
     async def act(queue: Queue, options: RepairOptions) -> RetryResult:
         if dry_run:
-            return await prospect(queue, wish, options)
-        return await retry_now(queue, wish, options)
+            return await preview_retry(queue, request, options)
+        return await retry_now(queue, request, options)
 
     result = run_on_queue(part.settings.queue, act, what="settled", dry_run=dry_run)
     if not dry_run:
-        write_audit("retried_now", who=wish.who, iss=wish.key[0], client_id=client_id, force=force, **result.document())
+        write_audit(
+            "retried_now", who=request.who, iss=request.key[0], client_id=client_id, force=force, **result.document()
+        )
     if as_json:
-        say_json({"client_id": client_id, "iss": wish.key[0], "dry_run": dry_run, **result.document()})
+        say_json({"client_id": client_id, "iss": request.key[0], "dry_run": dry_run, **result.document()})
     else:
-        say(_in_words(wish, result, dry_run=dry_run))
+        say(_format_result(request, result, dry_run=dry_run))
     if not result.waited and result.unfinished is None:
-        end_if_unknown(config, context.obj, client_id, wish.key[0])
+        end_if_unknown(config, context.obj, client_id, request.key[0])
     raise typer.Exit(1 if result.waiting and not dry_run else 0)
 
 
@@ -80,13 +82,13 @@ def _issuer_of(part: ReadPart, iss: str | None) -> str:
     raise typer.BadParameter(f"give the issuer{known}", param_hint="--iss")
 
 
-def _in_words(wish: RetryWish, result: RetryResult, *, dry_run: bool) -> str:
+def _format_result(request: RetryRequest, result: RetryResult, *, dry_run: bool) -> str:
     waited = sum(result.waited.values())
-    name = printable(wish.key[1])
+    name = printable(request.key[1])
     if not waited:
         return (
-            f"nothing waits for {name} at {printable(wish.key[0])}; a worker may have some of it in hand, and what was"
-            f" given up is not tried: notifier dead-letters list --client-id {name}"
+            f"nothing is pending for {name} at {printable(request.key[0])}; a worker may be delivering some, and dead"
+            f" letters are not retried: notifier dead-letters list --client-id {name}"
         )
     lines = [f"{counted(waited, 'delivery')} waited for {name}"]
     account = result.account
@@ -105,10 +107,10 @@ def _in_words(wish: RetryWish, result: RetryResult, *, dry_run: bool) -> str:
         waiting = sum(result.waiting.values())
         lines.append(f"{waiting:,} still wait" if waiting != 1 else "1 still waits")
         lines += [f"  {reason or 'no attempt'}: {count:,}" for reason, count in result.waiting.items()]
-    return "\n".join([*lines, *_advice(result)])
+    return "\n".join([*lines, *_list_advice(result)])
 
 
-def _advice(result: RetryResult) -> list[str]:
+def _list_advice(result: RetryResult) -> list[str]:
     account, lines, now = result.account, list[str](), time.time()
     if result.asked:
         until = "" if account.paused_until is None else f", for {account.paused_until - now:,.0f} s more"

@@ -18,18 +18,20 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.moment import rendered
-from notifier.operators.deliveries.repair import DUE_RATE, make_due
+from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
+from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, find_messages
 from notifier.operators.deliveries.retry_request import RetryAccount, request_of, sum_of
-from notifier.operators.deliveries.visits import STOPPED, found_in
 from notifier.operators.deliveries.waiting_filter import WaitingFilter
 from notifier.operators.status.worker_requests import ANSWER_WITHIN, GONE, LastAnswers, ask_workers_to
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
-LOOK_EVERY = 0.5  # seconds between two queries of the workers
-STUCK = 60.0  # seconds without results while a worker is busy with the client: its rate may be one attempt a minute
-QUIET = 1.5  # seconds without news, after which nothing more is going to happen
-NO_WORKER = "no worker consumes the queue, so nothing would be attempted; start one: notifier run"
+QUERY_INTERVAL_SECONDS = 0.5  # seconds between two queries of the workers
+STUCK_SECONDS = (
+    60.0  # seconds without results while a worker is busy with the client: its rate may be one attempt a minute
+)
+QUIET_SECONDS = 1.5  # seconds without news, after which nothing more is going to happen
+NO_WORKER_TEXT = "no worker consumes the queue, so nothing would be attempted; start one: notifier run"
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -45,7 +47,7 @@ class RetryMembers(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetryWish:
+class RetryRequest:
     """The client to retry. `force`: also deliveries that the client asked to delay."""
 
     key: ClientKey
@@ -86,63 +88,65 @@ class RetryResult:
         }
 
 
-async def prospect(queue: Queue, wish: RetryWish, options: RepairOptions) -> RetryResult:
+async def preview_retry(queue: Queue, request: RetryRequest, options: RepairOptions) -> RetryResult:
     """Return what a retry would attempt. Changes nothing. Raises QueueError."""
-    waits = await _count(queue, wish, options)
-    workers, answers = await ask_workers_to(queue, request_of(wish.key, wish.who, begin=False), ANSWER_WITHIN)
+    pending = await _count(queue, request, options)
+    workers, answers = await ask_workers_to(queue, request_of(request.key, request.who, begin=False), ANSWER_WITHIN)
     return RetryResult(
-        waited=waits.by_reason, waiting=waits.by_reason, asked=0 if wish.force else waits.asked, workers=workers,
-        answered=len(answers), account=sum_of(answers),
+        waited=pending.by_reason, waiting=pending.by_reason, asked=0 if request.force else pending.asked,
+        workers=workers, answered=len(answers), account=sum_of(answers),
     )  # fmt: skip
 
 
 async def retry_now(
     queue: Queue,
-    wish: RetryWish,
+    request: RetryRequest,
     options: RepairOptions,
     *,
-    alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
-    tell: Callable[[RetryResult], None] = lambda _: None,
+    hold: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    on_progress: Callable[[RetryResult], None] = lambda _: None,
 ) -> RetryResult:
     """Attempt the pending deliveries. `alone` is held during passes over them; `tell` receives the progress.
 
     The queue must be open. Raises QueueError.
     """
-    async with alone():
-        before = await _count(queue, wish, options)
-        known = RetryResult(
-            waited=before.by_reason, asked=0 if wish.force else before.asked, waiting=before.by_reason,
+    async with hold():
+        before = await _count(queue, request, options)
+        result = RetryResult(
+            waited=before.by_reason, asked=0 if request.force else before.asked, waiting=before.by_reason,
             unfinished=before.unfinished,
         )  # fmt: skip
-        tell(known)
-        if not before.total or known.unfinished is not None:
-            return known
-        begin = request_of(wish.key, wish.who, begin=True, force=wish.force, everything=known.asked == 0)
+        on_progress(result)
+        if not before.total or result.unfinished is not None:
+            return result
+        begin = request_of(request.key, request.who, begin=True, force=request.force, everything=result.asked == 0)
         workers, answers = await ask_workers_to(queue, begin, ANSWER_WITHIN)
         if not workers:
-            return replace(known, unfinished=NO_WORKER)
-        known = replace(known, workers=workers, answered=len(answers))
-        delayed = WaitingFilter(iss=wish.key[0], client_id=wish.key[1], parked=False)
-        pass_ = replace(options, progress=no_progress)
-        due = await make_due(queue.waiting(), delayed, pass_, force=wish.force, pace=lambda: DUE_RATE)
+            return replace(result, unfinished=NO_WORKER_TEXT)
+        result = replace(result, workers=workers, answered=len(answers))
+        delayed = WaitingFilter(iss=request.key[0], client_id=request.key[1], parked=False)
+        due_options = replace(options, progress=no_progress)
+        due = await make_due(
+            queue.waiting(), delayed, due_options, force=request.force, pace=lambda: MAX_DUE_PER_SECOND
+        )
 
-    def see(account: RetryAccount) -> None:
-        nonlocal known
-        known = replace(known, account=account, waiting=_left(before, account))
-        tell(known)
+    def on_account(account: RetryAccount) -> None:
+        nonlocal result
+        result = replace(result, account=account, waiting=_count_remaining(before, account))
+        on_progress(result)
 
-    heard = LastAnswers()
-    heard.gone(answers)
-    unfinished = await _watch(queue, wish, options, before.total, due.unfinished, heard, see)
+    last_answers = LastAnswers()
+    last_answers.gone(answers)
+    unfinished = await _watch(queue, request, options, before.total, due.unfinished, last_answers, on_account)
     if unfinished not in (None, GONE):
-        return replace(known, unfinished=unfinished)
-    async with alone():
-        after = await _count(queue, wish, options)
-    return replace(known, waiting=after.by_reason, unfinished=after.unfinished or unfinished)
+        return replace(result, unfinished=unfinished)
+    async with hold():
+        after = await _count(queue, request, options)
+    return replace(result, waiting=after.by_reason, unfinished=after.unfinished or unfinished)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Waits:
+class _PendingCounts:
     """The pending deliveries of the client: counts by reason, and how many of them it asked to delay."""
 
     total: int = 0
@@ -151,57 +155,59 @@ class _Waits:
     unfinished: str | None = None
 
 
-async def _count(queue: Queue, wish: RetryWish, options: RepairOptions) -> _Waits:
+async def _count(queue: Queue, request: RetryRequest, options: RepairOptions) -> _PendingCounts:
     """Count the pending deliveries. Raises QueueError."""
-    filter_ = WaitingFilter(iss=wish.key[0], client_id=wish.key[1])
+    filter_ = WaitingFilter(iss=request.key[0], client_id=request.key[1])
     reasons, asked, unfinished = Counter[str](), 0, None
-    async with aclosing(found_in(queue.waiting(), filter_)) as summaries:
+    async with aclosing(find_messages(queue.waiting(), filter_)) as summaries:
         async for summary, _ in summaries:
             reasons[summary.reason] += 1
             asked += summary.asked
             if options.stop():
-                unfinished = STOPPED
+                unfinished = STOPPED_TEXT
                 break
-    return _Waits(total=reasons.total(), by_reason=dict(reasons.most_common()), asked=asked, unfinished=unfinished)
+    return _PendingCounts(
+        total=reasons.total(), by_reason=dict(reasons.most_common()), asked=asked, unfinished=unfinished
+    )
 
 
 async def _watch(
     queue: Queue,
-    wish: RetryWish,
+    request: RetryRequest,
     options: RepairOptions,
     total: int,
     unfinished: str | None,
-    heard: LastAnswers,
-    tell: Callable[[RetryAccount], None],
+    last_answers: LastAnswers,
+    on_account: Callable[[RetryAccount], None],
 ) -> str | None:
     """Query the workers until they are done with the client; `tell` receives each result. Return why it ended early."""
     last = RetryAccount()
     quiet_since = news_at = options.steady()
-    question = request_of(wish.key, wish.who, begin=False)
+    query = request_of(request.key, request.who, begin=False)
     while True:
         try:
-            _, answers = await ask_workers_to(queue, question, ANSWER_WITHIN)
+            _, answers = await ask_workers_to(queue, query, ANSWER_WITHIN)
         except QueueError as error:
             return unfinished or f"the queue went away, and nothing was lost: {error}"
-        gone = heard.gone(answers)
-        now = sum_of(answers, gone)
-        news = now.counts != last.counts
+        gone = last_answers.gone(answers)
+        account = sum_of(answers, gone)
+        news = account.counts != last.counts
         if news:
             news_at = options.steady()
-        if now.busy or news:
+        if account.busy or news:
             quiet_since = options.steady()
-        if now.settled != last.settled:
-            options.progress(min(now.settled, total), total)
-        last = now
-        tell(now)
-        if unfinished is not None or options.steady() - quiet_since > QUIET:
+        if account.settled != last.settled:
+            options.progress(min(account.settled, total), total)
+        last = account
+        on_account(account)
+        if unfinished is not None or options.steady() - quiet_since > QUIET_SECONDS:
             return unfinished or (GONE if gone else None)
-        if options.stop() or options.steady() - news_at > STUCK:
+        if options.stop() or options.steady() - news_at > STUCK_SECONDS:
             return "no longer watched; the workers go on, and `notifier status` shows how far they are"
-        await options.pause(LOOK_EVERY)
+        await options.pause(QUERY_INTERVAL_SECONDS)
 
 
-def _left(before: _Waits, account: RetryAccount) -> Mapping[str, int]:
+def _count_remaining(before: _PendingCounts, account: RetryAccount) -> Mapping[str, int]:
     """Return about how many deliveries are still pending."""
-    left = max(0, before.total - account.settled)
-    return {"not counted again": left} if left else {}
+    remaining = max(0, before.total - account.settled)
+    return {"not counted again": remaining} if remaining else {}

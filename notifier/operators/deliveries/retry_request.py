@@ -12,9 +12,9 @@ from notifier.model.moment import Clock, earliest, latest
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
 from notifier.telemetry.observers import Observers
 
-RETRY = "retry"
-KEPT = 3600.0  # seconds that an account is kept after somebody has asked for it last
-MOST = 100  # accounts of one worker
+RETRY_CLIENT = "retry"
+UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds that an account is kept after somebody has asked for it last
+MAX_ACCOUNTS = 100  # accounts of one worker
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class RetryAccount:
         """Return all counts, to compare."""
         return self.delivered, self.failed, self.dead, self.put_off
 
-    def note(self, fact: Fact) -> None:
+    def on_fact(self, fact: Fact) -> None:
         """Count a fact of this client."""
         match fact:
             case LogoutDelivered():
@@ -92,7 +92,7 @@ class RetryAccounts:
             case _:
                 return
         if (entry := self._accounts.get(key)) is not None:
-            entry[1].note(fact)
+            entry[1].on_fact(fact)
 
     async def act(self, request: WorkerRequest) -> Members:
         """Start a retry if the request demands it, and return the results so far."""
@@ -111,13 +111,15 @@ class RetryAccounts:
     def forget(self) -> None:
         """Forget the accounts without a recent request. Call it regularly."""
         now = self._steady()
-        self._accounts = {key: entry for key, entry in self._accounts.items() if now - entry[0] < KEPT}
+        self._accounts = {
+            key: entry for key, entry in self._accounts.items() if now - entry[0] < UNREAD_ACCOUNT_SECONDS
+        }
         if not self._accounts:
             self._observers.remove(self.observe)
 
     def _begin(self, key: ClientKey, *, force: bool, now: float) -> None:
         self.forget()
-        if len(self._accounts) >= MOST:
+        if len(self._accounts) >= MAX_ACCOUNTS:
             del self._accounts[next(iter(self._accounts))]
         self._accounts[key] = (now, RetryAccount())
         self._observers.add(self.observe)
@@ -129,7 +131,7 @@ def request_of(
 ) -> WorkerRequest:
     """Ask to begin a retry, or for the account. `everything`: all deliveries in delay queues are made due."""
     members = {"iss": key[0], "client_id": key[1], "begin": begin, "force": force, "all": everything}
-    return WorkerRequest(name=RETRY, who=who, members=members)
+    return WorkerRequest(name=RETRY_CLIENT, who=who, members=members)
 
 
 def sum_of(answers: Sequence[WorkerAnswer], gone: Sequence[WorkerAnswer] = ()) -> RetryAccount:

@@ -12,8 +12,8 @@ from notifier.configuration.configured_feature import ConfiguredFeature
 from notifier.model.nearest import near_client
 from notifier.model.printable import printable
 from notifier.model.registry import Registry
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter
-from notifier.operators.deliveries.visits import found_in
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
+from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.waiting_filter import WaitingFilter
 from notifier.operators.terminal.near_names import known_registry
 from notifier.operators.terminal.output import say
@@ -35,7 +35,7 @@ def end_if_unknown(
         return
     settings, registry = known.settings, known.registry
     issuers = tuple(settings.issuers) if iss is None else (iss,)
-    if any(_has(registry, issuer, client_id) for issuer in issuers):
+    if any(_is_registered(registry, issuer, client_id) for issuer in issuers):
         return
     if uvloop.run(_is_in_queue(settings.queue, client_id, iss)):
         return
@@ -54,26 +54,28 @@ def end_if_unknown(
         raise typer.Exit(1)
 
 
-def _has(registry: Registry, iss: str, client_id: str) -> bool:
+def _is_registered(registry: Registry, iss: str, client_id: str) -> bool:
     """Return True if the registry has the client under a name or alias, or skipped it because of an error."""
     return registry.resolve(iss, client_id, None) is not None or registry.why_left_out(iss, client_id) is not None
 
 
 async def _is_in_queue(settings: QueueSettings, client_id: str, iss: str | None) -> bool:
     async with opened_queue(settings, opening=False) as queue:
-        return any(await asyncio.gather(_waits(queue, client_id, iss), _is_dead(queue, client_id, iss)))
+        return any(await asyncio.gather(_is_waiting(queue, client_id, iss), _is_dead(queue, client_id, iss)))
 
 
-async def _waits(queue: Queue, client_id: str, iss: str | None) -> bool:
-    async with aclosing(found_in(queue.waiting(), WaitingFilter(client_id=client_id, iss=iss))) as deliveries:
+async def _is_waiting(queue: Queue, client_id: str, iss: str | None) -> bool:
+    async with aclosing(find_messages(queue.waiting(), WaitingFilter(client_id=client_id, iss=iss))) as deliveries:
         async for _ in deliveries:
             return True
     return False
 
 
 async def _is_dead(queue: Queue, client_id: str, iss: str | None) -> bool:
-    async with aclosing(found_in(queue.dead_letters(), DeliveryFilter(client_id=client_id, iss=iss))) as letters:
-        async for _ in letters:
+    async with aclosing(
+        find_messages(queue.dead_letters(), DeadLetterFilter(client_id=client_id, iss=iss))
+    ) as dead_letters:
+        async for _ in dead_letters:
             return True
     return False
 

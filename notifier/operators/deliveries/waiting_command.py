@@ -12,14 +12,14 @@ from notifier.configuration.configured_feature import ConfiguredFeature
 from notifier.model.durations import in_words
 from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, printable
-from notifier.operators.deliveries.dead_letters_access import accepted
+from notifier.operators.deliveries.dead_letters_access import require_filter
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.deliveries.message_table import (
     CommandContext,
     MessageTable,
     list_messages,
-    look,
-    remove_chosen,
+    remove_messages,
+    visit_messages,
 )
 from notifier.operators.deliveries.waiting_filter import (
     CancelMembers,
@@ -50,7 +50,7 @@ def _group() -> None:
     """
 
 
-def _row(summary: WaitingSummary) -> Sequence[str]:
+def _format_row(summary: WaitingSummary) -> Sequence[str]:
     document = summary.document()
     reason = " ".join(filter(None, (summary.reason, "" if summary.status is None else str(summary.status)))) or "-"
     sid = {None: "", True: "  has sid", False: "  no sid"}[summary.has_sid]
@@ -61,7 +61,7 @@ def _row(summary: WaitingSummary) -> Sequence[str]:
     )  # fmt: skip
 
 
-def _cells(group: Group, now: float) -> Sequence[str]:
+def _format_cells(group: Group, now: float) -> Sequence[str]:
     return (
         printable(group.client_id) or "–",
         group.reason or "–",
@@ -74,12 +74,12 @@ def _cells(group: Group, now: float) -> Sequence[str]:
     )
 
 
-DELIVERIES = MessageTable(
-    messages=lambda queue: queue.waiting(), opening=True, row=_row, cells=_cells,
+WAITING_TABLE = MessageTable(
+    messages_of=lambda queue: queue.waiting(), opens_queue=True, format_row=_format_row, format_cells=_format_cells,
     heads=("client", "reason", "where", "count:", "no sid:", "since:", "next:", "expires:"),
-    total=lambda count: f"{counted(count, 'delivery')} wait{'s' if count == 1 else ''}",
-    known="it is registered now, and tried when it is due", does="Cancel", did="cancelled", what="delivery",
-    missing=lambda ids: f"of {ids} none waits",
+    format_total=lambda count: f"{counted(count, 'delivery')} wait{'s' if count == 1 else ''}",
+    registered_hint="it is registered now, and tried when it is due", verb="Cancel", past_verb="cancelled",
+    noun="delivery", format_missing=lambda ids: f"of {ids} none waits",
 )  # fmt: skip
 
 
@@ -116,9 +116,9 @@ def list_(
         # for a script
         notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c
     """
-    chosen = replace(accepted(read_waiting_filter(asked, time.time())), life=_life_by(config, context.obj))
+    filter_ = replace(require_filter(read_waiting_filter(asked, time.time())), life=_life_by(config, context.obj))
     where = CommandContext(config, context.obj)
-    list_messages(DELIVERIES, where, chosen, rows=rows, as_json=as_json, skip=skip, limit=limit)
+    list_messages(WAITING_TABLE, where, filter_, rows=rows, as_json=as_json, skip=skip, limit=limit)
 
 
 @command(app)
@@ -137,9 +137,9 @@ def show(
         notifier waiting show -c n.yaml 6f1c…
     """
     summaries: list[WaitingSummary] = []
-    chosen = WaitingFilter(ids=frozenset({id_}), life=_life_by(config, context.obj))
+    filter_ = WaitingFilter(ids=frozenset({id_}), life=_life_by(config, context.obj))
     where = CommandContext(config, context.obj)
-    look(DELIVERIES, where, chosen, lambda summary, _: summaries.append(summary), first=True)
+    visit_messages(WAITING_TABLE, where, filter_, lambda summary, _: summaries.append(summary), first=True)
     if not summaries:
         say(f"notifier: no pending delivery {id_}; `notifier waiting list --rows` lists them", err=True)
         raise typer.Exit(1)
@@ -148,7 +148,7 @@ def show(
         say_json(document)
         return
     if summaries[0].reason in NOBODY_KNOWS:
-        document["hint"] = near_names(config, context.obj, known=DELIVERIES.known)(
+        document["hint"] = near_names(config, context.obj, known=WAITING_TABLE.registered_hint)(
             summaries[0].iss, summaries[0].client_id
         )
     for name, value in document.items():
@@ -180,8 +180,8 @@ def cancel(
         # from a script
         notifier waiting cancel -c n.yaml --client-id gone --yes
     """
-    chosen = accepted(read_waiting_filter(asked, time.time()))
-    remove_chosen(DELIVERIES, CommandContext(config, context.obj), chosen, asked, yes=yes, as_json=as_json)
+    filter_ = require_filter(read_waiting_filter(asked, time.time()))
+    remove_messages(WAITING_TABLE, CommandContext(config, context.obj), filter_, asked, yes=yes, as_json=as_json)
 
 
 def _life_by(config: Path | None, features: Sequence[ConfiguredFeature]) -> LifeOf | None:

@@ -18,7 +18,13 @@ from notifier.model.errors import InputIssue
 from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
 from notifier.model.moment import rendered
 from notifier.model.outcome import Cause, Reason
-from notifier.operators.deliveries.delivery_filter import OF_REASON, ChoiceMembers, read_conditions, subjects_of, within
+from notifier.operators.deliveries.dead_letter_filter import (
+    REASON_DESCRIPTION,
+    FilterMembers,
+    is_within,
+    read_conditions,
+    subjects_of,
+)
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.status.life import LifeOf
 from notifier.queues.passes import OpenVisit, make_visit_reader
@@ -56,7 +62,7 @@ class WaitingSummary:
 
     def document(self) -> dict[str, object]:
         """Return the JSON for scripts and the API."""
-        members = {name: getattr(self, name) for name in _SHOWN}
+        members = {name: getattr(self, name) for name in _LISTED_MEMBERS}
         return members | {name: rendered(getattr(self, name)) for name in ("since", "due", "expires")}
 
     def group(self) -> Group:
@@ -67,7 +73,7 @@ class WaitingSummary:
         )  # fmt: skip
 
 
-_SHOWN = tuple(member.name for member in fields(WaitingSummary) if "hidden" not in member.metadata)
+_LISTED_MEMBERS = tuple(member.name for member in fields(WaitingSummary) if "hidden" not in member.metadata)
 REASONS = tuple(dict.fromkeys(str(name) for name in (*Cause, *Reason) if name is not Reason.DELIVERED))
 
 
@@ -127,7 +133,7 @@ def read_waiting(message: Message, life: LifeOf = lambda _: None) -> WaitingSumm
         document = _Document()
     due = document["schedule"]["due"] if "schedule" in document else None
     if message.kind is Kind.DELIVERY and "delivery" in document:
-        return _of_delivery(document["delivery"], due, life)
+        return _summarise_delivery(document["delivery"], due, life)
     event, since = document.get("event", _Event(id="", iss="")), document.get("unknown_since")
     return WaitingSummary(
         id=message.message_id or event["id"], where="delayed", iss=event["iss"], event_id=event["id"], due=due,
@@ -136,10 +142,10 @@ def read_waiting(message: Message, life: LifeOf = lambda _: None) -> WaitingSumm
     )  # fmt: skip
 
 
-def _of_delivery(delivery: _Delivery, due: float | None, life: LifeOf) -> WaitingSummary:
+def _summarise_delivery(delivery: _Delivery, due: float | None, life: LifeOf) -> WaitingSummary:
     last = (delivery.get("history") or [_Past(reason="")])[-1]
     deferred = delivery.get("deferred_for")
-    known = life(_as_judged(delivery))
+    known = life(_to_delivery(delivery))
     since, ended = delivery.get("first_taken_at"), delivery.get("ended_at")
     return WaitingSummary(
         id=delivery["id"],
@@ -160,7 +166,7 @@ def _of_delivery(delivery: _Delivery, due: float | None, life: LifeOf) -> Waitin
     )
 
 
-def _as_judged(delivery: _Delivery) -> Delivery:
+def _to_delivery(delivery: _Delivery) -> Delivery:
     """Return the parts of the delivery that determine its lifetime."""
     return Delivery(
         id=delivery["id"],
@@ -180,12 +186,12 @@ def _as_judged(delivery: _Delivery) -> Delivery:
     )
 
 
-class WaitingMembers(ChoiceMembers, total=False):
+class WaitingMembers(FilterMembers, total=False):
     """The members that select pending deliveries."""
 
     reason: Annotated[
         list[Annotated[str, Field(json_schema_extra={"enum": [*REASONS]})]],
-        Field(description=OF_REASON),
+        Field(description=REASON_DESCRIPTION),
     ]
 
 
@@ -223,16 +229,16 @@ class WaitingFilter:
     life: LifeOf | None = field(default=None, metadata={"aside": True})
 
     @property
-    def narrows(self) -> bool:
+    def has_conditions(self) -> bool:
         """Return False if the filter selects every pending delivery."""
         everything = WaitingFilter(issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, life=self.life)
         return self != everything
 
-    def come_by(self, moment: float) -> Self:
+    def restrict_to_arrived_by(self, moment: float) -> Self:
         """See Filter."""
         return replace(self, taken_by=moment)
 
-    def opened(self, waiting: WaitingDeliveries, *, whole: bool) -> OpenVisit[WaitingSummary]:
+    def open_visit(self, waiting: WaitingDeliveries, *, whole: bool) -> OpenVisit[WaitingSummary]:
         """Open a visit to the selected deliveries, with bodies if `whole`. Raises QueueError."""
         clients = self.keys
         if clients is None and self.client_id is not None and self.iss is not None:
@@ -243,9 +249,9 @@ class WaitingFilter:
 
     def matches(self, message: Message, summary: WaitingSummary) -> bool:
         """Return True if the filter selects the delivery."""
-        return self.means(summary) and (self.subject is None or _concerns(message.body, self.subject))
+        return self.matches_summary(summary) and (self.subject is None or _names_subject(message.body, self.subject))
 
-    def means(self, summary: WaitingSummary) -> bool:
+    def matches_summary(self, summary: WaitingSummary) -> bool:
         """Return True if the filter selects the delivery, ignoring `subject`."""
         return (
             (not self.ids or summary.id in self.ids)
@@ -255,7 +261,7 @@ class WaitingFilter:
             and (self.event_id is None or summary.event_id == self.event_id)
             and (not self.reasons or summary.reason in self.reasons)
             and (self.taken_by is None or summary.since is None or summary.since <= self.taken_by)
-            and within(summary.session_at, self.since, self.until)
+            and is_within(summary.session_at, self.since, self.until)
             and (self.keys is None or (summary.iss, summary.client_id) in self.keys)
             and (
                 self.ended is None
@@ -274,7 +280,7 @@ def read_waiting_filter(
     return conditions if isinstance(conditions, InputIssue) else WaitingFilter(issuers=issuers, **conditions)
 
 
-def _concerns(body: bytes, subject: str) -> bool:
+def _names_subject(body: bytes, subject: str) -> bool:
     """Return True if the delivery or event names the `sub` or `sid`."""
     try:
         document = from_json(body)
@@ -284,7 +290,7 @@ def _concerns(body: bytes, subject: str) -> bool:
     return any(subject in subjects_of(part) for part in parts)
 
 
-def due_in(message: Message, wait: float, due: float) -> Transfer:
+def to_due_transfer(message: Message, wait: float, due: float) -> Transfer:
     """Return the transfer that makes a delayed message due after `wait` seconds, at `due`; now if `wait` is short."""
     document: dict[str, Any] = from_json(message.body, allow_inf_nan=False)
     document.pop("schedule", None)

@@ -17,17 +17,17 @@ from notifier.network.http.issuer_document import only_issuer
 from notifier.network.listeners.authorization import Authorization, concerns
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, answer_of, routes_of
 from notifier.network.listeners.problem import malformed
-from notifier.operators.deliveries.job_routes import BEGUN, TOO_MANY, accepted, begun
-from notifier.operators.deliveries.message_index import PAGE, PageQuery
-from notifier.operators.deliveries.repair_jobs import RetryWork
-from notifier.operators.deliveries.retry_now import RetryMembers, RetryWish, prospect
-from notifier.operators.deliveries.visit_requests import (
-    REPAIRED,
-    DeadLettersAccess,
-    LookFor,
-    VisitRequests,
+from notifier.operators.deliveries.job_routes import JOB_STARTED_ANSWER, TOO_MANY_JOBS, answer_accepted, start_job
+from notifier.operators.deliveries.message_index import PAGE_MEMBERS, PageQuery
+from notifier.operators.deliveries.message_requests import (
+    REPAIR_MEMBERS,
+    MessageRequests,
+    RouteDependencies,
+    SearchBody,
     conditions_of,
 )
+from notifier.operators.deliveries.repair_jobs import RetryWork
+from notifier.operators.deliveries.retry_now import RetryMembers, RetryRequest, preview_retry
 from notifier.operators.deliveries.waiting_filter import (
     CancelMembers,
     WaitingFilter,
@@ -38,12 +38,12 @@ from notifier.operators.deliveries.waiting_filter import (
 from notifier.operators.status.life import Life, life_of
 from notifier.queues.queue_port import WaitingDeliveries
 
-GROUPS = 100  # of a page
+GROUPS_PER_PAGE = 100  # of a page
 
-_KNOWN = "it is registered now, and tried when it is due"
-_AWAY = "The queue is unavailable, or another request or command holds the pending deliveries."
-_MISSING = "No such delivery is pending: it was delivered or given up, or a worker is processing it"
-_PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _AWAY}
+_REGISTERED_HINT = "it is registered now, and tried when it is due"
+_UNAVAILABLE_TEXT = "The queue is unavailable, or another request or command holds the pending deliveries."
+_MISSING_TEXT = "No such delivery is pending: it was delivered or given up, or a worker is processing it"
+_PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _UNAVAILABLE_TEXT}
 
 
 class WaitingListQuery(WaitingMembers, total=False):
@@ -60,11 +60,16 @@ class WaitingPageQuery(PageQuery, WaitingMembers, total=False):
 class WaitingRoutes:
     """The routes of `/v1/waiting` and `/v1/retry`."""
 
-    def __init__(self, authorization: Authorization, access: DeadLettersAccess) -> None:
+    def __init__(self, authorization: Authorization, access: RouteDependencies) -> None:
         self._authorization = authorization
         self._access = access
-        self._requests = VisitRequests[WaitingDeliveries, WaitingSummary](
-            access, access.queue.waiting(), rows="deliveries", away=_AWAY, known=_KNOWN, missing=_MISSING
+        self._requests = MessageRequests[WaitingDeliveries, WaitingSummary](
+            access,
+            access.queue.waiting(),
+            rows_member="deliveries",
+            unavailable_text=_UNAVAILABLE_TEXT,
+            registered_hint=_REGISTERED_HINT,
+            missing_text=_MISSING_TEXT,
         )
 
     def routes(self) -> list[web.RouteDef]:
@@ -80,31 +85,33 @@ class WaitingRoutes:
         problems=_PROBLEMS,
     )
     async def _list(self, request: ApiRequest) -> web.Response:
-        return await self._requests.counts(self._with_life(request), request)
+        return await self._requests.answer_counts(self._filter_with_life(request), request)
 
     @ApiOperation(
         route="GET /v1/waiting/page",
         summary="Show a page of pending deliveries with counts by reason and client, from an index of one pass.",
         scope="read",
         query=WaitingPageQuery,
-        answers={200: answer_of("The page. `reasons` and `groups` also count others.", **PAGE, deliveries=Items)},
+        answers={
+            200: answer_of("The page. `reasons` and `groups` also count others.", **PAGE_MEMBERS, deliveries=Items)
+        },
         problems=_PROBLEMS,
     )
     async def _page(self, request: ApiRequest) -> web.Response:
-        everything, chosen = WaitingFilter(life=self._life), replace(self._filter(request), reasons=frozenset())
-        self._requests.audit.looked(request.who, chosen)
-        return await self._requests.page(everything, chosen, request, groups=GROUPS)
+        everything, filter_ = WaitingFilter(life=self._get_life), replace(self._filter(request), reasons=frozenset())
+        self._requests.audit.log_search(request.who, filter_)
+        return await self._requests.answer_page(everything, filter_, request, groups=GROUPS_PER_PAGE)
 
     @ApiOperation(
         route="POST /v1/waiting/find",
         summary="Find the pending deliveries of a user, a session or an event. The answer holds no sub and no sid.",
         scope="read",
-        body=LookFor,
+        body=SearchBody,
         answers={200: answer_of("Summaries, 200 at most.", total=int, deliveries=Items)},
         problems=_PROBLEMS,
     )
     async def _find(self, request: ApiRequest) -> web.Response:
-        return await self._requests.found(self._with_life(request), request)
+        return await self._requests.answer_search(self._filter_with_life(request), request)
 
     @ApiOperation(
         route="GET /v1/waiting/{id}",
@@ -113,80 +120,85 @@ class WaitingRoutes:
         answers={200: answer_of("The delivery.", id=str, event_id=str, client_id=str, iss=str, where=str,
             reason=str, attempts=int, since=str | None, due=str | None, expires=str | None, has_sid=bool | None,
             hint=NotRequired[str])},
-        problems={404: "No such delivery is pending.", 503: _AWAY},
+        problems={404: "No such delivery is pending.", 503: _UNAVAILABLE_TEXT},
     )  # fmt: skip
     async def _show(self, request: ApiRequest) -> web.Response:
-        return await self._requests.message(self._with_life(request), request, lambda summary, _: summary.document())
+        return await self._requests.answer_message(
+            self._filter_with_life(request), request, lambda summary, _: summary.document()
+        )
 
     @ApiOperation(
         route="DELETE /v1/waiting",
         summary="Delete pending deliveries permanently: a job. Location is its address.",
         scope="repair",
         query=CancelMembers,
-        answers={202: BEGUN, 200: answer_of("With dry_run: how many would be cancelled.", cancelled=int, **REPAIRED)},
-        problems=_PROBLEMS | TOO_MANY,
+        answers={
+            202: JOB_STARTED_ANSWER,
+            200: answer_of("With dry_run: how many would be cancelled.", cancelled=int, **REPAIR_MEMBERS),
+        },
+        problems=_PROBLEMS | TOO_MANY_JOBS,
     )
     async def _cancel(self, request: ApiRequest) -> web.Response:
-        return await self._requests.remove("cancel", self._filter(request), request)
+        return await self._requests.answer_removal("cancel", self._filter(request), request)
 
     @ApiOperation(
         route="DELETE /v1/waiting/{id}",
         summary="Delete one pending delivery permanently.",
         scope="repair",
-        answers={200: answer_of("How many deliveries with that id were cancelled.", cancelled=int, **REPAIRED)},
-        problems={404: f"{_MISSING}.", 503: _AWAY},
+        answers={200: answer_of("How many deliveries with that id were cancelled.", cancelled=int, **REPAIR_MEMBERS)},
+        problems={404: f"{_MISSING_TEXT}.", 503: _UNAVAILABLE_TEXT},
     )
     async def _cancel_one(self, request: ApiRequest) -> web.Response:
-        return await self._requests.remove("cancel", self._filter(request), request)
+        return await self._requests.answer_removal("cancel", self._filter(request), request)
 
     @ApiOperation(
         route="POST /v1/retry",
         summary="Attempt the pending deliveries of a client now: a job. Location is its address.",
         scope="repair",
         body=RetryMembers,
-        answers={202: BEGUN, 200: answer_of("With dry_run: pending by reason.", client_id=str, iss=str,
+        answers={202: JOB_STARTED_ANSWER, 200: answer_of("With dry_run: pending by reason.", client_id=str, iss=str,
             dry_run=bool, waited=int, asked=int, waiting=int, waiting_for=Counts, workers=Counts,
             unfinished=str | None)},
-        problems=_PROBLEMS | TOO_MANY,
+        problems=_PROBLEMS | TOO_MANY_JOBS,
     )  # fmt: skip
     async def _retry(self, request: ApiRequest) -> web.Response:
         asked, token = request.members, request.token
-        client_id, iss = asked["client_id"], self._issuer(request)
+        client_id, iss = asked["client_id"], self._require_issuer(request)
         request.require_issuer(iss)
-        wish = RetryWish(key=(iss, client_id), who=request.who, force=bool(asked.get("force")))
+        retry = RetryRequest(key=(iss, client_id), who=request.who, force=bool(asked.get("force")))
         access = self._access
         if not asked.get("dry_run"):
             self._requests.require_queue()
-            work = RetryWork(access.queue, wish, self._requests, access.write_audit)
-            known = await access.jobs.like(work, token)
-            return begun(access.jobs, work, token) if known is None else accepted(known)
-        async with self._requests.turn(looking=True):
-            result = await prospect(access.queue, wish, self._requests.options())
+            work = RetryWork(access.queue, retry, self._requests, access.write_audit)
+            running_job = await access.jobs.find_equal(work, token)
+            return start_job(access.jobs, work, token) if running_job is None else answer_accepted(running_job)
+        async with self._requests.hold(reading=True):
+            result = await preview_retry(access.queue, retry, self._requests.repair_options())
         document = {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}
         return web.json_response(document, dumps=json_text)
 
-    def _issuer(self, request: ApiRequest) -> str:
+    def _require_issuer(self, request: ApiRequest) -> str:
         """Return the issuer of the request, or the only covered one. Raises Refusal, naming only covered issuers."""
-        issuers = self._covered(request)
+        issuers = self._get_covered_issuers(request)
         if (iss := request.members.get("iss", only_issuer(issuers))) is not None:
             return str(iss)
-        there = ", ".join(sorted(issuers)) or "none for this token"
-        raise malformed(InputIssue("iss", f"give the issuer: one of {there}"))
+        known = ", ".join(sorted(issuers)) or "none for this token"
+        raise malformed(InputIssue("iss", f"give the issuer: one of {known}"))
 
-    def _covered(self, request: ApiRequest) -> list[str]:
+    def _get_covered_issuers(self, request: ApiRequest) -> list[str]:
         return [iss for iss in self._access.registry().issuers if concerns(request.token, iss)]
 
-    def _life(self, delivery: Delivery) -> Life | None:
+    def _get_life(self, delivery: Delivery) -> Life | None:
         return life_of(delivery, self._access.registry())
 
-    def _with_life(self, request: ApiRequest) -> WaitingFilter:
-        return replace(self._filter(request), life=self._life)
+    def _filter_with_life(self, request: ApiRequest) -> WaitingFilter:
+        return replace(self._filter(request), life=self._get_life)
 
     def _filter(self, request: ApiRequest) -> WaitingFilter:
         """Return the filter of the request. A sole issuer completes a client, so that only its bucket is read."""
         asked = conditions_of(request)
-        only = only_issuer(self._covered(request)) if "client_id" in asked else None
-        wanted = read_waiting_filter({"iss": only, **asked}, self._access.clock(), request.issuers)
-        if isinstance(wanted, InputIssue):
-            raise malformed(wanted)
-        return wanted
+        only = only_issuer(self._get_covered_issuers(request)) if "client_id" in asked else None
+        filter_ = read_waiting_filter({"iss": only, **asked}, self._access.clock(), request.issuers)
+        if isinstance(filter_, InputIssue):
+            raise malformed(filter_)
+        return filter_

@@ -20,9 +20,9 @@ from notifier.model.message import LAST_CHANCE, Kind, Lane, Message, Outgoing
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.model.reply import ReplyTo
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import read_summary
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter
-from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmitted, ReplayRules, readmit
+from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
 from tests.delivery.stage import ISS, Stage, client, running
 from tests.features.sources.source_documents import source
 
@@ -73,10 +73,10 @@ def rules(stage: Sourced) -> ReplayRules:
     return ReplayRules(registry=stage.registry, new_id=lambda: "new", max_event=4096, readers=readers)
 
 
-async def replay(stage: Sourced, letter: Message) -> Readmitted:
+async def replay(stage: Sourced, letter: Message) -> Readmission:
     """Put the letter back, and let the worker be done with it."""
     back = readmit(load_dead_letter(letter), rules(stage), stage.now)
-    assert isinstance(back, Readmitted)
+    assert isinstance(back, Readmission)
     assert (back.queue, back.outgoing.kind) == (Lane.EVENTS, Kind.SOURCED)
     sent = back.outgoing
     await stage.acked(
@@ -126,11 +126,11 @@ async def test_wrong_clients_become_a_dead_letter_and_the_others_are_told() -> N
         assert "s3cret" not in str(letter)
         summary = read_summary(letter)
         assert summary.document()["source"] == "shop"
-        assert [DeliveryFilter(source=name).matches(letter, summary) for name in ("shop", "duende")] == [True, False]
-        assert [DeliveryFilter(subject=name).matches(letter, summary) for name in ("alice", "bob")] == [True, False]
+        assert [DeadLetterFilter(source=name).matches(letter, summary) for name in ("shop", "duende")] == [True, False]
+        assert [DeadLetterFilter(subject=name).matches(letter, summary) for name in ("alice", "bob")] == [True, False]
         kept = readmit(shown, rules(on), on.now)
         assert isinstance(kept, KeptDeadLetter)
-        assert (kept.why, "sources.shop" in kept.text) == (KeepReason.MALFORMED, True)
+        assert (kept.reason, "sources.shop" in kept.text) == (KeepReason.MALFORMED, True)
         mended = mapped(event=EVENT | {"clients": "[apps[0], apps[1].id]"})
         on.sources = {"shop": mended}
         on.receivers.posts.clear()

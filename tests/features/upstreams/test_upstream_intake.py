@@ -23,7 +23,7 @@ from notifier.model.frozen import replace
 from notifier.model.message import DEAD, Kind, Lane, Message
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Registry
-from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmitted, ReplayRules, readmit
+from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
 from tests.delivery.stage import ISS
 
 NOW = 1_800_000_000.0
@@ -145,7 +145,7 @@ async def test_while_nobody_can_tell_the_message_waits_longer_and_longer_and_is_
     assert (dead.reason, dead.source, place.results()) == (DeadReason.UNRESOLVED, "upstream/op", ["given_up"])
     assert "connection refused" in dead.text
     back = readmit(dead, rules(place.registry), place.now)
-    assert isinstance(back, Readmitted)
+    assert isinstance(back, Readmission)
     replayed = queued(Send(message=back.outgoing))
     assert as_received(replayed).body == as_received(came()).body
     [send] = await place.sends(replayed)
@@ -170,9 +170,9 @@ async def test_a_token_without_sid_is_asked_about_for_a_short_time() -> None:
     [send] = await place.sends(came(sid=None))
     kept = readmit(letter(send), rules(place.registry), place.now)
     assert isinstance(kept, KeptDeadLetter)
-    assert kept.why is KeepReason.STALE
+    assert kept.reason is KeepReason.STALE
     allowed = rules(None, end_newer_sessions=True)
-    assert isinstance(readmit(letter(send), allowed, place.now), Readmitted)
+    assert isinstance(readmit(letter(send), allowed, place.now), Readmission)
 
 
 async def test_an_upstream_that_only_another_worker_has_is_waited_for() -> None:
@@ -199,13 +199,13 @@ async def test_an_upstream_that_is_gone_and_a_broken_message_are_dead_letters() 
         message = queued(send)
     assert waits == [2, 4, 8, 16, 32, 64, 128, 32]
     assert "add upstreams.op, then replay" in letter(send).text
-    assert isinstance(readmit(letter(send), rules(None), NOW), Readmitted)
+    assert isinstance(readmit(letter(send), rules(None), NOW), Readmission)
     for body in (b"", b"[]", b'{"id": 1}'):
         [send] = await Place(SessionsAway(text="away")).sends(came(body=body))
         assert letter(send).reason is DeadReason.MALFORMED_EVENT
         kept = readmit(letter(send), rules(None), NOW)
         assert isinstance(kept, KeptDeadLetter)
-        assert kept.why is KeepReason.MALFORMED
+        assert kept.reason is KeepReason.MALFORMED
 
 
 async def test_a_message_that_wore_out_is_buried_unasked() -> None:

@@ -17,7 +17,7 @@ from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.authorization import Authorization, JudgeBearer
 from notifier.network.listeners.openapi import PATH
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.operators.deliveries.visit_requests import DeadLettersAccess
+from notifier.operators.deliveries.message_requests import RouteDependencies
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.status.service_status import ServiceStatus, status_of
 from notifier.operators.status.status_routes import StatusRoutes
@@ -68,7 +68,7 @@ async def ask(looked_at: list[object]) -> AsyncIterator[Callable[..., Any]]:
     registry = Registry(issuers={iss: Issuer(iss=iss) for iss in (ISS, OTHER, THIRD)})
     sources = sources_of(lambda: TOKENS, registry)
     authorization = Authorization(sources.tokens)
-    access = DeadLettersAccess(
+    access = RouteDependencies(
         queue=cast("Any", SimpleNamespace(waiting=lambda: SimpleNamespace(visit=away))),
         registry=lambda: registry,
         jobs=cast("Any", None),

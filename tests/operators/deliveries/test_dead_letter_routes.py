@@ -19,12 +19,12 @@ from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import openapi
-from notifier.operators.deliveries import jobs, message_index, visit_requests
+from notifier.operators.deliveries import jobs, message_index, message_requests
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
 from notifier.operators.deliveries.jobs import Jobs
-from notifier.operators.deliveries.message_index import Indexes
-from notifier.operators.deliveries.visit_requests import DeadLettersAccess
+from notifier.operators.deliveries.message_index import MessageIndexes
+from notifier.operators.deliveries.message_requests import RouteDependencies
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.status.worker_requests import WorkerAnswer
 from notifier.publishing.event_requests import EventRequests, api_app
@@ -118,7 +118,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         jobs_ = Jobs(queue, lambda: 5000.0, time.monotonic)
         subject = Api(queue, http, jobs_)
         running = subject.running = asyncio.create_task(jobs_.run())
-        desk = DeadLettersAccess(
+        desk = RouteDependencies(
             queue=queue,
             rules=lambda force: replace(RULES, end_newer_sessions=force),
             registry=lambda: REGISTRY,
@@ -126,7 +126,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             write_audit=subject.write_audit,
             clock=lambda: 5000.0,
             steady=time.monotonic,
-            indexes=Indexes(time.monotonic),
+            indexes=MessageIndexes(time.monotonic),
         )
         authorization = Authorization(lambda: TOKENS)
         routes = DeadLetterRoutes(authorization, desk).routes()
@@ -315,7 +315,7 @@ async def test_a_slow_replay_leaves_the_letters_to_others(api: Api) -> None:
 
 async def test_a_replay_waits_for_its_turn(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long that takes, where another request is answered that others have the letters."""
-    monkeypatch.setattr(visit_requests, "BUSY_FOR", 0.01)
+    monkeypatch.setattr(message_requests, "BUSY_WAIT_SECONDS", 0.01)
     slow = {"client_id": "shop", "iss": ISS, "rate": 0.1}
     one, two = [(await api.ask("POST", "/replay", body=body))[1]["id"] for body in (slow, {"client_id": "mail"})]
     await until(lambda: api.ask("GET", f"/../jobs/{one}"), lambda answer: answer[1]["replayed"] == 1)
@@ -449,9 +449,9 @@ async def test_a_page_is_made_of_what_an_earlier_pass_saw(api: Api) -> None:
 
 async def test_pages_take_bounded_memory(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last letters are kept, the beginning of their text, and nothing once nobody asks."""
-    monkeypatch.setattr(message_index, "MOST", 3)
-    monkeypatch.setattr(message_index, "LONGEST_TEXT", 5)
-    monkeypatch.setattr(message_index, "FORGOTTEN", 0.0)
+    monkeypatch.setattr(message_index, "MAX_SUMMARIES", 3)
+    monkeypatch.setattr(message_index, "MAX_TEXT_LENGTH", 5)
+    monkeypatch.setattr(message_index, "UNUSED_INDEX_SECONDS", 0.0)
     _, page = await api.ask("GET", "/page")
     assert (page["total"], page["left_off"]) == (3, 2)
     assert [(row["id"], row["text"]) for row in page["letters"]] == [

@@ -25,9 +25,9 @@ from notifier.model.message import Kind, Lane, Message, Whole
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
-from notifier.operators.deliveries.dead_letter_summary import NEWER, read_summary, summary_of
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter, DeliveryFilterMembers, read_filter
-from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmitted, ReplayRules, readmit
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, DeadLetterFilterMembers, read_filter
+from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, read_summary, summary_of
+from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingMembers, read_waiting
 from tests.model.documents.test_documents import DELIVERIES
 
@@ -58,7 +58,7 @@ def test_the_short_way_reads_what_the_long_way_does(delivery: Delivery) -> None:
 def test_whatever_is_among_the_dead_has_a_row() -> None:
     """What a later release wrote, what is no JSON, and what the broker moved."""
     later = json.loads(buried().body) | {"v": 3}
-    assert read_summary(message_of(json.dumps(later).encode())).reason == NEWER
+    assert read_summary(message_of(json.dumps(later).encode())).reason == NEWER_RELEASE
     assert read_summary(message_of(b"\xff")).reason == "malformed_event"
     assert read_summary(message_of(b"{}", kind=None)).reason == "delivery_limit"
 
@@ -72,28 +72,28 @@ def test_a_letter_that_is_at_odds_with_what_it_holds_is_listed_as_malformed() ->
 @pytest.mark.parametrize(
     ("wanted", "meant"),
     [
-        (DeliveryFilter(), True),
-        (DeliveryFilter(ids=frozenset({"d-1", "d-2"})), True),
-        (DeliveryFilter(ids=frozenset({"d-2"})), False),
-        (DeliveryFilter(client_id="shop", iss="i", event_id="e-1"), True),
-        (DeliveryFilter(client_id="mail"), False),
-        (DeliveryFilter(iss="j"), False),
-        (DeliveryFilter(event_id="e-2"), False),
-        (DeliveryFilter(reasons=frozenset({DeadReason.REFUSED, DeadReason.EXPIRED})), True),
-        (DeliveryFilter(reasons=frozenset({DeadReason.EXPIRED})), False),
-        (DeliveryFilter(since=1000.0, until=1000.0), True),
-        (DeliveryFilter(since=1000.5), False),
-        (DeliveryFilter(until=999.5), False),
-        (DeliveryFilter(given_up_until=1000.0), True),
-        (DeliveryFilter(given_up_until=999.5), False),
-        (DeliveryFilter(subject="alice"), True),
-        (DeliveryFilter(subject="s-1"), True),
-        (DeliveryFilter(subject="alic"), False),
-        (DeliveryFilter(issuers=frozenset({"i"})), True),
-        (DeliveryFilter(issuers=frozenset()), False),
+        (DeadLetterFilter(), True),
+        (DeadLetterFilter(ids=frozenset({"d-1", "d-2"})), True),
+        (DeadLetterFilter(ids=frozenset({"d-2"})), False),
+        (DeadLetterFilter(client_id="shop", iss="i", event_id="e-1"), True),
+        (DeadLetterFilter(client_id="mail"), False),
+        (DeadLetterFilter(iss="j"), False),
+        (DeadLetterFilter(event_id="e-2"), False),
+        (DeadLetterFilter(reasons=frozenset({DeadReason.REFUSED, DeadReason.EXPIRED})), True),
+        (DeadLetterFilter(reasons=frozenset({DeadReason.EXPIRED})), False),
+        (DeadLetterFilter(since=1000.0, until=1000.0), True),
+        (DeadLetterFilter(since=1000.5), False),
+        (DeadLetterFilter(until=999.5), False),
+        (DeadLetterFilter(given_up_until=1000.0), True),
+        (DeadLetterFilter(given_up_until=999.5), False),
+        (DeadLetterFilter(subject="alice"), True),
+        (DeadLetterFilter(subject="s-1"), True),
+        (DeadLetterFilter(subject="alic"), False),
+        (DeadLetterFilter(issuers=frozenset({"i"})), True),
+        (DeadLetterFilter(issuers=frozenset()), False),
     ],
 )
-def test_everything_given_must_hold(wanted: DeliveryFilter, meant: bool) -> None:
+def test_everything_given_must_hold(wanted: DeadLetterFilter, meant: bool) -> None:
     """Exactly, never by a part: a repair must not reach further than it was told to."""
     message = buried()
     assert wanted.matches(message, read_summary(message)) is meant
@@ -108,19 +108,19 @@ def test_since_and_until_compare_with_the_end_of_the_session(
     """Else with the arrival of the event, of a dead letter as of a pending delivery."""
     delivery = replace(DELIVERY, ended_at=ended_at, first_taken_at=first_taken_at)
     letter = read_summary(buried(delivery))
-    assert DeliveryFilter(since=moment, until=moment).means(letter)
-    assert not DeliveryFilter(since=moment + 1).means(letter)
-    assert not DeliveryFilter(until=moment - 1).means(letter)
+    assert DeadLetterFilter(since=moment, until=moment).matches_summary(letter)
+    assert not DeadLetterFilter(since=moment + 1).matches_summary(letter)
+    assert not DeadLetterFilter(until=moment - 1).matches_summary(letter)
     waiting = read_waiting(message_of(dump_delivery(delivery), kind=Kind.DELIVERY))
     known = ended_at is not None or first_taken_at is not None
-    assert WaitingFilter(since=moment, until=moment).means(waiting) is known
-    assert not WaitingFilter(since=moment + 1).means(waiting)
-    assert not WaitingFilter(until=moment - 1).means(waiting)
+    assert WaitingFilter(since=moment, until=moment).matches_summary(waiting) is known
+    assert not WaitingFilter(since=moment + 1).matches_summary(waiting)
+    assert not WaitingFilter(until=moment - 1).matches_summary(waiting)
 
 
 def test_dead_letters_and_pending_deliveries_have_the_same_filters() -> None:
     """Only a dead letter has a source and a time at which it was given up."""
-    letters, waiting = get_type_hints(DeliveryFilterMembers).keys(), get_type_hints(WaitingMembers).keys()
+    letters, waiting = get_type_hints(DeadLetterFilterMembers).keys(), get_type_hints(WaitingMembers).keys()
     assert letters - waiting == {"source", "given_up_until"}
     assert not waiting - letters
 
@@ -132,20 +132,20 @@ def test_a_subject_is_found_wherever_it_stands(subject: str) -> None:
     body = b'{"data": {"sub": "bob", "sid": "s-9", "clients": [{"sub": "carol"}, {"sub'
     raw = dump_dead_letter(bury_raw(message_of(body, kind=None), [], 1.0)).body
     rows = [(message, read_summary(message)) for message in (message_of(event), message_of(raw))]
-    assert sum(DeliveryFilter(subject=subject).matches(message, row) for message, row in rows) == 1
+    assert sum(DeadLetterFilter(subject=subject).matches(message, row) for message, row in rows) == 1
 
 
 def test_only_what_was_chosen_narrows() -> None:
     """What a token may see is no choice."""
-    assert not DeliveryFilter(issuers=frozenset({"i"})).narrows
-    assert DeliveryFilter(subject="").narrows
-    assert DeliveryFilter(reasons=frozenset({DeadReason.EXPIRED})).narrows
+    assert not DeadLetterFilter(issuers=frozenset({"i"})).has_conditions
+    assert DeadLetterFilter(subject="").has_conditions
+    assert DeadLetterFilter(reasons=frozenset({DeadReason.EXPIRED})).has_conditions
 
 
 def test_moments_and_reasons_are_read_as_people_write_them() -> None:
     """A moment or an age, a reason by its name. A mistake says what there is."""
     found = read_filter({"since": "1970-01-01T00:01:00Z", "until": "2m", "reason": ["expired"], "iss": None}, 1000.0)
-    assert found == DeliveryFilter(since=60.0, until=880.0, reasons=frozenset({DeadReason.EXPIRED}))
+    assert found == DeadLetterFilter(since=60.0, until=880.0, reasons=frozenset({DeadReason.EXPIRED}))
     for members, path, text in (
         ({"since": "yesterday"}, "since", "24h"),
         ({"reason": ["bogus"]}, "reason", "the reasons are redirect, "),
@@ -174,27 +174,27 @@ REPLAYED_EVENT = SessionEnded(
 )
 
 
-def of_delivery(delivery: Delivery, rules: ReplayRules = RULES) -> Readmitted | KeptDeadLetter:
+def of_delivery(delivery: Delivery, rules: ReplayRules = RULES) -> Readmission | KeptDeadLetter:
     return readmit(bury_delivery(delivery, DeadReason.EXPIRED, "", NOW), rules, NOW)
 
 
-def of_event(event: SessionEnded) -> Readmitted | KeptDeadLetter:
+def of_event(event: SessionEnded) -> Readmission | KeptDeadLetter:
     return readmit(bury_event(event, DeadReason.UNKNOWN_ISSUER, "", NOW), RULES, NOW)
 
 
-def of_raw(body: bytes, **more: object) -> Readmitted | KeptDeadLetter:
+def of_raw(body: bytes, **more: object) -> Readmission | KeptDeadLetter:
     message = Message(lane=Lane.EVENTS, body=body, tag=None, user_id="idp", **more)  # type: ignore[arg-type]
     return readmit(bury_raw(message, [InputIssue("", "wrong")], NOW), RULES, NOW)
 
 
-def stays(found: Readmitted | KeptDeadLetter) -> KeepReason | None:
-    return found.why if isinstance(found, KeptDeadLetter) else None
+def stays(found: Readmission | KeptDeadLetter) -> KeepReason | None:
+    return found.reason if isinstance(found, KeptDeadLetter) else None
 
 
 def test_ages_begin_anew() -> None:
     """Attempts, waits and 400s too. What it met is remembered, and that the client may have acted already (R3)."""
     found = of_delivery(REPLAYED)
-    assert isinstance(found, Readmitted)
+    assert isinstance(found, Readmission)
     assert (found.queue, found.outgoing.message_id, dict(found.outgoing.headers)) == (Lane.RETRIES, "d-1", {})
     anew = load_delivery(found.outgoing.body)
     assert anew == replace(
@@ -209,7 +209,7 @@ def test_not_after_stays() -> None:
     rules = replace(RULES, end_newer_sessions=True)
     assert stays(of_delivery(replace(REPLAYED, not_after=NOW - 1), rules)) is KeepReason.NOT_AFTER
     found = of_delivery(replace(REPLAYED, not_after=NOW + 1))
-    assert isinstance(found, Readmitted)
+    assert isinstance(found, Readmission)
     assert load_delivery(found.outgoing.body).not_after == NOW + 1
     assert stays(of_event(replace(REPLAYED_EVENT, not_after=NOW - 1))) is KeepReason.NOT_AFTER
 
@@ -270,12 +270,12 @@ def test_what_could_not_be_read_is_read_again() -> None:
     """By the rules of today, of an event or one entry; what they still refuse would be back at once, and stays."""
     body = json.dumps({"id": "e-2", "iss": ISS, "sub": "bob", "clients": ["shop"]}).encode()
     found = of_raw(body)
-    assert isinstance(found, Readmitted)
+    assert isinstance(found, Readmission)
     event = load_event(found.outgoing.body).event
     assert (event.id, event.sub, event.publisher) == ("e-2", "bob", "idp")
     still = of_raw(b'{"iss": 5}')
     assert isinstance(still, KeptDeadLetter)
-    assert still.why is KeepReason.MALFORMED
+    assert still.reason is KeepReason.MALFORMED
     assert "iss: must be a string" in still.text
     assert stays(of_raw(body[:10], cut_from=Whole(size=5000, sha256="0" * 64))) is KeepReason.CUT
 
@@ -305,7 +305,7 @@ def test_of_wrong_entries_only_those_are_told_who_were_not(
     if told is None:
         assert stays(found) is KeepReason.MALFORMED
     else:
-        assert isinstance(found, Readmitted)
+        assert isinstance(found, Readmission)
         assert load_event(found.outgoing.body).event.clients == tuple(ClientEntry(client_id=name) for name in told)
 
 
@@ -313,7 +313,7 @@ def test_of_wrong_entries_only_those_are_told_who_were_not(
 def test_a_clock_that_was_set_back_makes_no_letter_young(waits: RecordedWaits) -> None:
     """Its moments are of the future. Its recorded waits count, and an unknown age is too old."""
     ahead = replace(REPLAYED, sid=None, first_taken_at=NOW + 3600, history=(), held=0.0)
-    assert isinstance(of_delivery(replace(ahead, waits=RecordedWaits(seconds=500.0))), Readmitted)
+    assert isinstance(of_delivery(replace(ahead, waits=RecordedWaits(seconds=500.0))), Readmission)
     assert stays(of_delivery(replace(ahead, waits=waits))) is KeepReason.STALE
     allowed = replace(RULES, end_newer_sessions=True)
-    assert isinstance(of_delivery(replace(ahead, waits=waits), allowed), Readmitted)
+    assert isinstance(of_delivery(replace(ahead, waits=waits), allowed), Readmission)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter
-from notifier.operators.deliveries.replay_now import Replay, ReplayWish
-from notifier.operators.deliveries.retry_now import RetryWish, retry_now
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
+from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
+from notifier.operators.deliveries.retry_now import RetryRequest, retry_now
 from notifier.operators.status.worker_requests import GONE, Act, Members, RequestHandler, WorkerRequest
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_state import WorkerAnswers
@@ -69,7 +69,7 @@ async def test_a_worker_that_ends_during_a_retry_stays_counted(
     """The result says that there may be more deliveries, but not if all workers stay."""
     await delayed(queue, *(delivery(f"d{number}") for number in range(5)))
     queue.says = says
-    result = (await retry_now(queue, RetryWish(key=(ISS, "shop"), who="sre"), options)).document()
+    result = (await retry_now(queue, RetryRequest(key=(ISS, "shop"), who="sre"), options)).document()
     assert (result["delivered"], result["unfinished"]) == (5, unfinished)
 
 
@@ -77,7 +77,7 @@ async def test_a_worker_ends_during_a_replay(queue: Workers, options: RepairOpti
     """The same: what it told became of its letters, and the rest may be with others."""
     await bury(queue, *(letter(f"d{number}") for number in range(5)))
     queue.says = {"gone": [0, 3], "stays": [0, *[1] * 40]}
-    replay = Replay(queue, ReplayWish(id="r", who="sre", chosen=DeliveryFilter(), rules=RULES))
+    replay = Replay(queue, ReplayRequest(id="r", who="sre", filter_=DeadLetterFilter(), rules=RULES))
     assert (await replay.run(options)).done == 5
     became = (await replay.watch(options, 600.0)).document()
     assert (became["delivered"], became["waiting"], became["unfinished"]) == (4, 1, GONE)

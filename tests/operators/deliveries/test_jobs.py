@@ -13,10 +13,16 @@ import pytest
 from notifier.delivery.facts import AlreadyDelivered, Attempted, Buried, Deferred, EventTaken, Skipped
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.operators.deliveries import jobs as jobs_module
-from notifier.operators.deliveries.jobs import ASK, LIST, Job, JobEnds, JobKind, Jobs
+from notifier.operators.deliveries.jobs import LIST_JOBS, SHOW_JOB, Job, JobEndRequested, JobKind, Jobs
 from notifier.operators.deliveries.repair_jobs import RetryWork
-from notifier.operators.deliveries.replay_account import MOST, ReplayAccount, ReplayAccounts, question_of, requests_of
-from notifier.operators.deliveries.retry_now import RetryWish
+from notifier.operators.deliveries.replay_account import (
+    MAX_REPLAYS,
+    ReplayAccount,
+    ReplayAccounts,
+    follow_requests_of,
+    results_request_of,
+)
+from notifier.operators.deliveries.retry_now import RetryRequest
 from notifier.operators.status.worker_requests import WorkerAnswer, WorkerRequest
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.telemetry.observers import Observers
@@ -28,32 +34,32 @@ from tests.system.waiting import until
 # ── Jobs, whatever they do: how many there are, how they end, who hears of them ───────────────────────────────────
 
 
-class Turns:
+class FakeAccess:
     """Gives its messages to one after another, and nobody else wants them."""
 
-    wanted = False
+    has_waiters = False
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
 
     @asynccontextmanager
-    async def turn(self, *, patient: bool) -> AsyncIterator[None]:
+    async def hold(self, *, patient: bool) -> AsyncIterator[None]:
         """As the port says."""
         assert patient
         async with self.lock:
             yield
 
 
-class Work:
+class FakeWork:
     """Takes a turn, and goes on once it is told to."""
 
-    wanted: Mapping[str, object] = {}
+    conditions: Mapping[str, object] = {}
 
-    def __init__(self, turns: Turns, kind: JobKind = "replay", issuers: frozenset[str] | None = None) -> None:
+    def __init__(self, access: FakeAccess, kind: JobKind = "replay", issuers: frozenset[str] | None = None) -> None:
         self.kind, self.issuers = kind, issuers
         self.go_on = asyncio.Event()
         self.ended = ""
-        self._turns = turns
+        self._access = access
 
     def account(self) -> Mapping[str, Any]:
         """As the port says."""
@@ -62,9 +68,9 @@ class Work:
     async def carry_out(self, job: Job) -> None:
         """As the port says."""
         try:
-            async with job.turn(self._turns):
+            async with job.hold(self._access):
                 await self.go_on.wait()
-        except JobEnds as ends:
+        except JobEndRequested as ends:
             self.ended = str(ends)
         if self.kind == "cancel":
             raise ZeroDivisionError
@@ -81,7 +87,7 @@ async def jobs() -> AsyncIterator[Jobs]:
 
 async def states(jobs: Jobs, issuers: list[str] | None = None) -> dict[str, str]:
     """The state of each that such a token hears of."""
-    said = await jobs.act(WorkerRequest(name=LIST, who="sre", members={"issuers": issuers}))
+    said = await jobs.act(WorkerRequest(name=LIST_JOBS, who="sre", members={"issuers": issuers}))
     return {job["id"]: job["state"] for job in said["jobs"]}
 
 
@@ -92,8 +98,8 @@ async def settled(jobs: Jobs, *states_: str) -> None:
 
 async def test_a_fault_of_ours_ends_its_job_alone(jobs: Jobs) -> None:
     """The next one has its turn."""
-    turns = Turns()
-    faulty, good = Work(turns, "cancel"), Work(turns)
+    turns = FakeAccess()
+    faulty, good = FakeWork(turns, "cancel"), FakeWork(turns)
     for work in (faulty, good):
         jobs.begin(work, None)
     await settled(jobs, "running", "waiting")
@@ -106,31 +112,31 @@ async def test_a_fault_of_ours_ends_its_job_alone(jobs: Jobs) -> None:
 
 async def test_a_job_that_waits_for_its_hour_ends(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody has the messages all the time."""
-    monkeypatch.setattr(jobs_module, "LONGEST", 0.0)
-    turns = Turns()
+    monkeypatch.setattr(jobs_module, "MAX_JOB_SECONDS", 0.0)
+    turns = FakeAccess()
     async with turns.lock:
-        jobs.begin(late := Work(turns), None)
+        jobs.begin(late := FakeWork(turns), None)
         await settled(jobs, "ended")
     assert late.ended == "its hour is over; the rest is unchanged"
 
 
 async def test_a_job_is_told_to_those_whose_issuers_it_concerns(jobs: Jobs) -> None:
     """Whoever began it."""
-    turns = Turns()
-    of_all, of_one = (jobs.begin(Work(turns, issuers=issuers), None)["id"] for issuers in (None, frozenset({ISS})))
+    turns = FakeAccess()
+    of_all, of_one = (jobs.begin(FakeWork(turns, issuers=issuers), None)["id"] for issuers in (None, frozenset({ISS})))
     assert list(await states(jobs)) == [of_all, of_one]
     assert list(await states(jobs, [ISS])) == [of_one]
     assert list(await states(jobs, ["https://other.example.com"])) == []
-    asked = WorkerRequest(name=ASK, who="tenant", members={"id": of_all, "issuers": [ISS]})
+    asked = WorkerRequest(name=SHOW_JOB, who="tenant", members={"id": of_all, "issuers": [ISS]})
     assert await jobs.act(asked) == {}
 
 
 async def test_a_bounded_number_of_jobs_is_remembered(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that ended first are forgotten first."""
-    monkeypatch.setattr(jobs_module, "REMEMBERED", 3)
+    monkeypatch.setattr(jobs_module, "MAX_REMEMBERED_JOBS", 3)
     begun = list[str]()
     for number in range(5):
-        work = Work(Turns())
+        work = FakeWork(FakeAccess())
         work.go_on.set()
         begun.append(jobs.begin(work, None)["id"])
         await settled(jobs, *["ended"] * min(number + 1, 3))
@@ -162,15 +168,15 @@ async def told(retry_jobs: Jobs, id_: str, state: str) -> dict[str, Any]:
     """The job, once it is in this state."""
 
     async def ask() -> dict[str, Any]:
-        return await retry_jobs.told(id_, None) or {}
+        return await retry_jobs.show(id_, None) or {}
 
     return await until(ask, lambda job: job["state"] == state)
 
 
 async def test_what_waits_is_not_known_until_it_is_counted(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
     """Somebody else goes through it meanwhile. Whoever ends the job before that has none of it tried."""
-    turns, written = Turns(), list[str]()
-    wish = RetryWish(key=(ISS, "shop"), who="sre")
+    turns, written = FakeAccess(), list[str]()
+    wish = RetryRequest(key=(ISS, "shop"), who="sre")
     async with turns.lock:
         one, two = (
             retry_jobs.begin(RetryWork(empty_queue, wish, turns, lambda action, **_: written.append(action)), None)[
@@ -190,7 +196,7 @@ async def test_what_waits_is_not_known_until_it_is_counted(empty_queue: SqliteQu
 async def test_a_retry_while_the_queue_is_away(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
     """It ends, and names no file."""
     await empty_queue.close()
-    work = RetryWork(empty_queue, RetryWish(key=(ISS, "shop"), who="sre"), Turns(), lambda action, **_: None)
+    work = RetryWork(empty_queue, RetryRequest(key=(ISS, "shop"), who="sre"), FakeAccess(), lambda action, **_: None)
     job = await told(retry_jobs, retry_jobs.begin(work, None)["id"], "ended")
     assert job["unfinished"] == "the queue is unavailable, or its disk is full; the rest is unchanged"
 
@@ -211,16 +217,16 @@ def buried(name: str, event_id: str = "e-1") -> Buried:
 
 async def account(accounts: ReplayAccounts, id_: str = "r") -> ReplayAccount:
     """What the worker says."""
-    said = await accounts.act(question_of(id_, "sre"))
+    said = await accounts.act(results_request_of(id_, "sre"))
     return ReplayAccount.sum_of([WorkerAnswer(worker="w", version="1", said=said)])
 
 
 async def test_letters_that_are_followed_count_and_nothing_else() -> None:
     """Each comes to its end once, whatever copies of it do."""
     accounts = ReplayAccounts(lambda: 0.0, Observers())
-    for request in requests_of("r", "sre", ["d-1", "d-2", "d-3"], ["e-9"]):
+    for request in follow_requests_of("r", "sre", ["d-1", "d-2", "d-3"], ["e-9"]):
         await accounts.act(request)
-    assert (await account(accounts)).waiting(3, 1) == 4
+    assert (await account(accounts)).count_waiting(3, 1) == 4
     one, two = (replace(DELIVERY, id=name) for name in ("d-1", "d-2"))
     failed = Failed(reason=Reason.SERVER_ERROR, status=503, text="no")
     accounts.observe(
@@ -243,20 +249,20 @@ async def test_letters_that_are_followed_count_and_nothing_else() -> None:
         "text": "503 no",
         "skipped": 1,
     }
-    assert (known.waiting(3, 1), known.heard) == (2, 4)  # d-2, and one of the event's two
+    assert (known.count_waiting(3, 1), known.heard) == (2, 4)  # d-2, and one of the event's two
 
 
 async def test_what_its_worker_had_delivered_waits_no_more() -> None:
     """A letter, and clients of an event: the broker gave them up although they had been told."""
     accounts = ReplayAccounts(lambda: 0.0, Observers())
-    for request in requests_of("r", "sre", ["d-1"], ["e-9"]):
+    for request in follow_requests_of("r", "sre", ["d-1"], ["e-9"]):
         await accounts.act(request)
     for _ in range(2):
         accounts.observe(AlreadyDelivered(delivery=replace(DELIVERY, id="d-1")))
     accounts.observe(delivered(replace(DELIVERY, id="new", event_id="e-9")))
     accounts.observe(replace(taken("e-9", 3), copies=2))
     known = await account(accounts)
-    assert (known.fates.delivered, known.waiting(1, 1), known.heard) == (2, 0, 2)
+    assert (known.results.delivered, known.count_waiting(1, 1), known.heard) == (2, 0, 2)
 
 
 async def test_a_bounded_number_of_replays_is_followed() -> None:
@@ -264,12 +270,12 @@ async def test_a_bounded_number_of_replays_is_followed() -> None:
     now = 0.0
     observers = Observers()
     accounts = ReplayAccounts(lambda: now, observers)
-    for number in range(MOST + 1):
-        for request in requests_of(f"r{number}", "sre", [f"d-{number}"], []):
+    for number in range(MAX_REPLAYS + 1):
+        for request in follow_requests_of(f"r{number}", "sre", [f"d-{number}"], []):
             await accounts.act(request)
-    for number in range(MOST + 1):
+    for number in range(MAX_REPLAYS + 1):
         observers.observe(delivered(replace(DELIVERY, id=f"d-{number}")))
-    assert [(await account(accounts, f"r{number}")).fates.delivered for number in (0, 1, MOST)] == [0, 1, 1]
+    assert [(await account(accounts, f"r{number}")).results.delivered for number in (0, 1, MAX_REPLAYS)] == [0, 1, 1]
     now = 3601.0
     accounts.forget()
-    assert (await account(accounts, "r1")).fates.delivered == 0
+    assert (await account(accounts, "r1")).results.delivered == 0

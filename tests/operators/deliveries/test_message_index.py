@@ -10,11 +10,11 @@ from typing import Literal
 import pytest
 
 from notifier.operators.deliveries import message_index
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
-from notifier.operators.deliveries.delivery_filter import DeliveryFilter
-from notifier.operators.deliveries.message_index import AskedPage, Indexes, MessageIndex, PageSelection
+from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageRequest, PageSelection
 from notifier.operators.deliveries.repair import RepairAudit
-from notifier.operators.deliveries.visits import RepairResult
+from notifier.operators.deliveries.repair_pass import RepairResult
 from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.service_settings import LogSettings, Settings
 from notifier.telemetry.audit import KEPT, KEPT_BYTES, KINDS, lately, write_audit
@@ -32,13 +32,13 @@ ROW = DeadLetterSummary(
 
 def do_all() -> None:
     """Whatever is done by hand."""
-    wanted = DeliveryFilter(subject="raw-sub-77")
+    wanted = DeadLetterFilter(subject="raw-sub-77")
     audit = RepairAudit(write_audit)
     for action in ("replayed", "discarded"):
-        audit.repaired(action, "sre", wanted, RepairResult(done=1, by_reason={"refused": 1}))
-    audit.removed("sre", ROW)
-    audit.read("exported", "sre", wanted)
-    audit.read("shown", "sre", wanted)
+        audit.log_repair(action, "sre", wanted, RepairResult(done=1, by_reason={"refused": 1}))
+    audit.log_removal("sre", ROW)
+    audit.log_read("exported", "sre", wanted)
+    audit.log_read("shown", "sre", wanted)
     write_audit("reload_loss_accepted", who="alice@host", loss="all")
 
 
@@ -107,7 +107,7 @@ def test_a_subject_is_its_hash_where_logs_have_a_key(log: dict[str, str], shown:
     def write(action: str, **details: object) -> None:
         lines.append({action: details["wanted"]})
 
-    RepairAudit(write, subject_id(settings)).looked("sre", DeliveryFilter(subject="raw-sub-77"))
+    RepairAudit(write, subject_id(settings)).log_search("sre", DeadLetterFilter(subject="raw-sub-77"))
     assert lines == [{"dead_letters_looked_for": {"subject": shown}}]
 
 
@@ -141,7 +141,7 @@ class Maker:
         self.made = 0
 
     async def __call__(self) -> MessageIndex:
-        """As `Indexes` wants it."""
+        """As `MessageIndexes` wants it."""
         index = MessageIndex(self._clock, self._clock)
         for _ in range(self._size):
             index.add(ROW)
@@ -154,7 +154,7 @@ class Maker:
 async def test_who_asks_meanwhile_is_served_by_the_same_pass() -> None:
     """Unless it began before they asked, and they want none that is older."""
     clock = Clock()
-    indexes, make = Indexes(clock), Maker(clock)
+    indexes, make = MessageIndexes(clock), Maker(clock)
     one, two = await asyncio.gather(*(indexes.index("letters", 0, make) for _ in range(2)))
     assert (one is two, make.made) == (True, 1)
     assert await indexes.index("letters", 3, make) is one
@@ -166,9 +166,9 @@ async def test_who_asks_meanwhile_is_served_by_the_same_pass() -> None:
 
 async def test_a_large_index_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """An old one before its successor is made, and one of others; a small one stays."""
-    monkeypatch.setattr(message_index, "SMALL", 2)
+    monkeypatch.setattr(message_index, "MAX_KEPT_SUMMARIES", 2)
     clock = Clock()
-    indexes, large, small = Indexes(clock), Maker(clock, 3), Maker(clock, 2)
+    indexes, large, small = MessageIndexes(clock), Maker(clock, 3), Maker(clock, 2)
     kept = await indexes.index("waiting", 0, small)
     old = weakref.ref(await indexes.index("letters", 0, large))
 
@@ -185,13 +185,13 @@ async def test_a_large_index_makes_room(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @dataclass(frozen=True)
-class Meant:
+class FakeFilter:
     """Means everything, and notes that it was asked."""
 
     name: str
     log: list[str] = field(compare=False)
 
-    def means(self, _summary: object) -> bool:
+    def matches_summary(self, _summary: object) -> bool:
         """As a filter."""
         self.log.append(self.name)
         return True
@@ -199,13 +199,13 @@ class Meant:
 
 async def test_pages_are_selected_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many ask at a time: each would hold the loop for two milliseconds a turn, and copy the index."""
-    monkeypatch.setattr(message_index, "AT_ONCE", 2)
+    monkeypatch.setattr(message_index, "SUMMARIES_PER_STEP", 2)
     clock, log = Clock(), list[str]()
     index = await Maker(clock, 6)()
 
     async def page(name: str) -> object:
-        selection = PageSelection(chosen=Meant(name, log), reasons=frozenset(), newest_first=True)
-        return (await index.page(AskedPage(selection=selection, rows=1, skip=0, groups=1), "letters"))["total"]
+        selection = PageSelection(filter_=FakeFilter(name, log), reasons=frozenset(), newest_first=True)
+        return (await index.page(PageRequest(selection=selection, rows=1, skip=0, groups=1), "letters"))["total"]
 
     assert await asyncio.gather(*map(page, "aab")) == [6, 6, 6]
     assert log == [*"a" * 6, *"b" * 6]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from notifier.model.message import Message
-from notifier.operators.deliveries.message_table import CommandContext, look
-from notifier.operators.deliveries.waiting_command import DELIVERIES
+from notifier.operators.deliveries.message_table import CommandContext, visit_messages
+from notifier.operators.deliveries.waiting_command import WAITING_TABLE
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.cli.in_process import notifier
@@ -87,4 +87,4 @@ def test_ctrl_c_ends_a_look_while_nothing_matches(tmp_path: Path, monkeypatch: p
     filled(tmp_path / "q.db", 2000)
     monkeypatch.setenv("NOTIFIER_QUEUE__URL", f"sqlite:{tmp_path / 'q.db'}")
     with pytest.raises(KeyboardInterrupt):
-        look(DELIVERIES, CommandContext(None, ()), Interrupted(), print)
+        visit_messages(WAITING_TABLE, CommandContext(None, ()), Interrupted(), print)

@@ -21,11 +21,11 @@ from notifier.operators.deliveries.groups import Summary
 from notifier.queues.passes import OpenVisit, Progress, RepairOptions, Visit, no_progress
 
 MAX_CLIENTS = 20  # clients that a result lists, the largest counts first
-AT_ONCE = 100  # messages between two yields to the event loop: 1 to 3 ms
-STOPPED = "stopped; the rest is unchanged, and the same command goes on with it"
-PACED = 0.25  # seconds between two batches of a pass at a rate
-LOOKS = 1.0  # seconds between two checks of a pause for a stop
-SLOWEST, FASTEST = 0.001, 100_000.0  # messages a second
+MESSAGES_PER_STEP = 100  # messages between two yields to the event loop: 1 to 3 ms
+STOPPED_TEXT = "stopped; the rest is unchanged, and the same command goes on with it"
+BATCH_SECONDS = 0.25  # seconds between two batches of a pass at a rate
+STOP_CHECK_SECONDS = 1.0  # seconds between two checks of a pause for a stop
+MIN_RATE, MAX_RATE = 0.001, 100_000.0  # messages a second
 
 P = TypeVar("P")
 P_contra = TypeVar("P_contra", contravariant=True)
@@ -36,7 +36,7 @@ class Filter(Protocol[P_contra, S]):
     """Selects messages among all dead letters or all pending deliveries."""
 
     @property
-    def narrows(self) -> bool:
+    def has_conditions(self) -> bool:
         """Return False if the filter selects every message."""
 
     @property
@@ -55,25 +55,25 @@ class Filter(Protocol[P_contra, S]):
     def issuers(self) -> frozenset[str] | None:
         """Return the issuers that the caller may see; None for all."""
 
-    def come_by(self, moment: float, /) -> Self:
+    def restrict_to_arrived_by(self, moment: float, /) -> Self:
         """Return the same filter without messages that arrived after the moment."""
 
-    def opened(self, messages: P_contra, /, *, whole: bool) -> OpenVisit[S]:
+    def open_visit(self, messages: P_contra, /, *, whole: bool) -> OpenVisit[S]:
         """Open a visit to the selected messages, with bodies if `whole`. Raises QueueError."""
 
 
-async def found_in(
+async def find_messages(
     messages: P, filter_: Filter[P, S], progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[S, Message], None]:
     """Yield the selected messages, oldest first, or in the order of the queues; with bodies if `whole`.
 
     The caller closes the iterator (`aclosing`). Raises QueueError.
     """
-    async with filter_.opened(messages, whole=whole) as visit:
+    async with filter_.open_visit(messages, whole=whole) as visit:
         passed = 0
         while page := await visit.next_page():
             for number, entry in enumerate(page):
-                if number % AT_ONCE == AT_ONCE - 1:
+                if number % MESSAGES_PER_STEP == MESSAGES_PER_STEP - 1:
                     progress(passed + number, passed + len(page) + visit.left)
                     await asyncio.sleep(0)
                 if entry.summary is not None:
@@ -128,13 +128,13 @@ REMOVE: Literal["remove"] = "remove"
 class KeptMessage:
     """A decision: the message stays, for this reason."""
 
-    why: str
+    reason: str
 
 
 Decision: TypeAlias = Transfer | KeptMessage | Literal["remove"]
 
 
-class Pass(Generic[S]):
+class RepairPass(Generic[S]):
     """One pass that carries out the decision of `judge` for each selected message. `report` receives each done message.
 
     `ids` are the IDs of the messages, if they were selected by ID.
@@ -142,15 +142,15 @@ class Pass(Generic[S]):
 
     def __init__(
         self,
-        opened: OpenVisit[S],
-        judge: Callable[[Message, S], Decision],
+        open_visit: OpenVisit[S],
+        decide: Callable[[Message, S], Decision],
         options: RepairOptions,
         report: Callable[[S], None] = lambda _: None,
         ids: frozenset[str] = frozenset(),
     ) -> None:
-        self._opened = opened
+        self._open_visit = open_visit
         self._missing = set(ids)
-        self._judge = judge
+        self._decide = decide
         self._options = options
         self._report = report
         self._done = 0
@@ -159,15 +159,19 @@ class Pass(Generic[S]):
         self._kept: Counter[str] = Counter()
         self._unfinished: str | None = None
         self._limited = False
-        self._began = options.steady()
-        self._at_once = AT_ONCE if options.rate is None else max(1, min(AT_ONCE, int(options.rate * PACED)))
+        self._began_at = options.steady()
+        self._batch_size = (
+            MESSAGES_PER_STEP
+            if options.rate is None
+            else max(1, min(MESSAGES_PER_STEP, int(options.rate * BATCH_SECONDS)))
+        )
 
     async def run(self) -> RepairResult:
         """Pass over the messages until the end, a stop or a failure. Never raises QueueError."""
         failed = False
         try:
-            async with self._opened as visit:
-                await self._go_through(visit)
+            async with self._open_visit as visit:
+                await self._visit_pages(visit)
         except QueueError as error:
             self._unfinished, failed = str(error), True
         return RepairResult(
@@ -181,48 +185,48 @@ class Pass(Generic[S]):
             missing=frozenset() if self._unfinished else frozenset(self._missing),
         )
 
-    async def _go_through(self, visit: Visit[S]) -> None:
+    async def _visit_pages(self, visit: Visit[S]) -> None:
         passed = 0
         while page := await visit.next_page():
-            for start in range(0, len(page), AT_ONCE):
-                chunk = page[start : start + AT_ONCE]
+            for start in range(0, len(page), MESSAGES_PER_STEP):
+                chunk = page[start : start + MESSAGES_PER_STEP]
                 matches = [(entry.message, entry.summary) for entry in chunk if entry.summary is not None]
-                for first in range(0, len(matches), self._at_once):
-                    await self._act(visit, matches[first : first + self._at_once])
+                for first in range(0, len(matches), self._batch_size):
+                    await self._repair_batch(visit, matches[first : first + self._batch_size])
                     if self._unfinished is not None:
                         return
                 passed += len(chunk)
                 self._options.progress(passed, passed + len(page) - start - len(chunk) + visit.left)
-                if self._stops():
+                if self._is_stopped():
                     return
                 await asyncio.sleep(0)
 
-    def _stops(self) -> bool:
+    def _is_stopped(self) -> bool:
         if self._unfinished is None and self._options.stop():
-            self._unfinished = STOPPED
+            self._unfinished = STOPPED_TEXT
         return self._unfinished is not None
 
-    async def _act(self, visit: Visit[S], matches: Sequence[tuple[Message, S]]) -> None:
-        room = None if self._options.limit is None else self._options.limit - self._done
-        chosen: dict[int, S] = {}
+    async def _repair_batch(self, visit: Visit[S], matches: Sequence[tuple[Message, S]]) -> None:
+        free = None if self._options.limit is None else self._options.limit - self._done
+        selected: dict[int, S] = {}
         removed: list[Message] = []
         transfers: list[Transfer] = []
         full = False
         for message, summary in matches:
-            if full := len(chosen) == room:
+            if full := len(selected) == free:
                 break
             self._missing.discard(summary.id)
-            decision = self._judge(message, summary)
+            decision = self._decide(message, summary)
             if isinstance(decision, KeptMessage):
-                self._kept[decision.why] += 1
+                self._kept[decision.reason] += 1
                 continue
-            chosen[id(message)] = summary
+            selected[id(message)] = summary
             if isinstance(decision, Transfer):
                 transfers.append(decision)
             else:
                 removed.append(message)
-        if chosen and await self._paced():
-            await self._carry_out(visit, removed, transfers, chosen)
+        if selected and await self._wait_for_rate():
+            await self._carry_out(visit, removed, transfers, selected)
         if full and self._unfinished is None:
             self._limited = True
             self._unfinished = (
@@ -230,34 +234,34 @@ class Pass(Generic[S]):
             )
 
     async def _carry_out(
-        self, visit: Visit[S], removed: Sequence[Message], transfers: Sequence[Transfer], chosen: Mapping[int, S]
+        self, visit: Visit[S], removed: Sequence[Message], transfers: Sequence[Transfer], selected: Mapping[int, S]
     ) -> None:
         if self._options.dry_run:
-            self._count([*removed, *(transfer.letter for transfer in transfers)], chosen)
+            self._count([*removed, *(transfer.letter for transfer in transfers)], selected)
             return
         if removed:
-            self._count(await visit.remove(removed), chosen)
+            self._count(await visit.remove(removed), selected)
         if transfers:
             moved = await visit.move(transfers)
-            self._count(moved.done, chosen)
+            self._count(moved.done, selected)
             if moved.failure is not None:
                 raise moved.failure
 
-    async def _paced(self) -> bool:
+    async def _wait_for_rate(self) -> bool:
         """Wait until the rate allows the next batch. Return False if a stop came first."""
         rate = self._options.rate
         while rate is not None and not self._options.dry_run:
-            wait = self._began + self._done / rate - self._options.steady()
+            wait = self._began_at + self._done / rate - self._options.steady()
             if wait <= 0:
                 break
-            if self._stops():
+            if self._is_stopped():
                 return False
-            await self._options.pause(min(wait, LOOKS))
-        return not self._stops()
+            await self._options.pause(min(wait, STOP_CHECK_SECONDS))
+        return not self._is_stopped()
 
-    def _count(self, done: Sequence[Message], chosen: Mapping[int, S]) -> None:
+    def _count(self, done: Sequence[Message], selected: Mapping[int, S]) -> None:
         for message in done:
-            summary = chosen[id(message)]
+            summary = selected[id(message)]
             self._done += 1
             self._reasons[summary.reason] += 1
             self._clients[summary.iss, summary.client_id] += 1

@@ -24,22 +24,28 @@ from notifier.network.listeners.authorization import concerns
 from notifier.network.listeners.operation import ApiRequest, Counts, Items
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.deliveries.groups import GroupCounts, Summary
-from notifier.operators.deliveries.job_routes import begun
-from notifier.operators.deliveries.jobs import AWAY, Jobs
-from notifier.operators.deliveries.message_index import AskedPage, Indexes, MessageIndex, PageSelection, SummaryFilter
+from notifier.operators.deliveries.job_routes import start_job
+from notifier.operators.deliveries.jobs import QUEUE_UNAVAILABLE_TEXT, Jobs
+from notifier.operators.deliveries.message_index import (
+    MessageIndex,
+    MessageIndexes,
+    PageRequest,
+    PageSelection,
+    SummaryFilter,
+)
 from notifier.operators.deliveries.readmission import ReplayRules
-from notifier.operators.deliveries.repair import RepairAudit, WriteAudit, given, remove
-from notifier.operators.deliveries.repair_jobs import DID, AskedRepair, RemovalPasses, RepairWork, issuers_of
-from notifier.operators.deliveries.visits import Filter, RepairResult, found_in
+from notifier.operators.deliveries.repair import RepairAudit, WriteAudit, mask_subject, remove
+from notifier.operators.deliveries.repair_jobs import PAST_VERBS, RemovalPasses, RepairRequest, RepairWork, issuers_of
+from notifier.operators.deliveries.repair_pass import Filter, RepairResult, find_messages
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
-AT_MOST = 60.0  # seconds that a dry run of a repair may last
-BUSY_FOR = 20.0  # seconds that a request waits for another to end
-HINTS = 5  # hints per answer: each takes some milliseconds of the event loop
-PAGE_AGE = 60.0  # seconds that the index behind a page may be old, unless it is asked otherwise
-PAGE_ROWS = 50
-FOUND = 200  # summaries in the answer of a search
+REPAIR_SECONDS = 60.0  # seconds that a dry run of a repair may last
+BUSY_WAIT_SECONDS = 20.0  # seconds that a request waits for another to end
+MAX_HINTS = 5  # hints per answer: each takes some milliseconds of the event loop
+PAGE_AGE_SECONDS = 60.0  # seconds that the index behind a page may be old, unless it is asked otherwise
+DEFAULT_PAGE_ROWS = 50
+MAX_FOUND_MESSAGES = 200  # summaries in the answer of a search
 
 P = TypeVar("P")
 S = TypeVar("S", bound=Summary)
@@ -47,7 +53,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLettersAccess:
+class RouteDependencies:
     """The dependencies of the routes. `rules` and `registry` are called per request, since a reload may change them."""
 
     queue: Queue
@@ -57,18 +63,18 @@ class DeadLettersAccess:
     write_audit: WriteAudit
     clock: Callable[[], float]
     steady: Callable[[], float]
-    indexes: Indexes
-    subject_id: Callable[[str], str] = given
+    indexes: MessageIndexes
+    subject_id: Callable[[str], str] = mask_subject
 
 
-REPAIRED = {
+REPAIR_MEMBERS = {
     "dry_run": bool, "by_reason": Counts, "by_client": Items, "clients": int, "kept": Counts, "more": bool,
     "unfinished": str | None,
 }  # fmt: skip
 
 
 @with_config(ConfigDict(extra="forbid"))
-class LookFor(TypedDict, total=False):
+class SearchBody(TypedDict, total=False):
     """The body of a search. It is not in the query, since proxies log URLs."""
 
     subject: Annotated[str, Field(min_length=1, max_length=1000, description="A sub or a sid.")]
@@ -82,7 +88,7 @@ def conditions_of(request: ApiRequest) -> Mapping[str, Any]:
     return {"id": [request.path["id"]]} if "id" in request.path else request.members
 
 
-class VisitRequests(Generic[P, S]):
+class MessageRequests(Generic[P, S]):
     """The requests about `messages`: dead letters or pending deliveries. `rows` names their list in an answer.
 
     Texts: `away` if the queue is unreachable or in use, `missing` if the message does not exist, `known` if its
@@ -90,47 +96,47 @@ class VisitRequests(Generic[P, S]):
     """
 
     def __init__(
-        self, access: DeadLettersAccess, messages: P, *, rows: Literal["letters", "deliveries"], away: str, known: str,
-        missing: str,
+        self, access: RouteDependencies, messages: P, *, rows_member: Literal["letters", "deliveries"],
+        unavailable_text: str, registered_hint: str, missing_text: str,
     ) -> None:  # fmt: skip
         self.audit = RepairAudit(access.write_audit, access.subject_id)
         self._access = access
         self._messages = messages
-        self._rows = rows
-        self._away = away
-        self._known = known
-        self._missing = missing
-        self._alone = asyncio.Lock()
-        self._looking = asyncio.Lock()
-        self._patient = asyncio.Lock()
-        self._waiting = 0
+        self._rows_member = rows_member
+        self._unavailable_text = unavailable_text
+        self._registered_hint = registered_hint
+        self._missing_text = missing_text
+        self._exclusive_lock = asyncio.Lock()
+        self._read_lock = asyncio.Lock()
+        self._job_lock = asyncio.Lock()
+        self._waiter_count = 0
 
     @property
-    def wanted(self) -> bool:
+    def has_waiters(self) -> bool:
         """Return True if a request waits for its turn."""
-        return self._waiting > 0
+        return self._waiter_count > 0
 
     @asynccontextmanager
-    async def turn(self, *, looking: bool = False, patient: bool = False) -> AsyncIterator[None]:
+    async def hold(self, *, reading: bool = False, patient: bool = False) -> AsyncIterator[None]:
         """Hold the messages exclusively. Raises Refusal (503) if the queue is unavailable or (not `patient`) busy."""
         async with AsyncExitStack() as stack:
             if patient:
-                await stack.enter_async_context(self._patient)
-            self._waiting += 1
+                await stack.enter_async_context(self._job_lock)
+            self._waiter_count += 1
             try:
-                async with asyncio.timeout(None if patient else BUSY_FOR):
-                    for lock in (self._looking, self._alone) if looking else (self._alone,):
+                async with asyncio.timeout(None if patient else BUSY_WAIT_SECONDS):
+                    for lock in (self._read_lock, self._exclusive_lock) if reading else (self._exclusive_lock,):
                         await stack.enter_async_context(lock)
             except TimeoutError:
                 raise self._refusal() from None
             finally:
-                self._waiting -= 1
+                self._waiter_count -= 1
             try:
                 yield
             except QueueError:
                 raise self._refusal() from None
             finally:
-                if not looking:
+                if not reading:
                     self._access.indexes.forget(self)
 
     def require_queue(self) -> None:
@@ -139,37 +145,39 @@ class VisitRequests(Generic[P, S]):
             raise self._refusal()
 
     def _refusal(self) -> Refusal:
-        return Refusal(problem(503, f"{self._away.rstrip('.')}; try again soon", headers={"Retry-After": "5"}))
+        return Refusal(
+            problem(503, f"{self._unavailable_text.rstrip('.')}; try again soon", headers={"Retry-After": "5"})
+        )
 
-    def options(self, request: ApiRequest | None = None) -> RepairOptions:
+    def repair_options(self, request: ApiRequest | None = None) -> RepairOptions:
         """Return the options of a repair within one request, which may last AT_MOST seconds."""
         steady, asked = self._access.steady, {} if request is None else request.members
-        until = steady() + AT_MOST
+        until = steady() + REPAIR_SECONDS
         return RepairOptions(
             clock=self._access.clock, steady=steady, pause=asyncio.sleep, stop=lambda: steady() >= until,
             limit=asked.get("limit"), dry_run=bool(asked.get("dry_run")),
         )  # fmt: skip
 
-    async def counts(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
+    async def answer_counts(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
         """Answer with the number of messages per group and, on request, with some messages."""
         asked = request.members
-        self.audit.looked(request.who, filter_)
-        most, skip = asked.get("rows", 0), asked.get("skip", 0)
-        counts, shown = GroupCounts(), list[dict[str, object]]()
-        async with self.turn(looking=True), aclosing(found_in(self._messages, filter_)) as summaries:
+        self.audit.log_search(request.who, filter_)
+        limit, skip = asked.get("rows", 0), asked.get("skip", 0)
+        counts, listed = GroupCounts(), list[dict[str, object]]()
+        async with self.hold(reading=True), aclosing(find_messages(self._messages, filter_)) as summaries:
             async for summary, _ in summaries:
                 counts.add(summary)
-                if skip < counts.total <= skip + most:
-                    shown.append(summary.document())
+                if skip < counts.total <= skip + limit:
+                    listed.append(summary.document())
         groups = [group.document() for group in counts.groups()]
         self._add_hints(groups, request)
         document: dict[str, object] = {"total": counts.total, "groups": groups}
-        return web.json_response(document | ({self._rows: shown} if "rows" in asked else {}), dumps=json_text)
+        return web.json_response(document | ({self._rows_member: listed} if "rows" in asked else {}), dumps=json_text)
 
-    async def page(
+    async def answer_page(
         self,
         everything: Filter[P, S],
-        chosen: SummaryFilter,
+        filter_: SummaryFilter,
         request: ApiRequest,
         *,
         groups: int,
@@ -180,37 +188,37 @@ class VisitRequests(Generic[P, S]):
         if "subject" in asked:
             raise malformed(InputIssue("subject", "a page cannot filter by user: use POST …/find"))
 
-        async def make() -> MessageIndex:
+        async def build() -> MessageIndex:
             index = MessageIndex(self._access.clock, self._access.steady)
-            async with self.turn(looking=True), aclosing(found_in(self._messages, everything)) as summaries:
+            async with self.hold(reading=True), aclosing(find_messages(self._messages, everything)) as summaries:
                 async for summary, _ in summaries:
                     index.add(summary)
             index.complete()
             return index
 
-        index = await self._access.indexes.index(self, asked.get("age", PAGE_AGE), make)
+        index = await self._access.indexes.index(self, asked.get("age", PAGE_AGE_SECONDS), build)
         reasons = frozenset(asked.get("reason", ()))
-        selection = PageSelection(chosen=chosen, reasons=reasons, newest_first=newest_first)
-        skip, most = asked.get("skip", 0), asked.get("rows", PAGE_ROWS)
-        page = AskedPage(selection=selection, rows=most, skip=skip, groups=groups)
-        document = await index.page(page, self._rows)
+        selection = PageSelection(filter_=filter_, reasons=reasons, newest_first=newest_first)
+        skip, limit = asked.get("skip", 0), asked.get("rows", DEFAULT_PAGE_ROWS)
+        page_request = PageRequest(selection=selection, rows=limit, skip=skip, groups=groups)
+        document = await index.page(page_request, self._rows_member)
         self._add_hints(document["groups"], request)
         return web.json_response(document, dumps=json_text)
 
-    async def found(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
+    async def answer_search(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
         """Answer with the first matches of a search, and their number. Searches are logged."""
         if not request.members.keys() & {"subject", "event_id"}:
             raise malformed(InputIssue("", "give subject (a sub or a sid) or event_id to search for"))
-        self.audit.read("looked_for", request.who, filter_)
-        total, shown = 0, list[dict[str, object]]()
-        async with self.turn(looking=True), aclosing(found_in(self._messages, filter_)) as summaries:
+        self.audit.log_read("looked_for", request.who, filter_)
+        total, listed = 0, list[dict[str, object]]()
+        async with self.hold(reading=True), aclosing(find_messages(self._messages, filter_)) as summaries:
             async for summary, _ in summaries:
                 total += 1
-                if total <= FOUND:
-                    shown.append(summary.document())
-        return web.json_response({"total": total, self._rows: shown}, dumps=json_text)
+                if total <= MAX_FOUND_MESSAGES:
+                    listed.append(summary.document())
+        return web.json_response({"total": total, self._rows_member: listed}, dumps=json_text)
 
-    async def message(
+    async def answer_message(
         self,
         filter_: Filter[P, S],
         request: ApiRequest,
@@ -219,29 +227,29 @@ class VisitRequests(Generic[P, S]):
         whole: bool = False,
     ) -> web.Response:
         """Answer with the first selected message as a document. Raises Refusal (404)."""
-        async with self.turn(looking=True), aclosing(found_in(self._messages, filter_, whole=whole)) as summaries:
+        async with self.hold(reading=True), aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries:
             async for summary, message in summaries:
                 hint = self._hint(summary.reason, summary.iss, summary.client_id, request)
                 return web.json_response(document(summary, message) | hint, dumps=json_text)
-        raise Refusal(problem(404, self._missing))
+        raise Refusal(problem(404, self._missing_text))
 
     def _add_hints(self, groups: Iterable[dict[str, Any]], request: ApiRequest) -> None:
-        for group in islice((each for each in groups if each["reason"] in NOBODY_KNOWS), HINTS):
+        for group in islice((each for each in groups if each["reason"] in NOBODY_KNOWS), MAX_HINTS):
             group.update(self._hint(group["reason"], group["iss"], group["client_id"], request))
 
     def _hint(self, reason: str | None, iss: str, client_id: str, request: ApiRequest) -> dict[str, object]:
         """Return the likely intended name of an unknown client. Names only issuers that the token covers."""
         if reason not in NOBODY_KNOWS:
             return {}
-        hint = near_either(iss, client_id, self._access.registry(), if_registered=self._known)
+        hint = near_either(iss, client_id, self._access.registry(), if_registered=self._registered_hint)
         return {"hint": hint.text} if hint is not None and concerns(request.token, hint.issuer.iss) else {}
 
     def require_narrowed(self, filter_: Filter[P, S], request: ApiRequest) -> None:
         """Require a condition, or `all`. Raises Refusal (400)."""
-        if not filter_.narrows and not request.members.get("all"):
-            raise malformed(InputIssue("", f"give a condition for the {self._rows}, or all: true"))
+        if not filter_.has_conditions and not request.members.get("all"):
+            raise malformed(InputIssue("", f"give a condition for the {self._rows_member}, or all: true"))
 
-    async def remove(
+    async def answer_removal(
         self, kind: Literal["discard", "cancel"], filter_: Filter[P, S], request: ApiRequest
     ) -> web.Response:
         """Delete the message that the path names, or start a job that deletes the selected messages.
@@ -253,28 +261,28 @@ class VisitRequests(Generic[P, S]):
 
         def report(summary: S) -> None:
             if not dry_run:
-                self.audit.removed(who, summary)
+                self.audit.log_removal(who, summary)
 
         async def act(options: RepairOptions) -> RepairResult:
             return await remove(self._messages, filter_, options, report)
 
         def conclude(result: RepairResult) -> None:
-            self.audit.repaired(DID[kind], who, filter_, result)
+            self.audit.log_repair(PAST_VERBS[kind], who, filter_, result)
 
         if not one:
             self.require_narrowed(filter_, request)
         if one or dry_run:
-            return await self.repaired(DID[kind], act, filter_, request)
+            return await self.answer_repair(PAST_VERBS[kind], act, filter_, request)
         self.require_queue()
-        wanted = AskedRepair(
-            kind=kind, chosen=filter_, issuers=issuers_of(filter_), conclude=conclude,
-            passes=RemovalPasses(self._messages, filter_, report), most=request.members.get("limit"),
+        repair = RepairRequest(
+            kind=kind, filter_=filter_, issuers=issuers_of(filter_), conclude=conclude,
+            passes=RemovalPasses(self._messages, filter_, report), limit=request.members.get("limit"),
         )  # fmt: skip
-        return begun(self._access.jobs, RepairWork(wanted, self), request.token)
+        return start_job(self._access.jobs, RepairWork(repair, self), request.token)
 
-    async def repaired(
+    async def answer_repair(
         self,
-        did: str,
+        past_verb: str,
         act: Callable[[RepairOptions], Awaitable[RepairResult]],
         filter_: Filter[P, S],
         request: ApiRequest,
@@ -285,16 +293,16 @@ class VisitRequests(Generic[P, S]):
         """
         dry_run = bool(request.members.get("dry_run"))
         if dry_run:
-            self.audit.looked(request.who, filter_)
-        async with self.turn(looking=dry_run):
-            result = await act(self.options(request))
+            self.audit.log_search(request.who, filter_)
+        async with self.hold(reading=dry_run):
+            result = await act(self.repair_options(request))
             if not dry_run:
-                self.audit.repaired(did, request.who, filter_, result)
+                self.audit.log_repair(past_verb, request.who, filter_, result)
         if result.failed and not result.done:
             raise self._refusal()
         if "id" in request.path and not result.done and result.unfinished is None:
-            raise Refusal(problem(404, self._missing))
+            raise Refusal(problem(404, self._missing_text))
         document = result.document()
         if result.failed:  # its text names hosts and files
-            document["unfinished"] = AWAY
-        return web.json_response({did: result.done, "dry_run": dry_run, **document}, dumps=json_text)
+            document["unfinished"] = QUEUE_UNAVAILABLE_TEXT
+        return web.json_response({past_verb: result.done, "dry_run": dry_run, **document}, dumps=json_text)

@@ -19,11 +19,11 @@ from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary,
 from notifier.queues.passes import OpenVisit, make_visit_reader
 from notifier.queues.queue_port import DeadLetters
 
-OF_REASON = "Only with this reason (notifier explain lists the reasons); may be repeated."
+REASON_DESCRIPTION = "Only with this reason (notifier explain lists the reasons); may be repeated."
 
 
 @with_config(ConfigDict(extra="forbid"))
-class ChoiceMembers(TypedDict, total=False):
+class FilterMembers(TypedDict, total=False):
     """The members that select dead letters or pending deliveries, in requests and as options. All must match."""
 
     id: Annotated[list[str], Field(max_length=1000, description="Only with these IDs.")]
@@ -41,15 +41,15 @@ class ChoiceMembers(TypedDict, total=False):
     until: Annotated[str, Field(description="Only if the session ended at or before this time, in the same form.")]
 
 
-class DeliveryFilterMembers(ChoiceMembers, total=False):
+class DeadLetterFilterMembers(FilterMembers, total=False):
     """The members that select dead letters."""
 
-    reason: Annotated[list[DeadReason], Field(description=OF_REASON)]
+    reason: Annotated[list[DeadReason], Field(description=REASON_DESCRIPTION)]
     source: Annotated[str, Field(min_length=1, description="Only from messages of this source.")]
     given_up_until: Annotated[str, Field(description="Only if given up at or before this time, in the same form.")]
 
 
-class RepairMembers(DeliveryFilterMembers, total=False):
+class RepairMembers(DeadLetterFilterMembers, total=False):
     """The members of a repair of dead letters."""
 
     all: Annotated[bool, Field(description="Select every dead letter.")]
@@ -65,11 +65,11 @@ class ReplayMembers(RepairMembers, total=False):
     ]
 
 
-_CHOOSING = frozenset(DeliveryFilterMembers.__annotations__) | frozenset(ChoiceMembers.__annotations__)
+_CONDITION_NAMES = frozenset(DeadLetterFilterMembers.__annotations__) | frozenset(FilterMembers.__annotations__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFilter:
+class DeadLetterFilter:
     """Selects the letters that meet every given condition. Times are in epoch seconds.
 
     `subject` is a `sub` or `sid`; `since` and `until` compare with `session_at`. `issuers`: the issuers that the
@@ -89,23 +89,23 @@ class DeliveryFilter:
     issuers: frozenset[str] | None = None
 
     @property
-    def narrows(self) -> bool:
+    def has_conditions(self) -> bool:
         """Return False if the filter selects every letter."""
-        return self != DeliveryFilter(issuers=self.issuers)
+        return self != DeadLetterFilter(issuers=self.issuers)
 
-    def come_by(self, moment: float) -> "DeliveryFilter":
+    def restrict_to_arrived_by(self, moment: float) -> "DeadLetterFilter":
         """See Filter."""
         return replace(self, given_up_until=moment if self.given_up_until is None else min(moment, self.given_up_until))
 
-    def opened(self, letters: DeadLetters, *, whole: bool) -> OpenVisit[DeadLetterSummary]:
+    def open_visit(self, dead_letters: DeadLetters, *, whole: bool) -> OpenVisit[DeadLetterSummary]:
         """Open a visit to the selected letters, with bodies if `whole`. Raises QueueError."""
-        return letters.visit(make_visit_reader(read_summary, self.matches, whole=whole))
+        return dead_letters.visit(make_visit_reader(read_summary, self.matches, whole=whole))
 
     def matches(self, message: Message, summary: DeadLetterSummary) -> bool:
         """Return True if the filter selects the letter."""
-        return self.means(summary) and (self.subject is None or self._concerns_subject(message, self.subject))
+        return self.matches_summary(summary) and (self.subject is None or self._concerns_subject(message, self.subject))
 
-    def means(self, summary: DeadLetterSummary) -> bool:
+    def matches_summary(self, summary: DeadLetterSummary) -> bool:
         """Return True if the filter selects the letter, ignoring `subject`."""
         return (
             (not self.ids or summary.id in self.ids)
@@ -116,7 +116,7 @@ class DeliveryFilter:
             and (self.source is None or summary.source == self.source)
             and (not self.reasons or summary.reason in self.reasons)
             and (self.given_up_until is None or summary.dead_since <= self.given_up_until)
-            and within(summary.session_at, self.since, self.until)
+            and is_within(summary.session_at, self.since, self.until)
         )
 
     def _concerns_subject(self, message: Message, subject: str) -> bool:
@@ -128,21 +128,21 @@ class DeliveryFilter:
 
 def read_filter(
     members: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None
-) -> DeliveryFilter | InputIssue:
+) -> DeadLetterFilter | InputIssue:
     """Read an operator's filter from options or a request; return an InputIssue if it is invalid.
 
     A time may also be an age, counted back from `now`. A member that is None counts as absent.
     """
     conditions = read_conditions(members, now, [*DeadReason])
-    return conditions if isinstance(conditions, InputIssue) else DeliveryFilter(issuers=issuers, **conditions)
+    return conditions if isinstance(conditions, InputIssue) else DeadLetterFilter(issuers=issuers, **conditions)
 
 
 def read_conditions(members: Mapping[str, Any], now: float, reasons: Sequence[str]) -> dict[str, Any] | InputIssue:
     """Read the members into the arguments of a filter; return an InputIssue if one is invalid. See `read_filter`."""
-    given = {name: members[name] for name in _CHOOSING if members.get(name) is not None}
+    given = {name: members[name] for name in _CONDITION_NAMES if members.get(name) is not None}
     for name in given.keys() & {"since", "until", "given_up_until"}:
         try:
-            given[name] = read_when(given[name], now)
+            given[name] = parse_moment_or_age(given[name], now)
         except ValueError as error:
             return InputIssue(name, str(error))
     ids, wanted = frozenset(given.pop("id", ())), frozenset(given.pop("reason", ()))
@@ -151,14 +151,14 @@ def read_conditions(members: Mapping[str, Any], now: float, reasons: Sequence[st
     return {"ids": ids, "reasons": wanted, **given}
 
 
-def within(moment: float | None, since: float | None, until: float | None) -> bool:
+def is_within(moment: float | None, since: float | None, until: float | None) -> bool:
     """Return True if the moment lies between the bounds. An unknown moment fails any bound."""
     if moment is None:
         return since is None and until is None
     return (since is None or moment >= since) and (until is None or moment <= until)
 
 
-def read_when(text: str, now: float) -> float:
+def parse_moment_or_age(text: str, now: float) -> float:
     """Read a moment, or an age counted back from `now`. Raises ValueError."""
     try:
         return read_moment(text)
@@ -170,20 +170,22 @@ def read_when(text: str, now: float) -> float:
         raise ValueError(f"{text} is neither a time like 2026-01-31T12:00:00Z nor a duration like 24h") from None
 
 
-def _subjects(letter: DeadLetter) -> Iterator[str | None]:
+def _subjects(dead_letter: DeadLetter) -> Iterator[str | None]:
     """Yield every `sub` and `sid` in the letter."""
-    if letter.delivery is not None:
-        yield from (letter.delivery.sub, letter.delivery.sid)
-    if letter.event is not None:
-        yield from (letter.event.sub, letter.event.sid)
-        for entry in letter.event.clients if letter.event.clients != "*" else ():
+    if dead_letter.delivery is not None:
+        yield from (dead_letter.delivery.sub, dead_letter.delivery.sid)
+    if dead_letter.event is not None:
+        yield from (dead_letter.event.sub, dead_letter.event.sid)
+        for entry in dead_letter.event.clients if dead_letter.event.clients != "*" else ():
             if isinstance(entry, ClientEntry):
                 yield from (entry.sub, entry.sid)
-    if letter.raw is not None:
-        yield from _named(letter.raw.body) if letter.source is None else _texts(letter.raw.body)
+    if dead_letter.raw is not None:
+        yield from (
+            _subjects_in_event(dead_letter.raw.body) if dead_letter.source is None else _texts_in(dead_letter.raw.body)
+        )
 
 
-def _texts(body: bytes) -> Iterator[str]:
+def _texts_in(body: bytes) -> Iterator[str]:
     """Yield every text in a source's document: only the source's mapping knows which of them name a user."""
     try:
         rest: list[object] = [from_json(body, allow_partial=True)]
@@ -199,7 +201,7 @@ def _texts(body: bytes) -> Iterator[str]:
                 rest += members.values()
 
 
-def _named(text: str | bytes) -> Iterator[str | None]:
+def _subjects_in_event(text: str | bytes) -> Iterator[str | None]:
     """Yield every `sub` and `sid` in an unreadable message, or in the part of it that was kept."""
     try:
         content = from_json(text, allow_partial=True)
