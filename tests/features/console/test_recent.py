@@ -38,7 +38,7 @@ ISS, OTHER = "https://id.example.com", "https://other.example.com"
 NOW = 1_800_000_000.0
 
 
-class RepairReport:
+class Rig:
     """A memory with a clock that is set by hand."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class RepairReport:
 
 def test_a_row_shows_no_user() -> None:
     """It is found by its user, its session or its event, and shows neither of the first two."""
-    told = RepairReport()
+    told = Rig()
     delivery = told.attempted()
     for wanted in ({"subject": "user-0"}, {"subject": "session-0"}, {"event_id": "e0"}):
         asked = {"subject": None, "event_id": None, "issuers": None, **wanted}
@@ -83,7 +83,7 @@ def test_a_row_shows_no_user() -> None:
 
 def test_all_of_it_is_bounded() -> None:
     """By rows, by clients, by answers of each, and by counts."""
-    told = RepairReport()
+    told = Rig()
     for number in range(TROUBLE + CLIENTS + 10):
         told.now += STEP
         told.attempted(f"c{number}")
@@ -100,7 +100,7 @@ def test_all_of_it_is_bounded() -> None:
 
 def test_the_longest_names_take_no_more_bytes() -> None:
     """Of events, clients, issuers and users, and of answers, in characters of four bytes."""
-    told, wide = RepairReport(), "\N{GRINNING FACE}"
+    told, wide = Rig(), "\N{GRINNING FACE}"
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     for number in range(2_000):
@@ -119,7 +119,7 @@ def test_the_longest_names_take_no_more_bytes() -> None:
 
 def test_names_that_were_written_as_json_take_no_more_bytes() -> None:
     """As those of a delivery that is tried again are: each text then has its UTF-8 form beside it."""
-    told, wide = RepairReport(), "\N{GRINNING FACE}"
+    told, wide = Rig(), "\N{GRINNING FACE}"
     names = (f"{number:04}".ljust(TEXT_LENGTH, wide) for number in count())
     event_ids = (f"{number:03}".ljust(ID_BYTES // 4, wide) for number in count())
     tracemalloc.start()
@@ -138,7 +138,7 @@ def test_names_that_were_written_as_json_take_no_more_bytes() -> None:
 
 def test_no_client_is_forgotten_for_the_answers_of_others() -> None:
     """Where thousands are called all the time, each keeps fewer answers, and its minutes."""
-    told = RepairReport()
+    told = Rig()
     for _ in range(ANSWERS + 1):
         for number in range(CLIENTS):
             told.attempted(f"client-{number}", Failed(reason=Reason.TIMEOUT, text="x" * 200))
@@ -173,7 +173,7 @@ async def test_without_a_console_nothing_is_kept(settings: dict[str, Any], other
 
 def test_what_happened_after_an_answer_is_told_once() -> None:
     """Deliveries only if they are wanted, and nothing of other issuers."""
-    told = RepairReport()
+    told = Rig()
     told.attempted(outcome=Delivered(status=200))
     told.attempted()
     told.attempted(iss=OTHER)
@@ -198,7 +198,7 @@ def test_what_happened_after_an_answer_is_told_once() -> None:
 
 def test_a_worker_that_follows_one_of_its_name_goes_on_from_its_numbers() -> None:
     """A container that is restarted keeps host and process ID: whoever followed the one before misses nothing."""
-    told = RepairReport()
+    told = Rig()
     for _ in range(3):
         told.attempted()
     after = told.recent.last

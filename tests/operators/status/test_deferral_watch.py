@@ -9,18 +9,17 @@ from notifier.delivery.admission import NO_SUCH_CLIENT
 from notifier.delivery.facts import Buried, Deferred, Fact
 from notifier.delivery.notices import notice_of
 from notifier.model.client import Client
-from notifier.model.delivery import Delivery
 from notifier.model.fate import Notice
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.model.trouble import TroubleKind
 from notifier.operators.status.deferral_watch import KEPT, PER_ISSUER, SEARCHES, DeferralWatch
+from tests.delivery.stage import ISS
+from tests.operators.status.test_service_status import delivery_of
 from tests.support.outcome_facts import delivered
 
-ISS = "https://id.example.com"
 
-
-class RepairReport:
+class Rig:
     """A watch, and what it passed on."""
 
     def __init__(self) -> None:
@@ -36,14 +35,17 @@ class RepairReport:
         )
 
     def deferred(
-        self, cause: Cause, client_id: str = "", iss: str = ISS, text: str = "", wait: float = 2, **more: Any
+        self,
+        cause: Cause,
+        client_id: str = "",
+        iss: str = ISS,
+        text: str = "",
+        wait: float = 2,
+        earlier: int = 0,
+        **more: Any,
     ) -> Deferred:
         """Put something off, and return the fact that the observers get."""
-        one = None
-        if client_id:
-            one = Delivery(
-                id="d", event_id="e", id_given=True, iss=iss, client_id=client_id, sub="s", sid=None, deferrals=1
-            )
+        one = delivery_of(client_id, iss=iss, deferrals=earlier + 1) if client_id else None
         due = self.now + wait
         self.watch.observe(
             Deferred(iss=iss, client_id=client_id, event_id="e", cause=cause, due=due, text=text, delivery=one, **more)
@@ -54,8 +56,7 @@ class RepairReport:
 
     def delivered(self, client_id: str) -> None:
         """A client was told."""
-        delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
-        self.watch.observe(delivered(delivery))
+        self.watch.observe(delivered(delivery_of(client_id)))
 
     def buried(self, client_id: str) -> None:
         """It was given up."""
@@ -70,7 +71,7 @@ class RepairReport:
 
 def test_what_is_a_dead_letter_by_now_waits_no_longer() -> None:
     """Of two deliveries for a client that nobody knows."""
-    told = RepairReport()
+    told = Rig()
     for _ in range(2):
         told.deferred(Cause.UNKNOWN, "nobody", text=NO_SUCH_CLIENT)
     assert told.troubles() == [(TroubleKind.UNKNOWN_CLIENT, ISS, "nobody", 2)]
@@ -94,7 +95,7 @@ def notice(fact: Fact) -> Notice:
 
 def test_an_unknown_issuer_is_told_once_with_the_nearest_name() -> None:
     """However many events name it; a look at the same event is no further event."""
-    told = RepairReport()
+    told = Rig()
     text = "not one of `issuers` (yet)"
     first = told.deferred(Cause.UNKNOWN, iss=f"{ISS}/", text=text)
     assert (first.first, first.hint) == (True, f"did you mean {ISS}, without the slash at the end?")
@@ -108,7 +109,7 @@ def test_an_unknown_issuer_is_told_once_with_the_nearest_name() -> None:
 
 def test_an_unknown_client_is_told_until_it_is_registered() -> None:
     """And told again if it is unknown anew, long after."""
-    told = RepairReport()
+    told = Rig()
     first = told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT)
     assert (first.first, first.hint) == (True, "did you mean shop?")
     assert not told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT).first
@@ -120,7 +121,7 @@ def test_an_unknown_client_is_told_until_it_is_registered() -> None:
 
 def test_an_unknown_client_whose_row_is_left_out_is_told_so() -> None:
     """With why, in place of a near name, as long as it is so; to operators, since it names settings of ours."""
-    told = RepairReport()
+    told = Rig()
     why = "is beyond db (registry source db)"
     plain = told.registry
     told.registry = replace(plain, refused={ISS: {"shopp": why}})
@@ -138,7 +139,7 @@ def test_an_unknown_client_whose_row_is_left_out_is_told_so() -> None:
 
 def test_a_key_that_cannot_sign_is_told_once_for_its_issuer() -> None:
     """Until each client that was put off for it was attempted; other clients of the issuer say nothing of it."""
-    told = RepairReport()
+    told = Rig()
     text = "issuer has no key for ES256"
     first = told.deferred(Cause.SIGNING, "shop", text=text)
     assert (first.first, notice(first).text) == (True, text)
@@ -153,7 +154,7 @@ def test_a_key_that_cannot_sign_is_told_once_for_its_issuer() -> None:
 
 def test_what_the_client_causes_is_not_told() -> None:
     """Nor does a publisher hear of files and proxies of ours."""
-    told = RepairReport()
+    told = Rig()
     assert not told.deferred(Cause.SLOT, "shop").first
     assert told.troubles() == []
     fact = told.deferred(Cause.TLS_FILES, "shop", text="/etc/notifier/ca.pem: no such file")
@@ -163,7 +164,7 @@ def test_what_the_client_causes_is_not_told() -> None:
 @pytest.mark.parametrize("cause", [Cause.ENCRYPTION, Cause.ORIGIN])
 def test_a_key_or_an_origin_that_a_client_lacks_is_told_until_the_client_was_attempted(cause: Cause) -> None:
     """Of that client alone, and not to its publisher."""
-    told = RepairReport()
+    told = Rig()
     text = "its tokens must be encrypted, and its jwks_uri https://shop.example/jwks cannot be read: answered 503"
     first = told.deferred(cause, "shop", text=text)
     assert (first.first, notice(first).text) == (True, "")
@@ -179,7 +180,7 @@ CAUSES = [Cause.ENCRYPTION, Cause.TLS_FILES, Cause.PROXY, Cause.ORIGIN]
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_client_that_is_attempted_frees_what_waits_for_the_same_cause(cause: Cause) -> None:
     """Once; not for another client; and not for what comes within seconds by itself."""
-    told = RepairReport()
+    told = Rig()
     told.deferred(cause, "shop", text="away", wait=4)
     told.delivered("shop")
     assert told.over == []
@@ -197,7 +198,7 @@ def test_a_client_that_is_attempted_frees_what_waits_for_the_same_cause(cause: C
 
 def test_a_key_that_signs_frees_all_that_waits_for_its_issuer() -> None:
     """If something waits for long: what was put off here, or by other workers for as long as the key was away."""
-    told = RepairReport()
+    told = Rig()
     told.watch.can_sign(ISS, told.now - 3)
     assert told.over == []
     told.watch.can_sign(ISS, told.now - 10)
@@ -213,7 +214,7 @@ def test_a_key_that_signs_frees_all_that_waits_for_its_issuer() -> None:
 
 def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
     """Those of one issuer hide nothing of another; all that are left out count as one."""
-    told = RepairReport()
+    told = Rig()
     told.registry = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {"made-up-": client("made-up-")}})
     names = [f"made-up-{n}" for n in range(PER_ISSUER + 50)]
     found = [told.deferred(Cause.UNKNOWN, name, text=NO_SUCH_CLIENT) for name in names]
@@ -223,17 +224,7 @@ def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
     assert told.deferred(Cause.UNKNOWN, names[SEARCHES], text=NO_SUCH_CLIENT).hint == "did you mean made-up-?"
     assert told.deferred(Cause.UNKNOWN, iss=f"{ISS}/").first
     assert len(told.troubles()) == PER_ISSUER + 2
-    again = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="new", sub="s", sid=None, deferrals=2)
-    put_off = Deferred(
-        iss=ISS,
-        client_id="new",
-        event_id="e",
-        cause=Cause.UNKNOWN,
-        due=told.now + 2,
-        text=NO_SUCH_CLIENT,
-        delivery=again,
-    )
-    told.watch.observe(put_off)  # it was counted before
+    told.deferred(Cause.UNKNOWN, "new", text=NO_SUCH_CLIENT, earlier=1)  # it was counted before
     assert ("unknown_client", ISS, "", 50) in told.troubles()
     told.now += KEPT + 3
     assert told.troubles() == []
@@ -241,7 +232,7 @@ def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
 
 def test_made_up_names_hide_no_client_of_ours_and_the_others_keep_their_cause() -> None:
     """A list that moves thousands of clients is not told as names that nobody knows, nor hidden by such names."""
-    told = RepairReport()
+    told = Rig()
     for n in range(PER_ISSUER + 2):
         told.deferred(Cause.UNKNOWN, f"made-up-{n}", text=NO_SUCH_CLIENT)
     text = "backchannel_logout_uri leads to https://elsewhere.example, which no file names"

@@ -114,7 +114,7 @@ async def test_when_what_waits_is_given_up_is_known() -> None:
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0, life=lambda delivery: life_of(delivery, registry))
 
     def put_off(client_id: str, since: float, sid: str | None) -> Delivery:
-        delivery = _of(client_id, sid=sid, first_taken_at=since)
+        delivery = delivery_of(client_id, sid=sid, first_taken_at=since)
         health.observe(facts.RetryScheduled(delivery=delivery, due=NOW + 9))
         return delivery
 
@@ -135,7 +135,9 @@ async def test_when_what_waits_is_given_up_is_known() -> None:
 
 def failed(health: HealthObserver, client_id: str, at: float) -> None:
     """An attempt that did not connect."""
-    health.observe(attempted(_of(client_id), Failed(reason=Reason.CONNECT, text="refused"), at=at, next_due=None))
+    health.observe(
+        attempted(delivery_of(client_id), Failed(reason=Reason.CONNECT, text="refused"), at=at, next_due=None)
+    )
 
 
 def test_of_very_many_clients_the_oldest_are_forgotten() -> None:
@@ -154,7 +156,7 @@ def test_of_very_many_clients_those_in_trouble_are_remembered() -> None:
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     failed(health, "down", NOW)
     for number in range(2 * KEPT):
-        health.observe(delivered(_of(f"c{number}")))
+        health.observe(delivered(delivery_of(f"c{number}")))
     assert len(health.clients) == KEPT
     assert health.clients[ISS, "down"].last_failure == NOW
     assert (ISS, "c0") not in health.clients
@@ -163,8 +165,9 @@ def test_of_very_many_clients_those_in_trouble_are_remembered() -> None:
     ]  # fmt: skip
 
 
-def _of(client_id: str, sub: str = "s", sid: str | None = None, **more: Any) -> Delivery:
-    return Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub=sub, sid=sid, **more)
+def delivery_of(client_id: str, *, iss: str = ISS, sub: str = "s", sid: str | None = None, **more: Any) -> Delivery:
+    """Return a delivery for a client."""
+    return Delivery(id="d", event_id="e", id_given=True, iss=iss, client_id=client_id, sub=sub, sid=sid, **more)
 
 
 def test_a_worker_may_tell_of_its_clients_in_parts() -> None:
@@ -283,7 +286,7 @@ def test_what_a_dead_letter_says_keeps_its_way_out() -> None:
     """It comes last: behind names of others."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     text = f"the registry has no client of alice-77 {'w' * 300}; register it, then replay"
-    buried(health, "shop", DeadReason.UNKNOWN_CLIENT, text, _of("shop", sub="alice-77"))
+    buried(health, "shop", DeadReason.UNKNOWN_CLIENT, text, delivery_of("shop", sub="alice-77"))
     told = health.clients[ISS, "shop"].text
     assert told.endswith("; register it, then replay")
     assert "alice-77" not in told
@@ -293,7 +296,7 @@ def test_what_a_failure_met_is_told_without_the_user() -> None:
     """Nor with a token, if the client sends it back."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     outcome = Failed(reason=Reason.SERVER_ERROR, status=500, text="no session of Alice-77 in eyJhbGciOiJSUzI1NiJ9.e.x")
-    health.observe(attempted(_of("shop", sub="alice-77"), outcome, at=NOW, next_due=None))
+    health.observe(attempted(delivery_of("shop", sub="alice-77"), outcome, at=NOW, next_due=None))
     status = status_of({}, [worker("a", *all_of(health, [], [])[0])], now=NOW)
     told = document_of(status)["clients"]
     assert isinstance(told, list)
@@ -356,7 +359,7 @@ def test_since_when_a_client_fails_is_known_after_a_restart() -> None:
     record = health.clients[ISS, "shop"]
     assert record.failing_since == NOW
     failure = Failed(reason=Reason.CONNECT, text="")
-    third = attempted(_of("shop", first_attempt_at=NOW - 600), failure, number=3, at=NOW + 1, next_due=None)
+    third = attempted(delivery_of("shop", first_attempt_at=NOW - 600), failure, number=3, at=NOW + 1, next_due=None)
     health.observe(third)
     assert record.failing_since == NOW - 600
     record.last_success, record.failing_since = NOW + 2, None

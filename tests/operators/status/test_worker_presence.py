@@ -11,9 +11,10 @@ from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.errors import QueueUnavailable
 from notifier.model.trouble import TroubleKind
 from notifier.operators.status.reload_request import RELOAD, Reload, ReloadResult, Reloads, WorkerReload, act_of
-from notifier.operators.status.service_status import WorkerState, dump_state, status_of, troubles_of, vanished
+from notifier.operators.status.service_status import status_of, troubles_of, vanished
 from notifier.operators.status.worker_presence import KEPT_SECONDS, MAX_WORKERS, WorkerPresence
 from notifier.operators.status.worker_requests import RequestHandler, WorkerRequest
+from tests.operators.status.test_service_status import worker as state_of
 
 
 class Worker:
@@ -53,6 +54,11 @@ class Group:
         await worker.presence.leave()
         for other in self.workers.values():
             other.presence.on_announcement(worker.presence.document())
+
+    def announced(self, name: str, *, leaving: bool = False) -> None:
+        """Have the first worker hear of a worker that is none of the group."""
+        document = {"v": 1, "worker": name, "at": 1e9, "leaving": leaving}
+        self.workers["a:1"].presence.on_announcement(json.dumps(document).encode())
 
     def vanished(self, at: str = "a:1") -> list[str]:
         """Who has vanished, as this worker says."""
@@ -122,22 +128,8 @@ def test_a_worker_that_answers_has_not_vanished() -> None:
     group = Group("a:1", "b:1")
     group.rounds(30)
     group.rounds(60, "b:1")
-    states = [
-        dump_state(
-            WorkerState(
-                worker=name,
-                version="1",
-                since=0.0,
-                draining=False,
-                in_flight=0,
-                held={},
-                rates={},
-                clients=(),
-                troubles=list(group.workers["a:1"].presence.troubles()) if name == "a:1" else (),
-            )
-        )
-        for name in group.workers
-    ]
+    troubles = {"a:1": [*group.workers["a:1"].presence.troubles()]}
+    states = [state_of(name, troubles=troubles.get(name, [])) for name in group.workers]
     assert vanished(status_of({}, states[:1], now=1e9 + 90)) == [("b:1", 1e9 + 30)]
     assert troubles_of(status_of({}, states, now=1e9 + 90)) == []
 
@@ -183,8 +175,7 @@ def test_made_up_workers_cost_bounded_memory() -> None:
     group = Group("a:1")
     group.rounds(10)
     for number in range(2 * MAX_WORKERS):
-        document = {"v": 1, "worker": f"x:{number}", "at": 1e9, "leaving": False}
-        group.workers["a:1"].presence.on_announcement(json.dumps(document).encode())
+        group.announced(f"x:{number}")
     group.rounds(60)
     assert len(group.vanished()) == MAX_WORKERS
 
@@ -194,8 +185,7 @@ def test_a_running_worker_takes_the_place_of_one_that_vanished() -> None:
     group = Group("a:1")
     group.rounds(10)
     for number in range(MAX_WORKERS):
-        document = {"v": 1, "worker": f"pod-{number}:1", "at": 1e9, "leaving": False}
-        group.workers["a:1"].presence.on_announcement(json.dumps(document).encode())
+        group.announced(f"pod-{number}:1")
     group.rounds(60)
     group.start("b:1")
     group.rounds(30)
@@ -210,8 +200,7 @@ async def test_a_stop_is_remembered_after_many_pods_were_replaced() -> None:
     group.rounds(30)
     for number in range(MAX_WORKERS + 1):
         for leaving in (False, True):
-            document = {"v": 1, "worker": f"pod-{number}:1", "at": 1e9, "leaving": leaving}
-            group.workers["a:1"].presence.on_announcement(json.dumps(document).encode())
+            group.announced(f"pod-{number}:1", leaving=leaving)
     await group.stop("b:2")
     group.rounds(20, "b:1")
     group.start("b:3")
