@@ -111,17 +111,19 @@ def test_docs_have_the_same_settings() -> None:
 
 
 def test_the_whole_example_is_taken(tmp_path: Path) -> None:
-    """`check` finds no mistake in it, and it has the ten settings that are named above it."""
+    """`check` finds no mistake and warns of nothing, and it has the ten settings that are named above it."""
     text = reference()
     made = notifier("keys", "generate", "--out", "2026.pem", "--at", "once", cwd=tmp_path)
     assert made.returncode == 0
     for file, content in re.findall(r"```yaml\n# ([\w.]+)\n(.*?)```", text, re.DOTALL)[:3]:
         (tmp_path / file).write_text(content)
+        (tmp_path / file).chmod(0o600)
     for file in ("keys/2026.pem", "secrets/broker-password", "secrets/subject-key"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_text((tmp_path / "2026.pem").read_text() if "keys" in file else "s3cret\n")
+        (tmp_path / file).write_text((tmp_path / "2026.pem").read_text() if "keys" in file else f"{'s3cret' * 4}\n")
+        (tmp_path / file).chmod(0o600)
     done = notifier("check", "-c", "notifier.yaml", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr, "warning" in done.stdout) == (0, "", False)
     ten = re.findall(r"^- `([^`]+)`:", text[: text.index("All others have defaults")], re.MULTILINE)
     assert len(ten) == 10
     config = yaml.safe_load((tmp_path / "notifier.yaml").read_text())
