@@ -32,7 +32,7 @@ failed for ten seconds, the circuit opens. It stays open for half of the outage 
 half-open: one delivery, the *probe*, is attempted. Its success closes the circuit, its failure opens it for longer.
 Before that a fresh delivery may be attempted, 4 s after the last attempt, while half of the slots for probes are free:
 its success closes the circuit, too, and its failure changes nothing. Workers report openings and recoveries to each
-other at best effort (`worker_news.py`). A pause that the client requests by `Retry-After` is kept beside that.
+other without a guarantee (`worker_news.py`). A pause that the client requests by `Retry-After` is kept beside that.
 
 **The rate.** An attempt starts only if the client is below its concurrency limit, which grows with each success and is
 halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot
@@ -50,8 +50,8 @@ that any worker continues after a crash.
   A delay queue has one fixed delay, 1 s to 65,536 s, and then returns the message to `retries`.
 - *Parked in a bucket:* all other deliveries of a client whose circuit is open or that is paused, while a probe of this
   worker is in a delay queue (`pending.py`). A worker that sees a client recover fetches them (`pulls.py`). After each
-  fourth attempt that fails, a parked delivery replaces the probe: once it is durable as the probe, the former one is
-  parked (`client_buckets.py`). A message that is not fetched returns to `retries` after 1,024 s. What expires within a
-  minute is not parked, nor is anything by a worker that stops.
+  fourth attempt that fails, a parked delivery replaces the probe: once it is durable as the probe, the former probe
+  is parked (`client_buckets.py`). A message that is not fetched returns to `retries` after 1,024 s. A
+  delivery that expires within a minute is not parked, and a worker that stops parks none.
 - *As dead letters:* deliveries that were refused, expired or could not be read, until an operator replays them.
 """

@@ -127,7 +127,7 @@ def before_attempt(
     if client is None or client.logout_uri is None:
         return _unknown(delivery, NO_SUCH_CLIENT if client is None else NO_ADDRESS, registry, now)
     if client.paused:
-        return Defer(due=now + PAUSE, cause=Cause.PAUSED, text="the registry says paused: true")
+        return Defer(due=now + PAUSE, cause=Cause.PAUSED, text="the registry has paused: true")
     return None
 
 

@@ -2,7 +2,7 @@
 
 Two settings limit an age: `max_age`, and `sub_only_max_age` for a token without `sid`. Such a token ends every session
 of its subject, and a late one ends a session that began since. Both limits count from the moment when a worker first
-took the delivery, attempted or not; otherwise a delivery that never reaches its client would be pending for ever. An
+took the delivery, attempted or not; otherwise a delivery that never reaches its client would be pending without end. An
 event that stays in the queue because no worker runs is attempted however late (only `not_after` forbids it), since an
 open session is the worse fault.
 
@@ -103,7 +103,7 @@ def expiry_text(delivery: Delivery, client: Client, now: float) -> str:
     else:
         why = (
             f"a token without sid is not sent after sub_only_max_age ({policy.sub_only_max_age:g} s), since it would "
-            "end a session begun since"
+            "end a session that began since"
         )
     return f"{story(delivery, now)}: {why}"
 
@@ -114,6 +114,6 @@ def story(delivery: Delivery, now: float) -> str:
     tried = f"given up after {tries} attempt{'s' if tries > 1 else ''}" if tries else "never attempted"
     if delivery.first_taken_at is None:
         return tried
-    causes = f", put off for {', '.join(dict.fromkeys(delivery.waited_for))}" if delivery.waited_for else ""
+    causes = f", deferred for {', '.join(dict.fromkeys(delivery.waited_for))}" if delivery.waited_for else ""
     uncounted = f", {delivery.held:.0f} s of it through no fault of the client" if delivery.held else ""
     return f"{tried} in {now - delivery.age_began(now):.0f} s{causes}{uncounted}"

@@ -25,7 +25,7 @@ _NO_TOKEN = {
     DeadReason.NO_SID: "the client must have `sid`, and the event has none",
     DeadReason.NO_SUB: "the client must have `sub`, and the event has none for it",
 }
-_NO_SID = "the client is told by iss and sid alone (front_channel: server), and the event has no sid"
+_NO_SID = "the client is notified by iss and sid alone (front_channel: server), and the event has no sid"
 
 
 class BackChannel:
@@ -76,7 +76,7 @@ class BackChannel:
         means = None if isinstance(outcome, Delivered) else meaning_of(client, outcome.status)
         if means is None:
             return outcome
-        return replace(outcome, text=f"{means}; it said: {outcome.text}" if outcome.text else means)
+        return replace(outcome, text=f"{means}; its answer: {outcome.text}" if outcome.text else means)
 
     def our_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
         """Blame ourselves for a rejected token that the client must reject.

@@ -17,7 +17,7 @@ Other events change no state, nor does the failure of a fresh delivery that is a
 
 The recovery budget is 16 failures, as each pending delivery may fail at first. It is 4 after an outage of 2 s at most,
 which overload looks like. It doubles each time, up to 1,024, if for 30 s no first attempt has succeeded and no repeat
-has failed: failures of first attempts alone are no evidence of later attempts.
+has failed: failures of first attempts alone do not predict those of later attempts.
 """
 
 import math

@@ -46,7 +46,7 @@ class Buckets:
         """Return the deferral by the wall clock. A delivery comes back for its last attempt, if there is time for one.
 
         What is parked in a bucket may stay there beyond that, and is judged when it comes back. So one with little
-        time left is not parked, nor is any by a worker that stops, since it looks after no bucket any more: they wait
+        time left is not parked, nor is any by a worker that stops, since it will make no more passes: they wait
         in the delay queues for half of their age, again and again.
         """
         now, ahead = self._tools.clock(), self._room.ahead()
@@ -197,7 +197,7 @@ class Buckets:
     def _rotate(self, known: KnownClient, ticket: Ticket, result: AttemptResult, now: float) -> float:
         """Return the seconds until another probe is needed; 0 unless this is a fourth, eighth … failure.
 
-        The probe's message stays unacked until the next probe is durable (`on_probe_sent`), so that one is always out.
+        The probe's message stays unacked until the next probe is durable (`on_probe_sent`): there is always a probe.
         While many clients rotate, this one keeps its probe: the retries of other clients need the prefetch.
         """
         if (

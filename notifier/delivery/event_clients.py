@@ -101,7 +101,7 @@ def digest_of(event: SessionEnded) -> str:
 def split(event: SessionEnded, registry: Registry, steady: float) -> Iterator[SessionEnded]:
     """Yield the event in parts of at most 100 named clients. Each client is in one part only.
 
-    The clients of the registry replace `"*"`: those that have an address now, and those that lost theirs less than
+    The clients of the registry replace `"*"`: all clients that have an address now or lost it less than
     `registry.grace` ago. If there are none, there is no part.
     """
     brings = may_override(event, registry, steady)

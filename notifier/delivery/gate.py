@@ -45,7 +45,7 @@ class Slots:
     """Counts the running attempts, by side and lane, and the deliveries in memory.
 
     At most twice `size` deliveries are in memory, beside those being attempted at slow clients and as probes.
-    `in_memory` counts them by lane; `begun` is the share of the prefetch of events that is begun and not acked.
+    `in_memory` counts them by lane; `begun` returns the share of the prefetch of events that is started and not acked.
     """
 
     def __init__(

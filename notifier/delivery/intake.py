@@ -1,9 +1,9 @@
 """Reads a message when its turn comes and plans what it requests: the deliveries of an event, one for each client.
 
 A message becomes an `Expand`: deliveries that are made one by one as there is room. Or it becomes a `Move`: messages
-that must be durable elsewhere before this one is acked (see `replacements`). At the first reading the wrong entries of
-an event become one dead letter, made from the message as it came. All that is written of the event afterwards has only
-its good entries. Nothing here waits; the worker acts.
+that must be durable elsewhere before the message is acked (see `replacements`). At the first reading the wrong entries
+of an event become one dead letter, made from the message as it came. The event is then written with its good entries
+only. Nothing here waits; the worker acts.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -182,7 +182,7 @@ class Intake:
             never = DeadReason.UNKNOWN_ISSUER, f"{event.iss} is not one of `issuers`; add it, then replay"
             return replacements.postpone_event(document, "not one of `issuers` (yet)", never, registry.grace, now)
         if event.clients == "*" and (why := registry.unsure.get(event.iss)) is not None:
-            never = DeadReason.UNKNOWN_CLIENT, f"{why}; mend it, or set empty: true there, then replay"
+            never = DeadReason.UNKNOWN_CLIENT, f"{why}; correct it, or set empty: true there, then replay"
             return replacements.postpone_event(document, why, never, registry.grace, now)
         if registry.aliases:
             event = event_clients.by_client_id(event, registry)
@@ -268,7 +268,7 @@ def _without_skipped(document: documents.EventDocument, steps: Iterator[Step], w
             yield step
     if skipped:
         left = tuple(entry for entry in event.clients if event_clients.name_of(entry) in skipped)
-        never = DeadReason.UNKNOWN_CLIENT, f"{why}; mend it, then replay"
+        never = DeadReason.UNKNOWN_CLIENT, f"{why}; correct it, then replay"
         later = replace(document, event=replace(event, clients=left))
         yield replacements.postpone_event(later, why, never, ENDLESS, now)
 

@@ -132,7 +132,7 @@ class KnownClient(PendingDeliveries):
         """Return where the delivery waits, and until when.
 
         `tried`: it is a probe, or its failure opened the circuit. A probe that comes early stays the probe: an operator
-        or a reload had it come, and no other one is out.
+        or a reload had it returned, and there is no other probe.
         """
         if not self.is_available(now):
             tried = tried or self.is_only_probe(delivery, room)
@@ -145,7 +145,7 @@ class KnownClient(PendingDeliveries):
     def _defer_until_turn(self, delivery: Delivery, room: Room, now: float, *, pulled: bool) -> Later:
         """Defer it until its turn. If that is far, it is offered again before, and soon if the rate may rise by then.
 
-        A fetched delivery has its turn at the pace of all workers: no other one has counted it, and any may receive it.
+        A fetched delivery has its turn at the pace of all workers: no worker has counted it, and any may receive it.
         """
         registered = self.rate.step >= self.rate.spacing  # else its overload limits it further
         cause = Cause.RATE if registered and self.rate.tokens(now, self.limit) < 1 else Cause.SLOT
@@ -202,7 +202,7 @@ class KnownClient(PendingDeliveries):
             change = self.circuit.on_success(now, repeat=repeat)
             self.concurrency = min(self.limit, concurrency + 1)
             if change is not None:
-                self._on_recovered(now)  # which may begin a sample anew
+                self._on_recovered(now)  # which may restart the sample
         if seconds <= SLOW:
             throttled = signal is Signal.RATE_LIMITED
             self.rate.on_result(now, failed=failed, throttled=throttled, concurrency=concurrency)

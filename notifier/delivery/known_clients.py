@@ -31,7 +31,7 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
         self._room = room
         self._peers = peers
         self.down: dict[ClientKey, KnownClient] = {}
-        self._probe_seconds: dict[ClientKey, float] = {}  # of those that had a probe here: their attempt duration …
+        self._probe_seconds: dict[ClientKey, float] = {}  # the attempt duration of clients that had a probe here …
         self._sum_seconds = 0.0  # … and the sum of them
 
     def add(self, key: ClientKey, now: float, client: Client | None = None) -> KnownClient:

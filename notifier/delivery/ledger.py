@@ -28,7 +28,7 @@ class HeldMessage:
     """A message that was taken and is not acked yet.
 
     `lane`: which it was taken from. `open` counts its unsettled steps, `steps_given` the steps taken so far, `total`
-    its deliveries, `joined` those that were settled together with a copy.
+    its deliveries, `joined` the deliveries settled together with a copy.
     """
 
     message: Message
@@ -115,7 +115,7 @@ class Ledger:
 
     Only ids that a publisher gave mark a copy. A made-up id is new at every reading, since a user may sign out twice
     with one body. At least `remembered` settled deliveries are kept, in memory only, and twice as many at most: in two
-    generations, of which the older one is forgotten as a whole. To forget ids one by one takes twice the memory.
+    generations, of which the older is forgotten as a whole. To forget ids one by one takes twice the memory.
 
     `without_fate` counts the deliveries in memory, by lane. `clock` is the wall clock; `steady` never jumps.
     """

@@ -8,13 +8,13 @@ from notifier.delivery.verdict import Defer, RetryAt, delay_of
 from notifier.model.backoff import EARLY
 from notifier.model.client import ClientKey
 
-SHORT = 16.0  # seconds: what waits for less may come round soon, and would count twice until its second is over
+SHORT = 16.0  # seconds: a shorter wait may end and begin again within its second, and count twice
 
 
 class BucketCounts:
     """Counts the deliveries parked for each client. `bucket` names the bucket of a client.
 
-    A worker adds each delivery that it parks, and subtracts each one that comes back to it, whoever parked it. So the
+    A worker adds each delivery that it parks, and subtracts each delivery that returns to it from a bucket. So the
     count of one worker may be below zero, and the sum over all workers is right. A worker that ends takes its counts
     with it: then the sum is wrong until the client's bucket is empty. The counts of a bucket that was empty twice are
     forgotten.

@@ -24,7 +24,7 @@ from notifier.model.session_ended import SessionEnded
 
 @frozen
 class News:
-    """A worker's report of one client to its peers, at best effort. All seconds are spans, not moments.
+    """A worker's report of one client to its peers, without a guarantee. All seconds are spans, not moments.
 
     `failing`: for how long the client had failed; `rest`: for how long its circuit stays open. `parked`: something may
     be in its bucket. `cap` is its concurrency limit, `spacing` the seconds between two attempts if its rate has
@@ -48,7 +48,7 @@ class Peers(Protocol):
         """Return how many there are, this one included; 0 while that is not known. They share the clients' limits."""
 
     def report(self, news: News) -> None:
-        """Inform the others at best effort: a report that cannot be sent soon is dropped. Never raises, never waits."""
+        """Send the report to the others; one that cannot be sent soon is dropped. Never raises, never waits."""
 
 
 class Signer(Protocol):
@@ -71,7 +71,7 @@ class Encrypter(Protocol):
         """Return the token as a compact JWE, to a key of the client's. Raises InternalFault(cause=encryption)."""
 
     def doubted(self, encryption: Encryption) -> str | None:
-        """Say why a 400 may be the fault of the key that was used; None if it hardly is. Called after a 400."""
+        """Return why the key may have caused a 400, else None. Called after a 400."""
 
 
 @frozen

@@ -1,9 +1,10 @@
 """Makes passes through buckets: takes out the deliveries that can go now, and puts the rest back.
 
-A pass is for one or several clients that share the bucket. It fetches as many messages at a time as these clients bear.
-It sees once each message that was there when the pass was last requested: a message that is parked again stands at the
-bucket's end. A pass ends early if none of its clients needs it. Each bucket has one pass at a time, and the messages
-fetched in vain are bounded. A bucket that cannot be read keeps its pass, and is tried less and less often.
+A pass is for one or several clients that share the bucket. It fetches as many messages at a time as these clients can
+take, and sees each message once that was there when the pass was last requested: a message that is parked again goes to
+the end of the bucket. A pass ends early if none of its clients needs it. Each bucket has one pass at a time, and the
+messages fetched without effect are bounded. A bucket that cannot be read keeps its pass, and is tried less and less
+often.
 
 A worker goes through every bucket once when it begins, since the worker before it may have died in the middle of a
 pass. After a loss, and when another worker is gone, it goes again through the buckets that it has lately fetched from:
@@ -27,7 +28,7 @@ from notifier.model.message import Message
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import Parking
 
-AT_ONCE = 4  # deliveries on their way out of buckets; 1 while a fresh one waits for the loop
+AT_ONCE = 4  # deliveries on their way out of buckets; 1 while a fresh delivery waits for the loop
 IN_VAIN = 400.0  # fetched a second for clients that are down: a thirtieth of a core …
 AT_THE_START = 2000.0  # … and while a worker goes through every bucket: 100,000 take a minute
 AWAY, LONGEST_AWAY = 0.5, 32.0  # seconds to wait after the first failure to fetch, and after many
@@ -84,7 +85,7 @@ class Pulls:
     def begin(self, *, fresh_waits: bool) -> None:
         """Begin the fetches that there is room for."""
         if (workers := self._gate.slots.workers()) < self._workers:
-            self.lost()  # what the one that is gone had fetched: the others have found the bucket empty meanwhile
+            self.lost()  # the fetched messages of a stopped worker: the bucket seemed empty meanwhile
         self._workers = workers
         for key in self._gate.buckets.requested:
             bucket_pass = self._passes.setdefault(self._parking.bucket(key), BucketPass())

@@ -33,8 +33,8 @@ A client that was down for a moment looks overloaded, too. So no trial begins af
 attempts without a failure end a trial if most failed before.
 
 Where workers probe in turn, overload looks like an outage of some seconds. So a limit survives a short outage, and only
-the sample begins anew. After a long one the limit would hold up what was parked: failed probes have lowered it, and so
-few attempts raise it slowly.
+the sample is restarted. After a long one the limit would delay parked deliveries: failed probes have lowered it, and
+so few attempts raise it slowly.
 """
 
 import math

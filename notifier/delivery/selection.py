@@ -19,7 +19,7 @@ What the process has survived does not count. Each loss of a lane's channel give
 counted, a broker whose connections flap would make all messages suspects, and in small groups they would not be done
 before the next loss. A process that died knows of nothing that it survived.
 
-Large messages wait in a line of their own, and few of them are at hand. A large message that is read takes up to thirty
+Large messages wait in a separate line, and few of them are at hand. A large message that is read takes up to thirty
 times its bytes in memory, and reading it holds the loop for milliseconds. One is opened at every third round of the
 loop, so that requests are answered in between. Small messages go past them.
 """
@@ -100,7 +100,7 @@ class Selection:
             parts.pop(digest, None)
 
     def begin_round(self) -> bool:
-        """Begin a round of the loop: open another large message if one may be. Returns True if more are to come."""
+        """Begin a round of the loop: open another large message if that is allowed. Returns True if more follow."""
         if not self._large:
             return False
         self._at_hand = [held for held in self._at_hand if held.at_hand]

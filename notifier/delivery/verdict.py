@@ -18,7 +18,7 @@ from notifier.model.errors import InternalFault
 from notifier.model.frozen import frozen, replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused, Signal
 
-# Seconds to wait at least after the first, second and third 400 that counts (R12). Another one is the last. Some
+# Seconds to wait at least after the first, second and third 400 that counts (R12). The fourth is final. Some
 # receivers answer 400 while they cannot read the JWK Set, or within 30 s of their last reading.
 REJECTION_WAITS = (3.0, 32.0, 265.0)
 LEAST_OF_TIMEOUT = 0.9  # of a client's timeout must have passed, or the timeout is not the client's fault
@@ -230,7 +230,7 @@ def decide(outcome: Refused | Failed, delivery: Delivery, client: Client, now: f
 def retry(
     delivery: Delivery, client: Client, asked: float | None, now: float, jitter: Jitter, least: float = 0.0
 ) -> RetryAt | Dead:
-    """Return the next attempt, due before the limit: the last one is made just before it.
+    """Return the next attempt, due before the limit: the last attempt is made just before it.
 
     `asked`: the seconds for which the client asked. `least`: how long a backoff is, within `max_delay`.
     """

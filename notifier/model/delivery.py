@@ -87,7 +87,7 @@ class Delivery:
     `waited_for` has every cause of its deferrals, as text: a later release has further causes, and its workers run
     beside this one's during an update.
 
-    `leash`: the delivery is its client's traveller, and comes back at this moment to be the next try. `turn`: its turn
+    `leash`: the delivery is its client's probe, and returns at this moment for the next attempt. `turn`: its turn
     in the line of a client that is up. `backoffs` counts the attempts whose failure was its own and not part of an
     outage of the client; `charged_at` is when the last of them was. `parked`: it waits in its client's bucket; no
     delivery in memory is. `asked`: it waits because its client asked for that (`Retry-After`); `asked_until` is the end

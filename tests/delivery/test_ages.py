@@ -40,7 +40,7 @@ async def test_what_was_never_attempted_expires() -> None:
     assert (looks[-1] <= 52, len(looks) <= 16) == (True, True)
     assert letter["reason"] == "expired"
     assert letter["text"].startswith("never attempted in 5")
-    assert "put off for retry_after: older than max_age (50 s)" in letter["text"]
+    assert "deferred for retry_after: older than max_age (50 s)" in letter["text"]
 
 
 async def test_what_names_no_session_is_never_sent_late() -> None:
@@ -86,7 +86,7 @@ async def test_an_age_goes_on_while_the_queue_is_away() -> None:
         stage.queue.open.set()
         await stage.until(lambda: len(stage.queue.acked) == 2)
         [letter] = stage.dead()
-    assert letter["text"] == "never attempted in 3 s, put off for rate: older than max_age (2 s)"
+    assert letter["text"] == "never attempted in 3 s, deferred for rate: older than max_age (2 s)"
     assert [fact for fact in stage.facts if isinstance(fact, Deferred)] == []
 
 
@@ -101,7 +101,7 @@ async def test_the_age_of_an_unknown_client_stands_still_for_max_paused_at_most(
         [letter] = stage.dead()
     assert looks == [2.0, 6.0, 14.0, 30.0]
     assert letter["reason"] == "expired"
-    assert letter["text"].startswith("never attempted in 30 s, put off for unknown, 10 s of it through no fault")
+    assert letter["text"].startswith("never attempted in 30 s, deferred for unknown, 10 s of it through no fault")
     assert limit in letter["text"]
 
 

@@ -85,7 +85,7 @@ def test_a_400_names_the_limit_of_a_known_receiver() -> None:
     rsa = Encryption(alg=KeyManagement.RSA_OAEP_256, keys=())
     text = refused(client("shop", encryption=rsa, preset="mod_auth_openidc"))
     assert text.startswith("preset mod_auth_openidc takes encrypted tokens by RSA-OAEP alone, and the client")
-    assert text.endswith("it said: Bad Request")
+    assert text.endswith("its answer: Bad Request")
     assert "takes no encrypted tokens" in refused(client("shop", encryption=rsa, preset="pac4j"))
     for receiver in (client("shop", encryption=rsa), client("shop", preset="mod_auth_openidc")):
         assert refused(receiver) == "Bad Request"
@@ -101,7 +101,7 @@ def test_a_bare_answer_is_explained_by_the_preset() -> None:
 
     means = "preset lemonldap: it answers so to an aud, iat or events that it does not take: compare the client id"
     assert said(500, "", "lemonldap").startswith(means)
-    assert said(500, "Internal Server Error", "lemonldap").endswith("it said: Internal Server Error")
+    assert said(500, "Internal Server Error", "lemonldap").endswith("its answer: Internal Server Error")
     assert said(503, "", "lemonldap") == ""
     assert "a token that it refuses" in said(500, "", "django_pyoidc")
     assert "a token that it refuses" in said(500, "", "nextjs_auth0")

@@ -147,7 +147,7 @@ def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, sid: str
     assert isinstance(verdict, Dead)
     assert verdict.reason is DeadReason.EXPIRED
     setting = "max_age (86400 s)" if sid else "sub_only_max_age (600 s)"
-    assert verdict.text.startswith(f"never attempted in {now - NOW:.0f} s, put off for {cause}: ")
+    assert verdict.text.startswith(f"never attempted in {now - NOW:.0f} s, deferred for {cause}: ")
     assert setting in verdict.text
 
 
@@ -177,7 +177,7 @@ def test_what_lies_with_us_ends_as_well() -> None:
     limit = POLICY.max_paused + POLICY.max_age
     assert limit < now - NOW < limit + 2 * PAUSE
     assert verdict.text == (
-        f"never attempted in {now - NOW:.0f} s, put off for paused, {POLICY.max_paused:.0f} s of it through no fault "
+        f"never attempted in {now - NOW:.0f} s, deferred for paused, {POLICY.max_paused:.0f} s of it through no fault "
         "of the client: older than max_age (86400 s)"
     )
 
