@@ -9,13 +9,18 @@ from aiohttp import web
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.delivery.replacements import event_message
-from notifier.features.upstreams.session_questions import SessionEndpoint, SessionQuestions
-from notifier.features.upstreams.upstream import LocalSessions, Question, SessionsAway, same_session
+from notifier.features.upstreams.session_lookups import SessionEndpoint, SessionLookups
+from notifier.features.upstreams.upstream import LocalSessions, SessionsUnavailable, UpstreamSession, to_local_session
 from notifier.features.upstreams.upstream_issuers import local_issuer
 from notifier.features.upstreams.upstream_record import UpstreamRecord
-from notifier.features.upstreams.upstream_routes import ConfiguredUpstream, UpstreamAccess, UpstreamRoutes
+from notifier.features.upstreams.upstream_routes import ConfiguredUpstream, UpstreamDependencies, UpstreamRoutes
 from notifier.features.upstreams.upstream_settings import ResolveSettings, UpstreamSettings, upstreams_of
-from notifier.features.upstreams.upstream_sign_outs import SignOutAccess, SignOutPage, UpstreamFrame, UpstreamSignOuts
+from notifier.features.upstreams.upstream_sign_outs import (
+    SignOutDependencies,
+    SignOutPage,
+    UpstreamFrontChannel,
+    UpstreamSignOutRoutes,
+)
 from notifier.features.upstreams.upstream_token import LogoutTokenVerifier, UpstreamRules
 from notifier.model.client import Algorithm, EgressPolicy, TlsFiles
 from notifier.model.frozen import frozen
@@ -27,20 +32,20 @@ from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.tokens.foreign_keys import all_names
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-WITHIN = 5.0  # seconds for each document of an upstream
+DOCUMENT_TIMEOUT_SECONDS = 5.0
 
 
 @frozen
-class _Upstream:
+class _UpstreamEntry:
     """An upstream, kept over reloads that do not change it.
 
-    Browsers' look-ups have a separate limit, `browser_questions`, since unauthenticated clients can exhaust it.
+    Browsers' look-ups have a separate limit, `browser_lookups`, since unauthenticated clients can exhaust it.
     """
 
     settings: UpstreamSettings
     keys: TransmitterKeys
-    questions: SessionQuestions | None
-    browser_questions: SessionQuestions | None
+    lookups: SessionLookups | None
+    browser_lookups: SessionLookups | None
     upstream: ConfiguredUpstream
 
 
@@ -51,95 +56,99 @@ class ConfiguredUpstreams:
         self._live = live
         self._record = record
         self._reader = DocumentReader()
-        self._seen: LoadedConfiguration | None = None
-        self._upstreams: Mapping[str, _Upstream] = {}
-        self._now()
+        self._loaded: LoadedConfiguration | None = None
+        self._upstreams: Mapping[str, _UpstreamEntry] = {}
+        self._current_upstreams()
 
     def routes(self, publish: Callable[[Lane, Outgoing], Awaitable[None]], page: SignOutPage) -> Iterator[web.RouteDef]:
         """Return the routes of upstreams. `publish` returns once a message is durable, and raises QueueError."""
-        access = UpstreamAccess(
-            upstream=self.upstream,
+        access = UpstreamDependencies(
+            find_upstream=self.find_upstream,
             publish=publish,
             event_message=event_message,
-            record=self._record.requested,
+            record=self._record.on_request,
             clock=time.time,
             new_id=new_id,
         )
         yield from UpstreamRoutes(access).routes()
-        by_browser = SignOutAccess(
-            frame=self.frame,
+        browser_lookups = SignOutDependencies(
+            find_front_channel=self.find_front_channel,
             look_up=self.look_up_for_browser,
             publish=publish,
             event_message=event_message,
             page=page,
             registry=self._live.registry,
-            record=self._record.requested,
+            record=self._record.on_request,
             clock=time.time,
         )
-        yield from UpstreamSignOuts(by_browser).routes()
+        yield from UpstreamSignOutRoutes(browser_lookups).routes()
 
-    def upstream(self, name: str) -> ConfiguredUpstream | None:
+    def find_upstream(self, name: str) -> ConfiguredUpstream | None:
         """Return the upstream of this name, or None."""
-        entry = self._now().get(name)
+        entry = self._current_upstreams().get(name)
         return None if entry is None else entry.upstream
 
-    def frame(self, name: str) -> UpstreamFrame | None:
+    def find_front_channel(self, name: str) -> UpstreamFrontChannel | None:
         """Return the browser settings of the upstream of this name, or None."""
-        entry = self._now().get(name)
+        entry = self._current_upstreams().get(name)
         if entry is None:
             return None
         settings = entry.settings
         above = (origin_of(settings.issuer) or "", *settings.parents)
-        return UpstreamFrame(
+        return UpstreamFrontChannel(
             name=name,
             issuer=settings.issuer,
             parents=tuple(dict.fromkeys(above)),
-            without_iss=settings.without_iss == "allow",
-            on=settings.front_channel,
+            iss_optional=settings.without_iss == "allow",
+            enabled=settings.front_channel,
         )
 
-    def has(self, upstream: str) -> bool:
+    def is_configured(self, upstream: str) -> bool:
         """Return True if an upstream of this name is configured."""
-        return upstream in self._now()
+        return upstream in self._current_upstreams()
 
-    async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway:
+    async def look_up(self, upstream: str, upstream_session: UpstreamSession) -> LocalSessions | SessionsUnavailable:
         """Return the matching local sessions. Never raises."""
-        entry = self._now().get(upstream)
+        entry = self._current_upstreams().get(upstream)
         if entry is None:  # a reload has just removed it; the next look-up finds that
-            return SessionsAway(text="the upstream is not configured any more")
-        return await _looked_up(entry, entry.questions, question)
+            return SessionsUnavailable(text="the upstream is not configured any more")
+        return await _look_up_sessions(entry, entry.lookups, upstream_session)
 
-    async def look_up_for_browser(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
+    async def look_up_for_browser(
+        self, upstream: str, upstream_session: UpstreamSession
+    ) -> LocalSessions | SessionsUnavailable | None:
         """Return the matching sessions for an unauthenticated request, limited separately from the worker's look-ups.
 
         None if no upstream of this name is configured.
         """
-        entry = self._now().get(upstream)
-        return None if entry is None else await _looked_up(entry, entry.browser_questions, question)
+        entry = self._current_upstreams().get(upstream)
+        return None if entry is None else await _look_up_sessions(entry, entry.browser_lookups, upstream_session)
 
     async def aclose(self) -> None:
         """Stop reading TLS files."""
         await self._reader.close()
 
-    def _now(self) -> Mapping[str, _Upstream]:
+    def _current_upstreams(self) -> Mapping[str, _UpstreamEntry]:
         now = self._live.now
-        if now is not self._seen:
-            before, self._seen = self._upstreams, now
-            self._record.know(upstreams_of(now.settings))
+        if now is not self._loaded:
+            before, self._loaded = self._upstreams, now
+            self._record.create_series(upstreams_of(now.settings))
             self._upstreams = {
-                name: self._configured(name, upstream, now, before.get(name))
+                name: self._configure(name, upstream, now, before.get(name))
                 for name, upstream in upstreams_of(now.settings).items()
             }
         return self._upstreams
 
-    def _configured(
-        self, name: str, settings: UpstreamSettings, loaded: LoadedConfiguration, before: _Upstream | None
-    ) -> _Upstream:
+    def _configure(
+        self, name: str, settings: UpstreamSettings, loaded: LoadedConfiguration, before: _UpstreamEntry | None
+    ) -> _UpstreamEntry:
         same = before is not None and before.settings == settings
         keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
         keys = before.keys if same and before is not None else keys
-        questions = before.questions if same and before is not None else questions_for(settings.resolve)
-        by_browser = before.browser_questions if same and before is not None else questions_for(settings.resolve)
+        lookups = before.lookups if same and before is not None else create_session_lookups(settings.resolve)
+        browser_lookups = (
+            before.browser_lookups if same and before is not None else create_session_lookups(settings.resolve)
+        )
         rules = UpstreamRules(
             issuer=settings.issuer,
             audiences=frozenset(settings.client_id),
@@ -153,24 +162,28 @@ class ConfiguredUpstreams:
             name=name,
             iss=iss,
             verifier=LogoutTokenVerifier(keys, rules, time.time),
-            same_sub=None if same_sub is None else same_sub.prefix,
+            same_sub_prefix=None if same_sub is None else same_sub.prefix,
         )
-        return _Upstream(
-            settings=settings, keys=keys, questions=questions, browser_questions=by_browser, upstream=upstream
+        return _UpstreamEntry(
+            settings=settings, keys=keys, lookups=lookups, browser_lookups=browser_lookups, upstream=upstream
         )
 
     async def _read_keys(self, settings: UpstreamSettings) -> IssuerDocument | UnreadDocument:
         return await read_upstream_keys(settings, self._reader, self._live.now.settings.template().route.egress)
 
 
-async def _looked_up(
-    entry: _Upstream, questions: SessionQuestions | None, question: Question
-) -> LocalSessions | SessionsAway:
-    if questions is None:  # no look-up is needed any more
-        session = same_session(question, entry.upstream.same_sub or "")
+async def _look_up_sessions(
+    entry: _UpstreamEntry, lookups: SessionLookups | None, upstream_session: UpstreamSession
+) -> LocalSessions | SessionsUnavailable:
+    if lookups is None:  # no look-up is needed any more
+        session = to_local_session(upstream_session, entry.upstream.same_sub_prefix or "")
         return LocalSessions(iss=entry.upstream.iss, sessions=(session,))
-    sessions = await questions.sessions(question)
-    return sessions if isinstance(sessions, SessionsAway) else LocalSessions(iss=entry.upstream.iss, sessions=sessions)
+    sessions = await lookups.look_up(upstream_session)
+    return (
+        sessions
+        if isinstance(sessions, SessionsUnavailable)
+        else LocalSessions(iss=entry.upstream.iss, sessions=sessions)
+    )
 
 
 async def read_upstream_keys(
@@ -182,18 +195,20 @@ async def read_upstream_keys(
     """
     tls = TlsFiles() if settings.tls is None else settings.tls.files()
     if settings.jwks_uri is not None:
-        return await reader.read(settings.jwks_uri, egress=issuer_egress(egress), tls=tls, within=WITHIN)
-    discovery = Discovery(issuer=settings.issuer, metadata=settings.metadata, tls=tls, within=WITHIN)
+        return await reader.read(
+            settings.jwks_uri, egress=issuer_egress(egress), tls=tls, within=DOCUMENT_TIMEOUT_SECONDS
+        )
+    discovery = Discovery(issuer=settings.issuer, metadata=settings.metadata, tls=tls, within=DOCUMENT_TIMEOUT_SECONDS)
     advertised = "id_token_signing_alg_values_supported" if settings.algorithms is None else None
     return await discovery.read_keys(reader, egress, advertised)
 
 
-def questions_for(resolve: ResolveSettings) -> SessionQuestions | None:
+def create_session_lookups(resolve: ResolveSettings) -> SessionLookups | None:
     """Return the look-up of sessions. None if none is needed (`same_sub`)."""
     if resolve.sql is not None:
         from notifier.features.upstreams.session_database import SessionDatabase  # noqa: PLC0415  an extra
 
-        return SessionQuestions(SessionDatabase(resolve.sql))
+        return SessionLookups(SessionDatabase(resolve.sql))
     if resolve.http is not None:
-        return SessionQuestions(SessionEndpoint(resolve.http))
+        return SessionLookups(SessionEndpoint(resolve.http))
     return None

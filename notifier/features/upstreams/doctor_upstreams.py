@@ -4,8 +4,12 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from notifier.features.upstreams.configured_upstreams import WITHIN, questions_for, read_upstream_keys
-from notifier.features.upstreams.upstream import Question, SessionsAway
+from notifier.features.upstreams.configured_upstreams import (
+    DOCUMENT_TIMEOUT_SECONDS,
+    create_session_lookups,
+    read_upstream_keys,
+)
+from notifier.features.upstreams.upstream import SessionsUnavailable, UpstreamSession
 from notifier.features.upstreams.upstream_settings import UpstreamSettings, upstreams_of
 from notifier.model.errors import InputIssue
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
@@ -15,9 +19,9 @@ from notifier.operators.doctor.doctor_keys import examine_transmitter
 from notifier.settings.service_settings import Settings
 from notifier.tokens.transmitter_keys import ReadKeySet
 
-NOBODY = "notifier-doctor-asks-for-nobody"
+UNKNOWN_SID = "notifier-doctor-asks-for-nobody"
 """A `sid` that no session has."""
-_LONGEST_ANSWER = 30.0  # seconds, as the settings allow
+_MAX_ANSWER_SECONDS = 30.0
 
 
 def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
@@ -28,21 +32,21 @@ def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Chec
         uri = upstream.metadata if upstream.jwks_uri is None else upstream.jwks_uri
         keys = partial(read_upstream_keys, upstream, reader, egress)
         run = partial(examine_keys, setting, uri, keys, upstream)
-        yield Check(area=Area.KEYS, subject=setting, within=2 * WITHIN + 2, run=run)
+        yield Check(area=Area.KEYS, subject=setting, within=2 * DOCUMENT_TIMEOUT_SECONDS + 2, run=run)
         if upstream.resolve.same_sub is None:
-            question_setting = f"{setting}.resolve"
-            ask = partial(examine_sessions, question_setting, upstream)
-            yield Check(area=Area.ISSUER, subject=question_setting, within=_LONGEST_ANSWER + 5, run=ask)
+            resolve_setting = f"{setting}.resolve"
+            examine = partial(examine_sessions, resolve_setting, upstream)
+            yield Check(area=Area.ISSUER, subject=resolve_setting, within=_MAX_ANSWER_SECONDS + 5, run=examine)
 
 
 async def examine_keys(setting: str, uri: str, read: ReadKeySet, upstream: UpstreamSettings) -> Sequence[Finding]:
     """Check the JWK Set of an upstream, and whether its metadata name the algorithms of its tokens."""
     document = await read()
 
-    async def as_read(_uri: str) -> IssuerDocument | UnreadDocument:
+    async def return_document(_uri: str) -> IssuerDocument | UnreadDocument:
         return document
 
-    findings = await examine_transmitter(setting, uri, as_read)
+    findings = await examine_transmitter(setting, uri, return_document)
     unnamed = isinstance(document, IssuerDocument) and not document.algorithms
     if unnamed and upstream.algorithms is None and upstream.jwks_uri is None:
         text = "its metadata have no id_token_signing_alg_values_supported, so tokens by any algorithm are accepted"
@@ -51,21 +55,23 @@ async def examine_keys(setting: str, uri: str, read: ReadKeySet, upstream: Upstr
     return findings
 
 
-async def session_mistakes(settings: Settings) -> list[InputIssue]:
+async def check_session_databases(settings: Settings) -> list[InputIssue]:
     """Query each database of sessions with a `sid` that cannot exist, and return the errors, such as a misspelling."""
-    asked = [(name, of) for name, of in upstreams_of(settings).items() if of.resolve.sql is not None]
-    places = [f"upstreams.{name}.resolve.sql" for name, _ in asked]
-    found = await asyncio.gather(*(examine_sessions(place, of) for place, (_, of) in zip(places, asked, strict=True)))
+    upstreams = [(name, of) for name, of in upstreams_of(settings).items() if of.resolve.sql is not None]
+    places = [f"upstreams.{name}.resolve.sql" for name, _ in upstreams]
+    found = await asyncio.gather(
+        *(examine_sessions(place, of) for place, (_, of) in zip(places, upstreams, strict=True))
+    )
     findings = [finding for each in found for finding in each if finding.level is Severity.FAILED]
     return [InputIssue(finding.subject, f"{finding.text}; {finding.advice}") for finding in findings]
 
 
 async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence[Finding]:
     """Look up a `sid` that cannot exist. `setting` names the look-up's setting."""
-    questions = questions_for(upstream.resolve)
-    assert questions is not None, "somebody is asked unless it is same_sub"
-    sessions = await questions.sessions(Question(iss=upstream.issuer, sub=NOBODY, sid=NOBODY))
-    if isinstance(sessions, SessionsAway):
+    lookups = create_session_lookups(upstream.resolve)
+    assert lookups is not None, "somebody is asked unless it is same_sub"
+    sessions = await lookups.look_up(UpstreamSession(iss=upstream.issuer, sub=UNKNOWN_SID, sid=UNKNOWN_SID))
+    if isinstance(sessions, SessionsUnavailable):
         advice = (
             "what the upstream says waits until it answers; then it is told, or after delivery.max_age a dead letter"
         )

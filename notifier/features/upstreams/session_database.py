@@ -7,16 +7,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from notifier.features.upstreams.session_questions import gathered, read_session
-from notifier.features.upstreams.upstream import MOST, WITHIN, LocalSession, Question
+from notifier.features.upstreams.session_lookups import merge_sessions, read_session
+from notifier.features.upstreams.upstream import LOOK_UP_TIMEOUT_SECONDS, MAX_SESSIONS, LocalSession, UpstreamSession
 from notifier.features.upstreams.upstream_settings import SessionsSqlSettings, SessionTableSettings
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_columns import listed, plain, text
 from notifier.network.databases.sql_connection import Deadline, database_url, reading
 from notifier.network.databases.table_finder import TableFinder
 
-_COLUMNS = ("sub", "sid", "clients")
-_TABLE = ("SubjectId", "SessionId")
+_RESULT_COLUMNS = ("sub", "sid", "clients")
+_TABLE_COLUMNS = ("SubjectId", "SessionId")
 
 
 class SessionDatabase:
@@ -25,39 +25,45 @@ class SessionDatabase:
     def __init__(self, settings: SessionsSqlSettings) -> None:
         self._settings = settings
 
-    async def ask(self, question: Question) -> tuple[LocalSession, ...]:
+    async def find_sessions(self, upstream_session: UpstreamSession) -> tuple[LocalSession, ...]:
         """Return the matching sessions. Raises SourceFault. Blocks its thread."""
         settings = self._settings
-        if settings.query is None and settings.prefix is None and question.sid is None:
+        if settings.query is None and settings.prefix is None and upstream_session.sid is None:
             raise SourceFault("the token has no sid, and means all sessions of its sub: set resolve.sql.prefix")
-        deadline = Deadline(WITHIN)
+        deadline = Deadline(LOOK_UP_TIMEOUT_SECONDS)
         url = database_url(settings.url, settings.url_file)
         with reading(url, deadline, row_security=settings.row_security) as connection:
-            result = self._query(connection, question) if settings.query else self._duende(connection, question)
+            result = (
+                self._run_query(connection, upstream_session)
+                if settings.query
+                else self._query_duende(connection, upstream_session)
+            )
             if not result.returns_rows:
                 raise SourceFault("query must be a SELECT: it gives no rows")
             names = [plain(str(key)) for key in result.keys()]  # noqa: SIM118  a view of its own, not a mapping's
-            if wrong := set(names) - set(_COLUMNS) or not {"sub", "sid"} & set(names):
+            if wrong := set(names) - set(_RESULT_COLUMNS) or not {"sub", "sid"} & set(names):
                 odd = f"there is no {', '.join(sorted(wrong))}" if isinstance(wrong, set) else "sub and sid are missing"
-                raise SourceFault(f"columns of query: {odd}; they are {', '.join(_COLUMNS)}")
-            rows = result.fetchmany(MOST + 1)
+                raise SourceFault(f"columns of query: {odd}; they are {', '.join(_RESULT_COLUMNS)}")
+            rows = result.fetchmany(MAX_SESSIONS + 1)
             deadline.check()
-        sessions = gathered(_row(dict(zip(names, row, strict=True)), number) for number, row in enumerate(rows, 1))
+        sessions = merge_sessions(
+            _to_session(dict(zip(names, row, strict=True)), number) for number, row in enumerate(rows, 1)
+        )
         return (
             sessions
             if settings.query
-            else tuple(session for session in sessions if _is_meant(session, question, settings.prefix))
+            else tuple(session for session in sessions if _is_match(session, upstream_session, settings.prefix))
         )
 
-    def _query(self, connection: sa.Connection, question: Question) -> sa.CursorResult[Any]:
+    def _run_query(self, connection: sa.Connection, upstream_session: UpstreamSession) -> sa.CursorResult[Any]:
         """Run the operator's query with the token's values. They are typed as text: PostgreSQL needs one for null."""
         statement = sa.text((self._settings.query or "").strip().rstrip(";"))
-        parameters = {"iss": question.iss, "sub": question.sub, "sid": question.sid}
+        parameters = {"iss": upstream_session.iss, "sub": upstream_session.sub, "sid": upstream_session.sid}
         used = {name: value for name, value in parameters.items() if name in statement.compile().params}
         bound = [sa.bindparam(name, value, type_=sa.String) for name, value in used.items()]
         return connection.execute(statement.bindparams(*bound))
 
-    def _duende(self, connection: sa.Connection, question: Question) -> sa.CursorResult[Any]:
+    def _query_duende(self, connection: sa.Connection, upstream_session: UpstreamSession) -> sa.CursorResult[Any]:
         """Find the table and the session: by `sid` if the upstream gave one, as `sub` matches all the user's sessions.
 
         The table has no provider of a session. So `sub` alone is only looked up with a prefix.
@@ -67,27 +73,27 @@ class SessionDatabase:
         table = finder.find(tables.sessions, "sessions", explicit=self._settings.tables is not None)
         if table is None:
             raise SourceFault(finder.nothing_like(tables.sessions))
-        columns = finder.columns(table, _TABLE, _TABLE)
-        sub, sid = (columns[name] for name in _TABLE)
-        own_sub = f"{self._settings.prefix or ''}{question.sub}"
-        matches = sub == own_sub if question.sid is None else sid == question.sid
-        return connection.execute(sa.select(sub.label("sub"), sid.label("sid")).where(matches).limit(MOST + 1))
+        columns = finder.columns(table, _TABLE_COLUMNS, _TABLE_COLUMNS)
+        sub, sid = (columns[name] for name in _TABLE_COLUMNS)
+        local_sub = f"{self._settings.prefix or ''}{upstream_session.sub}"
+        matches = sub == local_sub if upstream_session.sid is None else sid == upstream_session.sid
+        return connection.execute(sa.select(sub.label("sub"), sid.label("sid")).where(matches).limit(MAX_SESSIONS + 1))
 
 
-def _is_meant(session: LocalSession, question: Question, prefix: str | None) -> bool:
+def _is_match(session: LocalSession, upstream_session: UpstreamSession, prefix: str | None) -> bool:
     """Compare exactly: MySQL, MariaDB and SQL Server find `alice` for `Alice` too, which may be another user.
 
     With a prefix, only sessions of the upstream's users match, and only those of the token's user.
     """
-    if question.sid is not None and session.sid != question.sid:
+    if upstream_session.sid is not None and session.sid != upstream_session.sid:
         return False
     if prefix is None:
         return True
     own = session.sub or ""
-    return own.startswith(prefix) if question.sub is None else own == prefix + question.sub
+    return own.startswith(prefix) if upstream_session.sub is None else own == prefix + upstream_session.sub
 
 
-def _row(row: dict[str, Any], number: int) -> LocalSession:
+def _to_session(row: dict[str, Any], number: int) -> LocalSession:
     try:
         clients = listed(row.get("clients"))
         return read_session(text(row.get("sub")), text(row.get("sid")), "*" if clients in (None, ["*"]) else clients)

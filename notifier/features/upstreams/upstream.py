@@ -17,14 +17,14 @@ from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.session_ended import SessionEnded
 
-PREFIX = "upstream/"
-WITHIN = 5.0  # seconds for one look-up
-MOST = 1000
+SOURCE_PREFIX = "upstream/"
+LOOK_UP_TIMEOUT_SECONDS = 5.0
+MAX_SESSIONS = 1000
 """The most sessions in one answer. A look-up that returns more is misconfigured."""
 
 
 @frozen
-class Question:
+class UpstreamSession:
     """The session that ended at the upstream `iss`. With `sub` alone, all sessions of the user ended."""
 
     iss: str
@@ -50,14 +50,14 @@ class LocalSessions:
 
 
 @frozen
-class SessionsAway:
+class SessionsUnavailable:
     """The look-up failed and is to be repeated. `text` has the reason, without `sub` and `sid`."""
 
     text: str
 
 
 @frozen
-class UpstreamLookedUp(Fact):
+class SessionsLookedUp(Fact):
     """The result of a look-up of the local sessions that end with an upstream's. `text`: the reason if none did.
 
     `away`: the look-up is repeated. `given_up`: it was repeated for a delivery's maximum age, and is a dead letter.
@@ -69,16 +69,16 @@ class UpstreamLookedUp(Fact):
 
 
 @frozen
-class EndedUpstream:
+class UpstreamSessionEnd:
     """The queued end of a session: the question, the time (epoch seconds), and the id from which event ids derive."""
 
     upstream: str
-    question: Question
+    upstream_session: UpstreamSession
     id: str
     ended_at: float
 
 
-class _Document(TypedDict):
+class _SessionEndDocument(TypedDict):
     id: str
     iss: str
     sub: str | None
@@ -86,62 +86,66 @@ class _Document(TypedDict):
     ended_at: float
 
 
-_DOCUMENT = TypeAdapter(_Document)
+_DOCUMENT = TypeAdapter(_SessionEndDocument)
 
 
-def dump_ending(ending: EndedUpstream) -> bytes:
+def dump_session_end(session_end: UpstreamSessionEnd) -> bytes:
     """Return the body of the message."""
-    asked = ending.question
-    return to_json({"id": ending.id, "iss": asked.iss, "sub": asked.sub, "sid": asked.sid, "ended_at": ending.ended_at})
+    ended = session_end.upstream_session
+    return to_json(
+        {"id": session_end.id, "iss": ended.iss, "sub": ended.sub, "sid": ended.sid, "ended_at": session_end.ended_at}
+    )
 
 
 def upstream_of(message: Message) -> str:
     """Return the name of the message's upstream."""
-    return (message.source or "").removeprefix(PREFIX)
+    return (message.source or "").removeprefix(SOURCE_PREFIX)
 
 
-def load_ending(upstream: str, body: bytes) -> EndedUpstream:
-    """Parse the output of `dump_ending`. Raises MalformedEvent."""
+def load_session_end(upstream: str, body: bytes) -> UpstreamSessionEnd:
+    """Parse the output of `dump_session_end`. Raises MalformedEvent."""
     try:
         document = _DOCUMENT.validate_json(body)
     except ValidationError:
         raise MalformedEvent([InputIssue("", "is no end of an upstream's session that notifier wrote")]) from None
-    question = Question(iss=document["iss"], sub=document["sub"], sid=document["sid"])
-    return EndedUpstream(upstream=upstream, question=question, id=document["id"], ended_at=document["ended_at"])
+    upstream_session = UpstreamSession(iss=document["iss"], sub=document["sub"], sid=document["sid"])
+    return UpstreamSessionEnd(
+        upstream=upstream, upstream_session=upstream_session, id=document["id"], ended_at=document["ended_at"]
+    )
 
 
-def ending_id(upstream: str, *parts: str | None) -> str:
+def derive_session_end_id(upstream: str, *parts: str | None) -> str:
     """Return the id of a session's end: the same for the same upstream and parts at every worker."""
     return hashlib.blake2b(to_json([upstream, *parts]), digest_size=16).hexdigest()
 
 
-def same_session(question: Question, prefix: str) -> LocalSession:
+def to_local_session(question: UpstreamSession, prefix: str) -> LocalSession:
     """Return the local session with the upstream's `sub` and `sid`. All clients are notified."""
     sub = None if question.sub is None else prefix + question.sub
     return LocalSession(sub=sub, sid=question.sid, clients="*")
 
 
-def ended_here(ending: EndedUpstream, iss: str, session: LocalSession) -> SessionEnded:
+def to_local_event(session_end: UpstreamSessionEnd, iss: str, session: LocalSession) -> SessionEnded:
     """Return the event of one local session. Its id is the same each time the message is read."""
     return SessionEnded(
-        id=ending_id(ending.upstream, ending.id, session.sub, session.sid),
+        id=derive_session_end_id(session_end.upstream, session_end.id, session.sub, session.sid),
         id_given=True,
         iss=iss,
         sub=session.sub,
         sid=session.sid,
         clients=session.clients,
-        ended_at=ending.ended_at,
-        publisher=ending.upstream,
+        ended_at=session_end.ended_at,
+        publisher=session_end.upstream,
     )
 
 
 class UpstreamSessions(Protocol):
     """Looks up the local sessions that belong to one at an upstream OpenID Provider."""
 
-    def has(self, upstream: str) -> bool:
+    def is_configured(self, upstream: str) -> bool:
         """Return True if an upstream of this name is configured."""
 
-    async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway:
+    async def look_up(self, upstream: str, question: UpstreamSession) -> LocalSessions | SessionsUnavailable:
         """Return the matching local sessions. Never raises.
 
         The implementation bounds the time.

@@ -14,13 +14,13 @@ from notifier.delivery.ages import grace_left, our_fault_wait
 from notifier.delivery.facts import Fact
 from notifier.delivery.replacements import Move, Send, buried
 from notifier.features.upstreams.upstream import (
-    EndedUpstream,
     LocalSessions,
-    SessionsAway,
-    UpstreamLookedUp,
+    SessionsLookedUp,
+    SessionsUnavailable,
+    UpstreamSessionEnd,
     UpstreamSessions,
-    ended_here,
-    load_ending,
+    load_session_end,
+    to_local_event,
     upstream_of,
 )
 from notifier.model.backoff import deferral_wait
@@ -34,7 +34,7 @@ from notifier.model.moment import Clock
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import CurrentRegistry
 
-_LOOKS = "looks"  # the header that counts failed look-ups
+_LOOK_UPS_HEADER = "looks"  # the header that counts failed look-ups
 _DEFAULTS = RetryPolicy()
 
 
@@ -72,80 +72,86 @@ class UpstreamIntake:
         Raises UnknownSource if the upstream is not configured.
         """
         upstream = upstream_of(message)
-        if not self._sessions.has(upstream):
+        if not self._sessions.is_configured(upstream):
             text = f"the upstream {upstream} is not configured (any more); add upstreams.{upstream}, then replay"
             raise UnknownSource([InputIssue("", text)])
-        return Move(look_up=partial(self._sends, message, rest_until))
+        return Move(look_up=partial(self._look_up, message, rest_until))
 
-    async def _sends(self, message: Message, rest_until: float | None) -> Sequence[Send]:
+    async def _look_up(self, message: Message, rest_until: float | None) -> Sequence[Send]:
         """Return the messages to publish in place of this one. Never raises."""
         upstream = upstream_of(message)
         try:
-            ending = load_ending(upstream, message.body)
+            session_end = load_session_end(upstream, message.body)
         except MalformedEvent as malformed:
             return [buried(dead_letter.bury_raw(message, malformed.mistakes, self._clock()), None)]
-        sessions = await self._sessions.look_up(upstream, ending.question)
+        sessions = await self._sessions.look_up(upstream, session_end.upstream_session)
         match sessions:
             case LocalSessions():
-                return self._events(ending, sessions, rest_until)
-            case SessionsAway():
-                return [self._later(ending, message, sessions.text)]
+                return self._to_events(session_end, sessions, rest_until)
+            case SessionsUnavailable():
+                return [self._defer(session_end, message, sessions.text)]
             case _:
                 assert_never(sessions)
 
-    def _events(self, ending: EndedUpstream, sessions: LocalSessions, rest_until: float | None) -> Sequence[Send]:
+    def _to_events(
+        self, session_end: UpstreamSessionEnd, sessions: LocalSessions, rest_until: float | None
+    ) -> Sequence[Send]:
         if not sessions.sessions:
-            self._observe(_fact(ending, "no_session", f"none has the {_named(ending)} of the token"))
+            self._observe(
+                _to_fact(session_end, "no_session", f"none has the {_member_names(session_end)} of the token")
+            )
         sends = []
         for session in sessions.sessions:
-            event = ended_here(ending, sessions.iss, session)
+            event = to_local_event(session_end, sessions.iss, session)
             body = documents.dump_event(documents.EventDocument(event=event))
             message = Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
             sends.append(Send(queue=Lane.EVENTS, due=rest_until, message=message))
-        return [*sends[:-1], *(replace(last, fact=_fact(ending, "found")) for last in sends[-1:])]
+        return [*sends[:-1], *(replace(last, fact=_to_fact(session_end, "found")) for last in sends[-1:])]
 
-    def _later(self, ending: EndedUpstream, message: Message, text: str) -> Send:
+    def _defer(self, session_end: UpstreamSessionEnd, message: Message, text: str) -> Send:
         """Return the delayed message, or its dead letter if look-ups have failed for too long."""
-        now, looks = self._clock(), _looks(message)
+        now, look_up_count = self._clock(), _count_failed_look_ups(message)
         template = self._registry().unregistered
         policy = _DEFAULTS if template is None else template.retry
-        limit = policy.sub_only_max_age if ending.question.sid is None else policy.max_age
-        left = grace_left(message.timestamp, looks, limit, now, bounded=ending.question.sid is not None)
+        limit = policy.sub_only_max_age if session_end.upstream_session.sid is None else policy.max_age
+        left = grace_left(
+            message.timestamp, look_up_count, limit, now, bounded=session_end.upstream_session.sid is not None
+        )
         if left <= 0:
             why = f"nobody could tell which sessions end with it: {text}"
             letter = dead_letter.bury_unread(message, DeadReason.UNRESOLVED, why, now)
-            self._observe(_fact(ending, "given_up", text))
+            self._observe(_to_fact(session_end, "given_up", text))
             return buried(letter, None)
-        again = replace(message, headers={_LOOKS: looks + 1})
+        again = replace(message, headers={_LOOK_UPS_HEADER: look_up_count + 1})
         return Send(
             message=as_sourced(again, self._new_id()),
-            due=now + deferral_wait(min(left, our_fault_wait(looks))),
+            due=now + deferral_wait(min(left, our_fault_wait(look_up_count))),
             rounding="up",
-            fact=_fact(ending, "away", text),
+            fact=_to_fact(session_end, "away", text),
         )
 
 
 def read_again(message: Message, _only: str | None, now: float) -> Anew | str:
     """Return the message for a replay, with the full time for look-ups again, or the reason against it."""
     try:
-        sid = load_ending(upstream_of(message), message.body).question.sid
+        sid = load_session_end(upstream_of(message), message.body).upstream_session.sid
     except MalformedEvent as malformed:
         return f"still malformed ({malformed}): only its upstream can send it again; discard this one"
     return Anew(message=replace(message, headers={}, timestamp=now), sub_only=sid is None)
 
 
-def _looks(message: Message) -> int:
-    looks = message.headers.get(_LOOKS, 0)
-    return looks if isinstance(looks, int) and 0 <= looks < 10_000 else 0
+def _count_failed_look_ups(message: Message) -> int:
+    look_up_count = message.headers.get(_LOOK_UPS_HEADER, 0)
+    return look_up_count if isinstance(look_up_count, int) and 0 <= look_up_count < 10_000 else 0
 
 
-def _named(ending: EndedUpstream) -> str:
+def _member_names(session_end: UpstreamSessionEnd) -> str:
     """Return the names of the token's members, without the values."""
-    question = ending.question
-    return " and ".join(name for name, value in (("sub", question.sub), ("sid", question.sid)) if value is not None)
+    ended = session_end.upstream_session
+    return " and ".join(name for name, value in (("sub", ended.sub), ("sid", ended.sid)) if value is not None)
 
 
-def _fact(
-    ending: EndedUpstream, result: Literal["found", "no_session", "away", "given_up"], text: str = ""
-) -> UpstreamLookedUp:
-    return UpstreamLookedUp(upstream=ending.upstream, result=result, text=text)
+def _to_fact(
+    session_end: UpstreamSessionEnd, result: Literal["found", "no_session", "away", "given_up"], text: str = ""
+) -> SessionsLookedUp:
+    return SessionsLookedUp(upstream=session_end.upstream, result=result, text=text)

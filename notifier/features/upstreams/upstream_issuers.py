@@ -22,19 +22,19 @@ def local_issuer(upstream: UpstreamSettings, settings: Settings) -> str | None:
     return next(iter(settings.issuers)) if len(settings.issuers) == 1 else None
 
 
-def _installed(library: str) -> bool:
+def _is_installed(library: str) -> bool:
     return find_spec(library) is not None
 
 
-def upstream_mistakes(
-    settings: Settings, unsure: frozenset[str], installed: Callable[[str], bool] = _installed
+def check_upstreams(
+    settings: Settings, unsure: frozenset[str], installed: Callable[[str], bool] = _is_installed
 ) -> list[InputIssue]:
     """Return every error. `unsure`: the sections of the settings with errors. `installed` looks up a library."""
-    asks_sql = [name for name, upstream in upstreams_of(settings).items() if upstream.resolve.sql is not None]
+    sql_upstreams = [name for name, upstream in upstreams_of(settings).items() if upstream.resolve.sql is not None]
     mistakes = []
-    if asks_sql and not installed("sqlalchemy"):
+    if sql_upstreams and not installed("sqlalchemy"):
         text = "needs SQLAlchemy: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
-        mistakes += [InputIssue(f"upstreams.{name}.resolve.sql", text) for name in asks_sql]
+        mistakes += [InputIssue(f"upstreams.{name}.resolve.sql", text) for name in sql_upstreams]
     if "issuers" in unsure:
         return mistakes
     for name, upstream in upstreams_of(settings).items():
@@ -50,15 +50,15 @@ def upstream_mistakes(
         elif (publishers := settings.issuers[iss].publishers) is not None and name not in publishers:
             text = f"must name {name} too, or every event of the upstream {name} becomes a dead letter"
             mistakes.append(InputIssue(f'issuers["{iss}"].publishers', text))
-    return [*mistakes, *_not_apart(settings)]
+    return [*mistakes, *_check_prefixes(settings)]
 
 
-def _not_apart(settings: Settings) -> Iterator[InputIssue]:
+def _check_prefixes(settings: Settings) -> Iterator[InputIssue]:
     """Return errors for prefixes that begin with another upstream's, which could then end this one's sessions."""
     prefixes = [
         (f"upstreams.{name}.resolve.{way}.prefix", local_issuer(upstream, settings), section.prefix)
         for name, upstream in upstreams_of(settings).items()
-        for way, section in _prefixed(upstream)
+        for way, section in _prefix_sections(upstream)
         if section.prefix
     ]
     for place, iss, prefix in prefixes:
@@ -71,7 +71,7 @@ def _not_apart(settings: Settings) -> Iterator[InputIssue]:
                 yield InputIssue(place, text)
 
 
-def _prefixed(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubSettings | SessionsSqlSettings]]:
+def _prefix_sections(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubSettings | SessionsSqlSettings]]:
     """Yield the settings with a prefix for the upstream's users."""
     if upstream.resolve.same_sub is not None:
         yield "same_sub", upstream.resolve.same_sub
@@ -102,7 +102,7 @@ def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iter
         yield InputIssue(f"{place}.algorithms", text)
     if upstream.issuer == iss:
         return  # it is the identity server itself
-    for way, section in _prefixed(upstream):
+    for way, section in _prefix_sections(upstream):
         if section.prefix == "":
             text = f"is empty, so {upstream.issuer} can end the sessions of every user at {iss}: name its users apart"
             yield InputIssue(f"{place}.resolve.{way}.prefix", text)
@@ -115,7 +115,7 @@ def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iter
         yield InputIssue(f"{place}.resolve.sql.prefix", text)
 
 
-def checked_of(settings: Settings) -> FeatureReport:
+def report_upstreams(settings: Settings) -> FeatureReport:
     """Return each upstream's addresses and its look-up of sessions, for `notifier check`."""
     members, lines = {}, []
     for name, upstream in upstreams_of(settings).items():

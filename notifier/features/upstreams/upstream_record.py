@@ -8,13 +8,13 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
 from notifier.delivery.facts import FactHandlers
-from notifier.features.upstreams.upstream import UpstreamLookedUp
+from notifier.features.upstreams.upstream import SessionsLookedUp
 from notifier.features.upstreams.upstream_token import UpstreamResult
 from notifier.telemetry.families import labelled
 
-TOLD_EVERY = 60.0  # seconds between equal log lines of one upstream
-_LOOK_UPS = ("found", "no_session", "away", "given_up")
-_HARMLESS = (UpstreamResult.ACCEPTED, UpstreamResult.REPLAYED, UpstreamResult.NO_SESSION)
+LOG_INTERVAL_SECONDS = 60.0  # between equal log lines of one upstream
+_LOOK_UP_RESULTS = ("found", "no_session", "away", "given_up")
+_HARMLESS_RESULTS = (UpstreamResult.ACCEPTED, UpstreamResult.REPLAYED, UpstreamResult.NO_SESSION)
 
 
 class UpstreamRecord:
@@ -25,38 +25,38 @@ class UpstreamRecord:
         self._requests: dict[tuple[str, str], int] = {}
         self._look_ups: dict[tuple[str, str], int] = {}
         self._logged_at: dict[tuple[str, str], float] = {}
-        self._logged_as_off: set[str] = set()
-        self.observe = FactHandlers({UpstreamLookedUp: self._looked_up})
+        self._logged_disabled: set[str] = set()
+        self.observe = FactHandlers({SessionsLookedUp: self._on_look_up})
         """Counts a look-up, and logs it if it found no session or failed."""
 
-    def know(self, upstreams: Iterable[str]) -> None:
+    def create_series(self, upstreams: Iterable[str]) -> None:
         """Create the series of these upstreams."""
         for name in upstreams:
             for result in UpstreamResult:
                 self._requests.setdefault((name, result.value), 0)
-            for word in _LOOK_UPS:
+            for word in _LOOK_UP_RESULTS:
                 self._look_ups.setdefault((name, word), 0)
 
-    def requested(self, upstream: str, result: UpstreamResult, reason: str = "") -> None:
+    def on_request(self, upstream: str, result: UpstreamResult, reason: str = "") -> None:
         """Count a request of a configured upstream. `reason` has the error, without `sub` and `sid`."""
         key = (upstream, result.value)
         self._requests[key] = self._requests.get(key, 0) + 1
         if result is UpstreamResult.OFF:
-            self._tell_off(upstream)
-        elif result is UpstreamResult.NO_SESSION and self._is_news(key):  # anybody can cause a browser's request
-            _tell_none(upstream, "none has the sid that a browser came with")
-        elif result not in _HARMLESS and self._is_news(key):
+            self._log_disabled(upstream)
+        elif result is UpstreamResult.NO_SESSION and self._is_log_due(key):  # anybody can cause a browser's request
+            _log_no_session(upstream, "none has the sid that a browser came with")
+        elif result not in _HARMLESS_RESULTS and self._is_log_due(key):
             structlog.get_logger().warning(
                 "upstream_refused", upstream=upstream, result=result.value, reason=reason,
                 help="notifier explain NotifierUpstreamRefused",
             )  # fmt: skip
 
-    def _looked_up(self, fact: UpstreamLookedUp) -> None:
+    def _on_look_up(self, fact: SessionsLookedUp) -> None:
         key = (fact.upstream, fact.result)
         self._look_ups[key] = self._look_ups.get(key, 0) + 1
         if fact.result == "no_session":
-            _tell_none(fact.upstream, fact.text)
-        if fact.result == "away" and self._is_news(key):
+            _log_no_session(fact.upstream, fact.text)
+        if fact.result == "away" and self._is_log_due(key):
             structlog.get_logger().warning(
                 "upstream_sessions_away", upstream=fact.upstream, reason=fact.text,
                 help="notifier explain NotifierUpstreamSessionsAway",
@@ -70,25 +70,25 @@ class UpstreamRecord:
         text = "Questions which sessions here ended with one at an upstream."
         yield labelled(CounterMetricFamily, "upstream_lookups_total", text, labels, self._look_ups)
 
-    def _tell_off(self, upstream: str) -> None:
+    def _log_disabled(self, upstream: str) -> None:
         """Log the setting, only once, since anybody can call the address."""
-        if upstream in self._logged_as_off:
+        if upstream in self._logged_disabled:
             return
-        self._logged_as_off.add(upstream)
+        self._logged_disabled.add(upstream)
         structlog.get_logger().warning(
             "upstream_front_channel_off", upstream=upstream, setting=f"upstreams.{upstream}.front_channel",
             help="notifier explain NotifierUpstreamRefused",
         )  # fmt: skip
 
-    def _is_news(self, key: tuple[str, str]) -> bool:
+    def _is_log_due(self, key: tuple[str, str]) -> bool:
         now = self._steady()
-        if now - self._logged_at.get(key, float("-inf")) < TOLD_EVERY:
+        if now - self._logged_at.get(key, float("-inf")) < LOG_INTERVAL_SECONDS:
             return False
         self._logged_at[key] = now
         return True
 
 
-def _tell_none(upstream: str, reason: str) -> None:
+def _log_no_session(upstream: str, reason: str) -> None:
     """Log that no local session ended. It is normal for users who were not signed in here, and visible only here."""
     hint = f"if the user was signed in here, compare how upstreams.{upstream}.resolve finds sessions"
     structlog.get_logger().info("upstream_no_session", upstream=upstream, reason=reason, hint=hint)

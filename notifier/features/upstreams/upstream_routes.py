@@ -17,13 +17,13 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from notifier.features.upstreams.upstream import (
-    PREFIX,
-    EndedUpstream,
-    Question,
-    dump_ending,
-    ended_here,
-    ending_id,
-    same_session,
+    SOURCE_PREFIX,
+    UpstreamSession,
+    UpstreamSessionEnd,
+    derive_session_end_id,
+    dump_session_end,
+    to_local_event,
+    to_local_session,
 )
 from notifier.features.upstreams.upstream_token import (
     LogoutTokenVerifier,
@@ -39,37 +39,37 @@ from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.problem import problem
 from notifier.tokens.security_event_token import KeysAway
 
-BACK_CHANNEL = "/upstreams/{upstream}/backchannel-logout"
-FORM = "application/x-www-form-urlencoded"
-PUBLISH_WITHIN = 5.0  # seconds to publish a token's claims durably
-SEEN = 10_000  # tokens; beyond, the oldest are forgotten. A forgotten token yields the same event again
-AGAIN = "5"  # seconds (Retry-After); most upstreams never retry
-_FIELDS = 20  # of a form; all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
-_NO_STORE = {"Cache-Control": "no-store"}
+BACK_CHANNEL_PATH = "/upstreams/{upstream}/backchannel-logout"
+FORM_TYPE = "application/x-www-form-urlencoded"
+PUBLISH_TIMEOUT_SECONDS = 5.0  # until a token's claims are durable
+MAX_SEEN_TOKENS = 10_000  # beyond, the oldest are forgotten. A forgotten token yields the same event again
+RETRY_AFTER_SECONDS = "5"  # most upstreams never retry
+_MAX_FORM_FIELDS = 20  # of a form; all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
+_NO_STORE_HEADERS = {"Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredUpstream:
     """A currently configured upstream. `iss`: the issuer of the local sessions.
 
-    `same_sub`: the prefix of its `sub` here. None if a worker must look up the sessions.
+    `same_sub_prefix`: the prefix of its `sub` here. None if a worker must look up the sessions.
     """
 
     name: str
     iss: str
     verifier: LogoutTokenVerifier
-    same_sub: str | None = None
+    same_sub_prefix: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamAccess:
-    """What the routes need. `upstream` returns the currently configured upstream of a name.
+class UpstreamDependencies:
+    """What the routes need. `find_upstream` returns the currently configured upstream of a name.
 
     `publish` returns once the message is durable, and raises QueueError. `event_message` serializes an event.
     `record` counts each request by result, and logs failures.
     """
 
-    upstream: Callable[[str], ConfiguredUpstream | None]
+    find_upstream: Callable[[str], ConfiguredUpstream | None]
     publish: Callable[[Lane, Outgoing], Awaitable[None]]
     event_message: Callable[[SessionEnded], Outgoing]
     record: Callable[[str, UpstreamResult, str], None]
@@ -84,61 +84,61 @@ class _SeenTokens:
     """
 
     def __init__(self) -> None:
-        self._until: OrderedDict[str, float] = OrderedDict()
+        self._expires_at: OrderedDict[str, float] = OrderedDict()
 
-    def seen(self, token: str, now: float) -> bool:
+    def is_seen(self, token: str, now: float) -> bool:
         """Return whether it was accepted before and its age is still valid. `now` is in epoch seconds."""
-        return self._until.get(token, 0.0) >= now
+        return self._expires_at.get(token, 0.0) >= now
 
-    def take(self, token: str, until: float) -> None:
+    def add(self, token: str, until: float) -> None:
         """Remember an accepted token until `until` (epoch seconds), when its age makes it invalid."""
-        self._until[token] = until
-        self._until.move_to_end(token)
-        while len(self._until) > SEEN:
-            self._until.popitem(last=False)
+        self._expires_at[token] = until
+        self._expires_at.move_to_end(token)
+        while len(self._expires_at) > MAX_SEEN_TOKENS:
+            self._expires_at.popitem(last=False)
 
 
 class UpstreamRoutes:
     """The routes that upstream providers themselves call."""
 
-    def __init__(self, access: UpstreamAccess) -> None:
-        self._access = access
+    def __init__(self, dependencies: UpstreamDependencies) -> None:
+        self._dependencies = dependencies
         self._seen = _SeenTokens()
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes for the web listener's application."""
-        yield web.post(BACK_CHANNEL, self.post_logout)
+        yield web.post(BACK_CHANNEL_PATH, self.post_logout)
 
     async def post_logout(self, request: web.Request) -> web.Response:
         """Accept one logout token, and answer according to Back-Channel Logout 1.0 §2.8."""
-        answer = await self._answer(request)
+        answer = await self._handle_logout(request)
         answer.force_close()
         return answer
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        upstream = self._access.upstream(request.match_info["upstream"])
+    async def _handle_logout(self, request: web.Request) -> web.Response:
+        upstream = self._dependencies.find_upstream(request.match_info["upstream"])
         if upstream is None:
             return problem(404, "There is no such upstream")
-        result, text = await self._take(request, upstream)
-        self._access.record(upstream.name, result, text)
+        result, text = await self._accept_token(request, upstream)
+        self._dependencies.record(upstream.name, result, text)
         match result:
             case UpstreamResult.ACCEPTED | UpstreamResult.REPLAYED:
-                return web.Response(status=200, headers=_NO_STORE)
+                return web.Response(status=200, headers=_NO_STORE_HEADERS)
             case UpstreamResult.KEYS_AWAY | UpstreamResult.QUEUE_AWAY:
                 document = {"error": "temporarily_unavailable", "error_description": text}
-                headers = {**_NO_STORE, "Retry-After": AGAIN}
+                headers = {**_NO_STORE_HEADERS, "Retry-After": RETRY_AFTER_SECONDS}
                 return web.json_response(document, status=503, headers=headers, dumps=json_text)
             case _:
                 document = {"error": "invalid_request", "error_description": text}
-                return web.json_response(document, status=400, headers=_NO_STORE, dumps=json_text)
+                return web.json_response(document, status=400, headers=_NO_STORE_HEADERS, dumps=json_text)
 
-    async def _take(self, request: web.Request, upstream: ConfiguredUpstream) -> tuple[UpstreamResult, str]:
-        token = await _token(request)
+    async def _accept_token(self, request: web.Request, upstream: ConfiguredUpstream) -> tuple[UpstreamResult, str]:
+        token = await _read_token(request)
         if token is None:
             return UpstreamResult.MALFORMED, (
-                f"the body must be {FORM} of at most {_FIELDS} fields with one logout_token, not compressed"
+                f"the body must be {FORM_TYPE} with one logout_token, at most {_MAX_FORM_FIELDS} fields, not compressed"
             )
-        result = await upstream.verifier.verified(token)
+        result = await upstream.verifier.verify(token)
         match result:
             case UnacceptedLogout():
                 return result.result, result.description
@@ -151,54 +151,54 @@ class UpstreamRoutes:
 
     async def _publish(self, upstream: ConfiguredUpstream, logout: VerifiedLogout) -> tuple[UpstreamResult, str]:
         """Publish the token's claims durably, unless the token was accepted before."""
-        access, ending = self._access, _ending(upstream, logout)
-        if self._seen.seen(ending.id, access.clock()):
+        dependencies, session_end = self._dependencies, _to_session_end(upstream, logout)
+        if self._seen.is_seen(session_end.id, dependencies.clock()):
             return UpstreamResult.REPLAYED, ""
         try:
-            async with asyncio.timeout(PUBLISH_WITHIN):
-                await access.publish(Lane.EVENTS, self._message(upstream, ending))
+            async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+                await dependencies.publish(Lane.EVENTS, self._to_message(upstream, session_end))
         except (QueueError, TimeoutError):
             return UpstreamResult.QUEUE_AWAY, "the queue is away; send the token again"
-        self._seen.take(ending.id, logout.until)
+        self._seen.add(session_end.id, logout.until)
         return UpstreamResult.ACCEPTED, ""
 
-    def _message(self, upstream: ConfiguredUpstream, ending: EndedUpstream) -> Outgoing:
+    def _to_message(self, upstream: ConfiguredUpstream, session_end: UpstreamSessionEnd) -> Outgoing:
         """Return the event, or the message that requests a look-up."""
-        if upstream.same_sub is not None:
-            session = same_session(ending.question, upstream.same_sub)
-            return self._access.event_message(ended_here(ending, upstream.iss, session))
+        if upstream.same_sub_prefix is not None:
+            session = to_local_session(session_end.upstream_session, upstream.same_sub_prefix)
+            return self._dependencies.event_message(to_local_event(session_end, upstream.iss, session))
         message = Message(
             lane=Lane.EVENTS,
-            body=dump_ending(ending),
+            body=dump_session_end(session_end),
             tag=None,
             content_type="application/json",
-            timestamp=self._access.clock(),
+            timestamp=self._dependencies.clock(),
             user_id=upstream.name,
-            source=PREFIX + upstream.name,
+            source=SOURCE_PREFIX + upstream.name,
         )
-        return as_sourced(message, self._access.new_id())
+        return as_sourced(message, self._dependencies.new_id())
 
 
-def _ending(upstream: ConfiguredUpstream, logout: VerifiedLogout) -> EndedUpstream:
+def _to_session_end(upstream: ConfiguredUpstream, logout: VerifiedLogout) -> UpstreamSessionEnd:
     """Return the end of the token's session. Its id is the same for the same token at every worker.
 
     The id derives from `jti` and claims: if an upstream reuses a `jti`, no logout is dropped as a duplicate.
     """
-    return EndedUpstream(
+    return UpstreamSessionEnd(
         upstream=upstream.name,
-        question=Question(iss=logout.iss, sub=logout.sub, sid=logout.sid),
-        id=ending_id(upstream.name, logout.iss, logout.jti, str(logout.iat), logout.sub, logout.sid),
+        upstream_session=UpstreamSession(iss=logout.iss, sub=logout.sub, sid=logout.sid),
+        id=derive_session_end_id(upstream.name, logout.iss, logout.jti, str(logout.iat), logout.sub, logout.sid),
         ended_at=logout.iat,
     )
 
 
-async def _token(request: web.Request) -> bytes | None:
+async def _read_token(request: web.Request) -> bytes | None:
     """Return the only `logout_token` of the form, or None."""
     plain = request.headers.get("Content-Encoding", "identity").lower() == "identity"
-    if request.content_type != FORM or not plain:
+    if request.content_type != FORM_TYPE or not plain:
         return None
     try:
-        fields = parse_qsl((await request.read()).decode("ascii"), max_num_fields=_FIELDS)
+        fields = parse_qsl((await request.read()).decode("ascii"), max_num_fields=_MAX_FORM_FIELDS)
     except (ValueError, web.RequestPayloadError):
         return None
     tokens = [value for name, value in fields if name == "logout_token"]

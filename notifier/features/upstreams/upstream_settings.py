@@ -25,7 +25,7 @@ from notifier.settings.values import (
     without_user,
 )
 
-_ASKED = re.compile(r":(sub|sid)\b")
+_SUB_OR_SID = re.compile(r":(sub|sid)\b")
 
 
 class SameSubSettings(Section):
@@ -66,7 +66,7 @@ class SessionsSqlSettings(Section):
     """PostgreSQL's row-level security decides which sessions there are. Else a row that it hides is a fault."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_members(self) -> Self:
         wrong = [
             f"needs {member} or {other}" + ("; it has both" if getattr(self, member) is not None else "")
             for member, other in (("url", "url_file"), ("preset", "query"))
@@ -77,7 +77,7 @@ class SessionsSqlSettings(Section):
             wrong += [
                 f"{name} is for a preset; say it in query" for name, value in options.items() if value is not None
             ]
-            if _ASKED.search(self.query) is None:
+            if _SUB_OR_SID.search(self.query) is None:
                 wrong.append("query must use :sub or :sid; without them it would end everybody's sessions")
         if wrong:
             raise ValueError("; ".join(wrong))
@@ -104,7 +104,7 @@ class ResolveSettings(Section):
     """Ask the identity server over HTTP."""
 
     @model_validator(mode="after")
-    def _needs_one(self) -> Self:
+    def _check_ways(self) -> Self:
         ways = [name for name in ("same_sub", "sql", "http") if getattr(self, name) is not None]
         if len(ways) != 1:
             raise ValueError(f"needs one of same_sub, sql and http; {len(ways)} are given")
@@ -141,13 +141,13 @@ class UpstreamSettings(Section):
     """`allow`: its front-channel calls need no `iss` (Microsoft Entra sends none)."""
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _check_key_source(self) -> Self:
         if self.jwks_uri is not None and self.discovery is not None:
             raise ValueError("jwks_uri and discovery are both given; remove one of them")
         return self
 
     @model_validator(mode="after")
-    def _told_apart(self) -> Self:
+    def _check_front_channel(self) -> Self:
         """Whoever asks by a browser proves nothing but a `sid`. So the sessions from here must be known from others."""
         sql = self.resolve.sql
         if self.front_channel and self.resolve.same_sub is not None:

@@ -14,15 +14,15 @@ from typing import Protocol
 from aiohttp import web
 
 from notifier.features.upstreams.upstream import (
-    EndedUpstream,
     LocalSessions,
-    Question,
-    SessionsAway,
-    ended_here,
-    ending_id,
+    SessionsUnavailable,
+    UpstreamSession,
+    UpstreamSessionEnd,
+    derive_session_end_id,
+    to_local_event,
 )
-from notifier.features.upstreams.upstream_routes import AGAIN, PUBLISH_WITHIN
-from notifier.features.upstreams.upstream_token import UpstreamResult, named
+from notifier.features.upstreams.upstream_routes import PUBLISH_TIMEOUT_SECONDS, RETRY_AFTER_SECONDS
+from notifier.features.upstreams.upstream_token import UpstreamResult, is_plain_text
 from notifier.model.errors import QueueError
 from notifier.model.front_channel import FrontChannelContext, page_context
 from notifier.model.message import Lane, Outgoing
@@ -30,9 +30,9 @@ from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.problem import problem
 
-FRONT_CHANNEL = "/upstreams/{upstream}/frontchannel-logout"
-COPIES = 600.0  # seconds for which an equal request counts as a duplicate; a later one may be genuine
-_UNKNOWN = "There is no such address"  # does not reveal which upstreams are configured
+FRONT_CHANNEL_PATH = "/upstreams/{upstream}/frontchannel-logout"
+DUPLICATE_WINDOW_SECONDS = 600.0  # an equal request after it may be genuine
+_UNKNOWN_TITLE = "There is no such address"  # does not reveal which upstreams are configured
 
 
 class SignOutPage(Protocol):
@@ -42,25 +42,25 @@ class SignOutPage(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamFrame:
+class UpstreamFrontChannel:
     """An upstream's front-channel settings. `parents`: the origins that may frame the page.
 
-    `without_iss`: the request may omit `iss`. `on`: browsers may call the address.
+    `iss_optional`: the request may omit `iss`. `enabled`: browsers may call the address.
     """
 
     name: str
     issuer: str
     parents: tuple[str, ...]
-    without_iss: bool = False
-    on: bool = True
+    iss_optional: bool = False
+    enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignOutAccess:
-    """What the route needs. `frame` returns the upstream of a name, or None."""
+class SignOutDependencies:
+    """What the route needs. `find_front_channel` returns the upstream of a name, or None."""
 
-    frame: Callable[[str], UpstreamFrame | None]
-    look_up: Callable[[str, Question], Awaitable[LocalSessions | SessionsAway | None]]
+    find_front_channel: Callable[[str], UpstreamFrontChannel | None]
+    look_up: Callable[[str, UpstreamSession], Awaitable[LocalSessions | SessionsUnavailable | None]]
     publish: Callable[[Lane, Outgoing], Awaitable[None]]
     event_message: Callable[[SessionEnded], Outgoing]
     page: SignOutPage
@@ -69,64 +69,70 @@ class SignOutAccess:
     clock: Callable[[], float]
 
 
-class UpstreamSignOuts:
+class UpstreamSignOutRoutes:
     """The route that browsers call for upstream providers."""
 
-    def __init__(self, access: SignOutAccess) -> None:
-        self._access = access
+    def __init__(self, dependencies: SignOutDependencies) -> None:
+        self._dependencies = dependencies
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the route for the web listener's application."""
-        yield web.get(FRONT_CHANNEL, self.get_sign_out, allow_head=False)
+        yield web.get(FRONT_CHANNEL_PATH, self.get_sign_out, allow_head=False)
 
     async def get_sign_out(self, request: web.Request) -> web.Response:
         """End the local sessions, and return the page that requests their clients' front-channel addresses."""
-        frame = self._access.frame(request.match_info["upstream"])
-        if frame is None:
-            return problem(404, _UNKNOWN)
-        if not frame.on:
-            return self._refused(frame, UpstreamResult.OFF, 404, _UNKNOWN)
+        front_channel = self._dependencies.find_front_channel(request.match_info["upstream"])
+        if front_channel is None:
+            return problem(404, _UNKNOWN_TITLE)
+        if not front_channel.enabled:
+            return self._refuse(front_channel, UpstreamResult.OFF, 404, _UNKNOWN_TITLE)
         issuers, sids = request.query.getall("iss", []), request.query.getall("sid", [])
-        if issuers != [frame.issuer] and not (frame.without_iss and not issuers):
-            return self._refused(frame, UpstreamResult.ISSUER, 400, "iss is missing, or another issuer")
-        if len(sids) != 1 or not named(sids[0]):
-            return self._refused(frame, UpstreamResult.MALFORMED, 400, "sid is missing, or is no plain text")
-        sessions = await self._access.look_up(frame.name, Question(iss=frame.issuer, sub=None, sid=sids[0]))
+        if issuers != [front_channel.issuer] and not (front_channel.iss_optional and not issuers):
+            return self._refuse(front_channel, UpstreamResult.ISSUER, 400, "iss is missing, or another issuer")
+        if len(sids) != 1 or not is_plain_text(sids[0]):
+            return self._refuse(front_channel, UpstreamResult.MALFORMED, 400, "sid is missing, or is no plain text")
+        sessions = await self._dependencies.look_up(
+            front_channel.name, UpstreamSession(iss=front_channel.issuer, sub=None, sid=sids[0])
+        )
         if not isinstance(sessions, LocalSessions):
             text = "" if sessions is None else sessions.text
-            return self._refused(frame, UpstreamResult.SESSIONS_AWAY, 503, "Try again", text)
-        events = self._events(frame, sessions, sids[0])
-        if not await self._published(events):
-            return self._refused(frame, UpstreamResult.QUEUE_AWAY, 503, "The queue is away; try again")
-        self._access.record(frame.name, UpstreamResult.ACCEPTED if events else UpstreamResult.NO_SESSION, "")
-        return self._access.page(sessions.iss, self._context(events), frame.parents)
+            return self._refuse(front_channel, UpstreamResult.SESSIONS_AWAY, 503, "Try again", text)
+        events = self._to_events(front_channel, sessions, sids[0])
+        if not await self._publish(events):
+            return self._refuse(front_channel, UpstreamResult.QUEUE_AWAY, 503, "The queue is away; try again")
+        self._dependencies.record(
+            front_channel.name, UpstreamResult.ACCEPTED if events else UpstreamResult.NO_SESSION, ""
+        )
+        return self._dependencies.page(sessions.iss, self._merge_contexts(events), front_channel.parents)
 
-    def _events(self, frame: UpstreamFrame, sessions: LocalSessions, sid: str) -> list[SessionEnded]:
-        """Return the events, with equal ids for equal requests within COPIES seconds at every worker."""
-        now = self._access.clock()
-        ending = EndedUpstream(
-            upstream=frame.name,
-            question=Question(iss=frame.issuer, sub=None, sid=sid),
-            id=ending_id(frame.name, frame.issuer, None, sid, str(now // COPIES)),
+    def _to_events(self, front_channel: UpstreamFrontChannel, sessions: LocalSessions, sid: str) -> list[SessionEnded]:
+        """Return the events. Equal requests within DUPLICATE_WINDOW_SECONDS have equal event ids at every worker."""
+        now = self._dependencies.clock()
+        session_end = UpstreamSessionEnd(
+            upstream=front_channel.name,
+            upstream_session=UpstreamSession(iss=front_channel.issuer, sub=None, sid=sid),
+            id=derive_session_end_id(
+                front_channel.name, front_channel.issuer, None, sid, str(now // DUPLICATE_WINDOW_SECONDS)
+            ),
             ended_at=now,
         )
-        return [ended_here(ending, sessions.iss, session) for session in sessions.sessions]
+        return [to_local_event(session_end, sessions.iss, session) for session in sessions.sessions]
 
-    async def _published(self, events: Iterable[SessionEnded]) -> bool:
-        access = self._access
+    async def _publish(self, events: Iterable[SessionEnded]) -> bool:
+        dependencies = self._dependencies
         try:
-            async with asyncio.timeout(PUBLISH_WITHIN):
+            async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
                 for event in events:
-                    await access.publish(Lane.EVENTS, access.event_message(event))
+                    await dependencies.publish(Lane.EVENTS, dependencies.event_message(event))
         except (QueueError, TimeoutError):
             return False
         return True
 
-    def _context(self, events: Iterable[SessionEnded]) -> FrontChannelContext | None:
+    def _merge_contexts(self, events: Iterable[SessionEnded]) -> FrontChannelContext | None:
         """Return one context for all sessions. A client of a further session is requested once, with that `sid`."""
         whole: FrontChannelContext | None = None
         for event in events:
-            part = page_context(event, self._access.registry())
+            part = page_context(event, self._dependencies.registry())
             if part is None:
                 continue
             if whole is None:
@@ -137,8 +143,8 @@ class UpstreamSignOuts:
             whole = FrontChannelContext(iss=whole.iss, sid=whole.sid, clients=whole.clients + more)
         return whole
 
-    def _refused(
-        self, frame: UpstreamFrame, result: UpstreamResult, status: int, title: str, reason: str = ""
+    def _refuse(
+        self, front_channel: UpstreamFrontChannel, result: UpstreamResult, status: int, title: str, reason: str = ""
     ) -> web.Response:
-        self._access.record(frame.name, result, reason or title)
-        return problem(status, title, headers={"Retry-After": AGAIN} if status == 503 else None)
+        self._dependencies.record(front_channel.name, result, reason or title)
+        return problem(status, title, headers={"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else None)

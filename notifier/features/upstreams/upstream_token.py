@@ -16,10 +16,10 @@ from notifier.tokens.security_event_token import KeysAway
 from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-EVENT = "http://schemas.openid.net/event/backchannel-logout"
-SKEW = 60.0  # seconds that the clocks of two machines may differ
-TYPES = ("logout+jwt", "application/logout+jwt", "jwt")
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # what no event may have; half a character of UTF-16 too
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+CLOCK_SKEW_SECONDS = 60.0  # between the clocks of two machines
+TOKEN_TYPES = ("logout+jwt", "application/logout+jwt", "jwt")
+_FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in events; also half of a UTF-16 pair
 
 
 class UpstreamResult(StrEnum):
@@ -77,14 +77,14 @@ def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
     """Read the claims of a token whose signature is good."""
     if claims.get("iss") != rules.issuer:
         return UnacceptedLogout(result=UpstreamResult.ISSUER, description="iss is another issuer")
-    if not _is_meant(claims.get("aud"), rules.audiences):
+    if not _names_audience(claims.get("aud"), rules.audiences):
         return UnacceptedLogout(result=UpstreamResult.AUDIENCE, description="aud does not name this client")
-    mistake = _mistake(claims)
-    if mistake is not None:
-        return UnacceptedLogout(result=UpstreamResult.CLAIMS, description=mistake)
+    error = _find_claims_error(claims)
+    if error is not None:
+        return UnacceptedLogout(result=UpstreamResult.CLAIMS, description=error)
     iat = claims["iat"]
     exp, nbf = claims.get("exp", iat), claims.get("nbf", iat)
-    if not _number(iat) or not _number(exp) or not _number(nbf):
+    if not _is_number(iat) or not _is_number(exp) or not _is_number(nbf):
         text = "iat, exp and nbf must be numbers of seconds"
         return UnacceptedLogout(result=UpstreamResult.CLAIMS, description=text)
     until = iat + rules.max_age
@@ -93,30 +93,30 @@ def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
     expired = UpstreamResult.EXPIRED
     if in_milliseconds(max(iat, nbf)):
         return UnacceptedLogout(result=expired, description="iat or nbf is in milliseconds; it must be in seconds")
-    if iat > now + SKEW:
+    if iat > now + CLOCK_SKEW_SECONDS:
         return UnacceptedLogout(result=expired, description="iat is in the future; compare the clocks")
-    if nbf > now + SKEW:  # RFC 7519 §4.1.5
+    if nbf > now + CLOCK_SKEW_SECONDS:  # RFC 7519 §4.1.5
         return UnacceptedLogout(result=expired, description="nbf is in the future; compare the clocks")
-    if now > until + SKEW:
+    if now > until + CLOCK_SKEW_SECONDS:
         return UnacceptedLogout(result=expired, description="exp has passed, or iat is too old")
     return VerifiedLogout(
         iss=rules.issuer,
-        sub=_text(claims.get("sub")),
-        sid=_text(claims.get("sid")),
+        sub=_text_or_none(claims.get("sub")),
+        sid=_text_or_none(claims.get("sid")),
         jti=str(claims["jti"]),
         iat=float(iat),
-        until=until + SKEW,
+        until=until + CLOCK_SKEW_SECONDS,
     )
 
 
-def named(value: object) -> TypeGuard[str]:
+def is_plain_text(value: object) -> TypeGuard[str]:
     """True for a text that an event can have as `sub` or `sid`."""
-    return isinstance(value, str) and 0 < len(value) <= TEXT_LENGTH and _UNFIT.search(value) is None
+    return isinstance(value, str) and 0 < len(value) <= TEXT_LENGTH and _FORBIDDEN_CHARACTERS.search(value) is None
 
 
-def _mistake(claims: Mapping[str, object]) -> str | None:
+def _find_claims_error(claims: Mapping[str, object]) -> str | None:
     events = claims.get("events")
-    if not isinstance(events, dict) or not isinstance(events.get(EVENT), dict):
+    if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
         return "events has no logout: a member http://schemas.openid.net/event/backchannel-logout that is an object"
     if "nonce" in claims:
         return "nonce must not be there: an ID token is no logout token"
@@ -124,20 +124,20 @@ def _mistake(claims: Mapping[str, object]) -> str | None:
     if not names:
         return "neither sub nor sid is there"
     for name in (*names, "jti"):
-        if not named(claims.get(name)):
+        if not is_plain_text(claims.get(name)):
             return f"{name} is missing, or is no plain text of 1 to {TEXT_LENGTH} characters"
     return "iat is missing" if "iat" not in claims else None
 
 
-def _is_meant(aud: object, audiences: Collection[str]) -> bool:
+def _names_audience(aud: object, audiences: Collection[str]) -> bool:
     return any(isinstance(item, str) and item in audiences for item in (aud if isinstance(aud, list) else [aud]))
 
 
-def _number(value: object) -> TypeGuard[int | float]:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
 
 
-def _text(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
@@ -145,11 +145,11 @@ class LogoutTokenVerifier:
     """Verifies tokens by the rules of one upstream. `clock` gives epoch seconds."""
 
     def __init__(self, keys: TransmitterKeys, rules: UpstreamRules, clock: Callable[[], float]) -> None:
-        self._signed = SignedContent(keys, rules.algorithms, TYPES, "logout_token")
+        self._signed = SignedContent(keys, rules.algorithms, TOKEN_TYPES, "logout_token")
         self._rules = rules
         self._clock = clock
 
-    async def verified(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysAway:
+    async def verify(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysAway:
         """Verify a token. Never raises."""
         content = await self._signed.of(token)
         if isinstance(content, KeysAway):

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 def _read(settings: Settings, _registry: Registry, unsure: frozenset[str]) -> FeaturePart:
     from notifier.configuration.configured_feature import FeaturePart
-    from notifier.features.upstreams.upstream_issuers import upstream_mistakes, upstream_warnings
+    from notifier.features.upstreams.upstream_issuers import check_upstreams, upstream_warnings
 
-    return FeaturePart(mistakes=upstream_mistakes(settings, unsure), warnings=upstream_warnings(settings))
+    return FeaturePart(mistakes=check_upstreams(settings, unsure), warnings=upstream_warnings(settings))
 
 
 def _read_again(_settings: Settings | None) -> Mapping[str, ReadAgain]:
@@ -35,17 +35,17 @@ def _read_again(_settings: Settings | None) -> Mapping[str, ReadAgain]:
     return {"upstream": read_again}
 
 
-def _run(given: FeatureContext) -> FeatureRuntime:
+def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
     from notifier.features.upstreams.upstream_intake import FactObserver, UpstreamIntake
     from notifier.features.upstreams.upstream_record import UpstreamRecord
     from notifier.features.upstreams.upstream_sign_outs import SignOutPage
 
-    record, observe = UpstreamRecord(), given.need(FactObserver)
-    upstreams = ConfiguredUpstreams(given.live, record)
-    intake = UpstreamIntake(upstreams, given.live.registry, clock=time.time, new_id=new_id, observe=observe)
+    record, observe = UpstreamRecord(), context.need(FactObserver)
+    upstreams = ConfiguredUpstreams(context.live, record)
+    intake = UpstreamIntake(upstreams, context.live.registry, clock=time.time, new_id=new_id, observe=observe)
     return FeatureRuntime(
-        pages=upstreams.routes(given.queue.publish, given.need(SignOutPage)),
+        pages=upstreams.routes(context.queue.publish, context.need(SignOutPage)),
         observe=record.observe,
         families=record.families,
         readers={"upstream": intake},
@@ -60,9 +60,9 @@ def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Che
 
 
 def _checked(loaded: LoadedConfiguration) -> FeatureReport:
-    from notifier.features.upstreams.upstream_issuers import checked_of
+    from notifier.features.upstreams.upstream_issuers import report_upstreams
 
-    return checked_of(loaded.settings)
+    return report_upstreams(loaded.settings)
 
 
 def _asked(loaded: LoadedConfiguration) -> Sequence[InputIssue]:
@@ -72,9 +72,9 @@ def _asked(loaded: LoadedConfiguration) -> Sequence[InputIssue]:
         return ()
     import asyncio
 
-    from notifier.features.upstreams.doctor_upstreams import session_mistakes
+    from notifier.features.upstreams.doctor_upstreams import check_session_databases
 
-    return asyncio.run(session_mistakes(loaded.settings))
+    return asyncio.run(check_session_databases(loaded.settings))
 
 
 UPSTREAMS = Feature(

@@ -21,10 +21,10 @@ from notifier.configuration.loading import load
 from notifier.features import FEATURES
 from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
 from notifier.features.upstreams.doctor_upstreams import examine_keys
-from notifier.features.upstreams.session_questions import AT_A_TIME
-from notifier.features.upstreams.upstream import LocalSession, LocalSessions, Question, UpstreamLookedUp
-from notifier.features.upstreams.upstream_issuers import upstream_mistakes
-from notifier.features.upstreams.upstream_record import TOLD_EVERY, UpstreamRecord
+from notifier.features.upstreams.session_lookups import MAX_CONCURRENT_LOOK_UPS
+from notifier.features.upstreams.upstream import LocalSession, LocalSessions, SessionsLookedUp, UpstreamSession
+from notifier.features.upstreams.upstream_issuers import check_upstreams
+from notifier.features.upstreams.upstream_record import LOG_INTERVAL_SECONDS, UpstreamRecord
 from notifier.features.upstreams.upstream_settings import upstreams_of
 from notifier.features.upstreams.upstream_token import UnacceptedLogout, UpstreamResult, VerifiedLogout
 from notifier.model.errors import ConfigurationError
@@ -204,12 +204,12 @@ async def test_a_token_is_signed_as_the_metadata_of_its_provider_name(
         op = {**OP, **ASKED, "issuer": UPSTREAM, "client_id": OURS, "discovery": server.base, "algorithms": algorithms}
         path = written(folder, upstreams={"op": op}, egress={"allow_http": True, "allow": ["127.0.0.0/8"]})
         upstreams = ConfiguredUpstreams(LiveConfiguration(path, {}, load(path, {}, FEATURES)), UpstreamRecord())
-        upstream = upstreams.upstream("op")
+        upstream = upstreams.find_upstream("op")
         assert upstream is not None
         accepted = []
         for alg, kind in kinds.items():
             token = logout_token(key(kind), {"alg": alg, "kid": kind}, iat=int(time.time()), exp=None)
-            found = await upstream.verifier.verified(token)
+            found = await upstream.verifier.verify(token)
             accepted += [alg] if isinstance(found, VerifiedLogout) else []
             if isinstance(found, UnacceptedLogout) and algorithms is None:
                 assert found.description.endswith(f" for its tokens, not {alg}")
@@ -279,9 +279,13 @@ async def test_browsers_take_no_turn_of_the_worker(folder: Path) -> None:
     async with LoopbackServer(slow) as server:
         path = written(folder, upstreams={"op": {**OP, "resolve": {"http": {"url": server.base}}}})
         upstreams = ConfiguredUpstreams(LiveConfiguration(path, {}, load(path, {}, FEATURES)), UpstreamRecord())
-        made_up, real = (Question(iss="https://op.example.com", sub=None, sid=sid) for sid in ("made-up", "real"))
+        made_up, real = (
+            UpstreamSession(iss="https://op.example.com", sub=None, sid=sid) for sid in ("made-up", "real")
+        )
         async with asyncio.TaskGroup() as group:
-            strangers = [group.create_task(upstreams.look_up_for_browser("op", made_up)) for _ in range(AT_A_TIME)]
+            strangers = [
+                group.create_task(upstreams.look_up_for_browser("op", made_up)) for _ in range(MAX_CONCURRENT_LOOK_UPS)
+            ]
             assert {await asked.get() for _ in strangers} == {"made-up"}
             found = group.create_task(upstreams.look_up("op", real))
             looking = group.create_task(asked.get())
@@ -298,18 +302,18 @@ async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Pa
     live = LiveConfiguration(path, {}, load(path, {}, FEATURES))
     record = UpstreamRecord()
     upstreams = ConfiguredUpstreams(live, record)
-    before = upstreams.upstream("op")
+    before = upstreams.find_upstream("op")
     assert before is not None
-    question = Question(iss="https://op.example.com", sub="u1", sid="s1")
+    question = UpstreamSession(iss="https://op.example.com", sub="u1", sid="s1")
     same = (LocalSession(sub="u1", sid="s1", clients="*"),)
     assert await upstreams.look_up("op", question) == LocalSessions(iss="https://login.example.com", sessions=same)
     changed = {**OP, "resolve": {"same_sub": {"prefix": "op|"}}}
     written(folder, upstreams={"op": OP, "new": changed})
     assert live.reload(requested=True)
-    assert upstreams.upstream("gone") is None
-    assert [upstreams.has(name) for name in ("op", "gone", "new")] == [True, False, True]
-    assert (new := upstreams.upstream("new")) is not None
-    assert new.same_sub == "op|"
+    assert upstreams.find_upstream("gone") is None
+    assert [upstreams.is_configured(name) for name in ("op", "gone", "new")] == [True, False, True]
+    assert (new := upstreams.find_upstream("new")) is not None
+    assert new.same_sub_prefix == "op|"
     await upstreams.aclose()
     series = {sample.labels["upstream"] for family in record.families() for sample in family.samples}
     assert series == {"op", "gone", "new"}
@@ -331,11 +335,11 @@ def _settings(resolve: Mapping[str, object]) -> Settings:
 
 def test_a_database_without_the_library_is_refused_with_the_way_out() -> None:
     """At the start, and not at the first sign-out. Who asks over HTTP, or nobody, needs none."""
-    mistakes = upstream_mistakes(_settings(SQL), frozenset({"issuers"}), lambda _: False)
+    mistakes = check_upstreams(_settings(SQL), frozenset({"issuers"}), lambda _: False)
     assert [each.path for each in mistakes] == ["upstreams.partner.resolve.sql"]
     assert "pip install 'logout-notifier[postgresql]'" in mistakes[0].text
-    assert upstream_mistakes(_settings({"same_sub": {}}), frozenset({"issuers"}), lambda _: False) == []
-    assert upstream_mistakes(_settings(SQL), frozenset({"issuers"})) == []
+    assert check_upstreams(_settings({"same_sub": {}}), frozenset({"issuers"}), lambda _: False) == []
+    assert check_upstreams(_settings(SQL), frozenset({"issuers"})) == []
 
 
 @pytest.mark.full
@@ -403,15 +407,15 @@ def test_a_token_that_ends_no_session_leaves_a_line() -> None:
     """Each token; of browsers, which anybody may send with a made-up `sid`, one in a minute."""
     now = [0.0]
     record = UpstreamRecord(lambda: now[0])
-    looked = UpstreamLookedUp(upstream="op", result="no_session", text="none has the sub and sid of the token")
+    looked = SessionsLookedUp(upstream="op", result="no_session", text="none has the sub and sid of the token")
     with capture_logs() as lines:
         record.observe(looked)
         record.observe(looked)
-        record.observe(UpstreamLookedUp(upstream="op", result="found"))
+        record.observe(SessionsLookedUp(upstream="op", result="found"))
         for _ in range(5):
-            record.requested("op", UpstreamResult.NO_SESSION)
-        now[0] = TOLD_EVERY
-        record.requested("op", UpstreamResult.NO_SESSION)
+            record.on_request("op", UpstreamResult.NO_SESSION)
+        now[0] = LOG_INTERVAL_SECONDS
+        record.on_request("op", UpstreamResult.NO_SESSION)
     assert [(line["event"], line["log_level"], line["upstream"]) for line in lines] == [
         ("upstream_no_session", "info", "op")
     ] * 4

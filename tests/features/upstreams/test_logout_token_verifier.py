@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import OctKey
 
-from notifier.features.upstreams.upstream_token import EVENT, UnacceptedLogout, VerifiedLogout, judge_logout
+from notifier.features.upstreams.upstream_token import LOGOUT_EVENT, UnacceptedLogout, VerifiedLogout, judge_logout
 from notifier.tokens.security_event_token import KeysAway
 from tests.features.upstreams.upstream_provider import CLAIMS, NOW, OURS, RULES, UpstreamProvider, logout_token
 from tests.tokens.transmitter import key, public, segments, shared_secret
@@ -18,7 +18,7 @@ from tests.tokens.transmitter import key, public, segments, shared_secret
 
 async def told(token: bytes, provider: UpstreamProvider | None = None) -> str:
     """`taken`, `away`, or the result of a refusal."""
-    found = await (provider or UpstreamProvider()).judge.verified(token)
+    found = await (provider or UpstreamProvider()).judge.verify(token)
     if isinstance(found, UnacceptedLogout):
         assert "raw-" not in found.description
         return found.result
@@ -27,7 +27,7 @@ async def told(token: bytes, provider: UpstreamProvider | None = None) -> str:
 
 async def test_a_good_token_says_whose_session_ended() -> None:
     """`sub` and `sid` are in no representation of it, which a log may show."""
-    found = await UpstreamProvider().judge.verified(logout_token())
+    found = await UpstreamProvider().judge.verify(logout_token())
     assert isinstance(found, VerifiedLogout)
     assert (found.sub, found.sid, found.jti, found.iat) == ("raw-sub-77", "raw-sid-88", "j1", NOW - 3)
     assert "raw-" not in repr(found)
@@ -66,9 +66,9 @@ async def test_a_good_token_says_whose_session_ended() -> None:
         ({"nbf": NOW + 61}, "expired"),
         ({"nbf": "soon"}, "claims"),
         ({"events": {}}, "claims"),
-        ({"events": [EVENT]}, "claims"),
-        ({"events": {EVENT: True}}, "claims"),
-        ({"events": {EVENT: {"reason": "x"}, "urn:more": {}}}, "taken"),
+        ({"events": [LOGOUT_EVENT]}, "claims"),
+        ({"events": {LOGOUT_EVENT: True}}, "claims"),
+        ({"events": {LOGOUT_EVENT: {"reason": "x"}, "urn:more": {}}}, "taken"),
         ({"events": {"http://schemas.openid.net/event/login": {}}}, "claims"),
         ({"nonce": ""}, "claims"),
         ({"jti": None}, "claims"),
@@ -148,12 +148,12 @@ async def test_a_new_key_is_read_when_a_token_names_it_and_not_for_each_token() 
 @given(
     claims=st.dictionaries(
         st.sampled_from([*CLAIMS, "nonce"]),
-        st.one_of(st.none(), st.booleans(), st.floats(), st.text(), st.lists(st.text()), st.just({EVENT: {}})),
+        st.one_of(st.none(), st.booleans(), st.floats(), st.text(), st.lists(st.text()), st.just({LOGOUT_EVENT: {}})),
     )
 )
 async def test_signed_nonsense_breaks_nothing(claims: dict[str, Any]) -> None:
     """An upstream may sign whatever it likes: it gets a result from the closed list."""
-    found = await UpstreamProvider().judge.verified(logout_token(**claims))
+    found = await UpstreamProvider().judge.verify(logout_token(**claims))
     if isinstance(found, VerifiedLogout):
         assert found.sub or found.sid
         assert found.jti

@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from notifier.features.upstreams import session_questions
+from notifier.features.upstreams import session_lookups
 from notifier.features.upstreams.doctor_upstreams import examine_sessions
 from notifier.features.upstreams.session_database import SessionDatabase
-from notifier.features.upstreams.session_questions import AT_A_TIME, SessionEndpoint, SessionKeeper, SessionQuestions
-from notifier.features.upstreams.upstream import MOST, LocalSession, Question, SessionsAway
+from notifier.features.upstreams.session_lookups import (
+    MAX_CONCURRENT_LOOK_UPS,
+    SessionEndpoint,
+    SessionLookups,
+    SessionStore,
+)
+from notifier.features.upstreams.upstream import MAX_SESSIONS, LocalSession, SessionsUnavailable, UpstreamSession
 from notifier.features.upstreams.upstream_settings import SessionsHttpSettings, SessionsSqlSettings, UpstreamSettings
 from notifier.model.errors import SourceFault
 from notifier.operators.doctor.doctor import Severity
@@ -23,8 +28,8 @@ from tests.system.loopback import LoopbackServer
 # ── Whose sessions a database or an endpoint says are meant, and what it is told of an answer that is wrong ───────
 
 
-BY_SID = Question(iss="https://op.example.com", sub="up-alice", sid="up-1")
-BY_SUB = Question(iss="https://op.example.com", sub="up-alice", sid=None)
+BY_SID = UpstreamSession(iss="https://op.example.com", sub="up-alice", sid="up-1")
+BY_SUB = UpstreamSession(iss="https://op.example.com", sub="up-alice", sid=None)
 
 
 def session(sub: str | None, sid: str | None, *clients: str) -> LocalSession:
@@ -50,8 +55,8 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/s.db"
 
 
-async def asked(url: str, question: Question, **settings: Any) -> tuple[LocalSession, ...]:
-    return await SessionDatabase(SessionsSqlSettings.model_validate({"url": url, **settings})).ask(question)
+async def asked(url: str, question: UpstreamSession, **settings: Any) -> tuple[LocalSession, ...]:
+    return await SessionDatabase(SessionsSqlSettings.model_validate({"url": url, **settings})).find_sessions(question)
 
 
 QUERY = (
@@ -73,7 +78,7 @@ async def test_a_query_names_sessions_and_clients(url: str) -> None:
 
 
 @pytest.mark.parametrize("question", [BY_SID, BY_SUB])
-async def test_duendes_sessions_are_found_by_sid_else_by_sub(url: str, question: Question) -> None:
+async def test_duendes_sessions_are_found_by_sid_else_by_sub(url: str, question: UpstreamSession) -> None:
     """Its table may be called as conventions of PostgreSQL have it. All clients are told."""
     found = await asked(url, question, preset="duende", prefix="")
     both = (session("up-alice", "up-1"), session("up-alice", "up-2"))
@@ -96,7 +101,7 @@ async def test_a_prefix_bounds_whose_sessions_an_upstream_ends_in_duendes_table(
     url: str, sub: str | None, sid: str | None, prefix: str | None, found: list[int]
 ) -> None:
     """Its own users' alone, and of those the one that the token names."""
-    question = Question(iss="https://op.example.com", sub=sub, sid=sid)
+    question = UpstreamSession(iss="https://op.example.com", sub=sub, sid=sid)
     given = {} if prefix is None else {"prefix": prefix}
     assert await asked(url, question, preset="duende", **given) == tuple(
         session("up-alice", f"up-{number}") for number in found
@@ -120,9 +125,9 @@ async def test_without_a_prefix_duendes_table_ends_nothing_by_sub_alone(url: str
         ({"query": "DELETE FROM s WHERE up_sid = :sid"}, "must only read"),
         ({"preset": "duende", "tables": {"sessions": "nothing"}}, "there is no table like nothing"),
         (
-            {"query": f"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT {MOST + 1})"
+            {"query": f"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT {MAX_SESSIONS + 1})"
              " SELECT :sub || x AS sub FROM n"},
-            f"more than {MOST} sessions",
+            f"more than {MAX_SESSIONS} sessions",
         ),
     ],
 )  # fmt: skip
@@ -136,10 +141,10 @@ async def test_what_is_told_of_a_fault_names_no_user(url: str) -> None:
     """A database quotes what it was asked with."""
     query = "SELECT sub FROM s WHERE up_sid = json_extract(:sid, '$.x')"
     place = SessionDatabase(SessionsSqlSettings.model_validate({"url": url, "query": query}))
-    away = await SessionQuestions(place).sessions(
-        Question(iss="https://op.example.com", sub="up-alice-7", sid="raw-sid-88")
+    away = await SessionLookups(place).look_up(
+        UpstreamSession(iss="https://op.example.com", sub="up-alice-7", sid="raw-sid-88")
     )
-    assert isinstance(away, SessionsAway)
+    assert isinstance(away, SessionsUnavailable)
     assert "raw-sid-88" not in away.text
 
 
@@ -161,7 +166,7 @@ async def test_the_endpoint_is_asked_with_json_and_answers_with_sessions() -> No
             ([], ()),
         ):  # fmt: skip
             answers.append(web.json_response(content))
-            assert await endpoint.ask(BY_SID) == expected
+            assert await endpoint.find_sessions(BY_SID) == expected
         assert bodies[0] == {"iss": "https://op.example.com", "sub": "up-alice", "sid": "up-1"}
         for answer, said in (
             (web.json_response([one], status=500), "answered 500"),
@@ -174,18 +179,20 @@ async def test_the_endpoint_is_asked_with_json_and_answers_with_sessions() -> No
         ):  # fmt: skip
             answers.append(answer)
             with pytest.raises(SourceFault, match=said) as fault:
-                await endpoint.ask(BY_SID)
+                await endpoint.find_sessions(BY_SID)
             assert "secret" not in str(fault.value)
 
 
 async def test_one_that_breaks_is_asked_again_later() -> None:
     """Whatever a library raises."""
 
-    class Breaks(SessionKeeper):
-        async def ask(self, question: Question) -> tuple[LocalSession, ...]:
+    class Breaks(SessionStore):
+        async def find_sessions(self, question: UpstreamSession) -> tuple[LocalSession, ...]:
             raise RuntimeError(question.sub)
 
-    assert await SessionQuestions(Breaks()).sessions(BY_SID) == SessionsAway(text="asking failed with RuntimeError")
+    assert await SessionLookups(Breaks()).look_up(BY_SID) == SessionsUnavailable(
+        text="the look-up failed with RuntimeError"
+    )
 
 
 async def test_the_doctor_asks_for_nobody(url: str) -> None:
@@ -204,18 +211,18 @@ async def test_the_doctor_asks_for_nobody(url: str) -> None:
 # ── Questions that hang hold up nobody but their own place, and their askers only for a time ──────────────────────
 
 
-QUESTION = Question(iss="https://op.example.com", sub=None, sid="s1")
+QUESTION = UpstreamSession(iss="https://op.example.com", sub=None, sid="s1")
 FOUND = (LocalSession(sub="alice", sid="l1", clients="*"),)
 LOOPS_OWN = 32  # threads that an event loop has of its own at most, however many cores
 
 
-class Hangs(SessionKeeper):
+class Hangs(SessionStore):
     """Blocks its thread until it is let go, longer than any time that it was given."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
 
-    async def ask(self, question: Question) -> tuple[LocalSession, ...]:
+    async def find_sessions(self, question: UpstreamSession) -> tuple[LocalSession, ...]:
         """Hang."""
         self.over.wait()
         return FOUND
@@ -231,9 +238,11 @@ def hangs() -> Iterator[Hangs]:
 
 async def test_however_many_places_hang_the_loops_own_threads_are_free(hangs: Hangs) -> None:
     """TLS files of clients are read there, and reloads."""
-    places = [SessionQuestions(hangs) for _ in range(LOOPS_OWN // AT_A_TIME + 1)]
+    places = [SessionLookups(hangs) for _ in range(LOOPS_OWN // MAX_CONCURRENT_LOOK_UPS + 1)]
     async with asyncio.TaskGroup() as group:
-        waiting = [group.create_task(place.sessions(QUESTION)) for place in places for _ in range(AT_A_TIME)]
+        waiting = [
+            group.create_task(place.look_up(QUESTION)) for place in places for _ in range(MAX_CONCURRENT_LOOK_UPS)
+        ]
         await asyncio.sleep(0)  # each has asked
         async with asyncio.timeout(20):
             assert await asyncio.to_thread(lambda: "at once") == "at once"
@@ -245,16 +254,16 @@ async def test_an_asker_waits_for_a_time_and_the_question_keeps_its_turn(
     hangs: Hangs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a place that hangs for ever has four threads, and not one for each question."""
-    monkeypatch.setattr(session_questions, "WITHIN", 0.0)
-    monkeypatch.setattr(session_questions, "SPARE", 0.01)
-    monkeypatch.setattr(session_questions, "WAIT", 0.01)
-    place = SessionQuestions(hangs)
-    told = await asyncio.gather(*(place.sessions(QUESTION) for _ in range(AT_A_TIME)))
-    assert set(told) == {SessionsAway(text="no answer within 0 s")}
-    busy = await place.sessions(QUESTION)
-    assert isinstance(busy, SessionsAway)
-    assert busy.text.startswith(f"{AT_A_TIME} questions are under way")
+    monkeypatch.setattr(session_lookups, "LOOK_UP_TIMEOUT_SECONDS", 0.0)
+    monkeypatch.setattr(session_lookups, "LOOK_UP_GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(session_lookups, "SLOT_WAIT_SECONDS", 0.01)
+    place = SessionLookups(hangs)
+    told = await asyncio.gather(*(place.look_up(QUESTION) for _ in range(MAX_CONCURRENT_LOOK_UPS)))
+    assert set(told) == {SessionsUnavailable(text="no answer within 0 s")}
+    busy = await place.look_up(QUESTION)
+    assert isinstance(busy, SessionsUnavailable)
+    assert busy.text.startswith(f"{MAX_CONCURRENT_LOOK_UPS} look-ups are in progress")
     hangs.over.set()
-    monkeypatch.setattr(session_questions, "WAIT", 20.0)
-    monkeypatch.setattr(session_questions, "SPARE", 20.0)
-    assert await place.sessions(QUESTION) == FOUND
+    monkeypatch.setattr(session_lookups, "SLOT_WAIT_SECONDS", 20.0)
+    monkeypatch.setattr(session_lookups, "LOOK_UP_GRACE_SECONDS", 20.0)
+    assert await place.look_up(QUESTION) == FOUND

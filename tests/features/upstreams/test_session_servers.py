@@ -8,8 +8,8 @@ import pytest
 
 from notifier.features.upstreams import session_database
 from notifier.features.upstreams.session_database import SessionDatabase
-from notifier.features.upstreams.session_questions import SessionQuestions
-from notifier.features.upstreams.upstream import LocalSession, Question, SessionsAway
+from notifier.features.upstreams.session_lookups import SessionLookups
+from notifier.features.upstreams.upstream import LocalSession, SessionsUnavailable, UpstreamSession
 from notifier.features.upstreams.upstream_settings import SessionsSqlSettings
 from notifier.model.errors import SourceFault
 from tests.support.databases import PASSWORD, DatabaseServer, mariadb, postgresql
@@ -66,7 +66,7 @@ def session(sub: str, sid: str | None, *clients: str) -> LocalSession:
 async def asked(server: DatabaseServer, sub: str | None, sid: str | None, **settings: Any) -> tuple[LocalSession, ...]:
     duende = {"preset": "duende", **({"prefix": ""} if sid is None else {})}
     place = SessionsSqlSettings.model_validate({"url": server.url, **(settings or duende)})
-    return await SessionDatabase(place).ask(Question(iss="https://op.example.com", sub=sub, sid=sid))
+    return await SessionDatabase(place).find_sessions(UpstreamSession(iss="https://op.example.com", sub=sub, sid=sid))
 
 
 async def test_duendes_sessions_are_found_to_the_letter(server: DatabaseServer) -> None:
@@ -108,25 +108,25 @@ async def test_a_server_in_trouble_is_away_within_its_time(
     server: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hanging, slow or killed. It is asked again once it is back."""
-    monkeypatch.setattr(session_database, "WITHIN", 1.0)
+    monkeypatch.setattr(session_database, "LOOK_UP_TIMEOUT_SECONDS", 1.0)
     place = SessionsSqlSettings.model_validate({"url": server.url, "preset": "duende"})
-    questions, question = (
-        SessionQuestions(SessionDatabase(place)),
-        Question(iss="https://op.example.com", sub=None, sid="S1"),
+    lookups, upstream_session = (
+        SessionLookups(SessionDatabase(place)),
+        UpstreamSession(iss="https://op.example.com", sub=None, sid="S1"),
     )
     started = time.monotonic()
     with server.frozen():
-        assert isinstance(await questions.sessions(question), SessionsAway)
+        assert isinstance(await lookups.look_up(upstream_session), SessionsUnavailable)
     assert time.monotonic() - started < 8
     wait = "pg_sleep(60)::text" if server.scheme == "postgresql" else "SLEEP(60)"
     with pytest.raises(SourceFault, match="timeout"):
         await asked(server, "u", "s", query=f"SELECT {wait} AS sub, :sid AS sid")
     server.kill()
     try:
-        assert isinstance(await questions.sessions(question), SessionsAway)
+        assert isinstance(await lookups.look_up(upstream_session), SessionsUnavailable)
     finally:
         server.start()
-    assert await questions.sessions(question) == (session("alice", "S1"),)
+    assert await lookups.look_up(upstream_session) == (session("alice", "S1"),)
 
 
 async def test_a_row_that_a_policy_hides_is_no_session_that_ended(server: DatabaseServer) -> None:

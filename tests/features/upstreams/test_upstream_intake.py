@@ -6,14 +6,14 @@ from notifier.delivery.facts import Deferred, Fact
 from notifier.delivery.intake import Intake
 from notifier.delivery.replacements import Move, Send
 from notifier.features.upstreams.upstream import (
-    PREFIX,
-    EndedUpstream,
+    SOURCE_PREFIX,
     LocalSession,
     LocalSessions,
-    Question,
-    SessionsAway,
-    UpstreamLookedUp,
-    dump_ending,
+    SessionsLookedUp,
+    SessionsUnavailable,
+    UpstreamSession,
+    UpstreamSessionEnd,
+    dump_session_end,
 )
 from notifier.features.upstreams.upstream_intake import UpstreamIntake, read_again
 from notifier.model.client import Client
@@ -34,7 +34,7 @@ TWO = (LocalSession(sub="alice", sid="l1", clients=("shop",)), LocalSession(sub=
 class Place:
     """Knows these sessions, or is away. A message goes through it as through a worker and the queue."""
 
-    def __init__(self, answer: LocalSessions | SessionsAway | None) -> None:
+    def __init__(self, answer: LocalSessions | SessionsUnavailable | None) -> None:
         self.answer = answer
         self.now = NOW
         self.facts: list[Fact] = []
@@ -51,11 +51,11 @@ class Place:
             readers={"upstream": upstreams},
         )
 
-    def has(self, upstream: str) -> bool:
+    def is_configured(self, upstream: str) -> bool:
         assert upstream == "op"
         return self.answer is not None
 
-    async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway:
+    async def look_up(self, upstream: str, question: UpstreamSession) -> LocalSessions | SessionsUnavailable:
         assert (upstream, question.iss) == ("op", "https://op.example.com")
         assert self.answer is not None
         return self.answer
@@ -67,16 +67,16 @@ class Place:
         return list(move.sends if move.look_up is None else await move.look_up())
 
     def results(self) -> list[str]:
-        return [fact.result for fact in self.facts if isinstance(fact, UpstreamLookedUp)]
+        return [fact.result for fact in self.facts if isinstance(fact, SessionsLookedUp)]
 
 
 def came(sid: str | None = "raw-sid", body: bytes | None = None, delivery_count: int = 0) -> Message:
     """The message as a worker takes it from the queue."""
-    question = Question(iss="https://op.example.com", sub="raw-sub", sid=sid)
-    ending = EndedUpstream(upstream="op", question=question, id="e1", ended_at=NOW - 5)
+    question = UpstreamSession(iss="https://op.example.com", sub="raw-sub", sid=sid)
+    ending = UpstreamSessionEnd(upstream="op", upstream_session=question, id="e1", ended_at=NOW - 5)
     posted = Message(
-        lane=Lane.EVENTS, body=dump_ending(ending) if body is None else body, tag=None, timestamp=NOW,
-        user_id="op", source=f"{PREFIX}op", content_type="application/json",
+        lane=Lane.EVENTS, body=dump_session_end(ending) if body is None else body, tag=None, timestamp=NOW,
+        user_id="op", source=f"{SOURCE_PREFIX}op", content_type="application/json",
     )  # fmt: skip
     return queued(Send(message=as_sourced(posted, "m1")), delivery_count)
 
@@ -123,20 +123,20 @@ async def test_nobody_signed_in_here_is_counted_and_done() -> None:
     assert await place.sends(came()) == []
     assert place.results() == ["no_session"]
     assert await place.sends(came(sid=None)) == []
-    texts = [fact.text for fact in place.facts if isinstance(fact, UpstreamLookedUp)]
+    texts = [fact.text for fact in place.facts if isinstance(fact, SessionsLookedUp)]
     assert texts == ["none has the sub and sid of the token", "none has the sub of the token"]
 
 
 async def test_while_nobody_can_tell_the_message_waits_longer_and_longer_and_is_then_a_dead_letter() -> None:
     """For a day. A replay asks anew, for a day."""
-    place = Place(SessionsAway(text="connection refused"))
+    place = Place(SessionsUnavailable(text="connection refused"))
     message, waits = came(), []
     while True:
         [send] = await place.sends(message)
         if send.queue == DEAD:
             break
         assert send.due is not None
-        assert isinstance(send.fact, UpstreamLookedUp)
+        assert isinstance(send.fact, SessionsLookedUp)
         waits.append(send.due - place.now)
         place.now, message = send.due, queued(send)
     assert waits[:4] == sorted(waits[:4])
@@ -162,7 +162,7 @@ def rules(registry: Registry | None, *, end_newer_sessions: bool = False) -> Rep
 
 async def test_a_token_without_sid_is_asked_about_for_a_short_time() -> None:
     """All sessions of the user would end, also one begun since (B13). A replay needs the operator's word."""
-    place = Place(SessionsAway(text="away"))
+    place = Place(SessionsUnavailable(text="away"))
     place.now = NOW + 599
     [send] = await place.sends(came(sid=None))
     assert send.due is not None
@@ -177,7 +177,7 @@ async def test_a_token_without_sid_is_asked_about_for_a_short_time() -> None:
 
 async def test_an_upstream_that_only_another_worker_has_is_waited_for() -> None:
     """As during an update that adds it. The times that it was asked about in vain count apart, here and there."""
-    new, old = Place(SessionsAway(text="away")), Place(None)
+    new, old = Place(SessionsUnavailable(text="away")), Place(None)
     message, waits = came(), list[float]()
     for place in (*[new] * 9, old, new, old, old):
         [send] = await place.sends(message)
@@ -201,7 +201,7 @@ async def test_an_upstream_that_is_gone_and_a_broken_message_are_dead_letters() 
     assert "add upstreams.op, then replay" in letter(send).text
     assert isinstance(readmit(letter(send), rules(None), NOW), Readmission)
     for body in (b"", b"[]", b'{"id": 1}'):
-        [send] = await Place(SessionsAway(text="away")).sends(came(body=body))
+        [send] = await Place(SessionsUnavailable(text="away")).sends(came(body=body))
         assert letter(send).reason is DeadReason.MALFORMED_EVENT
         kept = readmit(letter(send), rules(None), NOW)
         assert isinstance(kept, KeptDeadLetter)

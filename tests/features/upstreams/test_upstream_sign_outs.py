@@ -4,8 +4,13 @@ import aiohttp
 from aiohttp import web
 
 from notifier.delivery.replacements import event_message
-from notifier.features.upstreams.upstream import LocalSession, LocalSessions, Question
-from notifier.features.upstreams.upstream_sign_outs import COPIES, SignOutAccess, UpstreamFrame, UpstreamSignOuts
+from notifier.features.upstreams.upstream import LocalSession, LocalSessions, UpstreamSession
+from notifier.features.upstreams.upstream_sign_outs import (
+    DUPLICATE_WINDOW_SECONDS,
+    SignOutDependencies,
+    UpstreamFrontChannel,
+    UpstreamSignOutRoutes,
+)
 from notifier.model.message import Lane, Outgoing
 from notifier.model.registry import Registry
 from notifier.network.listeners.web_app import web_app
@@ -16,16 +21,16 @@ OP = "https://op.example.com"
 
 async def test_a_call_is_a_copy_for_ten_minutes_and_not_for_ever() -> None:
     """Of a session that goes on after somebody's call, the upstream's own call later is told."""
-    now, published = [10 * COPIES], list[str | None]()
+    now, published = [10 * DUPLICATE_WINDOW_SECONDS], list[str | None]()
 
-    async def look_up(_name: str, asked: Question) -> LocalSessions:
+    async def look_up(_name: str, asked: UpstreamSession) -> LocalSessions:
         return LocalSessions(iss=OP, sessions=(LocalSession(sub="alice", sid=asked.sid, clients="*"),))
 
     async def publish(_lane: Lane, message: Outgoing) -> None:
         published.append(message.message_id)
 
-    access = SignOutAccess(
-        frame=lambda name: UpstreamFrame(name=name, issuer=OP, parents=()),
+    access = SignOutDependencies(
+        find_front_channel=lambda name: UpstreamFrontChannel(name=name, issuer=OP, parents=()),
         look_up=look_up,
         publish=publish,
         event_message=event_message,
@@ -34,14 +39,20 @@ async def test_a_call_is_a_copy_for_ten_minutes_and_not_for_ever() -> None:
         record=lambda _name, _result, _reason: None,
         clock=lambda: now[0],
     )
-    async with serving(web_app(UpstreamSignOuts(access).routes())) as listener, aiohttp.ClientSession() as session:
+    async with serving(web_app(UpstreamSignOutRoutes(access).routes())) as listener, aiohttp.ClientSession() as session:
 
         async def call(sid: str) -> None:
             url = f"{listener.url}/upstreams/op/frontchannel-logout"
             async with session.get(url, params={"iss": OP, "sid": sid}) as answer:
                 assert answer.status == 200
 
-        for sid, passed in (("s1", 0.0), ("s1", COPIES - 1), ("s2", 0.0), ("s1", 1.0), ("s1", COPIES)):
+        for sid, passed in (
+            ("s1", 0.0),
+            ("s1", DUPLICATE_WINDOW_SECONDS - 1),
+            ("s2", 0.0),
+            ("s1", 1.0),
+            ("s1", DUPLICATE_WINDOW_SECONDS),
+        ):
             now[0] += passed
             await call(sid)
     assert None not in published

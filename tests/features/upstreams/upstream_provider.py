@@ -5,7 +5,7 @@ from typing import Any
 
 from joserfc.jwk import Key
 
-from notifier.features.upstreams.upstream_token import EVENT, LogoutTokenVerifier, UpstreamRules
+from notifier.features.upstreams.upstream_token import LOGOUT_EVENT, LogoutTokenVerifier, UpstreamRules
 from notifier.tokens.security_event_token import SET_ALGORITHMS
 from notifier.tokens.transmitter_keys import TransmitterKeys
 from tests.tokens.transmitter import Transmitter, key, public, signed
@@ -16,7 +16,7 @@ NOW = 1_750_000_000.0
 RULES = UpstreamRules(issuer=UPSTREAM, audiences=frozenset({OURS, "former"}), algorithms=SET_ALGORITHMS, max_age=600.0)
 CLAIMS: Mapping[str, Any] = {
     "iss": UPSTREAM, "aud": OURS, "iat": int(NOW) - 3, "exp": int(NOW) + 117, "jti": "j1",
-    "sub": "raw-sub-77", "sid": "raw-sid-88", "events": {EVENT: {}},
+    "sub": "raw-sub-77", "sid": "raw-sid-88", "events": {LOGOUT_EVENT: {}},
 }  # fmt: skip
 
 

@@ -1,0 +1,139 @@
+"""Look up sessions in a thread with a separate event loop, so that a slow look-up never blocks the worker's loop.
+
+A look-up that hangs keeps its slot until its thread has ended; its caller gets an answer long before.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+from notifier.features.upstreams.upstream import (
+    LOOK_UP_TIMEOUT_SECONDS,
+    MAX_SESSIONS,
+    LocalSession,
+    SessionsUnavailable,
+    UpstreamSession,
+)
+from notifier.features.upstreams.upstream_settings import SessionsHttpSettings
+from notifier.features.upstreams.upstream_token import is_plain_text
+from notifier.model.errors import SourceFault
+from notifier.model.own_thread import in_own_thread
+from notifier.model.redaction import without_subject
+from notifier.network.http.json_over_http import place_of, web
+from notifier.network.http.json_parts import Bounds
+
+MAX_CONCURRENT_LOOK_UPS = 4  # in one database or endpoint; each has a connection and a thread
+SLOT_WAIT_SECONDS = 1.0  # while the message of the look-up is held
+LOOK_UP_GRACE_SECONDS = 2.0  # beyond the timeout; then the caller stops waiting
+
+
+class SessionStore(Protocol):
+    """Finds sessions."""
+
+    async def find_sessions(self, upstream_session: UpstreamSession) -> tuple[LocalSession, ...]:
+        """Return the matching sessions. Raises SourceFault. May block its thread, but bounds its time."""
+
+
+class SessionLookups:
+    """Runs the look-ups in one store of sessions, MAX_CONCURRENT_LOOK_UPS at once."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_LOOK_UPS)
+
+    async def look_up(self, upstream_session: UpstreamSession) -> tuple[LocalSession, ...] | SessionsUnavailable:
+        """Return the matching sessions, or the reason of a failed look-up. Never raises."""
+        try:
+            async with asyncio.timeout(SLOT_WAIT_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError:
+            text = f"{MAX_CONCURRENT_LOOK_UPS} look-ups are in progress, and none ended within {SLOT_WAIT_SECONDS:g} s"
+            return SessionsUnavailable(text=text)
+        answer = in_own_thread(lambda: asyncio.run(_look_up(self._store, upstream_session)), "sessions")
+        answer.add_done_callback(lambda _: self._slots.release())
+        done, _ = await asyncio.wait({answer}, timeout=LOOK_UP_TIMEOUT_SECONDS + LOOK_UP_GRACE_SECONDS)
+        return answer.result() if done else SessionsUnavailable(text=f"no answer within {LOOK_UP_TIMEOUT_SECONDS:g} s")
+
+
+async def _look_up(
+    store: SessionStore, upstream_session: UpstreamSession
+) -> tuple[LocalSession, ...] | SessionsUnavailable:
+    try:
+        return await store.find_sessions(upstream_session)
+    except SourceFault as fault:
+        return SessionsUnavailable(text=without_subject(str(fault), upstream_session.sub, upstream_session.sid))
+    except Exception as error:  # noqa: BLE001  of any library: the look-up is repeated
+        return SessionsUnavailable(text=f"the look-up failed with {type(error).__name__}")
+
+
+def read_session(sub: object, sid: object, clients: object) -> LocalSession:
+    """Return the session of one row. `clients` is a list, `*` or None (all clients).
+
+    Raises ValueError, whose text shows no value.
+    """
+    for name, value in (("sub", sub), ("sid", sid)):
+        if value is not None and not is_plain_text(value):
+            raise ValueError(f"has a {name} that is no plain text")
+    if sub is None and sid is None:
+        raise ValueError("has neither sub nor sid")
+    if clients is None or clients == "*":
+        return LocalSession(sub=_text_or_none(sub), sid=_text_or_none(sid), clients="*")
+    if not isinstance(clients, list) or not all(is_plain_text(client) for client in clients):
+        raise ValueError('has clients that are neither a list of client ids nor "*"')
+    return LocalSession(sub=_text_or_none(sub), sid=_text_or_none(sid), clients=tuple(dict.fromkeys(clients)))
+
+
+def merge_sessions(rows: Iterable[LocalSession]) -> tuple[LocalSession, ...]:
+    """Return the sessions without duplicates, with the clients of all rows. Raises SourceFault if too many."""
+    sessions: dict[tuple[str | None, str | None], LocalSession] = {}
+    for number, row in enumerate(rows, 1):
+        if number > MAX_SESSIONS:
+            raise SourceFault(
+                f"the answer has more than {MAX_SESSIONS} sessions: it does not ask for those of one user"
+            )
+        known = sessions.get((row.sub, row.sid))
+        sessions[row.sub, row.sid] = row if known is None else _merge_clients(known, row)
+    return tuple(sessions.values())
+
+
+def _merge_clients(session: LocalSession, other: LocalSession) -> LocalSession:
+    if session.clients == "*" or other.clients == "*":
+        return LocalSession(sub=session.sub, sid=session.sid, clients="*")
+    return LocalSession(sub=session.sub, sid=session.sid, clients=tuple(dict.fromkeys(session.clients + other.clients)))
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+_ANSWER_BOUNDS = Bounds(answer=1024 * 1024)  # the sessions of one user, with their clients
+
+
+class SessionEndpoint:
+    """Looks up sessions at an endpoint of the identity server."""
+
+    def __init__(self, settings: SessionsHttpSettings) -> None:
+        self._settings = settings
+
+    async def find_sessions(self, upstream_session: UpstreamSession) -> tuple[LocalSession, ...]:
+        """Return the matching sessions. Raises SourceFault."""
+        url = self._settings.url
+        document = {"iss": upstream_session.iss, "sub": upstream_session.sub, "sid": upstream_session.sid}
+        async with web(self._settings.tls, LOOK_UP_TIMEOUT_SECONDS, _ANSWER_BOUNDS) as server:
+            answer = await server.ask("POST", url, self._settings.headers, json=document)
+        if answer.status != 200:
+            raise SourceFault(f"{place_of(url)} answered {answer.status}")
+        content = answer.content
+        rows = content.get("sessions") if isinstance(content, dict) else content
+        if not isinstance(rows, list):
+            raise SourceFault(f'{place_of(url)}: the answer is no list of sessions, nor has it a member "sessions"')
+        return merge_sessions(_to_session(row, number) for number, row in enumerate(rows, 1))
+
+
+def _to_session(row: object, number: int) -> LocalSession:
+    if not isinstance(row, dict):
+        raise SourceFault(f"session {number} is no object")
+    try:
+        return read_session(row.get("sub"), row.get("sid"), row.get("clients"))
+    except ValueError as error:
+        raise SourceFault(f"session {number} {error}") from None
