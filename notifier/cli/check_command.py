@@ -102,9 +102,11 @@ def _summary(
     for iss in settings.issuers:
         clients = registry.clients_of(iss).values()
         issuers[iss] = {
-            "keys": [_key(key) for key in loaded.keys.of(iss)],
+            "keys": [_key(key) for key in loaded.keys.keys_of(iss)],
             "keys_not_asked": [
-                key.placed.name for of, key in loaded.keys.elsewhere() if of == iss and key.placed.half is None
+                key.external_key.name
+                for of, key in loaded.keys.external_keys()
+                if of == iss and key.external_key.half is None
             ],
             "clients": len(clients),
             "without_uri": sum(client.logout_uri is None and not is_on_page(client) for client in clients),
@@ -171,7 +173,7 @@ def _key(key: SigningKey) -> dict[str, Any]:
 def _unsigned(loaded: LoadedConfiguration) -> Iterator[InputIssue]:
     """Issuers none of whose keys is due."""
     for iss in loaded.settings.issuers:
-        moments = [key.not_before for key in loaded.keys.of(iss)]
+        moments = [key.not_before for key in loaded.keys.keys_of(iss)]
         due = [moment for moment in moments if moment is not None and moment > time.time()]
         if due and len(due) == len(moments):
             text = f"no key signs before {shown_moment(min(due))}: until then its events wait"

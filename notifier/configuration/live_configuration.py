@@ -70,13 +70,13 @@ class LiveConfiguration:
         """Sign with the current keys. See KeyRing.sign."""
         return self.now.keys.sign(iss, alg, typ, claims)
 
-    def signing(self, iss: str) -> tuple[Signing, ...]:
+    def current_keys(self, iss: str) -> tuple[Signing, ...]:
         """Return the keys that sign for the issuer now, one for each algorithm that its keys support."""
-        return self.now.keys.signing(iss)
+        return self.now.keys.current_keys(iss)
 
-    def coming(self, iss: str) -> tuple[Signing, ...]:
+    def future_keys(self, iss: str) -> tuple[Signing, ...]:
         """Return the keys that will sign for the issuer later."""
-        return self.now.keys.coming(iss)
+        return self.now.keys.future_keys(iss)
 
     def reload(self, *, requested: bool, accepted_by: str | None = None) -> bool:
         """Read everything again, and return True if it is in force now.

@@ -33,7 +33,7 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import read_subject_key
 from notifier.settings.tokens_file import expiring, load_tokens
 from notifier.tokens.key_files import KeySource, examine_keys
-from notifier.tokens.key_ring import KeyElsewhere, KeyRing
+from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing
 from notifier.tokens.published_keys import thumbprint
 from notifier.tokens.signers import Signers
 
@@ -135,7 +135,7 @@ def load(
     keys, key_errors = examine_keys(sources)
 
     def algorithms_of(iss: str) -> frozenset[Algorithm]:  # external keys are read later
-        is_complete = 0 < len(keys.of(iss)) == len(sources.get(iss, ()))
+        is_complete = 0 < len(keys.keys_of(iss)) == len(sources.get(iss, ()))
         return keys.algorithms_of(iss) if is_complete else frozenset(Algorithm)
 
     build_context = BuildContext(settings=settings, algorithms_of=algorithms_of, unsure=unsure)
@@ -214,7 +214,7 @@ def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
     """
     owners: dict[object, str] = {}
     for iss, issuer in settings.issuers.items():
-        known = keys.of(iss)
+        known = keys.keys_of(iss)
         read_settings = {key.setting for key in known}
         named: dict[object, str] = {thumbprint(key.public): f"the key {key.kid}" for key in known}
         for nth, key in enumerate(issuer.keys):
@@ -267,12 +267,12 @@ def _check_start_files(settings: Settings) -> list[InputIssue]:
 
 def key_sources(
     settings: Settings, keys: Mapping[str, Sequence[KeySettings | None]], signers: Signers
-) -> tuple[dict[str, list[KeySource | KeyElsewhere | None]], list[InputIssue]]:
+) -> tuple[dict[str, list[KeySource | ExternalKeyEntry | None]], list[InputIssue]]:
     """Return the sources of each issuer's keys, and an error for each key whose library is not installed.
 
     None stands for a key with invalid settings or a missing library.
     """
-    sources: dict[str, list[KeySource | KeyElsewhere | None]] = {}
+    sources: dict[str, list[KeySource | ExternalKeyEntry | None]] = {}
     mistakes: list[InputIssue] = []
     for iss, of_issuer in keys.items():
         listed = sources[iss] = []
@@ -287,9 +287,9 @@ def key_sources(
     return sources, mistakes
 
 
-def _key_source(key: KeySettings, where: str, settings: Settings, signers: Signers) -> KeySource | KeyElsewhere:
+def _key_source(key: KeySettings, where: str, settings: Settings, signers: Signers) -> KeySource | ExternalKeyEntry:
     not_before = None if key.not_before is None else key.not_before.timestamp()
     if key.file is not None:
         return KeySource(path=key.file, not_before=not_before, kid=key.kid)
-    placed = signers.key(key, settings.signing)
-    return KeyElsewhere(placed=placed, setting=where, not_before=not_before, kid=key.kid)
+    external_key = signers.key(key, settings.signing)
+    return ExternalKeyEntry(external_key=external_key, setting=where, not_before=not_before, kid=key.kid)

@@ -44,7 +44,7 @@ class SignerWatch:
         self._live.signers.keep(keys)
         self._wait_for(keys)
         for key in keys:
-            key.look_soon()
+            key.check_soon()
         self._changed.set()
 
     async def ready(self) -> None:
@@ -61,12 +61,14 @@ class SignerWatch:
     def troubles(self) -> Iterator[Trouble]:
         """Yield the keys that do not sign now, with the reasons."""
         ring = self._live.now.keys
-        for iss, key in ring.elsewhere():
-            if (fault := key.placed.fault) is not None:
-                text = f"key {key.placed.name}: {fault.text}"
-                yield Trouble(kind=TroubleKind.SIGNER, iss=iss, subject=key.placed.name, text=text, since=fault.since)
-        for double in ring.doubles():
-            name = double.key.placed.name
+        for iss, key in ring.external_keys():
+            if (fault := key.external_key.fault) is not None:
+                text = f"key {key.external_key.name}: {fault.text}"
+                yield Trouble(
+                    kind=TroubleKind.SIGNER, iss=iss, subject=key.external_key.name, text=text, since=fault.since
+                )
+        for double in ring.duplicates():
+            name = double.key.external_key.name
             yield Trouble(kind=TroubleKind.SIGNER, iss=double.iss, subject=name, text=f"key {name}: {double.text}")
 
     async def run(self) -> None:
@@ -83,7 +85,7 @@ class SignerWatch:
                 await self._changed.wait()
 
     def _keys(self) -> set[ExternalKey]:
-        return {key.placed for _, key in self._live.now.keys.elsewhere()}
+        return {key.external_key for _, key in self._live.now.keys.external_keys()}
 
     def _wait_for(self, keys: set[ExternalKey]) -> None:
         self._begin(key.kind for key in keys)
@@ -102,7 +104,7 @@ class SignerWatch:
             while True:
                 if key.due(time.monotonic()) <= 0:
                     old_half, fault = key.half, key.fault
-                    await key.look()
+                    await key.check()
                     if old_half is not key.half:
                         _update_ring(self._live.now.keys)
                     if key.fault is None and (old_half is None or fault is not None):
@@ -118,7 +120,7 @@ class SignerWatch:
 
     def _report_signing(self, key: ExternalKey, since: float) -> None:
         """Report that the key signs, also at start: an earlier worker may have deferred deliveries."""
-        for iss in {iss for iss, signing in self._live.now.keys.elsewhere() if signing.placed is key}:
+        for iss in {iss for iss, signing in self._live.now.keys.external_keys() if signing.external_key is key}:
             self._can_sign(iss, since)
 
     def _on_checked(self, key: ExternalKey) -> None:
@@ -129,13 +131,13 @@ class SignerWatch:
 
 def _update_ring(ring: KeyRing) -> None:
     """Update the ring with the keys read so far, and log each key that duplicates another entry."""
-    before = ring.doubles()
-    ring.learn()
-    for double in ring.doubles():
+    before = ring.duplicates()
+    ring.update()
+    for double in ring.duplicates():
         if double not in before:
             hint = "it does not sign; take one of the two entries out"
             structlog.get_logger().warning(
-                "signer_failing", signer=double.key.placed.name, reason=double.text, hint=hint,
+                "signer_failing", signer=double.key.external_key.name, reason=double.text, hint=hint,
                 help="notifier explain NotifierSignerFailing",
             )  # fmt: skip
 
@@ -159,7 +161,7 @@ class SignerLog:
             )  # fmt: skip
         elif now is None and before is not None:
             log.info("signer_well", signer=key.name, after=round(time.time() - before.since, 1))
-        newer = "" if key.half is None else ring.unnamed(key.half)
+        newer = "" if key.half is None else ring.find_unnamed_version(key.half)
         if newer and newer != self._newer:
             hint = "it signs nothing here: give it an entry of its own, with a not_before a day ahead"
             log.info("signer_has_newer_key", signer=key.name, newer=newer, hint=hint)

@@ -19,7 +19,7 @@ from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.first_day import SeenKey
-from notifier.tokens.key_watch import KeyChange, KeyMissing, KeyPublished, KeyWatch, SetUnread
+from notifier.tokens.key_watch import JwksUnread, KeyChange, KeyMissing, KeyPublished, KeyWatch
 
 READ_TIMEOUT_SECONDS = 10.0  # seconds that an issuer has to answer with its JWK Set
 PUBLISH_ADVICE = "publish the output of `notifier keys jwks` there; until then deliveries answered 400 wait"
@@ -41,9 +41,9 @@ class SigningKeys:
     def unverifiable(self, client: Client) -> str | None:
         """Return why the client cannot verify our tokens, None if unknown. Call it after a 400: it prompts a check."""
         iss, alg, now = client.iss, client.token.alg, time.monotonic()
-        if self._watch.doubt(iss, now):
+        if self._watch.on_refused_token(iss, now):
             self._wake.set()
-        if (missing := self._watch.missing(iss, alg)) is not None:
+        if (missing := self._watch.fault_of(iss, alg)) is not None:
             return f"{missing}: no client can verify it"
         return too_new(client, self._watch.age(iss, alg, clock=time.time(), now=now))
 
@@ -68,11 +68,11 @@ class SigningKeys:
                 text=f"key {kid}: {text}; {PUBLISH_ADVICE}",
                 since=since,
             )
-        for iss, why in self._watch.unread():
+        for iss, why in self._watch.unread_sets():
             text = f"its JWK Set {why}: a key that is missing there goes unnoticed"
             yield Trouble(kind=TroubleKind.JWKS_UNREAD, iss=iss, text=text, since=self._since.get((iss, "")))
 
-    def look_soon(self) -> None:
+    def check_soon(self) -> None:
         """Check now: issuers or keys may have changed."""
         self._wake.set()
 
@@ -80,12 +80,12 @@ class SigningKeys:
         """Check each JWK Set when it is due, until cancelled."""
         try:
             while True:
-                for change in await self._watch.look(time.monotonic()):
+                for change in await self._watch.read_due_sets(time.monotonic()):
                     self._record(change)
                     _log_change(change)
                 self._wake.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(MAX_PAUSE_SECONDS, self._watch.wait(time.monotonic()))):
+                    async with asyncio.timeout(min(MAX_PAUSE_SECONDS, self._watch.seconds_until_due(time.monotonic()))):
                         await self._wake.wait()
         finally:
             await self._reader.close()
@@ -97,7 +97,7 @@ class SigningKeys:
             case KeyPublished():
                 self._since.pop((change.iss, change.kid), None)
                 self._on_published(change.iss)
-            case SetUnread():
+            case JwksUnread():
                 self._since[change.iss, ""] = time.time()
 
     def _issuers_with_jwks_uri(self) -> Iterable[str]:
@@ -123,5 +123,5 @@ def _log_change(change: KeyChange) -> None:
             log.warning("signing_key_missing", iss=change.iss, kid=change.kid, reason=change.text, hint=PUBLISH_ADVICE)
         case KeyPublished():
             log.info("signing_key_published", iss=change.iss, kid=change.kid)
-        case SetUnread():
+        case JwksUnread():
             log.warning("jwks_unread", iss=change.iss, reason=change.text)

@@ -133,7 +133,7 @@ class DeferralRelease:
 
     def _pace(self, issuers: Collection[str]) -> float:
         """How many a second their keys can sign beside fresh logouts."""
-        return min(MAX_DUE_PER_SECOND, *(OF_PACE * self._live.now.keys.pace(iss) for iss in issuers))
+        return min(MAX_DUE_PER_SECOND, *(OF_PACE * self._live.now.keys.signatures_per_second(iss) for iss in issuers))
 
     async def _make_due(
         self, filter_: WaitingFilter, *, force: bool = False, pace: Callable[[], float] = lambda: math.inf

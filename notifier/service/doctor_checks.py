@@ -41,7 +41,7 @@ from notifier.queues.building import build_queue
 from notifier.queues.sqlite.lock import worker_at
 from notifier.settings.policies import TlsSettings
 from notifier.settings.tokens_file import expiring
-from notifier.tokens.client_encryption import KEYS_WITHIN, ClientEncryption, ClientKeyReader
+from notifier.tokens.client_encryption import READ_TIMEOUT_SECONDS, ClientEncryption, ClientKeyReader
 from notifier.tokens.first_day import Seen
 
 ISSUER_WITHIN = 10.0  # seconds for each of the two documents of an issuer
@@ -76,7 +76,7 @@ async def examine_installation(
         chosen = list(checks.local())
         if not scope.offline:
             stack.push_async_callback(loaded.keys.close)
-            await loaded.keys.look()
+            await loaded.keys.check()
             chosen += checks.remote()
         if scope.canary is not None:
             chosen.append(checks.canary(scope.canary, scope.canary_issuer))
@@ -153,7 +153,7 @@ class _Checks:
         return Check(
             area=Area.CLIENT,
             subject=place.uri,
-            within=KEYS_WITHIN + 5,
+            within=READ_TIMEOUT_SECONDS + 5,
             run=lambda: examine_keys(place, clients, self.client_keys.read),
         )
 
@@ -201,8 +201,8 @@ class _Checks:
         case = IssuerCase(
             iss=iss,
             jwks_uri=settings.jwks_uri,
-            signing=keys.signing(iss),
-            coming=keys.coming(iss),
+            signing=keys.current_keys(iss),
+            coming=keys.future_keys(iss),
             used=Counter(client.token.alg for client in clients if client.backchannel_logout_uri),
             slow=[client for client in clients if client.preset and PRESETS[client.preset].learns_keys_within],
         )

@@ -99,7 +99,7 @@ class Reloading:
         async with self._lock:
             if await asyncio.to_thread(self._live.reload, requested=requested, accepted_by=accepted_by):
                 self._files.rebase(self._live.now.stamps)
-                self._signing_keys.look_soon()
+                self._signing_keys.check_soon()
                 self._signers.follow()
                 self._registry.sync()
                 gc.freeze()

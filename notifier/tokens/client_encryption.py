@@ -24,19 +24,19 @@ from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import DocumentReader
-from notifier.tokens.client_jwks import encryption_key, without_key
+from notifier.tokens.client_jwks import encryption_key, format_key_fault
 from notifier.tokens.foreign_keys import read_jwks
 
 Encrypt = Callable[[str, str | None, str], str]
 """Makes a JWE of a JWS, with this `typ` (None: without) and `iss`. Raises ValueError."""
 
 _KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = MappingProxyType({"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey})
-KEYS_WITHIN = 5.0  # seconds that a client has to give its JWK Set: deliveries wait for the first one
-FRESH = 3600.0  # seconds for which a set counts whose answer has no Cache-Control
-FRESH_LEAST, FRESH_MOST = 60.0, 86_400.0  # seconds, bounds; without the upper one, only a 400 would reveal a new key
-AGAIN = 10.0  # seconds after a set that could not be read, or has no key that fits
-DOUBTED_EVERY = 300.0  # seconds between two readings for a client's 400
-MOST_SETS = 10_000  # kept, 3 KiB each; a dropped set is read again
+READ_TIMEOUT_SECONDS = 5.0  # for a client's JWK Set: deliveries wait for the first one
+DEFAULT_FRESH_SECONDS = 3600.0  # for a set whose answer has no Cache-Control
+MIN_FRESH_SECONDS, MAX_FRESH_SECONDS = 60.0, 86_400.0  # without a maximum, only a 400 would reveal a new key
+RETRY_SECONDS = 10.0  # after a set that could not be read, or has no key that fits
+DOUBT_INTERVAL_SECONDS = 300.0  # between two readings for a client's 400
+MAX_SETS = 10_000  # kept, 3 KiB each; a dropped set is read again
 
 
 def compact_encrypter(key: PublishedKey, alg: KeyManagement, enc: ContentEncryption) -> Encrypt:
@@ -77,7 +77,7 @@ class ClientKeyReader:
         if route.withheld is not None:
             return UnreadDocument(text=route.withheld)
         return await self._reader.read(
-            place.uri, egress=route.egress, tls=route.tls, within=KEYS_WITHIN, proxy=route.proxy
+            place.uri, egress=route.egress, tls=route.tls, within=READ_TIMEOUT_SECONDS, proxy=route.proxy
         )
 
     async def close(self) -> None:
@@ -88,7 +88,7 @@ class ClientKeyReader:
 ReadKeys = Callable[[ClientKeysSource], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches a client's JWK Set. Never raises, and bounds its own time."""
 
-_Asked: TypeAlias = tuple[KeyManagement, ContentEncryption]
+_EncrypterKey: TypeAlias = tuple[KeyManagement, ContentEncryption]
 
 
 @dataclass(slots=True)
@@ -103,9 +103,9 @@ class _KeySet:
     fault: str | None = None
     due: float = float("-inf")
     read_at: float = float("-inf")
-    doubted: float = float("-inf")
+    doubted_at: float = float("-inf")
     reading: asyncio.Task[None] | None = None
-    prepared: dict[_Asked, Encrypt | str] = field(default_factory=dict)
+    encrypters: dict[_EncrypterKey, Encrypt | str] = field(default_factory=dict)
 
 
 class ClientEncryption:
@@ -118,29 +118,29 @@ class ClientEncryption:
 
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
         """Return the token as a JWE. Raises InternalFault(cause=encryption) if the client's key cannot be had now."""
-        where = encryption.keys
-        key_set = self._set_of(where)
-        if isinstance(where, ClientKeysSource):
-            await self._current(where, key_set)
+        source = encryption.keys
+        key_set = self._set_of(source)
+        if isinstance(source, ClientKeysSource):
+            await self._refresh(source, key_set)
         encrypt = self._encrypt_for(encryption, key_set)
         try:
             return encrypt(token, client.token.typ, client.iss)
         except ValueError as error:
-            _refuse(where, f"has a key that {error}")
+            _raise_fault(source, f"has a key that {error}")
 
     def doubted(self, encryption: Encryption) -> str | None:
         """Say that a 400 may come from a key that the client no longer has. Its keys are read again, not too often."""
-        where = encryption.keys
-        if not isinstance(where, ClientKeysSource) or (key_set := self._sets.get(where)) is None:
+        source = encryption.keys
+        if not isinstance(source, ClientKeysSource) or (key_set := self._sets.get(source)) is None:
             return None
         now = self._steady()
-        if now - key_set.doubted >= DOUBTED_EVERY:
-            key_set.doubted = now
-            self._look(where, key_set)
-        if key_set.read_at >= key_set.doubted:
+        if now - key_set.doubted_at >= DOUBT_INTERVAL_SECONDS:
+            key_set.doubted_at = now
+            self._start_reading(source, key_set)
+        if key_set.read_at >= key_set.doubted_at:
             return None
         why = "are read again" if key_set.fault is None else f"cannot be read: {key_set.fault}"
-        return f"it answered 400, perhaps since it has another key by now; its keys at {where.uri} {why}"
+        return f"it answered 400, perhaps since it has another key by now; its keys at {source.uri} {why}"
 
     async def close(self) -> None:
         """End the readings."""
@@ -149,61 +149,65 @@ class ClientEncryption:
             reading.cancel()
         await asyncio.gather(*readings, return_exceptions=True)
 
-    def _set_of(self, where: ClientKeysSource | tuple[PublishedKey, ...]) -> _KeySet:
-        key_set = self._sets.get(where)
+    def _set_of(self, source: ClientKeysSource | tuple[PublishedKey, ...]) -> _KeySet:
+        key_set = self._sets.get(source)
         if key_set is not None:
-            self._sets.move_to_end(where)
+            self._sets.move_to_end(source)
             return key_set
-        if len(self._sets) >= MOST_SETS:
+        if len(self._sets) >= MAX_SETS:
             oldest = next((key for key, key_set in self._sets.items() if key_set.reading is None), None)
             if oldest is not None:
                 del self._sets[oldest]
-        key_set = self._sets[where] = _KeySet() if isinstance(where, ClientKeysSource) else _KeySet(keys=where)
+        key_set = self._sets[source] = _KeySet() if isinstance(source, ClientKeysSource) else _KeySet(keys=source)
         return key_set
 
-    async def _current(self, where: ClientKeysSource, key_set: _KeySet) -> None:
+    async def _refresh(self, source: ClientKeysSource, key_set: _KeySet) -> None:
         """Read the set if it is due. Who comes meanwhile waits for that reading, unless the last one failed."""
         if self._steady() >= key_set.due:
-            self._look(where, key_set)
+            self._start_reading(source, key_set)
         if key_set.reading is not None and key_set.fault is None:
             await asyncio.shield(key_set.reading)
 
-    def _look(self, where: ClientKeysSource, key_set: _KeySet) -> None:
+    def _start_reading(self, source: ClientKeysSource, key_set: _KeySet) -> None:
         if key_set.reading is None:
-            key_set.reading = asyncio.create_task(self._take(where, key_set))
+            key_set.reading = asyncio.create_task(self._read_set(source, key_set))
 
-    async def _take(self, where: ClientKeysSource, key_set: _KeySet) -> None:
+    async def _read_set(self, source: ClientKeysSource, key_set: _KeySet) -> None:
         try:
-            document = await self._read(where)
+            document = await self._read(source)
         finally:
             key_set.reading = None
         now = self._steady()
         keys = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
         if isinstance(keys, str):
             if keys != key_set.fault:
-                structlog.get_logger().warning("client_keys_unread", jwks_uri=where.uri, reason=keys)
-            key_set.fault, key_set.due = keys, now + AGAIN
+                structlog.get_logger().warning("client_keys_unread", jwks_uri=source.uri, reason=keys)
+            key_set.fault, key_set.due = keys, now + RETRY_SECONDS
             return
         assert isinstance(document, IssuerDocument), "it was read"
-        fresh = FRESH if document.max_age is None else min(max(document.max_age, FRESH_LEAST), FRESH_MOST)
-        key_set.fault, key_set.due, key_set.read_at = None, now + fresh, now
+        fresh_seconds = (
+            DEFAULT_FRESH_SECONDS
+            if document.max_age is None
+            else min(max(document.max_age, MIN_FRESH_SECONDS), MAX_FRESH_SECONDS)
+        )
+        key_set.fault, key_set.due, key_set.read_at = None, now + fresh_seconds, now
         if keys != key_set.keys:
-            key_set.keys, key_set.prepared = keys, {}
+            key_set.keys, key_set.encrypters = keys, {}
 
     def _encrypt_for(self, encryption: Encryption, key_set: _KeySet) -> Encrypt:
-        where, asked = encryption.keys, (encryption.alg, encryption.enc)
+        source, kind = encryption.keys, (encryption.alg, encryption.enc)
         if key_set.keys is None:
-            _refuse(where, f"cannot be read: {key_set.fault}")
-        prepared = key_set.prepared.get(asked)
-        if prepared is None:
-            prepared = key_set.prepared[asked] = _prepared(key_set.keys, encryption)
-        if isinstance(prepared, str):
-            key_set.due = min(key_set.due, key_set.read_at + AGAIN)
-            _refuse(where, prepared)
-        return prepared
+            _raise_fault(source, f"cannot be read: {key_set.fault}")
+        encrypter = key_set.encrypters.get(kind)
+        if encrypter is None:
+            encrypter = key_set.encrypters[kind] = _make_encrypter(key_set.keys, encryption)
+        if isinstance(encrypter, str):
+            key_set.due = min(key_set.due, key_set.read_at + RETRY_SECONDS)
+            _raise_fault(source, encrypter)
+        return encrypter
 
 
-def _prepared(keys: tuple[PublishedKey, ...], encryption: Encryption) -> Encrypt | str:
+def _make_encrypter(keys: tuple[PublishedKey, ...], encryption: Encryption) -> Encrypt | str:
     key = encryption_key(keys, encryption.alg)
     if isinstance(key, str):
         return key
@@ -213,5 +217,5 @@ def _prepared(keys: tuple[PublishedKey, ...], encryption: Encryption) -> Encrypt
         return f"has a key that {error}"
 
 
-def _refuse(where: ClientKeysSource | tuple[PublishedKey, ...], why: str) -> NoReturn:
-    raise InternalFault(Cause.ENCRYPTION, without_key(where, why))
+def _raise_fault(source: ClientKeysSource | tuple[PublishedKey, ...], why: str) -> NoReturn:
+    raise InternalFault(Cause.ENCRYPTION, format_key_fault(source, why))

@@ -17,21 +17,21 @@ from typing import TypeVar
 
 from notifier.model.client import Algorithm
 from notifier.model.durations import format_duration
-from notifier.tokens.jws import PublicKey, verifies
+from notifier.tokens.jws import PublicKey, is_signed_by
 from notifier.tokens.published_keys import algorithms_of, jwk_of
 from notifier.tokens.signer import PublicHalf, SignatureObserver, SignatureResult, SignerBackend, SignerError
 
-FIRST_WAIT, AWAY_WAIT, LONGEST_WAIT = 1.0, 2.0, 30.0
-LONGEST_LINE = 0.5
+FIRST_PAUSE_SECONDS, NEXT_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 2.0, 30.0
+MAX_QUEUE_SECONDS = 0.5
 """Seconds that a signature may be expected to wait for its turn.
 
 A waiting delivery takes room that other issuers' deliveries need: it is better to defer it.
 """
 
 _WEIGHT = 0.1  # of the newest signature in the mean
-EVERY = 300.0  # seconds from one look at a key that is well to the next
-OPEN_WITHIN = 10.0  # seconds for the public half: the first time, a place has to log in
-_PROBE = b"notifier tries this key"
+CHECK_INTERVAL_SECONDS = 300.0  # seconds from one look at a key that is well to the next
+PUBLIC_KEY_TIMEOUT_SECONDS = 10.0  # seconds for the public half: the first time, a place has to log in
+_TEST_MESSAGE = b"notifier tries this key"
 
 
 class SignerCircuit:
@@ -49,35 +49,35 @@ class SignerCircuit:
         self._faults = 0
         self._seconds = 0.0  # mean of a signature
         self.opened = float("-inf")
-        self.until = float("-inf")
+        self.next_check_at = float("-inf")
         """When it may be looked at again, if it is open."""
         self.is_open = False
 
-    def failed(self, began: float, now: float, wait: float | None, result: SignatureResult) -> None:
+    def on_failure(self, began: float, now: float, wait: float | None, result: SignatureResult) -> None:
         """Note a fault. Of several requests at the same time only the first fault counts."""
         if self.is_open and began < self.opened:
             return
         self.is_open, self.opened = True, now
         self._faults += 1
-        own = FIRST_WAIT if self._faults == 1 else AWAY_WAIT
+        pause = FIRST_PAUSE_SECONDS if self._faults == 1 else NEXT_PAUSE_SECONDS
         if result is SignatureResult.WRONG:  # it stays so until somebody corrects it
-            own = LONGEST_WAIT
-        self.until = now + max(own, min(wait or 0.0, LONGEST_WAIT))
+            pause = MAX_PAUSE_SECONDS
+        self.next_check_at = now + max(pause, min(wait or 0.0, MAX_PAUSE_SECONDS))
 
-    def succeeded(self, began: float, seconds: float) -> None:
+    def on_success(self, began: float, seconds: float) -> None:
         """Note a signature that was asked at `began`. One that was asked before the last fault proves nothing."""
         self._seconds += (_WEIGHT if self._seconds else 1.0) * (seconds - self._seconds)
         if began >= self.opened:
             self.is_open, self._faults = False, 0
 
     @property
-    def pace(self) -> float:
+    def signatures_per_second(self) -> float:
         """How many signatures it makes a second, as far as is known."""
         return self._concurrency / self._seconds if self._seconds else float("inf")
 
-    def crowded(self, waiting: int) -> bool:
+    def is_crowded(self, waiting: int) -> bool:
         """True if another signature, behind so many that wait, would wait too long for its turn."""
-        return waiting * self._seconds > LONGEST_LINE * self._concurrency
+        return waiting * self._seconds > MAX_QUEUE_SECONDS * self._concurrency
 
 
 _T = TypeVar("_T")
@@ -109,26 +109,26 @@ class ExternalKey:
 
     def __init__(
         self,
-        place: SignerBackend,
+        backend: SignerBackend,
         kind: str,
         name: str,
         bounds: SigningBounds,
-        tell: SignatureObserver,
+        observe: SignatureObserver,
         steady: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._place = place
+        self._backend = backend
         self.kind = kind
         self.name = f"{kind} {name}"
         self._bounds = bounds
-        self._tell = tell
+        self._observe = observe
         self._steady = steady
         self._clock = clock
         self._slots = asyncio.Semaphore(bounds.concurrency)
         self._waiting = 0
         self._circuit = SignerCircuit(bounds.concurrency)
-        self._next_look = float("-inf")
-        self._looking = asyncio.Lock()
+        self._next_check_at = float("-inf")
+        self._check_lock = asyncio.Lock()
         self.half: PublicHalf | None = None
         self.algorithms: frozenset[Algorithm] = frozenset()
         self.fault: SignerFault | None = None
@@ -136,29 +136,29 @@ class ExternalKey:
         """Called when it ceases to be well, and when it is to be looked at."""
 
     @property
-    def pace(self) -> float:
+    def signatures_per_second(self) -> float:
         """The number of signatures a second, as far as it is known."""
-        return self._circuit.pace
+        return self._circuit.signatures_per_second
 
     def due(self, now: float) -> float:
         """Seconds until it is to be looked at."""
-        return max(0.0, (self._circuit.until if self.fault is not None else self._next_look) - now)
+        return max(0.0, (self._circuit.next_check_at if self.fault is not None else self._next_check_at) - now)
 
-    def look_soon(self) -> None:
+    def check_soon(self) -> None:
         """Check the key now if it has a fault, which may have been corrected."""
         if self.fault is not None:
-            self._circuit.until = self._steady()
+            self._circuit.next_check_at = self._steady()
             self.changed()
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Ask for the public half and for a signature; at first for one by each algorithm. Never raises."""
-        async with self._looking:
+        async with self._check_lock:
             began = self._steady()
-            self._next_look = began + EVERY
+            self._next_check_at = began + CHECK_INTERVAL_SECONDS
             try:
-                await self._learn(await self._public())
+                await self._update(await self._public())
             except SignerError as fault:
-                self._failed(fault, began)
+                self._on_failure(fault, began)
             else:
                 if not self._circuit.is_open:  # a signature may have failed meanwhile
                     self.fault = None
@@ -167,7 +167,7 @@ class ExternalKey:
         """Return the signature in the form of JWS, verified. Raises SignerError."""
         assert self.half is not None  # nobody knows its `kid` before
         self._refuse()
-        if self._circuit.crowded(self._waiting):
+        if self._circuit.is_crowded(self._waiting):
             raise SignerError("more signatures are asked of it than it makes")
         self._waiting += 1
         try:
@@ -175,16 +175,16 @@ class ExternalKey:
                 self._refuse()  # it may have failed while this one waited
                 began = self._steady()
                 try:
-                    return await self._ask_to_sign(alg, message, self.half.key)
+                    return await self._request_signature(alg, message, self.half.key)
                 except SignerError as fault:
-                    self._failed(fault, began)
+                    self._on_failure(fault, began)
                     raise
         finally:
             self._waiting -= 1
 
     async def close(self) -> None:
         """Give up what the place holds."""
-        await self._place.close()
+        await self._backend.close()
 
     def _refuse(self) -> None:
         if self._circuit.is_open and self.fault is not None:
@@ -193,18 +193,18 @@ class ExternalKey:
     async def _public(self) -> PublicHalf:
         began = self._steady()
         try:
-            return await _within(OPEN_WITHIN, self._place.public())
+            return await _await_signer(PUBLIC_KEY_TIMEOUT_SECONDS, self._backend.public())
         except SignerError as fault:
-            self._tell(self.kind, fault.result, self._steady() - began)
+            self._observe(self.kind, fault.result, self._steady() - began)
             raise
 
-    async def _learn(self, half: PublicHalf) -> None:
+    async def _update(self, half: PublicHalf) -> None:
         if self.half is not None:
             if jwk_of(self.half.key) != jwk_of(half.key):
                 text = "another key is there under this name now, which clients do not know: if it is to sign, "
                 text += "publish it, and set not_before of its entry a day ahead"
                 raise SignerError(text, SignatureResult.WRONG)
-            await self._ask_to_sign(min(self.algorithms), _PROBE, half.key)
+            await self._request_signature(min(self.algorithms), _TEST_MESSAGE, half.key)
             self.half = half
             return
         able = algorithms_of(half.key)
@@ -214,7 +214,7 @@ class ExternalKey:
         lacking = {alg: text for alg, text in half.lacking.items() if alg in able}
         for alg in sorted(able - lacking.keys()):
             try:
-                await self._ask_to_sign(alg, _PROBE, half.key)
+                await self._request_signature(alg, _TEST_MESSAGE, half.key)
             except SignerError as fault:
                 if fault.result not in (SignatureResult.WRONG, SignatureResult.UNVERIFIED):
                     raise
@@ -224,22 +224,22 @@ class ExternalKey:
         self.algorithms = able - lacking.keys()
         self.half = replace(half, lacking=lacking)
 
-    async def _ask_to_sign(self, alg: Algorithm, message: bytes, key: PublicKey) -> bytes:
+    async def _request_signature(self, alg: Algorithm, message: bytes, key: PublicKey) -> bytes:
         """Ask the place once for a signature, which `key` must verify. Raises SignerError."""
         began = self._steady()
         try:
-            signature = await _within(self._bounds.timeout, self._place.sign(alg, message))
+            signature = await _await_signer(self._bounds.timeout, self._backend.sign(alg, message))
             _verify(key, alg, message, signature)
         except SignerError as fault:
-            self._tell(self.kind, fault.result, self._steady() - began)
+            self._observe(self.kind, fault.result, self._steady() - began)
             raise
         seconds = self._steady() - began
-        self._circuit.succeeded(began, seconds)
-        self._tell(self.kind, SignatureResult.OK, seconds)
+        self._circuit.on_success(began, seconds)
+        self._observe(self.kind, SignatureResult.OK, seconds)
         return signature
 
-    def _failed(self, fault: SignerError, began: float) -> None:
-        self._circuit.failed(began, self._steady(), fault.wait, fault.result)
+    def _on_failure(self, fault: SignerError, began: float) -> None:
+        self._circuit.on_failure(began, self._steady(), fault.wait, fault.result)
         since = self._clock() if self.fault is None else self.fault.since
         was_well = self.fault is None
         self.fault = SignerFault(text=str(fault), result=fault.result, since=since)
@@ -248,15 +248,15 @@ class ExternalKey:
 
 
 def _verify(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> None:
-    if not verifies(key, alg, message, signature):
+    if not is_signed_by(key, alg, message, signature):
         raise SignerError(f"its signature by {alg} does not verify, and is not used", SignatureResult.UNVERIFIED)
 
 
-async def _within(seconds: float, asking: Awaitable[_T]) -> _T:
+async def _await_signer(seconds: float, request: Awaitable[_T]) -> _T:
     """Wait for a place so long. Raises SignerError."""
     try:
         async with asyncio.timeout(seconds):
-            return await asking
+            return await request
     except SignerError:
         raise
     except TimeoutError:

@@ -25,7 +25,7 @@ Seen = Mapping[tuple[str, str], SeenKey]
 """By issuer and `kid`."""
 
 
-def seen_by_all(seen_keys: Iterable[SeenKey]) -> dict[tuple[str, str], SeenKey]:
+def merge_seen_keys(seen_keys: Iterable[SeenKey]) -> dict[tuple[str, str], SeenKey]:
     """Sum up what workers see. If any saw a key appear, the last of them counts, else the first that saw it."""
     first: dict[tuple[str, str], SeenKey] = {}
     for seen in seen_keys:
@@ -38,14 +38,14 @@ def seen_by_all(seen_keys: Iterable[SeenKey]) -> dict[tuple[str, str], SeenKey]:
     return first
 
 
-def not_before(made_at: float | None, seen: SeenKey | None) -> float | None:
+def earliest_publication(made_at: float | None, seen: SeenKey | None) -> float | None:
     """Return until when a key made at `made_at` (None: unknown) was surely not published. None if nobody knows."""
     return latest(made_at, seen.since if seen is not None and seen.appeared else None)
 
 
-def first_day(made_at: float | None, seen: SeenKey | None, now: float) -> str:
+def describe_first_day(made_at: float | None, seen: SeenKey | None, now: float) -> str:
     """Say since when the key is published, as far as that is known, and when its first day is over."""
-    began = not_before(made_at, seen)
+    began = earliest_publication(made_at, seen)
     if seen is not None and seen.appeared:
         since = f"since {shown_moment(seen.since)}"
     elif seen is not None:

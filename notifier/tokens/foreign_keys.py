@@ -14,11 +14,13 @@ from notifier.model.client import PublishedKey
 from notifier.model.printable import excerpt
 from notifier.network.http.issuer_document import present_members
 
-MOST_KEYS = 1000  # keys of one set that are read; issuers publish a handful
+MAX_KEYS = 1000  # keys of one set that are read; issuers publish a handful
 _RSA_BITS = range(2048, 8193)  # 2048 is the least of RFC 7518 §3.3, §4.3; each doubling takes four times as long
 _EXPONENT_BYTES = 8  # a longer one would take as long as a private key's
-_SPELLED = re.compile(r"[A-Za-z0-9_+/-]+={0,2}")  # libraries skip whatever else is in it, and would read another number
-SHOWN = 60  # characters of a member in a text
+_BASE64URL = re.compile(
+    r"[A-Za-z0-9_+/-]+={0,2}"
+)  # libraries skip whatever else is in it, and would read another number
+MAX_SHOWN_CHARS = 60  # characters of a member in a text
 MATERIAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 )
@@ -40,7 +42,7 @@ _NAMED = 5  # keys in a text
 
 def rsa_fault(jwk: Mapping[str, object]) -> str | None:
     """Say why an RSA key (RFC 7518 §6.3.1) is not used, beginning with a verb; None if it may be."""
-    modulus, exponent = decoded(jwk.get("n")), decoded(jwk.get("e"))
+    modulus, exponent = decode_number(jwk.get("n")), decode_number(jwk.get("e"))
     if modulus is None or exponent is None:
         return f'has "{"n" if modulus is None else "e"}" that is no base64url'
     bits = int.from_bytes(modulus).bit_length()
@@ -49,7 +51,7 @@ def rsa_fault(jwk: Mapping[str, object]) -> str | None:
     return "has an exponent that is too long" if len(exponent) > _EXPONENT_BYTES else None
 
 
-def jwks_in(document: object) -> tuple[dict[str, object], ...] | str:
+def list_jwks(document: object) -> tuple[dict[str, object], ...] | str:
     """Return the keys of a JWK Set, or why it is not one. Every set passes here.
 
     What cannot be used is ignored (RFC 7517 §5): entries that are not objects, empty members, and `kid`, `use`, `alg`
@@ -58,7 +60,7 @@ def jwks_in(document: object) -> tuple[dict[str, object], ...] | str:
     keys = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(keys, list | tuple):
         return 'is no JWK Set: it must be a JSON object with a list "keys"'
-    return tuple(_usable_members(jwk) for jwk in keys[:MOST_KEYS] if isinstance(jwk, dict))
+    return tuple(_usable_members(jwk) for jwk in keys[:MAX_KEYS] if isinstance(jwk, dict))
 
 
 def _usable_members(jwk: Mapping[str, object]) -> dict[str, object]:
@@ -73,11 +75,11 @@ def _usable_members(jwk: Mapping[str, object]) -> dict[str, object]:
 
 def read_jwks(document: object) -> tuple[PublishedKey, ...] | str:
     """Return the keys of a JWK Set, or why it is not one. Of each key only its public members in use are kept."""
-    jwks = jwks_in(document)
-    return jwks if isinstance(jwks, str) else tuple(map(published_key, jwks))
+    jwks = list_jwks(document)
+    return jwks if isinstance(jwks, str) else tuple(map(to_published_key, jwks))
 
 
-def published_key(jwk: Mapping[str, object]) -> PublishedKey:
+def to_published_key(jwk: Mapping[str, object]) -> PublishedKey:
     """Return the key of a JWK, without unrelated members."""
     kty, operations = str(jwk.get("kty")), jwk.get("key_ops")
     members = ((name, jwk.get(name)) for name in MATERIAL.get(kty, ()))
@@ -90,11 +92,11 @@ def published_key(jwk: Mapping[str, object]) -> PublishedKey:
     )
 
 
-def all_names(algorithms: Iterable[str]) -> frozenset[str]:
+def expand_names(algorithms: Iterable[str]) -> frozenset[str]:
     """Return the algorithms that public keys verify, each by all of its names."""
-    named = {str(algorithm) for algorithm in algorithms}
-    aliases = SIGNATURES["Ed25519"] if not named.isdisjoint(SIGNATURES["Ed25519"]) else ()
-    return frozenset(name for names in SIGNATURES.values() for name in names if name in named or name in aliases)
+    wanted = {str(algorithm) for algorithm in algorithms}
+    aliases = SIGNATURES["Ed25519"] if not wanted.isdisjoint(SIGNATURES["Ed25519"]) else ()
+    return frozenset(name for names in SIGNATURES.values() for name in names if name in wanted or name in aliases)
 
 
 def verified_algorithms(key: PublishedKey) -> tuple[str, ...]:
@@ -108,9 +110,9 @@ def verified_algorithms(key: PublishedKey) -> tuple[str, ...]:
 def verifying_fault(key: PublishedKey) -> str | None:
     """Say why the key verifies no signature, beginning with a verb; None if it may."""
     if key.kty not in MATERIAL:
-        return f"is of the type {excerpt(key.kty, SHOWN)}"
+        return f"is of the type {excerpt(key.kty, MAX_SHOWN_CHARS)}"
     if key.use not in (None, "sig"):
-        return f'has "use": "{excerpt(key.use or "", SHOWN)}"'
+        return f'has "use": "{excerpt(key.use or "", MAX_SHOWN_CHARS)}"'
     if key.key_ops is not None and "verify" not in key.key_ops:
         return 'has "key_ops" without "verify"'
     if key.private:
@@ -119,37 +121,37 @@ def verifying_fault(key: PublishedKey) -> str | None:
     if key.kty == "RSA":
         fault = rsa_fault(members)
     else:
-        lacking = next((name for name in MATERIAL[key.kty][1:] if decoded(members.get(name)) is None), None)
+        lacking = next((name for name in MATERIAL[key.kty][1:] if decode_number(members.get(name)) is None), None)
         fault = None if lacking is None else f'has "{lacking}" that is no base64url'
         if (crv := members.get("crv", "")) not in SIGNATURES:
-            fault = f"is on the curve {excerpt(crv, SHOWN)}"
+            fault = f"is on the curve {excerpt(crv, MAX_SHOWN_CHARS)}"
     if fault is None and not verified_algorithms(key):
-        fault = f"is for {excerpt(key.alg or '', SHOWN)}"
+        fault = f"is for {excerpt(key.alg or '', MAX_SHOWN_CHARS)}"
     return fault
 
 
-def unused_keys(keys: Iterable[PublishedKey]) -> str | None:
+def find_unused_keys(keys: Iterable[PublishedKey]) -> str | None:
     """Name the keys of a set that are meant to verify signatures and do not; None if there are none."""
     known = (key for key in keys if key.kty in MATERIAL)  # others are ignored (RFC 7517 §5)
     signing = (key for key in known if key.use in (None, "sig") and not (key.alg or "").startswith(_ENCRYPTION))
-    return listed(f"{named(key)} {fault}" for key in signing if (fault := verifying_fault(key)) is not None)
+    return join_faults(f"{format_key(key)} {fault}" for key in signing if (fault := verifying_fault(key)) is not None)
 
 
-def listed(faults: Iterable[str]) -> str | None:
+def join_faults(faults: Iterable[str]) -> str | None:
     """The first of them, and how many more there are; None if there are none."""
     every = list(faults)
     more = f"; and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
     return f"{'; '.join(every[:_NAMED])}{more}" if every else None
 
 
-def named(key: PublishedKey) -> str:
+def format_key(key: PublishedKey) -> str:
     """The key as a text names it."""
-    return "a key without kid" if key.kid is None else f"key {excerpt(key.kid, SHOWN)!r}"
+    return "a key without kid" if key.kid is None else f"key {excerpt(key.kid, MAX_SHOWN_CHARS)!r}"
 
 
-def decoded(value: object) -> bytes | None:
+def decode_number(value: object) -> bytes | None:
     """The bytes of a number, without leading zeros; None if it is not base64url."""
-    if not isinstance(value, str) or _SPELLED.fullmatch(value) is None:
+    if not isinstance(value, str) or _BASE64URL.fullmatch(value) is None:
         return None
     plain = value.rstrip("=")
     try:

@@ -42,7 +42,7 @@ def compact_signer(key: PrivateKey, alg: Algorithm, kid: str, typ: str | None) -
     return sign
 
 
-def unsigned(alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], bytes]:
+def message_encoder(alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], bytes]:
     """Return a function that turns claims into the text to sign (RFC 7515 §5.1), for a key that is elsewhere.
 
     The function raises TypeError or ValueError if the claims are not JSON.
@@ -51,7 +51,7 @@ def unsigned(alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str
     return lambda claims: header + _base64url(_json(claims))
 
 
-def compact(message: bytes, signature: bytes) -> str:
+def to_compact(message: bytes, signature: bytes) -> str:
     """Return the token made of the signed text and its signature."""
     return (message + b"." + _base64url(signature)).decode()
 
@@ -78,7 +78,7 @@ def signature_of(key: PrivateKey, alg: Algorithm) -> Callable[[bytes], bytes]:
     return fixed_size
 
 
-def verifies(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> bool:
+def is_signed_by(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> bool:
     """Return True if it is this key's signature of the message by this algorithm, in the form of JWS.
 
     RSA takes 14 µs, P-256 58. A salt of PSS is as long as the hash and no other (RFC 7518 §3.5): many signers and

@@ -25,10 +25,10 @@ from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.network.http.issuer_document import present_members
 from notifier.network.http.pem_files import pem_mistake
 from notifier.tokens.jws import PrivateKey
-from notifier.tokens.key_ring import KeyElsewhere, KeyRing, SigningKey
-from notifier.tokens.published_keys import MIN_RSA_BITS, algorithms_of, jwk_of, published, thumbprint
+from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing, SigningKey
+from notifier.tokens.published_keys import MIN_RSA_BITS, algorithms_of, jwk_of, thumbprint, to_published_jwk
 
-MAX_FILE = 65_536  # bytes; a 16,384-bit RSA key in PEM is 13 KiB
+MAX_FILE_BYTES = 65_536  # bytes; a 16,384-bit RSA key in PEM is 13 KiB
 _BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"
 
 
@@ -50,10 +50,10 @@ def load_keys(sources: Mapping[str, Sequence[KeySource]], *, clock: Callable[[],
 
 
 def examine_keys(
-    sources: Mapping[str, Sequence[KeySource | KeyElsewhere | None]], *, clock: Callable[[], float] = time.time
+    sources: Mapping[str, Sequence[KeySource | ExternalKeyEntry | None]], *, clock: Callable[[], float] = time.time
 ) -> tuple[KeyRing, list[InputIssue]]:
     """Return the readable keys of every issuer, and every mistake. A source of None is passed over."""
-    keys: dict[str, list[SigningKey | KeyElsewhere]] = {}
+    keys: dict[str, list[SigningKey | ExternalKeyEntry]] = {}
     mistakes: list[InputIssue] = []
     for iss, of_issuer in sources.items():
         loaded = keys.setdefault(iss, [])
@@ -61,58 +61,58 @@ def examine_keys(
         for index, source in enumerate(of_issuer):
             if source is None:
                 continue
-            where = f'issuers["{iss}"].keys[{index}]'
+            entry = f'issuers["{iss}"].keys[{index}]'
             try:
-                key = source if isinstance(source, KeyElsewhere) else load_key(source)
+                key = source if isinstance(source, ExternalKeyEntry) else load_key(source)
             except ConfigurationError as error:
-                mistakes += [InputIssue(f"{where}.{mistake.path}", mistake.text) for mistake in error.mistakes]
+                mistakes += [InputIssue(f"{entry}.{mistake.path}", mistake.text) for mistake in error.mistakes]
                 continue
-            if (other := first.setdefault(_known_by(key), index)) != index:
+            if (other := first.setdefault(_identity_of(key), index)) != index:
                 what = "is the same key" if key.kid is None else f"has the same kid {key.kid!r}"
                 text = f"{what} as keys[{other}]; each key of an issuer needs its own"
-                mistakes.append(InputIssue(_setting(source, where), text))
+                mistakes.append(InputIssue(_kid_setting(source, entry), text))
                 continue
-            loaded.append(key if isinstance(key, KeyElsewhere) else replace(key, setting=f"{where}.file"))
+            loaded.append(key if isinstance(key, ExternalKeyEntry) else replace(key, setting=f"{entry}.file"))
     ring = KeyRing(keys, clock)
-    return ring, [*mistakes, *(InputIssue(double.key.setting, double.text) for double in ring.doubles())]
+    return ring, [*mistakes, *(InputIssue(duplicate.key.setting, duplicate.text) for duplicate in ring.duplicates())]
 
 
-def _known_by(key: SigningKey | KeyElsewhere) -> object:
+def _identity_of(key: SigningKey | ExternalKeyEntry) -> object:
     """Return the identity of a key before its signer is queried."""
-    return key.placed if isinstance(key, KeyElsewhere) and key.kid is None else key.kid
+    return key.external_key if isinstance(key, ExternalKeyEntry) and key.kid is None else key.kid
 
 
-def _setting(source: KeySource | KeyElsewhere, where: str) -> str:
+def _kid_setting(source: KeySource | ExternalKeyEntry, entry: str) -> str:
     """What gives the key its `kid`."""
     if source.kid is not None:
-        return f"{where}.kid"
-    return source.setting if isinstance(source, KeyElsewhere) else f"{where}.file"
+        return f"{entry}.kid"
+    return source.setting if isinstance(source, ExternalKeyEntry) else f"{entry}.file"
 
 
 def load_key(source: KeySource) -> SigningKey:
     """Read the key of one file. Raises ConfigurationError with the path `file` or `kid`."""
     try:
         with source.path.open("rb") as file:
-            raw = file.read(MAX_FILE + 1)
+            raw = file.read(MAX_FILE_BYTES + 1)
             made_at = os.fstat(file.fileno()).st_mtime
     except OSError as error:
-        raise _wrong(f"{source.path} cannot be read: {error.strerror}") from error
+        raise _file_error(f"{source.path} cannot be read: {error.strerror}") from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = ""
     if not text.lstrip().startswith("{") and (mistake := pem_mistake(raw)) is not None:
-        raise _wrong(f"{source.path} {mistake}")
+        raise _file_error(f"{source.path} {mistake}")
     if "-----BEGIN " in text:
         return _signing_key(source, _read_pem(source.path, text), {}, made_at)
-    if len(raw) <= MAX_FILE and text.lstrip().startswith("{"):
+    if len(raw) <= MAX_FILE_BYTES and text.lstrip().startswith("{"):
         key, jwk = _read_jwk(source.path, text)
         return _signing_key(source, key, jwk, made_at)
     hint = "for DER, run: openssl pkey -inform der -in FILE -out FILE.pem"
-    raise _wrong(f"{source.path} is neither PEM nor a JWK ({hint})")
+    raise _file_error(f"{source.path} is neither PEM nor a JWK ({hint})")
 
 
-def _wrong(text: str, place: str = "file") -> ConfigurationError:
+def _file_error(text: str, place: str = "file") -> ConfigurationError:
     return ConfigurationError([InputIssue(place, text)])
 
 
@@ -137,28 +137,32 @@ def _read_pem(path: Path, text: str) -> object:
         content = (
             "a certificate" if "CERTIFICATE" in labels else "a public key" if "PUBLIC KEY" in labels else "damaged"
         )
-        raise _wrong(f"{path} is {content}; the private key is needed")
+        raise _file_error(f"{path} is {content}; the private key is needed")
     if len(private) > 1:
-        raise _wrong(f"{path} holds {len(private)} private keys; give each a file of its own")
+        raise _file_error(f"{path} holds {len(private)} private keys; give each a file of its own")
     ((label, block),) = private
     if label == "OPENSSH PRIVATE KEY":
-        raise _wrong(f"{path} is an OpenSSH key; convert a copy of it by: ssh-keygen -p -m PKCS8 -f FILE")
+        raise _file_error(f"{path} is an OpenSSH key; convert a copy of it by: ssh-keygen -p -m PKCS8 -f FILE")
     if label.startswith("ENCRYPTED") or "4,ENCRYPTED" in block:
-        raise _wrong(f"{path} is encrypted; store it decrypted (openssl pkey -in FILE), readable for notifier alone")
+        raise _file_error(
+            f"{path} is encrypted; store it decrypted (openssl pkey -in FILE), readable for notifier alone"
+        )
     try:
         return load_pem_private_key(block.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _wrong(f"{path} is damaged, or not a PKCS#8, PKCS#1 or SEC1 key of a kind that can be used") from error
+        raise _file_error(
+            f"{path} is damaged, or not a PKCS#8, PKCS#1 or SEC1 key of a kind that can be used"
+        ) from error
 
 
 def _read_jwk(path: Path, text: str) -> tuple[object, Mapping[str, object]]:
     try:
         jwk = json.loads(text)
     except (ValueError, RecursionError):
-        raise _wrong(f"{path} is not valid JSON") from None  # the cause would hold the whole document
+        raise _file_error(f"{path} is not valid JSON") from None  # the cause would hold the whole document
     jwk = present_members(jwk)
     if "keys" in jwk:
-        raise _wrong(f"{path} is a JWK Set; give each private key a file of its own")
+        raise _file_error(f"{path} is a JWK Set; give each private key a file of its own")
     readers: dict[str, Callable[[dict[str, object]], object]] = {
         "RSA": RSAAlgorithm.from_jwk,
         "EC": ECAlgorithm.from_jwk,
@@ -166,18 +170,20 @@ def _read_jwk(path: Path, text: str) -> tuple[object, Mapping[str, object]]:
     }
     kty = jwk.get("kty")
     if not isinstance(kty, str) or kty not in readers:
-        raise _wrong(f'{path}: "kty" is {_shown(kty)}; a logout token is signed with a key of {", ".join(readers)}')
+        raise _file_error(
+            f'{path}: "kty" is {_format_member(kty)}; a logout token is signed with a key of {", ".join(readers)}'
+        )
     if "d" not in jwk:
-        raise _wrong(f"{path} is a public key; the private key is needed")
+        raise _file_error(f"{path} is a public key; the private key is needed")
     if jwk.get("use", "sig") != "sig":
-        raise _wrong(f'{path}: "use" is {_shown(jwk["use"])}; a key for "sig" is needed')
+        raise _file_error(f'{path}: "use" is {_format_member(jwk["use"])}; a key for "sig" is needed')
     operations = jwk.get("key_ops", ["sign"])
     if not isinstance(operations, list) or "sign" not in operations:
-        raise _wrong(f'{path}: "key_ops" does not hold "sign"')
+        raise _file_error(f'{path}: "key_ops" does not hold "sign"')
     try:
         return readers[kty](jwk), jwk
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
-        raise _wrong(f"{path} is a damaged JWK, or of a curve that cannot be used") from None
+        raise _file_error(f"{path} is a damaged JWK, or of a curve that cannot be used") from None
 
 
 def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object], made_at: float) -> SigningKey:
@@ -188,16 +194,16 @@ def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object], made
         if jwk["alg"] not in ED25519_NAMES & algorithms:  # two names of one algorithm
             algorithms = frozenset(alg for alg in algorithms if alg == jwk["alg"])
         if not algorithms:
-            raise _wrong(f'{path}: "alg" is {_shown(jwk["alg"])}, but this key can do {able}')
+            raise _file_error(f'{path}: "alg" is {_format_member(jwk["alg"])}, but this key can do {able}')
     place, kid = ("file", jwk.get("kid", thumbprint(public))) if source.kid is None else ("kid", source.kid)
     if not isinstance(kid, str) or not kid:
-        raise _wrong(f'{path}: "kid" must be a string, and not empty', place)
+        raise _file_error(f'{path}: "kid" must be a string, and not empty', place)
     return SigningKey(
         key=private,
         kid=kid,
         algorithms=algorithms,
         not_before=source.not_before,
-        public=published(public, kid, algorithms),
+        public=to_published_jwk(public, kid, algorithms),
         made_at=made_at,
     )
 
@@ -208,11 +214,11 @@ def _described(path: Path, key: object) -> tuple[PrivateKey, frozenset[Algorithm
         if algorithms := algorithms_of(key.public_key()):
             return key, algorithms, jwk_of(key.public_key())
         if isinstance(key, RSAPrivateKey):
-            raise _wrong(f"{path} is an RSA key of {key.key_size} bits; at least {MIN_RSA_BITS} are needed")
-    raise _wrong(f"{path} is not a key that can be used: RSA, EC (P-256, P-384, P-521) or Ed25519")
+            raise _file_error(f"{path} is an RSA key of {key.key_size} bits; at least {MIN_RSA_BITS} are needed")
+    raise _file_error(f"{path} is not a key that can be used: RSA, EC (P-256, P-384, P-521) or Ed25519")
 
 
-def _shown(value: object) -> str:
+def _format_member(value: object) -> str:
     """Return a short member of a file for an error's text. Anything longer may be a key in the wrong place."""
     text = json.dumps(value)
     return text if len(text) <= 24 else "something else"

@@ -18,8 +18,8 @@ from notifier.model.client import Algorithm
 from notifier.model.errors import InputIssue, InternalFault
 from notifier.model.outcome import Cause
 from notifier.tokens.external_key import ExternalKey
-from notifier.tokens.jws import PrivateKey, compact, compact_signer, unsigned
-from notifier.tokens.published_keys import Signing, jwk_of, published, thumbprint
+from notifier.tokens.jws import PrivateKey, compact_signer, message_encoder, to_compact
+from notifier.tokens.published_keys import Signing, jwk_of, thumbprint, to_published_jwk
 from notifier.tokens.signer import PublicHalf, SignerError
 
 
@@ -40,24 +40,24 @@ class SigningKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyElsewhere:
+class ExternalKeyEntry:
     """A key of an issuer at a signer. `setting` is its path in the configuration.
 
     `not_before` in epoch seconds; None means always. `kid` None: the thumbprint.
     """
 
-    placed: ExternalKey
+    external_key: ExternalKey
     setting: str
     not_before: float | None = None
     kid: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DoubleKey:
+class DuplicateKey:
     """A key at a signer that has the `kid` of another key, and so does not sign."""
 
     iss: str
-    key: KeyElsewhere
+    key: ExternalKeyEntry
     text: str
 
 
@@ -65,39 +65,39 @@ class KeyRing:
     """All keys of all issuers. A reload replaces it as a whole. `clock` gives seconds since the epoch."""
 
     def __init__(
-        self, keys: Mapping[str, Sequence[SigningKey | KeyElsewhere]], clock: Callable[[], float] = time.time
+        self, keys: Mapping[str, Sequence[SigningKey | ExternalKeyEntry]], clock: Callable[[], float] = time.time
     ) -> None:
         self._all = {iss: tuple(of_issuer) for iss, of_issuer in keys.items()}
         self._clock = clock
-        self.learn()
+        self.update()
 
-    def learn(self) -> None:
+    def update(self) -> None:
         """Update the candidates with the present public halves of keys at signers."""
-        self._doubles: list[DoubleKey] = []
-        self._keys = {iss: tuple(self._single(iss)) for iss in self._all}
+        self._duplicates: list[DuplicateKey] = []
+        self._keys = {iss: tuple(self._distinct_keys(iss)) for iss in self._all}
         # The sort is stable: of two keys with the same `not_before` the one listed first signs.
         self._candidates = {
-            (iss, alg): sorted((key for key in of_issuer if alg in key.algorithms), key=_start, reverse=True)
+            (iss, alg): sorted((key for key in of_issuer if alg in key.algorithms), key=_starts_at, reverse=True)
             for iss, of_issuer in self._keys.items()
             for alg in Algorithm
         }
         self._signers: dict[tuple[str, Algorithm, str | None, str], Callable[[Mapping[str, object]], str]] = {}
         self._unsigned: dict[tuple[str, Algorithm, str | None], Callable[[Mapping[str, object]], bytes]] = {}
 
-    async def look(self) -> list[InputIssue]:
+    async def check(self) -> list[InputIssue]:
         """Check each key at a signer once. Return the faults, by the setting that names the key."""
-        placed = dict.fromkeys(key.placed for _, key in self.elsewhere())
-        await asyncio.gather(*(key.look() for key in placed))
-        self.learn()
-        faults = ((key.setting, key.placed.fault) for _, key in self.elsewhere())
+        external_key = dict.fromkeys(key.external_key for _, key in self.external_keys())
+        await asyncio.gather(*(key.check() for key in external_key))
+        self.update()
+        faults = ((key.setting, key.external_key.fault) for _, key in self.external_keys())
         return [
             *(InputIssue(setting, fault.text) for setting, fault in faults if fault is not None),
-            *(InputIssue(double.key.setting, double.text) for double in self._doubles),
+            *(InputIssue(duplicate.key.setting, duplicate.text) for duplicate in self._duplicates),
         ]
 
     async def close(self) -> None:
         """Close the keys at signers."""
-        await asyncio.gather(*(key.placed.close() for _, key in self.elsewhere()))
+        await asyncio.gather(*(key.external_key.close() for _, key in self.external_keys()))
 
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
         """Return the compact JWS, with `kid` (R1) and, unless None, `typ` (B18, R7).
@@ -107,36 +107,38 @@ class KeyRing:
         """
         key = self._due(iss, alg)
         if key is None:
-            raise InternalFault(Cause.SIGNING, self._why_none(iss, alg))
+            raise InternalFault(Cause.SIGNING, self._reason_without_key(iss, alg))
         try:
             signer = self._signers.get((iss, alg, typ, key.kid))
             if signer is None:
                 if isinstance(key.key, ExternalKey):
-                    return await self._signed_elsewhere(key.key, (key.kid, alg, typ), claims)
+                    return await self._sign_externally(key.key, (key.kid, alg, typ), claims)
                 signer = self._signers[iss, alg, typ, key.kid] = compact_signer(key.key, alg, key.kid, typ)
             return signer(claims)
         except SignerError as fault:
-            raise InternalFault(Cause.SIGNING, f"key {key.kid!r} of issuer {iss} ({_called(key)}): {fault}") from fault
+            raise InternalFault(
+                Cause.SIGNING, f"key {key.kid!r} of issuer {iss} ({_signer_name(key)}): {fault}"
+            ) from fault
         except (TypeError, ValueError, UnsupportedAlgorithm) as error:
             text = f"signing with key {key.kid!r} of issuer {iss} by {alg} failed ({type(error).__name__})"
             raise InternalFault(Cause.SIGNING, text) from error
 
-    async def _signed_elsewhere(
-        self, placed: ExternalKey, header: tuple[str, Algorithm, str | None], claims: Mapping[str, object]
+    async def _sign_externally(
+        self, external_key: ExternalKey, header: tuple[str, Algorithm, str | None], claims: Mapping[str, object]
     ) -> str:
         kid, alg, typ = header
         part = self._unsigned.get(header)
         if part is None:
-            part = self._unsigned[header] = unsigned(alg, kid, typ)
+            part = self._unsigned[header] = message_encoder(alg, kid, typ)
         message = part(claims)
-        return compact(message, await placed.sign(alg, message))
+        return to_compact(message, await external_key.sign(alg, message))
 
-    def signing(self, iss: str) -> tuple[Signing, ...]:
+    def current_keys(self, iss: str) -> tuple[Signing, ...]:
         """Return what signs for the issuer now, for each algorithm that its keys can do."""
         due = ((alg, self._due(iss, alg)) for alg in Algorithm)
         return tuple(Signing(alg=alg, public=key.public, made_at=key.made_at) for alg, key in due if key is not None)
 
-    def coming(self, iss: str) -> tuple[Signing, ...]:
+    def future_keys(self, iss: str) -> tuple[Signing, ...]:
         """Return what is to sign for the issuer later: each key that is not due yet, with each of its algorithms."""
         return tuple(
             Signing(alg=alg, public=key.public, made_at=key.made_at)
@@ -149,27 +151,30 @@ class KeyRing:
         """Return the algorithms of the issuer's keys, including keys that are not due yet."""
         return frozenset[Algorithm]().union(*(key.algorithms for key in self._keys.get(iss, ())))
 
-    def of(self, iss: str) -> tuple[SigningKey, ...]:
+    def keys_of(self, iss: str) -> tuple[SigningKey, ...]:
         """Return the issuer's keys that are known, in the order of the configuration."""
         return self._keys.get(iss, ())
 
-    def elsewhere(self) -> Iterator[tuple[str, KeyElsewhere]]:
+    def external_keys(self) -> Iterator[tuple[str, ExternalKeyEntry]]:
         """Return each key at a signer, with its issuer."""
         for iss, of_issuer in self._all.items():
-            yield from ((iss, key) for key in of_issuer if isinstance(key, KeyElsewhere))
+            yield from ((iss, key) for key in of_issuer if isinstance(key, ExternalKeyEntry))
 
-    def pace(self, iss: str) -> float:
+    def signatures_per_second(self, iss: str) -> float:
         """Return the signatures a second of the slowest of the issuer's keys at signers."""
-        return min((key.placed.pace for key_iss, key in self.elsewhere() if key_iss == iss), default=float("inf"))
+        return min(
+            (key.external_key.signatures_per_second for key_iss, key in self.external_keys() if key_iss == iss),
+            default=float("inf"),
+        )
 
-    def doubles(self) -> tuple[DoubleKey, ...]:
+    def duplicates(self) -> tuple[DuplicateKey, ...]:
         """Return the keys whose `kid` another key has, as far as their signers have returned it."""
-        return tuple(self._doubles)
+        return tuple(self._duplicates)
 
-    def unnamed(self, half: PublicHalf) -> str:
+    def find_unnamed_version(self, half: PublicHalf) -> str:
         """Return the later version at the signer that the configuration does not name. Empty if none."""
-        named = (key.placed.half for _, key in self.elsewhere())
-        known = any(other is not None and other.key == half.newer_key for other in named)
+        known_halves = (key.external_key.half for _, key in self.external_keys())
+        known = any(other is not None and other.key == half.newer_key for other in known_halves)
         return "" if known else half.newer
 
     def kids(self, iss: str) -> tuple[str, ...]:
@@ -184,16 +189,16 @@ class KeyRing:
         """
         return {"keys": [dict(key.public) for key in self._keys.get(iss, ())]}
 
-    def _single(self, iss: str) -> Iterator[SigningKey]:
+    def _distinct_keys(self, iss: str) -> Iterator[SigningKey]:
         """The keys that are known. Of two with the same `kid` one: that of a file, or else the first."""
         settings = {key.kid: key.setting for key in self._all[iss] if isinstance(key, SigningKey)}
         for entry in self._all[iss]:
-            key = _known(entry)
+            key = _to_signing_key(entry)
             if key is None:
                 continue
-            if isinstance(entry, KeyElsewhere) and key.kid in settings:
+            if isinstance(entry, ExternalKeyEntry) and key.kid in settings:
                 text = f"has the same kid {key.kid!r} as {settings[key.kid]}; each key of an issuer needs its own"
-                self._doubles.append(DoubleKey(iss=iss, key=entry, text=text))
+                self._duplicates.append(DuplicateKey(iss=iss, key=entry, text=text))
                 continue
             settings.setdefault(key.kid, key.setting)
             yield key
@@ -204,47 +209,51 @@ class KeyRing:
                 return key
         return None
 
-    def _why_none(self, iss: str, alg: Algorithm) -> str:
+    def _reason_without_key(self, iss: str, alg: Algorithm) -> str:
         candidates = self._candidates.get((iss, alg))
         if not candidates:
-            others = [key.placed for key in self._all.get(iss, ()) if isinstance(key, KeyElsewhere)]
-            reasons = [why for key in others if (why := _why_not(key, alg)) is not None]
+            others = [key.external_key for key in self._all.get(iss, ()) if isinstance(key, ExternalKeyEntry)]
+            reasons = [why for key in others if (why := _reason_against(key, alg)) is not None]
             return "; ".join([f"issuer {iss} has no key for {alg}", *reasons])
-        first = datetime.fromtimestamp(_start(candidates[-1]), UTC).isoformat()
+        first = datetime.fromtimestamp(_starts_at(candidates[-1]), UTC).isoformat()
         return f"no key of issuer {iss} for {alg} is due before {first}"
 
 
-def _known(key: SigningKey | KeyElsewhere) -> SigningKey | None:
+def _to_signing_key(key: SigningKey | ExternalKeyEntry) -> SigningKey | None:
     """Return the usable key. None if its signer has not returned the public half yet."""
     if isinstance(key, SigningKey):
         return key
-    half = key.placed.half
+    half = key.external_key.half
     if half is None:
         return None
-    jwk, algorithms = jwk_of(half.key), key.placed.algorithms
+    jwk, algorithms = jwk_of(half.key), key.external_key.algorithms
     kid = key.kid or thumbprint(jwk)
     return SigningKey(
-        key=key.placed,
+        key=key.external_key,
         kid=kid,
         algorithms=algorithms,
         not_before=key.not_before,
-        public=published(jwk, kid, algorithms),
+        public=to_published_jwk(jwk, kid, algorithms),
         made_at=half.made_at,
         setting=key.setting,
     )
 
 
-def _called(key: SigningKey) -> str:
+def _signer_name(key: SigningKey) -> str:
     return key.key.name if isinstance(key.key, ExternalKey) else "file"
 
 
-def _why_not(placed: ExternalKey, alg: Algorithm) -> str | None:
+def _reason_against(external_key: ExternalKey, alg: Algorithm) -> str | None:
     """Return why a key at a signer does not sign by this algorithm, if the key suits it."""
-    if placed.half is None:
-        return f"{placed.name} is not known yet" if placed.fault is None else f"{placed.name}: {placed.fault.text}"
-    lacking = placed.half.lacking.get(alg)
-    return None if lacking is None else f"{placed.name}: {lacking}"
+    if external_key.half is None:
+        return (
+            f"{external_key.name} is not known yet"
+            if external_key.fault is None
+            else f"{external_key.name}: {external_key.fault.text}"
+        )
+    lacking = external_key.half.lacking.get(alg)
+    return None if lacking is None else f"{external_key.name}: {lacking}"
 
 
-def _start(key: SigningKey) -> float:
+def _starts_at(key: SigningKey) -> float:
     return float("-inf") if key.not_before is None else key.not_before

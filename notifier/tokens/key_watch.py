@@ -15,19 +15,19 @@ from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.published_keys import Signing, publication_faults
 
-EVERY = 300.0  # seconds between two readings
-WHEN_MISSING = 30.0  # while our key is missing or the set was not read, since deliveries wait for it
-AT_MOST_EVERY = 10.0  # after a client's 400, which asks for an early look
-SPREAD = 0.1  # share of each wait that is random, so that a hundred workers do not ask at once
+READ_INTERVAL_SECONDS = 300.0  # between two readings
+MISSING_INTERVAL_SECONDS = 30.0  # while our key is missing or the set was not read, since deliveries wait for it
+MIN_INTERVAL_SECONDS = 10.0  # after a client's 400, which asks for an early look
+JITTER_SHARE = 0.1  # share of each wait that is random, so that a hundred workers do not ask at once
 
 
 class Keys(Protocol):
     """The current keys of the issuers."""
 
-    def signing(self, iss: str) -> Iterable[Signing]:
+    def current_keys(self, iss: str) -> Iterable[Signing]:
         """The keys that sign for the issuer now, one for each possible algorithm."""
 
-    def coming(self, iss: str) -> Iterable[Signing]:
+    def future_keys(self, iss: str) -> Iterable[Signing]:
         """The keys that are to sign later. Only since when they are published is watched."""
 
 
@@ -49,20 +49,20 @@ class KeyPublished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetUnread:
+class JwksUnread:
     """The issuer's set could not be read. The last result stays valid."""
 
     iss: str
     text: str
 
 
-KeyChange = KeyMissing | KeyPublished | SetUnread
+KeyChange = KeyMissing | KeyPublished | JwksUnread
 ReadIssuer = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches the JWK Set of an issuer (by its `iss`). Never raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _There:
+class _Presence:
     """Since when a key is there. `appeared`: an earlier reading lacked it."""
 
     since: float
@@ -70,18 +70,18 @@ class _There:
 
 
 @dataclass(slots=True)
-class _Known:
+class _IssuerState:
     """What is known about one issuer. `faults`, by kid: the fault at the last reading, None if there was none.
 
-    `kids` are the keys that signed at that time. `there` and `absent`: all its keys, by kid, as the readings had them.
+    `kids` are the keys that signed at that time. `presences` and `absent`: all its keys, by kid, as in the readings.
     """
 
-    next_look: float
+    next_read_at: float
     kids: frozenset[str] | None = None
-    last_look: float = float("-inf")
+    last_read_at: float = float("-inf")
     unread: str | None = None
     faults: dict[str, str | None] = field(default_factory=dict)
-    there: dict[str, _There] = field(default_factory=dict)
+    presences: dict[str, _Presence] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
 
 
@@ -98,15 +98,15 @@ class KeyWatch:
         self._keys = keys
         self._read = read
         self._jitter = jitter
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _IssuerState] = {}
 
-    def missing(self, iss: str, alg: Algorithm) -> str | None:
+    def fault_of(self, iss: str, alg: Algorithm) -> str | None:
         """Say what is wrong with the published key that signs with `alg` now. None if nothing is known to be."""
-        known = self._known.get(iss)
-        if known is None or not any(known.faults.values()):
+        state = self._known.get(iss)
+        if state is None or not any(state.faults.values()):
             return None
         signing = self._signing(iss, alg)
-        fault = None if signing is None else known.faults.get(signing.public["kid"])
+        fault = None if signing is None else state.faults.get(signing.public["kid"])
         return None if signing is None or fault is None else f"{fault} (kid {signing.public['kid']})"
 
     def age(self, iss: str, alg: Algorithm, *, clock: float, now: float) -> float:
@@ -115,102 +115,108 @@ class KeyWatch:
         `clock`: seconds since the epoch. The key was not published before its file was written, nor before the set was
         seen to have it after it had been missing there.
         """
-        known, signing = self._known.get(iss), self._signing(iss, alg)
+        state, signing = self._known.get(iss), self._signing(iss, alg)
         if signing is None:
             return math.inf
         of_file = math.inf if signing.made_at is None else clock - signing.made_at
-        there = None if known is None else known.there.get(signing.public["kid"])
-        return min(of_file, now - there.since) if there is not None and there.appeared else of_file
+        presence = None if state is None else state.presences.get(signing.public["kid"])
+        return min(of_file, now - presence.since) if presence is not None and presence.appeared else of_file
 
     def seen_keys(self) -> Iterator[tuple[str, str, float, bool]]:
         """For each key that is there, also one to come: iss, kid, since when, and True if it was missing before."""
-        for iss, known in self._known.items():
-            yield from ((iss, kid, there.since, there.appeared) for kid, there in known.there.items())
+        for iss, state in self._known.items():
+            yield from ((iss, kid, presence.since, presence.appeared) for kid, presence in state.presences.items())
 
     def published(self) -> Iterator[tuple[str, str, bool]]:
         """For each key of a set that was read: iss, kid, and True if receivers can verify with it."""
-        for iss, known in self._known.items():
-            yield from ((iss, kid, fault is None) for kid, fault in known.faults.items())
+        for iss, state in self._known.items():
+            yield from ((iss, kid, fault is None) for kid, fault in state.faults.items())
 
     def faults(self) -> Iterator[tuple[str, str, str]]:
         """For each key that receivers cannot verify with: iss, kid, and what is wrong."""
-        for iss, known in self._known.items():
-            yield from ((iss, kid, fault) for kid, fault in known.faults.items() if fault is not None)
+        for iss, state in self._known.items():
+            yield from ((iss, kid, fault) for kid, fault in state.faults.items() if fault is not None)
 
-    def unread(self) -> Iterator[tuple[str, str]]:
+    def unread_sets(self) -> Iterator[tuple[str, str]]:
         """For each set that could not be read at the last look: iss, and why."""
-        yield from ((iss, known.unread) for iss, known in self._known.items() if known.unread is not None)
+        yield from ((iss, state.unread) for iss, state in self._known.items() if state.unread is not None)
 
-    def doubt(self, iss: str, now: float) -> bool:
+    def on_refused_token(self, iss: str, now: float) -> bool:
         """A client refused a token of this issuer: look soon. Returns True if that brought the next look forward."""
-        known = self._known.get(iss)
-        if known is None:
+        state = self._known.get(iss)
+        if state is None:
             return False
-        soon = max(now, known.last_look + AT_MOST_EVERY)
-        if soon >= known.next_look:
+        soon = max(now, state.last_read_at + MIN_INTERVAL_SECONDS)
+        if soon >= state.next_read_at:
             return False
-        known.next_look = soon
+        state.next_read_at = soon
         return True
 
-    def wait(self, now: float) -> float:
+    def seconds_until_due(self, now: float) -> float:
         """Seconds until the next look is due."""
         self._follow(now)
-        return max(0.0, min((known.next_look for known in self._known.values()), default=now + EVERY) - now)
+        return max(
+            0.0, min((state.next_read_at for state in self._known.values()), default=now + READ_INTERVAL_SECONDS) - now
+        )
 
-    async def look(self, now: float) -> list[KeyChange]:
+    async def read_due_sets(self, now: float) -> list[KeyChange]:
         """Read all due sets in parallel, and return the changes."""
         self._follow(now)
-        due = [iss for iss, known in self._known.items() if known.next_look <= now]
+        due = [iss for iss, state in self._known.items() if state.next_read_at <= now]
         readings = await asyncio.gather(*(self._read(iss) for iss in due))
         changes: list[KeyChange] = []
         for iss, document in zip(due, readings, strict=True):
-            if (known := self._known.get(iss)) is not None:
-                known.kids = self._kids(iss)
-                changes += self._learn(iss, known, document, now)
-                again = WHEN_MISSING if known.unread is not None or any(known.faults.values()) else EVERY
-                known.last_look = now
-                known.next_look = now + again * (1 + SPREAD * (2 * self._jitter() - 1))
+            if (state := self._known.get(iss)) is not None:
+                state.kids = self._kids(iss)
+                changes += self._update(iss, state, document, now)
+                again = (
+                    MISSING_INTERVAL_SECONDS
+                    if state.unread is not None or any(state.faults.values())
+                    else READ_INTERVAL_SECONDS
+                )
+                state.last_read_at = now
+                state.next_read_at = now + again * (1 + JITTER_SHARE * (2 * self._jitter() - 1))
         return changes
 
     def _follow(self, now: float) -> None:
         """Follow the configuration: new issuers and keys are due at once, removed ones are forgotten."""
         wanted = set(self._issuers())
-        self._known = {iss: known for iss, known in self._known.items() if iss in wanted}
+        self._known = {iss: state for iss, state in self._known.items() if iss in wanted}
         for iss in wanted:
-            known = self._known.setdefault(iss, _Known(next_look=now))
-            if known.kids is not None and known.kids != self._kids(iss):
-                known.next_look = min(known.next_look, now)
+            state = self._known.setdefault(iss, _IssuerState(next_read_at=now))
+            if state.kids is not None and state.kids != self._kids(iss):
+                state.next_read_at = min(state.next_read_at, now)
 
     def _kids(self, iss: str) -> frozenset[str]:
-        return frozenset(key.public["kid"] for key in self._keys.signing(iss))
+        return frozenset(key.public["kid"] for key in self._keys.current_keys(iss))
 
     def _signing(self, iss: str, alg: Algorithm) -> Signing | None:
-        return next((key for key in self._keys.signing(iss) if key.alg is alg), None)
+        return next((key for key in self._keys.current_keys(iss) if key.alg is alg), None)
 
-    def _learn(
-        self, iss: str, known: _Known, document: IssuerDocument | UnreadDocument, now: float
+    def _update(
+        self, iss: str, state: _IssuerState, document: IssuerDocument | UnreadDocument, now: float
     ) -> Iterator[KeyChange]:
         published = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
         if isinstance(published, str):
-            if known.unread != published:
-                yield SetUnread(iss=iss, text=published)
-            known.unread = published
+            if state.unread != published:
+                yield JwksUnread(iss=iss, text=published)
+            state.unread = published
             return
-        known.unread = None
-        before, known.faults = known.faults, publication_faults(self._keys.signing(iss), published)
-        _note(known, {**publication_faults(self._keys.coming(iss), published), **known.faults}, now)
-        for kid, fault in known.faults.items():
+        state.unread = None
+        before, state.faults = state.faults, publication_faults(self._keys.current_keys(iss), published)
+        _record_presence(state, {**publication_faults(self._keys.future_keys(iss), published), **state.faults}, now)
+        for kid, fault in state.faults.items():
             if fault is not None and before.get(kid) != fault:
                 yield KeyMissing(iss=iss, kid=kid, text=fault)
             elif fault is None and before.get(kid) is not None:
                 yield KeyPublished(iss=iss, kid=kid)
 
 
-def _note(known: _Known, faults: Mapping[str, str | None], now: float) -> None:
+def _record_presence(state: _IssuerState, faults: Mapping[str, str | None], now: float) -> None:
     """Note since when each key is there. A key that is configured no more is forgotten."""
-    known.absent = {kid for kid in known.absent if kid in faults} | {kid for kid in faults if faults[kid] is not None}
-    known.there = {
-        kid: known.there.get(kid, _There(since=now, appeared=kid in known.absent))
+    state.absent = {kid for kid in state.absent if kid in faults} | {kid for kid in faults if faults[kid] is not None}
+    state.presences = {
+        kid: state.presences.get(kid, _Presence(since=now, appeared=kid in state.absent))
         for kid, fault in faults.items()
         if fault is None
     }

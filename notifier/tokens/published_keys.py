@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from notifier.model.client import ED25519_NAMES, Algorithm, PublishedKey
-from notifier.tokens.foreign_keys import MATERIAL, decoded
+from notifier.tokens.foreign_keys import MATERIAL, decode_number
 
 MIN_RSA_BITS = 2048  # RFC 7518 §3.3, §3.5
 
@@ -53,10 +53,10 @@ def jwk_of(key: RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey) -> dic
     return {name: jwk[name] for name in _THUMBPRINTED if name in jwk}
 
 
-def published(jwk: Mapping[str, str], kid: str, algorithms: frozenset[Algorithm]) -> dict[str, str]:
+def to_published_jwk(jwk: Mapping[str, str], kid: str, algorithms: frozenset[Algorithm]) -> dict[str, str]:
     """Return the JWK as it is published. `alg` is there only if the key is for one algorithm, by one name."""
-    named = {"alg": next(iter(algorithms)).value} if len(algorithms) == 1 else {}
-    return {**jwk, "kid": kid, "use": "sig", **named}
+    alg = {"alg": next(iter(algorithms)).value} if len(algorithms) == 1 else {}
+    return {**jwk, "kid": kid, "use": "sig", **alg}
 
 
 def thumbprint(jwk: Mapping[str, str]) -> str:
@@ -84,25 +84,25 @@ def _material(jwk: Mapping[str, object]) -> tuple[str, ...]:
     return (kty, *(_value(name, jwk.get(name)) for name in MATERIAL.get(kty, ())))
 
 
-def _is(key: PublishedKey, public: Mapping[str, str]) -> bool:
+def _is_same_key(key: PublishedKey, public: Mapping[str, str]) -> bool:
     return _material({"kty": key.kty, **dict(key.material)}) == _material(public)
 
 
 def _value(name: str, value: object) -> str:
-    number = None if name == "crv" else decoded(value)
+    number = None if name == "crv" else decode_number(value)
     return str(value) if number is None else number.hex()
 
 
 def publication_fault(public: Mapping[str, str], alg: str, published: tuple[PublishedKey, ...]) -> str | None:
     """Say why receivers cannot verify signatures of this key and `alg` with this set. None if they can."""
     kid = public["kid"]
-    named = [key for key in published if key.kid == kid]
-    if not named:
-        same = [key for key in published if _is(key, public)]
+    same_kid = [key for key in published if key.kid == kid]
+    if not same_kid:
+        same = [key for key in published if _is_same_key(key, public)]
         if same:
             return f"the key is published, but under the kid {same[0].kid!r}: set keys[].kid to that"
         return "the key is not published"
-    same = [key for key in named if _is(key, public)]
+    same = [key for key in same_kid if _is_same_key(key, public)]
     if not same:
         return "another key is published under this kid: receivers verify by the wrong one"
     if all(key.use not in (None, "sig") for key in same):

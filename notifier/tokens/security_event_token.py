@@ -20,7 +20,7 @@ SET_TYPES = ("secevent+jwt", "application/secevent+jwt")
 VERIFICATIONS = frozenset(
     f"https://schemas.openid.net/secevent/{of}/event-type/verification" for of in ("ssf", "sse", "risc")
 )  # Shared Signals Framework 1.0 §8.1.4, and what it was called before
-SKEW = 300.0  # seconds that the transmitter's clock may be ahead
+MAX_SKEW_SECONDS = 300.0  # seconds that the transmitter's clock may be ahead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +39,13 @@ class UnacceptedSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeysAway:
+class KeysUnavailable:
     """The token cannot be verified yet, since the keys of its issuer could not be read."""
 
     text: str
 
 
-def judge_claims(claims: Mapping[str, object], *, issuer: str, audience: str, now: float) -> UnacceptedSet | None:
+def check_claims(claims: Mapping[str, object], *, issuer: str, audience: str, now: float) -> UnacceptedSet | None:
     """Say what is wrong with the claims of a token whose signature is good; None if nothing is.
 
     How old a token is does not matter: a transmitter may send it late, and the age of an event is judged later.
@@ -55,7 +55,7 @@ def judge_claims(claims: Mapping[str, object], *, issuer: str, audience: str, no
     aud = claims.get("aud")
     if audience not in (aud if isinstance(aud, list) else [aud]):
         return UnacceptedSet(err="invalid_audience", description="aud does not name this receiver")
-    mistake = _mistake(claims, now)
+    mistake = _find_error(claims, now)
     return None if mistake is None else UnacceptedSet(err="invalid_request", description=mistake)
 
 
@@ -65,25 +65,25 @@ def is_verification(claims: object) -> bool:
     return isinstance(events, dict) and bool(events) and events.keys() <= VERIFICATIONS
 
 
-def _mistake(claims: Mapping[str, object], now: float) -> str | None:
+def _find_error(claims: Mapping[str, object], now: float) -> str | None:
     jti, iat, events = claims.get("jti"), claims.get("iat"), claims.get("events")
     if not isinstance(jti, str) or not jti:
         return "jti is missing"
     if not _number(iat) or iat <= 0:
         return "iat is not a number of seconds"
-    if iat > now + SKEW:
-        return _ahead("iat", iat)
+    if iat > now + MAX_SKEW_SECONDS:
+        return _format_future("iat", iat)
     if not isinstance(events, dict) or not events:
         return "events is not an object with an event"
     exp, nbf = claims.get("exp", now), claims.get("nbf", now)
-    if not _number(exp) or exp < now - SKEW:
+    if not _number(exp) or exp < now - MAX_SKEW_SECONDS:
         return "exp has passed"
     if not _number(nbf):
         return "nbf is not a number of seconds"
-    return _ahead("nbf", nbf) if nbf > now + SKEW else None
+    return _format_future("nbf", nbf) if nbf > now + MAX_SKEW_SECONDS else None
 
 
-def _ahead(name: str, moment: float) -> str:
+def _format_future(name: str, moment: float) -> str:
     unit = "is in milliseconds; it must be in seconds" if in_milliseconds(moment) else "is in the future"
     return f"{name} {unit}"
 
@@ -92,7 +92,7 @@ def _number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def claims_in(body: bytes, max_bytes: int, *, signed: bool) -> object:
+def parse_claims(body: bytes, max_bytes: int, *, signed: bool) -> object:
     """The claims of a compact JWS, whose signature was verified where it came in; or claims that are not signed."""
     if not signed or len(body) > max_bytes:
         return read_json(body, max_bytes)

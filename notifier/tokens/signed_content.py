@@ -8,11 +8,11 @@ from typing import Any
 
 from notifier.model.client import Algorithm
 from notifier.model.frozen import frozen
-from notifier.tokens.jws import verifies
-from notifier.tokens.security_event_token import KeysAway
-from notifier.tokens.transmitter_keys import MOST_TRIED, TransmitterKeys
+from notifier.tokens.jws import is_signed_by
+from notifier.tokens.security_event_token import KeysUnavailable
+from notifier.tokens.transmitter_keys import MAX_TRIED_KEYS, TransmitterKeys
 
-LONGEST = 16_384  # bytes of a token: to decode one of 128 KiB, which may be anybody's, held the loop for 20 ms
+MAX_TOKEN_CHARS = 16_384  # bytes of a token: to decode one of 128 KiB, which may be anybody's, held the loop for 20 ms
 
 
 class TokenFault(Enum):
@@ -44,7 +44,7 @@ class SignedContent:
     """Verifies signatures by the keys of one issuer, with public keys of these algorithms alone.
 
     `types`: what `typ` may be, the first as it should be. It may be absent, as most specifications only recommend it,
-    unless it is `typed`. `called`: how a text names a token.
+    unless it is `typed`. `title`: how a text names a token.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class SignedContent:
         keys: TransmitterKeys,
         algorithms: Collection[str],
         types: Sequence[str],
-        called: str,
+        title: str,
         *,
         typed: bool = False,
     ) -> None:
@@ -60,25 +60,25 @@ class SignedContent:
         self._algorithms = sorted(algorithms)
         self._types = types
         self._typed = typed
-        self._none = UnverifiedToken(fault=TokenFault.MALFORMED, text=f"{called} is no signed JWT in compact form")
+        self._malformed = UnverifiedToken(fault=TokenFault.MALFORMED, text=f"{title} is no signed JWT in compact form")
 
-    async def of(self, token: bytes) -> SignedClaims | UnverifiedToken | KeysAway:
+    async def verify(self, token: bytes) -> SignedClaims | UnverifiedToken | KeysUnavailable:
         """Return the signed claims, or the reason against them. Never raises."""
-        if len(token) > LONGEST:
-            text = f"the token is larger than {LONGEST // 1024} KiB"
+        if len(token) > MAX_TOKEN_CHARS:
+            text = f"the token is larger than {MAX_TOKEN_CHARS // 1024} KiB"
             return UnverifiedToken(fault=TokenFault.MALFORMED, text=text)
         header = _header(token)
         if header is None:
-            return self._none
-        if (fault := self._wrong(header)) is not None:
+            return self._malformed
+        if (fault := self._check_header(header)) is not None:
             return fault
-        payload = await self._verified(token, header.get("kid"), header["alg"])
+        payload = await self._verify_payload(token, header.get("kid"), header["alg"])
         if not isinstance(payload, bytes):
             return payload
         claims = _claims(payload)
-        return self._none if claims is None else SignedClaims(claims=claims, payload=payload, alg=header["alg"])
+        return self._malformed if claims is None else SignedClaims(claims=claims, payload=payload, alg=header["alg"])
 
-    def _wrong(self, header: Mapping[str, object]) -> UnverifiedToken | None:
+    def _check_header(self, header: Mapping[str, object]) -> UnverifiedToken | None:
         """Say what is wrong with the JOSE header; None if nothing is."""
         typ, alg, text = header.get("typ"), header.get("alg"), None
         if (typ is not None or self._typed) and (not isinstance(typ, str) or typ.lower() not in self._types):
@@ -91,41 +91,43 @@ class SignedContent:
             return UnverifiedToken(fault=TokenFault.FORGED, text=f"alg is none of {', '.join(self._algorithms)}")
         return None if text is None else UnverifiedToken(fault=TokenFault.MALFORMED, text=text)
 
-    async def _verified(self, token: bytes, kid: str | None, alg: str) -> bytes | UnverifiedToken | KeysAway:
+    async def _verify_payload(
+        self, token: bytes, kid: str | None, alg: str
+    ) -> bytes | UnverifiedToken | KeysUnavailable:
         message, _, signature = token.rpartition(b".")
         tried = 0
         for doubted in (False, True):
-            keys = await self._keys.fitting(kid, alg, doubted=doubted)
-            if isinstance(keys, KeysAway):
+            keys = await self._keys.matching_keys(kid, alg, doubted=doubted)
+            if isinstance(keys, KeysUnavailable):
                 return keys
             if not keys:
                 break
             tried = len(keys)
-            if any(verifies(key.key, Algorithm(alg), message, _decoded(signature)) for key in keys):
-                return _decoded(message.partition(b".")[2])
+            if any(is_signed_by(key.key, Algorithm(alg), message, _decode(signature)) for key in keys):
+                return _decode(message.partition(b".")[2])
             if kid is not None and any(key.kid == kid for key in keys):
                 return _FORGED
         if tried == 0:
             return self._no_key(kid, alg)
-        return _FORGED if tried < MOST_TRIED else _TOO_MANY
+        return _FORGED if tried < MAX_TRIED_KEYS else _TOO_MANY
 
     def _no_key(self, kid: str | None, alg: str) -> UnverifiedToken:
-        left_out = self._keys.left_out(kid, alg)
+        left_out = self._keys.reason_against(kid, alg)
         text = _NO_KEY if left_out is None else f"{_NO_KEY}: {left_out}"
         return UnverifiedToken(fault=TokenFault.NO_KEY, text=text)
 
 
-def claimed(token: bytes) -> Mapping[str, Any]:
+def read_unverified_claims(token: bytes) -> Mapping[str, Any]:
     """What a token claims, not yet proven. Nothing if it cannot be read."""
     _, _, rest = token.partition(b".")
-    payload = b"" if len(token) > LONGEST else rest.partition(b".")[0]
-    return _claims(_decoded(payload)) or {}
+    payload = b"" if len(token) > MAX_TOKEN_CHARS else rest.partition(b".")[0]
+    return _claims(_decode(payload)) or {}
 
 
 _NO_KEY = "the issuer publishes no key that fits kid and alg"
 _TOO_MANY = UnverifiedToken(
     fault=TokenFault.FORGED,
-    text=f"none of the {MOST_TRIED} keys that are tried verifies the signature; name the key by kid",
+    text=f"none of the {MAX_TRIED_KEYS} keys that are tried verifies the signature; name the key by kid",
 )
 _FORGED = UnverifiedToken(fault=TokenFault.FORGED, text="the signature is wrong")
 
@@ -136,13 +138,13 @@ def _header(token: bytes) -> dict[str, Any] | None:
     if token.count(b".") != 2:
         return None
     try:
-        header = json.loads(_decoded(first))
+        header = json.loads(_decode(first))
     except (ValueError, RecursionError):
         return None
     return {name: value for name, value in header.items() if value is not None} if isinstance(header, dict) else None
 
 
-def _decoded(part: bytes) -> bytes:
+def _decode(part: bytes) -> bytes:
     """Decode a part of a token. Empty if it is not base64url."""
     try:
         return base64.b64decode(part + b"=" * (-len(part) % 4), b"-_", validate=True)
@@ -153,11 +155,11 @@ def _decoded(part: bytes) -> bytes:
 def _claims(payload: bytes) -> dict[str, Any] | None:
     """Return the claims of a token. None if they are not a JSON object."""
     try:
-        claims = json.loads(payload.decode(), parse_constant=_refuse)
+        claims = json.loads(payload.decode(), parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         return None
     return claims if isinstance(claims, dict) else None
 
 
-def _refuse(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")

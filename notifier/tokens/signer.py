@@ -78,7 +78,7 @@ class SignerBackend(Protocol):
 _SIZES = {Algorithm.ES256: 32, Algorithm.ES384: 48, Algorithm.ES512: 66}
 
 
-def raw_ecdsa(alg: Algorithm, der: bytes) -> bytes:
+def to_raw_ecdsa(alg: Algorithm, der: bytes) -> bytes:
     """Return the signature without its DER. Raises SignerError if it is none of this curve."""
     try:
         r, s = decode_dss_signature(der)

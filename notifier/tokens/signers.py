@@ -19,21 +19,21 @@ _Identity: TypeAlias = tuple[str, object, object, SigningSettings]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyKind:
-    """How the keys in one kind of place are made.
+    """How the keys at one kind of signer are made.
 
-    `place` gets the settings of a key and the number of signatures at a time. It gives the place, and what the key is
-    called there. `extra` brings the `libraries`. `at_a_time`: the number if `signing.concurrency` is left out. `ahead`:
-    the requests that are made for each of these.
+    `make` gets the settings of a key and the number of concurrent signatures. It returns the signer and the name of the
+    key there. The `extra` installs the `libraries`. `concurrency`: the number if `signing.concurrency` is not set.
+    `requests_per_signature`: the concurrent requests for each of these signatures.
     """
 
-    place: Callable[[Any, int], tuple[SignerBackend, str]]
+    make: Callable[[Any, int], tuple[SignerBackend, str]]
     extra: str = ""
     libraries: tuple[str, ...] = ()
-    at_a_time: int = 16
-    ahead: int = 1
+    concurrency: int = 16
+    requests_per_signature: int = 1
 
     def missing(self) -> str | None:
-        """What to install. None if nothing is missing."""
+        """Return what to install; None if no library is missing."""
         if all(map(_installed, self.libraries)):
             return None
         return f"its library is not installed: pip install 'logout-notifier[{self.extra}]' (the image has it)"
@@ -42,7 +42,8 @@ class KeyKind:
 class Signers:
     """The keys at signers: one `Signers` for each worker or command.
 
-    `kinds`: by their name in a key. `observe` receives the result of each signature. `timeout`: seconds for one.
+    `kinds`: by their name in the settings of a key. `observe` receives the result of each signature. `timeout`: seconds
+    for one signature.
     """
 
     def __init__(
@@ -56,15 +57,15 @@ class Signers:
         self._keys: dict[_Identity, ExternalKey] = {}
 
     def key(self, settings: KeySettings, signing: SigningSettings) -> ExternalKey:
-        """The key that these settings name. It holds nothing until it is looked at."""
-        name = settings.place
-        options, kind = getattr(settings, name), self.kinds[name]
-        identity = name, options, settings.not_before, signing
+        """Return the key that these settings name. It opens no connection before its first check."""
+        kind_name = settings.place
+        options, kind = getattr(settings, kind_name), self.kinds[kind_name]
+        identity = kind_name, options, settings.not_before, signing
         if identity not in self._keys:
-            at_a_time = signing.concurrency or kind.at_a_time
-            place, called = kind.place(options, at_a_time)
-            bounds = SigningBounds(timeout=self._timeout, concurrency=at_a_time * kind.ahead)
-            self._keys[identity] = ExternalKey(place, name, called, bounds, self._observe)
+            concurrency = signing.concurrency or kind.concurrency
+            backend, name = kind.make(options, concurrency)
+            bounds = SigningBounds(timeout=self._timeout, concurrency=concurrency * kind.requests_per_signature)
+            self._keys[identity] = ExternalKey(backend, kind_name, name, bounds, self._observe)
         return self._keys[identity]
 
     def keep(self, used: Collection[ExternalKey]) -> None:
@@ -75,5 +76,5 @@ class Signers:
 def _installed(library: str) -> bool:
     try:
         return find_spec(library) is not None
-    except ModuleNotFoundError:  # nor what it is a part of
+    except ModuleNotFoundError:  # its parent package is missing, too
         return False

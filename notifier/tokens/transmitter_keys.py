@@ -1,7 +1,7 @@
 """Reads the keys that a transmitter of Security Event Tokens publishes when needed, and keeps them during an outage.
 
-A set is read again when it is older than FRESH, so that a withdrawn key verifies nothing for long, and when a token
-names a key that is not in it. If it cannot be read, the last good set stays.
+A set is read again when it is older than FRESH_SECONDS, so that a withdrawn key verifies nothing for long, and when a
+token names a key that is not in it. If it cannot be read, the last good set stays.
 
 Many issuers send a token once, and read no answer. So a token whose key is unknown is held until the next reading is
 due. It is not turned away because another unknown key was asked for just before: Keycloak makes a key for an algorithm
@@ -27,24 +27,24 @@ from notifier.model.client import PublishedKey
 from notifier.model.printable import excerpt
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.tokens.foreign_keys import (
-    SHOWN,
-    all_names,
-    named,
+    MAX_SHOWN_CHARS,
+    expand_names,
+    find_unused_keys,
+    format_key,
     read_jwks,
-    unused_keys,
     verified_algorithms,
     verifying_fault,
 )
 from notifier.tokens.jws import PublicKey
-from notifier.tokens.security_event_token import KeysAway
+from notifier.tokens.security_event_token import KeysUnavailable
 
-FRESH = 300.0  # seconds that a set counts as what the transmitter publishes
-AGAIN = 5.0  # seconds after a set that could not be read
-UNKNOWN_EVERY = 2.0  # seconds between two readings for tokens whose key is not in the set; senders wait 2.5 s and more
-MOST_TRIED = 8  # keys that a token without a kid is tried with; to make all 1,000 of a set takes the loop 50 ms
-MOST_HELD = 32  # tokens that wait for such a reading to be due
-MOST_WAITING = 100  # tokens that wait for it or for a reading; 256 requests are served at a time
-_SURE = 0.01  # seconds more, since a timer of uvloop may end a millisecond early
+FRESH_SECONDS = 300.0  # that a set counts as what the transmitter publishes
+RETRY_SECONDS = 5.0  # after a set that could not be read
+UNKNOWN_INTERVAL_SECONDS = 2.0  # between two readings for tokens with unknown keys; senders wait 2.5 s and more
+MAX_TRIED_KEYS = 8  # keys that a token without a kid is tried with; to make all 1,000 of a set takes the loop 50 ms
+MAX_HELD_TOKENS = 32  # tokens that wait for such a reading to be due
+MAX_WAITING_TOKENS = 100  # tokens that wait for it or for a reading; 256 requests are served at a time
+_TIMER_MARGIN_SECONDS = 0.01  # seconds more, since a timer of uvloop may end a millisecond early
 _READERS: Mapping[str, Callable[[dict[str, Any]], Any]] = MappingProxyType(
     {"RSA": RSAAlgorithm.from_jwk, "EC": ECAlgorithm.from_jwk, "OKP": OKPAlgorithm.from_jwk}
 )
@@ -62,45 +62,49 @@ class VerifyingKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Set:
-    """A set that was read. `began` is when its reading did, `missed` the kids that it has not.
+class _PublishedSet:
+    """A set that was read. `began_at` is when its reading did, `missing_kids` the kids that it has not.
 
     `advertised`: the algorithms that the transmitter names for its tokens; empty if it names none that can be used.
-    `ready` has the keys that were needed, by their position, or why one cannot be read.
+    `prepared` has the keys that were needed, by their position, or why one cannot be read.
     """
 
     published: tuple[PublishedKey, ...]
-    began: float
+    began_at: float
     advertised: frozenset[str] = frozenset()
-    ready: dict[int, VerifyingKey | str] = field(default_factory=dict)
-    missed: set[str | None] = field(default_factory=set)
+    prepared: dict[int, VerifyingKey | str] = field(default_factory=dict)
+    missing_kids: set[str | None] = field(default_factory=set)
 
-    def fitting(self, kid: str | None, alg: str) -> Iterator[VerifyingKey]:
+    def matching_keys(self, kid: str | None, alg: str) -> Iterator[VerifyingKey]:
         """The keys with this kid that can verify `alg`. Without a kid, and of a set without kids, all that can."""
         if self.advertised and alg not in self.advertised:
             return
-        named = any(key.kid == kid for key in self.published)
+        has_kid = any(key.kid == kid for key in self.published)
         for nth, key in enumerate(self.published):
-            if kid is not None and key.kid != kid and (named or key.kid is not None):
+            if kid is not None and key.kid != kid and (has_kid or key.kid is not None):
                 continue
-            if alg in verified_algorithms(key) and isinstance(ready := self._made(nth), VerifyingKey):
-                yield ready
+            if alg in verified_algorithms(key) and isinstance(prepared := self._prepared_key(nth), VerifyingKey):
+                yield prepared
 
-    def left_out(self, kid: str | None, alg: str) -> str | None:
+    def reason_against(self, kid: str | None, alg: str) -> str | None:
         """Say why the key with this kid does not verify `alg`; None if there is no such key."""
         if self.advertised and alg not in self.advertised:
             return f"the issuer's metadata name {', '.join(sorted(self.advertised))} for its tokens, not {alg}"
         for nth, key in enumerate(self.published):
             if kid is not None and key.kid == kid:
-                ready, names = self._made(nth), verified_algorithms(key)
-                fault = ready if isinstance(ready, str) else f"is for {', '.join(names)}, not {excerpt(alg, SHOWN)}"
-                return f"{named(key)} {fault}"
+                prepared, names = self._prepared_key(nth), verified_algorithms(key)
+                fault = (
+                    prepared
+                    if isinstance(prepared, str)
+                    else f"is for {', '.join(names)}, not {excerpt(alg, MAX_SHOWN_CHARS)}"
+                )
+                return f"{format_key(key)} {fault}"
         return None
 
-    def _made(self, nth: int) -> VerifyingKey | str:
-        if nth not in self.ready:
-            self.ready[nth] = _verifying(self.published[nth])
-        return self.ready[nth]
+    def _prepared_key(self, nth: int) -> VerifyingKey | str:
+        if nth not in self.prepared:
+            self.prepared[nth] = _to_verifying_key(self.published[nth])
+        return self.prepared[nth]
 
 
 class TransmitterKeys:
@@ -122,65 +126,67 @@ class TransmitterKeys:
         self._pause = pause
         self._waiting_for_unknown = 0
         self._waiting = 0
-        self._set: _Set | None = None
+        self._set: _PublishedSet | None = None
         self._unused: str | None = None
         self._reading = asyncio.Lock()
         self._due = float("-inf")
         self._due_for_unknown = float("-inf")
         self._fault: str | None = None
 
-    async def fitting(self, kid: str | None, alg: str, *, doubted: bool = False) -> tuple[VerifyingKey, ...] | KeysAway:
+    async def matching_keys(
+        self, kid: str | None, alg: str, *, doubted: bool = False
+    ) -> tuple[VerifyingKey, ...] | KeysUnavailable:
         """The keys that may verify a token with this header; none if the transmitter publishes none.
 
         `doubted`: the keys that fit did not verify it, and no kid identifies them as the right keys.
         """
         arrived = self._steady()
         if self._set is None or (arrived >= self._due and not self._reading.locked()):
-            await self._look(unknown=False)
+            await self._refresh(unknown=False)
         if self._set is None:
-            return KeysAway(text="The keys of the issuer cannot be read; send the token again")
-        keys = tuple(islice(self._set.fitting(kid, alg), MOST_TRIED))
-        if (keys and not doubted) or self._missing(kid, arrived):
+            return KeysUnavailable(text="The keys of the issuer cannot be read; send the token again")
+        keys = tuple(islice(self._set.matching_keys(kid, alg), MAX_TRIED_KEYS))
+        if (keys and not doubted) or self._is_missing(kid, arrived):
             return () if doubted else keys
-        await self._look(unknown=True)
-        keys = tuple(islice(self._set.fitting(kid, alg), MOST_TRIED))
-        if keys or self._missing(kid, arrived):
+        await self._refresh(unknown=True)
+        keys = tuple(islice(self._set.matching_keys(kid, alg), MAX_TRIED_KEYS))
+        if keys or self._is_missing(kid, arrived):
             return keys
-        return KeysAway(text="The key of the token is not known yet; send the token again")
+        return KeysUnavailable(text="The key of the token is not known yet; send the token again")
 
-    def left_out(self, kid: str | None, alg: str) -> str | None:
+    def reason_against(self, kid: str | None, alg: str) -> str | None:
         """Say why the published key with this kid does not verify `alg`; None if there is none."""
-        return None if self._set is None else self._set.left_out(kid, alg)
+        return None if self._set is None else self._set.reason_against(kid, alg)
 
-    def _missing(self, kid: str | None, arrived: float) -> bool:
+    def _is_missing(self, kid: str | None, arrived: float) -> bool:
         """True if the set was read since then, or short ago with the same question, and has no key for it."""
         assert self._set is not None, "it stays once it was read"
-        if self._set.began >= arrived:
-            self._set.missed.add(kid)
+        if self._set.began_at >= arrived:
+            self._set.missing_kids.add(kid)
             return True
-        return kid in self._set.missed and arrived - self._set.began < UNKNOWN_EVERY
+        return kid in self._set.missing_kids and arrived - self._set.began_at < UNKNOWN_INTERVAL_SECONDS
 
-    async def _look(self, *, unknown: bool) -> None:
+    async def _refresh(self, *, unknown: bool) -> None:
         """Read the set if it is due, for an unknown key once it is. Who comes meanwhile waits, unless many do."""
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING_TOKENS:
             return
         self._waiting += 1
         try:
             if unknown:
-                await self._hold()
+                await self._wait_until_due()
             async with self._reading:
                 await self._read_if_due(unknown=unknown)
         finally:
             self._waiting -= 1
 
-    async def _hold(self) -> None:
+    async def _wait_until_due(self) -> None:
         """Wait until the set may be read for an unknown key, unless too many wait."""
         wait = self._due_for_unknown - self._steady()
-        if wait <= 0 or self._waiting_for_unknown >= MOST_HELD:
+        if wait <= 0 or self._waiting_for_unknown >= MAX_HELD_TOKENS:
             return
         self._waiting_for_unknown += 1
         try:
-            await self._pause(wait + _SURE)
+            await self._pause(wait + _TIMER_MARGIN_SECONDS)
         finally:
             self._waiting_for_unknown -= 1
 
@@ -191,29 +197,32 @@ class TransmitterKeys:
         document = await self._read()
         ended = self._steady()
         if unknown:
-            self._due_for_unknown = ended + UNKNOWN_EVERY
-        fault = self._take(document, now)
-        self._due = ended + (FRESH if fault is None else AGAIN)
-        self._tell(self._unused if fault is None else fault)
+            self._due_for_unknown = ended + UNKNOWN_INTERVAL_SECONDS
+        fault = self._store(document, now)
+        self._due = ended + (FRESH_SECONDS if fault is None else RETRY_SECONDS)
+        self._log_fault(self._unused if fault is None else fault)
 
-    def _take(self, document: IssuerDocument | UnreadDocument, began: float) -> str | None:
+    def _store(self, document: IssuerDocument | UnreadDocument, began_at: float) -> str | None:
         """Keep the document. Return its fault, or None."""
         if isinstance(document, UnreadDocument):
             return document.text
         published = read_jwks(document.content)
         if isinstance(published, str):
             return published
-        advertised = all_names(document.algorithms or ())
-        self._set, self._unused = _Set(published=published, began=began, advertised=advertised), unused_keys(published)
+        advertised = expand_names(document.algorithms or ())
+        self._set, self._unused = (
+            _PublishedSet(published=published, began_at=began_at, advertised=advertised),
+            find_unused_keys(published),
+        )
         return None
 
-    def _tell(self, fault: str | None) -> None:
+    def _log_fault(self, fault: str | None) -> None:
         if fault is not None and fault != self._fault:
             structlog.get_logger().warning("jwks_unread", iss=self._issuer, reason=fault)
         self._fault = fault
 
 
-def _verifying(key: PublishedKey) -> VerifyingKey | str:
+def _to_verifying_key(key: PublishedKey) -> VerifyingKey | str:
     """The key, or why it verifies nothing: it is for something else, too weak, too slow, or broken."""
     if (fault := verifying_fault(key)) is not None:
         return fault

@@ -29,7 +29,7 @@ def test_the_service_takes_the_configuration(name: str, every: Mapping[str, Rend
         assert loaded.registry.clients_of(iss)
         assert "notifier-canary" not in loaded.registry.clients_of(iss)
     for client in canary.values():
-        assert any(client.token.alg in key.algorithms for key in loaded.keys.of(CANARY))
+        assert any(client.token.alg in key.algorithms for key in loaded.keys.keys_of(CANARY))
 
 
 def test_files_named_are_files_mounted(rendered: Rendered) -> None:

@@ -61,7 +61,7 @@ class Worker:
     async def tell(self, client: Client, delivery: Delivery) -> AttemptResult:
         reader = ClientKeyReader()
         encryption = ClientEncryption(reader.read, time.monotonic)
-        ring = KeyRing({self._iss: self.ring.of("https://id.example.com")})
+        ring = KeyRing({self._iss: self.ring.keys_of("https://id.example.com")})
         async with opened() as transport:
             channel = BackChannel(ring, clock=time.time, new_jti=lambda: uuid4().hex, encrypter=encryption)
             steady: dict[str, Any] = {"clock": time.time, "steady": time.monotonic, "jitter": lambda: 0.5}

@@ -24,7 +24,7 @@ def pem(kind: str) -> bytes:
 
 def signing_kids(ring: KeyRing) -> dict[Algorithm, str]:
     """The `kid` of the key that signs now, by algorithm."""
-    return {each.alg: each.public["kid"] for each in ring.signing(ISS)}
+    return {each.alg: each.public["kid"] for each in ring.current_keys(ISS)}
 
 
 class Folder:

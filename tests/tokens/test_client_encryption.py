@@ -15,7 +15,13 @@ from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.tokens import client_encryption
-from notifier.tokens.client_encryption import AGAIN, DOUBTED_EVERY, FRESH, ClientEncryption, compact_encrypter
+from notifier.tokens.client_encryption import (
+    DEFAULT_FRESH_SECONDS,
+    DOUBT_INTERVAL_SECONDS,
+    RETRY_SECONDS,
+    ClientEncryption,
+    compact_encrypter,
+)
 from notifier.tokens.client_jwks import encryption_key, public_jwks
 from notifier.tokens.foreign_keys import read_jwks
 from tests.tokens.encryption_keys import VECTORS, keys, made, opened, public
@@ -90,7 +96,7 @@ async def after_first_read(**published: float) -> tuple[Publishing, ClientEncryp
 
 async def test_a_set_is_read_once_for_all_who_wait_and_kept_as_long_as_it_says() -> None:
     """By its Cache-Control, an hour without, and a minute at least."""
-    for max_age, fresh in ((None, FRESH), (600.0, 600.0), (0.0, 60.0), (1e9, 86_400.0)):
+    for max_age, fresh in ((None, DEFAULT_FRESH_SECONDS), (600.0, 600.0), (0.0, 60.0), (1e9, 86_400.0)):
         shop = Publishing()
         encryption = shop.encryption()
         tokens = asyncio.gather(*[kid(encryption, asked(), made("P-256")) for _ in range(5)])
@@ -125,7 +131,7 @@ async def test_what_cannot_be_read_defers_and_is_tried_again() -> None:
     shop.answers = None
     assert "answered 503" in await why(encryption, asked())
     assert shop.read == 1
-    shop.now += AGAIN
+    shop.now += RETRY_SECONDS
     assert "answered 503" in await why(encryption, asked()), "although it hangs"
     await settled(lambda: shop.read == 2)
     shop.publish(P256)
@@ -137,10 +143,10 @@ async def test_what_cannot_be_read_defers_and_is_tried_again() -> None:
 async def test_the_last_set_is_kept_while_it_cannot_be_read_again() -> None:
     """A client that is well is not held up by its JWK Set."""
     shop, encryption = await after_first_read()
-    shop.now, shop.answers = shop.now + FRESH, UnreadDocument(text="answered 503")
+    shop.now, shop.answers = shop.now + DEFAULT_FRESH_SECONDS, UnreadDocument(text="answered 503")
     for _ in range(3):
         assert await kid(encryption, asked(), made("P-256")) == "first"
-        shop.now += AGAIN
+        shop.now += RETRY_SECONDS
     await settled(lambda: shop.read == 3)
 
 
@@ -150,7 +156,7 @@ async def test_a_set_without_a_fitting_key_defers_until_there_is_one() -> None:
     rsa = asked(alg=KeyManagement.RSA_OAEP)
     assert "has no key for RSA-OAEP: key 'first' is of the type EC" in await why(encryption, rsa)
     shop.publish(P256, public(made("RSA"), kid="rsa"))
-    shop.now += AGAIN
+    shop.now += RETRY_SECONDS
     assert await kid(encryption, rsa, made("RSA")) == "rsa"
     assert await kid(encryption, asked(), made("P-256")) == "first"
 
@@ -173,7 +179,7 @@ async def test_after_a_400_the_keys_are_read_again_at_once_and_not_too_often() -
     shop.publish(P384)
     assert await waiting == "second"
     assert encryption.doubted(asked()) is None
-    shop.now += DOUBTED_EVERY - 1
+    shop.now += DOUBT_INTERVAL_SECONDS - 1
     assert encryption.doubted(asked()) is None
     assert shop.read == 2
     shop.now += 1
@@ -190,10 +196,10 @@ async def test_a_400_counts_once_the_set_that_was_asked_for_was_read() -> None:
     for _ in range(3):
         await settled(lambda: True)
         assert "cannot be read: answered 503" in str(encryption.doubted(asked()))
-        shop.now += AGAIN
+        shop.now += RETRY_SECONDS
         assert await kid(encryption, asked(), made("P-256")) == "first"
     shop.publish(P256)
-    shop.now += AGAIN
+    shop.now += RETRY_SECONDS
     await kid(encryption, asked(), made("P-256"))
     await settled(lambda: encryption.doubted(asked()) is None)
 
@@ -205,7 +211,7 @@ async def test_a_key_that_was_never_used_is_not_doubted() -> None:
 
 async def test_sets_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was used longest ago is dropped, and read again when it is needed."""
-    monkeypatch.setattr(client_encryption, "MOST_SETS", 2)
+    monkeypatch.setattr(client_encryption, "MAX_SETS", 2)
     shop = Publishing()
     shop.publish(P256)
     encryption = shop.encryption()

@@ -9,10 +9,10 @@ from notifier.model.client import Algorithm
 from notifier.model.durations import DAY
 from notifier.model.errors import InputIssue
 from notifier.model.moment import shown_moment
-from notifier.tokens.first_day import SeenKey, first_day, not_before, seen_by_all
+from notifier.tokens.first_day import SeenKey, describe_first_day, earliest_publication, merge_seen_keys
 from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.key_files import KeySource, examine_keys
-from notifier.tokens.key_ring import KeyElsewhere, KeyRing
+from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing
 from notifier.tokens.published_keys import publication_fault
 from tests.tokens.key_folder import ISS, NOW, OTHER, Folder
 from tests.tokens.memory_place import MemoryPlace, Rig
@@ -24,12 +24,12 @@ from tests.tokens.test_keys import claims
 AT = f'issuers["{ISS}"].keys'
 
 
-def elsewhere(nth: int, rig: Rig | None = None, kid: str | None = None) -> KeyElsewhere:
+def elsewhere(nth: int, rig: Rig | None = None, kid: str | None = None) -> ExternalKeyEntry:
     """The key of that number, in a place in memory."""
-    return KeyElsewhere(placed=(rig or Rig(MemoryPlace())).key, setting=f"{AT}[{nth}].memory", kid=kid)
+    return ExternalKeyEntry(external_key=(rig or Rig(MemoryPlace())).key, setting=f"{AT}[{nth}].memory", kid=kid)
 
 
-def read(*sources: KeySource | KeyElsewhere) -> tuple[KeyRing, list[tuple[str, str]]]:
+def read(*sources: KeySource | ExternalKeyEntry) -> tuple[KeyRing, list[tuple[str, str]]]:
     """The ring of an issuer with these keys, and the mistakes."""
     ring, mistakes = examine_keys({ISS: sources, OTHER: sources[:1]}, clock=lambda: NOW)
     return ring, shown(mistakes)
@@ -60,24 +60,24 @@ async def test_a_file_of_which_the_key_was_imported_signs_alone(folder: Folder) 
     sources = elsewhere(0), folder.source("ES256")
     ring, mistakes = read(*sources)
     assert mistakes == []
-    [found] = shown(await ring.look())
+    [found] = shown(await ring.check())
     assert found[0] == f"{AT}[0].memory"
     assert found[1].startswith("has the same kid ")
     assert found[1].endswith(f" as {AT}[1].file; each key of an issuer needs its own")
-    assert [double.key for double in ring.doubles()] == [sources[0]]
+    assert [double.key for double in ring.duplicates()] == [sources[0]]
     assert len(ring.jwks(ISS)["keys"]) == 1
-    asked = sources[0].placed
+    asked = sources[0].external_key
     assert await ring.sign(ISS, Algorithm.ES256, None, claims())
-    assert (asked.fault, [key.setting for key in ring.of(ISS)]) == (None, [f"{AT}[1].file"])
+    assert (asked.fault, [key.setting for key in ring.keys_of(ISS)]) == (None, [f"{AT}[1].file"])
     assert read(*sources)[1] == [found]
 
 
 async def test_of_two_places_with_one_key_the_first_signs() -> None:
     """Such as an alias and the ARN that it leads to."""
     ring, _ = read(elsewhere(0), elsewhere(1))
-    [(path, text)] = shown(await ring.look())
+    [(path, text)] = shown(await ring.check())
     assert (path, f"as {AT}[0].memory;" in text) == (f"{AT}[1].memory", True)
-    assert [key.setting for key in ring.of(ISS)] == [f"{AT}[0].memory"]
+    assert [key.setting for key in ring.keys_of(ISS)] == [f"{AT}[0].memory"]
 
 
 # ── What can be known of the moment at which a key began to be published ──────────────────────────────────────────
@@ -112,15 +112,15 @@ def test_in_words(file: float | None, by_worker: SeenKey | None, words: str) -> 
     """As much as the file's time and the workers tell, and no more. Moments stand as hours ago."""
     made_at = None if file is None else STARTED - file * HOUR
     shown = re.sub(r"\{(-?\d+)\}", lambda hours: shown_moment(STARTED - int(hours[1]) * HOUR), words)
-    assert first_day(made_at, by_worker, STARTED) == shown
+    assert describe_first_day(made_at, by_worker, STARTED) == shown
 
 
 def test_a_file_that_was_written_anew_makes_a_key_new() -> None:
     """A key was not published before its file was written, nor before it appeared: the later counts."""
-    assert not_before(STARTED - HOUR, seen(DAY, appeared=True)) == STARTED - HOUR
-    assert not_before(STARTED - DAY, seen(1, appeared=True)) == STARTED - HOUR
-    assert not_before(STARTED - DAY, seen(1)) == STARTED - DAY
-    assert not_before(None, seen(1)) is None
+    assert earliest_publication(STARTED - HOUR, seen(DAY, appeared=True)) == STARTED - HOUR
+    assert earliest_publication(STARTED - DAY, seen(1, appeared=True)) == STARTED - HOUR
+    assert earliest_publication(STARTED - DAY, seen(1)) == STARTED - DAY
+    assert earliest_publication(None, seen(1)) is None
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_file_that_was_written_anew_makes_a_key_new() -> None:
 )
 def test_what_several_workers_saw(found: list[SeenKey], counts: SeenKey) -> None:
     """Who saw it appear knows most; behind a balancer one of two issuers' servers may have it later."""
-    assert seen_by_all(found) == {("https://id.example", "k"): counts}
+    assert merge_seen_keys(found) == {("https://id.example", "k"): counts}
 
 
 # ── Whether a receiver that has the issuer's JWK Set can verify what a key of ours signs ──────────────────────────

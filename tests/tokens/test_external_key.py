@@ -15,7 +15,7 @@ from notifier.model.client import Algorithm
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.tokens.key_files import examine_keys
-from notifier.tokens.key_ring import KeyElsewhere, KeyRing
+from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 from tests.tokens.key_folder import ISS, NOW, OTHER, Folder
 from tests.tokens.memory_place import MemoryPlace, Rig
@@ -25,13 +25,13 @@ AWAY, WRONG = SignatureResult.AWAY, SignatureResult.WRONG
 
 
 def ring_of(*rigs: Rig, **more: object) -> KeyRing:
-    keys = [KeyElsewhere(placed=rig.key, setting=f"keys[{nth}]", **more) for nth, rig in enumerate(rigs)]  # type: ignore[arg-type]
+    keys = [ExternalKeyEntry(external_key=rig.key, setting=f"keys[{nth}]", **more) for nth, rig in enumerate(rigs)]  # type: ignore[arg-type]
     return examine_keys({ISS: keys}, clock=lambda: NOW)[0]
 
 
 async def known(kind: str = "ES256", **more: float) -> Rig:
     rig = Rig(MemoryPlace(kind), **more)  # type: ignore[arg-type]
-    await rig.key.look()
+    await rig.key.check()
     assert rig.key.fault is None
     return rig
 
@@ -44,8 +44,8 @@ async def test_a_key_is_published_once_its_place_has_told_it() -> None:
     with pytest.raises(InternalFault, match=r"has no key for RS256; memory k is not known yet") as met:
         await ring.sign(ISS, Algorithm.RS256, None, claims())
     assert met.value.cause is Cause.SIGNING
-    await rig.key.look()
-    ring.learn()
+    await rig.key.check()
+    ring.update()
     [jwk] = ring.jwks(ISS)["keys"]
     assert "alg" not in jwk
     assert kid_of(await ring.sign(ISS, Algorithm.RS256, None, claims())) == jwk["kid"]
@@ -74,7 +74,7 @@ async def test_an_algorithm_that_fails_at_the_start_is_left_out_with_its_reason(
     padding = PSS(MGF1(SHA256()), PSS.MAX_LENGTH)
     place.spoilt = lambda alg, made: key.sign(b"notifier tries this key", padding, SHA256()) if alg == "PS256" else made
     rig = Rig(place)
-    await rig.key.look()
+    await rig.key.check()
     assert rig.key.fault is None
     assert rig.key.algorithms == {"RS256", "RS384", "PS384", "PS512"}
     ring = ring_of(rig)
@@ -99,7 +99,7 @@ async def test_a_place_that_gives_no_answer_is_left_alone() -> None:
     rig.place.hangs = False
     rig.times.now += 1
     assert rig.key.due(rig.times.now) == 0
-    await rig.key.look()
+    await rig.key.check()
     assert rig.key.fault is None
     await ring.sign(ISS, Algorithm.ES256, None, claims())
 
@@ -111,13 +111,13 @@ async def test_a_place_that_stays_away_is_looked_at_every_other_second() -> None
     rig.place.fault = SignerError("sealed")
     waits = []
     for _ in range(4):
-        await rig.key.look()
+        await rig.key.check()
         waits.append(rig.key.due(rig.times.now))
         rig.times.now += waits[-1]
     assert waits == [1, 2, 2, 2]
     assert rig.key.fault is not None
     assert (rig.key.fault.text, rig.key.fault.since) == ("sealed", began)
-    rig.key.look_soon()
+    rig.key.check_soon()
     assert rig.key.due(rig.times.now) == 0
 
 
@@ -130,7 +130,7 @@ async def test_a_service_that_throttles_says_how_long_it_wants_to_rest() -> None
     ):
         rig = await known()
         rig.place.fault = fault
-        await rig.key.look()
+        await rig.key.check()
         assert rig.key.due(rig.times.now) == wait
 
 
@@ -152,7 +152,7 @@ async def test_nobody_waits_long_for_a_slow_place() -> None:
     rig = await known(concurrency=1)
     ring = ring_of(rig)
     for _ in range(40):
-        rig.key._circuit.succeeded(rig.times.now, 1.0)  # it takes a second by now
+        rig.key._circuit.on_success(rig.times.now, 1.0)  # it takes a second by now
     rig.place.held = asyncio.Event()
     first = asyncio.create_task(ring.sign(ISS, Algorithm.ES256, None, claims()))
     await asyncio.sleep(0)
@@ -168,7 +168,7 @@ async def test_another_key_under_the_same_name_does_not_sign() -> None:
     rig = await known()
     other = MemoryPlace("ES384")
     rig.place.key = other.key
-    await rig.key.look()
+    await rig.key.check()
     assert rig.key.fault is not None
     assert "set not_before of its entry a day ahead" in rig.key.fault.text
     assert rig.key.fault.result is WRONG
@@ -189,8 +189,8 @@ async def test_one_issuer_s_place_is_not_another_s(folder: Folder) -> None:
     """The keys of others sign on, and a file's key of the same issuer for its own algorithm too."""
     rig = await known("RS256")
     rig.place.fault = SignerError("sealed")
-    placed = KeyElsewhere(placed=rig.key, setting="x")
-    ring, mistakes = examine_keys({ISS: [placed, folder.source("ES256")], OTHER: [folder.source("RS256")]})
+    external_key = ExternalKeyEntry(external_key=rig.key, setting="x")
+    ring, mistakes = examine_keys({ISS: [external_key, folder.source("ES256")], OTHER: [folder.source("RS256")]})
     assert mistakes == []
     with pytest.raises(InternalFault, match=r"key '.*' of issuer https://id.example.com \(memory k\): sealed"):
         await ring.sign(ISS, Algorithm.RS256, None, claims())
@@ -202,10 +202,10 @@ async def test_not_before_and_kid_are_the_configuration_s() -> None:
     """They mean what they mean for a file."""
     early, late = await known("ES256"), Rig(MemoryPlace())
     late.place.key = generate_private_key(SECP256R1())
-    await late.key.look()
+    await late.key.check()
     keys = [
-        KeyElsewhere(placed=early.key, setting="a"),
-        KeyElsewhere(placed=late.key, setting="b", not_before=NOW + 10, kid="next"),
+        ExternalKeyEntry(external_key=early.key, setting="a"),
+        ExternalKeyEntry(external_key=late.key, setting="b", not_before=NOW + 10, kid="next"),
     ]
     now = NOW
     ring = examine_keys({ISS: keys}, clock=lambda: now)[0]
@@ -219,9 +219,9 @@ async def test_a_newer_version_is_told_until_the_configuration_names_it() -> Non
     """By its public half, which its own entry has; what it is called there does not matter."""
     old, new = await known("ES256"), await known("RS256")
     told = PublicHalf(key=old.place.key.public_key(), newer="version 2", newer_key=new.place.key.public_key())
-    assert ring_of(old).unnamed(told) == "version 2"
-    assert ring_of(old, new).unnamed(told) == ""
-    assert ring_of(old).unnamed(PublicHalf(key=told.key)) == ""
+    assert ring_of(old).find_unnamed_version(told) == "version 2"
+    assert ring_of(old, new).find_unnamed_version(told) == ""
+    assert ring_of(old).find_unnamed_version(PublicHalf(key=told.key)) == ""
 
 
 async def test_whatever_a_library_raises_is_a_fault_of_the_place() -> None:

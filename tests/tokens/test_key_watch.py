@@ -5,7 +5,15 @@ from typing import Any
 
 from notifier.model.client import Algorithm
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
-from notifier.tokens.key_watch import AT_MOST_EVERY, EVERY, WHEN_MISSING, KeyMissing, KeyPublished, KeyWatch, SetUnread
+from notifier.tokens.key_watch import (
+    MIN_INTERVAL_SECONDS,
+    MISSING_INTERVAL_SECONDS,
+    READ_INTERVAL_SECONDS,
+    JwksUnread,
+    KeyMissing,
+    KeyPublished,
+    KeyWatch,
+)
 from notifier.tokens.published_keys import Signing
 
 ISS, OTHER = "https://id.example", "https://other.example"
@@ -28,10 +36,10 @@ class Site:
         self.read: list[str] = []
         self.watch = KeyWatch(lambda: self.kids, self, self._read, lambda: 0.5)
 
-    def signing(self, iss: str) -> tuple[Signing, ...]:
+    def current_keys(self, iss: str) -> tuple[Signing, ...]:
         return (Signing(alg=Algorithm.ES256, public=jwk(self.kids[iss]), made_at=1000.0),)
 
-    def coming(self, iss: str) -> tuple[Signing, ...]:
+    def future_keys(self, iss: str) -> tuple[Signing, ...]:
         kid = self.next.get(iss)
         return () if kid is None else (Signing(alg=Algorithm.ES256, public=jwk(kid), made_at=1000.0),)
 
@@ -40,10 +48,10 @@ class Site:
         return self.sets[iss]
 
     async def look(self, now: float) -> list[Any]:
-        return await self.watch.look(now)
+        return await self.watch.read_due_sets(now)
 
     def missing(self, iss: str = ISS) -> str | None:
-        return self.watch.missing(iss, Algorithm.ES256)
+        return self.watch.fault_of(iss, Algorithm.ES256)
 
 
 async def test_a_missing_key_is_known_until_it_is_published() -> None:
@@ -52,13 +60,13 @@ async def test_a_missing_key_is_known_until_it_is_published() -> None:
     assert await site.look(0) == []
     assert set(site.watch.published()) == {(ISS, "k1", True), (OTHER, "k1", True)}
     there, site.sets[ISS] = site.sets[ISS], GONE
-    assert await site.look(EVERY) == [KeyMissing(iss=ISS, kid="k1", text="the key is not published")]
+    assert await site.look(READ_INTERVAL_SECONDS) == [KeyMissing(iss=ISS, kid="k1", text="the key is not published")]
     assert "k1" in (site.missing() or "")
     assert site.missing(OTHER) is None
     assert set(site.watch.published()) == {(ISS, "k1", False), (OTHER, "k1", True)}
-    assert await site.look(EVERY + WHEN_MISSING) == []
+    assert await site.look(READ_INTERVAL_SECONDS + MISSING_INTERVAL_SECONDS) == []
     site.sets[ISS] = there
-    assert await site.look(EVERY + 2 * WHEN_MISSING) == [KeyPublished(iss=ISS, kid="k1")]
+    assert await site.look(READ_INTERVAL_SECONDS + 2 * MISSING_INTERVAL_SECONDS) == [KeyPublished(iss=ISS, kid="k1")]
     assert site.missing() is None
 
 
@@ -66,39 +74,39 @@ async def test_a_set_that_cannot_be_read_changes_nothing() -> None:
     """An issuer that is down holds no delivery back, and does not free those that a missing key holds back."""
     site = Site(ISS)
     site.sets[ISS] = UnreadDocument(text="answered 503")
-    assert await site.look(0) == [SetUnread(iss=ISS, text="answered 503")]
+    assert await site.look(0) == [JwksUnread(iss=ISS, text="answered 503")]
     assert site.missing() is None
     assert list(site.watch.published()) == []
     site.sets[ISS] = GONE
-    await site.look(WHEN_MISSING)
+    await site.look(MISSING_INTERVAL_SECONDS)
     site.sets[ISS] = IssuerDocument(content={"error": "maintenance"})
-    [unread] = await site.look(2 * WHEN_MISSING)
-    assert isinstance(unread, SetUnread)
+    [unread] = await site.look(2 * MISSING_INTERVAL_SECONDS)
+    assert isinstance(unread, JwksUnread)
     assert site.missing() is not None
 
 
 async def test_it_looks_every_five_minutes_and_oftener_while_something_is_wrong() -> None:
     """A key that was published at last frees what waits half a minute later."""
     site = Site(ISS)
-    assert site.watch.wait(0) == 0
+    assert site.watch.seconds_until_due(0) == 0
     await site.look(0)
-    assert site.watch.wait(0) == EVERY
-    assert await site.look(EVERY - 1) == []
+    assert site.watch.seconds_until_due(0) == READ_INTERVAL_SECONDS
+    assert await site.look(READ_INTERVAL_SECONDS - 1) == []
     assert site.read == [ISS]
     site.sets[ISS] = GONE
-    await site.look(EVERY)
-    assert site.watch.wait(EVERY) == WHEN_MISSING
+    await site.look(READ_INTERVAL_SECONDS)
+    assert site.watch.seconds_until_due(READ_INTERVAL_SECONDS) == MISSING_INTERVAL_SECONDS
 
 
 async def test_a_400_brings_the_next_look_forward() -> None:
     """A key may have gone since the last look; but a client that refuses everything asks the issuer no oftener."""
     site = Site(ISS)
     await site.look(0)
-    assert site.watch.doubt(ISS, 1)
-    assert site.watch.wait(1) == AT_MOST_EVERY - 1
-    assert not site.watch.doubt(ISS, 2)
-    assert not site.watch.doubt(OTHER, 2)
-    await site.look(AT_MOST_EVERY)
+    assert site.watch.on_refused_token(ISS, 1)
+    assert site.watch.seconds_until_due(1) == MIN_INTERVAL_SECONDS - 1
+    assert not site.watch.on_refused_token(ISS, 2)
+    assert not site.watch.on_refused_token(OTHER, 2)
+    await site.look(MIN_INTERVAL_SECONDS)
     assert site.read == [ISS, ISS]
 
 
@@ -113,8 +121,8 @@ async def test_a_key_is_no_older_than_its_file_and_than_its_publication() -> Non
     assert age(0) == 90_000
     await site.look(0)
     site.sets[ISS] = there
-    await site.look(WHEN_MISSING)
-    assert age(WHEN_MISSING + 60) == 60
+    await site.look(MISSING_INTERVAL_SECONDS)
+    assert age(MISSING_INTERVAL_SECONDS + 60) == 60
     assert age(100_000) == 90_000
     assert site.watch.age(ISS, Algorithm.RS256, clock=0, now=0) == math.inf  # nothing signs by it
 
@@ -128,6 +136,6 @@ async def test_a_key_to_come_is_watched_before_it_signs() -> None:
     assert list(site.watch.seen_keys()) == [(ISS, "k1", 0, False)]
     site.sets[ISS] = IssuerDocument(content={"keys": [jwk("k1"), jwk("k2")]})
     site.kids[ISS] = site.next.pop(ISS)
-    assert await site.look(EVERY) == []
-    assert list(site.watch.seen_keys()) == [(ISS, "k2", EVERY, True)]
-    assert site.watch.age(ISS, Algorithm.ES256, clock=1000.0 + 90_000, now=EVERY + 60) == 60
+    assert await site.look(READ_INTERVAL_SECONDS) == []
+    assert list(site.watch.seen_keys()) == [(ISS, "k2", READ_INTERVAL_SECONDS, True)]
+    assert site.watch.age(ISS, Algorithm.ES256, clock=1000.0 + 90_000, now=READ_INTERVAL_SECONDS + 60) == 60

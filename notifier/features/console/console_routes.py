@@ -182,7 +182,7 @@ class ConsoleRoutes:
         published = {(iss, kid): there for iss, kid, there in self._view.published()}
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         for iss in filter(partial(concerns, request.token), live.registry().issuers):
-            for use, keys in (("signs", live.signing(iss)), ("comes", live.coming(iss))):
+            for use, keys in (("signs", live.current_keys(iss)), ("comes", live.future_keys(iss))):
                 for key in keys:
                     kid = key.public["kid"]
                     since = seen.get((iss, kid))

@@ -16,8 +16,8 @@ from notifier.model.moment import Clock
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.authorization import unaccepted
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysAway
-from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken, claimed
+from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysUnavailable
+from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken, read_unverified_claims
 
 LONGEST = 8000  # bytes of a token: the API takes no longer line of a header
 MOST_KEPT = 1000  # tokens; some hundred bytes each
@@ -62,10 +62,10 @@ class SignInTokens:
             raise unaccepted(
                 f"The token is not accepted: it has more than {LONGEST:,} bytes; have the provider put less in it"
             )
-        if claimed(raw).get("iss") != self.oidc.issuer:  # before a key is requested
+        if read_unverified_claims(raw).get("iss") != self.oidc.issuer:  # before a key is requested
             raise unaccepted("The token is not accepted: iss is another issuer")
-        content = await self._access.of(raw)
-        if isinstance(content, KeysAway):
+        content = await self._access.verify(raw)
+        if isinstance(content, KeysUnavailable):
             raise _keys_away()
         if isinstance(content, UnverifiedToken):
             raise unaccepted(f"The token is not accepted: {content.text}")
@@ -81,8 +81,8 @@ class SignInTokens:
 
     async def refuse_identity(self, id_token: str, sign_in: SignIn) -> None:
         """Raise Refusal (401, 503) unless it is the ID token of this sign-in."""
-        content = await self._identity.of(id_token.encode("utf-8", "surrogatepass"))
-        if isinstance(content, KeysAway):
+        content = await self._identity.verify(id_token.encode("utf-8", "surrogatepass"))
+        if isinstance(content, KeysUnavailable):
             raise _keys_away()
         if isinstance(content, SignedClaims):
             mistake = identity_mistake(content, sign_in, self.oidc, self._clock())

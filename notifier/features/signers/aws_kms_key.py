@@ -24,7 +24,7 @@ from notifier.features.signers.signer_settings import AwsKmsSettings
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.published_keys import algorithms_of
-from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, raw_ecdsa
+from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, to_raw_ecdsa
 
 RAW_LIMIT = 4096  # bytes of a message that KMS takes
 WITHIN = 30.0  # seconds after which a request ends that nobody waits for any more
@@ -79,7 +79,7 @@ class AwsKmsKey:
             "sign", KeyId=self._arn or self._settings.key_id, Message=message, MessageType=kind,
             SigningAlgorithm=_NAMES[alg],
         )  # fmt: skip
-        return raw_ecdsa(alg, answer["Signature"]) if alg.startswith("ES") else bytes(answer["Signature"])
+        return to_raw_ecdsa(alg, answer["Signature"]) if alg.startswith("ES") else bytes(answer["Signature"])
 
     async def close(self) -> None:
         """Close its connections."""

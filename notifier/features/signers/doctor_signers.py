@@ -7,7 +7,7 @@ from functools import partial
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok, warning
-from notifier.tokens.external_key import OPEN_WITHIN, ExternalKey
+from notifier.tokens.external_key import PUBLIC_KEY_TIMEOUT_SECONDS, ExternalKey
 from notifier.tokens.key_ring import KeyRing
 from notifier.tokens.signer import SignatureResult, SignerError
 
@@ -26,11 +26,13 @@ def signer_checks(loaded: LoadedConfiguration) -> Iterator[Check]:
             failed(Area.CLIENT, mistake.path, mistake.text, "until then its deliveries wait") for mistake in mistakes
         ]
 
-    placed = dict.fromkeys(key.placed for _, key in loaded.keys.elsewhere())
-    if placed:
-        yield Check(area=Area.CLIENT, subject="algorithms", within=OPEN_WITHIN, run=clients)
-    for key in placed:
-        yield Check(area=Area.KEYS, subject=key.name, within=OPEN_WITHIN, run=partial(_examine, key, loaded.keys))
+    external_key = dict.fromkeys(key.external_key for _, key in loaded.keys.external_keys())
+    if external_key:
+        yield Check(area=Area.CLIENT, subject="algorithms", within=PUBLIC_KEY_TIMEOUT_SECONDS, run=clients)
+    for key in external_key:
+        yield Check(
+            area=Area.KEYS, subject=key.name, within=PUBLIC_KEY_TIMEOUT_SECONDS, run=partial(_examine, key, loaded.keys)
+        )
 
 
 async def _examine(key: ExternalKey, ring: KeyRing) -> Sequence[Finding]:
@@ -48,10 +50,12 @@ async def _examine(key: ExternalKey, ring: KeyRing) -> Sequence[Finding]:
     findings = [ok(Area.KEYS, key.name, text)]
     if seconds > SLOW:
         findings = [warning(Area.KEYS, key.name, text, "raise signing.concurrency, or use ES256, which is cheaper")]
-    if newer := ring.unnamed(key.half):
+    if newer := ring.find_unnamed_version(key.half):
         advice = "give it an entry of its own, with a not_before of a day after it is published"
         findings.append(warning(Area.KEYS, key.name, f"its place has {newer}, which is not configured", advice))
     findings += [
-        failed(Area.KEYS, key.name, double.text, TWICE) for double in ring.doubles() if double.key.placed is key
+        failed(Area.KEYS, key.name, double.text, TWICE)
+        for double in ring.duplicates()
+        if double.key.external_key is key
     ]
     return findings

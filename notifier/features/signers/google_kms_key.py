@@ -27,7 +27,7 @@ from google.cloud.kms_v1.services.key_management_service.transports import KeyMa
 from notifier.features.signers.signer_settings import GoogleKmsSettings
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.published_keys import algorithms_of
-from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, raw_ecdsa
+from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, to_raw_ecdsa
 
 WITHIN = 30.0  # seconds after which a call ends that nobody waits for any more
 _SHOWN = 300  # characters of Google's own words
@@ -82,7 +82,7 @@ class GoogleKmsKey:
             raise SignerError(f"Google signed by {answer.name} where another was asked for")
         if not (answer.verified_data_crc32c if alg in ED25519_NAMES else answer.verified_digest_crc32c):
             raise SignerError("what Google was asked to sign was damaged on its way")
-        return raw_ecdsa(alg, answer.signature) if alg.startswith("ES") else bytes(answer.signature)
+        return to_raw_ecdsa(alg, answer.signature) if alg.startswith("ES") else bytes(answer.signature)
 
     async def close(self) -> None:
         """Close its connection."""

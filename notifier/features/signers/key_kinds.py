@@ -31,11 +31,13 @@ def key_kinds() -> Mapping[str, KeyKind]:
 
     azure = ("azure.identity", "azure.keyvault.keys")
     return {
-        "pkcs11": KeyKind(place=pkcs11, extra="pkcs11", libraries=("pkcs11",), at_a_time=PROCESSES, ahead=AHEAD),
-        "vault": KeyKind(place=_vault),
-        "aws_kms": KeyKind(place=_aws, extra="aws", libraries=("aiobotocore",)),
-        "azure_key_vault": KeyKind(place=_azure, extra="azure", libraries=azure),
-        "google_kms": KeyKind(place=_google, extra="google", libraries=("google.cloud.kms_v1",)),
+        "pkcs11": KeyKind(
+            make=pkcs11, extra="pkcs11", libraries=("pkcs11",), concurrency=PROCESSES, requests_per_signature=AHEAD
+        ),
+        "vault": KeyKind(make=_vault),
+        "aws_kms": KeyKind(make=_aws, extra="aws", libraries=("aiobotocore",)),
+        "azure_key_vault": KeyKind(make=_azure, extra="azure", libraries=azure),
+        "google_kms": KeyKind(make=_google, extra="google", libraries=("google.cloud.kms_v1",)),
     }
 
 
@@ -52,25 +54,25 @@ def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
                 yield f"{place}.vault.tls.key_file", getattr(vault.tls, "key_file", None)
 
 
-def _vault(of: VaultKeySettings, _at_a_time: int) -> tuple[SignerBackend, str]:
+def _vault(of: VaultKeySettings, _concurrency: int) -> tuple[SignerBackend, str]:
     from notifier.features.signers.vault_key import VaultKey  # noqa: PLC0415  aiohttp takes 0.1 s
 
     return VaultKey(of), of.called
 
 
-def _aws(of: AwsKmsSettings, _at_a_time: int) -> tuple[SignerBackend, str]:
+def _aws(of: AwsKmsSettings, _concurrency: int) -> tuple[SignerBackend, str]:
     from notifier.features.signers.aws_kms_key import AwsKmsKey  # noqa: PLC0415  an extra
 
     return AwsKmsKey(of), of.called
 
 
-def _azure(of: AzureKeySettings, _at_a_time: int) -> tuple[SignerBackend, str]:
+def _azure(of: AzureKeySettings, _concurrency: int) -> tuple[SignerBackend, str]:
     from notifier.features.signers.azure_key import AzureKey  # noqa: PLC0415  an extra
 
     return AzureKey(of), of.called
 
 
-def _google(of: GoogleKmsSettings, _at_a_time: int) -> tuple[SignerBackend, str]:
+def _google(of: GoogleKmsSettings, _concurrency: int) -> tuple[SignerBackend, str]:
     from notifier.features.signers.google_kms_key import GoogleKmsKey  # noqa: PLC0415  an extra
 
     return GoogleKmsKey(of), of.called

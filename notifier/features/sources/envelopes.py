@@ -27,7 +27,7 @@ from notifier.model.message import Message
 from notifier.model.moment import read_moment
 from notifier.model.printable import excerpt
 from notifier.model.validation import kind_of
-from notifier.tokens.security_event_token import claims_in
+from notifier.tokens.security_event_token import parse_claims
 
 LINES = "lines"
 MAX_EVENTS = 5_000  # of one message; in 128 KiB, that leaves 26 bytes for each
@@ -127,7 +127,7 @@ def _read_document(message: Message, max_bytes: int, *, lines: bool) -> Unwrappe
         _refuse(f"is {excerpt(media_type)}; have its publisher use MassTransit's JSON serializer")
     trace = traceparent_of(message.headers) if message.headers else None
     if media_type == _SET_TYPE:
-        return UnwrappedDocument(data=claims_in(message.body, max_bytes, signed=True), trace=trace)
+        return UnwrappedDocument(data=parse_claims(message.body, max_bytes, signed=True), trace=trace)
     data = _read_json_lines(message.body, max_bytes) if lines else read_json(message.body, max_bytes)
     attributes = binary_attributes(message.headers) if message.headers else {}
     if attributes and "specversion" in attributes:

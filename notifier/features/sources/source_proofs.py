@@ -23,11 +23,11 @@ from notifier.features.sources.sns_server import CertificateUnavailable, SnsServ
 from notifier.tokens.security_event_token import (
     SET_ALGORITHMS,
     SET_TYPES,
-    KeysAway,
+    KeysUnavailable,
     SetError,
     UnacceptedSet,
     VerifiedSet,
-    judge_claims,
+    check_claims,
 )
 from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
 from notifier.tokens.transmitter_keys import TransmitterKeys
@@ -50,14 +50,14 @@ class SetVerifier:
         self._audience = audience
         self._clock = clock
 
-    async def verify(self, token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
+    async def verify(self, token: bytes) -> VerifiedSet | UnacceptedSet | KeysUnavailable:
         """Verify a token. Never raises."""
-        content = await self._signed.of(token.strip())
-        if isinstance(content, KeysAway):
+        content = await self._signed.verify(token.strip())
+        if isinstance(content, KeysUnavailable):
             return content
         if isinstance(content, UnverifiedToken):
             return UnacceptedSet(err=_SET_ERRORS[content.fault], description=content.text)
-        mistake = judge_claims(content.claims, issuer=self._issuer, audience=self._audience, now=self._clock())
+        mistake = check_claims(content.claims, issuer=self._issuer, audience=self._audience, now=self._clock())
         return VerifiedSet(claims=content.payload) if mistake is None else mistake
 
 

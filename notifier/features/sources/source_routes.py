@@ -53,7 +53,7 @@ from notifier.publishing.route_steps import (
     refuse_compressed,
 )
 from notifier.telemetry.families import labelled
-from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
+from notifier.tokens.security_event_token import KeysUnavailable, UnacceptedSet, VerifiedSet
 
 SOURCE_PATH = "/v1/events/{source}"
 _MAX_TOPIC_CHARACTERS = 255
@@ -208,7 +208,7 @@ class SourceRoutes:
                 document = {"err": result.err, "description": result.description}
                 headers = {"Content-Language": "en"}
                 return web.json_response(document, status=400, headers=headers, dumps=json_text)
-            case KeysAway():
+            case KeysUnavailable():
                 raise Refusal(problem(503, result.text, headers={"Retry-After": AGAIN}))
             case _:
                 assert_never(result)

@@ -22,7 +22,7 @@ from notifier.model.message import Message
 from notifier.model.session_ended import SessionEnded
 from notifier.publishing.event_remarks import unread_members
 from notifier.settings.service_settings import Settings
-from notifier.tokens.security_event_token import claims_in, judge_claims
+from notifier.tokens.security_event_token import check_claims, parse_claims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +108,14 @@ def _check_token(message: Message, settings: SetSettings) -> Message | _Unqueued
     """Check a token or its queued claims as of its time of issue, since it may have expired."""
     signed = message.content_type is not None or message.body.lstrip()[:1] != b"{"
     try:
-        claims = claims_in(message.body, MAX_EVENT, signed=signed)
+        claims = parse_claims(message.body, MAX_EVENT, signed=signed)
     except MalformedEvent as malformed:
         return _UnqueuedAnswer(f"400: invalid_request: {malformed.mistakes[0].text}")
     if not isinstance(claims, dict):
         return _UnqueuedAnswer("400: invalid_request: its claims are no object")
     made_at = claims.get("iat")
     now = float(made_at) if isinstance(made_at, int | float) else time.time()
-    refusal = judge_claims(claims, issuer=settings.issuer, audience=settings.audience, now=now)
+    refusal = check_claims(claims, issuer=settings.issuer, audience=settings.audience, now=now)
     if refusal is not None:
         return _UnqueuedAnswer(f"400: {refusal.err}: {refusal.description}")
     return replace(message, content_type=SET_TYPE) if signed else message

@@ -29,7 +29,7 @@ from notifier.model.message import Lane, Outgoing
 from notifier.model.origins import origin_of
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
-from notifier.tokens.foreign_keys import all_names
+from notifier.tokens.foreign_keys import expand_names
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
 DOCUMENT_TIMEOUT_SECONDS = 5.0
@@ -152,7 +152,7 @@ class ConfiguredUpstreams:
         rules = UpstreamRules(
             issuer=settings.issuer,
             audiences=frozenset(settings.client_id),
-            algorithms=all_names(settings.algorithms or Algorithm),
+            algorithms=expand_names(settings.algorithms or Algorithm),
             max_age=settings.max_age,
         )
         iss = local_issuer(settings, loaded.settings)

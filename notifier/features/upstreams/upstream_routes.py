@@ -37,7 +37,7 @@ from notifier.model.message import Lane, Message, Outgoing
 from notifier.model.printable import json_text
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.problem import problem
-from notifier.tokens.security_event_token import KeysAway
+from notifier.tokens.security_event_token import KeysUnavailable
 
 BACK_CHANNEL_PATH = "/upstreams/{upstream}/backchannel-logout"
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -142,7 +142,7 @@ class UpstreamRoutes:
         match result:
             case UnacceptedLogout():
                 return result.result, result.description
-            case KeysAway():
+            case KeysUnavailable():
                 return UpstreamResult.KEYS_AWAY, result.text
             case VerifiedLogout():
                 return await self._publish(upstream, result)

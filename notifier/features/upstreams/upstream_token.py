@@ -12,7 +12,7 @@ from typing import TypeGuard
 
 from notifier.model.documents.cloudevents import TEXT_LENGTH
 from notifier.model.moment import in_milliseconds
-from notifier.tokens.security_event_token import KeysAway
+from notifier.tokens.security_event_token import KeysUnavailable
 from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
@@ -149,10 +149,10 @@ class LogoutTokenVerifier:
         self._rules = rules
         self._clock = clock
 
-    async def verify(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysAway:
+    async def verify(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysUnavailable:
         """Verify a token. Never raises."""
-        content = await self._signed.of(token)
-        if isinstance(content, KeysAway):
+        content = await self._signed.verify(token)
+        if isinstance(content, KeysUnavailable):
             return content
         if isinstance(content, UnverifiedToken):
             malformed = content.fault is TokenFault.MALFORMED

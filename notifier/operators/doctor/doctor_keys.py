@@ -20,9 +20,9 @@ from notifier.network.http.issuer_document import (
 )
 from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
 from notifier.operators.doctor.doctor_queue import clock_finding
-from notifier.tokens.client_jwks import encryption_key, without_key
-from notifier.tokens.first_day import Seen, first_day, not_before
-from notifier.tokens.foreign_keys import read_jwks, unused_keys, verifying_fault
+from notifier.tokens.client_jwks import encryption_key, format_key_fault
+from notifier.tokens.first_day import Seen, describe_first_day, earliest_publication
+from notifier.tokens.foreign_keys import find_unused_keys, read_jwks, verifying_fault
 from notifier.tokens.key_watch import ReadIssuer
 from notifier.tokens.published_keys import Signing, publication_fault, publication_faults
 
@@ -91,7 +91,7 @@ def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: S
     """Say of each key whether receivers can verify by it, and since when; and who may not know it yet."""
 
     def well(key: Signing, name: str) -> Finding:
-        since = first_day(key.made_at, workers.get((case.iss, key.public["kid"])), now)
+        since = describe_first_day(key.made_at, workers.get((case.iss, key.public["kid"])), now)
         return ok(Area.KEYS, case.iss, f"key {name}, is published {since}")
 
     if any(key.private for key in published):
@@ -129,7 +129,7 @@ def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: S
 def _late(case: IssuerCase, workers: Seen, now: float) -> Iterator[Finding]:
     """The keys that clients may not know yet, since they keep the JWK Set."""
     for key in case.signing:
-        began = not_before(key.made_at, workers.get((case.iss, key.public["kid"])))
+        began = earliest_publication(key.made_at, workers.get((case.iss, key.public["kid"])))
         age = math.inf if began is None else now - began
         late = [client.client_id for client in case.slow if client.token.alg is key.alg and too_new(client, age)]
         if late:
@@ -201,7 +201,7 @@ async def examine_keys(
     keys = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
     if not isinstance(keys, str):
         return [_judged(client.client_id, encryption, keys) for client, encryption in _encrypted(clients)]
-    text = without_key(place, f"cannot be read: {keys}")
+    text = format_key_fault(place, f"cannot be read: {keys}")
     advice = f"{WAITS}look whether it answers, and whether egress of the client allows that address"
     return [failed(Area.CLIENT, client.client_id, text, advice) for client in clients]
 
@@ -216,7 +216,7 @@ def _judged(client_id: str, encryption: Encryption, keys: tuple[PublishedKey, ..
     key = encryption_key(keys, encryption.alg)
     if isinstance(key, str):
         advice = f"{WAITS}have the client publish a key for it, or register another id_token_encrypted_response_alg"
-        return failed(Area.CLIENT, client_id, without_key(encryption.keys, key), advice)
+        return failed(Area.CLIENT, client_id, format_key_fault(encryption.keys, key), advice)
     named = "a key without kid" if key.kid is None else f"its key {key.kid!r}"
     return ok(Area.CLIENT, client_id, f"its tokens are encrypted to {named} by {encryption.alg} and {encryption.enc}")
 
@@ -236,7 +236,7 @@ async def examine_transmitter(
     if any(key.private for key in published):
         advice = "have the transmitter replace the key, and tell its operator: whoever has read it can sign users out"
         return [failed(Area.KEYS, setting, f"the JWK Set at {uri} holds a private key", advice)]
-    usable, unused = sum(verifying_fault(key) is None for key in published), unused_keys(published)
+    usable, unused = sum(verifying_fault(key) is None for key in published), find_unused_keys(published)
     if not usable:
         advice = "its tokens are answered 400 until the transmitter publishes one; check the address"
         why = "" if unused is None else f": {unused}"

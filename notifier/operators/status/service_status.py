@@ -17,7 +17,7 @@ from notifier.model.message import DELAYED, SOURCE, BindingState, Depth, Lane
 from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merged
 from notifier.operators.status.client_state import ClientState, both
 from notifier.queues.queue_state import with_visited
-from notifier.tokens.first_day import Seen, SeenKey, seen_by_all
+from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
 
 
 @frozen
@@ -179,7 +179,7 @@ def vanished(status: ServiceStatus) -> list[tuple[str, float | None]]:
 
 def seen_keys(status: ServiceStatus) -> Seen:
     """Return since when the workers have seen each key in its issuer's JWK Set."""
-    return seen_by_all(key for worker in status.workers for key in worker.keys)
+    return merge_seen_keys(key for worker in status.workers for key in worker.keys)
 
 
 def messages_held(status: ServiceStatus, queue: str) -> int:

@@ -79,13 +79,13 @@ def load_whole(
 
 def look_at_keys(ring: "KeyRing") -> list[InputIssue]:
     """Look once at each key of the ring that is in a place of its own, and close it. Return what is wrong."""
-    if not any(ring.elsewhere()):
+    if not any(ring.external_keys()):
         return []
     import uvloop
 
     async def look() -> list[InputIssue]:
         try:
-            return await ring.look()
+            return await ring.check()
         finally:
             await ring.close()
 

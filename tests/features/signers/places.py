@@ -3,7 +3,7 @@
 import pytest
 
 from notifier.model.client import Algorithm
-from notifier.tokens.jws import verifies
+from notifier.tokens.jws import is_signed_by
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerBackend, SignerError
 
 MESSAGE = b"header." + b"c" * 900
@@ -13,7 +13,7 @@ RSA = [alg for alg in Algorithm if alg.startswith(("RS", "PS"))]
 async def signs(key: SignerBackend, half: PublicHalf, *algorithms: Algorithm, message: bytes = MESSAGE) -> None:
     """What the public half verifies."""
     for alg in algorithms or (Algorithm.ES256,):
-        assert verifies(half.key, alg, message, await key.sign(alg, message)), alg
+        assert is_signed_by(half.key, alg, message, await key.sign(alg, message)), alg
 
 
 async def refused(key: SignerBackend, alg: Algorithm = Algorithm.ES256) -> SignerError:

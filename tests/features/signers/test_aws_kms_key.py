@@ -59,7 +59,7 @@ async def test_a_salt_of_another_length_is_refused_at_the_start() -> None:
         place = kms.place(await kms.key("RSA_2048"))
         bounds = SigningBounds(timeout=5.0, concurrency=2)
         key = ExternalKey(place, "aws_kms", "logout", bounds, lambda *_: None)
-        await key.look()
+        await key.check()
         await key.close()
     assert key.fault is None
     assert key.algorithms == {Algorithm.RS256, Algorithm.RS384, Algorithm.RS512}

@@ -33,7 +33,7 @@ async def test_each_place_has_its_key(kind: str) -> None:
     """Nothing is asked for until somebody wants the public half."""
     settings = KEY_SETTINGS.model_validate({kind: KEYS[kind]})
     made = key_kinds()[kind]
-    place, name = made.place(getattr(settings, kind), 1)
+    place, name = made.make(getattr(settings, kind), 1)
     assert settings.place == kind
     assert (bool(name), made.missing()) == (True, None)
     await place.close()

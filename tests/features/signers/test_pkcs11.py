@@ -20,7 +20,7 @@ from notifier.model.errors import InternalFault
 from notifier.settings.key_settings import SigningSettings
 from notifier.tokens.external_key import ExternalKey
 from notifier.tokens.key_files import examine_keys
-from notifier.tokens.key_ring import KeyElsewhere, KeyRing
+from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing
 from notifier.tokens.signer import SignatureResult
 from notifier.tokens.signers import Signers
 from tests.settings.whole_settings import KEY_SETTINGS, SETTINGS
@@ -70,11 +70,11 @@ async def keys(
 ) -> AsyncIterator[tuple[KeyRing, list[ExternalKey]]]:
     """A ring of these keys, and the keys, looked at once."""
     places, signing = Signers(key_kinds(), timeout=within), SigningSettings(concurrency=concurrency)
-    placed = [places.key(KEY_SETTINGS.model_validate({"pkcs11": each}), signing) for each in pkcs11]
-    ring = KeyRing({ISS: [KeyElsewhere(placed=each, setting="") for each in placed]}, lambda: NOW)
+    external_key = [places.key(KEY_SETTINGS.model_validate({"pkcs11": each}), signing) for each in pkcs11]
+    ring = KeyRing({ISS: [ExternalKeyEntry(external_key=each, setting="") for each in external_key]}, lambda: NOW)
     try:
-        await ring.look()
-        yield ring, placed
+        await ring.check()
+        yield ring, external_key
     finally:
         await ring.close()
         assert children() == []
@@ -121,8 +121,8 @@ async def test_every_algorithm_that_the_token_has_verifies_elsewhere(hsm: SoftHs
     """Each by a key of its curve: tokens that a strict verifier of another library accepts."""
     for number, label in enumerate(CURVES):
         hsm.new_key(label, f"2{number}")
-    async with keys(*map(hsm.settings, ("rsa", "ec", *CURVES))) as (ring, placed):
-        assert [set(key.algorithms) for key in placed[2:]] == [*CURVES.values()]
+    async with keys(*map(hsm.settings, ("rsa", "ec", *CURVES))) as (ring, external_key):
+        assert [set(key.algorithms) for key in external_key[2:]] == [*CURVES.values()]
         for alg in Algorithm:
             await signs(ring, alg)
 
@@ -167,18 +167,18 @@ async def test_a_wrong_pin_is_tried_once_until_its_file_changes(
     wrong = {"pin_file": str(pin)}
     async with keys(hsm.settings("rsa", faulty.path, **wrong), hsm.settings("ec", faulty.path, **wrong)) as (
         ring,
-        placed,
+        external_key,
     ):
         for _ in range(3):
-            await ring.look()
+            await ring.check()
         assert faulty.logins == 1
-        for key in placed:
+        for key in external_key:
             assert key.fault is not None
             assert key.fault.result is SignatureResult.WRONG
             assert f"the PIN is wrong; it is not tried again until {pin} changes" in key.fault.text
         pin.write_text(PIN)
-        await ring.look()
-        assert all(map(well, placed))
+        await ring.check()
+        assert all(map(well, external_key))
         assert faulty.logins == 3  # one for each process
         assert await ring.sign(ISS, Algorithm.RS256, None, claims())
 
@@ -208,7 +208,7 @@ async def test_a_fault_of_the_module_is_a_deferral_and_ends_by_itself(
         assert key.fault is not None
         assert key.fault.result is result
         faulty.be("well")
-        await key.look()
+        await key.check()
         assert well(key)
         assert await ring.sign(ISS, Algorithm.RS256, None, claims())
         assert (children() == before) == (fault == "lie")
@@ -218,7 +218,7 @@ async def test_a_fault_of_the_module_is_a_deferral_and_ends_by_itself(
 async def test_a_process_that_was_killed_while_nobody_asked_is_replaced_unnoticed(hsm: SoftHsm) -> None:
     """The next signature starts another."""
     async with keys(hsm.settings("ec")) as (ring, [key]):
-        sessions = key._place._token._sessions.copy()  # type: ignore[attr-defined]
+        sessions = key._backend._token._sessions.copy()  # type: ignore[attr-defined]
         for pid in children():
             os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(60):
@@ -237,12 +237,12 @@ async def test_a_token_that_was_taken_away_is_used_again_when_it_is_back(hsm: So
         hsm.tokens.mkdir()
         with pytest.raises(InternalFault):
             await ring.sign(ISS, Algorithm.RS256, None, claims())
-        await key.look()
+        await key.check()
         assert key.fault is not None
         assert "the module has no token 'idp'; it has " in key.fault.text
         hsm.tokens.rmdir()
         away.rename(hsm.tokens)
-        await key.look()
+        await key.check()
         assert well(key)
         assert await ring.sign(ISS, Algorithm.RS256, None, claims())
 
@@ -290,7 +290,7 @@ async def test_issuers_with_one_key_of_a_token_are_named(hsm: SoftHsm) -> None:
     sources, _ = key_sources(found, {iss: issuer.keys for iss, issuer in found.issuers.items()}, Signers(key_kinds()))
     ring, _ = examine_keys(sources)
     assert list(find_shared_keys(found, ring)) == []
-    assert await ring.look() == []
+    assert await ring.check() == []
     await ring.close()
     (warning,) = find_shared_keys(found, ring)
     assert warning.path == 'issuers["https://c"].keys'

@@ -12,7 +12,7 @@ from aiohttp import web
 from notifier.features.signers.signer_settings import VaultKeySettings
 from notifier.features.signers.vault_key import VaultKey
 from notifier.model.client import Algorithm
-from notifier.tokens.jws import verifies
+from notifier.tokens.jws import is_signed_by
 from notifier.tokens.signer import SignatureResult
 from tests.features.signers.places import MESSAGE, RSA, refused, signs, wrong_at_once
 from tests.support.certificates import authority
@@ -75,7 +75,7 @@ async def test_a_new_version_is_told_and_does_not_sign(vault: RunningVault, tmp_
     assert second.newer == ""
     assert (await key.public()).newer_key == second.key
     await signs(next_key, second)
-    assert not verifies(first.key, Algorithm.ES256, MESSAGE, await next_key.sign(Algorithm.ES256, MESSAGE))
+    assert not is_signed_by(first.key, Algorithm.ES256, MESSAGE, await next_key.sign(Algorithm.ES256, MESSAGE))
     await key.close()
     await next_key.close()
 

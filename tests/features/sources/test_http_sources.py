@@ -21,7 +21,7 @@ from notifier.features.sources.source_proofs import HeaderSecret, SignedToken, S
 from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError
 from notifier.model.message import Lane, Outgoing
-from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
+from notifier.tokens.security_event_token import KeysUnavailable, UnacceptedSet, VerifiedSet
 from tests.features.sources.sns_stand_in import ARN, NOTIFICATION, standing_in
 from tests.features.sources.sns_stand_in import signed as posted
 from tests.system.loopback import LoopbackServer
@@ -180,7 +180,7 @@ async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Pa
         live = running(folder, kc={**MAPPED, "http": {"set": settings}})
         sources = HttpSources(live, publish)
 
-        async def verify(token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
+        async def verify(token: bytes) -> VerifiedSet | UnacceptedSet | KeysUnavailable:
             source = sources.find_source("kc")
             assert source is not None
             assert isinstance(source.proof, SignedToken)
@@ -193,5 +193,5 @@ async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Pa
     assert asked == ["/certs"]
     write(folder, {"kc": {**MAPPED, "http": {"set": settings | {"audience": "else"}}}})
     assert live.reload(requested=False)
-    assert isinstance(await verify(token), KeysAway)  # of other settings: nothing is known before it is read
+    assert isinstance(await verify(token), KeysUnavailable)  # of other settings: nothing is known before it is read
     await sources.aclose()

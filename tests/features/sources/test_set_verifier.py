@@ -13,14 +13,14 @@ from joserfc.jwk import Key
 
 from notifier.features.sources.source_proofs import SetVerifier
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
-from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet, judge_claims
-from notifier.tokens.signed_content import LONGEST
+from notifier.tokens.security_event_token import KeysUnavailable, UnacceptedSet, VerifiedSet, check_claims
+from notifier.tokens.signed_content import MAX_TOKEN_CHARS
 from notifier.tokens.transmitter_keys import (
-    AGAIN,
-    FRESH,
-    MOST_HELD,
-    MOST_WAITING,
-    UNKNOWN_EVERY,
+    FRESH_SECONDS,
+    MAX_HELD_TOKENS,
+    MAX_WAITING_TOKENS,
+    RETRY_SECONDS,
+    UNKNOWN_INTERVAL_SECONDS,
     TransmitterKeys,
 )
 from tests.features.sources.set_transmitter import SetTransmitter
@@ -39,7 +39,7 @@ from tests.tokens.transmitter import (
 OURS = public(key("P-256"))
 
 
-def outcome(found: VerifiedSet | UnacceptedSet | KeysAway) -> str:
+def outcome(found: VerifiedSet | UnacceptedSet | KeysUnavailable) -> str:
     """`taken`, `away`, or the error code."""
     return found.err if isinstance(found, UnacceptedSet) else "taken" if isinstance(found, VerifiedSet) else "away"
 
@@ -128,7 +128,7 @@ async def test_the_claims_of_a_token(claims: Mapping[str, Any], expected: str) -
 )
 def test_milliseconds_are_not_taken_for_a_clock(claims: Mapping[str, Any], says: str) -> None:
     """The answer names the unit."""
-    found = judge_claims({**CLAIMS, **claims}, issuer=CLAIMS["iss"], audience=AUDIENCE, now=NOW)
+    found = check_claims({**CLAIMS, **claims}, issuer=CLAIMS["iss"], audience=AUDIENCE, now=NOW)
     assert found is not None
     assert found.description == says
 
@@ -166,7 +166,7 @@ async def test_no_forgery_is_taken() -> None:
         segments(b'{"alg": "ES256", "x": "%s"}' % (b"y" * 9000), b"{}", b"x"),
         b"[" * 3000 + b".e30.e30",
         segments(b"[" * 2000, b"{}", b"x"),
-        signed({**CLAIMS, "pad": "x" * LONGEST}),
+        signed({**CLAIMS, "pad": "x" * MAX_TOKEN_CHARS}),
     ],
     ids=range(11),
 )
@@ -326,7 +326,7 @@ async def test_a_second_new_key_is_waited_for() -> None:
         assert await told(transmitter, signed(of=key("P-256", "new"), kid=f"new-{number}")) == "taken"
         transmitter.steady += 0.1
     assert transmitter.readings == 5
-    assert transmitter.steady <= 1000.6 + 3 * UNKNOWN_EVERY
+    assert transmitter.steady <= 1000.6 + 3 * UNKNOWN_INTERVAL_SECONDS
 
 
 async def test_not_more_than_some_wait_for_a_reading() -> None:
@@ -342,13 +342,13 @@ async def test_not_more_than_some_wait_for_a_reading() -> None:
     for name in ("one", "another"):  # the set is read for the first, and again for the second
         assert await told(transmitter, signed(kid=name)) == "invalid_key"
         transmitter.steady += 1
-    asked = [asyncio.create_task(told(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MOST_HELD + 5)]
-    early, held = await asyncio.wait(asked[MOST_HELD:])
+    asked = [asyncio.create_task(told(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MAX_HELD_TOKENS + 5)]
+    early, held = await asyncio.wait(asked[MAX_HELD_TOKENS:])
     assert ([task.result() for task in early], held) == (["away"] * 5, set())
     assert await told(transmitter, signed()) == "taken"
-    assert (transmitter.readings, any(task.done() for task in asked[:MOST_HELD])) == (2, False)
+    assert (transmitter.readings, any(task.done() for task in asked[:MAX_HELD_TOKENS])) == (2, False)
     due.set()
-    assert await asyncio.gather(*asked[:MOST_HELD]) == ["invalid_key"] * MOST_HELD
+    assert await asyncio.gather(*asked[:MAX_HELD_TOKENS]) == ["invalid_key"] * MAX_HELD_TOKENS
     assert transmitter.readings == 3
 
 
@@ -372,7 +372,7 @@ async def test_strangers_cannot_have_keys_read_all_the_time() -> None:
         assert await told(transmitter, signed(kid=f"made-up-{number}")) == "invalid_key"
         assert await told(transmitter, signed()) == "taken"
         assert await told(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
-    assert transmitter.readings <= 2 + (transmitter.steady - 1000.0) / UNKNOWN_EVERY
+    assert transmitter.readings <= 2 + (transmitter.steady - 1000.0) / UNKNOWN_INTERVAL_SECONDS
 
 
 async def test_a_key_that_was_withdrawn_verifies_nothing_after_some_minutes() -> None:
@@ -380,7 +380,7 @@ async def test_a_key_that_was_withdrawn_verifies_nothing_after_some_minutes() ->
     transmitter = SetTransmitter(OURS, public(key("P-256", "new"), "k2"))
     assert await told(transmitter, signed()) == "taken"
     transmitter.publish(public(key("P-256", "new"), "k2"))
-    transmitter.steady += FRESH
+    transmitter.steady += FRESH_SECONDS
     assert await told(transmitter, signed()) == "invalid_key"
 
 
@@ -410,7 +410,7 @@ async def test_without_keys_nobody_can_tell_and_the_sender_comes_again(content: 
     assert transmitter.readings == 1
     transmitter.publish(OURS)
     transmitter.away = False
-    transmitter.steady += AGAIN
+    transmitter.steady += RETRY_SECONDS
     assert await told(transmitter, signed()) == "taken"
 
 
@@ -443,13 +443,13 @@ async def test_a_transmitter_that_hangs_holds_up_few(monkeypatch: pytest.MonkeyP
     transmitter = SetTransmitter(OURS)
     go = hung(transmitter, monkeypatch)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(told(transmitter, signed())) for _ in range(MOST_WAITING + 20)]
+        tasks = [group.create_task(told(transmitter, signed())) for _ in range(MAX_WAITING_TOKENS + 20)]
         await asyncio.sleep(0)
-        assert [task.done() and task.result() for task in tasks] == [False] * MOST_WAITING + ["away"] * 20
+        assert [task.done() and task.result() for task in tasks] == [False] * MAX_WAITING_TOKENS + ["away"] * 20
         go.set()
-    assert {task.result() for task in tasks[:MOST_WAITING]} == {"taken"}
+    assert {task.result() for task in tasks[:MAX_WAITING_TOKENS]} == {"taken"}
     go.clear()
-    transmitter.steady += FRESH
+    transmitter.steady += FRESH_SECONDS
     async with asyncio.TaskGroup() as group:
         first = group.create_task(told(transmitter, signed()))
         await asyncio.sleep(0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from joserfc.jwk import OctKey
 
 from notifier.features.upstreams.upstream_token import LOGOUT_EVENT, UnacceptedLogout, VerifiedLogout, judge_logout
-from notifier.tokens.security_event_token import KeysAway
+from notifier.tokens.security_event_token import KeysUnavailable
 from tests.features.upstreams.upstream_provider import CLAIMS, NOW, OURS, RULES, UpstreamProvider, logout_token
 from tests.tokens.transmitter import key, public, segments, shared_secret
 
@@ -22,7 +22,7 @@ async def told(token: bytes, provider: UpstreamProvider | None = None) -> str:
     if isinstance(found, UnacceptedLogout):
         assert "raw-" not in found.description
         return found.result
-    return "away" if isinstance(found, KeysAway) else "taken"
+    return "away" if isinstance(found, KeysUnavailable) else "taken"
 
 
 async def test_a_good_token_says_whose_session_ended() -> None:

@@ -50,7 +50,7 @@ from notifier.operators.doctor.doctor_workers import DAY, Met, judge_workers
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import WorkerState, dump_state, status_of
 from notifier.queues.queue_state import BrokerState, FileState, PolicyCheck
-from notifier.tokens.first_day import SeenKey, seen_by_all
+from notifier.tokens.first_day import SeenKey, merge_seen_keys
 from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.published_keys import Signing
 from tests.cli.in_process import notifier
@@ -231,7 +231,7 @@ def test_a_key_that_clients_may_not_know_yet() -> None:
         case = IssuerCase(iss=ISS, jwks_uri=JWKS, signing=[key], coming=[], used={}, slow=[bff, other])
         published = read_jwks({"keys": [EC]})
         assert isinstance(published, tuple)
-        found = list(judge_keys(case, published, seen_by_all(seen), NOW))
+        found = list(judge_keys(case, published, merge_seen_keys(seen), NOW))
         assert "key k1, which no registered client asks for, is published since" in found[0].text
         return bad(found)
 
