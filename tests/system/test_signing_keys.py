@@ -53,3 +53,18 @@ async def test_what_an_unpublished_key_signed_waits_and_is_delivered(tmp_path: P
             [seen] = await _seen_keys(site)
             assert (seen["iss"], seen["kid"]) == (ISSUER, "ours-2")
             assert await running.stop() == 0
+
+
+async def test_a_400_on_the_first_day_of_a_key_is_held_back(tmp_path: Path) -> None:
+    """A client whose preset keeps the issuer's keys for hours may not have it yet. It is a deferral, no rejection."""
+    async with Clients(lambda _: 400) as clients:
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        site.write_clients([client("shop", clients.url("shop"), preset="duende_bff")])
+        async with worker(site) as running:
+            event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
+            assert (await running.post(event))[0] == 202
+            deferral = await running.until_said("deferral")
+            assert (deferral["client_id"], deferral["cause"]) == ("shop", "signing")
+            clients.judge = always
+            await running.until_metric(1, "deliveries_settled_total", fate="delivered")
+            assert await running.stop() == 0
