@@ -42,7 +42,6 @@ from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.event_queue import RabbitEventQueue
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.service.service import Service
-from notifier.settings.clients import ClientMetadata
 from notifier.settings.input_issues import submodel
 from notifier.settings.service_settings import Settings
 from notifier.settings.tokens_file import TokenEntry, load_tokens
@@ -360,14 +359,6 @@ def nested(path: str, value: object) -> object:
     for name in reversed(path.split(".")):
         value = {name: value}
     return value
-
-
-def test_every_member_of_a_client_is_documented() -> None:
-    """And what must be given."""
-    real = dict(settings_of(ClientMetadata))
-    told = {name: default for name, default in DOCUMENTED.items() if name.split(".")[0] not in SETTINGS.model_fields}
-    assert sorted(told) == sorted(real)
-    assert [path for path in real if told[path] == "required"] == [path for path in real if real[path] is ...]
 
 
 def test_every_member_of_a_token_and_every_preset_is_documented() -> None:

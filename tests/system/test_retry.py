@@ -114,28 +114,6 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             await clients.until(lambda: answers.accepted.count("shop") == answers.accepted.count("wiki") == 4)
 
 
-async def test_what_waits_is_shown_by_pages_and_found(place: tuple[str, str], tmp_path: Path) -> None:
-    """By a user, a session or an event. Who looks is written down, and for whom is not."""
-    async with Clients(Answers(wiki=400)) as clients:
-        site = site_of(tmp_path, clients, place)
-        async with worker(site) as running:
-            for number in range(4):
-                assert (await running.post(event(number, "wiki")))[0] == 202
-            await until(lambda: rows(site), lambda shown: len(shown) == 4)
-            page = (await running.ask("GET", "/v1/waiting/page?client_id=wiki&rows=3", "r"))[1]
-            assert (page["total"], len(page["deliveries"]), page["more_groups"]) == (4, 3, 0)
-            assert [(group["count"], group["without_sid"]) for group in page["groups"]] == [(4, 0)]
-            find, by_sid = "/v1/waiting/find", {"subject": "s1", "client_id": "wiki"}
-            found = [(await running.ask("POST", find, token, by_sid))[1]["deliveries"] for token in ("r", "o")]
-            assert [[each["client_id"] for each in shown] for shown in found] == [["wiki"], []]
-            by_sub = {"subject": "alice", "client_id": "wiki", "iss": ISSUER}
-            assert (await running.ask("POST", find, "r", by_sub))[1]["total"] == 4
-            wanted = {"client_id": "wiki", "iss": ISSUER}
-            line = await running.until_said("waiting_looked_for", lambda line: wanted.items() <= line["wanted"].items())
-            assert (line["who"], {*line["wanted"]}) == ("sre", {*wanted, "subject"})
-            assert line["wanted"]["subject"] not in ("alice", "s1")
-
-
 async def test_a_busy_client_holds_up_no_other_s_retry(place: tuple[str, str], tmp_path: Path) -> None:
     """A second retry of it is the first one, and to end that ends the watching alone. A cancellation is a job, too."""
     refusing, answered = Answers(shop=400, wiki=400), asyncio.Event()
