@@ -86,6 +86,7 @@ shutdwn_grace: 20s
             ("queue: {url: 'amqp://h', password_file: '~nobody-/x'}", "queue.password_file", "there is no such home"),
             ("queue: {url: 'sqlite:~nobody-/x'}", "queue.url", "there is no such home"),
             ("queue: {url: ''}", "queue.url", "must not be empty"),
+            ("queue: {url: ' '}", "queue.url", "must not be empty"),
             ("queue: {url: 'amqp://h '}", "queue.url", "ends with a blank; remove it"),
             ("queue: {url: “amqp://h”}", "queue.url", "begins with the quotation mark “"),
             ("queue: {url: 'amqp://h/?ssl=1'}", "queue.url", "the option ssl has no effect; for TLS write amqps://"),

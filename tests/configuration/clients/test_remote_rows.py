@@ -30,6 +30,7 @@ HOOK = "https://shop.example.com/hook"
     [
         ("shop", "[7]: must be the metadata of a client"),
         ({"backchannel_logout_uri": HOOK}, "[7]: has no client_id"),
+        ({"client_id": ""}, "[7]: has no client_id"),
         ({"client_id": 42}, "[7]: client_id must be a text"),
         ({"client_id": "a", "backchannel_logout_uri": "/hook"}, "a: backchannel_logout_uri must be an absolute URI"),
         (

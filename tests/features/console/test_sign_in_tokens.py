@@ -184,6 +184,7 @@ async def test_a_good_token_has_the_scopes_of_its_roles(judge: Judge) -> None:
         ({"iss": "https://evil.example.com"}, "iss is another issuer"),
         ({"iss": None}, "iss is another issuer"),
         ({"aud": CLIENT}, "aud does not name this API"),
+        ({"aud": None}, "aud does not name this API"),
         ({"aud": [[AUDIENCE], 5]}, "aud does not name this API"),
         ({"client_id": "another"}, "another client than the console"),
         ({"client_id": "another", "azp": CLIENT}, "another client than the console"),

@@ -33,6 +33,7 @@ def at(url: str, **more: Any) -> Any:
         ("/logout", "${authBaseUrl}", f"{BASE}/logout"),
         ("/logout", "${authAdminUrl}", "https://internal:8443/auth/logout"),
         ("/logout", None, "https://id.example.com/logout"),
+        ("/logout", "", "https://id.example.com/logout"),
         (f"  {URL}\n", None, URL),
         ("   ", None, None),
     ],

@@ -99,6 +99,7 @@ async def test_the_header_of_a_token(header: Mapping[str, Any], expected: str) -
         ({"aud": None}, "invalid_audience"),
         ({"aud": {AUDIENCE: 1}}, "invalid_audience"),
         ({"iss": "https://evil.example.com"}, "invalid_issuer"),
+        ({"iss": None}, "invalid_issuer"),
         ({"iat": NOW - 40 * 86_400}, "taken"),
         ({"iat": NOW + 60}, "taken"),
         ({"iat": True}, "invalid_request"),

@@ -315,6 +315,7 @@ async def test_a_source_of_json_takes_any_kind_of_body(api: Api, kind: str) -> N
     ("body", "headers", "status"),
     [
         (b"", {}, 400),
+        (b" \n", {}, 400),
         (b"x" * 3000, {}, 413),
         (b"\x1f\x8b", {"Content-Encoding": "gzip"}, 415),
         (b"not JSON: its dead letter says so", {}, 202),

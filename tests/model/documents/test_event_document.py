@@ -247,6 +247,7 @@ def test_an_event_of_only_wrong_entries_is_malformed() -> None:
     ("body", "expected"),
     [
         (b"", "the message is empty; it must be a JSON object"),
+        (b" \n", "the message is empty; it must be a JSON object"),
         (b"\xff{}", "not UTF-8: byte 0 is 0xff"),
         (gzip.compress(b"{}", mtime=0), "the body is compressed with gzip: publish it as plain UTF-8"),
         (zlib.compress(b"{}", 1), "the body is compressed with deflate: publish it as plain UTF-8"),
