@@ -88,8 +88,12 @@ class Service:
         running.send(signal.SIGHUP)
         await running.until_said("reloaded", lambda _: len(running.said("reloaded")) > seen)
 
-    async def sign_out(self, running: WorkerProcess, client_id: str, count: int = 1, iss: str = ISSUER) -> None:
-        """Publish endings of sessions that a client has."""
+    async def sign_out(
+        self, running: WorkerProcess, client_id: str, count: int = 1, iss: str = ISSUER, answered: int | None = None
+    ) -> None:
+        """Publish endings of sessions that a client has. `answered`: its answer from now on."""
+        if answered is not None:
+            self.answer(client_id, answered)
         for _ in range(count):
             self._sessions += 1
             event = {"iss": iss, "sub": f"user-{self._sessions}", "sid": f"s{self._sessions}", "clients": [client_id]}

@@ -44,8 +44,7 @@ async def test_an_alarm_of_the_broker_comes_first(
         page = window.page
         await window.sign_in(SRE)
         await expect(page.locator(".pulse.good")).to_contain_text("2 of 2 workers")
-        service.answer("shop", 503)
-        await service.sign_out(first, "shop", 10)
+        await service.sign_out(first, "shop", 10, answered=503)
         await expect(window.row("shop")).to_be_visible()
         await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.0000001")
         await expect(page.locator(".pulse.bad")).to_contain_text("The broker takes no message · 1 of 2 workers")

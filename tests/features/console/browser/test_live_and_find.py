@@ -21,8 +21,7 @@ async def test_live_stands_still_under_the_pointer(
     await expect(window.row("failed").first).to_be_visible()
     rows = await page.locator("main tbody tr").count()
     await window.row("failed").first.hover()
-    service.answer("payroll", 404)
-    await service.sign_out(running, "payroll")
+    await service.sign_out(running, "payroll", answered=404)
     await expect(page.locator("form [role=status]")).to_contain_text("newer: they come when the pointer leaves")
     assert await page.locator("main tbody tr").count() == rows
     await page.mouse.move(5, 5)

@@ -12,8 +12,7 @@ PAYROLL = f"client?client_id=payroll&iss={ISSUER}"
 
 async def given_up(service: Service, running: WorkerProcess, count: int) -> None:
     """Have the client refuse so many logouts."""
-    service.answer("payroll", 404)
-    await service.sign_out(running, "payroll", count)
+    await service.sign_out(running, "payroll", count, answered=404)
     await running.until_metric(float(count), "dead_letters_total")
 
 
@@ -30,8 +29,7 @@ async def test_what_names_no_session_stays_unless_it_is_ticked(service: Service,
     service.site.config["registry"]["defaults"] = {ISSUER: {"sub_only_max_age": "1ms"}}
     service.site.write()
     async with service.worker() as running:
-        service.answer("payroll", 404)
-        await service.sign_out(running, "payroll", 2)
+        await service.sign_out(running, "payroll", 2, answered=404)
         for user in ("ann", "ben", "cid"):
             status, _ = await running.post({"iss": ISSUER, "sub": user, "clients": ["payroll"]})
             assert status == 202

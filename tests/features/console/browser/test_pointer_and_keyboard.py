@@ -19,8 +19,7 @@ async def test_rows_keep_their_places_under_the_pointer(service: Service, new_wi
     service.site.write_clients([client(name, service.clients.url(name)) for name in NAMES])
     async with service.worker() as running:
         for name in NAMES[:4]:
-            service.answer(name, 503)
-            await service.sign_out(running, name, 3)
+            await service.sign_out(running, name, 3, answered=503)
         window = await new_window(running, viewport={"width": 1440, "height": 900})
         await window.sign_in(SRE)
         await expect(window.row("client-")).to_have_count(4)
@@ -30,8 +29,7 @@ async def test_rows_keep_their_places_under_the_pointer(service: Service, new_wi
         service.answer(gone, 200)
         status, _ = await running.ask("POST", "/v1/retry", SRE, {"client_id": gone, "iss": ISSUER})
         assert status == 202
-        service.answer(NAMES[5], 503)
-        await service.sign_out(running, NAMES[5], 3)
+        await service.sign_out(running, NAMES[5], 3, answered=503)
         await expect(window.row(NAMES[5])).to_be_visible()
         await expect(window.row(gone).locator(".chip")).to_have_text("no trouble")
         after = await places(window.page)
@@ -52,10 +50,8 @@ async def places(page: Page) -> list[Any]:
 
 async def test_all_of_it_by_the_keyboard(service: Service, running: WorkerProcess, new_window: NewWindow) -> None:
     """From the sign-in to a replay: the focus is where one is, in dialogs too, and comes back when they close."""
-    service.answer("shop", 503)
-    service.answer("payroll", 404)
-    await service.sign_out(running, "shop", 3)
-    await service.sign_out(running, "payroll", 2)
+    await service.sign_out(running, "shop", 3, answered=503)
+    await service.sign_out(running, "payroll", 2, answered=404)
     await running.until_metric(2.0, "dead_letters_total")
     window = await new_window(running)
     page, press = window.page, window.page.keyboard.press
@@ -133,8 +129,7 @@ async def test_a_number_is_typed_before_something_is_deleted(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
     """What was given up later stays; what waits is cancelled for one client alone."""
-    service.answer("payroll", 404)
-    await service.sign_out(running, "payroll", 3)
+    await service.sign_out(running, "payroll", 3, answered=404)
     await service.sign_out(running, "legacy", 2)
     await running.until_metric(3.0, "dead_letters_total")
     window = await new_window(running)

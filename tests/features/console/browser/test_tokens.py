@@ -34,10 +34,8 @@ async def test_a_token_that_may_only_read_sees_no_button(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
     """On no page, and the API would refuse."""
-    service.answer("shop", 503)
-    service.answer("payroll", 404)
-    await service.sign_out(running, "shop", 2)
-    await service.sign_out(running, "payroll", 2)
+    await service.sign_out(running, "shop", 2, answered=503)
+    await service.sign_out(running, "payroll", 2, answered=404)
     window = await new_window(running)
     await window.sign_in(SUPPORT)
     await expect(window.row("shop")).to_be_visible()
@@ -54,10 +52,8 @@ async def test_a_bound_token_sees_its_issuers_alone(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
     """Their clients, letters, troubles and keys; and nothing that is of the whole service is offered."""
-    service.answer("wiki", 404)
-    service.answer("shop", 404)
-    await service.sign_out(running, "wiki", 2, iss=OTHER)
-    await service.sign_out(running, "shop", 2)
+    await service.sign_out(running, "wiki", 2, iss=OTHER, answered=404)
+    await service.sign_out(running, "shop", 2, answered=404)
     window = await new_window(running)
     await window.sign_in(BOUND)
     await expect(window.row("shop")).to_be_visible()
