@@ -27,7 +27,7 @@ from notifier.operators.terminal.command_options import Config, Json, load_whole
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import shown_urls
 from notifier.settings.service_settings import Settings
-from notifier.settings.subject_key import TO_MAKE, is_missing, short_key_mistake
+from notifier.settings.subject_key import CREATE_COMMAND, find_short_key, is_subject_key_missing
 from notifier.tokens.key_ring import SigningKey
 
 REASONS = 3  # of rows that are left out, in the line of their source; the warnings have all
@@ -181,11 +181,11 @@ def _unsigned(loaded: LoadedConfiguration) -> Iterator[InputIssue]:
 
 
 def _subject_key(settings: Settings) -> list[dict[str, str]]:
-    if not is_missing(settings):
-        short = short_key_mistake(settings)
+    if not is_subject_key_missing(settings):
+        short = find_short_key(settings)
         return [] if short is None else [{"path": short.path, "text": short.text}]
     text = "is not set: each worker hashes users by a key of its own, so nobody can find a user's logouts in the log"
-    return [{"path": "log.subject_key_file", "text": f"{text}: {TO_MAKE}"}]
+    return [{"path": "log.subject_key_file", "text": f"{text}: {CREATE_COMMAND}"}]
 
 
 def _times(count: int) -> str:

@@ -19,7 +19,7 @@ from notifier.model.printable import json_text
 from notifier.operators.terminal.command_options import Config, look_at_keys
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
-from notifier.settings.config_file import read_part
+from notifier.settings.config_file import read_sections
 from notifier.tokens.key_files import KeySource, examine_keys, generate_key, load_key
 from notifier.tokens.signers import Signers
 
@@ -144,7 +144,7 @@ def jwks(
         # one of several
         notifier keys jwks -c n.yaml --iss https://id.example.com
     """
-    settings = read_part(config, os.environ, {"issuers", "signing"}, settings_model(FEATURES)).settings
+    settings = read_sections(config, os.environ, {"issuers", "signing"}, settings_model(FEATURES)).settings
     issuers = settings.issuers
     if iss is None and len(issuers) == 1:
         iss = next(iter(issuers))

@@ -16,8 +16,8 @@ from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import screen
-from notifier.settings.config_file import read_part
-from notifier.settings.subject_key import TO_MAKE, subject_key_file
+from notifier.settings.config_file import read_sections
+from notifier.settings.subject_key import CREATE_COMMAND, subject_key_file
 from notifier.telemetry.log_search import DELIVERED, LoggedDelivery, find_deliveries
 from notifier.telemetry.logs import subject_hash
 
@@ -67,7 +67,7 @@ def log_id(
 
 def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
     """Return how the logs show it. Raises ConfigurationError if they do not."""
-    settings = read_part(config, os.environ, {"log", "queue"}).settings
+    settings = read_sections(config, os.environ, {"log", "queue"}).settings
     if raw_too and settings.log.subject == "raw":
         return sub
     hashing = subject_hash(settings)
@@ -78,7 +78,7 @@ def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
         if (file := subject_key_file(settings)) is not None:
             text = f"is not set, and {file}, which a worker makes when it starts, is not there"
         else:
-            text = f"is not set, so each worker hashes with a random key that nobody knows; set it: {TO_MAKE}"
+            text = f"is not set, so each worker hashes with a random key that nobody knows; set it: {CREATE_COMMAND}"
         raise ConfigurationError([InputIssue("log.subject_key_file", text)])
     return hashing.log_id(sub)
 

@@ -28,7 +28,7 @@ from notifier.queues.rabbitmq.administration import (
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
-from notifier.settings.config_file import read_part
+from notifier.settings.config_file import read_sections
 
 app = typer.Typer()
 
@@ -167,7 +167,7 @@ def _check_force(prefix: str, standings: Sequence[TopologyState], force: str | N
 def _options(config: Config) -> RabbitOptions | None:
     """Read the settings. For the embedded queue it says that there is no topology, and returns None."""
     quiet_logs()
-    part = read_part(config, os.environ, {"queue"})
+    part = read_sections(config, os.environ, {"queue"})
     queue = part.settings.queue
     if queue.sqlite_file is None:
         return rabbit_options(queue, bindings_in(FEATURES, part.document))

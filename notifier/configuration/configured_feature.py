@@ -62,10 +62,10 @@ class ConfiguredFeature:
 
 def settings_model(features: Sequence[ConfiguredFeature]) -> type[Settings]:
     """Return the type of the settings, with the sections and client options of these features."""
-    from notifier.settings.feature_sections import settings_with  # noqa: PLC0415  pydantic takes 0.1 s
+    from notifier.settings.feature_sections import build_settings_model  # noqa: PLC0415  pydantic takes 0.1 s
 
     sections = tuple(section for feature in features for section in feature.sections.items())
-    return settings_with(sections, tuple(filter(None, (feature.client_options for feature in features))))
+    return build_settings_model(sections, tuple(filter(None, (feature.client_options for feature in features))))
 
 
 def reader_by(features: Sequence[ConfiguredFeature]) -> BuildReader:

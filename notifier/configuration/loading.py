@@ -31,7 +31,7 @@ from notifier.settings.key_settings import KeySettings
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import read_subject_key
-from notifier.settings.tokens_file import expiring, load_tokens
+from notifier.settings.tokens_file import find_expiring_tokens, load_tokens
 from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing
 from notifier.tokens.published_keys import thumbprint
@@ -189,7 +189,7 @@ def _find_warnings(
     senders = [*(sender for part in parts for sender in part.senders), *list_token_senders(tokens)]
     yield from find_ignored_addresses(settings, built.registry, senders)
     yield from find_unlisted_senders(settings, senders)
-    yield from expiring(tokens, time.time())
+    yield from find_expiring_tokens(tokens, time.time())
     for part in parts:
         yield from part.warnings
 
@@ -218,9 +218,9 @@ def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
         read_settings = {key.setting for key in known}
         named: dict[object, str] = {thumbprint(key.public): f"the key {key.kid}" for key in known}
         for nth, key in enumerate(issuer.keys):
-            setting = f"keys[{nth}].{key.place}"
+            setting = f"keys[{nth}].{key.kind}"
             if key.file is None and f'issuers["{iss}"].{setting}' not in read_settings:
-                named[key.place, getattr(key, key.place)] = f"the key of {setting}"
+                named[key.kind, getattr(key, key.kind)] = f"the key of {setting}"
         for identity, called in named.items():
             if (owner := owners.setdefault(identity, iss)) != iss:
                 text = (
@@ -280,8 +280,8 @@ def key_sources(
             if key is None:
                 listed.append(None)
                 continue
-            where = f'issuers["{iss}"].keys[{nth}].{key.place}'
-            missing = None if key.file is not None else signers.kinds[key.place].missing()
+            where = f'issuers["{iss}"].keys[{nth}].{key.kind}'
+            missing = None if key.file is not None else signers.kinds[key.kind].missing()
             listed.append(_key_source(key, where, settings, signers) if missing is None else None)
             mistakes += [] if missing is None else [InputIssue(where, missing)]
     return sources, mistakes

@@ -110,9 +110,8 @@ def values_of(
             values.setdefault(setting.member, setting)
     client = loaded.registry.clients_of(key[0]).get(key[1])
     algorithms = values.get("id_token_signed_response_alg")
-    if (
-        client is not None and algorithms is not None and isinstance(algorithms.value, list)
-    ):  # show the algorithm in force
+    # Of a list of algorithms, show the one in force.
+    if client is not None and algorithms is not None and isinstance(algorithms.value, list):
         values[algorithms.member] = replace(algorithms, value=client.token.alg.value)
     preset = None if client is None or client.preset is None else PRESETS.get(client.preset)
     for name in ("typ", "subject", "timeout"):

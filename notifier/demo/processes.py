@@ -29,7 +29,7 @@ from notifier.model.errors import QueueError
 from notifier.model.message import Lane
 from notifier.queues.building import build_queue
 from notifier.queues.queue_port import Queue
-from notifier.settings.config_file import read_part
+from notifier.settings.config_file import read_sections
 
 FIRST_PORT = 9001
 SLOW = 0.6  # seconds
@@ -53,7 +53,7 @@ async def serve_clients(jwks: Mapping[str, Any], host: str, first_port: int, onl
 
 async def sign_out(config: Path, every: float) -> None:
     """Sign a user out of all five clients at regular intervals, until SIGTERM."""
-    queue = build_queue(read_part(config, os.environ, {"queue"}).settings.queue)
+    queue = build_queue(read_sections(config, os.environ, {"queue"}).settings.queue)
     await queue.open()
     try:
         await queue.wait_until_ready()

@@ -8,7 +8,7 @@ from notifier.features.browsers.browsers_feature import BROWSERS
 from notifier.features.console.console_feature import CONSOLE
 from notifier.features.feed.feed_feature import FEED
 from notifier.features.registries.registries_feature import REGISTRIES
-from notifier.features.signers.signers_feature import KEY_PLACES
+from notifier.features.signers.signers_feature import SIGNERS
 from notifier.features.sources.sources_feature import SOURCES
 from notifier.features.upstreams.upstreams_feature import UPSTREAMS
 
@@ -18,6 +18,6 @@ FEATURES: tuple[Feature, ...] = (
     UPSTREAMS,
     FEED,
     REGISTRIES,
-    KEY_PLACES,
+    SIGNERS,
     CONSOLE,
 )

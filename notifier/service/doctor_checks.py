@@ -40,7 +40,7 @@ from notifier.operators.status.service_status import ServiceStatus, seen_keys
 from notifier.queues.building import build_queue
 from notifier.queues.sqlite.lock import worker_at
 from notifier.settings.policies import TlsSettings
-from notifier.settings.tokens_file import expiring
+from notifier.settings.tokens_file import find_expiring_tokens
 from notifier.tokens.client_encryption import READ_TIMEOUT_SECONDS, ClientEncryption, ClientKeyReader
 from notifier.tokens.first_day import Seen
 
@@ -123,7 +123,10 @@ class _Checks:
         return list(judge_hooks(library_hooks(self._settings), f"{UPDATE_ADVICE}: {EXPLAIN_COMMAND}"))
 
     async def _tokens(self) -> Sequence[Finding]:
-        told = ((each.path, *each.text.split(": ", 1)) for each in expiring(self._loaded.tokens or (), time.time()))
+        told = (
+            (each.path, *each.text.split(": ", 1))
+            for each in find_expiring_tokens(self._loaded.tokens or (), time.time())
+        )
         return [warning(Area.LISTENER, subject, text, advice) for subject, text, advice in told]
 
     def remote(self) -> Iterator[Check]:

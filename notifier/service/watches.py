@@ -33,7 +33,7 @@ from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.queue_port import Queue
 from notifier.service.deferral_release import DeferralRelease
 from notifier.service.self_watch import SelfWatch
-from notifier.settings.file_watch import Watch, watch_files
+from notifier.settings.file_watch import FileWatch, watch_files
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.metrics import Metrics
 from notifier.telemetry.metrics_page import Sources
@@ -56,7 +56,7 @@ class Reloading:
         self._registry = registry
         self._signing_keys = signing_keys
         self._signers = signers
-        self._files = Watch(live.now.stamps)
+        self._files = FileWatch(live.now.stamps)
 
     async def watch(self) -> None:
         """Reload when a file of the configuration changes, until cancelled."""

@@ -40,31 +40,31 @@ from notifier.settings.secret_text import read_secret
 from notifier.settings.values import (
     Count,
     Duration,
-    Held,
-    Lasting,
-    Listed,
+    DurationField,
+    HoldDuration,
     Origin,
+    PositiveDuration,
     Section,
-    Span,
-    existing_file,
-    names_host,
+    TextList,
+    check_existing_file,
+    has_host,
 )
 
 _ALGORITHMS = frozenset(Algorithm)
 MAX_CONCURRENT = Client(iss="", client_id="", backchannel_logout_uri=None).max_concurrent
 # A URI has no space, but may have commas. Only the beginning of a run is tried, or many commas take quadratic time.
-_BETWEEN_URIS = re.compile(r"(?<![\s,])[\s,]*\s[\s,]*|,(?=[A-Za-z][A-Za-z0-9+.-]*:/)")
+_URI_SEPARATOR = re.compile(r"(?<![\s,])[\s,]*\s[\s,]*|,(?=[A-Za-z][A-Za-z0-9+.-]*:/)")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 # Headers of the request itself, and those that concern one connection only (RFC 9110 §7.6.1, §11.7).
-_NOT_THEIRS = frozenset(
+_RESERVED_HEADERS = frozenset(
     ("host", "expect", "connection", "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer",
      "transfer-encoding", "upgrade")
 )  # fmt: skip
 _HEADER_VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?")  # RFC 9110 §5.5, ASCII only
 
 
-def _uris(texts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(uri for text in texts for uri in _BETWEEN_URIS.split(text) if uri)
+def _split_uris(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(uri for text in texts for uri in _URI_SEPARATOR.split(text) if uri)
 
 
 class SecretFile(Section):
@@ -80,13 +80,13 @@ def algorithm(value: object) -> object:
             raise ValueError("none is not allowed: a logout token is always signed; use RS256, PS256 or ES256")
         if value.startswith("HS"):
             raise ValueError(f"{value} is not supported: it would need the client's secret; use RS256, PS256 or ES256")
-        near = get_close_matches(value.upper(), Algorithm, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        matches = get_close_matches(value.upper(), Algorithm, 1)
+        hint = f"; did you mean {matches[0]}?" if matches else ""
         raise ValueError(f"must be one of {', '.join(Algorithm)}{hint}")
     return value
 
 
-def _key_management(value: object) -> object:
+def _check_key_management(value: object) -> object:
     """Return the value unless it is an unsupported key management. Raises ValueError with the remedy."""
     ways = ", ".join(KeyManagement)
     if value == "RSA1_5":
@@ -98,16 +98,16 @@ def _key_management(value: object) -> object:
     return value
 
 
-def _content_encryption(value: object) -> object:
+def _check_content_encryption(value: object) -> object:
     if isinstance(value, str) and value not in tuple(ContentEncryption):
         raise ValueError(f"must be one of {', '.join(ContentEncryption)}")
     return value
 
 
-def _preset(value: str) -> str:
+def _check_preset(value: str) -> str:
     if value not in PRESETS:
-        near = get_close_matches(value.lower().replace("-", "_"), PRESETS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PRESETS)}"
+        matches = get_close_matches(value.lower().replace("-", "_"), PRESETS, 1)
+        hint = f"did you mean {matches[0]}?" if matches else f"there are {', '.join(PRESETS)}"
         raise ValueError(f"there is no preset {value!r}; {hint}")
     return value
 
@@ -117,21 +117,21 @@ def _audience(value: object) -> object:
     return () if value == "list" else value
 
 
-def _secret(value: object, info: ValidationInfo) -> object:
+def _read_secret(value: object, info: ValidationInfo) -> object:
     """Return the text, or the content of the file in `{file: …}` without its final line break."""
     if not isinstance(value, dict):
         return value
     if value.keys() != {"file"} or not isinstance(value["file"], str):
         raise ValueError("must be a text, or {file: PATH}")
-    path = existing_file(Path(value["file"]), info)
+    path = check_existing_file(Path(value["file"]), info)
     try:
         return read_secret(path)
     except ConfigurationError as error:
         raise ValueError(f"{path} {error.mistakes[0].text}") from None
 
 
-def _proxy(value: str) -> str:
-    if not names_host(value, "http", "https"):
+def _check_proxy(value: str) -> str:
+    if not has_host(value, "http", "https"):
         text = "must be the URL of a proxy, such as http://proxy.example.com:3128"
         if "@" in value and "@" not in re.split("[/?#]", value.partition("://")[2])[0]:
             text = "has @, /, ? or # in a user name or password; write %40, %2F, %3F or %23"
@@ -141,7 +141,7 @@ def _proxy(value: str) -> str:
     return value
 
 
-def _free_claim(name: str) -> str:
+def _check_claim_name(name: str) -> str:
     if name in RESERVED_CLAIMS:
         raise ValueError(f"the claim {name} belongs to the specification; choose another name")
     if identifies(name):
@@ -151,34 +151,34 @@ def _free_claim(name: str) -> str:
     return name
 
 
-def _free_header(name: str) -> str:
+def _check_header_name(name: str) -> str:
     if _TOKEN.fullmatch(name) is None:
         raise ValueError("is not a valid name of a header")
-    if name.lower() in _NOT_THEIRS or name.lower().startswith("content-"):
+    if name.lower() in _RESERVED_HEADERS or name.lower().startswith("content-"):
         raise ValueError(f"the header {name} belongs to the request itself; choose another")
     return name
 
 
-def _header_value(value: str) -> str:
+def _check_header_value(value: str) -> str:
     if _HEADER_VALUE.fullmatch(value) is None:
         raise ValueError("must be one line of printable ASCII, not empty, without blanks at its ends")
     return value
 
 
-Secret = BeforeValidator(_secret, json_schema_input_type=str | SecretFile)
+Secret = BeforeValidator(_read_secret, json_schema_input_type=str | SecretFile)
 
 
-def _names_nobody(value: JsonValue) -> JsonValue:
+def _check_claim_value(value: JsonValue) -> JsonValue:
     """Return the value of a claim. Raises ValueError if a nested member identifies a user or grants access."""
     for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _names_nobody(member)
+        _check_claim_value(member)
     for name in value if isinstance(value, dict) else ():
         if identifies(name):
-            _free_claim(name)
+            _check_claim_name(name)
     return value
 
 
-def _finite(value: JsonValue) -> JsonValue:
+def _check_finite(value: JsonValue) -> JsonValue:
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
@@ -186,16 +186,18 @@ def _finite(value: JsonValue) -> JsonValue:
     return value
 
 
-ClaimName = Annotated[str, AfterValidator(_free_claim)]
-HeaderName = Annotated[str, AfterValidator(_free_header)]
-HeaderValue = Annotated[str, Secret, AfterValidator(_header_value)]
+ClaimName = Annotated[str, AfterValidator(_check_claim_name)]
+HeaderName = Annotated[str, AfterValidator(_check_header_name)]
+HeaderValue = Annotated[str, Secret, AfterValidator(_check_header_value)]
 Status = Annotated[int, Field(ge=200, le=599)]
 
 
 class ClientOptions(Section):
     """notifier's settings of a client. Members that are left out have the service's values."""
 
-    preset: Annotated[str, AfterValidator(_preset), Field(json_schema_extra={"enum": list(PRESETS)})] | None = None
+    preset: Annotated[str, AfterValidator(_check_preset), Field(json_schema_extra={"enum": list(PRESETS)})] | None = (
+        None
+    )
     """A known receiver, by name. Its settings apply where none is given here."""
     typ: Literal["logout+jwt", "JWT", "none"] | None = None
     """The token's `typ` header. `none` leaves it out."""
@@ -210,13 +212,15 @@ class ClientOptions(Section):
     ) = None
     """The form of `aud`: `string`, the client_id (the default); `list`, a list with it; or the names that follow it in
     that list (R5)."""
-    lifetime: Annotated[float, Lasting(above=0.0, most=120.0)] | None = None
+    lifetime: Annotated[float, DurationField(above=0.0, most=120.0)] | None = None
     """How long a token is valid: two minutes at most (B29)."""
-    claims: dict[ClaimName, Annotated[JsonValue, AfterValidator(_finite), AfterValidator(_names_nobody)]] | None = None
+    claims: (
+        dict[ClaimName, Annotated[JsonValue, AfterValidator(_check_finite), AfterValidator(_check_claim_value)]] | None
+    ) = None
     """Further claims, the same in every token."""
     reason_claim: ClaimName | None = None
     """The claim that holds the event's reason."""
-    timeout: Held | None = None
+    timeout: HoldDuration | None = None
     """Time limit of a whole attempt."""
     max_concurrent: Count | None = Field(
         None, description=f"Attempts at a time, over all workers. Default {MAX_CONCURRENT}."
@@ -225,7 +229,7 @@ class ClientOptions(Section):
     """Attempts a second, over all workers."""
     paused: bool = False
     """Attempt nothing. Deliveries wait."""
-    max_age: Span | None = None
+    max_age: PositiveDuration | None = None
     """How long a delivery lives, attempted or not."""
     sub_only_max_age: Duration | None = None
     """The same for a token without sid."""
@@ -235,7 +239,7 @@ class ClientOptions(Section):
     """Where its URI may lead. Replaces `egress` member by member."""
     tls: TlsSettings | None = None
     """TLS to the client."""
-    proxy: Annotated[str, Secret, AfterValidator(_proxy)] | None = Field(None, repr=False)
+    proxy: Annotated[str, Secret, AfterValidator(_check_proxy)] | None = Field(None, repr=False)
     """URL of a proxy. It looks names up, so egress judges only what the URI says."""
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False)
     """Further request headers."""
@@ -250,7 +254,7 @@ class ClientOptions(Section):
     iss and sid suffice the client; `off`, nobody."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.reason_claim is not None and self.reason_claim in (self.claims or {}):
             raise ValueError(f"reason_claim and claims both name {self.reason_claim}")
         both = (self.success_statuses or frozenset()) & (self.retry_statuses or frozenset())
@@ -268,7 +272,7 @@ class ClientMetadata(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     client_id: Annotated[str, Field(min_length=1, description="As registered at the issuer.")]
-    issuer: Listed | None = Field(None, min_length=1)
+    issuer: TextList | None = Field(None, min_length=1)
     """One, a list, or "*" for all. May be left out if there is only one issuer."""
     backchannel_logout_uri: str | None = None
     """Where to POST. Left out: the client is skipped."""
@@ -276,9 +280,11 @@ class ClientMetadata(BaseModel):
     """Each token must have a sid (B7)."""
     id_token_signed_response_alg: Annotated[Algorithm, BeforeValidator(algorithm)] | None = None
     """Default RS256 (B23)."""
-    id_token_encrypted_response_alg: Annotated[KeyManagement, BeforeValidator(_key_management)] | None = None
+    id_token_encrypted_response_alg: Annotated[KeyManagement, BeforeValidator(_check_key_management)] | None = None
     """Its tokens are encrypted, to its key in `jwks` or `jwks_uri` (B16)."""
-    id_token_encrypted_response_enc: Annotated[ContentEncryption, BeforeValidator(_content_encryption)] | None = None
+    id_token_encrypted_response_enc: Annotated[ContentEncryption, BeforeValidator(_check_content_encryption)] | None = (
+        None
+    )
     """How their content is encrypted. Default A128CBC-HS256."""
     jwks: object = Field(None, repr=False)
     """Its public keys, as a JWK Set. It comes before `jwks_uri`."""
@@ -290,7 +296,7 @@ class ClientMetadata(BaseModel):
     """What the user's browser calls. https, no fragment."""
     frontchannel_logout_session_required: bool | None = None
     """Each call must have iss and sid (F4)."""
-    redirect_uris: Annotated[Listed, AfterValidator(_uris)] | None = None
+    redirect_uris: Annotated[TextList, AfterValidator(_split_uris)] | None = None
     """A list, or one text with several. `frontchannel_logout_uri` must have the origin of one of them (F1)."""
     client_name: str | None = None
     """What people call it."""

@@ -21,11 +21,11 @@ from notifier.settings.input_issues import explain, submodel
 from notifier.settings.queue_settings import QUEUE_FILE, SQLITE, QueueSettings
 from notifier.settings.secret_text import read_secret
 from notifier.settings.service_settings import Settings
-from notifier.settings.usable_settings import UsableSettings, section_like, usable_settings
+from notifier.settings.usable_settings import UsableSettings, suggest_sections, usable_settings
 from notifier.settings.values import FeatureSection, Section
 
 PREFIX = "NOTIFIER_"
-_OURS_OTHERWISE = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")
+_OTHER_VARIABLES = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")
 # Kubernetes sets these for each service of the namespace, and one service may be called "notifier".
 _OF_KUBERNETES = re.compile(
     r"NOTIFIER_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP).*)?)", re.DOTALL
@@ -65,15 +65,15 @@ def examine_settings(
         except ConfigurationError as error:
             mistakes += error.mistakes
             unsure |= model.model_fields.keys()  # the file may hold any of them
-    mistakes += _overlay(document, environ, model, relative=path is not None, unsure=unsure)
-    _place_queue(document)
+    mistakes += _apply_variables(document, environ, model, relative=path is not None, unsure=unsure)
+    _set_default_queue(document)
     base = Path() if path is None else path.absolute().parent
     usable = usable_settings(document, {"base": base, "files": files}, model)
     return replace(usable, mistakes=(*mistakes, *usable.mistakes), unsure=usable.unsure | unsure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadPart:
+class PartialSettings:
     """The settings with some sections read and defaults for the others. `issuers`: the names of all issuers."""
 
     settings: Settings
@@ -81,18 +81,18 @@ class ReadPart:
     document: Mapping[str, Any] = field(repr=False)
 
 
-def read_part(
+def read_sections(
     path: Path | None, environ: Mapping[str, str], sections: Collection[str], model: type[Settings] = Settings
-) -> ReadPart:
+) -> PartialSettings:
     """Read only these sections, for callers without access to the keys and clients named in other sections.
 
     Raises ConfigurationError with all errors in these sections.
     """
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
-    mistakes = _overlay(document, environ, model, relative=path is not None, unsure=set())
+    mistakes = _apply_variables(document, environ, model, relative=path is not None, unsure=set())
     if "queue" in sections:
-        _place_queue(document)
+        _set_default_queue(document)
     issuers = document.get("issuers")
     left_out = model.model_fields.keys() - set(sections)
     try:
@@ -103,7 +103,7 @@ def read_part(
     if mistakes:
         raise ConfigurationError(mistakes)
     names = frozenset(name for name in issuers if isinstance(name, str)) if isinstance(issuers, dict) else frozenset()
-    return ReadPart(settings=settings, issuers=names, document=document)
+    return PartialSettings(settings=settings, issuers=names, document=document)
 
 
 def read_credentials(queue: QueueSettings) -> tuple[str | None, str | None]:
@@ -122,7 +122,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     return document
 
 
-def _place_queue(document: dict[str, Any]) -> None:
+def _set_default_queue(document: dict[str, Any]) -> None:
     """Set the embedded queue beside the configuration file if no queue is configured."""
     queue = document.get("queue")
     if queue is None:
@@ -166,15 +166,15 @@ def _variables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[t
         yield from _variables(inner, (*path, name))
 
 
-def _unread(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
+def _undeclared_prefixes(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
     """Yield the prefixes of variables of sections that no feature has declared."""
     for name, inner in _sections(model):
         if issubclass(inner, FeatureSection) and inner.model_config.get("extra") == "allow":
             yield f"{PREFIX}{'__'.join((*path, name))}__".upper()
-        yield from _unread(inner, (*path, name))
+        yield from _undeclared_prefixes(inner, (*path, name))
 
 
-def _overlay(
+def _apply_variables(
     document: dict[str, Any], environ: Mapping[str, str], model: type[Settings], *, relative: bool, unsure: set[str]
 ) -> list[InputIssue]:
     """Put the variables into the document. `relative`: its paths are not relative to the working directory.
@@ -183,13 +183,13 @@ def _overlay(
     """
     variables = dict(_variables(model))
     gone = {variable_of(setting): why for setting, why in gone_settings(model)}
-    unread = tuple(_unread(model))
+    unread = tuple(_undeclared_prefixes(model))
     mistakes = []
     if not relative and not environ.get("NOTIFIER_CONFIG", "-").strip():
         mistakes.append(InputIssue("NOTIFIER_CONFIG", "is empty; name the file, or unset it"))
     for name in sorted(environ):  # so that NOTIFIER_QUEUE comes before NOTIFIER_QUEUE__URL
         value = environ[name]
-        if not name.startswith(PREFIX) or _OURS_OTHERWISE.fullmatch(name) or _OF_KUBERNETES.fullmatch(name):
+        if not name.startswith(PREFIX) or _OTHER_VARIABLES.fullmatch(name) or _OF_KUBERNETES.fullmatch(name):
             continue
         variable = variables.get(name)
         if (why := next((why for old, why in gone.items() if f"{name}__".startswith(f"{old}__")), None)) is not None:
@@ -198,23 +198,23 @@ def _overlay(
             continue
         elif variable is None:
             # Compared without the prefix, which makes any two names similar.
-            near = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
-            hint = f"did you mean {PREFIX}{near[0]}?" if near else "`notifier schema config` lists them"
+            matches = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
+            hint = f"did you mean {PREFIX}{matches[0]}?" if matches else "`notifier schema config` lists them"
             mistakes.append(InputIssue(name, f"there is no such setting; {hint}"))
-            unsure |= section_like(near[0].partition("__")[0], model) if near else set()
+            unsure |= suggest_sections(matches[0].partition("__")[0], model) if matches else set()
         elif not value.strip():
             mistakes.append(InputIssue(name, "is empty; give it a value, or unset it for the file or the default"))
             unsure.add(variable.path[0])
         else:
             try:
-                _set(document, variable.path, _value(value, variable, relative=relative))
+                _set_value(document, variable.path, _parse_variable(value, variable, relative=relative))
             except (yaml.YAMLError, ValueError):
                 mistakes.append(InputIssue(name, "is not valid JSON: a value that begins with [ or { must be"))
                 unsure.add(variable.path[0])
     return mistakes
 
 
-def _value(text: str, variable: _Variable, *, relative: bool) -> object:
+def _parse_variable(text: str, variable: _Variable, *, relative: bool) -> object:
     """Return the value of a variable, parsed as JSON if it looks like JSON.
 
     A relative path is resolved against the working directory.
@@ -223,18 +223,18 @@ def _value(text: str, variable: _Variable, *, relative: bool) -> object:
     if text[0] in "[{" and SecretStr.__name__ not in annotation:
         return parse_yaml(text)
     if relative and Path.__name__ in annotation:
-        return _from_here(text)
+        return _to_absolute(text)
     if relative and text.startswith("sqlite:"):
-        return f"sqlite:{_from_here(text.removeprefix('sqlite:'))}"
+        return f"sqlite:{_to_absolute(text.removeprefix('sqlite:'))}"
     return text
 
 
-def _from_here(path: str) -> str:
+def _to_absolute(path: str) -> str:
     """Return the absolute path. A path that begins with `~` is resolved later, by its own check."""
     return path if path.startswith("~") else str(Path(path).absolute())
 
 
-def _set(document: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+def _set_value(document: dict[str, Any], path: tuple[str, ...], value: object) -> None:
     """Set the value at its path. A secret given directly replaces one given as a file, and vice versa."""
     *folders, name = path
     for folder in folders:

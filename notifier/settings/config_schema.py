@@ -22,7 +22,7 @@ def config_schema(model: type[Settings] = Settings) -> dict[str, Any]:
     models: list[type[BaseModel]] = [model, model.client_metadata, TokenEntry]
     _, schema = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions: dict[str, Any] = schema["$defs"]
-    sections: list[type[BaseModel]] = [model.client_metadata, *_below(Section)]
+    sections: list[type[BaseModel]] = [model.client_metadata, *_subclasses_of(Section)]
     for section in sections:
         if section.__name__ in definitions:
             _describe(section, definitions[section.__name__]["properties"])
@@ -38,10 +38,10 @@ def config_schema(model: type[Settings] = Settings) -> dict[str, Any]:
     return {"$schema": _DIALECT, **settings, "title": "notifier's configuration", "$defs": definitions}
 
 
-def _below(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
+def _subclasses_of(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
     for subclass in section.__subclasses__():
         yield subclass
-        yield from _below(subclass)
+        yield from _subclasses_of(subclass)
 
 
 def _describe(section: type[BaseModel], properties: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from notifier.settings.secret_text import read_text
 
 _Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR = "tag:yaml.org,2002:str"
-_LONGEST = 100  # characters of a scalar that is not a string. Base-60 numbers (`1:30`) take quadratic time
+_MAX_CACHED_CHARS = 100  # characters of a scalar that is not a string. Base-60 numbers (`1:30`) take quadratic time
 
 
 def read_document(path: Path) -> object:
@@ -28,26 +28,28 @@ def read_document(path: Path) -> object:
     text = read_text(path)
     try:
         if path.suffix == ".json":
-            return json.loads(text, object_pairs_hook=_unique)
+            return json.loads(text, object_pairs_hook=_refuse_duplicates)
         return parse_yaml(text)
     except json.JSONDecodeError as error:
-        raise _mistaken(path.name, f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise _yaml_error(path.name, f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         context = f" ({error.context})" if error.context else ""
-        if mark and (odd := _odd_indentation(text.split("\n")[: mark.line + 1])) is not None:
-            raise _mistaken(path.name, odd) from None
+        if mark and (odd := _find_odd_indentation(text.split("\n")[: mark.line + 1])) is not None:
+            raise _yaml_error(path.name, odd) from None
         if mark and "".join(text.split("\n")[mark.line : mark.line + 1])[mark.column :].startswith("\t"):
-            raise _mistaken(path.name, f"{place}a tab is here; YAML takes blanks alone before a key or value") from None
-        raise _mistaken(path.name, f"{place}{error.problem}{context}") from None
+            raise _yaml_error(
+                path.name, f"{place}a tab is here; YAML takes blanks alone before a key or value"
+            ) from None
+        raise _yaml_error(path.name, f"{place}{error.problem}{context}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise _mistaken(path.name, str(error).replace("\n", " ")) from None
+        raise _yaml_error(path.name, str(error).replace("\n", " ")) from None
     except RecursionError:
-        raise _mistaken(path.name, "is nested too deeply") from None
+        raise _yaml_error(path.name, "is nested too deeply") from None
 
 
-def _odd_indentation(lines: Sequence[str]) -> str | None:
+def _find_odd_indentation(lines: Sequence[str]) -> str | None:
     """Report the last line with invisible characters other than blanks in its indentation, as in copied texts."""
     for number, line in reversed([*enumerate(lines, 1)]):
         odd = next((char for char in line[: len(line) - len(line.lstrip())] if char not in " \t\r"), None)
@@ -61,11 +63,11 @@ def parse_yaml(text: str) -> object:
     return _Builder(text).document()
 
 
-def _mistaken(path: str, text: str) -> ConfigurationError:
+def _yaml_error(path: str, text: str) -> ConfigurationError:
     return ConfigurationError([InputIssue(path, redact(text))])  # it may quote a misplaced URL with a password
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -77,25 +79,25 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 @lru_cache(maxsize=4096)
 def _resolve_short(text: str) -> object:
     """Resolve with a cache, since values such as `true` and `8` recur in every client."""
-    return _resolve_anew(text)
+    return _resolve_uncached(text)
 
 
 def _resolve(text: str) -> object:
     """Return the value of a plain scalar. Long scalars are not cached."""
-    return _resolve_short(text) if len(text) <= _LONGEST else _resolve_anew(text)
+    return _resolve_short(text) if len(text) <= _MAX_CACHED_CHARS else _resolve_uncached(text)
 
 
-def _resolve_anew(text: str) -> object:
+def _resolve_uncached(text: str) -> object:
     for tag, pattern in yaml.SafeLoader.yaml_implicit_resolvers.get(text[:1], ()):
         if pattern.match(text):
-            return _tagged(text, tag)
+            return _construct(text, tag)
     return text
 
 
-def _tagged(text: str, tag: str) -> object:
+def _construct(text: str, tag: str) -> object:
     if tag in (_STR, "tag:yaml.org,2002:merge", "tag:yaml.org,2002:value"):
         return text
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_CACHED_CHARS:
         raise ValueError("too long")
     constructor = yaml.SafeLoader("")
     return constructor.construct_object(yaml.ScalarNode(tag, text), deep=True)
@@ -147,7 +149,7 @@ class _Builder:
         value: object = text
         if (tag is None and plain and text[:1] in self._ambiguous) or (tag is not None and tag != "!"):
             try:
-                value = _resolve(text) if tag is None else _tagged(text, tag)
+                value = _resolve(text) if tag is None else _construct(text, tag)
             except (yaml.YAMLError, ValueError, LookupError, AttributeError):  # `!!bool x`, `!!timestamp x`
                 what = "date, time or number it looks like" if tag is None else f"{tag} it is marked as"
                 _fail(event, f"this cannot be read as the {what}; if it is a text, put it in quotes")

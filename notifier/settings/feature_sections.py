@@ -16,7 +16,7 @@ from notifier.settings.values import Section
 
 
 @lru_cache(8)
-def settings_with(sections: tuple[tuple[str, str], ...], client_options: tuple[str, ...] = ()) -> type[Settings]:
+def build_settings_model(sections: tuple[tuple[str, str], ...], client_options: tuple[str, ...] = ()) -> type[Settings]:
     """Return `Settings` with these sections, by path, and these members of a client's `notifier`.
 
     Each class is named as `module:Class` and imported here. Cached, since pydantic takes 60 ms to build the model.
@@ -52,16 +52,16 @@ def _with_sections(model: type[BaseModel], sections: Mapping[str, type[Section]]
         new = inner.pop("", old)
         new = _with_sections(new, inner) if inner else new
         default = Field(default_factory=new) if isinstance(field.get_default(call_default_factory=True), old) else field
-        members[name] = _replaced(field.annotation, old, new), default
+        members[name] = _replace_type(field.annotation, old, new), default
     return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **members)
 
 
-def _replaced(annotation: Any, old: type[BaseModel], new: type[BaseModel]) -> Any:
+def _replace_type(annotation: Any, old: type[BaseModel], new: type[BaseModel]) -> Any:
     """Return an annotation such as `Model | None` or `dict[str, Model]` with another model."""
     if annotation is old:
         return new
     if submodel(annotation) is None:
         return annotation
-    args = tuple(_replaced(arg, old, new) for arg in get_args(annotation))
+    args = tuple(_replace_type(arg, old, new) for arg in get_args(annotation))
     origin = get_origin(annotation)
     return Union[args] if origin in (Union, UnionType) else origin[args]  # noqa: UP007  of members that are known now

@@ -1,8 +1,8 @@
 """Detects that watched files have changed and then stayed unchanged for a while, by polling `os.stat`.
 
 inotify would miss network file systems and the symlink swaps of Kubernetes ConfigMaps, which a poll sees as another
-inode. `Watch` decides without I/O; `watch_files` polls. Take the stamps before reading a file: otherwise a change in
-between is never detected.
+inode. `FileWatch` decides without I/O; `watch_files` polls. Take the stamps before reading a file: otherwise a change
+in between is never detected.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ def _stamp_of(path: Path) -> Stamp | None:
     return Stamp(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
-class Watch:
+class FileWatch:
     """Reports a change once, when all files have been unchanged for `settle` seconds.
 
     It waits for all files, because files that are written together (a registry, its keys) must be read together.
@@ -58,7 +58,7 @@ class Watch:
         """The watched files."""
         return tuple(self._known)
 
-    def look(self, stamps: Stamps, now: float) -> bool:
+    def observe(self, stamps: Stamps, now: float) -> bool:
         """Return True if the files must be read again now. `now`: seconds of a monotonic clock."""
         if stamps != self._seen:
             self._seen = dict(stamps)
@@ -78,7 +78,7 @@ class Watch:
 
 
 async def watch_files(
-    watch: Watch, changed: Callable[[], Awaitable[None]], *, clock: Callable[[], float], interval: float = 1.0
+    watch: FileWatch, changed: Callable[[], Awaitable[None]], *, clock: Callable[[], float], interval: float = 1.0
 ) -> None:
     """Poll every `interval` seconds and await `changed` after each settled change, until cancelled.
 
@@ -88,5 +88,5 @@ async def watch_files(
     while True:
         await asyncio.sleep(interval)
         stamps = await asyncio.to_thread(stamps_of, watch.paths)  # an unresponsive file system must not block the loop
-        if watch.look(stamps, clock()):
+        if watch.observe(stamps, clock()):
             await changed()

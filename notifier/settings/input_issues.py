@@ -24,28 +24,28 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     """Return all errors of a document that does not conform to `model`. `prefix` comes before each path."""
     mistakes = []
     details = error.errors(include_url=False, include_input=False)
-    too_high = _too_high(details, model)
-    mistakes += [InputIssue(path_of(loc, prefix), _one_level_lower(loc, names)) for loc, names in too_high.items()]
+    misplaced = _find_misplaced(details, model)
+    mistakes += [InputIssue(path_of(loc, prefix), _format_misplaced(loc, names)) for loc, names in misplaced.items()]
     for detail in details:
-        if any(detail["loc"][: len(at)] == at and detail["loc"][len(at)] in names for at, names in too_high.items()):
+        if any(detail["loc"][: len(at)] == at and detail["loc"][len(at)] in names for at, names in misplaced.items()):
             continue
         loc = tuple(part for part in detail["loc"] if part != "[key]")
         if detail["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in details):
             continue  # its only missing members are wrong ones, which are reported themselves
-        mistakes.append(InputIssue(path_of(loc, prefix), _words(detail, loc, model)))
+        mistakes.append(InputIssue(path_of(loc, prefix), _format_error(detail, loc, model)))
     return mistakes
 
 
-def _too_high(details: Sequence[ErrorDetails], model: type[BaseModel]) -> dict[Loc, list[str]]:
+def _find_misplaced(details: Sequence[ErrorDetails], model: type[BaseModel]) -> dict[Loc, list[str]]:
     """Find members of an entry in place of the entry's name, such as `defaults: {tls: …}`, by path of the mapping."""
-    found: dict[Loc, list[str]] = {}
+    misplaced_at: dict[Loc, list[str]] = {}
     for detail in details:
         loc = detail["loc"]
         at = _mapping_above(model, loc)
         if at and (loc[at:][1:] == ("[key]",) or (len(loc) == at + 1 and detail["type"] == "model_type")):
-            names = found.setdefault(loc[:at], [])
+            names = misplaced_at.setdefault(loc[:at], [])
             names += [] if loc[at] in names else [str(loc[at])]
-    return found
+    return misplaced_at
 
 
 def _mapping_above(model: type[BaseModel], loc: Loc) -> int:
@@ -63,7 +63,7 @@ def _mapping_above(model: type[BaseModel], loc: Loc) -> int:
     return 0
 
 
-def _one_level_lower(loc: Loc, names: Sequence[str]) -> str:
+def _format_misplaced(loc: Loc, names: Sequence[str]) -> str:
     entry = '"https://id.example.com"' if loc[-1] in ("issuers", "defaults") else "NAME"
     written = ", ".join(f"{name}: …" for name in names)
     return f"needs a name for each entry, and {' and '.join(names)} below it: {loc[-1]}: {{{entry}: {{{written}}}}}"
@@ -89,11 +89,11 @@ def submodel(annotation: object) -> type[BaseModel] | None:
     return next((model for arg in get_args(annotation) if (model := submodel(arg)) is not None), None)
 
 
-def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
+def _format_error(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
     context: Mapping[str, Any] = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return _no_such_key(model_at(model, loc[:-1]), str(loc[-1]))
+            return _format_unknown_key(model_at(model, loc[:-1]), str(loc[-1]))
         case "missing":
             return "is required"
         case "value_error":
@@ -118,7 +118,7 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
             return reworded(detail)
 
 
-def _no_such_key(owner: type[BaseModel] | None, name: str) -> str:
+def _format_unknown_key(owner: type[BaseModel] | None, name: str) -> str:
     if owner is not None and issubclass(owner, Section) and name in owner.gone:
         return f"{owner.gone[name]}; remove it"
     if owner is not None and issubclass(owner, Section) and name in owner.of_features:
@@ -126,8 +126,8 @@ def _no_such_key(owner: type[BaseModel] | None, name: str) -> str:
     known = tuple(field.alias or name for name, field in owner.model_fields.items()) if owner else ()
     if (stray := stray_character(name)) is not None:
         return f"there is no such key: it {stray}"
-    near = get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+    matches = get_close_matches(name, known, 1)
+    hint = f"did you mean {matches[0]}?" if matches else f"use one of {', '.join(known)}"
     return f"there is no such key; {hint}"
 
 

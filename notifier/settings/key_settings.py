@@ -11,7 +11,7 @@ from notifier.settings.values import Count, ExistingFile, FeatureSection, Sectio
 
 KindT = TypeVar("KindT", bound=Section)
 
-PLACES = ("file", "pkcs11", "vault", "aws_kms", "azure_key_vault", "google_kms")
+KEY_KINDS = ("file", "pkcs11", "vault", "aws_kms", "azure_key_vault", "google_kms")
 
 
 class KeySettings(Section):
@@ -35,21 +35,21 @@ class KeySettings(Section):
     """Left out: the RFC 7638 thumbprint."""
 
     @property
-    def place(self) -> str:
+    def kind(self) -> str:
         """The kind of its signer: `file`, `pkcs11` and so on."""
-        return next(place for place in PLACES if getattr(self, place) is not None)
+        return next(kind for kind in KEY_KINDS if getattr(self, kind) is not None)
 
     def of_kind(self, kind: type[KindT]) -> KindT | None:
         """Return the settings of its signer if they are of this type."""
-        settings = getattr(self, self.place)
+        settings = getattr(self, self.kind)
         return settings if isinstance(settings, kind) else None
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        places = [place for place in PLACES if getattr(self, place) is not None]
-        if len(places) != 1:
-            has = f"; it has {' and '.join(places)}" if places else ""
-            raise ValueError(f"needs one of {', '.join(PLACES)}{has}")
+    def _check_one_kind(self) -> Self:
+        kinds = [kind for kind in KEY_KINDS if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            names = f"; it has {' and '.join(kinds)}" if kinds else ""
+            raise ValueError(f"needs one of {', '.join(KEY_KINDS)}{names}")
         return self
 
 

@@ -10,14 +10,14 @@ from notifier.model.client import EgressPolicy, RetryPolicy, TlsFiles
 from notifier.model.defaults import SLOT_WAIT
 from notifier.model.durations import format_duration
 from notifier.settings.values import (
-    LONGEST_HOLD,
+    MAX_HOLD_SECONDS,
     ExistingFile,
     FeatureSection,
     Listen,
     ListenAddress,
     Network,
+    PositiveDuration,
     Section,
-    Span,
 )
 
 
@@ -32,7 +32,7 @@ class TlsSettings(Section):
     """The private key of `cert_file`."""
 
     @model_validator(mode="after")
-    def _pair(self) -> Self:
+    def _check_pair(self) -> Self:
         if self.key_file is not None and self.cert_file is None:
             raise ValueError("key_file needs cert_file beside it")
         return self
@@ -86,9 +86,9 @@ class RetrySettings(Section):
         "jitter": f"is gone: it is {_RETRY.jitter:g} now",
     }
 
-    base: Span = _RETRY.base
+    base: PositiveDuration = _RETRY.base
     """The first wait."""
-    max_delay: Span = _RETRY.max_delay
+    max_delay: PositiveDuration = _RETRY.max_delay
     """The longest wait."""
 
 
@@ -106,16 +106,16 @@ class EgressSettings(Section):
 _Policy = TypeVar("_Policy", RetryPolicy, EgressPolicy)
 
 
-def overridden(policy: _Policy, section: Section | None) -> _Policy:
+def override_policy(policy: _Policy, section: Section | None) -> _Policy:
     """Return the policy with the members that the section sets."""
     if section is None or not section.model_fields_set:
         return policy
     return replace(policy, **{name: getattr(section, name) for name in section.model_fields_set})
 
 
-def hold_mistake(timeout: float) -> str | None:
+def find_hold_error(timeout: float) -> str | None:
     """Return why this timeout is too long; None if it is not. The broker requeues messages held too long."""
-    most = LONGEST_HOLD - SLOT_WAIT
+    most = MAX_HOLD_SECONDS - SLOT_WAIT
     if timeout < most:
         return None
     return (

@@ -14,7 +14,7 @@ from notifier.model.message import Lane
 from notifier.model.printable import stray_character
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath, SecretText
-from notifier.settings.values import Listed, Name, Section, WebAddress, at_home, in_clear, names_host
+from notifier.settings.values import Name, Section, TextList, WebAddress, expand_home, has_host, is_in_clear
 
 _SEVERAL = re.compile(r"(?i)[,;|\s](sqlite|amqps?):")
 _OPTIONS = ("auth", "heartbeat", "timeout", "name")
@@ -26,7 +26,7 @@ SQLITE = "sqlite:"
 QUEUE_FILE = "notifier.db"
 
 
-def broker_mistake(url: str, *, tls: bool) -> str | None:
+def find_url_error(url: str, *, tls: bool) -> str | None:
     """Return the error of a URL in `queue.url`; None if it is valid. `tls`: `queue.tls` is set."""
     if not url.strip():
         return "must not be empty; give sqlite:PATH or amqp://HOST, or leave it out for a file beside the configuration"
@@ -47,7 +47,7 @@ def broker_mistake(url: str, *, tls: bool) -> str | None:
             "has @, /, ?, # or [ in a user name, password or virtual host; write %40, %2F, %3F, %23 or %5B,"
             " or give the password in password_file"
         )
-    if not names_host(url, "amqp", "amqps"):
+    if not has_host(url, "amqp", "amqps"):
         return "must have a host, and a port between 1 and 65535 if any, such as amqp://localhost:5672/"
     if re.search(r"\s", url):
         return "has a blank in it; write %20"
@@ -96,7 +96,7 @@ class QueueSettings(Section):
     tls: TlsSettings | None = Field(  # before url, whose check reads it
         None, description="TLS to the broker. If given, amqp:// is read as amqps://."
     )
-    url: Listed = Field(
+    url: TextList = Field(
         (f"{SQLITE}{QUEUE_FILE}",),
         repr=False,  # may hold a password
         min_length=1,
@@ -135,12 +135,12 @@ class QueueSettings(Section):
     @classmethod
     def _known_queues(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         for url in urls:
-            if (mistake := broker_mistake(url, tls=info.data.get("tls") is not None)) is not None:
+            if (mistake := find_url_error(url, tls=info.data.get("tls") is not None)) is not None:
                 raise ValueError(mistake)
         schemes = {url.partition(":")[0] for url in urls}
         if schemes == {"sqlite"} and len(urls) == 1 and len(urls[0]) > len(SQLITE):
             base = (info.context or {}).get("base", Path())
-            file = base / at_home(Path(urls[0].removeprefix(SQLITE)))
+            file = base / expand_home(Path(urls[0].removeprefix(SQLITE)))
             return (f"{SQLITE}{file.absolute()}",)  # absolute, so that messages show where it is
         if schemes in ({"amqp"}, {"amqps"}):
             # The section tls requires TLS: a missing s in the URL must not cause plaintext connections.
@@ -171,7 +171,7 @@ class QueueSettings(Section):
                     f"{', '.join(options)} cannot be used with sqlite; remove it, or set url to that of a broker"
                 )
             return self
-        if self.management is not None and self.url[0].startswith("amqps:") and in_clear(self.management):
+        if self.management is not None and self.url[0].startswith("amqps:") and is_in_clear(self.management):
             raise ValueError("management must begin with https://: the password that TLS hides in url goes there too")
         if mistake := self._wrong_account():
             raise ValueError(mistake)

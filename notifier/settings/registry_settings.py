@@ -12,10 +12,18 @@ from notifier.model.defaults import MAX_LIST_BYTES
 from notifier.model.frozen import frozen
 from notifier.model.registry import InlineRule, Registry
 from notifier.settings.clients import ClientOptions
-from notifier.settings.values import Duration, ExistingFile, FeatureSection, IssuerId, Lasting, Section, from_base
+from notifier.settings.values import (
+    Duration,
+    DurationField,
+    ExistingFile,
+    FeatureSection,
+    IssuerId,
+    Section,
+    resolve_from_base,
+)
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
-CACHE = "notifier"  # the subfolder for the cache in a folder that other users may write to
+CACHE_FOLDER = "notifier"  # the subfolder for the cache in a folder that other users may write to
 
 
 @frozen
@@ -57,24 +65,24 @@ class UnixIdentity:
         return None
 
 
-def _folder(path: Path) -> Path:
+def _check_cache_folder(path: Path) -> Path:
     if path.is_file():
         raise ValueError(f"{path} is a file; it must be a folder, which is made if it is missing")
     try:
-        own = path if _why_not_own(path) is None else path / CACHE
-        why = _why_not_own(own)
+        own = path if _reason_not_own(path) is None else path / CACHE_FOLDER
+        why = _reason_not_own(own)
     except OSError:  # it is missing, or out of reach, which costs the cache alone
         return path
     if why is not None:
-        way_out = (
+        remedy = (
             "delete it, and it is created again with mode 0700; or check its files, then chmod 700 or chown it; or"
             " name another folder"
         )
-        raise ValueError(f"{own} {why}, so another user may have written its clients: {way_out}")
+        raise ValueError(f"{own} {why}, so another user may have written its clients: {remedy}")
     return path
 
 
-def _why_not_own(path: Path) -> str | None:
+def _reason_not_own(path: Path) -> str | None:
     """For root, which may run `check` on the service's settings, accept any owner. A worker checks again."""
     status = path.lstat()
     return (UnixIdentity.process() if os.geteuid() else UnixIdentity.owner(status)).reason_against(status)
@@ -96,9 +104,9 @@ class RegistrySourceSettings(Section):
     """The same for several: each client of its list names one of them."""
     clients: tuple[str, ...] | None = Field(None, min_length=1)
     """The clients it may have, as patterns: ["shop-*"]. Left out: all of the issuer."""
-    every: Annotated[float, Lasting(above=0.2, most=600.0)] = 60.0
+    every: Annotated[float, DurationField(above=0.2, most=600.0)] = 60.0
     """How often it is read, ± 10 %."""
-    timeout: Annotated[float, Lasting(above=0.0, most=600.0)] = 30.0
+    timeout: Annotated[float, DurationField(above=0.0, most=600.0)] = 30.0
     """Time for one reading."""
     empty: bool = False
     """It may have no clients. Otherwise a first answer without any is refused: permissions may be missing."""
@@ -151,7 +159,7 @@ class RegistrySourceSettings(Section):
         return tuple(configured) if len(configured) == 1 else ()
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def _check_one_kind(self) -> Self:
         kinds = [kind for kind in KINDS if getattr(self, kind) is not None]
         if len(kinds) != 1:
             has = f"; it has {' and '.join(kinds)}" if kinds else ""
@@ -174,7 +182,7 @@ class RegistrySettings(Section):
     """Where clients are read from. A later one overrides an earlier one, member by member."""
     defaults: dict[IssuerId, ClientOptions] = Field({})
     """Settings for each client of an issuer."""
-    cache: Annotated[Path, AfterValidator(from_base), AfterValidator(_folder)] | None = None
+    cache: Annotated[Path, AfterValidator(resolve_from_base), AfterValidator(_check_cache_folder)] | None = None
     """A folder for the last good answer of each source. Workers start with it if a source is unavailable."""
     inline: InlineRule = Registry().inline
     """Whose events may contain the address of a client. publishers: those of the identity server."""
@@ -182,7 +190,7 @@ class RegistrySettings(Section):
     """How long a delivery waits for an unknown client or issuer."""
 
     @model_validator(mode="after")
-    def _apart(self) -> Self:
+    def _check_names(self) -> Self:
         if self.file is not None and self.sources:
             raise ValueError("file and sources are both given; write the file as the last of sources")
         names = [source.called for source in self.sources]

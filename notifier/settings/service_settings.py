@@ -20,26 +20,26 @@ from notifier.settings.policies import (
     TlsSettings,
     TokenKeeperSettings,
     WebListenerSettings,
-    hold_mistake,
+    find_hold_error,
 )
 from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.registry_settings import RegistrySettings
 from notifier.settings.secret_text import SecretPath, SecretText
 from notifier.settings.values import (
-    LONGEST_HOLD,
+    MAX_HOLD_SECONDS,
     Count,
     Duration,
+    DurationField,
     ExistingFile,
     FeatureSection,
-    Held,
+    HoldDuration,
     IssuerId,
-    Lasting,
     Listen,
     ListenAddress,
     Name,
+    PositiveDuration,
     PublicAddress,
     Section,
-    Span,
 )
 
 FeatureSectionT = TypeVar("FeatureSectionT", bound=Section)
@@ -67,7 +67,7 @@ class ApiSettings(Section):
     """The pages for operators."""
 
     @model_validator(mode="after")
-    def _guarded(self) -> Self:
+    def _check_tokens(self) -> Self:
         if self.tokens_file is None and not self.console.knows_tokens and not self.listen.loopback:
             raise ValueError(
                 f"tokens_file is required, since other machines can reach {self.listen}; or listen on 127.0.0.1"
@@ -95,11 +95,11 @@ class DeliverySettings(Section):
 
     gone: ClassVar[Mapping[str, str]] = {"slot_wait": f"is gone: it is {format_duration(SLOT_WAIT)} now"}
 
-    timeout: Held = _UNREGISTERED.timeout
+    timeout: HoldDuration = _UNREGISTERED.timeout
     """Time for an attempt, from the name look-up to the last byte of the answer."""
     max_in_flight: Count = MAX_IN_FLIGHT
     """Attempts that may run at a time in one worker."""
-    max_age: Span = _UNREGISTERED.retry.max_age
+    max_age: PositiveDuration = _UNREGISTERED.retry.max_age
     """How long a delivery lives, attempted or not."""
     sub_only_max_age: Duration = _UNREGISTERED.retry.sub_only_max_age
     """The same for a token without sid, which could end a newer session."""
@@ -109,8 +109,8 @@ class DeliverySettings(Section):
     """The waits between attempts."""
 
     @model_validator(mode="after")
-    def _workable(self) -> Self:
-        mistake = hold_mistake(self.timeout)
+    def _check_times(self) -> Self:
+        mistake = find_hold_error(self.timeout)
         if mistake is not None:
             raise ValueError(mistake)
         if self.retry.base > self.retry.max_delay:
@@ -133,7 +133,7 @@ class LogSettings(Section):
     """A file with that key."""
 
     @model_validator(mode="after")
-    def _one_key(self) -> Self:
+    def _check_one_key(self) -> Self:
         if self.subject_key is not None and self.subject_key_file is not None:
             raise ValueError("subject_key and subject_key_file are both given; remove one of them")
         return self
@@ -146,7 +146,7 @@ class MetricsSettings(Section):
     """Clients with series of their own. All others share `_other`."""
 
 
-def _off(value: object) -> object:
+def _parse_off(value: object) -> object:
     return "off" if value is False else value  # a bare off is false in YAML
 
 
@@ -190,14 +190,14 @@ class Settings(Section):
     """Metrics."""
     outcomes: Annotated[
         Literal["off", "failures", "all"],
-        BeforeValidator(_off, json_schema_input_type=Literal["off", "failures", "all", False]),
+        BeforeValidator(_parse_off, json_schema_input_type=Literal["off", "failures", "all", False]),
     ] = "off"
     """The feed for audit systems. `failures`: only failed deliveries."""
-    shutdown_grace: Annotated[float, Lasting(most=LONGEST_HOLD)] = 20.0
+    shutdown_grace: Annotated[float, DurationField(most=MAX_HOLD_SECONDS)] = 20.0
     """Time to finish what is in flight."""
 
     @model_validator(mode="after")
-    def _apart(self) -> Self:
+    def _check_listeners(self) -> Self:
         listening = {"ops": self.ops.listen}
         listening |= {
             name: listener.listen for name, listener in (("api", self.api), ("web", self.web)) if listener is not None

@@ -14,28 +14,28 @@ from notifier.model.printable import counted
 from notifier.settings.secret_text import is_blank, read_text
 from notifier.settings.service_settings import Settings
 
-SHORTEST_KEY_BYTES = 16
-BESIDE = ".subject-key"  # after the name of the queue's file
-TO_MAKE = "(umask 077 && openssl rand -hex 32 > log.key) makes one; name it, the same for all workers"
+MIN_KEY_BYTES = 16
+KEY_FILE_SUFFIX = ".subject-key"  # after the name of the queue's file
+CREATE_COMMAND = "(umask 077 && openssl rand -hex 32 > log.key) makes one; name it, the same for all workers"
 
 
 def read_subject_key(settings: Settings) -> str | None:
     """Return the key that hashes `sub` and `sid` for logs; None if there is none. Raises ConfigurationError."""
     if (file := subject_key_file(settings)) is not None and (file == settings.log.subject_key_file or file.exists()):
         if is_blank(text := read_text(file)):
-            raise ConfigurationError([InputIssue(str(file), f"is empty; write a key into it: {TO_MAKE}")])
+            raise ConfigurationError([InputIssue(str(file), f"is empty; write a key into it: {CREATE_COMMAND}")])
         return text.strip()
     return None if settings.log.subject_key is None else settings.log.subject_key.get_secret_value()
 
 
-def short_key_mistake(settings: Settings) -> InputIssue | None:
+def find_short_key(settings: Settings) -> InputIssue | None:
     """Return a warning if the key is short enough to be guessed. Raises ConfigurationError."""
     key = read_subject_key(settings) if settings.log.subject == "hash" else None
-    if key is None or (count := len(key.encode())) >= SHORTEST_KEY_BYTES:
+    if key is None or (count := len(key.encode())) >= MIN_KEY_BYTES:
         return None
     text = (
-        f"has {counted(count, 'byte')}; it should have at least {SHORTEST_KEY_BYTES}: whoever guesses it can find each"
-        f" user in the logs. {TO_MAKE}"
+        f"has {counted(count, 'byte')}; it should have at least {MIN_KEY_BYTES}: whoever guesses it can find each"
+        f" user in the logs. {CREATE_COMMAND}"
     )
     return InputIssue("log.subject_key" if settings.log.subject_key is not None else "log.subject_key_file", text)
 
@@ -45,10 +45,10 @@ def subject_key_file(settings: Settings) -> Path | None:
     queue = settings.queue.sqlite_file
     if settings.log.subject_key_file is not None or settings.log.subject_key is not None:
         return settings.log.subject_key_file
-    return None if queue is None or settings.log.subject != "hash" else queue.with_name(queue.name + BESIDE)
+    return None if queue is None or settings.log.subject != "hash" else queue.with_name(queue.name + KEY_FILE_SUFFIX)
 
 
-def is_missing(settings: Settings) -> bool:
+def is_subject_key_missing(settings: Settings) -> bool:
     """Return True if logs contain hashes without a shared key, so that each worker would use a different key."""
     given = settings.log.subject_key is not None or subject_key_file(settings) is not None
     return settings.log.subject == "hash" and not given

@@ -15,10 +15,10 @@ from notifier.settings.input_issues import explain
 from notifier.settings.secret_text import SecretText
 from notifier.settings.values import Name, Section
 
-SOON = 14 * 86_400.0  # seconds, long enough to distribute tokens manually
+EXPIRY_WARNING_SECONDS = 14 * 86_400.0  # seconds, long enough to distribute tokens manually
 
 
-_OF_NOTHING = frozenset(hashlib.sha256(text).digest() for text in (b"", b"\n", b"\r\n", b" "))
+_EMPTY_DIGESTS = frozenset(hashlib.sha256(text).digest() for text in (b"", b"\n", b"\r\n", b" "))
 """The digests of empty texts, such as the output of `printf '%s' "$TOKEN" | sha256sum` for an unset variable."""
 
 
@@ -41,10 +41,10 @@ class TokenEntry(Section):
     """When it stops being taken. Left out: never."""
 
     @model_validator(mode="after")
-    def _needs_one(self) -> Self:
+    def _check_one_secret(self) -> Self:
         if (self.token is None) == (self.token_sha256 is None):
             raise ValueError("give either token or token_sha256")
-        if self.digest() in _OF_NOTHING:
+        if self.digest() in _EMPTY_DIGESTS:
             raise ValueError("token_sha256 is that of an empty text; make it of the token")
         return self
 
@@ -100,10 +100,10 @@ def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[Api
     return tuple(tokens)
 
 
-def expiring(tokens: Iterable[ApiToken], now: float) -> Iterator[InputIssue]:
+def find_expiring_tokens(tokens: Iterable[ApiToken], now: float) -> Iterator[InputIssue]:
     """Yield a warning for each token that has expired or expires within SOON."""
     for token in tokens:
-        if token.expires is not None and token.expires < now + SOON:
+        if token.expires is not None and token.expires < now + EXPIRY_WARNING_SECONDS:
             tense = "has expired" if token.expires <= now else "expires"
             text = f"{tense} at {shown_moment(token.expires)}: make another, and give it to who uses this one"
             yield InputIssue(f"api.tokens_file: token {token.name!r}", text)

@@ -13,12 +13,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from notifier.model.errors import InputIssue
-from notifier.settings.asked_server import IN_CLEAR
 from notifier.settings.input_issues import Loc, explain, model_at
 from notifier.settings.key_settings import KeySettings
+from notifier.settings.remote_server import IN_CLEAR
 from notifier.settings.service_settings import IssuerSettings, Settings
 
-_TRIES = 10  # validations, after which the defaults are used
+_MAX_TRIES = 10  # validations, after which the defaults are used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def usable_settings(
     in_clear: list[Loc] = []
     settings = None
     whole = True
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         try:
             settings = model.model_validate(rest, context=context)
             break
@@ -59,7 +59,7 @@ def usable_settings(
             details = error.errors(include_url=False, include_input=False)
             for detail in details:
                 if detail["type"] == IN_CLEAR:
-                    rest = _allowing_http(rest, detail["loc"])
+                    rest = _with_allow_http(rest, detail["loc"])
                     in_clear.append(detail["loc"])
             if places := [detail["loc"] for detail in details if detail["type"] != IN_CLEAR]:
                 whole = False
@@ -77,17 +77,17 @@ def usable_settings(
     )  # fmt: skip
 
 
-def section_like(name: str, model: type[Settings]) -> set[str]:
+def suggest_sections(name: str, model: type[Settings]) -> set[str]:
     """Return the section that a misspelt name may mean."""
     return set(get_close_matches(name.lower(), model.model_fields, 1))
 
 
-def _allowing_http(value: Any, place: Loc) -> Any:
+def _with_allow_http(value: Any, place: Loc) -> Any:
     """Return a copy of the document with `allow_http` at this path."""
     if not place:
         return {**value, "allow_http": True}
     copy: Any = dict(value) if isinstance(value, dict) else list(value)
-    copy[place[0]] = _allowing_http(copy[place[0]], place[1:])
+    copy[place[0]] = _with_allow_http(copy[place[0]], place[1:])
     return copy
 
 
@@ -109,24 +109,24 @@ def _leave_out(
         match place:
             case ():  # both listeners have one address
                 rest.pop("ops", None)
-                _without(rest, "api", "listen")
+                _remove_member(rest, "api", "listen")
             case ("issuers", str(iss), *_) if iss not in misnamed:
-                wrong.setdefault(iss, _without(rest, "issuers", iss))
+                wrong.setdefault(iss, _remove_member(rest, "issuers", iss))
             case (section, *below):
-                unsure |= {str(section)} if section in model.model_fields else section_like(str(section), model)
-                if below and _has(rest.get(section), below[0]):
-                    _without(rest, section, below[0])
+                unsure |= {str(section)} if section in model.model_fields else suggest_sections(str(section), model)
+                if below and _has_member(rest.get(section), below[0]):
+                    _remove_member(rest, section, below[0])
                 elif not (below and below[0] in misnamed):
                     rest.pop(section, None)
 
 
-def _has(section: object, name: object) -> bool:
+def _has_member(section: object, name: object) -> bool:
     return isinstance(section, dict) and name in section
 
 
-def _without(rest: dict[Any, Any], section: object, name: object) -> Any:
+def _remove_member(rest: dict[Any, Any], section: object, name: object) -> Any:
     """Remove a member from a copy of its section in `rest`, and return it."""
-    if not _has(rest.get(section), name):
+    if not _has_member(rest.get(section), name):
         return None
     members = dict(rest[section])
     value = members.pop(name)

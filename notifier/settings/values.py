@@ -36,7 +36,7 @@ _ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
 """An origin usable in a content security policy and in scripts: one ASCII host, without a pattern."""
 
 
-def plain_name(name: str) -> str:
+def check_plain_name(name: str) -> str:
     """Return a name of another system. Raises ValueError if it is empty or has stray characters from copying."""
     if not name:
         raise ValueError("must not be empty")
@@ -45,10 +45,10 @@ def plain_name(name: str) -> str:
     return name
 
 
-Name = Annotated[str, AfterValidator(plain_name)]
+Name = Annotated[str, AfterValidator(check_plain_name)]
 
 
-def of_one_host(url: str) -> str:
+def check_single_host(url: str) -> str:
     """Return the URL. Raises ValueError if a content security policy cannot contain its origin."""
     if not _ORIGIN.fullmatch(origin_of(url) or ""):
         raise ValueError("must have one host, in ASCII and no pattern, such as https://login.example.com")
@@ -68,14 +68,14 @@ def _origin(value: str) -> str:
 Origin = Annotated[str, AfterValidator(_origin), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#@]+/?$"})]
 
 
-def without_user(url: str) -> str:
+def refuse_user(url: str) -> str:
     """Return the address. Raises ValueError, which does not show it, if it has a user or password."""
     if "@" in urlsplit(url).netloc:
         raise ValueError("must hold no user and password; give headers: {Authorization: {file: PATH}}")
     return url
 
 
-LONGEST_HOLD = 600.0
+MAX_HOLD_SECONDS = 600.0
 """Seconds that a message may be held unacked. RabbitMQ's consumer_timeout is 30 min; the rest is for slow disks."""
 
 
@@ -105,7 +105,7 @@ class FeatureSection(Section, extra="allow"):
 
 
 @dataclass(frozen=True, slots=True)
-class Lasting:
+class DurationField:
     """Annotates a float as a duration in text form, longer than `above` and at most `most` seconds."""
 
     above: float = -1.0
@@ -127,9 +127,9 @@ class Lasting:
         return seconds
 
 
-Duration = Annotated[float, Lasting()]
-Span = Annotated[float, Lasting(above=0.0)]
-Held = Annotated[float, Lasting(above=0.0, most=LONGEST_HOLD)]
+Duration = Annotated[float, DurationField()]
+PositiveDuration = Annotated[float, DurationField(above=0.0)]
+HoldDuration = Annotated[float, DurationField(above=0.0, most=MAX_HOLD_SECONDS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class Listen:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def in_clear(url: str) -> bool:
+def is_in_clear(url: str) -> bool:
     """Return True if requests to the URL can be read by others: http to another machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not Listen(parts.hostname or "", 0).loopback
@@ -170,7 +170,7 @@ def _listen(value: object) -> Listen:
     return Listen(match[1] or match[2], int(match[3]))
 
 
-def at_home(path: Path) -> Path:
+def expand_home(path: Path) -> Path:
     """Return the path with a leading `~` resolved. Raises ValueError if there is no such home."""
     try:
         return path.expanduser()
@@ -178,20 +178,20 @@ def at_home(path: Path) -> Path:
         raise ValueError(f"{path} cannot be found: there is no such home; write the path in full") from None
 
 
-def from_base(path: Path, info: ValidationInfo) -> Path:
+def resolve_from_base(path: Path, info: ValidationInfo) -> Path:
     """Return the path, resolved against the folder of the configuration file."""
     base: Path = (info.context or {}).get("base", Path())
     if path == Path():
         raise ValueError("must not be empty; name a folder, or leave it out")
-    return base / at_home(path)
+    return base / expand_home(path)
 
 
-def existing_file(path: Path, info: ValidationInfo) -> Path:
+def check_existing_file(path: Path, info: ValidationInfo) -> Path:
     """Return the path, resolved against the folder of the configuration file. Raises ValueError if it is missing."""
     context = info.context or {}
     if path == Path():
         raise ValueError("must not be empty; name a file, or leave it out")
-    path = context.get("base", Path()) / at_home(path)
+    path = context.get("base", Path()) / expand_home(path)
     context.get("files", set()).add(path)  # a missing one too: a watcher waits for it to appear
     try:
         exists = path.is_file()
@@ -212,7 +212,7 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError(f"must be a network such as 10.0.0.0/8 or fd00::/8: {error}") from None
 
 
-def names_host(url: str, *schemes: str) -> bool:
+def has_host(url: str, *schemes: str) -> bool:
     """Return True if the URL has one of these schemes, a host, and no invalid port.
 
     `urlsplit` reads `[::1]evil.example` as `::1`, which is refused here.
@@ -226,14 +226,14 @@ def names_host(url: str, *schemes: str) -> bool:
         return False
 
 
-def listed(value: object) -> object:
+def to_list(value: object) -> object:
     """Return a single string as a list of one."""
     return [value] if isinstance(value, str) else value
 
 
-def web_address(value: str) -> str:
+def check_web_address(value: str) -> str:
     """Return an absolute http or https URL. Raises ValueError without the URL, which may contain a password."""
-    if not names_host(value, "http", "https") or urlsplit(value).fragment or re.search(r"[^!-~]", value):
+    if not has_host(value, "http", "https") or urlsplit(value).fragment or re.search(r"[^!-~]", value):
         text = "must be an absolute URL that begins with https:// (or http://), without a fragment"
         raise ValueError(stray_character(value) or text)
     if not {*",;|"}.isdisjoint(urlsplit(value).netloc):
@@ -248,13 +248,13 @@ def _without_password(url: str) -> str:
 
 
 def _issuer(value: str) -> str:
-    _without_password(web_address(value))
+    _without_password(check_web_address(value))
     if "?" in value or "#" in value:
         raise ValueError("must have neither a query nor a fragment: write the issuer as in `iss`")
     return value
 
 
-ExistingFile = Annotated[Path, AfterValidator(existing_file)]
+ExistingFile = Annotated[Path, AfterValidator(check_existing_file)]
 ListenAddress = Annotated[
     Listen,
     PlainValidator(_listen),
@@ -263,9 +263,9 @@ ListenAddress = Annotated[
         {"type": "string", "pattern": "^.+:[0-9]{1,5}$", "examples": ["127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"]}
     ),
 ]
-Listed = Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])]
+TextList = Annotated[tuple[str, ...], BeforeValidator(to_list, json_schema_input_type=str | list[str])]
 """One text, or a list of them."""
-ListedNames = Annotated[tuple[Name, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])]
+ListedNames = Annotated[tuple[Name, ...], BeforeValidator(to_list, json_schema_input_type=str | list[str])]
 Network = Annotated[
     IPv4Network | IPv6Network,
     PlainValidator(_network),
@@ -273,7 +273,7 @@ Network = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$", "examples": ["10.0.0.0/8"]}),
 ]
 WebAddress = Annotated[
-    str, AfterValidator(web_address), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#][^#]*$"})
+    str, AfterValidator(check_web_address), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#][^#]*$"})
 ]
 PublicAddress = Annotated[WebAddress, AfterValidator(_without_password)]
 """The URL of a public document, which messages show."""

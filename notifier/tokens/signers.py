@@ -58,7 +58,7 @@ class Signers:
 
     def key(self, settings: KeySettings, signing: SigningSettings) -> ExternalKey:
         """Return the key that these settings name. It opens no connection before its first check."""
-        kind_name = settings.place
+        kind_name = settings.kind
         options, kind = getattr(settings, kind_name), self.kinds[kind_name]
         identity = kind_name, options, settings.not_before, signing
         if identity not in self._keys:

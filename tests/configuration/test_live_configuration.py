@@ -16,7 +16,7 @@ from notifier.configuration.loading import load
 from notifier.configuration.signing_keys import SigningKeys
 from notifier.features import FEATURES
 from notifier.network.http.issuer_document import UnreadDocument
-from notifier.settings.file_watch import Watch, watch_files
+from notifier.settings.file_watch import FileWatch, watch_files
 from tests.tokens.key_folder import ISS, pem
 
 
@@ -84,7 +84,7 @@ def names_a_wrong_registry(folder: Path) -> Path:
 async def test_what_a_failed_reload_named_is_watched(folder: Path, name: Callable[[Path], Path]) -> None:
     """The file that was missing or wrong is mended, and nothing else is touched: it is read again."""
     running = live(folder)
-    watch = Watch(running.now.stamps, settle=0.02)
+    watch = FileWatch(running.now.stamps, settle=0.02)
     taken = asyncio.Event()
     failed = asyncio.Event()
 

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from notifier.configuration.clients.clients_file import load_registry
 from notifier.model.client import Algorithm, SubjectMode
-from notifier.settings.config_file import examine_settings, load_settings, read_credentials, read_part
+from notifier.settings.config_file import examine_settings, load_settings, read_credentials, read_sections
 from notifier.settings.document_files import read_document
 from notifier.settings.subject_key import read_subject_key
 from notifier.settings.values import Listen
@@ -178,7 +178,7 @@ def test_the_queue_s_file_is_beside_the_configuration(
     path.write_text(text)
     monkeypatch.chdir(tmp_path)
     beside, here = path.parent / "notifier.db", tmp_path / "notifier.db"
-    assert read_part(Path("etc/notifier.yaml"), {}, {"queue"}).settings.queue.sqlite_file == beside
+    assert read_sections(Path("etc/notifier.yaml"), {}, {"queue"}).settings.queue.sqlite_file == beside
     assert load_settings(path, {}).queue.sqlite_file == beside
     assert load_settings(path, {"NOTIFIER_QUEUE": '{"url": null}'}).queue.sqlite_file == beside
     assert load_settings(None, {}).queue.sqlite_file == here

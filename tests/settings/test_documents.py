@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.configuration.loading import LoadedConfiguration, load
 from notifier.model.errors import ConfigurationError
-from notifier.settings.config_file import load_settings, read_part
+from notifier.settings.config_file import load_settings, read_sections
 from notifier.settings.config_schema import config_schema
 from notifier.settings.document_files import _resolve_short, parse_yaml, read_document
 from notifier.settings.input_issues import explain
@@ -149,9 +149,9 @@ def test_a_mistake_in_a_section_of_a_feature_is_named(tmp_path: Path) -> None:
 def test_without_its_feature_a_section_is_not_judged() -> None:
     """A command that reads the queue alone reads no other section, and takes the variables of all."""
     environ = {"NOTIFIER_WEB__KEYS_FILE": "web.keys", "NOTIFIER_API__CONSOLE__ENABLED": "false"}
-    assert read_part(None, environ, {"queue"}).settings.web is None
+    assert read_sections(None, environ, {"queue"}).settings.web is None
     with pytest.raises(ConfigurationError, match="NOTIFIER_WEBB__KEYS_FILE: there is no such setting"):
-        read_part(None, {"NOTIFIER_WEBB__KEYS_FILE": "web.keys"}, {"queue"})
+        read_sections(None, {"NOTIFIER_WEBB__KEYS_FILE": "web.keys"}, {"queue"})
 
 
 def loaded(

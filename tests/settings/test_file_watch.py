@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.settings.file_watch import Stamp, Watch, stamps_of
+from notifier.settings.file_watch import FileWatch, Stamp, stamps_of
 
 A, B = Path("a.yaml"), Path("b.pem")
 
@@ -34,42 +34,42 @@ ONE, TWO, THREE = stamp(1), stamp(2), stamp(3)
 )
 def test_a_change_is_told_once_it_has_settled(looks: list[tuple[float, Stamp | None, Stamp | None, bool]]) -> None:
     """When all files are unchanged for `settle` seconds. So is a change from before the first look."""
-    watch = Watch({A: ONE, B: ONE}, settle=1.0)
-    assert [watch.look({A: a, B: b}, now) for now, a, b, _ in looks] == [told for *_, told in looks]
+    watch = FileWatch({A: ONE, B: ONE}, settle=1.0)
+    assert [watch.observe({A: a, B: b}, now) for now, a, b, _ in looks] == [told for *_, told in looks]
 
 
 def test_after_a_reload_the_files_it_read_are_watched() -> None:
     """A new baseline may name other files; they are told only when they change from it."""
-    watch = Watch({A: stamp(1)}, settle=1.0)
+    watch = FileWatch({A: stamp(1)}, settle=1.0)
     watch.rebase({A: stamp(1), B: stamp(7)})
     assert watch.paths == (A, B)
-    assert not any(watch.look({A: stamp(1), B: stamp(7)}, now) for now in (0.0, 1.0, 2.0))
-    assert not watch.look({A: stamp(1), B: stamp(8)}, 3.0)
-    assert watch.look({A: stamp(1), B: stamp(8)}, 4.0)
+    assert not any(watch.observe({A: stamp(1), B: stamp(7)}, now) for now in (0.0, 1.0, 2.0))
+    assert not watch.observe({A: stamp(1), B: stamp(8)}, 3.0)
+    assert watch.observe({A: stamp(1), B: stamp(8)}, 4.0)
 
 
 def test_a_write_during_the_reload_is_told_afterwards() -> None:
     """What changed between the new baseline and the next look is read once more."""
-    watch = Watch({A: stamp(1)}, settle=1.0)
-    watch.look({A: stamp(2)}, 0.0)
-    assert watch.look({A: stamp(2)}, 1.0)
+    watch = FileWatch({A: stamp(1)}, settle=1.0)
+    watch.observe({A: stamp(2)}, 0.0)
+    assert watch.observe({A: stamp(2)}, 1.0)
     watch.rebase({A: stamp(2)})
-    assert not watch.look({A: stamp(3)}, 2.0)
-    assert watch.look({A: stamp(3)}, 3.0)
+    assert not watch.observe({A: stamp(3)}, 2.0)
+    assert watch.observe({A: stamp(3)}, 3.0)
 
 
 def test_further_files_can_be_watched() -> None:
     """What a failed reload named is told once when it stands; what was watched before still is."""
-    watch = Watch({A: stamp(1)}, settle=1.0)
+    watch = FileWatch({A: stamp(1)}, settle=1.0)
     watch.add([A, B])
     assert watch.paths == (A, B)
-    assert not any(watch.look({A: stamp(1), B: None}, now) for now in (0.0, 1.0, 2.0))
-    assert not watch.look({A: stamp(1), B: stamp(1)}, 3.0)
-    assert [watch.look({A: stamp(1), B: stamp(1)}, now) for now in (4.0, 5.0)] == [True, False]
+    assert not any(watch.observe({A: stamp(1), B: None}, now) for now in (0.0, 1.0, 2.0))
+    assert not watch.observe({A: stamp(1), B: stamp(1)}, 3.0)
+    assert [watch.observe({A: stamp(1), B: stamp(1)}, now) for now in (4.0, 5.0)] == [True, False]
     watch.add([B])
-    assert not any(watch.look({A: stamp(1), B: stamp(1)}, now) for now in (6.0, 7.0))
-    assert not watch.look({A: stamp(2), B: stamp(1)}, 8.0)
-    assert watch.look({A: stamp(2), B: stamp(1)}, 9.0)
+    assert not any(watch.observe({A: stamp(1), B: stamp(1)}, now) for now in (6.0, 7.0))
+    assert not watch.observe({A: stamp(2), B: stamp(1)}, 8.0)
+    assert watch.observe({A: stamp(2), B: stamp(1)}, 9.0)
 
 
 def rewrite(path: Path) -> None:

@@ -12,8 +12,8 @@ from notifier.settings.config_file import read_credentials
 from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.secret_text import secret_of
 from notifier.settings.service_settings import Settings
-from notifier.settings.subject_key import is_missing, make_subject_key, read_subject_key, short_key_mistake
-from notifier.settings.tokens_file import SOON, expiring, load_tokens
+from notifier.settings.subject_key import find_short_key, is_subject_key_missing, make_subject_key, read_subject_key
+from notifier.settings.tokens_file import EXPIRY_WARNING_SECONDS, find_expiring_tokens, load_tokens
 from tests.settings.config_sample import mistakes, write
 
 # ── A secret is never empty: in a text or a file, at each setting that has one, at the start and afterwards ───────
@@ -168,10 +168,10 @@ class TestTokens:
         )
         a, b, c = load_tokens(path)
         assert (a.expires, b.expires, c.expires) == (1_750_000_000.0, 1_750_000_000.0, None)
-        assert not list(expiring((a, c), 1_750_000_000.0 - SOON))
-        [soon] = expiring((a, c), 1_750_000_001.0 - SOON)
+        assert not list(find_expiring_tokens((a, c), 1_750_000_000.0 - EXPIRY_WARNING_SECONDS))
+        [soon] = find_expiring_tokens((a, c), 1_750_000_001.0 - EXPIRY_WARNING_SECONDS)
         assert str(soon).startswith("api.tokens_file: token 'a': expires at 2025-06-15 15:06:40Z")
-        [over] = expiring((a, c), 1_750_000_000.0)
+        [over] = find_expiring_tokens((a, c), 1_750_000_000.0)
         assert "has expired at" in str(over)
 
     def test_when_a_token_expires_has_an_offset(self, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_none_is_made_where_none_is_needed_or_all_workers_need_one(
     """What is configured stands; on RabbitMQ somebody must give all workers the same."""
     settings = settings_of(tmp_path, url, **log)
     make_subject_key(settings)
-    assert is_missing(settings) == missing
+    assert is_subject_key_missing(settings) == missing
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,7 +258,7 @@ def test_none_is_made_where_none_is_needed_or_all_workers_need_one(
 def test_a_key_that_can_be_guessed_is_named(tmp_path: Path, log: dict[str, object], warned: str | None) -> None:
     """A key below 16 bytes hides nobody from whoever has the logs; it is shown only by its length."""
     (tmp_path / "short").write_text("hunter2\n")
-    warning = short_key_mistake(settings_of(tmp_path, "amqp://mq/", **log))
+    warning = find_short_key(settings_of(tmp_path, "amqp://mq/", **log))
     assert (None if warning is None else warning.path) == warned
     assert "hunter2" not in str(warning)
 

@@ -27,7 +27,7 @@ from notifier.configuration.clients.client_rows import (
     row_key,
 )
 from notifier.model.errors import ConfigurationError, InputIssue, SourceFault
-from notifier.settings.registry_settings import CACHE, RegistrySourceSettings, UnixIdentity
+from notifier.settings.registry_settings import CACHE_FOLDER, RegistrySourceSettings, UnixIdentity
 
 CACHE_VERSION = 1
 SINCE_MEMBER = "known_since"  # stored in a row of the cache beside its metadata; releases without this member ignore it
@@ -195,8 +195,8 @@ def _open_folder(root: Path, *, make: bool = False, of_owner: bool = False) -> I
     except _UnusableCacheError:
         if make:
             with suppress(FileExistsError):
-                (root / CACHE).mkdir(mode=0o700)
-        folder = _open_checked(root / CACHE, of_owner=of_owner)
+                (root / CACHE_FOLDER).mkdir(mode=0o700)
+        folder = _open_checked(root / CACHE_FOLDER, of_owner=of_owner)
     try:
         yield folder
     finally:

@@ -30,7 +30,7 @@ from notifier.model.front_channel import front_channel_mistake
 from notifier.model.origins import origin_of
 from notifier.model.presets import PRESETS, Preset
 from notifier.settings.clients import ClientMetadata, ClientOptions
-from notifier.settings.policies import overridden
+from notifier.settings.policies import override_policy
 from notifier.settings.values import Section
 from notifier.tokens.foreign_keys import read_jwks
 
@@ -124,7 +124,7 @@ def _token_profile(
 
 
 def _retry_policy(options: ClientOptions, default: RetryPolicy) -> RetryPolicy:
-    policy = overridden(default, options.retry)
+    policy = override_policy(default, options.retry)
     if options.max_age is not None:
         policy = replace(policy, max_age=options.max_age)
     if options.sub_only_max_age is not None:

@@ -36,7 +36,7 @@ from notifier.model.printable import excerpt, printable, stray_character
 from notifier.model.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.input_issues import explain, path_of
-from notifier.settings.policies import hold_mistake
+from notifier.settings.policies import find_hold_error
 from notifier.settings.service_settings import Settings
 
 _NO_OPTIONS = ClientOptions()
@@ -194,7 +194,7 @@ class RegistryBuilder:
                 "notifier.subject",
                 "is sub, but backchannel_logout_session_required needs a sid in each token; use both, sid_first or sid",
             )
-        text = hold_mistake(client.timeout)
+        text = find_hold_error(client.timeout)
         if text is not None:
             yield "notifier.timeout", text
         if "delivery" in self._unsure:

@@ -17,7 +17,7 @@ from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
 from notifier.model.origins import origin_of
 from notifier.settings.clients import ClientMetadata, ClientOptions
-from notifier.settings.policies import hold_mistake, overridden
+from notifier.settings.policies import find_hold_error, override_policy
 
 ADDRESSES = frozenset({"backchannel_logout_uri", "frontchannel_logout_uri", "jwks_uri"})
 """The members with addresses. A list may set them."""
@@ -93,7 +93,7 @@ def route_grants_of(
     if full_route is template:
         return RouteGrants(full_route=full_route)
     own, of_defaults = metadata.notifier or ClientOptions(), f'registry.defaults["{iss}"]'
-    base = template.egress if defaults is None else overridden(template.egress, defaults.egress)
+    base = template.egress if defaults is None else override_policy(template.egress, defaults.egress)
     granted = tuple(_granted_settings(options, own, base, of_defaults))
     of_files = (getattr(metadata, member) for member in _LOGOUT_URIS if member not in listed_members)
     named_origins = {origin for uri in of_files if uri is not None and (origin := origin_of(uri)) is not None}
@@ -122,9 +122,9 @@ def find_default_errors(defaults: Mapping[str, ClientOptions], retry_of_service:
             if value and options.origins is None:
                 text = "needs origins beside it, of the servers that it is for, such as [https://gateway.example.com]"
                 yield InputIssue(f'registry.defaults["{iss}"].{member}', text)
-        if options.timeout is not None and (mistake := hold_mistake(options.timeout)) is not None:
+        if options.timeout is not None and (mistake := find_hold_error(options.timeout)) is not None:
             yield InputIssue(f'registry.defaults["{iss}"].timeout', mistake)
-        retry = overridden(retry_of_service, options.retry)
+        retry = override_policy(retry_of_service, options.retry)
         if retry.base > retry.max_delay:
             yield InputIssue(f'registry.defaults["{iss}"].retry', "base must not be longer than max_delay")
 
@@ -139,7 +139,7 @@ def _granted_settings(
         yield f"{'notifier' if own.tls is not None and own.tls.cert_file else of_defaults}.tls.cert_file"
     if own.proxy is not None:
         yield "notifier.proxy"
-    if own.egress is not None and _is_wider(overridden(base, own.egress), base):
+    if own.egress is not None and _is_wider(override_policy(base, own.egress), base):
         yield "notifier.egress"
 
 
@@ -158,7 +158,7 @@ def route_of_unregistered(options: ClientOptions, template: Route) -> Route:
     if ca_file is None and options.egress is None:
         return template
     tls = template.tls if ca_file is None else TlsFiles(ca_file=ca_file)
-    return Route(egress=_intersect(template.egress, overridden(template.egress, options.egress)), tls=tls)
+    return Route(egress=_intersect(template.egress, override_policy(template.egress, options.egress)), tls=tls)
 
 
 def _intersect(policy: EgressPolicy, by: EgressPolicy) -> EgressPolicy:
@@ -189,7 +189,7 @@ def _full_route(options: ClientOptions, template: Route) -> Route:
     if options.egress is None and options.tls is None and options.proxy is None and not options.headers:
         return template
     return Route(
-        egress=overridden(template.egress, options.egress),
+        egress=override_policy(template.egress, options.egress),
         tls=template.tls if options.tls is None else options.tls.files(),
         proxy=options.proxy,
         headers=tuple((options.headers or {}).items()),

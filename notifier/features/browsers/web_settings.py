@@ -11,13 +11,13 @@ from notifier.model.origins import origin_of
 from notifier.settings.policies import WebListenerSettings
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import (
+    DurationField,
     ExistingFile,
     IssuerId,
-    Lasting,
     Origin,
     Section,
     WebAddress,
-    of_one_host,
+    check_single_host,
 )
 
 
@@ -25,7 +25,7 @@ def _page_address(url: str) -> str:
     """The address under which the proxy passes on to us, without a slash at its end."""
     if "?" in url or "@" in urlsplit(url).netloc:
         raise ValueError("must have neither a query nor a user: it is where the issuer's proxy passes on to notifier")
-    url = of_one_host(url).rstrip("/")
+    url = check_single_host(url).rstrip("/")
     if "//" in urlsplit(url).path or "\\" in url:
         raise ValueError("must have single slashes in its path: browsers read what follows two as another host")
     return url
@@ -48,7 +48,7 @@ class WebIssuerSettings(Section):
     """Fernet keys of this issuer's pages alone. Whoever has one may bring addresses of its clients."""
     parents: tuple[Origin, ...] = ()
     """Origins beside that of `url` whose pages may be above ours: each ancestor of it counts."""
-    limit: Annotated[float, Lasting(above=0.0, most=30.0)] = 5.0
+    limit: Annotated[float, DurationField(above=0.0, most=30.0)] = 5.0
     """How long a page waits for clients."""
     show_names: bool = False
     """Show the names of clients that gave no sign."""

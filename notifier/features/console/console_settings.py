@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from notifier.network.http.issuer_document import metadata_uri
 from notifier.settings.policies import TlsSettings, TokenKeeperSettings
 from notifier.settings.service_settings import Settings
-from notifier.settings.values import IssuerId, Listed, Name, PublicAddress, Section, in_clear, of_one_host
+from notifier.settings.values import IssuerId, Name, PublicAddress, Section, TextList, check_single_host, is_in_clear
 
 OperatorScope = Literal["read", "repair"]
 """What somebody in a browser may do. Events are published by programs, which have tokens of the file."""
@@ -24,7 +24,7 @@ def _with_openid(scope: str) -> str:
 
 
 def _not_in_clear(url: str) -> str:
-    if in_clear(url):
+    if is_in_clear(url):
         raise ValueError("must begin with https://: codes and tokens are sent there")
     return url
 
@@ -32,17 +32,17 @@ def _not_in_clear(url: str) -> str:
 class OidcSettings(Section):
     """An OpenID Provider whose users look and act. The API takes its JWT access tokens (RFC 9068)."""
 
-    issuer: Annotated[IssuerId, AfterValidator(of_one_host), AfterValidator(_not_in_clear)]
+    issuer: Annotated[IssuerId, AfterValidator(check_single_host), AfterValidator(_not_in_clear)]
     """The `iss` of its tokens."""
     client_id: Name = Field(min_length=1, max_length=256)
     """The console there: a public client with code and PKCE. Its redirect URI is the console's address."""
     audience: Name = Field(min_length=1, max_length=256)
     """What the `aud` of its access tokens names for this API."""
-    scopes_claim: Listed = Field(min_length=1)
+    scopes_claim: TextList = Field(min_length=1)
     """The claim with a user's roles or groups, such as `groups`; a list is a path: `[realm_access, roles]`."""
     map: dict[str, frozenset[OperatorScope]] = Field(min_length=1)
     """What each of its values may do: `read`, `repair`. Others mean nothing."""
-    issuers_claim: Listed = ()
+    issuers_claim: TextList = ()
     """The claim with the issuers of `issuers` that concern a user, or `*`. Left out: all concern everybody."""
     name_claim: str | None = Field(None, min_length=1)
     """The claim that names a user in audit lines, such as `preferred_username`. Left out: a hash does."""

@@ -18,7 +18,7 @@ from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok
 from notifier.operators.doctor.doctor_keys import examine_transmitter
 from notifier.settings.service_settings import Settings
-from notifier.settings.values import in_clear, names_host
+from notifier.settings.values import has_host, is_in_clear
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
 WITHIN = 5.0  # seconds that the provider has for each answer
@@ -124,7 +124,7 @@ class SignInProvider:
         found: dict[str, str] = {}
         for name in ("authorization", "token"):
             uri = metadata.get(f"{name}_endpoint")
-            if not isinstance(uri, str) or not names_host(uri, "https", "http") or in_clear(uri) or "#" in uri:
+            if not isinstance(uri, str) or not has_host(uri, "https", "http") or is_in_clear(uri) or "#" in uri:
                 text = f"its metadata at {self._settings.metadata} name no {name}_endpoint that begins with https://"
                 return UnreadDocument(text=text)
             found[name] = uri

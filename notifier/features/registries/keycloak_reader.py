@@ -24,9 +24,9 @@ from notifier.model.client import Algorithm
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import Web, web
-from notifier.settings.asked_server import AskedServer, server_address
 from notifier.settings.clients import algorithm
 from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.settings.remote_server import RemoteServerSettings, server_address
 from notifier.settings.secret_text import SecretPath, SecretText, secret_of
 from notifier.settings.values import Name, WebAddress
 
@@ -40,7 +40,7 @@ def _realm_name(name: str) -> str:
     return name
 
 
-class KeycloakSettings(AskedServer):
+class KeycloakSettings(RemoteServerSettings):
     """The clients of one realm, by Keycloak's Admin API. One of `client_secret` and `client_secret_file` is given."""
 
     url: Annotated[

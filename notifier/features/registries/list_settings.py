@@ -5,10 +5,10 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from notifier.settings.asked_server import HEADERS, AskedServer, HeadersServer, server_address
 from notifier.settings.clients import HeaderName, HeaderValue
+from notifier.settings.remote_server import HEADERS, HeaderServerSettings, RemoteServerSettings, server_address
 from notifier.settings.secret_text import SecretPath
-from notifier.settings.values import Name, Section, WebAddress, in_clear, without_user
+from notifier.settings.values import Name, Section, WebAddress, is_in_clear, refuse_user
 
 ServerAddress = Annotated[
     WebAddress,
@@ -18,7 +18,7 @@ ServerAddress = Annotated[
 ]
 
 
-class HydraSettings(HeadersServer):
+class HydraSettings(HeaderServerSettings):
     """Ory Hydra's clients, by its admin API."""
 
     _address: ClassVar[str] = "admin_url"
@@ -27,7 +27,7 @@ class HydraSettings(HeadersServer):
     """The address of the admin API, such as http://hydra-admin:4445."""
 
 
-class Wso2Settings(AskedServer):
+class Wso2Settings(RemoteServerSettings):
     """WSO2 Identity Server's applications, by its API."""
 
     gone: ClassVar[Mapping[str, str]] = {"recheck": "is gone: it is 10m now"}
@@ -54,7 +54,7 @@ class Wso2Settings(AskedServer):
 
 
 def _tenant(url: str) -> str:
-    if in_clear(url):
+    if is_in_clear(url):
         raise ValueError("must begin with https://, since our credentials are sent there")
     return url
 
@@ -75,7 +75,7 @@ class Auth0Settings(Section):
     """A file with its secret. It is read each time."""
 
 
-class AuthentikSettings(AskedServer):
+class AuthentikSettings(RemoteServerSettings):
     """authentik's OAuth2 providers, by its API."""
 
     url: ServerAddress
@@ -84,8 +84,8 @@ class AuthentikSettings(AskedServer):
     """A file with an API token. It is read each time."""
 
 
-class HttpListSettings(HeadersServer):
+class HttpListSettings(HeaderServerSettings):
     """A list of client metadata at an address."""
 
-    url: Annotated[WebAddress, AfterValidator(without_user)]
+    url: Annotated[WebAddress, AfterValidator(refuse_user)]
     """The address. JSON, or YAML (`application/yaml`): a list of client metadata, or `{clients: […]}`."""

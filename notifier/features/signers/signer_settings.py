@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from notifier.settings.asked_server import server_address
 from notifier.settings.policies import TlsSettings
+from notifier.settings.remote_server import server_address
 from notifier.settings.secret_text import SecretPath
-from notifier.settings.values import Count, ExistingFile, Section, WebAddress, in_clear
+from notifier.settings.values import Count, ExistingFile, Section, WebAddress, is_in_clear
 
 
 class Pkcs11Settings(Section):
@@ -126,7 +126,7 @@ POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 def _private(url: str) -> str:
-    if in_clear(url):
+    if is_in_clear(url):
         raise ValueError("must begin with https:// unless Vault, or its agent, is on this machine")
     return url
 

@@ -37,7 +37,7 @@ def _checks(loaded: LoadedConfiguration, _reader: DocumentReader) -> Iterable[Ch
     return signer_checks(loaded)
 
 
-KEY_PLACES = Feature(
+SIGNERS = Feature(
     name="signers",
     sections={
         "issuers.keys.pkcs11": "notifier.features.signers.signer_settings:Pkcs11Settings",

@@ -11,7 +11,7 @@ from notifier.model.message import Binding
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath
 from notifier.settings.service_settings import Settings
-from notifier.settings.values import IssuerId, Listed, Name, PublicAddress, Section
+from notifier.settings.values import IssuerId, Name, PublicAddress, Section, TextList
 
 _BROKER_PREFIX = "amq."
 _TOPIC = r"^arn:(aws|aws-cn|aws-us-gov):sns:[a-z]{2}(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:[A-Za-z0-9_-]{1,256}$"
@@ -167,7 +167,7 @@ class SourceSettings(Section):
     """What its events name → `iss`."""
     content_type: Literal["json"] | None = None
     """`json`: bodies are JSON, whatever their header says."""
-    envelope: Listed | None = None
+    envelope: TextList | None = None
     """What is around the event, from the outside in: `masstransit`, `nservicebus`, or an expression that gives a list,
     each member of which is an event (`@` if the document is the list)."""
     ignore_case: bool | None = None

@@ -9,20 +9,20 @@ from pydantic import AfterValidator, Field, model_validator
 from notifier.model.client import Algorithm
 from notifier.network.databases.database_url import DatabaseUrl
 from notifier.network.http.issuer_document import metadata_uri
-from notifier.settings.asked_server import HeadersServer
 from notifier.settings.policies import TlsSettings
+from notifier.settings.remote_server import HeaderServerSettings
 from notifier.settings.secret_text import SecretPath
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import (
+    DurationField,
     IssuerId,
-    Lasting,
     ListedNames,
     Origin,
     PublicAddress,
     Section,
     WebAddress,
-    of_one_host,
-    without_user,
+    check_single_host,
+    refuse_user,
 )
 
 _SUB_OR_SID = re.compile(r":(sub|sid)\b")
@@ -84,12 +84,12 @@ class SessionsSqlSettings(Section):
         return self
 
 
-class SessionsHttpSettings(HeadersServer):
+class SessionsHttpSettings(HeaderServerSettings):
     """An endpoint of the identity server that knows the sessions: `POST {iss, sub, sid}` as JSON."""
 
     gone: ClassVar[Mapping[str, str]] = {"timeout": "is gone: it is 5s now"}
 
-    url: Annotated[WebAddress, AfterValidator(without_user)]
+    url: Annotated[WebAddress, AfterValidator(refuse_user)]
     """The address."""
 
 
@@ -114,7 +114,7 @@ class ResolveSettings(Section):
 class UpstreamSettings(Section):
     """An OpenID Provider that our users sign in at. It calls `/upstreams/NAME/…` of the listener `web`."""
 
-    issuer: Annotated[IssuerId, AfterValidator(of_one_host)]
+    issuer: Annotated[IssuerId, AfterValidator(check_single_host)]
     """The `iss` of its tokens."""
     client_id: ListedNames = Field(min_length=1)
     """What we are called there: one or a list. A token's `aud` must name one of them."""
@@ -127,7 +127,7 @@ class UpstreamSettings(Section):
     algorithms: tuple[Algorithm, ...] | None = Field(None, min_length=1)
     """What its tokens may be signed with. Never `none` or a shared secret. Left out: as its metadata name them in
     `id_token_signing_alg_values_supported`; any of them with `jwks_uri`, or without that member."""
-    max_age: Annotated[float, Lasting(above=0.0, most=86_400.0)] = 600.0
+    max_age: Annotated[float, DurationField(above=0.0, most=86_400.0)] = 600.0
     """How old a token may be by its `iat`."""
     iss: IssuerId | None = None
     """Which of `issuers` the sessions are at. Left out: the only one."""

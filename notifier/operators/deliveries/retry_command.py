@@ -14,7 +14,7 @@ from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
-from notifier.settings.config_file import ReadPart
+from notifier.settings.config_file import PartialSettings
 from notifier.telemetry.audit import operating_user, write_audit
 
 
@@ -72,7 +72,7 @@ def retry(
     raise typer.Exit(1 if result.waiting and not dry_run else 0)
 
 
-def _issuer_of(part: ReadPart, iss: str | None) -> str:
+def _issuer_of(part: PartialSettings, iss: str | None) -> str:
     """Return the given issuer, or the only one of the configuration except issuers of test sign-outs."""
     if iss is not None:
         return iss

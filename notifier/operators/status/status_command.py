@@ -28,10 +28,10 @@ from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import require_queue
 from notifier.operators.terminal.screen import screen
 from notifier.queues.building import build_queue
-from notifier.settings.config_file import ReadPart, read_part
+from notifier.settings.config_file import PartialSettings, read_sections
 from notifier.settings.secret_text import read_secret
 from notifier.settings.service_settings import ApiSettings
-from notifier.settings.values import Listen, ListenAddress, in_clear
+from notifier.settings.values import Listen, ListenAddress, is_in_clear
 
 EVERY = 2.0  # seconds
 _UNKNOWN = "http://HOST:PORT of its API"
@@ -100,7 +100,7 @@ class _Away(QueueUnavailable):
 
 def _at_queue(context: typer.Context, config: Path | None) -> Callable[[], ServiceStatus]:
     """What asks all workers, through the queue."""
-    part = read_part(config, os.environ, {"queue"})
+    part = read_sections(config, os.environ, {"queue"})
     require_queue(config, os.environ, part)
     bindings = bindings_in(context.obj, part.document)
     settings = part.settings.queue
@@ -116,7 +116,7 @@ def _at_queue(context: typer.Context, config: Path | None) -> Callable[[], Servi
     return look
 
 
-def _advice(part: ReadPart) -> Iterator[str]:
+def _advice(part: PartialSettings) -> Iterator[str]:
     """What to do while the broker is away."""
     yield "  Workers connect again by themselves, and nothing that the broker has confirmed is lost."
     yield "  What to do: notifier explain NotifierQueueDisconnected; notifier doctor tries each step."
@@ -142,7 +142,7 @@ def _at_worker(url: str, token_file: Path | None) -> Callable[[], ServiceStatus]
     if not url.lower().startswith(("http://", "https://")):
         raise typer.BadParameter("must begin with http:// or https://", param_hint="--from")
     try:
-        clear = in_clear(url)
+        clear = is_in_clear(url)
     except ValueError:
         raise typer.BadParameter("is no address, such as http://127.0.0.1:8080", param_hint="--from") from None
     token = None

@@ -20,7 +20,7 @@ from notifier.queues.building import build_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import EventQueue, Queue
 from notifier.queues.sqlite.lock import left_by_worker
-from notifier.settings.config_file import ReadPart, read_part
+from notifier.settings.config_file import PartialSettings, read_sections
 from notifier.settings.queue_settings import QueueSettings
 
 T = TypeVar("T")
@@ -29,16 +29,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SILENT = 2.0  # seconds of waiting for the queue before a line says so
 
 
-def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "-c FILE") -> ReadPart:
+def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "-c FILE") -> PartialSettings:
     """Read only the queue's settings, and never a key. `options` can name a queue. Raises ConfigurationError."""
     if config is None and not _named(environ):
         raise ConfigurationError(
             [InputIssue("queue.url", f"say where the queue is: {options}, NOTIFIER_CONFIG or NOTIFIER_QUEUE__URL")]
         )
-    return read_part(config, environ, {"queue"})
+    return read_sections(config, environ, {"queue"})
 
 
-def require_queue(config: Path | None, environ: Mapping[str, str], part: ReadPart) -> None:
+def require_queue(config: Path | None, environ: Mapping[str, str], part: PartialSettings) -> None:
     """Raise ConfigurationError if nobody has named a queue and the default one does not exist."""
     file = part.settings.queue.sqlite_file
     if config is not None or _named(environ) or file is None or file.exists():
@@ -54,7 +54,7 @@ def _named(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE"))
 
 
-def queue_part(config: Path | None, log_from: str = "critical") -> ReadPart:
+def queue_part(config: Path | None, log_from: str = "critical") -> PartialSettings:
     """Read the queue's settings and the issuers' names, and log from that level on. Raises ConfigurationError."""
     quiet_logs(log_from)
     return read_queue(config, os.environ)

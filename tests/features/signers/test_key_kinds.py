@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from notifier.features.signers.key_kinds import key_kinds
 from notifier.features.signers.signer_settings import AwsKmsSettings, VaultKeySettings
-from notifier.settings.key_settings import PLACES, SigningSettings
+from notifier.settings.key_settings import KEY_KINDS, SigningSettings
 from notifier.tokens.signers import Signers
 from tests.cli.in_process import notifier
 from tests.settings.whole_settings import KEY_SETTINGS
@@ -34,7 +34,7 @@ async def test_each_place_has_its_key(kind: str) -> None:
     settings = KEY_SETTINGS.model_validate({kind: KEYS[kind]})
     made = key_kinds()[kind]
     place, name = made.make(getattr(settings, kind), 1)
-    assert settings.place == kind
+    assert settings.kind == kind
     assert (bool(name), made.missing()) == (True, None)
     await place.close()
 
@@ -77,7 +77,7 @@ def test_what_is_written_in_several_ways() -> None:
     assert vault.address == "http://127.0.0.1:8100"
     assert vault.kubernetes is not None
     assert vault.kubernetes.token_file == Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-    assert set(PLACES) >= {"file", *KEYS}
+    assert set(KEY_KINDS) >= {"file", *KEYS}
 
 
 def test_another_not_before_asks_the_place_anew() -> None:

@@ -14,7 +14,7 @@ from notifier.model.delivery import Inline
 from notifier.model.egress import check_uri, judge
 from notifier.model.outcome import Answer, Break, Reason, Wire
 from notifier.model.registry import Registry
-from notifier.settings.policies import EgressSettings, overridden
+from notifier.settings.policies import EgressSettings, override_policy
 from tests.network.http.http_requests import ScriptedResolver, broken, opened, request
 from tests.support import behaviours as do
 from tests.support.receivers import deaf_port, scripted
@@ -46,7 +46,7 @@ def policy(settings: str) -> EgressPolicy:
     """The policy of a client under these settings, read as from the file."""
     policy = EgressPolicy()
     for section in settings.split("|"):
-        policy = overridden(policy, EgressSettings.model_validate(yaml.safe_load(f"{{{section}}}")))
+        policy = override_policy(policy, EgressSettings.model_validate(yaml.safe_load(f"{{{section}}}")))
     return policy
 
 

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from notifier.settings.clients import HeaderName, HeaderValue
 from notifier.settings.policies import TlsSettings
-from notifier.settings.values import Section, in_clear
+from notifier.settings.values import Section, is_in_clear
 
 IN_CLEAR = "in_clear"  # the type of the only error that does not prevent checks of the rest of its section
 
@@ -36,7 +36,7 @@ def server_address(*appended: str, instead: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-class AskedServer(Section):
+class RemoteServerSettings(Section):
     """A server that notifier calls over HTTP. Secrets are sent only over https or to this machine."""
 
     _address: ClassVar[str] = "url"
@@ -53,7 +53,7 @@ class AskedServer(Section):
 
     @model_validator(mode="after")
     def _not_in_clear(self) -> Self:
-        if self.credentials and in_clear(getattr(self, self._address)) and not self.allow_http:
+        if self.credentials and is_in_clear(getattr(self, self._address)) and not self.allow_http:
             raise PydanticCustomError(
                 IN_CLEAR,
                 "{address} must begin with https://, since our credentials are sent there; on a network of your own,"
@@ -63,7 +63,7 @@ class AskedServer(Section):
         return self
 
 
-class HeadersServer(AskedServer):
+class HeaderServerSettings(RemoteServerSettings):
     """A server that needs no credentials, except in `headers`."""
 
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=HEADERS)
