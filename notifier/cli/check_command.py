@@ -23,9 +23,16 @@ from notifier.model.front_channel import is_on_page
 from notifier.model.ignored_members import IssueGroup, alike
 from notifier.model.moment import shown_moment
 from notifier.model.printable import counted
-from notifier.operators.terminal.command_options import Config, Json, load_whole, look_at_keys, quiet_logs, refuse
+from notifier.operators.terminal.command_options import (
+    Config,
+    Json,
+    check_keys,
+    exit_with_issues,
+    load_configuration,
+    quiet_logs,
+)
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.queue_access import shown_urls
+from notifier.operators.terminal.queue_access import redact_urls
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import CREATE_COMMAND, find_short_key, is_subject_key_missing
 from notifier.tokens.key_ring import SigningKey
@@ -76,13 +83,13 @@ def check(
     def unread() -> list[InputIssue]:
         return [InputIssue(f"registry source {name}", text) for name, text in sources.problems.items()]
 
-    loaded = load_whole(config, FEATURES, as_json=as_json, starting=True, answer_of=sources, also=unread)
+    loaded = load_configuration(config, FEATURES, as_json=as_json, starting=True, answer_of=sources, also=unread)
     mistakes = unread()
     if not offline:
-        mistakes += [*look_at_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.build_context.algorithms_of)]
+        mistakes += [*check_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.build_context.algorithms_of)]
         mistakes += [mistake for feature in FEATURES for mistake in feature.asked(loaded)]
     if mistakes:
-        refuse(mistakes, as_json=as_json)
+        exit_with_issues(mistakes, as_json=as_json)
     of_features = [feature.checked(loaded) for feature in FEATURES]
     summary = _summary(loaded, sources, of_features)
     if as_json:
@@ -125,7 +132,7 @@ def _summary(
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
         "registry": [{**_of_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers],
         **{name: member for of in of_features for name, member in of.members.items()},
-        "queue": {"url": shown_urls(settings.queue), "prefix": settings.queue.prefix},
+        "queue": {"url": redact_urls(settings.queue), "prefix": settings.queue.prefix},
         "listeners": {
             "ops": str(settings.ops.listen),
             "api": None if settings.api is None else str(settings.api.listen),

@@ -11,11 +11,11 @@ from notifier.configuration.provenance import sources_of, values_of
 from notifier.features import FEATURES
 from notifier.model.durations import format_duration
 from notifier.model.printable import counted, json_text, printable
-from notifier.operators.terminal.command_options import Config, Json, load_whole, quiet_logs
+from notifier.operators.terminal.command_options import Config, Json, load_configuration, quiet_logs
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.screen import screen
+from notifier.operators.terminal.screen import make_screen
 
 DURATIONS = frozenset({"timeout", "max_age", "sub_only_max_age", "max_paused", "lifetime", "base", "max_delay"})
 
@@ -140,7 +140,7 @@ def show(
 def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> tuple[LoadedConfiguration, DirectReader]:
     quiet_logs()
     sources = DirectReader(None if offline else reader_by(FEATURES))
-    loaded = load_whole(config, FEATURES, as_json=as_json, answer_of=sources, keep_rows=True)
+    loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources, keep_rows=True)
     names = [layer.name for layer in loaded.layers]
     if source is not None and source not in names:
         text = f"there is no registry source {source!r}; there are {', '.join(names) or 'none'}"
@@ -159,7 +159,7 @@ def _by_front_channel(row: dict[str, Any]) -> str:
 
 
 def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> None:
-    console = screen(width=160)
+    console = make_screen(width=160)
     table = Grid("client", "backchannel_logout_uri", "sources")
     for row in rows:
         uri = row["backchannel_logout_uri"] or _by_front_channel(row)
@@ -179,7 +179,7 @@ def _shown(member: str, value: object) -> str:
 
 
 def _print_clients(clients: list[dict[str, Any]]) -> None:
-    console = screen(width=160)
+    console = make_screen(width=160)
     for client in clients:
         console.say(f"{client['client_id']} of {client['iss']}", style="bold")
         if client["left_out"]:

@@ -16,7 +16,7 @@ from notifier.model.durations import DAY
 from notifier.model.errors import ConfigurationError
 from notifier.model.moment import read_moment, shown_moment
 from notifier.model.printable import json_text
-from notifier.operators.terminal.command_options import Config, look_at_keys
+from notifier.operators.terminal.command_options import Config, check_keys
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
 from notifier.settings.config_file import read_sections
@@ -156,6 +156,6 @@ def jwks(
     ring, mistakes = examine_keys(sources)
     if mistakes := [*missing, *mistakes]:
         raise ConfigurationError(mistakes)
-    if unknown := look_at_keys(ring):
+    if unknown := check_keys(ring):
         raise ConfigurationError(unknown)
     say_json(ring.jwks(iss), indent=2)

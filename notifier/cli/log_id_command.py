@@ -15,7 +15,7 @@ from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.screen import screen
+from notifier.operators.terminal.screen import make_screen
 from notifier.settings.config_file import read_sections
 from notifier.settings.subject_key import CREATE_COMMAND, subject_key_file
 from notifier.telemetry.log_search import DELIVERED, LoggedDelivery, find_deliveries
@@ -90,7 +90,9 @@ def _open(log: Path) -> Iterator[TextIO]:
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         yield sys.stdin
     elif sys.stderr.isatty():
-        with progress(log, "r", encoding="utf-8", errors="replace", console=screen(err=True), transient=True) as file:
+        with progress(
+            log, "r", encoding="utf-8", errors="replace", console=make_screen(err=True), transient=True
+        ) as file:
             yield file
     else:
         with log.open(encoding="utf-8", errors="replace") as file:
@@ -103,4 +105,4 @@ def _print_table(deliveries: "list[LoggedDelivery]") -> None:
         why = "" if fate.fate == "delivered" else fate.reason
         when, due = (text[:19].replace("T", " ") + "Z" if text else "" for text in (fate.time, fate.next_due))
         table.add_row(when, fate.event_id, fate.client_id, fate.fate, why, str(fate.attempts), due)
-    screen(width=200).print(table)
+    make_screen(width=200).print(table)

@@ -17,7 +17,7 @@ from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.screen import screen
+from notifier.operators.terminal.screen import make_screen
 from notifier.queues.building import rabbit_options
 from notifier.queues.rabbitmq.administration import (
     TopologyState,
@@ -192,7 +192,7 @@ def _with_one_bucket(standings: Sequence[TopologyState], begins: str) -> Sequenc
 
 
 def _print_table(standings: Sequence[TopologyState]) -> None:
-    console = screen(width=200)
+    console = make_screen(width=200)
     table = Grid("name", "state", "ready:", "arguments")
     shared = _shared(standings)
     for standing in standings:

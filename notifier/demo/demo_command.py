@@ -9,7 +9,7 @@ import uvloop
 from notifier.demo.console_demo import show_console
 from notifier.demo.embedded import start
 from notifier.demo.story import Pace, play
-from notifier.operators.terminal.screen import screen
+from notifier.operators.terminal.screen import make_screen
 from notifier.telemetry import log_output
 
 SIGN_OUTS = 4.0  # seconds in which all users sign out
@@ -41,7 +41,7 @@ def demo(
         notifier demo >demo.txt && echo good
     """
     log_output.configure("error", "auto")
-    terminal = screen(width=100)
+    terminal = make_screen(width=100)
     if console:
         uvloop.run(show_console(terminal, None if no_open else webbrowser.open))
         return

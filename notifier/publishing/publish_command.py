@@ -22,10 +22,10 @@ from notifier.model.fate import Fate, Notice
 from notifier.model.message import Lane
 from notifier.model.printable import counted, printable
 from notifier.operators.terminal.command_options import Config, EventLane, Json, quiet_logs
-from notifier.operators.terminal.near_names import known_registry
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.queue_access import read_queue, shown_urls, wait_until_ready
-from notifier.operators.terminal.screen import progress_of
+from notifier.operators.terminal.queue_access import read_queue, redact_urls, wait_until_ready
+from notifier.operators.terminal.screen import show_progress
+from notifier.operators.terminal.suggestions import load_known_registry
 from notifier.publishing.event_file import EventFileRules, FileEvent, line_ranges, read_events, send_all
 from notifier.publishing.notice_wait import EventNotices, NoticeWait, read_wait
 from notifier.queues.building import build_event_queue
@@ -88,7 +88,7 @@ def publish(
     part = read_queue(config, environ, "-c FILE, --url URL")
     queue = part.settings.queue
     content = _content(file)
-    known = known_registry(config, context.obj) if len(content) <= REMARKED else None
+    known = load_known_registry(config, context.obj) if len(content) <= REMARKED else None
     reading = EventFileRules(
         max_bytes=MAX_EVENT,
         new_id=lambda: str(uuid4()),
@@ -194,7 +194,7 @@ class _PublishReport:
     @contextmanager
     def progress(self) -> Iterator[None]:
         """Show the progress while entered."""
-        with progress_of("confirmed", rows=self._as_json) as progress:
+        with show_progress("confirmed", rows=self._as_json) as progress:
             self._tick = lambda: progress(len(self._confirmed), len(self._events))
             yield
 
@@ -218,7 +218,7 @@ class _PublishReport:
                 if event in self._confirmed:
                     say(printable(f"line {event.line}: {event.id}"), fold=False)
                     self._tell_fates(event)
-        say(f"{counted(count, 'event')} confirmed by {shown_urls(queue)[0]}")
+        say(f"{counted(count, 'event')} confirmed by {redact_urls(queue)[0]}")
 
 
 def _notice_lines(event: EventNotices, now: float) -> Iterator[str]:

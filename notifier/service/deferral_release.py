@@ -59,7 +59,7 @@ class DeferralRelease:
         self._rests_until = float("-inf")
         self._news = asyncio.Event()
 
-    def over(self, cause: Cause, iss: str, client_id: str) -> None:
+    def on_cause_end(self, cause: Cause, iss: str, client_id: str) -> None:
         """Release the deliveries deferred for this cause; an empty `client_id` means all clients. Never blocks."""
         ended = cause.value, iss, client_id
         self._ended.add(ended)
@@ -90,12 +90,12 @@ class DeferralRelease:
         if keys is not self._keys:
             for iss in self._live.now.settings.issuers:
                 if keys.kids(iss) != self._keys.kids(iss):
-                    self.over(Cause.SIGNING, iss, "")
+                    self.on_cause_end(Cause.SIGNING, iss, "")
             self._keys = keys
         if registry is not self._registry:
             before, self._registry = self._registry, registry
             for iss in registry.issuers.keys() - before.issuers.keys():
-                self.over(Cause.UNKNOWN, iss, "")
+                self.on_cause_end(Cause.UNKNOWN, iss, "")
             if changes := await asyncio.to_thread(changed_clients, before, registry):
                 await self._free_clients(changes, buckets)
 

@@ -30,13 +30,13 @@ from notifier.network.http.probe import Probe
 from notifier.network.http.transport import HttpTransport
 from notifier.network.listeners.certificates import expiries, presented
 from notifier.operators.doctor.canary import CanaryTools, canary_client, send_canary
-from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, examine, failed, ok, warning
+from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, examine, failure, ok, warning
 from notifier.operators.doctor.doctor_clients import Server, examine_server, judge_registry, servers_of
-from notifier.operators.doctor.doctor_keys import IssuerCase, examine_issuer, examine_keys, judge_jwks, keys_elsewhere
+from notifier.operators.doctor.doctor_keys import IssuerCase, examine_issuer, examine_keys, judge_jwks, key_sources_of
 from notifier.operators.doctor.doctor_queue import examine_queue
-from notifier.operators.doctor.doctor_workers import AREAS, Met, judge_certificate, judge_hooks, judge_workers
-from notifier.operators.status.own_state import look_from_outside
-from notifier.operators.status.service_status import ServiceStatus, seen_keys
+from notifier.operators.doctor.doctor_workers import AREAS, ClientStates, judge_certificate, judge_hooks, judge_workers
+from notifier.operators.status.own_state import read_status_from_outside
+from notifier.operators.status.service_status import ServiceStatus, seen_keys_of
 from notifier.queues.building import build_queue
 from notifier.queues.sqlite.lock import worker_at
 from notifier.settings.policies import TlsSettings
@@ -140,7 +140,7 @@ class _Checks:
         for feature in FEATURES:
             yield from feature.checks(self._loaded, self.reader)
         yield from map(self._server, servers_of(self._clients))
-        for place, clients in keys_elsewhere(self._clients).items():
+        for place, clients in key_sources_of(self._clients).items():
             yield self._client_keys(place, clients)
 
     def canary(self, client_id: str, iss: str | None) -> Check:
@@ -167,7 +167,7 @@ class _Checks:
             subject = f"registry source {layer.name}"
             problem = self._sources.problems.get(layer.name)
             if problem is not None:
-                yield failed(Area.CLIENT, subject, problem, "workers keep its last good answer; see the runbook")
+                yield failure(Area.CLIENT, subject, problem, "workers keep its last good answer; see the runbook")
             elif layer.name in self._sources.cached:
                 yield ok(Area.CLIENT, subject, f"{self._served(layer)} in the cache")
             elif self._sources.offline:
@@ -205,9 +205,9 @@ class _Checks:
             iss=iss,
             jwks_uri=settings.jwks_uri,
             signing=keys.current_keys(iss),
-            coming=keys.future_keys(iss),
-            used=Counter(client.token.alg for client in clients if client.backchannel_logout_uri),
-            slow=[client for client in clients if client.preset and PRESETS[client.preset].learns_keys_within],
+            upcoming=keys.future_keys(iss),
+            client_counts=Counter(client.token.alg for client in clients if client.backchannel_logout_uri),
+            slow_clients=[client for client in clients if client.preset and PRESETS[client.preset].learns_keys_within],
         )
         return Check(
             area=Area.KEYS,
@@ -249,7 +249,7 @@ class _AskedWorkers:
         status = await self._status()
         return [] if status is None else list(judge_workers(status, self._known, time.time()))
 
-    async def met(self) -> Met:
+    async def met(self) -> ClientStates:
         """How each client fares at the workers."""
         status = await self._status()
         return {} if status is None else {(client.iss, client.client_id): client for client in status.clients}
@@ -257,7 +257,7 @@ class _AskedWorkers:
     async def keys(self) -> Seen:
         """Since when the workers see each key in its issuer's JWK Set."""
         status = await self._status()
-        return {} if status is None else seen_keys(status)
+        return {} if status is None else seen_keys_of(status)
 
     async def close(self) -> None:
         """Ask no more."""
@@ -277,7 +277,7 @@ class _AskedWorkers:
             return None
         with suppress(QueueError, TimeoutError):  # the check of the queue says why
             async with asyncio.timeout(ASK_WITHIN):
-                return await look_from_outside(build_queue(queue, self._loaded.bindings), time.time)
+                return await read_status_from_outside(build_queue(queue, self._loaded.bindings), time.time)
         return None
 
 

@@ -13,9 +13,9 @@ from notifier.configuration.configured_feature import reader_by
 from notifier.features import FEATURES
 from notifier.model.printable import counted, printable
 from notifier.operators.doctor.doctor import Finding, Severity
-from notifier.operators.terminal.command_options import Config, Json, load_whole, quiet_logs
+from notifier.operators.terminal.command_options import Config, Json, load_configuration, quiet_logs
 from notifier.operators.terminal.output import say_json
-from notifier.operators.terminal.screen import Screen, progress_of, screen
+from notifier.operators.terminal.screen import Screen, make_screen, show_progress
 from notifier.service.doctor_checks import DoctorScope, examine_installation
 
 MANY = 20  # good findings of one area; more are shown as one line
@@ -56,9 +56,9 @@ def doctor(
         raise typer.BadParameter("a canary needs the network; leave --offline out", param_hint="--canary")
     quiet_logs()
     sources = DirectReader(None if offline else reader_by(FEATURES))
-    loaded = load_whole(config, FEATURES, as_json=as_json, answer_of=sources)
+    loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources)
     scope = DoctorScope(offline=offline, canary=canary, canary_issuer=iss)
-    with progress_of("looking", plain=False) as progress:
+    with show_progress("looking", plain=False) as progress:
         findings = uvloop.run(examine_installation(loaded, sources, scope, progress))
     if as_json:
         say_json(list(map(asdict, findings)), indent=2)
@@ -68,7 +68,7 @@ def doctor(
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    console = screen(width=100)
+    console = make_screen(width=100)
     area = ""
     well = Counter(finding.area for finding in findings if finding.level == "ok")
     for finding in findings:

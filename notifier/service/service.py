@@ -38,8 +38,8 @@ from notifier.network.http.transport import HttpTransport
 from notifier.operators.deliveries import jobs, replay_account
 from notifier.operators.deliveries.retry_request import RETRY_CLIENT, RetryAccounts
 from notifier.operators.doctor.canary import CanaryTools, send_canary
-from notifier.operators.status.own_state import OwnState, look_from_worker
-from notifier.operators.status.reload_request import RELOAD, act_of
+from notifier.operators.status.own_state import OwnState, read_status_from_worker
+from notifier.operators.status.reload_request import RELOAD_REQUEST, make_reload_act
 from notifier.operators.status.worker_requests import Act, RequestHandler
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.reply_observer import Replies
@@ -102,7 +102,7 @@ class Service:
             name, self.worker, self._watches.of_state(), self._watches.health,
             queue=self.queue, clock=time.time, steady=time.monotonic,
         )  # fmt: skip
-        self._status = partial(look_from_worker, self.queue, state.document, time.time)
+        self._status = partial(read_status_from_worker, self.queue, state.document, time.time)
         view = self._build_view(name, state, hub)
         self._features = [*running, *(feature.operate(view) for feature in features)]
         self._retries = RetryAccounts(self.worker, time.monotonic, hub)
@@ -171,15 +171,15 @@ class Service:
         channel = BackChannel(self._live, clock=time.time, new_jti=new_id, encrypter=self._encryption)
         canary = CanaryTools(channel=channel, transport=self._transport, new_id=new_id)
         return WorkerView(
-            live=self._live, queue=self.queue, add_observer=hub.add, name=name, state=state.with_clients,
-            states=state.in_parts, depths=lambda: watches.depths, canary=partial(send_canary, tools=canary),
+            live=self._live, queue=self.queue, add_observer=hub.add, name=name, state=state.document_with_clients,
+            states=state.split_document, depths=lambda: watches.depths, canary=partial(send_canary, tools=canary),
             published=watches.signing_keys.published,
         )  # fmt: skip
 
     def _share(self, name: str, state: OwnState) -> None:
         """Connect this worker to the side channel: state, replies, requests of operators, news, presence."""
         acts: dict[str, Act] = {
-            RELOAD: act_of(self.reloading.carry_out),
+            RELOAD_REQUEST: make_reload_act(self.reloading.carry_out),
             RETRY_CLIENT: self._retries.act,
             replay_account.FOLLOW_REPLAY: self._replays.act,
             **dict.fromkeys((jobs.SHOW_JOB, jobs.END_JOB, jobs.LIST_JOBS), self._jobs.act),
@@ -191,7 +191,7 @@ class Service:
         channel.share_updates(
             self._others.following, partial(self._others.read, on_news=self.worker.gate.on_peer_report)
         )
-        channel.share_presence(presence.following, presence.on_announcement)
+        channel.share_presence(presence.next_announcement, presence.on_announcement)
 
     # ── running ──
 

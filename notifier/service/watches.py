@@ -25,10 +25,10 @@ from notifier.model.message import Depth
 from notifier.model.trouble import Trouble, TroubleKind, by_cause
 from notifier.network.listeners.ops import Readiness
 from notifier.operators.status.deferral_watch import DeferralWatch
-from notifier.operators.status.health_observer import HealthObserver, RefusedEvents
+from notifier.operators.status.health_observer import HealthObserver, RefusedEventCounts
 from notifier.operators.status.life import life_of
 from notifier.operators.status.own_state import OwnSources
-from notifier.operators.status.reload_request import Reload, ReloadResult
+from notifier.operators.status.reload_request import ReloadRequest, ReloadResult
 from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.queue_port import Queue
 from notifier.service.deferral_release import DeferralRelease
@@ -71,7 +71,7 @@ class Reloading:
         await self._reload(requested=True)
         self._registry.ask()
 
-    async def carry_out(self, reload: Reload) -> ReloadResult:
+    async def carry_out(self, reload: ReloadRequest) -> ReloadResult:
         """Read the files and the registry sources for an operator. A drop reads only the sources.
 
         It does not change the files, and reading 100,000 clients again would take as long as the drop itself.
@@ -124,14 +124,14 @@ class Watches:
         self.health = HealthObserver(
             clock=time.time, steady=time.monotonic, life=lambda delivery: life_of(delivery, live.registry())
         )
-        self.refused = RefusedEvents(time.time)
+        self.refused = RefusedEventCounts(time.time)
         one_at_a_time = asyncio.Lock()
         self.registry = RegistrySources(live, one_at_a_time)
         self.freed = DeferralRelease(live, queue)
-        self._deferrals = DeferralWatch(passed_on, live.registry, time.time, self.freed.over)
+        self._deferrals = DeferralWatch(passed_on, live.registry, time.time, self.freed.on_cause_end)
         self.observe = self._deferrals.observe
-        self.signing_keys = SigningKeys(live, self._deferrals.can_sign)
-        self.signers = SignerWatch(live, metrics.signatures.know, self._deferrals.can_sign)
+        self.signing_keys = SigningKeys(live, self._deferrals.on_key_signs)
+        self.signers = SignerWatch(live, metrics.signatures.know, self._deferrals.on_key_signs)
         self.reloading = Reloading(live, one_at_a_time, self.registry, self.signing_keys, self.signers)
         self.presence = WorkerPresence(name, time.time, time.monotonic)
         self.itself = SelfWatch(live)
@@ -189,11 +189,11 @@ class Watches:
             reload_succeeded=lambda: reloads.succeeded,
             reload_taken_at=lambda: reloads.applied_at,
             restart_needed=lambda: reloads.restart_needed,
-            clients_expiring=self.health.clients_expiring,
+            clients_expiring=self.health.count_expiring_clients,
             signing_keys=self.signing_keys.published,
             ready=lambda: self.readiness().ready,
             loop_lag=lambda: self.itself.loop_lag,
-            workers_vanished=lambda: len(self.presence.vanished()),
+            workers_vanished=lambda: len(self.presence.list_vanished()),
             clock_offset=lambda: self.presence.clock_offset,
             certificates=lambda: self.itself.certificates,
             library_hooks=lambda: {hook.name: hook.difference is None for hook in library_hooks(settings)},

@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.front_channel_context import seal
 from notifier.model.front_channel import FrontChannelContext
-from notifier.operators.doctor.runbook import sections
+from notifier.operators.doctor.runbook import parse_sections
 from tests.monitoring.prometheus_server import Prometheus, prometheus
 from tests.support.certificates import authority
 from tests.support.softhsm import SoftHsm
@@ -41,7 +41,7 @@ def test_a_click_leads_to_a_section_of_the_runbook() -> None:
     fields = [panel.get("fieldConfig", {}).get("defaults", {}) for panel in board["panels"]]
     links = [link for field in fields for link in field.get("links") or []]
     assert len(links) >= 10
-    named = {name.lower() for name in sections()}
+    named = {name.lower() for name in parse_sections()}
     for link in [*links, *board["links"]]:
         page, _, section = link["url"].partition("#")
         assert page == "https://notifier.example.org/docs/runbook.md"

@@ -37,7 +37,7 @@ from notifier.model.durations import format_duration
 from notifier.model.message import Lane, Message
 from notifier.model.presets import PRESETS, Preset
 from notifier.model.session_ended import SessionEnded
-from notifier.operators.doctor.settings_reference import settings as reference_settings
+from notifier.operators.doctor.settings_reference import list_settings as reference_settings
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.event_queue import RabbitEventQueue
 from notifier.queues.rabbitmq.settling import Settling

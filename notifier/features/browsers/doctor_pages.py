@@ -15,7 +15,7 @@ from notifier.model.client import TlsFiles
 from notifier.network.http.issuer_document import AnswerHead, UnreadDocument, issuer_egress, only_in_tests
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.web_app import DEFAULT_HEADERS
-from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok, warning
+from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok, warning
 from notifier.settings.service_settings import Settings
 
 WITHIN = 10.0  # seconds for the answer
@@ -46,9 +46,9 @@ async def _examine_pages(
     answer = await ask(COOKIE)
     if isinstance(answer, UnreadDocument):
         advice = "look whether this machine reaches it, or only browsers do; see tls of the issuer for its certificate"
-        return [failed(Area.LISTENER, url, f"the pages cannot be fetched: {answer.text}", advice)]
+        return [failure(Area.LISTENER, url, f"the pages cannot be fetched: {answer.text}", advice)]
     if SAW_COOKIE.lower() not in answer.headers:
-        return [failed(Area.LISTENER, url, *_not_ours(answer))]
+        return [failure(Area.LISTENER, url, *_not_ours(answer))]
     wrong = list(_changed(url, answer))
     return wrong or [ok(Area.LISTENER, url, "the proxy passes pages on, with their headers and without cookies")]
 
@@ -79,10 +79,12 @@ def _changed(url: str, answer: AnswerHead) -> Iterator[Finding]:
         values = answer.headers.get(name.lower(), ())
         if not values:
             text, advice = f"the proxy takes away {name}", "have it pass on the headers of these answers"
-            yield failed(Area.LISTENER, url, text, f"{advice}: they say who may frame a page, and that nobody keeps it")
+            yield failure(
+                Area.LISTENER, url, text, f"{advice}: they say who may frame a page, and that nobody keeps it"
+            )
         elif len(values) > 1:
             text = f"the proxy adds a second {name}: {_short(next(other for other in values if other != value), value)}"
-            yield failed(Area.LISTENER, url, text, "browsers obey both: add none under that path")
+            yield failure(Area.LISTENER, url, text, "browsers obey both: add none under that path")
         elif values != (value,):
             text = f"{name} is not what this release sends: {_short(values[0], value)}"
             yield warning(Area.LISTENER, url, text, "the proxy changes it, or workers are of another release")

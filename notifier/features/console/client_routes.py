@@ -271,7 +271,9 @@ def _page_of(request: ApiRequest, texts: Mapping[ClientKey, str], troubled: Mapp
         keys = merge(sorted(found, key=_name), silent, key=_name)
     else:
         by_waits = asked.get("order") == "waits"
-        found.sort(key=lambda key: (0 if by_waits else STATES.index(told[key].state), -told[key].waits, *_name(key)))
+        found.sort(
+            key=lambda key: (0 if by_waits else STATES.index(told[key].state), -told[key].pending_count, *_name(key))
+        )
         keys = chain(found, silent)
     skip = asked.get("skip", 0)
     page = list(islice(keys, skip, skip + asked.get("rows", 50)))
@@ -284,4 +286,4 @@ def _name(key: ClientKey) -> tuple[str, str]:
 
 def _known(state: ClientState) -> bool:
     """Return whether any worker has state of the client."""
-    return bool(state.waits or state.delivered or state.dead or state.put_off or state.last_failure)
+    return bool(state.pending_count or state.delivered or state.dead or state.put_off or state.last_failure)

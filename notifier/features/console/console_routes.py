@@ -25,8 +25,8 @@ from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Document, Items, answer_of, routes_of
 from notifier.network.listeners.problem import Refusal, malformed, problem
-from notifier.operators.doctor.runbook import sections
-from notifier.operators.status.service_status import ServiceStatus, delayed, messages_held, seen_keys
+from notifier.operators.doctor.runbook import parse_sections
+from notifier.operators.status.service_status import ServiceStatus, count_delayed, count_held_messages, seen_keys_of
 from notifier.operators.status.status_document import document_of
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.logs import subject_id
@@ -114,7 +114,7 @@ class ConsoleRoutes:
         troubled = [client for client in clients if client.state != "well"]
         shown = replace(status, seen=overview.seen, clients=troubled[:MOST_URGENT])
         document = document_of(shown, None if concerns_all(token) else lambda iss: concerns(token, iss))
-        known = sum(client.waits for client in clients)
+        known = sum(client.pending_count for client in clients)
         document |= {
             "states": states,
             "waits": {"all": max(_waits(status), known), "known": known},
@@ -178,7 +178,7 @@ class ConsoleRoutes:
         answers={200: answer_of("By issuer.", keys=Items)},
     )
     async def _keys(self, request: ApiRequest) -> web.Response:
-        live, seen = self._view.live, seen_keys((await self._workers.overview()).status)
+        live, seen = self._view.live, seen_keys_of((await self._workers.overview()).status)
         published = {(iss, kid): there for iss, kid, there in self._view.published()}
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         for iss in filter(partial(concerns, request.token), live.registry().issuers):
@@ -206,7 +206,7 @@ class ConsoleRoutes:
         problems={404: "There is no such name."},
     )
     async def _explain(self, request: ApiRequest) -> web.Response:
-        section = sections().get(request.path["name"].lower())
+        section = parse_sections().get(request.path["name"].lower())
         if section is None:
             raise Refusal(problem(404, "There is no such name"))
         document = {"name": section.name, "group": section.group, "text": section.text}
@@ -216,7 +216,7 @@ class ConsoleRoutes:
 def _waits(status: ServiceStatus) -> int:
     """Return the pending messages by the queues' recent depths, which are right after a restart too."""
     ready = (status.depths[name].ready for name in (PARKED, Lane.RETRIES) if name in status.depths)
-    return sum(ready) + delayed(status) + messages_held(status, Lane.RETRIES)
+    return sum(ready) + count_delayed(status) + count_held_messages(status, Lane.RETRIES)
 
 
 def _sorted(issuers: frozenset[str] | None) -> list[str] | None:

@@ -15,7 +15,7 @@ from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.frozen import frozen
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
-from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok
+from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok
 from notifier.operators.doctor.doctor_keys import examine_transmitter
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import has_host, is_in_clear
@@ -146,7 +146,7 @@ async def examine_provider(provider: SignInProvider, metadata: str) -> Sequence[
     endpoints = await provider.endpoints()
     if isinstance(endpoints, UnreadDocument):
         advice = "nobody can sign in until it can be read; check issuer or discovery, tls beside it, and egress"
-        return [failed(Area.KEYS, SETTING, endpoints.text, advice)]
+        return [failure(Area.KEYS, SETTING, endpoints.text, advice)]
 
     async def keys(_uri: str) -> IssuerDocument | UnreadDocument:
         return await provider.read_keys()

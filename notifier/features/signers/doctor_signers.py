@@ -6,7 +6,7 @@ from functools import partial
 
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.loading import LoadedConfiguration
-from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok, warning
+from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok, warning
 from notifier.tokens.external_key import PUBLIC_KEY_TIMEOUT_SECONDS, ExternalKey
 from notifier.tokens.key_ring import KeyRing
 from notifier.tokens.signer import SignatureResult, SignerError
@@ -23,7 +23,7 @@ def signer_checks(loaded: LoadedConfiguration) -> Iterator[Check]:
     async def clients() -> Sequence[Finding]:
         mistakes = find_unsignable(loaded.registry, loaded.build_context.algorithms_of)
         return [
-            failed(Area.CLIENT, mistake.path, mistake.text, "until then its deliveries wait") for mistake in mistakes
+            failure(Area.CLIENT, mistake.path, mistake.text, "until then its deliveries wait") for mistake in mistakes
         ]
 
     external_key = dict.fromkeys(key.external_key for _, key in loaded.keys.external_keys())
@@ -39,12 +39,12 @@ async def _examine(key: ExternalKey, ring: KeyRing) -> Sequence[Finding]:
     if key.fault is not None or key.half is None:
         text = "is not known yet" if key.fault is None else key.fault.text
         wrong = key.fault is not None and key.fault.result is SignatureResult.WRONG
-        return [failed(Area.KEYS, key.name, text, CORRECT if wrong else AGAIN)]
+        return [failure(Area.KEYS, key.name, text, CORRECT if wrong else AGAIN)]
     alg, began = min(key.algorithms), time.perf_counter()
     try:
         await key.sign(alg, b"notifier doctor")
     except SignerError as fault:
-        return [failed(Area.KEYS, key.name, str(fault), AGAIN)]
+        return [failure(Area.KEYS, key.name, str(fault), AGAIN)]
     seconds = time.perf_counter() - began
     text = f"signs by {', '.join(sorted(key.algorithms))}; {alg} took {seconds * 1000:.1f} ms"
     findings = [ok(Area.KEYS, key.name, text)]
@@ -54,7 +54,7 @@ async def _examine(key: ExternalKey, ring: KeyRing) -> Sequence[Finding]:
         advice = "give it an entry of its own, with a not_before of a day after it is published"
         findings.append(warning(Area.KEYS, key.name, f"its place has {newer}, which is not configured", advice))
     findings += [
-        failed(Area.KEYS, key.name, double.text, TWICE)
+        failure(Area.KEYS, key.name, double.text, TWICE)
         for double in ring.duplicates()
         if double.key.external_key is key
     ]

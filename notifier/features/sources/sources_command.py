@@ -26,7 +26,7 @@ from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.screen import screen
+from notifier.operators.terminal.screen import make_screen
 from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import Settings
 
@@ -75,7 +75,7 @@ def list_(context: typer.Context, config: Config = None, as_json: Json = False) 
     table = Grid("preset", "reads the events of")
     for preset in presets:
         table.add_row(preset["preset"], preset["server"].replace("`", ""))
-    screen().print(table)
+    make_screen().print(table)
 
 
 def _list_sources(settings: Settings) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from notifier.features.upstreams.upstream_settings import UpstreamSettings, upst
 from notifier.model.errors import InputIssue
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import DocumentReader
-from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, failed, ok, warning
+from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, failure, ok, warning
 from notifier.operators.doctor.doctor_keys import examine_transmitter
 from notifier.settings.service_settings import Settings
 from notifier.tokens.transmitter_keys import ReadKeySet
@@ -75,8 +75,8 @@ async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence
         advice = (
             "what the upstream says waits until it answers; then it is told, or after delivery.max_age a dead letter"
         )
-        return [failed(Area.ISSUER, setting, f"cannot be asked: {sessions.text}", advice)]
+        return [failure(Area.ISSUER, setting, f"cannot be asked: {sessions.text}", advice)]
     if sessions:
         advice = "compare it with :sid (and :sub), or users who did not sign out are signed out"
-        return [failed(Area.ISSUER, setting, f"says that {len(sessions)} sessions are those of nobody", advice)]
+        return [failure(Area.ISSUER, setting, f"says that {len(sessions)} sessions are those of nobody", advice)]
     return [ok(Area.ISSUER, setting, "can be asked whose session it is")]

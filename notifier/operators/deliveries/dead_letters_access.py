@@ -17,7 +17,7 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, r
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.deliveries.message_table import MessageTable
-from notifier.operators.terminal.screen import ago
+from notifier.operators.terminal.screen import format_age
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def _format_row(dead_letter: DeadLetterSummary) -> Sequence[str]:
 
 
 def _format_cells(group: Group, now: float) -> Sequence[str]:
-    ages = (ago(moment, now) for moment in (group.oldest, group.newest))
+    ages = (format_age(moment, now) for moment in (group.oldest, group.newest))
     return printable(group.client_id) or "–", group.reason, f"{group.count:,}", *ages
 
 

@@ -16,8 +16,8 @@ from notifier.operators.deliveries.dead_letters_repair_command import discard, p
 from notifier.operators.deliveries.message_table import CommandContext, list_messages, visit_messages
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
-from notifier.operators.terminal.near_names import near_names
 from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.suggestions import make_suggester
 
 MOMENT_SUFFIXES = ("_at", "_since", "not_after")  # ends of the names of members
 
@@ -84,7 +84,7 @@ def show(
     def on_message(summary: DeadLetterSummary, message: Message) -> None:
         additions: dict[str, object] = {} if as_json else {"replay": preview_replay(message, config, context.obj)}
         if not as_json and summary.reason in NOBODY_KNOWS:
-            additions["hint"] = near_names(config, context.obj, known=DEAD_LETTER_TABLE.registered_hint)(
+            additions["hint"] = make_suggester(config, context.obj, known=DEAD_LETTER_TABLE.registered_hint)(
                 summary.iss, summary.client_id
             )
         documents.append(to_export_document(message) | {name: value for name, value in additions.items() if value})

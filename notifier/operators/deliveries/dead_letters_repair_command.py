@@ -37,7 +37,7 @@ from notifier.operators.deliveries.repair_pass import MAX_RATE, MIN_RATE, Repair
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest, ReplayResult
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.output import say
-from notifier.operators.terminal.queue_access import queue_part, run_on_queue
+from notifier.operators.terminal.queue_access import load_queue_part, run_on_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import load_settings
@@ -110,7 +110,7 @@ def replay(
     del yes  # for scripts that give it to each repair
     require_condition(filter_, asked)
     wait_seconds, dry_run, force = _parse_wait(wait), "dry_run" in asked, "end_newer_sessions" in asked
-    settings = queue_part(config, log_from="warning").settings.queue
+    settings = load_queue_part(config, log_from="warning").settings.queue
     rules = _load_rules(config, context.obj, end_newer_sessions=force)
 
     request = ReplayRequest(id=new_id(), who=operating_user(), filter_=filter_, rules=rules)

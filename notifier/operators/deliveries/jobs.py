@@ -17,7 +17,7 @@ from notifier.model.ids import new_id
 from notifier.model.moment import render_moment, rendered
 from notifier.network.listeners.authorization import caller
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.operators.status.worker_requests import ANSWER_WITHIN, Members, WorkerRequest, ask_workers_to
+from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, Members, WorkerRequest, ask_workers_to
 from notifier.queues.queue_port import Queue
 
 JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
@@ -221,7 +221,7 @@ class Jobs:
         if id_ in self._jobs:
             members = await self.act(request)
             return dict(members["job"]) if "job" in members else None
-        workers, answers = await ask_workers_to(self._queue, request, ANSWER_WITHIN)
+        workers, answers = await ask_workers_to(self._queue, request, ANSWER_TIMEOUT_SECONDS)
         found = (answer.said for answer in answers if answer.problem is None and "job" in answer.said)
         job = next((dict(said["job"]) for said in found), None)
         if job is None and len(answers) < workers:
@@ -231,7 +231,7 @@ class Jobs:
     async def list_all(self, token: ApiToken | None) -> dict[str, Any]:
         """Return the jobs of all workers that answer, the newest first. Raises QueueError."""
         request = _request(LIST_JOBS, token)
-        workers, answers = await ask_workers_to(self._queue, request, ANSWER_WITHIN)
+        workers, answers = await ask_workers_to(self._queue, request, ANSWER_TIMEOUT_SECONDS)
         said = [*(answer.said for answer in answers), await self.act(request)]
         jobs = {str(job["id"]): dict(job) for each in said for job in each.get("jobs", ())}
         newest_first = sorted(jobs.values(), key=lambda job: str(job["began_at"]), reverse=True)

@@ -26,10 +26,10 @@ from notifier.operators.deliveries.repair import RepairAudit, remove
 from notifier.operators.deliveries.repair_pass import MAX_CLIENTS, Filter, RepairResult, find_messages
 from notifier.operators.deliveries.unknown_client import end_if_unknown
 from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.near_names import say_near_names
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.queue_access import opened_queue, queue_part, run_on_queue
-from notifier.operators.terminal.screen import progress_of, screen
+from notifier.operators.terminal.queue_access import load_queue_part, open_queue, run_on_queue
+from notifier.operators.terminal.screen import make_screen, show_progress
+from notifier.operators.terminal.suggestions import print_suggestions
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from notifier.telemetry.audit import operating_user, write_audit
@@ -41,7 +41,7 @@ S = TypeVar("S", bound=Summary)
 class MessageTable(Generic[S]):
     """How commands print messages: `format_row` for a message, `format_cells` for a group below the `heads`.
 
-    `verb` is e.g. Discard, `past_verb` discarded, `noun` dead letter; `registered_hint`: see near_names. Without
+    `verb` is e.g. Discard, `past_verb` discarded, `noun` dead letter; `registered_hint`: see suggestions. Without
     `opens_queue` the queue need not be open for reads.
     """
 
@@ -79,7 +79,7 @@ def list_messages(
     skip: int = 0, limit: int | None = None,
 ) -> None:  # fmt: skip
     """Print the counts of the chosen messages by group, or each message. Exit with 1 if the client is unknown."""
-    counts, console = GroupCounts(), screen()
+    counts, console = GroupCounts(), make_screen()
 
     def on_message(summary: S, _message: Message) -> None:
         counts.add(summary)
@@ -95,9 +95,9 @@ def list_messages(
         grid, now = Grid(*table.heads), time.time()
         for group in groups:
             grid.add_row(*table.format_cells(group, now), of=printable(group.iss))
-        screen(width=200).print(grid)
+        make_screen(width=200).print(grid)
         listed = [(group.reason, group.iss, group.client_id) for group in groups]
-        say_near_names(context.config, context.features, listed, known=table.registered_hint)
+        print_suggestions(context.config, context.features, listed, known=table.registered_hint)
     if not as_json:
         say(table.format_total(counts.total))
     if not counts.total:
@@ -109,12 +109,12 @@ def visit_messages(
     *, whole: bool = False, rows: bool = False, first: bool = False,
 ) -> None:  # fmt: skip
     """Call `see` with each chosen message, or only with the first."""
-    settings = queue_part(context.config).settings.queue
+    settings = load_queue_part(context.config).settings.queue
 
     async def visit() -> None:
-        with progress_of("looked at", rows=rows) as progress:
+        with show_progress("looked at", rows=rows) as progress:
             async with (
-                opened_queue(settings, opening=table.opens_queue) as queue,
+                open_queue(settings, opening=table.opens_queue) as queue,
                 aclosing(find_messages(table.messages_of(queue), filter_, progress, whole=whole)) as messages,
             ):
                 async for summary, message in messages:
@@ -142,7 +142,7 @@ def remove_messages(
 ) -> None:
     """Delete the chosen messages after a confirmation. Ends the command."""
     require_condition(filter_, asked)
-    settings = queue_part(context.config, log_from="warning").settings.queue
+    settings = load_queue_part(context.config, log_from="warning").settings.queue
     report, dry_run, limit = _get_removal_logger(), "dry_run" in asked, asked.get("limit")
 
     def run(*, dry_run: bool, what: str) -> RepairResult:

@@ -20,7 +20,12 @@ from notifier.operators.deliveries.repair import replay
 from notifier.operators.deliveries.repair_pass import RepairResult
 from notifier.operators.deliveries.replay_account import ReplayAccount, follow_requests_of, results_request_of
 from notifier.operators.deliveries.retry_now import QUERY_INTERVAL_SECONDS
-from notifier.operators.status.worker_requests import ANSWER_WITHIN, GONE, LastAnswers, ask_workers_to
+from notifier.operators.status.worker_requests import (
+    ANSWER_TIMEOUT_SECONDS,
+    GONE_WORKER_TEXT,
+    LastAnswers,
+    ask_workers_to,
+)
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
@@ -116,7 +121,7 @@ class Replay:
             for follow_request in follow_requests_of(
                 self._request.id, self._request.who, ids[Kind.DELIVERY], ids[Kind.EVENT]
             ):
-                await ask_workers_to(self._queue, follow_request, ANSWER_WITHIN)
+                await ask_workers_to(self._queue, follow_request, ANSWER_TIMEOUT_SECONDS)
         except QueueError:
             self._followed.clear()
 
@@ -134,12 +139,12 @@ class Replay:
         )
         while self._replayed_counts:
             try:
-                workers, answers = await ask_workers_to(self._queue, query, ANSWER_WITHIN)
+                workers, answers = await ask_workers_to(self._queue, query, ANSWER_TIMEOUT_SECONDS)
             except QueueError as error:
                 return replace(result, unfinished=f"the queue went away, and nothing was lost: {error}")
             if not workers:
                 return replace(result, unfinished=NO_WORKER_TEXT)
-            gone = last_answers.gone(answers)
+            gone = last_answers.take_missing(answers)
             account = ReplayAccount.sum_of([*answers, *gone])
             if account.counts != result.account.counts:
                 news_at = options.steady()
@@ -149,7 +154,7 @@ class Replay:
                 waiting=account.count_waiting(self._replayed_counts[Kind.DELIVERY], self._replayed_counts[Kind.EVENT]),
                 workers=workers,
                 answered=sum(answer.problem is None for answer in answers),
-                unfinished=GONE if gone else None,
+                unfinished=GONE_WORKER_TEXT if gone else None,
             )
             on_progress(result)
             patience = QUIET_SECONDS if account.heard >= self._replayed_counts.total() else UNREPORTED_SECONDS

@@ -11,7 +11,7 @@ from notifier.operators.deliveries.retry_now import RetryMembers, RetryRequest, 
 from notifier.operators.deliveries.unknown_client import end_if_unknown
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.queue_access import queue_part, run_on_queue
+from notifier.operators.terminal.queue_access import load_queue_part, run_on_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import PartialSettings
@@ -49,7 +49,7 @@ def retry(
         notifier retry -c n.yaml --client-id shop --force
     """
     del yes  # for scripts that pass it to each repair
-    part = queue_part(config, log_from="warning")
+    part = load_queue_part(config, log_from="warning")
     client_id, dry_run, force = asked["client_id"], "dry_run" in asked, "force" in asked
     request = RetryRequest(key=(_issuer_of(part, asked.get("iss")), client_id), who=operating_user(), force=force)
 

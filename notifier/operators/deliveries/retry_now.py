@@ -22,7 +22,12 @@ from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, find_messages
 from notifier.operators.deliveries.retry_request import RetryAccount, request_of, sum_of
 from notifier.operators.deliveries.waiting_filter import WaitingFilter
-from notifier.operators.status.worker_requests import ANSWER_WITHIN, GONE, LastAnswers, ask_workers_to
+from notifier.operators.status.worker_requests import (
+    ANSWER_TIMEOUT_SECONDS,
+    GONE_WORKER_TEXT,
+    LastAnswers,
+    ask_workers_to,
+)
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
@@ -91,7 +96,9 @@ class RetryResult:
 async def preview_retry(queue: Queue, request: RetryRequest, options: RepairOptions) -> RetryResult:
     """Return what a retry would attempt. Changes nothing. Raises QueueError."""
     pending = await _count(queue, request, options)
-    workers, answers = await ask_workers_to(queue, request_of(request.key, request.who, begin=False), ANSWER_WITHIN)
+    workers, answers = await ask_workers_to(
+        queue, request_of(request.key, request.who, begin=False), ANSWER_TIMEOUT_SECONDS
+    )
     return RetryResult(
         waited=pending.by_reason, waiting=pending.by_reason, asked=0 if request.force else pending.asked,
         workers=workers, answered=len(answers), account=sum_of(answers),
@@ -120,7 +127,7 @@ async def retry_now(
         if not before.total or result.unfinished is not None:
             return result
         begin = request_of(request.key, request.who, begin=True, force=request.force, everything=result.asked == 0)
-        workers, answers = await ask_workers_to(queue, begin, ANSWER_WITHIN)
+        workers, answers = await ask_workers_to(queue, begin, ANSWER_TIMEOUT_SECONDS)
         if not workers:
             return replace(result, unfinished=NO_WORKER_TEXT)
         result = replace(result, workers=workers, answered=len(answers))
@@ -136,9 +143,9 @@ async def retry_now(
         on_progress(result)
 
     last_answers = LastAnswers()
-    last_answers.gone(answers)
+    last_answers.take_missing(answers)
     unfinished = await _watch(queue, request, options, before.total, due.unfinished, last_answers, on_account)
-    if unfinished not in (None, GONE):
+    if unfinished not in (None, GONE_WORKER_TEXT):
         return replace(result, unfinished=unfinished)
     async with hold():
         after = await _count(queue, request, options)
@@ -186,10 +193,10 @@ async def _watch(
     query = request_of(request.key, request.who, begin=False)
     while True:
         try:
-            _, answers = await ask_workers_to(queue, query, ANSWER_WITHIN)
+            _, answers = await ask_workers_to(queue, query, ANSWER_TIMEOUT_SECONDS)
         except QueueError as error:
             return unfinished or f"the queue went away, and nothing was lost: {error}"
-        gone = last_answers.gone(answers)
+        gone = last_answers.take_missing(answers)
         account = sum_of(answers, gone)
         news = account.counts != last.counts
         if news:
@@ -201,7 +208,7 @@ async def _watch(
         last = account
         on_account(account)
         if unfinished is not None or options.steady() - quiet_since > QUIET_SECONDS:
-            return unfinished or (GONE if gone else None)
+            return unfinished or (GONE_WORKER_TEXT if gone else None)
         if options.stop() or options.steady() - news_at > STUCK_SECONDS:
             return "no longer watched; the workers go on, and `notifier status` shows how far they are"
         await options.pause(QUERY_INTERVAL_SECONDS)

@@ -15,9 +15,9 @@ from notifier.model.registry import Registry
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.waiting_filter import WaitingFilter
-from notifier.operators.terminal.near_names import known_registry
 from notifier.operators.terminal.output import say
-from notifier.operators.terminal.queue_access import opened_queue
+from notifier.operators.terminal.queue_access import open_queue
+from notifier.operators.terminal.suggestions import load_known_registry
 from notifier.queues.queue_port import Queue
 from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.service_settings import Settings
@@ -31,7 +31,7 @@ def end_if_unknown(
     Returns if events may register clients inline, if clients of a source are unknown here, or if the configuration
     cannot be read. Raises QueueError.
     """
-    if client_id is None or (known := known_registry(config, features)) is None:
+    if client_id is None or (known := load_known_registry(config, features)) is None:
         return
     settings, registry = known.settings, known.registry
     issuers = tuple(settings.issuers) if iss is None else (iss,)
@@ -60,7 +60,7 @@ def _is_registered(registry: Registry, iss: str, client_id: str) -> bool:
 
 
 async def _is_in_queue(settings: QueueSettings, client_id: str, iss: str | None) -> bool:
-    async with opened_queue(settings, opening=False) as queue:
+    async with open_queue(settings, opening=False) as queue:
         return any(await asyncio.gather(_is_waiting(queue, client_id, iss), _is_dead(queue, client_id, iss)))
 
 

@@ -31,9 +31,9 @@ from notifier.operators.deliveries.waiting_filter import (
 from notifier.operators.status.life import LifeOf, life_of
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
-from notifier.operators.terminal.near_names import known_registry, near_names
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.screen import ago
+from notifier.operators.terminal.screen import format_age
+from notifier.operators.terminal.suggestions import load_known_registry, make_suggester
 
 app = typer.Typer()
 
@@ -68,7 +68,7 @@ def _format_cells(group: Group, now: float) -> Sequence[str]:
         group.where or "",
         f"{group.count:,}",
         f"{group.without_sid:,}" if group.without_sid else "",
-        ago(group.oldest, now),
+        format_age(group.oldest, now),
         "" if group.next is None else f"in {in_words(group.next - now)}",
         "" if group.expires is None else f"in {in_words(group.expires - now)}",
     )
@@ -148,7 +148,7 @@ def show(
         say_json(document)
         return
     if summaries[0].reason in NOBODY_KNOWS:
-        document["hint"] = near_names(config, context.obj, known=WAITING_TABLE.registered_hint)(
+        document["hint"] = make_suggester(config, context.obj, known=WAITING_TABLE.registered_hint)(
             summaries[0].iss, summaries[0].client_id
         )
     for name, value in document.items():
@@ -186,5 +186,5 @@ def cancel(
 
 def _life_by(config: Path | None, features: Sequence[ConfiguredFeature]) -> LifeOf | None:
     """Return what computes a delivery's lifetime from the configuration's files and caches."""
-    known = known_registry(config, features)
+    known = load_known_registry(config, features)
     return None if known is None else lambda delivery: life_of(delivery, known.registry)

@@ -15,10 +15,10 @@ from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.outcome import Break, Delivered, Failed, Outcome, Refused, StaleConnection
 from notifier.model.presets import PRESETS
 from notifier.model.request import Request
-from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
+from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.operators.doctor.doctor_clients import ADVICE
 
-NOBODY = "notifier-canary-"
+CANARY_SUBJECT_PREFIX = "notifier-canary-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,9 @@ async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
     """Send a canary to the client and explain its answer."""
     name = client.client_id
     if client.backchannel_logout_uri is None:
-        return [failed(Area.CANARY, name, "has no backchannel_logout_uri", "register one")]
+        return [failure(Area.CANARY, name, "has no backchannel_logout_uri", "register one")]
     try:
-        push = await tools.channel.prepare(_delivery_to_nobody(client, tools.new_id()), client)
+        push = await tools.channel.prepare(_make_canary_delivery(client, tools.new_id()), client)
         assert not isinstance(push, Dead), "the delivery has both sub and sid"
         wire = await tools.transport.post(
             Request(
@@ -58,29 +58,29 @@ async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
             )
         )
     except InternalFault as fault:
-        return [failed(Area.CANARY, name, f"no token could be sent: {fault}", "correct this first")]
+        return [failure(Area.CANARY, name, f"no token could be sent: {fault}", "correct this first")]
     if isinstance(wire, StaleConnection):
-        return [failed(Area.CANARY, name, "the connection was closed before any answer", "look at the client's log")]
+        return [failure(Area.CANARY, name, "the connection was closed before any answer", "look at the client's log")]
     if isinstance(wire, Break):
         advice = ADVICE.get(wire.reason, "look at the client's log")
-        return [failed(Area.CANARY, name, f"no answer ({wire.reason}): {wire.text}", advice)]
-    return [explain(client, tools.channel.read(wire, client), push.jti)]
+        return [failure(Area.CANARY, name, f"no answer ({wire.reason}): {wire.text}", advice)]
+    return [explain_outcome(client, tools.channel.read(wire, client), push.jti)]
 
 
-def _delivery_to_nobody(client: Client, unique: str) -> Delivery:
+def _make_canary_delivery(client: Client, unique: str) -> Delivery:
     return Delivery(
-        id=f"{NOBODY}{unique}",
-        event_id=f"{NOBODY}{unique}",
+        id=f"{CANARY_SUBJECT_PREFIX}{unique}",
+        event_id=f"{CANARY_SUBJECT_PREFIX}{unique}",
         id_given=True,
         iss=client.iss,
         client_id=client.client_id,
-        sub=f"{NOBODY}{unique}",
-        sid=f"{NOBODY}{unique}",
+        sub=f"{CANARY_SUBJECT_PREFIX}{unique}",
+        sid=f"{CANARY_SUBJECT_PREFIX}{unique}",
         entry_sub=True,
     )
 
 
-def explain(client: Client, outcome: Outcome, jti: str) -> Finding:
+def explain_outcome(client: Client, outcome: Outcome, jti: str) -> Finding:
     """Explain the answer to a canary; more exactly if the client names its preset (docs/specification.md)."""
     preset = None if client.preset is None else PRESETS[client.preset]
     words = f" and said {outcome.text[:200]!r}" if outcome.text else ""
@@ -93,24 +93,24 @@ def explain(client: Client, outcome: Outcome, jti: str) -> Finding:
         case Refused(status=400):
             if client.preset == "nextcloud":
                 text = f"{answered}: it refuses our tokens, since to it an unknown session is success"
-                return failed(Area.CANARY, client.client_id, text, hint)
+                return failure(Area.CANARY, client.client_id, text, hint)
             text = f"{answered}: it refuses our tokens, or refuses to end a session that it does not know"
             return warning(Area.CANARY, client.client_id, text, hint)
         case Refused(status=status) if status is not None and 300 <= status < 400:
             advice = (
                 "redirects are never followed: register the address that it leads to, and no sign-in in front of it"
             )
-            return failed(Area.CANARY, client.client_id, f"{answered}, a redirect", advice)
+            return failure(Area.CANARY, client.client_id, f"{answered}, a redirect", advice)
         case Refused(status=401 | 403):
             advice = "something in front of it asks for a sign-in, or refuses all but browsers: let this path through"
-            return failed(Area.CANARY, client.client_id, answered, advice)
+            return failure(Area.CANARY, client.client_id, answered, advice)
         case Refused(status=404 | 405 | 410):
             advice = (
                 "there is no back-channel logout at this path: correct backchannel_logout_uri, or switch it on there"
             )
-            return failed(Area.CANARY, client.client_id, answered, advice)
+            return failure(Area.CANARY, client.client_id, answered, advice)
         case Refused():
-            return failed(Area.CANARY, client.client_id, answered, log)
+            return failure(Area.CANARY, client.client_id, answered, log)
         case Failed():
             text = f"{answered}: a fault of its own, after which a logout is retried"
-            return failed(Area.CANARY, client.client_id, text, hint)
+            return failure(Area.CANARY, client.client_id, text, hint)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-AT_A_TIME = 64  # checks; each has one connection at most
+MAX_CONCURRENT_CHECKS = 64  # checks; each has one connection at most
 
 
 class Severity(StrEnum):
@@ -63,7 +63,7 @@ async def examine(
     checks: Sequence[Check], progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> list[Finding]:
     """Run the checks. The findings come in the order of their areas. `progress` is called after each check."""
-    at_a_time = asyncio.Semaphore(AT_A_TIME)
+    at_a_time = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
     done = 0
 
     async def run(check: Check) -> Sequence[Finding]:
@@ -74,7 +74,7 @@ async def examine(
                     return await check.run()
             except TimeoutError:
                 text = f"no answer within {check.within:g} s"
-                return [failed(check.area, check.subject, text, "check that this machine can reach it")]
+                return [failure(check.area, check.subject, text, "check that this machine can reach it")]
             finally:
                 done += 1
                 progress(done, len(checks))
@@ -94,6 +94,6 @@ def warning(area: Area, subject: str, text: str, advice: str) -> Finding:
     return Finding(area=area, subject=subject, level=Severity.WARNING, text=text, advice=advice)
 
 
-def failed(area: Area, subject: str, text: str, advice: str) -> Finding:
+def failure(area: Area, subject: str, text: str, advice: str) -> Finding:
     """A finding of something that does not work."""
     return Finding(area=area, subject=subject, level=Severity.FAILED, text=text, advice=advice)

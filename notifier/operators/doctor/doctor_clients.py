@@ -13,11 +13,17 @@ from notifier.model.outcome import Reason
 from notifier.model.presets import PRESETS, beyond_preset, preset_doubt
 from notifier.network.http.issuer_document import only_in_tests
 from notifier.network.http.probe import Reached, Unreached
-from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
-from notifier.operators.doctor.doctor_workers import EXPIRES_SOON, RENEW, Met, expiry_finding, judge_met
+from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
+from notifier.operators.doctor.doctor_workers import (
+    EXPIRY_WARNING_SECONDS,
+    RENEW_ADVICE,
+    ClientStates,
+    expiry_finding,
+    judge_client,
+)
 
-MOST_SICK = 20  # clients of one server that are not well and have a line of their own
-NAMED = 5  # clients of one server that are named; the others are counted
+MAX_LISTED_CLIENTS = 20  # clients of one server that are not well and have a line of their own
+MAX_NAMED_CLIENTS = 5  # clients of one server that are named; the others are counted
 
 Reach = Callable[[str, Route, float], Awaitable[Reached | Unreached]]
 """Tries a URI by a route, within seconds. Never raises."""
@@ -44,7 +50,7 @@ class Server:
     @property
     def subject(self) -> str:
         """The names of the clients."""
-        return _some([client.client_id for client in self.clients])
+        return _format_names([client.client_id for client in self.clients])
 
 
 def servers_of(clients: Iterable[Client]) -> list[Server]:
@@ -67,32 +73,36 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
 
 
 async def examine_server(
-    server: Server, reach: Reach, clock: Callable[[], float], ask_met: Callable[[], Awaitable[Met]]
+    server: Server, reach: Reach, clock: Callable[[], float], get_states: Callable[[], Awaitable[ClientStates]]
 ) -> list[Finding]:
     """Connect as a delivery would, and check the certificate. Clients that workers find unwell are told apart."""
     if server.route.withheld is not None:
         advice = "until then its deliveries wait, and nothing is sent to the address"
-        return [failed(Area.CLIENT, server.subject, server.route.withheld, advice)]
+        return [failure(Area.CLIENT, server.subject, server.route.withheld, advice)]
     reached = await reach(server.uri, server.route, server.within)
     if isinstance(reached, Unreached):
         text = f"{server.origin} cannot be reached: {reached.text}"
-        advice = RENEW if "has expired" in text else ADVICE.get(reached.reason, ADVICE[Reason.CONNECT])
-        return [failed(Area.CLIENT, server.subject, text, advice)]
-    met = await ask_met()
-    sick = [state for client in server.clients if (state := met.get(client.key)) is not None and state.state != "well"]
-    sick.sort(key=lambda state: state.urgency, reverse=True)
-    findings = [judge_met(state.client_id, state, server.origin, clock()) for state in sick[:MOST_SICK]]
-    if more := len(sick) - len(findings):
+        advice = RENEW_ADVICE if "has expired" in text else ADVICE.get(reached.reason, ADVICE[Reason.CONNECT])
+        return [failure(Area.CLIENT, server.subject, text, advice)]
+    states = await get_states()
+    unwell = [
+        state for client in server.clients if (state := states.get(client.key)) is not None and state.state != "well"
+    ]
+    unwell.sort(key=lambda state: state.urgency, reverse=True)
+    findings = [judge_client(state.client_id, state, server.origin, clock()) for state in unwell[:MAX_LISTED_CLIENTS]]
+    if more := len(unwell) - len(findings):
         text = f"{more:,} more clients of {server.origin} are not well"
         findings.append(warning(Area.CLIENT, server.origin, text, "notifier status --all"))
-    names = {state.client_id for state in sick}
+    names = {state.client_id for state in unwell}
     well = [client.client_id for client in server.clients if client.client_id not in names]
     if well and reached.proxy:
         text = f"its proxy answers at {reached.address}; {server.origin} behind it was not tried: --canary does"
-        findings.append(ok(Area.CLIENT, _some(well), text))
-    elif well or (reached.expires is not None and reached.expires - clock() < EXPIRES_SOON):
+        findings.append(ok(Area.CLIENT, _format_names(well), text))
+    elif well or (reached.expires is not None and reached.expires - clock() < EXPIRY_WARNING_SECONDS):
         text = f"{server.origin} takes connections"
-        findings.append(expiry_finding(Area.CLIENT, _some(well) or server.subject, text, reached.expires, clock()))
+        findings.append(
+            expiry_finding(Area.CLIENT, _format_names(well) or server.subject, text, reached.expires, clock())
+        )
     return findings
 
 
@@ -105,23 +115,23 @@ def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
             advice = "nothing is lost; take paused: true out when it may be told again"
             yield warning(Area.CLIENT, client.client_id, "is paused: its logouts wait", advice)
         if client.preset is not None:
-            yield from _preset(client, client.preset)
+            yield from _check_preset(client, client.preset)
     silent = [client for client in clients if client.logout_uri is None]
     if by_browser := [client.client_id for client in silent if is_on_page(client)]:
         text = "has no backchannel_logout_uri: browsers alone tell it, and nobody can see whether its sessions end"
         advice = "where iss and sid suffice for it, notifier.front_channel: server has workers tell it"
-        yield ok(Area.CLIENT, _some(by_browser), text, advice)
+        yield ok(Area.CLIENT, _format_names(by_browser), text, advice)
     if never := [client.client_id for client in silent if not is_on_page(client)]:
         advice = "give it one, if the client has sessions of its own"
-        yield ok(Area.CLIENT, _some(never), "has no backchannel_logout_uri, so it is never told", advice)
+        yield ok(Area.CLIENT, _format_names(never), "has no backchannel_logout_uri, so it is never told", advice)
     unnamed = [client.client_id for client in clients if client.preset is None and client.backchannel_logout_uri]
     if unnamed:
         text = "names no preset, so it gets what most receivers take"
         advice = f"if it is one of {', '.join(PRESETS)}, name it in notifier.preset"
-        yield ok(Area.CLIENT, _some(unnamed), text, advice)
+        yield ok(Area.CLIENT, _format_names(unnamed), text, advice)
     if tested := [client.client_id for client in everyone if only_in_tests(client.iss)]:
         text = "is there only while a test of its issuer in .invalid runs, so it was not tried"
-        yield ok(Area.CLIENT, _some(tested), text, "run that test: `helm test`, where it is the chart's")
+        yield ok(Area.CLIENT, _format_names(tested), text, "run that test: `helm test`, where it is the chart's")
 
 
 _QUARKUS = (
@@ -134,7 +144,7 @@ _QUARKUS_ADVICE = (
 )
 
 
-def _preset(client: Client, name: str) -> Iterator[Finding]:
+def _check_preset(client: Client, name: str) -> Iterator[Finding]:
     """Findings if the client's settings override what its preset needs."""
     preset = PRESETS[name]
     if (text := beyond_preset(client)) is not None:
@@ -149,7 +159,7 @@ def _preset(client: Client, name: str) -> Iterator[Finding]:
     asked: dict[str, tuple[object, object]] = {
         "typ": (preset.typ, client.token.typ),
         "subject": (preset.subject, client.token.subject),
-        "audience": ("list" if preset.audience is not None else None, _audience(client)),
+        "audience": ("list" if preset.audience is not None else None, _audience_of(client)),
     }
     for member, (wanted, actual) in asked.items():
         if wanted is not None and wanted != actual:
@@ -157,9 +167,11 @@ def _preset(client: Client, name: str) -> Iterator[Finding]:
             yield warning(Area.CLIENT, client.client_id, text, f"take {member} out of notifier, or the preset")
 
 
-def _audience(client: Client) -> str:
+def _audience_of(client: Client) -> str:
     return "string" if client.token.audience is None else "list"
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+def _format_names(names: list[str]) -> str:
+    return ", ".join(names[:MAX_NAMED_CLIENTS]) + (
+        f" and {len(names) - MAX_NAMED_CLIENTS:,} more" if len(names) > MAX_NAMED_CLIENTS else ""
+    )

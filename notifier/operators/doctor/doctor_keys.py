@@ -18,7 +18,7 @@ from notifier.network.http.issuer_document import (
     only_in_tests,
     present_members,
 )
-from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
+from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.operators.doctor.doctor_queue import clock_finding
 from notifier.tokens.client_jwks import encryption_key, format_key_fault
 from notifier.tokens.first_day import Seen, describe_first_day, earliest_publication
@@ -28,40 +28,40 @@ from notifier.tokens.published_keys import Signing, publication_fault, publicati
 
 """Fetches a document of the issuer by its URI. Never raises."""
 
-AskSeen = Callable[[], Awaitable[Seen]]
+GetSeenKeys = Callable[[], Awaitable[Seen]]
 """Asks the workers since when they see the keys."""
 
-PUBLISH = "have the issuer publish the output of `notifier keys jwks`"
-LEARN = (
+PUBLISH_ADVICE = "have the issuer publish the output of `notifier keys jwks`"
+NEW_KEY_ADVICE = (
     "restart those clients, or wait: until its first day is over, their 400s are tried again; give the next key a"
     " not_before of a day after it is published"
 )
-NAMED = 5  # clients in one text
-WAITS = "its logouts wait meanwhile, and none is sent in clear; "
+MAX_NAMED_CLIENTS = 5  # clients in one text
+PENDING_TEXT = "its logouts wait meanwhile, and none is sent in clear; "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerCase:
-    """An issuer as configured. `used`: the number of clients that need each algorithm.
+    """An issuer as configured. `client_counts`: the number of clients that need each algorithm.
 
-    `coming`: public halves of keys that are not due yet. `slow`: the clients that learn of a new key late.
+    `upcoming`: public halves of keys that are not due yet. `slow_clients`: the clients that learn of a new key late.
     """
 
     iss: str
     jwks_uri: str | None
     signing: Sequence[Signing]
-    coming: Sequence[Signing]
-    used: Mapping[Algorithm, int]
-    slow: Sequence[Client] = ()
+    upcoming: Sequence[Signing]
+    client_counts: Mapping[Algorithm, int]
+    slow_clients: Sequence[Client] = ()
 
 
-async def nobody_sees() -> Seen:
+async def see_no_keys() -> Seen:
     """Return nothing: no worker is asked."""
     return {}
 
 
 async def examine_issuer(
-    case: IssuerCase, read: ReadIssuer, clock: Callable[[], float], see: AskSeen = nobody_sees
+    case: IssuerCase, read: ReadIssuer, clock: Callable[[], float], get_seen: GetSeenKeys = see_no_keys
 ) -> list[Finding]:
     """Check the issuer's metadata, JWK Set and clock. An issuer of tests has none of them."""
     if only_in_tests(case.iss):
@@ -69,85 +69,89 @@ async def examine_issuer(
         return [ok(Area.ISSUER, case.iss, text)]
     asked = clock()
     metadata = await read(metadata_uri(case.iss))
-    findings = list(_metadata(case, metadata))
+    findings = list(_check_metadata(case, metadata))
     if isinstance(metadata, IssuerDocument) and metadata.date is not None:
         findings.append(clock_finding(case.iss, metadata.date - (asked + clock()) / 2))
-    uri = case.jwks_uri or _advertised(metadata)
+    uri = case.jwks_uri or _advertised_jwks_uri(metadata)
     if uri is None:
         advice = f'set issuers."{case.iss}".jwks_uri'
         return [*findings, warning(Area.KEYS, case.iss, "where its keys are published is not known", advice)]
     jwks = await read(uri)
     if isinstance(jwks, UnreadDocument):
         advice = "receivers cannot verify by it either; while it cannot be read, a missing key goes unnoticed"
-        return [*findings, failed(Area.KEYS, case.iss, f"its JWK Set at {uri} could not be read: {jwks.text}", advice)]
+        return [*findings, failure(Area.KEYS, case.iss, f"its JWK Set at {uri} could not be read: {jwks.text}", advice)]
     published = read_jwks(jwks.content)
     if isinstance(published, str):
-        return [*findings, failed(Area.KEYS, case.iss, f"what stands at {uri} {published}", "correct jwks_uri")]
-    workers = await see()
+        return [*findings, failure(Area.KEYS, case.iss, f"what stands at {uri} {published}", "correct jwks_uri")]
+    workers = await get_seen()
     return [*findings, *judge_keys(case, published, workers, clock())]
 
 
 def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: Seen, now: float) -> Iterator[Finding]:
     """Say of each key whether receivers can verify by it, and since when; and who may not know it yet."""
 
-    def well(key: Signing, name: str) -> Finding:
+    def published_key(key: Signing, name: str) -> Finding:
         since = describe_first_day(key.made_at, workers.get((case.iss, key.public["kid"])), now)
         return ok(Area.KEYS, case.iss, f"key {name}, is published {since}")
 
     if any(key.private for key in published):
         advice = "take it away, and replace the key: whoever has read it can end every session, or sign in as anybody"
-        yield failed(Area.KEYS, case.iss, "its JWK Set holds a private key", advice)
-    asked = [key for key in case.signing if case.used.get(key.alg)]
+        yield failure(Area.KEYS, case.iss, "its JWK Set holds a private key", advice)
+    asked = [key for key in case.signing if case.client_counts.get(key.alg)]
     for key in asked:
-        clients = counted(case.used[key.alg], "client")
+        clients = counted(case.client_counts[key.alg], "client")
         name = f"{key.public['kid']} ({key.alg})"
         fault = publication_fault(key.public, key.alg, published)
         if fault is None:
-            yield well(key, f"{name}, for {clients}")
+            yield published_key(key, f"{name}, for {clients}")
         else:
-            yield failed(Area.KEYS, case.iss, f"key {name}: {fault}; {clients} will answer 400", PUBLISH)
+            yield failure(Area.KEYS, case.iss, f"key {name}: {fault}; {clients} will answer 400", PUBLISH_ADVICE)
     asked_kids = {key.public["kid"] for key in asked}
     others = [key for key in case.signing if key.public["kid"] not in asked_kids]
-    by_kid = {key.public["kid"]: key for key in (*others, *case.coming)}
+    by_kid = {key.public["kid"]: key for key in (*others, *case.upcoming)}
     for kid, fault in publication_faults(others, published).items():
         if fault is None:
-            yield well(by_kid[kid], f"{kid}, which no registered client asks for")
-        elif case.used:
+            yield published_key(by_kid[kid], f"{kid}, which no registered client asks for")
+        elif case.client_counts:
             text = f"key {kid}, which no registered client asks for: {fault}"
-            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH}, or take the key out")
+            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH_ADVICE}, or take the key out")
         else:
-            yield failed(Area.KEYS, case.iss, f"key {kid}: {fault}", PUBLISH)
-    for kid, fault in publication_faults(case.coming, published).items():
+            yield failure(Area.KEYS, case.iss, f"key {kid}: {fault}", PUBLISH_ADVICE)
+    for kid, fault in publication_faults(case.upcoming, published).items():
         if fault is None:
-            yield well(by_kid[kid], f"{kid}, which is to sign later")
+            yield published_key(by_kid[kid], f"{kid}, which is to sign later")
         else:
             text = f"key {kid}, which is to sign later: {fault}"
-            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH} before its not_before, so that receivers know it")
-    yield from _late(case, workers, now)
+            yield warning(
+                Area.KEYS, case.iss, text, f"{PUBLISH_ADVICE} before its not_before, so that receivers know it"
+            )
+    yield from _check_new_keys(case, workers, now)
 
 
-def _late(case: IssuerCase, workers: Seen, now: float) -> Iterator[Finding]:
+def _check_new_keys(case: IssuerCase, workers: Seen, now: float) -> Iterator[Finding]:
     """The keys that clients may not know yet, since they keep the JWK Set."""
     for key in case.signing:
         began = earliest_publication(key.made_at, workers.get((case.iss, key.public["kid"])))
         age = math.inf if began is None else now - began
-        late = [client.client_id for client in case.slow if client.token.alg is key.alg and too_new(client, age)]
+        late = [
+            client.client_id for client in case.slow_clients if client.token.alg is key.alg and too_new(client, age)
+        ]
         if late:
             text = (
                 f"key {key.public['kid']} ({key.alg}) is {max(age, 0.0) / 3600:.1f} h old, and"
                 f" {counted(len(late), 'client')} may not know it yet, since their preset says that they keep the JWK"
-                f" Set: {', '.join(late[:NAMED])}"
+                f" Set: {', '.join(late[:MAX_NAMED_CLIENTS])}"
             )
-            yield warning(Area.KEYS, case.iss, text, LEARN)
+            yield warning(Area.KEYS, case.iss, text, NEW_KEY_ADVICE)
 
 
-def _advertised(metadata: IssuerDocument | UnreadDocument) -> str | None:
+def _advertised_jwks_uri(metadata: IssuerDocument | UnreadDocument) -> str | None:
     content = metadata.content if isinstance(metadata, IssuerDocument) else None
     uri = present_members(content).get("jwks_uri") if isinstance(content, dict) else None
     return uri if isinstance(uri, str) else None
 
 
-def _metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> Iterator[Finding]:
+def _check_metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> Iterator[Finding]:
     """Check B1 and B2, and that the metadata belongs to this issuer (Discovery 1.0 §4.3)."""
     content = metadata.content if isinstance(metadata, IssuerDocument) else None
     if not isinstance(content, dict):
@@ -157,8 +161,8 @@ def _metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> It
         return
     if content.get("issuer") != case.iss:
         text = f"its metadata calls it {content.get('issuer')!r:.200}, and receivers compare that with iss"
-        yield failed(Area.ISSUER, case.iss, text, "name the issuer in issuers exactly as it names itself")
-    advertised = _advertised(metadata)
+        yield failure(Area.ISSUER, case.iss, text, "name the issuer in issuers exactly as it names itself")
+    advertised = _advertised_jwks_uri(metadata)
     if case.jwks_uri is None and advertised is not None:
         advice = f'set issuers."{case.iss}".jwks_uri: {advertised}'
         yield warning(Area.ISSUER, case.iss, "jwks_uri is not set, so workers do not watch its keys", advice)
@@ -175,10 +179,10 @@ def _metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> It
         yield ok(Area.ISSUER, case.iss, "its metadata advertises back-channel logout with sessions")
 
 
-def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysSource, Sequence[Client]]:
+def key_sources_of(clients: Iterable[Client]) -> Mapping[ClientKeysSource, Sequence[Client]]:
     """Return the places from which keys must be read, each with its clients."""
     users: dict[ClientKeysSource, list[Client]] = {}
-    for client, encryption in _encrypted(clients):
+    for client, encryption in _encryptions_of(clients):
         if isinstance(encryption.keys, ClientKeysSource):
             users.setdefault(encryption.keys, []).append(client)
     return users
@@ -186,9 +190,9 @@ def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysSource, Seque
 
 def judge_jwks(clients: Iterable[Client]) -> Iterator[Finding]:
     """Yield findings about the keys that registrations hold themselves."""
-    for client, encryption in _encrypted(clients):
+    for client, encryption in _encryptions_of(clients):
         if not isinstance(encryption.keys, ClientKeysSource):
-            yield _judged(client.client_id, encryption, encryption.keys)
+            yield _judge_key(client.client_id, encryption, encryption.keys)
 
 
 async def examine_keys(
@@ -200,23 +204,25 @@ async def examine_keys(
     document = await read(place)
     keys = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
     if not isinstance(keys, str):
-        return [_judged(client.client_id, encryption, keys) for client, encryption in _encrypted(clients)]
+        return [_judge_key(client.client_id, encryption, keys) for client, encryption in _encryptions_of(clients)]
     text = format_key_fault(place, f"cannot be read: {keys}")
-    advice = f"{WAITS}look whether it answers, and whether egress of the client allows that address"
-    return [failed(Area.CLIENT, client.client_id, text, advice) for client in clients]
+    advice = f"{PENDING_TEXT}look whether it answers, and whether egress of the client allows that address"
+    return [failure(Area.CLIENT, client.client_id, text, advice) for client in clients]
 
 
-def _encrypted(clients: Iterable[Client]) -> Iterator[tuple[Client, Encryption]]:
+def _encryptions_of(clients: Iterable[Client]) -> Iterator[tuple[Client, Encryption]]:
     for client in clients:
         if client.encryption is not None and client.backchannel_logout_uri is not None:
             yield client, client.encryption
 
 
-def _judged(client_id: str, encryption: Encryption, keys: tuple[PublishedKey, ...]) -> Finding:
+def _judge_key(client_id: str, encryption: Encryption, keys: tuple[PublishedKey, ...]) -> Finding:
     key = encryption_key(keys, encryption.alg)
     if isinstance(key, str):
-        advice = f"{WAITS}have the client publish a key for it, or register another id_token_encrypted_response_alg"
-        return failed(Area.CLIENT, client_id, format_key_fault(encryption.keys, key), advice)
+        advice = (
+            f"{PENDING_TEXT}have the client publish a key for it, or register another id_token_encrypted_response_alg"
+        )
+        return failure(Area.CLIENT, client_id, format_key_fault(encryption.keys, key), advice)
     named = "a key without kid" if key.kid is None else f"its key {key.kid!r}"
     return ok(Area.CLIENT, client_id, f"its tokens are encrypted to {named} by {encryption.alg} and {encryption.enc}")
 
@@ -229,18 +235,18 @@ async def examine_transmitter(
     if isinstance(document, UnreadDocument):
         advice = "its tokens are answered 503 until it can be read; check the address, and tls beside it"
         where = "" if uri in document.text else f" at {uri}"  # an upstream's text names its metadata
-        return [failed(Area.KEYS, setting, f"the JWK Set{where} could not be read: {document.text}", advice)]
+        return [failure(Area.KEYS, setting, f"the JWK Set{where} could not be read: {document.text}", advice)]
     published = read_jwks(document.content)
     if isinstance(published, str):
-        return [failed(Area.KEYS, setting, f"what stands at {uri} {published}", "correct jwks_uri")]
+        return [failure(Area.KEYS, setting, f"what stands at {uri} {published}", "correct jwks_uri")]
     if any(key.private for key in published):
         advice = "have the transmitter replace the key, and tell its operator: whoever has read it can sign users out"
-        return [failed(Area.KEYS, setting, f"the JWK Set at {uri} holds a private key", advice)]
+        return [failure(Area.KEYS, setting, f"the JWK Set at {uri} holds a private key", advice)]
     usable, unused = sum(verifying_fault(key) is None for key in published), find_unused_keys(published)
     if not usable:
         advice = "its tokens are answered 400 until the transmitter publishes one; check the address"
         why = "" if unused is None else f": {unused}"
-        return [failed(Area.KEYS, setting, f"the JWK Set at {uri} has no key that verifies signatures{why}", advice)]
+        return [failure(Area.KEYS, setting, f"the JWK Set at {uri} has no key that verifies signatures{why}", advice)]
     readable = ok(Area.KEYS, setting, f"{counted(usable, 'key')} for its tokens can be read")
     if unused is None:
         return [readable]

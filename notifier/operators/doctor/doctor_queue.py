@@ -7,12 +7,12 @@ from types import MappingProxyType
 from notifier.model.errors import QueueError
 from notifier.model.frozen import replace
 from notifier.model.message import PolicyKey
-from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
+from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import BrokerState, FileState, parse_release
 
-TESTED = ((3, 10), (4, 99))  # the supported versions of RabbitMQ, from and to
-CLOCKS_APART = 5.0  # seconds of difference that cause a warning
+TESTED_VERSIONS = ((3, 10), (4, 99))  # the supported versions of RabbitMQ, from and to
+MAX_CLOCK_OFFSET_SECONDS = 5.0  # seconds of difference that cause a warning
 
 
 async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
@@ -21,7 +21,7 @@ async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
         state = await queue.examine()
     except QueueError as error:
         advice = "look whether it runs, and at queue.url, queue.username and queue.password_file"
-        return [failed(Area.QUEUE, where, str(error), advice)]
+        return [failure(Area.QUEUE, where, str(error), advice)]
     if isinstance(state, FileState):
         return list(judge_file(state))
     return list(judge_broker(state, where))
@@ -29,21 +29,21 @@ async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
 
 def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
     """Yield findings about the broker, and about our permissions there."""
-    yield _version(state, host)
-    yield from _permissions(state, host)
+    yield _check_version(state, host)
+    yield from _check_permissions(state, host)
     if state.blocked:
         text = "blocks publishing: a memory or disk alarm"
-        yield failed(
+        yield failure(
             Area.QUEUE, host, text, "free memory or disk on it; `rabbitmq-diagnostics alarms` tells which node"
         )
     if state.keeps_expired is False:
         text = "drops messages that expire while their next queue is missing or full, so logouts can be lost"
         advice = "run `rabbitmqctl enable_feature_flag stream_queue` on one of its nodes; it takes effect at once"
-        yield failed(Area.QUEUE, host, text, advice)
-    yield from _policies(state, host)
+        yield failure(Area.QUEUE, host, text, advice)
+    yield from _check_policies(state, host)
     for difference in state.different:
         advice = "choose another queue.prefix, or stop the workers, `notifier topology delete`, and start them again"
-        yield failed(Area.QUEUE, host, difference, advice)
+        yield failure(Area.QUEUE, host, difference, advice)
     if state.missing:
         few = ", ".join(state.missing[:3]) + (f" and {len(state.missing) - 3} more" if len(state.missing) > 3 else "")
         if state.declares and state.may_configure:
@@ -53,7 +53,7 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
             yield warning(Area.QUEUE, host, f"not declared yet: {few}", advice)
         else:
             advice = "run `notifier topology declare` as a user that may configure it"
-            yield failed(Area.QUEUE, host, f"missing: {few}", advice)
+            yield failure(Area.QUEUE, host, f"missing: {few}", advice)
     if not (state.missing or state.different):
         yield ok(Area.QUEUE, host, f"every queue and exchange under {state.prefix} stands as it should")
     for binding in state.bindings:
@@ -77,12 +77,12 @@ HARM: Mapping[PolicyKey, str] = MappingProxyType(
 )
 
 
-def _policies(state: BrokerState, host: str) -> Iterator[Finding]:
+def _check_policies(state: BrokerState, host: str) -> Iterator[Finding]:
     """What the broker's policies change, and what could not be seen of them."""
     policies = state.policies
     for override in policies.overrides:
         advice = f"leave {state.prefix}.* out of the policy, or ask who runs the broker to; `rabbitmqctl list_policies`"
-        yield failed(Area.QUEUE, host, f"{override}: {HARM[override.key]}", advice)
+        yield failure(Area.QUEUE, host, f"{override}: {HARM[override.key]}", advice)
     if policies.fault:
         advice = "look at queue.management, if you can give it, and whether the user has the tag `management`"
         yield warning(Area.QUEUE, host, f"its policies are not known: {policies.fault}", advice)
@@ -93,45 +93,45 @@ def _policies(state: BrokerState, host: str) -> Iterator[Finding]:
         yield ok(Area.QUEUE, host, text)
 
 
-def _version(state: BrokerState, host: str) -> Finding:
-    if TESTED[0] <= parse_release(state.version) <= TESTED[1]:
+def _check_version(state: BrokerState, host: str) -> Finding:
+    if TESTED_VERSIONS[0] <= parse_release(state.version) <= TESTED_VERSIONS[1]:
         return ok(Area.QUEUE, host, f"connected to RabbitMQ {state.version}")
     advice = "use RabbitMQ 3.10 to 4.x, or run all tests on it: NOTIFIER_TEST_AMQP_URL=… make test-all"
     return warning(Area.QUEUE, host, f"is version {state.version or 'unknown'}, for which this was not tested", advice)
 
 
-def _permissions(state: BrokerState, host: str) -> Iterator[Finding]:
+def _check_permissions(state: BrokerState, host: str) -> Iterator[Finding]:
     prefix, declares = state.prefix, state.declares
     wanted = re.escape(prefix).replace(r"\-", "-") + r"\."
     grant = "rabbitmqctl set_permissions -p VHOST USER"
     if declares and not state.may_configure:
         advice = f"{grant} '^{wanted}' …, or declare by another user and set queue.topology: verify"
-        yield failed(Area.QUEUE, host, f"the user may not configure {prefix}.*", advice)
+        yield failure(Area.QUEUE, host, f"the user may not configure {prefix}.*", advice)
     if not state.may_write:
         advice = f"{grant} … '^({wanted}|amq\\.default$)' …"
-        yield failed(Area.QUEUE, host, "the user may not write to amq.default, by which retries go", advice)
+        yield failure(Area.QUEUE, host, "the user may not write to amq.default, by which retries go", advice)
     if not state.may_read:
-        yield failed(Area.QUEUE, host, f"the user may not read {prefix}.*", f"{grant} … … '^{wanted}'")
+        yield failure(Area.QUEUE, host, f"the user may not read {prefix}.*", f"{grant} … … '^{wanted}'")
     if state.may_write and state.may_read and (state.may_configure or not declares):
         yield ok(Area.QUEUE, host, "the user may do all that a worker does")
 
 
 def clock_finding(subject: str, ahead: float) -> Finding:
     """Compare a clock with ours; it is `ahead` seconds ahead."""
-    if abs(ahead) < CLOCKS_APART:
+    if abs(ahead) < MAX_CLOCK_OFFSET_SECONDS:
         return ok(Area.CLOCK, subject, "its clock and ours agree")
     which = "ahead of" if ahead > 0 else "behind"
     advice = "synchronise both by NTP; a token whose iat lies in the future, or more than 30 s back, is refused"
     text = f"its clock is {abs(ahead):,.0f} s {which} ours"
-    worse = abs(ahead) >= 6 * CLOCKS_APART
-    return (failed if worse else warning)(Area.CLOCK, subject, text, advice)
+    worse = abs(ahead) >= 6 * MAX_CLOCK_OFFSET_SECONDS
+    return (failure if worse else warning)(Area.CLOCK, subject, text, advice)
 
 
 def judge_file(state: FileState) -> Iterator[Finding]:
     """A finding that says if the queue's file can be used."""
     name = str(state.path)
     if state.fault is not None:
-        yield failed(Area.QUEUE, name, state.fault, "nothing can be queued until that is put right")
+        yield failure(Area.QUEUE, name, state.fault, "nothing can be queued until that is put right")
     elif state.size is None:
         yield ok(Area.QUEUE, name, "is not there yet; the first worker makes it")
     else:

@@ -9,19 +9,19 @@ from notifier.model.durations import in_words
 from notifier.model.library_hooks import Hook
 from notifier.model.printable import counted
 from notifier.model.trouble import MILD
-from notifier.operators.doctor.doctor import Area, Finding, Severity, failed, ok, warning
+from notifier.operators.doctor.doctor import Area, Finding, Severity, failure, ok, warning
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import ServiceStatus, troubles_of
 
-MOST_OTHERS = 20  # clients
-LATELY = 900.0  # seconds for which a failure is one of now
+MAX_LISTED_CLIENTS = 20  # clients
+RECENT_SECONDS = 900.0  # seconds for which a failure is one of now
 
-Met = Mapping[tuple[str, str], ClientState]
+ClientStates = Mapping[tuple[str, str], ClientState]
 """How each client fares at the workers, by issuer and `client_id`."""
 
-DAY = 86_400.0
-EXPIRES_SOON = 14 * DAY  # seconds
-RENEW = "renew its certificate"
+DAY_SECONDS = 86_400.0
+EXPIRY_WARNING_SECONDS = 14 * DAY_SECONDS  # seconds
+RENEW_ADVICE = "renew its certificate"
 
 
 def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], now: float) -> Iterator[Finding]:
@@ -43,35 +43,35 @@ def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], n
         trouble = shared.trouble
         whom = " ".join(filter(None, (trouble.client_id, trouble.iss or trouble.subject)))
         advice = f"notifier explain {trouble.explained}" if trouble.explained else "see the log of the worker"
-        judged = warning if trouble.kind in MILD else failed
+        judged = warning if trouble.kind in MILD else failure
         yield judged(Area.WORKER, f"{trouble.kind.replace('_', ' ')} {whom}".strip(), trouble.text, advice)
     unexamined = [
         client for client in status.clients if client.circuit and (client.iss, client.client_id) not in examined
     ]
-    for client in unexamined[:MOST_OTHERS]:
-        text = f"is down, and this configuration does not have it; a worker met {_words(client, now)}"
+    for client in unexamined[:MAX_LISTED_CLIENTS]:
+        text = f"is down, and this configuration does not have it; a worker met {_format_state(client, now)}"
         yield warning(
             Area.WORKER, f"{client.client_id} ({client.iss})", text, "compare the workers' configuration with this"
         )
 
 
-def judge_met(subject: str, met: ClientState, origin: str, now: float) -> Finding:
+def judge_client(subject: str, met: ClientState, origin: str, now: float) -> Finding:
     """Return the finding about a client that accepts connections and is not well."""
     if met.state == "put_off":
         text = f"{origin} takes connections, but its deliveries are put off ({met.waits_for})"
         return warning(Area.CLIENT, subject, text, f"notifier explain {met.waits_for}")
     last = met.last_failure
-    text = f"{origin} takes connections, but a worker met {_words(met, now)}"
-    level = Severity.FAILED if met.circuit or (last is not None and now - last < LATELY) else Severity.WARNING
+    text = f"{origin} takes connections, but a worker met {_format_state(met, now)}"
+    level = Severity.FAILED if met.circuit or (last is not None and now - last < RECENT_SECONDS) else Severity.WARNING
     advice = f"notifier explain {met.reason or 'NotifierClientFailing'}"
     return Finding(area=Area.CLIENT, subject=subject, level=level, text=text, advice=advice)
 
 
-def _words(met: ClientState, now: float) -> str:
+def _format_state(met: ClientState, now: float) -> str:
     status = "" if met.status is None else f" {met.status}"
     ago = "" if met.last_failure is None else f" {in_words(now - met.last_failure)} ago"
     text = f": {met.text}" if met.text else ""
-    waits = f"; {met.waits:,} of its deliveries wait" if met.waits else ""
+    waits = f"; {met.pending_count:,} of its deliveries wait" if met.pending_count else ""
     dead = f"; {met.dead:,} given up" if met.dead else ""
     return f"{met.reason or 'a failure'}{status}{ago}{text}{waits}{dead}"
 
@@ -82,7 +82,7 @@ AREAS: Mapping[str, Area] = {"api": Area.LISTENER, "web": Area.LISTENER, "queue"
 def judge_certificate(use: str, file: str, expires: float | None, now: float) -> Finding:
     """Judge how long a certificate of ours lasts. `use` is a key of AREAS. `expires` None: the file holds none."""
     if expires is None:
-        return failed(AREAS[use], file, "holds no certificate in PEM", "name our certificate, with its chain")
+        return failure(AREAS[use], file, "holds no certificate in PEM", "name our certificate, with its chain")
     return expiry_finding(AREAS[use], file, "is shown by us", expires, now)
 
 
@@ -100,12 +100,12 @@ def expiry_finding(area: Area, subject: str, text: str, expires: float | None, n
         return ok(area, subject, f"{text}, without TLS")
     left = expires - now
     if left < 0:
-        return failed(area, subject, f"{text}; the certificate ended {_days(-left)} ago", "renew it")
-    if left < EXPIRES_SOON:
-        return warning(area, subject, f"{text}; the certificate ends in {_days(left)}", "renew it")
-    return ok(area, subject, f"{text}; the certificate is good for {_days(left)}")
+        return failure(area, subject, f"{text}; the certificate ended {_format_days(-left)} ago", "renew it")
+    if left < EXPIRY_WARNING_SECONDS:
+        return warning(area, subject, f"{text}; the certificate ends in {_format_days(left)}", "renew it")
+    return ok(area, subject, f"{text}; the certificate is good for {_format_days(left)}")
 
 
-def _days(seconds: float) -> str:
-    days = int(seconds // DAY)
+def _format_days(seconds: float) -> str:
+    days = int(seconds // DAY_SECONDS)
     return counted(days, "day") if days else "less than a day"

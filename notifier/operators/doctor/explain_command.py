@@ -13,16 +13,16 @@ from rich.markdown import Markdown
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.model.outcome import Cause
 from notifier.model.trouble import EXPLAINED, TroubleKind
-from notifier.operators.doctor.runbook import RunbookSection, runbook, sections
-from notifier.operators.doctor.settings_reference import gone_since, near_settings, settings_called
+from notifier.operators.doctor.runbook import RunbookSection, load_runbook, parse_sections
+from notifier.operators.doctor.settings_reference import explain_gone_setting, find_settings, suggest_settings
 from notifier.operators.terminal.command_options import Json
-from notifier.operators.terminal.output import joined, say, say_json
-from notifier.operators.terminal.screen import screen
+from notifier.operators.terminal.output import join_commands, say, say_json
+from notifier.operators.terminal.screen import make_screen
 
 WIDTH = 80  # columns, if neither COLUMNS nor a terminal says it
 INDENT = 8  # columns of a list in a list, at most
-CAUSES = "Causes of deferrals"
-_WORDS = "Words of status, waiting and the log"
+CAUSES_HEADING = "Causes of deferrals"
+_WORDS_HEADING = "Words of status, waiting and the log"
 _OPEN, _CLOSED = "The client's circuit is open.", "The client's circuit is closed: attempts run."
 _HALF_OPEN = "One delivery is attempted at a client that is down."
 _PARKED = "A bucket is a queue for deliveries to clients that are down or paused. To park is to put a delivery there."
@@ -80,52 +80,52 @@ def explain(
         notifier explain --all | less
     """
     if everything:
-        _show(runbook())
+        _print_markdown(load_runbook())
         return
-    known = _sections()
+    known = _load_sections()
     if name is None:
-        _list(_names(known.values()), as_json=as_json)
+        _print_names(_list_names(known.values()), as_json=as_json)
         return
     section = known.get(re.sub("[ -]", "_", name.lower()))
     if section is None:
         _explain_settings(name, [each.name for each in known.values()], context.obj, as_json=as_json)
         return
     if as_json:
-        say_json({"name": section.name, "group": section.group, "text": _for_here(section.text)})
+        say_json({"name": section.name, "group": section.group, "text": _adapt_to_terminal(section.text)})
     else:
         say(f"{section.name}\n")
-        _show(section.text)
+        _print_markdown(section.text)
 
 
-def _sections() -> dict[str, RunbookSection]:
+def _load_sections() -> dict[str, RunbookSection]:
     """Return the sections of the runbook, and one for each other word."""
-    known = sections()
+    known = parse_sections()
     words = {
         word: RunbookSection(
-            name=word, group=_WORDS, text=f"{meaning}\n\n{known[name.lower()].text}" if name else f"{meaning}\n"
+            name=word, group=_WORDS_HEADING, text=f"{meaning}\n\n{known[name.lower()].text}" if name else f"{meaning}\n"
         )
         for word, (meaning, name) in WORDS.items()
     }
     return known | {word: section for word, section in words.items() if word not in known}
 
 
-def _names(known: Iterable[RunbookSection]) -> list[tuple[str, str]]:
+def _list_names(known: Iterable[RunbookSection]) -> list[tuple[str, str]]:
     """Return the names with their groups. A cause that is a reason too is in both groups."""
     groups: dict[str, list[str]] = {}
     for section in known:
         groups.setdefault(section.group, []).append(section.name)
-    groups[CAUSES] += [cause for cause in Cause if cause not in groups[CAUSES]]
+    groups[CAUSES_HEADING] += [cause for cause in Cause if cause not in groups[CAUSES_HEADING]]
     return [(name, group) for group, names in groups.items() for name in names]
 
 
 def _explain_settings(name: str, others: list[str], features: Sequence[ConfiguredFeature], *, as_json: bool) -> None:
     """Tell the setting of this name, or those of this section. Exits with 2 if there is none."""
-    found = settings_called(name)
-    if not found and (gone := gone_since(name, settings_model(features))) is not None:
+    found = find_settings(name)
+    if not found and (gone := explain_gone_setting(name, settings_model(features))) is not None:
         say_json([{"name": name, "gone": gone}]) if as_json else say(f"{name} {gone}")
         return
     if not found:
-        near = near_settings(name, others)
+        near = suggest_settings(name, others)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         say(f"notifier: there is no explanation of {name}{hint}; `notifier explain` lists all names", err=True)
         raise typer.Exit(2)
@@ -138,23 +138,25 @@ def _explain_settings(name: str, others: list[str], features: Sequence[Configure
             facts.append("required" if setting.default == "required" else f"default: {setting.default}")
         if setting.restart:
             facts.append("needs a restart" if setting.restart == "yes" else "to name another needs a restart")
-        _show(f"**`{setting.name}`** ({'; '.join(facts)})\n\n{setting.meaning}\n")
+        _print_markdown(f"**`{setting.name}`** ({'; '.join(facts)})\n\n{setting.meaning}\n")
 
 
-def _show(markdown: str) -> None:
+def _print_markdown(markdown: str) -> None:
     """Print it as people read it, to a pipe too."""
-    console = screen(width=WIDTH)
-    lines = _LINK.sub(r"\1", _for_here(markdown)).split("\n")
+    console = make_screen(width=WIDTH)
+    lines = _LINK.sub(r"\1", _adapt_to_terminal(markdown)).split("\n")
     # A cell of a table is narrower than a line.
-    console.print(Markdown("\n".join(x if x.startswith("|") else joined(x, console.width - INDENT) for x in lines)))
+    console.print(
+        Markdown("\n".join(x if x.startswith("|") else join_commands(x, console.width - INDENT) for x in lines))
+    )
 
 
-def _for_here(text: str) -> str:
+def _adapt_to_terminal(text: str) -> str:
     """The commands as they are typed here: NOTIFIER_CONFIG stands for `-c FILE`."""
     return text.replace(" -c n.yaml", "") if os.environ.get("NOTIFIER_CONFIG") else text
 
 
-def _list(names: list[tuple[str, str]], *, as_json: bool) -> None:
+def _print_names(names: list[tuple[str, str]], *, as_json: bool) -> None:
     if as_json:
         say_json([{"name": name, "group": group} for name, group in names])
         return

@@ -1,4 +1,4 @@
-"""Reads the runbook: one section for each reason, cause and alert. Its text is `runbook.md`, copied to docs/."""
+"""Reads the runbook: one section for each reason, cause and alert. Its text is `load_runbook.md`, copied to docs/."""
 
 import re
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ class RunbookSection:
     text: str
 
 
-def runbook() -> str:
+def load_runbook() -> str:
     """Return the whole runbook, as Markdown."""
     return (resources.files(__package__) / "runbook.md").read_text(encoding="utf-8")
 
 
-def sections() -> dict[str, RunbookSection]:
+def parse_sections() -> dict[str, RunbookSection]:
     """Return the sections by name in lower case, as in links to them, in the order of the runbook."""
-    text = runbook()
+    text = load_runbook()
     headings = list(_HEADING.finditer(text))
     sections: dict[str, RunbookSection] = {}
     group = ""

@@ -13,7 +13,7 @@ from notifier.settings.input_issues import submodel
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 
-NEAR = 3  # settings that are named where one may be meant
+MAX_SUGGESTIONS = 3  # settings that are named where one may be meant
 PAGES = ("service", "issuers", "sources-and-browsers", "clients", "registry-sources")
 _PREFIX = "NOTIFIER_"
 _RESTARTS = ("no", "yes", "to name another")
@@ -33,16 +33,16 @@ class SettingText:
     meaning: str
 
 
-def reference() -> str:
+def load_reference() -> str:
     """Return docs/configuration.md and the pages of docs/configuration, as Markdown."""
     folder = resources.files(__package__)
     paths = [folder / "configuration.md", *(folder / "configuration" / f"{page}.md" for page in PAGES)]
     return "\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
-def settings() -> Iterator[SettingText]:
+def list_settings() -> Iterator[SettingText]:
     """Return all settings, in the order of the reference."""
-    for line in reference().splitlines():
+    for line in load_reference().splitlines():
         cells = line.strip("| ").split(" | ")
         if not line.startswith("| `") or len(cells) < 4 or not cells[1][:1].isalpha():
             continue
@@ -54,44 +54,46 @@ def settings() -> Iterator[SettingText]:
         )  # fmt: skip
 
 
-def settings_called(name: str) -> list[SettingText]:
+def find_settings(name: str) -> list[SettingText]:
     """Return the setting of this name, else all below it.
 
     `name` is as a file has it, as an error names it (`issuers["https://id.example.com"].keys[0].file`,
     `clients.yaml[0] (shop).notifier.timeout`), or an environment variable.
     """
-    parts, everything = _parts(name), [(setting, _parts(setting.name)) for setting in settings()]
-    exact = [setting for setting, names in everything if len(names) == len(parts) and _fits(parts, names)]
+    parts, everything = _parse_name(name), [(setting, _parse_name(setting.name)) for setting in list_settings()]
+    exact = [setting for setting, names in everything if len(names) == len(parts) and _is_match(parts, names)]
     if not exact and parts[-1:] == ["file"]:  # a secret in a file: `proxy: {file: PATH}`
-        exact = [setting for setting, names in everything if len(names) == len(parts) - 1 and _fits(parts, names)]
-    return exact or [setting for setting, names in everything if len(names) > len(parts) > 0 and _fits(parts, names)]
+        exact = [setting for setting, names in everything if len(names) == len(parts) - 1 and _is_match(parts, names)]
+    return exact or [
+        setting for setting, names in everything if len(names) > len(parts) > 0 and _is_match(parts, names)
+    ]
 
 
-def gone_since(name: str, model: type[Settings]) -> str | None:
+def explain_gone_setting(name: str, model: type[Settings]) -> str | None:
     """Say what to do without a setting that is no more; None if there was none of this name."""
-    parts = _parts(name)
-    gone = (*_gone(model), *_gone(ClientOptions, ("notifier",)))
-    return next((why for names, why in gone if len(parts) >= len(names) and _fits(parts, names)), None)
+    parts = _parse_name(name)
+    gone = (*_list_gone(model), *_list_gone(ClientOptions, ("notifier",)))
+    return next((why for names, why in gone if len(parts) >= len(names) and _is_match(parts, names)), None)
 
 
-def near_settings(name: str, others: Sequence[str] = ()) -> list[str]:
+def suggest_settings(name: str, others: Sequence[str] = ()) -> list[str]:
     """Return the settings whose last word it is, else the setting or other name that is spelt most like it."""
-    parts, names = _parts(name), [setting.name for setting in settings()]
-    same = [full for full in names if _parts(full)[-1:] == parts[-1:] or _parts(full)[-2:-1] == parts]
-    return same[:NEAR] or get_close_matches(".".join(parts), [*names, *others], n=1)
+    parts, names = _parse_name(name), [setting.name for setting in list_settings()]
+    same = [full for full in names if _parse_name(full)[-1:] == parts[-1:] or _parse_name(full)[-2:-1] == parts]
+    return same[:MAX_SUGGESTIONS] or get_close_matches(".".join(parts), [*names, *others], n=1)
 
 
-def _gone(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+def _list_gone(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
     if issubclass(model, Section):
         yield from (((*path, name), why) for name, why in model.gone.items())
     for name, member in model.model_fields.items():
         inner = submodel(member.annotation)
         if inner is not None:
             through = ("<name>",) if get_origin(member.annotation) is dict else ()
-            yield from _gone(inner, (*path, member.alias or name, *through))
+            yield from _list_gone(inner, (*path, member.alias or name, *through))
 
 
-def _parts(name: str) -> list[str]:
+def _parse_name(name: str) -> list[str]:
     """The names on the way to a setting, without the numbers of entries and the file of the clients."""
     if name.startswith(_PREFIX):
         name = name.removeprefix(_PREFIX).lower().replace("__", ".")
@@ -102,6 +104,6 @@ def _parts(name: str) -> list[str]:
     return ["notifier", *parts[3:]] if parts[:2] == ["registry", "defaults"] else parts
 
 
-def _fits(parts: Sequence[str], names: Sequence[str]) -> bool:
+def _is_match(parts: Sequence[str], names: Sequence[str]) -> bool:
     """Whether the names begin so. `<name>` stands for any."""
     return all(name.startswith("<") or part == name for part, name in zip(parts, names, strict=False))

@@ -11,8 +11,8 @@ from notifier.model.moment import earliest, latest
 from notifier.model.outcome import Cause, Reason
 from notifier.operators.status.health_observer import ClientRecord, HealthObserver
 
-REPORTED = 500  # clients of one worker
-_OF_ATTEMPTS = frozenset(map(str, Reason))  # no delivery waits for another reason, which is that of a dead letter
+MAX_REPORTED_CLIENTS = 500  # clients of one worker
+_ATTEMPT_REASONS = frozenset(map(str, Reason))  # no delivery waits for another reason, which is that of a dead letter
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,19 +41,19 @@ class ClientState(ClientRecord):
             return "rests" if self.circuit == 2 else "tried"
         if self.silent:
             return "hangs"
-        if self.held_back:
+        if self.is_deferred:
             return "put_off"
-        return "fails" if self.troubled else "well"
+        return "fails" if self.is_troubled else "well"
 
     @property
-    def held_back(self) -> bool:
+    def is_deferred(self) -> bool:
         """Return True if its last delivery was deferred, for an internal fault or before it ever accepted any."""
         since = max(self.last_success or 0.0, self.last_failure or 0.0)
-        of_client = self.waits_for in OF_CLIENT and self.last_success is not None
-        return self.deferred_at is not None and self.deferred_at >= since and not of_client
+        is_client_cause = self.waits_for in OF_CLIENT and self.last_success is not None
+        return self.deferred_at is not None and self.deferred_at >= since and not is_client_cause
 
     @property
-    def waits(self) -> int:
+    def pending_count(self) -> int:
         """Return the number of pending deliveries: in memory, in its bucket and in delay queues."""
         return self.waiting + max(0, self.parked) + self.delayed
 
@@ -65,7 +65,7 @@ class ClientState(ClientRecord):
     @property
     def expires(self) -> float | None:
         """Return when its first pending delivery is given up, as far as known; None if nothing is pending."""
-        return earliest(self.expires_with_sid, self.expires_without_sid) if self.waits else None
+        return earliest(self.expires_with_sid, self.expires_without_sid) if self.pending_count else None
 
     @property
     def cause(self) -> str:
@@ -75,36 +75,42 @@ class ClientState(ClientRecord):
         """
         if self.circuit and self.waits_for != Cause.RETRY_AFTER:
             return Cause.CIRCUIT
-        if not (self.circuit or self.waits or self.held_back):
+        if not (self.circuit or self.pending_count or self.is_deferred):
             return ""
         if max(self.last_success or 0.0, self.last_failure or 0.0) > (self.deferred_at or 0.0):
-            if self.troubled and self.waits_for != Cause.RETRY_AFTER:
-                return self.reason if self.reason in _OF_ATTEMPTS else self.waits_for
+            if self.is_troubled and self.waits_for != Cause.RETRY_AFTER:
+                return self.reason if self.reason in _ATTEMPT_REASONS else self.waits_for
             return self.waits_for if self.waits_for in OF_CLIENT else ""
         return self.waits_for
 
     @property
-    def troubled(self) -> bool:
+    def is_troubled(self) -> bool:
         """Return True if its last attempt failed, or its circuit is not closed."""
         return self.circuit > 0 or (self.last_failure or 0.0) > (self.last_success or 0.0)
 
     @property
     def urgency(self) -> tuple[int, bool, bool, int, float]:
         """Return a sort key: the client in most trouble has the largest."""
-        return self.circuit, self.troubled or self.silent > 0, self.held_back, self.waiting, self.last_failure or 0.0
+        return (
+            self.circuit,
+            self.is_troubled or self.silent > 0,
+            self.is_deferred,
+            self.waiting,
+            self.last_failure or 0.0,
+        )
 
 
-def not_well(
+def troubled_clients_of(
     health: HealthObserver, circuits: Iterable[tuple[str, str, int]], silent: Iterable[tuple[str, str, float]]
 ) -> list[ClientKey]:
     """Return the clients that are not well, as far as this worker knows."""
     keys = dict.fromkeys((iss, client_id) for iss, client_id, state in circuits if state)
     keys |= dict.fromkeys((iss, client_id) for iss, client_id, _ in silent)
-    keys |= dict.fromkeys(key for key, record in health.clients.items() if record.in_trouble)
+    keys |= dict.fromkeys(key for key, record in health.clients.items() if record.is_in_trouble)
     return list(keys)
 
 
-_RECORDED = tuple(member.name for member in fields(ClientRecord))
+_RECORD_MEMBERS = tuple(member.name for member in fields(ClientRecord))
 
 
 def clients_of(
@@ -116,30 +122,36 @@ def clients_of(
     delayed: Iterable[tuple[str, str, int, float]] = (),
     silent: Iterable[tuple[str, str, float]] = (),
     *,
-    which: Collection[ClientKey] | int = REPORTED,
+    which: Collection[ClientKey] | int = MAX_REPORTED_CLIENTS,
 ) -> tuple[Iterator[ClientState], int]:
     """Return clients, each made when its turn comes, and how many are left out.
 
     `which`: these, whether this worker knows them or not, or so many of those that it knows, in most trouble first.
     """
     states = {(iss, client_id): state for iss, client_id, state in circuits}
-    lines = {(iss, client_id): count for iss, client_id, count in waiting}
+    in_memory = {(iss, client_id): count for iss, client_id, count in waiting}
     in_buckets = {(iss, client_id): count for iss, client_id, count in parked}
     tries = {(iss, client_id): moment for iss, client_id, moment in next_tries}
     later = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
-    hang = {(iss, client_id): seconds for iss, client_id, seconds in silent}
+    unresponsive = {(iss, client_id): seconds for iss, client_id, seconds in silent}
     if isinstance(which, int):
         # Of a client that was known before the worker started, it may know no more than that something waits.
-        waits = (*states, *lines, *later, *(key for key, count in in_buckets.items() if count > 0), *hang)
-        records = {**dict.fromkeys(waits, ClientRecord()), **health.clients}
+        with_pending = (
+            *states,
+            *in_memory,
+            *later,
+            *(key for key, count in in_buckets.items() if count > 0),
+            *unresponsive,
+        )
+        records = {**dict.fromkeys(with_pending, ClientRecord()), **health.clients}
     else:
         records = {key: health.clients.get(key) or ClientRecord() for key in which}
 
     def urgency(item: tuple[ClientKey, ClientRecord]) -> tuple[int, bool, bool, int, float]:
         key, record = item
-        failed, took = record.last_failure or 0.0, record.last_success or 0.0
-        put_off = (record.deferred_at or 0.0) > max(failed, took)
-        return states.get(key, 0), failed > took or key in hang, put_off, lines.get(key, 0), failed
+        failed, accepted = record.last_failure or 0.0, record.last_success or 0.0
+        is_deferred = (record.deferred_at or 0.0) > max(failed, accepted)
+        return states.get(key, 0), failed > accepted or key in unresponsive, is_deferred, in_memory.get(key, 0), failed
 
     # Chosen before a ClientState is made of each: making 10,000 of them held the loop for 39 ms.
     items = records.items()
@@ -149,37 +161,37 @@ def clients_of(
             iss=key[0],
             client_id=key[1],
             circuit=2 if (state := states.get(key, 0)) == 2 else 1 if state else 0,
-            waiting=lines.get(key, 0),
+            waiting=in_memory.get(key, 0),
             parked=in_buckets.get(key, 0),
             next_try=tries.get(key),
             delayed=later.get(key, (0, None))[0],
             next_delayed=later.get(key, (0, None))[1],
-            silent=round(hang.get(key, 0.0), 1),
-            **{name: getattr(record, name) for name in _RECORDED},
+            silent=round(unresponsive.get(key, 0.0), 1),
+            **{name: getattr(record, name) for name in _RECORD_MEMBERS},
         )
         for key, record in chosen
     )
     return reported, len(records) - len(chosen)
 
 
-def both(state: ClientState, other: ClientState) -> ClientState:
+def merge_states(state: ClientState, other: ClientState) -> ClientState:
     """Sum up one client at two workers. The later failure gives reason and status."""
     later = state if (state.last_failure or 0.0) >= (other.last_failure or 0.0) else other
-    put_off = max(later, state, other, key=lambda state: state.deferred_at or 0.0)
+    deferred = max(later, state, other, key=lambda state: state.deferred_at or 0.0)
     last_success = latest(state.last_success, other.last_success)
     failing_since = earliest(state.failing_since, other.failing_since)
     return replace(
         later,
-        circuit=max(_circuit(state, other), _circuit(other, state)),
+        circuit=max(_effective_circuit(state, other), _effective_circuit(other, state)),
         waiting=state.waiting + other.waiting,
         parked=state.parked + other.parked,
         delayed=state.delayed + other.delayed,
         next_delayed=earliest(state.next_delayed, other.next_delayed),
-        waits_for=put_off.waits_for or state.waits_for or other.waits_for,
+        waits_for=deferred.waits_for or state.waits_for or other.waits_for,
         delivered=state.delivered + other.delivered,
         dead=state.dead + other.dead,
         put_off=state.put_off + other.put_off,
-        deferred_at=put_off.deferred_at,
+        deferred_at=deferred.deferred_at,
         last_success=last_success,
         failing_since=failing_since and max(failing_since, last_success or 0.0),
         next_due=latest(state.next_due, other.next_due),
@@ -190,10 +202,10 @@ def both(state: ClientState, other: ClientState) -> ClientState:
     )
 
 
-def _circuit(state: ClientState, other: ClientState) -> Literal[0, 1, 2]:
+def _effective_circuit(state: ClientState, other: ClientState) -> Literal[0, 1, 2]:
     """Return the circuit at one worker, as far as another does not know better.
 
     A worker that has nothing to try rests until something comes; meanwhile the client may have answered another.
     """
     knows_better = (other.last_success or 0.0) > (state.last_failure or 0.0)
-    return 0 if knows_better and not state.waits else state.circuit
+    return 0 if knows_better and not state.pending_count else state.circuit

@@ -25,15 +25,15 @@ from notifier.model.outcome import Cause
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
 
-PER_ISSUER = 100  # names of one issuer and one kind, and of all unknown issuers together
-MOST = 2_000  # names in all
-KEPT = (
+MAX_NAMES_PER_ISSUER = 100  # names of one issuer and one kind, and of all unknown issuers together
+MAX_NAMES = 2_000  # names in all
+KEEP_SECONDS = (
     300.0  # seconds after it was due for which nothing of it must be heard until it is over: other workers may have it
 )
-SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for near names: at once, and then; one takes up to 10 ms among thousands
-SHORT = 4.0  # seconds: deliveries due this soon need not be fetched
-FORGET_EVERY = 1.0  # seconds: made-up names must not cost more
-OF_CLIENT = (
+MAX_SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for near names: at once, and then; one takes up to 10 ms among thousands
+DUE_SOON_SECONDS = 4.0  # seconds: deliveries due this soon need not be fetched
+FORGET_INTERVAL_SECONDS = 1.0  # seconds: made-up names must not cost more
+CLIENT_TROUBLES = (
     TroubleKind.UNKNOWN_CLIENT,
     TroubleKind.ENCRYPTION,
     TroubleKind.TLS_FILES,
@@ -62,7 +62,7 @@ _Group = tuple[TroubleKind, str]
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenDeferral:
     """The deferred deliveries' cause. `clients`: the clients concerned, if it is kept by issuer."""
 
     since: float
@@ -79,90 +79,90 @@ class DeferralWatch:
 
     def __init__(
         self,
-        tell: Observer,
+        next_observer: Observer,
         registry: Callable[[], Registry],
         clock: Clock,
-        over: Callable[[Cause, str, str], None] = lambda _cause, _iss, _client_id: None,
+        on_cause_end: Callable[[Cause, str, str], None] = lambda _cause, _iss, _client_id: None,
     ) -> None:
         """`over` receives a cause that has ended, its issuer and its client (empty: all of the issuer)."""
-        self._tell = tell
-        self._over = over
+        self._next_observer = next_observer
+        self._on_cause_end = on_cause_end
         self._registry = registry
         self._clock = clock
-        self._open: dict[_Key, _Open] = {}
+        self._open: dict[_Key, _OpenDeferral] = {}
         self._groups: Counter[_Group] = Counter()  # names
         self._signing: dict[str, set[_Key]] = {}  # by issuer
-        self._forgot = 0.0
-        self._searches, self._counted = float(SEARCHES), clock()
+        self._forgot_at = 0.0
+        self._searches, self._searches_at = float(MAX_SEARCHES), clock()
         self._unlisted: dict[_Group, tuple[float, int]] = {}  # since when, and how many deliveries
         self._log = structlog.get_logger()
 
     def observe(self, fact: Fact) -> None:
         """Pass a fact on."""
         if type(fact) is Deferred:
-            fact = self._marked(fact)
+            fact = self._mark(fact)
         elif self._open:
-            self._see_end(fact)
-        self._tell(fact)
+            self._check_end(fact)
+        self._next_observer(fact)
 
-    def _see_end(self, fact: Fact) -> None:
+    def _check_end(self, fact: Fact) -> None:
         match fact:
             case LogoutDelivered() | RetryScheduled():
-                self._attempted(*fact.delivery.key)
+                self._on_attempt(*fact.delivery.key)
             case Buried():
-                self._buried(fact)
+                self._on_dead_letter(fact)
 
     def troubles(self) -> Iterator[Trouble]:
         """Return the causes of deferrals that have not ended."""
         self._forget()
         for key, deferral in self._open.items():
             kind, iss, client_id, _ = key
-            hint = self._left_out(key) or (deferral.hint and deferral.hint.text)
+            hint = self._reason_left_out(key) or (deferral.hint and deferral.hint.text)
             text = f"{deferral.text}; {hint}" if hint else deferral.text
             yield Trouble(
                 kind=kind, text=text, since=deferral.since, iss=iss, client_id=client_id, count=deferral.count
             )
         for (kind, iss), (since, count) in self._unlisted.items():
-            text = f"there are more than {PER_ISSUER} names, of which the others are not listed"
+            text = f"there are more than {MAX_NAMES_PER_ISSUER} names, of which the others are not listed"
             yield Trouble(kind=kind, text=text, since=since, iss=iss, subject="others", count=count)
 
-    def can_sign(self, iss: str, since: float = float("-inf")) -> None:
+    def on_key_signs(self, iss: str, since: float = float("-inf")) -> None:
         """Treat the deferrals for this issuer's keys as ended. If they are not, the next deferral reports them again.
 
         The key has not signed since `since`: other workers may have deferred deliveries for as long.
         """
         now = self._clock()
-        waits = [self._waits(self._end(key), now) for key in list(self._signing.get(iss, ()))]
-        if any(waits) or now - since > SHORT:
-            self._over(Cause.SIGNING, iss, "")
+        pending = [self._is_pending(self._end(key), now) for key in list(self._signing.get(iss, ()))]
+        if any(pending) or now - since > DUE_SOON_SECONDS:
+            self._on_cause_end(Cause.SIGNING, iss, "")
 
-    def _marked(self, fact: Deferred) -> Deferred:
-        key = self._key(fact)
+    def _mark(self, fact: Deferred) -> Deferred:
+        key = self._key_of(fact)
         if key is None:
             return fact
         now = self._clock()
         again = fact.again if fact.delivery is None else fact.delivery.deferrals > 1
         deferral = self._open.get(key)
-        if news := deferral is None or deferral.until < now:
+        if is_first := deferral is None or deferral.until < now:
             deferral = self._begin(key, now, again=again)
             if deferral is None:
                 return fact
         assert deferral is not None
         if not deferral.searched and self._may_search(now):
-            deferral.searched, deferral.hint = True, self._hint(key)
+            deferral.searched, deferral.hint = True, self._find_hint(key)
         deferral.count += not again
-        deferral.text, deferral.until = fact.text, max(deferral.until, fact.due + KEPT)
-        if not key[2] and fact.client_id and len(deferral.clients) < PER_ISSUER:
+        deferral.text, deferral.until = fact.text, max(deferral.until, fact.due + KEEP_SECONDS)
+        if not key[2] and fact.client_id and len(deferral.clients) < MAX_NAMES_PER_ISSUER:
             deferral.clients.add(fact.client_id)
         publisher = fact.publisher if fact.delivery is None else fact.delivery.publisher
-        hint, concerned = (
+        hint, is_for_publisher = (
             ("", False) if deferral.hint is None else (deferral.hint.text, deferral.hint.concerns(publisher))
         )
-        if (why := self._left_out(key)) is not None:
-            hint, concerned = why, False  # it names settings of ours
-        return replace(fact, first=news, hint=hint, hint_for_publisher=concerned)
+        if (why := self._reason_left_out(key)) is not None:
+            hint, is_for_publisher = why, False  # it names settings of ours
+        return replace(fact, first=is_first, hint=hint, hint_for_publisher=is_for_publisher)
 
-    def _key(self, fact: Deferred) -> _Key | None:
+    def _key_of(self, fact: Deferred) -> _Key | None:
         if fact.cause is Cause.UNKNOWN:
             if not fact.iss:
                 return TroubleKind.UNKNOWN_VERSION, "", "", ""
@@ -179,70 +179,72 @@ class DeferralWatch:
             return kind, fact.iss, "", _HOURS.sub("", fact.text)
         return kind, fact.iss, fact.client_id, ""
 
-    def _begin(self, key: _Key, now: float, *, again: bool) -> _Open | None:
+    def _begin(self, key: _Key, now: float, *, again: bool) -> _OpenDeferral | None:
         """Store it. Return None if its group has no room for another name."""
-        group = _group(key)
-        if self._full(group) and now - self._forgot >= FORGET_EVERY:
+        group = _group_of(key)
+        if self._is_full(group) and now - self._forgot_at >= FORGET_INTERVAL_SECONDS:
             self._forget()
-        if self._full(group) and key not in self._open:
+        if self._is_full(group) and key not in self._open:
             since, count = self._unlisted.get(group, (now, 0))
             if group not in self._unlisted:
                 hint = "status shows the first of them, and counts the others"
-                self._log.warning("deferrals_not_listed", cause=str(key[0]), iss=group[1], names=PER_ISSUER, hint=hint)
+                self._log.warning(
+                    "deferrals_not_listed", cause=str(key[0]), iss=group[1], names=MAX_NAMES_PER_ISSUER, hint=hint
+                )
             self._unlisted[group] = since, count + (not again)
             return None
         self._groups[group] += key not in self._open
         if key[0] is TroubleKind.SIGNING:
             self._signing.setdefault(key[1], set()).add(key)
-        deferral = self._open[key] = _Open(since=now)
+        deferral = self._open[key] = _OpenDeferral(since=now)
         return deferral
 
-    def _end(self, key: _Key) -> _Open:
-        self._groups[_group(key)] -= 1
+    def _end(self, key: _Key) -> _OpenDeferral:
+        self._groups[_group_of(key)] -= 1
         if key[0] is TroubleKind.SIGNING:
             self._signing[key[1]].discard(key)
         return self._open.pop(key)
 
-    def _full(self, group: _Group) -> bool:
-        return self._groups[group] >= PER_ISSUER or len(self._open) >= MOST
+    def _is_full(self, group: _Group) -> bool:
+        return self._groups[group] >= MAX_NAMES_PER_ISSUER or len(self._open) >= MAX_NAMES
 
     def _may_search(self, now: float) -> bool:
         """Return True if invented names have not used up the searches. A search that is refused is made later."""
-        self._searches = min(SEARCHES, self._searches + max(0.0, now - self._counted) * SEARCHES_PER_SECOND)
-        self._counted = now
+        self._searches = min(MAX_SEARCHES, self._searches + max(0.0, now - self._searches_at) * SEARCHES_PER_SECOND)
+        self._searches_at = now
         if self._searches < 1:
             return False
         self._searches -= 1
         return True
 
-    def _left_out(self, key: _Key) -> str | None:
+    def _reason_left_out(self, key: _Key) -> str | None:
         """Return why a client that a source has is unknown to the current registry."""
         kind, iss, client_id, _ = key
         why = self._registry().why_left_out(iss, client_id) if kind is TroubleKind.UNKNOWN_CLIENT else None
         return None if why is None else f"its row is left out: {why}"
 
-    def _hint(self, key: _Key) -> Hint | None:
+    def _find_hint(self, key: _Key) -> Hint | None:
         kind, iss, client_id, _ = key
         if kind is TroubleKind.UNKNOWN_ISSUER:
             return near_issuer(iss, self._registry())
         return near_client(iss, client_id, self._registry()) if kind is TroubleKind.UNKNOWN_CLIENT else None
 
-    def _attempted(self, iss: str, client_id: str) -> None:
+    def _on_attempt(self, iss: str, client_id: str) -> None:
         """Record that the client could be attempted: no internal cause defers its deliveries any more."""
-        over = [key for kind in OF_CLIENT if (key := (kind, iss, client_id, "")) in self._open]
-        freed = {*over}
+        ended = [key for kind in CLIENT_TROUBLES if (key := (kind, iss, client_id, "")) in self._open]
+        released = {*ended}
         for key in self._signing.get(iss, ()):
             deferral = self._open[key]
-            freed |= {key} if client_id in deferral.clients else set()
+            released |= {key} if client_id in deferral.clients else set()
             deferral.clients.discard(client_id)
-            over += [] if deferral.clients else [key]
-        for cause in {_CAUSES[key[0]] for key in freed if self._waits(self._open[key], self._clock())}:
-            self._over(cause, iss, client_id)
-        for key in over:
+            ended += [] if deferral.clients else [key]
+        for cause in {_CAUSES[key[0]] for key in released if self._is_pending(self._open[key], self._clock())}:
+            self._on_cause_end(cause, iss, client_id)
+        for key in ended:
             deferral = self._end(key)
             self._log.info("deferral_over", cause=str(key[0]), iss=iss, client_id=key[2], put_off=deferral.count)
 
-    def _buried(self, fact: Buried) -> None:
+    def _on_dead_letter(self, fact: Buried) -> None:
         """Record that a deferred delivery became a dead letter, and is not pending any more."""
         for key in (
             (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, ""),
@@ -253,23 +255,23 @@ class DeferralWatch:
                 if deferral.count <= 0:
                     self._end(key)
 
-    def _waits(self, deferral: _Open, now: float) -> bool:
+    def _is_pending(self, deferral: _OpenDeferral, now: float) -> bool:
         """Return True if a deferred delivery for it is pending for more than SHORT seconds."""
-        return deferral.until - KEPT - now > SHORT
+        return deferral.until - KEEP_SECONDS - now > DUE_SOON_SECONDS
 
     def _forget(self) -> None:
         """Forget ended causes: the registry has the name by now, or no deferral was reported for long."""
-        self._forgot, registry = self._clock(), self._registry()
+        self._forgot_at, registry = self._clock(), self._registry()
         for key, deferral in list(self._open.items()):
             kind, iss, client_id, _ = key
             known = (kind is TroubleKind.UNKNOWN_ISSUER and iss in registry.issuers) or (
                 kind is TroubleKind.UNKNOWN_CLIENT and registry.has_address(iss, client_id)
             )
-            if known or deferral.until < self._forgot:
+            if known or deferral.until < self._forgot_at:
                 self._end(key)
-        for group in [group for group in self._unlisted if not self._full(group)]:
+        for group in [group for group in self._unlisted if not self._is_full(group)]:
             del self._unlisted[group]
 
 
-def _group(key: _Key) -> _Group:
+def _group_of(key: _Key) -> _Group:
     return key[0], "" if key[0] is TroubleKind.UNKNOWN_ISSUER else key[1]

@@ -21,14 +21,16 @@ from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.status.life import LifeOf
 
-KEPT = 10_000  # clients
-PASSED = 10  # of them, skipped before a client in trouble is forgotten
-TEXT = 200  # characters of a failure text
-WITH_WAY_OUT = 500  # characters of notifier's text on a dead letter: the remedy comes last
-UNREGISTERED = 3600.0  # seconds for which a client that the registry lacks is remembered: events bring any number
-LOOKED_AT = 1200.0  # maximum seconds from when a delivery is due until it is attempted or deferred again
-SOON = 3600.0  # seconds
-SAMPLES = 13  # one every five seconds: they cover the last minute
+MAX_CLIENTS = 10_000  # clients
+MAX_SKIPPED_CLIENTS = 10  # of them, skipped before a client in trouble is forgotten
+MAX_TEXT_LENGTH = 200  # characters of a failure text
+MAX_REMEDY_TEXT_LENGTH = 500  # characters of notifier's text on a dead letter: the remedy comes last
+UNREGISTERED_SECONDS = (
+    3600.0  # seconds for which a client that the registry lacks is remembered: events bring any number
+)
+MAX_OVERDUE_SECONDS = 1200.0  # maximum seconds from when a delivery is due until it is attempted or deferred again
+EXPIRING_SECONDS = 3600.0  # seconds
+MAX_SAMPLES = 13  # one every five seconds: they cover the last minute
 MAX_COUNTS = 50  # pairs of issuer and reason
 KEPT_SECONDS = 3600.0  # after the last refusal, as the alert NotifierEventsRefused does
 
@@ -59,13 +61,13 @@ class ClientRecord:
     expires_without_sid: float | None = None
 
     @property
-    def in_trouble(self) -> bool:
+    def is_in_trouble(self) -> bool:
         """Return True if its last attempt failed, or a delivery was deferred since."""
         took = self.last_success or 0.0
         return (self.last_failure or 0.0) > took or (self.deferred_at or 0.0) > took
 
     @property
-    def last_heard(self) -> float:
+    def last_activity_at(self) -> float:
         """Return the time of the last result or of the next attempt."""
         return max(filter(None, (self.last_success, self.last_failure, self.deferred_at, self.next_due)), default=0.0)
 
@@ -77,16 +79,16 @@ class HealthObserver:
         self._clock = clock
         self._steady = steady
         self._life = life
-        self._samples: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=SAMPLES)
+        self._samples: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=MAX_SAMPLES)
         self.clients: dict[tuple[str, str], ClientRecord] = {}
         self.counts = {"attempts": 0, "delivered": 0, "retried": 0, "deferred": 0, "dead": 0}
         self.observe = FactHandlers(
             {
-                Attempted: self._attempted,
-                LogoutDelivered: self._attempted,
-                RetryScheduled: self._retry_scheduled,
-                Deferred: self._deferred,
-                Buried: self._buried,
+                Attempted: self._on_attempt,
+                LogoutDelivered: self._on_attempt,
+                RetryScheduled: self._on_retry_scheduled,
+                Deferred: self._on_deferred,
+                Buried: self._on_dead_letter,
             }
         )
         """Counts a fact."""
@@ -98,19 +100,19 @@ class HealthObserver:
 
     def forget(self, registry: Registry) -> None:
         """Forget unregistered clients that no recent event named: they may never be attempted again."""
-        since = self._clock() - UNREGISTERED
+        since = self._clock() - UNREGISTERED_SECONDS
         for (iss, client_id), record in list(self.clients.items()):
-            if client_id not in registry.clients_of(iss) and record.last_heard < since:
+            if client_id not in registry.clients_of(iss) and record.last_activity_at < since:
                 del self.clients[iss, client_id]
 
-    def clients_expiring(self) -> Mapping[str, int]:
+    def count_expiring_clients(self) -> Mapping[str, int]:
         """Return for how many clients a deferred delivery is given up within the hour: with `sid`, without."""
         now, counts = self._clock(), {"yes": 0, "no": 0}
         for record in self.clients.values():
-            if record.next_due is None or record.next_due + LOOKED_AT < now:
+            if record.next_due is None or record.next_due + MAX_OVERDUE_SECONDS < now:
                 continue  # another worker has delivered it, or it would have been deferred again
             for sid, expires in (("yes", record.expires_with_sid), ("no", record.expires_without_sid)):
-                counts[sid] += expires is not None and now < expires <= now + SOON
+                counts[sid] += expires is not None and now < expires <= now + EXPIRING_SECONDS
         return counts
 
     def rates(self) -> dict[str, float]:
@@ -119,57 +121,57 @@ class HealthObserver:
         seconds = max(1.0, self._steady() - since)
         return {name: round((count - before[name]) / seconds, 2) for name, count in self.counts.items()}
 
-    def _record(self, key: tuple[str, str], *, unknown: bool = False) -> ClientRecord:
+    def _get_record(self, key: tuple[str, str], *, unknown: bool = False) -> ClientRecord:
         """Return the client's record. An unknown client replaces no other: publishers may invent names."""
         record = self.clients.get(key)
         if record is None:
-            if unknown and len(self.clients) >= KEPT // 2:
+            if unknown and len(self.clients) >= MAX_CLIENTS // 2:
                 return ClientRecord()
-            if len(self.clients) >= KEPT:
+            if len(self.clients) >= MAX_CLIENTS:
                 self._make_room()
             record = self.clients[key] = ClientRecord()
         return record
 
     def _make_room(self) -> None:
         """Forget the oldest record, or a newer one if those before it belong to clients in trouble."""
-        for key in list(islice(self.clients, PASSED)):
+        for key in list(islice(self.clients, MAX_SKIPPED_CLIENTS)):
             record = self.clients.pop(key)
-            if not record.in_trouble:
+            if not record.is_in_trouble:
                 return
             self.clients[key] = record  # moved behind all others
         del self.clients[next(iter(self.clients))]
 
-    def _attempted(self, fact: Attempted) -> None:
+    def _on_attempt(self, fact: Attempted) -> None:
         self.counts["attempts"] += 1
-        record = self._record(fact.delivery.key)
+        record = self._get_record(fact.delivery.key)
         if isinstance(fact, LogoutDelivered):
             self.counts["delivered"] += 1
             record.delivered += 1
             record.last_success, record.failing_since = fact.at, None
-            self._ended(record, fact.delivery)
+            self._forget_expiry(record, fact.delivery)
         else:
             record.last_failure = fact.at
-            tried_since = max(record.last_success or 0.0, fact.delivery.first_attempt_at or fact.at)
-            record.failing_since = earliest(record.failing_since, tried_since)
+            failing_since = max(record.last_success or 0.0, fact.delivery.first_attempt_at or fact.at)
+            record.failing_since = earliest(record.failing_since, failing_since)
             record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
-            record.text = _shown(fact.outcome.text, fact.delivery)[:TEXT]
+            record.text = _redact_text(fact.outcome.text, fact.delivery)[:MAX_TEXT_LENGTH]
 
-    def _retry_scheduled(self, fact: RetryScheduled) -> None:
+    def _on_retry_scheduled(self, fact: RetryScheduled) -> None:
         self.counts["retried"] += 1
-        self._put_off(fact.delivery.key, fact.due, fact.delivery)
+        self._record_deferral(fact.delivery.key, fact.due, fact.delivery)
 
-    def _deferred(self, fact: Deferred) -> None:
+    def _on_deferred(self, fact: Deferred) -> None:
         self.counts["deferred"] += 1
         if not fact.client_id:
             return
         unknown = fact.cause is outcome.Cause.UNKNOWN
-        record = self._put_off((fact.iss, fact.client_id), fact.due, fact.delivery, unknown=unknown)
+        record = self._record_deferral((fact.iss, fact.client_id), fact.due, fact.delivery, unknown=unknown)
         record.waits_for, record.deferred_at = fact.cause.value, self._clock()
 
-    def _put_off(
+    def _record_deferral(
         self, key: tuple[str, str], due: float, delivery: Delivery | None, *, unknown: bool = False
     ) -> ClientRecord:
-        record = self._record(key, unknown=unknown)
+        record = self._get_record(key, unknown=unknown)
         record.put_off += 1
         record.next_due = due
         if delivery is not None and (life := self._life(delivery)) is not None:
@@ -179,7 +181,7 @@ class HealthObserver:
                 record.expires_without_sid = earliest(record.expires_without_sid, life.expires)
         return record
 
-    def _ended(self, record: ClientRecord, delivery: Delivery) -> None:
+    def _forget_expiry(self, record: ClientRecord, delivery: Delivery) -> None:
         """Forget when the first is given up, if this is the first. The next one says it when it is put off again."""
         if record.expires_with_sid is None and record.expires_without_sid is None:
             return
@@ -190,15 +192,15 @@ class HealthObserver:
         elif not life.has_sid and life.expires <= (record.expires_without_sid or 0.0):
             record.expires_without_sid = None
 
-    def _buried(self, fact: Buried) -> None:
+    def _on_dead_letter(self, fact: Buried) -> None:
         self.counts["dead"] += 1
         if not fact.client_id:
             return
         unknown = fact.reason in (outcome.DeadReason.UNKNOWN_CLIENT, outcome.DeadReason.UNKNOWN_ISSUER)
-        record = self._record((fact.iss, fact.client_id), unknown=unknown)
+        record = self._get_record((fact.iss, fact.client_id), unknown=unknown)
         record.dead += 1
         if fact.delivery is not None:
-            self._ended(record, fact.delivery)
+            self._forget_expiry(record, fact.delivery)
         if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
             if fact.reason is outcome.DeadReason.EXPIRED:  # of which the client knows nothing
                 if (record.last_failure or 0.0) > (record.last_success or 0.0):
@@ -207,11 +209,11 @@ class HealthObserver:
                 record.last_failure = self._clock()
                 record.failing_since = record.failing_since or record.last_failure
             record.reason, record.status = fact.reason.value, None
-            text = fact.text if fact.delivery is None else _shown(fact.text, fact.delivery)
-            record.text = text[:WITH_WAY_OUT]
+            text = fact.text if fact.delivery is None else _redact_text(fact.text, fact.delivery)
+            record.text = text[:MAX_REMEDY_TEXT_LENGTH]
 
 
-def _shown(text: str, delivery: Delivery) -> str:
+def _redact_text(text: str, delivery: Delivery) -> str:
     """Return the text of a failure as operators may read it."""
     return text and redact(without_subject(text, delivery.sub, delivery.sid))
 
@@ -224,16 +226,16 @@ class _Refusals:
     text: str = ""
 
 
-class RefusedEvents:
+class RefusedEventCounts:
     """Counts the events refused within the last hour, by issuer and reason."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._refusals: dict[tuple[str, DeadReason], _Refusals] = {}
-        self.observe = FactHandlers({Buried: self._buried})
+        self.observe = FactHandlers({Buried: self._on_dead_letter})
         """Count an event that became a dead letter."""
 
-    def _buried(self, fact: Buried) -> None:
+    def _on_dead_letter(self, fact: Buried) -> None:
         if fact.client_id:
             return
         now, key = self._clock(), (fact.iss, fact.reason)

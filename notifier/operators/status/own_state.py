@@ -13,15 +13,15 @@ from notifier.model.frozen import frozen, replace
 from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble
 from notifier.network.listeners.ops import Readiness
-from notifier.operators.status.client_state import REPORTED, ClientState, clients_of, not_well
+from notifier.operators.status.client_state import MAX_REPORTED_CLIENTS, ClientState, clients_of, troubled_clients_of
 from notifier.operators.status.health_observer import HealthObserver
 from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState, dump_state, status_of
 from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import QueueOverview
 from notifier.tokens.first_day import SeenKey
 
-ANSWER_WITHIN = 2.0  # seconds that workers have to answer
-FRESH = 0.5  # seconds for which a state is reused: of a hundred requests a second only two compute it
+ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
+MAX_AGE_SECONDS = 0.5  # seconds for which a state is reused: of a hundred requests a second only two compute it
 
 
 @frozen
@@ -54,21 +54,21 @@ class OwnState:
         """Return a state at most half a second old, with the clients in most trouble. Returns at once."""
         document, at = self._last
         now = self._steady()
-        if not document or now - at > FRESH:
-            document = dump_state(self._now(REPORTED))
+        if not document or now - at > MAX_AGE_SECONDS:
+            document = dump_state(self._state_with_clients(MAX_REPORTED_CLIENTS))
             self._last = (document, now)
         return document
 
-    def with_clients(self, which: Collection[ClientKey]) -> bytes:
+    def document_with_clients(self, which: Collection[ClientKey]) -> bytes:
         """Return the current state with these clients. Returns at once."""
-        return dump_state(self._now(which))
+        return dump_state(self._state_with_clients(which))
 
-    def in_parts(self, size: int) -> Iterator[bytes]:
+    def split_document(self, size: int) -> Iterator[bytes]:
         """Return the state in parts, each with a limited number of unwell clients. A part takes some milliseconds."""
         state = self._state(())
         yield dump_state(state)
         gate = self._worker.gate
-        clients, _ = self._clients(not_well(self._health, gate.clients.circuits(), gate.unresponsive()))
+        clients, _ = self._clients(troubled_clients_of(self._health, gate.clients.circuits(), gate.unresponsive()))
         while part := list(islice(clients, size)):
             yield dump_state(replace(state, clients=part))
 
@@ -85,7 +85,7 @@ class OwnState:
             which=which,
         )
 
-    def _now(self, which: Collection[ClientKey] | int) -> WorkerState:
+    def _state_with_clients(self, which: Collection[ClientKey] | int) -> WorkerState:
         clients, left_out = self._clients(which)
         return self._state(list(clients), left_out)
 
@@ -115,11 +115,11 @@ class OwnState:
         )
 
 
-async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock) -> ServiceStatus:
+async def read_status_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock) -> ServiceStatus:
     """Return the status from all workers' answers; while the queue is unavailable, only this worker's state."""
     overview = QueueOverview(depths={}, oldest={}, worker_states=[])
     with suppress(QueueError):
-        overview = await queue.read_overview(ANSWER_WITHIN)
+        overview = await queue.read_overview(ANSWER_TIMEOUT_SECONDS)
     return status_of(
         overview.depths,
         overview.worker_states or [own()],
@@ -129,9 +129,9 @@ async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock)
     )
 
 
-async def look_from_outside(queue: Queue, clock: Clock) -> ServiceStatus:
+async def read_status_from_outside(queue: Queue, clock: Clock) -> ServiceStatus:
     """Return the status for the command line. The queue need not be open. Raises QueueError."""
-    overview = await queue.read_overview(ANSWER_WITHIN)
+    overview = await queue.read_overview(ANSWER_TIMEOUT_SECONDS)
     return status_of(
         overview.depths, overview.worker_states, now=clock(), oldest=overview.oldest, blocked=overview.blocked
     )

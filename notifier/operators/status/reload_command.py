@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from notifier.model.printable import counted, printable
-from notifier.operators.status.reload_request import Reload, Reloads, WorkerReload, reload_all
+from notifier.operators.status.reload_request import ReloadRequest, ReloadResults, WorkerReload, reload_all
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import read_queue
@@ -15,7 +15,7 @@ from notifier.queues.building import build_queue
 from notifier.settings.queue_settings import QueueSettings
 from notifier.telemetry.audit import operating_user
 
-SILENT = 2.0  # seconds of waiting for the workers before a line says so
+QUIET_SECONDS = 2.0  # seconds of waiting for the workers before a line says so
 
 
 def reload(
@@ -55,26 +55,28 @@ def reload(
     environ = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
     quiet_logs()
     queue = read_queue(config, environ, "-c FILE, --url URL").settings.queue
-    reloads = asyncio.run(_ask(queue, Reload(who=operating_user(), accept_loss=accept_loss, drop=drop)))
+    reloads = asyncio.run(
+        _request_reload(queue, ReloadRequest(who=operating_user(), accept_loss=accept_loss, drop=drop))
+    )
     if as_json:
         say_json(reloads.document(), indent=2)
     else:
-        _show(reloads, drop)
+        _print_reloads(reloads, drop)
     raise typer.Exit(0 if reloads.taken else 1)
 
 
-async def _ask(settings: QueueSettings, reload: Reload) -> Reloads:
+async def _request_reload(settings: QueueSettings, reload: ReloadRequest) -> ReloadResults:
     asking = asyncio.ensure_future(reload_all(build_queue(settings), reload))
-    await asyncio.wait({asking}, timeout=SILENT)
+    await asyncio.wait({asking}, timeout=QUIET_SECONDS)
     if not asking.done():
         say("waiting for the workers …", err=True)
     return await asking
 
 
-def _show(reloads: Reloads, drop: str | None) -> None:
+def _print_reloads(reloads: ReloadResults, drop: str | None) -> None:
     alike: dict[tuple[str, ...], list[str]] = {}  # many workers mostly do the same
     for worker in reloads.workers:
-        alike.setdefault(tuple(_lines(worker)), []).append(worker.worker)
+        alike.setdefault(tuple(_format_worker(worker)), []).append(worker.worker)
     for lines, workers in alike.items():
         say(printable(", ".join(workers)))
         for line in lines:
@@ -90,7 +92,7 @@ def _show(reloads: Reloads, drop: str | None) -> None:
         say(f"a worker that does not run now keeps its cache of {printable(drop)}: say it again once it runs")
 
 
-def _lines(worker: WorkerReload) -> list[str]:
+def _format_worker(worker: WorkerReload) -> list[str]:
     result = worker.result
     if not worker.problems and result is not None:
         lines = [f"took it: {counted(result.issuers, 'issuer')}, {counted(result.clients, 'client')}"]

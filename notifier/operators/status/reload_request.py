@@ -11,12 +11,12 @@ from notifier.model.frozen import frozen
 from notifier.operators.status.worker_requests import Act, WorkerAnswer, WorkerRequest, ask_workers_to
 from notifier.queues.queue_port import Queue
 
-RELOAD = "reload"
-WITHIN = 60.0  # seconds for a reload: 100,000 clients take some, and a registry source has its timeout
+RELOAD_REQUEST = "reload"
+RELOAD_TIMEOUT_SECONDS = 60.0  # seconds for a reload: 100,000 clients take some, and a registry source has its timeout
 
 
 @frozen
-class Reload:
+class ReloadRequest:
     """A reload. `who` asked for it; `accept_loss`: take it even if many clients could no longer be told.
 
     `drop`: the registry source whose answers are dropped, with its cache, before it is read.
@@ -67,7 +67,7 @@ class WorkerReload:
 
 
 @frozen
-class Reloads:
+class ReloadResults:
     """The reload at all workers that answered in time, of the `seen` workers."""
 
     seen: int
@@ -91,7 +91,7 @@ class Reloads:
                         "version": worker.version,
                         "taken": not worker.problems,
                         "problems": worker.problems,
-                        **({} if worker.result is None else _shown(worker.result)),
+                        **({} if worker.result is None else _to_document(worker.result)),
                     }
                     for worker in self.workers
                 ],
@@ -99,16 +99,16 @@ class Reloads:
         }
 
 
-def _shown(result: ReloadResult) -> Mapping[str, Any]:
+def _to_document(result: ReloadResult) -> Mapping[str, Any]:
     return {name: value for name, value in asdict(result).items() if name != "problems"}
 
 
-def act_of(carry_out: Callable[[Reload], Awaitable[ReloadResult]]) -> Act:
+def make_reload_act(carry_out: Callable[[ReloadRequest], Awaitable[ReloadResult]]) -> Act:
     """Return the worker's handler of the request."""
 
     async def act(request: WorkerRequest) -> Mapping[str, Any]:
         drop = request.members.get("drop")
-        reload = Reload(
+        reload = ReloadRequest(
             who=request.who,
             accept_loss=request.members.get("accept_loss") is True,
             drop=drop if isinstance(drop, str) else None,
@@ -118,15 +118,15 @@ def act_of(carry_out: Callable[[Reload], Awaitable[ReloadResult]]) -> Act:
     return act
 
 
-async def reload_all(queue: Queue, reload: Reload) -> Reloads:
+async def reload_all(queue: Queue, reload: ReloadRequest) -> ReloadResults:
     """Reload the configuration at all workers. Raises QueueError."""
     request = WorkerRequest(
-        name=RELOAD, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.drop}
+        name=RELOAD_REQUEST, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.drop}
     )
-    present, answers = await ask_workers_to(queue, request, WITHIN)
-    return Reloads(seen=present, workers=[_read(answer) for answer in answers])
+    present, answers = await ask_workers_to(queue, request, RELOAD_TIMEOUT_SECONDS)
+    return ReloadResults(seen=present, workers=[_parse_answer(answer) for answer in answers])
 
 
-def _read(answer: WorkerAnswer) -> WorkerReload:
+def _parse_answer(answer: WorkerAnswer) -> WorkerReload:
     result = None if answer.problem is not None else _RESULT.validate_python(answer.said)
     return WorkerReload(worker=answer.worker, version=answer.version, result=result, problem=answer.problem)

@@ -15,7 +15,7 @@ from notifier.model.client import ClientKey
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import DELAYED, SOURCE, BindingState, Depth, Lane
 from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merged
-from notifier.operators.status.client_state import ClientState, both
+from notifier.operators.status.client_state import ClientState, merge_states
 from notifier.queues.queue_state import with_visited
 from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
 
@@ -62,9 +62,9 @@ class _Document(TypedDict):
 _DOCUMENT = TypeAdapter(_Document)
 
 
-def dump_state(stands: WorkerState) -> bytes:
+def dump_state(state: WorkerState) -> bytes:
     """Return the document that a worker answers with."""
-    return _DOCUMENT.dump_json({"v": 1, "stands": stands}, exclude_defaults=True)
+    return _DOCUMENT.dump_json({"v": 1, "stands": state}, exclude_defaults=True)
 
 
 def load_state(body: bytes) -> WorkerState | None:
@@ -108,11 +108,11 @@ def status_of(
 
     A worker may report its clients in several answers.
     """
-    told: dict[str, WorkerState] = {}
-    for stands in filter(None, map(load_state, answers)):
-        more = () if stands.worker not in told else told[stands.worker].clients
-        told[stands.worker] = replace(stands, clients=[*more, *stands.clients])
-    workers = [told[worker] for worker in sorted(told)]
+    states: dict[str, WorkerState] = {}
+    for state in filter(None, map(load_state, answers)):
+        clients = () if state.worker not in states else states[state.worker].clients
+        states[state.worker] = replace(state, clients=[*clients, *state.clients])
+    workers = [states[worker] for worker in sorted(states)]
     since = dict(oldest or {})
     for worker in workers:
         for lane, lane_state in worker.held.items():
@@ -121,7 +121,7 @@ def status_of(
     merged: dict[ClientKey, ClientState] = {}
     for client in (client for worker in workers for client in worker.clients):
         key = (client.iss, client.client_id)
-        merged[key] = client if key not in merged else both(merged[key], client)
+        merged[key] = client if key not in merged else merge_states(merged[key], client)
     return ServiceStatus(
         at=now,
         depths=with_visited(depths, max((worker.visited for worker in workers), default=0)),
@@ -140,18 +140,18 @@ def rates_of(status: ServiceStatus) -> dict[str, float]:
     return {name: round(sum(worker.rates.get(name, 0.0) for worker in status.workers), 2) for name in names}
 
 
-def delayed(status: ServiceStatus) -> int:
+def count_delayed(status: ServiceStatus) -> int:
     """Return the number of messages in the delay queues."""
     return sum(depth.ready for name, depth in status.depths.items() if name.startswith(DELAYED))
 
 
-def consumed(status: ServiceStatus) -> list[str]:
+def consumed_queues_of(status: ServiceStatus) -> list[str]:
     """Return the existing queues that workers consume: the lanes, and those of sources."""
     sources = sorted(name for name in status.depths if name.startswith(SOURCE))
     return [name for name in (*map(str, Lane), *sources) if name in status.depths]
 
 
-def bindings_missing(status: ServiceStatus) -> list[BindingState]:
+def missing_bindings_of(status: ServiceStatus) -> list[BindingState]:
     """Return the bindings of sources that workers cannot make; each once."""
     states = {state.binding: state for worker in status.workers for state in worker.bindings_missing}
     return [states[binding] for binding in sorted(states, key=lambda binding: (binding.source, binding.exchange))]
@@ -171,17 +171,17 @@ def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
     return troubles
 
 
-def vanished(status: ServiceStatus) -> list[tuple[str, float | None]]:
+def vanished_workers_of(status: ServiceStatus) -> list[tuple[str, float | None]]:
     """Return the workers that vanished within the last hour, and when each was last seen (epoch seconds)."""
     troubles = (shared.trouble for shared in troubles_of(status))
     return [(trouble.subject, trouble.since) for trouble in troubles if trouble.kind == TroubleKind.WORKER_VANISHED]
 
 
-def seen_keys(status: ServiceStatus) -> Seen:
+def seen_keys_of(status: ServiceStatus) -> Seen:
     """Return since when the workers have seen each key in its issuer's JWK Set."""
     return merge_seen_keys(key for worker in status.workers for key in worker.keys)
 
 
-def messages_held(status: ServiceStatus, queue: str) -> int:
+def count_held_messages(status: ServiceStatus, queue: str) -> int:
     """Return the number of messages of a queue that workers hold unsettled."""
     return sum(worker.held[queue].unsettled for worker in status.workers if queue in worker.held)

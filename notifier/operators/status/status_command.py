@@ -16,25 +16,25 @@ from rich.text import Text
 from notifier.configuration.configured_feature import bindings_in
 from notifier.model.errors import QueueUnavailable
 from notifier.model.printable import printable
-from notifier.operators.status.asked_worker import look_at_worker
-from notifier.operators.status.own_state import look_from_outside
+from notifier.operators.status.own_state import read_status_from_outside
 from notifier.operators.status.service_status import (
     ServiceStatus,
 )
 from notifier.operators.status.status_document import document_of
-from notifier.operators.status.status_page import WIDTH, status_page
+from notifier.operators.status.status_page import PAGE_WIDTH, status_page
+from notifier.operators.status.status_request import fetch_status
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import require_queue
-from notifier.operators.terminal.screen import screen
+from notifier.operators.terminal.screen import make_screen
 from notifier.queues.building import build_queue
 from notifier.settings.config_file import PartialSettings, read_sections
 from notifier.settings.secret_text import read_secret
 from notifier.settings.service_settings import ApiSettings
 from notifier.settings.values import Listen, ListenAddress, is_in_clear
 
-EVERY = 2.0  # seconds
-_UNKNOWN = "http://HOST:PORT of its API"
+REFRESH_SECONDS = 2.0  # seconds
+_UNKNOWN_API_URL = "http://HOST:PORT of its API"
 _LISTEN: TypeAdapter[Listen] = TypeAdapter(ListenAddress)
 
 
@@ -74,16 +74,16 @@ def status(
         notifier status -c n.yaml --json | jq -r '.clients[] | select(.circuit == "open").client_id'
     """
     quiet_logs()
-    look = _at_queue(context, config) if from_url is None else _at_worker(from_url, token_file)
+    read = _make_queue_reader(context, config) if from_url is None else _make_worker_reader(from_url, token_file)
     try:
         if not watch:
-            _show(look(), every_client=every_client, as_json=as_json, indent=2)
+            _print_status(read(), every_client=every_client, as_json=as_json, indent=2)
         elif as_json or not sys.stdout.isatty():
             while True:
-                _show(look(), every_client=every_client, as_json=as_json, indent=None)
-                time.sleep(EVERY)
+                _print_status(read(), every_client=every_client, as_json=as_json, indent=None)
+                time.sleep(REFRESH_SECONDS)
         else:
-            _watch(look, every_client=every_client)
+            _watch(read, every_client=every_client)
     except _Away as away:
         for line in (f"notifier: {away}", *away.advice):
             say(printable(line), err=True)
@@ -98,25 +98,25 @@ class _Away(QueueUnavailable):
         self.advice = advice
 
 
-def _at_queue(context: typer.Context, config: Path | None) -> Callable[[], ServiceStatus]:
+def _make_queue_reader(context: typer.Context, config: Path | None) -> Callable[[], ServiceStatus]:
     """What asks all workers, through the queue."""
     part = read_sections(config, os.environ, {"queue"})
     require_queue(config, os.environ, part)
     bindings = bindings_in(context.obj, part.document)
     settings = part.settings.queue
 
-    def look() -> ServiceStatus:
+    def read() -> ServiceStatus:
         try:
-            return asyncio.run(look_from_outside(build_queue(settings, bindings), time.time))
+            return asyncio.run(read_status_from_outside(build_queue(settings, bindings), time.time))
         except QueueUnavailable as away:
             if settings.sqlite_file is not None:
                 raise
-            raise _Away(str(away), [*_advice(part)]) from None
+            raise _Away(str(away), [*_list_remedies(part)]) from None
 
-    return look
+    return read
 
 
-def _advice(part: PartialSettings) -> Iterator[str]:
+def _list_remedies(part: PartialSettings) -> Iterator[str]:
     """What to do while the broker is away."""
     yield "  Workers connect again by themselves, and nothing that the broker has confirmed is lost."
     yield "  What to do: notifier explain NotifierQueueDisconnected; notifier doctor tries each step."
@@ -126,18 +126,18 @@ def _advice(part: PartialSettings) -> Iterator[str]:
 def _api_of(section: object) -> str:
     """How to ask the API of a worker on this machine, by a section `api` that nobody has checked."""
     if not isinstance(section, dict):
-        return _UNKNOWN
+        return _UNKNOWN_API_URL
     try:
         listen = _LISTEN.validate_python(section.get("listen", ApiSettings().listen))
     except ValidationError:
-        return _UNKNOWN
+        return _UNKNOWN_API_URL
     if listen.host in ("0.0.0.0", "::"):  # noqa: S104  no address that one can ask
         listen = Listen("127.0.0.1", listen.port)
     scheme = "https" if section.get("tls") else "http"
     return f"{scheme}://{listen}{' --token-file FILE' if section.get('tokens_file') else ''}"
 
 
-def _at_worker(url: str, token_file: Path | None) -> Callable[[], ServiceStatus]:
+def _make_worker_reader(url: str, token_file: Path | None) -> Callable[[], ServiceStatus]:
     """What asks one worker's API."""
     if not url.lower().startswith(("http://", "https://")):
         raise typer.BadParameter("must begin with http:// or https://", param_hint="--from")
@@ -150,23 +150,23 @@ def _at_worker(url: str, token_file: Path | None) -> Callable[[], ServiceStatus]
         if clear:
             raise typer.BadParameter("the token would be sent in clear: name an https:// address", param_hint="--from")
         token = read_secret(token_file).strip()
-    return lambda: asyncio.run(look_at_worker(url, token))
+    return lambda: asyncio.run(fetch_status(url, token))
 
 
-def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: int | None) -> None:
+def _print_status(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: int | None) -> None:
     if as_json:
         say_json(document_of(status), indent=indent)
         return
-    console = screen(width=WIDTH)
+    console = make_screen(width=PAGE_WIDTH)
     console.print(status_page(status, every_client=every_client))
 
 
-def _watch(look: Callable[[], ServiceStatus], *, every_client: bool) -> None:
-    with Live(Text("asking the workers …"), console=screen(), screen=True, auto_refresh=False) as live:
+def _watch(read: Callable[[], ServiceStatus], *, every_client: bool) -> None:
+    with Live(Text("asking the workers …"), console=make_screen(), screen=True, auto_refresh=False) as live:
         while True:
             try:
-                page = status_page(look(), every_client=every_client)
+                page = status_page(read(), every_client=every_client)
             except QueueUnavailable as away:  # it may come back
                 page = Text(f"{time.strftime('%H:%M:%S')}  {away}", style="bold red")
             live.update(page, refresh=True)
-            time.sleep(EVERY)
+            time.sleep(REFRESH_SECONDS)

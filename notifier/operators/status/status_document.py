@@ -11,19 +11,19 @@ from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import (
     ServiceStatus,
     WorkerState,
-    bindings_missing,
-    consumed,
-    delayed,
-    messages_held,
+    consumed_queues_of,
+    count_delayed,
+    count_held_messages,
+    missing_bindings_of,
     rates_of,
-    seen_keys,
+    seen_keys_of,
     troubles_of,
 )
 from notifier.tokens.first_day import SeenKey
 
-CIRCUITS = ("closed", "half-open", "open")
-EXPIRES = ("expires_with_sid", "expires_without_sid")
-_SHOWN = tuple(member.name for member in fields(ClientState))
+CIRCUIT_STATES = ("closed", "half-open", "open")
+EXPIRY_MEMBERS = ("expires_with_sid", "expires_without_sid")
+_CLIENT_MEMBERS = tuple(member.name for member in fields(ClientState))
 
 
 def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = None) -> dict[str, object]:
@@ -32,16 +32,16 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = 
     None: all issuers do. Otherwise names and texts that belong to no single issuer are left out, too.
     """
     whole = concerns is None
-    concerns = concerns or _everybody
+    concerns = concerns or _concerns_all
     queues: dict[str, object] = {
         queue: {
             "ready": status.depths[queue].ready,
-            "held": messages_held(status, queue),
+            "held": count_held_messages(status, queue),
             "oldest": rendered(status.oldest.get(queue)),
         }
-        for queue in consumed(status)
+        for queue in consumed_queues_of(status)
     }
-    queues["delayed"] = {"ready": delayed(status)}
+    queues["delayed"] = {"ready": count_delayed(status)}
     if PARKED in status.depths:
         queues["parked"] = {"ready": status.depths[PARKED].ready}
     if DEAD in status.depths:
@@ -53,21 +53,23 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = 
         "workers": {
             "seen": status.seen,
             "answered": len(status.workers),
-            "each": [_worker(worker, whole=whole) for worker in status.workers],
+            "each": [_worker_document(worker, whole=whole) for worker in status.workers],
         },
         "clients": [client_document(client) for client in status.clients if concerns(client.iss)],
         "clients_left_out": status.left_out if whole else None,
-        "bindings_missing": [binding.row() for binding in bindings_missing(status)],
-        "keys": [_key(key) for (iss, _), key in sorted(seen_keys(status).items()) if concerns(iss)],
-        "troubles": [_trouble(trouble, whole=whole) for trouble in troubles_of(status) if _is_shown(trouble, concerns)],
+        "bindings_missing": [binding.row() for binding in missing_bindings_of(status)],
+        "keys": [_key_document(key) for (iss, _), key in sorted(seen_keys_of(status).items()) if concerns(iss)],
+        "troubles": [
+            _trouble_document(trouble, whole=whole) for trouble in troubles_of(status) if _is_shown(trouble, concerns)
+        ],
     }
 
 
-def _everybody(_iss: str) -> bool:
+def _concerns_all(_iss: str) -> bool:
     return True
 
 
-def _key(key: SeenKey) -> dict[str, object]:
+def _key_document(key: SeenKey) -> dict[str, object]:
     """`appeared`: it was missing before. Else it was there when the first of the workers looked, or for longer."""
     return {"iss": key.iss, "kid": key.kid, "published_since": rendered(key.since), "appeared": key.appeared}
 
@@ -76,7 +78,7 @@ def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:
     return not shared.trouble.iss or concerns(shared.trouble.iss)
 
 
-def _trouble(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:
+def _trouble_document(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:
     """One without an issuer may name clients of any, and so may the hint of an unknown client, after its text."""
     trouble = shared.trouble
     text, named = trouble.text, whole or bool(trouble.iss)
@@ -95,7 +97,7 @@ def _trouble(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:
     }
 
 
-def _worker(worker: WorkerState, *, whole: bool) -> dict[str, object]:
+def _worker_document(worker: WorkerState, *, whole: bool) -> dict[str, object]:
     return {
         "worker": worker.worker,
         "version": worker.version,
@@ -121,16 +123,16 @@ def client_document(client: ClientState) -> dict[str, object]:
         "next_try",
         "next_attempt",
         "expires",
-        *EXPIRES,
+        *EXPIRY_MEMBERS,
     )
-    plain = (name for name in _SHOWN if name != "next_delayed")
+    plain = (name for name in _CLIENT_MEMBERS if name != "next_delayed")
     shown = {name: getattr(client, name) for name in plain} | {name: rendered(getattr(client, name)) for name in names}
     return shown | {
-        "circuit": CIRCUITS[client.circuit],
+        "circuit": CIRCUIT_STATES[client.circuit],
         "state": client.state,
         "reason": client.reason or None,
         "text": client.text or None,
         "parked": max(0, client.parked),
-        "waits": client.waits,
+        "waits": client.pending_count,
         "waits_for": client.cause or None,
     }

@@ -15,20 +15,20 @@ from notifier.model.trouble import MILD
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import (
     ServiceStatus,
-    bindings_missing,
-    consumed,
-    delayed,
-    messages_held,
+    consumed_queues_of,
+    count_delayed,
+    count_held_messages,
+    missing_bindings_of,
     rates_of,
     troubles_of,
-    vanished,
+    vanished_workers_of,
 )
 from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.output import columns, joined
-from notifier.operators.terminal.screen import ago
+from notifier.operators.terminal.output import count_columns, join_commands
+from notifier.operators.terminal.screen import format_age
 
-ROWS = 20  # clients
-WIDTH = 120  # columns, if neither COLUMNS nor a terminal says it
+MAX_CLIENT_ROWS = 20  # clients
+PAGE_WIDTH = 120  # columns, if neither COLUMNS nor a terminal says it
 STATES = {
     "well": "well",
     "fails": "fails",
@@ -41,23 +41,23 @@ STATES = {
 
 def status_page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
     """Return the page: troubles, queues, workers, rates, and clients that are not well."""
-    waiting = _queues(status) if status.depths else Text("The queue is away: what waits there is not known.\n")
-    parts: list[RenderableType] = [*_troubles(status), waiting]
-    parts += [Text(str(binding), style="yellow") for binding in bindings_missing(status)]
-    parts += [Text(_workers(status)), Text(_rates(status))]
-    shown = [client for client in status.clients if every_client or client.state != "well" or client.waits]
+    waiting = _format_queues(status) if status.depths else Text("The queue is away: what waits there is not known.\n")
+    parts: list[RenderableType] = [*_format_troubles(status), waiting]
+    parts += [Text(str(binding), style="yellow") for binding in missing_bindings_of(status)]
+    parts += [Text(_format_workers(status)), Text(_format_rates(status))]
+    shown = [client for client in status.clients if every_client or client.state != "well" or client.pending_count]
     if shown:
-        rows = shown if every_client else shown[:ROWS]
-        parts.append(_clients(rows, status.at))
-        parts += [Text(joined(line, columns(sys.stdout, WIDTH))) for line in _failures(rows)]
-    parts.append(Text(_others(status, len(shown), every_client=every_client)))
+        rows = shown if every_client else shown[:MAX_CLIENT_ROWS]
+        parts.append(_format_clients(rows, status.at))
+        parts += [Text(join_commands(line, count_columns(sys.stdout, PAGE_WIDTH))) for line in _list_failures(rows)]
+    parts.append(Text(_count_others(status, len(shown), every_client=every_client)))
     return Group(*parts)
 
 
-def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
+def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
     """What is wrong, first of all: a line each, with where to read on."""
     troubles = troubles_of(status)
-    for shared in troubles[:ROWS]:
+    for shared in troubles[:MAX_CLIENT_ROWS]:
         trouble = shared.trouble
         of = f"({trouble.iss})" if trouble.client_id else trouble.iss or trouble.subject
         whom = " ".join(filter(None, (trouble.client_id, of)))
@@ -69,33 +69,35 @@ def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
         sign, style = ("!", "yellow") if trouble.kind in MILD else ("✗", "bold red")
         yield Text(f"{sign} {head}", style=style)
         more = f" (notifier explain {trouble.explained})" if trouble.explained else ""
-        yield Padding(Text(joined(f"{trouble.text}{more}", columns(sys.stdout, WIDTH) - 2)), (0, 0, 0, 2))
-    if len(troubles) > ROWS:
-        yield Text(f"and {len(troubles) - ROWS:,} more: --json shows them")
+        yield Padding(
+            Text(join_commands(f"{trouble.text}{more}", count_columns(sys.stdout, PAGE_WIDTH) - 2)), (0, 0, 0, 2)
+        )
+    if len(troubles) > MAX_CLIENT_ROWS:
+        yield Text(f"and {len(troubles) - MAX_CLIENT_ROWS:,} more: --json shows them")
     if troubles:
         yield Text("")
 
 
-def _queues(status: ServiceStatus) -> Grid:
+def _format_queues(status: ServiceStatus) -> Grid:
     table = Grid("queue", "ready:", "held:", "oldest:", "")
     what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
     contents: dict[str, str] = {lane.value: text for lane, text in what.items()}
-    for queue in consumed(status):
-        oldest, ready = ago(status.oldest.get(queue), status.at), status.depths[queue].ready
-        held_here = messages_held(status, queue)
+    for queue in consumed_queues_of(status):
+        oldest, ready = format_age(status.oldest.get(queue), status.at), status.depths[queue].ready
+        held_here = count_held_messages(status, queue)
         table.add_row(queue, f"{ready:,}", f"{held_here:,}", oldest, contents.get(queue, "events of this source"))
-    table.add_row("delayed", f"{delayed(status):,}", "", "", "wait for their next attempt")
+    table.add_row("delayed", f"{count_delayed(status):,}", "", "", "wait for their next attempt")
     if PARKED in status.depths:
         table.add_row(PARKED, f"{status.depths[PARKED].ready:,}", "", "", "wait until their client is well")
     if DEAD in status.depths:
         ready = status.depths[DEAD].ready
         style = "bold red" if ready else ""
-        oldest = ago(status.oldest.get(DEAD), status.at)
+        oldest = format_age(status.oldest.get(DEAD), status.at)
         table.add_row(DEAD, f"{ready:,}", "", oldest, "given up: notifier dead-letters list", style=style)
     return table
 
 
-def _workers(status: ServiceStatus) -> str:
+def _format_workers(status: ServiceStatus) -> str:
     answered = len(status.workers)
     present = max(status.seen, answered)
     if not present and status.depths:
@@ -112,7 +114,7 @@ def _workers(status: ServiceStatus) -> str:
         lines += [
             f"    registry source {source.name}: not read yet" for source in worker.registry if _is_unread(source)
         ]
-    lines += [f"  {worker}  last seen {ago(seen, status.at)}" for worker, seen in vanished(status)]
+    lines += [f"  {worker}  last seen {format_age(seen, status.at)}" for worker, seen in vanished_workers_of(status)]
     return "\n".join(lines)
 
 
@@ -120,14 +122,14 @@ def _is_unread(source: SourceState) -> bool:
     return not source.up and source.problem is None
 
 
-def _rates(status: ServiceStatus) -> str:
+def _format_rates(status: ServiceStatus) -> str:
     if not status.workers:
         return ""
     rates = ", ".join(f"{rate:,.1f} {name}" for name, rate in rates_of(status).items())
     return f"A second, over the last minute: {rates}.\n"
 
 
-def _clients(clients: list[ClientState], now: float) -> Grid:
+def _format_clients(clients: list[ClientState], now: float) -> Grid:
     table = Grid(
         "client", "state", "waits:", "dead:", "last success:", "last failure:", "reason", "waits for", "next attempt:",
         "expires:",
@@ -139,21 +141,21 @@ def _clients(clients: list[ClientState], now: float) -> Grid:
         table.add_row(
             client.client_id,
             STATES[client.state],
-            f"{client.waits:,}",
+            f"{client.pending_count:,}",
             f"{client.dead:,}",
-            ago(client.last_success, now),
-            ago(client.last_failure, now),
+            format_age(client.last_success, now),
+            format_age(client.last_failure, now),
             reason,
             client.cause,
             "" if client.next_attempt is None else f"in {in_words(client.next_attempt - now)}",
-            _expires(client, now),
+            _format_expiry(client, now),
             style="red" if client.circuit else "" if client.state == "well" else "yellow",
             of=client.iss,
         )
     return table
 
 
-def _expires(client: ClientState, now: float) -> str:
+def _format_expiry(client: ClientState, now: float) -> str:
     """When the first delivery that waits is given up; soon, if its token has no sid."""
     if client.expires is None:
         return ""
@@ -161,20 +163,20 @@ def _expires(client: ClientState, now: float) -> str:
     return f"in {in_words(client.expires - now)}{sid}"
 
 
-def _failures(clients: list[ClientState]) -> Iterator[str]:
+def _list_failures(clients: list[ClientState]) -> Iterator[str]:
     """What each client that fails met last, in words."""
     issuers = {client.iss for client in clients}
     for client in clients:
-        if client.text and client.troubled:
+        if client.text and client.is_troubled:
             name = client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})"
             yield f"{name}: {client.text}"
     yield ""
 
 
-def _others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
+def _count_others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
     lines = []
-    if not every_client and shown > ROWS:
-        lines.append(f"{shown - ROWS:,} more clients are not well: --all shows them.")
+    if not every_client and shown > MAX_CLIENT_ROWS:
+        lines.append(f"{shown - MAX_CLIENT_ROWS:,} more clients are not well: --all shows them.")
     well = len(status.clients) - shown
     if well:
         lines.append(f"{well:,} client{' is' if well == 1 else 's are'} well: --all shows them.")

@@ -19,11 +19,11 @@ from notifier.network.listeners.authorization import Authorization, concerns, co
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, route_of, routes_of
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.operators.status.reload_request import Reload, Reloads
+from notifier.operators.status.reload_request import ReloadRequest, ReloadResults
 from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_document import document_of
 
-FRESH = 1.0  # seconds
+MAX_AGE_SECONDS = 1.0  # seconds
 _STATUS: JsonSchema = {
     "type": "object",
     "required": ["at", "queues", "rates", "workers", "clients", "clients_left_out"],
@@ -54,8 +54,8 @@ class StatusRoutes:
         self._ask_workers = ask_workers
         self._steady = steady
         self._last: ServiceStatus | None = None
-        self._looked = 0.0
-        self._looking = asyncio.Lock()
+        self._read_at = 0.0
+        self._read_lock = asyncio.Lock()
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes that the API serves."""
@@ -68,16 +68,16 @@ class StatusRoutes:
         answers={200: AnswerDescription(text="As it stands.", schema=_STATUS)},
     )
     async def _get(self, request: ApiRequest) -> web.Response:
-        status = await self._now()
+        status = await self._read_status()
         token = request.token
         document = document_of(status, None if concerns_all(token) else lambda iss: concerns(token, iss))
         return web.json_response(document, dumps=json_text)
 
-    async def _now(self) -> ServiceStatus:
-        async with self._looking:
-            if self._last is None or self._steady() - self._looked > FRESH:
+    async def _read_status(self) -> ServiceStatus:
+        async with self._read_lock:
+            if self._last is None or self._steady() - self._read_at > MAX_AGE_SECONDS:
                 self._last = await self._ask_workers()
-                self._looked = self._steady()
+                self._read_at = self._steady()
             return self._last
 
 
@@ -101,7 +101,9 @@ class ReloadQuery(TypedDict, total=False):
     drop: Annotated[str, Field(description="A registry source: drop its answers and cache.")]
 
 
-def reload_routes(authorization: Authorization, reload: Callable[[Reload], Awaitable[Reloads]]) -> list[web.RouteDef]:
+def reload_routes(
+    authorization: Authorization, reload: Callable[[ReloadRequest], Awaitable[ReloadResults]]
+) -> list[web.RouteDef]:
     """Return the route. It needs the scope `repair` and no issuers."""
 
     @ApiOperation(
@@ -117,7 +119,7 @@ def reload_routes(authorization: Authorization, reload: Callable[[Reload], Await
         asked = request.members
         try:
             reloads = await reload(
-                Reload(who=request.who, accept_loss=asked.get("accept_loss", False), drop=asked.get("drop"))
+                ReloadRequest(who=request.who, accept_loss=asked.get("accept_loss", False), drop=asked.get("drop"))
             )
         except QueueError:
             title = "The queue is away; try again soon"

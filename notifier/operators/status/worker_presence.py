@@ -31,7 +31,9 @@ SILENT_SECONDS = 29.0  # with the rounds: 30 s, less the jitter of a timer
 KEPT_SECONDS = 3600.0
 MAX_WORKERS = 1000
 MAX_BYTES = 1024
-CLOCKS = 6  # announcements whose clock is remembered: a late one makes a clock seem behind, so the greatest counts
+MAX_CLOCK_SAMPLES = (
+    6  # announcements whose clock is remembered: a late one makes a clock seem behind, so the greatest counts
+)
 MAX_OFFSET_SECONDS = 5.0
 LEAVE_SECONDS = 1.0
 
@@ -47,7 +49,7 @@ _PRESENCE = TypeAdapter(_Presence)
 
 
 @dataclass(slots=True, kw_only=True)
-class _Other:
+class _OtherWorker:
     """Another worker. `replaces`: it was started in place of a worker that stopped or vanished."""
 
     first_seen: float
@@ -55,7 +57,7 @@ class _Other:
     last_at: float
     round: int
     replaces: bool
-    clocks: deque[float] = field(default_factory=lambda: deque(maxlen=CLOCKS))
+    clocks: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_CLOCK_SAMPLES))
 
 
 class WorkerPresence:
@@ -65,25 +67,25 @@ class WorkerPresence:
         self._name = name
         self._clock = clock
         self._steady = steady
-        self._others: dict[str, _Other] = {}
+        self._others: dict[str, _OtherWorker] = {}
         self._stopped = Counter[str]()  # by host: workers that announced a stop, and were not replaced yet
         self._round = 0  # announcements that came back
-        self._round_begun: float | None = None  # None where nothing is announced
+        self._round_began_at: float | None = None  # None where nothing is announced
         self._soon, self._leaving, self._farewell_sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._farewell = False
 
     # ── this worker ──
 
-    async def following(self) -> bytes:
+    async def next_announcement(self) -> bytes:
         """Return the next announcement when it is due. The next call implies that the previous one was sent."""
-        if self._round_begun is None:
-            self._round_begun = self._steady()
+        if self._round_began_at is None:
+            self._round_began_at = self._steady()
         elif self._farewell:
             self._farewell_sent.set()
             await asyncio.Event().wait()
         else:
-            await _within(ANSWER_SECONDS, self._leaving)
-            await _within(ANNOUNCE_SECONDS - ANSWER_SECONDS, self._soon)
+            await _wait_for(ANSWER_SECONDS, self._leaving)
+            await _wait_for(ANNOUNCE_SECONDS - ANSWER_SECONDS, self._soon)
         self._soon.clear()
         self._farewell = self._leaving.is_set()
         return self.document()
@@ -98,8 +100,8 @@ class WorkerPresence:
         """Announce the stop, and return once that was sent, after a second at most."""
         self._leaving.set()
         self._soon.set()
-        if self._round_begun is not None:
-            await _within(LEAVE_SECONDS, self._farewell_sent)
+        if self._round_began_at is not None:
+            await _wait_for(LEAVE_SECONDS, self._farewell_sent)
 
     # ── the others ──
 
@@ -114,30 +116,30 @@ class WorkerPresence:
             self._begin_round(now)
         elif presence["leaving"]:
             if self._others.pop(name, None) is not None:
-                self._stopped[_host(name)] += 1
+                self._stopped[_host_of(name)] += 1
                 if len(self._stopped) > MAX_WORKERS:  # of pods, no host comes back
                     del self._stopped[next(iter(self._stopped))]
         else:
-            self._see(name, presence["at"] - self._clock(), now)
+            self._on_presence(name, presence["at"] - self._clock(), now)
 
     def _begin_round(self, now: float) -> None:
         """Record that an announcement of this worker came back, so that the side channel works."""
-        if self._round_begun is not None and now - self._round_begun > MISSED_ROUNDS * ANNOUNCE_SECONDS:
-            gone = {name for name, _ in self.vanished()}
+        if self._round_began_at is not None and now - self._round_began_at > MISSED_ROUNDS * ANNOUNCE_SECONDS:
+            gone = {name for name, _ in self.list_vanished()}
             self._others = {name: other for name, other in self._others.items() if name in gone}
-        self._round, self._round_begun = self._round + 1, now
+        self._round, self._round_began_at = self._round + 1, now
 
-    def _see(self, name: str, offset: float, now: float) -> None:
+    def _on_presence(self, name: str, offset: float, now: float) -> None:
         other = self._others.get(name)
         if other is None:
             if len(self._others) >= MAX_WORKERS and not self._forget_silent(now):
                 return
-            replaces = (host := _host(name)) in self._stopped
+            replaces = (host := _host_of(name)) in self._stopped
             if replaces:
                 self._stopped[host] -= 1
                 if not self._stopped[host]:
                     del self._stopped[host]
-            other = _Other(first_seen=now, last_seen=now, last_at=0.0, round=0, replaces=replaces)
+            other = _OtherWorker(first_seen=now, last_seen=now, last_at=0.0, round=0, replaces=replaces)
             self._others[name] = other
             self._soon.set()  # so that a worker that has just started sees this one
         other.last_seen, other.last_at, other.round = now, self._clock(), self._round
@@ -150,27 +152,27 @@ class WorkerPresence:
             del self._others[name]
         return name not in self._others
 
-    def _is_silent(self, other: _Other, now: float) -> bool:
+    def _is_silent(self, other: _OtherWorker, now: float) -> bool:
         return self._round - other.round >= MISSED_ROUNDS and now - other.last_seen >= SILENT_SECONDS
 
-    def vanished(self) -> list[tuple[str, float]]:
+    def list_vanished(self) -> list[tuple[str, float]]:
         """Return the workers that vanished within the last hour, and when each was last seen (epoch seconds)."""
         now = self._steady()
         silent = {name: other for name, other in self._others.items() if self._is_silent(other, now)}
-        started: dict[str, list[_Other]] = {}  # by host: those that may replace another one
+        started: dict[str, list[_OtherWorker]] = {}  # by host: those that may replace another one
         if silent:
             for name, other in self._others.items():
                 if not other.replaces:
-                    started.setdefault(_host(name), []).append(other)
+                    started.setdefault(_host_of(name), []).append(other)
         for name, other in list(silent.items()):
-            if now - other.last_seen > KEPT_SECONDS or _take_replacement(other, started.get(_host(name), ())):
+            if now - other.last_seen > KEPT_SECONDS or _take_replacement(other, started.get(_host_of(name), ())):
                 del self._others[name], silent[name]
         return [(name, other.last_at) for name, other in silent.items()]
 
     @property
     def clock_offset(self) -> float:
         """Return by how many seconds this worker's clock is ahead of the median, or of the only other worker."""
-        gone = {name for name, _ in self.vanished()}
+        gone = {name for name, _ in self.list_vanished()}
         theirs = [
             max(other.clocks) for name, other in self._others.items() if len(other.clocks) > 1 and name not in gone
         ]
@@ -178,7 +180,7 @@ class WorkerPresence:
 
     def troubles(self) -> Iterator[Trouble]:
         """Yield the workers that vanished, and whether this worker's clock differs."""
-        for name, last_at in self.vanished():
+        for name, last_at in self.list_vanished():
             text = "it announced no stop, and is silent: it hangs, was killed, or lost the broker"
             yield Trouble(kind=TroubleKind.WORKER_VANISHED, text=text, since=last_at, subject=name)
         offset = self.clock_offset
@@ -188,7 +190,7 @@ class WorkerPresence:
             yield Trouble(kind=TroubleKind.CLOCK, text=text, subject=self._name)
 
 
-def _take_replacement(silent: _Other, others: Iterable[_Other]) -> bool:
+def _take_replacement(silent: _OtherWorker, others: Iterable[_OtherWorker]) -> bool:
     """Return True if another worker of the host was started since. It replaces this one and no other."""
     for other in others:
         if not other.replaces and other.first_seen > silent.last_seen:
@@ -197,12 +199,12 @@ def _take_replacement(silent: _Other, others: Iterable[_Other]) -> bool:
     return False
 
 
-async def _within(seconds: float, event: asyncio.Event) -> None:
+async def _wait_for(seconds: float, event: asyncio.Event) -> None:
     """Wait for an event, for a limited number of seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
 
 
-def _host(name: str) -> str:
+def _host_of(name: str) -> str:
     return name.rpartition(":")[0]

@@ -16,8 +16,8 @@ from notifier.model.errors import QueueError
 from notifier.model.frozen import frozen
 from notifier.queues.queue_port import Queue
 
-ANSWER_WITHIN = 2.0  # seconds that workers have to answer
-GONE = "a worker has ended meanwhile, and what it did at last is not counted; the log tells of it"
+ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
+GONE_WORKER_TEXT = "a worker has ended meanwhile, and what it did at last is not counted; the log tells of it"
 
 Members: TypeAlias = Mapping[str, Any]
 
@@ -94,7 +94,7 @@ class LastAnswers:
     def __init__(self) -> None:
         self._last: dict[str, WorkerAnswer] = {}
 
-    def gone(self, answers: Sequence[WorkerAnswer]) -> Sequence[WorkerAnswer]:
+    def take_missing(self, answers: Sequence[WorkerAnswer]) -> Sequence[WorkerAnswer]:
         """Store these answers, and return the last ones of the workers that did not answer this time."""
         said = {answer.worker: answer for answer in answers if answer.problem is None}
         self._last |= said
@@ -104,11 +104,11 @@ class LastAnswers:
 async def ask_workers_to(queue: Queue, request: WorkerRequest, within: float) -> tuple[int, Sequence[WorkerAnswer]]:
     """Send a request to all workers. Return their number, and the answers in time. Raises QueueError."""
     answered = await queue.request(_REQUEST.dump_json({"v": 1, "asks": request}), within)
-    read = [answer for body in answered.answers if (answer := _read(body)) is not None]
+    read = [answer for body in answered.answers if (answer := _parse_answer(body)) is not None]
     return max(answered.seen, len(read)), sorted(read, key=lambda answer: answer.worker)
 
 
-def _read(body: bytes) -> WorkerAnswer | None:
+def _parse_answer(body: bytes) -> WorkerAnswer | None:
     """Return None if this release does not know the form."""
     try:
         return _ANSWER.validate_json(body)["answers"]

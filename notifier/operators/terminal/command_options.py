@@ -55,7 +55,7 @@ def quiet_logs(lowest: str = "critical") -> None:
     log_output.configure(level if level in ("debug", "info", "warning", "error") else lowest)
 
 
-def load_whole(
+def load_configuration(
     config: Path | None,
     features: "Sequence[ConfiguredFeature]",
     *,
@@ -74,10 +74,10 @@ def load_whole(
     try:
         return load(config, os.environ, features, starting=starting, answer_of=answer_of, keep_rows=keep_rows)
     except ConfigurationError as error:
-        refuse([*error.mistakes, *also()], as_json=as_json)
+        exit_with_issues([*error.mistakes, *also()], as_json=as_json)
 
 
-def look_at_keys(ring: "KeyRing") -> list[InputIssue]:
+def check_keys(ring: "KeyRing") -> list[InputIssue]:
     """Look once at each key of the ring that is in a place of its own, and close it. Return what is wrong."""
     if not any(ring.external_keys()):
         return []
@@ -92,7 +92,7 @@ def look_at_keys(ring: "KeyRing") -> list[InputIssue]:
     return uvloop.run(look())
 
 
-def refuse(mistakes: Sequence[InputIssue], *, as_json: bool) -> NoReturn:
+def exit_with_issues(mistakes: Sequence[InputIssue], *, as_json: bool) -> NoReturn:
     """Raise ConfigurationError; with `as_json` print the mistakes and exit."""
     if not as_json:
         raise ConfigurationError(mistakes)
@@ -107,7 +107,7 @@ def takes(members: type, *, without: Collection[str] = ()) -> Callable[[Callable
     The member `id` becomes the argument, a list an option that may be repeated, a bool a flag.
     """
     hints = get_type_hints(members, include_extras=True)
-    options = [_option(name, *get_args(hint)) for name, hint in hints.items() if name not in without]
+    options = [_make_option(name, *get_args(hint)) for name, hint in hints.items() if name not in without]
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
@@ -124,7 +124,7 @@ def takes(members: type, *, without: Collection[str] = ()) -> Callable[[Callable
     return declare
 
 
-def _option(name: str, kind: Any, field: "FieldInfo") -> inspect.Parameter:
+def _make_option(name: str, kind: Any, field: "FieldInfo") -> inspect.Parameter:
     option = f"--{name.replace('_', '-')}"
     least: Any = next((each.ge for each in field.metadata if isinstance(each, Ge)), None)
     default: object = None

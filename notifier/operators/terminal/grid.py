@@ -12,20 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 GAPS = (3, 2)  # between two columns; the narrow one where that helps
-_TOGETHER = "\N{NO-BREAK SPACE}"
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class _Row(NamedTuple):
     cells: tuple[str, ...]
     style: str
-    of: str | None
+    group: str | None
 
 
 class Grid:
     """A table. Columns that do not fit side by side are shown row by row. A column without any text is left out.
 
-    A column whose name ends with `:` holds numbers, to the right. Rows may belong to issuers (`of`): each issuer heads
-    its rows.
+    A column whose name ends with `:` has numbers, to the right. Rows may belong to issuers (`group`), which head them.
     """
 
     def __init__(self, *names: str) -> None:
@@ -46,27 +45,27 @@ class Grid:
         columns = [nth for nth, name in enumerate(self._names) if not name or any(row.cells[nth] for row in self._rows)]
         rows = [row._replace(cells=tuple(row.cells[nth] for nth in columns)) for row in self._rows]
         names = [self._names[nth] for nth in columns]
-        lines = _row_by_row(names, rows, width)
+        lines = _render_rows(names, rows, width)
         for gap in GAPS:
-            if widths := _widths(names, rows, width, gap):
-                lines = _side_by_side(names, rows, widths, gap)
+            if widths := _compute_widths(names, rows, width, gap):
+                lines = _render_table(names, rows, widths, gap)
                 break
         yield Text()
         yield from (Padding(line, (0, 0, 0, 1)) for line in lines)
         yield Text()
 
 
-def _grouped(rows: Sequence[_Row]) -> Iterator[tuple[Text | None, list[_Row]]]:
+def _group_rows(rows: Sequence[_Row]) -> Iterator[tuple[Text | None, list[_Row]]]:
     """Yield the rows of each issuer, in the order in which they first appear, and its heading."""
     groups: dict[str | None, list[_Row]] = {}
     for row in rows:
-        groups.setdefault(row.of, []).append(row)
+        groups.setdefault(row.group, []).append(row)
     headed = any(groups)
     for of, group in groups.items():
         yield Text(of or "(no issuer)", style="bold cyan") if headed and of is not None else None, group
 
 
-def _widths(names: Sequence[str], rows: Sequence[_Row], width: int, gap: int) -> list[int]:
+def _compute_widths(names: Sequence[str], rows: Sequence[_Row], width: int, gap: int) -> list[int]:
     """How wide each column is. Empty if a word would have to be broken."""
     texts = [[name.rstrip(":"), *(row.cells[nth] for row in rows)] for nth, name in enumerate(names)]
     wanted = [max(map(cell_len, column)) for column in texts]
@@ -82,7 +81,7 @@ def _widths(names: Sequence[str], rows: Sequence[_Row], width: int, gap: int) ->
     return widths
 
 
-def _side_by_side(
+def _render_table(
     names: Sequence[str], rows: Sequence[_Row], widths: Sequence[int], gap: int
 ) -> Iterator[RenderableType]:
     def part(shown: Sequence[_Row]) -> Table:
@@ -97,16 +96,16 @@ def _side_by_side(
         return table
 
     yield part(())
-    for heading, group in _grouped(rows):
-        if group[0].of is None:
+    for heading, group in _group_rows(rows):
+        if group[0].group is None:
             yield Text("─" * (sum(widths) + gap * (len(widths) - 1)))
         if heading is not None:
             yield heading
         for row in group:
-            yield _line(names, row, widths, gap) or part([row])
+            yield _format_line(names, row, widths, gap) or part([row])
 
 
-def _line(names: Sequence[str], row: _Row, widths: Sequence[int], gap: int) -> Text | None:
+def _format_line(names: Sequence[str], row: _Row, widths: Sequence[int], gap: int) -> Text | None:
     """Return a row of which each cell fits into its column: a table of its own takes three times as long."""
     padded = []
     for name, cell, width in zip(names, row.cells, widths, strict=True):
@@ -116,9 +115,9 @@ def _line(names: Sequence[str], row: _Row, widths: Sequence[int], gap: int) -> T
     return Text((" " * gap).join(padded), row.style)
 
 
-def _row_by_row(names: Sequence[str], rows: Sequence[_Row], width: int) -> Iterator[RenderableType]:
+def _render_rows(names: Sequence[str], rows: Sequence[_Row], width: int) -> Iterator[RenderableType]:
     """The first cell of each, and below it the others with the names of their columns."""
-    for heading, group in _grouped(rows):
+    for heading, group in _group_rows(rows):
         if heading is not None:
             yield heading
         for row in group:
@@ -127,14 +126,14 @@ def _row_by_row(names: Sequence[str], rows: Sequence[_Row], width: int) -> Itera
                 for name, cell in zip(names[1:], row.cells[1:], strict=True)
                 if cell not in ("", "–")
             ]
-            lines = [row.cells[0], *(f"  {line}" for line in flowed(cells, width - 2))]
+            lines = [row.cells[0], *(f"  {line}" for line in flow_lines(cells, width - 2))]
             yield Text("\n".join(lines), row.style)
 
 
-def flowed(parts: Sequence[str], width: int) -> list[str]:
+def flow_lines(parts: Sequence[str], width: int) -> list[str]:
     """Return lines of parts with a gap between them. A part is broken only if it is longer than a line."""
     joined = (" " * GAPS[0]).join(
-        part.replace(" ", _TOGETHER) if cell_len(part) <= width - 2 else part for part in parts
+        part.replace(" ", _NO_BREAK) if cell_len(part) <= width - 2 else part for part in parts
     )
     lines = textwrap.wrap(joined, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    return [line.replace(_TOGETHER, " ") for line in lines]
+    return [line.replace(_NO_BREAK, " ") for line in lines]

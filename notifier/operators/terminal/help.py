@@ -34,7 +34,7 @@ def command_group(app: typer.Typer) -> Callable[[F], F]:
     return lambda function: app.callback(cls=CommandGroup, no_args_is_help=True, **_help_of(function))(function)
 
 
-def as_help(text: str) -> str:
+def to_help(text: str) -> str:
     """Return the text without the backticks around words of code."""
     return _CODE.sub(r"\1", text)
 
@@ -42,7 +42,7 @@ def as_help(text: str) -> str:
 def _help_of(function: Callable[..., None]) -> dict[str, Any]:
     text, _, examples = inspect.cleandoc(function.__doc__ or "").partition("\n\nExamples:\n")
     flowing = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
-    shown = as_help(flowing)
+    shown = to_help(flowing)
     return {"help": shown, "short_help": shown.split("\n\n")[0], "epilog": textwrap.dedent(examples)}
 
 
@@ -93,7 +93,7 @@ class LazyCommand(TyperCommand):
     """
 
     def __init__(self, name: str, module: str, summary: str) -> None:
-        super().__init__(name=name, short_help=as_help(summary))
+        super().__init__(name=name, short_help=to_help(summary))
         self.module = module
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:

@@ -17,7 +17,7 @@ def say(text: str, *, err: bool = False, nl: bool = True, fold: bool = True) -> 
     """
     stream = sys.stderr if err else sys.stdout
     text = printable_lines(text)
-    _print(wrapped(text, columns(stream)) if fold and stream.isatty() else text, stream, "\n" * nl)
+    _print(wrap_text(text, count_columns(stream)) if fold and stream.isatty() else text, stream, "\n" * nl)
 
 
 def say_json(document: object, *, indent: int | None = None) -> None:
@@ -31,7 +31,7 @@ def _print(text: str, stream: TextIO, end: str = "\n") -> None:
     stream.flush()
 
 
-def columns(stream: TextIO, otherwise: int = 80) -> int:
+def count_columns(stream: TextIO, otherwise: int = 80) -> int:
     """Return the width to write in: COLUMNS, the width of the terminal, or `otherwise`.
 
     Text that another program reads most likely ends on the terminal of stderr, as with `| less`.
@@ -40,42 +40,42 @@ def columns(stream: TextIO, otherwise: int = 80) -> int:
     if wanted.isdigit() and int(wanted):
         return int(wanted)
     try:
-        shown = sys.stderr if piped(stream) else stream
+        shown = sys.stderr if is_piped(stream) else stream
         return os.get_terminal_size(shown.fileno()).columns or otherwise
     except (OSError, ValueError):
         return otherwise
 
 
-JOINT = "\ue000"  # a character of private use, which no text that is printed contains
+COMMAND_SPACE = "\ue000"  # a character of private use, which no text that is printed contains
 _COMMAND = re.compile(r"`[^`\n]+`|\bnotifier explain \w+")
 
 
-def joined(text: str, width: int) -> str:
+def join_commands(text: str, width: int) -> str:
     """The text with JOINT for the blanks in each command that fits into a line, so that no line ends in a command."""
 
     def keep(command: re.Match[str]) -> str:
-        return command[0].replace(" ", JOINT) if len(command[0]) <= width else command[0]
+        return command[0].replace(" ", COMMAND_SPACE) if len(command[0]) <= width else command[0]
 
     return _COMMAND.sub(keep, text)
 
 
-def wrapped(text: str, width: int) -> str:
+def wrap_text(text: str, width: int) -> str:
     """The text with its lines broken between words. What goes on is indented by two more than its beginning."""
-    return "\n".join(_wrapped(line, width) for line in text.split("\n"))
+    return "\n".join(_wrap_line(line, width) for line in text.split("\n"))
 
 
-def _wrapped(line: str, width: int) -> str:
+def _wrap_line(line: str, width: int) -> str:
     if len(line) <= width:
         return line
     indent = line[: len(line) - len(line.lstrip())] + "  "
     lines = textwrap.wrap(
-        joined(line, width - len(indent)), width, subsequent_indent=indent, break_long_words=False,
+        join_commands(line, width - len(indent)), width, subsequent_indent=indent, break_long_words=False,
         break_on_hyphens=False,
     )  # fmt: skip
-    return "\n".join(lines).replace(JOINT, " ")
+    return "\n".join(lines).replace(COMMAND_SPACE, " ")
 
 
-def piped(stream: TextIO) -> bool:
+def is_piped(stream: TextIO) -> bool:
     """Return True if another program reads what is written there."""
     try:
         mode = os.fstat(stream.fileno()).st_mode

@@ -15,7 +15,7 @@ import uvloop
 from notifier.model.errors import ConfigurationError, InputIssue, QueueError, QueueUnavailable
 from notifier.operators.terminal.command_options import quiet_logs
 from notifier.operators.terminal.output import say
-from notifier.operators.terminal.screen import progress_of
+from notifier.operators.terminal.screen import show_progress
 from notifier.queues.building import build_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import EventQueue, Queue
@@ -24,14 +24,14 @@ from notifier.settings.config_file import PartialSettings, read_sections
 from notifier.settings.queue_settings import QueueSettings
 
 T = TypeVar("T")
-CONNECT_TIMEOUT = 15.0  # seconds; then the queue counts as away
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SILENT = 2.0  # seconds of waiting for the queue before a line says so
+CONNECT_TIMEOUT_SECONDS = 15.0  # seconds; then the queue counts as away
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+QUIET_SECONDS = 2.0  # seconds of waiting for the queue before a line says so
 
 
 def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "-c FILE") -> PartialSettings:
     """Read only the queue's settings, and never a key. `options` can name a queue. Raises ConfigurationError."""
-    if config is None and not _named(environ):
+    if config is None and not _is_named(environ):
         raise ConfigurationError(
             [InputIssue("queue.url", f"say where the queue is: {options}, NOTIFIER_CONFIG or NOTIFIER_QUEUE__URL")]
         )
@@ -41,7 +41,7 @@ def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "
 def require_queue(config: Path | None, environ: Mapping[str, str], part: PartialSettings) -> None:
     """Raise ConfigurationError if nobody has named a queue and the default one does not exist."""
     file = part.settings.queue.sqlite_file
-    if config is not None or _named(environ) or file is None or file.exists():
+    if config is not None or _is_named(environ) or file is None or file.exists():
         return
     text = (
         f"no configuration is given, and the embedded queue that is used then, {file.absolute()}, is not there; name"
@@ -50,18 +50,18 @@ def require_queue(config: Path | None, environ: Mapping[str, str], part: Partial
     raise ConfigurationError([InputIssue("queue.url", text)])
 
 
-def _named(environ: Mapping[str, str]) -> bool:
+def _is_named(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE"))
 
 
-def queue_part(config: Path | None, log_from: str = "critical") -> PartialSettings:
+def load_queue_part(config: Path | None, log_from: str = "critical") -> PartialSettings:
     """Read the queue's settings and the issuers' names, and log from that level on. Raises ConfigurationError."""
     quiet_logs(log_from)
     return read_queue(config, os.environ)
 
 
 @asynccontextmanager
-async def opened_queue(settings: QueueSettings, *, opening: bool) -> AsyncIterator[Queue]:
+async def open_queue(settings: QueueSettings, *, opening: bool) -> AsyncIterator[Queue]:
     """The queue, ready. Without `opening` only visits connect on RabbitMQ, each by itself.
 
     Raises QueueError.
@@ -102,7 +102,7 @@ def run_on_queue(
     async def run() -> T:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop.set)
 
         async def pause(seconds: float) -> None:
@@ -112,16 +112,16 @@ def run_on_queue(
             except TimeoutError:
                 pass
 
-        with progress_of(what, rows=rows) as progress:
+        with show_progress(what, rows=rows) as progress:
             options = RepairOptions(
                 clock=time.time, steady=time.monotonic, pause=pause, progress=progress, stop=stop.is_set, rate=rate,
                 limit=limit, dry_run=dry_run,
             )  # fmt: skip
             try:
-                async with opened_queue(settings, opening=opening) as queue:
+                async with open_queue(settings, opening=opening) as queue:
                     return await act(queue, options)
             finally:
-                for number in SIGNALS:  # a closed loop of uvloop keeps them, and ignores them
+                for number in STOP_SIGNALS:  # a closed loop of uvloop keeps them, and ignores them
                     loop.remove_signal_handler(number)
 
     return uvloop.run(run())
@@ -130,19 +130,19 @@ def run_on_queue(
 async def wait_until_ready(queue: EventQueue) -> None:
     """Wait until the queue can be used. Raises QueueError."""
     try:
-        async with asyncio.timeout(SILENT):
+        async with asyncio.timeout(QUIET_SECONDS):
             await queue.wait_until_ready()
     except TimeoutError:
         say(f"waiting for the queue: {queue.status().problem or 'not connected'}", err=True)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT - SILENT):
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS - QUIET_SECONDS):
                 await queue.wait_until_ready()
         except TimeoutError:
-            text = queue.status().problem or f"not connected within {CONNECT_TIMEOUT:.0f} s"
+            text = queue.status().problem or f"not connected within {CONNECT_TIMEOUT_SECONDS:.0f} s"
             raise QueueUnavailable(text) from None
 
 
-def shown_urls(queue: QueueSettings) -> list[str]:
+def redact_urls(queue: QueueSettings) -> list[str]:
     """Each URL without its password and its query, which may hold a password too."""
     return [url if queue.sqlite_file is not None else _without_password(url) for url in queue.url]
 

@@ -14,10 +14,10 @@ from rich.segment import Segment
 
 from notifier.model.durations import in_words
 from notifier.model.printable import printable_lines
-from notifier.operators.terminal.grid import flowed
-from notifier.operators.terminal.output import JOINT, columns, piped, say, wrapped
+from notifier.operators.terminal.grid import flow_lines
+from notifier.operators.terminal.output import COMMAND_SPACE, count_columns, is_piped, say, wrap_text
 
-PLAIN_EVERY = 2.0  # seconds between two lines of progress if there is no bar
+PLAIN_INTERVAL_SECONDS = 2.0  # seconds between two lines of progress if there is no bar
 
 
 class Screen(Console):
@@ -29,7 +29,7 @@ class Screen(Console):
             if segment.control or segment.text.isprintable():
                 yield segment
             else:
-                yield Segment(printable_lines(segment.text.replace(JOINT, " ")), segment.style)
+                yield Segment(printable_lines(segment.text.replace(COMMAND_SPACE, " ")), segment.style)
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print as rich does. Where nobody sees a terminal, no line ends with the blanks that fill a table's row."""
@@ -42,29 +42,33 @@ class Screen(Console):
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line with a style. On a terminal it is broken between words, elsewhere never."""
-        lines = wrapped(printable_lines(text), self.width) if self.is_terminal else text
+        lines = wrap_text(printable_lines(text), self.width) if self.is_terminal else text
         self.print(lines, style=style, highlight=False, soft_wrap=True)
 
     def say_row(self, *parts: str) -> None:
         """Print parts side by side. On a terminal those that do not fit come on further lines."""
-        row = "\n".join(flowed(parts, self.width)) if self.is_terminal else "  ".join(parts)
+        row = "\n".join(flow_lines(parts, self.width)) if self.is_terminal else "  ".join(parts)
         self.print(row, highlight=False, soft_wrap=True)
 
 
-def screen(*, err: bool = False, width: int = 120) -> Screen:
+def make_screen(*, err: bool = False, width: int = 120) -> Screen:
     """Return the console of stdout or stderr. `width`: columns if neither COLUMNS nor a terminal says it."""
     return Screen(
-        stderr=err, width=columns(sys.stderr if err else sys.stdout, width), markup=False, emoji=False, highlight=False
+        stderr=err,
+        width=count_columns(sys.stderr if err else sys.stdout, width),
+        markup=False,
+        emoji=False,
+        highlight=False,
     )
 
 
-def ago(moment: float | None, now: float) -> str:
+def format_age(moment: float | None, now: float) -> str:
     """Return how long ago it was."""
     return "–" if moment is None else f"{in_words(now - moment)} ago"
 
 
 @contextmanager
-def progress_of(what: str, *, plain: bool = True, rows: bool = False) -> Iterator[Callable[[int, int], None]]:
+def show_progress(what: str, *, plain: bool = True, rows: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show progress on stderr: a bar on a terminal, otherwise (if `plain`) a line now and then.
 
     The block gets a function to call with how much is done, and how much there is in all. There is no bar if another
@@ -73,24 +77,24 @@ def progress_of(what: str, *, plain: bool = True, rows: bool = False) -> Iterato
     """
     if rows and sys.stdout.isatty():
         yield lambda _done, _total: None
-    elif not sys.stderr.isatty() or piped(sys.stdout):
-        yield _plain(what) if plain else lambda _done, _total: None
+    elif not sys.stderr.isatty() or is_piped(sys.stdout):
+        yield _print_progress(what) if plain else lambda _done, _total: None
     else:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
         columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=screen(err=True), transient=True, redirect_stdout=False) as bar:
+        with Progress(*columns, console=make_screen(err=True), transient=True, redirect_stdout=False) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _plain(what: str) -> Callable[[int, int], None]:
-    due = time.monotonic() + PLAIN_EVERY
+def _print_progress(what: str) -> Callable[[int, int], None]:
+    due = time.monotonic() + PLAIN_INTERVAL_SECONDS
 
     def tell(done: int, total: int) -> None:
         nonlocal due
         if done < total and time.monotonic() >= due:  # the end is said by the command itself
-            due = time.monotonic() + PLAIN_EVERY
+            due = time.monotonic() + PLAIN_INTERVAL_SECONDS
             say(f"{what}: {done:,} of {total:,}", err=True)
 
     return tell

@@ -9,7 +9,7 @@ import pytest
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
 from notifier.operators.deliveries.retry_now import RetryRequest, retry_now
-from notifier.operators.status.worker_requests import GONE, Act, Members, RequestHandler, WorkerRequest
+from notifier.operators.status.worker_requests import GONE_WORKER_TEXT, Act, Members, RequestHandler, WorkerRequest
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
@@ -61,7 +61,10 @@ def options() -> RepairOptions:
 
 @pytest.mark.parametrize(
     ("says", "unfinished"),
-    [({"gone": [0, 3], "stays": [0, 1, *[2] * 9]}, GONE), ({"one": [0, *[3] * 9], "two": [0, *[2] * 9]}, None)],
+    [
+        ({"gone": [0, 3], "stays": [0, 1, *[2] * 9]}, GONE_WORKER_TEXT),
+        ({"one": [0, *[3] * 9], "two": [0, *[2] * 9]}, None),
+    ],
 )
 async def test_a_worker_that_ends_during_a_retry_stays_counted(
     queue: Workers, options: RepairOptions, says: Says, unfinished: str | None
@@ -80,4 +83,4 @@ async def test_a_worker_ends_during_a_replay(queue: Workers, options: RepairOpti
     replay = Replay(queue, ReplayRequest(id="r", who="sre", filter_=DeadLetterFilter(), rules=RULES))
     assert (await replay.run(options)).done == 5
     became = (await replay.watch(options, 600.0)).document()
-    assert (became["delivered"], became["waiting"], became["unfinished"]) == (4, 1, GONE)
+    assert (became["delivered"], became["waiting"], became["unfinished"]) == (4, 1, GONE_WORKER_TEXT)

@@ -33,7 +33,7 @@ from notifier.network.http.issuer_document import (
     only_issuer,
 )
 from notifier.network.http.probe import Reached, Unreached
-from notifier.operators.doctor.canary import NOBODY, CanaryTools, send_canary
+from notifier.operators.doctor.canary import CANARY_SUBJECT_PREFIX, CanaryTools, send_canary
 from notifier.operators.doctor.doctor import Area, Finding, Severity
 from notifier.operators.doctor.doctor_clients import examine_server, judge_registry, servers_of
 from notifier.operators.doctor.doctor_keys import (
@@ -43,10 +43,10 @@ from notifier.operators.doctor.doctor_keys import (
     examine_transmitter,
     judge_jwks,
     judge_keys,
-    keys_elsewhere,
+    key_sources_of,
 )
 from notifier.operators.doctor.doctor_queue import clock_finding, judge_broker, judge_file
-from notifier.operators.doctor.doctor_workers import DAY, Met, judge_workers
+from notifier.operators.doctor.doctor_workers import DAY_SECONDS, ClientStates, judge_workers
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import WorkerState, dump_state, status_of
 from notifier.queues.queue_state import BrokerState, FileState, PolicyCheck
@@ -165,7 +165,7 @@ async def issuer(
     key = Signing(alg=Algorithm.ES256, public=EC)
     coming = Signing(alg=Algorithm.ES256, public={**EC, "kid": "k2"})
     counted = {Algorithm.ES256: used} if used else {Algorithm.RS256: 1}
-    case = IssuerCase(iss=ISS, jwks_uri=jwks_uri, signing=[key], coming=[coming], used=counted)
+    case = IssuerCase(iss=ISS, jwks_uri=jwks_uri, signing=[key], upcoming=[coming], client_counts=counted)
     return await examine_issuer(case, read, lambda: NOW)
 
 
@@ -228,7 +228,9 @@ def test_a_key_that_clients_may_not_know_yet() -> None:
 
     def told(age: float, *seen: SeenKey) -> str:
         key = Signing(alg=Algorithm.ES256, public=EC, made_at=NOW - age)
-        case = IssuerCase(iss=ISS, jwks_uri=JWKS, signing=[key], coming=[], used={}, slow=[bff, other])
+        case = IssuerCase(
+            iss=ISS, jwks_uri=JWKS, signing=[key], upcoming=[], client_counts={}, slow_clients=[bff, other]
+        )
         published = read_jwks({"keys": [EC]})
         assert isinstance(published, tuple)
         found = list(judge_keys(case, published, merge_seen_keys(seen), NOW))
@@ -237,9 +239,11 @@ def test_a_key_that_clients_may_not_know_yet() -> None:
 
     assert "key k1 (ES256) is 3.0 h old, and 1 client may not know it yet" in told(3 * 3600)
     assert "JWK Set: bff" in told(-60)  # a clock that was set back
-    assert told(DAY) == ""
-    assert "is 1.0 h old" in told(DAY, SeenKey(iss=ISS, kid="k1", since=NOW - 3600, appeared=True))
-    assert told(DAY, SeenKey(iss=ISS, kid="k1", since=NOW - 3600)) == ""  # perhaps it was there before the worker
+    assert told(DAY_SECONDS) == ""
+    assert "is 1.0 h old" in told(DAY_SECONDS, SeenKey(iss=ISS, kid="k1", since=NOW - 3600, appeared=True))
+    assert (
+        told(DAY_SECONDS, SeenKey(iss=ISS, kid="k1", since=NOW - 3600)) == ""
+    )  # perhaps it was there before the worker
 
 
 # ── clients ──
@@ -266,12 +270,12 @@ def test_clients_of_one_server_are_tried_once() -> None:
 @pytest.mark.parametrize(
     ("met", "words"),
     [
-        (Reached(address="192.0.2.1", expires=NOW + 90 * DAY), ""),
+        (Reached(address="192.0.2.1", expires=NOW + 90 * DAY_SECONDS), ""),
         (
-            Reached(address="192.0.2.1", expires=NOW + 13 * DAY),
+            Reached(address="192.0.2.1", expires=NOW + 13 * DAY_SECONDS),
             "warning: https://shop.example takes connections; the certificate ends in 13 days",
         ),
-        (Reached(address="192.0.2.1", expires=NOW + 0.5 * DAY), "ends in less than a day"),
+        (Reached(address="192.0.2.1", expires=NOW + 0.5 * DAY_SECONDS), "ends in less than a day"),
         (Reached(address="192.0.2.1", proxy=True), ""),
         (
             Unreached(reason=Reason.DNS, text="no such name"),
@@ -286,7 +290,7 @@ async def test_reaching_a_server(met: Reached | Unreached, words: str) -> None:
     async def reach(*_: object) -> Reached | Unreached:
         return met
 
-    async def nobody() -> Met:
+    async def nobody() -> ClientStates:
         return {}
 
     told = bad(await examine_server(servers_of([client("shop")])[0], reach, lambda: NOW, nobody))
@@ -298,13 +302,13 @@ async def test_a_client_that_takes_connections_may_not_be_well() -> None:
     """Workers have met it: it answers 400 to all, hangs, or is put off. Others of its server are told apart."""
 
     async def reach(*_: object) -> Reached:
-        return Reached(address="192.0.2.1", expires=NOW + 90 * DAY)
+        return Reached(address="192.0.2.1", expires=NOW + 90 * DAY_SECONDS)
 
-    async def met() -> Met:
+    async def met() -> ClientStates:
         plain = {"reason": "rejected_token", "status": 400, "last_failure": NOW - 60, "text": "aud does not match"}
         states = [
             ClientState(iss=ISS, client_id="bad", **plain),  # type: ignore[arg-type]
-            ClientState(iss=ISS, client_id="mended", **(plain | {"last_failure": NOW - DAY})),  # type: ignore[arg-type]
+            ClientState(iss=ISS, client_id="mended", **(plain | {"last_failure": NOW - DAY_SECONDS})),  # type: ignore[arg-type]
             ClientState(iss=ISS, client_id="hangs", circuit=2, reason="timeout", parked=3, last_failure=NOW),
             ClientState(iss=ISS, client_id="unsigned", waits_for="signing", deferred_at=NOW),
             ClientState(iss=ISS, client_id="shop", last_success=NOW),
@@ -409,7 +413,7 @@ async def test_an_issuer_that_nobody_can_be_is_for_tests(iss: str, test: bool) -
         return UnreadDocument(text="no such name")
 
     canary = replace(client("canary"), iss=iss)
-    case = IssuerCase(iss=iss, jwks_uri=None, signing=[], coming=[], used={})
+    case = IssuerCase(iss=iss, jwks_uri=None, signing=[], upcoming=[], client_counts={})
     told = await examine_issuer(case, read, lambda: NOW)
     registered = list(judge_registry([canary]))
     assert (asked == [], servers_of([canary]) == []) == (test, test)
@@ -492,7 +496,7 @@ async def test_its_user_and_session_cannot_exist() -> None:
     receiver = Receiver(Answer(status=204))
     found = await send(receiver, pairwise=True)
     assert found.level is Severity.OK
-    assert receiver.claims["sub"] == receiver.claims["sid"] == f"{NOBODY}f00d"
+    assert receiver.claims["sub"] == receiver.claims["sid"] == f"{CANARY_SUBJECT_PREFIX}f00d"
     assert "f00d" in found.text
 
 
@@ -561,7 +565,7 @@ def _told(finding: Finding) -> tuple[str, str, str]:
 def test_each_place_is_read_once() -> None:
     """For all clients whose keys are there; clients without encryption have none."""
     one, two = encrypted_client("shop"), encrypted_client("mail")
-    assert keys_elsewhere([one, encrypted_client("plain", None), two, encrypted_client("own", keys(KEY))]) == {
+    assert key_sources_of([one, encrypted_client("plain", None), two, encrypted_client("own", keys(KEY))]) == {
         PLACE: [one, two]
     }
 

@@ -13,8 +13,8 @@ from notifier.delivery.facts import Attempted
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Cause, DeadReason, Delivered, Reason
 from notifier.model.trouble import TroubleKind
-from notifier.operators.doctor.runbook import runbook, sections
-from notifier.operators.doctor.settings_reference import PAGES, reference, settings, settings_called
+from notifier.operators.doctor.runbook import load_runbook, parse_sections
+from notifier.operators.doctor.settings_reference import PAGES, find_settings, list_settings, load_reference
 from notifier.operators.status.status_page import STATES
 from notifier.telemetry.log_output import configure
 from notifier.telemetry.logs import LogObserver, SubjectHash
@@ -34,26 +34,26 @@ NAMES = sorted({*Reason, *DeadReason, *Cause, *ALERTS})
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_that_can_be_named_has_a_section(name: str) -> None:
     """Its meaning, its effect without an operator, the remedy, and how to see that it is over: in this order."""
-    parts = re.findall(r"^\*\*([^*]+)\*\*", sections()[name.lower()].text, re.MULTILINE)
+    parts = re.findall(r"^\*\*([^*]+)\*\*", parse_sections()[name.lower()].text, re.MULTILINE)
     assert parts == ["Meaning.", "Effect.", "Remedy.", "Over when"]
 
 
 def test_there_is_no_section_of_what_cannot_be_named() -> None:
     """Each name has one, and nothing else has."""
-    assert sorted(section.name for section in sections().values()) == NAMES
-    assert len(re.findall(r"^### ", runbook(), re.MULTILINE)) == len(NAMES)
+    assert sorted(section.name for section in parse_sections().values()) == NAMES
+    assert len(re.findall(r"^### ", load_runbook(), re.MULTILINE)) == len(NAMES)
 
 
 def test_links_lead_to_sections() -> None:
     """Each by the anchor that its heading has."""
-    linked = re.findall(r"\]\(#([\w_]+)\)", runbook())
+    linked = re.findall(r"\]\(#([\w_]+)\)", load_runbook())
     assert linked
-    assert set(linked) <= set(sections())
+    assert set(linked) <= set(parse_sections())
 
 
 def test_docs_have_the_same_text() -> None:
     """`make runbook` was run after the last change."""
-    assert (ROOT / "docs" / "runbook.md").read_text() == runbook()
+    assert (ROOT / "docs" / "runbook.md").read_text() == load_runbook()
 
 
 GREPS = {
@@ -83,14 +83,14 @@ def test_what_is_grepped_for_is_found(file: str, pattern: str) -> None:
 # ── The reference of settings: a row for each, with the type and the default that the service has ─────────────────
 
 
-ROWS = {setting.name: setting for setting in settings()}
+ROWS = {setting.name: setting for setting in list_settings()}
 SCHEMA = {**dict(schema_settings.settings()), **dict(schema_settings.members())}
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMA.keys() - {"registry.defaults", "notifier.proxy.file"}))
 def test_each_setting_has_a_row_with_its_type(name: str) -> None:
     """The schema's settings of the service's file and of a client are in the reference."""
-    assert [row.type for row in settings_called(name)] == [SCHEMA[name]]
+    assert [row.type for row in find_settings(name)] == [SCHEMA[name]]
 
 
 def test_what_is_read_once_says_so() -> None:
@@ -106,13 +106,13 @@ def test_docs_have_the_same_settings() -> None:
     """`make runbook` was run after the last change."""
     docs = ROOT / "docs"
     pages = [docs / "configuration.md", *(docs / "configuration" / f"{page}.md" for page in PAGES)]
-    assert "\n".join(page.read_text() for page in pages) == reference()
+    assert "\n".join(page.read_text() for page in pages) == load_reference()
     assert sorted(pages[1:]) == sorted((docs / "configuration").iterdir())
 
 
 def test_the_whole_example_is_taken(tmp_path: Path) -> None:
     """`check` finds no mistake and warns of nothing, and it has the ten settings that are named above it."""
-    text = reference()
+    text = load_reference()
     made = notifier("keys", "generate", "--out", "2026.pem", "--at", "once", cwd=tmp_path)
     assert made.returncode == 0
     for file, content in re.findall(r"```yaml\n# ([\w.]+)\n(.*?)```", text, re.DOTALL)[:3]:
@@ -157,7 +157,7 @@ def _of(value: object, part: str) -> object:
 )
 def test_a_setting_is_found_as_people_write_it(called: str, name: str) -> None:
     """As in a file, in an error, in the environment, or in the reference."""
-    assert [setting.name for setting in settings_called(called)] == [name]
+    assert [setting.name for setting in find_settings(called)] == [name]
 
 
 def test_explain_tells_a_setting_and_a_section(tmp_path: Path) -> None:

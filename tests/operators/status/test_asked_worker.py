@@ -17,11 +17,11 @@ from notifier.delivery.facts import Buried
 from notifier.model.message import DEAD, Depth, Lane
 from notifier.model.outcome import DeadReason
 from notifier.model.trouble import Trouble, TroubleKind
-from notifier.operators.status.asked_worker import status_in
 from notifier.operators.status.client_state import ClientState
-from notifier.operators.status.health_observer import KEPT_SECONDS, MAX_COUNTS, RefusedEvents
+from notifier.operators.status.health_observer import KEPT_SECONDS, MAX_COUNTS, RefusedEventCounts
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, status_of, troubles_of
 from notifier.operators.status.status_document import document_of
+from notifier.operators.status.status_request import parse_status
 from tests.cli.in_process import notifier
 
 ISS = "https://id.example.com"
@@ -49,13 +49,13 @@ def test_the_document_of_the_api_is_read_back_whole() -> None:
     depths = {Lane.EVENTS.value: Depth(ready=7, consumers=2), "delay.8s": Depth(ready=2, consumers=0)}
     status = status_of(depths | {DEAD: Depth(ready=1, consumers=0)}, [worker("a"), worker("b")], now=1000.0)
     document = json.loads(json.dumps(document_of(status)))
-    assert json.loads(json.dumps(document_of(status_in(document)))) == document
+    assert json.loads(json.dumps(document_of(parse_status(document)))) == document
 
 
 def test_a_worker_without_its_queue_tells_of_its_clients() -> None:
     """What waits is not known, which is no zero."""
     document = document_of(status_of({}, [worker("a")], now=1000.0))
-    known = status_in(json.loads(json.dumps(document)))
+    known = parse_status(json.loads(json.dumps(document)))
     assert known.depths == {}
     assert [client.client_id for client in known.clients] == ["shop", "wiki"]
 
@@ -113,7 +113,7 @@ def test_a_document_with_an_odd_member_is_read_or_refused() -> None:
     for path in paths(document):
         for odd in ODD:
             try:
-                known = status_in(with_member(document, path, odd))
+                known = parse_status(with_member(document, path, odd))
             except ValidationError:
                 continue
             read += 1
@@ -162,7 +162,7 @@ def test_a_server_that_lies_is_told(tmp_path: Path, path: tuple[str | int, ...],
 
 def test_a_trouble_of_a_later_release_is_shown() -> None:
     """A worker may be newer than the command."""
-    known = status_in(with_member(whole(), ("troubles", 0, "kind"), "moon_is_full"))
+    known = parse_status(with_member(whole(), ("troubles", 0, "kind"), "moon_is_full"))
     assert [shared.trouble.kind for shared in troubles_of(known)] == ["moon_is_full"]
 
 
@@ -196,7 +196,7 @@ def refused(iss: str = ISS, reason: DeadReason = DeadReason.PUBLISHER_NOT_ALLOWE
 def test_events_are_counted_until_none_was_refused_for_an_hour() -> None:
     """A dead letter of one client is none of them."""
     now = [0.0]
-    events = RefusedEvents(lambda: now[0])
+    events = RefusedEventCounts(lambda: now[0])
     for _ in range(50_000):
         events.observe(refused())
     events.observe(refused(client_id="shop"))
@@ -218,7 +218,7 @@ def test_events_are_counted_until_none_was_refused_for_an_hour() -> None:
 
 def test_made_up_issuers_cost_bounded_memory_and_lose_no_count() -> None:
     """Those beyond are counted together."""
-    events = RefusedEvents(lambda: 0.0)
+    events = RefusedEventCounts(lambda: 0.0)
     for number in range(1000):
         events.observe(refused(f"https://{number}.example", DeadReason.UNKNOWN_ISSUER))
     troubles = list(events.troubles())
@@ -228,7 +228,7 @@ def test_made_up_issuers_cost_bounded_memory_and_lose_no_count() -> None:
 
 def test_what_a_malformed_event_contains_is_not_shown() -> None:
     """Its mistakes may name a user."""
-    events = RefusedEvents(lambda: 0.0)
+    events = RefusedEventCounts(lambda: 0.0)
     events.observe(refused(reason=DeadReason.MALFORMED_EVENT))
     [trouble] = events.troubles()
     assert "guest" not in trouble.text
@@ -237,7 +237,7 @@ def test_what_a_malformed_event_contains_is_not_shown() -> None:
 
 def test_they_come_before_other_troubles() -> None:
     """All but an unreachable queue."""
-    events = RefusedEvents(lambda: 0.0)
+    events = RefusedEventCounts(lambda: 0.0)
     events.observe(refused())
     key = Trouble(kind=TroubleKind.KEY_MISSING, text="no key", iss=ISS)
     state = WorkerState(

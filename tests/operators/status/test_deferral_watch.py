@@ -13,7 +13,7 @@ from notifier.model.fate import Notice
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.model.trouble import TroubleKind
-from notifier.operators.status.deferral_watch import KEPT, PER_ISSUER, SEARCHES, DeferralWatch
+from notifier.operators.status.deferral_watch import KEEP_SECONDS, MAX_NAMES_PER_ISSUER, MAX_SEARCHES, DeferralWatch
 from tests.delivery.stage import ISS
 from tests.operators.status.test_service_status import delivery_of
 from tests.support.outcome_facts import delivered
@@ -114,7 +114,7 @@ def test_an_unknown_client_is_told_until_it_is_registered() -> None:
     assert (first.first, first.hint) == (True, "did you mean shop?")
     assert not told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT).first
     assert told.troubles() == [("unknown_client", ISS, "shopp", 2)]
-    told.now += KEPT + 3
+    told.now += KEEP_SECONDS + 3
     assert told.troubles() == []
     assert told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT).first
 
@@ -148,7 +148,7 @@ def test_a_key_that_cannot_sign_is_told_once_for_its_issuer() -> None:
         told.delivered(name)
         assert len(told.troubles()) == left
     assert told.deferred(Cause.SIGNING, "shop", text=text).first
-    told.watch.can_sign(ISS)
+    told.watch.on_key_signs(ISS)
     assert told.troubles() == []
 
 
@@ -199,12 +199,12 @@ def test_a_client_that_is_attempted_frees_what_waits_for_the_same_cause(cause: C
 def test_a_key_that_signs_frees_all_that_waits_for_its_issuer() -> None:
     """If something waits for long: what was put off here, or by other workers for as long as the key was away."""
     told = Rig()
-    told.watch.can_sign(ISS, told.now - 3)
+    told.watch.on_key_signs(ISS, told.now - 3)
     assert told.over == []
-    told.watch.can_sign(ISS, told.now - 10)
-    told.watch.can_sign(ISS)  # it is not known for how long
+    told.watch.on_key_signs(ISS, told.now - 10)
+    told.watch.on_key_signs(ISS)  # it is not known for how long
     told.deferred(Cause.SIGNING, "shop", text="away", wait=256)
-    told.watch.can_sign(ISS, told.now - 1)
+    told.watch.on_key_signs(ISS, told.now - 1)
     assert told.over == [(Cause.SIGNING, ISS, "")] * 3
     told.deferred(Cause.SIGNING, "shop", text="away", wait=256)
     told.delivered("mail")
@@ -216,27 +216,27 @@ def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
     """Those of one issuer hide nothing of another; all that are left out count as one."""
     told = Rig()
     told.registry = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {"made-up-": client("made-up-")}})
-    names = [f"made-up-{n}" for n in range(PER_ISSUER + 50)]
+    names = [f"made-up-{n}" for n in range(MAX_NAMES_PER_ISSUER + 50)]
     found = [told.deferred(Cause.UNKNOWN, name, text=NO_SUCH_CLIENT) for name in names]
-    assert sum(fact.first for fact in found) == PER_ISSUER
-    assert sum(bool(fact.hint) for fact in found) == SEARCHES
+    assert sum(fact.first for fact in found) == MAX_NAMES_PER_ISSUER
+    assert sum(bool(fact.hint) for fact in found) == MAX_SEARCHES
     told.now += 1
-    assert told.deferred(Cause.UNKNOWN, names[SEARCHES], text=NO_SUCH_CLIENT).hint == "did you mean made-up-?"
+    assert told.deferred(Cause.UNKNOWN, names[MAX_SEARCHES], text=NO_SUCH_CLIENT).hint == "did you mean made-up-?"
     assert told.deferred(Cause.UNKNOWN, iss=f"{ISS}/").first
-    assert len(told.troubles()) == PER_ISSUER + 2
+    assert len(told.troubles()) == MAX_NAMES_PER_ISSUER + 2
     told.deferred(Cause.UNKNOWN, "new", text=NO_SUCH_CLIENT, earlier=1)  # it was counted before
     assert ("unknown_client", ISS, "", 50) in told.troubles()
-    told.now += KEPT + 3
+    told.now += KEEP_SECONDS + 3
     assert told.troubles() == []
 
 
 def test_made_up_names_hide_no_client_of_ours_and_the_others_keep_their_cause() -> None:
     """A list that moves thousands of clients is not told as names that nobody knows, nor hidden by such names."""
     told = Rig()
-    for n in range(PER_ISSUER + 2):
+    for n in range(MAX_NAMES_PER_ISSUER + 2):
         told.deferred(Cause.UNKNOWN, f"made-up-{n}", text=NO_SUCH_CLIENT)
     text = "backchannel_logout_uri leads to https://elsewhere.example, which no file names"
-    found = [told.deferred(Cause.ORIGIN, f"shop-{n}", text=text) for n in range(PER_ISSUER + 3)]
-    assert sum(fact.first for fact in found) == PER_ISSUER
+    found = [told.deferred(Cause.ORIGIN, f"shop-{n}", text=text) for n in range(MAX_NAMES_PER_ISSUER + 3)]
+    assert sum(fact.first for fact in found) == MAX_NAMES_PER_ISSUER
     others = [(each.kind, each.count) for each in told.watch.troubles() if each.subject == "others"]
     assert others == [("unknown_client", 2), ("origin", 3)]

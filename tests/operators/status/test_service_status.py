@@ -10,9 +10,9 @@ from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.model.registry import Registry
 from notifier.model.trouble import EXPLAINED, Trouble, TroubleKind, by_cause
-from notifier.operators.doctor.runbook import sections
-from notifier.operators.status.client_state import ClientState, both, clients_of, not_well
-from notifier.operators.status.health_observer import KEPT, UNREGISTERED, HealthObserver
+from notifier.operators.doctor.runbook import parse_sections
+from notifier.operators.status.client_state import ClientState, clients_of, merge_states, troubled_clients_of
+from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_SECONDS, HealthObserver
 from notifier.operators.status.life import life_of
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
 from notifier.operators.status.status_document import document_of
@@ -67,7 +67,7 @@ def test_workers_are_summed_up() -> None:
     assert (shop.delivered, shop.waiting, shop.circuit) == (5, 3, 2)
     assert (shop.last_success, shop.last_failure, shop.reason) == (NOW - 1, NOW - 7, "dns")
     assert (shop.parked, shop.cause, shop.next_try) == (5, "retry_after", NOW + 5)
-    assert (shop.waits, shop.delayed, shop.next_delayed, shop.next_attempt) == (11, 3, NOW + 3, NOW + 5)
+    assert (shop.pending_count, shop.delayed, shop.next_delayed, shop.next_attempt) == (11, 3, NOW + 3, NOW + 5)
     assert stands("a", delayed=1, next_delayed=NOW).next_attempt == NOW
     assert rates_of(status)["delivered"] == 3.0
     queues = json.loads(json.dumps(document))["queues"]
@@ -103,7 +103,7 @@ async def test_what_an_attempt_met_is_kept() -> None:
     assert [(each.client_id, each.circuit, each.waiting) for each in told] == [("nobody", 2, 0), ("well", 0, 4)]
     nobody, well = told
     assert (nobody.cause, nobody.next_try, well.cause, well.parked) == ("circuit", stage.now + 9, "", -3)
-    assert (well.delivered, well.last_success, well.troubled) == (1, stage.now, False)
+    assert (well.delivered, well.last_success, well.is_troubled) == (1, stage.now, False)
     assert (nobody.put_off, nobody.next_due is not None) == (1, True)
     assert health.counts == {"attempts": 1, "delivered": 1, "retried": 0, "deferred": 1, "dead": 0}
 
@@ -126,7 +126,7 @@ async def test_when_what_waits_is_given_up_is_known() -> None:
     put_off("shop", NOW - 20, "two")
     assert (told("shop").expires_without_sid, told("shop").expires_with_sid) == (NOW + 570, NOW - 20 + 86_400)
     assert told("shop").expires == NOW + 570
-    assert health.clients_expiring() == {"yes": 0, "no": 1}
+    assert health.count_expiring_clients() == {"yes": 0, "no": 1}
     health.observe(delivered(first))
     assert told("shop").expires == NOW - 20 + 86_400
     put_off("nobody", NOW, None)
@@ -143,24 +143,24 @@ def failed(health: HealthObserver, client_id: str, at: float) -> None:
 def test_of_very_many_clients_the_oldest_are_forgotten() -> None:
     """Memory is bounded, and so is an answer: those in trouble are told first."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
-    for number in range(KEPT + 5):
+    for number in range(MAX_CLIENTS + 5):
         failed(health, f"c{number}", NOW + number)
-    assert len(health.clients) == KEPT
+    assert len(health.clients) == MAX_CLIENTS
     told, left_out = all_of(health, [(ISS, "c9", 1)], [])
     assert told[0].client_id == "c9"
-    assert len(told) + left_out == KEPT
+    assert len(told) + left_out == MAX_CLIENTS
 
 
 def test_of_very_many_clients_those_in_trouble_are_remembered() -> None:
     """Else their last answer would be gone while thousands that are well are told."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     failed(health, "down", NOW)
-    for number in range(2 * KEPT):
+    for number in range(2 * MAX_CLIENTS):
         health.observe(delivered(delivery_of(f"c{number}")))
-    assert len(health.clients) == KEPT
+    assert len(health.clients) == MAX_CLIENTS
     assert health.clients[ISS, "down"].last_failure == NOW
     assert (ISS, "c0") not in health.clients
-    assert not_well(health, [(ISS, "rests", 2), (ISS, "up", 0)], [(ISS, "hangs", 9.0)]) == [
+    assert troubled_clients_of(health, [(ISS, "rests", 2), (ISS, "up", 0)], [(ISS, "hangs", 9.0)]) == [
         (ISS, "rests"), (ISS, "hangs"), (ISS, "down")
     ]  # fmt: skip
 
@@ -216,7 +216,7 @@ def test_a_client_waits_for_what_its_last_attempt_met() -> None:
     assert stands("shop", last_failure=101.0, reason="timeout", delayed=1).cause == "timeout"
     assert stands("shop", last_failure=101.0, reason="timeout").cause == ""
     elsewhere = stands("shop", last_failure=101.0, reason="server_error")
-    assert both(stands("shop", **waiting), elsewhere).cause == "server_error"
+    assert merge_states(stands("shop", **waiting), elsewhere).cause == "server_error"
 
 
 def test_no_client_waits_for_what_a_dead_letter_lacked() -> None:
@@ -251,7 +251,7 @@ def test_a_client_that_only_events_name_is_forgotten() -> None:
         failed(health, name, NOW)
     health.clients[ISS, "waits"].next_due = NOW + 600
     registry = Registry(clients={ISS: {"shop": client("shop")}})
-    now[0] += UNREGISTERED
+    now[0] += UNREGISTERED_SECONDS
     health.forget(registry)
     assert len(health.clients) == 3
     now[0] += 1
@@ -276,9 +276,9 @@ def test_made_up_clients_take_the_place_of_no_other() -> None:
     """Half of the memory is for clients that somebody knows."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     failed(health, "shop", NOW)
-    for number in range(KEPT + 10):
+    for number in range(MAX_CLIENTS + 10):
         deferred(health, f"made-up-{number}", Cause.UNKNOWN)
-    assert len(health.clients) == KEPT // 2
+    assert len(health.clients) == MAX_CLIENTS // 2
     assert (ISS, "shop") in health.clients
 
 
@@ -327,7 +327,7 @@ def test_troubles_of_all_workers_are_summed_up() -> None:
 
 def test_each_trouble_is_explained() -> None:
     """By a section that is there."""
-    known = {section.name for section in sections().values()}
+    known = {section.name for section in parse_sections().values()}
     assert {str(kind) for kind in EXPLAINED} == {str(kind) for kind in TroubleKind}
     assert set(EXPLAINED.values()) <= known
 
@@ -345,11 +345,11 @@ def test_a_worker_with_nothing_to_try_does_not_know_better() -> None:
     """A client that answered another worker since is well, unless something waits for it here."""
     rests = ClientState(iss=ISS, client_id="shop", circuit=2, last_failure=NOW, failing_since=NOW - 9)
     answered = ClientState(iss=ISS, client_id="shop", last_success=NOW + 1)
-    for merged in (both(rests, answered), both(answered, rests)):
+    for merged in (merge_states(rests, answered), merge_states(answered, rests)):
         assert (merged.state, merged.failing_since) == ("well", NOW + 1)
     rests.parked = 1
-    assert both(answered, rests).state == "rests"
-    assert both(rests, ClientState(iss=ISS, client_id="shop", last_success=NOW - 1)).state == "rests"
+    assert merge_states(answered, rests).state == "rests"
+    assert merge_states(rests, ClientState(iss=ISS, client_id="shop", last_success=NOW - 1)).state == "rests"
 
 
 def test_since_when_a_client_fails_is_known_after_a_restart() -> None:

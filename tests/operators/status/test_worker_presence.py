@@ -10,8 +10,19 @@ import pytest
 from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.errors import QueueUnavailable
 from notifier.model.trouble import TroubleKind
-from notifier.operators.status.reload_request import RELOAD, Reload, ReloadResult, Reloads, WorkerReload, act_of
-from notifier.operators.status.service_status import status_of, troubles_of, vanished
+from notifier.operators.status.reload_request import (
+    RELOAD_REQUEST,
+    ReloadRequest,
+    ReloadResult,
+    ReloadResults,
+    WorkerReload,
+    make_reload_act,
+)
+from notifier.operators.status.service_status import (
+    status_of,
+    troubles_of,
+    vanished_workers_of,
+)
 from notifier.operators.status.worker_presence import KEPT_SECONDS, MAX_WORKERS, WorkerPresence
 from notifier.operators.status.worker_requests import RequestHandler, WorkerRequest
 from tests.operators.status.test_service_status import worker as state_of
@@ -62,7 +73,7 @@ class Group:
 
     def vanished(self, at: str = "a:1") -> list[str]:
         """Who has vanished, as this worker says."""
-        return [name for name, _ in self.workers[at].presence.vanished()]
+        return [name for name, _ in self.workers[at].presence.list_vanished()]
 
 
 def test_a_worker_that_hangs_is_kept_for_an_hour() -> None:
@@ -72,7 +83,7 @@ def test_a_worker_that_hangs_is_kept_for_an_hour() -> None:
     group.rounds(20, "b:1")
     assert group.vanished() == []
     group.rounds(10, "b:1")
-    assert group.workers["c:1"].presence.vanished() == [("b:1", 1e9 + 60)]
+    assert group.workers["c:1"].presence.list_vanished() == [("b:1", 1e9 + 60)]
     [trouble] = group.workers["a:1"].presence.troubles()
     assert (trouble.kind, trouble.subject, trouble.since) == (TroubleKind.WORKER_VANISHED, "b:1", 1e9 + 60)
     group.rounds(KEPT_SECONDS - 30, "b:1")
@@ -130,7 +141,7 @@ def test_a_worker_that_answers_has_not_vanished() -> None:
     group.rounds(60, "b:1")
     troubles = {"a:1": [*group.workers["a:1"].presence.troubles()]}
     states = [state_of(name, troubles=troubles.get(name, [])) for name in group.workers]
-    assert vanished(status_of({}, states[:1], now=1e9 + 90)) == [("b:1", 1e9 + 30)]
+    assert vanished_workers_of(status_of({}, states[:1], now=1e9 + 90)) == [("b:1", 1e9 + 30)]
     assert troubles_of(status_of({}, states, now=1e9 + 90)) == []
 
 
@@ -213,12 +224,12 @@ async def test_the_stop_is_announced_at_once() -> None:
     presence = WorkerPresence("a:1", lambda: 1e9, lambda: 0.0)
     await presence.leave()
     presence = WorkerPresence("a:1", lambda: 1e9, lambda: 0.0)
-    assert json.loads(await presence.following())["leaving"] is False
-    following = asyncio.create_task(presence.following())
+    assert json.loads(await presence.next_announcement())["leaving"] is False
+    following = asyncio.create_task(presence.next_announcement())
     leaving = asyncio.create_task(presence.leave())
     assert json.loads(await following)["leaving"] is True
     assert not leaving.done()
-    following = asyncio.create_task(presence.following())
+    following = asyncio.create_task(presence.next_announcement())
     await leaving
     assert not following.done()
     following.cancel()
@@ -237,9 +248,9 @@ def asked(name: str, **members: object) -> bytes:
 
 async def answer_to(request: bytes) -> dict[str, Any]:
     """What a worker answers that can reload, and that fails at another request."""
-    seen: list[Reload] = []
+    seen: list[ReloadRequest] = []
 
-    async def carry_out(reload: Reload) -> ReloadResult:
+    async def carry_out(reload: ReloadRequest) -> ReloadResult:
         seen.append(reload)
         return TAKEN if reload.accept_loss else ReloadResult(
             problems=["3 of 7 clients"], restart_needed=["queue"], issuers=1, clients=7, sources=()
@@ -248,7 +259,7 @@ async def answer_to(request: bytes) -> dict[str, Any]:
     async def fail(request: WorkerRequest) -> Mapping[str, Any]:
         raise RuntimeError(request.members["text"])
 
-    desk = RequestHandler("vm:1", {RELOAD: act_of(carry_out), "fail": fail})
+    desk = RequestHandler("vm:1", {RELOAD_REQUEST: make_reload_act(carry_out), "fail": fail})
     answer = json.loads(await desk.carry_out(request))["answers"]
     assert answer["worker"] == "vm:1"
     assert all(reload.who == "alice@host" for reload in seen)
@@ -259,8 +270,8 @@ async def answer_to(request: bytes) -> dict[str, Any]:
 async def test_a_loss_is_accepted_only_where_it_is_said_so() -> None:
     """Any other value than true is none."""
     for members in ({}, {"accept_loss": False}, {"accept_loss": "false"}, {"accept_loss": 1}):
-        assert (await answer_to(asked(RELOAD, **members)))["said"]["problems"] == ["3 of 7 clients"]
-    assert (await answer_to(asked(RELOAD, accept_loss=True)))["said"]["problems"] == []
+        assert (await answer_to(asked(RELOAD_REQUEST, **members)))["said"]["problems"] == ["3 of 7 clients"]
+    assert (await answer_to(asked(RELOAD_REQUEST, accept_loss=True)))["said"]["problems"] == []
 
 
 @pytest.mark.parametrize(
@@ -285,7 +296,7 @@ async def test_what_cannot_be_done_is_answered_too(
 def test_taken_means_by_every_worker_and_in_every_part() -> None:
     """Nobody there, one that is silent, one that keeps the old, one that holds clients of a source back: not taken."""
     well = WorkerReload(worker="vm:1", version="1", result=TAKEN)
-    silent = Reloads(seen=2, workers=[well])
+    silent = ReloadResults(seen=2, workers=[well])
     old = WorkerReload(worker="vm:2", version="0", result=None, problem="knows no request 'reload'")
     source = SourceState(name="keycloak", kind="keycloak", up=False, age=7.0, problem="held back: 3 of 7 clients")
     stale = WorkerReload(
@@ -293,15 +304,15 @@ def test_taken_means_by_every_worker_and_in_every_part() -> None:
         version="1",
         result=ReloadResult(problems=(), restart_needed=(), issuers=1, clients=7, sources=[source]),
     )
-    assert Reloads(seen=1, workers=[well]).taken
+    assert ReloadResults(seen=1, workers=[well]).taken
     for reloads in (
-        Reloads(seen=0, workers=[]),
+        ReloadResults(seen=0, workers=[]),
         silent,
-        Reloads(seen=2, workers=[well, old]),
-        Reloads(seen=1, workers=[stale]),
+        ReloadResults(seen=2, workers=[well, old]),
+        ReloadResults(seen=1, workers=[stale]),
     ):
         assert not reloads.taken
-    [shown] = Reloads(seen=1, workers=[stale]).document()["workers"]["each"]
+    [shown] = ReloadResults(seen=1, workers=[stale]).document()["workers"]["each"]
     assert (shown["taken"], shown["problems"]) == (False, ["registry source keycloak: held back: 3 of 7 clients"])
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from notifier.model.durations import in_words
-from notifier.operators.doctor.runbook import sections
+from notifier.operators.doctor.runbook import parse_sections
 from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.output import wrapped
-from notifier.operators.terminal.screen import Screen, ago
+from notifier.operators.terminal.output import wrap_text
+from notifier.operators.terminal.screen import Screen, format_age
 from tests.cli.in_process import notifier as run
 
 ISSUER = "https://login.customers.europe.example.org/realms/customers"
@@ -67,7 +67,7 @@ def test_times_are_said_in_one_unit() -> None:
         "2 h",
         "2 d",
     ]
-    assert (ago(None, 9.0), ago(5.0, 9.0)) == ("–", "4 s ago")
+    assert (format_age(None, 9.0), format_age(5.0, 9.0)) == ("–", "4 s ago")
 
 
 # ── A command in a text is not broken over two lines, so that it can be copied, as far as it fits into one ────────
@@ -80,7 +80,9 @@ COMMAND = re.compile(r"`(notifier [^`\n]+)`")
 def test_each_command_of_the_runbook_is_on_one_line(width: int, tmp_path: Path) -> None:
     """Whatever the width; cells of tables are left out."""
     shown = run("explain", "--all", cwd=tmp_path, settings={"COLUMNS": str(width)}).stdout
-    text = "\n".join(line for section in sections().values() for line in section.text.split("\n") if line[:1] != "|")
+    text = "\n".join(
+        line for section in parse_sections().values() for line in section.text.split("\n") if line[:1] != "|"
+    )
     commands = {command for command in COMMAND.findall(text) if len(command) <= width - 10}
     assert len(commands) > 20
     assert [command for command in sorted(commands) if command not in shown] == []
@@ -88,12 +90,12 @@ def test_each_command_of_the_runbook_is_on_one_line(width: int, tmp_path: Path) 
 
 def test_a_line_of_advice_ends_before_a_command() -> None:
     """A command that is longer than a line is broken as other text is."""
-    assert wrapped("the key is missing: run `notifier doctor -c n.yaml` now", 40).split("\n") == [
+    assert wrap_text("the key is missing: run `notifier doctor -c n.yaml` now", 40).split("\n") == [
         "the key is missing: run",
         "  `notifier doctor -c n.yaml` now",
     ]
-    assert wrapped("more of it in notifier explain refused", 30).split("\n") == [
+    assert wrap_text("more of it in notifier explain refused", 30).split("\n") == [
         "more of it in",
         "  notifier explain refused",
     ]
-    assert "`notifier doctor\n" in wrapped("see `notifier doctor -c a-very-long-name.yaml`", 22)
+    assert "`notifier doctor\n" in wrap_text("see `notifier doctor -c a-very-long-name.yaml`", 22)

@@ -21,9 +21,9 @@ from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState
-from notifier.operators.status.status_document import CIRCUITS
+from notifier.operators.status.status_document import CIRCUIT_STATES
 
-WITHIN = 5.0  # seconds: the worker asks the others for two of them
+TIMEOUT_SECONDS = 5.0  # seconds: the worker asks the others for two of them
 _BOUNDS = Bounds(answer=16 * 1024 * 1024)
 _PATH = "/v1/status"
 
@@ -34,9 +34,9 @@ def _read_moment(text: object) -> float:
     return read_moment(text)
 
 
-_MOST = 2**53
-_Count = Annotated[int, Field(ge=-_MOST, le=_MOST)]
-_Number = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False)]
+_MAX_NUMBER = 2**53
+_Count = Annotated[int, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
+_Number = Annotated[float, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER, allow_inf_nan=False)]
 _Moment = Annotated[float, BeforeValidator(_read_moment)]
 
 
@@ -127,13 +127,13 @@ class _Status(TypedDict):
 _STATUS = TypeAdapter(_Status)
 
 
-async def look_at_worker(url: str, token: str | None) -> ServiceStatus:
+async def fetch_status(url: str, token: str | None) -> ServiceStatus:
     """Return the status from this worker's API. Raises QueueError."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     where = url.rstrip("/").removesuffix(_PATH)
     client = JsonClient(_BOUNDS, TlsFiles())
     try:
-        answer = await client.ask("GET", f"{where}{_PATH}", headers, within=WITHIN)
+        answer = await client.ask("GET", f"{where}{_PATH}", headers, within=TIMEOUT_SECONDS)
     except NoAnswer as fault:
         raise QueueError(f"{where}: {fault}") from None
     finally:
@@ -143,12 +143,12 @@ async def look_at_worker(url: str, token: str | None) -> ServiceStatus:
     if answer.status != 200:
         raise QueueError(f"{where} answered {answer.status}, and no status; is it the address of a worker's API?")
     try:
-        return status_in(answer.content)
+        return parse_status(answer.content)
     except ValidationError:
         raise QueueError(f"{where} answered no status that this release knows") from None
 
 
-def status_in(content: object) -> ServiceStatus:
+def parse_status(content: object) -> ServiceStatus:
     """Parse a document that `document_of` wrote. Raises ValidationError for anything else."""
     document = _STATUS.validate_python(content, strict=True)
     queues, workers = document["queues"], document["workers"]
@@ -159,16 +159,16 @@ def status_in(content: object) -> ServiceStatus:
     }
     known = bool(held) or PARKED in depths or DEAD in depths  # else the worker reached no queue
     troubles = document["troubles"]
-    each = [_worker(worker, troubles) for worker in workers["each"]]
+    each = [_parse_worker(worker, troubles) for worker in workers["each"]]
     if each:  # the document sums up what the workers hold
-        each[0] = _worker(workers["each"][0], troubles, held)
+        each[0] = _parse_worker(workers["each"][0], troubles, held)
     return ServiceStatus(
         at=document["at"],
         depths=depths if known else {},
         oldest={name: at for name, queue in queues.items() if (at := queue.get("oldest")) is not None},
         workers=each,
         seen=workers["seen"],
-        clients=[_client(client) for client in document["clients"]],
+        clients=[_parse_client(client) for client in document["clients"]],
         left_out=document["clients_left_out"] or 0,
         blocked=next(
             (
@@ -181,47 +181,47 @@ def status_in(content: object) -> ServiceStatus:
     )
 
 
-def _worker(said: _Worker, troubles: list[_Trouble], held: Mapping[str, int] | None = None) -> WorkerState:
-    name = said["worker"]
+def _parse_worker(members: _Worker, troubles: list[_Trouble], held: Mapping[str, int] | None = None) -> WorkerState:
+    name = members["worker"]
     return WorkerState(
         worker=name,
-        version=said["version"],
-        since=said["since"],
-        draining=said["draining"],
-        in_flight=said["in_flight"],
+        version=members["version"],
+        since=members["since"],
+        draining=members["draining"],
+        in_flight=members["in_flight"],
         held={queue: LaneState(unsettled=count) for queue, count in (held or {}).items()},
-        rates=said["rates"],
+        rates=members["rates"],
         clients=(),
-        replies_dropped=said["replies_dropped"],
-        registry=[_source(source) for source in said["registry"]],
-        troubles=[_trouble(trouble, name) for trouble in troubles if name in trouble["workers"]],
-        consuming=said.get("consuming"),
-        problem=said.get("problem") or "",
+        replies_dropped=members["replies_dropped"],
+        registry=[_parse_source(source) for source in members["registry"]],
+        troubles=[_parse_trouble(trouble, name) for trouble in troubles if name in trouble["workers"]],
+        consuming=members.get("consuming"),
+        problem=members.get("problem") or "",
     )
 
 
-def _trouble(said: _Trouble, worker: str) -> Trouble:
+def _parse_trouble(members: _Trouble, worker: str) -> Trouble:
     """One trouble at one worker. The document sums up its count, which the first worker gets."""
     return Trouble(
-        kind=said["kind"],
-        since=said["since"],
-        count=said["count"] if said["workers"][0] == worker else 0,
-        text=said["text"] or "",
-        iss=said["iss"] or "",
-        client_id=said["client_id"] or "",
-        subject=said["subject"] or "",
+        kind=members["kind"],
+        since=members["since"],
+        count=members["count"] if members["workers"][0] == worker else 0,
+        text=members["text"] or "",
+        iss=members["iss"] or "",
+        client_id=members["client_id"] or "",
+        subject=members["subject"] or "",
     )
 
 
-def _source(said: _Source) -> SourceState:
-    members: Mapping[str, Any] = said
+def _parse_source(content: _Source) -> SourceState:
+    members: Mapping[str, Any] = content
     return SourceState(**members)
 
 
-def _client(said: _Client) -> ClientState:
+def _parse_client(content: _Client) -> ClientState:
     names = {member.name for member in fields(ClientState)}
-    members: dict[str, Any] = {name: value for name, value in said.items() if name in names}
+    members: dict[str, Any] = {name: value for name, value in content.items() if name in names}
     members |= {name: members.get(name) or "" for name in ("reason", "text", "waits_for")}
-    circuit = CIRCUITS.index(said["circuit"])
-    later = None if circuit else said.get("next_attempt")
+    circuit = CIRCUIT_STATES.index(content["circuit"])
+    later = None if circuit else content.get("next_attempt")
     return ClientState(**members | {"circuit": circuit, "next_delayed": later})

@@ -16,21 +16,21 @@ from notifier.operators.terminal.output import say
 from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import Settings
 
-_MOST = 20  # hints of one list
+_MAX_NAMES = 20  # hints of one list
 
 
-def near_names(
+def make_suggester(
     config: Path | None, features: Sequence[ConfiguredFeature], *, known: str
 ) -> Callable[[str, str], str | None]:
     """Return what gives the hint for an issuer and client. `known` is said of a name that is registered by now.
 
     Sources that are not files are not asked; their caches are read instead.
     """
-    known_here = known_registry(config, features)
+    known_here = load_known_registry(config, features)
     if known_here is None:
         return lambda _iss, _client_id: None
     registry = known_here.registry
-    return lambda iss, client_id: _hint(registry, iss, client_id, known)
+    return lambda iss, client_id: _find_hint(registry, iss, client_id, known)
 
 
 @frozen
@@ -42,7 +42,7 @@ class KnownRegistry:
     unread: Sequence[str]
 
 
-def known_registry(config: Path | None, features: Sequence[ConfiguredFeature]) -> KnownRegistry | None:
+def load_known_registry(config: Path | None, features: Sequence[ConfiguredFeature]) -> KnownRegistry | None:
     """Return the registry of files and caches; None where no configuration is given, or none that can be read."""
     if config is None:
         return None
@@ -57,19 +57,19 @@ def known_registry(config: Path | None, features: Sequence[ConfiguredFeature]) -
     return KnownRegistry(settings=settings, registry=registry, unread=unread)
 
 
-def say_near_names(
+def print_suggestions(
     config: Path | None, features: Sequence[ConfiguredFeature], listed: Sequence[tuple[str, str, str]], *, known: str
 ) -> None:
     """Print a hint for each of the first few unknown names of a list, by reason, issuer and client."""
-    unknown = [(iss, client_id) for reason, iss, client_id in listed if reason in NOBODY_KNOWS][:_MOST]
+    unknown = [(iss, client_id) for reason, iss, client_id in listed if reason in NOBODY_KNOWS][:_MAX_NAMES]
     if not unknown:
         return
-    hint_for = near_names(config, features, known=known)
+    hint_for = make_suggester(config, features, known=known)
     for iss, client_id in unknown:
         if hint := hint_for(iss, client_id):
             say(printable(f"{client_id or iss}: {hint}"))
 
 
-def _hint(registry: Registry, iss: str, client_id: str, known: str) -> str | None:
+def _find_hint(registry: Registry, iss: str, client_id: str, known: str) -> str | None:
     hint = near_either(iss, client_id, registry, if_registered=known)
     return None if hint is None else hint.text
