@@ -1,4 +1,4 @@
-"""The embedded queue under load: a disk that fills, a file that somebody else has locked."""
+"""The embedded queue under load: a disk that fills, a file that somebody else has locked or damages."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ import pytest
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
 from tests.faults.rig import load
+from tests.queues.sqlite.test_sqlite_queue import overwrite
 from tests.support.small_disk import filled, small_disk
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
@@ -70,3 +71,20 @@ async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
         assert running.said(USABLE)
         assert await running.stop() == 0
         tell(await made.account(cause="file locked"), times=1)
+
+
+@pytest.mark.timeout(600)
+async def test_damage_under_a_running_worker(tmp_path: Path) -> None:
+    """The worker ends and logs the reason."""
+    async with embedded(tmp_path) as made:
+        async with worker(made.site) as running:
+            await made.publisher.publish(range(0, 350, 7), rate=200)  # more than one page of dead letters
+            await made.until_settled(120)
+            with contextlib.closing(sqlite3.connect(made.file)) as database:
+                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            text = overwrite(made.file)
+            assert (await running.post(made.publisher.event(1000)))[0] == 503
+            assert await running.ended() == 1
+        assert f"the queue file {made.file} is damaged" in running.log
+        assert text in running.log
+        assert "Traceback" not in running.log

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import resource
 import signal
 import sqlite3
@@ -24,6 +25,7 @@ from notifier.queues.sqlite.lock import WorkerLock, worker_at
 from tests.contract.queues import PATIENCE, Inbox, Place, dead, delay, names, outgoing, ready
 
 Child = asyncio.subprocess.Process
+PAGE = 4096  # bytes
 
 
 @pytest.fixture
@@ -261,26 +263,77 @@ def other_program(path: Path) -> str:
     return "another program"
 
 
-@pytest.mark.parametrize("write", [thesis, other_program])
+def filled(path: Path) -> Path:
+    """A queue with many events."""
+
+    async def fill() -> None:
+        queue = SqliteQueue(SqliteOptions(path=path))
+        await queue.open()
+        await asyncio.gather(*(queue.publish(Lane.EVENTS, outgoing(str(n), body=bytes(200))) for n in range(500)))
+        await queue.close()
+
+    asyncio.run(fill())
+    return path
+
+
+def truncated(path: Path) -> str:
+    """Half of a queue is gone."""
+    with filled(path).open("r+b") as opened:
+        opened.truncate(path.stat().st_size // 2 // PAGE * PAGE)
+    return f"is damaged (database disk image is malformed); it was left as it is: `sqlite3 {path} .recover`"
+
+
+def overwritten(path: Path) -> str:
+    """A page of messages is somebody else's."""
+    return overwrite(filled(path))
+
+
+def overwrite(path: Path) -> str:
+    """Overwrite a page of messages. Returns what is said of it."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        root = "SELECT rootpage FROM sqlite_master WHERE name = 'messages'"
+        [page] = database.execute(root).fetchone()
+    with path.open("r+b") as opened:
+        opened.seek((page - 1) * PAGE)
+        opened.write(b"\xde\xad\xbe\xef" * (PAGE // 4))
+    return "it was left as it is: `sqlite3"
+
+
+def emptied(path: Path) -> str:
+    """Only the write-ahead log is left. SQLite would take the file as new, and delete the log."""
+    log = path.with_name("queue.db-wal")
+    with contextlib.closing(sqlite3.connect(filled(path))) as database:
+        database.execute("UPDATE lanes SET taken_to = 1")
+        database.commit()
+        kept = log.read_bytes()
+    path.write_bytes(b"")
+    log.write_bytes(kept)
+    return "is damaged (it is empty, and its write-ahead log is not)"
+
+
+@pytest.mark.parametrize("write", [thesis, other_program, truncated, overwritten, emptied])
 def test_a_file_that_is_no_queue(file: Path, write: Callable[[Path], str]) -> None:
-    """A file of something else is refused, by name and with the reason, and stays as it is."""
+    """A file of something else, or a damaged one, is refused by name and with the reason, and stays as it is."""
     text = write(file)
-    before = file.read_bytes()
+    before = {path.name: path.read_bytes() for path in file.parent.iterdir()}
 
     async def try_it() -> None:
         queue = SqliteQueue(SqliteOptions(path=file))
         await queue.open()
-        with pytest.raises(TopologyMismatch, match=rf"{file}.*{text}"):
+        with pytest.raises(TopologyMismatch, match=rf"{file}.*{re.escape(text)}"):
             await queue.wait_until_ready()
-        with pytest.raises(QueueUnavailable, match=text):
+        with pytest.raises(QueueUnavailable, match=re.escape(text)):
             await queue.publish(Lane.EVENTS, outgoing("a"))
         assert not queue.status().connected
         assert text in str(queue.status().problem)
         await queue.close()
 
     asyncio.run(try_it())
-    assert file.read_bytes() == before
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    after = {path.name: path.read_bytes() for path in file.parent.iterdir()}
+    assert before.items() <= after.items()
+    assert len(after) == len(before) or text.endswith(
+        ("recover`", "`sqlite3")
+    )  # SQLite itself looks by its shared memory
 
 
 async def test_a_file_of_a_newer_notifier(place: Place, file: Path) -> None:
