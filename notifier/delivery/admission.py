@@ -14,7 +14,7 @@ from notifier.model.message import Lane
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 
-PAUSE = 512.0  # seconds until a paused delivery asks again: a power of two, none of which counts as age
+PAUSED_SECONDS = 512.0  # until a paused delivery is admitted again: a power of two; it does not count as age
 NO_SUCH_CLIENT = "the registry has no such client (yet)"
 NO_ADDRESS = "the registry has no address for this client any more"
 _UNHEARD = ", and the address that its event brings does not count (registry.inline)"
@@ -127,7 +127,7 @@ def before_attempt(
     if client is None or client.logout_uri is None:
         return _unknown(delivery, NO_SUCH_CLIENT if client is None else NO_ADDRESS, registry, now)
     if client.paused:
-        return Defer(due=now + PAUSE, cause=Cause.PAUSED, text="the registry has paused: true")
+        return Defer(due=now + PAUSED_SECONDS, cause=Cause.PAUSED, text="the registry has paused: true")
     return None
 
 

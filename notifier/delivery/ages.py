@@ -26,20 +26,20 @@ from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery
 from notifier.model.logout_token import names_session
 
-OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: an internal fault is examined again after 2, 4, 8 … 256 s
-LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
+MIN_FAULT_SECONDS, MAX_FAULT_SECONDS = 2.0, 256.0  # an internal fault is examined again after 2, 4, 8 … 256 s
+LAST_ATTEMPT_SECONDS = 1.0  # before a limit at which the last attempt is due
 
 
 def last_moment(delivery: Delivery, client: Client, now: float) -> float:
     """Return when the delivery's last attempt is due."""
-    return expires_at(delivery, client, now) - LAST_MOMENT
+    return expires_at(delivery, client, now) - LAST_ATTEMPT_SECONDS
 
 
 def waits_until(delivery: Delivery, client: Client, now: float) -> float:
     """Return until when the delivery may wait for its client: until its last attempt is due, and `now` at the least."""
     last = last_moment(delivery, client, now)
-    if last + LAST_MOMENT < now and names_session(delivery, client):
-        last = now + _recorded_rest(delivery, client.retry) - LAST_MOMENT
+    if last + LAST_ATTEMPT_SECONDS < now and names_session(delivery, client):
+        last = now + _recorded_rest(delivery, client.retry) - LAST_ATTEMPT_SECONDS
     return max(now, min(last, delivery.not_after or math.inf))
 
 
@@ -50,7 +50,7 @@ def expires_at(delivery: Delivery, client: Client, now: float) -> float:
 
 def our_fault_wait(deferrals: int) -> float:
     """Return the seconds until an internal fault is examined again, after `deferrals` deferrals for it."""
-    return min(OUR_FAULT_MOST, OUR_FAULT_BASE * 2.0 ** min(deferrals, 16))
+    return min(MAX_FAULT_SECONDS, MIN_FAULT_SECONDS * 2.0 ** min(deferrals, 16))
 
 
 def grace_left(since: float | None, looks: int, grace: float, now: float, *, bounded: bool = True) -> float:
@@ -62,7 +62,7 @@ def grace_left(since: float | None, looks: int, grace: float, now: float, *, bou
     if since is None:
         return grace
     doubled = min(looks, 7)
-    waited = OUR_FAULT_BASE * (2.0**doubled - 1) + OUR_FAULT_MOST * (looks - doubled)
+    waited = MIN_FAULT_SECONDS * (2.0**doubled - 1) + MAX_FAULT_SECONDS * (looks - doubled)
     least = waited - our_fault_wait(looks - 1)  # of the last wait, perhaps only a part
     gone = max(now - since, least)
     return grace - (min(gone, waited) if bounded else gone)

@@ -23,10 +23,10 @@ from notifier.model.frozen import replace
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Signal
 
-SHORT_LIVED = 60.0  # seconds: a delivery that expires within them is not parked, or it would expire in the bucket
+MIN_PARKED_SECONDS = 60.0  # a delivery that expires within them is not parked, or it would expire in the bucket
 PROBE_FAILURES = 4  # attempts of a delivery, after which another delivery is the probe
-ROTATIONS = PREFETCH[Lane.RETRIES] // 8  # at a time: each holds a message, and other clients have retries too
-OVERDUE = 60.0  # seconds after its due time that a probe may be late: it waits behind others, or at another worker
+MAX_ROTATIONS = PREFETCH[Lane.RETRIES] // 8  # at a time: each holds a message, and other clients have retries too
+OVERDUE_SECONDS = 60.0  # that a probe may be late: it waits behind others, or at another worker
 
 
 class Buckets:
@@ -55,7 +55,7 @@ class Buckets:
             delivery = replace(delivery, turn=turn)
         last = waits_until(delivery, client, now)
         if later.waits_as is WaitsAs.PARKED:
-            if last - now >= SHORT_LIVED and not self._leaving:
+            if last - now >= MIN_PARKED_SECONDS and not self._leaving:
                 return delivery, Defer(due=due, cause=cause, waits_as=WaitsAs.PARKED, until=last)
             age = 0.0 if delivery.first_taken_at is None else now - delivery.first_taken_at
             due = now + max(SOON, min(due - now, OPEN_SHARE_OF_OUTAGE * age))
@@ -136,7 +136,7 @@ class Buckets:
         """Request passes for the clients whose probe is long overdue: an operator may have removed it."""
         now = self._tools.steady()
         for known in self._clients.values():
-            if known.parked and now > max(known.available_at, known.covered_until) + OVERDUE:
+            if known.parked and now > max(known.available_at, known.covered_until) + OVERDUE_SECONDS:
                 self._look_after(known, now)
 
     def wanted(self, key: ClientKey) -> int | None:
@@ -210,7 +210,7 @@ class Buckets:
         ):
             return 0.0
         ticket.on_rotation(rotated=known.covered(now) and not known.is_only_probe(ticket.delivery, self._room))
-        if ticket.rotated or self._rotations == ROTATIONS:
+        if ticket.rotated or self._rotations == MAX_ROTATIONS:
             return 0.0
         known.on_rotation(ticket)
         self._rotations += 1

@@ -16,7 +16,7 @@ from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import ClientEntry, Identity, SessionEnded
 
-PART = 100  # clients; an event with more is split, so that no message takes long
+PART_CLIENTS = 100  # clients; an event with more is split, so that no message takes long
 OVERRIDES: Sequence[Override] = get_args(Override)
 NAMED_CLIENTS = 5  # whose members an `IgnoredOverrides` names
 
@@ -106,7 +106,7 @@ def split(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Se
     """
     brings = may_override(event, registry, steady)
     entries = _all_clients(event.iss, registry, steady) if event.clients == "*" else _distinct(event, brings=brings)
-    while part := tuple(islice(entries, PART)):
+    while part := tuple(islice(entries, PART_CLIENTS)):
         yield replace(event, clients=part)
 
 

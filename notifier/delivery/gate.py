@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from notifier.delivery.admission import Deferral, Side, StartNow, Ticket, Wait
 from notifier.delivery.circuit import Change, State
 from notifier.delivery.client_buckets import Buckets
-from notifier.delivery.known_client import SLOW, KnownClient
-from notifier.delivery.known_clients import PROBES, KnownClients
+from notifier.delivery.known_client import SLOW_SECONDS, KnownClient
+from notifier.delivery.known_clients import PROBE_SLOTS, KnownClients
 from notifier.delivery.ports import News, Peers, Tools
 from notifier.delivery.verdict import AttemptResult, Done
 from notifier.model.client import Client, ClientKey
@@ -33,12 +33,12 @@ from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Signal
 
-DEFERRED_AT_A_TIME = 16  # deliveries deferred out of memory at a time: more would delay the others
+DEFERRALS_PER_ROUND = 16  # deliveries deferred out of memory at a time: more would delay the others
 ASSUMED_WORKERS = 4  # share a client's limits while their number is not known, in the second after a start
 SLOW_SHARE = 0.25  # slots for slow and silent clients, beside the window: a share of its size
 MAX_HANGING_WINDOWS = 4  # × `size` attempts may hang before a client whose circuit is not closed must wait
-KEPT_FREE = 10  # a tenth of the window is kept free for each other lane
-LEAST_WAIT = 0.1  # the share of `SLOT_WAIT` that remains if memory is full
+LANE_RESERVES = 10  # a tenth of the window is kept free for each other lane
+MIN_WAIT_SHARE = 0.1  # the share of `SLOT_WAIT` that remains if memory is full
 
 
 class Slots:
@@ -57,7 +57,7 @@ class Slots:
         self._size = size
         self._in_memory = in_memory
         self._begun = begun
-        self._slots = {Side.QUICK: size, Side.SLOW: max(1, int(size * SLOW_SHARE)), Side.PROBE: PROBES}
+        self._slots = {Side.QUICK: size, Side.SLOW: max(1, int(size * SLOW_SHARE)), Side.PROBE: PROBE_SLOTS}
         self._most_of_lane, self._most_of_lane_in_memory = most_of_lane(size), most_of_lane(2 * size)
         self._used = dict.fromkeys(Side, 0)
         self._in_flight = dict.fromkeys(Lane, 0)  # of the window
@@ -65,7 +65,7 @@ class Slots:
 
     def many_probes_free(self) -> bool:
         """True if more than half of the slots for probes are free."""
-        return 2 * self._used[Side.PROBE] < PROBES
+        return 2 * self._used[Side.PROBE] < PROBE_SLOTS
 
     def workers(self) -> int:
         """How many workers there are, this one included."""
@@ -94,7 +94,7 @@ class Slots:
 
     def patience(self) -> float:
         """Return for how many seconds a delivery may wait in memory."""
-        return SLOT_WAIT * max(LEAST_WAIT, 1 - self.fill())
+        return SLOT_WAIT * max(MIN_WAIT_SHARE, 1 - self.fill())
 
     def any_free(self, side: Side) -> bool:
         """Return True if a slot of this side is free."""
@@ -126,7 +126,7 @@ class Slots:
 
 def most_of_lane(size: int) -> int:
     """Return how many one lane may hold. A window under ten is too small to divide."""
-    return size - size // KEPT_FREE * (len(Lane) - 1)
+    return size - size // LANE_RESERVES * (len(Lane) - 1)
 
 
 class Gate:
@@ -227,11 +227,11 @@ class Gate:
             if known.waiting:
                 self._ready[known.side][key] = known
         self.clients.forget(now, busy=len(self._busy))
-        return self._defer(now, DEFERRED_AT_A_TIME, 2 * self.slots.patience())
+        return self._defer(now, DEFERRALS_PER_ROUND, 2 * self.slots.patience())
 
     def free_memory(self) -> Iterator[tuple[Ticket, Deferral]]:
         """Defer the newest of the deliveries that would wait longest, and return them: memory is full."""
-        return self._defer(self._tools.steady(), 2 * DEFERRED_AT_A_TIME, LEAST_WAIT * SLOT_WAIT)
+        return self._defer(self._tools.steady(), 2 * DEFERRALS_PER_ROUND, MIN_WAIT_SHARE * SLOT_WAIT)
 
     def _defer(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Deferral]]:
         for key, known in list(self._busy.items()):
@@ -260,7 +260,7 @@ class Gate:
         """Return (iss, client_id, seconds without an answer) for each client that hangs."""
         now = self._tools.steady()
         for key, known in self._busy.items():
-            if known.circuit.state is not State.OPEN and (seconds := known.silence(now)) > SLOW:
+            if known.circuit.state is not State.OPEN and (seconds := known.silence(now)) > SLOW_SECONDS:
                 yield *key, seconds
 
     @property

@@ -12,10 +12,10 @@ from types import MappingProxyType
 from typing import TypeAlias, assert_never
 
 from notifier.delivery import event_clients, replacements
-from notifier.delivery.event_clients import PART
+from notifier.delivery.event_clients import PART_CLIENTS
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.ports import SourceReader
-from notifier.delivery.replacements import REST, Move, Send, buried
+from notifier.delivery.replacements import TRIAL_DELAY_SECONDS, Move, Send, buried
 from notifier.model.delivery import Delivery, DeliveryIds
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
@@ -146,7 +146,7 @@ class Intake:
         reader = self._readers.get(reader_of(message.source))
         if reader is None:
             raise UnknownSource((InputIssue("", f"nothing here reads messages of the source {message.source}"),))
-        opened = reader.open(message, only, now, now + REST if message.suspect else None)
+        opened = reader.open(message, only, now, now + TRIAL_DELAY_SECONDS if message.suspect else None)
         if isinstance(opened, Move):
             return opened
         work = self._open_event(message, documents.EventDocument(event=opened.event), opened.letter, now)
@@ -190,8 +190,8 @@ class Intake:
         restricted = issuer.publishers is not None or issuer.event_types is not None
         if restricted and (objection := event_clients.publisher_objection(event, issuer)) is not None:
             return replacements.bury_event(event, *objection, now)
-        if event.clients == "*" or len(event.clients) > PART:
-            due = now + REST if message.suspect else None
+        if event.clients == "*" or len(event.clients) > PART_CLIENTS:
+            due = now + TRIAL_DELAY_SECONDS if message.suspect else None
             return Move(sends=self._parts(document, registry, due), fact=replacements.event_taken(event, "split"))
         steps: Iterator[Step]
         if message.delivery_count and message.suspect:

@@ -19,13 +19,13 @@ from notifier.model.frozen import replace
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Signal
 
-FRESH = 4.0  # seconds after which a fresh delivery may be the probe; a second a worker if that is more
-CROWDED = 0.5  # the used share of memory above which no bucket is fetched from
+FRESH_PROBE_SECONDS = 4.0  # after which a fresh delivery may be the probe; a second a worker if that is more
+CROWDED_SHARE = 0.5  # the used share of memory above which no bucket is fetched from
 MIN_DEFERRAL_SECONDS, MAX_DEFERRAL_SECONDS = 1.0, 64.0  # of one deferral, however old the delivery is …
 MAX_RATED_DEFERRAL_SECONDS = 1024.0  # … or at most, where a registered rate determines the turn
-SLOW = 1.0  # seconds: a client whose attempts take longer, or that is silent for as long, is slow
-SILENT, TIMES = 0.1, 4.0  # seconds, and times its usual: the shortest silence that makes a client slow
-SMOOTHING = 0.2  # the weight of the newest attempt in the mean
+SLOW_SECONDS = 1.0  # a client whose attempts take longer, or that is silent for as long, is slow
+SILENCE_SECONDS, SILENCE_FACTOR = 0.1, 4.0  # or × its usual time: the shortest silence that makes a client slow
+ATTEMPT_WEIGHT = 0.2  # the weight of the newest attempt in the mean
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -101,7 +101,7 @@ class KnownClient(PendingDeliveries):
             return now >= self.circuit.next_try
         due = self.circuit.next_try + MIN_OPEN_SECONDS
         if delivery.first_taken_at is None and room.many_probes_free():
-            due = min(due, self.ended_at + max(FRESH, MIN_OPEN_SECONDS * room.workers()))
+            due = min(due, self.ended_at + max(FRESH_PROBE_SECONDS, MIN_OPEN_SECONDS * room.workers()))
         return now >= max(due, self.ended_at + MIN_OPEN_SECONDS)
 
     def _can_wait(self, delivery: Delivery, room: Room, now: float, *, pulled: bool) -> bool:
@@ -110,7 +110,7 @@ class KnownClient(PendingDeliveries):
             return False
         patience = room.patience()
         if self._needs_first_attempt(now + patience):
-            return not self.waiting and room.fill() < CROWDED
+            return not self.waiting and room.fill() < CROWDED_SHARE
         if pulled and self.circuit.state is State.UNTRIED:  # the first attempt shows soon whether more may follow
             return False
         if pulled or (delivery.turn is not None and delivery.turn - room.ahead() <= now + patience):
@@ -196,14 +196,14 @@ class KnownClient(PendingDeliveries):
             self.circuit.on_internal_fault(now)
             return None
         mean = self.attempt_seconds or seconds
-        self.attempt_seconds = mean + SMOOTHING * (seconds - mean)
+        self.attempt_seconds = mean + ATTEMPT_WEIGHT * (seconds - mean)
         failed, concurrency, change = signal is not Signal.RESPONSIVE, self.concurrency, None
         if not failed:
             change = self.circuit.on_success(now, repeat=repeat)
             self.concurrency = min(self.limit, concurrency + 1)
             if change is not None:
                 self._on_recovered(now)  # which may restart the sample
-        if seconds <= SLOW:
+        if seconds <= SLOW_SECONDS:
             throttled = signal is Signal.RATE_LIMITED
             self.rate.on_result(now, failed=failed, throttled=throttled, concurrency=concurrency)
         if failed:
@@ -256,12 +256,13 @@ class KnownClient(PendingDeliveries):
         return 0.0
 
     def side_at(self, now: float) -> Side:
-        """Return `SLOW` if its attempts take long, or if it is silent for longer than usual."""
-        if self.attempt_seconds > SLOW:
+        """Return `SLOW_SECONDS` if its attempts take long, or if it is silent for longer than usual."""
+        if self.attempt_seconds > SLOW_SECONDS:
             return Side.SLOW
-        if not self.running or now - self.ended_at <= SILENT:
+        if not self.running or now - self.ended_at <= SILENCE_SECONDS:
             return Side.QUICK
-        return Side.SLOW if self.silence(now) > min(SLOW, max(SILENT, TIMES * self.attempt_seconds)) else Side.QUICK
+        shortest = min(SLOW_SECONDS, max(SILENCE_SECONDS, SILENCE_FACTOR * self.attempt_seconds))
+        return Side.SLOW if self.silence(now) > shortest else Side.QUICK
 
     def pace(self, room: Room, now: float) -> float:
         """Return the seconds between two of its attempts. Its concurrency limit grows as they are made."""
@@ -270,7 +271,7 @@ class KnownClient(PendingDeliveries):
         if room.free(side, Lane.EVENTS, closed=closed) > 0:
             at_a_time = min(self.limit, self.concurrency + self.waiting // 2) if closed else self.concurrency
         silence = self.silence(now)
-        seconds = max(self.attempt_seconds, silence) if silence > SILENT else self.attempt_seconds
+        seconds = max(self.attempt_seconds, silence) if silence > SILENCE_SECONDS else self.attempt_seconds
         return max(self.rate.step, self.rate.spacing, seconds / max(1, at_a_time))
 
 

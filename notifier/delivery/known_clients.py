@@ -14,11 +14,11 @@ from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import PREFETCH
 from notifier.model.message import Lane
 
-KEPT = 1800.0  # seconds until a client without any event is forgotten
-MOST_KNOWN = 20_000  # clients stored that have no delivery in memory
-ROUNDING = 1e-6  # seconds by which a token may come early, so that one token is not slightly less
-LOOKS = 64  # clients that `forget` visits at a time
-PROBES = PREFETCH[Lane.RETRIES] * 5 // 8  # slots for probes
+KEPT_SECONDS = 1800.0  # until a client without any event is forgotten
+MAX_KNOWN_CLIENTS = 20_000  # clients stored that have no delivery in memory
+EARLY_TOKEN_SECONDS = 1e-6  # by which a token may come early, so that one token is not slightly less
+CLIENTS_PER_CHECK = 64  # clients that `forget` visits at a time
+PROBE_SLOTS = PREFETCH[Lane.RETRIES] * 5 // 8  # slots for probes
 
 
 class KnownClients(OrderedDict[ClientKey, KnownClient]):
@@ -40,7 +40,7 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
         if client is not None:
             # All workers that start together may make one attempt at once: those before may just have spent the tokens.
             step = attempt_step(client, workers := self._room.workers())
-            token_at = self._started_at + max(1.0, step) - step / workers - ROUNDING
+            token_at = self._started_at + max(1.0, step) - step / workers - EARLY_TOKEN_SECONDS
         known = self[key] = KnownClient(key=key, seen_at=now, rate=AttemptRate(token_at=token_at))
         return known
 
@@ -65,16 +65,16 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
         """Return for how many seconds its circuit opens at least: each open circuit may then have had its probe."""
         alike = len(self.down) - len(self._probe_seconds)  # reported by peers only: perhaps they hang as this one does
         busy = min(len(self.down) * known.attempt_seconds, self._sum_seconds + alike * known.attempt_seconds)
-        return busy / (PROBES * self._room.workers())
+        return busy / (PROBE_SLOTS * self._room.workers())
 
     def forget(self, now: float, *, busy: int) -> None:
         """Forget clients without events for long, and the ones with the oldest events if there are very many.
 
         `busy` is how many have a delivery in memory.
         """
-        for _ in range(min(LOOKS, len(self))):
+        for _ in range(min(CLIENTS_PER_CHECK, len(self))):
             key, known = next(iter(self.items()))
-            if now - known.seen_at < KEPT and len(self) - busy <= MOST_KNOWN:
+            if now - known.seen_at < KEPT_SECONDS and len(self) - busy <= MAX_KNOWN_CLIENTS:
                 return
             if known.idle and not known.is_paused(now) and not known.covered(now):
                 del self[key]

@@ -18,9 +18,9 @@ from notifier.model.message import PART_OF, Kind, Lane, Message, Unsettled
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import Acknowledger
 
-REMEMBERED = 25_000  # deliveries at least, and twice as many at most: 6 MB
-LONGEST_STANDING = 60.0  # seconds for which a retry stands for its delivery at most
-LARGE = 16 * 1024  # bytes, of which the worst take 2 ms to read; events of a hundred clients have 3,000
+MIN_REMEMBERED = 25_000  # deliveries at least, and twice as many at most: 6 MB
+MAX_STANDING_SECONDS = 60.0  # for which a retry stands for its delivery at most
+LARGE_BYTES = 16 * 1024  # bytes, of which the worst take 2 ms to read; events of a hundred clients have 3,000
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +45,7 @@ class HeldMessage:
     @property
     def large(self) -> bool:
         """True if reading it takes so long that it is read alone."""
-        return len(self.message.body) > LARGE
+        return len(self.message.body) > LARGE_BYTES
 
     @property
     def part_of(self) -> str | None:
@@ -97,7 +97,7 @@ def stands_for(wait: float, *, alone: bool = False) -> float:
 
     `alone`: no other worker can get it, so it stands for a minute.
     """
-    return LONGEST_STANDING if alone else min(LONGEST_STANDING, deferral_wait(wait))
+    return MAX_STANDING_SECONDS if alone else min(MAX_STANDING_SECONDS, deferral_wait(wait))
 
 
 class Ledger:
@@ -121,7 +121,7 @@ class Ledger:
     """
 
     def __init__(
-        self, queue: Acknowledger, observe: Observer, *, clock: Clock, steady: Clock, remembered: int = REMEMBERED
+        self, queue: Acknowledger, observe: Observer, *, clock: Clock, steady: Clock, remembered: int = MIN_REMEMBERED
     ) -> None:
         self._queue = queue
         self._observe = observe

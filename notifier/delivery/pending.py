@@ -23,8 +23,8 @@ from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause
 
-SAME = 0.1  # seconds by which the clocks may have drifted apart since a probe was sent
-BUSY_TRY = 2.0  # seconds that a probe waits for the end of another one, or for a slot
+CLOCK_DRIFT_SECONDS = 0.1  # by which the clocks may have drifted apart since a probe was sent
+BUSY_PROBE_SECONDS = 2.0  # that a probe waits for the end of another one, or for a slot
 
 RunningAttempts: TypeAlias = dict[Ticket, Side]
 NONE_RUNS: RunningAttempts = {}  # never filled: one for each client would take 64 bytes, or 224 once emptied
@@ -116,13 +116,13 @@ class PendingDeliveries:
         opens, cause = (self.paused_until, Cause.RETRY_AFTER) if paused else (next_try, Cause.CIRCUIT)
         if self.covered(now) and not tried:
             return Later(due=opens, cause=cause, waits_as=WaitsAs.PARKED)
-        wait = max(MIN_OPEN_SECONDS, opens - now) if opens > now else BUSY_TRY
+        wait = max(MIN_OPEN_SECONDS, opens - now) if opens > now else BUSY_PROBE_SECONDS
         # One pass through one delay queue, which is exact. After several it may come a second early.
         return Later(due=now + (wait if paused else one_pass(wait)), cause=cause, waits_as=WaitsAs.PROBE)
 
     def is_only_probe(self, delivery: Delivery, room: Room) -> bool:
         """Return True if the delivery is the client's probe, and this worker has sent no other one since."""
-        return delivery.leash is not None and delivery.leash - room.ahead() > self.covered_until - SAME
+        return delivery.leash is not None and delivery.leash - room.ahead() > self.covered_until - CLOCK_DRIFT_SECONDS
 
     def covered(self, now: float) -> bool:
         """True while a probe that this worker sent cannot have returned: it will lead to the bucket."""

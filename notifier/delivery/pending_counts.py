@@ -8,7 +8,7 @@ from notifier.delivery.verdict import Defer, RetryAt, delay_of
 from notifier.model.backoff import EARLY
 from notifier.model.client import ClientKey
 
-SHORT = 16.0  # seconds: a shorter wait may end and begin again within its second, and count twice
+SHORT_WAIT_SECONDS = 16.0  # a shorter wait may end and begin again within its second, and count twice
 
 
 class BucketCounts:
@@ -59,7 +59,7 @@ class DelayCounts:
         wait, rounding = delay_of(verdict, now)
         if rounding == "down":
             wait *= EARLY  # RabbitMQ rounds
-        steps = 8 if wait < SHORT else 1
+        steps = 8 if wait < SHORT_WAIT_SECONDS else 1
         if (due := math.ceil((now + wait) * steps) / steps) not in self._dues:
             self._forget_past(now)  # the counts may never be requested
         counts = self._dues.setdefault(due, {})

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from notifier.delivery.gate import Gate
-from notifier.delivery.known_client import CROWDED
+from notifier.delivery.known_client import CROWDED_SHARE
 from notifier.delivery.pending_counts import BucketCounts
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueUnavailable
@@ -28,14 +28,14 @@ from notifier.model.message import Message
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import Parking
 
-AT_ONCE = 4  # deliveries on their way out of buckets; 1 while a fresh delivery waits for the loop
-IN_VAIN = 400.0  # fetched a second for clients that are down: a thirtieth of a core …
-AT_THE_START = 2000.0  # … and while a worker goes through every bucket: 100,000 take a minute
-AWAY, LONGEST_AWAY = 0.5, 32.0  # seconds to wait after the first failure to fetch, and after many
-RECENT = 120.0  # seconds in which a fetched delivery has its fate
-MOST_CLIENTS = 1000  # that a pass is for; beyond that it is for all, since other workers may name any number
-FIRST = 1.0  # seconds, on average, from the start to the first passes
-COUNT_EVERY = 60.0  # seconds between two counts of all buckets, for operators
+MAX_FETCHES = 4  # deliveries on their way out of buckets; 1 while a fresh delivery waits for the loop
+VAIN_FETCHES_PER_SECOND = 400.0  # fetched a second for clients that are down: a thirtieth of a core …
+START_FETCHES_PER_SECOND = 2000.0  # … and while a worker goes through every bucket: 100,000 take a minute
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 32.0  # to wait after the first failure to fetch, and after many
+RECENT_SECONDS = 120.0  # in which a fetched delivery is settled
+MAX_PASS_CLIENTS = 1000  # that a pass is for; beyond that it is for all, since other workers may name any number
+FIRST_PASS_SECONDS = 1.0  # seconds, on average, from the start to the first passes
+COUNT_SECONDS = 60.0  # between two counts of all buckets, for operators
 
 
 @dataclass(slots=True)
@@ -90,15 +90,15 @@ class Pulls:
         for key in self._gate.buckets.requested:
             bucket_pass = self._passes.setdefault(self._parking.bucket(key), BucketPass())
             bucket_pass.messages_left, bucket_pass.recount = None, True
-            if len(bucket_pass.clients) < MOST_CLIENTS:
+            if len(bucket_pass.clients) < MAX_PASS_CLIENTS:
                 bucket_pass.clients.add(key)
                 self._gate.buckets.on_pass(key, pulling=True)
             elif key not in bucket_pass.clients:
                 bucket_pass.of_all = True
         self._gate.buckets.requested.clear()
-        most = 1 if fresh_waits else AT_ONCE
-        for _ in range(min(len(self._passes), AT_ONCE)):
-            if self._fetching >= most or self._clock() < self._rests_until or self._gate.slots.fill() > CROWDED:
+        most = 1 if fresh_waits else MAX_FETCHES
+        for _ in range(min(len(self._passes), MAX_FETCHES)):
+            if self._fetching >= most or self._clock() < self._rests_until or self._gate.slots.fill() > CROWDED_SHARE:
                 return
             bucket, bucket_pass = next(iter(self._passes.items()))
             self._passes.move_to_end(bucket)
@@ -115,7 +115,7 @@ class Pulls:
     def _wanted(self, bucket: str, bucket_pass: BucketPass) -> int:
         """Return how many messages the pass may fetch now. It drops the clients that do not need it."""
         if bucket_pass.of_all:
-            return AT_ONCE
+            return MAX_FETCHES
         want = 0
         for key in tuple(bucket_pass.clients):
             if (bears := self._gate.buckets.wanted(key)) is None:
@@ -139,12 +139,12 @@ class Pulls:
             if messages:
                 self._fetched_at[bucket] = self._clock()
             in_vain = sum(not self._take(message) for message in messages)
-            pace = AT_THE_START if bucket_pass.of_all else IN_VAIN
+            pace = START_FETCHES_PER_SECOND if bucket_pass.of_all else VAIN_FETCHES_PER_SECOND
             self._rests_until = max(self._clock(), self._rests_until) + in_vain / pace
         except QueueUnavailable:  # others go on meanwhile: perhaps it is this bucket alone
             if not bucket_pass.failures:
                 self.lost()
-            bucket_pass.away_until = self._clock() + min(LONGEST_AWAY, AWAY * 2**bucket_pass.failures)
+            bucket_pass.away_until = self._clock() + min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2**bucket_pass.failures)
             bucket_pass.failures, bucket_pass.messages_left = bucket_pass.failures + 1, None
         finally:
             bucket_pass.fetching = False
@@ -157,7 +157,7 @@ class Pulls:
 
     def lost(self) -> None:
         """Go again through the buckets that were lately fetched from: what is not acked may be there again."""
-        since = self._clock() - RECENT
+        since = self._clock() - RECENT_SECONDS
         self._go_through([bucket for bucket, at in self._fetched_at.items() if at > since])
 
     def _go_through(self, buckets: Iterable[str]) -> None:
@@ -167,10 +167,10 @@ class Pulls:
 
     async def run(self) -> None:
         """Go through all buckets once, then count them regularly and find forgotten deliveries, until cancelled."""
-        await asyncio.sleep(FIRST * random.uniform(0.5, 1.5))  # noqa: S311  spreads the workers; no secret
+        await asyncio.sleep(FIRST_PASS_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311  spreads the workers; no secret
         self._go_through(self._parking.inherited_buckets())
         while True:
             with suppress(QueueUnavailable):
                 self._counts.forget_empty(set(await self._parking.count_parked()))
             self._gate.buckets.look_after_overdue()
-            await asyncio.sleep(COUNT_EVERY)
+            await asyncio.sleep(COUNT_SECONDS)

@@ -23,14 +23,14 @@ from notifier.model.outcome import Cause, DeadReason
 from notifier.model.reply import ReplyTo
 from notifier.model.session_ended import SessionEnded
 
-LONGEST_GRACE = 86400.0  # seconds that an event waits for its issuer, or for the list of all clients
+MAX_GRACE_SECONDS = 86400.0  # that an event waits for its issuer, or for the list of all clients
 # Seconds until a message of a later release is due again, until a worker that can read it takes it. Short at first,
 # since during an upgrade the next worker may be of that release. The longest is the cost of a rollback: 400 passes a
 # second for 100,000 messages. Such a message never becomes a dead letter: nothing is wrong with it.
 NEWER_WAITS = tuple(2**power for power in range(2, 9))
 # Seconds until the messages written in place of a suspect are due. Taken at once, one could kill the process before the
 # suspect's ack is with the broker. The next process would rewrite the suspect again: one more at each death.
-REST = SOON
+TRIAL_DELAY_SECONDS = SOON
 PASSES = "passes"  # the header that counts the passes of a message whose body cannot be changed
 
 EventResult: TypeAlias = Literal["accepted", "split", "malformed"]
@@ -157,7 +157,7 @@ def postpone_unknown_source(
     `taken` is the message as it was taken. After `grace`, counted by passes, the message becomes a dead letter.
     """
     passes = _passes_of(taken)
-    left = grace_left(-math.inf, passes, min(grace, LONGEST_GRACE), now)
+    left = grace_left(-math.inf, passes, min(grace, MAX_GRACE_SECONDS), now)
     if left <= 0:
         return bury_unreadable(message, unknown.mistakes, unknown.data, only, now)
     wait = min(left, our_fault_wait(passes))
@@ -181,7 +181,7 @@ def postpone_event(
     """Return the whole event for a later look, while its clients are unknown; after `grace` its dead letter."""
     event = document.event
     since = now if document.unknown_since is None else document.unknown_since
-    time_left = grace_left(document.unknown_since, document.deferrals, min(grace, LONGEST_GRACE), now)
+    time_left = grace_left(document.unknown_since, document.deferrals, min(grace, MAX_GRACE_SECONDS), now)
     if time_left <= 0:
         return bury_event(event, *never, now)
     wait = min(time_left, our_fault_wait(document.deferrals))
@@ -214,7 +214,7 @@ def _passes_of(message: Message) -> int:
 def trial(body: bytes, message_id: str, crashes: int, now: float) -> Move:
     """Write a suspect delivery as a trial: the message from which it runs, once, and whose return counts."""
     message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=message_id, headers=crash_headers(crashes))
-    return Move(sends=(Send(due=now + REST, message=message),), deliveries=1)
+    return Move(sends=(Send(due=now + TRIAL_DELAY_SECONDS, message=message),), deliveries=1)
 
 
 def event_with_id(event: SessionEnded, *, bulk: bool) -> Move:

@@ -33,21 +33,21 @@ from notifier.delivery.ledger import HeldMessage
 from notifier.model.message import SOURCE, Kind, Lane
 from notifier.model.moment import Clock
 
-GATHER = 0.5  # seconds that suspects wait for one another: the broker sends what it gave back within a tenth of that
-PAUSE = 0.1  # seconds between two groups: an ack that is still with us when the process dies was never given
-SHARE_OF_SUSPECTS = 4  # a quarter of the waiting suspects is rewritten together: 500 take 20 groups and three seconds
-LONGEST_GROUP = 30.0  # seconds: a group that takes longer waits for the broker
-AT_HAND = 4  # large messages: enough that the broker's confirms are not waited for one by one
-OPENED_EVERY = 3  # rounds of the loop: an answer to a request takes as many
-PASSED_OVER = 9  # times a lane is passed over before it goes next: it gets every tenth delivery
+GATHER_SECONDS = 0.5  # that suspects wait for one another: the broker sends what it gave back within a tenth of that
+GROUP_PAUSE_SECONDS = 0.1  # between two groups: an ack that is still with us when the process dies was never given
+SUSPECT_GROUPS = 4  # a quarter of the waiting suspects is rewritten together: 500 take 20 groups and three seconds
+MAX_GROUP_SECONDS = 30.0  # a group that takes longer waits for the broker
+MAX_LARGE_AT_HAND = 4  # large messages: enough that the broker's confirms are not waited for one by one
+LARGE_ROUNDS = 3  # rounds of the loop: an answer to a request takes as many
+MAX_PASSED_OVER = 9  # times a lane is passed over before it goes next: it gets every tenth delivery
 # Deliveries that an event gives before the next event goes: a user who signs out after 50 large events waits for 500
 # of their deliveries at most. More would be unfair to a person; fewer would begin more messages at a time than a drain
 # can finish.
-IN_A_ROW = 10
+DELIVERIES_IN_A_ROW = 10
 # Started or deferred in one round of the loop: eight fresh deliveries, or two others. Thousands that come due at
 # once take a little longer for it; a fresh logout beside them waits a fraction of a millisecond in each round.
-ROUND = 8
-EFFORT = {Lane.EVENTS: 1, Lane.RETRIES: 4, Lane.BULK: 4}
+ROUND_EFFORT = 8
+LANE_EFFORT = {Lane.EVENTS: 1, Lane.RETRIES: 4, Lane.BULK: 4}
 
 
 class Selection:
@@ -64,7 +64,7 @@ class Selection:
         self._parts: dict[Lane, dict[str, deque[HeldMessage]]] = {lane: {} for lane in Lane}  # behind one in line
         self._large: deque[HeldMessage] = deque()
         self._at_hand: list[HeldMessage] = []  # large ones; at most one of them is not read yet
-        self._rounds_since = OPENED_EVERY  # since the last large one was opened
+        self._rounds_since = LARGE_ROUNDS  # since the last large one was opened
         self._next_group = 0.0  # not before this moment
         self._group_overdue = 0.0  # from this moment on, even if some of `_tried` have no fate yet
 
@@ -75,7 +75,7 @@ class Selection:
                 held.message = replace(held.message, survived=held.message.survived + survived)
             if held.message.suspect:
                 if not self._suspects and not self._tried:
-                    self._next_group = self._steady() + GATHER
+                    self._next_group = self._steady() + GATHER_SECONDS
                 self._suspects.append(held)
                 return
         self._line_up(held)
@@ -104,10 +104,10 @@ class Selection:
         if not self._large:
             return False
         self._at_hand = [held for held in self._at_hand if held.at_hand]
-        if len(self._at_hand) == AT_HAND or any(held.work is None for held in self._at_hand):
+        if len(self._at_hand) == MAX_LARGE_AT_HAND or any(held.work is None for held in self._at_hand):
             return False
         self._rounds_since += 1
-        if self._rounds_since >= OPENED_EVERY:
+        if self._rounds_since >= LARGE_ROUNDS:
             self._rounds_since = 0
             held = self._large.popleft()
             self._at_hand.append(held)
@@ -169,7 +169,7 @@ class Selection:
         able = [lane for lane in waiting if has_room(lane)]
         if not able:
             return None
-        chosen = next((lane for lane in able if self._passed_over[lane] >= PASSED_OVER), able[0])
+        chosen = next((lane for lane in able if self._passed_over[lane] >= MAX_PASSED_OVER), able[0])
         for lane in able:
             self._passed_over[lane] += 1
         self._passed_over[chosen] = 0
@@ -182,9 +182,9 @@ class Selection:
             line.popleft()
             if self._parts[held.lane]:
                 self._follow(held)
-        elif held.steps_given % IN_A_ROW == 0:
+        elif held.steps_given % DELIVERIES_IN_A_ROW == 0:
             line.rotate(-1)
-        return ROUND if held.steps_given <= 1 and held.large else EFFORT[held.lane]
+        return ROUND_EFFORT if held.steps_given <= 1 and held.large else LANE_EFFORT[held.lane]
 
     def cramped(self) -> bool:
         """True if another message would go now if there were more memory."""
@@ -201,12 +201,12 @@ class Selection:
         now = self._steady()
         while self._tried and self._tried[-1].closed:
             self._tried.pop()
-            self._next_group = now + PAUSE
+            self._next_group = now + GROUP_PAUSE_SECONDS
         if now < self._next_group or (self._tried and now < self._group_overdue):
             return
         random.shuffle(self._suspects)
-        group = max(1, len(self._suspects) // SHARE_OF_SUSPECTS)
+        group = max(1, len(self._suspects) // SUSPECT_GROUPS)
         self._tried, self._suspects = self._suspects[:group], self._suspects[group:]
         for held in self._tried:
             self._line_up(held)
-        self._group_overdue = now + LONGEST_GROUP
+        self._group_overdue = now + MAX_GROUP_SECONDS

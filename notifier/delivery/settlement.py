@@ -21,8 +21,8 @@ from notifier.model.message import LONGEST_PARKED, Kind, Message, Outgoing, cras
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import WorkerQueue
 
-AGAIN = 1.0  # seconds, at the least, until a deferral is due: a thousand of them must not hold the loop
-BATCH = 16  # messages that are made and confirmed together; more would hold the loop while they are made
+MIN_TRY_SECONDS = 1.0  # seconds, at the least, until a deferral is due: a thousand of them must not hold the loop
+BATCH_MESSAGES = 16  # messages that are made and confirmed together; more would hold the loop while they are made
 
 
 class Settlement:
@@ -45,7 +45,7 @@ class Settlement:
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
             case Defer():
                 later = self._later(delivery, verdict, now, message.crashes)
-                if not await self.send(later, within=max(AGAIN, verdict.due - now)):
+                if not await self.send(later, within=max(MIN_TRY_SECONDS, verdict.due - now)):
                     return False
                 deferred = facts.Deferred(
                     iss=delivery.iss, client_id=delivery.client_id, event_id=delivery.event_id, cause=verdict.cause,
@@ -60,7 +60,7 @@ class Settlement:
     async def send_all(self, sends: Iterable[Send]) -> None:
         """Return once each is durable. Messages are made as they are sent: a large event is never whole in memory."""
         remaining = iter(sends)
-        while batch := list(islice(remaining, BATCH)):
+        while batch := list(islice(remaining, BATCH_MESSAGES)):
             await asyncio.gather(*(self.send(send) for send in batch))
             for fact in (send.fact for send in batch if send.fact is not None):
                 self._observe(fact)

@@ -20,10 +20,10 @@ from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome
 
 # Seconds to wait at least after the first, second and third 400 that counts (R12). The fourth is final. Some
 # receivers answer 400 while they cannot read the JWK Set, or within 30 s of their last reading.
-REJECTION_WAITS = (3.0, 32.0, 265.0)
-LEAST_OF_TIMEOUT = 0.9  # of a client's timeout must have passed, or the timeout is not the client's fault
+REJECTION_SECONDS = (3.0, 32.0, 265.0)
+TIMEOUT_SHARE = 0.9  # of a client's timeout must have passed, or the timeout is not the client's fault
 # Causes that lie with the client: the ages continue. All other causes are internal and stop the ages.
-OF_CLIENT = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
+CLIENT_CAUSES = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
 
 
 class WaitsAs(Enum):
@@ -108,7 +108,7 @@ def result_of(before: Delivery, client: Client, fact: Attempted, jitter: Jitter)
     assert not isinstance(outcome, Delivered)
     after = record(before, outcome, now - seconds, seconds)  # by one clock: a jump meanwhile must not add to its age
     # `seconds` are of a clock that stops while the process is suspended, so that the client had no time to answer.
-    cut_short = outcome.reason is Reason.TIMEOUT and seconds < LEAST_OF_TIMEOUT * client.timeout
+    cut_short = outcome.reason is Reason.TIMEOUT and seconds < TIMEOUT_SHARE * client.timeout
     return AttemptResult(
         delivery=after,
         verdict=decide(outcome, after, client, now, jitter),
@@ -177,7 +177,7 @@ def postponed(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: floa
     is_probe = verdict.waits_as is WaitsAs.PROBE or (
         delivery.leash is not None and verdict.waits_as is not WaitsAs.PARKED
     )
-    internal = verdict.cause not in OF_CLIENT
+    internal = verdict.cause not in CLIENT_CAUSES
     held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if internal else 0.0)
     noted = verdict.cause in delivery.waited_for
     return replace(
@@ -216,8 +216,8 @@ def uncharged(delivery: Delivery, before: Delivery) -> Delivery:
 def decide(outcome: Refused | Failed, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> RetryAt | Dead:
     """Return the verdict on a refusal or failure. `delivery` is as `record` returned it."""
     match outcome:
-        case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= len(REJECTION_WAITS):
-            least = REJECTION_WAITS[delivery.rejections - 1] if delivery.rejections else 0.0
+        case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= len(REJECTION_SECONDS):
+            least = REJECTION_SECONDS[delivery.rejections - 1] if delivery.rejections else 0.0
             return retry(delivery, client, None, now, jitter, least)
         case Refused():
             return Dead(reason=DeadReason(outcome.reason.value), text=_refusal(outcome))

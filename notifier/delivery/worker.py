@@ -17,15 +17,15 @@ from notifier.delivery.ledger import HeldMessage, Ledger
 from notifier.delivery.ports import Peers, Tools
 from notifier.delivery.pulls import Pulls
 from notifier.delivery.replacements import Move
-from notifier.delivery.selection import ROUND, Selection
+from notifier.delivery.selection import ROUND_EFFORT, Selection
 from notifier.model.defaults import PREFETCH
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane, Message
 from notifier.model.registry import CurrentRegistry
 from notifier.queues.queue_port import WorkerQueue
 
-TICK = 0.05  # seconds
-LONGEST_GAP = 0.25  # seconds: the worker reads the clock at each tick, unless its event loop is blocked
+TICK_SECONDS = 0.05
+MAX_GAP_SECONDS = 0.25  # the worker reads the clock at each tick, unless its event loop is blocked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ class Worker:
     async def _tick(self) -> None:
         """Defer deliveries of unresponsive and paused clients, and start the deliveries whose turn has come."""
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(TICK_SECONDS)
             for ticket, later in self.gate.defer_overdue():
                 ticket.call_up(later)
             for ticket in self.gate.start_waiting():
@@ -165,7 +165,7 @@ class Worker:
         if self._selection.begin_round():
             self._pump()
         effort = 0
-        while effort < ROUND:
+        while effort < ROUND_EFFORT:
             if (held := self._selection.next()) is None:
                 if self._selection.cramped():
                     self._pipeline.make_room()
@@ -226,7 +226,7 @@ class UnsuspendedClock:
     def __call__(self) -> float:
         """Return the present moment."""
         now = self._steady()
-        if now - self._read > LONGEST_GAP:
-            self._held += now - self._read - LONGEST_GAP
+        if now - self._read > MAX_GAP_SECONDS:
+            self._held += now - self._read - MAX_GAP_SECONDS
         self._read = now
         return now - self._held

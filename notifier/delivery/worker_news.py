@@ -20,10 +20,10 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.delivery.ports import News
 from notifier.model.moment import Clock
 
-MOST = 2000  # clients with a report that waits; beyond them the oldest report is dropped
-FRESH = 2.0  # seconds after which a report is dropped
-LARGEST = 4 * 1024  # bytes of a document
-DOCUMENTS = 50  # read a second, for each worker
+MAX_REPORTS = 2000  # clients with a report that waits; beyond them the oldest report is dropped
+MAX_REPORT_SECONDS = 2.0  # after which a report is dropped
+MAX_DOCUMENT_BYTES = 4 * 1024  # bytes of a document
+DOCUMENTS_PER_SECOND = 50  # read a second, for each worker
 
 _Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
@@ -62,7 +62,7 @@ class OtherWorkers:
     def report(self, news: News) -> None:
         """Send the report to the others soon, or drop it. Never raises, never waits."""
         self._waiting.pop(news.key, None)
-        if len(self._waiting) >= MOST:
+        if len(self._waiting) >= MAX_REPORTS:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[news.key] = (self._steady(), news)
         self._has_news.set()
@@ -80,11 +80,11 @@ class OtherWorkers:
         while self._waiting:
             key = next(iter(self._waiting))
             at, news = self._waiting[key]
-            part = _dump(news, now - at) if now - at <= FRESH else b""
-            if parts and size + len(part) > LARGEST:
+            part = _dump(news, now - at) if now - at <= MAX_REPORT_SECONDS else b""
+            if parts and size + len(part) > MAX_DOCUMENT_BYTES:
                 break
             del self._waiting[key]
-            if part and size + len(part) <= LARGEST:
+            if part and size + len(part) <= MAX_DOCUMENT_BYTES:
                 size += len(part) + 1
                 parts.append(part)
         return _AROUND % b",".join(parts) if parts else None
@@ -94,10 +94,10 @@ class OtherWorkers:
         if (now := self._steady()) >= self._second + 1:
             self._second, self._documents = now, 0
         self._documents += 1
-        if self._documents > DOCUMENTS * max(1, self.count()):
+        if self._documents > DOCUMENTS_PER_SECOND * max(1, self.count()):
             return
         with suppress(ValidationError):
-            for members in _DOCUMENT.validate_json(document if len(document) <= LARGEST else b"")["news"]:
+            for members in _DOCUMENT.validate_json(document if len(document) <= MAX_DOCUMENT_BYTES else b"")["news"]:
                 on_news(_load(members))
 
 

@@ -25,7 +25,7 @@ import structlog
 from aiohttp import web
 
 from notifier.delivery.event_clients import publisher_objection
-from notifier.delivery.selection import OPENED_EVERY
+from notifier.delivery.selection import LARGE_ROUNDS
 from notifier.model.api_token import ApiToken
 from notifier.model.documents.event_document import read_whole
 from notifier.model.errors import InputIssue, MalformedEvent
@@ -161,7 +161,7 @@ class EventRequests:
             raise Refusal(problem(503, title, headers={"Retry-After": AGAIN})) from None
         try:
             async with self._opening:
-                for _ in range(OPENED_EVERY):
+                for _ in range(LARGE_ROUNDS):
                     await asyncio.sleep(0)
             yield
         finally:

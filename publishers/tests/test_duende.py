@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.delivery.event_clients import PART, split
+from notifier.delivery.event_clients import PART_CLIENTS, split
 from notifier.features.browsers.front_channel_context import open_sealed
 from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
 from notifier.features.browsers.front_channel_routes import PATH, SAW_COOKIE
@@ -60,7 +60,7 @@ def test_it_publishes_to_the_services_exchanges() -> None:
 def test_its_limits_are_the_services() -> None:
     """What would be refused or split there is refused or split here."""
     assert int(constants(COMMON / "Publishing/AmqpTransport.cs")["LongestId"]) == ID_BYTES
-    assert int(constants(SHARED / "SessionEndedTeller.cs")["ClientsInAnEvent"]) == PART
+    assert int(constants(SHARED / "SessionEndedTeller.cs")["ClientsInAnEvent"]) == PART_CLIENTS
 
 
 def test_it_offers_the_services_algorithms() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.admission import PAUSE, before_attempt
+from notifier.delivery.admission import PAUSED_SECONDS, before_attempt
 from notifier.delivery.facts import Attempted, LogoutDelivered
 from notifier.delivery.verdict import Dead, Defer, postponed
 from notifier.model.client import RetryPolicy
@@ -237,8 +237,8 @@ async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -
         verdict = before_attempt(delivery, paused, paused, Registry(), now)
         assert isinstance(verdict, Defer)
         delivery = postponed(delivery, verdict, paused.retry, now)
-        assert delivery.held == count * PAUSE
-        now += PAUSE + (jump if count == 1 else 0.0)
+        assert delivery.held == count * PAUSED_SECONDS
+        now += PAUSED_SECONDS + (jump if count == 1 else 0.0)
 
 
 # ── reported values ────────────────────────────────────────────────────────────────────────────────────────────

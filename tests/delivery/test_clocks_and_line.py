@@ -54,7 +54,7 @@ async def test_a_rest_keeps_its_length(jump: float) -> None:
 @JUMPS
 async def test_a_rate_is_kept(jump: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A jump forwards adds no token, one backwards removes none; deferred deliveries follow the client's rate."""
-    monkeypatch.setattr(worker, "TICK", 0.0)  # here seconds take no time
+    monkeypatch.setattr(worker, "TICK_SECONDS", 0.0)  # here seconds take no time
     async with running(Stage(client("shop", per_second=1.0))) as stage:
         for _ in range(30):  # its pace is sure
             await stage.prove("shop")

@@ -8,7 +8,7 @@ import pytest
 
 from notifier.delivery.facts import AlreadyDelivered, EventTaken
 from notifier.delivery.intake import Expand
-from notifier.delivery.ledger import LONGEST_STANDING, REMEMBERED, HeldMessage, Ledger, stands_for
+from notifier.delivery.ledger import MAX_STANDING_SECONDS, MIN_REMEMBERED, HeldMessage, Ledger, stands_for
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.message import Kind, Lane, Message
@@ -27,7 +27,7 @@ HOP = 2.0  # seconds until the first retry returns, by the default backoff and w
 class Copies:
     """A ledger, its clock, and the deliveries passed to it."""
 
-    def __init__(self, remembered: int = REMEMBERED) -> None:
+    def __init__(self, remembered: int = MIN_REMEMBERED) -> None:
         self.now = NOW
         self.started: dict[str, tuple[HeldMessage, Delivery]] = {}
         self.ledger = Ledger(self, lambda _: None, clock=self.clock, steady=self.clock, remembered=remembered)
@@ -143,7 +143,7 @@ def test_what_is_given_up_is_forgotten_however_long_ago_its_retry_was() -> None:
     assert not copies.starts("b", of_event=True)
 
 
-@pytest.mark.parametrize(("wait", "seconds"), [(0.2, 1), (2.4, 2), (45, 32), (3600, LONGEST_STANDING)])
+@pytest.mark.parametrize(("wait", "seconds"), [(0.2, 1), (2.4, 2), (45, 32), (3600, MAX_STANDING_SECONDS)])
 def test_what_is_put_off_stands_until_its_first_delay_is_over(wait: float, seconds: float) -> None:
     """After that delay another worker can fetch it and give it up. After a minute it covers no copy in any case."""
     assert stands_for(wait) == seconds

@@ -9,7 +9,7 @@ import pytest
 from notifier.delivery import known_clients
 from notifier.delivery.admission import StartNow, Ticket, Wait
 from notifier.delivery.circuit import MAX_OPEN_SECONDS
-from notifier.delivery.client_buckets import OVERDUE, PROBE_FAILURES
+from notifier.delivery.client_buckets import OVERDUE_SECONDS, PROBE_FAILURES
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.gate import MAX_HANGING_WINDOWS
 from notifier.delivery.ports import News
@@ -483,10 +483,10 @@ REQUESTS: dict[str, tuple[Callable[[], Desk], list[Callable[[Desk], object]], bo
     "parked during a pass": (long_open, PARK_IN_PASS, False),
     "parked during a pass, then recovered": (half_open, [*PARK_IN_PASS, succeed], True),
     "parked during a pass, then a recovery elsewhere": (overdue, [*PARK_IN_PASS, recover_elsewhere], True),
-    "probe not overdue": (resting, [wait(1 + OVERDUE), step("look_after_overdue")], False),
-    "probe overdue": (resting, [wait(1.1 + OVERDUE), step("look_after_overdue")], True),
-    "pause just over": (partial(paused, 0.0), [park, wait(3600 + OVERDUE), step("look_after_overdue")], False),
-    "pause long over": (partial(paused, 0.0), [park, wait(3601 + OVERDUE), step("look_after_overdue")], True),
+    "probe not overdue": (resting, [wait(1 + OVERDUE_SECONDS), step("look_after_overdue")], False),
+    "probe overdue": (resting, [wait(1.1 + OVERDUE_SECONDS), step("look_after_overdue")], True),
+    "pause just over": (partial(paused, 0.0), [park, wait(3600 + OVERDUE_SECONDS), step("look_after_overdue")], False),
+    "pause long over": (partial(paused, 0.0), [park, wait(3601 + OVERDUE_SECONDS), step("look_after_overdue")], True),
 }
 
 
@@ -546,7 +546,7 @@ def test_the_length_of_a_recovery_is_reported_once() -> None:
 
 def test_of_very_many_clients_the_ones_with_the_oldest_events_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """But none with a delivery in memory, and none that is paused."""
-    monkeypatch.setattr(known_clients, "MOST_KNOWN", 200)
+    monkeypatch.setattr(known_clients, "MAX_KNOWN_CLIENTS", 200)
     desk = Desk(proven=("shop",))
     assert desk.ask("shop") is StartNow
     desk.prove("quiet")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from notifier.delivery.event_clients import digest_of
-from notifier.delivery.selection import IN_A_ROW
+from notifier.delivery.selection import DELIVERIES_IN_A_ROW
 from notifier.model.documents.documents import EventDocument, dump_event
 from notifier.model.message import PART_OF, Kind, Lane, Message
 from notifier.model.outcome import Answer, Wire
@@ -13,7 +13,7 @@ from notifier.model.request import Request
 from notifier.model.session_ended import SessionEnded
 from tests.delivery.stage import ISS, Stage, client, running
 
-SIZE = 3 * IN_A_ROW  # clients of a part
+SIZE = 3 * DELIVERIES_IN_A_ROW  # clients of a part
 
 
 def take_part(stage: Stage, event: str, clients: list[str]) -> Message:
@@ -46,14 +46,14 @@ async def test_events_take_turns_and_their_parts_follow_one_another() -> None:
         await stage.until(lambda: len(stage.told()) == 5 * SIZE)
         answer.set()
         await stage.until(lambda: len(stage.queue.acked) == 5)
-    turns = [stage.told()[start].split("-")[0] for start in range(0, 5 * SIZE, IN_A_ROW)]
+    turns = [stage.told()[start].split("-")[0] for start in range(0, 5 * SIZE, DELIVERIES_IN_A_ROW)]
     assert turns == ["c0", "c3"] * 3 + ["c1", "c4"] * 3 + ["c2"] * 3
 
 
 @pytest.mark.parametrize("events", ["aaa", "abb"])
 async def test_a_drain_gives_back_the_parts_that_were_not_begun(events: str) -> None:
     """A started part is finished, so that no client is notified twice."""
-    stage, names, answer = make_stage(3, max_in_flight=IN_A_ROW)
+    stage, names, answer = make_stage(3, max_in_flight=DELIVERIES_IN_A_ROW)
     async with running(stage):
         first, *others = [take_part(stage, event, part) for event, part in zip(events, names, strict=True)]
         await stage.until(lambda: len(stage.told()) > 0)
@@ -66,7 +66,7 @@ async def test_a_drain_gives_back_the_parts_that_were_not_begun(events: str) -> 
 
 async def test_after_a_loss_all_parts_come_again() -> None:
     """Those that waited behind another one are forgotten with it."""
-    stage, names, answer = make_stage(2, max_in_flight=IN_A_ROW)
+    stage, names, answer = make_stage(2, max_in_flight=DELIVERIES_IN_A_ROW)
     async with running(stage):
         for part in names:
             take_part(stage, "a", part)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.delivery.event_clients import PART, count_notices, ignored_overrides, publisher_objection, split
+from notifier.delivery.event_clients import PART_CLIENTS, count_notices, ignored_overrides, publisher_objection, split
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.intake import deliveries
 from notifier.model.client import Algorithm, Client
@@ -280,7 +280,7 @@ def test_splitting_keeps_every_client_exactly_once(numbers: list[int], given_id:
     """Parts have at most 100 clients, keep all else of the event, and plan the same deliveries."""
     whole = event(*(f"c{n}" for n in numbers), id_given=given_id, ended_at=5.0, publisher="idp", source="/s", type="t")
     parts = list(split(whole, registry(), NOW))
-    assert all(1 <= len(part.clients) <= PART for part in parts)
+    assert all(1 <= len(part.clients) <= PART_CLIENTS for part in parts)
     assert {replace(part, clients=()) for part in parts} <= {replace(whole, clients=())}
     spread = [step.id for part in parts for step in planned(part)]
     assert spread == [step.id for step in planned(whole)]

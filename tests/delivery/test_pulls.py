@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from notifier.delivery import pulls, worker
-from notifier.delivery.client_buckets import OVERDUE
+from notifier.delivery.client_buckets import OVERDUE_SECONDS
 from notifier.delivery.facts import ClientRecovered, ClientServed
 from notifier.delivery.ports import News
-from notifier.delivery.pulls import AT_ONCE, RECENT
-from notifier.delivery.selection import GATHER
+from notifier.delivery.pulls import MAX_FETCHES, RECENT_SECONDS
+from notifier.delivery.selection import GATHER_SECONDS
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.message import SUSPECT, Kind, Lane, Message, Outgoing
@@ -25,8 +25,8 @@ SHOP = f"{ISS} shop"
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker looks at each round of the loop whether something is to be fetched, and not at the start."""
-    monkeypatch.setattr(worker, "TICK", 0.0)
-    monkeypatch.setattr(pulls, "FIRST", 1e6)
+    monkeypatch.setattr(worker, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(pulls, "FIRST_PASS_SECONDS", 1e6)
 
 
 @asynccontextmanager
@@ -112,7 +112,7 @@ async def test_at_its_start_a_worker_goes_through_all_buckets(monkeypatch: pytes
     """An earlier worker may have left deliveries. Those parked during a client's first attempt are fetched by another
     pass.
     """
-    monkeypatch.setattr(pulls, "FIRST", 0.001)
+    monkeypatch.setattr(pulls, "FIRST_PASS_SECONDS", 0.001)
     stage = Stage(client("shop"), client("wiki"))
     stage.queue.given_back = given_back
     in_bucket(stage, 50)
@@ -120,7 +120,7 @@ async def test_at_its_start_a_worker_goes_through_all_buckets(monkeypatch: pytes
     async with running(stage):
         await until(stage, lambda: len(stage.told()) == 100)
         await rounds()
-    assert len(stage.queue.fetches) <= 2 * (50 / AT_ONCE + 2)
+    assert len(stage.queue.fetches) <= 2 * (50 / MAX_FETCHES + 2)
 
 
 async def test_a_pass_sees_each_message_once() -> None:
@@ -140,7 +140,7 @@ async def test_a_pass_sees_each_message_once() -> None:
         await rounds(2000)
         assert stage.told() == ["shop"] * 5
         assert waits(stage) == 99
-        assert len(stage.queue.published) < 100 + AT_ONCE
+        assert len(stage.queue.published) < 100 + MAX_FETCHES
 
 
 async def test_what_is_parked_after_its_traveller_came_is_fetched() -> None:
@@ -218,10 +218,10 @@ async def test_a_traveller_that_dies_in_a_pause_is_followed_by_another() -> None
 
 async def test_an_overdue_traveller_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator may have taken it out of its delay queue."""
-    for pace in ("FIRST", "COUNT_EVERY"):
+    for pace in ("FIRST_PASS_SECONDS", "COUNT_SECONDS"):
         monkeypatch.setattr(pulls, pace, 0.0)
     async with down(Stage(client("shop")), 3) as stage:
-        stage.now += OVERDUE
+        stage.now += OVERDUE_SECONDS
         await rounds()
         assert stage.queue.fetches == []
         stage.now += 1
@@ -297,7 +297,7 @@ async def test_after_a_loss_what_was_lately_fetched_is_looked_for() -> None:
         stage.worker.gate.on_peer_report(News(key=(ISS, "wiki"), up=True, parked=True))
         await until(stage, lambda: len(stage.told()) == 8)
         await rounds()
-        stage.now += RECENT
+        stage.now += RECENT_SECONDS
         fetches = stage.queue.fetches.count(SHOP)
         stage.worker.on_lost(Lane.RETRIES)
         await rounds()
@@ -357,7 +357,7 @@ async def test_a_suspect_goes_the_suspects_way() -> None:
         await stage.until(lambda: waits(stage) == 0)
         await rounds()
         assert stage.told() == ["shop"]
-        stage.now += GATHER
+        stage.now += GATHER_SECONDS
         await until(stage, lambda: stage.queue.published[-1][1].headers == {"crashes": str(SUSPECT)}, step=0.0)
         await stage.acked(stage.retake("delay.1s"))
         assert stage.told() == ["shop", "shop"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from notifier.delivery.facts import Buried, Skipped
-from notifier.delivery.selection import GATHER, PAUSE
+from notifier.delivery.selection import GATHER_SECONDS, GROUP_PAUSE_SECONDS
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import load_dead_letter
@@ -89,7 +89,7 @@ async def test_a_suspect_runs_from_a_trial() -> None:
     """It is rewritten, confirmed and acked; the trial rests for a second, and is attempted."""
     async with running(Stage(client("shop"))) as stage:
         stage.event("shop", id="e", delivery_count=SUSPECT)
-        stage.now += GATHER
+        stage.now += GATHER_SECONDS
         await stage.until(lambda: bool(stage.queue.acked))
         assert stage.queue.log == ["published delay.1s", "acked 1"]
         assert (stage.told(), stage.queue.published[-1][1].headers) == ([], {CRASHES: str(SUSPECT)})
@@ -126,7 +126,7 @@ async def test_a_suspect_with_its_last_crash_is_buried() -> None:
     async with running(Stage(client("shop"))) as stage:
         headers = {CRASHES: str(LAST_CHANCE - 1)}
         stage.take(dump_delivery(DELIVERY), kind=Kind.DELIVERY, headers=headers, delivery_count=1)
-        stage.now += GATHER
+        stage.now += GATHER_SECONDS
         await stage.until(lambda: bool(stage.queue.acked))
         ((queue, _),) = stage.queue.published
         assert queue == DEAD
@@ -138,7 +138,7 @@ async def test_a_suspect_tells_of_skipped_clients() -> None:
     nowhere = Client(iss=ISS, client_id="nowhere", backchannel_logout_uri=None)
     async with running(Stage(client("shop"), nowhere)) as stage:
         came = stage.event("shop", "nowhere", id="e", delivery_count=SUSPECT)
-        stage.now += GATHER
+        stage.now += GATHER_SECONDS
         await stage.acked(came)
         assert [fact.client_id for fact in stage.facts if isinstance(fact, Skipped)] == ["nowhere"]
         assert [queue for queue, _ in stage.queue.published] == ["delay.1s"]
@@ -158,14 +158,14 @@ async def test_what_is_no_suspect_goes_on_beside_them() -> None:
         stage.event("hangs", id="first", delivery_count=SUSPECT)
         stage.event("shop", id="fresh")
         await stage.until(lambda: stage.told() == ["shop"])
-        stage.now += GATHER
+        stage.now += GATHER_SECONDS
         await stage.until(lambda: len(stage.queue.published) == 1)
         stage.retake("delay.1s")
         await stage.until(lambda: stage.told() == ["shop", "hangs"])
         stage.event("shop", id="second", delivery_count=SUSPECT)
 
         def both_rewritten() -> bool:
-            stage.now += PAUSE
+            stage.now += GROUP_PAUSE_SECONDS
             return len(stage.queue.published) == 2
 
         await stage.until(both_rewritten)
@@ -192,7 +192,7 @@ async def test_at_the_last_chance_it_is_buried_unread(kind: Kind | None, body: b
         for _ in range(lost):
             stage.worker.on_lost(Lane.EVENTS)
         stage.take(body, kind=kind, delivery_count=LAST_CHANCE, user_id="idp")
-        stage.now += GATHER
+        stage.now += GATHER_SECONDS
         await stage.until(lambda: bool(stage.queue.acked))
         assert stage.queue.log == ["published dead", "acked 1"]
         assert stage.told() == []
@@ -216,7 +216,7 @@ async def test_before_the_last_chance_it_is_tried() -> None:
     """As any suspect."""
     async with running(Stage(client("shop"))) as stage:
         stage.event("shop", id="e", delivery_count=LAST_CHANCE - 1)
-        stage.now += GATHER
+        stage.now += GATHER_SECONDS
         await stage.until(lambda: bool(stage.queue.acked))
         await stage.acked(stage.retake("delay.1s"))
         assert stage.told() == ["shop"]
@@ -229,7 +229,7 @@ async def test_what_a_later_release_wrote_goes_on_at_its_last_chance() -> None:
             stage.take(body, kind=kind, delivery_count=LAST_CHANCE)
 
         def both_gone() -> bool:
-            stage.now += GATHER
+            stage.now += GATHER_SECONDS
             return len(stage.queue.acked) == 2
 
         await stage.until(both_gone)

@@ -5,9 +5,9 @@ from typing import get_args
 
 import pytest
 
-from notifier.delivery.admission import PAUSE, UNKNOWN_TEXTS, before_attempt
+from notifier.delivery.admission import PAUSED_SECONDS, UNKNOWN_TEXTS, before_attempt
 from notifier.delivery.ages import last_moment
-from notifier.delivery.verdict import OF_CLIENT, Dead, Defer, RetryAt, Verdict, decide, postponed, record, uncharged
+from notifier.delivery.verdict import CLIENT_CAUSES, Dead, Defer, RetryAt, Verdict, decide, postponed, record, uncharged
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery, Inline
@@ -131,7 +131,7 @@ def test_the_last_attempt_is_just_before_the_limit(sid: str | None, limit: float
     assert verdict.reason is DeadReason.EXPIRED
 
 
-@pytest.mark.parametrize("cause", sorted(OF_CLIENT))
+@pytest.mark.parametrize("cause", sorted(CLIENT_CAUSES))
 @pytest.mark.parametrize(("sid", "limit"), [("s1", POLICY.max_age), (None, POLICY.sub_only_max_age)])
 def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, sid: str | None, limit: float) -> None:
     """They count from the first deferral, attempted or not, and the dead letter has the cause of the deferral."""
@@ -151,7 +151,7 @@ def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, sid: str
     assert setting in verdict.text
 
 
-@pytest.mark.parametrize("cause", sorted(set(Cause) - OF_CLIENT))
+@pytest.mark.parametrize("cause", sorted(set(Cause) - CLIENT_CAUSES))
 def test_what_lies_with_us_stops_the_ages(cause: Cause) -> None:
     """They stop while a pause or an internal fault defers the delivery, before its first attempt or after it."""
     without_sid = replace(DELIVERY, sid=None)
@@ -175,7 +175,7 @@ def test_what_lies_with_us_ends_as_well() -> None:
         delivery = postponed(delivery, verdict, POLICY, now)
         delivery, now = waited(delivery, deferral_wait(verdict.due - now), now)
     limit = POLICY.max_paused + POLICY.max_age
-    assert limit < now - NOW < limit + 2 * PAUSE
+    assert limit < now - NOW < limit + 2 * PAUSED_SECONDS
     assert verdict.text == (
         f"never attempted in {now - NOW:.0f} s, deferred for paused, {POLICY.max_paused:.0f} s of it through no fault "
         "of the client: older than max_age (86400 s)"
@@ -250,7 +250,7 @@ def test_a_failure_that_is_not_charged_makes_the_next_backoff_no_longer() -> Non
 
 def test_a_pause_is_one_hop_so_that_all_of_it_is_credited_and_no_more() -> None:
     """Else a token without sid would be repeated past its staleness."""
-    assert deferral_wait(PAUSE) == PAUSE
+    assert deferral_wait(PAUSED_SECONDS) == PAUSED_SECONDS
 
 
 @pytest.mark.parametrize("asked", [501.0, 550.0, 597.0])

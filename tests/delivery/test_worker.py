@@ -9,7 +9,7 @@ import pytest
 from notifier.delivery import pulls
 from notifier.delivery.admission import Side
 from notifier.delivery.facts import Attempted, Deferred, EventTaken, Skipped, Unexpected
-from notifier.delivery.selection import GATHER
+from notifier.delivery.selection import GATHER_SECONDS
 from notifier.model.client import FrontChannelClient, FrontChannelWay, Route
 from notifier.model.errors import InternalFault
 from notifier.model.message import Lane
@@ -219,7 +219,7 @@ async def test_a_suspect_of_several_clients_is_rewritten() -> None:
     """As single deliveries, confirmed before the ack."""
     async with running(Stage(client("shop"), client("mail"))) as stage:
         stage.event("shop", "mail", delivery_count=3)
-        stage.now += GATHER
+        stage.now += GATHER_SECONDS
         await stage.until(lambda: bool(stage.queue.acked))
         assert stage.queue.log == ["published delay.1s"] * 2 + ["acked 1"]
         stage.retake("delay.1s")
@@ -289,7 +289,7 @@ async def test_a_settlement_that_breaks_stops_the_worker() -> None:
 
 async def test_a_look_at_the_buckets_that_breaks_stops_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise parked deliveries would never be fetched."""
-    monkeypatch.setattr(pulls, "FIRST", 0.0)
+    monkeypatch.setattr(pulls, "FIRST_PASS_SECONDS", 0.0)
     stage = Stage()
 
     async def parked(_buckets: object = None) -> dict[str, int]:

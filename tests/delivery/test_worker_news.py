@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from notifier.delivery.ports import News
-from notifier.delivery.worker_news import DOCUMENTS, FRESH, LARGEST, MOST, OtherWorkers
+from notifier.delivery.worker_news import (
+    DOCUMENTS_PER_SECOND,
+    MAX_DOCUMENT_BYTES,
+    MAX_REPORT_SECONDS,
+    MAX_REPORTS,
+    OtherWorkers,
+)
 
 ISS = "https://id.example"
 
@@ -70,7 +76,7 @@ def test_spans_are_told_as_they_are_by_then(others: Others) -> None:
 def test_what_could_not_be_told_for_long_is_dropped(others: Others) -> None:
     """The broker was unreachable."""
     others.tell("shop")
-    others.now += FRESH
+    others.now += MAX_REPORT_SECONDS
     others.tell("wiki")
     others.now += 0.1
     assert [news.key[1] for news in others.told()] == ["wiki"]
@@ -81,19 +87,19 @@ def test_a_hundred_thousand_clients_at_once_are_told_in_bounds(others: Others) -
     for number in range(100_000):
         others.tell(f"client-{number}-{'x' * 30}")
     documents = others.documents()
-    assert max(map(len, documents)) <= LARGEST
+    assert max(map(len, documents)) <= MAX_DOCUMENT_BYTES
     assert len(documents) <= 100
     heard = Others()
     for document in documents:
         heard.worker.read(document, heard.heard.append)
-    assert len(heard.heard) == MOST
+    assert len(heard.heard) == MAX_REPORTS
     assert heard.heard[-1].key[1].startswith("client-99999-")
 
 
 def test_a_client_whose_name_fills_a_document_is_not_told_of(others: Others) -> None:
     """Those beside it are."""
     others.tell("shop")
-    others.tell("x" * LARGEST)
+    others.tell("x" * MAX_DOCUMENT_BYTES)
     others.tell("wiki")
     assert [news.key[1] for news in others.told()] == ["shop", "wiki"]
 
@@ -107,8 +113,8 @@ def test_more_than_the_others_can_tell_is_not_heard(others: Others) -> None:
         others.now = 1000.0 + seconds
         for _ in range(5000):
             others.worker.read(flood, others.heard.append)
-        assert len(others.heard) <= most * DOCUMENTS
-    assert len(others.heard) > 2 * DOCUMENTS
+        assert len(others.heard) <= most * DOCUMENTS_PER_SECOND
+    assert len(others.heard) > 2 * DOCUMENTS_PER_SECOND
 
 
 async def test_who_waits_for_news_gets_the_first_at_once(others: Others) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from notifier.delivery.selection import AT_HAND, OPENED_EVERY
+from notifier.delivery.selection import LARGE_ROUNDS, MAX_LARGE_AT_HAND
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.reply import ReplyTo
 from tests.delivery.stage import ISS, Stage, client, running
@@ -109,11 +109,11 @@ async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
         large = [stage.take(ALL["65,000 wrong entries"]) for _ in range(50)]
         stage.event("shop")
         await stage.until(lambda: stage.told() == ["shop"])
-        for _ in range(20 * OPENED_EVERY):
+        for _ in range(20 * LARGE_ROUNDS):
             await asyncio.sleep(0)
         lanes = stage.worker.ledger._held.values()
         opened = [held for lane in lanes for held in lane if held.large and held.work is not None]
-        assert len(opened) == AT_HAND
+        assert len(opened) == MAX_LARGE_AT_HAND
         stage.queue.open.set()
         await stage.until(lambda: len(stage.queue.acked) == len(large) + 1)
     assert len(stage.dead()) == len(large)
@@ -130,6 +130,6 @@ async def test_large_events_of_a_lost_lane_are_let_go() -> None:
         again = stage.take(ALL["zeros"])
         stage.queue.open.set()
         await stage.until(lambda: again in stage.queue.acked)
-        for _ in range(20 * OPENED_EVERY):
+        for _ in range(20 * LARGE_ROUNDS):
             await asyncio.sleep(0)
         assert len(stage.queue.acked) <= 2

@@ -72,7 +72,7 @@ def change(name: str, value: str) -> None:
     """Change one of the worker's times, or have it die."""
     match name:
         case "overdue":
-            client_buckets.OVERDUE = pulls.COUNT_EVERY = float(value)
+            client_buckets.OVERDUE_SECONDS = pulls.COUNT_SECONDS = float(value)
         case "dies":
             step, _, count = value.partition(":")
             die_at(step, int(count))

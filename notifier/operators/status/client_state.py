@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from notifier.delivery.verdict import OF_CLIENT
+from notifier.delivery.verdict import CLIENT_CAUSES
 from notifier.model.client import ClientKey
 from notifier.model.moment import earliest, latest
 from notifier.model.outcome import Cause, Reason
@@ -49,7 +49,7 @@ class ClientState(ClientRecord):
     def is_deferred(self) -> bool:
         """Return True if its last delivery was deferred, for an internal fault or before it ever accepted any."""
         since = max(self.last_success or 0.0, self.last_failure or 0.0)
-        is_client_cause = self.waits_for in OF_CLIENT and self.last_success is not None
+        is_client_cause = self.waits_for in CLIENT_CAUSES and self.last_success is not None
         return self.deferred_at is not None and self.deferred_at >= since and not is_client_cause
 
     @property
@@ -80,7 +80,7 @@ class ClientState(ClientRecord):
         if max(self.last_success or 0.0, self.last_failure or 0.0) > (self.deferred_at or 0.0):
             if self.is_troubled and self.waits_for != Cause.RETRY_AFTER:
                 return self.reason if self.reason in _ATTEMPT_REASONS else self.waits_for
-            return self.waits_for if self.waits_for in OF_CLIENT else ""
+            return self.waits_for if self.waits_for in CLIENT_CAUSES else ""
         return self.waits_for
 
     @property
