@@ -37,7 +37,7 @@ def taken(found: Cases) -> str:
     loads = [case["taken"]["load"] for case in found.values()]
     rounds = sorted({len(rounds) for case in found.values() if (rounds := _rounds(case))})
     times = f", {rounds[0]}{f' to {rounds[-1]}' if len(rounds) > 1 else ''} rounds a case" if rounds else ""
-    return f"{when}, {machines}{times}; load of the machine at the end of a run: {min(loads):g} to {max(loads):g}."
+    return f"{when}, {machines}{times}; load {min(loads):g} to {max(loads):g}."
 
 
 def _rounds(case: Mapping[str, Any]) -> Sequence[object]:
