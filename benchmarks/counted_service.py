@@ -135,7 +135,7 @@ class LoopWriter(Writer):
         super().put(operation)
 
     def _next_round(self) -> None:
-        self._round(self._gather())
+        self._run_round(self._gather())
 
 
 class NoThread:

@@ -23,7 +23,7 @@ from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.message import Binding
 from notifier.model.presets import preset_doubt
 from notifier.model.registry import Registry
-from notifier.network.http.pem_files import connecting_context
+from notifier.network.http.pem_files import build_client_context
 from notifier.network.listeners.certificates import ListenerContext
 from notifier.settings.config_file import examine_settings, read_credentials
 from notifier.settings.file_watch import Stamp, stamps_of
@@ -259,7 +259,7 @@ def _check_start_files(settings: Settings) -> list[InputIssue]:
             mistakes += error.mistakes
     try:
         if settings.queue.tls is not None:
-            connecting_context(settings.queue.tls.files())
+            build_client_context(settings.queue.tls.files())
     except InternalFault as fault:
         mistakes.append(InputIssue("queue.tls", str(fault)))
     return mistakes

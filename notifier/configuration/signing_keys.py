@@ -16,7 +16,7 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.client import Client, TlsFiles
 from notifier.model.presets import too_new
 from notifier.model.trouble import Trouble, TroubleKind
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.first_day import SeenKey
 from notifier.tokens.key_watch import JwksUnread, KeyChange, KeyMissing, KeyPublished, KeyWatch
@@ -103,11 +103,11 @@ class SigningKeys:
     def _issuers_with_jwks_uri(self) -> Iterable[str]:
         return [iss for iss, issuer in self._live.now.settings.issuers.items() if issuer.jwks_uri is not None]
 
-    async def _read(self, iss: str) -> IssuerDocument | UnreadDocument:
+    async def _read(self, iss: str) -> IssuerDocument | DocumentIssue:
         settings = self._live.now.settings
         issuer = settings.issuers.get(iss)
         if issuer is None or issuer.jwks_uri is None:  # a reload in its thread may remove it at any time
-            return UnreadDocument(text="is no longer configured")
+            return DocumentIssue(text="is no longer configured")
         return await self._reader.read(
             issuer.jwks_uri,
             egress=issuer_egress(settings.template().route.egress),

@@ -19,11 +19,11 @@ from notifier.model.message import Lane, Message
 from notifier.model.nearest import did_you_mean, nearest
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.publishing.event_remarks import misspelt_members, unknown_clients, unread_members
+from notifier.publishing.event_remarks import remark_misspelt_members, remark_unknown_clients, remark_unread_members
 
-IN_FLIGHT = 256  # events sent and not yet confirmed
+MAX_IN_FLIGHT_EVENTS = 256  # events sent and not yet confirmed
 
-_PLACE = re.compile(r"\bat line ([0-9]+) column\b")
+_LINE_OF_ERROR = re.compile(r"\bat line ([0-9]+) column\b")
 _JSON, _CLOUDEVENTS = "application/json", "application/cloudevents+json"
 
 
@@ -72,12 +72,12 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
         raise MalformedEvent([InputIssue(f"line {line}", "is not UTF-8 text")]) from None
     written: list[FileEvent] = []
     mistakes: list[InputIssue] = []
-    for line, document in _documents(text):
+    for line, document in _split_documents(text):
         body = document.encode()
         try:
-            event, remarks = _read(body, reading)
+            event, remarks = _read_event(body, reading)
         except MalformedEvent as malformed:
-            mistakes += [InputIssue(f"line {line}", _in_file(str(mistake), line)) for mistake in malformed.mistakes]
+            mistakes += [InputIssue(f"line {line}", _shift_line(str(mistake), line)) for mistake in malformed.mistakes]
             if len(mistakes) > MISTAKES:
                 raise MalformedEvent([*mistakes[:MISTAKES], InputIssue("", "and more")]) from None
             continue
@@ -92,7 +92,7 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
     return written
 
 
-def _read(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tuple[str, ...]]:
+def _read_event(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tuple[str, ...]]:
     message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type=_JSON)
     read = read_whole(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
     event = read.event
@@ -101,18 +101,18 @@ def _read(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tuple[str
         near = nearest(event.iss, sorted(reading.issuers))
         hint = "" if near is None else f"; {did_you_mean(near, event.iss)}"
         raise MalformedEvent([InputIssue("iss", f"{event.iss} is not one of the configured issuers ({known}){hint}")])
-    remarks = [*unread_members(event), *misspelt_members(read.data)]
+    remarks = [*remark_unread_members(event), *remark_misspelt_members(read.data)]
     if (registry := reading.registry) is not None:
-        remarks += unknown_clients(event, registry, heard=registry.inline != "deny")
+        remarks += remark_unknown_clients(event, registry, heard=registry.inline != "deny")
     return event, tuple(remarks)
 
 
-def _in_file(text: str, line: int) -> str:
+def _shift_line(text: str, line: int) -> str:
     """Count lines from the beginning of the file; the parser counts them from the beginning of its document."""
-    return _PLACE.sub(lambda place: f"at line {int(place[1]) + line - 1} column", text)
+    return _LINE_OF_ERROR.sub(lambda place: f"at line {int(place[1]) + line - 1} column", text)
 
 
-def _documents(text: str) -> Iterator[tuple[int, str]]:
+def _split_documents(text: str) -> Iterator[tuple[int, str]]:
     """Yield each JSON text and its first line. Other text reaches to the next line that begins an object."""
     decoder = json.JSONDecoder()
     at, line, end = 0, 1, len(text)
@@ -152,12 +152,12 @@ async def send_all(
                 confirmed(event)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(IN_FLIGHT, len(events))):
+        for _ in range(min(MAX_IN_FLIGHT_EVENTS, len(events))):
             group.create_task(send())
     return failures[0] if failures else None
 
 
-def line_ranges(events: Sequence[FileEvent], chosen: AbstractSet[FileEvent]) -> str:
+def format_line_ranges(events: Sequence[FileEvent], chosen: AbstractSet[FileEvent]) -> str:
     """Return the lines of the `chosen` events: `1-300, 302`. Neighbours in the file are joined."""
     runs: list[list[int]] = []
     joined = False

@@ -15,14 +15,14 @@ from notifier.model.printable import excerpt, stray_character
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 
-ENTRIES = 100  # of `clients` that are looked at
-LOOKED_AT = 20  # unknown members of one event: difflib takes up to 0.3 ms for each
-NAMED = 3  # unknown clients in one remark
-ALIKE = 0.8  # difflib's ratio from which a member is meant
-LONGEST = 60  # characters of a name that are compared
+MAX_EXAMINED_ENTRIES = 100  # of `clients` that are looked at
+MAX_EXAMINED_MEMBERS = 20  # unknown members of one event: difflib takes up to 0.3 ms for each
+MAX_NAMED_CLIENTS = 3  # unknown clients in one remark
+MIN_SIMILARITY = 0.8  # difflib's ratio from which a member is meant
+MAX_NAME_CHARACTERS = 60  # characters of a name that are compared
 
 _OF_EVENT, _OF_ENTRY = frozenset(get_type_hints(EventBody)), frozenset(get_type_hints(EntryDocument))
-_OTHER_WORDS = {
+_SYNONYMS = {
     "session": "sid", "sessionid": "sid", "sessionidentifier": "sid",
     "subject": "sub", "subjectid": "sub", "user": "sub", "userid": "sub", "username": "sub",
     "exp": "not_after", "expires": "not_after", "expiresat": "not_after",
@@ -32,51 +32,57 @@ _OTHER_WORDS = {
 }  # fmt: skip
 
 
-def misspelt_members(data: Mapping[str, object]) -> Iterator[str]:
+def remark_misspelt_members(data: Mapping[str, object]) -> Iterator[str]:
     """Yield a remark for each member of the event that was perhaps meant as another one.
 
     So few are looked at that a body full of names does not hold the loop.
     """
-    for path, name, members, known in islice(_unknown_members(data), LOOKED_AT):
-        if (member := _member_meant(name, known)) is not None and members.get(member) is None:
+    for path, name, members, known in islice(_find_unknown_members(data), MAX_EXAMINED_MEMBERS):
+        if (member := _find_meant_member(name, known)) is not None and members.get(member) is None:
             yield f"{path}{excerpt(name)} is not read; did you mean {member}?"
 
 
-def unread_members(event: SessionEnded) -> Iterator[str]:
+def remark_unread_members(event: SessionEnded) -> Iterator[str]:
     """Yield a remark for each informational member of the event that was dropped."""
     for name in event.unread:
         form = "a text" if name == "reason" else "an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"
         yield f"{name} cannot be read and is left out; it must be {form}"
 
 
-def _unknown_members(data: Mapping[str, object]) -> Iterator[tuple[str, str, Mapping[str, object], frozenset[str]]]:
+def _find_unknown_members(
+    data: Mapping[str, object],
+) -> Iterator[tuple[str, str, Mapping[str, object], frozenset[str]]]:
     for name in data.keys() - _OF_EVENT:
-        yield "", name[:LONGEST], data, _OF_EVENT
+        yield "", name[:MAX_NAME_CHARACTERS], data, _OF_EVENT
     clients = data.get("clients")
-    for number, entry in enumerate(clients[:ENTRIES] if isinstance(clients, list) else ()):
+    for number, entry in enumerate(clients[:MAX_EXAMINED_ENTRIES] if isinstance(clients, list) else ()):
         if isinstance(entry, dict):
             for name in entry.keys() - _OF_ENTRY:
-                yield f"clients[{number}].", name[:LONGEST], entry, _OF_ENTRY
+                yield f"clients[{number}].", name[:MAX_NAME_CHARACTERS], entry, _OF_ENTRY
 
 
 @lru_cache(maxsize=1024)
-def _member_meant(name: str, known: frozenset[str]) -> str | None:
+def _find_meant_member(name: str, known: frozenset[str]) -> str | None:
     plain = name.lower().replace("_", "").replace("-", "")
-    if (word := _OTHER_WORDS.get(plain)) in known:
+    if (word := _SYNONYMS.get(plain)) in known:
         return word
     return next(
-        (member for member in sorted(known) if SequenceMatcher(None, plain, member.replace("_", "")).ratio() >= ALIKE),
+        (
+            member
+            for member in sorted(known)
+            if SequenceMatcher(None, plain, member.replace("_", "")).ratio() >= MIN_SIMILARITY
+        ),
         None,
     )
 
 
-def unknown_clients(event: SessionEnded, registry: Registry, *, heard: bool) -> Iterator[str]:
+def remark_unknown_clients(event: SessionEnded, registry: Registry, *, heard: bool) -> Iterator[str]:
     """Yield a remark that names the clients which neither the registry nor the event says how to reach.
 
     `heard`: what the event says of its clients counts.
     """
     unknown: list[str] = []
-    for entry in () if event.clients == "*" else event.clients[:ENTRIES]:
+    for entry in () if event.clients == "*" else event.clients[:MAX_EXAMINED_ENTRIES]:
         name = entry if isinstance(entry, str) else entry.client_id
         has_address = not isinstance(entry, str) and (
             entry.no_address or (heard and entry.backchannel_logout_uri is not None)
@@ -85,6 +91,7 @@ def unknown_clients(event: SessionEnded, registry: Registry, *, heard: bool) -> 
             stray = stray_character(name)
             unknown.append(excerpt(name) if stray is None else f"{excerpt(name.strip())} (it {stray})")
     if unknown:
-        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        named = ", ".join(unknown[:MAX_NAMED_CLIENTS])
+        more = f" and {len(unknown) - MAX_NAMED_CLIENTS} more" if len(unknown) > MAX_NAMED_CLIENTS else ""
         noun = "client" if len(unknown) == 1 else "clients"
-        yield f"the registry has no {noun} {', '.join(unknown[:NAMED])}{more}; the logout waits for its registration"
+        yield f"the registry has no {noun} {named}{more}; the logout waits for its registration"

@@ -35,45 +35,57 @@ from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt, json_text
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.network.listeners.authorization import Authorization, JudgeBearer, Tokens, concerns, judge_others
+from notifier.network.listeners.authorization import (
+    Authorization,
+    JudgeBearer,
+    Tokens,
+    judge_other_bearers,
+    permits_issuer,
+)
 from notifier.network.listeners.openapi import (
     CLOUDEVENT,
     EVENT,
     AnswerDescription,
     JsonSchema,
     OperationDescription,
-    known_query,
     openapi_route,
+    refuse_unknown_query,
 )
-from notifier.network.listeners.problem import Refusal, malformed, private, problem, problems
+from notifier.network.listeners.problem import (
+    Refusal,
+    answer_refusals,
+    forbid_caching,
+    malformed_refusal,
+    problem_response,
+)
 from notifier.network.listeners.throttle import Throttle
-from notifier.publishing.event_remarks import misspelt_members, unknown_clients, unread_members
-from notifier.publishing.notice_wait import LONGEST, EventNotices, WaitingRequests, read_wait
+from notifier.publishing.event_remarks import remark_misspelt_members, remark_unknown_clients, remark_unread_members
+from notifier.publishing.notice_wait import MAX_WAIT_SECONDS, EventNotices, WaitingRequests, parse_wait
 from notifier.publishing.route_steps import (
-    AGAIN,
-    BODY_LATER,
+    BODY_RETRY_SECONDS,
     LANES,
+    RETRY_AFTER_SECONDS,
     ApiLimits,
-    asked_lane,
     media_type,
     publish_in_time,
     read_body,
+    read_lane,
     refuse_compressed,
 )
 
-LARGE = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 of them may come at once
-LARGE_AT_A_TIME = 8
-_TOLD_EVERY = 60.0  # seconds between two log lines that say the same of a publisher
+LARGE_BODY_BYTES = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 of them may come at once
+MAX_LARGE_EVENTS = 8
+_LOG_INTERVAL_SECONDS = 60.0  # seconds between two log lines that say the same of a publisher
 
 _WAIT: Mapping[str, object] = {
     "type": "string",
     "pattern": r"^(0|[0-9]{1,3}(\.[0-9]{1,3})?(ms|s))$",
-    "description": f"How long to wait for what becomes of it: at most {LONGEST:.0f}s.",
+    "description": f"How long to wait for what becomes of it: at most {MAX_WAIT_SECONDS:.0f}s.",
     "examples": ["500ms", "5s"],
 }
 QUERY: Mapping[str, JsonSchema] = {"lane": {"type": "string", "enum": list(LANES), "default": "events"}, "wait": _WAIT}
 BODY: Mapping[str, JsonSchema] = {"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT}
-REMARKS = 5  # in one answer
+MAX_REMARKS = 5  # in one answer
 NOTE: JsonSchema = {
     "type": "string",
     "description": "What was perhaps not meant so. The event is durable all the same.",
@@ -108,7 +120,7 @@ class ApiSources:
     waiting: WaitingRequests | None = None
 
 
-def _nothing_more(_event: SessionEnded) -> Mapping[str, object]:
+def _prepare_nothing(_event: SessionEnded) -> Mapping[str, object]:
     return {}
 
 
@@ -120,18 +132,18 @@ class EventRequests:
         self.sources = sources
         self._accept = accept
         self._authorization = Authorization(sources.tokens)
-        self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
+        self._large = asyncio.Semaphore(MAX_LARGE_EVENTS)
         self._opening = asyncio.Lock()
         self._logged_at: dict[tuple[str | None, str], float] = {}
 
-    async def take(self, request: web.Request, prepare: Prepare = _nothing_more) -> web.Response:
+    async def take(self, request: web.Request, prepare: Prepare = _prepare_nothing) -> web.Response:
         """Take one event. Raises Refusal."""
         token = self._authorization.require(request)
-        lane, seconds = asked_lane(request), _asked_to_wait(request)
-        _check_kind(request)
+        lane, seconds = read_lane(request), _read_wait_seconds(request)
+        _check_media_type(request)
         body = await read_body(request, self.limits)
         waiting = self.sources.waiting
-        with nullcontext() if seconds is None or waiting is None else waiting.one_more() as place:
+        with nullcontext() if seconds is None or waiting is None else waiting.admit() as place:
             async with self._place_for(body):
                 event, misspelt = self._understand(request, body, token)
                 self._check_issuer(event, token)
@@ -139,7 +151,7 @@ class EventRequests:
                 notes = [str(document["note"])] if "note" in document else []
                 registry = self.sources.registry()
                 heard = registry.hears(event.iss, event.publisher, vouched=event.vouched)
-                if notes := [*notes, *misspelt, *unknown_clients(event, registry, heard=heard)]:
+                if notes := [*notes, *misspelt, *remark_unknown_clients(event, registry, heard=heard)]:
                     document["note"] = "; ".join(notes)
                 await self._take(event if place is None else replace(event, reply_to=place.reply_to), lane)
                 del event  # a request that waits holds nothing of it
@@ -150,7 +162,7 @@ class EventRequests:
     @asynccontextmanager
     async def _place_for(self, body: bytes) -> AsyncIterator[None]:
         """Hold one of the few places for large events. Raises Refusal if none is free in time."""
-        if len(body) <= LARGE:
+        if len(body) <= LARGE_BODY_BYTES:
             yield
             return
         try:
@@ -158,7 +170,7 @@ class EventRequests:
                 await self._large.acquire()
         except TimeoutError:
             title = "The queue is slow, and other large events wait for it; send the event again"
-            raise Refusal(problem(503, title, headers={"Retry-After": AGAIN})) from None
+            raise Refusal(problem_response(503, title, headers={"Retry-After": RETRY_AFTER_SECONDS})) from None
         try:
             async with self._opening:
                 for _ in range(LARGE_ROUNDS):
@@ -193,48 +205,48 @@ class EventRequests:
         try:
             read = read_whole(message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock())
         except MalformedEvent as error:
-            raise Refusal(problem(400, "The event is malformed", mistakes=error.mistakes)) from None
-        remarks = (*unread_members(read.event), *islice(misspelt_members(read.data), REMARKS))
+            raise Refusal(problem_response(400, "The event is malformed", mistakes=error.mistakes)) from None
+        remarks = (*remark_unread_members(read.event), *islice(remark_misspelt_members(read.data), MAX_REMARKS))
         return replace(read.event, id_given=True), remarks
 
     def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
-        if not concerns(token, event.iss):
+        if not permits_issuer(token, event.iss):
             way = "if it may, add the issuer to issuers of the token in api.tokens_file"
             self._refuse(event, "The token may not speak for this issuer", way)
         issuer = self.sources.registry().issuers.get(event.iss)
         if issuer is None:
             hint = near_issuer(event.iss, self.sources.registry())
             concerned = hint is not None and hint.concerns(None if token is None else token.name)
-            near = f"; {hint.text}" if hint is not None and concerned and concerns(token, hint.issuer.iss) else ""
+            near = f"; {hint.text}" if hint is not None and concerned and permits_issuer(token, hint.issuer.iss) else ""
             mistake = InputIssue("iss", f"not one of the configured issuers{near}")
-            raise Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
+            raise Refusal(problem_response(400, "The event is malformed", mistakes=[mistake]))
         objection = publisher_objection(event, issuer)
         if objection is None:
             return
         if objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED:
             way = "if it may, name it in issuers.<iss>.publishers"
             self._refuse(event, "This publisher may not speak for this issuer", way)
-        raise Refusal(problem(400, "The event is malformed", mistakes=[InputIssue("type", objection[1])]))
+        raise Refusal(problem_response(400, "The event is malformed", mistakes=[InputIssue("type", objection[1])]))
 
     def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
         """Answer 403. The log says who, once a minute: few publishers show the answer to anybody."""
         now = time.monotonic()
-        if now - self._logged_at.get((event.publisher, title), float("-inf")) >= _TOLD_EVERY:
+        if now - self._logged_at.get((event.publisher, title), float("-inf")) >= _LOG_INTERVAL_SECONDS:
             self._logged_at[event.publisher, title] = now
             log = structlog.get_logger()
             log.warning("publisher_refused", publisher=event.publisher, iss=excerpt(event.iss), reason=title, hint=hint)
-        raise Refusal(problem(403, title))
+        raise Refusal(problem_response(403, title))
 
 
-def _asked_to_wait(request: web.Request) -> float | None:
+def _read_wait_seconds(request: web.Request) -> float | None:
     """Return the seconds to wait, None without the parameter. Raises Refusal (400)."""
     text = request.query.get("wait")
     if text is None:
         return None
     try:
-        return read_wait(text)
+        return parse_wait(text)
     except ValueError as error:
-        raise malformed(InputIssue("wait", str(error))) from None
+        raise malformed_refusal(InputIssue("wait", str(error))) from None
 
 
 def _notices_response(document: Mapping[str, object], notices: EventNotices) -> web.Response:
@@ -244,9 +256,11 @@ def _notices_response(document: Mapping[str, object], notices: EventNotices) -> 
     )
 
 
-def _check_kind(request: web.Request) -> None:
+def _check_media_type(request: web.Request) -> None:
     if media_type(request) not in BODY:
-        raise Refusal(problem(415, f"The body must be {' or '.join(BODY)}", headers={"Accept": ", ".join(BODY)}))
+        raise Refusal(
+            problem_response(415, f"The body must be {' or '.join(BODY)}", headers={"Accept": ", ".join(BODY)})
+        )
     refuse_compressed(request)
 
 
@@ -276,7 +290,7 @@ _POST_EVENT = OperationDescription(
 )
 
 
-def api_app(
+def build_api_app(
     requests: EventRequests, more: Iterable[web.RouteDef] = (), judge: JudgeBearer | None = None
 ) -> web.Application:
     """Return the application. The routes of `more` share its limits; each authorises for itself.
@@ -284,9 +298,9 @@ def api_app(
     `judge` knows bearer tokens beside those of the tokens file.
     """
     tokens, limits = requests.sources.tokens, requests.limits
-    throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
-    others = () if judge is None else (judge_others(tokens, judge),)
-    guards = [problems, Authorization(tokens).local, *others, throttle.middleware, known_query]
+    throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_RETRY_SECONDS)
+    others = () if judge is None else (judge_other_bearers(tokens, judge),)
+    guards = [answer_refusals, Authorization(tokens).local, *others, throttle.middleware, refuse_unknown_query]
 
     @_POST_EVENT
     async def post_event(request: web.Request) -> web.Response:
@@ -295,5 +309,5 @@ def api_app(
     app = web.Application(client_max_size=limits.max_event, middlewares=guards)
     routes = [web.post("/v1/events", post_event), *more]
     app.add_routes([*routes, openapi_route(routes)])
-    app.on_response_prepare.append(private)
+    app.on_response_prepare.append(forbid_caching)
     return app

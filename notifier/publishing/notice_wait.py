@@ -22,9 +22,9 @@ from notifier.model.moment import read_moment, render_moment
 from notifier.model.reply import ReplyTo
 
 VERSION = 1
-TEXT = 500  # characters of `text`
-LONGEST = 30.0  # seconds
-MOST = 128  # waiting requests: half of what the API serves at a time, so that others can still publish
+MAX_TEXT_CHARACTERS = 500  # characters of `text`
+MAX_WAIT_SECONDS = 30.0  # seconds
+MAX_WAITING_REQUESTS = 128  # waiting requests: half of what the API serves at a time, so that others can still publish
 
 
 class _Reply(TypedDict):
@@ -45,7 +45,7 @@ class _Reply(TypedDict):
 _REPLY = TypeAdapter(_Reply)
 
 
-def reply_document(notice: Notice) -> dict[str, object]:
+def to_reply_document(notice: Notice) -> dict[str, object]:
     """Return the members of a reply that have a value."""
     document: dict[str, object] = {"fate": notice.fate.value, "iss": notice.iss, "event_id": notice.event_id}
     if notice.next_due is not None:
@@ -57,14 +57,14 @@ def reply_document(notice: Notice) -> dict[str, object]:
         "status": notice.status,
         "attempts": notice.attempts or None,
         "of": notice.of,
-        "text": notice.text[:TEXT],
+        "text": notice.text[:MAX_TEXT_CHARACTERS],
     }
     return document | {name: value for name, value in optional.items() if value not in (None, "")}
 
 
 def dump_reply(notice: Notice) -> bytes:
     """Encode a notice as the body of a reply."""
-    return json.dumps({"v": VERSION, **reply_document(notice)}, ensure_ascii=False).encode()
+    return json.dumps({"v": VERSION, **to_reply_document(notice)}, ensure_ascii=False).encode()
 
 
 def load_reply(body: bytes) -> Notice | None:
@@ -80,11 +80,11 @@ def load_reply(body: bytes) -> Notice | None:
         return None
 
 
-def read_wait(text: str) -> float:
+def parse_wait(text: str) -> float:
     """Return the seconds of a wait, written like `5s`. Raises ValueError."""
     seconds = parse_duration(text)
-    if seconds > LONGEST:
-        raise ValueError(f"must be at most {LONGEST:.0f}s")
+    if seconds > MAX_WAIT_SECONDS:
+        raise ValueError(f"must be at most {MAX_WAIT_SECONDS:.0f}s")
     return seconds
 
 
@@ -115,8 +115,8 @@ class EventNotices:
 
     def document(self) -> dict[str, object]:
         """Return it as JSON: whether it is complete, the fate of each client, and that of the whole event if told."""
-        clients = [_without_event(notice) for notice in self._clients.values()]
-        whole = {} if self._whole is None else _without_event(self._whole)
+        clients = [_omit_event(notice) for notice in self._clients.values()]
+        whole = {} if self._whole is None else _omit_event(self._whole)
         return {"complete": self.settled, **whole, "clients": clients}
 
     @property
@@ -132,9 +132,9 @@ class EventNotices:
         )
 
 
-def _without_event(notice: Notice) -> dict[str, object]:
+def _omit_event(notice: Notice) -> dict[str, object]:
     """The notice without what the publisher knows, and without what only tells replies apart."""
-    document = reply_document(notice)
+    document = to_reply_document(notice)
     return {name: value for name, value in document.items() if name not in ("iss", "event_id", "of", "id")}
 
 
@@ -147,16 +147,16 @@ class NoticeWait:
         self._changed = asyncio.Event()
         self._ended = False
 
-    def hear(self, key: str, notice: Notice) -> None:
+    def on_notice(self, key: str, notice: Notice) -> None:
         """Take a notice of the event with this key."""
         if (event := self.events.get(key)) is not None:
             event.add(notice)
             self._changed.set()
 
-    def hear_reply(self, body: bytes) -> None:
+    def on_reply(self, body: bytes) -> None:
         """Take the document of a reply, if this release can read it; its event's key is the event's id."""
         if (notice := load_reply(body)) is not None:
-            self.hear(notice.event_id, notice)
+            self.on_notice(notice.event_id, notice)
 
     def end(self) -> None:
         """Let `wait` return."""
@@ -192,7 +192,7 @@ class WaitingRequests:
     """The HTTP requests that wait for notices in this process. Replies reach it at `address`."""
 
     def __init__(
-        self, address: str, *, clock: Callable[[], float], new_id: Callable[[], str], most: int = MOST
+        self, address: str, *, clock: Callable[[], float], new_id: Callable[[], str], most: int = MAX_WAITING_REQUESTS
     ) -> None:
         self._address = address
         self._clock = clock
@@ -202,7 +202,7 @@ class WaitingRequests:
         self._closed = False
 
     @contextmanager
-    def one_more(self) -> Iterator[WaitingRequest | None]:
+    def admit(self) -> Iterator[WaitingRequest | None]:
         """Admit one more request while entered. Yields None if too many wait already."""
         if self._closed or len(self._waiting) >= self._most:
             yield None
@@ -214,11 +214,11 @@ class WaitingRequests:
         finally:
             del self._waiting[key]
 
-    def heard(self, correlation_id: str | None, notice: Notice) -> bool:
+    def on_notice(self, correlation_id: str | None, notice: Notice) -> bool:
         """Pass a reply on. False if no request here waits for it."""
         if correlation_id is None or (wait := self._waiting.get(correlation_id)) is None:
             return False
-        wait.hear(correlation_id, notice)
+        wait.on_notice(correlation_id, notice)
         return True
 
     def close(self) -> None:

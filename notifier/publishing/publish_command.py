@@ -26,15 +26,15 @@ from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import read_queue, redact_urls, wait_until_ready
 from notifier.operators.terminal.screen import show_progress
 from notifier.operators.terminal.suggestions import load_known_registry
-from notifier.publishing.event_file import EventFileRules, FileEvent, line_ranges, read_events, send_all
-from notifier.publishing.notice_wait import EventNotices, NoticeWait, read_wait
+from notifier.publishing.event_file import EventFileRules, FileEvent, format_line_ranges, read_events, send_all
+from notifier.publishing.notice_wait import EventNotices, NoticeWait, parse_wait
 from notifier.queues.building import build_event_queue
 from notifier.settings.queue_settings import QueueSettings
 
-WAITED_FOR = 1000  # events
-REMARKED = 64 * 1024  # bytes: of a larger file nobody looks whether the registry has its clients
-LISTED = 20  # so many events are named one by one
-WIDEST = 40  # characters of a client_id before it breaks the column
+MAX_AWAITED_EVENTS = 1000  # events
+MAX_REMARKED_BYTES = 64 * 1024  # bytes: of a larger file nobody looks whether the registry has its clients
+MAX_LISTED_EVENTS = 20  # so many events are named one by one
+MAX_COLUMN_CHARACTERS = 40  # characters of a client_id before it breaks the column
 
 
 def publish(
@@ -87,8 +87,8 @@ def publish(
     environ: Mapping[str, str] = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
     part = read_queue(config, environ, "-c FILE, --url URL")
     queue = part.settings.queue
-    content = _content(file)
-    known = load_known_registry(config, context.obj) if len(content) <= REMARKED else None
+    content = _read_content(file)
+    known = load_known_registry(config, context.obj) if len(content) <= MAX_REMARKED_BYTES else None
     reading = EventFileRules(
         max_bytes=MAX_EVENT,
         new_id=lambda: str(uuid4()),
@@ -101,7 +101,7 @@ def publish(
     for event in events:
         for remark in (*event.remarks, *([refused[event.iss]] if event.iss in refused else ())):
             say(printable(f"notifier: line {event.line}: {remark}"), err=True)
-    seconds = _seconds(wait, len(events))
+    seconds = _wait_seconds(wait, len(events))
     quiet_logs()
     wait_for = None if seconds is None else NoticeWait((event.id for event in events), time.time)
     report = _PublishReport(events, as_json=as_json, notices=wait_for)
@@ -112,10 +112,10 @@ def publish(
         report.conclude(queue, "interrupted")
         raise
     report.conclude(queue, None if failure is None else str(failure))
-    raise typer.Exit(0 if failure is None and not report.any_dead else 1)
+    raise typer.Exit(0 if failure is None and not report.has_dead else 1)
 
 
-def _content(file: Path) -> bytes:
+def _read_content(file: Path) -> bytes:
     if file != Path("-"):
         try:
             return file.read_bytes()
@@ -126,14 +126,14 @@ def _content(file: Path) -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _seconds(wait: str | None, events: int) -> float | None:
+def _wait_seconds(wait: str | None, events: int) -> float | None:
     """Return how long to wait for notices of so many events. None without the option."""
     if wait is None:
         return None
-    if events > WAITED_FOR:
-        raise typer.BadParameter(f"takes {WAITED_FOR:,} events at most, not {events:,}", param_hint="--wait")
+    if events > MAX_AWAITED_EVENTS:
+        raise typer.BadParameter(f"takes {MAX_AWAITED_EVENTS:,} events at most, not {events:,}", param_hint="--wait")
     try:
-        return read_wait(wait)
+        return parse_wait(wait)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--wait") from None
 
@@ -144,7 +144,7 @@ async def _send(
     queue = build_event_queue(settings)
     notices = report.notices
     if notices is not None:
-        queue.receive_replies(notices.hear_reply)
+        queue.receive_replies(notices.on_reply)
     await queue.open()
     try:
         await wait_until_ready(queue)
@@ -173,22 +173,22 @@ class _PublishReport:
         """Note that the queue has confirmed an event."""
         self._confirmed.add(event)
         if self._as_json and self.notices is None:
-            self._tell(event, confirmed=True)
+            self._report(event, confirmed=True)
         self._tick()
 
     @property
-    def any_dead(self) -> bool:
+    def has_dead(self) -> bool:
         """True if an event, or the delivery to one of its clients, is known to be a dead letter."""
         noted = () if self.notices is None else self.notices.events.values()
         return any(notice.fate is Fate.DEAD for event in noted for notice in event.known)
 
-    def _tell(self, event: FileEvent, *, confirmed: bool) -> None:
+    def _report(self, event: FileEvent, *, confirmed: bool) -> None:
         fates = {} if self.notices is None else self.notices.events[event.id].document()
         document = {"id": event.id, "line": event.line, "confirmed": confirmed, **fates}
         say_json(document)
 
-    def _tell_fates(self, event: FileEvent) -> None:
-        for line in () if self.notices is None else _notice_lines(self.notices.events[event.id], time.time()):
+    def _report_fates(self, event: FileEvent) -> None:
+        for line in () if self.notices is None else _format_notices(self.notices.events[event.id], time.time()):
             say(printable(f"  {line}"), fold=False)
 
     @contextmanager
@@ -204,29 +204,29 @@ class _PublishReport:
         if failure is not None:  # first, since stdout may be what failed
             say(f"notifier: {failure}", err=True)
             if self._confirmed:
-                say(f"  confirmed: line {line_ranges(self._events, self._confirmed)}", err=True)
+                say(f"  confirmed: line {format_line_ranges(self._events, self._confirmed)}", err=True)
             if lost:
-                lines = line_ranges(self._events, set(lost))
+                lines = format_line_ranges(self._events, set(lost))
                 say(f"  not confirmed: line {lines}; send again, a copy does no harm", err=True)
         if self._as_json:
             for event in lost if self.notices is None else self._events:
-                self._tell(event, confirmed=event in self._confirmed)
+                self._report(event, confirmed=event in self._confirmed)
             return
         count = len(self._confirmed)
-        if count <= LISTED or self.notices is not None:
+        if count <= MAX_LISTED_EVENTS or self.notices is not None:
             for event in self._events:
                 if event in self._confirmed:
                     say(printable(f"line {event.line}: {event.id}"), fold=False)
-                    self._tell_fates(event)
+                    self._report_fates(event)
         say(f"{counted(count, 'event')} confirmed by {redact_urls(queue)[0]}")
 
 
-def _notice_lines(event: EventNotices, now: float) -> Iterator[str]:
+def _format_notices(event: EventNotices, now: float) -> Iterator[str]:
     """Yield a line for each client, in the order in which they were heard of. `now` in epoch seconds."""
     known = event.known
-    width = min(WIDEST, max((len(notice.client_id) for notice in known), default=0))
+    width = min(MAX_COLUMN_CHARACTERS, max((len(notice.client_id) for notice in known), default=0))
     for notice in known:
-        words = _words(notice, now)
+        words = _format_notice(notice, now)
         yield f"{notice.client_id:{width}}  {words}" if notice.client_id else words
     if not event.settled:
         missing = (known[0].of or 0) - len(known) if known else None
@@ -236,7 +236,7 @@ def _notice_lines(event: EventNotices, now: float) -> Iterator[str]:
             yield f"of {counted(missing, 'more client')} nothing was heard yet"
 
 
-def _words(notice: Notice, now: float) -> str:
+def _format_notice(notice: Notice, now: float) -> str:
     match notice.fate:
         case Fate.DELIVERED:
             return "delivered" if notice.attempts <= 1 else f"delivered, by attempt {notice.attempts}"

@@ -19,7 +19,7 @@ from notifier.publishing.notice_wait import WaitingRequests, dump_reply, load_re
 from notifier.queues.queue_port import SideChannel
 
 
-class Replies:
+class ReplyObserver:
     """The replies of one worker. `waiting` are the HTTP requests that wait here for replies."""
 
     def __init__(self, side_channel: SideChannel, *, clock: Clock, new_id: Callable[[], str]) -> None:
@@ -27,31 +27,31 @@ class Replies:
         self.waiting = WaitingRequests(side_channel.address, clock=clock, new_id=new_id)
         self.observe = FactHandlers(
             {
-                LogoutDelivered: self._of_delivery,
-                RetryScheduled: self._of_delivery,
-                EventTaken: self._of_event,
-                Deferred: self._of_event,
-                Buried: self._of_event,
-                Skipped: self._of_event,
+                LogoutDelivered: self._on_delivery,
+                RetryScheduled: self._on_delivery,
+                EventTaken: self._on_event,
+                Deferred: self._on_event,
+                Buried: self._on_event,
+                Skipped: self._on_event,
             }
         )
         """Replies if the publisher requested it and the fact has a notice."""
 
-    def _of_delivery(self, fact: LogoutDelivered | RetryScheduled) -> None:
+    def _on_delivery(self, fact: LogoutDelivered | RetryScheduled) -> None:
         if (asked := fact.delivery.reply_to) is not None:
             self._reply(asked, fact)
 
-    def _of_event(self, fact: EventTaken | Deferred | Buried | Skipped) -> None:
+    def _on_event(self, fact: EventTaken | Deferred | Buried | Skipped) -> None:
         if (asked := fact.reply_to) is not None:
             self._reply(asked, fact)
 
     def _reply(self, asked: ReplyTo, fact: Fact) -> None:
         if (notice := notice_of(fact)) is None:
             return
-        if not self.waiting.heard(asked.correlation_id, notice):
+        if not self.waiting.on_notice(asked.correlation_id, notice):
             self._side_channel.reply(asked.to, asked.correlation_id, dump_reply(notice))
 
     def on_reply(self, correlation_id: str, body: bytes) -> None:
         """Take a reply of another worker, to an event that was published here."""
         if (notice := load_reply(body)) is not None:
-            self.waiting.heard(correlation_id, notice)
+            self.waiting.on_notice(correlation_id, notice)

@@ -9,10 +9,10 @@ from aiohttp import web
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.errors import DiskFull, InputIssue, QueueError
 from notifier.model.message import Lane
-from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 
-BODY_LATER = 2.0  # seconds after a route's own deadline for its body, the connection is closed
-AGAIN = "5"  # seconds after which a publisher should try again
+BODY_RETRY_SECONDS = 2.0  # seconds after a route's own deadline for its body, the connection is closed
+RETRY_AFTER_SECONDS = "5"  # seconds after which a publisher should try again
 LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
 
 
@@ -35,18 +35,18 @@ def media_type(request: web.Request) -> str:
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
-def asked_lane(request: web.Request) -> Lane:
+def read_lane(request: web.Request) -> Lane:
     """Return the lane that the query asks for. Raises Refusal (400)."""
     lane = LANES.get(request.query.get("lane", "events"))
     if lane is None:
-        raise malformed(InputIssue("lane", f"must be one of {', '.join(LANES)}"))
+        raise malformed_refusal(InputIssue("lane", f"must be one of {', '.join(LANES)}"))
     return lane
 
 
 def refuse_compressed(request: web.Request) -> None:
     """Raises Refusal (415) for a compressed body: nothing is unpacked, so no small body becomes a large one."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Refusal(problem(415, "The body must not be compressed", headers={"Accept-Encoding": "identity"}))
+        raise Refusal(problem_response(415, "The body must not be compressed", headers={"Accept-Encoding": "identity"}))
 
 
 async def read_body(request: web.Request, limits: ApiLimits, within: float | None = None) -> bytes:
@@ -61,11 +61,11 @@ async def read_body(request: web.Request, limits: ApiLimits, within: float | Non
         async with asyncio.timeout(limits.body_timeout if within is None else within):
             return await request.read()
     except TimeoutError:
-        raise Refusal(_closing(problem(408, "The body did not come in time"))) from None
+        raise Refusal(_close_after(problem_response(408, "The body did not come in time"))) from None
     except ConnectionResetError:  # the sender is gone, and reads no answer: it is for what counts and logs them
-        raise Refusal(_closing(problem(408, "The body did not come whole"))) from None
+        raise Refusal(_close_after(problem_response(408, "The body did not come whole"))) from None
     except web.RequestPayloadError:
-        raise Refusal(_closing(problem(400, "The body is broken HTTP"))) from None
+        raise Refusal(_close_after(problem_response(400, "The body is broken HTTP"))) from None
 
 
 async def publish_in_time(publishing: Awaitable[None], limits: ApiLimits, then: str) -> None:
@@ -75,9 +75,9 @@ async def publish_in_time(publishing: Awaitable[None], limits: ApiLimits, then: 
             await publishing
     except (QueueError, TimeoutError) as error:
         why = "The disk of the queue is full" if isinstance(error, DiskFull) else "The queue is away"
-        raise Refusal(problem(503, f"{why}; {then}", headers={"Retry-After": AGAIN})) from None
+        raise Refusal(problem_response(503, f"{why}; {then}", headers={"Retry-After": RETRY_AFTER_SECONDS})) from None
 
 
-def _closing(response: web.Response) -> web.Response:
+def _close_after(response: web.Response) -> web.Response:
     response.force_close()
     return response

@@ -126,7 +126,7 @@ class FeedTarget(Protocol):
     """Stores or sends the notices of the feed."""
 
     @property
-    def at_once(self) -> int:
+    def max_batch(self) -> int:
         """The size of the largest batch."""
 
     async def run(self) -> None:
@@ -159,20 +159,20 @@ class SideChannel(Protocol):
         `state` returns the worker's state as a document. `heard` gets each reply to `address` and its correlation id.
         """
 
-    def handle_requests(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+    def handle_requests(self, handle: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Set the callback that handles operators' requests (`Queue.request`), before the queue is opened.
 
-        `do` receives the request as a document, returns the answer as a document, and never raises.
+        `handle` receives the request as a document, returns the answer as a document, and never raises.
         """
 
-    def share_updates(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish what `following` returns to the other workers, and pass their news to `heard`. Call before `open`.
+    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """Publish what `next_update` returns to the other workers, and pass their news to `heard`. Call before `open`.
 
-        `following` waits for news, and is called a bounded number of times a second. `heard` must return at once.
+        `next_update` waits for news, and is called a bounded number of times a second. `heard` must return at once.
         Neither may raise. A queue that allows a single worker calls neither.
         """
 
-    def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Publish the announcements of this worker, and pass those of all workers, this one included, to `heard`.
 
         Otherwise as `share_updates`.

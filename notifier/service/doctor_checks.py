@@ -24,11 +24,11 @@ from notifier.model.ids import new_id
 from notifier.model.ignored_members import IssueGroup, alike
 from notifier.model.presets import PRESETS
 from notifier.model.printable import counted
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, found_egress
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, discovered_egress
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.http.probe import Probe
 from notifier.network.http.transport import HttpTransport
-from notifier.network.listeners.certificates import expiries, presented
+from notifier.network.listeners.certificates import find_presented_files, read_expiries
 from notifier.operators.doctor.canary import CanaryTools, canary_client, send_canary
 from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, examine, failure, ok, warning
 from notifier.operators.doctor.doctor_clients import Server, examine_server, judge_registry, servers_of
@@ -38,7 +38,7 @@ from notifier.operators.doctor.doctor_workers import AREAS, ClientStates, judge_
 from notifier.operators.status.own_state import read_status_from_outside
 from notifier.operators.status.service_status import ServiceStatus, seen_keys_of
 from notifier.queues.building import build_queue
-from notifier.queues.sqlite.lock import worker_at
+from notifier.queues.sqlite.lock import has_worker
 from notifier.settings.policies import TlsSettings
 from notifier.settings.tokens_file import find_expiring_tokens
 from notifier.tokens.client_encryption import READ_TIMEOUT_SECONDS, ClientEncryption, ClientKeyReader
@@ -116,7 +116,7 @@ class _Checks:
         yield Check(area=Area.LISTENER, subject="api.tokens_file", within=FILE_WITHIN, run=self._tokens)
         if self._settings.queue.sqlite_file is not None:
             yield self._queue(str(self._settings.queue.sqlite_file), FILE_WITHIN)
-        for (use, name), certificate in presented(self._settings, self._loaded.registry).items():
+        for (use, name), certificate in find_presented_files(self._settings, self._loaded.registry).items():
             yield _certificate(use, name, certificate)
 
     async def _libraries(self) -> Sequence[Finding]:
@@ -218,12 +218,12 @@ class _Checks:
 
     def _read_by(
         self, tls: TlsSettings | None, *named: str
-    ) -> Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]:
+    ) -> Callable[[str], Awaitable[IssuerDocument | DocumentIssue]]:
         """Reads documents that issuers publish, with this TLS. The operator named these addresses."""
         policy = self._settings.template().route.egress
         files = TlsFiles() if tls is None else tls.files()
         return lambda uri: self.reader.read(
-            uri, egress=found_egress(policy, uri, *named), tls=files, within=ISSUER_WITHIN
+            uri, egress=discovered_egress(policy, uri, *named), tls=files, within=ISSUER_WITHIN
         )
 
     def _server(self, server: Server) -> Check:
@@ -273,7 +273,7 @@ class _AskedWorkers:
     async def _ask(self) -> ServiceStatus | None:
         queue = self._loaded.settings.queue
         # Only a question makes the doctor write into the embedded queue's file, and only if somebody can answer it.
-        if self._offline if queue.sqlite_file is None else not worker_at(queue.sqlite_file):
+        if self._offline if queue.sqlite_file is None else not has_worker(queue.sqlite_file):
             return None
         with suppress(QueueError, TimeoutError):  # the check of the queue says why
             async with asyncio.timeout(ASK_WITHIN):
@@ -292,7 +292,7 @@ def _of_clients(group: IssueGroup, advice: str) -> Finding:
 
 def _certificate(use: str, name: str, path: Path) -> Check:
     async def run() -> Sequence[Finding]:
-        expiry = await asyncio.to_thread(expiries, [((use, name), path)])
+        expiry = await asyncio.to_thread(read_expiries, [((use, name), path)])
         return [judge_certificate(use, name, expiry[0][2] if expiry else None, time.time())]
 
     return Check(area=AREAS[use], subject=name, within=FILE_WITHIN, run=run)

@@ -11,7 +11,7 @@ from notifier.network.listeners.authorization import JudgeBearer
 from notifier.network.listeners.certificates import ListenerContext
 from notifier.network.listeners.held_bytes import ConnectionBudget
 from notifier.network.listeners.listener import Listener, listen
-from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.settings.policies import WebListenerSettings
 from notifier.settings.service_settings import ApiSettings, Settings
 
@@ -37,12 +37,12 @@ async def listeners(
         app = ops.ops_app(health, metrics)
         budget = ConnectionBudget()
         listener = await listen(
-            app, where.host, where.port, key="ops.listen", connections=ops.CONNECTIONS, budget=budget
+            app, where.host, where.port, key="ops.listen", connections=ops.MAX_CONNECTIONS, budget=budget
         )
         stack.push_async_callback(listener.close)
         structlog.get_logger().info("listening", ops=listener.url)
         if settings.api is not None:
-            listener = await _listen_api(settings.api, api_app(requests, more, judge), budget)
+            listener = await _listen_api(settings.api, build_api_app(requests, more, judge), budget)
             stack.push_async_callback(listener.close)
             structlog.get_logger().info("listening", api=listener.url)
         if settings.web is not None:
@@ -70,6 +70,6 @@ async def _listen_web(
         where.port,
         key="web.listen",
         tls=context,
-        connections=web_app.CONNECTIONS,
+        connections=web_app.MAX_CONNECTIONS,
         budget=budget,
     )

@@ -11,8 +11,8 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
 from notifier.network.listeners.authorization import Authorization
-from notifier.network.listeners.openapi import omitted
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.openapi import omit
+from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
 from notifier.operators.deliveries.jobs import Jobs
@@ -67,9 +67,9 @@ def operator_routes(
 def _refusal_of(method: str, path: str, why: str) -> Callable[[web.Request], Awaitable[web.Response]]:
     """Return the handler of a removed route. That of a GET serves HEAD too."""
 
-    @omitted
+    @omit
     async def refuse(_request: web.Request) -> web.Response:
-        raise Refusal(problem(410, f"{method} {path} is gone: {why}"))
+        raise Refusal(problem_response(410, f"{method} {path} is gone: {why}"))
 
     return refuse
 

@@ -14,7 +14,7 @@ import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.secret_files import ExposedFile, find_exposed_files, secrets_of
-from notifier.network.listeners.certificates import expiries, presented
+from notifier.network.listeners.certificates import find_presented_files, read_expiries
 
 EVERY = 0.5  # seconds between two readings of the clock
 KEPT = 15.0  # seconds for which the worst lag stays visible: the usual scrape interval
@@ -92,7 +92,9 @@ class SelfWatch:
         """Until it is cancelled."""
         while True:
             now = self._live.now
-            self.certificates = await asyncio.to_thread(expiries, presented(now.settings, now.registry).items())
+            self.certificates = await asyncio.to_thread(
+                read_expiries, find_presented_files(now.settings, now.registry).items()
+            )
             self._warn(await asyncio.to_thread(find_exposed_files, secrets_of(now.settings, now.registry, now.parts)))
             await asyncio.sleep(FILES_EVERY)
 

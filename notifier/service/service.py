@@ -42,7 +42,7 @@ from notifier.operators.status.own_state import OwnState, read_status_from_worke
 from notifier.operators.status.reload_request import RELOAD_REQUEST, make_reload_act
 from notifier.operators.status.worker_requests import Act, RequestHandler
 from notifier.publishing.event_requests import ApiSources, EventRequests
-from notifier.publishing.reply_observer import Replies
+from notifier.publishing.reply_observer import ReplyObserver
 from notifier.queues.building import build_queue
 from notifier.service.listeners import listeners
 from notifier.service.operator_routes import operator_routes
@@ -86,7 +86,7 @@ class Service:
         name, hub = f"{socket.gethostname()}:{os.getpid()}", Observers()
         self._watches = Watches(name, live, self.queue, self.metrics, hub.observe)
         self.reloading = self._watches.reloading
-        self._replies = Replies(self.queue.side_channel, clock=time.time, new_id=new_id)
+        self._replies = ReplyObserver(self.queue.side_channel, clock=time.time, new_id=new_id)
         sources = ApiSources(
             registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id, waiting=self._replies.waiting
         )

@@ -22,7 +22,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from notifier.model.client import Client, ClientKeysSource, ContentEncryption, Encryption, KeyManagement, PublishedKey
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.client_jwks import encryption_key, format_key_fault
 from notifier.tokens.foreign_keys import read_jwks
@@ -71,11 +71,11 @@ class ClientKeyReader:
     def __init__(self) -> None:
         self._reader = DocumentReader()
 
-    async def read(self, place: ClientKeysSource) -> IssuerDocument | UnreadDocument:
+    async def read(self, place: ClientKeysSource) -> IssuerDocument | DocumentIssue:
         """Read a client's JWK Set, or return the reason why it cannot be read. Never raises."""
         route = place.route
         if route.withheld is not None:
-            return UnreadDocument(text=route.withheld)
+            return DocumentIssue(text=route.withheld)
         return await self._reader.read(
             place.uri, egress=route.egress, tls=route.tls, within=READ_TIMEOUT_SECONDS, proxy=route.proxy
         )
@@ -85,7 +85,7 @@ class ClientKeyReader:
         await self._reader.close()
 
 
-ReadKeys = Callable[[ClientKeysSource], Awaitable[IssuerDocument | UnreadDocument]]
+ReadKeys = Callable[[ClientKeysSource], Awaitable[IssuerDocument | DocumentIssue]]
 """Fetches a client's JWK Set. Never raises, and bounds its own time."""
 
 _EncrypterKey: TypeAlias = tuple[KeyManagement, ContentEncryption]
@@ -178,7 +178,7 @@ class ClientEncryption:
         finally:
             key_set.reading = None
         now = self._steady()
-        keys = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
+        keys = document.text if isinstance(document, DocumentIssue) else read_jwks(document.content)
         if isinstance(keys, str):
             if keys != key_set.fault:
                 structlog.get_logger().warning("client_keys_unread", jwks_uri=source.uri, reason=keys)

@@ -23,7 +23,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.network.http.issuer_document import present_members
-from notifier.network.http.pem_files import pem_mistake
+from notifier.network.http.pem_files import find_pem_issue
 from notifier.tokens.jws import PrivateKey
 from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing, SigningKey
 from notifier.tokens.published_keys import MIN_RSA_BITS, algorithms_of, jwk_of, thumbprint, to_published_jwk
@@ -101,7 +101,7 @@ def load_key(source: KeySource) -> SigningKey:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = ""
-    if not text.lstrip().startswith("{") and (mistake := pem_mistake(raw)) is not None:
+    if not text.lstrip().startswith("{") and (mistake := find_pem_issue(raw)) is not None:
         raise _file_error(f"{source.path} {mistake}")
     if "-----BEGIN " in text:
         return _signing_key(source, _read_pem(source.path, text), {}, made_at)

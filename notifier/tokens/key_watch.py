@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from notifier.model.client import Algorithm
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.published_keys import Signing, publication_faults
 
@@ -57,7 +57,7 @@ class JwksUnread:
 
 
 KeyChange = KeyMissing | KeyPublished | JwksUnread
-ReadIssuer = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
+ReadIssuer = Callable[[str], Awaitable[IssuerDocument | DocumentIssue]]
 """Fetches the JWK Set of an issuer (by its `iss`). Never raises."""
 
 
@@ -194,9 +194,9 @@ class KeyWatch:
         return next((key for key in self._keys.current_keys(iss) if key.alg is alg), None)
 
     def _update(
-        self, iss: str, state: _IssuerState, document: IssuerDocument | UnreadDocument, now: float
+        self, iss: str, state: _IssuerState, document: IssuerDocument | DocumentIssue, now: float
     ) -> Iterator[KeyChange]:
-        published = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
+        published = document.text if isinstance(document, DocumentIssue) else read_jwks(document.content)
         if isinstance(published, str):
             if state.unread != published:
                 yield JwksUnread(iss=iss, text=published)

@@ -25,7 +25,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from notifier.model.client import PublishedKey
 from notifier.model.printable import excerpt
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.foreign_keys import (
     MAX_SHOWN_CHARS,
     expand_names,
@@ -49,7 +49,7 @@ _READERS: Mapping[str, Callable[[dict[str, Any]], Any]] = MappingProxyType(
     {"RSA": RSAAlgorithm.from_jwk, "EC": ECAlgorithm.from_jwk, "OKP": OKPAlgorithm.from_jwk}
 )
 
-ReadKeySet = Callable[[], Awaitable[IssuerDocument | UnreadDocument]]
+ReadKeySet = Callable[[], Awaitable[IssuerDocument | DocumentIssue]]
 """Fetches the JWK Set. Never raises."""
 
 
@@ -202,9 +202,9 @@ class TransmitterKeys:
         self._due = ended + (FRESH_SECONDS if fault is None else RETRY_SECONDS)
         self._log_fault(self._unused if fault is None else fault)
 
-    def _store(self, document: IssuerDocument | UnreadDocument, began_at: float) -> str | None:
+    def _store(self, document: IssuerDocument | DocumentIssue, began_at: float) -> str | None:
         """Keep the document. Return its fault, or None."""
-        if isinstance(document, UnreadDocument):
+        if isinstance(document, DocumentIssue):
             return document.text
         published = read_jwks(document.content)
         if isinstance(published, str):

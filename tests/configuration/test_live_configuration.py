@@ -15,7 +15,7 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.configuration.signing_keys import SigningKeys
 from notifier.features import FEATURES
-from notifier.network.http.issuer_document import UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue
 from notifier.settings.file_watch import FileWatch, watch_files
 from tests.tokens.key_folder import ISS, pem
 
@@ -120,7 +120,7 @@ def test_a_refused_registry_is_watched(folder: Path) -> None:
 
 async def test_an_issuer_that_a_reload_has_just_taken_away_is_not_read(folder: Path) -> None:
     """A reload runs in a thread of its own, between any two steps of the watch, which must not end the worker by it."""
-    assert isinstance(await SigningKeys(live(folder))._read("https://gone.example"), UnreadDocument)
+    assert isinstance(await SigningKeys(live(folder))._read("https://gone.example"), DocumentIssue)
 
 
 def test_presets_whose_receiver_would_end_nothing_are_told(folder: Path) -> None:

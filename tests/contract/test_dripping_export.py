@@ -22,7 +22,7 @@ from notifier.operators.deliveries.job_routes import JobRoutes
 from notifier.operators.deliveries.jobs import Jobs
 from notifier.operators.deliveries.message_index import MessageIndexes
 from notifier.operators.deliveries.message_requests import RouteDependencies
-from notifier.publishing.event_requests import ApiSources, EventRequests, api_app
+from notifier.publishing.event_requests import ApiSources, EventRequests, build_api_app
 from notifier.queues.queue_port import Queue
 from tests.contract.letters import RULES, bury
 from tests.contract.queues import ready
@@ -66,7 +66,7 @@ async def api(queue: Queue, letters: None, monkeypatch: pytest.MonkeyPatch) -> A
     async def accept(event: SessionEnded, lane: Lane) -> None: ...
 
     requests = EventRequests(accept, sources)
-    listener = await listen(api_app(requests, routes), "127.0.0.1", 0, key="api.listen", grace=1)
+    listener = await listen(build_api_app(requests, routes), "127.0.0.1", 0, key="api.listen", grace=1)
     yield listener
     await listener.close()
     running.cancel()

@@ -11,7 +11,7 @@ from notifier.model.client import Algorithm, Client, ClientKeysSource, Encryptio
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Answer, Cause, Failed, Refused
-from notifier.network.http.issuer_document import UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.http.requests import answer_text
 from notifier.tokens.client_encryption import ClientEncryption
 from tests.delivery.stage import ISS, PlainSigner, client
@@ -21,8 +21,8 @@ DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="sho
 ASKED = Encryption(alg=KeyManagement.ECDH_ES, keys=keys(public(made("P-256"), kid="e1")))
 
 
-async def nothing(place: ClientKeysSource) -> UnreadDocument:
-    return UnreadDocument(text=f"answered 503 at {place.uri}")
+async def nothing(place: ClientKeysSource) -> DocumentIssue:
+    return DocumentIssue(text=f"answered 503 at {place.uri}")
 
 
 class CompactSigner:

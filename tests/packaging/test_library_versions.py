@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.network.http.aiohttp_hooks import TRIED
+from notifier.network.http.aiohttp_hooks import TRIED_VERSIONS
 from notifier.queues.rabbitmq.wire.aiormq_hooks import TRIED_AIORMQ, TRIED_PAMQP
 from tests.support.installing import InstallFailed, run_installer
 
@@ -37,7 +37,7 @@ PAIRS = [(library, version) for library, versions in VERSIONS.items() for versio
 def test_a_worker_names_the_versions_that_were_tried() -> None:
     """They begin at the lowest that is allowed, and a newer one may be installed up to the next major version."""
     allowed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    tried = {"aiohttp": TRIED, "aiormq": TRIED_AIORMQ, "pamqp": TRIED_PAMQP}
+    tried = {"aiohttp": TRIED_VERSIONS, "aiormq": TRIED_AIORMQ, "pamqp": TRIED_PAMQP}
     for library, versions in VERSIONS.items():
         assert tried[library] == f"{versions[0]} to {versions[-1]}"
         assert f"{library}>={versions[0].rpartition('.')[0]},<{int(versions[0][0]) + 1}" in allowed

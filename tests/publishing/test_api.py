@@ -17,7 +17,7 @@ from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.publishing import event_remarks
-from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.publishing.serving import CLIENTS, ISS, serving, sources_of, token
 
@@ -73,7 +73,7 @@ async def answering(**timeouts: float) -> AsyncIterator[Api]:
     queue = Queue()
     sources = sources_of(lambda: subject.tokens, REGISTRY)
     limits = ApiLimits(max_event=2000, requests=2, **timeouts)  # type: ignore[arg-type]
-    app = api_app(EventRequests(queue.accept, sources, limits))
+    app = build_api_app(EventRequests(queue.accept, sources, limits))
     async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
         subject = Api(queue, listener.url, http)
         yield subject
@@ -129,11 +129,13 @@ async def test_what_was_perhaps_not_meant_so_is_told(more: dict[str, object], no
 def test_a_body_full_of_unknown_members_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """To compare thousands of names would hold the loop for seconds."""
     compared: list[str] = []
-    monkeypatch.setattr(event_remarks, "_member_meant", lambda name, _known: compared.append(name))
+    monkeypatch.setattr(event_remarks, "_find_meant_member", lambda name, _known: compared.append(name))
     entries = [{"client_id": "shop", **{f"y{n}": 1 for n in range(50)}} for _ in range(50)]
-    assert list(event_remarks.misspelt_members({f"x{n}" * 90: 1 for n in range(5000)} | {"clients": entries})) == []
-    assert len(compared) == event_remarks.LOOKED_AT
-    assert max(map(len, compared)) <= event_remarks.LONGEST
+    assert (
+        list(event_remarks.remark_misspelt_members({f"x{n}" * 90: 1 for n in range(5000)} | {"clients": entries})) == []
+    )
+    assert len(compared) == event_remarks.MAX_EXAMINED_MEMBERS
+    assert max(map(len, compared)) <= event_remarks.MAX_NAME_CHARACTERS
 
 
 async def test_the_bulk_lane_is_asked_for_in_the_query(api: Api) -> None:

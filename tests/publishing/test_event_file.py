@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import Lane
-from notifier.publishing.event_file import IN_FLIGHT, EventFileRules, FileEvent, line_ranges, read_events, send_all
+from notifier.publishing.event_file import (
+    MAX_IN_FLIGHT_EVENTS,
+    EventFileRules,
+    FileEvent,
+    format_line_ranges,
+    read_events,
+    send_all,
+)
 
 ISS = "https://id.example.com"
 READING = EventFileRules(max_bytes=1000, new_id=lambda: "made-up", now=0.0)
@@ -71,24 +78,24 @@ async def sent(sender: EventSender, events: Sequence[FileEvent]) -> tuple[QueueE
 async def test_all_are_sent_in_order_with_a_bound() -> None:
     """At most so many without a confirm, whatever the file holds."""
     sender = EventSender()
-    failure, confirmed = await sent(sender, written(IN_FLIGHT * 3))
+    failure, confirmed = await sent(sender, written(MAX_IN_FLIGHT_EVENTS * 3))
     assert failure is None
-    assert sender.sent == confirmed == [f"e-{number}" for number in range(IN_FLIGHT * 3)]
-    assert sender.most_under_way == IN_FLIGHT
+    assert sender.sent == confirmed == [f"e-{number}" for number in range(MAX_IN_FLIGHT_EVENTS * 3)]
+    assert sender.most_under_way == MAX_IN_FLIGHT_EVENTS
 
 
 async def test_the_first_failure_is_the_last_event_sent() -> None:
     """What was under way is waited for and told as it ended; of the rest none is sent."""
     sender = EventSender(lost="e-300")
-    failure, confirmed = await sent(sender, written(IN_FLIGHT * 3))
+    failure, confirmed = await sent(sender, written(MAX_IN_FLIGHT_EVENTS * 3))
     assert str(failure) == "gone"
     assert set(confirmed) == set(sender.sent) - {"e-300"}
-    assert 300 <= len(confirmed) <= 300 + IN_FLIGHT
+    assert 300 <= len(confirmed) <= 300 + MAX_IN_FLIGHT_EVENTS
 
 
 def test_lines_are_told_in_ranges() -> None:
     """Neighbours in the file are joined."""
     events = written(9)
-    assert line_ranges(events, set(events)) == "1-9"
-    assert line_ranges(events, {events[index] for index in (0, 1, 2, 4, 7, 8)}) == "1-3, 5, 8-9"
-    assert line_ranges(events, set()) == ""
+    assert format_line_ranges(events, set(events)) == "1-9"
+    assert format_line_ranges(events, {events[index] for index in (0, 1, 2, 4, 7, 8)}) == "1-3, 5, 8-9"
+    assert format_line_ranges(events, set()) == ""

@@ -16,7 +16,7 @@ from notifier.model.api_token import ApiToken
 from notifier.model.message import Lane
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.listener import Deadlines, Listener
-from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.publishing.serving import ISS, serving, sources_of, token
 from tests.system.waiting import until
@@ -50,7 +50,7 @@ async def api(
     **listening: Any,
 ) -> AsyncIterator[Listener]:
     requests = EventRequests(gate.accept, sources_of(lambda: tokens), limits)
-    async with serving(api_app(requests, more), **listening) as listener:
+    async with serving(build_api_app(requests, more), **listening) as listener:
         try:
             yield listener
         finally:

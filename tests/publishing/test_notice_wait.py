@@ -13,7 +13,7 @@ from notifier.model.errors import QueueUnavailable
 from notifier.model.fate import Fate, Notice
 from notifier.model.message import Lane
 from notifier.model.session_ended import SessionEnded
-from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.notice_wait import WaitingRequests
 from tests.publishing.serving import ISS, NOW, serving, sources_of
 
@@ -43,7 +43,7 @@ class Subject:
         self.taken.append(event)
         for each in self.worker():
             assert event.reply_to is not None
-            assert self.waiting.heard(event.reply_to.correlation_id, each)
+            assert self.waiting.on_notice(event.reply_to.correlation_id, each)
 
     async def post(self, wait: str) -> tuple[int, Any]:
         """Status and answer."""
@@ -57,7 +57,7 @@ class Subject:
 async def subject() -> AsyncIterator[Subject]:
     """See `Subject`."""
     made = Subject()
-    async with serving(api_app(EventRequests(made.accept, sources_of(waiting=made.waiting)))) as listener:
+    async with serving(build_api_app(EventRequests(made.accept, sources_of(waiting=made.waiting)))) as listener:
         made.url = listener.url
         yield made
 

@@ -12,7 +12,7 @@ from notifier.model.fate import Fate, Notice
 from notifier.model.message import DEAD, Lane
 from notifier.model.reply import ReplyTo, asked_by_publisher
 from notifier.publishing.notice_wait import EventNotices, dump_reply, load_reply
-from notifier.publishing.reply_observer import Replies
+from notifier.publishing.reply_observer import ReplyObserver
 from tests.delivery.stage import ISS, Stage, answers, client, running
 
 ASKED = ReplyTo(to="amq.gen-x", correlation_id="7")
@@ -30,10 +30,10 @@ class SideChannel:
     def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
         """Nobody asks."""
 
-    def handle_requests(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+    def handle_requests(self, handle: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Nobody asks for anything here."""
 
-    def share_updates(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """There are no other workers."""
 
     share_presence = share_updates
@@ -48,7 +48,7 @@ class SideChannel:
 def replies_of(stage: Stage) -> list[tuple[ReplyTo, Notice]]:
     """Return the replies to all that happened so far."""
     side_channel = SideChannel()
-    replies = Replies(side_channel, clock=lambda: stage.now, new_id=lambda: "id")
+    replies = ReplyObserver(side_channel, clock=lambda: stage.now, new_id=lambda: "id")
     for fact in stage.facts:
         replies.observe(fact)
     return side_channel.replies

@@ -17,7 +17,7 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.secret_files import find_exposed_files, secrets_of
 from notifier.model.client import Client, Route, TlsFiles
 from notifier.model.registry import Issuer, Registry
-from notifier.network.listeners.certificates import expiries, presented
+from notifier.network.listeners.certificates import find_presented_files, read_expiries
 from notifier.service.self_watch import KEPT, LoopLag, SelfWatch, Watchdog
 from notifier.settings.service_settings import Settings
 from tests.support.certificates import authority
@@ -146,7 +146,9 @@ def test_certificates_that_we_present_are_known_with_their_ends(tmp_path: Path) 
         )
 
     clients = {"shop": client("shop", pem), "mail": client("mail", tmp_path / "broken.pem")}
-    found = expiries(presented(settings, Registry(issuers={"i": Issuer(iss="i")}, clients={"i": clients})).items())
+    found = read_expiries(
+        find_presented_files(settings, Registry(issuers={"i": Issuer(iss="i")}, clients={"i": clients})).items()
+    )
     assert sorted((use, file) for use, file, _ in found) == [
         (use, str(pem)) for use in ("api", "client", "queue", "web")
     ]

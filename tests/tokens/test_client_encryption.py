@@ -13,7 +13,7 @@ from jwcrypto.jwk import JWK
 from notifier.model.client import Client, ClientKeysSource, ContentEncryption, Encryption, KeyManagement, Route
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens import client_encryption
 from notifier.tokens.client_encryption import (
     DEFAULT_FRESH_SECONDS,
@@ -41,7 +41,7 @@ def asked(
 class Publishing:
     """A client that publishes its keys, and a clock. `answers` None: it hangs until it has some."""
 
-    answers: IssuerDocument | UnreadDocument | None = None
+    answers: IssuerDocument | DocumentIssue | None = None
     now: float = 1000.0
     read: int = 0
     more: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,7 +50,7 @@ class Publishing:
         self.answers = IssuerDocument(content={"keys": list(jwks)}, max_age=max_age)
         self.more.set()
 
-    async def give(self, place: ClientKeysSource) -> IssuerDocument | UnreadDocument:
+    async def give(self, place: ClientKeysSource) -> IssuerDocument | DocumentIssue:
         self.read += 1
         while self.answers is None:
             self.more.clear()
@@ -125,7 +125,7 @@ async def test_keys_of_the_registration_are_read_nowhere() -> None:
 
 async def test_what_cannot_be_read_defers_and_is_tried_again() -> None:
     """Nobody waits for a place that did not answer last time, and it is not asked at each delivery."""
-    shop = Publishing(UnreadDocument(text="answered 503"))
+    shop = Publishing(DocumentIssue(text="answered 503"))
     encryption = shop.encryption()
     assert "https://shop.example/jwks cannot be read: answered 503" in await why(encryption, asked())
     shop.answers = None
@@ -143,7 +143,7 @@ async def test_what_cannot_be_read_defers_and_is_tried_again() -> None:
 async def test_the_last_set_is_kept_while_it_cannot_be_read_again() -> None:
     """A client that is well is not held up by its JWK Set."""
     shop, encryption = await after_first_read()
-    shop.now, shop.answers = shop.now + DEFAULT_FRESH_SECONDS, UnreadDocument(text="answered 503")
+    shop.now, shop.answers = shop.now + DEFAULT_FRESH_SECONDS, DocumentIssue(text="answered 503")
     for _ in range(3):
         assert await kid(encryption, asked(), made("P-256")) == "first"
         shop.now += RETRY_SECONDS
@@ -191,7 +191,7 @@ async def test_after_a_400_the_keys_are_read_again_at_once_and_not_too_often() -
 async def test_a_400_counts_once_the_set_that_was_asked_for_was_read() -> None:
     """While it cannot be, the fault may be ours, however often the client says 400."""
     shop, encryption = await after_first_read()
-    shop.now, shop.answers = shop.now + 1, UnreadDocument(text="answered 503")
+    shop.now, shop.answers = shop.now + 1, DocumentIssue(text="answered 503")
     encryption.doubted(asked())
     for _ in range(3):
         await settled(lambda: True)

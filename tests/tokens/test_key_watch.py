@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from notifier.model.client import Algorithm
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.key_watch import (
     MIN_INTERVAL_SECONDS,
     MISSING_INTERVAL_SECONDS,
@@ -29,7 +29,7 @@ class Site:
 
     def __init__(self, *issuers: str) -> None:
         self.kids = dict.fromkeys(issuers, "k1")
-        self.sets: dict[str, IssuerDocument | UnreadDocument] = dict.fromkeys(
+        self.sets: dict[str, IssuerDocument | DocumentIssue] = dict.fromkeys(
             issuers, IssuerDocument(content={"keys": [jwk("k1")]})
         )
         self.next: dict[str, str] = {}
@@ -43,7 +43,7 @@ class Site:
         kid = self.next.get(iss)
         return () if kid is None else (Signing(alg=Algorithm.ES256, public=jwk(kid), made_at=1000.0),)
 
-    async def _read(self, iss: str) -> IssuerDocument | UnreadDocument:
+    async def _read(self, iss: str) -> IssuerDocument | DocumentIssue:
         self.read.append(iss)
         return self.sets[iss]
 
@@ -73,7 +73,7 @@ async def test_a_missing_key_is_known_until_it_is_published() -> None:
 async def test_a_set_that_cannot_be_read_changes_nothing() -> None:
     """An issuer that is down holds no delivery back, and does not free those that a missing key holds back."""
     site = Site(ISS)
-    site.sets[ISS] = UnreadDocument(text="answered 503")
+    site.sets[ISS] = DocumentIssue(text="answered 503")
     assert await site.look(0) == [JwksUnread(iss=ISS, text="answered 503")]
     assert site.missing() is None
     assert list(site.watch.published()) == []

@@ -9,7 +9,7 @@ from typing import Any
 from joserfc import jws
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
 ISSUER = "https://kc.example.com/realms/demo"
@@ -84,10 +84,10 @@ class Transmitter:
         """Let time pass."""
         self.steady += seconds
 
-    async def read(self) -> IssuerDocument | UnreadDocument:
+    async def read(self) -> IssuerDocument | DocumentIssue:
         """Fetch the JWK Set."""
         self.readings += 1
-        return UnreadDocument(text="refused the connection") if self.away else IssuerDocument(content=self.content)
+        return DocumentIssue(text="refused the connection") if self.away else IssuerDocument(content=self.content)
 
 
 def shared_secret(jwk: Mapping[str, Any]) -> Sequence[Key]:

@@ -12,7 +12,7 @@ from notifier.features.browsers.front_channel_page import FrontChannelPage
 from notifier.features.browsers.front_channel_routes import PATH, SAW_COOKIE
 from notifier.features.browsers.web_settings import web_of
 from notifier.model.client import TlsFiles
-from notifier.network.http.issuer_document import AnswerHead, UnreadDocument, issuer_egress, only_in_tests
+from notifier.network.http.issuer_document import AnswerHead, DocumentIssue, is_for_tests, issuer_egress
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.web_app import DEFAULT_HEADERS
 from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok, warning
@@ -29,7 +29,7 @@ def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
     egress = issuer_egress(settings.template().route.egress)
     section = web_of(settings)
     for iss, pages in ({} if section is None else section.issuers).items():
-        if only_in_tests(iss):
+        if is_for_tests(iss):
             continue
         tls = settings.issuers[iss].tls
         files = TlsFiles() if tls is None else tls.files()
@@ -40,11 +40,11 @@ def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
 
 
 async def _examine_pages(
-    url: str, ask: Callable[[Mapping[str, str]], Awaitable[AnswerHead | UnreadDocument]]
+    url: str, ask: Callable[[Mapping[str, str]], Awaitable[AnswerHead | DocumentIssue]]
 ) -> Sequence[Finding]:
     """Request a page through the proxy. `ask` sends these headers, and never raises."""
     answer = await ask(COOKIE)
-    if isinstance(answer, UnreadDocument):
+    if isinstance(answer, DocumentIssue):
         advice = "look whether this machine reaches it, or only browsers do; see tls of the issuer for its certificate"
         return [failure(Area.LISTENER, url, f"the pages cannot be fetched: {answer.text}", advice)]
     if SAW_COOKIE.lower() not in answer.headers:

@@ -20,7 +20,7 @@ from notifier.model.frozen import replace
 from notifier.model.moment import render_moment
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.publishing.event_requests import BODY, EVENT_ID, NOTE, PROBLEMS, QUERY, ApiSources, Prepare
 
 _MOST = 4000  # clients: more never fit into a context, and trying 100,000 would block the loop for a second
@@ -132,4 +132,4 @@ def _sealed(context: FrontChannelContext, pages: Pages, now: float) -> str:
         f"has {count} clients that the browser must ask, and the URL of one page takes {fit} of these; nothing was "
         "published: publish the event by POST /v1/events, or send each part of its clients as an event of its own"
     )
-    raise Refusal(problem(400, "One page cannot ask so many clients", mistakes=[InputIssue("clients", text)]))
+    raise Refusal(problem_response(400, "One page cannot ask so many clients", mistakes=[InputIssue("clients", text)]))

@@ -23,9 +23,17 @@ from notifier.model.frozen import frozen
 from notifier.model.moment import render_moment
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
-from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Document, Items, answer_of, routes_of
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.authorization import Authorization, permits_all_issuers, permits_issuer
+from notifier.network.listeners.operation import (
+    ApiOperation,
+    ApiRequest,
+    Counts,
+    Document,
+    Items,
+    parse_answer,
+    routes_of,
+)
+from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.status_document import client_document
 
@@ -141,7 +149,7 @@ class ClientRoutes:
         scope="read",
         query=ClientsQuery,
         answers={
-            200: answer_of("The page.", at=str, workers=Counts, states=Counts, total=int, skip=int, clients=Items)
+            200: parse_answer("The page.", at=str, workers=Counts, states=Counts, total=int, skip=int, clients=Items)
         },
     )
     async def _clients(self, request: ApiRequest) -> web.Response:
@@ -168,7 +176,7 @@ class ClientRoutes:
         summary="Show one client: how it fares at each worker, its last answers, and what was delivered by the minute.",
         scope="read",
         query=ClientQuery,
-        answers={200: answer_of("The client.", at=str, client=Document, left_out=str | None, workers=Items,
+        answers={200: parse_answer("The client.", at=str, client=Document, left_out=str | None, workers=Items,
             answers=Items, minutes=list[list[int]])},
         problems={404: "Nobody knows this client."},
     )  # fmt: skip
@@ -180,7 +188,7 @@ class ClientRoutes:
         left_out = registry.why_left_out(*key)
         registered = key[1] in registry.clients_of(key[0])
         if not registered and left_out is None and (state is None or not _known(state)):
-            raise Refusal(problem(404, "Nobody knows this client"))
+            raise Refusal(problem_response(404, "Nobody knows this client"))
         minutes: dict[int, Counter[str]] = {}
         for minute, well, failed in (minute for answer in answers for minute in answer.said.get("minutes", ())):
             minutes.setdefault(minute, Counter()).update({"well": well, "failed": failed})
@@ -205,14 +213,14 @@ class ClientRoutes:
         summary="Show the registration of a client that is in force, with the origin of each value.",
         scope="read",
         query=ClientQuery,
-        answers={200: answer_of("Member, value and origin. What may hold secrets is not shown.", values=Items)},
+        answers={200: parse_answer("Member, value and origin. What may hold secrets is not shown.", values=Items)},
         problems={404: "No client of this name is in force."},
     )
     async def _registration(self, request: ApiRequest) -> web.Response:
         key = _meant(request)
         loaded = self._view.live.now
         if key[1] not in loaded.registry.clients_of(key[0]):
-            raise Refusal(problem(404, "No client of this name is in force"))
+            raise Refusal(problem_response(404, "No client of this name is in force"))
         async with self._choosing:
             values = await asyncio.to_thread(registration_of, loaded, key)
         return web.json_response({"values": values}, dumps=json_text)
@@ -252,12 +260,12 @@ def _page_of(request: ApiRequest, texts: Mapping[ClientKey, str], troubled: Mapp
 
     def meant(key: ClientKey) -> bool:
         """Return whether the query matches the client, which may be unregistered."""
-        return iss in (None, key[0]) and concerns(token, key[0]) and text in texts.get(key, key[1].casefold())
+        return iss in (None, key[0]) and permits_issuer(token, key[0]) and text in texts.get(key, key[1].casefold())
 
     def of_state(state: str) -> bool:
         return wanted in (None, state) or (wanted == "troubled" and state != "well")
 
-    whole = not text and iss is None and concerns_all(token)
+    whole = not text and iss is None and permits_all_issuers(token)
     named = texts if whole else list(filter(meant, texts))
     told = {key: state for key, state in troubled.items() if meant(key)}
     counts: Counter[str] = Counter(state.state for state in told.values())

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from notifier.network.listeners.authorization import for_pages
+from notifier.network.listeners.authorization import allow_for_pages
 
 PATH = "/console/"
 KINDS: Mapping[str, str] = MappingProxyType(
@@ -54,7 +54,7 @@ def console_files() -> Iterator[web.RouteDef]:
 def _serving(body: bytes, kind: str) -> Handler:
     tag, packed = f'"{hashlib.sha256(body).hexdigest()[:32]}"', gzip.compress(body, mtime=0)
 
-    @for_pages
+    @allow_for_pages
     async def serve(request: web.Request) -> web.Response:
         headers = {**HEADERS, "ETag": tag}
         if request.headers.get("If-None-Match") == tag:
@@ -67,6 +67,6 @@ def _serving(body: bytes, kind: str) -> Handler:
     return serve
 
 
-@for_pages
+@allow_for_pages
 async def _lead_there(_request: web.Request) -> web.Response:
     return web.Response(status=308, headers={"Location": PATH, **HEADERS})

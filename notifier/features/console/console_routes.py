@@ -1,6 +1,6 @@
 """Serve the console's additional API: the user, an overview, the newest facts, keys, explanations.
 
-Each answer covers all workers. A token with issuers only gets data of these, and no text that concerns all.
+Each answer covers all workers. A token with issuers only gets data of these, and no text that permits_issuer all.
 """
 
 import time
@@ -22,9 +22,17 @@ from notifier.model.frozen import replace
 from notifier.model.message import PARKED, Lane
 from notifier.model.moment import rendered
 from notifier.model.printable import json_text
-from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Document, Items, answer_of, routes_of
-from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.network.listeners.authorization import Authorization, permits_all_issuers, permits_issuer
+from notifier.network.listeners.operation import (
+    ApiOperation,
+    ApiRequest,
+    Counts,
+    Document,
+    Items,
+    parse_answer,
+    routes_of,
+)
+from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.doctor.runbook import parse_sections
 from notifier.operators.status.service_status import ServiceStatus, count_delayed, count_held_messages, seen_keys_of
 from notifier.operators.status.status_document import document_of
@@ -78,7 +86,7 @@ class ConsoleRoutes:
         route="GET /v1/whoami",
         summary="Tell whose token this is, and what it may do.",
         scope="read",
-        answers={200: answer_of("Name, scopes, issuers.", name=str, scopes=list[str], issuers=list[str] | None,
+        answers={200: parse_answer("Name, scopes, issuers.", name=str, scopes=list[str], issuers=list[str] | None,
             open=bool, version=str, issuers_known=list[str])},
     )  # fmt: skip
     async def _whoami(self, request: ApiRequest) -> web.Response:
@@ -90,7 +98,7 @@ class ConsoleRoutes:
             "issuers": _sorted(request.issuers),
             "open": token is None,
             "version": __version__,
-            "issuers_known": [iss for iss in self._view.live.registry().issuers if concerns(token, iss)],
+            "issuers_known": [iss for iss in self._view.live.registry().issuers if permits_issuer(token, iss)],
         }
         return web.json_response(document, dumps=json_text)
 
@@ -99,21 +107,21 @@ class ConsoleRoutes:
         summary="Tell how the service stands, in the size of a page however many clients there are.",
         scope="read",
         query=OverviewQuery,
-        answers={200: answer_of("As it stands.", at=str, queues=Document, rates=Document, workers=Document,
+        answers={200: parse_answer("As it stands.", at=str, queues=Document, rates=Document, workers=Document,
             clients=Items, states=Counts, waits=Counts, timeline=Document)},
     )  # fmt: skip
     async def _overview(self, request: ApiRequest) -> web.Response:
         token, since = request.token, request.members.get("since", 0)
         overview = await self._workers.overview()
         status, registry = overview.status, self._view.live.registry()
-        clients = [client for client in status.clients if concerns(token, client.iss)]
+        clients = [client for client in status.clients if permits_issuer(token, client.iss)]
         states = Counter(dict.fromkeys(STATES, 0))
         states.update(client.state for client in clients)
-        states["well"] += sum(len(registry.clients_of(iss)) for iss in registry.issuers if concerns(token, iss))
+        states["well"] += sum(len(registry.clients_of(iss)) for iss in registry.issuers if permits_issuer(token, iss))
         states["well"] -= sum(client.client_id in registry.clients_of(client.iss) for client in clients)
         troubled = [client for client in clients if client.state != "well"]
         shown = replace(status, seen=overview.seen, clients=troubled[:MOST_URGENT])
-        document = document_of(shown, None if concerns_all(token) else lambda iss: concerns(token, iss))
+        document = document_of(shown, None if permits_all_issuers(token) else lambda iss: permits_issuer(token, iss))
         known = sum(client.pending_count for client in clients)
         document |= {
             "states": states,
@@ -132,12 +140,12 @@ class ConsoleRoutes:
         summary="Tell what happened after an earlier answer: failures, outages, dead letters.",
         scope="read",
         query=RecentQuery,
-        answers={200: answer_of("The newest facts of all workers.", facts=Items, next=str)},
+        answers={200: parse_answer("The newest facts of all workers.", facts=Items, next=str)},
     )
     async def _recent(self, request: ApiRequest) -> web.Response:
         places = dict(place.rpartition("=")[::2] for place in filter(None, request.members.get("after", "").split(",")))
         if not all(number.isdecimal() for number in places.values()):
-            raise malformed(InputIssue("after", "must be `next` of an answer before"))
+            raise malformed_refusal(InputIssue("after", "must be `next` of an answer before"))
         after = {worker: int(number[:15]) for worker, number in places.items()}
         seen, answers = await self._workers.ask(
             request.who, after=after, well=bool(request.members.get("good")), issuers=_sorted(request.issuers)
@@ -156,12 +164,12 @@ class ConsoleRoutes:
         summary="Tell what the workers remember of an event, or of the logouts of a user or session. It is audited.",
         scope="read",
         body=FindBody,
-        answers={200: answer_of("Attempts and fates, the oldest first.", facts=Items, remembered_since=str | None)},
+        answers={200: parse_answer("Attempts and fates, the oldest first.", facts=Items, remembered_since=str | None)},
     )
     async def _find(self, request: ApiRequest) -> web.Response:
         asked = request.members
         if len(asked) != 1:
-            raise malformed(InputIssue("", "say either subject or event_id"))
+            raise malformed_refusal(InputIssue("", "say either subject or event_id"))
         subject = self._subject_id(asked["subject"]) if "subject" in asked else None
         write_audit("looked_for", who=request.who, event_id=asked.get("event_id"), subject=subject)
         _, answers = await self._workers.ask(request.who, find=asked, issuers=_sorted(request.issuers))
@@ -175,13 +183,13 @@ class ConsoleRoutes:
         route="GET /v1/keys",
         summary="Tell which keys sign, which are to come, and whether each issuer publishes them.",
         scope="read",
-        answers={200: answer_of("By issuer.", keys=Items)},
+        answers={200: parse_answer("By issuer.", keys=Items)},
     )
     async def _keys(self, request: ApiRequest) -> web.Response:
         live, seen = self._view.live, seen_keys_of((await self._workers.overview()).status)
         published = {(iss, kid): there for iss, kid, there in self._view.published()}
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for iss in filter(partial(concerns, request.token), live.registry().issuers):
+        for iss in filter(partial(permits_issuer, request.token), live.registry().issuers):
             for use, keys in (("signs", live.current_keys(iss)), ("comes", live.future_keys(iss))):
                 for key in keys:
                     kid = key.public["kid"]
@@ -202,13 +210,13 @@ class ConsoleRoutes:
         route="GET /v1/explain/{name}",
         summary="Explain a reason, a cause or an alert: its section of the runbook.",
         scope="read",
-        answers={200: answer_of("Markdown.", name=str, group=str, text=str)},
+        answers={200: parse_answer("Markdown.", name=str, group=str, text=str)},
         problems={404: "There is no such name."},
     )
     async def _explain(self, request: ApiRequest) -> web.Response:
         section = parse_sections().get(request.path["name"].lower())
         if section is None:
-            raise Refusal(problem(404, "There is no such name"))
+            raise Refusal(problem_response(404, "There is no such name"))
         document = {"name": section.name, "group": section.group, "text": section.text}
         return web.json_response(document, dumps=json_text)
 

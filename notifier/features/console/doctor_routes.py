@@ -19,9 +19,9 @@ from notifier.features.console.all_workers import AllWorkers, rows_of
 from notifier.model.moment import rendered
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, answer_of, routes_of
-from notifier.network.listeners.problem import Refusal, problem
-from notifier.network.listeners.throttle import RequestPlaces
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, parse_answer, routes_of
+from notifier.network.listeners.problem import Refusal, problem_response
+from notifier.network.listeners.throttle import RequestSlots
 from notifier.telemetry.audit import write_audit
 
 FRESH = 30.0  # seconds for which the doctor's result is fresh
@@ -118,7 +118,7 @@ class DoctorRoutes:
         self._view = view
         self._workers = workers
         self._doctor = doctor
-        self._canaries = RequestPlaces(CANARIES, 1, "to this client")
+        self._canaries = RequestSlots(CANARIES, 1, "to this client")
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes that the API serves."""
@@ -129,7 +129,7 @@ class DoctorRoutes:
         summary="Have the doctor check everything that a logout depends on. It ends no session.",
         scope="read",
         unbound=True,
-        answers={202: answer_of("It looks. GET tells what it found.", **_FOUND)},
+        answers={202: parse_answer("It looks. GET tells what it found.", **_FOUND)},
     )
     async def _examine(self, _request: ApiRequest) -> web.Response:
         self._doctor.begin()
@@ -140,7 +140,7 @@ class DoctorRoutes:
         summary="Tell what the doctor found last, at this worker.",
         scope="read",
         unbound=True,
-        answers={200: answer_of("Its findings.", **_FOUND)},
+        answers={200: parse_answer("Its findings.", **_FOUND)},
     )
     async def _examined(self, _request: ApiRequest) -> web.Response:
         return web.json_response(self._doctor.document(), dumps=json_text)
@@ -150,7 +150,7 @@ class DoctorRoutes:
         summary="Send a client a real token for a user and a session that cannot exist. It is audited.",
         scope="repair",
         body=CanaryBody,
-        answers={200: answer_of("What the client answered, explained.", findings=Items)},
+        answers={200: parse_answer("What the client answered, explained.", findings=Items)},
         problems={404: "There is no such client."},
     )
     async def _canary(self, request: ApiRequest) -> web.Response:
@@ -158,7 +158,7 @@ class DoctorRoutes:
         request.require_issuer(iss)
         client = self._view.live.registry().clients_of(iss).get(client_id)
         if client is None:
-            raise Refusal(problem(404, "There is no such client"))
+            raise Refusal(problem_response(404, "There is no such client"))
         with self._canaries.one(f"{client_id} {iss}"):
             findings = await self._view.canary(client)
         write_audit("canary_sent", who=request.who, iss=iss, client_id=client_id, level=findings[0].level.value)
@@ -169,7 +169,7 @@ class DoctorRoutes:
         summary="Tell who replayed, discarded, cancelled, retried or reloaded while these workers have run.",
         scope="read",
         unbound=True,
-        answers={200: answer_of("Lines of the audit log, the newest first.", acts=Items)},
+        answers={200: parse_answer("Lines of the audit log, the newest first.", acts=Items)},
     )
     async def _acts(self, request: ApiRequest) -> web.Response:
         """Return the acts of all workers. Lines may name clients of any issuer."""

@@ -13,7 +13,7 @@ from functools import partial
 from notifier.features.console.console_settings import OidcSettings, console_of
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.frozen import frozen
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok
 from notifier.operators.doctor.doctor_keys import examine_transmitter
@@ -70,10 +70,10 @@ class SignInProvider:
         self._discovery = Discovery(issuer=settings.issuer, metadata=settings.metadata, tls=self._tls, within=WITHIN)
         self._reading = asyncio.Lock()
         self._due = float("-inf")
-        self._endpoints: Endpoints | UnreadDocument = UnreadDocument(text="not read yet")
+        self._endpoints: Endpoints | DocumentIssue = DocumentIssue(text="not read yet")
         self.keys = TransmitterKeys(settings.issuer, self.read_keys, steady)
 
-    async def endpoints(self) -> Endpoints | UnreadDocument:
+    async def endpoints(self) -> Endpoints | DocumentIssue:
         """Return the endpoints, or why they are unavailable. They are read on demand, and kept if a read fails."""
         if self._steady() >= self._due and not (self._reading.locked() and isinstance(self._endpoints, Endpoints)):
             async with self._reading:
@@ -81,14 +81,14 @@ class SignInProvider:
                     await self._read()
         return self._endpoints
 
-    async def read_keys(self) -> IssuerDocument | UnreadDocument:
+    async def read_keys(self) -> IssuerDocument | DocumentIssue:
         """Read the JWK Set by which its tokens are verified. Never raises."""
         return await self._discovery.read_keys(self._reader, self._egress())
 
     async def exchange(self, code: str, verifier: str, redirect_uri: str) -> Exchanged | NotExchanged:
         """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
         endpoints = await self.endpoints()
-        if isinstance(endpoints, UnreadDocument):
+        if isinstance(endpoints, DocumentIssue):
             return NotExchanged(text=endpoints.text)
         form = {
             "grant_type": "authorization_code",
@@ -99,7 +99,7 @@ class SignInProvider:
         }
         egress = self._discovery.egress(self._egress(), endpoints.token)
         answer = await self._reader.post(endpoints.token, form, egress=egress, tls=self._tls, within=WITHIN)
-        if isinstance(answer, UnreadDocument):
+        if isinstance(answer, DocumentIssue):
             return NotExchanged(text=f"its token endpoint: {answer.text}")
         members = answer.content if isinstance(answer.content, dict) else {}
         if answer.status != 200:
@@ -113,20 +113,20 @@ class SignInProvider:
 
     async def _read(self) -> None:
         metadata = await self._discovery.read(self._reader, self._egress())
-        found = metadata if isinstance(metadata, UnreadDocument) else self._found(metadata)
+        found = metadata if isinstance(metadata, DocumentIssue) else self._found(metadata)
         good = isinstance(found, Endpoints)
         if good or not isinstance(self._endpoints, Endpoints):
             self._endpoints = found
         self._due = self._steady() + (FRESH if good else AGAIN)
 
-    def _found(self, metadata: Mapping[str, object]) -> Endpoints | UnreadDocument:
+    def _found(self, metadata: Mapping[str, object]) -> Endpoints | DocumentIssue:
         """The endpoints in metadata. A browser is sent to one of them: it must be an address, and not in clear."""
         found: dict[str, str] = {}
         for name in ("authorization", "token"):
             uri = metadata.get(f"{name}_endpoint")
             if not isinstance(uri, str) or not has_host(uri, "https", "http") or is_in_clear(uri) or "#" in uri:
                 text = f"its metadata at {self._settings.metadata} name no {name}_endpoint that begins with https://"
-                return UnreadDocument(text=text)
+                return DocumentIssue(text=text)
             found[name] = uri
         return Endpoints(**found)
 
@@ -144,11 +144,11 @@ def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check
 async def examine_provider(provider: SignInProvider, metadata: str) -> Sequence[Finding]:
     """Read the endpoints and the keys."""
     endpoints = await provider.endpoints()
-    if isinstance(endpoints, UnreadDocument):
+    if isinstance(endpoints, DocumentIssue):
         advice = "nobody can sign in until it can be read; check issuer or discovery, tls beside it, and egress"
         return [failure(Area.KEYS, SETTING, endpoints.text, advice)]
 
-    async def keys(_uri: str) -> IssuerDocument | UnreadDocument:
+    async def keys(_uri: str) -> IssuerDocument | DocumentIssue:
         return await provider.read_keys()
 
     signed = ok(Area.KEYS, SETTING, f"operators sign in at {endpoints.authorization}")

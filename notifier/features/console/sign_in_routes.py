@@ -14,10 +14,10 @@ from notifier.features.console.access_token import SKEW, SignIn
 from notifier.features.console.sign_in_provider import Endpoints, NotExchanged
 from notifier.features.console.sign_in_tokens import SignInTokens
 from notifier.model.errors import InputIssue
-from notifier.network.http.issuer_document import UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
-from notifier.network.listeners.problem import Refusal, json_object, malformed, problem
-from notifier.network.listeners.throttle import RequestPlaces
+from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response, read_json_object
+from notifier.network.listeners.throttle import RequestSlots
 from notifier.publishing.route_steps import ApiLimits, media_type, read_body
 
 PATH = "/v1/sign-in"
@@ -79,7 +79,7 @@ class SignInRoutes:
 
     def __init__(self, signed_in: SignInTokens | None) -> None:
         self._signed_in = signed_in
-        self._places = RequestPlaces(2 * PLACES, PLACES, "without a token")
+        self._places = RequestSlots(2 * PLACES, PLACES, "without a token")
         self._room = AT_A_TIME
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -100,7 +100,7 @@ class SignInRoutes:
             "client_id": oidc.client_id,
             "scope": oidc.scope,
             "authorization_endpoint": endpoints.authorization if isinstance(endpoints, Endpoints) else None,
-            "problem": endpoints.text if isinstance(endpoints, UnreadDocument) else None,
+            "problem": endpoints.text if isinstance(endpoints, DocumentIssue) else None,
         }
         return web.json_response({"oidc": told})
 
@@ -109,24 +109,26 @@ class SignInRoutes:
         """Exchange a code. The user's permissions are checked at once, so that a wrong setting shows at the sign-in."""
         signed_in = self._signed_in
         if signed_in is None:
-            raise Refusal(problem(404, "Nobody signs in by a provider here (api.console.oidc)"))
+            raise Refusal(problem_response(404, "Nobody signs in by a provider here (api.console.oidc)"))
         with self._places.one("POST"):
             given = await _given(request)
         with self._place():
             tokens = await signed_in.provider.exchange(given["code"], given["code_verifier"], given["redirect_uri"])
             if isinstance(tokens, NotExchanged):
-                raise Refusal(problem(400 if tokens.refused else 502, f"The provider gives no token: {tokens.text}"))
+                raise Refusal(
+                    problem_response(400 if tokens.refused else 502, f"The provider gives no token: {tokens.text}")
+                )
             sign_in = SignIn(nonce=given["nonce"], code=given["code"], access_token=tokens.access_token)
             await signed_in.refuse_identity(tokens.id_token, sign_in)
             token = await signed_in.judge(tokens.access_token)
         if token is None or token.expires is None:
-            raise Refusal(problem(401, "The provider's access token is no JWT (RFC 9068)"))
+            raise Refusal(problem_response(401, "The provider's access token is no JWT (RFC 9068)"))
         return web.json_response({"access_token": tokens.access_token, "expires_at": token.expires - SKEW})
 
     @contextmanager
     def _place(self) -> Iterator[None]:
         if not self._room:
-            raise Refusal(problem(503, "Too many sign in at a time; try again", headers={"Retry-After": "1"}))
+            raise Refusal(problem_response(503, "Too many sign in at a time; try again", headers={"Retry-After": "1"}))
         self._room -= 1
         try:
             yield
@@ -137,11 +139,15 @@ class SignInRoutes:
 async def _given(request: web.Request) -> Mapping[str, str]:
     """The members of the request. A form of another site cannot send JSON. Raises Refusal (400, 415)."""
     if media_type(request) != "application/json":
-        raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
+        raise Refusal(
+            problem_response(415, "The body must be application/json", headers={"Accept": "application/json"})
+        )
     await read_body(request, LIMITS)
-    body = await json_object(request) or {}
+    body = await read_json_object(request) or {}
     given = {name: text for name, text in body.items() if isinstance(text, str)}
     wrong = [name for name in _MEMBERS if _VISIBLE.fullmatch(given.get(name, "")) is None]
     if wrong:
-        raise malformed(*(InputIssue(name, "must be a text of 1 to 4,096 visible ASCII characters") for name in wrong))
+        raise malformed_refusal(
+            *(InputIssue(name, "must be a text of 1 to 4,096 visible ASCII characters") for name in wrong)
+        )
     return given

@@ -14,8 +14,8 @@ from notifier.features.console.sign_in_provider import AGAIN, SignInProvider
 from notifier.model.api_token import ApiToken
 from notifier.model.moment import Clock
 from notifier.network.http.issuer_documents import DocumentReader
-from notifier.network.listeners.authorization import unaccepted
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.authorization import unauthorized
+from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysUnavailable
 from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken, read_unverified_claims
 
@@ -59,16 +59,16 @@ class SignInTokens:
         if (kept := self._kept.get(digest)) is not None:
             return kept
         if len(raw) > LONGEST:
-            raise unaccepted(
+            raise unauthorized(
                 f"The token is not accepted: it has more than {LONGEST:,} bytes; have the provider put less in it"
             )
         if read_unverified_claims(raw).get("iss") != self.oidc.issuer:  # before a key is requested
-            raise unaccepted("The token is not accepted: iss is another issuer")
+            raise unauthorized("The token is not accepted: iss is another issuer")
         content = await self._access.verify(raw)
         if isinstance(content, KeysUnavailable):
             raise _keys_away()
         if isinstance(content, UnverifiedToken):
-            raise unaccepted(f"The token is not accepted: {content.text}")
+            raise unauthorized(f"The token is not accepted: {content.text}")
         rules = Rules(oidc=self.oidc, issuers=frozenset(self._live.registry().issuers), hashed=self._hashed)
         token = judge_access(content.claims, digest, rules, self._clock())
         if isinstance(token, ApiToken):
@@ -76,8 +76,8 @@ class SignInTokens:
             return token
         if token.known:
             challenge = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
-            raise Refusal(problem(403, f"You are signed in, but {token.text}", headers=challenge))
-        raise unaccepted(f"The token is not accepted: {token.text}")
+            raise Refusal(problem_response(403, f"You are signed in, but {token.text}", headers=challenge))
+        raise unauthorized(f"The token is not accepted: {token.text}")
 
     async def refuse_identity(self, id_token: str, sign_in: SignIn) -> None:
         """Raise Refusal (401, 503) unless it is the ID token of this sign-in."""
@@ -90,7 +90,7 @@ class SignInTokens:
                 return
         else:
             mistake = content.text
-        raise Refusal(problem(401, f"The ID token is not that of this sign-in: {mistake}. Sign in again"))
+        raise Refusal(problem_response(401, f"The ID token is not that of this sign-in: {mistake}. Sign in again"))
 
     def _keep(self, token: ApiToken) -> None:
         """Cache a token, and drop expired tokens, or else the oldest."""
@@ -104,4 +104,4 @@ class SignInTokens:
 
 def _keys_away() -> Refusal:
     title = "The keys of the provider at which you signed in cannot be read; try again soon"
-    return Refusal(problem(503, title, headers={"Retry-After": f"{AGAIN:.0f}"}))
+    return Refusal(problem_response(503, title, headers={"Retry-After": f"{AGAIN:.0f}"}))

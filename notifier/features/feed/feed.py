@@ -138,7 +138,7 @@ class Feed:
         self._waiting.clear()
 
     async def _send(self, target: FeedTarget) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(target.at_once, len(self._waiting)))]
+        batch = [self._waiting.popleft() for _ in range(min(target.max_batch, len(self._waiting)))]
         sent = False
         try:
             await target.send([notice for notice, _ in batch])

@@ -19,7 +19,7 @@ from notifier.features.registries.list_settings import Auth0Settings
 from notifier.features.registries.page_requests import NumberedPage, access_token, ask, gather_pages
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import Web, web
+from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.secret_text import secret_of
 
@@ -53,12 +53,12 @@ class Auth0Reader:
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications; `last` itself if nothing has changed. Raises SourceFault."""
-        async with web(None, self._source.timeout) as server:
+        async with open_web(None, self._source.timeout) as server:
             at = self._clock()
             collector = await gather_pages(lambda nth: self._page(server, nth), last)
             return collector.answer(at)
 
-    async def _page(self, server: Web, nth: int) -> NumberedPage:
+    async def _page(self, server: JsonWeb, nth: int) -> NumberedPage:
         asked = {"fields": _FIELDS, "include_fields": "true", "is_global": "false", "include_totals": "true"}
         url = f"{self._settings.url}/api/v2/clients?{urlencode(asked | {'page': str(nth), 'per_page': str(PAGE)})}"
         content = (await self._get(server, url)).content
@@ -71,7 +71,7 @@ class Auth0Reader:
         more = bool(clients) and nth * PAGE + len(clients) < total
         return NumberedPage(rows=[_row(client) for client in clients], total=total, more=more)
 
-    async def _get(self, server: Web, url: str) -> JsonAnswer:
+    async def _get(self, server: JsonWeb, url: str) -> JsonAnswer:
         """Send a GET with a token, and again with a new one if the cached one is refused."""
         token = self._token if self._clock() < self._token_ends - _EARLY else None
         if token is not None:
@@ -81,7 +81,7 @@ class Auth0Reader:
         await self._renew(server)
         return await ask(server, url, {"Authorization": f"Bearer {self._token}"}, _LIST_ADVICE)
 
-    async def _renew(self, server: Web) -> None:
+    async def _renew(self, server: JsonWeb) -> None:
         settings = self._settings
         form = {
             "grant_type": "client_credentials",

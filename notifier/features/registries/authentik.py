@@ -14,7 +14,7 @@ from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.features.registries.list_settings import AuthentikSettings
 from notifier.features.registries.page_requests import NumberedPage, ask, gather_pages
 from notifier.model.errors import InputIssue, SourceFault
-from notifier.network.http.json_over_http import Web, web
+from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.secret_text import secret_of
 
@@ -38,12 +38,12 @@ class AuthentikReader:
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all providers; `last` itself if nothing has changed. Raises SourceFault."""
         headers = {"Authorization": f"Bearer {secret_of('token_file', self._settings.token_file)}"}
-        async with web(self._settings.tls, self._source.timeout) as server:
+        async with open_web(self._settings.tls, self._source.timeout) as server:
             at = self._clock()
             collector = await gather_pages(lambda nth: self._page(server, headers, nth), last)
             return collector.answer(at)
 
-    async def _page(self, server: Web, headers: dict[str, str], nth: int) -> NumberedPage:
+    async def _page(self, server: JsonWeb, headers: dict[str, str], nth: int) -> NumberedPage:
         url = f"{self._settings.url}/api/v3/providers/oauth2/?ordering=pk&page={nth + 1}&page_size={PAGE}"
         content = (await ask(server, url, headers, _ADVICE)).content
         providers = content.get("results") if isinstance(content, dict) else None

@@ -19,8 +19,8 @@ from notifier.features.registries.list_settings import HttpListSettings
 from notifier.features.registries.page_requests import EndlessList, PageLimit, ask, next_page
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import web
-from notifier.network.http.json_parts import NESTING, Bounds, NotJson, read_json, shown
+from notifier.network.http.json_over_http import open_web
+from notifier.network.http.json_parts import MAX_NESTING, Bounds, NotJson, format_size, read_json
 from notifier.settings.document_files import parse_yaml
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -49,7 +49,7 @@ class HttpListReader:
         first = self._settings.url
         headers = {**_ACCEPT, **(self._settings.headers or {})}
         collector, visited, limit = RowCollector(last, unique=True), {first}, PageLimit()
-        async with web(self._settings.tls, self._source.timeout, read=_read) as server:
+        async with open_web(self._settings.tls, self._source.timeout, read=_read) as server:
             at = self._clock()
             answer = await ask(server, first, {**headers, **_conditions(last, first)}, _ADVICE)
             if answer.status == 304:
@@ -121,7 +121,7 @@ async def _read(body: bytes, content_type: str, bounds: Bounds) -> Any:
 
 def _yaml(body: bytes, bounds: Bounds) -> Any:
     if len(body) > YAML_LIMIT:
-        raise ValueError(f"is YAML of more than {shown(YAML_LIMIT)}; a list of that size must be JSON")
+        raise ValueError(f"is YAML of more than {format_size(YAML_LIMIT)}; a list of that size must be JSON")
     try:
         return _plain(parse_yaml(body.decode("utf-8-sig")), [min(bounds.values, _VALUES * (len(body) + 1000))])
     except yaml.MarkedYAMLError as error:
@@ -137,8 +137,8 @@ def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
     left[0] -= 1
     if left[0] < 0:
         raise ValueError("has too many values, or repeats its aliases (*name) too often")
-    if depth > 2 + NESTING:
-        raise ValueError(f"has a client that is nested more than {NESTING} deep")
+    if depth > 2 + MAX_NESTING:
+        raise ValueError(f"has a client that is nested more than {MAX_NESTING} deep")
     if isinstance(value, dict):
         return {str(name): _plain(member, left, depth + 1) for name, member in value.items()}
     if isinstance(value, list):

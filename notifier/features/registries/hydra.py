@@ -19,7 +19,7 @@ from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.list_settings import HydraSettings
 from notifier.features.registries.page_requests import EndlessList, PageLimit, ask, next_link
 from notifier.model.errors import SourceFault
-from notifier.network.http.json_over_http import Web, web
+from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 PAGE = 500
@@ -51,7 +51,7 @@ class HydraReader:
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all clients; `last` itself if nothing has changed. Raises SourceFault."""
-        async with web(self._settings.tls, self._source.timeout) as server:
+        async with open_web(self._settings.tls, self._source.timeout) as server:
             at = self._clock()
             token = await self._take(server, None, collector := RowCollector(last))
             try:
@@ -63,7 +63,7 @@ class HydraReader:
                 await self._rest(server, token, collector)
             return collector.answer(at)
 
-    async def _rest(self, server: Web, token: str | None, collector: RowCollector) -> None:
+    async def _rest(self, server: JsonWeb, token: str | None, collector: RowCollector) -> None:
         visited: set[str] = set()
         limit = PageLimit()
         while token is not None:
@@ -73,7 +73,7 @@ class HydraReader:
             limit.before_next(collector.known_count)
             token = await self._take(server, token, collector)
 
-    async def _take(self, server: Web, token: str | None, collector: RowCollector) -> str | None:
+    async def _take(self, server: JsonWeb, token: str | None, collector: RowCollector) -> str | None:
         """Read a page. Return the token of the next."""
         query = urlencode({"page_size": PAGE} | ({} if token is None else {"page_token": token}))
         url = f"{self._settings.admin_url}/admin/clients?{query}"

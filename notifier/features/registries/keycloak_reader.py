@@ -23,7 +23,7 @@ from notifier.features.registries.page_requests import Advice, ShiftingPages, ac
 from notifier.model.client import Algorithm
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import Web, web
+from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.settings.clients import algorithm
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.remote_server import RemoteServerSettings, server_address
@@ -84,7 +84,7 @@ class KeycloakReader:
         """Return the realm's clients; `last` itself if nothing has changed. Raises SourceFault."""
         collector, pages = RowCollector(last), ShiftingPages(PAGE)
         at = self._clock()
-        async with web(self._settings.tls, self._source.timeout) as opened:
+        async with open_web(self._settings.tls, self._source.timeout) as opened:
             session = _AdminSession(self._settings, opened)
             while pages.first is not None:
                 await self._take_page(session, pages, collector)
@@ -111,7 +111,7 @@ class KeycloakReader:
 class _AdminSession:
     """Sends requests to the Admin API, and renews the token when it expires, also in the middle of a reading."""
 
-    def __init__(self, settings: KeycloakSettings, opened: Web) -> None:
+    def __init__(self, settings: KeycloakSettings, opened: JsonWeb) -> None:
         self._settings = settings
         self._web = opened
         self._token: str | None = None

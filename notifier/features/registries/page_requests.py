@@ -15,7 +15,7 @@ from notifier.model.errors import SourceFault
 from notifier.model.frozen import frozen
 from notifier.model.outcome import read_retry_after
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import Web, place_of
+from notifier.network.http.json_over_http import JsonWeb, origin_of_url
 
 LONGEST = 65_536  # characters of all headers together
 _CLOSED_BY = {"<": ">", '"': '"'}
@@ -120,7 +120,7 @@ class PageLimit:
 
 
 async def ask(
-    web: Web,
+    web: JsonWeb,
     url: str,
     headers: Mapping[str, str],
     advice: Advice,
@@ -137,7 +137,7 @@ async def ask(
         wait = _wait(answer, nth)
         if wait is None or nth == _TRIES - 1 or wait >= web.left():
             asks = "" if wait is None else f", and asks to wait for {wait:.0f} s"
-            raise SourceFault(f"{place_of(url)} answered {answer.status}{asks}: {_reason(answer.status, advice)}")
+            raise SourceFault(f"{origin_of_url(url)} answered {answer.status}{asks}: {_reason(answer.status, advice)}")
         await asyncio.sleep(wait)
         nth += 1
 

@@ -17,19 +17,19 @@ from notifier.features.registries.sql_duende import duende
 from notifier.features.registries.sql_settings import SqlSettings
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.databases.sql_columns import (
-    Amount,
     Listing,
-    algorithms,
-    listed,
-    lower,
-    mapping,
-    parts,
-    plain,
-    streaming,
-    text,
-    truth,
+    ReadAmount,
+    normalize_name,
+    read_parts,
+    streaming_options,
+    to_algorithms,
+    to_bool,
+    to_list,
+    to_lower,
+    to_mapping,
+    to_text,
 )
-from notifier.network.databases.sql_connection import Deadline, database_url, reading
+from notifier.network.databases.sql_connection import Deadline, database_url, open_for_reading
 from notifier.network.http.json_over_http import LIST_BOUNDS
 from notifier.network.http.json_parts import Bounds
 
@@ -37,34 +37,34 @@ from notifier.network.http.json_parts import Bounds
 def _jwks(value: object) -> object:
     """The client's keys. A value that is not a JSON object is an error only for clients with encrypted tokens."""
     try:
-        return mapping(value)
+        return to_mapping(value)
     except ValueError:
         return {}
 
 
 COLUMNS: Mapping[str, Callable[[object], object]] = {
-    "client_id": text,
-    "issuer": listed,
-    "backchannel_logout_uri": text,
-    "backchannel_logout_session_required": truth,
-    "frontchannel_logout_uri": text,
-    "frontchannel_logout_session_required": truth,
-    "redirect_uris": listed,
-    "client_name": text,
-    "id_token_signed_response_alg": algorithms,
-    "id_token_encrypted_response_alg": text,
-    "id_token_encrypted_response_enc": text,
+    "client_id": to_text,
+    "issuer": to_list,
+    "backchannel_logout_uri": to_text,
+    "backchannel_logout_session_required": to_bool,
+    "frontchannel_logout_uri": to_text,
+    "frontchannel_logout_session_required": to_bool,
+    "redirect_uris": to_list,
+    "client_name": to_text,
+    "id_token_signed_response_alg": to_algorithms,
+    "id_token_encrypted_response_alg": to_text,
+    "id_token_encrypted_response_enc": to_text,
     "jwks": _jwks,
-    "jwks_uri": text,
-    "subject_type": lower,
-    "notifier": mapping,
-    "aliases": listed,
+    "jwks_uri": to_text,
+    "subject_type": to_lower,
+    "notifier": to_mapping,
+    "aliases": to_list,
 }
-_KNOWN = {plain(name): name for name in COLUMNS}
+_KNOWN = {normalize_name(name): name for name in COLUMNS}
 # Metadata that has nothing to do with logout (RFC 7591 §2, OpenID Connect Registration §2), without secrets.
 _IGNORED = frozenset(
     map(
-        plain,
+        normalize_name,
         [
             "application_type",
             "client_uri",
@@ -97,7 +97,7 @@ _IGNORED = frozenset(
 
 def own_query(connection: sa.Connection, query: str) -> Listing:
     """Run the query. Raises SourceFault if its columns are not those of clients."""
-    as_it_is = {**streaming(connection), "no_parameters": True}  # neither `%` nor `:name` is one
+    as_it_is = {**streaming_options(connection), "no_parameters": True}  # neither `%` nor `:name` is one
     result = connection.exec_driver_sql(query.strip().rstrip(";"), execution_options=as_it_is)
     if not result.returns_rows:
         raise SourceFault("query must be a SELECT: it gives no rows")
@@ -122,11 +122,11 @@ def own_query(connection: sa.Connection, query: str) -> Listing:
 
 def _names(columns: Sequence[str]) -> list[str]:
     """The name of each column; empty for metadata that is ignored. Raises SourceFault."""
-    names = [_KNOWN.get(plain(name), "") for name in columns]
+    names = [_KNOWN.get(normalize_name(name), "") for name in columns]
     wrong = [
         f"there is no client metadata {name!r}"
         for name, known in zip(columns, names, strict=True)
-        if not known and plain(name) not in _IGNORED
+        if not known and normalize_name(name) not in _IGNORED
     ]
     wrong += sorted({f"{name} is there twice" for name in names if name and names.count(name) > 1})
     if "client_id" not in names:
@@ -219,16 +219,16 @@ class SqlReader:
 
     async def warnings(self) -> list[str]:
         """Return a warning if the database's user may write. Raises SourceFault."""
-        with reading(self._url(), Deadline(self._timeout), row_security=True) as connection:
+        with open_for_reading(self._url(), Deadline(self._timeout), row_security=True) as connection:
             return may_write(connection)
 
     def _read(self, last: SourceAnswer | None) -> SourceAnswer:
         deadline, at = Deadline(self._timeout), self._clock()
-        with reading(self._url(), deadline, row_security=self._settings.row_security) as connection:
+        with open_for_reading(self._url(), deadline, row_security=self._settings.row_security) as connection:
             collector = RowCollector(last, unique=True)
-            amount = Amount(self._bounds)
+            amount = ReadAmount(self._bounds)
             listing = self._listing(connection, deadline, amount)
-            for first, part in parts(listing.result, deadline, amount, self._pause):
+            for first, part in read_parts(listing.result, deadline, amount, self._pause):
                 for number, cells in enumerate(part, first):
                     try:
                         row = listing.read(cells)
@@ -241,7 +241,7 @@ class SqlReader:
                     collector.add(InputIssue(f"row {number}", "has no client_id") if nameless else row)
         return collector.answer(at)
 
-    def _listing(self, connection: sa.Connection, deadline: Deadline, amount: Amount) -> Listing:
+    def _listing(self, connection: sa.Connection, deadline: Deadline, amount: ReadAmount) -> Listing:
         if self._settings.query is not None:
             return own_query(connection, self._settings.query)
         return duende(connection, self._settings, deadline, amount, self._pause)
@@ -253,6 +253,6 @@ class SqlReader:
 def _named(client_id: object, number: int) -> str:
     """Return the client's name for an error."""
     try:
-        return text(client_id) or f"row {number}"
+        return to_text(client_id) or f"row {number}"
     except ValueError:
         return f"row {number}"

@@ -17,15 +17,15 @@ from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.features.registries.sql_settings import DuendeTables, SqlSettings
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_columns import (
-    Amount,
     Listing,
-    algorithms,
-    lower,
-    parts,
-    scalar,
-    streaming,
-    text,
-    truth,
+    ReadAmount,
+    parse_scalar,
+    read_parts,
+    streaming_options,
+    to_algorithms,
+    to_bool,
+    to_lower,
+    to_text,
 )
 from notifier.network.databases.sql_connection import Deadline
 from notifier.network.databases.table_finder import TableFinder
@@ -48,7 +48,11 @@ _Select = Callable[[sa.Select[Any]], Iterator[Sequence[Any]]]
 
 
 def duende(
-    connection: sa.Connection, settings: SqlSettings, deadline: Deadline, amount: Amount, pause: Callable[[float], None]
+    connection: sa.Connection,
+    settings: SqlSettings,
+    deadline: Deadline,
+    amount: ReadAmount,
+    pause: Callable[[float], None],
 ) -> Listing:
     """Find the tables and read the clients. Raises SourceFault."""
     tables, schema = settings.tables or DuendeTables(), settings.db_schema
@@ -75,8 +79,8 @@ def duende(
     )
 
     def selected(statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
-        result = connection.execute(statement, execution_options=streaming(connection))
-        for _, part in parts(result, deadline, amount, pause):
+        result = connection.execute(statement, execution_options=streaming_options(connection))
+        for _, part in read_parts(result, deadline, amount, pause):
             yield from part
 
     table = beside(tables.properties, "properties")
@@ -84,35 +88,35 @@ def duende(
     table = beside(tables.redirect_uris, "redirect_uris")
     redirects = {} if table is None else _redirects(finder, table, selected)
     statement = sa.select(*[columns.get(name, sa.null()) for name in _CLIENTS])
-    result = connection.execute(statement, execution_options=streaming(connection))
+    result = connection.execute(statement, execution_options=streaming_options(connection))
     return Listing(result=result, client_id=0, read=lambda row: _client(row, properties, redirects))
 
 
 def _client(row: Sequence[Any], properties: _Properties, redirects: _Redirects) -> dict[str, Any] | None:
     client_id, key, enabled, protocol, uri, session, front_uri, front_session, name, signed_by, subject_type = row
-    if protocol != "oidc" and (text(protocol) or "oidc").lower() != "oidc":
+    if protocol != "oidc" and (to_text(protocol) or "oidc").lower() != "oidc":
         return None
-    metadata: dict[str, Any] = {"client_id": text(client_id)}
+    metadata: dict[str, Any] = {"client_id": to_text(client_id)}
     if _truth("Enabled", enabled) is False:
         return metadata
-    if (word := text(uri)) is not None and word.strip():
+    if (word := to_text(uri)) is not None and word.strip():
         metadata["backchannel_logout_uri"] = word
         metadata["backchannel_logout_session_required"] = (
             _truth("BackChannelLogoutSessionRequired", session) is not False
         )
-    if (word := text(front_uri)) is not None and word.strip():
+    if (word := to_text(front_uri)) is not None and word.strip():
         metadata["frontchannel_logout_uri"] = word
         required = _truth("FrontChannelLogoutSessionRequired", front_session)
         metadata["frontchannel_logout_session_required"] = required is not False
-        if (shown := text(name)) is not None:
+        if (shown := to_text(name)) is not None:
             metadata["client_name"] = shown
     if (
         uris := redirect_uris(_texts("RedirectUri", redirects.get(key, ())), metadata.get("frontchannel_logout_uri"))
     ) is not None:
         metadata["redirect_uris"] = uris
-    if (algorithm := algorithms(signed_by)) is not None:
+    if (algorithm := to_algorithms(signed_by)) is not None:
         metadata["id_token_signed_response_alg"] = algorithm
-    if (word := lower(subject_type)) is not None:
+    if (word := to_lower(subject_type)) is not None:
         metadata["subject_type"] = word
     if (own := properties.get(key)) is not None:
         metadata["notifier"] = _nested(own)
@@ -121,14 +125,14 @@ def _client(row: Sequence[Any], properties: _Properties, redirects: _Redirects) 
 
 def _truth(column: str, value: object) -> bool | None:
     try:
-        return truth(value)
+        return to_bool(value)
     except ValueError as error:
         raise ValueError(f"{column} {error}") from None
 
 
 def _texts(column: str, values: Iterable[object]) -> list[str]:
     try:
-        return [word for word in map(text, values) if word is not None]
+        return [word for word in map(to_text, values) if word is not None]
     except ValueError as error:
         raise ValueError(f"{column} {error}") from None
 
@@ -143,7 +147,7 @@ def _nested(properties: Iterable[tuple[str, object]]) -> dict[str, Any]:
             inner = inner.setdefault(step, {}) if isinstance(inner, dict) else None
         if not isinstance(inner, dict) or last in inner:
             raise ValueError(f"property {_OURS}{name} is there twice, or belongs to one that has a value itself")
-        inner[last] = scalar(next(iter(_texts(f"property {_OURS}{name}", [value])), ""))
+        inner[last] = parse_scalar(next(iter(_texts(f"property {_OURS}{name}", [value])), ""))
     return settings
 
 

@@ -25,7 +25,7 @@ from notifier.features.registries.list_settings import Wso2Settings
 from notifier.features.registries.page_requests import ShiftingPages, ask
 from notifier.model.errors import AnswerFault, InputIssue, SourceFault
 from notifier.model.frozen import frozen
-from notifier.network.http.json_over_http import Web, web
+from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.network.http.json_parts import OutOfBounds
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.secret_text import secret_of
@@ -73,7 +73,7 @@ class Wso2Reader:
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications with OIDC; `last` itself if nothing has changed. Raises SourceFault."""
         headers = {**(self._settings.headers or {}), **_basic(self._settings)}
-        async with web(self._settings.tls, self._source.timeout) as server:
+        async with open_web(self._settings.tls, self._source.timeout) as server:
             at, tick = self._clock(), self._ticks()
             listed = await self._list(server, headers)
             for removed_id in self._learnt.keys() - listed.keys():
@@ -87,7 +87,7 @@ class Wso2Reader:
         await collector.add_all(self._learnt[name].result for name in listed if self._learnt[name].result is not None)
         return collector.answer(at)
 
-    async def _list(self, server: Web, headers: Mapping[str, str]) -> dict[str, _Item]:
+    async def _list(self, server: JsonWeb, headers: Mapping[str, str]) -> dict[str, _Item]:
         """What the list says of each application, by its UUID. One beyond a bound is known by its place in the list."""
         listed: dict[str, _Item] = {}
         pages = ShiftingPages(PAGE)
@@ -119,7 +119,7 @@ class Wso2Reader:
         return learnt is None or learnt.listed != item or isinstance(learnt.result, InputIssue)
 
     async def _learn(
-        self, server: Web, headers: Mapping[str, str], listed: Mapping[str, _Item], due: list[str]
+        self, server: JsonWeb, headers: Mapping[str, str], listed: Mapping[str, _Item], due: list[str]
     ) -> None:
         """Ask these applications, a few at a time. Raises the first SourceFault; what was learnt until then stays."""
 
@@ -141,7 +141,7 @@ class Wso2Reader:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _application(
-        self, server: Web, headers: Mapping[str, str], name: str, item: _Item
+        self, server: JsonWeb, headers: Mapping[str, str], name: str, item: _Item
     ) -> Row | InputIssue | None:
         if isinstance(item, OutOfBounds):
             return InputIssue(name, item.text)

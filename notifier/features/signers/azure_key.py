@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from notifier.features.signers.signer_settings import AzureKeySettings
 from notifier.model.client import Algorithm, TlsFiles
 from notifier.model.outcome import read_retry_after
-from notifier.network.http.pem_files import connecting_context
+from notifier.network.http.pem_files import build_client_context
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 
@@ -113,7 +113,7 @@ class AzureKey:
         """Return Microsoft's transport over a session that judges certificates as all connections do."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=connecting_context(self._files)),
+                connector=aiohttp.TCPConnector(ssl=build_client_context(self._files)),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=True,
                 auto_decompress=False,

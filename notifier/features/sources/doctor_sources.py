@@ -5,7 +5,7 @@ from functools import partial
 
 from notifier.features.sources.source_settings import SetSettings, sources_of
 from notifier.model.client import EgressPolicy, TlsFiles
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, found_egress
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, discovered_egress
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.operators.doctor.doctor import Area, Check
 from notifier.operators.doctor.doctor_keys import examine_transmitter
@@ -28,9 +28,9 @@ def source_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]
 
 async def _read_keys(
     verification: SetSettings, reader: DocumentReader, egress: EgressPolicy, uri: str
-) -> IssuerDocument | UnreadDocument:
+) -> IssuerDocument | DocumentIssue:
     """Read the keys, with the egress rules for an address that the operator configured."""
     tls = TlsFiles() if verification.tls is None else verification.tls.files()
     return await reader.read(
-        uri, egress=found_egress(egress, uri, verification.jwks_uri), tls=tls, within=READ_TIMEOUT_SECONDS
+        uri, egress=discovered_egress(egress, uri, verification.jwks_uri), tls=tls, within=READ_TIMEOUT_SECONDS
     )

@@ -27,7 +27,7 @@ from notifier.features.sources.sources_part import SourcesPart
 from notifier.model.client import TlsFiles
 from notifier.model.ids import new_id
 from notifier.model.message import Lane, Outgoing
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.publishing.route_steps import ApiLimits
 from notifier.tokens.transmitter_keys import TransmitterKeys
@@ -114,7 +114,7 @@ class HttpSources:
         assert http.header is not None, "SourceHttpSettings asks for one of the four"
         return HeaderSecret(header=http.header, values=secrets)
 
-    async def _read_keys(self, settings: SetSettings) -> IssuerDocument | UnreadDocument:
+    async def _read_keys(self, settings: SetSettings) -> IssuerDocument | DocumentIssue:
         return await self._reader.read(
             settings.jwks_uri,
             egress=issuer_egress(self._live.now.settings.template().route.egress),

@@ -20,7 +20,7 @@ from notifier.features.sources.source_proofs import (
 )
 from notifier.model.printable import json_text
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.publishing.route_steps import (
     LANES,
 )
@@ -43,7 +43,7 @@ def answer_okta(request: web.Request, proof: Proof) -> web.Response:
         raise proof_refusal()
     challenge = request.headers.get(OKTA_CHALLENGE)
     if not challenge:
-        raise Refusal(problem(400, f"The header {OKTA_CHALLENGE} is missing"))
+        raise Refusal(problem_response(400, f"The header {OKTA_CHALLENGE} is missing"))
     return web.json_response({"verification": challenge}, dumps=json_text)
 
 
@@ -54,11 +54,13 @@ def answer_websub(request: web.Request, subscription: Subscription) -> web.Respo
     """
     mode, challenge = request.query.get("hub.mode"), request.query.get("hub.challenge", "")
     if mode not in ("subscribe", "unsubscribe") or not 0 < len(challenge) <= _MAX_CHALLENGE_CHARACTERS:
-        raise Refusal(problem(400, "hub.mode must be subscribe or unsubscribe, and hub.challenge a text"))
+        raise Refusal(problem_response(400, "hub.mode must be subscribe or unsubscribe, and hub.challenge a text"))
     if subscription.topic is not None and request.query.getall("hub.topic", []) != [subscription.topic]:
-        raise Refusal(problem(404, f"{mode}: hub.topic is not http.websub.topic of the source"))
+        raise Refusal(problem_response(404, f"{mode}: hub.topic is not http.websub.topic of the source"))
     if mode == "unsubscribe" and not subscription.can_end:
-        raise Refusal(problem(404, "unsubscribe: the subscription goes on; http.websub.unsubscribe: allow lets it end"))
+        raise Refusal(
+            problem_response(404, "unsubscribe: the subscription goes on; http.websub.unsubscribe: allow lets it end")
+        )
     return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
 
 
@@ -80,7 +82,7 @@ def answer_options(request: web.Request, source: HttpSource, body: bytes) -> web
         raise proof_refusal()
     origin = request.headers.get(REQUEST_ORIGIN, "")
     if _ORIGIN.fullmatch(origin) is None:
-        raise Refusal(problem(400, f"The header {REQUEST_ORIGIN} must name the sender"))
+        raise Refusal(problem_response(400, f"The header {REQUEST_ORIGIN} must name the sender"))
     structlog.get_logger().info("sender_allowed", source=source.name, origin=origin)
     return web.Response(headers={"Allow": "POST", ALLOWED_ORIGIN: origin, ALLOWED_RATE: "*"})
 
@@ -108,13 +110,13 @@ def find_grid_code(body: bytes) -> str | None:
 
 def method_refusal() -> Refusal:
     """Return the refusal of a verification request that this source's server does not send."""
-    return Refusal(problem(405, "Events are sent by POST", headers={"Allow": "POST"}))
+    return Refusal(problem_response(405, "Events are sent by POST", headers={"Allow": "POST"}))
 
 
 def proof_refusal(title: str = "The proof of the source is missing or wrong") -> Refusal:
     """Return the refusal of a request with a missing or wrong proof."""
     headers = {"WWW-Authenticate": "Source"}  # a 401 must name a scheme (RFC 9110 §11.6.1)
-    return Refusal(problem(401, title, headers=headers))
+    return Refusal(problem_response(401, title, headers=headers))
 
 
 _PROBLEMS = {

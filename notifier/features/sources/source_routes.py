@@ -41,15 +41,15 @@ from notifier.features.sources.source_proofs import BodySignature, HeaderSecret,
 from notifier.model.documents.sourced import as_sourced, kept_headers
 from notifier.model.message import Lane, Message, Outgoing
 from notifier.model.printable import excerpt, json_text
-from notifier.network.listeners.problem import Refusal, problem
-from notifier.network.listeners.throttle import RequestPlaces
+from notifier.network.listeners.problem import Refusal, problem_response
+from notifier.network.listeners.throttle import RequestSlots
 from notifier.publishing.route_steps import (
-    AGAIN,
+    RETRY_AFTER_SECONDS,
     ApiLimits,
-    asked_lane,
     media_type,
     publish_in_time,
     read_body,
+    read_lane,
     refuse_compressed,
 )
 from notifier.telemetry.families import labelled
@@ -79,8 +79,8 @@ class SourceRoutes:
     def __init__(self, dependencies: SourceDependencies, limits: ApiLimits) -> None:
         self._dependencies = dependencies
         self._limits = limits
-        self._proven = RequestPlaces(limits.requests, limits.requests_of_token, "to this source")
-        self._unproven = RequestPlaces(limits.unproven, limits.unproven_of_source, "to this source")
+        self._proven = RequestSlots(limits.requests, limits.requests_of_token, "to this source")
+        self._unproven = RequestSlots(limits.unproven, limits.unproven_of_source, "to this source")
         self._logged_at: dict[tuple[str, str], float] = {}
         self._requests: dict[tuple[str, str], int] = {}
 
@@ -158,7 +158,7 @@ class SourceRoutes:
                 "No source of this name takes events over HTTP: configure sources.NAME.http,"
                 " or send events in notifier's own form to /v1/events"
             )
-            raise Refusal(problem(404, title))
+            raise Refusal(problem_response(404, title))
         return source
 
     async def _read_unproven(self, request: web.Request) -> bytes:
@@ -209,7 +209,7 @@ class SourceRoutes:
                 headers = {"Content-Language": "en"}
                 return web.json_response(document, status=400, headers=headers, dumps=json_text)
             case KeysUnavailable():
-                raise Refusal(problem(503, result.text, headers={"Retry-After": AGAIN}))
+                raise Refusal(problem_response(503, result.text, headers={"Retry-After": RETRY_AFTER_SECONDS}))
             case _:
                 assert_never(result)
 
@@ -222,21 +222,25 @@ class SourceRoutes:
             case SnsRefusal():
                 raise proof_refusal(f"The message is not accepted: {message.text}")
             case CertificateUnavailable():
-                raise Refusal(problem(503, message.text, headers={"Retry-After": AGAIN}))
+                raise Refusal(problem_response(503, message.text, headers={"Retry-After": RETRY_AFTER_SECONDS}))
             case SnsMessage(kind="Notification"):
                 _raise_objection(source.rules.check_headers(request.headers))
                 new_id = await self._publish(request, source, message.signed, "application/json")
                 return web.json_response({"id": new_id}, status=202, dumps=json_text)
             case SnsMessage():
                 if not await proof.verifier.handle_subscription(message, source.name):
-                    raise Refusal(problem(503, "SNS could not be asked; send it again", headers={"Retry-After": AGAIN}))
+                    raise Refusal(
+                        problem_response(
+                            503, "SNS could not be asked; send it again", headers={"Retry-After": RETRY_AFTER_SECONDS}
+                        )
+                    )
                 return web.json_response({})
             case _:
                 assert_never(message)
 
     async def _publish(self, request: web.Request, source: HttpSource, body: bytes, kind: str) -> str:
         """Publish the message durably, with the authenticated source as its publisher."""
-        dependencies, lane = self._dependencies, asked_lane(request)
+        dependencies, lane = self._dependencies, read_lane(request)
         headers = join_headers(request.headers.items())
         if source.rules.signed:
             headers = {name: value for name, value in headers.items() if not is_message_header(name)}
@@ -293,4 +297,4 @@ def _check_type(request: web.Request, source: HttpSource) -> None:
 def _raise_objection(objection: PostObjection | None) -> None:
     if objection is not None:
         headers = None if objection.accept is None else {"Accept": objection.accept}
-        raise Refusal(problem(objection.status, objection.title, headers=headers))
+        raise Refusal(problem_response(objection.status, objection.title, headers=headers))

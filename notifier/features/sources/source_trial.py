@@ -20,7 +20,7 @@ from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import replace
 from notifier.model.message import Message
 from notifier.model.session_ended import SessionEnded
-from notifier.publishing.event_remarks import unread_members
+from notifier.publishing.event_remarks import remark_unread_members
 from notifier.settings.service_settings import Settings
 from notifier.tokens.security_event_token import check_claims, parse_claims
 
@@ -72,7 +72,7 @@ def try_message(settings: Settings, source: Source, message: Message, *, is_dead
     if any(event.id in translation.timeless_ids for event in translation.events):
         text = "is a digest without a time: another message that says the same is taken for a copy; read ended_at or id"
         warnings.append(InputIssue(f"sources.{source.name}.event.id", text))
-    remarks = dict.fromkeys(remark for event in translation.events for remark in unread_members(event))
+    remarks = dict.fromkeys(remark for event in translation.events for remark in remark_unread_members(event))
     warnings.extend(InputIssue(f"sources.{source.name}.event", remark) for remark in remarks)
     return Trial(
         events=translation.events,

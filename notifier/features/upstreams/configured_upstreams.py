@@ -27,7 +27,7 @@ from notifier.model.frozen import frozen
 from notifier.model.ids import new_id
 from notifier.model.message import Lane, Outgoing
 from notifier.model.origins import origin_of
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.tokens.foreign_keys import expand_names
 from notifier.tokens.transmitter_keys import TransmitterKeys
@@ -168,7 +168,7 @@ class ConfiguredUpstreams:
             settings=settings, keys=keys, lookups=lookups, browser_lookups=browser_lookups, upstream=upstream
         )
 
-    async def _read_keys(self, settings: UpstreamSettings) -> IssuerDocument | UnreadDocument:
+    async def _read_keys(self, settings: UpstreamSettings) -> IssuerDocument | DocumentIssue:
         return await read_upstream_keys(settings, self._reader, self._live.now.settings.template().route.egress)
 
 
@@ -188,7 +188,7 @@ async def _look_up_sessions(
 
 async def read_upstream_keys(
     settings: UpstreamSettings, reader: DocumentReader, egress: EgressPolicy
-) -> IssuerDocument | UnreadDocument:
+) -> IssuerDocument | DocumentIssue:
     """Read the JWK Set of an upstream, by its discovery unless `jwks_uri` names it. Never raises.
 
     Unless the settings name algorithms, those of its metadata are returned with it.

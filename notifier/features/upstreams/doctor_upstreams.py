@@ -12,7 +12,7 @@ from notifier.features.upstreams.configured_upstreams import (
 from notifier.features.upstreams.upstream import SessionsUnavailable, UpstreamSession
 from notifier.features.upstreams.upstream_settings import UpstreamSettings, upstreams_of
 from notifier.model.errors import InputIssue
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, failure, ok, warning
 from notifier.operators.doctor.doctor_keys import examine_transmitter
@@ -43,7 +43,7 @@ async def examine_keys(setting: str, uri: str, read: ReadKeySet, upstream: Upstr
     """Check the JWK Set of an upstream, and whether its metadata name the algorithms of its tokens."""
     document = await read()
 
-    async def return_document(_uri: str) -> IssuerDocument | UnreadDocument:
+    async def return_document(_uri: str) -> IssuerDocument | DocumentIssue:
         return document
 
     findings = await examine_transmitter(setting, uri, return_document)

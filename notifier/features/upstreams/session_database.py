@@ -11,8 +11,8 @@ from notifier.features.upstreams.session_lookups import merge_sessions, read_ses
 from notifier.features.upstreams.upstream import LOOK_UP_TIMEOUT_SECONDS, MAX_SESSIONS, LocalSession, UpstreamSession
 from notifier.features.upstreams.upstream_settings import SessionsSqlSettings, SessionTableSettings
 from notifier.model.errors import SourceFault
-from notifier.network.databases.sql_columns import listed, plain, text
-from notifier.network.databases.sql_connection import Deadline, database_url, reading
+from notifier.network.databases.sql_columns import normalize_name, to_list, to_text
+from notifier.network.databases.sql_connection import Deadline, database_url, open_for_reading
 from notifier.network.databases.table_finder import TableFinder
 
 _RESULT_COLUMNS = ("sub", "sid", "clients")
@@ -32,7 +32,7 @@ class SessionDatabase:
             raise SourceFault("the token has no sid, and means all sessions of its sub: set resolve.sql.prefix")
         deadline = Deadline(LOOK_UP_TIMEOUT_SECONDS)
         url = database_url(settings.url, settings.url_file)
-        with reading(url, deadline, row_security=settings.row_security) as connection:
+        with open_for_reading(url, deadline, row_security=settings.row_security) as connection:
             result = (
                 self._run_query(connection, upstream_session)
                 if settings.query
@@ -40,7 +40,7 @@ class SessionDatabase:
             )
             if not result.returns_rows:
                 raise SourceFault("query must be a SELECT: it gives no rows")
-            names = [plain(str(key)) for key in result.keys()]  # noqa: SIM118  a view of its own, not a mapping's
+            names = [normalize_name(str(key)) for key in result.keys()]  # noqa: SIM118  a view of its own, not a mapping's
             if wrong := set(names) - set(_RESULT_COLUMNS) or not {"sub", "sid"} & set(names):
                 odd = f"there is no {', '.join(sorted(wrong))}" if isinstance(wrong, set) else "sub and sid are missing"
                 raise SourceFault(f"columns of query: {odd}; they are {', '.join(_RESULT_COLUMNS)}")
@@ -95,7 +95,9 @@ def _is_match(session: LocalSession, upstream_session: UpstreamSession, prefix: 
 
 def _to_session(row: dict[str, Any], number: int) -> LocalSession:
     try:
-        clients = listed(row.get("clients"))
-        return read_session(text(row.get("sub")), text(row.get("sid")), "*" if clients in (None, ["*"]) else clients)
+        clients = to_list(row.get("clients"))
+        return read_session(
+            to_text(row.get("sub")), to_text(row.get("sid")), "*" if clients in (None, ["*"]) else clients
+        )
     except ValueError as error:
         raise SourceFault(f"row {number} {error}") from None

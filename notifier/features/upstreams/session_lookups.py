@@ -19,7 +19,7 @@ from notifier.features.upstreams.upstream_token import is_plain_text
 from notifier.model.errors import SourceFault
 from notifier.model.own_thread import in_own_thread
 from notifier.model.redaction import without_subject
-from notifier.network.http.json_over_http import place_of, web
+from notifier.network.http.json_over_http import open_web, origin_of_url
 from notifier.network.http.json_parts import Bounds
 
 MAX_CONCURRENT_LOOK_UPS = 4  # in one database or endpoint; each has a connection and a thread
@@ -119,14 +119,16 @@ class SessionEndpoint:
         """Return the matching sessions. Raises SourceFault."""
         url = self._settings.url
         document = {"iss": upstream_session.iss, "sub": upstream_session.sub, "sid": upstream_session.sid}
-        async with web(self._settings.tls, LOOK_UP_TIMEOUT_SECONDS, _ANSWER_BOUNDS) as server:
+        async with open_web(self._settings.tls, LOOK_UP_TIMEOUT_SECONDS, _ANSWER_BOUNDS) as server:
             answer = await server.ask("POST", url, self._settings.headers, json=document)
         if answer.status != 200:
-            raise SourceFault(f"{place_of(url)} answered {answer.status}")
+            raise SourceFault(f"{origin_of_url(url)} answered {answer.status}")
         content = answer.content
         rows = content.get("sessions") if isinstance(content, dict) else content
         if not isinstance(rows, list):
-            raise SourceFault(f'{place_of(url)}: the answer is no list of sessions, nor has it a member "sessions"')
+            raise SourceFault(
+                f'{origin_of_url(url)}: the answer is no list of sessions, nor has it a member "sessions"'
+            )
         return merge_sessions(_to_session(row, number) for number, row in enumerate(rows, 1))
 
 

@@ -36,7 +36,7 @@ from notifier.model.errors import QueueError
 from notifier.model.message import Lane, Message, Outgoing
 from notifier.model.printable import json_text
 from notifier.model.session_ended import SessionEnded
-from notifier.network.listeners.problem import problem
+from notifier.network.listeners.problem import problem_response
 from notifier.tokens.security_event_token import KeysUnavailable
 
 BACK_CHANNEL_PATH = "/upstreams/{upstream}/backchannel-logout"
@@ -118,7 +118,7 @@ class UpstreamRoutes:
     async def _handle_logout(self, request: web.Request) -> web.Response:
         upstream = self._dependencies.find_upstream(request.match_info["upstream"])
         if upstream is None:
-            return problem(404, "There is no such upstream")
+            return problem_response(404, "There is no such upstream")
         result, text = await self._accept_token(request, upstream)
         self._dependencies.record(upstream.name, result, text)
         match result:

@@ -28,7 +28,7 @@ from notifier.model.front_channel import FrontChannelContext, page_context
 from notifier.model.message import Lane, Outgoing
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.network.listeners.problem import problem
+from notifier.network.listeners.problem import problem_response
 
 FRONT_CHANNEL_PATH = "/upstreams/{upstream}/frontchannel-logout"
 DUPLICATE_WINDOW_SECONDS = 600.0  # an equal request after it may be genuine
@@ -83,7 +83,7 @@ class UpstreamSignOutRoutes:
         """End the local sessions, and return the page that requests their clients' front-channel addresses."""
         front_channel = self._dependencies.find_front_channel(request.match_info["upstream"])
         if front_channel is None:
-            return problem(404, _UNKNOWN_TITLE)
+            return problem_response(404, _UNKNOWN_TITLE)
         if not front_channel.enabled:
             return self._refuse(front_channel, UpstreamResult.OFF, 404, _UNKNOWN_TITLE)
         issuers, sids = request.query.getall("iss", []), request.query.getall("sid", [])
@@ -147,4 +147,4 @@ class UpstreamSignOutRoutes:
         self, front_channel: UpstreamFrontChannel, result: UpstreamResult, status: int, title: str, reason: str = ""
     ) -> web.Response:
         self._dependencies.record(front_channel.name, result, reason or title)
-        return problem(status, title, headers={"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else None)
+        return problem_response(status, title, headers={"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else None)

@@ -15,7 +15,7 @@ DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "sqlite")
 _FILE = re.compile(r"(sqlite(?:\+pysqlite)?:///)(?!/|file:)(.+)")
 
 
-def url_mistake(url: str) -> str | None:
+def find_url_issue(url: str) -> str | None:
     """Return why this is not a database URL, without showing any part of it; None if it may be one."""
     if url != url.strip() or not url.isprintable():
         return stray_character(url)
@@ -46,10 +46,10 @@ def url_mistake(url: str) -> str | None:
     return "has the port 0" if port == 0 else None
 
 
-def _url(value: SecretStr, info: ValidationInfo) -> SecretStr:
+def _check_url(value: SecretStr, info: ValidationInfo) -> SecretStr:
     """The URL. A relative file of SQLite starts at the folder of the configuration."""
     url = value.get_secret_value()
-    text = url_mistake(url)
+    text = find_url_issue(url)
     if text is not None:
         raise ValueError(text)
     file, base = _FILE.fullmatch(url), (info.context or {}).get("base")
@@ -58,4 +58,4 @@ def _url(value: SecretStr, info: ValidationInfo) -> SecretStr:
     )
 
 
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_url)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_url)]

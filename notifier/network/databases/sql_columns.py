@@ -21,11 +21,11 @@ import sqlalchemy as sa
 from notifier.model.client import Algorithm
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_connection import Deadline
-from notifier.network.http.json_parts import NESTING, PART, Bounds, shown
+from notifier.network.http.json_parts import MAX_NESTING, MAX_PART_CHARACTERS, Bounds, format_size
 
-FETCHED = 1000  # rows at once from PostgreSQL: each fetch is a question of its own, and is answered in C in 2 ms
-TURN = 250  # rows, 2 to 4 ms, after which the event loop of the process gets its turn
-PAUSE = 0.001  # seconds
+FETCH_ROWS = 1000  # rows at once from PostgreSQL: each fetch is a question of its own, and is answered in C in 2 ms
+ROWS_PER_TURN = 250  # rows, 2 to 4 ms, after which the event loop of the process gets its turn
+PAUSE_SECONDS = 0.001  # seconds
 
 _ALGORITHMS = frozenset(Algorithm)
 _TRUE = frozenset(("1", "t", "true", "y", "yes", "on"))
@@ -43,7 +43,7 @@ class Listing:
     """Returns a row of metadata; None if it is not to be listed. Raises ValueError."""
 
 
-class Amount:
+class ReadAmount:
     """The amount that one reading has taken."""
 
     def __init__(self, bounds: Bounds) -> None:
@@ -57,46 +57,48 @@ class Amount:
         self._values += len(values)
         self._characters += sum(len(value) for value in values if isinstance(value, str | bytes | list | dict))
         if self._characters > self._bounds.answer or self._values > self._bounds.values:
-            raise SourceFault(f"its rows are more than {shown(self._bounds.answer)}")
+            raise SourceFault(f"its rows are more than {format_size(self._bounds.answer)}")
 
 
-def streaming(connection: sa.Connection) -> dict[str, Any]:
+def streaming_options(connection: sa.Connection) -> dict[str, Any]:
     """How to run a statement whose rows come in parts."""
-    return {"stream_results": True, "yield_per": _at_once(connection.dialect)}
+    return {"stream_results": True, "yield_per": _rows_per_fetch(connection.dialect)}
 
 
-def _at_once(dialect: sa.engine.Dialect) -> int:
-    return FETCHED if dialect.name == "postgresql" else TURN
+def _rows_per_fetch(dialect: sa.engine.Dialect) -> int:
+    return FETCH_ROWS if dialect.name == "postgresql" else ROWS_PER_TURN
 
 
-def parts(
-    result: sa.CursorResult[Any], deadline: Deadline, amount: Amount, pause: Callable[[float], None]
+def read_parts(
+    result: sa.CursorResult[Any], deadline: Deadline, amount: ReadAmount, pause: Callable[[float], None]
 ) -> Iterator[tuple[int, Sequence[Any]]]:
     """Fetch a result in parts, with pauses: the number of a part's first row, and its rows.
 
     Raises SourceFault if the time is over, or it is too much.
     """
     number = 1
-    for fetched in result.partitions(_at_once(result.dialect)):  # said again: SQLAlchemy 2.1 forgets it of a text
+    for fetched in result.partitions(
+        _rows_per_fetch(result.dialect)
+    ):  # said again: SQLAlchemy 2.1 forgets it of a text
         deadline.check()
-        for start in range(0, len(fetched), TURN):
-            pause(PAUSE)
-            rows = fetched[start : start + TURN]
+        for start in range(0, len(fetched), ROWS_PER_TURN):
+            pause(PAUSE_SECONDS)
+            rows = fetched[start : start + ROWS_PER_TURN]
             amount.add(rows)
             yield number + start, rows
         number += len(fetched)
 
 
-def plain(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A name without regard to case and `_`."""
     return name.replace("_", "").lower()
 
 
-def text(value: object) -> str | None:
+def to_text(value: object) -> str | None:
     """A text; None if there is none. Blanks at its end are those of a column of fixed width."""
     if value is None:
         return None
-    if isinstance(value, str | bytes | bytearray | memoryview) and len(value) > PART:
+    if isinstance(value, str | bytes | bytearray | memoryview) and len(value) > MAX_PART_CHARACTERS:
         raise ValueError(_TOO_LONG)
     if type(value) is str:
         return value.rstrip(" ") or None
@@ -110,17 +112,17 @@ def text(value: object) -> str | None:
     elif isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
         value = f"{value:.0f}"  # a key of the type NUMERIC
     if not isinstance(value, str):
-        raise ValueError(f"must be a text, not {_kind(value)}")  # noqa: TRY004  a mistake of the row
+        raise ValueError(f"must be a text, not {_name_kind(value)}")  # noqa: TRY004  a mistake of the row
     return value.rstrip(" ") or None
 
 
-def lower(value: object) -> str | None:
+def to_lower(value: object) -> str | None:
     """A word that servers write in capitals as well."""
-    word = text(value)
+    word = to_text(value)
     return None if word is None else word.lower()
 
 
-def truth(value: object) -> bool | None:
+def to_bool(value: object) -> bool | None:
     """Return the boolean in any of the representations of databases; None if it is absent."""
     if value is None or isinstance(value, bool):
         return value
@@ -129,7 +131,7 @@ def truth(value: object) -> bool | None:
     if isinstance(value, bytes) and len(value) == 1 and value[0] < 2:  # MySQL's BIT(1)
         return value == b"\x01"
     if isinstance(value, bytes | str):
-        word = (text(value) or "").lower()
+        word = (to_text(value) or "").lower()
         if not word:
             return None
         if word in _TRUE or word in _FALSE:
@@ -137,61 +139,61 @@ def truth(value: object) -> bool | None:
     raise ValueError("must be true or false")
 
 
-def listed(value: object) -> list[str] | None:
+def to_list(value: object) -> list[str] | None:
     """A list of texts: an array, JSON, or one text."""
     if isinstance(value, str | bytes):
-        word = (text(value) or "").strip()
+        word = (to_text(value) or "").strip()
         if not word.startswith("["):
             return [word] if word else None
-        value = _json(word)
+        value = _parse_json(word)
     if value is None:
         return None
     if not isinstance(value, list | tuple):
-        raise ValueError(f"must be a list of texts as JSON, not {_kind(value)}")  # noqa: TRY004  likewise
-    words = [text(member) for member in value]
+        raise ValueError(f"must be a list of texts as JSON, not {_name_kind(value)}")  # noqa: TRY004  likewise
+    words = [to_text(member) for member in value]
     return [word for word in words if word is not None] or None
 
 
-def mapping(value: object) -> Mapping[str, object] | None:
+def to_mapping(value: object) -> Mapping[str, object] | None:
     """A JSON object."""
     if isinstance(value, str | bytes):
-        word = text(value)
-        value = None if word is None else _json(word)
+        word = to_text(value)
+        value = None if word is None else _parse_json(word)
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise ValueError(f"must be a JSON object, not {_kind(value)}")  # noqa: TRY004  likewise
+        raise ValueError(f"must be a JSON object, not {_name_kind(value)}")  # noqa: TRY004  likewise
     _check_depth(value)
     return value
 
 
-def scalar(word: str) -> object:
+def parse_scalar(word: str) -> object:
     """What a text in a column for texts means: JSON if it is JSON, True and False as .NET writes them, else itself."""
     stripped = word.strip()
     if stripped in ("True", "False"):
         return stripped == "True"
     try:
-        return _json(stripped)
+        return _parse_json(stripped)
     except ValueError:
         return word
 
 
-def algorithms(value: object) -> str | list[str] | None:
+def to_algorithms(value: object) -> str | list[str] | None:
     """Return one algorithm, or a list of the supported ones, of which the first that a key can sign with is used."""
     if isinstance(value, list | tuple):  # an array of PostgreSQL
-        value = ",".join(listed(value) or ())
-    word = text(value)
-    return None if word is None else _algorithms(word)
+        value = ",".join(to_list(value) or ())
+    word = to_text(value)
+    return None if word is None else _parse_algorithms(word)
 
 
 @lru_cache(maxsize=256)
-def _algorithms(word: str) -> str | list[str] | None:
+def _parse_algorithms(word: str) -> str | list[str] | None:
     words = re.findall(r"[^\s,;\"\[\]]+", word)  # a list as JSON likewise
     known = [word for word in words if word in _ALGORITHMS]
     return known if len(known) > 1 else next(iter(known or words), None)
 
 
-def _json(word: str) -> Any:
+def _parse_json(word: str) -> Any:
     try:
         value = _JSON.decode(word)
     except (ValueError, RecursionError):
@@ -203,26 +205,28 @@ def _json(word: str) -> Any:
 def _check_depth(value: object) -> None:
     """Raise ValueError if whoever looks at the value would have to go deep."""
     level = [value]
-    for _ in range(NESTING):
-        level = [member for container in level if isinstance(container, list | dict) for member in _within(container)]
+    for _ in range(MAX_NESTING):
+        level = [
+            member for container in level if isinstance(container, list | dict) for member in _values_in(container)
+        ]
         if not level:
             return
-    raise ValueError(f"is nested more than {NESTING} deep")
+    raise ValueError(f"is nested more than {MAX_NESTING} deep")
 
 
-def _within(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+def _values_in(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
-def _no_constant(word: str) -> object:
+def _refuse_constant(word: str) -> object:
     raise ValueError(f"{word} is not JSON")
 
 
-_JSON = json.JSONDecoder(parse_constant=_no_constant)
-_TOO_LONG = f"is longer than {shown(PART)}"
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+_TOO_LONG = f"is longer than {format_size(MAX_PART_CHARACTERS)}"
 
 
-def _kind(value: object) -> str:
+def _name_kind(value: object) -> str:
     names = {
         bool: "true or false",
         dict: "an object",

@@ -30,12 +30,12 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from notifier.model.errors import ConfigurationError, SourceFault
-from notifier.network.databases.database_url import url_mistake
-from notifier.network.http.json_parts import PART
-from notifier.network.http.pem_files import judge_alike
+from notifier.network.databases.database_url import find_url_issue
+from notifier.network.http.json_parts import MAX_PART_CHARACTERS
+from notifier.network.http.pem_files import set_verify_flags
 from notifier.settings.secret_text import read_secret
 
-_LONGEST = 300  # characters of a server's own words
+_MAX_TEXT_CHARACTERS = 300  # characters of a server's own words
 _SELECT = "give notifier's user the right to SELECT from it"
 _READ_ONLY = "query must only read: it runs in a transaction that is read only"
 _ONE_SELECT = "query must be one SELECT"
@@ -48,7 +48,7 @@ _POLICY = (
 _TLS = "check the CA and the host's name in its URL"
 _LATE = "it took longer than the source's `timeout`"
 # SQLSTATE of PostgreSQL, error numbers of MySQL, MariaDB and SQL Server
-_WAYS_OUT = {
+_REMEDIES = {
     "28000": _USER, "28P01": _USER, 1045: _USER, 1698: _USER, 18456: _USER,
     "3D000": _DATABASE, 1049: _DATABASE, 4060: _DATABASE,
     "42501": _SELECT, 1044: _SELECT, 1142: _SELECT, 1143: _SELECT, 229: _SELECT, 230: _SELECT,
@@ -56,7 +56,7 @@ _WAYS_OUT = {
     "25006": _READ_ONLY, 1792: _READ_ONLY,
     "57014": _LATE, 1969: _LATE, 3024: _LATE,
 }  # fmt: skip
-_BY_WORDS = (
+_REMEDIES_BY_TEXT = (
     ("password authentication failed", _USER),
     ("no pg_hba.conf entry", "the server does not let this user in from here, or not without TLS: see its pg_hba.conf"),
     ("certificate", _TLS),
@@ -65,11 +65,13 @@ _BY_WORDS = (
     ("unable to open database file", "check the path and the rights of its folder"),
     ("invalid response to SSL negotiation", "this port is not one of PostgreSQL"),
 )
-_CONNECTING = 10.0  # seconds at most until a connection stands; a server that answers at all takes milliseconds
-_STEPS = 10_000  # of SQLite's machine between two looks at the clock: about 0.1 ms
+_CONNECT_TIMEOUT_SECONDS = (
+    10.0  # seconds at most until a connection stands; a server that answers at all takes milliseconds
+)
+_STEPS_PER_CHECK = 10_000  # of SQLite's machine between two looks at the clock: about 0.1 ms
 
 
-def fault_of(error: BaseException, secret: str) -> str:
+def to_source_fault_text(error: BaseException, secret: str) -> str:
     """Return the fault in one line. `secret` is blotted out, should a driver show it."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
     code, words = _code_and_text(cause)
@@ -79,15 +81,15 @@ def fault_of(error: BaseException, secret: str) -> str:
     words = "".join(letter if letter.isprintable() else "?" for letter in words)
     if len(secret) > 3:
         words = words.replace(secret, "***")
-    if len(words) > _LONGEST:
-        words = words[:_LONGEST] + " …"
+    if len(words) > _MAX_TEXT_CHARACTERS:
+        words = words[:_MAX_TEXT_CHARACTERS] + " …"
     if not isinstance(error, sa.exc.SQLAlchemyError) and not isinstance(error, OSError):
         return f"the database answered nonsense ({type(error).__name__}: {words})"
-    way = _WAYS_OUT.get(code) if code is not None else None
+    way = _REMEDIES.get(code) if code is not None else None
     if "affected by row-level security" in words:  # of the code of a missing right
         way = _POLICY
     if way is None:
-        way = next((way for part, way in _BY_WORDS if part in words), None)
+        way = next((way for part, way in _REMEDIES_BY_TEXT if part in words), None)
     return f"{words}; {way}" if way else words
 
 
@@ -116,7 +118,7 @@ _DRIVERS = {
 }
 _EXTRAS = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql", "mssql": "mssql"}
 # What drivers raise when a server answers nonsense: they read lengths, codes and texts that are none.
-_NONSENSE = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError)
+_DRIVER_BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError)
 
 
 class _HasSocket(Protocol):
@@ -154,51 +156,51 @@ def database_url(url: SecretStr | None, file: Path | None) -> str:
         text = read_secret(file).strip()
     except ConfigurationError as error:
         raise SourceFault(f"url_file {file} {error.mistakes[0].text}") from None
-    if (wrong := url_mistake(text)) is not None:
+    if (wrong := find_url_issue(text)) is not None:
         raise SourceFault(f"url_file {file} {wrong}")
     return text
 
 
 @contextmanager
-def reading(url: str, deadline: Deadline, *, row_security: bool) -> Iterator[sa.Connection]:
+def open_for_reading(url: str, deadline: Deadline, *, row_security: bool) -> Iterator[sa.Connection]:
     """Open a transaction that only reads, for one reading. Raises SourceFault for whatever fails within.
 
     `row_security`: whether PostgreSQL may hide rows. False: a hidden row is a fault.
     """
-    engine = _engine(url, deadline)
+    engine = _build_engine(url, deadline)
     secret = engine.url.password or ""
     try:
         connection = engine.connect()
         raw = _driver(connection)
-        with _guarded(connection, deadline), connection:  # its end is guarded too: it rolls back
+        with _guard_time(connection, deadline), connection:  # its end is guarded too: it rolls back
             try:
-                _limit(connection, deadline)
+                _limit_time(connection, deadline)
                 if connection.dialect.name == "postgresql":
                     connection.exec_driver_sql(f"SET LOCAL row_security = {'on' if row_security else 'off'}")
                 yield connection
             except BaseException:
-                _leave_unread(raw)
+                _discard_unread(raw)
                 connection.invalidate()
                 raise
     except SourceFault:
         raise
-    except (sa.exc.SQLAlchemyError, *_NONSENSE) as error:
+    except (sa.exc.SQLAlchemyError, *_DRIVER_BUGS) as error:
         if deadline.left < 0.05 * deadline.within:  # limits of servers and drivers end it a little sooner
             raise deadline.fault() from None
-        raise SourceFault(fault_of(error, str(secret))) from None
+        raise SourceFault(to_source_fault_text(error, str(secret))) from None
     finally:
         engine.dispose()
 
 
-def _engine(url: str, deadline: Deadline) -> sa.Engine:
+def _build_engine(url: str, deadline: Deadline) -> sa.Engine:
     scheme, _, rest = url.partition("://")
     name = _DRIVERS.get(scheme, scheme)
     database = scheme.partition("+")[0]
     try:
         parsed = sa.make_url(f"{name}://{rest}")
         if database == "sqlite":
-            parsed = _existing(parsed)
-        options = _options(database, deadline.within)
+            parsed = _require_file(parsed)
+        options = _connect_options(database, deadline.within)
         more = {"json_deserializer": _bounded_json} if parsed.get_backend_name() == "postgresql" else {}
         engine = sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True, connect_args=options, **more)
     except (ImportError, sa.exc.NoSuchModuleError):
@@ -209,24 +211,24 @@ def _engine(url: str, deadline: Deadline) -> sa.Engine:
         raise SourceFault(text) from None
     except (sa.exc.SQLAlchemyError, ValueError, TypeError):  # their texts may show the URL
         raise SourceFault("url cannot be read as the URL of a database") from None
-    sa.event.listen(engine, "do_connect", _judge_alike)
+    sa.event.listen(engine, "do_connect", _set_verify_flags)
     return engine
 
 
-def _judge_alike(dialect: sa.Dialect, _record: object, _words: object, options: dict[str, Any]) -> None:
+def _set_verify_flags(dialect: sa.Dialect, _record: object, _words: object, options: dict[str, Any]) -> None:
     """Set the verification flags of PyMySQL's context. The other drivers do not use Python's TLS."""
     if dialect.driver == "pymysql" and isinstance(options.get("ssl"), dict):
         assert dialect.dbapi is not None
         options["ssl"] = dialect.dbapi.connect(defer_connect=True, ssl=options["ssl"]).ctx
-        judge_alike(options["ssl"])
+        set_verify_flags(options["ssl"])
 
 
 def _bounded_json(value: str | bytes) -> Any:
     """Decode a value of the type JSON. One that is too long stays what it is: whoever reads the column refuses it."""
-    return value if len(value) > PART else json.loads(value)
+    return value if len(value) > MAX_PART_CHARACTERS else json.loads(value)
 
 
-def _existing(url: sa.URL) -> sa.URL:
+def _require_file(url: sa.URL) -> sa.URL:
     """The file as it is: SQLite would make one that is missing."""
     if (url.database or "").startswith("file:"):
         return url
@@ -234,9 +236,9 @@ def _existing(url: sa.URL) -> sa.URL:
     return url.set(database=f"file:{path}").update_query_dict({"mode": "rw", "uri": "true"})
 
 
-def _options(database: str, within: float) -> Mapping[str, Any]:
+def _connect_options(database: str, within: float) -> Mapping[str, Any]:
     """What the drivers take. Where a limit is whole seconds, it is at least one."""
-    whole, connecting = math.ceil(within), math.ceil(min(_CONNECTING, within))
+    whole, connecting = math.ceil(within), math.ceil(min(_CONNECT_TIMEOUT_SECONDS, within))
     if database in ("postgresql", "postgres"):
         return {"connect_timeout": connecting}
     if database in ("mysql", "mariadb"):
@@ -246,7 +248,7 @@ def _options(database: str, within: float) -> Mapping[str, Any]:
     return {"timeout": min(5.0, within)}  # SQLite's wait for a writer
 
 
-def _limit(connection: sa.Connection, deadline: Deadline) -> None:
+def _limit_time(connection: sa.Connection, deadline: Deadline) -> None:
     """Begin a transaction that only reads and whose statements end in time."""
     dialect, left = connection.dialect, max(deadline.left, 0.001)
     match dialect.name:
@@ -261,20 +263,20 @@ def _limit(connection: sa.Connection, deadline: Deadline) -> None:
             connection.exec_driver_sql("START TRANSACTION READ ONLY")
         case "sqlite":
             raw = _driver(connection)
-            raw.set_progress_handler(lambda: deadline.left <= 0, _STEPS)
+            raw.set_progress_handler(lambda: deadline.left <= 0, _STEPS_PER_CHECK)
             connection.exec_driver_sql("PRAGMA query_only = ON")
             connection.exec_driver_sql("BEGIN")
 
 
 @contextmanager
-def _guarded(connection: sa.Connection, deadline: Deadline) -> Iterator[None]:
+def _guard_time(connection: sa.Connection, deadline: Deadline) -> Iterator[None]:
     """Shut the socket at the end of the time: psycopg waits for a server that hangs without any end."""
     if connection.dialect.name != "postgresql":
         yield
         return
     raw: _HasSocket = _driver(connection)
     with socket.fromfd(raw.fileno(), socket.AF_INET, socket.SOCK_STREAM) as own:
-        timer = Timer(max(deadline.left, 0.0), _shut, (own,))
+        timer = Timer(max(deadline.left, 0.0), _shut_down, (own,))
         timer.daemon = True
         timer.start()
         try:
@@ -284,12 +286,12 @@ def _guarded(connection: sa.Connection, deadline: Deadline) -> Iterator[None]:
             timer.join()
 
 
-def _shut(own: socket.socket) -> None:
+def _shut_down(own: socket.socket) -> None:
     with suppress(OSError):  # the server was first
         own.shutdown(socket.SHUT_RDWR)
 
 
-def _leave_unread(raw: Any) -> None:
+def _discard_unread(raw: Any) -> None:
     """PyMySQL would read the rest of a long answer before it closes, and complain if there is none."""
     unread = getattr(raw, "_result", None)
     if unread is not None:

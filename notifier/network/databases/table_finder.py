@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import quoted_name
 
 from notifier.model.errors import SourceFault
-from notifier.network.databases.sql_columns import plain
+from notifier.network.databases.sql_columns import normalize_name
 
 # SQLAlchemy reflects by SHOW CREATE, for which the right to SELECT is not enough if it is a view.
 _MYSQL_COLUMNS = """
@@ -16,7 +16,7 @@ WHERE table_name = :table AND table_schema = COALESCE(:schema, DATABASE()) ORDER
 """
 
 
-_SHOWN = 8
+_MAX_SHOWN_NAMES = 8
 
 
 class TableFinder:
@@ -30,7 +30,7 @@ class TableFinder:
 
     def find(self, name: str, member: str, *, explicit: bool) -> str | None:
         """Return the one table of that name. The exact name counts only if an operator wrote it."""
-        hits = [hit for hit in self._names if plain(hit) == plain(name)] if name else []
+        hits = [hit for hit in self._names if normalize_name(hit) == normalize_name(name)] if name else []
         if explicit and name in hits:
             return name
         if len(hits) > 1:
@@ -43,12 +43,12 @@ class TableFinder:
         """Return the columns of a table by our names. Raises SourceFault if a column is missing or ambiguous."""
         columns: dict[str, list[str]] = {}
         for column in self._columns_of(table):
-            columns.setdefault(plain(column), []).append(column)
-        missing = [name for name in needed if plain(name) not in columns]
+            columns.setdefault(normalize_name(column), []).append(column)
+        missing = [name for name in needed if normalize_name(name) not in columns]
         if missing:
             lacks = " and no ".join(missing)
             raise SourceFault(f"table {table} has no column {lacks}; is it the right table?{way_out}")
-        hits = {name: columns[plain(name)] for name in wanted if plain(name) in columns}
+        hits = {name: columns[normalize_name(name)] for name in wanted if normalize_name(name) in columns}
         twice = next((names for names in hits.values() if len(names) > 1), None)
         if twice:
             text = f"table {table} has the columns {' and '.join(twice)}; use a view with one of them, or query"
@@ -63,13 +63,17 @@ class TableFinder:
         """What to say if there is no such table."""
         schema = self._schema or self._inspector.default_schema_name
         where = f"the schema {schema}" if schema else "the database"
-        shown = ", ".join(sorted(self._names)[:_SHOWN]) + (" …" if len(self._names) > _SHOWN else "")
+        shown = ", ".join(sorted(self._names)[:_MAX_SHOWN_NAMES]) + (
+            " …" if len(self._names) > _MAX_SHOWN_NAMES else ""
+        )
         here = f"it shows notifier's user {shown}" if self._names else "it shows notifier's user no table"
         others = [
             str(other)
             for other in self._inspector.get_schema_names()
             if other not in ("information_schema", schema)
-            and any(plain(hit) == plain(name) for hit in self._names_in(quoted_name(other, quote=True)))
+            and any(
+                normalize_name(hit) == normalize_name(name) for hit in self._names_in(quoted_name(other, quote=True))
+            )
         ]
         hint = f"; there is one in the schema {' and in '.join(others)}: set sql.schema" if others else ""
         return (

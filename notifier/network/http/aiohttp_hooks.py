@@ -18,10 +18,10 @@ from notifier.model.client import EgressPolicy
 from notifier.model.library_hooks import Hook, HookChanged, demand, difference, expect, expect_use, step
 from notifier.network.http.connections import OpenConnections, WatchedConnection
 from notifier.network.http.connector import GuardedConnector
-from notifier.network.http.requests import BODY_LIMIT, NO_TIMEOUT
+from notifier.network.http.requests import MAX_BODY_BYTES, NO_TIMEOUT
 
-TRIED = "3.13.0 to 3.14.5"
-COST = "a request takes up to a quarter more CPU"
+TRIED_VERSIONS = "3.13.0 to 3.14.5"
+COST_WITHOUT_HOOK = "a request takes up to a quarter more CPU"
 _NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 _ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -29,9 +29,13 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
 @cache
 def examine_aiohttp() -> Mapping[str, Hook]:
     """Return the hook `requests` by its name. Raises ConfigurationError if connections cannot be watched."""
-    demand("aiohttp", TRIED, _look_at_connections)
-    found = difference(_look_at_requests)
-    return {"requests": Hook(name="requests", library="aiohttp", tried=TRIED, cost=COST, difference=found)}
+    demand("aiohttp", TRIED_VERSIONS, _examine_connections)
+    found = difference(_examine_requests)
+    return {
+        "requests": Hook(
+            name="requests", library="aiohttp", tried=TRIED_VERSIONS, cost=COST_WITHOUT_HOOK, difference=found
+        )
+    }
 
 
 def new_session(
@@ -51,25 +55,25 @@ def new_session(
         timeout=NO_TIMEOUT,
         auto_decompress=False,
         trust_env=False,
-        read_bufsize=BODY_LIMIT,
+        read_bufsize=MAX_BODY_BYTES,
     )
     return session, connector
 
 
-def _look_at_connections() -> None:
+def _examine_connections() -> None:
     expect_use(aiohttp.BaseConnector.__init__, "_factory")
     expect_use(aiohttp.TCPConnector, "_factory")
-    watched, wire, counted = _watched()
+    watched, wire, counted = _make_watched()
     expect((watched.transport, watched.should_close), (wire, False), "a connection")
     watched.data_received(_ANSWER)
     expect((watched.status, watched.header(b"retry-after")), (200, "7"), "the head of an answer")
     expect((watched.exception(), watched._payload), (None, None), "an answer that nobody reads")  # noqa: SLF001
     watched.force_close()
     expect([watched.should_close], [True], "a connection that is not kept")
-    _look_at_end(watched, wire, counted)
+    _examine_end(watched, wire, counted)
 
 
-def _look_at_requests() -> None:
+def _examine_requests() -> None:
     expect_use(aiohttp.BaseConnector.connect, "_get", "_create_connection", "connection_key")
     expect([issubclass(aiohttp.http_exceptions.HttpProcessingError, Exception)], [True], "an error of the parser")
     code = aiohttp.BaseConnector.connect.__code__
@@ -87,7 +91,7 @@ def _look_at_requests() -> None:
     expect((key.host, key.port, key.is_ssl, key.ssl), ("client.example", 8443, True, True), "a connection's key")
     expect((request.headers["Host"], request.headers["A"]), ("client.example:8443", "b"), "a request's headers")
     expect(request.request_info.method, "POST", "a request's method")
-    _look_at_answers()
+    _examine_answers()
 
 
 class _Wire(asyncio.Transport):
@@ -108,7 +112,7 @@ class _Wire(asyncio.Transport):
     def resume_reading(self) -> None: ...
 
 
-def _watched() -> tuple[WatchedConnection, _Wire, OpenConnections]:
+def _make_watched() -> tuple[WatchedConnection, _Wire, OpenConnections]:
     """Return a connection whose first request is about to be written."""
     counted, wire = OpenConnections(1), _Wire()
     watched = WatchedConnection(asyncio.get_running_loop(), counted, 10_000)
@@ -119,8 +123,8 @@ def _watched() -> tuple[WatchedConnection, _Wire, OpenConnections]:
     return watched, wire, counted
 
 
-def _look_at_answers() -> None:
-    watched, wire, counted = _watched()
+def _examine_answers() -> None:
+    watched, wire, counted = _make_watched()
     watched.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=1000)
     watched.data_received(_ANSWER)
     message, content = step(watched.read())
@@ -130,10 +134,10 @@ def _look_at_answers() -> None:
     watched.data_received(_NO_CONTENT + _ANSWER)
     message, content = step(watched.read())
     expect((message.code, content.at_eof(), watched.should_close), (204, True, True), "an answer with more behind it")
-    _look_at_end(watched, wire, counted)
+    _examine_end(watched, wire, counted)
 
 
-def _look_at_end(watched: WatchedConnection, wire: _Wire, counted: OpenConnections) -> None:
+def _examine_end(watched: WatchedConnection, wire: _Wire, counted: OpenConnections) -> None:
     watched.abort()
     expect((wire.closing, counted.count), (True, 1), "a connection that was given up")
     watched.connection_lost(None)

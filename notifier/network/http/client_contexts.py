@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
-from notifier.network.http.pem_files import connecting_context
+from notifier.network.http.pem_files import build_client_context
 from notifier.settings.file_watch import Stamps, stamps_of
 
-CONTEXT_LIMIT = 256  # contexts kept; one with the system's authorities takes about 1 MiB
-SMALL = 32 * 1024  # bytes of all files together; the system's authorities are 200 KiB
+MAX_CONTEXTS = 256  # contexts kept; one with the system's authorities takes about 1 MiB
+MAX_INLINE_BYTES = 32 * 1024  # bytes of all files together; the system's authorities are 200 KiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +39,10 @@ class TlsContexts:
 
     async def context(self, files: TlsFiles) -> ssl.SSLContext:
         """Return the context for these files as of now. Raises InternalFault(cause=tls_files) if none was ever good."""
-        stamps = _stamps(files)
+        stamps = _read_stamps(files)
         entry = self._current(files, stamps)
         if entry is None:
-            entry = self._build(files, stamps) if _small(files, stamps) else await self._build_on_thread(files)
+            entry = self._build(files, stamps) if _is_small(files, stamps) else await self._build_on_thread(files)
         if entry.context is None:
             raise InternalFault(Cause.TLS_FILES, entry.fault)
         return entry.context
@@ -79,33 +79,36 @@ class TlsContexts:
 
     async def _threaded(self, files: TlsFiles) -> _Entry:
         async with self._one_at_a_time:
-            stamps = _stamps(files)
+            stamps = _read_stamps(files)
             return self._keep(files, await asyncio.to_thread(_build, files, stamps, self._entries.get(files)))
 
     def _keep(self, files: TlsFiles, entry: _Entry) -> _Entry:
         self._entries[files] = entry
         self._entries.move_to_end(files)
-        while len(self._entries) > CONTEXT_LIMIT:
+        while len(self._entries) > MAX_CONTEXTS:
             self._entries.popitem(last=False)
         return entry
 
 
-def _small(files: TlsFiles, stamps: Stamps) -> bool:
-    return files.ca_file is not None and sum(stamp.size for stamp in stamps.values() if stamp is not None) <= SMALL
+def _is_small(files: TlsFiles, stamps: Stamps) -> bool:
+    return (
+        files.ca_file is not None
+        and sum(stamp.size for stamp in stamps.values() if stamp is not None) <= MAX_INLINE_BYTES
+    )
 
 
-def _stamps(files: TlsFiles) -> Stamps:
+def _read_stamps(files: TlsFiles) -> Stamps:
     return stamps_of(filter(None, (files.ca_file, files.cert_file, files.key_file)))
 
 
 def _build(files: TlsFiles, stamps: Stamps, before: _Entry | None) -> _Entry:
     try:
-        return _Entry(stamps=stamps, context=_load(files))
+        return _Entry(stamps=stamps, context=_load_context(files))
     except InternalFault as fault:
         return _Entry(stamps=stamps, context=None if before is None else before.context, fault=str(fault))
 
 
-def _load(files: TlsFiles) -> ssl.SSLContext:
-    context = connecting_context(files)
+def _load_context(files: TlsFiles) -> ssl.SSLContext:
+    context = build_client_context(files)
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -16,21 +16,21 @@ from aiohttp.client_proto import ResponseHandler
 
 from notifier.model.client import Client
 
-HEAD_LIMIT = 16 * 1024  # bytes of a response's status line and headers
+MAX_HEAD_BYTES = 16 * 1024  # bytes of a response's status line and headers
 # Bytes of any kind that are parsed for one request. Chunk extensions never become part of a body. Unrequested answers
 # cost 10 µs each, and pile up in a connection that is kept for reuse (1.6 GiB within 3 s).
-WIRE_LIMIT = HEAD_LIMIT + 32 * 1024
-GOODBYE = 1.0  # seconds a TLS peer has to answer our close_notify; asyncio would hold its socket for 30
-MOST_INTERIM = 16  # informational responses before the answer; each costs 6 µs
-MOST_PIECES = 16  # in which a chunked answer is parsed, each up to a possible start of another answer
+MAX_WIRE_BYTES = MAX_HEAD_BYTES + 32 * 1024
+GOODBYE_SECONDS = 1.0  # seconds a TLS peer has to answer our close_notify; asyncio would hold its socket for 30
+MAX_INTERIM_RESPONSES = 16  # informational responses before the answer; each costs 6 µs
+MAX_PIECES = 16  # in which a chunked answer is parsed, each up to a possible start of another answer
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
 _LENGTH = re.compile(rb"\nContent-Length:[ \t]*([0-9]{1,15})[ \t]*\r?\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\nTransfer-Encoding:", re.IGNORECASE)
-LONGEST_VALUE = 100  # bytes of a header of a broken response
-_BODILESS = (101, 204, 304)  # of 101, what follows is of another protocol
-_FINAL = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})[ \r\n]")
+MAX_HEADER_VALUE_BYTES = 100  # bytes of a header of a broken response
+_BODILESS_STATUSES = (101, 204, 304)  # of 101, what follows is of another protocol
+_FINAL_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})[ \r\n]")
 
 
 @dataclass(slots=True)
@@ -118,14 +118,14 @@ class WatchedConnection(ResponseHandler):
         lines = self.head[self._answer : None if end is None else end.start()].split(b"\n")[1:]
         fields = (line.partition(b":") for line in lines)
         value = next((value.strip() for field, _, value in fields if field.lower() == name), b"")
-        return value[:LONGEST_VALUE].decode("latin-1") or None
+        return value[:MAX_HEADER_VALUE_BYTES].decode("latin-1") or None
 
     def close(self) -> None:
         """Called by aiohttp. Closes in order, if the peer cooperates."""
         transport = self.transport
         super().close()
         if transport is not None and transport.get_extra_info("sslcontext") is not None:
-            self._loop.call_later(GOODBYE, transport.abort)
+            self._loop.call_later(GOODBYE_SECONDS, transport.abort)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by asyncio."""
@@ -151,13 +151,13 @@ class WatchedConnection(ResponseHandler):
                 super().data_received(data)  # aiohttp's own call, to go on after a pause
             return
         if self.uses:
-            self.head += data[:HEAD_LIMIT]
+            self.head += data[:MAX_HEAD_BYTES]
             if end := self._head_end():
                 self._head_complete = True
-                if end < len(self.head) or size > HEAD_LIMIT:
-                    self._body_received(data, end - len(self.head) + min(size, HEAD_LIMIT), end)
+                if end < len(self.head) or size > MAX_HEAD_BYTES:
+                    self._body_received(data, end - len(self.head) + min(size, MAX_HEAD_BYTES), end)
                     return
-            elif len(self.head) >= HEAD_LIMIT or self._interim > MOST_INTERIM:
+            elif len(self.head) >= MAX_HEAD_BYTES or self._interim > MAX_INTERIM_RESPONSES:
                 self.head_too_large = True
                 if self.transport is not None:
                     self.transport.abort()
@@ -167,15 +167,15 @@ class WatchedConnection(ResponseHandler):
     def _head_end(self) -> int:
         """Return where the head of the answer ends, 0 if it is not complete."""
         end = self.head.find(b"\r\n\r\n") + 4
-        if end > 3 and _FINAL.match(self.head):  # nearly all of them
+        if end > 3 and _FINAL_STATUS_LINE.match(self.head):  # nearly all of them
             return end
         while (match := _HEAD_END.search(self.head, self._answer)) is not None:
-            if _FINAL.match(self.head, self._answer):
+            if _FINAL_STATUS_LINE.match(self.head, self._answer):
                 self._interim = 0
                 return match.end()
             self._answer = match.end()
             self._interim += 1
-            if self._interim > MOST_INTERIM:
+            if self._interim > MAX_INTERIM_RESPONSES:
                 break
         return 0
 
@@ -197,7 +197,7 @@ class WatchedConnection(ResponseHandler):
 
     def _length(self, head_end: int) -> int:
         """Return the length of the body; -1 if only aiohttp finds its end."""
-        if self.status in _BODILESS:
+        if self.status in _BODILESS_STATUSES:
             return 0
         length = _LENGTH.search(self.head, self._answer, head_end)
         return -1 if length is None or _CHUNKED.search(self.head, self._answer, head_end) else int(length[1])
@@ -205,7 +205,7 @@ class WatchedConnection(ResponseHandler):
     def _pass_on(self, data: bytes, start: int) -> bool:
         """Parse up to the end of the answer, as aiohttp finds it. Returns True if there is more."""
         end = start
-        for _ in range(MOST_PIECES):
+        for _ in range(MAX_PIECES):
             if end:
                 super().data_received(data[:end])
                 data = data[end:]

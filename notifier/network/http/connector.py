@@ -18,13 +18,15 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from notifier.model.client import EgressPolicy
 from notifier.model.egress import judge
-from notifier.network.http.connections import WIRE_LIMIT, OpenConnections, WatchedConnection, current_exchange
+from notifier.network.http.connections import MAX_WIRE_BYTES, OpenConnections, WatchedConnection, current_exchange
 
-KEEP_ALIVE = 15.0  # seconds an idle connection is kept; many servers close theirs after 5 s, which costs a repetition
-ADDRESSES = 8  # tried of each family; a name server may send thousands, which kept a core busy to the deadline
+KEEP_ALIVE_SECONDS = (
+    15.0  # seconds an idle connection is kept; many servers close theirs after 5 s, which costs a repetition
+)
+MAX_ADDRESSES = 8  # tried of each family; a name server may send thousands, which kept a core busy to the deadline
 
 
-class _FewAddresses(AbstractResolver):
+class _LimitedResolver(AbstractResolver):
     """Returns the first addresses of each family, in the order of the resolver. The resolver's maker closes it."""
 
     def __init__(self, resolver: AbstractResolver) -> None:
@@ -35,10 +37,10 @@ class _FewAddresses(AbstractResolver):
     ) -> list[ResolveResult]:
         """Called by aiohttp."""
         addresses = await self._resolver.resolve(host, port, family)
-        if len(addresses) <= ADDRESSES:
+        if len(addresses) <= MAX_ADDRESSES:
             return addresses
         families = ([address for address in addresses if (":" in address["host"]) is six] for six in (True, False))
-        few = {id(address) for of_family in families for address in of_family[:ADDRESSES]}
+        few = {id(address) for of_family in families for address in of_family[:MAX_ADDRESSES]}
         return [address for address in addresses if id(address) in few]
 
     async def close(self) -> None:
@@ -53,14 +55,14 @@ class GuardedConnector(aiohttp.TCPConnector):
         policy: EgressPolicy | None,
         resolver: AbstractResolver,
         open_connections: OpenConnections,
-        kept_for: float = KEEP_ALIVE,
-        wire_limit: int = WIRE_LIMIT,
+        kept_for: float = KEEP_ALIVE_SECONDS,
+        wire_limit: int = MAX_WIRE_BYTES,
     ) -> None:
         super().__init__(
-            resolver=_FewAddresses(resolver),
+            resolver=_LimitedResolver(resolver),
             keepalive_timeout=kept_for,
             limit=0,  # admission limits each client and all; a client that hangs must not keep others waiting here
-            socket_factory=_open_socket if policy is None else _guard(policy),
+            socket_factory=_open_socket if policy is None else _guarded_socket_factory(policy),
         )
         self._open_connections = open_connections
         self._wire_limit = wire_limit
@@ -92,7 +94,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         return connection
 
 
-def _guard(policy: EgressPolicy) -> Callable[[Any], socket.socket]:
+def _guarded_socket_factory(policy: EgressPolicy) -> Callable[[Any], socket.socket]:
     """Make sockets only for addresses that the policy allows. It sees the address of the real connection."""
 
     def make(address: Any) -> socket.socket:

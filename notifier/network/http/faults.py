@@ -17,11 +17,11 @@ from notifier.model.outcome import Answer, Break, Reason, StaleConnection, Wire
 from notifier.network.http.connections import Exchange
 
 _HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
-TEXT_LIMIT = 300  # characters
-_BEHIND_PROXY = (502, 503, 504)  # statuses of a proxy that could not reach the client
+MAX_TEXT_CHARACTERS = 300  # characters
+_PROXY_FAILURE_STATUSES = (502, 503, 504)  # statuses of a proxy that could not reach the client
 
 
-async def day_of_end(
+async def read_expiry_day(
     error: ssl.SSLCertVerificationError, address: str, port: int, name: str, deadline: float | None = None
 ) -> str:
     """Return the day, ` on 2026-01-31`; empty if the error is another one, or if the server does not show it in time.
@@ -33,13 +33,13 @@ async def day_of_end(
         return ""
     try:
         async with asyncio.timeout_at(deadline):
-            end = await _end(address, port, name)
+            end = await _read_expiry(address, port, name)
     except (OSError, ValueError):  # TimeoutError is an OSError
         return ""
     return f" on {end:%Y-%m-%d}" if end < datetime.now(UTC) else ""
 
 
-async def _end(address: str, port: int, name: str) -> datetime:
+async def _read_expiry(address: str, port: int, name: str) -> datetime:
     """When the certificate there ends. Raises OSError or ValueError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -53,10 +53,10 @@ async def _end(address: str, port: int, name: str) -> datetime:
         transport.abort()
 
 
-def read_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Wire:
+def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Wire:
     """Translate an error, with the help of what the exchange noted."""
     if exchange.connection is None:
-        return _before_writing(error, exchange, proxy)
+        return _translate_unwritten(error, exchange, proxy)
     status = exchange.connection.status
     if status is not None and (exchange.connection.head_too_large or isinstance(error, aiohttp.ClientResponseError)):
         # A response came. Of its unusable headers, only the pause counts.
@@ -64,58 +64,60 @@ def read_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: 
         return Answer(status=status, text="", retry_after=retry_after, date=date)
     if exchange.reused and not exchange.connection.head:
         return StaleConnection()
-    fault = _tls_fault(error)
+    fault = _find_tls_fault(error)
     if fault is not None:  # with TLS 1.3 the server judges our certificate after the request
-        return _break(Reason.TLS, fault, ambiguous=True)
-    return _break(Reason.DISCONNECTED, _disconnected(error), ambiguous=True)
+        return _to_break(Reason.TLS, fault, ambiguous=True)
+    return _to_break(Reason.DISCONNECTED, _describe_disconnect(error), ambiguous=True)
 
 
-async def with_day(fault: Wire, error: BaseException, exchange: Exchange, uri: str, deadline: float | None) -> Wire:
+async def add_expiry_day(
+    fault: Wire, error: BaseException, exchange: Exchange, uri: str, deadline: float | None
+) -> Wire:
     """Return the fault, with the day if the certificate has expired. To find the day it connects once more.
 
     Never raises.
     """
-    under = _under(error)
+    under = _find_cause(error)
     if not isinstance(under, ssl.SSLCertVerificationError) or not isinstance(fault, Break) or exchange.tried is None:
         return fault
     url = URL(uri, encoded=True)
-    day = await day_of_end(under, exchange.tried, url.port or 443, url.raw_host or "", deadline)
+    day = await read_expiry_day(under, exchange.tried, url.port or 443, url.raw_host or "", deadline)
     return replace(fault, text=f"{fault.text}{day}")
 
 
-def read_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> Break:
+def translate_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> Break:
     """Translate a passed deadline."""
     shown = f"{round(seconds, 2):g}"  # the rest of a timeout of 2 s is 1.99978 s
     if exchange.connection is not None:
-        return _break(Reason.TIMEOUT, f"no complete answer within {shown} s", ambiguous=True)
+        return _to_break(Reason.TIMEOUT, f"no complete answer within {shown} s", ambiguous=True)
     if proxy is not None and not exchange.reached:
-        return _break(Reason.PROXY, f"proxy {_place(proxy)}: not reached within {shown} s")
-    return _break(Reason.TIMEOUT, f"no connection within {shown} s")
+        return _to_break(Reason.PROXY, f"proxy {_name_peer(proxy)}: not reached within {shown} s")
+    return _to_break(Reason.TIMEOUT, f"no connection within {shown} s")
 
 
-def refused_by_proxy(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> Break:
+def translate_proxy_refusal(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> Break:
     """The proxy answered in place of the client."""
-    return _break(reason, f"proxy {_place(proxy)}: answered {status}")
+    return _to_break(reason, f"proxy {_name_peer(proxy)}: answered {status}")
 
 
-def _before_writing(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Break:
+def _translate_unwritten(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Break:
     """A break before anything was written: the request had no effect."""
     if isinstance(error, aiohttp.InvalidURL):
-        return _break(Reason.EGRESS_DENIED, f"host {error.description or 'cannot be used'}")
-    if proxy is not None and _proxy_failed(error, proxy):
+        return _to_break(Reason.EGRESS_DENIED, f"host {error.description or 'cannot be used'}")
+    if proxy is not None and _is_proxy_failure(error, proxy):
         if isinstance(error, aiohttp.ClientHttpProxyError):
-            reason = Reason.CONNECT if error.status in _BEHIND_PROXY else Reason.PROXY
-            return refused_by_proxy(proxy, error.status, reason)
-        return _break(Reason.PROXY, f"proxy {_place(proxy)}: {_tls_fault(error) or _words(error)}")
+            reason = Reason.CONNECT if error.status in _PROXY_FAILURE_STATUSES else Reason.PROXY
+            return translate_proxy_refusal(proxy, error.status, reason)
+        return _to_break(Reason.PROXY, f"proxy {_name_peer(proxy)}: {_find_tls_fault(error) or _describe(error)}")
     if exchange.denied is not None and exchange.tried is None:
-        return _break(Reason.EGRESS_DENIED, exchange.denied)
+        return _to_break(Reason.EGRESS_DENIED, exchange.denied)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return _break(Reason.DNS, f"{error.host}: {error.os_error.args[-1]}")
-    fault = _tls_fault(error)
-    return _break(Reason.CONNECT, _words(error)) if fault is None else _break(Reason.TLS, fault)
+        return _to_break(Reason.DNS, f"{error.host}: {error.os_error.args[-1]}")
+    fault = _find_tls_fault(error)
+    return _to_break(Reason.CONNECT, _describe(error)) if fault is None else _to_break(Reason.TLS, fault)
 
 
-def _proxy_failed(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
+def _is_proxy_failure(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
     """True if the proxy failed, not the client behind it. A connection error names the host."""
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
         return isinstance(error, aiohttp.ClientProxyConnectionError) or (
@@ -124,9 +126,9 @@ def _proxy_failed(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
     return True
 
 
-def _tls_fault(error: BaseException) -> str | None:
+def _find_tls_fault(error: BaseException) -> str | None:
     """The fault in OpenSSL's words, None if TLS did not fail."""
-    cause = _under(error)
+    cause = _find_cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"certificate: {cause.verify_message}"
     if isinstance(cause, ssl.SSLError):
@@ -134,7 +136,7 @@ def _tls_fault(error: BaseException) -> str | None:
     return "TLS failed" if isinstance(error, aiohttp.ClientSSLError) else None
 
 
-def _under(error: BaseException) -> BaseException | None:
+def _find_cause(error: BaseException) -> BaseException | None:
     """The error of OpenSSL or of the system below those of aiohttp."""
     cause: BaseException | None = error
     while isinstance(cause, aiohttp.ClientError):  # some of these are also SSLErrors, without a text
@@ -142,17 +144,17 @@ def _under(error: BaseException) -> BaseException | None:
     return cause
 
 
-def _disconnected(error: aiohttp.ClientError | OSError) -> str:
+def _describe_disconnect(error: aiohttp.ClientError | OSError) -> str:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "connection closed before the answer was complete"
     if isinstance(error, aiohttp.ClientResponseError):
         return "the answer is not HTTP/1.1"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the connection broke within the answer"
-    return _words(error)
+    return _describe(error)
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         error = error.os_error
     if isinstance(error, OSError):
@@ -160,10 +162,10 @@ def _words(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _place(proxy: URL) -> str:
+def _name_peer(proxy: URL) -> str:
     """Host and port, without user name and password."""
     return f"{proxy.host}:{proxy.port}"
 
 
-def _break(reason: Reason, text: str, *, ambiguous: bool = False) -> Break:
-    return Break(reason=reason, text=text[:TEXT_LIMIT], ambiguous=ambiguous)
+def _to_break(reason: Reason, text: str, *, ambiguous: bool = False) -> Break:
+    return Break(reason=reason, text=text[:MAX_TEXT_CHARACTERS], ambiguous=ambiguous)

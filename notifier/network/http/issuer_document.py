@@ -30,7 +30,7 @@ class IssuerDocument:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnreadDocument:
+class DocumentIssue:
     """The document could not be read, but may be published. `text`: the reason."""
 
     text: str
@@ -52,7 +52,7 @@ def present_members(document: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in document.items() if value is not None and value not in ("", [])}
 
 
-def read_max_age(cache_control: str, age: str | None) -> float | None:
+def parse_max_age(cache_control: str, age: str | None) -> float | None:
     """The seconds that a Cache-Control leaves to us, with the Age of the answer (RFC 9111 §4.2, §5.2.2)."""
     if re.search(r"(?i)\bno-(cache|store)\b", cache_control) is not None:
         return 0.0
@@ -72,7 +72,7 @@ def issuer_egress(policy: EgressPolicy) -> EgressPolicy:
     return replace(policy, allow=(*policy.allow, *_ANYWHERE))
 
 
-def found_egress(policy: EgressPolicy, uri: str, *named: str) -> EgressPolicy:
+def discovered_egress(policy: EgressPolicy, uri: str, *named: str) -> EgressPolicy:
     """The egress policy for `uri`, which a document says.
 
     At the servers of the addresses `named` by the operator it is that of the issuer's own documents. Anywhere else it
@@ -81,7 +81,7 @@ def found_egress(policy: EgressPolicy, uri: str, *named: str) -> EgressPolicy:
     return issuer_egress(policy) if origin_of(uri) in map(origin_of, named) else policy
 
 
-def only_in_tests(iss: str) -> bool:
+def is_for_tests(iss: str) -> bool:
     """Whether nobody can have the name that the issuer is called by, in `.invalid` (RFC 2606 §2), as with `helm test`.
 
     It publishes nothing, and its clients are there only while a test runs.
@@ -90,9 +90,9 @@ def only_in_tests(iss: str) -> bool:
     return f".{host}".endswith(".invalid")
 
 
-def only_issuer(issuers: Iterable[str]) -> str | None:
+def find_only_issuer(issuers: Iterable[str]) -> str | None:
     """The issuer that is meant where none is said: the only one, beside those of tests."""
-    real = [iss for iss in issuers if not only_in_tests(iss)]
+    real = [iss for iss in issuers if not is_for_tests(iss)]
     return real[0] if len(real) == 1 else None
 
 

@@ -15,19 +15,19 @@ from notifier.model.moment import read_http_date
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.issuer_document import (
     AnswerHead,
+    DocumentIssue,
     IssuerDocument,
-    UnreadDocument,
-    found_egress,
+    discovered_egress,
     issuer_egress,
+    parse_max_age,
     present_members,
-    read_max_age,
 )
 from notifier.network.http.json_client import JsonAnswer, JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.network.http.name_resolver import NameResolver
 
-BODY_LIMIT = 512 * 1024  # bytes; a JWK Set of a hundred RSA keys with their certificates is 300 KiB
-_BOUNDS = Bounds(answer=BODY_LIMIT)
+MAX_BODY_BYTES = 512 * 1024  # bytes; a JWK Set of a hundred RSA keys with their certificates is 300 KiB
+_BOUNDS = Bounds(answer=MAX_BODY_BYTES)
 _JSON = {"Accept": "application/json, application/jwk-set+json"}
 
 
@@ -44,37 +44,37 @@ class DocumentReader:
 
     async def read(
         self, uri: str, *, egress: EgressPolicy, tls: TlsFiles, within: float, proxy: str | None = None
-    ) -> IssuerDocument | UnreadDocument:
+    ) -> IssuerDocument | DocumentIssue:
         """Return the document, or the reason why it could not be read in `within` seconds. Never raises.
 
         A `proxy` looks names up itself, so `egress` judges only what the URI says.
         """
         answer = await self._asked(uri, _JSON, egress=egress, tls=tls, within=within, proxy=proxy)
-        if isinstance(answer, UnreadDocument):
+        if isinstance(answer, DocumentIssue):
             return answer
         if answer.status != 200:
-            return UnreadDocument(text=f"answered {answer.status}")
+            return DocumentIssue(text=f"answered {answer.status}")
         if answer.content is None:
-            return UnreadDocument(text="the answer is not JSON")
+            return DocumentIssue(text="the answer is not JSON")
         headers = answer.headers
-        cached = read_max_age(answer.whole("Cache-Control"), headers.get("Age"))
+        cached = parse_max_age(answer.whole("Cache-Control"), headers.get("Age"))
         return IssuerDocument(content=answer.content, date=read_http_date(headers.get("Date", "")), max_age=cached)
 
     async def post(
         self, uri: str, form: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float
-    ) -> JsonAnswer | UnreadDocument:
+    ) -> JsonAnswer | DocumentIssue:
         """Post a form, and return the answer, whatever its status. Never raises."""
         accepted = {"Accept": "application/json"}
         return await self._asked(uri, accepted, egress=egress, tls=tls, within=within, form=form)
 
     async def look(
         self, uri: str, headers: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float
-    ) -> AnswerHead | UnreadDocument:
+    ) -> AnswerHead | DocumentIssue:
         """Send a GET with these headers, and return how it is answered. Never raises."""
         answer = await self._asked(
             uri, {"Accept": "*/*", **headers}, egress=egress, tls=tls, within=within, whole=False
         )
-        if isinstance(answer, UnreadDocument):
+        if isinstance(answer, DocumentIssue):
             return answer
         names = {name.lower() for name in answer.headers}
         return AnswerHead(status=answer.status, headers={name: tuple(answer.headers.getall(name)) for name in names})
@@ -90,14 +90,14 @@ class DocumentReader:
         proxy: str | None = None,
         whole: bool = True,
         form: Mapping[str, str] | None = None,
-    ) -> JsonAnswer | UnreadDocument:
+    ) -> JsonAnswer | DocumentIssue:
         resolver = self._resolver or NameResolver()
         client = JsonClient(_BOUNDS, tls, egress=egress, proxy=proxy, resolver=resolver, share=self._tls)
         try:
             sent = {} if form is None else {"data": form}
             return await client.ask("POST" if sent else "GET", uri, headers, within=within, whole=whole, **sent)
         except NoAnswer as fault:
-            return UnreadDocument(text=str(fault))
+            return DocumentIssue(text=str(fault))
         finally:
             await client.close()
             if self._resolver is None:
@@ -113,39 +113,39 @@ class Discovery:
     tls: TlsFiles
     within: float
 
-    async def read(self, reader: DocumentReader, egress: EgressPolicy) -> Mapping[str, Any] | UnreadDocument:
+    async def read(self, reader: DocumentReader, egress: EgressPolicy) -> Mapping[str, Any] | DocumentIssue:
         """Read the metadata. Never raises."""
         document = await reader.read(self.metadata, egress=issuer_egress(egress), tls=self.tls, within=self.within)
-        if isinstance(document, UnreadDocument):
-            return UnreadDocument(text=f"its metadata at {self.metadata} could not be read: {document.text}")
+        if isinstance(document, DocumentIssue):
+            return DocumentIssue(text=f"its metadata at {self.metadata} could not be read: {document.text}")
         metadata = present_members(document.content) if isinstance(document.content, dict) else {}
         if (named := metadata.get("issuer")) != self.issuer:
             text = f"its metadata at {self.metadata} name the issuer {named!r:.200}, not {self.issuer}"
-            return UnreadDocument(text=text)
+            return DocumentIssue(text=text)
         return metadata
 
     async def read_keys(
         self, reader: DocumentReader, egress: EgressPolicy, algorithms_in: str | None = None
-    ) -> IssuerDocument | UnreadDocument:
+    ) -> IssuerDocument | DocumentIssue:
         """Read the metadata, and the JWK Set that they name. Never raises.
 
         `algorithms_in`: the member of the metadata with the algorithms that its tokens may be signed by.
         """
         metadata = await self.read(reader, egress)
-        if isinstance(metadata, UnreadDocument):
+        if isinstance(metadata, DocumentIssue):
             return metadata
         uri = metadata.get("jwks_uri")
         if not isinstance(uri, str):
-            return UnreadDocument(text=f"its metadata at {self.metadata} name no jwks_uri")
+            return DocumentIssue(text=f"its metadata at {self.metadata} name no jwks_uri")
         policy = self.egress(egress, uri)
         document = await reader.read(uri, egress=policy, tls=self.tls, within=self.within)
-        if isinstance(document, UnreadDocument):
+        if isinstance(document, DocumentIssue):
             way_out = "; if you mean that address, write it as jwks_uri" if policy is egress else ""
             text = f"the jwks_uri of its metadata at {self.metadata}, {uri!r:.200}: {document.text}{way_out}"
-            return UnreadDocument(text=text)
+            return DocumentIssue(text=text)
         named = metadata.get(algorithms_in or "")
         return replace(document, algorithms=tuple(map(str, named)) if isinstance(named, list) else None)
 
     def egress(self, egress: EgressPolicy, uri: str) -> EgressPolicy:
         """The egress policy for an address that the metadata name."""
-        return found_egress(egress, uri, self.metadata, self.issuer)
+        return discovered_egress(egress, uri, self.metadata, self.issuer)

@@ -27,14 +27,14 @@ from notifier.model.errors import InternalFault, NotifierError
 from notifier.model.outcome import Break, StaleConnection
 from notifier.network.http.aiohttp_hooks import new_session
 from notifier.network.http.client_contexts import TlsContexts
-from notifier.network.http.connections import HEAD_LIMIT, Exchange, OpenConnections, current_exchange
-from notifier.network.http.faults import read_fault, read_timeout
-from notifier.network.http.json_parts import Bounds, read_json, shown
+from notifier.network.http.connections import MAX_HEAD_BYTES, Exchange, OpenConnections, current_exchange
+from notifier.network.http.faults import translate_fault, translate_timeout
+from notifier.network.http.json_parts import Bounds, format_size, read_json
 
-ERROR_LIMIT = 64 * 1024  # bytes
-_PART = 64 * 1024  # bytes unpacked at a time
-_EITHER = 32 + zlib.MAX_WBITS  # gzip or zlib, as its head says
-_PACKED = ("gzip", "x-gzip", "deflate")
+MAX_ERROR_BYTES = 64 * 1024  # bytes
+_PART_BYTES = 64 * 1024  # bytes unpacked at a time
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # gzip or zlib, as its head says
+_CODINGS = ("gzip", "x-gzip", "deflate")
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
 
 ReadBody: TypeAlias = Callable[[bytes, str, Bounds], Awaitable[Any]]
@@ -135,13 +135,13 @@ class JsonClient:
                     method, to, headers=headers, allow_redirects=False, ssl=tls, proxy=self._proxy, **sent
                 )
                 async with asked as response:
-                    return await self._answer(response) if whole else _head(response)
+                    return await self._answer(response) if whole else _to_head(response)
         except TimeoutError:
-            raise NoAnswer(read_timeout(within or 0.0, exchange, self._proxy).text) from None
+            raise NoAnswer(translate_timeout(within or 0.0, exchange, self._proxy).text) from None
         except InternalFault as fault:
             raise NoAnswer(str(fault), lasting=True) from None
         except (aiohttp.ClientError, OSError) as error:
-            text = _why(error, exchange, self._proxy)
+            text = _explain(error, exchange, self._proxy)
             raise NoAnswer(text, lasting=isinstance(error, aiohttp.ClientConnectorCertificateError)) from None
         finally:
             current_exchange.reset(context)
@@ -157,7 +157,7 @@ class JsonClient:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             policy = self._egress if self._proxy is None else None
-            most = 2 * self._bounds.answer + HEAD_LIMIT  # what surrounds the chunks of a body counts too
+            most = 2 * self._bounds.answer + MAX_HEAD_BYTES  # what surrounds the chunks of a body counts too
             resolver = self._resolver or aiohttp.ThreadedResolver()
             self._session, _ = new_session(policy, resolver, _HEADERS, self._open, wire_limit=most)
         return self._session
@@ -177,37 +177,37 @@ class JsonClient:
         return JsonAnswer(status=status, headers=response.headers, content=content)
 
     async def _content(self, response: aiohttp.ClientResponse, *, good: bool) -> Any:
-        bounds = self._bounds if good else Bounds(answer=ERROR_LIMIT)
-        body = await _body(response, bounds)
+        bounds = self._bounds if good else Bounds(answer=MAX_ERROR_BYTES)
+        body = await _read_body(response, bounds)
         read = self._read if good else only_json
         return await read(body, response.headers.get("Content-Type", ""), self._bounds)
 
 
-def _head(response: aiohttp.ClientResponse) -> JsonAnswer:
+def _to_head(response: aiohttp.ClientResponse) -> JsonAnswer:
     return JsonAnswer(status=response.status, headers=response.headers)
 
 
-async def _body(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
+async def _read_body(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
     """The body, unpacked. Raises ValueError if it is too large, or packed in a way that nobody can unpack."""
     coding = ", ".join(response.headers.getall("Content-Encoding", ())).lower()
-    packing = None if coding in ("", "identity") else zlib.decompressobj(_EITHER)
-    if packing is not None and coding not in _PACKED:
+    packing = None if coding in ("", "identity") else zlib.decompressobj(_GZIP_OR_ZLIB)
+    if packing is not None and coding not in _CODINGS:
         raise ValueError("is compressed, which nobody asked for, and in another way than gzip")
     body, received = bytearray(), 0  # in one piece, which goes back to the system at once
     async for raw in response.content.iter_any():
         received += len(raw)
-        for part in _unpacked(raw, packing):
+        for part in _unpack(raw, packing):
             body += part
             if len(body) > bounds.answer:
                 break
         if max(received, len(body)) > bounds.answer:
-            raise ValueError(f"is larger than {shown(bounds.answer)}")
+            raise ValueError(f"is larger than {format_size(bounds.answer)}")
     if packing is not None and received and not packing.eof:
         raise ValueError("is compressed, which nobody asked for, and cut off")
     return bytes(body)
 
 
-def _unpacked(raw: bytes, packing: Any) -> Iterator[bytes]:
+def _unpack(raw: bytes, packing: Any) -> Iterator[bytes]:
     """What the next bytes of a body hold, in parts."""
     if packing is None:
         yield raw
@@ -215,19 +215,19 @@ def _unpacked(raw: bytes, packing: Any) -> Iterator[bytes]:
     full = True
     try:
         while (raw or full) and not packing.eof:
-            part = packing.decompress(raw, _PART)
+            part = packing.decompress(raw, _PART_BYTES)
             yield part
-            raw, full = packing.unconsumed_tail, len(part) == _PART
+            raw, full = packing.unconsumed_tail, len(part) == _PART_BYTES
     except zlib.error:
         raise ValueError("is compressed, which nobody asked for, and damaged") from None
 
 
-def _why(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> str:
-    fault = read_fault(error, exchange, proxy)
+def _explain(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> str:
+    fault = translate_fault(error, exchange, proxy)
     if isinstance(fault, Break):
         return fault.text
     if isinstance(fault, StaleConnection):
         return "connection closed before the answer was complete"
     if exchange.connection is not None and exchange.connection.head_too_large:
-        return f"the head of the answer is larger than {shown(HEAD_LIMIT)}"
+        return f"the head of the answer is larger than {format_size(MAX_HEAD_BYTES)}"
     return "the answer is not HTTP/1.1"

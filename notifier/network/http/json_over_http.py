@@ -17,10 +17,10 @@ from notifier.network.http.json_parts import Bounds
 from notifier.settings.policies import TlsSettings
 
 LIST_BOUNDS = Bounds(answer=MAX_LIST_BYTES)  # of one answer of a registry source
-_KEPT = 8  # connections, more than any source asks at a time
+_MAX_KEPT_CONNECTIONS = 8  # connections, more than any source asks at a time
 
 
-class Web:
+class JsonWeb:
     """Sends requests to one server. Raises SourceFault for whatever goes wrong before there is an answer."""
 
     def __init__(self, client: JsonClient, until: float) -> None:
@@ -36,27 +36,27 @@ class Web:
         try:
             return await self._client.ask(method, url, headers, **sent)
         except BeyondBounds as fault:
-            raise AnswerFault(f"{place_of(url)}: {fault}") from None
+            raise AnswerFault(f"{origin_of_url(url)}: {fault}") from None
         except NoAnswer as fault:
-            raise SourceFault(f"{place_of(url)}: {fault}") from None
+            raise SourceFault(f"{origin_of_url(url)}: {fault}") from None
 
 
 @asynccontextmanager
-async def web(
+async def open_web(
     tls: TlsSettings | None, within: float, bounds: Bounds = LIST_BOUNDS, read: ReadBody = only_json
-) -> AsyncIterator[Web]:
+) -> AsyncIterator[JsonWeb]:
     """Open connections for one reading, which ends after `within` seconds. Raises SourceFault."""
-    client = JsonClient(bounds, (tls or TlsSettings()).files(), keep=_KEPT, read=read)
+    client = JsonClient(bounds, (tls or TlsSettings()).files(), keep=_MAX_KEPT_CONNECTIONS, read=read)
     try:
         async with asyncio.timeout(within):
-            yield Web(client, asyncio.get_running_loop().time() + within)
+            yield JsonWeb(client, asyncio.get_running_loop().time() + within)
     except TimeoutError:
         raise SourceFault(f"not read within {within:g} s (the source's `timeout`)") from None
     finally:
         await client.close()
 
 
-def place_of(url: str) -> str:
+def origin_of_url(url: str) -> str:
     """Scheme, host, port and path: a query may hold a secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -2,9 +2,9 @@
 
 c-ares queries one name server after another. Its timeouts follow from earlier answers: after fast ones 0.25 s, doubled
 at each of three tries, and an answer to an earlier try is dropped. A recursive name server that needs 3 s therefore
-failed after 1.4 s. If no answer has come within HEDGE_AFTER seconds, each name server is also queried on a separate
+failed after 1.4 s. If no answer has come within HEDGE_DELAY_SECONDS, each name server is also queried on a separate
 channel, which sees slow answers only and waits 5 s at its first try. The first answer wins, and the caller's deadline
-ends the others. A dead name server costs HEDGE_AFTER seconds.
+ends the others. A dead name server costs HEDGE_DELAY_SECONDS.
 
 c-ares reads resolv.conf when a channel is made. Later it watches the folder of that name only, not that of a link's
 target. New channels are made when the file has changed, and after no name server was reachable.
@@ -25,13 +25,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from pycares import AresError
 
 RESOLV_CONF = Path("/etc/resolv.conf")
-HEDGE_AFTER = 0.5  # seconds
-FIRST_WAIT = 5.0  # seconds; c-ares takes no more
-TRIES = 4  # the waits double: together more than any deadline
-RENEW_AFTER = 10.0  # seconds between two renewals while no server is reachable: each channel has a thread
-CLOSE_AFTER = 120.0  # seconds; longer than any caller of the old channels waits
-_FINAL = (ARES_ENOTFOUND, ARES_ENODATA)
-_UNREACHABLE = (ARES_ECONNREFUSED, ARES_ETIMEOUT)
+HEDGE_DELAY_SECONDS = 0.5  # seconds
+FIRST_WAIT_SECONDS = 5.0  # seconds; c-ares takes no more
+MAX_TRIES = 4  # the waits double: together more than any deadline
+RENEW_INTERVAL_SECONDS = 10.0  # seconds between two renewals while no server is reachable: each channel has a thread
+CLOSE_DELAY_SECONDS = 120.0  # seconds; longer than any caller of the old channels waits
+_FINAL_CODES = (ARES_ENOTFOUND, ARES_ENODATA)
+_UNREACHABLE_CODES = (ARES_ECONNREFUSED, ARES_ETIMEOUT)
 
 
 class NameResolver(AbstractResolver):
@@ -53,20 +53,22 @@ class NameResolver(AbstractResolver):
         try:
             while True:
                 done, asked = await asyncio.wait(
-                    asked, timeout=None if hedged else HEDGE_AFTER, return_when=asyncio.FIRST_COMPLETED
+                    asked, timeout=None if hedged else HEDGE_DELAY_SECONDS, return_when=asyncio.FIRST_COMPLETED
                 )
                 errors = [error for task in done if (error := task.exception()) is not None]
                 for task in done:
                     if task.exception() is None:
                         return task.result()
-                late = not errors or _code(errors[0]) == ARES_ETIMEOUT
+                late = not errors or _error_code(errors[0]) == ARES_ETIMEOUT
                 if not hedged and late:
                     asked |= {asyncio.ensure_future(each.resolve(host, port, family)) for each in channels.patient()}
                     hedged = True
-                if errors and (not asked or _code(errors[0]) in _FINAL):
+                if errors and (not asked or _error_code(errors[0]) in _FINAL_CODES):
                     raise errors[0]  # noqa: TRY301  it may be in doubt
         except BaseException as error:
-            self._doubted = self._doubted or isinstance(error, asyncio.CancelledError) or _code(error) in _UNREACHABLE
+            self._doubted = (
+                self._doubted or isinstance(error, asyncio.CancelledError) or _error_code(error) in _UNREACHABLE_CODES
+            )
             raise
         finally:
             for task in asked:
@@ -79,15 +81,15 @@ class NameResolver(AbstractResolver):
         self._channels, self._old = None, []
 
     async def _current(self) -> "_Channels":
-        now, state = time.monotonic(), _state(self._path)
+        now, state = time.monotonic(), _read_state(self._path)
         channels = self._channels
-        doubted = self._doubted and channels is not None and now - channels.made_at >= RENEW_AFTER
+        doubted = self._doubted and channels is not None and now - channels.made_at >= RENEW_INTERVAL_SECONDS
         if channels is None or channels.state != state or doubted:
             if channels is not None:
                 self._old.append(channels)
             channels = self._channels = _Channels(self._path, state, now)
             self._doubted = False
-            while self._old and now - self._old[0].made_at >= CLOSE_AFTER:
+            while self._old and now - self._old[0].made_at >= CLOSE_DELAY_SECONDS:
                 await self._old.pop(0).close()
         return channels
 
@@ -97,14 +99,14 @@ class _Channels:
 
     def __init__(self, path: Path, state: object, made_at: float) -> None:
         self.state, self.made_at = state, made_at
-        self._servers = list(dict.fromkeys(_servers(path)))
-        self.shared = _channel(self._servers) or aiohttp.AsyncResolver(nameservers=None)  # not that of all others
+        self._servers = list(dict.fromkeys(_read_servers(path)))
+        self.shared = _make_channel(self._servers) or aiohttp.AsyncResolver(nameservers=None)  # not that of all others
         self._patient: list[aiohttp.AsyncResolver] | None = None
 
     def patient(self) -> list[aiohttp.AsyncResolver]:
         """Return one channel for each name server."""
         if self._patient is None:
-            made = (_channel([server], timeout=FIRST_WAIT, tries=TRIES) for server in self._servers)
+            made = (_make_channel([server], timeout=FIRST_WAIT_SECONDS, tries=MAX_TRIES) for server in self._servers)
             self._patient = [channel for channel in made if channel is not None]
         return self._patient
 
@@ -114,7 +116,7 @@ class _Channels:
             await each.close()
 
 
-def _channel(servers: list[str], **options: Any) -> aiohttp.AsyncResolver | None:
+def _make_channel(servers: list[str], **options: Any) -> aiohttp.AsyncResolver | None:
     """Return a channel for these name servers; None if there are none, or c-ares cannot read one of them."""
     try:
         return aiohttp.AsyncResolver(nameservers=servers, **options) if servers else None
@@ -122,7 +124,7 @@ def _channel(servers: list[str], **options: Any) -> aiohttp.AsyncResolver | None
         return None
 
 
-def _state(path: Path) -> object:
+def _read_state(path: Path) -> object:
     """Return a value that differs after the file, or the target of the link, has changed; None if it does not exist."""
     try:
         seen = os.stat(path)  # noqa: PTH116  one call
@@ -131,7 +133,7 @@ def _state(path: Path) -> object:
     return seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_size
 
 
-def _servers(path: Path) -> Iterator[str]:
+def _read_servers(path: Path) -> Iterator[str]:
     with contextlib.suppress(OSError):
         for line in path.read_text(encoding="ascii", errors="replace").splitlines():
             match line.split():
@@ -139,7 +141,7 @@ def _servers(path: Path) -> Iterator[str]:
                     yield server
 
 
-def _code(error: BaseException) -> object:
+def _error_code(error: BaseException) -> object:
     """Return the error code of c-ares, None for another error."""
     cause = error.__cause__
     return cause.args[0] if cause is not None and cause.args else None

@@ -19,17 +19,17 @@ from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.settings.policies import ListenerTls
 
-MAX_BYTES = 65_536  # of a file in which a known mistake is looked for
+MAX_EXAMINED_BYTES = 65_536  # of a file in which a known mistake is looked for
 _BEGIN = b"-----BEGIN "
 
 
-def judge_alike(context: ssl.SSLContext) -> None:
+def set_verify_flags(context: ssl.SSLContext) -> None:
     """Set the verification flags of a context that differ between versions of Python."""
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
 
 
-def connecting_context(files: TlsFiles) -> ssl.SSLContext:
+def build_client_context(files: TlsFiles) -> ssl.SSLContext:
     """Return the context of a connection that we open. Without `ca_file` it trusts the system's authorities.
 
     Raises InternalFault(cause=tls_files) that names the file.
@@ -37,15 +37,15 @@ def connecting_context(files: TlsFiles) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=files.ca_file)
     except (OSError, ValueError) as error:
-        raise _no_authorities(files.ca_file, error) from error
-    judge_alike(context)
+        raise _to_ca_fault(files.ca_file, error) from error
+    set_verify_flags(context)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if files.cert_file is not None:
         _load_certificate(context, files.cert_file, files.key_file)
     return context
 
 
-def listening_context(files: ListenerTls) -> ssl.SSLContext:
+def build_server_context(files: ListenerTls) -> ssl.SSLContext:
     """Return the context of a listener. With `client_ca_file`, clients need a certificate of that authority.
 
     Raises InternalFault(cause=tls_files) that names the file.
@@ -57,13 +57,13 @@ def listening_context(files: ListenerTls) -> ssl.SSLContext:
         try:
             context.load_verify_locations(files.client_ca_file)
         except (OSError, ValueError) as error:
-            raise _no_authorities(files.client_ca_file, error) from error
-        judge_alike(context)
+            raise _to_ca_fault(files.client_ca_file, error) from error
+        set_verify_flags(context)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def pem_mistake(raw: bytes) -> str | None:
+def find_pem_issue(raw: bytes) -> str | None:
     """Name how a PEM file was damaged when it was copied, and the way out; None if it is none of these."""
     if not raw.strip():
         return "is empty"
@@ -92,11 +92,11 @@ def _is_coded_twice(raw: bytes) -> bool:
     return _BEGIN in decoded or decoded.lstrip().startswith(b"{")
 
 
-def _known_mistake(*files: Path | None) -> str | None:
+def _find_known_issue(*files: Path | None) -> str | None:
     """The first of these files that was damaged in a known way, and how."""
     for file in filter(None, files):
         with suppress(OSError), file.open("rb") as opened:
-            if (mistake := pem_mistake(opened.read(MAX_BYTES))) is not None:
+            if (mistake := find_pem_issue(opened.read(MAX_EXAMINED_BYTES))) is not None:
                 return f"{file} {mistake}"
     return None
 
@@ -107,12 +107,12 @@ def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path |
     except (OSError, ValueError) as error:
         named = cert_file if key_file is None else f"{cert_file}, {key_file}"
         text = f"{named}: cannot be used as certificate and key: {_words(error)}"
-        raise InternalFault(Cause.TLS_FILES, _known_mistake(cert_file, key_file) or text) from error
+        raise InternalFault(Cause.TLS_FILES, _find_known_issue(cert_file, key_file) or text) from error
 
 
-def _no_authorities(ca_file: Path | None, error: OSError | ValueError) -> InternalFault:
+def _to_ca_fault(ca_file: Path | None, error: OSError | ValueError) -> InternalFault:
     text = f"{ca_file}: cannot be used as certificates of authorities: {_words(error)}"
-    return InternalFault(Cause.TLS_FILES, _known_mistake(ca_file) or text)
+    return InternalFault(Cause.TLS_FILES, _find_known_issue(ca_file) or text)
 
 
 def _words(error: OSError | ValueError) -> str:

@@ -18,12 +18,12 @@ from notifier.model.egress import check_uri, judge
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Reason
 from notifier.network.http.client_contexts import TlsContexts
-from notifier.network.http.faults import day_of_end
+from notifier.network.http.faults import read_expiry_day
 from notifier.network.http.name_resolver import NameResolver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reached:
+class ReachedAddress:
     """Connected to `address` (the proxy's, if there is one). `expires`: end of the certificate, in epoch seconds."""
 
     address: str
@@ -32,7 +32,7 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unreached:
+class ReachFailure:
     """No connection was made. `text`: the reason."""
 
     reason: Reason
@@ -56,36 +56,36 @@ class Probe:
         if self._resolver is not None and self._given_resolver is None:
             await self._resolver.close()
 
-    async def reach(self, uri: str, route: Route, within: float) -> Reached | Unreached:
+    async def reach(self, uri: str, route: Route, within: float) -> ReachedAddress | ReachFailure:
         """Connect within `within` seconds, and hang up. Never raises."""
         denied = check_uri(uri, route.egress)
         if denied is not None:
-            return Unreached(reason=Reason.EGRESS_DENIED, text=denied)
+            return ReachFailure(reason=Reason.EGRESS_DENIED, text=denied)
         try:
             async with asyncio.timeout(within):
                 if route.proxy is not None:
                     return await self._reach(URL(route.proxy), route, None)
                 return await self._reach(URL(uri, encoded=True), route, route.egress)
         except TimeoutError:
-            return Unreached(reason=Reason.TIMEOUT, text=f"no connection within {within:g} s")
+            return ReachFailure(reason=Reason.TIMEOUT, text=f"no connection within {within:g} s")
         except InternalFault as fault:
-            return Unreached(reason=Reason.TLS, text=str(fault))
+            return ReachFailure(reason=Reason.TLS, text=str(fault))
 
-    async def _reach(self, url: URL, route: Route, policy: EgressPolicy | None) -> Reached | Unreached:
+    async def _reach(self, url: URL, route: Route, policy: EgressPolicy | None) -> ReachedAddress | ReachFailure:
         host, port = url.raw_host or "", url.port or 443
         try:
             addresses = await self._addresses(host, port)
         except OSError as error:
-            return Unreached(reason=Reason.DNS, text=f"{host}: {error.args[-1] if error.args else 'not found'}")
+            return ReachFailure(reason=Reason.DNS, text=f"{host}: {error.args[-1] if error.args else 'not found'}")
         context = await self._tls.context(route.tls) if url.scheme == "https" else None
         allowed = addresses if policy is None else [address for address in addresses if judge(address, policy) is None]
         if policy is not None and addresses and not allowed:
-            return Unreached(reason=Reason.EGRESS_DENIED, text=judge(addresses[0], policy) or "")
-        result: Reached | Unreached = Unreached(reason=Reason.DNS, text=f"{host} has no address")
+            return ReachFailure(reason=Reason.EGRESS_DENIED, text=judge(addresses[0], policy) or "")
+        result: ReachedAddress | ReachFailure = ReachFailure(reason=Reason.DNS, text=f"{host} has no address")
         for address in allowed:
-            result = await _connect(address, port, context, host)
-            if isinstance(result, Reached):
-                return Reached(address=result.address, expires=result.expires, proxy=policy is None)
+            result = await _try_connect(address, port, context, host)
+            if isinstance(result, ReachedAddress):
+                return ReachedAddress(address=result.address, expires=result.expires, proxy=policy is None)
         return result
 
     async def _addresses(self, host: str, port: int) -> list[str]:
@@ -96,24 +96,28 @@ class Probe:
             return [entry["host"] for entry in await self._resolver.resolve(host, port)]
 
 
-async def _connect(address: str, port: int, context: ssl.SSLContext | None, name: str) -> Reached | Unreached:
+async def _try_connect(
+    address: str, port: int, context: ssl.SSLContext | None, name: str
+) -> ReachedAddress | ReachFailure:
     loop = asyncio.get_running_loop()
     try:
         transport, _ = await loop.create_connection(
             asyncio.Protocol, address, port, ssl=context, server_hostname=None if context is None else name.rstrip(".")
         )
     except ssl.SSLCertVerificationError as error:
-        day = await day_of_end(error, address, port, name)
-        return Unreached(reason=Reason.TLS, text=f"certificate: {error.verify_message}{day}")
+        day = await read_expiry_day(error, address, port, name)
+        return ReachFailure(reason=Reason.TLS, text=f"certificate: {error.verify_message}{day}")
     except ssl.SSLError as error:
-        return Unreached(reason=Reason.TLS, text=f"TLS: {error.reason or 'failed'}")
+        return ReachFailure(reason=Reason.TLS, text=f"TLS: {error.reason or 'failed'}")
     except OSError as error:
         words = os.strerror(error.errno) if error.errno else str(error)
-        return Unreached(reason=Reason.CONNECT, text=f"{address} port {port}: {words}")
+        return ReachFailure(reason=Reason.CONNECT, text=f"{address} port {port}: {words}")
     try:
         secured = transport.get_extra_info("ssl_object")
         certificate = None if secured is None else secured.getpeercert()
         until = certificate.get("notAfter") if certificate else None
-        return Reached(address=address, expires=ssl.cert_time_to_seconds(until) if isinstance(until, str) else None)
+        return ReachedAddress(
+            address=address, expires=ssl.cert_time_to_seconds(until) if isinstance(until, str) else None
+        )
     finally:
         transport.abort()

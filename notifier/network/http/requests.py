@@ -25,15 +25,15 @@ from notifier.model.client import Route
 from notifier.model.frozen import frozen
 from notifier.model.redaction import redact_secret
 
-BODY_LIMIT = 16 * 1024  # bytes that are read
-TEXT_LIMIT = 1024  # characters that are kept
+MAX_BODY_BYTES = 16 * 1024  # bytes that are read
+MAX_TEXT_CHARACTERS = 1024  # characters that are kept
 
 _RUN = re.compile(r"[A-Za-z0-9_.-]{15,}")
 _STEP = 8  # characters: any 15 consecutive ones of the token contain an aligned piece of 8
 _SHORT = 5  # characters: a shorter header value is no secret, and might be any word
-MOST_HEADS = 2048  # kept in all, 3 KiB each
+MAX_HEADS = 2048  # kept in all, 3 KiB each
 # TLS contexts alive; the TLS files keep half as many. One with the system's authorities takes 0.8 MiB.
-MOST_CONTEXTS = 512
+MAX_CONTEXTS = 512
 
 
 def answer_text(body: bytes, token: str, route: Route) -> str:
@@ -41,37 +41,37 @@ def answer_text(body: bytes, token: str, route: Route) -> str:
 
     The values of the route's headers become `[header]`, also where the client quotes a part of 15 characters.
     """
-    text = body[: TEXT_LIMIT * 4 + len(token)].decode("utf-8", "replace")
+    text = body[: MAX_TEXT_CHARACTERS * 4 + len(token)].decode("utf-8", "replace")
     text = "".join(character if character.isprintable() else " " for character in text)
-    secrets = list(_secrets(route))
+    secrets = list(_find_secrets(route))
     for secret in secrets:
         text = redact_secret(text, secret, "[header]")
 
     def hidden(run: re.Match[str]) -> str:
-        if _echoes(run[0], token):
+        if _echoes_secret(run[0], token):
             return "[token]"
-        return "[header]" if any(_echoes(run[0], secret) for secret in secrets) else run[0]
+        return "[header]" if any(_echoes_secret(run[0], secret) for secret in secrets) else run[0]
 
-    return _RUN.sub(hidden, text)[:TEXT_LIMIT].strip()
+    return _RUN.sub(hidden, text)[:MAX_TEXT_CHARACTERS].strip()
 
 
-def _echoes(run: str, secret: str) -> bool:
+def _echoes_secret(run: str, secret: str) -> bool:
     return any(run[start : start + _STEP] in secret for start in range(0, len(run) - _STEP + 1, _STEP))
 
 
-def _secrets(route: Route) -> Iterator[str]:
+def _find_secrets(route: Route) -> Iterator[str]:
     """The secrets in extra headers and the proxy's password, as a client might quote them: `Bearer x`, or only `x`."""
     values = [value for _, value in route.headers]
     if route.proxy is not None and (password := URL(route.proxy).password):
         values += [password, base64.b64encode(f"{URL(route.proxy).user or ''}:{password}".encode()).decode()]
     for value in values:
         scheme, _, last = value.rpartition(" ")
-        for secret in (value, last, *(_of_basic(last) if scheme.lower() == "basic" else ())):
+        for secret in (value, last, *(_split_basic(last) if scheme.lower() == "basic" else ())):
             if len(secret) > _SHORT:
                 yield secret
 
 
-def _of_basic(credentials: str) -> tuple[str, ...]:
+def _split_basic(credentials: str) -> tuple[str, ...]:
     """`user:password`, and the password (RFC 7617)."""
     try:
         pair = base64.b64decode(credentials, validate=True).decode()
@@ -137,9 +137,9 @@ class Heads:
         """Drop the oldest heads, so that few TLS contexts stay alive: only heads still know replaced ones."""
         if tls is not None:
             self._contexts.add(tls)
-        if len(self._contexts) > MOST_CONTEXTS:
+        if len(self._contexts) > MAX_CONTEXTS:
             self._heads.clear()
-        elif len(self._heads) >= MOST_HEADS:
+        elif len(self._heads) >= MAX_HEADS:
             del self._heads[next(iter(self._heads))]
 
     def _make(self, origin: str, extra: tuple[tuple[str, str], ...], tls: SSLContext | None) -> Head:
@@ -169,7 +169,7 @@ class Heads:
         )
 
 
-def split(uri: str) -> tuple[str, str]:
+def split_uri(uri: str) -> tuple[str, str]:
     """Split a URI into origin, and path and query, byte for byte (B4): yarl would drop the `?` of an empty query."""
     begins = uri.index("://") + 3
     ends = min(at for at in (uri.find("/", begins), uri.find("?", begins), len(uri)) if at >= 0)
@@ -187,7 +187,7 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, bo
     try:
         protocol = connection.protocol
         assert protocol is not None
-        protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=BODY_LIMIT)
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=MAX_BODY_BYTES)
         transport = protocol.transport
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
@@ -225,8 +225,8 @@ async def read_body(content: _Content) -> bytes:
     """Read at most 16 KiB of the body. A body that breaks off counts as complete (R11)."""
     body = b""
     try:
-        while len(body) < BODY_LIMIT and not content.at_eof():
-            body += await content.read(BODY_LIMIT - len(body))
+        while len(body) < MAX_BODY_BYTES and not content.at_eof():
+            body += await content.read(MAX_BODY_BYTES - len(body))
     except (aiohttp.ClientError, OSError):
         pass
     return body

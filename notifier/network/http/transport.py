@@ -27,13 +27,15 @@ from notifier.network.http import requests
 from notifier.network.http.aiohttp_hooks import examine_aiohttp, new_session
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.connections import Exchange, OpenConnections, current_exchange
-from notifier.network.http.connector import KEEP_ALIVE, GuardedConnector
-from notifier.network.http.faults import read_fault, read_timeout, refused_by_proxy, with_day
+from notifier.network.http.connector import KEEP_ALIVE_SECONDS, GuardedConnector
+from notifier.network.http.faults import add_expiry_day, translate_fault, translate_proxy_refusal, translate_timeout
 from notifier.network.http.name_resolver import NameResolver
-from notifier.network.http.requests import TEXT_LIMIT, answer_text
+from notifier.network.http.requests import MAX_TEXT_CHARACTERS, answer_text
 
-MOST_WAYS = 4096  # addresses whose routes are cached
-MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
+MAX_WAYS = 4096  # addresses whose routes are cached
+MAX_KEPT_CONNECTIONS = (
+    4096  # connections kept alive, or half of the open files that the process may have, if that is less
+)
 
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
 _REDIRECTS = range(300, 400)
@@ -57,11 +59,11 @@ class _Way:
     target: str
 
 
-def _way_of(uri: str, route: Route, *, past_session: bool) -> _Way:
+def _find_way(uri: str, route: Route, *, past_session: bool) -> _Way:
     denied = check_uri(uri, route.egress)
     proxy = None if route.proxy is None else URL(route.proxy)
     direct = past_session and denied is None and proxy is None
-    origin, target = requests.split(uri) if direct else ("", "")
+    origin, target = requests.split_uri(uri) if direct else ("", "")
     policy = None if proxy is not None else route.egress
     return _Way(route, denied, uri[:5].lower() == "https", proxy, policy, origin, target)
 
@@ -117,7 +119,7 @@ class HttpTransport:
         resolver: AbstractResolver | None = None,
         *,
         keep: int | None = None,
-        kept_for: float = KEEP_ALIVE,
+        kept_for: float = KEEP_ALIVE_SECONDS,
         session_idle: float = 60.0,
         on_surplus: Sequence[Callable[[Client], None]] = (),
     ) -> None:
@@ -127,7 +129,7 @@ class HttpTransport:
         self._past_session = False  # see `requests`
         self._resolver: AbstractResolver | None = None
         self._tls = TlsContexts()
-        self._open_connections = OpenConnections(_half_of_open_files() if keep is None else keep, on_surplus)
+        self._open_connections = OpenConnections(_half_of_open_file_limit() if keep is None else keep, on_surplus)
         self._pools: dict[EgressPolicy | None, _Pool] = {}
         self._ways: dict[str, _Way] = {}  # by URI, those of POSTs: each GET has a URI of its own
 
@@ -181,16 +183,18 @@ class HttpTransport:
                         tls = await self._tls.context(TlsFiles())  # of the proxy
                     response = await _by_session(request, pool.session, proxy, tls)
         except TimeoutError:
-            return read_timeout(request.timeout, exchange, proxy)
+            return translate_timeout(request.timeout, exchange, proxy)
         except (aiohttp.ClientError, OSError) as error:
-            fault = read_fault(error, exchange, proxy)
-            return fault if proxy is not None else await with_day(fault, error, exchange, request.uri, deadline.when)
+            fault = translate_fault(error, exchange, proxy)
+            return (
+                fault if proxy is not None else await add_expiry_day(fault, error, exchange, request.uri, deadline.when)
+            )
         finally:
             current_exchange.reset(context)
             pool.in_use -= 1
             pool.last_used = asyncio.get_running_loop().time()
         if proxy is not None and response.status == 407:
-            return refused_by_proxy(proxy, response.status)
+            return translate_proxy_refusal(proxy, response.status)
         retry_after = response.headers.get("Retry-After")
         return Answer(
             status=response.status,
@@ -200,9 +204,9 @@ class HttpTransport:
         )
 
     def _find_way(self, request: Request) -> _Way:
-        way = _way_of(request.uri, request.route, past_session=self._past_session)
+        way = _find_way(request.uri, request.route, past_session=self._past_session)
         if request.body is not None:
-            if len(self._ways) >= MOST_WAYS:
+            if len(self._ways) >= MAX_WAYS:
                 del self._ways[next(iter(self._ways))]
             self._ways[request.uri] = way
         return way
@@ -238,9 +242,9 @@ class HttpTransport:
                 await pool.session.close()
 
 
-def _half_of_open_files() -> int:
+def _half_of_open_file_limit() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_KEPT if soft == resource.RLIM_INFINITY else min(MOST_KEPT, soft // 2)
+    return MAX_KEPT_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_KEPT_CONNECTIONS, soft // 2)
 
 
 async def _by_session(
@@ -289,4 +293,4 @@ def _text(response: requests.Response, request: Request) -> str:
         return text
     path, query, _ = _USER.sub("//", location).partition("?")  # the query of a login page may hold what is nobody's
     to = answer_text(f"to {path}{query and '?…'}".encode("utf-8", "surrogateescape"), request.secret, request.route)
-    return f"{to}: {text}"[:TEXT_LIMIT] if text else to
+    return f"{to}: {text}"[:MAX_TEXT_CHARACTERS] if text else to

@@ -23,9 +23,9 @@ from aiohttp.typedefs import Handler, Middleware
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.moment import Clock, shown_moment
 from notifier.network.listeners.openapi import description_of
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import Refusal, problem_response
 
-ONLY_LOOPBACK = "Only this machine is answered: ask for localhost or 127.0.0.1, or configure api.tokens_file"
+LOOPBACK_ONLY_TEXT = "Only this machine is answered: ask for localhost or 127.0.0.1, or configure api.tokens_file"
 
 
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
@@ -33,7 +33,7 @@ _HOST = re.compile(rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::[0-9
 _JUDGED: Any = getattr(web, "RequestKey", lambda name, _: name)("judged", object)  # aiohttp 3.13 keeps by names
 
 _FOR_PAGES = "for_pages"
-_OF_OTHERS = ("cross-site", "same-site")  # a page of another origin (Fetch Metadata)
+_FOREIGN_SITES = ("cross-site", "same-site")  # a page of another origin (Fetch Metadata)
 
 Tokens = Callable[[], Iterable[ApiToken] | None]
 """Asked at each request, since they may have been reloaded; None: no tokens file."""
@@ -53,13 +53,13 @@ class Authorization:
     async def local(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Without tokens, refuse other machines and web pages. Raises Refusal: 403, 421."""
         if self._tokens() is None:
-            sent_by_page = "Origin" in request.headers or request.headers.get("Sec-Fetch-Site") in _OF_OTHERS
+            sent_by_page = "Origin" in request.headers or request.headers.get("Sec-Fetch-Site") in _FOREIGN_SITES
             if sent_by_page and not getattr(request.match_info.handler, _FOR_PAGES, False):
-                raise Refusal(problem(403, "A web page may not use this API"))
+                raise Refusal(problem_response(403, "A web page may not use this API"))
             hosts = request.headers.getall("Host", ())
             # A whole URL in the request line overrides Host (RFC 9112 §3.2.2). Only requests to a proxy have one.
             if not hosts or not all(map(is_loopback, hosts)) or not request.raw_path.startswith("/"):
-                raise Refusal(problem(421, ONLY_LOOPBACK))
+                raise Refusal(problem_response(421, LOOPBACK_ONLY_TEXT))
         return await handler(request)
 
     def require(self, request: web.Request) -> ApiToken | None:
@@ -71,8 +71,8 @@ class Authorization:
         if operation is None or operation.scope is None:
             raise LookupError(f"{request.path} declares no scope")
         token = self._token_with(request, operation.scope)
-        if operation.unbound and not concerns_all(token):
-            raise Refusal(problem(403, "This concerns all issuers: only a token without issuers may do it"))
+        if operation.unbound and not permits_all_issuers(token):
+            raise Refusal(problem_response(403, "This concerns all issuers: only a token without issuers may do it"))
         return token
 
     def _token_with(self, request: web.Request, scope: Scope) -> ApiToken | None:
@@ -85,16 +85,16 @@ class Authorization:
         if token is None:
             given = "Authorization" in request.headers
             title = "The API does not know this token" if given else "A bearer token of the API is required"
-            raise unaccepted(title, given=given)
+            raise unauthorized(title, given=given)
         if token.expires is not None and token.expires <= self._clock():
-            raise unaccepted(f"The token has expired at {shown_moment(token.expires)}")
+            raise unauthorized(f"The token has expired at {shown_moment(token.expires)}")
         if scope not in token.scopes:
             headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
-            raise Refusal(problem(403, f"The token lacks the scope {scope}", headers=headers))
+            raise Refusal(problem_response(403, f"The token lacks the scope {scope}", headers=headers))
         return token
 
 
-def for_pages(handler: Handler) -> Handler:
+def allow_for_pages(handler: Handler) -> Handler:
     """Let web pages ask this handler: it holds no secret. A browser names the origin of a page's own scripts, too."""
     setattr(handler, _FOR_PAGES, True)
     return handler
@@ -114,28 +114,28 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def caller(token: ApiToken | None) -> str:
+def name_of_caller(token: ApiToken | None) -> str:
     """Who asks, for the audit."""
     return "anyone (no tokens_file)" if token is None else token.name
 
 
-def concerns(token: ApiToken | None, iss: str) -> bool:
+def permits_issuer(token: ApiToken | None, iss: str) -> bool:
     """True if the token covers this issuer."""
     return token is None or token.issuers is None or iss in token.issuers
 
 
-def concerns_all(token: ApiToken | None) -> bool:
+def permits_all_issuers(token: ApiToken | None) -> bool:
     """True if the token covers all issuers."""
     return token is None or token.issuers is None
 
 
-def unaccepted(title: str, *, given: bool = True) -> Refusal:
+def unauthorized(title: str, *, given: bool = True) -> Refusal:
     """Return the refusal (401) of a request without a good token. `given`: it has one that is none."""
     challenge = 'Bearer error="invalid_token"' if given else "Bearer"
-    return Refusal(problem(401, title, headers={"WWW-Authenticate": challenge}))
+    return Refusal(problem_response(401, title, headers={"WWW-Authenticate": challenge}))
 
 
-def judge_others(tokens: Tokens, judge: JudgeBearer) -> Middleware:
+def judge_other_bearers(tokens: Tokens, judge: JudgeBearer) -> Middleware:
     """Return what judges a bearer token that is none of `tokens`. Only a route that needs a token refuses a bad one."""
 
     @web.middleware

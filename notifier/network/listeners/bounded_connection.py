@@ -24,18 +24,26 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from notifier.network.listeners.held_bytes import HEAD, LINES, PIECE, ConnectionBudget, HeldBytes
+from notifier.network.listeners.held_bytes import (
+    MAX_HEAD_BYTES,
+    MAX_LINES_PER_TURN,
+    PIECE_BYTES,
+    ConnectionBudget,
+    HeldBytes,
+)
 
-BODY_BUFFER = 8 * 1024  # bytes of a body at which aiohttp reads no more until the route takes some; it reads twice that
-_BODY_HELD = 2 * BODY_BUFFER + PIECE
-_UNREAD = 16 * 1024  # bytes of answers from which these are counted
-_TLS_HELD = 64 * 1024  # bytes that a TLS connection may hold, undecrypted, while nothing is read from it
-LINGER = 2.0  # seconds for the rest of a request that was refused, so that the answer is read before the reset
-PIECES_DROPPED = 16  # at most in that time
+BODY_BUFFER_BYTES = (
+    8 * 1024
+)  # bytes of a body at which aiohttp reads no more until the route takes some; it reads twice that
+_MAX_BODY_BYTES_HELD = 2 * BODY_BUFFER_BYTES + PIECE_BYTES
+_MAX_UNREAD_BYTES = 16 * 1024  # bytes of answers from which these are counted
+_MAX_TLS_BYTES_HELD = 64 * 1024  # bytes that a TLS connection may hold, undecrypted, while nothing is read from it
+LINGER_SECONDS = 2.0  # seconds for the rest of a request that was refused, so that the answer is read before the reset
+MAX_DROPPED_PIECES = 16  # at most in that time
 _PIECE_COST = 4  # what a piece costs besides, as lines
-_UNWANTED = 8 * 1024  # bytes passed on of such a body after its answer; then the connection is closed
+_MAX_UNWANTED_BYTES = 8 * 1024  # bytes passed on of such a body after its answer; then the connection is closed
 
-_TOO_LARGE = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class BoundedConnection(asyncio.BufferedProtocol):
@@ -99,7 +107,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
     def on_answer(self) -> None:
         """Note that the answer was made. It is written before the next request is read."""
         self._answering = False
-        self._most = self._bytes.passed + _UNWANTED
+        self._most = self._bytes.passed + _MAX_UNWANTED_BYTES
         self._advance_soon()
 
     # ── asyncio's protocol ──
@@ -108,11 +116,11 @@ class BoundedConnection(asyncio.BufferedProtocol):
         """Called by asyncio."""
         self._connections[self.handler] = self
         self._transport = real = cast("asyncio.Transport", transport)
-        real.set_write_buffer_limits(high=_UNREAD)
+        real.set_write_buffer_limits(high=_MAX_UNREAD_BYTES)
         self._tls = real.get_extra_info("sslcontext") is not None
         if hasattr(real, "set_read_buffer_limits"):  # TLS
-            real.set_read_buffer_limits(high=PIECE)
-        self.handler.connection_made(cast("asyncio.Transport", _Reading(real, self)))
+            real.set_read_buffer_limits(high=PIECE_BYTES)
+        self.handler.connection_made(cast("asyncio.Transport", _TransportView(real, self)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
@@ -183,7 +191,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             self.handler.data_received(piece)
             if self._content is not None and self._is_broken():
                 self._stop()
-            elif (lines := lines + piece.count(b"\n") + _PIECE_COST) > LINES:
+            elif (lines := lines + piece.count(b"\n") + _PIECE_COST) > MAX_LINES_PER_TURN:
                 if self._content is not None and not self._answering and self._bytes.passed > self._most:
                     self._stop()
                 self._advance_soon()
@@ -212,7 +220,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             return False
         if content.exception() is not None or getattr(self.handler, "_messages", None):
             return True
-        return self._bytes.left is None and self._bytes.passed - 2 * content.total_bytes > HEAD
+        return self._bytes.left is None and self._bytes.passed - 2 * content.total_bytes > MAX_HEAD_BYTES
 
     def _stop(self) -> None:
         """Read no more, and let the route know."""
@@ -224,14 +232,14 @@ class BoundedConnection(asyncio.BufferedProtocol):
     def _refuse(self) -> None:
         """Answer 400 and close. For a moment, more is read and dropped: a reset would overtake the answer."""
         self._broken = True
-        self._refused = PIECES_DROPPED
+        self._refused = MAX_DROPPED_PIECES
         self._bytes.held.clear()
         transport = self._transport
         if transport is not None and not transport.is_closing():
-            transport.write(_TOO_LARGE)
+            transport.write(_BAD_REQUEST)
             if transport.can_write_eof():
                 transport.write_eof()
-            asyncio.get_running_loop().call_later(LINGER, self.abort)
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self.abort)
 
     def _count(self) -> None:
         """Read more only if it has a place, and count what is held."""
@@ -241,20 +249,22 @@ class BoundedConnection(asyncio.BufferedProtocol):
         held = len(self._bytes.held)
         behind = self._bytes.head > 0 or (self._answering and self._content.is_eof())
         reading = not (
-            self._full or (self._broken and not self._refused) or held >= (PIECE if behind else HEAD + PIECE)
+            self._full
+            or (self._broken and not self._refused)
+            or held >= (PIECE_BYTES if behind else MAX_HEAD_BYTES + PIECE_BYTES)
         )
         if reading is not self._reading and not transport.is_closing():
             self._reading = reading
             (transport.resume_reading if reading else transport.pause_reading)()
-        held += 2 * self._bytes.head + min(self._bytes.passed, _BODY_HELD)
+        held += 2 * self._bytes.head + min(self._bytes.passed, _MAX_BODY_BYTES_HELD)
         if self._unread is not None:
             held += transport.get_write_buffer_size()
         if self._tls and not self._reading:
-            held += _TLS_HELD
+            held += _MAX_TLS_BYTES_HELD
         self._budget.hold(self, held)
 
 
-class _Reading:
+class _TransportView:
     """The transport as aiohttp sees it. Whether anything is read is up to the connection."""
 
     def __init__(self, transport: asyncio.Transport, connection: BoundedConnection) -> None:

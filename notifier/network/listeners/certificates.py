@@ -15,7 +15,7 @@ from cryptography import x509
 
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.registry import Registry
-from notifier.network.http.pem_files import listening_context
+from notifier.network.http.pem_files import build_server_context
 from notifier.settings.file_watch import Stamps, stamps_of
 from notifier.settings.policies import ListenerTls
 from notifier.settings.service_settings import Settings
@@ -29,8 +29,10 @@ class ListenerContext:
         self._files = files
         self._stamps = self._look()
         try:
-            self._current = _load(files)
-            self.context = _load(files)  # the listener keeps this one; each handshake switches to the current one
+            self._current = _load_context(files)
+            self.context = _load_context(
+                files
+            )  # the listener keeps this one; each handshake switches to the current one
         except InternalFault as fault:
             raise ConfigurationError([InputIssue(f"{key}.tls", str(fault))]) from fault
         self.context.sni_callback = self._choose
@@ -45,7 +47,7 @@ class ListenerContext:
 
     def _renew(self) -> None:
         try:
-            self._current = _load(self._files)
+            self._current = _load_context(self._files)
         except InternalFault as fault:
             structlog.get_logger().error("listener_tls_failed", reason=str(fault), kept="the old")
         else:
@@ -56,14 +58,14 @@ class ListenerContext:
         return stamps_of(filter(None, (files.cert_file, files.key_file, files.client_ca_file)))
 
 
-def _load(files: ListenerTls) -> ssl.SSLContext:
-    context = listening_context(files)
+def _load_context(files: ListenerTls) -> ssl.SSLContext:
+    context = build_server_context(files)
     context.set_alpn_protocols(["http/1.1"])
     context.num_tickets = 0  # a resumed session would still show the old certificate
     return context
 
 
-def presented(settings: Settings, registry: Registry) -> dict[tuple[str, str], Path]:
+def find_presented_files(settings: Settings, registry: Registry) -> dict[tuple[str, str], Path]:
     """Return our certificate files, by their use (`api`, `web`, `queue` or `client`) and name."""
     files: dict[tuple[str, str], Path] = {}
     if settings.api is not None and settings.api.tls is not None:
@@ -79,7 +81,7 @@ def presented(settings: Settings, registry: Registry) -> dict[tuple[str, str], P
     return files
 
 
-def expiries(files: Iterable[tuple[tuple[str, str], Path]]) -> list[tuple[str, str, float]]:
+def read_expiries(files: Iterable[tuple[tuple[str, str], Path]]) -> list[tuple[str, str, float]]:
     """Return the use and name of each file, and when the first certificate in it expires, in epoch seconds.
 
     A file that cannot be read is left out, since its user reports it. Blocks on files.

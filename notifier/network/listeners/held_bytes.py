@@ -8,13 +8,13 @@ from typing import Protocol
 
 import structlog
 
-BUDGET = 32 * 1024 * 1024  # bytes that connections hold outside of requests
-HEAD = 32 * 1024  # bytes of a request's line and fields
-PIECE = 8 * 1024  # bytes that are read at a time
-LINES = 12  # of chunked bodies passed on at a time, 10 µs each; then it is the turn of other connections
-_SHORT = 64  # bytes passed on of a body with more lines than that
-_LOGGED_EVERY = 60.0  # seconds
-TURNS = 2  # connections that pass on a further piece or request in one pass of the loop
+BUDGET_BYTES = 32 * 1024 * 1024  # bytes that connections hold outside of requests
+MAX_HEAD_BYTES = 32 * 1024  # bytes of a request's line and fields
+PIECE_BYTES = 8 * 1024  # bytes that are read at a time
+MAX_LINES_PER_TURN = 12  # of chunked bodies passed on at a time, 10 µs each; then it is the turn of other connections
+_SHORT_PIECE_BYTES = 64  # bytes passed on of a body with more lines than that
+_LOG_INTERVAL_SECONDS = 60.0  # seconds
+CONNECTIONS_PER_PASS = 2  # connections that pass on a further piece or request in one pass of the loop
 
 _END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"[A-Z][A-Z-]* [^ \r\n]+ HTTP/1\.[01]\r\n")
@@ -37,7 +37,7 @@ class ConnectionBudget:
     Beyond `most` bytes, it closes the largest holders.
     """
 
-    def __init__(self, most: int = BUDGET) -> None:
+    def __init__(self, most: int = BUDGET_BYTES) -> None:
         self._most = most
         self._total = 0
         self._held: dict[Holder, int] = {}
@@ -56,7 +56,7 @@ class ConnectionBudget:
             self._turn = asyncio.get_running_loop().call_soon(self._advance_some)
 
     def _advance_some(self) -> None:
-        for _ in range(min(TURNS, len(self._waiting))):
+        for _ in range(min(CONNECTIONS_PER_PASS, len(self._waiting))):
             self._waiting.popleft().advance()
         self._turn = asyncio.get_running_loop().call_soon(self._advance_some) if self._waiting else None
 
@@ -75,7 +75,7 @@ class ConnectionBudget:
 
     def _log(self) -> None:
         now = time.monotonic()
-        if now - self._logged_at >= _LOGGED_EVERY:
+        if now - self._logged_at >= _LOG_INTERVAL_SECONDS:
             self._logged_at = now
             structlog.get_logger().warning("connections_closed", count=self._closed, reason="they held too many bytes")
             self._closed = 0
@@ -115,7 +115,7 @@ class HeldBytes:
             held[:] = lines
         end = held.find(_END, self._searched)
         size = len(held) if end < 0 else end + len(_END)
-        if size + self._blank > HEAD or (end < 0 and self._is_no_request()):
+        if size + self._blank > MAX_HEAD_BYTES or (end < 0 and self._is_no_request()):
             return None
         if end < 0:
             self._searched = max(0, size - len(_END) + 1)
@@ -139,7 +139,7 @@ class HeldBytes:
     def next_of_body(self) -> bytes:
         """Return a piece that does not go beyond the body: a chunked one ends with an empty line."""
         held = self.held
-        size = min(len(held), PIECE)
+        size = min(len(held), PIECE_BYTES)
         if self.left is not None:
             size = min(size, self.left)
             self.left -= size
@@ -151,7 +151,7 @@ class HeldBytes:
         return self._taken(size)
 
     def _chunked_size(self, size: int) -> int:
-        return size if self.held.count(b"\n", 0, size) <= LINES else min(size, _SHORT)
+        return size if self.held.count(b"\n", 0, size) <= MAX_LINES_PER_TURN else min(size, _SHORT_PIECE_BYTES)
 
     def _taken(self, size: int) -> bytes:
         taken = bytes(self.held[:size])

@@ -19,14 +19,16 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from notifier.model.errors import ConfigurationError, InputIssue
-from notifier.network.listeners.bounded_connection import BODY_BUFFER, LINGER, BoundedConnection
-from notifier.network.listeners.held_bytes import PIECE, ConnectionBudget
+from notifier.network.listeners.bounded_connection import BODY_BUFFER_BYTES, LINGER_SECONDS, BoundedConnection
+from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget
 
-HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
-CONNECTIONS = 1000  # at a time
-BACKLOG = 1024  # connections that the kernel queues; with asyncio's default of 100, others would wait for a second
-HEADERS = 64
-RECEIVED = 32 * 1024  # bytes that the kernel holds of each connection (it doubles that), so that a read is no larger
+HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
+MAX_CONNECTIONS = 1000  # at a time
+MAX_BACKLOG = 1024  # connections that the kernel queues; with asyncio's default of 100, others would wait for a second
+MAX_HEADERS = 64
+RECEIVE_BUFFER_BYTES = (
+    32 * 1024
+)  # bytes that the kernel holds of each connection (it doubles that), so that a read is no larger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ async def listen(  # noqa: PLR0913  each has its default
     tls: ssl.SSLContext | None = None,
     grace: float = 1.0,
     deadlines: Deadlines = Deadlines(),
-    connections: int = CONNECTIONS,
+    connections: int = MAX_CONNECTIONS,
     budget: ConnectionBudget | None = None,
 ) -> Listener:
     """Serve `app` at this address. `key` is the setting that names it (`ops.listen`).
@@ -79,30 +81,30 @@ async def listen(  # noqa: PLR0913  each has its default
     Raises ConfigurationError, which says what is wrong with the address.
     """
     logger = logging.getLogger("notifier.server")
-    logger.addFilter(_discreet)  # once only, however often this runs
+    logger.addFilter(_is_loggable)  # once only, however often this runs
     runner = web.AppRunner(
         app,
         access_log=None,
         shutdown_timeout=grace,
         keepalive_timeout=deadlines.header,
-        lingering_time=LINGER,
-        max_headers=HEADERS,
-        read_bufsize=BODY_BUFFER,
+        lingering_time=LINGER_SECONDS,
+        max_headers=MAX_HEADERS,
+        read_bufsize=BODY_BUFFER_BYTES,
         auto_decompress=False,
         logger=logger,
     )
-    app.on_response_prepare.append(_anonymous)
+    app.on_response_prepare.append(_remove_server_header)
     await runner.setup()
     assert runner.server is not None
     acceptor = _Acceptor(runner.server, budget or ConnectionBudget(), connections, deadlines.answer, tls)
     try:
-        server = await asyncio.get_running_loop().create_server(acceptor, host, port, backlog=BACKLOG)
+        server = await asyncio.get_running_loop().create_server(acceptor, host, port, backlog=MAX_BACKLOG)
     except OSError as error:
         await runner.cleanup()
         what = _EXPLANATIONS.get(error.errno or 0, f"cannot be listened on: {error.strerror or type(error).__name__}")
         raise ConfigurationError([InputIssue(key, f"{host}:{port} {what}")]) from error
     for listening in server.sockets:  # the sockets of connections inherit it
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     real = int(server.sockets[0].getsockname()[1])
     return Listener(host=host, port=real, tls=tls is not None, runner=runner, server=server)
 
@@ -127,7 +129,7 @@ class _Acceptor:
         self._budget = budget
         self._most = most
         self._unread_seconds = unread_seconds
-        self._buffer = memoryview(bytearray(PIECE))
+        self._buffer = memoryview(bytearray(PIECE_BYTES))
         self._tls = tls
         self._connections: dict[web.RequestHandler, BoundedConnection | _Handshake] = {}  # oldest first
         self._answer = server.request_handler
@@ -149,7 +151,7 @@ class _Acceptor:
         beyond = len(self._connections) + 1 - self._most
         if beyond > 0:
             if sum(connection.busy for connection in self._connections.values()) >= self._most:
-                return _Full(secure=self._tls is not None)
+                return _ConnectionRefusal(secure=self._tls is not None)
             for connection in list(self._connections.values())[:beyond]:
                 connection.end()
         handler = self._server()
@@ -199,7 +201,7 @@ class _Handshake(asyncio.Protocol):
     async def _shake(self, taken: socket.socket) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._connection, taken, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
+                lambda: self._connection, taken, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS
             )
         except OSError:
             return  # a handshake that failed, or was ended
@@ -208,7 +210,7 @@ class _Handshake(asyncio.Protocol):
                 del self._connections[self._connection.handler]
 
 
-class _Full(asyncio.Protocol):
+class _ConnectionRefusal(asyncio.Protocol):
     """Refuses a connection before anything is read, because there are too many. With TLS there is no answer."""
 
     def __init__(self, *, secure: bool) -> None:
@@ -231,11 +233,11 @@ _EXPLANATIONS: Mapping[int, str] = {
 }
 
 
-async def _anonymous(_request: web.Request, response: web.StreamResponse) -> None:
+async def _remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:
     """Remove the header that names the versions of libraries."""
     response.headers.popall("Server", None)
 
 
-def _discreet(record: logging.LogRecord) -> bool:
+def _is_loggable(record: logging.LogRecord) -> bool:
     """Drop aiohttp's log of a request that it cannot parse: the quoted line may hold the token."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError))

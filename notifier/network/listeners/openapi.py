@@ -20,20 +20,20 @@ from notifier.model.documents.event_document import event_schema
 from notifier.model.errors import InputIssue
 from notifier.model.nearest import did_you_mean, nearest
 from notifier.model.printable import excerpt
-from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 
 JsonSchema = Mapping[str, Any]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 PATH = "/v1/openapi.json"
-MOST_NAMED = 20  # unknown parameters
-_OF_ALL = {
+MAX_NAMED_PARAMETERS = 20  # unknown parameters
+_COMMON_PROBLEMS = {
     400: "The request is malformed.",
     403: "Without api.tokens_file: a web page asks.",
     421: "Without api.tokens_file: Host is no loopback name.",
     429: "Too many requests at a time.",
 }
-_KEPT = "described"
-_OMITTED = "not described"
+_DESCRIPTION_KEY = "described"
+_OMITTED_KEY = "not described"
 _WORDS = re.compile(r"[^a-z0-9]+")
 _PARAMETER = re.compile(r"\{(\w+)(?::[^{}]*)?\}")
 
@@ -102,30 +102,32 @@ class OperationDescription:
 
     def __call__(self, handler: Handler) -> Handler:
         """Describe the handler."""
-        setattr(handler, _KEPT, self)
+        setattr(handler, _DESCRIPTION_KEY, self)
         return handler
 
 
 def description_of(handler: Callable[..., Any]) -> OperationDescription | None:
     """Return the description of a handler, if it has one."""
-    return getattr(handler, _KEPT, None)
+    return getattr(handler, _DESCRIPTION_KEY, None)
 
 
-def omitted(handler: Handler) -> Handler:
+def omit(handler: Handler) -> Handler:
     """Omit the routes of this handler from the document: they were removed."""
-    setattr(handler, _OMITTED, True)
+    setattr(handler, _OMITTED_KEY, True)
     return handler
 
 
-def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
+def build_openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
     """Return the document for these routes."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        if not route.path.startswith("/v1/") or hasattr(route.handler, _OMITTED):
+        if not route.path.startswith("/v1/") or hasattr(route.handler, _OMITTED_KEY):
             continue
         path = _PARAMETER.sub(r"{\1}", route.path)
         description = description_of(route.handler)
-        operation = _undescribed(route.handler, path) if description is None else _operation(description, path)
+        operation = (
+            _undescribed_operation(route.handler, path) if description is None else _build_operation(description, path)
+        )
         operation["operationId"] = (
             f"{route.method.lower()}_{_WORDS.sub('_', path.removeprefix('/v1/').lower()).strip('_')}"
         )
@@ -143,34 +145,39 @@ def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "Of api.tokens_file."}},
-            "schemas": {"problem": dict(PROBLEM), **_event()},
+            "schemas": {"problem": dict(PROBLEM), **_event_schema()},
         },
     }
 
 
 @web.middleware
-async def known_query(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
+async def refuse_unknown_query(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
     """Refuse (400) a parameter that the route does not have: a misspelt filter would mean every dead letter."""
-    description: OperationDescription | None = getattr(request.match_info.handler, _KEPT, None)
+    description: OperationDescription | None = getattr(request.match_info.handler, _DESCRIPTION_KEY, None)
     if description is not None and not description.foreign_query:
         unknown = [name for name in dict.fromkeys(request.query) if name not in description.query]
         if unknown:
-            mistakes = [InputIssue(excerpt(name), _unknown(name, description.query)) for name in unknown[:MOST_NAMED]]
-            raise Refusal(problem(400, "The request has a parameter that is not known here", mistakes=mistakes))
+            mistakes = [
+                InputIssue(excerpt(name), _describe_unknown(name, description.query))
+                for name in unknown[:MAX_NAMED_PARAMETERS]
+            ]
+            raise Refusal(
+                problem_response(400, "The request has a parameter that is not known here", mistakes=mistakes)
+            )
         once = (name for name, schema in description.query.items() if schema.get("type") != "array")
         if twice := [name for name in once if len(request.query.getall(name, ())) > 1]:
-            raise malformed(*(InputIssue(name, "may be given once only") for name in twice))
+            raise malformed_refusal(*(InputIssue(name, "may be given once only") for name in twice))
     return await handler(request)
 
 
-def _unknown(name: str, known: Iterable[str]) -> str:
+def _describe_unknown(name: str, known: Iterable[str]) -> str:
     near = nearest(name, known)
     if near is not None:
         return f"there is no such parameter; {did_you_mean(near, name)}"
     return f"there is no such parameter; there are {', '.join(known) or 'none'}"
 
 
-def _event() -> dict[str, Any]:
+def _event_schema() -> dict[str, Any]:
     """The event's schema, as `notifier schema event` prints it, with what it refers to beside it."""
     schema = event_schema()
     parts = cast("dict[str, object]", schema.pop("$defs", {}))
@@ -180,28 +187,33 @@ def _event() -> dict[str, Any]:
     return moved
 
 
-def _undescribed(handler: object, path: str) -> dict[str, Any]:
+def _undescribed_operation(handler: object, path: str) -> dict[str, Any]:
     summary = (inspect.getdoc(handler) or path).partition("\n")[0]
     answers = {"default": {"description": "See the documentation."}}
-    return {"summary": summary, "parameters": _named(path, {}), "responses": answers, "security": [{"token": []}]}
+    return {
+        "summary": summary,
+        "parameters": _named_parameters(path, {}),
+        "responses": answers,
+        "security": [{"token": []}],
+    }
 
 
-def _named(path: str, schemas: Mapping[str, JsonSchema]) -> list[dict[str, Any]]:
+def _named_parameters(path: str, schemas: Mapping[str, JsonSchema]) -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "path", "required": True, "schema": dict(schemas.get(name, {"type": "string"}))}
         for name in _PARAMETER.findall(path)
     ]
 
 
-def _operation(description: OperationDescription, path: str) -> dict[str, Any]:
+def _build_operation(description: OperationDescription, path: str) -> dict[str, Any]:
     asked = [
         {"name": name, "in": "query", "required": name in description.required, "schema": dict(schema)}
         for name, schema in description.query.items()
     ]
     operation: dict[str, Any] = {
         "summary": description.summary,
-        "parameters": [*_named(path, description.path), *asked],
-        "responses": _responses(description),
+        "parameters": [*_named_parameters(path, description.path), *asked],
+        "responses": _build_responses(description),
     }
     if description.scope is not None:
         operation["security"] = [{"token": [description.scope]}]
@@ -213,7 +225,7 @@ def _operation(description: OperationDescription, path: str) -> dict[str, Any]:
     return operation
 
 
-def _responses(description: OperationDescription) -> dict[str, Any]:
+def _build_responses(description: OperationDescription) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, answer in description.answers.items():
         response: dict[str, Any] = {"description": answer.text}
@@ -224,7 +236,7 @@ def _responses(description: OperationDescription) -> dict[str, Any]:
         if answer.schema is not None:
             response["content"] = {answer.kind: {"schema": dict(answer.schema)}}
         responses[str(status)] = response
-    problems = dict(_OF_ALL)
+    problems = dict(_COMMON_PROBLEMS)
     if description.scope is not None:
         beside = "is bound to issuers" if description.unbound else "the issuer"
         problems |= {
@@ -251,5 +263,5 @@ def openapi_route(routes: Iterable[web.RouteDef]) -> web.RouteDef:
         return web.Response(text=text, content_type="application/json")
 
     route = web.get(PATH, serve)
-    text = json.dumps(openapi([*routes, route]))
+    text = json.dumps(build_openapi([*routes, route]))
     return route

@@ -16,9 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.errors import InputIssue
 from notifier.model.validation import mistakes_of
-from notifier.network.listeners.authorization import Authorization, caller, concerns
+from notifier.network.listeners.authorization import Authorization, name_of_caller, permits_issuer
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
-from notifier.network.listeners.problem import Refusal, json_object, malformed, problem
+from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response, read_json_object
 
 Document: TypeAlias = dict[str, Any]
 Items: TypeAlias = list[Document]
@@ -46,7 +46,7 @@ class ApiRequest:
     @property
     def who(self) -> str:
         """The name of the caller, for the audit."""
-        return caller(self.token)
+        return name_of_caller(self.token)
 
     @property
     def issuers(self) -> frozenset[str] | None:
@@ -55,8 +55,8 @@ class ApiRequest:
 
     def require_issuer(self, iss: str) -> None:
         """Raise Refusal (403) unless the token covers this issuer."""
-        if not concerns(self.token, iss):
-            raise Refusal(problem(403, "The token does not cover this issuer"))
+        if not permits_issuer(self.token, iss):
+            raise Refusal(problem_response(403, "The token does not cover this issuer"))
 
 
 ApiHandler: TypeAlias = Callable[[ApiRequest], Awaitable[web.StreamResponse]]
@@ -111,17 +111,17 @@ def route_of(handler: ApiHandler, authorization: Authorization) -> web.RouteDef:
         token = authorization.require(http)
         members: Mapping[str, Any] = {}
         if query:
-            members = _validated(adapter.validate_python, _query_members(http, query["properties"]))
+            members = _validate(adapter.validate_python, _read_query_members(http, query["properties"]))
         elif body:
             # Strict JSON takes strings as reasons, but not "5" as a number.
-            members = _validated(partial(adapter.validate_json, strict=True), json.dumps(await _body_members(http)))
+            members = _validate(partial(adapter.validate_json, strict=True), json.dumps(await _read_body_members(http)))
         return await handler(ApiRequest(http=http, token=token, members=members, path=http.match_info))
 
     method, _, path = operation.route.partition(" ")
     return web.RouteDef(method, path, serve, {})
 
 
-def answer_of(text: str, /, **members: Any) -> AnswerDescription:
+def parse_answer(text: str, /, **members: Any) -> AnswerDescription:
     """Describe an answer: a JSON object with members of these types, of which those NotRequired may be absent."""
     optional = {name for name, kind in members.items() if get_origin(kind) is NotRequired}
     kinds = {name: get_args(kind)[0] if name in optional else kind for name, kind in members.items()}
@@ -140,7 +140,7 @@ def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(text))
 
 
-def _query_members(request: web.Request, schemas: Mapping[str, JsonSchema]) -> dict[str, object]:
+def _read_query_members(request: web.Request, schemas: Mapping[str, JsonSchema]) -> dict[str, object]:
     members: dict[str, object] = {}
     for name in request.query:
         values, kind = request.query.getall(name), schemas.get(name, {}).get("type")
@@ -150,17 +150,19 @@ def _query_members(request: web.Request, schemas: Mapping[str, JsonSchema]) -> d
     return members
 
 
-async def _body_members(request: web.Request) -> dict[str, Any]:
+async def _read_body_members(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
-        raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
-    content = await json_object(request)
+        raise Refusal(
+            problem_response(415, "The body must be application/json", headers={"Accept": "application/json"})
+        )
+    content = await read_json_object(request)
     if content is None:
-        raise malformed(InputIssue("", 'must be a JSON object, such as {"client_id": "shop"}'))
+        raise malformed_refusal(InputIssue("", 'must be a JSON object, such as {"client_id": "shop"}'))
     return content
 
 
-def _validated(validate: Callable[[T], Any], content: T) -> dict[str, Any]:
+def _validate(validate: Callable[[T], Any], content: T) -> dict[str, Any]:
     try:
         return cast("dict[str, Any]", validate(content))
     except ValidationError as error:
-        raise malformed(*mistakes_of(error)) from None
+        raise malformed_refusal(*mistakes_of(error)) from None

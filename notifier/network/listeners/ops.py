@@ -11,11 +11,11 @@ from typing import Protocol
 
 from aiohttp import web
 
-from notifier.network.listeners.problem import problem
+from notifier.network.listeners.problem import problem_response
 
-CONNECTIONS = 100  # at a time; a probe and a few that scrape need ten
-SCRAPES = 4  # at a time, since each takes time of the loop; enough for two Prometheus servers and some people
-SCRAPE_WITHIN = 10.0  # seconds for a page to be read; as long as Prometheus waits for one by default
+MAX_CONNECTIONS = 100  # at a time; a probe and a few that scrape need ten
+MAX_SCRAPES = 4  # at a time, since each takes time of the loop; enough for two Prometheus servers and some people
+SCRAPE_TIMEOUT_SECONDS = 10.0  # seconds for a page to be read; as long as Prometheus waits for one by default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class _Scrapes:
     async def page(self, request: web.Request) -> web.StreamResponse:
         """`/metrics`."""
         if not self._room:
-            return problem(503, "Too many scrapes at a time; try again soon", headers={"Retry-After": "1"})
+            return problem_response(503, "Too many scrapes at a time; try again soon", headers={"Retry-After": "1"})
         openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
         kind = self._metrics.openmetrics_type if openmetrics else self._metrics.content_type
         response = web.StreamResponse(headers={"Content-Type": kind})
@@ -90,8 +90,8 @@ def ops_app(
     health: Callable[[], Readiness],
     metrics: Exposition,
     *,
-    scrapes: int = SCRAPES,
-    scrape_within: float = SCRAPE_WITHIN,
+    scrapes: int = MAX_SCRAPES,
+    scrape_within: float = SCRAPE_TIMEOUT_SECONDS,
 ) -> web.Application:
     """The application. `health` is asked at each probe and must return at once. `scrapes` at a time, each in so many
     seconds.

@@ -12,7 +12,7 @@ from notifier.model.errors import InputIssue
 from notifier.model.printable import json_text
 
 
-def problem(
+def problem_response(
     status: int, title: str, *, mistakes: Iterable[InputIssue] = (), headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """Make the answer. `title` must be safe to show to strangers. `mistakes` say where, and what to do."""
@@ -33,12 +33,12 @@ class Refusal(Exception):  # noqa: N818  an answer, not an error
         self.response = response
 
 
-def malformed(*mistakes: InputIssue) -> Refusal:
+def malformed_refusal(*mistakes: InputIssue) -> Refusal:
     """Return the refusal of a request with these mistakes."""
-    return Refusal(problem(400, "The request is malformed", mistakes=mistakes))
+    return Refusal(problem_response(400, "The request is malformed", mistakes=mistakes))
 
 
-async def private(request: web.Request, answer: web.StreamResponse) -> None:
+async def forbid_caching(request: web.Request, answer: web.StreamResponse) -> None:
     """Have nobody keep what the API is about to answer, nor take it for anything else than it says it is."""
     if request.path.startswith("/v1/"):
         answer.headers.setdefault("Cache-Control", "no-store")
@@ -46,7 +46,7 @@ async def private(request: web.Request, answer: web.StreamResponse) -> None:
 
 
 @web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
     """What is refused is answered, and what aiohttp itself refuses (404, 405, 413 …) in the same form."""
     try:
         return await handler(request)
@@ -54,10 +54,10 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return refusal.response
     except web.HTTPError as error:
         headers = {name: value for name, value in error.headers.items() if name == "Allow"}
-        return problem(error.status, HTTPStatus(error.status).phrase, headers=headers)
+        return problem_response(error.status, HTTPStatus(error.status).phrase, headers=headers)
 
 
-async def json_object(request: web.Request) -> dict[str, Any] | None:
+async def read_json_object(request: web.Request) -> dict[str, Any] | None:
     """Return the object in the body; None if there is none.
 
     It is UTF-8 whatever its `charset` says: JSON has no other (RFC 8259 §8.1). aiohttp's own ways decode by it, and

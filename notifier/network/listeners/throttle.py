@@ -13,12 +13,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from notifier.network.listeners.authorization import Tokens, bearer_of
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import Refusal, problem_response
 
-AGAIN = "1"  # seconds
+RETRY_AFTER_SECONDS = "1"  # seconds
 
 
-class RequestPlaces:
+class RequestSlots:
     """Places for `most` requests at a time, of which each name has `most_of_each`. `whose` says whose these are."""
 
     def __init__(self, most: int, most_of_each: int, whose: str) -> None:
@@ -30,9 +30,9 @@ class RequestPlaces:
     def one(self, name: str | None) -> Iterator[None]:
         """Hold a place, without a name one of all. Raises Refusal (429)."""
         if self._taken >= self._most:
-            raise _too_many("")
+            raise _refuse_too_many("")
         if name is not None and self._of_each[name] >= self._most_of_each:
-            raise _too_many(f" {self._whose}")
+            raise _refuse_too_many(f" {self._whose}")
         self._taken += 1
         if name is not None:
             self._of_each[name] += 1
@@ -52,7 +52,7 @@ class Throttle:
     def __init__(self, tokens: Tokens, most: int, most_of_token: int, body_within: float) -> None:
         self._tokens = tokens
         self._body_within = body_within
-        self._places = RequestPlaces(most, most_of_token, "with this token")
+        self._places = RequestSlots(most, most_of_token, "with this token")
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -63,7 +63,7 @@ class Throttle:
             try:
                 return await handler(request)
             except ConnectionResetError:  # the body was cut off: nobody reads the answer
-                return problem(408, "The body did not come")
+                return problem_response(408, "The body did not come")
             finally:
                 impatience.cancel()
 
@@ -74,5 +74,9 @@ def _give_up(request: web.Request) -> None:
         request.transport.abort()
 
 
-def _too_many(whose: str) -> Refusal:
-    return Refusal(problem(429, f"Too many requests at a time{whose}; try again soon", headers={"Retry-After": AGAIN}))
+def _refuse_too_many(whose: str) -> Refusal:
+    return Refusal(
+        problem_response(
+            429, f"Too many requests at a time{whose}; try again soon", headers={"Retry-After": RETRY_AFTER_SECONDS}
+        )
+    )

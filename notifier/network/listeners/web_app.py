@@ -10,10 +10,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from notifier.model.frozen import frozen
-from notifier.network.listeners.problem import problems
+from notifier.network.listeners.problem import answer_refusals
 from notifier.network.listeners.throttle import Throttle
 
-CONNECTIONS = 1000  # at a time; a proxy keeps a few tens open, and asks again on each
+MAX_CONNECTIONS = 1000  # at a time; a proxy keeps a few tens open, and asks again on each
 DEFAULT_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -37,13 +37,15 @@ def web_app(routes: Iterable[web.RouteDef], limits: WebLimits | None = None) -> 
     """Return the application. All routes share its limits; any other path is 404."""
     limits = limits or WebLimits()
     throttle = Throttle(lambda: None, limits.requests, limits.requests, limits.body_timeout)
-    app = web.Application(client_max_size=limits.body, middlewares=[_defaults, problems, throttle.middleware])
+    app = web.Application(
+        client_max_size=limits.body, middlewares=[_add_default_headers, answer_refusals, throttle.middleware]
+    )
     app.add_routes(routes)
     return app
 
 
 @web.middleware
-async def _defaults(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _add_default_headers(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await handler(request)
     for name, value in DEFAULT_HEADERS.items():
         response.headers.setdefault(name, value)

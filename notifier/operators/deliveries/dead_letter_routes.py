@@ -20,8 +20,8 @@ from notifier.model.ids import new_id
 from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, answer_of, routes_of
-from notifier.network.listeners.problem import Refusal, malformed
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, parse_answer, routes_of
+from notifier.network.listeners.problem import Refusal, malformed_refusal
 from notifier.operators.deliveries.dead_letter_filter import (
     DeadLetterFilter,
     DeadLetterFilterMembers,
@@ -110,7 +110,7 @@ class DeadLetterRoutes:
         summary="Count dead letters by client and reason; with rows, show the oldest too.",
         scope="read",
         query=ListQuery,
-        answers={200: answer_of("Groups, the largest first.", total=int, groups=Items, letters=NotRequired[Items])},
+        answers={200: parse_answer("Groups, the largest first.", total=int, groups=Items, letters=NotRequired[Items])},
         problems=_PROBLEMS,
     )
     async def _list(self, request: ApiRequest) -> web.Response:
@@ -121,7 +121,9 @@ class DeadLetterRoutes:
         summary="Show a page of dead letters, and count them by reason and client, from an index that one pass makes.",
         scope="read",
         query=DeadLettersPageQuery,
-        answers={200: answer_of("The page. `reasons` and `groups` also count others.", **PAGE_MEMBERS, letters=Items)},
+        answers={
+            200: parse_answer("The page. `reasons` and `groups` also count others.", **PAGE_MEMBERS, letters=Items)
+        },
         problems=_PROBLEMS,
     )
     async def _page(self, request: ApiRequest) -> web.Response:
@@ -137,7 +139,7 @@ class DeadLetterRoutes:
         summary="Find the dead letters of a user, a session or an event. The answer holds no sub and no sid.",
         scope="read",
         body=SearchBody,
-        answers={200: answer_of("Summaries, oldest first, 200 at most.", total=int, letters=Items)},
+        answers={200: parse_answer("Summaries, oldest first, 200 at most.", total=int, letters=Items)},
         problems=_PROBLEMS,
     )
     async def _find(self, request: ApiRequest) -> web.Response:
@@ -187,7 +189,9 @@ class DeadLetterRoutes:
         scope="read",
         query=ShowQuery,
         answers={
-            200: answer_of("The dead letter.", id=str, reason=str, outcomes=NotRequired[Items], hint=NotRequired[str])
+            200: parse_answer(
+                "The dead letter.", id=str, reason=str, outcomes=NotRequired[Items], hint=NotRequired[str]
+            )
         },
         problems={404: "There is no dead letter with that id.", 503: _UNAVAILABLE_TEXT},
     )
@@ -207,7 +211,7 @@ class DeadLetterRoutes:
         scope="repair",
         body=ReplayBody,
         answers={202: JOB_STARTED_ANSWER,
-            200: answer_of("With dry_run: how many would be replayed, and how many stay and why.", replayed=int,
+            200: parse_answer("With dry_run: how many would be replayed, and how many stay and why.", replayed=int,
             **REPAIR_MEMBERS)},
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )  # fmt: skip
@@ -243,7 +247,7 @@ class DeadLetterRoutes:
         query=RepairMembers,
         answers={
             202: JOB_STARTED_ANSWER,
-            200: answer_of("With dry_run: how many would be deleted.", discarded=int, **REPAIR_MEMBERS),
+            200: parse_answer("With dry_run: how many would be deleted.", discarded=int, **REPAIR_MEMBERS),
         },
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )
@@ -254,7 +258,9 @@ class DeadLetterRoutes:
         route="DELETE /v1/dead-letters/{id}",
         summary="Delete one dead letter permanently.",
         scope="repair",
-        answers={200: answer_of("How many dead letters with that id were deleted.", discarded=int, **REPAIR_MEMBERS)},
+        answers={
+            200: parse_answer("How many dead letters with that id were deleted.", discarded=int, **REPAIR_MEMBERS)
+        },
         problems={404: f"{_MISSING_TEXT}.", 503: _UNAVAILABLE_TEXT},
     )
     async def _discard_one(self, request: ApiRequest) -> web.Response:
@@ -264,5 +270,5 @@ class DeadLetterRoutes:
         """Return the filter of the request, for dead letters that the token may see. Raises Refusal (400)."""
         filter_ = read_filter(conditions_of(request), self._access.clock(), issuers=request.issuers)
         if isinstance(filter_, InputIssue):
-            raise malformed(InputIssue(filter_.path, excerpt(filter_.text, 200)))
+            raise malformed_refusal(InputIssue(filter_.path, excerpt(filter_.text, 200)))
         return filter_

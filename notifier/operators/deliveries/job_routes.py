@@ -10,8 +10,8 @@ from notifier.model.errors import QueueError
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, answer_of, routes_of
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, parse_answer, routes_of
+from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.deliveries.jobs import JOB_SCHEMA, Jobs, Work
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit
 
@@ -53,7 +53,7 @@ class JobRoutes:
         route="GET /v1/jobs",
         summary="List the jobs of all workers: running jobs, and jobs that ended within the last hour.",
         scope="read",
-        answers={200: answer_of("The newest first.", jobs=Items, workers=Counts)},
+        answers={200: parse_answer("The newest first.", jobs=Items, workers=Counts)},
         problems=_UNAVAILABLE,
     )
     async def _list(self, request: ApiRequest) -> web.Response:
@@ -89,11 +89,11 @@ async def _await_answer(asked: Awaitable[T]) -> T:
         return await asked
     except QueueError:
         title = "The queue is unavailable, or a worker that may have this job does not answer; try again soon"
-        raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
+        raise Refusal(problem_response(503, title, headers={"Retry-After": "5"})) from None
 
 
 def _require_job(job: dict[str, Any] | None) -> dict[str, Any]:
     """Raises Refusal: 404."""
     if job is None:
-        raise Refusal(problem(404, "No worker has this job: it ended over an hour ago, or its worker ended"))
+        raise Refusal(problem_response(404, "No worker has this job: it ended over an hour ago, or its worker ended"))
     return job

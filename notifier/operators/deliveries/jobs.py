@@ -15,8 +15,8 @@ from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.ids import new_id
 from notifier.model.moment import render_moment, rendered
-from notifier.network.listeners.authorization import caller
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.authorization import name_of_caller
+from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, Members, WorkerRequest, ask_workers_to
 from notifier.queues.queue_port import Queue
 
@@ -197,7 +197,7 @@ class Jobs:
         for id_ in ended[: max(0, len(kept) + 1 - MAX_REMEMBERED_JOBS)]:
             del kept[id_]
         self._jobs = kept
-        job = Job(work, caller(token), self._clock, self._steady)
+        job = Job(work, name_of_caller(token), self._clock, self._steady)
         self._jobs[job.id] = job
         document = job.document()
         if self._stopped:
@@ -281,18 +281,18 @@ class Jobs:
 def _request(name: str, token: ApiToken | None, **members: object) -> WorkerRequest:
     issuers = _issuers_of(token)
     of_token = {"issuers": None if issuers is None else sorted(issuers)}
-    return WorkerRequest(name=name, who=caller(token), members={**members, **of_token})
+    return WorkerRequest(name=name, who=name_of_caller(token), members={**members, **of_token})
 
 
 def _require_capacity(kind: JobKind, jobs: Sequence[Job], token: ApiToken | None) -> None:
     """Raise Refusal if too many of this kind are running. A token with issuers may use half of the limit."""
     most, way_out = MAX_RUNNING_JOBS[kind], "wait until one ends, or end one: DELETE /v1/jobs/{id}"
-    if _issuers_of(token) is not None and sum(job.who == caller(token) for job in jobs) >= most // 2:
+    if _issuers_of(token) is not None and sum(job.who == name_of_caller(token) for job in jobs) >= most // 2:
         title = f"This token has {most // 2} jobs of the kind {kind} under way, as many as a token with issuers may"
-        raise Refusal(problem(429, f"{title}; {way_out}", headers={"Retry-After": "30"}))
+        raise Refusal(problem_response(429, f"{title}; {way_out}", headers={"Retry-After": "30"}))
     if len(jobs) >= most:
         title = f"This worker has {most} jobs of the kind {kind} under way"
-        raise Refusal(problem(503, f"{title}; {way_out}", headers={"Retry-After": "30"}))
+        raise Refusal(problem_response(503, f"{title}; {way_out}", headers={"Retry-After": "30"}))
 
 
 def _issuers_of(token: ApiToken | None) -> frozenset[str] | None:

@@ -20,9 +20,9 @@ from notifier.model.message import Message
 from notifier.model.nearest import NOBODY_KNOWS, near_either
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
-from notifier.network.listeners.authorization import concerns
+from notifier.network.listeners.authorization import permits_issuer
 from notifier.network.listeners.operation import ApiRequest, Counts, Items
-from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.deliveries.groups import GroupCounts, Summary
 from notifier.operators.deliveries.job_routes import start_job
 from notifier.operators.deliveries.jobs import QUEUE_UNAVAILABLE_TEXT, Jobs
@@ -146,7 +146,7 @@ class MessageRequests(Generic[P, S]):
 
     def _refusal(self) -> Refusal:
         return Refusal(
-            problem(503, f"{self._unavailable_text.rstrip('.')}; try again soon", headers={"Retry-After": "5"})
+            problem_response(503, f"{self._unavailable_text.rstrip('.')}; try again soon", headers={"Retry-After": "5"})
         )
 
     def repair_options(self, request: ApiRequest | None = None) -> RepairOptions:
@@ -186,7 +186,7 @@ class MessageRequests(Generic[P, S]):
         """Answer with a page of the selected messages from an index of `everything`. Building it holds no message."""
         asked = request.members
         if "subject" in asked:
-            raise malformed(InputIssue("subject", "a page cannot filter by user: use POST …/find"))
+            raise malformed_refusal(InputIssue("subject", "a page cannot filter by user: use POST …/find"))
 
         async def build() -> MessageIndex:
             index = MessageIndex(self._access.clock, self._access.steady)
@@ -208,7 +208,7 @@ class MessageRequests(Generic[P, S]):
     async def answer_search(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
         """Answer with the first matches of a search, and their number. Searches are logged."""
         if not request.members.keys() & {"subject", "event_id"}:
-            raise malformed(InputIssue("", "give subject (a sub or a sid) or event_id to search for"))
+            raise malformed_refusal(InputIssue("", "give subject (a sub or a sid) or event_id to search for"))
         self.audit.log_read("looked_for", request.who, filter_)
         total, listed = 0, list[dict[str, object]]()
         async with self.hold(reading=True), aclosing(find_messages(self._messages, filter_)) as summaries:
@@ -231,7 +231,7 @@ class MessageRequests(Generic[P, S]):
             async for summary, message in summaries:
                 hint = self._hint(summary.reason, summary.iss, summary.client_id, request)
                 return web.json_response(document(summary, message) | hint, dumps=json_text)
-        raise Refusal(problem(404, self._missing_text))
+        raise Refusal(problem_response(404, self._missing_text))
 
     def _add_hints(self, groups: Iterable[dict[str, Any]], request: ApiRequest) -> None:
         for group in islice((each for each in groups if each["reason"] in NOBODY_KNOWS), MAX_HINTS):
@@ -242,12 +242,12 @@ class MessageRequests(Generic[P, S]):
         if reason not in NOBODY_KNOWS:
             return {}
         hint = near_either(iss, client_id, self._access.registry(), if_registered=self._registered_hint)
-        return {"hint": hint.text} if hint is not None and concerns(request.token, hint.issuer.iss) else {}
+        return {"hint": hint.text} if hint is not None and permits_issuer(request.token, hint.issuer.iss) else {}
 
     def require_narrowed(self, filter_: Filter[P, S], request: ApiRequest) -> None:
         """Require a condition, or `all`. Raises Refusal (400)."""
         if not filter_.has_conditions and not request.members.get("all"):
-            raise malformed(InputIssue("", f"give a condition for the {self._rows_member}, or all: true"))
+            raise malformed_refusal(InputIssue("", f"give a condition for the {self._rows_member}, or all: true"))
 
     async def answer_removal(
         self, kind: Literal["discard", "cancel"], filter_: Filter[P, S], request: ApiRequest
@@ -301,7 +301,7 @@ class MessageRequests(Generic[P, S]):
         if result.failed and not result.done:
             raise self._refusal()
         if "id" in request.path and not result.done and result.unfinished is None:
-            raise Refusal(problem(404, self._missing_text))
+            raise Refusal(problem_response(404, self._missing_text))
         document = result.document()
         if result.failed:  # its text names hosts and files
             document["unfinished"] = QUEUE_UNAVAILABLE_TEXT

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from notifier.model.printable import counted, printable
-from notifier.network.http.issuer_document import only_issuer
+from notifier.network.http.issuer_document import find_only_issuer
 from notifier.operators.deliveries.retry_now import RetryMembers, RetryRequest, RetryResult, preview_retry, retry_now
 from notifier.operators.deliveries.unknown_client import end_if_unknown
 from notifier.operators.terminal.command_options import Config, Json, takes
@@ -76,7 +76,7 @@ def _issuer_of(part: PartialSettings, iss: str | None) -> str:
     """Return the given issuer, or the only one of the configuration except issuers of test sign-outs."""
     if iss is not None:
         return iss
-    if (only := only_issuer(part.issuers)) is not None:
+    if (only := find_only_issuer(part.issuers)) is not None:
         return only
     known = f": there are {', '.join(sorted(part.issuers))}" if part.issuers else ", whose client it is"
     raise typer.BadParameter(f"give the issuer{known}", param_hint="--iss")

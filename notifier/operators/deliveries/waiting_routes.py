@@ -13,10 +13,10 @@ from pydantic import Field
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InputIssue
 from notifier.model.printable import json_text
-from notifier.network.http.issuer_document import only_issuer
-from notifier.network.listeners.authorization import Authorization, concerns
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, answer_of, routes_of
-from notifier.network.listeners.problem import malformed
+from notifier.network.http.issuer_document import find_only_issuer
+from notifier.network.listeners.authorization import Authorization, permits_issuer
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, parse_answer, routes_of
+from notifier.network.listeners.problem import malformed_refusal
 from notifier.operators.deliveries.job_routes import JOB_STARTED_ANSWER, TOO_MANY_JOBS, answer_accepted, start_job
 from notifier.operators.deliveries.message_index import PAGE_MEMBERS, PageQuery
 from notifier.operators.deliveries.message_requests import (
@@ -81,7 +81,9 @@ class WaitingRoutes:
         summary="Count the pending deliveries by client and reason; with rows, list some too. Changes nothing.",
         scope="read",
         query=WaitingListQuery,
-        answers={200: answer_of("Groups, the largest first.", total=int, groups=Items, deliveries=NotRequired[Items])},
+        answers={
+            200: parse_answer("Groups, the largest first.", total=int, groups=Items, deliveries=NotRequired[Items])
+        },
         problems=_PROBLEMS,
     )
     async def _list(self, request: ApiRequest) -> web.Response:
@@ -93,7 +95,7 @@ class WaitingRoutes:
         scope="read",
         query=WaitingPageQuery,
         answers={
-            200: answer_of("The page. `reasons` and `groups` also count others.", **PAGE_MEMBERS, deliveries=Items)
+            200: parse_answer("The page. `reasons` and `groups` also count others.", **PAGE_MEMBERS, deliveries=Items)
         },
         problems=_PROBLEMS,
     )
@@ -107,7 +109,7 @@ class WaitingRoutes:
         summary="Find the pending deliveries of a user, a session or an event. The answer holds no sub and no sid.",
         scope="read",
         body=SearchBody,
-        answers={200: answer_of("Summaries, 200 at most.", total=int, deliveries=Items)},
+        answers={200: parse_answer("Summaries, 200 at most.", total=int, deliveries=Items)},
         problems=_PROBLEMS,
     )
     async def _find(self, request: ApiRequest) -> web.Response:
@@ -117,7 +119,7 @@ class WaitingRoutes:
         route="GET /v1/waiting/{id}",
         summary="Show one pending delivery. The answer holds no sub and no sid.",
         scope="read",
-        answers={200: answer_of("The delivery.", id=str, event_id=str, client_id=str, iss=str, where=str,
+        answers={200: parse_answer("The delivery.", id=str, event_id=str, client_id=str, iss=str, where=str,
             reason=str, attempts=int, since=str | None, due=str | None, expires=str | None, has_sid=bool | None,
             hint=NotRequired[str])},
         problems={404: "No such delivery is pending.", 503: _UNAVAILABLE_TEXT},
@@ -134,7 +136,7 @@ class WaitingRoutes:
         query=CancelMembers,
         answers={
             202: JOB_STARTED_ANSWER,
-            200: answer_of("With dry_run: how many would be cancelled.", cancelled=int, **REPAIR_MEMBERS),
+            200: parse_answer("With dry_run: how many would be cancelled.", cancelled=int, **REPAIR_MEMBERS),
         },
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )
@@ -145,7 +147,9 @@ class WaitingRoutes:
         route="DELETE /v1/waiting/{id}",
         summary="Delete one pending delivery permanently.",
         scope="repair",
-        answers={200: answer_of("How many deliveries with that id were cancelled.", cancelled=int, **REPAIR_MEMBERS)},
+        answers={
+            200: parse_answer("How many deliveries with that id were cancelled.", cancelled=int, **REPAIR_MEMBERS)
+        },
         problems={404: f"{_MISSING_TEXT}.", 503: _UNAVAILABLE_TEXT},
     )
     async def _cancel_one(self, request: ApiRequest) -> web.Response:
@@ -156,7 +160,7 @@ class WaitingRoutes:
         summary="Attempt the pending deliveries of a client now: a job. Location is its address.",
         scope="repair",
         body=RetryMembers,
-        answers={202: JOB_STARTED_ANSWER, 200: answer_of("With dry_run: pending by reason.", client_id=str, iss=str,
+        answers={202: JOB_STARTED_ANSWER, 200: parse_answer("With dry_run: pending by reason.", client_id=str, iss=str,
             dry_run=bool, waited=int, asked=int, waiting=int, waiting_for=Counts, workers=Counts,
             unfinished=str | None)},
         problems=_PROBLEMS | TOO_MANY_JOBS,
@@ -180,13 +184,13 @@ class WaitingRoutes:
     def _require_issuer(self, request: ApiRequest) -> str:
         """Return the issuer of the request, or the only covered one. Raises Refusal, naming only covered issuers."""
         issuers = self._get_covered_issuers(request)
-        if (iss := request.members.get("iss", only_issuer(issuers))) is not None:
+        if (iss := request.members.get("iss", find_only_issuer(issuers))) is not None:
             return str(iss)
         known = ", ".join(sorted(issuers)) or "none for this token"
-        raise malformed(InputIssue("iss", f"give the issuer: one of {known}"))
+        raise malformed_refusal(InputIssue("iss", f"give the issuer: one of {known}"))
 
     def _get_covered_issuers(self, request: ApiRequest) -> list[str]:
-        return [iss for iss in self._access.registry().issuers if concerns(request.token, iss)]
+        return [iss for iss in self._access.registry().issuers if permits_issuer(request.token, iss)]
 
     def _get_life(self, delivery: Delivery) -> Life | None:
         return life_of(delivery, self._access.registry())
@@ -197,8 +201,8 @@ class WaitingRoutes:
     def _filter(self, request: ApiRequest) -> WaitingFilter:
         """Return the filter of the request. A sole issuer completes a client, so that only its bucket is read."""
         asked = conditions_of(request)
-        only = only_issuer(self._get_covered_issuers(request)) if "client_id" in asked else None
+        only = find_only_issuer(self._get_covered_issuers(request)) if "client_id" in asked else None
         filter_ = read_waiting_filter({"iss": only, **asked}, self._access.clock(), request.issuers)
         if isinstance(filter_, InputIssue):
-            raise malformed(filter_)
+            raise malformed_refusal(filter_)
         return filter_

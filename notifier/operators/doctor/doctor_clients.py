@@ -11,8 +11,8 @@ from notifier.model.client import Client, Route
 from notifier.model.front_channel import is_on_page
 from notifier.model.outcome import Reason
 from notifier.model.presets import PRESETS, beyond_preset, preset_doubt
-from notifier.network.http.issuer_document import only_in_tests
-from notifier.network.http.probe import Reached, Unreached
+from notifier.network.http.issuer_document import is_for_tests
+from notifier.network.http.probe import ReachedAddress, ReachFailure
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.operators.doctor.doctor_workers import (
     EXPIRY_WARNING_SECONDS,
@@ -25,7 +25,7 @@ from notifier.operators.doctor.doctor_workers import (
 MAX_LISTED_CLIENTS = 20  # clients of one server that are not well and have a line of their own
 MAX_NAMED_CLIENTS = 5  # clients of one server that are named; the others are counted
 
-Reach = Callable[[str, Route, float], Awaitable[Reached | Unreached]]
+Reach = Callable[[str, Route, float], Awaitable[ReachedAddress | ReachFailure]]
 """Tries a URI by a route, within seconds. Never raises."""
 
 ADVICE: Mapping[Reason, str] = {
@@ -57,7 +57,7 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
     """Return the servers of the clients, one for each way to reach it. Servers of tests are left out."""
     by_route: dict[tuple[str, Route], list[Client]] = {}
     for client in clients:
-        if client.logout_uri is not None and not only_in_tests(client.iss):
+        if client.logout_uri is not None and not is_for_tests(client.iss):
             parts = urlsplit(client.logout_uri)
             by_route.setdefault((f"{parts.scheme}://{parts.netloc}".lower(), client.route), []).append(client)
     return [
@@ -80,7 +80,7 @@ async def examine_server(
         advice = "until then its deliveries wait, and nothing is sent to the address"
         return [failure(Area.CLIENT, server.subject, server.route.withheld, advice)]
     reached = await reach(server.uri, server.route, server.within)
-    if isinstance(reached, Unreached):
+    if isinstance(reached, ReachFailure):
         text = f"{server.origin} cannot be reached: {reached.text}"
         advice = RENEW_ADVICE if "has expired" in text else ADVICE.get(reached.reason, ADVICE[Reason.CONNECT])
         return [failure(Area.CLIENT, server.subject, text, advice)]
@@ -109,7 +109,7 @@ async def examine_server(
 def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
     """Findings from the registrations, without a connection."""
     everyone = list(clients)
-    clients = [client for client in everyone if not only_in_tests(client.iss)]
+    clients = [client for client in everyone if not is_for_tests(client.iss)]
     for client in clients:
         if client.paused:
             advice = "nothing is lost; take paused: true out when it may be told again"
@@ -129,7 +129,7 @@ def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
         text = "names no preset, so it gets what most receivers take"
         advice = f"if it is one of {', '.join(PRESETS)}, name it in notifier.preset"
         yield ok(Area.CLIENT, _format_names(unnamed), text, advice)
-    if tested := [client.client_id for client in everyone if only_in_tests(client.iss)]:
+    if tested := [client.client_id for client in everyone if is_for_tests(client.iss)]:
         text = "is there only while a test of its issuer in .invalid runs, so it was not tried"
         yield ok(Area.CLIENT, _format_names(tested), text, "run that test: `helm test`, where it is the chart's")
 

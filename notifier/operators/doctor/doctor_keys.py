@@ -12,10 +12,10 @@ from notifier.model.client import Algorithm, Client, ClientKeysSource, Encryptio
 from notifier.model.presets import too_new
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import (
+    DocumentIssue,
     IssuerDocument,
-    UnreadDocument,
+    is_for_tests,
     metadata_uri,
-    only_in_tests,
     present_members,
 )
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
@@ -64,7 +64,7 @@ async def examine_issuer(
     case: IssuerCase, read: ReadIssuer, clock: Callable[[], float], get_seen: GetSeenKeys = see_no_keys
 ) -> list[Finding]:
     """Check the issuer's metadata, JWK Set and clock. An issuer of tests has none of them."""
-    if only_in_tests(case.iss):
+    if is_for_tests(case.iss):
         text = "is for tests alone, since nobody can have a name in .invalid; it publishes neither keys nor metadata"
         return [ok(Area.ISSUER, case.iss, text)]
     asked = clock()
@@ -77,7 +77,7 @@ async def examine_issuer(
         advice = f'set issuers."{case.iss}".jwks_uri'
         return [*findings, warning(Area.KEYS, case.iss, "where its keys are published is not known", advice)]
     jwks = await read(uri)
-    if isinstance(jwks, UnreadDocument):
+    if isinstance(jwks, DocumentIssue):
         advice = "receivers cannot verify by it either; while it cannot be read, a missing key goes unnoticed"
         return [*findings, failure(Area.KEYS, case.iss, f"its JWK Set at {uri} could not be read: {jwks.text}", advice)]
     published = read_jwks(jwks.content)
@@ -145,17 +145,17 @@ def _check_new_keys(case: IssuerCase, workers: Seen, now: float) -> Iterator[Fin
             yield warning(Area.KEYS, case.iss, text, NEW_KEY_ADVICE)
 
 
-def _advertised_jwks_uri(metadata: IssuerDocument | UnreadDocument) -> str | None:
+def _advertised_jwks_uri(metadata: IssuerDocument | DocumentIssue) -> str | None:
     content = metadata.content if isinstance(metadata, IssuerDocument) else None
     uri = present_members(content).get("jwks_uri") if isinstance(content, dict) else None
     return uri if isinstance(uri, str) else None
 
 
-def _check_metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> Iterator[Finding]:
+def _check_metadata(case: IssuerCase, metadata: IssuerDocument | DocumentIssue) -> Iterator[Finding]:
     """Check B1 and B2, and that the metadata belongs to this issuer (Discovery 1.0 §4.3)."""
     content = metadata.content if isinstance(metadata, IssuerDocument) else None
     if not isinstance(content, dict):
-        why = metadata.text if isinstance(metadata, UnreadDocument) else "is no JSON object"
+        why = metadata.text if isinstance(metadata, DocumentIssue) else "is no JSON object"
         text = f"its metadata at {metadata_uri(case.iss)} could not be read: {why}"
         yield warning(Area.ISSUER, case.iss, text, "receivers read it when they start; look whether they can")
         return
@@ -198,11 +198,11 @@ def judge_jwks(clients: Iterable[Client]) -> Iterator[Finding]:
 async def examine_keys(
     place: ClientKeysSource,
     clients: Sequence[Client],
-    read: Callable[[ClientKeysSource], Awaitable[IssuerDocument | UnreadDocument]],
+    read: Callable[[ClientKeysSource], Awaitable[IssuerDocument | DocumentIssue]],
 ) -> Sequence[Finding]:
     """Read the JWK Set as for a delivery, and look for a key of each client."""
     document = await read(place)
-    keys = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
+    keys = document.text if isinstance(document, DocumentIssue) else read_jwks(document.content)
     if not isinstance(keys, str):
         return [_judge_key(client.client_id, encryption, keys) for client, encryption in _encryptions_of(clients)]
     text = format_key_fault(place, f"cannot be read: {keys}")
@@ -228,11 +228,11 @@ def _judge_key(client_id: str, encryption: Encryption, keys: tuple[PublishedKey,
 
 
 async def examine_transmitter(
-    setting: str, uri: str, read: Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
+    setting: str, uri: str, read: Callable[[str], Awaitable[IssuerDocument | DocumentIssue]]
 ) -> list[Finding]:
     """Check the JWK Set that verifies the tokens of a source. `setting` names it."""
     document = await read(uri)
-    if isinstance(document, UnreadDocument):
+    if isinstance(document, DocumentIssue):
         advice = "its tokens are answered 503 until it can be read; check the address, and tls beside it"
         where = "" if uri in document.text else f" at {uri}"  # an upstream's text names its metadata
         return [failure(Area.KEYS, setting, f"the JWK Set{where} could not be read: {document.text}", advice)]

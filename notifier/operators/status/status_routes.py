@@ -15,10 +15,10 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.errors import QueueError
 from notifier.model.printable import json_text
-from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
+from notifier.network.listeners.authorization import Authorization, permits_all_issuers, permits_issuer
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, route_of, routes_of
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.reload_request import ReloadRequest, ReloadResults
 from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_document import document_of
@@ -70,7 +70,7 @@ class StatusRoutes:
     async def _get(self, request: ApiRequest) -> web.Response:
         status = await self._read_status()
         token = request.token
-        document = document_of(status, None if concerns_all(token) else lambda iss: concerns(token, iss))
+        document = document_of(status, None if permits_all_issuers(token) else lambda iss: permits_issuer(token, iss))
         return web.json_response(document, dumps=json_text)
 
     async def _read_status(self) -> ServiceStatus:
@@ -123,7 +123,7 @@ def reload_routes(
             )
         except QueueError:
             title = "The queue is away; try again soon"
-            raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
+            raise Refusal(problem_response(503, title, headers={"Retry-After": "5"})) from None
         return web.json_response(reloads.document(), dumps=json_text)
 
     return [route_of(post, authorization)]

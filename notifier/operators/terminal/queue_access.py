@@ -19,7 +19,7 @@ from notifier.operators.terminal.screen import show_progress
 from notifier.queues.building import build_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import EventQueue, Queue
-from notifier.queues.sqlite.lock import left_by_worker
+from notifier.queues.sqlite.lock import find_moved_file
 from notifier.settings.config_file import PartialSettings, read_sections
 from notifier.settings.queue_settings import QueueSettings
 
@@ -68,7 +68,7 @@ async def open_queue(settings: QueueSettings, *, opening: bool) -> AsyncIterator
     """
     file = settings.sqlite_file
     if file is not None and not file.exists():
-        if (left := left_by_worker(file)) is not None:
+        if (left := find_moved_file(file)) is not None:
             raise QueueError(left)
         raise QueueError(f"there is no queue file {file}; a worker or `notifier publish` makes it")
     queue = build_queue(settings)

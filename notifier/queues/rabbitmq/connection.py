@@ -31,7 +31,7 @@ from yarl import URL
 from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault, QueueError, QueueUnavailable
 from notifier.model.printable import excerpt
-from notifier.network.http.pem_files import connecting_context, judge_alike
+from notifier.network.http.pem_files import build_client_context, set_verify_flags
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.wire import aiormq_hooks
 
@@ -92,7 +92,7 @@ async def connect(options: RabbitOptions, purpose: str, within: float = math.inf
 def _tls_context(tls: TlsFiles | None, url: URL) -> ssl.SSLContext | None:
     try:
         if tls is not None:
-            return connecting_context(tls)
+            return build_client_context(tls)
         return _build_context(url) if url.scheme == "amqps" else None
     except InternalFault as fault:
         raise QueueError(f"queue.tls: {fault}") from fault
@@ -107,7 +107,7 @@ def _build_context(url: URL) -> ssl.SSLContext:
     context = ssl.create_default_context(
         cafile=query.get("cafile"), capath=query.get("capath"), cadata=None if data is None else b64decode(data)
     )
-    judge_alike(context)
+    set_verify_flags(context)
     if (cert_file := query.get("certfile")) is not None:
         context.load_cert_chain(cert_file, query.get("keyfile"), password="")
     if query.get("no_verify_ssl", "0") != "0":

@@ -40,7 +40,7 @@ REOPEN_DELAY_SECONDS = (
 class RabbitFeedTarget:
     """Sends the feed to the exchange `<prefix>.outcomes`. `run` needs a dedicated task."""
 
-    at_once: Final = 32
+    max_batch: Final = 32
 
     def __init__(self, options: RabbitOptions, encode: EncodeNotice) -> None:
         self._encode = encode

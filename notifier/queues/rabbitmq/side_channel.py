@@ -86,9 +86,9 @@ class RabbitSideChannel:
         """
         self._state, self._on_reply = state, heard
 
-    def handle_requests(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
-        """Set the callback that handles operators' requests. `do` never raises."""
-        self._handle_request = do
+    def handle_requests(self, handle: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Set the callback that handles operators' requests. `handle` never raises."""
+        self._handle_request = handle
 
     def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Publish what `next_update` returns, and pass the updates of other workers to `heard`. Neither may raise."""

@@ -15,8 +15,8 @@ from typing import Final
 from notifier.model.fate import ClientNotice, FeedNotice
 from notifier.queues.sqlite.side_channel import QueueFile
 
-LARGEST_INSERT = 128  # rows of one statement; queues/sqlite/store.py explains why no query steps row by row
-PRUNED_AT_ONCE = 5000  # rows, so that a shorter retention does not delay other work
+MAX_ROWS_PER_INSERT = 128  # rows of one statement; queues/sqlite/store.py explains why no query steps row by row
+MAX_PRUNED_ROWS = 5000  # rows, so that a shorter retention does not delay other work
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS outcomes (
@@ -40,7 +40,7 @@ _SCHEMA = (
     )""",
     "CREATE INDEX IF NOT EXISTS outcomes_at ON outcomes (at)",
 )
-GATHER = 0.25  # seconds in which a batch grows: each batch costs the deliveries' thread a commit
+GATHER_SECONDS = 0.25  # seconds in which a batch grows: each batch costs the deliveries' thread a commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,44 +57,44 @@ _COLUMNS = (
 )
 
 
-def create(database: sqlite3.Connection) -> None:
+def create_table(database: sqlite3.Connection) -> None:
     """Create the table if it is missing."""
     for statement in _SCHEMA:
         database.execute(statement)
 
 
-def keep(database: sqlite3.Connection, batch: Sequence[FeedNotice], retention: Retention, now: float) -> int:
+def write_notices(database: sqlite3.Connection, batch: Sequence[FeedNotice], retention: Retention, now: float) -> int:
     """Write the notices, and delete the oldest. Return how many were new."""
-    create(database)
+    create_table(database)
     new = _write(database, batch)
     _prune(database, retention, now)
     return new
 
 
 def _write(database: sqlite3.Connection, batch: Sequence[FeedNotice]) -> int:
-    rows = [_values(notice) for notice in batch]
+    rows = [_to_values(notice) for notice in batch]
     new = start = 0
     while start < len(rows):
-        size = min(LARGEST_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
+        size = min(MAX_ROWS_PER_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
         values = [_storable(value) for row in rows[start : start + size] for value in row]
-        new += database.execute(_insert(size), values).rowcount
+        new += database.execute(_insert_statement(size), values).rowcount
         start += size
     return new
 
 
 def _prune(database: sqlite3.Connection, retention: Retention, now: float) -> None:
-    """Delete the oldest notices, at most PRUNED_AT_ONCE for each limit."""
+    """Delete the oldest notices, at most MAX_PRUNED_ROWS for each limit."""
     database.execute(
         "DELETE FROM outcomes WHERE n IN (SELECT n FROM outcomes WHERE at < ? ORDER BY at LIMIT ?)",
-        (now - retention.age, PRUNED_AT_ONCE),
+        (now - retention.age, MAX_PRUNED_ROWS),
     )
     database.execute(
         "DELETE FROM outcomes WHERE n IN (SELECT n FROM outcomes WHERE n <= (SELECT max(n) FROM outcomes) - ? LIMIT ?)",
-        (retention.most, PRUNED_AT_ONCE),
+        (retention.most, MAX_PRUNED_ROWS),
     )
 
 
-def _values(notice: FeedNotice) -> tuple[object, ...]:
+def _to_values(notice: FeedNotice) -> tuple[object, ...]:
     """Return the values of a row, in the order of _COLUMNS."""
     if isinstance(notice, ClientNotice):
         return (notice.id, notice.at, notice.state, "", notice.iss, notice.client_id, "", "", *[None] * 8)
@@ -112,7 +112,7 @@ def _storable(value: object) -> object:
 
 
 @cache
-def _insert(rows: int) -> str:
+def _insert_statement(rows: int) -> str:
     values = ",".join([f"({','.join('?' * len(_COLUMNS))})"] * rows)
     return f"INSERT OR IGNORE INTO outcomes ({', '.join(_COLUMNS)}) VALUES {values}"  # noqa: S608  our own names
 
@@ -124,7 +124,7 @@ RETENTION = Retention(most=200_000, age=7 * 86_400.0)
 class SqliteFeedTarget:
     """Stores the notices of the feed while the queue is open. `clock` is the queue's. `blocked`: the disk is full."""
 
-    at_once: Final = 2048
+    max_batch: Final = 2048
 
     def __init__(
         self,
@@ -143,10 +143,10 @@ class SqliteFeedTarget:
 
     async def wait_until_available(self) -> None:
         """Wait until a batch has grown, and until the disk has room. Never raises."""
-        await asyncio.sleep(GATHER)
+        await asyncio.sleep(GATHER_SECONDS)
         while self._blocked():  # noqa: ASYNC110  the check reads one value
-            await asyncio.sleep(GATHER)
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def send(self, batch: Sequence[FeedNotice]) -> None:
         """Return once the notices are on disk. Raises QueueUnavailable."""
-        await self._file.use(lambda database: keep(database, batch, self._retention, self._clock()))
+        await self._file.use(lambda database: write_notices(database, batch, self._retention, self._clock()))

@@ -13,16 +13,18 @@ from typing import Any
 
 from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, TopologyMismatch
 from notifier.queues.queue_state import FileState
-from notifier.queues.sqlite.lock import left_by_worker, worker_at
+from notifier.queues.sqlite.lock import find_moved_file, has_worker
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: distinguishes our files from other programs'
 # With less room the disk counts as full. An event has at most 128 KiB, and a commit is usually small. The rest is
 # reserved for acks: they free room, but must be written first.
-ROOM = 2 * 1024 * 1024  # bytes
-_PLENTY = 8 * ROOM  # bytes; with more room the log (4 MiB, which may have to go into the file) is not counted
-BUSY_TIMEOUT = 5.0  # seconds to wait for another process's transaction; ours take milliseconds
-_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # SQLite's errors on a full disk
+MIN_FREE_BYTES = 2 * 1024 * 1024  # bytes
+_AMPLE_BYTES = (
+    8 * MIN_FREE_BYTES
+)  # bytes; with more room the log (4 MiB, which may have to go into the file) is not counted
+BUSY_TIMEOUT_SECONDS = 5.0  # seconds to wait for another process's transaction; ours take milliseconds
+_DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # SQLite's errors on a full disk
 
 _SCHEMA = (
     """CREATE TABLE messages (
@@ -50,14 +52,14 @@ _SCHEMA = (
 
 def open_file(path: Path) -> sqlite3.Connection:
     """Open or create the file. Raises TopologyMismatch for a file of another program, and leaves it unchanged."""
-    if (left := left_by_worker(path)) is not None:
+    if (left := find_moved_file(path)) is not None:
         raise QueueUnavailable(left)
     try:
-        _make(path.resolve())
+        _make_file(path.resolve())
     except OSError as error:
         raise QueueUnavailable(f"cannot open the queue file {path} for writing: {error.strerror}") from error
     with translating(path):
-        database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+        database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
     try:
         _prepare(database, path)
     except BaseException:
@@ -66,7 +68,7 @@ def open_file(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _make(path: Path) -> None:
+def _make_file(path: Path) -> None:
     """Create the file with mode 0600: it holds `sub` and `sid`. SQLite gives -wal and -shm the same mode."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -89,10 +91,10 @@ def examine(path: Path) -> None:
     except OSError:
         return
     if not size and logged:  # SQLite takes it for a new file, and deletes the contents of the log
-        raise _damaged(path, "it is empty, and its write-ahead log is not")
+        raise _to_mismatch(path, "it is empty, and its write-ahead log is not")
     if not size or not path.is_file() or not os.access(path, os.R_OK):
         return
-    with translating(path), closing(_to_read(path)) as database:
+    with translating(path), closing(_open_read_only(path)) as database:
         try:
             if value_of(database, "PRAGMA application_id") != APPLICATION_ID:
                 return
@@ -102,7 +104,7 @@ def examine(path: Path) -> None:
             raise
         result = str(value_of(database, "PRAGMA quick_check(1)"))
     if result != "ok":
-        raise _damaged(path, result)
+        raise _to_mismatch(path, result)
 
 
 def _log_of(path: Path) -> Path:
@@ -113,15 +115,15 @@ def _log_of(path: Path) -> Path:
 
 def recognise(path: Path) -> None:
     """Check without writing that the file is ours or empty. Raises TopologyMismatch, QueueUnavailable."""
-    with translating(path), closing(_to_read(path)) as database:
+    with translating(path), closing(_open_read_only(path)) as database:
         _is_new(database, path)
 
 
-def _to_read(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT, uri=True)
+def _open_read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_SECONDS, uri=True)
 
 
-def full_disk(path: Path, database: sqlite3.Connection | None = None) -> str | None:
+def describe_full_disk(path: Path, database: sqlite3.Connection | None = None) -> str | None:
     """Return an error if the file's disk is full; None if it has room, or its size is unknown. Raises sqlite3.Error.
 
     With the open `database`, the free pages inside the file count as room.
@@ -129,18 +131,18 @@ def full_disk(path: Path, database: sqlite3.Connection | None = None) -> str | N
     try:
         disk = os.statvfs(path if path.exists() else path.absolute().parent)
         room = disk.f_bavail * disk.f_frsize
-        if not disk.f_blocks or room >= _PLENTY:
+        if not disk.f_blocks or room >= _AMPLE_BYTES:
             return None
         if database is not None:
-            room += _inside(database, path)
+            room += _count_free_bytes(database, path)
     except OSError:
         return None
-    if room >= ROOM:
+    if room >= MIN_FREE_BYTES:
         return None
-    return f"the disk of the queue file {path} is full (less than {ROOM >> 20} MiB is free); make room there"
+    return f"the disk of the queue file {path} is full (less than {MIN_FREE_BYTES >> 20} MiB is free); make room there"
 
 
-def _inside(database: sqlite3.Connection, path: Path) -> int:
+def _count_free_bytes(database: sqlite3.Connection, path: Path) -> int:
     """Return the bytes that a backlog has left free in the file, as far as the log can fill them.
 
     Subtract what the log will add to the file: if that does not fit, the log cannot restart, and no ack succeeds.
@@ -158,9 +160,9 @@ def examine_file(path: Path) -> FileState:
     except FileNotFoundError:
         folder = path.absolute().parent
         usable = os.access(folder, os.W_OK | os.X_OK)
-        if (left := left_by_worker(path)) is not None:
+        if (left := find_moved_file(path)) is not None:
             return FileState(path=path, size=None, worker=True, fault=left)
-        fault = full_disk(path) if usable else f"the folder {folder} is missing, or not ours to write to"
+        fault = describe_full_disk(path) if usable else f"the folder {folder} is missing, or not ours to write to"
         return FileState(path=path, size=None, worker=False, fault=fault)
     except OSError as error:
         return FileState(path=path, size=None, worker=False, fault=f"{path} cannot be read: {error.strerror}")
@@ -169,15 +171,15 @@ def examine_file(path: Path) -> FileState:
         try:
             recognise(path)
             examine(path)
-            fault = left_by_worker(path) or _full(path)
+            fault = find_moved_file(path) or _describe_full_disk(path)
         except QueueError as error:
             fault = str(error)
-    return FileState(path=path, size=size, worker=worker_at(path), fault=fault)
+    return FileState(path=path, size=size, worker=has_worker(path), fault=fault)
 
 
-def _full(path: Path) -> str | None:
-    with translating(path), closing(_to_read(path)) as database:
-        return full_disk(path, database)
+def _describe_full_disk(path: Path) -> str | None:
+    with translating(path), closing(_open_read_only(path)) as database:
+        return describe_full_disk(path, database)
 
 
 @contextmanager
@@ -209,8 +211,8 @@ def translating(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _damaged(path, str(error)) from error
-        if code in _NO_ROOM and (full := full_disk(path)) is not None:
+            raise _to_mismatch(path, str(error)) from error
+        if code in _DISK_FULL_CODES and (full := describe_full_disk(path)) is not None:
             raise DiskFull(full) from error
         raise QueueUnavailable(f"the queue file {path} cannot be used: {error}") from error
 
@@ -254,7 +256,7 @@ def _is_new(database: sqlite3.Connection, path: Path) -> bool:
     return False
 
 
-def _damaged(path: Path, damage: str) -> TopologyMismatch:
+def _to_mismatch(path: Path, damage: str) -> TopologyMismatch:
     damage = " ".join(damage.replace("*** in database main ***", "").split())
     return TopologyMismatch(
         f"the queue file {path} is damaged ({damage}); it was left as it is: `sqlite3 {path} .recover` shows what can "

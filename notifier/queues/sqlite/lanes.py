@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from notifier.model.defaults import PREFETCH
 from notifier.model.message import Lane, Message
 from notifier.queues.sqlite.rows import RowTag
-from notifier.queues.sqlite.store import DUE_AT_ONCE, Store
+from notifier.queues.sqlite.store import MAX_DUE_PER_ROUND, Store
 
-TAKE_AT_ONCE = 128  # messages per lane and round: 16 MiB of bodies if each is as large as allowed
+MAX_TAKEN_PER_ROUND = 128  # messages per lane and round: 16 MiB of bodies if each is as large as allowed
 LanePages = Mapping[Lane, list[tuple[int, Message]]]
 
 
@@ -37,44 +37,46 @@ class Lanes:
     def __init__(self, prefetch: Mapping[Lane, int]) -> None:
         self._lanes = {lane: _Lane(room=prefetch.get(lane, PREFETCH[lane])) for lane in Lane}
 
-    def acked(self, lane: Lane) -> None:
+    def on_acked(self, lane: Lane) -> None:
         """Make room for another message."""
         self._lanes[lane].room += 1
 
-    def look_again(self, *lanes: Lane) -> None:
+    def mark_hungry(self, *lanes: Lane) -> None:
         """Check these lanes for more messages; without arguments, all lanes."""
         for lane in lanes or Lane:
             self._lanes[lane].hungry = True
 
-    def takers(self) -> dict[Lane, int]:
+    def find_takers(self) -> dict[Lane, int]:
         """Return how many messages each lane can take now, without lanes that have no room or no messages."""
-        return {name: min(lane.room, TAKE_AT_ONCE) for name, lane in self._lanes.items() if lane.hungry and lane.room}
+        return {
+            name: min(lane.room, MAX_TAKEN_PER_ROUND) for name, lane in self._lanes.items() if lane.hungry and lane.room
+        }
 
-    def take(self, store: Store, takers: Mapping[Lane, int]) -> LanePages:
-        """Read that many messages for each lane, and mark them as taken. Call `committed` after the commit."""
-        pages = {lane: store.read(lane, self._lanes[lane].taken_to, limit) for lane, limit in takers.items()}
+    def take(self, store: Store, find_takers: Mapping[Lane, int]) -> LanePages:
+        """Read that many messages for each lane, and mark them as taken. Call `on_committed` after the commit."""
+        pages = {lane: store.read(lane, self._lanes[lane].taken_to, limit) for lane, limit in find_takers.items()}
         for lane, page in pages.items():
             if page:
                 store.take_to(lane, page[-1][0])
         return pages
 
-    def committed(self, pages: LanePages, takers: Mapping[Lane, int]) -> None:
+    def on_committed(self, pages: LanePages, find_takers: Mapping[Lane, int]) -> None:
         """Update room and position after the commit of `pages`."""
         for name, page in pages.items():
             lane = self._lanes[name]
-            lane.hungry = len(page) == takers[name]
+            lane.hungry = len(page) == find_takers[name]
             lane.room -= len(page)
             if page:
                 lane.taken_to = page[-1][0]
 
 
 class ParkedRows:
-    """The parked rows of an open file. Call `committed` after each successful transaction."""
+    """The parked rows of an open file. Call `on_committed` after each successful transaction."""
 
     def __init__(self) -> None:
         self._in_hand: dict[str, set[int]] = {}
         self._acked: list[tuple[str, int]] = []
-        self._asleep = array("q")  # ids, 8 bytes each: there may be a million
+        self._inherited = array("q")  # ids, 8 bytes each: there may be a million
         self._woken = self._waking = 0  # how many of them are woken, now and after this commit
 
     @property
@@ -83,18 +85,18 @@ class ParkedRows:
         return set().union(*self._in_hand.values())
 
     @property
-    def asleep(self) -> bool:
+    def has_inherited(self) -> bool:
         """True while rows are left that were parked before the start."""
-        return bool(self._asleep)
+        return bool(self._inherited)
 
     def start(self, store: Store) -> None:
         """Schedule all rows that are parked at the start of a worker to be woken."""
-        self._asleep = array("q", store.parked_ids())
+        self._inherited = array("q", store.read_parked_ids())
 
-    def wake(self, store: Store) -> None:
+    def wake_inherited(self, store: Store) -> None:
         """Move the next rows that were parked before the start to `retries`."""
-        self._waking = min(self._woken + DUE_AT_ONCE, len(self._asleep))
-        store.wake(set(self._asleep[self._woken : self._waking]) - self.in_hand)
+        self._waking = min(self._woken + MAX_DUE_PER_ROUND, len(self._inherited))
+        store.wake(set(self._inherited[self._woken : self._waking]) - self.in_hand)
 
     def fetch(self, store: Store, bucket: str, most: int, fetched: list[Message]) -> None:
         """Take the oldest rows of the bucket that are not in hand. Raises QueueUnavailable."""
@@ -104,20 +106,20 @@ class ParkedRows:
 
     def put_back(self, bucket: str, fetched: Iterable[Message]) -> None:
         """Allow rows to be fetched again that did not reach their caller."""
-        self._let_go(bucket, _ids(fetched))
+        self._release(bucket, _ids(fetched))
 
-    def acked(self, bucket: str, id_: int) -> None:
+    def on_acked(self, bucket: str, id_: int) -> None:
         """Note that the next commit deletes a row in hand."""
         self._acked.append((bucket, id_))
 
-    def committed(self) -> None:
+    def on_committed(self) -> None:
         """Forget the rows that the commit has deleted or woken."""
         for bucket, id_ in self._acked:
-            self._let_go(bucket, [id_])
+            self._release(bucket, [id_])
         self._acked.clear()
         self._woken = self._waking
-        if self._woken == len(self._asleep):
-            self._asleep, self._woken, self._waking = array("q"), 0, 0
+        if self._woken == len(self._inherited):
+            self._inherited, self._woken, self._waking = array("q"), 0, 0
 
     def count(self, store: Store, buckets: Collection[str] | None) -> Mapping[str, int]:
         """Return how many rows of each bucket are not in hand. Raises QueueUnavailable."""
@@ -125,7 +127,7 @@ class ParkedRows:
         waiting = {bucket: rows - len(self._in_hand.get(bucket, ())) for bucket, rows in counted.items()}
         return {bucket: rows for bucket, rows in waiting.items() if rows}
 
-    def _let_go(self, bucket: str, ids: Iterable[int]) -> None:
+    def _release(self, bucket: str, ids: Iterable[int]) -> None:
         if (in_hand := self._in_hand.get(bucket)) is not None:
             in_hand.difference_update(ids)
             if not in_hand:

@@ -17,16 +17,16 @@ from typing import TypeAlias
 
 from notifier.model.errors import QueueUnavailable
 
-# `worker_at` holds the lock for microseconds. A worker that starts at that moment tries again.
-_TRIES = 10
-_PAUSE = 0.02  # seconds
+# `has_worker` holds the lock for microseconds. A worker that starts at that moment tries again.
+_MAX_TRIES = 10
+_RETRY_SECONDS = 0.02  # seconds
 _PID_WIDTH = 31  # characters of the first line; an older release reads 20 bytes, and strips blanks
 
 FileId: TypeAlias = tuple[int, int]
 """Device and inode of a file."""
 
 
-def id_of(path: Path) -> FileId | None:
+def file_id_of(path: Path) -> FileId | None:
     """Return the device and inode of the file at `path`; None if it does not exist. Opens nothing.
 
     Never open a queue file outside SQLite: closing it releases the locks that SQLite has in this process.
@@ -43,11 +43,11 @@ class WorkerLock:
 
     def __init__(self, path: Path, file: FileId) -> None:
         own, *others = _lock_files(path)
-        self._fds = [_locked(own, path, file)]
+        self._fds = [_acquire(own, path, file)]
         try:
             for other in others:
                 with suppress(OSError):  # a folder that we cannot write is not used by an older release either
-                    self._fds.append(_locked(other, path, file))
+                    self._fds.append(_acquire(other, path, file))
         except QueueUnavailable:
             self.release()
             raise
@@ -58,14 +58,14 @@ class WorkerLock:
             os.close(fd)
 
 
-def _locked(lock_file: Path, path: Path, file: FileId) -> int:
+def _acquire(lock_file: Path, path: Path, file: FileId) -> int:
     try:
-        fd = _opened(lock_file, os.O_RDWR | os.O_CREAT)
+        fd = _open_regular(lock_file, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         if lock_file != next(_lock_files(path)):
             raise
         raise QueueUnavailable(f"cannot open the lock file {lock_file}: {error.strerror}") from error
-    if not _try(fd):
+    if not _try_lock(fd):
         pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(fd)
         raise QueueUnavailable(
@@ -78,7 +78,7 @@ def _locked(lock_file: Path, path: Path, file: FileId) -> int:
     return fd
 
 
-def _opened(lock_file: Path, flags: int) -> int:
+def _open_regular(lock_file: Path, flags: int) -> int:
     """Open a regular file only: another user may have put a link or a FIFO there, if the folder allows it."""
     fd = os.open(lock_file, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -87,33 +87,33 @@ def _opened(lock_file: Path, flags: int) -> int:
     return fd
 
 
-def _try(fd: int) -> bool:
-    for _ in range(_TRIES):
+def _try_lock(fd: int) -> bool:
+    for _ in range(_MAX_TRIES):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(_PAUSE)
+            time.sleep(_RETRY_SECONDS)
         else:
             return True
     return False
 
 
-def worker_at(path: Path) -> bool:
+def has_worker(path: Path) -> bool:
     """Return True if a worker, of this process or another, consumes the queue at `path` now."""
-    return any(_holder(lock_file) is not None for lock_file in _lock_files(path))
+    return any(_read_holder(lock_file) is not None for lock_file in _lock_files(path))
 
 
-def left_by_worker(path: Path) -> str | None:
+def find_moved_file(path: Path) -> str | None:
     """Return an error if a worker uses another file than the one now at `path`. Older releases do not record it."""
     for lock_file in _lock_files(path):
-        words = (_holder(lock_file) or "").split()
-        here = id_of(path)
+        words = (_read_holder(lock_file) or "").split()
+        here = file_id_of(path)
         if words and (here is None or (len(words) == 3 and words[1:] != [str(part) for part in here])):
-            return moved(path, here, f"the worker with pid {words[0]}")
+            return describe_move(path, here, f"the worker with pid {words[0]}")
     return None
 
 
-def moved(path: Path, here: FileId | None, who: str) -> str:
+def describe_move(path: Path, here: FileId | None, who: str) -> str:
     """Return the error for a queue file that `who` has open, while `path` is `here`: another file, or None."""
     found = "is gone" if here is None else "is another file now"
     return (
@@ -122,10 +122,10 @@ def moved(path: Path, here: FileId | None, who: str) -> str:
     )
 
 
-def _holder(lock_file: Path) -> str | None:
+def _read_holder(lock_file: Path) -> str | None:
     """Return the contents of the lock file if a worker holds the lock, else None."""
     try:
-        fd = _opened(lock_file, os.O_RDONLY)
+        fd = _open_regular(lock_file, os.O_RDONLY)
     except OSError:
         return None
     try:

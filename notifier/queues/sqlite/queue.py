@@ -22,7 +22,7 @@ from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import FileState, QueueOverview, WorkerAnswers
 from notifier.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.queues.sqlite.file import examine_file
-from notifier.queues.sqlite.lock import left_by_worker
+from notifier.queues.sqlite.lock import find_moved_file
 from notifier.queues.sqlite.options import SqliteOptions
 from notifier.queues.sqlite.row_visits import SqliteDeadLetters, SqliteWaiting
 from notifier.queues.sqlite.rows import (
@@ -42,7 +42,7 @@ from notifier.queues.sqlite.store import Store
 from notifier.queues.sqlite.writer import Writer
 
 _NOT_OPEN = "not open"
-_PACE = 0.5  # seconds between tries of a publish while the file cannot be written
+_RETRY_PAUSE_SECONDS = 0.5  # seconds between tries of a publish while the file cannot be written
 _Result = TypeVar("_Result")
 
 
@@ -70,7 +70,7 @@ class SqliteQueue:
             return
         self._ended.clear()
         loop = asyncio.get_running_loop()
-        self._writer = Writer(self._options, lambda report: loop.call_soon_threadsafe(self._settle, report))
+        self._writer = Writer(self._options, lambda report: loop.call_soon_threadsafe(self._on_report, report))
         self._thread = Thread(target=self._writer.run, name="sqlite-queue", daemon=True)
         self._thread.start()
         self._tasks = [asyncio.create_task(work()) for work in self.side_channel.tasks()]
@@ -79,7 +79,7 @@ class SqliteQueue:
 
     async def wait_until_ready(self) -> None:
         """Return once the file can be used. Raises QueueUnavailable, or TopologyMismatch if the file is not ours."""
-        await self._ask(self._running().check)
+        await self._call(self._require_writer().check)
 
     async def wait_until_broken(self) -> NoReturn:
         """Raise QueueError once the queue's thread has ended because of a damaged file or a bug."""
@@ -90,14 +90,14 @@ class SqliteQueue:
     async def consume(self, inbox: Inbox) -> None:
         """Pass messages to `inbox` from now on. Raises QueueUnavailable if another worker has the file."""
         self._inbox = inbox
-        await self._ask(self._running().start_consuming)
+        await self._call(self._require_writer().start_consuming)
         self._consuming = True
 
     async def stop_consuming(self) -> None:
         """Take no further messages. Messages already taken can still be acked."""
         self._consuming = False
         if self._writer is not None:
-            await self._ask(self._writer.stop_consuming)
+            await self._call(self._writer.stop_consuming)
 
     async def close(self) -> None:
         """Make every ack durable, return unacked messages, close the file. Never raises."""
@@ -108,7 +108,7 @@ class SqliteQueue:
             return
         with suppress(QueueError):  # if the last commit fails, its messages are delivered again
             await self.stop_consuming()
-            await self._ask(self._writer.finish)
+            await self._call(self._writer.finish)
         # The thread's last report to the loop arrives before the end of this wait.
         await asyncio.get_running_loop().run_in_executor(None, thread.join)
 
@@ -157,30 +157,30 @@ class SqliteQueue:
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
         """Take messages out of the bucket, oldest first, to be acked. Raises QueueUnavailable before `consume`."""
-        writer, fetched = self._running(), list[Message]()
+        writer, fetched = self._require_writer(), list[Message]()
         try:
-            await self._ask(partial(writer.fetch, bucket, most, fetched))
+            await self._call(partial(writer.fetch, bucket, most, fetched))
         except asyncio.CancelledError:
-            nobody = asyncio.get_running_loop().create_future()
-            nobody.cancel()
-            writer.put(Call(partial(writer.put_back, bucket, fetched), nobody))
+            cancelled = asyncio.get_running_loop().create_future()
+            cancelled.cancel()
+            writer.put(Call(partial(writer.put_back, bucket, fetched), cancelled))
             raise
         if self._writer is not writer:
             raise QueueUnavailable(f"the queue {self._options.path} was closed")
-        self._hold(fetched)
+        self._hold_tags(fetched)
         return fetched
 
     async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
         """Return how many messages each bucket holds. Raises QueueUnavailable."""
-        return await self._ask(partial(self._running().count_parked, buckets))
+        return await self._call(partial(self._require_writer().count_parked, buckets))
 
     async def wait_until_available(self) -> None:
         """Return when publishing can succeed again."""
-        await asyncio.sleep(0 if self._problem is None else _PACE)
+        await asyncio.sleep(0 if self._problem is None else _RETRY_PAUSE_SECONDS)
 
-    def receive_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Request replies to the events sent here, and pass each to `heard`. Call before `open`."""
-        self.side_channel.receive_replies(heard)
+    def receive_replies(self, on_reply: Callable[[bytes], None]) -> None:
+        """Request replies to the events sent here, and pass each to `on_reply`. Call before `open`."""
+        self.side_channel.receive_replies(on_reply)
 
     def status(self) -> QueueStatus:
         """Return the state of the file. `blocked`: it is open and cannot be written."""
@@ -189,35 +189,35 @@ class SqliteQueue:
 
     async def depths(self) -> Mapping[str, Depth]:
         """Return the depth of every queue."""
-        return await self._ask(self._running().depths)
+        return await self._call(self._require_writer().depths)
 
     async def read_overview(self, within: float) -> QueueOverview:
         """Return the depths, and the worker's state if it answers in time. Raises QueueError."""
-        async with self._open_for_a_look():
+        async with self._temporarily_open():
             depths = await self.depths()
-            oldest = await self.visit(Store.oldest, writing=False)
-            blocked = await self._ask(self._running().full)
+            oldest = await self.visit(Store.read_oldest, writing=False)
+            blocked = await self._call(self._require_writer().describe_full_disk)
             states: Sequence[bytes] = []
             try:
                 if depths[Lane.EVENTS].consumers:
-                    states = await self.side_channel.ask(within)
+                    states = await self.side_channel.request_state(within)
             except QueueUnavailable as error:  # a request to the worker is a write to the file
                 blocked = blocked or str(error)
             return QueueOverview(depths=depths, oldest=oldest, worker_states=states, blocked=blocked or "")
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Send a request to the worker; return its answer if it arrives in time. Raises QueueError."""
-        async with self._open_for_a_look():
+        async with self._temporarily_open():
             workers = (await self.depths())[Lane.EVENTS].consumers
             answers = await self.side_channel.request(document, within) if workers else []
             return WorkerAnswers(seen=workers, answers=answers)
 
     @asynccontextmanager
-    async def _open_for_a_look(self) -> AsyncIterator[None]:
+    async def _temporarily_open(self) -> AsyncIterator[None]:
         opened = self._writer is None
         if opened and not self._options.path.exists():
             none = f"there is no queue file {self._options.path} yet; a worker or a publisher makes it"
-            raise QueueUnavailable(left_by_worker(self._options.path) or none)
+            raise QueueUnavailable(find_moved_file(self._options.path) or none)
         await self.open()
         try:
             await self.wait_until_ready()
@@ -248,51 +248,51 @@ class SqliteQueue:
 
     async def use(self, work: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
         """Run work that touches no messages on the queue's thread, in a transaction if it writes. Raises QueueError."""
-        return await self._ask(partial(self._running().use, work, writing=writing))
+        return await self._call(partial(self._require_writer().use, work, writing=writing))
 
-    def _running(self) -> Writer:
+    def _require_writer(self) -> Writer:
         if self._writer is None:
             raise QueueUnavailable(f"the queue {self._options.path} is not open")
         return self._writer
 
     async def _write(self, row: NewRow) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._running().put(Insert(row, done))
+        self._require_writer().put(Insert(row, done))
         await done
 
     async def visit(self, work: Callable[[Store], _Result], *, writing: bool) -> _Result:
         """Run `work` on the queue's thread, in one transaction if it writes. Raises QueueError."""
-        return await self._ask(partial(self._running().visit, work, writing=writing))
+        return await self._call(partial(self._require_writer().visit, work, writing=writing))
 
-    async def _ask(self, run: Callable[[], _Result]) -> _Result:
+    async def _call(self, run: Callable[[], _Result]) -> _Result:
         done: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
-        self._running().put(Call(run, done))
+        self._require_writer().put(Call(run, done))
         return await done
 
-    def _settle(self, report: WriterReport) -> None:
+    def _on_report(self, report: WriterReport) -> None:
         """Process a report of the writer, on the loop."""
         before = self._problem
         self._connected, self._problem, self._damage = report.connected, report.problem, report.damage
         report.complete()
         if report.taken and self._inbox is not None:
-            self._hold(report.taken)
+            self._hold_tags(report.taken)
             for message in report.taken:
                 self._inbox.take(message)
         if report.ended:
-            self._bury()
+            self._on_thread_end()
         elif report.problem is not None and report.problem != before:  # last: a log may lie on the same full disk
             self._log.warning("queue_file_unusable", reason=report.problem)
         elif report.problem is None and before not in (None, _NOT_OPEN):
             self._log.info("queue_file_usable", file=str(self._options.path))
 
-    def _hold(self, taken: Sequence[Message]) -> None:
+    def _hold_tags(self, taken: Sequence[Message]) -> None:
         self._held.update({message.tag.id: message.tag for message in taken if isinstance(message.tag, RowTag)})
 
-    def _bury(self) -> None:
+    def _on_thread_end(self) -> None:
         """Fail all calls that wait for the thread, which has ended. Acks of its messages have no effect."""
-        writer, self._writer, self._thread = self._running(), None, None
+        writer, self._writer, self._thread = self._require_writer(), None, None
         self._consuming = False
         self._held.clear()
         self._ended.set()
-        for done in writer.abandoned():
+        for done in writer.take_abandoned():
             done.set_exception(QueueUnavailable(f"the queue {self._options.path} was closed"))

@@ -16,7 +16,7 @@ from notifier.queues.sqlite.store import Rows, Store
 
 S = TypeVar("S")
 T = TypeVar("T")
-PAGE = 200  # messages of a page: 10 ms of the thread that the worker uses too
+PAGE_LENGTH = 200  # messages of a page: 10 ms of the thread that the worker uses too
 PAGE_BYTES = 4 * 1024 * 1024  # of their bodies, which occupy three times as much while read; at least one message
 
 
@@ -48,50 +48,52 @@ class SqliteVisit(Generic[S]):
 
     async def begin(self) -> None:
         """Read how many messages there are now. Later messages are left to the next visit."""
-        self._last, self._left = await self._store.visit(lambda store: store.newest(self._rows), writing=False)
+        self._last, self._left = await self._store.visit(lambda store: store.read_newest(self._rows), writing=False)
 
     async def next_page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages; none at the end. Raises QueueError."""
         after, last = self._after, self._last
         messages = await self._store.visit(
-            lambda store: store.read_rows(self._rows, after, last, PAGE, PAGE_BYTES), writing=False
+            lambda store: store.read_rows(self._rows, after, last, PAGE_LENGTH, PAGE_BYTES), writing=False
         )
         if not messages:
             self._left = 0
             return ()
-        self._after = _id(messages[-1])
+        self._after = _row_id(messages[-1])
         self._left = max(0, self._left - len(messages))
         return tuple(map(self._read, messages))
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Delete these messages, and return those that were still in the file. Raises QueueError."""
-        ids = [_id(message) for message in messages]
+        ids = [_row_id(message) for message in messages]
 
         def work(store: Store) -> set[int]:
-            standing = store.standing(self._rows, ids)
-            store.delete(sorted(standing))
-            return standing
+            existing = store.find_existing(self._rows, ids)
+            store.delete(sorted(existing))
+            return existing
 
-        standing = await self._store.visit(work, writing=True)
-        return tuple(message for message in messages if _id(message) in standing)
+        existing = await self._store.visit(work, writing=True)
+        return tuple(message for message in messages if _row_id(message) in existing)
 
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
         """Write each message to its new queue and delete its row, all or none. Raises QueueError."""
         now, pace = self._clock(), self._pace()
-        rows = {_id(transfer.letter): _row(transfer, now, pace) for transfer in transfers}
+        rows = {_row_id(transfer.letter): _to_row(transfer, now, pace) for transfer in transfers}
 
         def work(store: Store) -> set[int]:
-            standing = store.standing(self._rows, list(rows))
-            store.insert([row for id_, row in rows.items() if id_ in standing])
-            store.delete(sorted(standing))
-            return standing
+            existing = store.find_existing(self._rows, list(rows))
+            store.insert([row for id_, row in rows.items() if id_ in existing])
+            store.delete(sorted(existing))
+            return existing
 
-        standing = await self._store.visit(work, writing=True)
-        return Transferred(done=tuple(transfer.letter for transfer in transfers if _id(transfer.letter) in standing))
+        existing = await self._store.visit(work, writing=True)
+        return Transferred(
+            done=tuple(transfer.letter for transfer in transfers if _row_id(transfer.letter) in existing)
+        )
 
 
 @asynccontextmanager
-async def _begun(visit: SqliteVisit[S]) -> AsyncIterator[SqliteVisit[S]]:
+async def _begin(visit: SqliteVisit[S]) -> AsyncIterator[SqliteVisit[S]]:
     await visit.begin()
     yield visit
 
@@ -105,7 +107,7 @@ class SqliteDeadLetters:
 
     def visit(self, read: Reader[S]) -> AbstractAsyncContextManager[SqliteVisit[S]]:
         """Open one pass over the present dead letters. Raises QueueError."""
-        return _begun(SqliteVisit(self._store, self._clock, self._clock, Rows.DEAD, read))
+        return _begin(SqliteVisit(self._store, self._clock, self._clock, Rows.DEAD, read))
 
 
 class SqliteWaiting:
@@ -124,16 +126,16 @@ class SqliteWaiting:
         parked: bool = True,
     ) -> AbstractAsyncContextManager[SqliteVisit[S]]:
         """Open one walk over the present pending deliveries. Raises QueueError."""
-        return _begun(SqliteVisit(self._store, self._clock, self._pace, Rows.WAITING if parked else Rows.DELAYED, read))
+        return _begin(SqliteVisit(self._store, self._clock, self._pace, Rows.WAITING if parked else Rows.DELAYED, read))
 
 
-def _row(transfer: Transfer, now: float, pace: float) -> NewRow:
+def _to_row(transfer: Transfer, now: float, pace: float) -> NewRow:
     if transfer.wait:
         return new_row(queue_of_wait(transfer.wait), transfer.outgoing, now, due=pace + transfer.wait)
     return new_row(transfer.queue, transfer.outgoing, now)
 
 
-def _id(message: Message) -> int:
+def _row_id(message: Message) -> int:
     tag = message.tag
     assert isinstance(tag, RowTag), "a row of this visit"
     return tag.id

@@ -14,9 +14,9 @@ from notifier.model.errors import QueueError
 from notifier.model.message import DELAYED, Lane, Message, Outgoing, kind_named
 from notifier.model.reply import ReplyTo
 
-IN_FILE = "file"  # the reply address of a publisher beside the worker: the tables of `side_channel`
-ASKER = "notifier.asker"  # the header that identifies it; only we write to the file
-GIVEN_UP = "notifier.given_up"  # the header with the time of the dead letter, in epoch seconds
+FILE_ADDRESS = "file"  # the reply address of a publisher beside the worker: the tables of `side_channel`
+ASKER_HEADER = "notifier.asker"  # the header that identifies it; only we write to the file
+GIVEN_UP_HEADER = "notifier.given_up"  # the header with the time of the dead letter, in epoch seconds
 # A pending message is due at its due time. The queue's name, `delay.64s`, only states the longest wait, so that
 # people find the names of RabbitMQ.
 DELAYS: Mapping[str, int] = MappingProxyType({f"{DELAYED}{2**power}s": 2**power for power in range(17)})
@@ -82,8 +82,8 @@ class RowTag:
 def message_of(lane: Lane, row: list[Any], *, bucket: str | None = None) -> Message:
     """Return the row as a message taken from the lane, or from the bucket."""
     id_, kind, content_type, message_id, headers, published_at, delivery_count, body = row
-    asker = headers.pop(ASKER, None)
-    given_up = headers.pop(GIVEN_UP, None)
+    asker = headers.pop(ASKER_HEADER, None)
+    given_up = headers.pop(GIVEN_UP_HEADER, None)
     if given_up is not None:  # in the form of RabbitMQ's header
         headers["x-death"] = [{"reason": "delivery_limit", "time": datetime.fromtimestamp(given_up, UTC)}]
     own_kind = kind_named(kind)
@@ -98,7 +98,7 @@ def message_of(lane: Lane, row: list[Any], *, bucket: str | None = None) -> Mess
         message_id=message_id,
         timestamp=published_at,
         delivery_count=delivery_count,
-        reply_to=None if asker is None else ReplyTo(to=IN_FILE, correlation_id=asker),
+        reply_to=None if asker is None else ReplyTo(to=FILE_ADDRESS, correlation_id=asker),
     )
 
 

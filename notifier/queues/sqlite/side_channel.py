@@ -15,15 +15,15 @@ from typing import NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 from notifier.model.errors import QueueError
-from notifier.queues.sqlite.rows import ASKER, IN_FILE
+from notifier.queues.sqlite.rows import ASKER_HEADER, FILE_ADDRESS
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS requests (asker TEXT NOT NULL, until REAL NOT NULL, body BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS answers (asker TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL)",
 )
-KEPT = 60.0  # seconds
-LOOK_EVERY = 0.25  # seconds
-OUTBOX = 2000
+NOTE_TTL_SECONDS = 60.0  # seconds
+CHECK_INTERVAL_SECONDS = 0.25  # seconds
+MAX_OUTBOX_NOTES = 2000
 T = TypeVar("T")
 
 
@@ -41,15 +41,15 @@ class Note(NamedTuple):
     body: bytes
 
 
-def request(database: sqlite3.Connection, wanted: Note, now: float, until: float) -> None:
+def write_request(database: sqlite3.Connection, wanted: Note, now: float, until: float) -> None:
     """Write a request for the worker, which ignores it after `until`. An empty body requests its state."""
     _prepare(database, now)
     database.execute("INSERT INTO requests VALUES (?, ?, ?)", (wanted.asker, until, wanted.body))
 
 
-def requested(database: sqlite3.Connection) -> bool:
+def has_requests(database: sqlite3.Connection) -> bool:
     """Return True if there are requests."""
-    return _exist(database) and database.execute("SELECT 1 FROM requests").fetchone() is not None
+    return _has_tables(database) and database.execute("SELECT 1 FROM requests").fetchone() is not None
 
 
 def take_requests(database: sqlite3.Connection, now: float) -> list[Note]:
@@ -59,7 +59,7 @@ def take_requests(database: sqlite3.Connection, now: float) -> list[Note]:
     return [Note(asker, bytes(body)) for asker, body in rows]
 
 
-def answer(database: sqlite3.Connection, notes: Iterable[Note], now: float) -> None:
+def write_answers(database: sqlite3.Connection, notes: Iterable[Note], now: float) -> None:
     """Write answers."""
     _prepare(database, now)
     for note in notes:
@@ -68,14 +68,14 @@ def answer(database: sqlite3.Connection, notes: Iterable[Note], now: float) -> N
 
 def take_answers(database: sqlite3.Connection, asker: str) -> list[bytes]:
     """Read and delete the answers to this requester, oldest first."""
-    if not _exist(database):
+    if not _has_tables(database):
         return []
     rows = database.execute("SELECT body FROM answers WHERE asker = ? ORDER BY rowid", (asker,)).fetchall()
     database.execute("DELETE FROM answers WHERE asker = ?", (asker,))
     return [bytes(row[0]) for row in rows]
 
 
-def _exist(database: sqlite3.Connection) -> bool:
+def _has_tables(database: sqlite3.Connection) -> bool:
     """Return True once a request or answer has been written."""
     count = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'answers'")
     return bool(count.fetchone()[0])
@@ -85,7 +85,7 @@ def _prepare(database: sqlite3.Connection, now: float) -> None:
     for statement in _SCHEMA:
         database.execute(statement)
     database.execute("DELETE FROM requests WHERE until < ?", (now,))
-    database.execute("DELETE FROM answers WHERE at < ?", (now - KEPT,))
+    database.execute("DELETE FROM answers WHERE at < ?", (now - NOTE_TTL_SECONDS,))
 
 
 class SqliteSideChannel:
@@ -97,9 +97,9 @@ class SqliteSideChannel:
         self._file = file
         self._clock = clock
         self._state: Callable[[], bytes] | None = None
-        self._heard: Callable[[bytes], None] | None = None
-        self._do: Callable[[bytes], Awaitable[bytes]] | None = None
-        self._doing: set[asyncio.Task[None]] = set()
+        self._on_reply: Callable[[bytes], None] | None = None
+        self._handle_request: Callable[[bytes], Awaitable[bytes]] | None = None
+        self._request_tasks: set[asyncio.Task[None]] = set()
         self._outbox: list[Note] = []
         self._name = uuid4().hex
         self.event_headers: Mapping[str, str] = {}
@@ -109,69 +109,73 @@ class SqliteSideChannel:
         """Set the worker's state, from the next `open` on. `heard` is never called: there is no other worker."""
         self._state = state
 
-    def handle_requests(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
-        """Set the callback that handles operators' requests. `do` never raises."""
-        self._do = do
+    def handle_requests(self, handle: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Set the callback that handles operators' requests. `handle` never raises."""
+        self._handle_request = handle
 
-    def share_updates(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Do nothing: the file has one worker."""
 
-    def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Do nothing, as `share_updates` does."""
 
     def receive_replies(self, heard: Callable[[bytes], None]) -> None:
         """Pass each reply to this publisher to `heard`, from the next `open` on."""
-        self._heard = heard
-        self.event_headers = {ASKER: self._name}
+        self._on_reply = heard
+        self.event_headers = {ASKER_HEADER: self._name}
 
     def tasks(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         """Yield the tasks that run while the queue is open, until cancelled."""
         if self._state is not None:
-            yield self._speak_on
-        if self._heard is not None:
-            yield lambda: _again_and_again(self._hear, LOOK_EVERY / 2)
+            yield self._serve_requests
+        if self._on_reply is not None:
+            yield lambda: _repeat(self._receive_replies, CHECK_INTERVAL_SECONDS / 2)
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Send a reply, or drop and count it. Never waits, never raises."""
-        if to != IN_FILE or correlation_id is None or len(self._outbox) >= OUTBOX:
+        if to != FILE_ADDRESS or correlation_id is None or len(self._outbox) >= MAX_OUTBOX_NOTES:
             self.dropped += 1
         else:
             self._outbox.append(Note(correlation_id, body))
 
-    async def ask(self, within: float) -> list[bytes]:
+    async def request_state(self, within: float) -> list[bytes]:
         """Return the worker's state; nothing if it does not answer in time. Raises QueueError."""
-        return [self._state()] if self._state is not None else await self._answers_to(b"", within)
+        return [self._state()] if self._state is not None else await self._request_answers(b"", within)
 
     async def request(self, document: bytes, within: float) -> list[bytes]:
         """Return the worker's answer to a request; nothing if it does not arrive in time. Raises QueueError."""
-        return [await self._do(document)] if self._do is not None else await self._answers_to(document, within)
+        return (
+            [await self._handle_request(document)]
+            if self._handle_request is not None
+            else await self._request_answers(document, within)
+        )
 
-    async def _answers_to(self, document: bytes, within: float) -> list[bytes]:
+    async def _request_answers(self, document: bytes, within: float) -> list[bytes]:
         now, wanted = self._clock(), Note(self._name, document)
-        await self._file.use(lambda database: request(database, wanted, now, now + within))
+        await self._file.use(lambda database: write_request(database, wanted, now, now + within))
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while True:
-                    await asyncio.sleep(LOOK_EVERY / 2)
+                    await asyncio.sleep(CHECK_INTERVAL_SECONDS / 2)
                     if answers := await self._take_answers():
                         return answers[:1]
         return []
 
-    async def _speak_on(self) -> None:
+    async def _serve_requests(self) -> None:
         try:
-            await _again_and_again(self._speak, LOOK_EVERY)
+            await _repeat(self._exchange_notes, CHECK_INTERVAL_SECONDS)
         finally:
-            for task in self._doing:
+            for task in self._request_tasks:
                 task.cancel()
 
-    async def _speak(self) -> None:
-        if await self._file.use(requested, writing=False):
+    async def _exchange_notes(self) -> None:
+        if await self._file.use(has_requests, writing=False):
             now = self._clock()
             for asker, wanted in await self._file.use(lambda database: take_requests(database, now)):
-                if wanted and self._do is not None:
-                    task = asyncio.create_task(self._answer(asker, self._do(wanted)))
-                    self._doing.add(task)
-                    task.add_done_callback(self._doing.discard)
+                if wanted and self._handle_request is not None:
+                    task = asyncio.create_task(self._answer(asker, self._handle_request(wanted)))
+                    self._request_tasks.add(task)
+                    task.add_done_callback(self._request_tasks.discard)
                 elif not wanted and self._state is not None:
                     self._outbox.append(Note(asker, self._state()))
         if not self._outbox:
@@ -179,23 +183,23 @@ class SqliteSideChannel:
         batch, self._outbox = self._outbox, []
         now = self._clock()
         try:
-            await self._file.use(lambda database: answer(database, batch, now))
+            await self._file.use(lambda database: write_answers(database, batch, now))
         except QueueError:
             self.dropped += len(batch)
 
-    async def _answer(self, asker: str, doing: Awaitable[bytes]) -> None:
-        self._outbox.append(Note(asker, await doing))
+    async def _answer(self, asker: str, write_answers: Awaitable[bytes]) -> None:
+        self._outbox.append(Note(asker, await write_answers))
 
-    async def _hear(self) -> None:
+    async def _receive_replies(self) -> None:
         for body in await self._take_answers():
-            if self._heard is not None:
-                self._heard(body)
+            if self._on_reply is not None:
+                self._on_reply(body)
 
     async def _take_answers(self) -> list[bytes]:
         return await self._file.use(lambda database: take_answers(database, self._name))
 
 
-async def _again_and_again(act: Callable[[], Coroutine[object, object, None]], every: float) -> None:
+async def _repeat(act: Callable[[], Coroutine[object, object, None]], every: float) -> None:
     while True:
         await asyncio.sleep(every)
         with suppress(QueueError):  # `status` reports an unusable file

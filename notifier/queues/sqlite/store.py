@@ -21,13 +21,13 @@ from typing import Any, Self, TypeVar
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Lane, Message
-from notifier.queues.sqlite.file import full_disk, open_file, transaction, translating, value_of
-from notifier.queues.sqlite.lock import FileId, id_of, moved
-from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP, LONGEST_DELAY, NewRow, message_of
+from notifier.queues.sqlite.file import describe_full_disk, open_file, transaction, translating, value_of
+from notifier.queues.sqlite.lock import FileId, describe_move, file_id_of
+from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP_HEADER, LONGEST_DELAY, NewRow, message_of
 
 T = TypeVar("T")
-LARGEST_INSERT = 256  # rows of one statement
-DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog does not delay other work
+MAX_ROWS_PER_INSERT = 256  # rows of one statement
+MAX_DUE_PER_ROUND = 512  # messages moved in one transaction, so that a backlog does not delay other work
 LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
 QUEUES = frozenset({*LANES, *DELAYS, PARKED, DEAD})
 
@@ -42,7 +42,7 @@ _GIVE_BACK = f"UPDATE messages SET delivery_count = delivery_count + 1 WHERE id 
 _GIVEN_UP = f"FROM messages WHERE delivery_count > {DELIVERY_LIMIT} AND id IN ({_TAKEN})"
 _GIVE_UP = f"""
     INSERT INTO messages (queue, kind, content_type, message_id, headers, published_at, body)
-    SELECT '{DEAD}', kind, content_type, message_id, json_set(headers, '$."{GIVEN_UP}"', ?), published_at, body
+    SELECT '{DEAD}', kind, content_type, message_id, json_set(headers, '$."{GIVEN_UP_HEADER}"', ?), published_at, body
     {_GIVEN_UP} ORDER BY id"""
 _DEPTHS = f"""
     SELECT json_group_object(queue, ready) FROM (
@@ -95,8 +95,8 @@ class Store:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open or create the file. Raises TopologyMismatch for a file of another program, and leaves it unchanged."""
-        before, database = id_of(path), open_file(path)
-        file = id_of(path)
+        before, database = file_id_of(path), open_file(path)
+        file = file_id_of(path)
         if file is None or before not in (None, file):  # it is unknown which of the two is open
             database.close()
             raise QueueUnavailable(f"the queue file {path} was moved as it was opened")
@@ -104,19 +104,19 @@ class Store:
 
     def check_place(self) -> None:
         """Raise QueueUnavailable if the path has another file or none: later processes would not find our messages."""
-        here = id_of(self._path)
+        here = file_id_of(self._path)
         self.in_place = here == self.file
         if not self.in_place:
-            raise QueueUnavailable(moved(self._path, here, "this process"))
+            raise QueueUnavailable(describe_move(self._path, here, "this process"))
 
     def transaction(self) -> AbstractContextManager[None]:
         """Make everything done inside durable together (fsync), or nothing."""
         return transaction(self._database, self._path)
 
-    def full(self) -> str | None:
+    def describe_full_disk(self) -> str | None:
         """Return an error if the disk is full, whatever a message's size; None if not. Raises QueueUnavailable."""
         with translating(self._path):
-            return full_disk(self._path, self._database)
+            return describe_full_disk(self._path, self._database)
 
     def reclaim(self) -> None:
         """Fold the write-ahead log into the file as far as possible, so that the log restarts.
@@ -132,7 +132,7 @@ class Store:
         start = 0
         while start < len(rows):
             # Powers of two, so that nine statements serve every number of rows and stay prepared.
-            size = min(LARGEST_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
+            size = min(MAX_ROWS_PER_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
             values = [value for row in rows[start : start + size] for value in row]
             self._database.execute(_insert(size), values)
             start += size
@@ -174,12 +174,12 @@ class Store:
             self._database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (ahead,))
 
     def move_due(self, now: float, in_hand: Collection[int]) -> None:
-        """Move due messages that are not in hand to `retries`, earliest first, at most `DUE_AT_ONCE`."""
-        parameters = (now, _json(in_hand), DUE_AT_ONCE)
+        """Move due messages that are not in hand to `retries`, earliest first, at most `MAX_DUE_PER_ROUND`."""
+        parameters = (now, _json(in_hand), MAX_DUE_PER_ROUND)
         self._database.execute(f"{_MOVE} {_DUE}", parameters)
         self._database.execute(_UNDELAY, parameters)
 
-    def next_due(self, in_hand: Collection[int]) -> float | None:
+    def read_next_due(self, in_hand: Collection[int]) -> float | None:
         """Return when the next delayed message that is not in hand comes due, in epoch seconds."""
         row = self._database.execute(_NEXT_DUE, (_json(in_hand),)).fetchone()
         return None if row is None else float(row[0])
@@ -199,7 +199,7 @@ class Store:
         counted: dict[str, int] = json.loads(counts)
         return counted
 
-    def parked_ids(self) -> list[int]:
+    def read_parked_ids(self) -> list[int]:
         """Return the ids of all parked messages, oldest first."""
         with translating(self._path):
             return sorted(json.loads(self._value("SELECT json_group_array(id) FROM messages WHERE parked IS NOT NULL")))
@@ -215,7 +215,7 @@ class Store:
 
     # ── rows for visits ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def newest(self, rows: Rows) -> tuple[int, int]:
+    def read_newest(self, rows: Rows) -> tuple[int, int]:
         """Return the id of the newest of these messages (0 if there is none) and their number."""
         newest, count = json.loads(
             self._value(f"SELECT json_array(coalesce(max(id), 0), count(*)) FROM messages WHERE {rows.value}")  # noqa: S608
@@ -227,7 +227,7 @@ class Store:
         read = json.loads(self._value(_READ_ROWS.format(rows.value), after, last, limit, size))
         return [message_of(Lane.RETRIES, row) for row in sorted(read, key=lambda row: int(row[0]))]
 
-    def standing(self, rows: Rows, ids: Sequence[int]) -> set[int]:
+    def find_existing(self, rows: Rows, ids: Sequence[int]) -> set[int]:
         """Return which of these messages are still in the file."""
         sql = f"SELECT json_group_array(id) {_THESE} AND {rows.value}"
         return set(json.loads(self._value(sql, _json(ids))))
@@ -244,12 +244,12 @@ class Store:
         counted[LONGEST_DELAY] = counted.get(LONGEST_DELAY, 0) - counted[PARKED]  # the queue of parked rows
         return counted
 
-    def oldest(self) -> dict[str, float]:
+    def read_oldest(self) -> dict[str, float]:
         """Return when the first message of each lane, of `dead` and of `parked` was written, taken or not."""
         with translating(self._path):
             return dict(self._database.execute(_OLDEST).fetchall())
 
-    def changes_elsewhere(self) -> int:
+    def count_foreign_changes(self) -> int:
         """Return a number that changes whenever another process commits."""
         with translating(self._path):
             return int(self._value("PRAGMA data_version"))

@@ -21,28 +21,28 @@ from notifier.model.message import PARKED, Depth, Lane, Message
 from notifier.model.moment import earliest
 from notifier.queues.sqlite.file import examine
 from notifier.queues.sqlite.lanes import Lanes, ParkedRows
-from notifier.queues.sqlite.lock import WorkerLock, worker_at
+from notifier.queues.sqlite.lock import WorkerLock, has_worker
 from notifier.queues.sqlite.options import SqliteOptions
 from notifier.queues.sqlite.rows import Ack, Call, FutureResult, Insert, Operation, WriterReport
 from notifier.queues.sqlite.store import LANES, QUEUES, Store
 
 T = TypeVar("T")
-FEW_ACKS = 8  # of the largest events: 1 MiB, half of what a full disk has left
-POLL = 0.25  # seconds between checks for commits of other processes; a check reads one number
+ACKS_PER_COMMIT = 8  # of the largest events: 1 MiB, half of what a full disk has left
+POLL_SECONDS = 0.25  # seconds between checks for commits of other processes; a check reads one number
 
 
 class Writer:
     """Does all work on the queue file, on a dedicated thread.
 
-    `put` is for the loop, `run` for the thread, the other methods for `Call`s. `tell` runs on the thread.
+    `put` is for the loop, `run` for the thread, the other methods for `Call`s. `on_report` runs on the thread.
     """
 
-    def __init__(self, options: SqliteOptions, tell: Callable[[WriterReport], object]) -> None:
+    def __init__(self, options: SqliteOptions, on_report: Callable[[WriterReport], object]) -> None:
         self._path = options.path
         self._pace = options.pace
-        self._tell = tell
+        self._on_report = on_report
         self._inbox: SimpleQueue[Operation] = SimpleQueue()
-        self._now_doing: Sequence[Operation] = ()
+        self._current_operations: Sequence[Operation] = ()
         self._lanes = Lanes(options.prefetch)
         self._store: Store | None = None
         self._lock: WorkerLock | None = None
@@ -53,8 +53,8 @@ class Writer:
         self._consuming = False
         self._closing = False
         self._next_due: float | None = None
-        self._next_look = 0.0  # by the monotonic clock
-        self._seen_elsewhere: int | None = None
+        self._next_check = 0.0  # by the monotonic clock
+        self._foreign_changes: int | None = None
 
     def put(self, operation: Operation) -> None:
         """Pass an operation to the thread. Never waits."""
@@ -64,9 +64,9 @@ class Writer:
         """Do one round after another, until `finish`."""
         try:
             while not self._closing:
-                self._now_doing = self._gather()
-                self._round(self._now_doing)
-                self._now_doing = ()
+                self._current_operations = self._gather()
+                self._run_round(self._current_operations)
+                self._current_operations = ()
         finally:  # also after a bug: no caller may wait for ever, and the next worker must be able to start
             if self._store is not None:
                 self._store.close()
@@ -75,39 +75,39 @@ class Writer:
             closed = f"the queue {self._path} was closed"
             self._report(WriterReport(connected=False, problem=self._damage or closed, damage=self._damage, ended=True))
 
-    def abandoned(self) -> list[Future[Any]]:
+    def take_abandoned(self) -> list[Future[Any]]:
         """Return the futures of operations that the thread did not complete before it ended."""
-        not_done = list(self._now_doing)
+        not_done = list(self._current_operations)
         while not self._inbox.empty():
             not_done.append(self._inbox.get_nowait())
         return [each.done for each in not_done if not isinstance(each, Ack) and not each.done.done()]
 
     def _report(self, report: WriterReport) -> None:
         try:
-            self._tell(report)
+            self._on_report(report)
         except RuntimeError:  # the loop was closed before the queue: there are no callers
             self._closing = True
 
     def _gather(self) -> list[Operation]:
         operations: list[Operation] = []
         try:
-            operations.append(self._inbox.get(timeout=self._patience()))
+            operations.append(self._inbox.get(timeout=self._wait_seconds()))
             while True:
                 operations.append(self._inbox.get_nowait())
         except Empty:
             return operations
 
-    def _patience(self) -> float | None:
+    def _wait_seconds(self) -> float | None:
         """Return the seconds to wait for an operation before a round without one."""
         if self._problem is not None:
-            return POLL
+            return POLL_SECONDS
         if self._lock is None:
             return None
-        if self._parked.asleep or self._takers():
+        if self._parked.has_inherited or self._find_takers():
             return 0.0
-        return POLL if self._next_due is None else min(POLL, max(0.0, self._next_due - self._pace()))
+        return POLL_SECONDS if self._next_due is None else min(POLL_SECONDS, max(0.0, self._next_due - self._pace()))
 
-    def _round(self, operations: Sequence[Operation]) -> None:
+    def _run_round(self, operations: Sequence[Operation]) -> None:
         publishes: list[Insert] = []
         calls: list[Call] = []
         for operation in operations:
@@ -115,7 +115,7 @@ class Writer:
                 case Insert():
                     publishes.append(operation)
                 case Ack():
-                    self._acked(operation)
+                    self._on_ack(operation)
                 case Call():
                     calls.append(operation)
                 case _:
@@ -123,9 +123,9 @@ class Writer:
         before, full, taken = self._problem, None, list[Message]()
         try:
             if before is not None:
-                self._make_room(self._opened())
+                self._make_room(self._open_store())
                 taken += self._commit([])
-            full = self._opened().full()
+            full = self._open_store().describe_full_disk()
             taken += self._commit(publishes if full is None else [])
             self._problem = full
         except QueueError as error:
@@ -146,63 +146,63 @@ class Writer:
         The last few are left for the regular commit.
         """
         store.reclaim()
-        while len(self._acks) > FEW_ACKS:
+        while len(self._acks) > ACKS_PER_COMMIT:
             with store.transaction():
-                store.delete(self._acks[:FEW_ACKS])
-            del self._acks[:FEW_ACKS]
+                store.delete(self._acks[:ACKS_PER_COMMIT])
+            del self._acks[:ACKS_PER_COMMIT]
             store.reclaim()
 
-    def _acked(self, ack: Ack) -> None:
+    def _on_ack(self, ack: Ack) -> None:
         self._acks.append(ack.id)
         if ack.bucket is None:
-            self._lanes.acked(ack.lane)
+            self._lanes.on_acked(ack.lane)
         else:
-            self._parked.acked(ack.bucket, ack.id)
+            self._parked.on_acked(ack.bucket, ack.id)
 
     def _commit(self, publishes: Sequence[Insert]) -> list[Message]:
         """Run one transaction. Return the messages taken in it."""
-        store = self._opened()
+        store = self._open_store()
         rows = [publish.row for publish in publishes]
         if fed := {Lane(row.queue) for row in rows if row.due is None and row.queue in LANES}:
-            self._lanes.look_again(*fed)
-        changes = self._look_elsewhere(store)
-        if recount := changes != self._seen_elsewhere:
-            self._lanes.look_again()
+            self._lanes.mark_hungry(*fed)
+        changes = self._count_foreign_changes(store)
+        if recount := changes != self._foreign_changes:
+            self._lanes.mark_hungry()
         now = self._pace()
         due = self._lock is not None and self._next_due is not None and self._next_due <= now
-        asleep = self._parked.asleep
-        if due or asleep:
-            self._lanes.look_again(Lane.RETRIES)
-        takers = self._takers()
-        if not (rows or self._acks or takers or recount or due or asleep):
+        has_inherited = self._parked.has_inherited
+        if due or has_inherited:
+            self._lanes.mark_hungry(Lane.RETRIES)
+        takers = self._find_takers()
+        if not (rows or self._acks or takers or recount or due or has_inherited):
             return []
         with store.transaction():
             store.delete(self._acks)
             store.insert(rows)
-            if asleep:
-                self._parked.wake(store)
+            if has_inherited:
+                self._parked.wake_inherited(store)
             if due:
                 store.move_due(now, self._parked.in_hand)
             pages = self._lanes.take(store, takers)
             dues = [self._next_due, *(row.due for row in rows)]
             if due or recount:
-                dues = [store.next_due(self._parked.in_hand)]
+                dues = [store.read_next_due(self._parked.in_hand)]
         self._acks.clear()
-        self._parked.committed()
-        self._seen_elsewhere = changes
+        self._parked.on_committed()
+        self._foreign_changes = changes
         self._next_due = earliest(*dues)
-        self._lanes.committed(pages, takers)
+        self._lanes.on_committed(pages, takers)
         return [message for page in pages.values() for _, message in page]
 
-    def _takers(self) -> dict[Lane, int]:
-        return self._lanes.takers() if self._consuming else {}
+    def _find_takers(self) -> dict[Lane, int]:
+        return self._lanes.find_takers() if self._consuming else {}
 
-    def _look_elsewhere(self, store: Store) -> int | None:
+    def _count_foreign_changes(self, store: Store) -> int | None:
         """Return a number that changes with each commit of another process. It is read once per poll."""
-        if self._lock is None or time.monotonic() < self._next_look:
-            return self._seen_elsewhere
-        changes = store.changes_elsewhere()
-        self._next_look = time.monotonic() + POLL
+        if self._lock is None or time.monotonic() < self._next_check:
+            return self._foreign_changes
+        changes = store.count_foreign_changes()
+        self._next_check = time.monotonic() + POLL_SECONDS
         return changes
 
     def _run(self, call: Call) -> FutureResult:
@@ -211,9 +211,9 @@ class Writer:
         except QueueError as error:
             return FutureResult(call.done, error=error)
 
-    def _opened(self) -> Store:
+    def _open_store(self) -> Store:
         if self._store is None:
-            if not worker_at(self._path):  # a running worker has examined the file, which may be large
+            if not has_worker(self._path):  # a running worker has examined the file, which may be large
                 examine(self._path)
             self._store = Store.open(self._path)
         self._store.check_place()
@@ -221,15 +221,15 @@ class Writer:
 
     def check(self) -> None:
         """Raise QueueError if the file cannot be used."""
-        self._opened()
+        self._open_store()
 
-    def full(self) -> str | None:
+    def describe_full_disk(self) -> str | None:
         """Return an error if the disk is full; None if it has room. Raises QueueError."""
-        return self._opened().full()
+        return self._open_store().describe_full_disk()
 
     def start_consuming(self) -> None:
         """Take messages from now on. Raises QueueUnavailable if another worker consumes the file."""
-        store = self._opened()
+        store = self._open_store()
         if self._lock is None:
             lock = WorkerLock(self._path, store.file)
             store.reclaim()
@@ -250,8 +250,8 @@ class Writer:
 
     def depths(self) -> dict[str, Depth]:
         """Return the depth of every queue."""
-        consumed = self._lock is not None or worker_at(self._path)
-        ready = dict(self._opened().depths(consumed=consumed))
+        consumed = self._lock is not None or has_worker(self._path)
+        ready = dict(self._open_store().depths(consumed=consumed))
         ready[PARKED] -= len(self._parked.in_hand)
         return {queue: Depth(ready=ready.get(queue, 0), consumers=int(consumed and queue in LANES)) for queue in QUEUES}
 
@@ -260,28 +260,28 @@ class Writer:
         problem = self._problem or (None if self._lock else f"nothing is fetched before {self._path} is consumed")
         if problem is not None:
             raise QueueUnavailable(problem)
-        self._parked.fetch(self._opened(), bucket, most, fetched)
+        self._parked.fetch(self._open_store(), bucket, most, fetched)
 
     def put_back(self, bucket: str, fetched: Sequence[Message]) -> None:
         """Allow messages to be fetched again whose caller has gone. Raises QueueUnavailable."""
         self._parked.put_back(bucket, fetched)
-        self._next_due = self._opened().next_due(self._parked.in_hand)
+        self._next_due = self._open_store().read_next_due(self._parked.in_hand)
 
     def count_parked(self, buckets: Collection[str] | None) -> Mapping[str, int]:
         """Return how many messages each bucket holds. Raises QueueUnavailable."""
-        return self._parked.count(self._opened(), buckets)
+        return self._parked.count(self._open_store(), buckets)
 
     def use(self, work: Callable[[Connection], T], *, writing: bool) -> T:
         """Run `work` on the open file, in its own transaction if it writes: a failure must not affect deliveries."""
-        return self._opened().use(work, writing=writing)
+        return self._open_store().use(work, writing=writing)
 
     def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
         """Run `work` on the store. After a change the lanes are checked again, since it may have added messages."""
-        store = self._opened()
+        store = self._open_store()
         done = store.use(lambda _: work(store), writing=writing)
         if writing:
-            self._lanes.look_again()
-            self._next_due = store.next_due(self._parked.in_hand)
+            self._lanes.mark_hungry()
+            self._next_due = store.read_next_due(self._parked.in_hand)
         return done
 
     def finish(self) -> None:

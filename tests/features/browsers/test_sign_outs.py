@@ -21,7 +21,7 @@ from notifier.model.front_channel import FrontChannelContext
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.publishing.event_requests import EventRequests, build_api_app
 from tests.network.listeners.described import described
 from tests.publishing.serving import ISS, NOW, serving, sources_of, token
 
@@ -84,7 +84,7 @@ async def _post(
 ) -> tuple[int, Any]:
     tokens = (token("idp"), token("reader", "read"))
     requests = EventRequests((queue or _Queue()).accept, sources_of(lambda: tokens, registry))
-    app = api_app(requests, _sign_outs(requests, pages, registry).routes())
+    app = build_api_app(requests, _sign_outs(requests, pages, registry).routes())
     sent = {"Authorization": "Bearer idp-secret", **headers}
     async with (
         serving(app) as listener,
@@ -172,7 +172,7 @@ async def test_the_checks_are_those_of_events() -> None:
 def test_what_the_api_says_of_sign_outs_is_true() -> None:
     """Every answer is as it is described."""
     requests = EventRequests(_Queue().accept, sources_of(lambda: (token("idp"),), REGISTRY))
-    operations = described(api_app(requests, _sign_outs(requests, PAGES, REGISTRY).routes()), examples=25)
+    operations = described(build_api_app(requests, _sign_outs(requests, PAGES, REGISTRY).routes()), examples=25)
     assert "POST /v1/sign-outs" in operations
 
 

@@ -10,13 +10,13 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from notifier.features.console.console_files import HEADERS, console_files
 from notifier.network.listeners.authorization import Authorization
-from notifier.network.listeners.problem import problems
+from notifier.network.listeners.problem import answer_refusals
 from tools.vendor_console import CONSOLE, add_to_sbom, listed
 
 
 def files(tokens: tuple[()] | None = None) -> TestClient[web.Request, web.Application]:
     """A listener that serves the files, guarded as the API is."""
-    app = web.Application(middlewares=[problems, Authorization(lambda: tokens).local])
+    app = web.Application(middlewares=[answer_refusals, Authorization(lambda: tokens).local])
     app.add_routes(console_files())
     return TestClient(TestServer(app))
 

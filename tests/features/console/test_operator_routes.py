@@ -23,7 +23,7 @@ from notifier.model.client import Client
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import description_of
-from notifier.network.listeners.problem import problems
+from notifier.network.listeners.problem import answer_refusals
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
@@ -31,7 +31,7 @@ from notifier.operators.doctor.doctor import Area, Finding, ok
 from notifier.operators.status.service_status import status_of
 from notifier.operators.status.status_routes import StatusRoutes, reload_routes
 from notifier.operators.status.worker_requests import WorkerRequest
-from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.telemetry.log_level import log_level_routes
 from tests.publishing.serving import ISS, NOW, REGISTRY, accept, look, serving, sources_of, token
 from tests.system.waiting import until
@@ -69,7 +69,10 @@ async def test_each_route_enforces_the_scope_that_it_declares() -> None:
     sources = sources_of(lambda: tokens)
     routes = operator_routes(Authorization(sources.tokens))
     unbound = set()
-    async with serving(api_app(EventRequests(accept, sources), routes)) as listener, aiohttp.ClientSession() as http:
+    async with (
+        serving(build_api_app(EventRequests(accept, sources), routes)) as listener,
+        aiohttp.ClientSession() as http,
+    ):
 
         async def ask(route: web.RouteDef, name: str) -> tuple[int, str]:
             url = f"http://127.0.0.1:{listener.port}{route.path.format(id='x', name='x')}"
@@ -100,7 +103,10 @@ async def test_a_query_without_effect_is_refused(method: str, path: str, wrong: 
     sources = sources_of(lambda: (token("op", "read", "repair"),))
     routes = operator_routes(Authorization(sources.tokens))
     headers = {"Authorization": "Bearer op-secret"}
-    async with serving(api_app(EventRequests(accept, sources), routes)) as listener, aiohttp.ClientSession() as http:
+    async with (
+        serving(build_api_app(EventRequests(accept, sources), routes)) as listener,
+        aiohttp.ClientSession() as http,
+    ):
         url = f"http://127.0.0.1:{listener.port}/v1/{path}"
         async with http.request(method, url, headers=headers) as answer:
             assert answer.status == 400
@@ -125,7 +131,7 @@ async def test_clients_that_hang_take_few_places() -> None:
 
     given = SimpleNamespace(live=SimpleNamespace(registry=lambda: MANY_CLIENTS), canary=canary)
     authorization = Authorization(lambda: None)
-    app = web.Application(middlewares=[problems])
+    app = web.Application(middlewares=[answer_refusals])
     app.add_routes(DoctorRoutes(authorization, cast("Any", given), cast("Any", None), Doctor(None)).routes())
     async with TestClient(TestServer(app)) as api, asyncio.TaskGroup() as group:
 

@@ -16,8 +16,8 @@ from notifier.features.console.access_token import SKEW, half_hash
 from notifier.features.console.sign_in_provider import SignInProvider
 from notifier.features.console.sign_in_routes import AT_A_TIME, PLACES, SignInRoutes
 from notifier.features.console.sign_in_tokens import SignInTokens
-from notifier.network.http.issuer_document import UnreadDocument
-from notifier.network.listeners.problem import problems
+from notifier.network.http.issuer_document import DocumentIssue
+from notifier.network.listeners.problem import answer_refusals
 from tests.features.console.console_provider import (
     CLIENT,
     CODE,
@@ -58,7 +58,7 @@ async def asking(folder: Path, raw: Mapping[str, Any]) -> AsyncIterator[TestClie
     """A listener with the routes."""
     configuration = live(written(folder, raw))
     signed_in = SignInTokens(section(configuration), configuration, lambda _: "0123", lambda: NOW, lambda: 1000.0)
-    app = web.Application(middlewares=[problems])
+    app = web.Application(middlewares=[answer_refusals])
     app.add_routes(SignInRoutes(signed_in).routes())
     async with TestClient(TestServer(app)) as client:
         yield client
@@ -90,7 +90,7 @@ async def test_a_page_learns_where_to_sign_in(tmp_path: Path, provider: ConsoleP
 
 async def test_without_a_provider_there_is_none() -> None:
     """By a token alone."""
-    app = web.Application(middlewares=[problems])
+    app = web.Application(middlewares=[answer_refusals])
     app.add_routes(SignInRoutes(None).routes())
     async with TestClient(TestServer(app)) as client:
         assert await (await client.get("/v1/sign-in")).json() == {"oidc": None}
@@ -283,9 +283,9 @@ async def test_a_provider_that_hangs_takes_no_place_of_publishers(
     """So many wait for its metadata; the next is refused at once."""
     going_on = asyncio.Event()
 
-    async def endpoints(_provider: SignInProvider) -> UnreadDocument:
+    async def endpoints(_provider: SignInProvider) -> DocumentIssue:
         await going_on.wait()
-        return UnreadDocument(text="away")
+        return DocumentIssue(text="away")
 
     monkeypatch.setattr(SignInProvider, "endpoints", endpoints)
     async with asking(tmp_path, oidc(provider.base)) as client, asyncio.TaskGroup() as group:

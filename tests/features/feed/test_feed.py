@@ -19,7 +19,7 @@ from tests.delivery.stage import ISS, Stage, answers, client, running
 class Target:
     """A target that keeps what it gets. It fails `fails` times, and takes nothing while `open` is clear."""
 
-    at_once = 16
+    max_batch = 16
 
     def __init__(self, *, fails: int = 0) -> None:
         self.told: list[FeedNotice] = []

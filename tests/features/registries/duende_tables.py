@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from notifier.network.databases.sql_columns import plain
+from notifier.network.databases.sql_columns import normalize_name
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "duende" / "tables"
 VERSIONS = ("is4-2.5.0", "is4-3.1.4", "is4-4.1.2", "is-5.2.0", "is-6.3.10", "is-7.4.8", "is-8.0.3")
@@ -85,11 +85,11 @@ def _insert(made: str, given: Mapping[str, object]) -> str:
     """An INSERT with a value for each column that needs one."""
     head = re.search(r"CREATE TABLE (\S+)", made)
     assert head is not None
-    values = {plain(name): value for name, value in given.items()}
+    values = {normalize_name(name): value for name, value in given.items()}
     columns = {}
     for name, kind, need in _COLUMN.findall(made):
-        value = values.get(plain(name))
-        if value is None and need == " NOT NULL" and plain(name) != "id":
+        value = values.get(normalize_name(name))
+        if value is None and need == " NOT NULL" and normalize_name(name) != "id":
             value = (
                 0 if re.match(r"(?i)(big|tiny)?int(eger)?\b", kind) else _EMPTY.get(kind.split("(")[0].split()[0], "")
             )

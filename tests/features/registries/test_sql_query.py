@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from notifier.features.registries.sql import COLUMNS, SqlReader
 from notifier.features.registries.sql_settings import SqlSettings
 from notifier.model.errors import SourceFault
-from notifier.network.databases.sql_columns import TURN, algorithms, text
+from notifier.network.databases.sql_columns import ROWS_PER_TURN, to_algorithms, to_text
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.clients import ClientMetadata
 from tests.features.registries.test_sql_duende import read
@@ -40,7 +40,7 @@ def test_the_event_loop_gets_its_turn_after_many_rows(url: str, rows: int) -> No
     numbers = f"WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
     settings = SqlSettings(url=url, query=f"{numbers} SELECT 'client-' || i AS client_id FROM n")
     assert len(asyncio.run(SqlReader(settings, 30.0, pause=pauses.append).read(None)).rows) == rows
-    assert len(pauses) == -(-rows // TURN)
+    assert len(pauses) == -(-rows // ROWS_PER_TURN)
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,15 @@ def test_empty_and_null_are_absent(url: str) -> None:
 )
 def test_algorithms_are_read_as_databases_write_them(value: object, meant: object) -> None:
     """One, or a list in whatever form."""
-    assert algorithms(value) == meant
+    assert to_algorithms(value) == meant
 
 
 def test_a_client_id_may_be_a_number() -> None:
     """Drivers give keys of the type NUMERIC as Decimal."""
-    assert (text(12), text(Decimal(12)), text(Decimal("1E+3"))) == ("12", "12", "1000")
+    assert (to_text(12), to_text(Decimal(12)), to_text(Decimal("1E+3"))) == ("12", "12", "1000")
     for wrong in (Decimal("1.5"), Decimal("NaN"), True):
         with pytest.raises(ValueError, match="must be a text"):
-            text(wrong)
+            to_text(wrong)
 
 
 def test_rows_without_a_client_id_are_named_by_their_number(url: str) -> None:

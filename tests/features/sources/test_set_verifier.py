@@ -12,7 +12,7 @@ import structlog
 from joserfc.jwk import Key
 
 from notifier.features.sources.source_proofs import SetVerifier
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.security_event_token import KeysUnavailable, UnacceptedSet, VerifiedSet, check_claims
 from notifier.tokens.signed_content import MAX_TOKEN_CHARS
 from notifier.tokens.transmitter_keys import (
@@ -419,7 +419,7 @@ def hung(transmitter: SetTransmitter, patch: pytest.MonkeyPatch) -> asyncio.Even
     """Its keys are not answered until this is set."""
     go, read = asyncio.Event(), transmitter.read
 
-    async def slowly() -> IssuerDocument | UnreadDocument:
+    async def slowly() -> IssuerDocument | DocumentIssue:
         await go.wait()
         return await read()
 

@@ -28,7 +28,7 @@ from notifier.features.sources.source_routes import SourceDependencies, SourceRo
 from notifier.model.documents.sourced import as_received
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, Outgoing
-from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.features.sources.set_transmitter import SetTransmitter
 from tests.features.sources.sns_stand_in import ARN, CONFIRMATION, NOTIFICATION, Sns, standing_in
@@ -140,7 +140,7 @@ async def answering(limits: ApiLimits = LIMITS) -> AsyncIterator[Api]:
         new_id=lambda: "made-up-id",
     )
     routes = SourceRoutes(access, limits)
-    app = api_app(EventRequests(accept, sources_of(lambda: (token("idp"),)), limits), routes.routes())
+    app = build_api_app(EventRequests(accept, sources_of(lambda: (token("idp"),)), limits), routes.routes())
     async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
         yield Api(queue, listener.url, http, sources, routes)
 
@@ -695,7 +695,7 @@ def test_what_the_api_says_of_sources_is_true() -> None:
         find_source={"okta": source}.get, publish=Queue().publish, clock=lambda: NOW, new_id=lambda: "made-up"
     )
     requests = EventRequests(accept, sources_of(lambda: (token("idp"),)))
-    operations = described(api_app(requests, SourceRoutes(access, LIMITS).routes()), examples=25)
+    operations = described(build_api_app(requests, SourceRoutes(access, LIMITS).routes()), examples=25)
     assert [each for each in operations if "source" in each] == [
         "GET /v1/events/{source}",
         "OPTIONS /v1/events/{source}",

@@ -8,7 +8,7 @@ import pytest
 from notifier.model.errors import ConfigurationError
 from notifier.model.frozen import replace
 from notifier.model.outcome import Answer, Reason, StaleConnection
-from notifier.network.http.aiohttp_hooks import TRIED, examine_aiohttp
+from notifier.network.http.aiohttp_hooks import TRIED_VERSIONS, examine_aiohttp
 from notifier.network.http.transport import HttpTransport
 from tests.network.http.http_requests import broken, opened, request
 from tests.support import behaviours as do
@@ -33,7 +33,7 @@ async def test_without_the_hook_the_session_sends(monkeypatch: pytest.MonkeyPatc
     """A request is answered, and the hook has the installed version and those with which it works."""
     connecting(monkeypatch.setattr)
     hook = examine_aiohttp()["requests"]
-    assert hook.reason.startswith(f"aiohttp {aiohttp.__version__} has other internals than {TRIED} (")
+    assert hook.reason.startswith(f"aiohttp {aiohttp.__version__} has other internals than {TRIED_VERSIONS} (")
     async with scripted() as receiver, opened() as transport:
         assert isinstance(await transport.post(request(receiver.url)), Answer)
         assert receiver.connections == 1
@@ -74,7 +74,7 @@ async def test_connections_that_cannot_be_watched_are_refused(
     watching(monkeypatch.setattr)
     examine_aiohttp.cache_clear()
     async with scripted() as receiver:
-        wanted = rf"^aiohttp: {aiohttp.__version__} has other internals .* install one of {TRIED} \("
+        wanted = rf"^aiohttp: {aiohttp.__version__} has other internals .* install one of {TRIED_VERSIONS} \("
         with pytest.raises(ConfigurationError, match=wanted):
             await transport.post(request(receiver.url))
         assert receiver.connections == 0

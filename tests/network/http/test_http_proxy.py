@@ -10,7 +10,7 @@ import pytest
 
 from notifier.model.client import EgressPolicy, Route, TlsFiles
 from notifier.model.outcome import Answer, Break, Reason, StaleConnection
-from notifier.network.http.probe import Probe, Reached, Unreached
+from notifier.network.http.probe import Probe, ReachedAddress, ReachFailure
 from notifier.network.http.transport import HttpTransport
 from tests.network.http.http_requests import SHORT, ScriptedResolver, broken, ended, opened, request
 from tests.support import behaviours as do
@@ -147,7 +147,7 @@ async def test_a_stale_connection_to_a_proxy_is_stale(transport: HttpTransport) 
 LOCAL = EgressPolicy(allow=(ip_network("127.0.0.0/8"),), allow_http=True)
 
 
-async def reach(uri: str, route: Route | None = None) -> Reached | Unreached:
+async def reach(uri: str, route: Route | None = None) -> ReachedAddress | ReachFailure:
     probe = Probe()
     await probe.open()
     try:
@@ -161,13 +161,13 @@ async def test_connected_and_nothing_sent(tmp_path: Path) -> None:
     ca = authority(tmp_path)
     async with scripted(tls=ca.server()) as receiver:
         met = await reach(receiver.url, Route(egress=LOCAL, tls=TlsFiles(ca_file=ca.ca_file)))
-        assert isinstance(met, Reached)
+        assert isinstance(met, ReachedAddress)
         assert met.address == "127.0.0.1"
         assert met.expires is not None
         await receiver.until(lambda seen: seen.connections == 1 and seen.open == 0)
         assert not receiver.requests
     async with scripted() as receiver:
-        assert await reach(receiver.url) == Reached(address="127.0.0.1")
+        assert await reach(receiver.url) == ReachedAddress(address="127.0.0.1")
 
 
 async def test_no_certificate_of_a_probe_has_the_dot_of_the_root(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ async def test_no_certificate_of_a_probe_has_the_dot_of_the_root(tmp_path: Path)
     await probe.open()
     async with scripted(tls=ca.server("shop.example"), host="shop.example.") as receiver:
         route = Route(egress=LOCAL, tls=TlsFiles(ca_file=ca.ca_file))
-        assert isinstance(await probe.reach(receiver.url, route, 20), Reached)
+        assert isinstance(await probe.reach(receiver.url, route, 20), ReachedAddress)
     await probe.close()
 
 
@@ -188,7 +188,7 @@ async def test_a_certificate_that_is_not_good_is_named(tmp_path: Path, expired: 
     async with scripted(tls=ca.server(expired=expired)) as receiver:
         files = TlsFiles(ca_file=ca.ca_file) if expired else TlsFiles()
         met = await reach(receiver.url, Route(egress=LOCAL, tls=files))
-    assert isinstance(met, Unreached)
+    assert isinstance(met, ReachFailure)
     assert met.reason is Reason.TLS
     assert (f"expired on {ended(ca)}" if expired else "unable to get local issuer certificate") in met.text
 
@@ -198,13 +198,13 @@ async def test_what_a_delivery_may_not_reach_is_not_reached() -> None:
     async with scripted() as receiver:
         for route in (Route(egress=EgressPolicy(allow_http=True)), Route(egress=EgressPolicy())):
             met = await reach(receiver.url, route)
-            assert isinstance(met, Unreached)
+            assert isinstance(met, ReachFailure)
             assert met.reason is Reason.EGRESS_DENIED
             assert "egress.allow" in met.text
         assert receiver.connections == 0
         port = receiver.port
     met = await reach(f"http://127.0.0.1:{port}/")
-    assert isinstance(met, Unreached)
+    assert isinstance(met, ReachFailure)
     assert met.reason is Reason.CONNECT
 
 
@@ -212,4 +212,4 @@ async def test_behind_a_proxy_only_the_proxy_is_tried() -> None:
     """It would have to be asked for the rest."""
     async with scripted() as proxy:
         met = await reach("https://shop.example/out", Route(proxy=proxy.origin))
-        assert met == Reached(address="127.0.0.1", proxy=True)
+        assert met == ReachedAddress(address="127.0.0.1", proxy=True)

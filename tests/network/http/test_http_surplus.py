@@ -14,8 +14,8 @@ import pytest
 
 from notifier.model.client import Client, Route, TlsFiles
 from notifier.model.frozen import replace
-from notifier.network.http.connections import WIRE_LIMIT, OpenConnections, WatchedConnection
-from notifier.network.http.requests import MOST_CONTEXTS, Heads
+from notifier.network.http.connections import MAX_WIRE_BYTES, OpenConnections, WatchedConnection
+from notifier.network.http.requests import MAX_CONTEXTS, Heads
 from tests.network.http.http_requests import opened, outcome, request
 from tests.support import behaviours as do
 from tests.support.receivers import scripted
@@ -69,7 +69,7 @@ class FakeWire(asyncio.Transport):
 
 def connection_to(client: Client, seen: list[Client]) -> WatchedConnection:
     """A connection on which a request was written to the client."""
-    made = WatchedConnection(asyncio.get_running_loop(), OpenConnections(1, [seen.append]), WIRE_LIMIT)
+    made = WatchedConnection(asyncio.get_running_loop(), OpenConnections(1, [seen.append]), MAX_WIRE_BYTES)
     made.connection_made(FakeWire())
     made.begin(client)
     made.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=16 * 1024)
@@ -203,7 +203,7 @@ async def test_tls_contexts_of_very_many_clients_are_not_all_held() -> None:
     """What is kept of TLS files is bounded, and heads must not keep what was given up there."""
     async with aiohttp.ClientSession() as session:
         heads, alive = Heads(session, {}), WeakSet[ssl.SSLContext]()
-        for number in range(MOST_CONTEXTS + 100):
+        for number in range(MAX_CONTEXTS + 100):
             heads.of(f"https://client-{number}.example", Route(), context(alive))
         gc.collect()
-        assert len(alive) <= MOST_CONTEXTS
+        assert len(alive) <= MAX_CONTEXTS

@@ -20,7 +20,7 @@ from yarl import URL
 from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError, InternalFault
 from notifier.model.outcome import Answer, Break, Cause, Reason
-from notifier.network.http.pem_files import connecting_context, listening_context
+from notifier.network.http.pem_files import build_client_context, build_server_context
 from notifier.network.http.transport import HttpTransport
 from notifier.queues.rabbitmq.connection import _tls_context as broker_context
 from notifier.settings.policies import ListenerTls
@@ -63,9 +63,9 @@ async def test_an_authority_without_key_usage_or_key_identifiers_is_accepted(ca:
     own = ca.issue("localhost")
     url = URL("amqps://broker.example").with_query(cafile=str(ca.ca_file))
     for context in (
-        connecting_context(TlsFiles()),
-        connecting_context(TlsFiles(ca_file=ca.ca_file)),
-        listening_context(ListenerTls(cert_file=own, key_file=own, client_ca_file=ca.ca_file)),
+        build_client_context(TlsFiles()),
+        build_client_context(TlsFiles(ca_file=ca.ca_file)),
+        build_server_context(ListenerTls(cert_file=own, key_file=own, client_ca_file=ca.ca_file)),
         broker_context(None, URL("amqps://broker.example")),
         broker_context(None, url),
         broker_context(TlsFiles(ca_file=ca.ca_file), url),
@@ -366,11 +366,11 @@ def test_each_reader_names_the_damage(tmp_path: Path, damage: str, damaged: str)
     own = {} if damaged == "ca.pem" else {"cert_file": cert, "key_file": key}
     ca_file = tmp_path / "ca.pem"
     with pytest.raises(InternalFault) as fault:
-        connecting_context(TlsFiles(ca_file=ca_file, **own))
+        build_client_context(TlsFiles(ca_file=ca_file, **own))
     assert str(fault.value).startswith(f"{file} ")
     assert says in str(fault.value)
     with pytest.raises(InternalFault) as fault:
-        listening_context(
+        build_server_context(
             ListenerTls.model_construct(
                 cert_file=cert, key_file=key, client_ca_file=ca_file if damaged == "ca.pem" else None
             )
@@ -388,10 +388,10 @@ def test_an_encrypted_key_is_named(tmp_path: Path, form: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True)
     says = f"{locked} is encrypted; store it decrypted"
     with pytest.raises(InternalFault, match="is encrypted") as fault:
-        connecting_context(TlsFiles(ca_file=tmp_path / "ca.pem", cert_file=cert, key_file=locked))
+        build_client_context(TlsFiles(ca_file=tmp_path / "ca.pem", cert_file=cert, key_file=locked))
     assert says in str(fault.value)
     with pytest.raises(InternalFault, match="is encrypted") as fault:
-        listening_context(ListenerTls.model_construct(cert_file=cert, key_file=locked, client_ca_file=None))
+        build_server_context(ListenerTls.model_construct(cert_file=cert, key_file=locked, client_ca_file=None))
     assert says in str(fault.value)
     with pytest.raises(ConfigurationError) as refused:
         load_key(KeySource(path=locked))

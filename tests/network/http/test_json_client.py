@@ -14,10 +14,18 @@ from typing import Any
 import pytest
 
 from notifier.model.client import EgressPolicy, TlsFiles
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress, metadata_uri
-from notifier.network.http.issuer_documents import BODY_LIMIT, DocumentReader
-from notifier.network.http.json_client import ERROR_LIMIT, JsonAnswer, JsonClient, NoAnswer
-from notifier.network.http.json_parts import MEMBERS, NESTING, PART, Bounds, NotJson, OutOfBounds, read_json
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress, metadata_uri
+from notifier.network.http.issuer_documents import MAX_BODY_BYTES, DocumentReader
+from notifier.network.http.json_client import MAX_ERROR_BYTES, JsonAnswer, JsonClient, NoAnswer
+from notifier.network.http.json_parts import (
+    MAX_MEMBERS,
+    MAX_NESTING,
+    MAX_PART_CHARACTERS,
+    Bounds,
+    NotJson,
+    OutOfBounds,
+    read_json,
+)
 from tests.support.behaviours import Behaviour, hang, raw
 from tests.support.certificates import authority
 from tests.support.receivers import scripted
@@ -121,7 +129,7 @@ async def test_what_cannot_be_taken_is_said(behaviour: Behaviour, said: str) -> 
 async def test_an_error_tells_its_json_if_it_is_short() -> None:
     """Its words name the reason, for some servers."""
     assert (await asked(plain(b'{"error": "x"}', 401))).content == {"error": "x"}
-    long = json.dumps({"error": "x" * ERROR_LIMIT}).encode()
+    long = json.dumps({"error": "x" * MAX_ERROR_BYTES}).encode()
     for body in (long, b"<html>", b"[" * 60_000, b""):
         answer = await asked(plain(body, 503))
         assert (answer.status, answer.content) == (503, None)
@@ -157,8 +165,8 @@ async def turns_of(text: str) -> int:
 )
 async def test_others_run_after_each_thousand_members(text: str) -> None:
     """However tiny these are: 20,000 fit into one window."""
-    assert len(text) < PART
-    assert await turns_of(text) >= 20_000 / MEMBERS
+    assert len(text) < MAX_PART_CHARACTERS
+    assert await turns_of(text) >= 20_000 / MAX_MEMBERS
 
 
 def nested(depth: int) -> str:
@@ -200,18 +208,18 @@ async def test_what_is_no_json_is_said(text: str, bounds: Bounds) -> None:
     with pytest.raises(NotJson):
         await read_json(b"[\xe4]", bounds)
     with pytest.raises(NotJson):
-        await read_json(f'[{{"a":tru}},"{"x" * 500}", {"[]," * PART}1]'.encode(), bounds)
+        await read_json(f'[{{"a":tru}},"{"x" * 500}", {"[]," * MAX_PART_CHARACTERS}1]'.encode(), bounds)
 
 
 @pytest.mark.parametrize(
     ("member", "said"),
     [
-        (json.dumps("x" * PART), "is larger than 256 KiB"),
-        (json.dumps({"a": ['"\\' * 9] * (PART // 8)}), "is larger than 256 KiB"),
-        ('{"a": "' + '\\"' * PART + '"}', "is larger than 256 KiB"),
-        (nested(NESTING + 1), f"is nested more than {NESTING} deep"),
-        ('{"a":' * 300 + "1" + "}" * 300, f"is nested more than {NESTING} deep"),
-        (nested(100_000), f"is nested more than {NESTING} deep"),
+        (json.dumps("x" * MAX_PART_CHARACTERS), "is larger than 256 KiB"),
+        (json.dumps({"a": ['"\\' * 9] * (MAX_PART_CHARACTERS // 8)}), "is larger than 256 KiB"),
+        ('{"a": "' + '\\"' * MAX_PART_CHARACTERS + '"}', "is larger than 256 KiB"),
+        (nested(MAX_NESTING + 1), f"is nested more than {MAX_NESTING} deep"),
+        ('{"a":' * 300 + "1" + "}" * 300, f"is nested more than {MAX_NESTING} deep"),
+        (nested(100_000), f"is nested more than {MAX_NESTING} deep"),
         ('{"a":' + "9" * 5000 + "}", "has a number that is too long"),
     ],
     ids=["a text", "many values", "escapes", "deep", "deep objects", "deepest", "a number"],
@@ -228,7 +236,7 @@ async def test_a_member_beyond_a_bound_costs_only_itself(member: str, said: str)
 
 async def test_as_deep_as_a_member_may_be() -> None:
     """Many lists beside one another are not deep."""
-    for member in (nested(NESTING), "[" + "[]," * 1000 + "[]]", json.dumps("[" * 1000)):
+    for member in (nested(MAX_NESTING), "[" + "[]," * 1000 + "[]]", json.dumps("[" * 1000)):
         assert await read_json(f"[{member}]".encode(), PART_BOUNDS) == [json.loads(member)]
 
 
@@ -253,11 +261,13 @@ async def test_what_is_left_out_has_a_bound_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[" + '{"client_id":"shop"},' * 50_000 + "1]", "[" + nested(2 * PART) + "]"], ids=["a list", "deep"]
+    "text",
+    ["[" + '{"client_id":"shop"},' * 50_000 + "1]", "[" + nested(2 * MAX_PART_CHARACTERS) + "]"],
+    ids=["a list", "deep"],
 )
 async def test_the_event_loop_has_its_turn_after_each_part(text: str) -> None:
     """Whoever asks for `/livez` meanwhile is answered."""
-    assert await turns_of(text) >= len(text) // PART - 1
+    assert await turns_of(text) >= len(text) // MAX_PART_CHARACTERS - 1
 
 
 # ── Reading what an issuer publishes, from real sockets: bounded in size and time, over https, and without redirects
@@ -269,7 +279,7 @@ SYSTEM = TlsFiles()
 
 async def read(
     uri: str, egress: EgressPolicy = OPEN_EGRESS, tls: TlsFiles = SYSTEM, within: float = 20.0
-) -> IssuerDocument | UnreadDocument:
+) -> IssuerDocument | DocumentIssue:
     reader = DocumentReader()
     try:
         return await reader.read(uri, egress=egress, tls=tls, within=within)
@@ -282,8 +292,8 @@ def ok(body: bytes) -> Behaviour:
     return raw(head + body)
 
 
-def refusal(found: IssuerDocument | UnreadDocument) -> str:
-    assert isinstance(found, UnreadDocument)
+def refusal(found: IssuerDocument | DocumentIssue) -> str:
+    assert isinstance(found, DocumentIssue)
     return found.text
 
 
@@ -307,7 +317,7 @@ async def test_a_large_document_is_read_whole() -> None:
     [
         (raw(b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\n\r\n"), "answered 503"),
         (ok(b"<html>"), "not JSON"),
-        (ok(json.dumps("x" * BODY_LIMIT).encode()), "larger than"),
+        (ok(json.dumps("x" * MAX_BODY_BYTES).encode()), "larger than"),
         (raw(b"nonsense\r\n\r\n"), ""),
     ],
 )

@@ -138,7 +138,7 @@ async def test_a_start_before_resolv_conf_names_a_server(file: Path) -> None:
 
 async def test_channels_are_new_after_no_server_was_reachable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the file is the same: its server is there again. Not more often than every RENEW_AFTER seconds."""
-    monkeypatch.setattr(name_resolver, "RENEW_AFTER", 0.0)
+    monkeypatch.setattr(name_resolver, "RENEW_INTERVAL_SECONDS", 0.0)
     async with serving("192.0.2.1") as server, resolving(file) as resolver:
         name(file, server)
         server.delay = None

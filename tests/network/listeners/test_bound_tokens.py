@@ -16,12 +16,12 @@ from notifier.model.registry import Issuer, Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.authorization import Authorization, JudgeBearer
 from notifier.network.listeners.openapi import PATH
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.deliveries.message_requests import RouteDependencies
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.status.service_status import ServiceStatus, status_of
 from notifier.operators.status.status_routes import StatusRoutes
-from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.operators.status.test_service_status import stands, worker
 from tests.publishing.serving import ISS, NOW, accept, look, serving, sources_of, token
@@ -82,7 +82,7 @@ async def ask(looked_at: list[object]) -> AsyncIterator[Callable[..., Any]]:
         *StatusRoutes(authorization, _look, lambda: 0.0).routes(),
         *WaitingRoutes(authorization, access).routes(),
     ]
-    app = api_app(EventRequests(accept, sources, ApiLimits(max_event=2000)), routes)
+    app = build_api_app(EventRequests(accept, sources, ApiLimits(max_event=2000)), routes)
     async with serving(app) as listener, aiohttp.ClientSession() as http:
 
         async def asked(method: str, path: str, name: str, body: object = None) -> tuple[int, str, Any]:
@@ -149,7 +149,7 @@ Ask = Callable[..., Any]
 async def judge(bearer: str) -> ApiToken | None:
     """Knows one token, refuses another, and has never heard of the rest."""
     if bearer == "withdrawn":
-        raise Refusal(problem(403, "no role of the token counts here"))
+        raise Refusal(problem_response(403, "no role of the token counts here"))
     return THEIRS if bearer == "alice's" else None
 
 
@@ -160,7 +160,7 @@ async def asking(
     """Asks by a bearer token."""
     sources = sources_of(lambda: tokens)
     routes = StatusRoutes(Authorization(sources.tokens, lambda: now), look, lambda: 0.0).routes()
-    app = api_app(EventRequests(accept, sources, ApiLimits(max_event=2000)), routes, judge)
+    app = build_api_app(EventRequests(accept, sources, ApiLimits(max_event=2000)), routes, judge)
     async with serving(app) as listener, aiohttp.ClientSession() as http:
 
         async def asked(bearer: str | None, path: str = "/v1/status") -> tuple[int, str, str]:

@@ -15,8 +15,8 @@ from cryptography import x509
 
 from notifier.model.errors import ConfigurationError
 from notifier.network.listeners.certificates import ListenerContext
-from notifier.network.listeners.held_bytes import HEAD, ConnectionBudget
-from notifier.network.listeners.listener import CONNECTIONS, HANDSHAKE_TIMEOUT, Deadlines, Listener, listen
+from notifier.network.listeners.held_bytes import MAX_HEAD_BYTES, ConnectionBudget
+from notifier.network.listeners.listener import HANDSHAKE_TIMEOUT_SECONDS, MAX_CONNECTIONS, Deadlines, Listener, listen
 from notifier.network.listeners.web_app import WebLimits, web_app
 from notifier.settings.policies import ListenerTls
 from tests.publishing.serving import serving
@@ -123,7 +123,7 @@ async def test_nothing_is_read_behind_a_broken_body(broken: bytes) -> None:
 async def test_a_head_beyond_32_kib_is_refused(fields: int) -> None:
     """Complete or not: 400, and the connection is closed."""
     large = head("GET", *(f"X{n}: " + "a" * 7000 for n in range(fields)))
-    assert len(large) > HEAD
+    assert len(large) > MAX_HEAD_BYTES
     async with listening() as listener:
         assert (await answers(listener, large)).startswith(b"HTTP/1.1 400")
         assert (await answers(listener, large[:-2] + b"Y: " + b"b" * 5000)).startswith(b"HTTP/1.1 400")
@@ -189,7 +189,7 @@ def ca(tmp_path: Path) -> Authority:
 
 
 @asynccontextmanager
-async def served(files: ListenerTls, connections: int = CONNECTIONS) -> AsyncIterator[Listener]:
+async def served(files: ListenerTls, connections: int = MAX_CONNECTIONS) -> AsyncIterator[Listener]:
     async def well(_request: web.Request) -> web.Response:
         return web.Response(text="well")
 
@@ -268,7 +268,7 @@ async def test_silent_connections_are_limited_before_their_handshake(ca: Authori
         assert await ask_tls(listener, ca)
         for reader, _ in silent[:3]:
             with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.wait_for(reader.read(), HANDSHAKE_TIMEOUT / 2) == b""
+                assert await asyncio.wait_for(reader.read(), HANDSHAKE_TIMEOUT_SECONDS / 2) == b""
         for _, writer in silent:
             writer.close()
 

@@ -17,9 +17,9 @@ from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.listener import Listener
 from notifier.network.listeners.openapi import PATH
-from notifier.network.listeners.problem import json_object
+from notifier.network.listeners.problem import read_json_object
 from notifier.operators.status.status_routes import StatusRoutes
-from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.publishing.event_requests import EventRequests, build_api_app
 from tests.publishing.serving import accept, look, serving, sources_of, token
 
 # ── Without a tokens file the API answers this machine alone: no web page reads or changes anything ───────────────
@@ -36,7 +36,7 @@ async def nobody_publishes(event: SessionEnded, lane: Lane) -> None:
 async def listening(*tokens: ApiToken) -> AsyncIterator[Listener]:
     sources = sources_of(lambda: tokens or None)
     routes = StatusRoutes(Authorization(sources.tokens), look, lambda: 0.0).routes()
-    async with serving(api_app(EventRequests(nobody_publishes, sources), routes)) as listener:
+    async with serving(build_api_app(EventRequests(nobody_publishes, sources), routes)) as listener:
         yield listener
 
 
@@ -160,7 +160,7 @@ async def json_echo() -> AsyncIterator[Listener]:
     """Answers with the object that it has read. `/v1/parts` answers in parts."""
 
     async def read(request: web.Request) -> web.Response:
-        return web.json_response(await json_object(request), dumps=json_text)
+        return web.json_response(await read_json_object(request), dumps=json_text)
 
     async def parts(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -169,7 +169,7 @@ async def json_echo() -> AsyncIterator[Listener]:
         return response
 
     routes = [web.post("/v1/echo", read), web.get("/v1/parts", parts)]
-    async with serving(api_app(EventRequests(accept, sources_of()), routes)) as listener:
+    async with serving(build_api_app(EventRequests(accept, sources_of()), routes)) as listener:
         yield listener
 
 

@@ -4,9 +4,9 @@ import pytest
 from aiohttp import web
 
 from notifier.network.listeners.authorization import Authorization
-from notifier.network.listeners.openapi import PATH, AnswerDescription, OperationDescription, openapi
+from notifier.network.listeners.openapi import PATH, AnswerDescription, OperationDescription, build_openapi
 from notifier.operators.status.status_routes import StatusRoutes
-from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.telemetry.log_level import LogLevel, log_level_routes
 from tests.network.listeners.described import described
 from tests.publishing.serving import accept, look, sources_of, token
@@ -16,7 +16,7 @@ def app() -> web.Application:
     sources = sources_of(lambda: (token("idp", "publish", "read", "repair"),))
     authorization = Authorization(sources.tokens)
     more = [*log_level_routes(authorization, Level()), *StatusRoutes(authorization, look, lambda: 0.0).routes()]
-    return api_app(EventRequests(accept, sources), more)
+    return build_api_app(EventRequests(accept, sources), more)
 
 
 class Level(LogLevel):
@@ -62,7 +62,7 @@ def test_every_route_that_stands_is_told() -> None:
     async def told(_request: web.Request) -> web.Response:
         raise AssertionError
 
-    document = openapi([web.get("/v1/things/{id}", told), web.delete(r"/v1/things/{id:\w+}", plain)])
+    document = build_openapi([web.get("/v1/things/{id}", told), web.delete(r"/v1/things/{id:\w+}", plain)])
     both = document["paths"]["/v1/things/{id}"]
     assert both["get"]["security"] == [{"token": ["read"]}]
     asked = {each["name"]: each["required"] for each in both["get"]["parameters"]}

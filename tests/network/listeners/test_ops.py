@@ -12,7 +12,7 @@ from aiohttp import web
 
 from notifier.model.errors import ConfigurationError
 from notifier.network.listeners.listener import Deadlines, Listener, listen
-from notifier.network.listeners.ops import CONNECTIONS, Readiness, ops_app
+from notifier.network.listeners.ops import MAX_CONNECTIONS, Readiness, ops_app
 from tests.publishing.serving import serving
 from tests.system.waiting import until
 
@@ -143,7 +143,9 @@ def many_files() -> Iterator[None]:
 @pytest.mark.usefixtures("many_files")
 async def test_a_thousand_silent_connections_keep_no_probe_out(worker: Worker, http: aiohttp.ClientSession) -> None:
     """They stay open, say nothing, and more of them come: each probe is answered, and the oldest have gone for it."""
-    async with serving(ops_app(worker, Page()), connections=CONNECTIONS, deadlines=Deadlines(header=600)) as listener:
+    async with serving(
+        ops_app(worker, Page()), connections=MAX_CONNECTIONS, deadlines=Deadlines(header=600)
+    ) as listener:
         silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(1000)]
         for path in ("/livez", "/readyz", "/metrics") * 2:
             silent += [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(20)]
@@ -151,7 +153,7 @@ async def test_a_thousand_silent_connections_keep_no_probe_out(worker: Worker, h
                 assert answer.status == 200
                 await answer.read()
         assert listener.runner.server is not None
-        assert len(listener.runner.server.connections) <= CONNECTIONS + 20  # that came last, and together
+        assert len(listener.runner.server.connections) <= MAX_CONNECTIONS + 20  # that came last, and together
         for each in silent:
             each.close()
 

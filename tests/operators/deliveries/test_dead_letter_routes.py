@@ -18,7 +18,7 @@ from notifier.model.message import DEAD, Lane, Transfer, Transferred
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
-from notifier.network.listeners.openapi import openapi
+from notifier.network.listeners.openapi import build_openapi
 from notifier.operators.deliveries import jobs, message_index, message_requests
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
@@ -27,7 +27,7 @@ from notifier.operators.deliveries.message_index import MessageIndexes
 from notifier.operators.deliveries.message_requests import RouteDependencies
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.status.worker_requests import WorkerAnswer
-from notifier.publishing.event_requests import EventRequests, api_app
+from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.queues.sqlite.row_visits import SqliteVisit
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
@@ -132,8 +132,8 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         routes = DeadLetterRoutes(authorization, desk).routes()
         routes += WaitingRoutes(authorization, desk).routes()
         routes += JobRoutes(authorization, jobs_, subject.write_audit).routes()
-        async with serving(api_app(EventRequests(accept, sources_of(lambda: TOKENS)), routes)) as listener:
-            subject.url, subject.described = listener.url, openapi(routes)
+        async with serving(build_api_app(EventRequests(accept, sources_of(lambda: TOKENS)), routes)) as listener:
+            subject.url, subject.described = listener.url, build_openapi(routes)
             yield subject
         running.cancel()
     await queue.close()

@@ -26,13 +26,13 @@ from notifier.model.outcome import Answer, Break, Cause, Reason, StaleConnection
 from notifier.model.request import Request
 from notifier.model.trouble import Trouble
 from notifier.network.http.issuer_document import (
+    DocumentIssue,
     IssuerDocument,
-    UnreadDocument,
+    find_only_issuer,
+    is_for_tests,
     metadata_uri,
-    only_in_tests,
-    only_issuer,
 )
-from notifier.network.http.probe import Reached, Unreached
+from notifier.network.http.probe import ReachedAddress, ReachFailure
 from notifier.operators.doctor.canary import CANARY_SUBJECT_PREFIX, CanaryTools, send_canary
 from notifier.operators.doctor.doctor import Area, Finding, Severity
 from notifier.operators.doctor.doctor_clients import examine_server, judge_registry, servers_of
@@ -151,15 +151,15 @@ def test_a_file() -> None:
 async def issuer(
     metadata: object = GOOD, keys: object = (EC,), *, jwks_uri: str | None = JWKS, used: int = 3, date: float = NOW
 ) -> list[Finding]:
-    def document(content: object) -> IssuerDocument | UnreadDocument:
-        return content if isinstance(content, UnreadDocument) else IssuerDocument(content=content, date=date)
+    def document(content: object) -> IssuerDocument | DocumentIssue:
+        return content if isinstance(content, DocumentIssue) else IssuerDocument(content=content, date=date)
 
     documents = {
         metadata_uri(ISS): document(metadata),
         JWKS: document({"keys": list(keys)} if isinstance(keys, tuple) else keys),
     }
 
-    async def read(uri: str) -> IssuerDocument | UnreadDocument:
+    async def read(uri: str) -> IssuerDocument | DocumentIssue:
         return documents[uri]
 
     key = Signing(alg=Algorithm.ES256, public=EC)
@@ -199,11 +199,11 @@ async def test_an_empty_member_is_absent(empty: object) -> None:
         ({"keys": ({**EC, "use": "enc"},)}, '"use": "enc"'),
         ({"keys": (EC, {**EC, "kid": "x", "d": "AQID"})}, "failed: its JWK Set holds a private key"),
         (
-            {"keys": UnreadDocument(text="answered 503")},
+            {"keys": DocumentIssue(text="answered 503")},
             "failed: its JWK Set at https://id.example/jwks could not be read",
         ),
         ({"keys": {"error": "no"}}, "is no JWK Set"),
-        ({"metadata": UnreadDocument(text="answered 404")}, "warning: its metadata"),
+        ({"metadata": DocumentIssue(text="answered 404")}, "warning: its metadata"),
         ({"metadata": {**GOOD, "backchannel_logout_supported": False}}, "backchannel_logout_supported: true"),
         (
             {"metadata": {**GOOD, "backchannel_logout_session_supported": None}},
@@ -212,7 +212,7 @@ async def test_an_empty_member_is_absent(empty: object) -> None:
         ({"metadata": {**GOOD, "issuer": ISS + "/"}}, "failed: its metadata calls it"),
         ({"metadata": {**GOOD, "jwks_uri": f"{ISS}/other"}}, "receivers read the keys at"),
         ({"jwks_uri": None}, "do not watch its keys"),
-        ({"metadata": UnreadDocument(text="x"), "jwks_uri": None}, "is not known"),
+        ({"metadata": DocumentIssue(text="x"), "jwks_uri": None}, "is not known"),
         ({"date": NOW - 60}, "failed: its clock is 60 s behind ours"),
     ],
 )
@@ -270,24 +270,24 @@ def test_clients_of_one_server_are_tried_once() -> None:
 @pytest.mark.parametrize(
     ("met", "words"),
     [
-        (Reached(address="192.0.2.1", expires=NOW + 90 * DAY_SECONDS), ""),
+        (ReachedAddress(address="192.0.2.1", expires=NOW + 90 * DAY_SECONDS), ""),
         (
-            Reached(address="192.0.2.1", expires=NOW + 13 * DAY_SECONDS),
+            ReachedAddress(address="192.0.2.1", expires=NOW + 13 * DAY_SECONDS),
             "warning: https://shop.example takes connections; the certificate ends in 13 days",
         ),
-        (Reached(address="192.0.2.1", expires=NOW + 0.5 * DAY_SECONDS), "ends in less than a day"),
-        (Reached(address="192.0.2.1", proxy=True), ""),
+        (ReachedAddress(address="192.0.2.1", expires=NOW + 0.5 * DAY_SECONDS), "ends in less than a day"),
+        (ReachedAddress(address="192.0.2.1", proxy=True), ""),
         (
-            Unreached(reason=Reason.DNS, text="no such name"),
+            ReachFailure(reason=Reason.DNS, text="no such name"),
             "failed: https://shop.example cannot be reached: no such name",
         ),
-        (Unreached(reason=Reason.EGRESS_DENIED, text="is private"), "is private"),
+        (ReachFailure(reason=Reason.EGRESS_DENIED, text="is private"), "is private"),
     ],
 )
-async def test_reaching_a_server(met: Reached | Unreached, words: str) -> None:
+async def test_reaching_a_server(met: ReachedAddress | ReachFailure, words: str) -> None:
     """A certificate that ends within two weeks is a warning."""
 
-    async def reach(*_: object) -> Reached | Unreached:
+    async def reach(*_: object) -> ReachedAddress | ReachFailure:
         return met
 
     async def nobody() -> ClientStates:
@@ -301,8 +301,8 @@ async def test_reaching_a_server(met: Reached | Unreached, words: str) -> None:
 async def test_a_client_that_takes_connections_may_not_be_well() -> None:
     """Workers have met it: it answers 400 to all, hangs, or is put off. Others of its server are told apart."""
 
-    async def reach(*_: object) -> Reached:
-        return Reached(address="192.0.2.1", expires=NOW + 90 * DAY_SECONDS)
+    async def reach(*_: object) -> ReachedAddress:
+        return ReachedAddress(address="192.0.2.1", expires=NOW + 90 * DAY_SECONDS)
 
     async def met() -> ClientStates:
         plain = {"reason": "rejected_token", "status": 400, "last_failure": NOW - 60, "text": "aud does not match"}
@@ -405,12 +405,12 @@ def test_registrations() -> None:
 )
 async def test_an_issuer_that_nobody_can_be_is_for_tests(iss: str, test: bool) -> None:
     """Neither its documents nor its clients are looked for, and it is told that they are not."""
-    assert only_in_tests(iss) is test
+    assert is_for_tests(iss) is test
     asked: list[str] = []
 
-    async def read(uri: str) -> UnreadDocument:
+    async def read(uri: str) -> DocumentIssue:
         asked.append(uri)
-        return UnreadDocument(text="no such name")
+        return DocumentIssue(text="no such name")
 
     canary = replace(client("canary"), iss=iss)
     case = IssuerCase(iss=iss, jwks_uri=None, signing=[], upcoming=[], client_counts={})
@@ -424,10 +424,10 @@ async def test_an_issuer_that_nobody_can_be_is_for_tests(iss: str, test: bool) -
 
 def test_the_issuer_of_a_test_is_never_meant() -> None:
     """Who names no issuer means the only other one."""
-    assert only_issuer([ISS, "https://notifier-canary.invalid"]) == ISS
-    assert only_issuer([ISS, "https://staff.example", "https://notifier-canary.invalid"]) is None
-    assert only_issuer(["https://notifier-canary.invalid"]) is None
-    assert only_issuer([]) is None
+    assert find_only_issuer([ISS, "https://notifier-canary.invalid"]) == ISS
+    assert find_only_issuer([ISS, "https://staff.example", "https://notifier-canary.invalid"]) is None
+    assert find_only_issuer(["https://notifier-canary.invalid"]) is None
+    assert find_only_issuer([]) is None
 
 
 # ── transmitters ──
@@ -437,7 +437,7 @@ def test_the_issuer_of_a_test_is_never_meant() -> None:
     ("document", "expected"),
     [
         (IssuerDocument(content={"keys": [EC, {"kty": "oct"}]}), ""),
-        (UnreadDocument(text="refused the connection"), "could not be read: refused the connection"),
+        (DocumentIssue(text="refused the connection"), "could not be read: refused the connection"),
         (IssuerDocument(content=[]), "is no JWK Set"),
         (IssuerDocument(content={"keys": [{**EC, "use": "enc"}, {"kty": "oct"}]}), "no key that verifies signatures"),
         (IssuerDocument(content={"keys": [EC, {**EC, "d": "AAAA"}]}), "holds a private key"),
@@ -447,11 +447,11 @@ def test_the_issuer_of_a_test_is_never_meant() -> None:
     ids=range(7),
 )
 async def test_whether_the_tokens_of_a_source_can_be_verified(
-    document: IssuerDocument | UnreadDocument, expected: str
+    document: IssuerDocument | DocumentIssue, expected: str
 ) -> None:
     """Before the first one comes."""
 
-    async def read(_uri: str) -> IssuerDocument | UnreadDocument:
+    async def read(_uri: str) -> IssuerDocument | DocumentIssue:
         return document
 
     told = bad(await examine_transmitter("sources.kc.http.set", JWKS, read))
@@ -551,8 +551,8 @@ def encrypted_client(client_id: str, keys: Any = PLACE, alg: KeyManagement = Key
     )
 
 
-async def findings(document: IssuerDocument | UnreadDocument, *clients: Client) -> list[tuple[str, str, str]]:
-    async def read(_place: ClientKeysSource) -> IssuerDocument | UnreadDocument:
+async def findings(document: IssuerDocument | DocumentIssue, *clients: Client) -> list[tuple[str, str, str]]:
+    async def read(_place: ClientKeysSource) -> IssuerDocument | DocumentIssue:
         return document
 
     return [_told(each) for each in await examine_keys(PLACE, clients, read)]
@@ -580,7 +580,7 @@ async def test_the_key_that_would_be_taken_is_named() -> None:
 async def test_a_set_that_cannot_be_read_fails_all_its_clients() -> None:
     """Their logouts wait, and the advice says so."""
     for document, words in (
-        (UnreadDocument(text="answered 503"), "https://shop.example/jwks cannot be read: answered 503"),
+        (DocumentIssue(text="answered 503"), "https://shop.example/jwks cannot be read: answered 503"),
         (IssuerDocument(content=[]), "cannot be read: is no JWK Set"),
     ):
         found = await findings(document, encrypted_client("shop"), encrypted_client("mail"))

@@ -13,7 +13,7 @@ from notifier.model.message import DEAD, Lane
 from notifier.operators.doctor.doctor import Severity
 from notifier.operators.doctor.doctor_queue import examine_queue
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.queues.sqlite.file import ROOM
+from notifier.queues.sqlite.file import MIN_FREE_BYTES
 from tests.contract.queues import Inbox, names, outgoing
 from tests.support.small_disk import filled, small_disk
 from tests.system.waiting import until
@@ -154,4 +154,4 @@ async def test_the_feed_leaves_what_is_left_to_acks(file: Path) -> None:
 
 def test_the_largest_event_fits_into_the_room() -> None:
     """Once as a message, and once in the log."""
-    assert ROOM >= 4 * 128 * 1024
+    assert MIN_FREE_BYTES >= 4 * 128 * 1024

@@ -13,7 +13,7 @@ from notifier.queues.queue_port import Parking
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.queues.sqlite.file import open_file
 from notifier.queues.sqlite.rows import LONGEST_DELAY, NewRow
-from notifier.queues.sqlite.store import DUE_AT_ONCE, Store
+from notifier.queues.sqlite.store import MAX_DUE_PER_ROUND, Store
 from tests.contract.queues import Inbox, names, outgoing
 from tests.queues.sqlite.test_sqlite_queue import child, facts, full_disk
 
@@ -94,10 +94,10 @@ async def test_what_is_in_hand_does_not_come_due(file: Path) -> None:
 
 async def test_a_start_wakes_what_is_parked(file: Path) -> None:
     """A fresh worker knows nothing of its clients: each is asked again soon, in the order in which they were parked."""
-    sent = [f"m-{number}" for number in range(3 * DUE_AT_ONCE)]
+    sent = [f"m-{number}" for number in range(3 * MAX_DUE_PER_ROUND)]
     async with worker(file) as (queue, _):
         for number, client in enumerate((SHOP, WIKI, SHOP)):
-            some = sent[number * DUE_AT_ONCE : (number + 1) * DUE_AT_ONCE]
+            some = sent[number * MAX_DUE_PER_ROUND : (number + 1) * MAX_DUE_PER_ROUND]
             await park(queue, 9e9, *some, client=client)
         held = await queue.fetch(queue.bucket(SHOP), 1)
     queue = SqliteQueue(SqliteOptions(path=file))
@@ -115,7 +115,7 @@ async def test_a_start_wakes_what_is_parked(file: Path) -> None:
 
 async def test_what_is_fetched_while_the_rest_wakes(file: Path) -> None:
     """It comes once: out of the bucket or as a retry."""
-    sent = {f"m-{number}" for number in range(8 * DUE_AT_ONCE)}
+    sent = {f"m-{number}" for number in range(8 * MAX_DUE_PER_ROUND)}
     async with worker(file) as (queue, _):
         bucket = await park(queue, 9e9, *sent)
     async with worker(file) as (queue, _):
@@ -222,7 +222,7 @@ def test_many_parked_cost_the_others_nothing(file: Path) -> None:
         with store.transaction():
             store.move_due(1.0, [5])
             store.delete([7])
-        assert store.next_due([1]) == 9e9
+        assert store.read_next_due([1]) == 9e9
         assert store.count_parked(["wiki"]) == {"wiki": 1}
     store.close()
 
@@ -240,10 +240,10 @@ def test_no_statement_reads_the_whole_table(file: Path) -> None:
     store.read_parked("shop", [2], 4)
     store.count_parked()
     store.count_parked(["shop"])
-    store.parked_ids()
-    store.next_due([2])
+    store.read_parked_ids()
+    store.read_next_due([2])
     store.depths(consumed=True)
-    store.oldest()
+    store.read_oldest()
     store.close()
     with contextlib.closing(open_file(file)) as database:
         plans = {

@@ -21,7 +21,7 @@ from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import DEAD, Kind, Lane
 from notifier.model.outcome import DeadReason
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.queues.sqlite.lock import WorkerLock, worker_at
+from notifier.queues.sqlite.lock import WorkerLock, has_worker
 from tests.contract.queues import PATIENCE, Inbox, Place, dead, delay, names, outgoing, ready
 
 Child = asyncio.subprocess.Process
@@ -456,7 +456,7 @@ def test_a_lock_file_that_is_no_regular_file_is_refused(tmp_path: Path, kind: st
         lock_file.symlink_to(victim)
     else:
         os.mkfifo(lock_file)
-    assert not worker_at(file)
+    assert not has_worker(file)
     with pytest.raises(QueueUnavailable, match=r"cannot open the lock file .*queue\.db\.lock"):
         WorkerLock(file, (0, 0))
     assert victim.read_text() == "precious"
