@@ -22,17 +22,17 @@ from notifier.model.session_ended import ClientEntry, SessionEnded
 class FrontChannelContext:
     """Whose session ended, and which clients to ask: each `client_id`, with a `sid` of its own if it has one.
 
-    `brought`: the addresses that came with some of them, by `client_id`. They count where the registry has no such
-    client, and `judged` has let them pass.
+    `supplied`: the addresses of some of them, by `client_id`. They apply to clients that are not registered, if
+    `check_addresses` accepts them.
     """
 
     iss: str
     sid: str | None
     clients: tuple[tuple[str, str | None], ...]
-    brought: Mapping[str, FrontChannelClient] = field(default_factory=dict, hash=False)
+    supplied: Mapping[str, FrontChannelClient] = field(default_factory=dict, hash=False)
 
 
-class Unbrought(StrEnum):
+class AddressRefusal(StrEnum):
     """Why a page does not ask a client at the address that came with it.
 
     `registered`: the registry has the client, without an address that a page can ask. `denied`: `registry.inline` lets
@@ -50,11 +50,11 @@ class Unbrought(StrEnum):
 
 
 @frozen
-class LeftOut:
+class OmittedClient:
     """A client that a page does not ask, though an address came with it. `text` says what is wrong with that one."""
 
     client_id: str
-    reason: Unbrought
+    reason: AddressRefusal
     text: str
 
 
@@ -83,7 +83,7 @@ class PagePlan:
     unasked: tuple[UnaskedClient, ...] = ()
 
 
-def front_channel_mistake(uri: str, redirect_origins: tuple[str, ...], *, allow_http: bool) -> str | None:
+def find_front_channel_error(uri: str, redirect_origins: tuple[str, ...], *, allow_http: bool) -> str | None:
     """Say why no page may ask a client at `uri`. None if it may. Without `redirect_origins` F1 cannot be checked."""
     malformed = uri_mistake(uri)
     if malformed is not None:
@@ -105,70 +105,70 @@ def uri_of(client: Client, iss: str, sid: str | None) -> str | None:
 
     None if the client must have them and there is no `sid`, or has no such URI.
     """
-    return None if client.front_channel is None else _called_at(client.front_channel, iss, sid)
+    return None if client.front_channel is None else _address_of(client.front_channel, iss, sid)
 
 
-def page_context(event: SessionEnded, registry: Registry) -> FrontChannelContext | None:
+def create_page_context(event: SessionEnded, registry: Registry) -> FrontChannelContext | None:
     """The context of the page for an event. None if the browser need ask none of its clients.
 
-    Entries with a `sid` of their own keep it. A client is there once. Addresses that the event brings are in it
-    unjudged: see `judged`.
+    Entries with a `sid` of their own keep it. A client is there once. Addresses in the event are in it
+    unchecked: see `check_addresses`.
     """
     entries = {entry.client_id: entry for entry in _entries(event, registry)}
-    brought = {
+    supplied = {
         client_id: FrontChannelClient(
             frontchannel_logout_uri=uri,
             frontchannel_logout_session_required=bool(entry.frontchannel_logout_session_required),
         )
         for client_id, entry in entries.items()
-        if (uri := entry.frontchannel_logout_uri) is not None and not _says_where(event.iss, client_id, registry)
+        if (uri := entry.frontchannel_logout_uri) is not None and not _is_address_known(event.iss, client_id, registry)
     }
     registered = registry.clients_of(event.iss)
     clients = tuple(
         (entry.client_id, entry.sid)
         for entry in entries.values()
-        if entry.client_id in brought
+        if entry.client_id in supplied
         or ((client := registered.get(entry.client_id)) is not None and is_on_page(client))
     )
-    return FrontChannelContext(iss=event.iss, sid=event.sid, clients=clients, brought=brought) if clients else None
+    return FrontChannelContext(iss=event.iss, sid=event.sid, clients=clients, supplied=supplied) if clients else None
 
 
-def judged(
-    context: FrontChannelContext, registry: Registry, hosts: Collection[str], unheard: Unbrought | None
-) -> tuple[FrontChannelContext, tuple[LeftOut, ...]]:
+def check_addresses(
+    context: FrontChannelContext, registry: Registry, hosts: Collection[str], refusal: AddressRefusal | None
+) -> tuple[FrontChannelContext, tuple[OmittedClient, ...]]:
     """Return the context with the clients that a page may ask, and those left out whose address does not count.
 
-    `hosts`: the issuer's own. `unheard`: why none counts of whoever brought them; None if his word counts.
+    `hosts`: the issuer's own. `refusal`: why no address of their sender is accepted; None if they may be.
     """
-    left_out: dict[str, LeftOut] = {}
+    omitted: dict[str, OmittedClient] = {}
     if registry.inline == "deny":
-        unheard = Unbrought.DENIED
+        refusal = AddressRefusal.DENIED
     template = registry.template_of(context.iss)
     egress = EgressPolicy() if template is None else template.route.egress
-    brought: dict[str, FrontChannelClient] = {}
-    for client_id, front in context.brought.items():
-        if _says_where(context.iss, client_id, registry):
+    supplied: dict[str, FrontChannelClient] = {}
+    for client_id, front in context.supplied.items():
+        if _is_address_known(context.iss, client_id, registry):
             continue
-        mistake: tuple[Unbrought, str] | None
+        mistake: tuple[AddressRefusal, str] | None
         if registry.resolve(context.iss, client_id, None) is not None:
-            mistake = Unbrought.REGISTERED, ""
-        elif unheard is not None:
-            mistake = unheard, ""
+            mistake = AddressRefusal.REGISTERED, ""
+        elif refusal is not None:
+            mistake = refusal, ""
         else:
-            mistake = _mistake(front.frontchannel_logout_uri, hosts, egress)
+            mistake = _find_address_error(front.frontchannel_logout_uri, hosts, egress)
         if mistake is None:
-            brought[client_id] = front
+            supplied[client_id] = front
         else:
-            left_out[client_id] = LeftOut(client_id=client_id, reason=mistake[0], text=mistake[1])
-    clients = tuple((client_id, sid) for client_id, sid in context.clients if client_id not in left_out)
-    return replace(context, clients=clients, brought=brought), tuple(left_out.values())
+            omitted[client_id] = OmittedClient(client_id=client_id, reason=mistake[0], text=mistake[1])
+    clients = tuple((client_id, sid) for client_id, sid in context.clients if client_id not in omitted)
+    return replace(context, clients=clients, supplied=supplied), tuple(omitted.values())
 
 
-def page_plan(context: FrontChannelContext, registry: Registry) -> PagePlan:
-    """What the page of a context does, by the registry as it is now. Clients that it no longer has are left out.
+def plan_page(context: FrontChannelContext, registry: Registry) -> PagePlan:
+    """Return the requests of a context's page by the current registry. Clients that it no longer has are omitted.
 
-    So are not those whose address the context has brought: it was `judged`. A client that is there under several names
-    counts as it is named first.
+    Clients whose address the context supplies stay: `check_addresses` accepted it. Of several names of a client, the
+    first applies.
     """
     asked: list[AskedClient] = []
     unasked: list[UnaskedClient] = []
@@ -176,14 +176,14 @@ def page_plan(context: FrontChannelContext, registry: Registry) -> PagePlan:
     for name, own_sid in context.clients:
         client = registry.resolve(context.iss, name, None)
         if client is None:
-            client_id, title, front = name, name, context.brought.get(name)
+            client_id, title, front = name, name, context.supplied.get(name)
         else:
             client_id, title = client.client_id, client.client_name or client.client_id
             front = client.front_channel if is_on_page(client) else None
         if front is None or client_id in seen:
             continue
         seen.add(client_id)
-        uri = _called_at(front, context.iss, context.sid if own_sid is None else own_sid)
+        uri = _address_of(front, context.iss, context.sid if own_sid is None else own_sid)
         if uri is None:
             unasked.append(UnaskedClient(client_id=client_id, name=title))
         else:
@@ -191,23 +191,23 @@ def page_plan(context: FrontChannelContext, registry: Registry) -> PagePlan:
     return PagePlan(asked=tuple(asked), unasked=tuple(unasked))
 
 
-def _says_where(iss: str, name: str, registry: Registry) -> bool:
+def _is_address_known(iss: str, name: str, registry: Registry) -> bool:
     """Whether the registry says where the client is asked, or that no browser does."""
     client = registry.resolve(iss, name, None)
     return client is not None and (client.front_channel is not None or client.off_page)
 
 
-def _mistake(uri: str, hosts: Collection[str], egress: EgressPolicy) -> tuple[Unbrought, str] | None:
+def _find_address_error(uri: str, hosts: Collection[str], egress: EgressPolicy) -> tuple[AddressRefusal, str] | None:
     if len(uri) > URI_LENGTH:
-        return Unbrought.ADDRESS, f"has more than {URI_LENGTH:,} characters"
+        return AddressRefusal.ADDRESS, f"has more than {URI_LENGTH:,} characters"
     text = check_uri(uri, egress)
     if text is not None:
-        return Unbrought.ADDRESS, text
+        return AddressRefusal.ADDRESS, text
     host = host_of(uri)
-    return None if host not in hosts else (Unbrought.OWN_HOST, f"is on {host}, the issuer's own host")
+    return None if host not in hosts else (AddressRefusal.OWN_HOST, f"is on {host}, the issuer's own host")
 
 
-def _called_at(front: FrontChannelClient, iss: str, sid: str | None) -> str | None:
+def _address_of(front: FrontChannelClient, iss: str, sid: str | None) -> str | None:
     uri = front.frontchannel_logout_uri
     if sid is None:
         return None if front.frontchannel_logout_session_required else uri

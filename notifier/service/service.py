@@ -122,7 +122,7 @@ class Service:
         Raises LookupError if a feature needs what the service does not have.
         """
         needs: dict[str, object] = {
-            "ClientLabels": self.metrics, "EventTaker": self._requests, "FactObserver": self._watches.observe,
+            "ClientLabels": self.metrics, "EventRequestHandler": self._requests, "FactObserver": self._watches.observe,
             "SignOutPage": lambda _iss, _context, _parents: web.Response(),
         }  # fmt: skip
         all_running = list[FeatureRuntime]()

@@ -16,9 +16,9 @@ import jsonschema
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.delivery.event_clients import PART_CLIENTS, split
-from notifier.features.browsers.front_channel_context import open_sealed
+from notifier.features.browsers.front_channel_context import open_context
 from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
-from notifier.features.browsers.front_channel_routes import PATH, SAW_COOKIE
+from notifier.features.browsers.front_channel_routes import COOKIES_SEEN_HEADER, PAGE_PATH
 from notifier.model.client import Algorithm, FrontChannelClient
 from notifier.model.documents.cloudevents import ID_BYTES
 from notifier.model.documents.event_document import event_schema, understand
@@ -76,12 +76,12 @@ def test_it_offers_the_services_algorithms() -> None:
 def test_it_knows_the_services_pages() -> None:
     """Their path, what stands in each, and what each refusal has: else the server's own frames would ask for ever."""
     watch = {*texts(COMMON / "FrontChannel/PageWatch.cs")}
-    path, _context, _rest = PATH.partition("{")
+    path, _context, _rest = PAGE_PATH.partition("{")
     assert any(path in each for each in watch)
-    assert SAW_COOKIE in watch
+    assert COOKIES_SEEN_HEADER in watch
     rules = PageRules(path="", origins=())
     (mark,) = (each for each in watch if each.startswith("id="))
-    assert mark.replace("\\", "") in FrontChannelPage().document(PagePlan(asked=()), rules, None)
+    assert mark.replace("\\", "") in FrontChannelPage().render(PagePlan(asked=()), rules, None)
 
 
 def test_its_pages_are_read_as_meant() -> None:
@@ -90,7 +90,7 @@ def test_its_pages_are_read_as_meant() -> None:
     keys = MultiFernet([Fernet(Fernet.generate_key())])
     contexts = []
     for plain in (each for each in texts(file) if each.startswith("[")):
-        opened = open_sealed(keys.encrypt(zlib.compress(plain.encode())).decode().rstrip("="), keys, time.time())
+        opened = open_context(keys.encrypt(zlib.compress(plain.encode())).decode().rstrip("="), keys, time.time())
         assert opened is not None, plain
         contexts.append(opened.context)
     session, question = contexts
@@ -99,7 +99,7 @@ def test_its_pages_are_read_as_meant() -> None:
     told = FrontChannelClient(
         frontchannel_logout_uri="https://shop.example.com/out?a=1", frontchannel_logout_session_required=True
     )
-    assert session.brought == {"shop": told}
+    assert session.supplied == {"shop": told}
     assert question.clients == ()
 
 

@@ -19,10 +19,10 @@ from playwright.async_api import Page
 
 from notifier.features.browsers.check_session import (
     STATE_COOKIES,
-    CheckSession,
-    CheckSessionPages,
+    CheckSessionPage,
+    CheckSessionRoutes,
     SessionFormula,
-    check_session_script,
+    read_check_session_script,
 )
 from notifier.model.client import Client
 from notifier.model.registry import Registry
@@ -113,10 +113,10 @@ async def check_session_world(folder: Path, pem: Path, own: Page) -> AsyncIterat
     clients: dict[str, Client] = {}
     registry = Registry(clients={"issuer": clients})
     pages = {
-        str(formula): CheckSession(issuer="issuer", formula=formula, cookie=STATE_COOKIES.get(formula, "own"))
+        str(formula): CheckSessionPage(issuer="issuer", formula=formula, cookie=STATE_COOKIES.get(formula, "own"))
         for formula in SessionFormula
     }
-    served = CheckSessionPages(pages.get, lambda: registry, check_session_script())
+    served = CheckSessionRoutes(pages.get, lambda: registry, read_check_session_script())
     busy, app = asyncio.Event(), web_app(served.routes())
     app.middlewares.append(_while_busy(busy))
     async with serving(app) as listener:

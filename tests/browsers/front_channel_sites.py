@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.fernet import Fernet, MultiFernet
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from notifier.features.browsers.front_channel_context import seal
+from notifier.features.browsers.front_channel_context import seal_context
 from notifier.model.front_channel import FrontChannelContext
 from notifier.model.frozen import frozen
 from tests.support.certificates import authority
@@ -81,7 +81,7 @@ class Sites:
     def seal(self, *clients: str, now: float) -> str:
         """A context of these clients."""
         asked = tuple((each, None) for each in clients)
-        return seal(FrontChannelContext(iss=self.iss, sid="5F2A", clients=asked), self.keys, now)
+        return seal_context(FrontChannelContext(iss=self.iss, sid="5F2A", clients=asked), self.keys, now)
 
     def page_url(self, sealed: str) -> str:
         """Of a page, as the identity server embeds it."""

@@ -11,7 +11,7 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 from playwright.async_api import Page
 
-from notifier.features.browsers.front_channel_context import seal
+from notifier.features.browsers.front_channel_context import seal_context
 from notifier.model.client import FrontChannelClient
 from notifier.model.front_channel import FrontChannelContext
 from tests.browsers.conftest import NewPage
@@ -83,8 +83,8 @@ async def test_a_client_that_nobody_registered_is_asked_where_the_context_says(
         uris = {"fresh": world.url("fresh", "/rp/ok?a=1"), "own": f"{world.iss}/rp/ok"}
         brought = {name: FrontChannelClient(frontchannel_logout_uri=uri) for name, uri in uris.items()}
         named = tuple((name, None) for name in ("ok", *uris))
-        context = FrontChannelContext(iss=world.iss, sid="5F2A", clients=named, brought=brought)
-        sealed = seal(context, MultiFernet([Fernet(key)]), time.time())
+        context = FrontChannelContext(iss=world.iss, sid="5F2A", clients=named, supplied=brought)
+        sealed = seal_context(context, MultiFernet([Fernet(key)]), time.time())
         await page.goto(world.framing(world.page_url(sealed)))
         told = await until(page, "message()")
         assert results(told) == {"ok": "answered", "fresh": "answered"}

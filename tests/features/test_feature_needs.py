@@ -11,7 +11,7 @@ from notifier.delivery.facts import Observer
 from notifier.feature import Feature
 from notifier.features import FEATURES
 from notifier.features.browsers.front_channel_counts import ClientLabels
-from notifier.features.browsers.sign_out_routes import EventTaker
+from notifier.features.browsers.sign_out_routes import EventRequestHandler
 from notifier.features.browsers.web_pages import WebPages
 from notifier.features.upstreams.upstream_intake import FactObserver
 from notifier.features.upstreams.upstream_sign_outs import SignOutPage
@@ -23,7 +23,7 @@ from tests.tokens.key_folder import pem
 
 def _passed(
     metrics: Metrics, requests: EventRequests, observe: Observer, pages: WebPages
-) -> tuple[ClientLabels, EventTaker, FactObserver, SignOutPage]:
+) -> tuple[ClientLabels, EventRequestHandler, FactObserver, SignOutPage]:
     """Return what the service passes for each need. mypy compares it with the Protocols."""
     return metrics, requests, observe, pages.page_of
 

@@ -11,9 +11,9 @@ from notifier.model.front_channel import (
     AskedClient,
     FrontChannelContext,
     UnaskedClient,
-    front_channel_mistake,
-    page_context,
-    page_plan,
+    create_page_context,
+    find_front_channel_error,
+    plan_page,
     uri_of,
 )
 from notifier.model.origins import origin_of
@@ -79,16 +79,18 @@ def test_an_origin_is_written_as_browsers_write_it(uri: str, origin: str | None)
 )
 def test_a_uri_that_no_page_may_load_is_named(uri: str, says: str) -> None:
     """A script would run in the issuer's origin; another origin than the client's own is refused (F1)."""
-    mistake = front_channel_mistake(uri, ("https://rp.example.com",), allow_http=False)
+    mistake = find_front_channel_error(uri, ("https://rp.example.com",), allow_http=False)
     assert mistake is not None
     assert says in mistake
 
 
 def test_a_uri_of_the_clients_own_origin_is_fit() -> None:
     """Also http, where it is allowed, and any origin if no redirect URI is known."""
-    assert front_channel_mistake("https://rp.example.com/o?a=1", ("https://rp.example.com",), allow_http=False) is None
-    assert front_channel_mistake("http://rp.example.com/o", ("http://rp.example.com",), allow_http=True) is None
-    assert front_channel_mistake("https://rp.example.com/o", (), allow_http=False) is None
+    assert (
+        find_front_channel_error("https://rp.example.com/o?a=1", ("https://rp.example.com",), allow_http=False) is None
+    )
+    assert find_front_channel_error("http://rp.example.com/o", ("http://rp.example.com",), allow_http=True) is None
+    assert find_front_channel_error("https://rp.example.com/o", (), allow_http=False) is None
 
 
 def test_iss_and_sid_are_added_together_and_the_query_stays() -> None:
@@ -104,26 +106,26 @@ def test_iss_and_sid_are_added_together_and_the_query_stays() -> None:
 
 def test_a_page_asks_the_clients_that_browsers_call() -> None:
     """Not those that the worker calls, those without a URI, and those that nobody knows."""
-    context = page_context(
+    context = create_page_context(
         _event("billing", ClientEntry(client_id="shop", sid="own"), "worker", "plain", "x"), REGISTRY
     )
     assert context == CONTEXT
-    assert page_context(_event("worker", "plain"), REGISTRY) is None
-    everyone = page_context(_event(), REGISTRY)
+    assert create_page_context(_event("worker", "plain"), REGISTRY) is None
+    everyone = create_page_context(_event(), REGISTRY)
     assert everyone is not None
     assert [client_id for client_id, _ in everyone.clients] == ["billing", "shop"]
 
 
 def test_a_page_is_planned_by_the_registry_of_now() -> None:
     """Clients that it no longer has are left out; one that must have a sid is named if there is none."""
-    plan = page_plan(CONTEXT, REGISTRY)
+    plan = plan_page(CONTEXT, REGISTRY)
     assert plan.asked[1] == AskedClient(
         client_id="shop",
         name="The shop",
         uri=f"https://shop.example.org/out?iss={'https%3A%2F%2Flogin.example.com'}&sid=own",
     )
     without = FrontChannelContext(iss=ISS, sid=None, clients=(("billing", None), ("shop", None), ("gone", None)))
-    plan = page_plan(without, REGISTRY)
+    plan = plan_page(without, REGISTRY)
     assert [each.client_id for each in plan.asked] == ["billing"]
     assert plan.unasked == (UnaskedClient(client_id="shop", name="The shop"),)
 
@@ -132,6 +134,6 @@ def test_a_client_that_is_named_by_an_alias_too_is_asked_once() -> None:
     """As it is named first: an identity server that seals a context itself may know a client by several names."""
     registry = replace(REGISTRY, aliases={ISS: {"shop-alias": "shop"}})
     context = replace(CONTEXT, clients=(("shop-alias", "own"), ("shop", None), ("billing", None)))
-    plan = page_plan(context, registry)
+    plan = plan_page(context, registry)
     assert [each.client_id for each in plan.asked] == ["shop", "billing"]
     assert plan.asked[0].uri.endswith("&sid=own")

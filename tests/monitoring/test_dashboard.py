@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.features.browsers.front_channel_context import seal
+from notifier.features.browsers.front_channel_context import seal_context
 from notifier.model.front_channel import FrontChannelContext
 from notifier.operators.doctor.runbook import parse_sections
 from tests.monitoring.prometheus_server import Prometheus, prometheus
@@ -98,7 +98,7 @@ async def test_no_panel_is_without_data(tmp_path: Path) -> None:
 async def show_page(running: WorkerProcess, key: bytes) -> None:
     """A browser opens a front-channel page, which reports."""
     context = FrontChannelContext(iss=ISSUER, sid="s", clients=(("page", None),))
-    sealed = seal(context, MultiFernet([Fernet(key)]), time.time())
+    sealed = seal_context(context, MultiFernet([Fernet(key)]), time.time())
     face = (await running.until_said("listening", lambda line: "web" in line))["web"]
     url, report = f"{face}/front-channel/{sealed}", {"how": "done", "clients": ["answered"]}
     async with aiohttp.ClientSession() as session:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed
+from notifier.features.browsers.front_channel_context import OpenedContext, open_context
 from notifier.model.client import FrontChannelClient
 from notifier.model.front_channel import FrontChannelContext
 from tests.samples.languages import EXAMPLES
@@ -46,7 +46,7 @@ def _run(language: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _opened(url: str) -> OpenedContext | None:
     assert url.startswith(f"{BASE}/front-channel/gAAAA")
-    return open_sealed(url.removeprefix(f"{BASE}/front-channel/"), MultiFernet([Fernet(KEY)]), time.time())
+    return open_context(url.removeprefix(f"{BASE}/front-channel/"), MultiFernet([Fernet(KEY)]), time.time())
 
 
 def _context(document: list[Any]) -> FrontChannelContext:
@@ -57,18 +57,18 @@ def _context(document: list[Any]) -> FrontChannelContext:
         for each in clients
         if len(each) == 4 and not isinstance(each, str)
     }
-    return FrontChannelContext(iss=iss, sid=sid, clients=entries, brought=brought)
+    return FrontChannelContext(iss=iss, sid=sid, clients=entries, supplied=brought)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=range(len(VECTORS)))
 def test_what_the_documents_say_opens_does(vector: Any) -> None:
     """For functions of other languages: by its key alone, for ten minutes."""
     keys, at = MultiFernet([Fernet(vector["key"])]), vector["sealed_at"]
-    opened = open_sealed(vector["context"], keys, at + 599)
+    opened = open_context(vector["context"], keys, at + 599)
     assert opened is not None
     assert opened.context == _context(vector["opens_to"])
-    assert open_sealed(vector["context"], keys, at + 601) is None
-    assert open_sealed(vector["context"], MultiFernet([Fernet(KEY)]), at) is None
+    assert open_context(vector["context"], keys, at + 601) is None
+    assert open_context(vector["context"], MultiFernet([Fernet(KEY)]), at) is None
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

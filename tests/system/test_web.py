@@ -10,7 +10,7 @@ import aiohttp
 from cryptography.fernet import Fernet, MultiFernet
 from yarl import URL
 
-from notifier.features.browsers.front_channel_context import seal
+from notifier.features.browsers.front_channel_context import seal_context
 from notifier.model.front_channel import FrontChannelContext
 from tests.features.registries.duende_tables import filled, recorded
 from tests.support.proxies import ROOT, documented
@@ -83,7 +83,10 @@ async def test_nothing_of_a_request_or_registration_becomes_markup_or_a_header(t
         [{**front, "frontchannel_logout_uri": "https://a.example.com/o?q='\"><script>alert(1)</script>"}]
     )
     context = FrontChannelContext(iss=ISSUER, sid=HOSTILE, clients=((front["client_id"], HOSTILE),))
-    sealed, given = seal(context, MultiFernet([Fernet(key)]), time.time()), {"client_id": HOSTILE, "origin": HOSTILE}
+    sealed, given = (
+        seal_context(context, MultiFernet([Fernet(key)]), time.time()),
+        {"client_id": HOSTILE, "origin": HOSTILE},
+    )
     async with worker(site) as running, aiohttp.ClientSession() as session:
         url = await running.at("web")
         strange, asked_by_browser = quote(HOSTILE, ""), "upstreams/op/frontchannel-logout"

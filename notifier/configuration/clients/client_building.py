@@ -26,7 +26,7 @@ from notifier.model.client import (
     TokenProfile,
 )
 from notifier.model.egress import check_uri, uri_mistake
-from notifier.model.front_channel import front_channel_mistake
+from notifier.model.front_channel import find_front_channel_error
 from notifier.model.origins import origin_of
 from notifier.model.presets import PRESETS, Preset
 from notifier.settings.clients import ClientMetadata, ClientOptions
@@ -187,7 +187,7 @@ def front_channel_of(
     if uri is None or way is FrontChannelWay.OFF:
         return None
     is_withheld = way is FrontChannelWay.SERVER and route.withheld is not None
-    if front_channel_mistake(uri, origins, allow_http=is_withheld or route.egress.allow_http) is not None:
+    if find_front_channel_error(uri, origins, allow_http=is_withheld or route.egress.allow_http) is not None:
         return None
     required = bool(metadata.frontchannel_logout_session_required)
     return FrontChannelClient(frontchannel_logout_uri=uri, frontchannel_logout_session_required=required, way=way)
@@ -198,7 +198,7 @@ def find_front_channel_warning(metadata: ClientMetadata, client: Client) -> str 
     uri = metadata.frontchannel_logout_uri
     if uri is None or client.front_channel is not None or _is_called_by_server(metadata):
         return None
-    text = front_channel_mistake(uri, client.redirect_origins, allow_http=client.route.egress.allow_http)
+    text = find_front_channel_error(uri, client.redirect_origins, allow_http=client.route.egress.allow_http)
     return None if text is None else f"of client {metadata.client_id} is not used: it {text}"
 
 
@@ -219,7 +219,9 @@ def find_server_errors(metadata: ClientMetadata, client: Client, *, unsure: bool
     text_of_uri = uri_mistake(uri)
     if text_of_uri is None and not unsure:
         is_withheld = route.withheld is not None
-        mistake = front_channel_mistake(uri, client.redirect_origins, allow_http=is_withheld or route.egress.allow_http)
+        mistake = find_front_channel_error(
+            uri, client.redirect_origins, allow_http=is_withheld or route.egress.allow_http
+        )
         text_of_uri = mistake or (None if is_withheld else check_uri(uri, route.egress))
     if text_of_uri is not None:
         yield "frontchannel_logout_uri", text_of_uri

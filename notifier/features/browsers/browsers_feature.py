@@ -23,15 +23,15 @@ def _read(settings: Settings, registry: Registry, _unsure: frozenset[str]) -> Pa
     return read_pages(settings, registry)
 
 
-def _run(given: FeatureContext) -> FeatureRuntime:
+def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.browsers.front_channel_counts import ClientLabels, FrontChannelCounts
-    from notifier.features.browsers.sign_out_routes import EventTaker, SignOuts
+    from notifier.features.browsers.sign_out_routes import EventRequestHandler, SignOutRoutes
     from notifier.features.browsers.web_pages import WebPages
 
-    counts = FrontChannelCounts(given.need(ClientLabels).label)
-    face = WebPages(given.live, counts)
-    api = SignOuts(given.need(EventTaker), face.pages, face.brought).routes()
-    return FeatureRuntime(api=api, pages=face.routes(), families=counts.families, page=face.page_of)
+    counts = FrontChannelCounts(context.need(ClientLabels).label)
+    web_pages = WebPages(context.live, counts)
+    api = SignOutRoutes(context.need(EventRequestHandler), web_pages.pages, web_pages.supplied).routes()
+    return FeatureRuntime(api=api, pages=web_pages.routes(), families=counts.families, page=web_pages.page_of)
 
 
 def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Check]:
@@ -45,7 +45,7 @@ BROWSERS = Feature(
     sections={"web": "notifier.features.browsers.web_settings:WebSettings"},
     needs=(
         "notifier.features.browsers.front_channel_counts:ClientLabels",
-        "notifier.features.browsers.sign_out_routes:EventTaker",
+        "notifier.features.browsers.sign_out_routes:EventRequestHandler",
     ),
     read=_read,
     run=_run,

@@ -19,8 +19,8 @@ from aiohttp import web
 from notifier.model.frozen import frozen
 from notifier.model.registry import Registry
 
-KEPT = 3600  # seconds that a page may be cached; it changes with a release and with its settings
-ALLOWED_KEPT = 300  # seconds that the permission of a client may be cached
+PAGE_MAX_AGE_SECONDS = 3600  # in caches; a page changes with a release and with its settings
+PERMISSION_MAX_AGE_SECONDS = 300  # in caches
 
 
 class SessionFormula(StrEnum):
@@ -41,7 +41,7 @@ STATE_COOKIES: Mapping[SessionFormula, str] = {
 
 
 @frozen
-class CheckSession:
+class CheckSessionPage:
     """One page: the issuer of the sessions, the formula, and the name of the browser-state cookie."""
 
     issuer: str
@@ -54,31 +54,31 @@ class CheckSession:
         return self.formula is not SessionFormula.KEYCLOAK
 
 
-def may_ask(page: CheckSession, registry: Registry, client_id: str, origin: str) -> bool:
+def can_check_session(page: CheckSessionPage, registry: Registry, client_id: str, origin: str) -> bool:
     """Return whether the client is registered with a redirect URI of this origin (in browsers' notation)."""
     client = registry.clients_of(page.issuer).get(client_id)
     return client is not None and origin in client.redirect_origins
 
 
-_DOCUMENT = """<!doctype html>
+_PAGE_TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Check session</title>
 <script type="application/json" id="settings">{settings}</script>
 <script>{script}</script></head><body></body></html>
 """
 
 
-def check_session_script() -> str:
+def read_check_session_script() -> str:
     """Return the script of the page."""
     return files(__package__).joinpath("check_session.js").read_text(encoding="utf-8")
 
 
-class CheckSessionPages:
+class CheckSessionRoutes:
     """Serves the pages. `page` returns the currently configured page of a name; `registry` the current clients."""
 
     def __init__(
-        self, page: Callable[[str], CheckSession | None], registry: Callable[[], Registry], script: str
+        self, page: Callable[[str], CheckSessionPage | None], registry: Callable[[], Registry], script: str
     ) -> None:
-        self._page = page
+        self._find_page = page
         self._registry = registry
         self._script = script
         self._hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -88,26 +88,26 @@ class CheckSessionPages:
         return [web.get("/check-session/{name}", self._get)]
 
     async def _get(self, request: web.Request) -> web.Response:
-        page = self._page(request.match_info["name"])
+        page = self._find_page(request.match_info["name"])
         if page is None:
             raise web.HTTPNotFound
         if page.binds_origin or "client_id" not in request.query:
-            return self._shown(page)
+            return self._render_page(page)
         client_id, origin = request.query["client_id"], request.query.get("origin", "")
-        if may_ask(page, self._registry(), client_id, origin):
-            return web.Response(status=204, headers={"Cache-Control": f"public, max-age={ALLOWED_KEPT}"})
+        if can_check_session(page, self._registry(), client_id, origin):
+            return web.Response(status=204, headers={"Cache-Control": f"public, max-age={PERMISSION_MAX_AGE_SECONDS}"})
         return web.Response(status=403)
 
-    def _shown(self, page: CheckSession) -> web.Response:
+    def _render_page(self, page: CheckSessionPage) -> web.Response:
         settings = json.dumps({"formula": page.formula, "cookie": page.cookie}).replace("<", "\\u003c")
         connect = "" if page.binds_origin else " connect-src 'self';"
         policy = f"default-src 'none'; script-src 'sha256-{self._hash}';{connect} base-uri 'none'; form-action 'none'"
         return web.Response(
-            text=_DOCUMENT.format(settings=settings, script=self._script),
+            text=_PAGE_TEMPLATE.format(settings=settings, script=self._script),
             content_type="text/html",
             charset="utf-8",
             headers={
-                "Cache-Control": f"public, max-age={KEPT}",
+                "Cache-Control": f"public, max-age={PAGE_MAX_AGE_SECONDS}",
                 "Content-Security-Policy": policy,
                 "Cross-Origin-Resource-Policy": "cross-origin",
             },

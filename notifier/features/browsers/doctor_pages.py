@@ -7,9 +7,9 @@ so that one answer verifies the whole path.
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from notifier.features.browsers.front_channel_context import LONGEST
+from notifier.features.browsers.front_channel_context import MAX_CONTEXT_CHARACTERS
 from notifier.features.browsers.front_channel_page import FrontChannelPage
-from notifier.features.browsers.front_channel_routes import PATH, SAW_COOKIE
+from notifier.features.browsers.front_channel_routes import COOKIES_SEEN_HEADER, PAGE_PATH
 from notifier.features.browsers.web_settings import web_of
 from notifier.model.client import TlsFiles
 from notifier.network.http.issuer_document import AnswerHead, DocumentIssue, is_for_tests, issuer_egress
@@ -18,10 +18,12 @@ from notifier.network.listeners.web_app import DEFAULT_HEADERS
 from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok, warning
 from notifier.settings.service_settings import Settings
 
-WITHIN = 10.0  # seconds for the answer
+PAGE_TIMEOUT_SECONDS = 10.0
 
-COOKIE = {"Cookie": "notifier-doctor=asks-whether-cookies-pass"}
-_TO_US = "have the proxy pass on what is under that path to web.listen, without the prefix: docs/front-channel.md"
+COOKIE_HEADERS = {"Cookie": "notifier-doctor=asks-whether-cookies-pass"}
+_PROXY_ADVICE = (
+    "have the proxy pass on what is under that path to web.listen, without the prefix: docs/front-channel.md"
+)
 
 
 def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
@@ -33,30 +35,30 @@ def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
             continue
         tls = settings.issuers[iss].tls
         files = TlsFiles() if tls is None else tls.files()
-        address = pages.url + PATH.replace("{context}", "A" * LONGEST)
-        ask = partial(reader.look, address, egress=egress, tls=files, within=WITHIN)
+        address = pages.url + PAGE_PATH.replace("{context}", "A" * MAX_CONTEXT_CHARACTERS)
+        ask = partial(reader.look, address, egress=egress, tls=files, within=PAGE_TIMEOUT_SECONDS)
         run = partial(_examine_pages, pages.url, ask)
-        yield Check(area=Area.LISTENER, subject=pages.url, within=WITHIN + 2, run=run)
+        yield Check(area=Area.LISTENER, subject=pages.url, within=PAGE_TIMEOUT_SECONDS + 2, run=run)
 
 
 async def _examine_pages(
     url: str, ask: Callable[[Mapping[str, str]], Awaitable[AnswerHead | DocumentIssue]]
 ) -> Sequence[Finding]:
     """Request a page through the proxy. `ask` sends these headers, and never raises."""
-    answer = await ask(COOKIE)
+    answer = await ask(COOKIE_HEADERS)
     if isinstance(answer, DocumentIssue):
         advice = "look whether this machine reaches it, or only browsers do; see tls of the issuer for its certificate"
         return [failure(Area.LISTENER, url, f"the pages cannot be fetched: {answer.text}", advice)]
-    if SAW_COOKIE.lower() not in answer.headers:
-        return [failure(Area.LISTENER, url, *_not_ours(answer))]
-    wrong = list(_changed(url, answer))
+    if COOKIES_SEEN_HEADER.lower() not in answer.headers:
+        return [failure(Area.LISTENER, url, *_explain_answer(answer))]
+    wrong = list(_check_headers(url, answer))
     return wrong or [ok(Area.LISTENER, url, "the proxy passes pages on, with their headers and without cookies")]
 
 
-def _not_ours(answer: AnswerHead) -> tuple[str, str]:
+def _explain_answer(answer: AnswerHead) -> tuple[str, str]:
     """Return the error of an answer that is not a page's, and the remedy."""
     if DEFAULT_HEADERS["Content-Security-Policy"] in answer.headers.get("content-security-policy", ()):
-        return f"notifier answers {answer.status}, since the address that reaches it is not a page's", _TO_US
+        return f"notifier answers {answer.status}, since the address that reaches it is not a page's", _PROXY_ADVICE
     match answer.status:
         case 414 | 431:
             text = f"an address as long as a page's may be is answered {answer.status}"
@@ -69,12 +71,12 @@ def _not_ours(answer: AnswerHead) -> tuple[str, str]:
             )
         case status if 300 <= status < 400:
             text = f"is answered {status}, a redirect, so the proxy or the identity server answers itself"
-            return text, _TO_US
+            return text, _PROXY_ADVICE
         case status:
-            return f"is answered {status}, and not by notifier", _TO_US
+            return f"is answered {status}, and not by notifier", _PROXY_ADVICE
 
 
-def _changed(url: str, answer: AnswerHead) -> Iterator[Finding]:
+def _check_headers(url: str, answer: AnswerHead) -> Iterator[Finding]:
     for name, value in FrontChannelPage().headers(()).items():
         values = answer.headers.get(name.lower(), ())
         if not values:
@@ -83,20 +85,21 @@ def _changed(url: str, answer: AnswerHead) -> Iterator[Finding]:
                 Area.LISTENER, url, text, f"{advice}: they say who may frame a page, and that nobody keeps it"
             )
         elif len(values) > 1:
-            text = f"the proxy adds a second {name}: {_short(next(other for other in values if other != value), value)}"
+            added = next(other for other in values if other != value)
+            text = f"the proxy adds a second {name}: {_format_excerpts(added, value)}"
             yield failure(Area.LISTENER, url, text, "browsers obey both: add none under that path")
         elif values != (value,):
-            text = f"{name} is not what this release sends: {_short(values[0], value)}"
+            text = f"{name} is not what this release sends: {_format_excerpts(values[0], value)}"
             yield warning(Area.LISTENER, url, text, "the proxy changes it, or workers are of another release")
     if framing := answer.headers.get("x-frame-options"):
         text = f"the proxy adds X-Frame-Options: {framing[0]:.40}, by which some browsers show no page"
         yield warning(Area.LISTENER, url, text, "add none under that path: a page's own policy says who may frame it")
-    if answer.headers[SAW_COOKIE.lower()] != ("none",):
+    if answer.headers[COOKIES_SEEN_HEADER.lower()] != ("none",):
         text = "the proxy passes cookies on; notifier neither reads nor logs them, and needs none"
         advice = 'take them away under that path (nginx: proxy_set_header Cookie "")'
         yield warning(Area.LISTENER, url, text, advice)
 
 
-def _short(value: str, instead_of: str) -> str:
+def _format_excerpts(value: str, instead_of: str) -> str:
     """Return excerpts of both headers."""
     return f"{value[:80]!r} beside {instead_of[:40]!r}"

@@ -18,85 +18,87 @@ from notifier.model.client import FrontChannelClient
 from notifier.model.front_channel import FrontChannelContext
 from notifier.model.frozen import frozen, replace
 
-LIFETIME = 600  # seconds that a context can be opened
-LONGEST = 7500  # characters: servers take a line of 8,190, and the rest of the URL needs some
-_SPELLED = re.compile(r"[A-Za-z0-9_-]+={0,2}")  # base64url; decoders skip whatever else is in it
-_LARGEST = 256 * 1024  # bytes of JSON; what is deflated into LONGEST characters could be far more
+CONTEXT_LIFETIME_SECONDS = 600  # then a context cannot be opened any more
+MAX_CONTEXT_CHARACTERS = 7500  # servers accept a request line of 8,190
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+={0,2}")  # decoders skip other characters
+_MAX_JSON_BYTES = 256 * 1024  # a compressed context could contain far more
 
 
-class TooManyClients(Exception):  # noqa: N818  a fact, not a fault of ours
-    """The context would be longer than LONGEST characters. Its first `fit` clients would fit."""
+class TooManyClients(Exception):  # noqa: N818  an expected result
+    """The context would be longer than MAX_CONTEXT_CHARACTERS. Its first `max_clients` clients would fit."""
 
     def __init__(self, fit: int) -> None:
-        super().__init__(f"the context would be longer than {LONGEST} characters; its first {fit} clients fit")
-        self.fit = fit
+        super().__init__(
+            f"the context would be longer than {MAX_CONTEXT_CHARACTERS} characters; its first {fit} clients fit"
+        )
+        self.max_clients = fit
 
 
 @frozen
 class OpenedContext:
-    """A context sealed by one of notifier's keys. `id` is the same at each opening; it expires at `until` (epoch).
+    """A context sealed by one of notifier's keys. `id` is the same at each opening; it expires at `expires_at` (epoch).
 
     `own_key`: the key belongs to its issuer only.
     """
 
     context: FrontChannelContext
     id: str
-    until: float
+    expires_at: float
     own_key: bool = False
 
 
-def seal(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
+def seal_context(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
     """Seal the context by the first key. Raises TooManyClients."""
-    text = _sealed(context, keys, now)
-    if len(text) <= LONGEST:
+    text = _encrypt(context, keys, now)
+    if len(text) <= MAX_CONTEXT_CHARACTERS:
         return text
     low, high = 0, len(context.clients)  # `low` clients fit, `high` do not
     while high - low > 1:
         middle = (low + high) // 2
         part = replace(context, clients=context.clients[:middle])
-        low, high = (middle, high) if len(_sealed(part, keys, now)) <= LONGEST else (low, middle)
+        low, high = (middle, high) if len(_encrypt(part, keys, now)) <= MAX_CONTEXT_CHARACTERS else (low, middle)
     raise TooManyClients(low)
 
 
-def open_sealed(text: str, keys: MultiFernet, now: float) -> OpenedContext | None:
-    """Open a context. Return None if it is invalid, older than LIFETIME, or sealed by none of the keys."""
-    if len(text) > LONGEST or not _SPELLED.fullmatch(text):
+def open_context(text: str, keys: MultiFernet, now: float) -> OpenedContext | None:
+    """Open a context. Return None if it is invalid, expired, or sealed by none of the keys."""
+    if len(text) > MAX_CONTEXT_CHARACTERS or not _BASE64URL.fullmatch(text):
         return None
     padded = (text + "=" * (-len(text) % 4)).encode()
     try:
         inflating = zlib.decompressobj()
-        plain = inflating.decompress(keys.decrypt_at_time(padded, LIFETIME, int(now)), _LARGEST)
+        plain = inflating.decompress(keys.decrypt_at_time(padded, CONTEXT_LIFETIME_SECONDS, int(now)), _MAX_JSON_BYTES)
         sealed_at = keys.extract_timestamp(padded)
         document = json.loads(plain)
         json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair can be in no URL
     except (InvalidToken, zlib.error, ValueError, RecursionError):
         return None
-    context = _read(document)
+    context = _parse_context(document)
     if context is None or inflating.unconsumed_tail:
         return None
     signed = base64.urlsafe_b64decode(padded)  # of the bytes, since the last character can be written in several ways
     digest = hashlib.blake2b(signed, digest_size=16).hexdigest()
-    return OpenedContext(context=context, id=digest, until=float(sealed_at + LIFETIME))
+    return OpenedContext(context=context, id=digest, expires_at=float(sealed_at + CONTEXT_LIFETIME_SECONDS))
 
 
-def _sealed(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
-    clients = [_written(client_id, sid, context.brought.get(client_id)) for client_id, sid in context.clients]
+def _encrypt(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
+    clients = [_to_entry(client_id, sid, context.supplied.get(client_id)) for client_id, sid in context.clients]
     plain = json.dumps([context.iss, context.sid, *clients], separators=(",", ":"), ensure_ascii=False).encode()
     return keys.encrypt_at_time(zlib.compress(plain, 9), int(now)).decode().rstrip("=")
 
 
-def _written(client_id: str, sid: str | None, brought: FrontChannelClient | None) -> object:
-    if brought is not None:
-        return [client_id, sid, brought.frontchannel_logout_uri, brought.frontchannel_logout_session_required]
+def _to_entry(client_id: str, sid: str | None, supplied: FrontChannelClient | None) -> object:
+    if supplied is not None:
+        return [client_id, sid, supplied.frontchannel_logout_uri, supplied.frontchannel_logout_session_required]
     return client_id if sid is None else [client_id, sid]
 
 
-def _read(document: object) -> FrontChannelContext | None:
+def _parse_context(document: object) -> FrontChannelContext | None:
     """Parse the context. Repeated clients are dropped, since otherwise a short text could make a vast page."""
     match document:
         case [str(iss), None | str() as sid, *entries]:
             clients: dict[str, str | None] = {}
-            brought: dict[str, FrontChannelClient] = {}
+            supplied: dict[str, FrontChannelClient] = {}
         case _:
             return None
     for entry in entries:
@@ -110,7 +112,7 @@ def _read(document: object) -> FrontChannelContext | None:
                     front = FrontChannelClient(
                         frontchannel_logout_uri=uri, frontchannel_logout_session_required=required
                     )
-                    clients[client_id], brought[client_id] = own, front
+                    clients[client_id], supplied[client_id] = own, front
             case _:
                 return None
-    return FrontChannelContext(iss=iss, sid=sid, clients=tuple(clients.items()), brought=brought)
+    return FrontChannelContext(iss=iss, sid=sid, clients=tuple(clients.items()), supplied=supplied)

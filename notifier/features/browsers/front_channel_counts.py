@@ -12,13 +12,13 @@ from typing import Protocol
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
-from notifier.model.front_channel import Unbrought
+from notifier.model.front_channel import AddressRefusal
 from notifier.model.frozen import frozen
 from notifier.model.printable import printable
 from notifier.telemetry.client_series import SHARED, Label
 from notifier.telemetry.families import labelled
 
-LARGEST_REPORT = 8192  # bytes; a client takes 12
+MAX_REPORT_BYTES = 8192  # a client takes 12
 _SHOWN, _REFUSED, _REPEATED = "shown", "refused", "repeated"
 
 
@@ -75,7 +75,7 @@ class PageReport:
 
 def read_report(body: bytes, clients: int) -> PageReport | None:
     """Return the report of a page with this number of clients. None if it is too large or malformed."""
-    if len(body) > LARGEST_REPORT:
+    if len(body) > MAX_REPORT_BYTES:
         return None
     try:
         document = json.loads(body)
@@ -97,35 +97,35 @@ class FrontChannelCounts:
     def __init__(self, label: Callable[[str, str], Label]) -> None:
         self._label = label
         self._pages = dict.fromkeys((_SHOWN, _REFUSED), 0)
-        self._left_out = dict.fromkeys(map(str, Unbrought), 0)
+        self._omitted = dict.fromkeys(map(str, AddressRefusal), 0)
         self._reports = dict.fromkeys((*map(str, PageEnd), _REPEATED, _REFUSED), 0)
         self._clients: dict[Label, dict[BrowserReach, int]] = {}
 
-    def page_shown(self, iss: str, client_ids: Iterable[str]) -> None:
+    def on_page_shown(self, iss: str, client_ids: Iterable[str]) -> None:
         """Count a page that asks these clients."""
         self._pages[_SHOWN] += 1
         for client_id in client_ids:
-            self._of(iss, client_id)
+            self._counts_of(iss, client_id)
 
-    def page_refused(self) -> None:
+    def on_page_refused(self) -> None:
         """Count a page that could not be shown."""
         self._pages[_REFUSED] += 1
 
-    def left_out(self, reason: Unbrought, clients: int) -> None:
+    def on_clients_omitted(self, reason: AddressRefusal, clients: int) -> None:
         """Count clients whose included address was refused."""
-        self._left_out[reason] += clients
+        self._omitted[reason] += clients
 
-    def reported(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
+    def on_report(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
         """Count the first report of a context."""
         self._reports[end] += 1
         for client_id, reach in reached:
-            self._of(iss, client_id)[reach] += 1
+            self._counts_of(iss, client_id)[reach] += 1
 
-    def report_repeated(self) -> None:
+    def on_repeated_report(self) -> None:
         """Count another report of a context."""
         self._reports[_REPEATED] += 1
 
-    def report_refused(self) -> None:
+    def on_refused_report(self) -> None:
         """Count a malformed or unknown report."""
         self._reports[_REFUSED] += 1
 
@@ -141,7 +141,7 @@ class FrontChannelCounts:
         text = "Reports of front-channel pages, by how the page ended."
         yield labelled(CounterMetricFamily, "front_channel_reports_total", text, ("result",), self._reports)
         text = "Clients left out of a page though an address came with them, by why it does not count."
-        yield labelled(CounterMetricFamily, "front_channel_left_out_total", text, ("reason",), self._left_out)
+        yield labelled(CounterMetricFamily, "front_channel_left_out_total", text, ("reason",), self._omitted)
         text = "Clients that browsers asked, by what the browser could tell."
         family = CounterMetricFamily(
             "notifier_front_channel_clients_total", text, labels=("iss", "client_id", "result")
@@ -151,5 +151,5 @@ class FrontChannelCounts:
                 family.add_metric((iss, printable(client_id), reach), count)
         yield family
 
-    def _of(self, iss: str, client_id: str) -> dict[BrowserReach, int]:
+    def _counts_of(self, iss: str, client_id: str) -> dict[BrowserReach, int]:
         return self._clients.setdefault(self._label(iss, client_id), dict.fromkeys(BrowserReach, 0))

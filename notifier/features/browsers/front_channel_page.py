@@ -17,7 +17,7 @@ from notifier.model.frozen import frozen
 
 _SANDBOX = "allow-scripts allow-same-origin allow-forms"
 """What a client's frame may do: keep its origin, so that it has its cookies; never lead the user away, or download."""
-FRAMES = 25  # clients that are also requested by a frame; each costs the browser up to a process
+MAX_FRAMES = 25  # each costs the browser up to a process
 _STATUS = '<main id="status" role="status"><p>Signing you out of your applications…</p></main>\n'
 
 
@@ -38,8 +38,8 @@ class FrontChannelPage:
     """Makes pages."""
 
     def __init__(self) -> None:
-        self.script = _beside("front_channel_page.js")
-        self.style = _beside("front_channel_page.css")
+        self.script = _read_resource("front_channel_page.js")
+        self.style = _read_resource("front_channel_page.css")
         self._static = f"script-src {_hash_of(self.script)}; style-src {_hash_of(self.style)}"
 
     def headers(self, origins: Sequence[str], asked: Iterable[AskedClient] = ()) -> dict[str, str]:
@@ -62,47 +62,50 @@ class FrontChannelPage:
             "X-Robots-Tag": "noindex",
         }
 
-    def document(self, plan: PagePlan, rules: PageRules, report: str | None) -> str:
+    def render(self, plan: PagePlan, rules: PageRules, report: str | None) -> str:
         """Return the page. It reports to `report`, a path of its origin, unless that is None.
 
         Without scripts only the frames send requests, and all clients have one.
         """
-        named = rules.show_names
+        show_names = rules.show_names
         content = {
             "limit": round(rules.limit * 1000),
             "report": report,
             "parents": rules.origins,
-            "clients": [{**_called(client.client_id, client.name, named), "uri": client.uri} for client in plan.asked],
-            "unasked": [_called(client.client_id, client.name, named) for client in plan.unasked],
+            "clients": [
+                {**_to_client_entry(client.client_id, client.name, show_names), "uri": client.uri}
+                for client in plan.asked
+            ],
+            "unasked": [_to_client_entry(client.client_id, client.name, show_names) for client in plan.unasked],
         }
-        frames = [_frame(nth, client.uri) for nth, client in enumerate(plan.asked)]
-        body = "\n".join(frames[:FRAMES])
-        if rest := "\n".join(frames[FRAMES:]):
+        frames = [_render_frame(nth, client.uri) for nth, client in enumerate(plan.asked)]
+        body = "\n".join(frames[:MAX_FRAMES])
+        if rest := "\n".join(frames[MAX_FRAMES:]):
             body += f"\n<noscript>\n{rest}\n</noscript>"
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Signing out</title>\n'
             '<meta name="viewport" content="width=device-width">\n'
             f"<style>{self.style}</style>\n"
-            f'<script type="application/json" id="plan">{_json_block(content)}</script>\n'
+            f'<script type="application/json" id="plan">{_format_json_block(content)}</script>\n'
             f"<script>{self.script}</script></head>\n"  # before the frames, so that it asks before they start
-            f"<body>\n{_STATUS if named else ''}{body}\n</body></html>\n"
+            f"<body>\n{_STATUS if show_names else ''}{body}\n</body></html>\n"
         )
 
 
-def _called(client_id: str, name: str, named: bool) -> dict[str, str]:  # noqa: FBT001  as the rules have it
-    return {"id": client_id, "name": name} if named else {"id": client_id}
+def _to_client_entry(client_id: str, name: str, show_names: bool) -> dict[str, str]:  # noqa: FBT001  as the rules have it
+    return {"id": client_id, "name": name} if show_names else {"id": client_id}
 
 
-def _frame(nth: int, uri: str) -> str:
+def _render_frame(nth: int, uri: str) -> str:
     return f'<iframe data-n="{nth}" src="{escape(uri)}" sandbox="{_SANDBOX}" allow=""></iframe>'
 
 
-def _json_block(value: object) -> str:
+def _format_json_block(value: object) -> str:
     """Return JSON for a script element, without `<`, so that it cannot end the element or open a comment."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _beside(name: str) -> str:
+def _read_resource(name: str) -> str:
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 

@@ -11,11 +11,11 @@ from typing import Protocol
 from aiohttp import web
 
 from notifier.delivery.event_clients import by_client_id
-from notifier.features.browsers.brought_addresses import BroughtAddresses
-from notifier.features.browsers.front_channel_context import LIFETIME, TooManyClients, seal
+from notifier.features.browsers.front_channel_context import CONTEXT_LIFETIME_SECONDS, TooManyClients, seal_context
+from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_keys import PageKeys
 from notifier.model.errors import InputIssue
-from notifier.model.front_channel import FrontChannelContext, page_context
+from notifier.model.front_channel import FrontChannelContext, create_page_context
 from notifier.model.frozen import replace
 from notifier.model.moment import render_moment
 from notifier.model.session_ended import SessionEnded
@@ -23,7 +23,7 @@ from notifier.network.listeners.openapi import AnswerDescription, OperationDescr
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.publishing.event_requests import BODY, EVENT_ID, NOTE, PROBLEMS, QUERY, ApiSources, Prepare
 
-_MOST = 4000  # clients: more never fit into a context, and trying 100,000 would block the loop for a second
+_MAX_SEALED_CLIENTS = 4000  # more never fit into a context; trying 100,000 would block the loop for a second
 _FRONT_CHANNEL: Mapping[str, object] = {
     "type": ["object", "null"],
     "description": "The page for a hidden frame of the logged-out page. null: the browser need ask no client.",
@@ -34,7 +34,7 @@ _FRONT_CHANNEL: Mapping[str, object] = {
         "until": {"type": "string", "format": "date-time", "description": "The page can be shown until then."},
     },
 }
-_TOLD: Mapping[str, object] = {
+_ANSWER_SCHEMA: Mapping[str, object] = {
     "type": "object",
     "required": ["id", "front_channel"],
     "properties": {
@@ -52,22 +52,26 @@ _POST_SIGN_OUT = OperationDescription(
     query=QUERY,
     body=BODY,
     answers={
-        200: AnswerDescription(text="With wait: every client told by back-channel has its last notice.", schema=_TOLD),
-        202: AnswerDescription(text="The event is durable. With wait: what has become of it so far.", schema=_TOLD),
+        200: AnswerDescription(
+            text="With wait: every client told by back-channel has its last notice.", schema=_ANSWER_SCHEMA
+        ),
+        202: AnswerDescription(
+            text="The event is durable. With wait: what has become of it so far.", schema=_ANSWER_SCHEMA
+        ),
     },
     problems={**PROBLEMS, 400: f"{PROBLEMS[400]} Or it has too many clients for one page. Nothing was published."},
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pages:
+class PageAddresses:
     """The front-channel pages: the keys that seal their contexts, and where each issuer's proxy serves them."""
 
     keys: PageKeys
     urls: Mapping[str, str]
 
 
-class EventTaker(Protocol):
+class EventRequestHandler(Protocol):
     """Accepts the event of a request like `POST /v1/events`."""
 
     @property
@@ -76,13 +80,15 @@ class EventTaker(Protocol):
     async def take(self, request: web.Request, prepare: Prepare) -> web.Response: ...
 
 
-class SignOuts:
+class SignOutRoutes:
     """Publishes events and returns their pages. `pages`: None if no issuer has pages."""
 
-    def __init__(self, requests: EventTaker, pages: Callable[[], Pages | None], brought: BroughtAddresses) -> None:
+    def __init__(
+        self, requests: EventRequestHandler, pages: Callable[[], PageAddresses | None], supplied: SuppliedAddresses
+    ) -> None:
         self._requests = requests
         self._pages = pages
-        self._brought = brought
+        self._supplied = supplied
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the route for the API's application."""
@@ -91,15 +97,15 @@ class SignOuts:
     @_POST_SIGN_OUT
     async def post_sign_out(self, request: web.Request) -> web.Response:
         """Accept one event, and seal its page's URL."""
-        return await self._requests.take(request, self._front_channel)
+        return await self._requests.take(request, self._create_page)
 
-    def _front_channel(self, event: SessionEnded) -> Mapping[str, object]:
+    def _create_page(self, event: SessionEnded) -> Mapping[str, object]:
         registry = self._requests.sources.registry()
         event = by_client_id(event, registry)
-        context = page_context(event, registry)
+        context = create_page_context(event, registry)
         if context is None:
             return {"front_channel": None}
-        context, note = self._brought.of_event(context, event)
+        context, note = self._supplied.check_event(context, event)
         notes = [] if note is None else [note]
         page = None
         if count := len(context.clients):
@@ -112,22 +118,24 @@ class SignOuts:
                 )
             else:
                 now = self._requests.sources.clock()
-                sealed = _sealed(context, pages, now)
-                until = f"{render_moment(float(int(now) + LIFETIME))[:19]}Z"
+                sealed = _seal(context, pages, now)
+                until = f"{render_moment(float(int(now) + CONTEXT_LIFETIME_SECONDS))[:19]}Z"
                 page = {"url": f"{url}/front-channel/{sealed}", "clients": count, "until": until}
         return {"front_channel": page} | ({"note": "; ".join(notes)} if notes else {})
 
 
-def _sealed(context: FrontChannelContext, pages: Pages, now: float) -> str:
+def _seal(context: FrontChannelContext, pages: PageAddresses, now: float) -> str:
     """Return the sealed context. Raises Refusal (400) if it would be too long."""
     count = len(context.clients)
     try:
-        text = seal(replace(context, clients=context.clients[:_MOST]), pages.keys.of(context.iss), now)
-        if count <= _MOST:
+        text = seal_context(
+            replace(context, clients=context.clients[:_MAX_SEALED_CLIENTS]), pages.keys.keys_of(context.iss), now
+        )
+        if count <= _MAX_SEALED_CLIENTS:
             return text
-        fit = _MOST
+        fit = _MAX_SEALED_CLIENTS
     except TooManyClients as error:
-        fit = error.fit
+        fit = error.max_clients
     text = (
         f"has {count} clients that the browser must ask, and the URL of one page takes {fit} of these; nothing was "
         "published: publish the event by POST /v1/events, or send each part of its clients as an event of its own"

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.configuration.configured_feature import FeaturePart
-from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed
+from notifier.features.browsers.front_channel_context import OpenedContext, open_context
 from notifier.features.browsers.web_settings import web_of
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.front_channel import is_on_page
@@ -20,39 +20,41 @@ from notifier.model.registry import Registry
 from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings
 
-_MOST = 10
+_MAX_KEYS = 10
 """The most keys in a file. A page lives for ten minutes, so two are enough during a rotation."""
-_SHARED = "web.keys_file"
-_MAKE_ONE = "make one by `notifier keys web`: 32 random bytes as base64url"
+_SHARED_SETTING = "web.keys_file"
+_KEY_HINT = "make one by `notifier keys web`: 32 random bytes as base64url"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageKeys:
-    """The keys of pages: those that all issuers share, and each one's `own`. `one`: there is one issuer."""
+    """The keys of pages: those that all issuers share, and each one's `own`. `single_issuer`: there is one issuer."""
 
     shared: MultiFernet
     own: Mapping[str, MultiFernet]
-    one: bool
+    single_issuer: bool
 
-    def of(self, iss: str) -> MultiFernet:
+    def keys_of(self, iss: str) -> MultiFernet:
         """Return the keys that seal an issuer's pages: its own, or else the shared ones."""
         return self.own.get(iss, self.shared)
 
-    def speak(self, iss: str) -> bool:
+    def has_own_keys(self, iss: str) -> bool:
         """Return whether the keys that seal an issuer's pages belong to it only."""
-        return self.one or iss in self.own
+        return self.single_issuer or iss in self.own
 
-    def open(self, text: str, now: float, foreign: Callable[[str], None] = lambda _: None) -> OpenedContext | None:
+    def open(
+        self, text: str, now: float, on_foreign_key: Callable[[str], None] = lambda _: None
+    ) -> OpenedContext | None:
         """Open a context. None if it is invalid, expired, or not sealed by a key of its issuer.
 
-        `foreign` is called with the context's issuer if another issuer's key sealed it.
+        `on_foreign_key` is called with the context's issuer if another issuer's key sealed it.
         """
         for keys in (self.shared, *self.own.values()):
-            if (opened := open_sealed(text, keys, now)) is not None:
+            if (opened := open_context(text, keys, now)) is not None:
                 own = self.own.get(opened.context.iss) is keys
                 if own or keys is self.shared:
-                    return replace(opened, own_key=own or self.one)
-                foreign(opened.context.iss)
+                    return replace(opened, own_key=own or self.single_issuer)
+                on_foreign_key(opened.context.iss)
                 return None
         return None
 
@@ -70,7 +72,7 @@ def read_pages(settings: Settings, registry: Registry) -> PagesPart:
     return PagesPart(
         mistakes=mistakes,
         warnings=[*web_warnings(settings, registry)],
-        secrets=_files(settings),
+        secrets=_key_files(settings),
         keys=keys,
     )
 
@@ -80,52 +82,52 @@ def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[InputIssue]
     if (section := web_of(settings)) is None:
         return None, []
     mistakes = [
-        InputIssue(f'web.issuers["{iss}"]', _not_configured(iss, settings))
+        InputIssue(f'web.issuers["{iss}"]', _explain_unknown_issuer(iss, settings))
         for iss in section.issuers
         if iss not in settings.issuers
     ]
     mistakes += [
-        InputIssue(f"web.check_session.{name}.issuer", _not_configured(page.issuer, settings))
+        InputIssue(f"web.check_session.{name}.issuer", _explain_unknown_issuer(page.issuer, settings))
         for name, page in section.check_session.items()
         if page.issuer not in settings.issuers
     ]
     read: dict[str, list[Fernet]] = {}
     setting_of: dict[bytes, str] = {}
-    for setting, path in _files(settings).items():
-        lines, wrong = _lines(setting, path)
+    for setting, path in _key_files(settings).items():
+        lines, wrong = _read_lines(setting, path)
         mistakes += wrong
         read[setting] = []
         for nth, line in enumerate(lines, 1):
             try:
                 read[setting].append(Fernet(line))
             except ValueError:
-                why = _coded_twice(line) or stray_character(line) or f"is no Fernet key; {_MAKE_ONE}"
+                why = _find_double_encoding(line) or stray_character(line) or f"is no Fernet key; {_KEY_HINT}"
                 mistakes.append(InputIssue(setting, f"line {nth} of {path} {why}"))
                 continue
             other = setting_of.setdefault(base64.urlsafe_b64decode(line), setting)
             if other != setting:
                 text = f"line {nth} of {path} is a key of {other}, too: an issuer's own keys are no other's"
                 mistakes.append(InputIssue(setting, text))
-    if mistakes or _SHARED not in read:
+    if mistakes or _SHARED_SETTING not in read:
         return None, mistakes
-    own = {iss: MultiFernet(read[setting]) for iss in section.issuers if (setting := _own(iss)) in read}
-    return PageKeys(shared=MultiFernet(read[_SHARED]), own=own, one=len(settings.issuers) == 1), []
+    own = {iss: MultiFernet(read[setting]) for iss in section.issuers if (setting := _own_setting(iss)) in read}
+    return PageKeys(shared=MultiFernet(read[_SHARED_SETTING]), own=own, single_issuer=len(settings.issuers) == 1), []
 
 
-def _lines(setting: str, path: Path) -> tuple[list[str], list[InputIssue]]:
+def _read_lines(setting: str, path: Path) -> tuple[list[str], list[InputIssue]]:
     """Return the lines of a file of keys, and the error in their number."""
     try:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except ConfigurationError as error:
         return [], [InputIssue(setting, f"{path} {mistake.text}") for mistake in error.mistakes]
     if not lines:
-        return [], [InputIssue(setting, f"{path} is empty; {_MAKE_ONE}")]
-    if len(lines) > _MOST:
+        return [], [InputIssue(setting, f"{path} is empty; {_KEY_HINT}")]
+    if len(lines) > _MAX_KEYS:
         return lines, [InputIssue(setting, f"{path} has {len(lines)} keys; keep the newest and those of its last hour")]
     return lines, []
 
 
-def _coded_twice(line: str) -> str | None:
+def _find_double_encoding(line: str) -> str | None:
     try:
         Fernet(base64.b64decode(line).strip())
     except ValueError:
@@ -133,15 +135,15 @@ def _coded_twice(line: str) -> str | None:
     return "is base64 of a Fernet key; decode it once: base64 -d"
 
 
-def _files(settings: Settings) -> dict[str, Path]:
+def _key_files(settings: Settings) -> dict[str, Path]:
     """Return the files of keys by setting."""
     if (section := web_of(settings)) is None:
         return {}
-    own = {_own(iss): issuer.keys_file for iss, issuer in section.issuers.items()}
-    return {setting: path for setting, path in ({_SHARED: section.keys_file} | own).items() if path is not None}
+    own = {_own_setting(iss): issuer.keys_file for iss, issuer in section.issuers.items()}
+    return {setting: path for setting, path in ({_SHARED_SETTING: section.keys_file} | own).items() if path is not None}
 
 
-def _own(iss: str) -> str:
+def _own_setting(iss: str) -> str:
     return f'web.issuers["{iss}"].keys_file'
 
 
@@ -163,6 +165,6 @@ def web_warnings(settings: Settings, registry: Registry) -> Iterator[InputIssue]
             yield InputIssue(f'web.issuers["{iss}"]', text)
 
 
-def _not_configured(iss: str, settings: Settings) -> str:
+def _explain_unknown_issuer(iss: str, settings: Settings) -> str:
     near = get_close_matches(iss, settings.issuers, 1, 0.0)
     return f"{iss} is not configured under issuers{f'; did you mean {near[0]}?' if near else ''}"

@@ -9,21 +9,23 @@ from aiohttp import web
 
 from notifier.configuration.clients.authority import issuer_hosts
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.features.browsers.brought_addresses import BroughtAddresses
-from notifier.features.browsers.check_session import CheckSession, CheckSessionPages, check_session_script
-from notifier.features.browsers.front_channel_context import OpenedContext, seal
+from notifier.features.browsers.check_session import CheckSessionPage, CheckSessionRoutes, read_check_session_script
+from notifier.features.browsers.front_channel_context import OpenedContext, seal_context
 from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_page import PageRules
-from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess
-from notifier.features.browsers.sign_out_routes import Pages
+from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageDependencies
+from notifier.features.browsers.sign_out_routes import PageAddresses
+from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_keys import PagesPart
 from notifier.features.browsers.web_settings import web_of
 from notifier.model.front_channel import FrontChannelContext
 from notifier.model.printable import excerpt
 
-_TOLD_EVERY = 60.0  # seconds between two log lines of refused pages
-_STRANGE = "web.issuers has no such issuer: have whoever makes the page write it letter by letter as there, or add it"
-_FOREIGN = "the page's key is another issuer's: make it with one of its own keys_file, or of web.keys_file"
+_LOG_INTERVAL_SECONDS = 60.0  # between log lines of refused pages
+_UNKNOWN_ISSUER_HINT = (
+    "web.issuers has no such issuer: have whoever makes the page write it letter by letter as there, or add it"
+)
+_FOREIGN_KEY_HINT = "the page's key is another issuer's: make it with one of its own keys_file, or of web.keys_file"
 
 
 class WebPages:
@@ -31,26 +33,26 @@ class WebPages:
 
     def __init__(self, live: LiveConfiguration, counts: FrontChannelCounts) -> None:
         self._live = live
-        self._told_at = float("-inf")
-        self.brought = BroughtAddresses(counts, live.registry, self._hosts, self._speak)
-        access = PageAccess(
-            opened=self._opened, sealed=self._sealed, rules=self._rules, registry=live.registry,
-            brought=self.brought, counts=counts,
+        self._logged_at = float("-inf")
+        self.supplied = SuppliedAddresses(counts, live.registry, self._hosts, self._has_own_keys)
+        access = PageDependencies(
+            open_context=self._open, seal_context=self._seal, rules=self._rules, registry=live.registry,
+            supplied=self.supplied, counts=counts,
         )  # fmt: skip
         self._pages = FrontChannelRoutes(access)
 
     def routes(self) -> Iterator[web.RouteDef]:
         """The routes, for the application of the web listener."""
         yield from self._pages.routes()
-        yield from CheckSessionPages(self._check_session, self._live.registry, check_session_script()).routes()
+        yield from CheckSessionRoutes(self._check_session, self._live.registry, read_check_session_script()).routes()
 
-    def pages(self) -> Pages | None:
+    def pages(self) -> PageAddresses | None:
         """Return the keys and addresses of pages, None if no issuer has pages."""
         section, keys = web_of(self._live.now.settings), self._live.now.part(PagesPart).keys
         return (
             None
             if section is None or keys is None
-            else Pages(keys=keys, urls={iss: issuer.url for iss, issuer in section.issuers.items()})
+            else PageAddresses(keys=keys, urls={iss: issuer.url for iss, issuer in section.issuers.items()})
         )
 
     def page_of(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
@@ -59,30 +61,30 @@ class WebPages:
             return self._pages.page_of(None, parents)
         return self._pages.page_of(context, tuple(dict.fromkeys((*parents, *rules.origins))))
 
-    def _opened(self, text: str) -> OpenedContext | None:
+    def _open(self, text: str) -> OpenedContext | None:
         keys = self._live.now.part(PagesPart).keys
-        opened = None if keys is None else keys.open(text, time.time(), self._refuse)
+        opened = None if keys is None else keys.open(text, time.time(), self._log_refusal)
         if opened is not None and self._rules(opened.context.iss) is None:
-            self._refuse(opened.context.iss)
+            self._log_refusal(opened.context.iss)
         return opened
 
-    def _refuse(self, iss: str) -> None:
+    def _log_refusal(self, iss: str) -> None:
         """Log an authentic but unusable page, since its sender only gets a 400 without a reason."""
         now = time.monotonic()
-        if now - self._told_at < _TOLD_EVERY:
+        if now - self._logged_at < _LOG_INTERVAL_SECONDS:
             return
-        self._told_at = now
-        hint = _STRANGE if self._rules(iss) is None else _FOREIGN
+        self._logged_at = now
+        hint = _UNKNOWN_ISSUER_HINT if self._rules(iss) is None else _FOREIGN_KEY_HINT
         structlog.get_logger().warning("front_channel_refused", iss=excerpt(iss), hint=hint)
 
-    def _sealed(self, context: FrontChannelContext) -> str:
+    def _seal(self, context: FrontChannelContext) -> str:
         keys = self._live.now.part(PagesPart).keys
         assert keys is not None, "an issuer with pages is in the section `web`, which has keys"
-        return seal(context, keys.of(context.iss), time.time())
+        return seal_context(context, keys.keys_of(context.iss), time.time())
 
-    def _speak(self, iss: str) -> bool:
+    def _has_own_keys(self, iss: str) -> bool:
         keys = self._live.now.part(PagesPart).keys
-        return keys is None or keys.speak(iss)
+        return keys is None or keys.has_own_keys(iss)
 
     def _hosts(self, iss: str) -> Collection[str]:
         return issuer_hosts(self._live.now.settings, iss)
@@ -99,7 +101,7 @@ class WebPages:
             show_names=issuer.show_names,
         )
 
-    def _check_session(self, name: str) -> CheckSession | None:
+    def _check_session(self, name: str) -> CheckSessionPage | None:
         section = web_of(self._live.now.settings)
         settings = None if section is None else section.check_session.get(name)
         return None if settings is None else settings.page()

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from notifier.features.browsers.check_session import STATE_COOKIES, CheckSession, SessionFormula
+from notifier.features.browsers.check_session import STATE_COOKIES, CheckSessionPage, SessionFormula
 from notifier.model.origins import origin_of
 from notifier.settings.policies import WebListenerSettings
 from notifier.settings.service_settings import Settings
@@ -21,7 +21,7 @@ from notifier.settings.values import (
 )
 
 
-def _page_address(url: str) -> str:
+def _check_page_address(url: str) -> str:
     """The address under which the proxy passes on to us, without a slash at its end."""
     if "?" in url or "@" in urlsplit(url).netloc:
         raise ValueError("must have neither a query nor a user: it is where the issuer's proxy passes on to notifier")
@@ -31,7 +31,7 @@ def _page_address(url: str) -> str:
     return url
 
 
-PageAddress = Annotated[WebAddress, AfterValidator(_page_address)]
+PageAddress = Annotated[WebAddress, AfterValidator(_check_page_address)]
 CookieName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$")]
 PageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
@@ -70,16 +70,18 @@ class CheckSessionSettings(Section):
     """The issuer's browser-state cookie, which scripts can read. Left out: what the product calls it."""
 
     @model_validator(mode="after")
-    def _named(self) -> Self:
+    def _check_cookie(self) -> Self:
         if self.cookie is None and self.formula not in STATE_COOKIES:
             raise ValueError(
                 f"cookie is required with formula {self.formula}: the name of the issuer's browser-state cookie"
             )
         return self
 
-    def page(self) -> CheckSession:
+    def page(self) -> CheckSessionPage:
         """The page, with the name of its cookie."""
-        return CheckSession(issuer=self.issuer, formula=self.formula, cookie=self.cookie or STATE_COOKIES[self.formula])
+        return CheckSessionPage(
+            issuer=self.issuer, formula=self.formula, cookie=self.cookie or STATE_COOKIES[self.formula]
+        )
 
 
 class WebSettings(WebListenerSettings, extra="forbid"):
@@ -98,7 +100,7 @@ class WebSettings(WebListenerSettings, extra="forbid"):
         return self.issuers[iss].url if iss in self.issuers else None
 
     @model_validator(mode="after")
-    def _sealed(self) -> Self:
+    def _check_keys_file(self) -> Self:
         if self.issuers and self.keys_file is None:
             raise ValueError(
                 "keys_file is required, since it seals the addresses of issuers' pages: `notifier keys web` makes one"

@@ -34,55 +34,57 @@ from notifier.model.outcome import Reason
 from notifier.queues.queue_port import FeedTarget
 from notifier.telemetry.families import plain_counter
 
-ROOM = 1024 * 1024  # bytes, estimated, that may wait
-UNDER_WAY = 8192  # failed attempts whose settlement is still to come; the worker's window holds far fewer
-FLUSH_WITHIN = 2.0  # seconds at the end of a drain; what is left then is dropped
-OVERHEAD = 400  # bytes of a notice beside the texts in it
+MAX_BUFFER_BYTES = 1024 * 1024  # estimated
+MAX_PENDING_ATTEMPTS = 8192  # failed attempts without a verdict yet; the worker's window holds far fewer
+FLUSH_TIMEOUT_SECONDS = 2.0  # at the end of a drain; then the rest is dropped
+NOTICE_OVERHEAD_BYTES = 400  # of a notice, without its texts
 
 
 class Feed:
-    """The observer and its buffer. Unless `everything` is true it leaves out successes."""
+    """The observer and its buffer."""
 
-    def __init__(self, *, everything: bool, clock: Clock, new_id: Callable[[], str], room: int = ROOM) -> None:
-        self._everything = everything
+    def __init__(
+        self, *, include_successes: bool, clock: Clock, new_id: Callable[[], str], max_bytes: int = MAX_BUFFER_BYTES
+    ) -> None:
+        self._include_successes = include_successes
         self._clock = clock
         self._new_id = new_id
-        self._room = room
-        self._under_way: dict[str, Attempted] = {}  # by delivery id
-        self._waiting: deque[tuple[FeedNotice, int]] = deque()
-        self._held = 0  # bytes of what waits and of what is being sent
-        self._filled = asyncio.Event()
-        self.dropped = 0
+        self._max_bytes = max_bytes
+        self._attempts: dict[str, Attempted] = {}  # by delivery id
+        self._pending: deque[tuple[FeedNotice, int]] = deque()
+        self._held_bytes = 0  # of the pending notices and of those being sent
+        self._has_pending = asyncio.Event()
+        self.dropped_count = 0
 
     def families(self) -> Iterator[Metric]:
         """The families for a scrape."""
-        yield plain_counter("outcomes_dropped_total", "Outcome events that were lost.", self.dropped)
+        yield plain_counter("outcomes_dropped_total", "Outcome events that were lost.", self.dropped_count)
 
     # ── the observer ──
 
     def observe(self, fact: Fact) -> None:
         """Put the notice of a fact into the buffer. Never waits."""
         match fact:
-            case LogoutDelivered() | Skipped() if not self._everything:
+            case LogoutDelivered() | Skipped() if not self._include_successes:
                 pass
             case LogoutDelivered():
-                self._put(self._noticed(fact, fact))
+                self._put(self._to_notice(fact, fact))
             case Attempted() if fact.outcome.reason is not Reason.PROXY:  # else a deferral follows, which has no notice
-                if len(self._under_way) >= UNDER_WAY:
-                    del self._under_way[next(iter(self._under_way))]
-                self._under_way[fact.delivery.id] = fact
+                if len(self._attempts) >= MAX_PENDING_ATTEMPTS:
+                    del self._attempts[next(iter(self._attempts))]
+                self._attempts[fact.delivery.id] = fact
             case Deferred(delivery=Delivery(id=id_)):
-                self._under_way.pop(id_, None)  # a fault of ours: the attempt does not count
+                self._attempts.pop(id_, None)  # an internal fault: the attempt does not count
             case RetryScheduled(delivery=delivery) | Buried(delivery=Delivery() as delivery):
-                self._put(self._noticed(fact, self._under_way.pop(delivery.id, None)))
+                self._put(self._to_notice(fact, self._attempts.pop(delivery.id, None)))
             case Buried() | Skipped():
-                self._put(self._noticed(fact, None))
+                self._put(self._to_notice(fact, None))
             case ClientFailing() | ClientRecovered():
                 state = ClientChange.FAILING if isinstance(fact, ClientFailing) else ClientChange.RECOVERED
                 id_, at = self._new_id(), self._clock()
                 self._put(ClientNotice(id=id_, at=at, state=state, iss=fact.iss, client_id=fact.client_id))
 
-    def _noticed(self, fact: Fact, attempt: Attempted | None) -> Notice | None:
+    def _to_notice(self, fact: Fact, attempt: Attempted | None) -> Notice | None:
         last = None
         if attempt is not None:
             last = LastAttempt(
@@ -98,18 +100,18 @@ class Feed:
     def _put(self, notice: FeedNotice | None) -> None:
         if notice is None:
             return
-        size = OVERHEAD + len(notice.iss) + len(notice.client_id)
+        size = NOTICE_OVERHEAD_BYTES + len(notice.iss) + len(notice.client_id)
         if isinstance(notice, Notice):
             size += len(notice.event_id) + len(notice.publisher or "") + len(notice.text)
-        if self._held + size > self._room:
-            self.dropped += 1
+        if self._held_bytes + size > self._max_bytes:
+            self.dropped_count += 1
             return
-        self._held += size
-        self._waiting.append((notice, size))
-        self._filled.set()
+        self._held_bytes += size
+        self._pending.append((notice, size))
+        self._has_pending.set()
 
     @asynccontextmanager
-    async def running(self, target: FeedTarget) -> AsyncIterator[None]:
+    async def connect(self, target: FeedTarget) -> AsyncIterator[None]:
         """Send what comes while entered; then what is left, for a bounded time."""
         sending, keeping_open = (asyncio.create_task(work) for work in (self.run(target), target.run()))
         try:
@@ -117,14 +119,14 @@ class Feed:
         finally:
             sending.cancel()
             await asyncio.wait([sending])
-            await self.flush(target, FLUSH_WITHIN)
+            await self.flush(target, FLUSH_TIMEOUT_SECONDS)
             keeping_open.cancel()
             await asyncio.gather(sending, keeping_open, return_exceptions=True)
 
     async def run(self, target: FeedTarget) -> None:
         """Send what comes, until cancelled."""
         while True:
-            await self._filled.wait()
+            await self._has_pending.wait()
             await target.wait_until_available()
             await self._send(target)
 
@@ -132,13 +134,13 @@ class Feed:
         """Send what is left, and drop what is not sent within so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
-                while self._waiting:
+                while self._pending:
                     await self._send(target)
-        self.dropped += len(self._waiting)
-        self._waiting.clear()
+        self.dropped_count += len(self._pending)
+        self._pending.clear()
 
     async def _send(self, target: FeedTarget) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(target.max_batch, len(self._waiting)))]
+        batch = [self._pending.popleft() for _ in range(min(target.max_batch, len(self._pending)))]
         sent = False
         try:
             await target.send([notice for notice, _ in batch])
@@ -148,7 +150,7 @@ class Feed:
         except Exception as error:  # noqa: BLE001  around one observer: what only watches must not end a worker
             structlog.get_logger().error("outcomes_failed", error=type(error).__name__)
         finally:  # by a cancellation too
-            self.dropped += 0 if sent else len(batch)
-            self._held -= sum(size for _, size in batch)
-            if not self._waiting:
-                self._filled.clear()
+            self.dropped_count += 0 if sent else len(batch)
+            self._held_bytes -= sum(size for _, size in batch)
+            if not self._pending:
+                self._has_pending.clear()

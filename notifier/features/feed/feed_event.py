@@ -44,7 +44,7 @@ def feed_message(notice: FeedNotice, source: str) -> FeedMessage:
 _Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 _Text = Annotated[str, Field(max_length=4096)]
 _Seconds = Annotated[float, Field(ge=0)]
-_OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
+_OPEN_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
 # The schema names these two, and readers generate code from it.
 _Fate = TypeAliasType(
     "_Fate",
@@ -62,7 +62,7 @@ _State = TypeAliasType(
 )
 
 
-@with_config(_OPEN)
+@with_config(_OPEN_CONFIG)
 class _Delivery(TypedDict):
     fate: Annotated[_Fate, Field(description="retrying is not the last word: another attempt is due.")]
     reason: Annotated[_Text, Field(description="Why, as in the metrics.", json_schema_extra={"enum": [*REASONS]})]
@@ -80,14 +80,14 @@ class _Delivery(TypedDict):
     attempt_seconds: NotRequired[Annotated[_Seconds, Field(description="How long the attempt took.")]]
 
 
-@with_config(_OPEN)
+@with_config(_OPEN_CONFIG)
 class _Client(TypedDict):
     state: Annotated[_State, Field(description="failing: the client went down. recovered: it is well again.")]
     iss: _Text
     client_id: _Text
 
 
-@with_config(_OPEN)
+@with_config(_OPEN_CONFIG)
 class _Envelope(TypedDict):
     specversion: Literal["1.0"]
     id: Annotated[_Text, Field(min_length=1, description="The same for a copy of the same outcome.")]
@@ -96,13 +96,13 @@ class _Envelope(TypedDict):
     datacontenttype: NotRequired[Literal["application/json"]]
 
 
-@with_config(_OPEN)
+@with_config(_OPEN_CONFIG)
 class _DeliveryEvent(_Envelope):
     type: Literal["notifier.delivery.v1"]
     data: _Delivery
 
 
-@with_config(_OPEN)
+@with_config(_OPEN_CONFIG)
 class _ClientEvent(_Envelope):
     type: Literal["notifier.client.v1"]
     data: _Client
@@ -115,21 +115,21 @@ _EVENT: TypeAdapter[_DeliveryEvent | _ClientEvent] = TypeAdapter(
 
 def feed_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of an event of the feed."""
-    schema = _public(_EVENT.json_schema())
+    schema = _to_public(_EVENT.json_schema())
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "An outcome event of notifier"}
     return {**head, **schema}
 
 
-def _public(schema: Any) -> Any:
+def _to_public(schema: Any) -> Any:
     """Return the schema without leading underscores of names, and without titles that repeat the names."""
     match schema:
         case dict():
-            members = {name: _public(value) for name, value in schema.items() if name != "title"}
+            members = {name: _to_public(value) for name, value in schema.items() if name != "title"}
             if "$defs" in members:
                 members["$defs"] = {name.lstrip("_"): value for name, value in members["$defs"].items()}
             return members
         case list():
-            return [_public(value) for value in schema]
+            return [_to_public(value) for value in schema]
         case str():
             return schema.replace("#/$defs/_", "#/$defs/")
         case _:
@@ -145,12 +145,12 @@ def dump_feed_event(notice: FeedNotice, source: str) -> bytes:
         "type": CLIENT_TYPE if isinstance(notice, ClientNotice) else DELIVERY_TYPE,
         "time": render_moment(notice.at),
         "datacontenttype": "application/json",
-        "data": _data(notice),
+        "data": _to_data(notice),
     }
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
-def _data(notice: FeedNotice) -> dict[str, object]:
+def _to_data(notice: FeedNotice) -> dict[str, object]:
     if isinstance(notice, ClientNotice):
         return {"state": notice.state, "iss": notice.iss, "client_id": notice.client_id}
     data: dict[str, object] = {

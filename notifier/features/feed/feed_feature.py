@@ -20,15 +20,15 @@ def _read(settings: Settings, _registry: Registry, _unsure: frozenset[str]) -> F
     return FeaturePart(fixed={"outcomes": settings.outcomes})
 
 
-def _run(given: FeatureContext) -> FeatureRuntime:
+def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.feed.feed import Feed
     from notifier.features.feed.feed_event import feed_message
 
-    outcomes = given.live.now.settings.outcomes
-    feed = Feed(everything=outcomes == "all", clock=time.time, new_id=new_id)
+    outcomes = context.live.now.settings.outcomes
+    feed = Feed(include_successes=outcomes == "all", clock=time.time, new_id=new_id)
     if outcomes == "off":
         return FeatureRuntime(families=feed.families)
-    within = feed.running(given.queue.feed_target(feed_message))
+    within = feed.connect(context.queue.feed_target(feed_message))
     return FeatureRuntime(observe=feed.observe, families=feed.families, within=within)
 
 

@@ -24,7 +24,7 @@ from notifier.features.upstreams.upstream import (
 from notifier.features.upstreams.upstream_routes import PUBLISH_TIMEOUT_SECONDS, RETRY_AFTER_SECONDS
 from notifier.features.upstreams.upstream_token import UpstreamResult, is_plain_text
 from notifier.model.errors import QueueError
-from notifier.model.front_channel import FrontChannelContext, page_context
+from notifier.model.front_channel import FrontChannelContext, create_page_context
 from notifier.model.message import Lane, Outgoing
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
@@ -132,7 +132,7 @@ class UpstreamSignOutRoutes:
         """Return one context for all sessions. A client of a further session is requested once, with that `sid`."""
         whole: FrontChannelContext | None = None
         for event in events:
-            part = page_context(event, self._dependencies.registry())
+            part = create_page_context(event, self._dependencies.registry())
             if part is None:
                 continue
             if whole is None:

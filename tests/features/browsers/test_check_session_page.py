@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from notifier.features.browsers.check_session import (
     STATE_COOKIES,
-    CheckSession,
-    CheckSessionPages,
+    CheckSessionPage,
+    CheckSessionRoutes,
     SessionFormula,
-    check_session_script,
+    read_check_session_script,
 )
 from notifier.features.browsers.web_settings import CheckSessionSettings
 from notifier.model.client import Client
@@ -34,7 +34,7 @@ SHOP = Client(
     redirect_origins=("https://shop.example.com", "https://s.x:1"),
 )
 PAGES = {
-    str(formula): CheckSession(issuer=ISS, formula=formula, cookie=STATE_COOKIES.get(formula, "its<own"))
+    str(formula): CheckSessionPage(issuer=ISS, formula=formula, cookie=STATE_COOKIES.get(formula, "its<own"))
     for formula in SessionFormula
 }
 
@@ -42,7 +42,7 @@ PAGES = {
 @asynccontextmanager
 async def asking(clients: Mapping[str, Client]) -> AsyncIterator[aiohttp.ClientSession]:
     """Pages of each formula, named like it."""
-    pages = CheckSessionPages(PAGES.get, lambda: Registry(clients={ISS: clients}), check_session_script())
+    pages = CheckSessionRoutes(PAGES.get, lambda: Registry(clients={ISS: clients}), read_check_session_script())
     async with (
         serving(web_app(pages.routes())) as listener,
         aiohttp.ClientSession(f"{listener.url}/check-session/") as session,

@@ -16,9 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from notifier.features.browsers.front_channel_context import LIFETIME, LONGEST, TooManyClients, open_sealed, seal
+from notifier.features.browsers.front_channel_context import (
+    CONTEXT_LIFETIME_SECONDS,
+    MAX_CONTEXT_CHARACTERS,
+    TooManyClients,
+    open_context,
+    seal_context,
+)
 from notifier.features.browsers.front_channel_counts import (
-    LARGEST_REPORT,
+    MAX_REPORT_BYTES,
     REACH,
     BrowserReach,
     FrontChannelCounts,
@@ -27,9 +33,9 @@ from notifier.features.browsers.front_channel_counts import (
     PageResult,
     read_report,
 )
-from notifier.features.browsers.front_channel_page import FRAMES, FrontChannelPage, PageRules
+from notifier.features.browsers.front_channel_page import MAX_FRAMES, FrontChannelPage, PageRules
 from notifier.model.client import Client, FrontChannelClient
-from notifier.model.front_channel import AskedClient, FrontChannelContext, PagePlan, UnaskedClient, Unbrought
+from notifier.model.front_channel import AddressRefusal, AskedClient, FrontChannelContext, PagePlan, UnaskedClient
 from notifier.model.frozen import replace
 from notifier.model.registry import Issuer, Registry
 from notifier.telemetry.metrics import Metrics
@@ -84,7 +90,7 @@ def hash_of(text: str) -> str:
 def test_the_policy_names_the_very_script_and_style() -> None:
     """By their hashes, and nothing else may run; the frames may be of any https origin, since clients redirect."""
     headers = PAGE.headers(RULES.origins, [asked("billing")])
-    read = _Reader(PAGE.document(PagePlan(asked=(asked("billing"),)), RULES, REPORT))
+    read = _Reader(PAGE.render(PagePlan(asked=(asked("billing"),)), RULES, REPORT))
     policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
     assert policy == {
         "default-src": "'none'",
@@ -114,7 +120,7 @@ def test_nobody_may_frame_what_is_no_page() -> None:
 def test_the_plan_says_what_the_script_needs() -> None:
     """Milliseconds, the report's path, the origins to tell, and the clients; names only where they are to be shown."""
     plan = PagePlan(asked=(asked("billing", name="Bills"),), unasked=(UnaskedClient(client_id="shop", name="Shop"),))
-    document = PAGE.document(plan, RULES, REPORT)
+    document = PAGE.render(plan, RULES, REPORT)
     assert plan_of(document) == {
         "limit": 5000,
         "report": REPORT,
@@ -124,7 +130,7 @@ def test_the_plan_says_what_the_script_needs() -> None:
     }
     assert "Bills" not in document
     assert 'role="status"' not in document
-    shown = PAGE.document(plan, PageRules(path="", origins=(OP,), limit=0.25, show_names=True), None)
+    shown = PAGE.render(plan, PageRules(path="", origins=(OP,), limit=0.25, show_names=True), None)
     assert plan_of(shown)["clients"][0]["name"] == "Bills"
     assert plan_of(shown)["unasked"] == [{"id": "shop", "name": "Shop"}]
     assert (plan_of(shown)["limit"], plan_of(shown)["report"]) == (250, None)
@@ -133,14 +139,14 @@ def test_the_plan_says_what_the_script_needs() -> None:
 
 def test_so_many_clients_have_a_frame_and_without_script_all_have_one() -> None:
     """A frame costs the browser a process; where no script runs, frames are all there is."""
-    clients = tuple(asked(f"c{n}", f"https://c{n}.example.com/out") for n in range(FRAMES + 3))
+    clients = tuple(asked(f"c{n}", f"https://c{n}.example.com/out") for n in range(MAX_FRAMES + 3))
     rules = PageRules(path="", origins=(OP,))
-    document = PAGE.document(PagePlan(asked=clients), rules, REPORT)
+    document = PAGE.render(PagePlan(asked=clients), rules, REPORT)
     scripted = re.sub(r"<noscript>.*?</noscript>", "", document, flags=re.DOTALL)
-    assert [frame["data-n"] for frame in _Reader(scripted).frames()] == [str(n) for n in range(FRAMES)]
+    assert [frame["data-n"] for frame in _Reader(scripted).frames()] == [str(n) for n in range(MAX_FRAMES)]
     assert [frame["src"] for frame in _Reader(document).frames()] == [each.uri for each in clients]
     assert {frame["sandbox"] for frame in _Reader(document).frames()} == {"allow-scripts allow-same-origin allow-forms"}
-    whole = PAGE.document(PagePlan(asked=clients[:FRAMES]), rules, REPORT)
+    whole = PAGE.render(PagePlan(asked=clients[:MAX_FRAMES]), rules, REPORT)
     assert "<noscript>" not in whole
     assert "loading=" not in document  # a hidden frame that is lazy never loads
 
@@ -163,23 +169,23 @@ def test_nothing_of_a_client_becomes_markup(client_id: str, name: str, query: st
     """Whatever the registry holds: what is read out is what was put in, and the elements are ours alone."""
     uri = f"https://c.example.com/out?x={query}"
     plan = PagePlan(
-        asked=(asked(client_id, uri, name), *(asked(f"c{n}", uri) for n in range(FRAMES))),
+        asked=(asked(client_id, uri, name), *(asked(f"c{n}", uri) for n in range(MAX_FRAMES))),
         unasked=(UnaskedClient(client_id=name, name=name),),
     )
     rules = PageRules(path="", origins=(origin,), show_names=True)
-    document = PAGE.document(plan, rules, report)
+    document = PAGE.render(plan, rules, report)
     read = _Reader(document)
     told = plan_of(document)
     assert told["clients"][0] == {"id": client_id, "name": name, "uri": uri}
     assert (told["unasked"], told["parents"], told["report"]) == ([{"id": name, "name": name}], [origin], report)
     assert [tag for tag, _ in read.elements if tag not in ("html", "head", "body", "meta", "title")] == [
-        "style", "script", "script", "main", "p", *["iframe"] * FRAMES, "noscript", "iframe",
+        "style", "script", "script", "main", "p", *["iframe"] * MAX_FRAMES, "noscript", "iframe",
     ]  # fmt: skip
     assert read.texts["script"] == PAGE.script
     sources = [frame["src"] for frame in read.frames()]
     assert [(source or "").replace("\r\n", "\n").replace("\r", "\n") for source in sources] == [
         uri.replace("\r\n", "\n").replace("\r", "\n")
-    ] * (FRAMES + 1)
+    ] * (MAX_FRAMES + 1)
 
 
 # ── The context of a front-channel page, sealed into the page's URL ───────────────────────────────────────────────
@@ -194,13 +200,13 @@ CONTEXT = FrontChannelContext(iss=ISS, sid="5F2A", clients=(("billing", None), (
 
 def test_a_context_comes_back_as_it_was_sealed() -> None:
     """By each of the keys, for ten minutes, with the same id at each opening."""
-    text = seal(CONTEXT, KEYS, NOW)
+    text = seal_context(CONTEXT, KEYS, NOW)
     assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-    opened = open_sealed(text, MultiFernet([OLD, NEW]), NOW + LIFETIME)
+    opened = open_context(text, MultiFernet([OLD, NEW]), NOW + CONTEXT_LIFETIME_SECONDS)
     assert opened is not None
     assert opened.context == CONTEXT
-    assert opened.until == int(NOW) + LIFETIME
-    again = open_sealed(text, KEYS, NOW)
+    assert opened.expires_at == int(NOW) + CONTEXT_LIFETIME_SECONDS
+    again = open_context(text, KEYS, NOW)
     assert again is not None
     assert again.id == opened.id
 
@@ -211,32 +217,32 @@ def test_addresses_come_back_as_they_were_sealed() -> None:
         frontchannel_logout_uri="https://new.example.net/out", frontchannel_logout_session_required=True
     )
     context = replace(
-        CONTEXT, clients=(("new", None), *CONTEXT.clients, ("own", "sid")), brought={"new": front, "own": front}
+        CONTEXT, clients=(("new", None), *CONTEXT.clients, ("own", "sid")), supplied={"new": front, "own": front}
     )
-    opened = open_sealed(seal(context, KEYS, NOW), KEYS, NOW)
+    opened = open_context(seal_context(context, KEYS, NOW), KEYS, NOW)
     assert opened is not None
     assert opened.context == context
     again = [ISS, None, "new", ["new", "x", "https://evil.example.net/", False], ["new", "y"]]
-    opened = open_sealed(_fernet(again), KEYS, NOW)
+    opened = open_context(_fernet(again), KEYS, NOW)
     assert opened is not None
-    assert (opened.context.clients, opened.context.brought) == ((("new", None),), {})
+    assert (opened.context.clients, opened.context.supplied) == ((("new", None),), {})
 
 
 def test_a_context_has_one_id_however_it_is_spelled() -> None:
     """Else each spelling would be another context, whose report counts, and some lead a page to report elsewhere."""
-    text = seal(CONTEXT, KEYS, NOW)
-    opened = open_sealed(text, KEYS, NOW)
+    text = seal_context(CONTEXT, KEYS, NOW)
+    opened = open_context(text, KEYS, NOW)
     assert opened is not None
-    padded = open_sealed(text + "=" * (-len(text) % 4), KEYS, NOW)
+    padded = open_context(text + "=" * (-len(text) % 4), KEYS, NOW)
     assert padded == opened
     for strange in (".", "\\..\\", "!", "~", "?"):
-        assert open_sealed(text[:50] + strange * 4 + text[50:], KEYS, NOW) is None
+        assert open_context(text[:50] + strange * 4 + text[50:], KEYS, NOW) is None
     spelled = text.replace("_", "/").replace("-", "+")
-    assert spelled == text or open_sealed(spelled, KEYS, NOW) is None
+    assert spelled == text or open_context(spelled, KEYS, NOW) is None
     found = {
         each.id
         for last in ascii_letters + digits + "-_"
-        if (each := open_sealed(text[:-1] + last, KEYS, NOW)) is not None
+        if (each := open_context(text[:-1] + last, KEYS, NOW)) is not None
     }
     assert found == {opened.id}
 
@@ -252,9 +258,9 @@ def _fernet(document: object) -> str:
         "",
         "é",
         "A" * 7501,
-        seal(CONTEXT, MultiFernet([Fernet(Fernet.generate_key())]), NOW),
-        seal(CONTEXT, KEYS, NOW - LIFETIME - 1),
-        seal(CONTEXT, KEYS, NOW)[:-3] + "AAA",
+        seal_context(CONTEXT, MultiFernet([Fernet(Fernet.generate_key())]), NOW),
+        seal_context(CONTEXT, KEYS, NOW - CONTEXT_LIFETIME_SECONDS - 1),
+        seal_context(CONTEXT, KEYS, NOW)[:-3] + "AAA",
         _fernet({"iss": ISS}),
         _fernet([ISS]),
         _fernet([ISS, 5, "billing"]),
@@ -273,17 +279,20 @@ def _fernet(document: object) -> str:
 )
 def test_what_is_no_context_of_ours_is_not_opened(text: str) -> None:
     """Forged, expired, changed, far too long, or not of this form."""
-    assert open_sealed(text, KEYS, NOW) is None
+    assert open_context(text, KEYS, NOW) is None
 
 
 def test_too_many_clients_are_refused_with_the_number_that_fits() -> None:
     """Random client ids do not compress; exactly as many as the error says can be sealed."""
     clients = tuple((Fernet.generate_key().decode()[:36], None) for _ in range(400))
     with pytest.raises(TooManyClients) as refused:
-        seal(FrontChannelContext(iss=ISS, sid="5F2A", clients=clients), KEYS, NOW)
-    fit = refused.value.fit
+        seal_context(FrontChannelContext(iss=ISS, sid="5F2A", clients=clients), KEYS, NOW)
+    fit = refused.value.max_clients
     assert 150 < fit < 400
-    assert len(seal(FrontChannelContext(iss=ISS, sid="5F2A", clients=clients[:fit]), KEYS, NOW)) <= LONGEST
+    assert (
+        len(seal_context(FrontChannelContext(iss=ISS, sid="5F2A", clients=clients[:fit]), KEYS, NOW))
+        <= MAX_CONTEXT_CHARACTERS
+    )
 
 
 # ── A report of a page: what is one, and what it counts for ───────────────────────────────────────────────────────
@@ -314,7 +323,7 @@ def test_a_report_has_one_word_for_each_client() -> None:
         json.dumps({**GOOD, "clients": ["answered", []]}).encode(),
         json.dumps({**GOOD, "clients": 2}).encode(),
         json.dumps({"how": "limit"}).encode(),
-        json.dumps({**GOOD, "pad": "x" * LARGEST_REPORT}).encode(),
+        json.dumps({**GOOD, "pad": "x" * MAX_REPORT_BYTES}).encode(),
     ],
     ids=range(13),
 )
@@ -371,10 +380,10 @@ async def test_pages_and_reports_exist_at_zero_from_the_start() -> None:
     assert await scrape(subject) == {
         ("pages_total", "shown"): 0,
         ("pages_total", "refused"): 0,
-        **{("left_out_total", str(reason)): 0 for reason in Unbrought},
+        **{("left_out_total", str(reason)): 0 for reason in AddressRefusal},
         **{("reports_total", result): 0 for result in ("done", "limit", "left", "repeated", "refused")},
     }
-    counts.page_shown(ID, ["shop"])
+    counts.on_page_shown(ID, ["shop"])
     samples = await scrape(subject)
     assert samples["pages_total", "shown"] == 1
     assert {labels: value for labels, value in samples.items() if labels[0] == "clients_total"} == {
@@ -385,10 +394,10 @@ async def test_pages_and_reports_exist_at_zero_from_the_start() -> None:
 async def test_each_report_counts_once_where_it_belongs() -> None:
     """By how its page ended, and what it could tell of each client."""
     subject, counts = counting("shop", "mail")
-    counts.reported(PageEnd.LIMIT, ID, [("shop", REACHED), ("mail", UNKNOWN)])
-    counts.reported(PageEnd.DONE, ID, [("shop", REACHED), ("mail", UNREACHABLE)])
-    counts.left_out(Unbrought.SPEAKER, 2)
-    for count in (counts.page_refused, counts.report_repeated, counts.report_refused):
+    counts.on_report(PageEnd.LIMIT, ID, [("shop", REACHED), ("mail", UNKNOWN)])
+    counts.on_report(PageEnd.DONE, ID, [("shop", REACHED), ("mail", UNREACHABLE)])
+    counts.on_clients_omitted(AddressRefusal.SPEAKER, 2)
+    for count in (counts.on_page_refused, counts.on_repeated_report, counts.on_refused_report):
         count()
     counted = {labels: value for labels, value in (await scrape(subject)).items() if value}
     assert counted == {

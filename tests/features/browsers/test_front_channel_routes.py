@@ -15,14 +15,14 @@ import aiohttp
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.features.browsers.brought_addresses import BroughtAddresses
-from notifier.features.browsers.front_channel_context import LONGEST, open_sealed, seal
+from notifier.features.browsers.front_channel_context import MAX_CONTEXT_CHARACTERS, open_context, seal_context
 from notifier.features.browsers.front_channel_counts import BrowserReach, FrontChannelCounts, PageEnd
 from notifier.features.browsers.front_channel_page import PageRules
-from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess
+from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageDependencies
+from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_keys import PageKeys
 from notifier.model.client import Client, EgressPolicy, FrontChannelClient, Route
-from notifier.model.front_channel import FrontChannelContext, Unbrought
+from notifier.model.front_channel import AddressRefusal, FrontChannelContext
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.web_app import web_app
 from tests.publishing.serving import NOW, serving
@@ -56,22 +56,22 @@ class Counted(FrontChannelCounts):
         super().__init__(lambda iss, client_id: (iss, client_id))
         self.counts: Counter[str] = Counter()
 
-    def page_shown(self, iss: str, client_ids: Iterable[str]) -> None:
+    def on_page_shown(self, iss: str, client_ids: Iterable[str]) -> None:
         self.counts["shown " + " ".join(client_ids)] += 1
 
-    def page_refused(self) -> None:
+    def on_page_refused(self) -> None:
         self.counts["refused"] += 1
 
-    def left_out(self, reason: Unbrought, clients: int) -> None:
+    def on_clients_omitted(self, reason: AddressRefusal, clients: int) -> None:
         self.counts[f"left out: {reason}"] += clients
 
-    def reported(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
+    def on_report(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
         self.counts[f"{end}: " + " ".join(f"{client_id}={reach}" for client_id, reach in reached)] += 1
 
-    def report_repeated(self) -> None:
+    def on_repeated_report(self) -> None:
         self.counts["repeated"] += 1
 
-    def report_refused(self) -> None:
+    def on_refused_report(self) -> None:
         self.counts["report refused"] += 1
 
 
@@ -95,14 +95,14 @@ class Face:
 
 def access(
     counted: Counted, keys: MultiFernet = KEYS, own: Mapping[str, MultiFernet] = {}, registry: Registry = REGISTRY
-) -> PageAccess:
-    page_keys = PageKeys(shared=keys, own=own, one=False)
-    return PageAccess(
-        opened=lambda text: page_keys.open(text, NOW),
-        sealed=lambda made: seal(made, page_keys.of(made.iss), NOW),
+) -> PageDependencies:
+    page_keys = PageKeys(shared=keys, own=own, single_issuer=False)
+    return PageDependencies(
+        open_context=lambda text: page_keys.open(text, NOW),
+        seal_context=lambda made: seal_context(made, page_keys.keys_of(made.iss), NOW),
         rules={ISS: RULES, THIRD: RULES}.get,
         registry=lambda: registry,
-        brought=BroughtAddresses(counted, lambda: registry, lambda _: {"login.example.com"}, page_keys.speak),
+        supplied=SuppliedAddresses(counted, lambda: registry, lambda _: {"login.example.com"}, page_keys.has_own_keys),
         counts=counted,
     )
 
@@ -119,7 +119,7 @@ async def face(
 
 async def test_a_page_asks_the_clients_of_its_context() -> None:
     """By the registry of now, as often as it is opened; the frames' origins are told by configuration alone."""
-    sealed = seal(context("billing", "gone", "shop"), KEYS, NOW)
+    sealed = seal_context(context("billing", "gone", "shop"), KEYS, NOW)
     async with face() as asked:
         for _ in range(2):
             status, policy, text = await asked.get(sealed)
@@ -134,9 +134,9 @@ async def test_a_page_asks_the_clients_of_its_context() -> None:
     "sealed",
     [
         "%C3%A9",
-        seal(context("billing"), MultiFernet([Fernet(Fernet.generate_key())]), NOW),
-        seal(context("billing", iss=OTHER), KEYS, NOW),
-        seal(context("billing", iss="https://stranger.example.com"), KEYS, NOW),
+        seal_context(context("billing"), MultiFernet([Fernet(Fernet.generate_key())]), NOW),
+        seal_context(context("billing", iss=OTHER), KEYS, NOW),
+        seal_context(context("billing", iss="https://stranger.example.com"), KEYS, NOW),
     ],
     ids=["not ASCII", "forged", "an issuer without pages", "a stranger"],
 )
@@ -153,17 +153,17 @@ async def test_a_foreign_context_shows_nothing(sealed: str) -> None:
 async def test_a_page_of_no_client_is_a_question() -> None:
     """Whether pages are served, by an identity server that is about to show one: it is answered, and counts nowhere."""
     async with face() as asked:
-        status, policy, text = await asked.get(seal(context(), KEYS, NOW))
+        status, policy, text = await asked.get(seal_context(context(), KEYS, NOW))
         assert (status, policy.endswith(f"frame-ancestors {ISS}")) == (200, True)
         assert '"report":null' in text
-        assert await asked.report(seal(context(), KEYS, NOW), {"how": "done", "clients": []}) == 204
+        assert await asked.report(seal_context(context(), KEYS, NOW), {"how": "done", "clients": []}) == 204
         assert asked.counts == {}
-        assert (await asked.get(seal(context(iss=OTHER), KEYS, NOW)))[0] == 400  # as for any page
+        assert (await asked.get(seal_context(context(iss=OTHER), KEYS, NOW)))[0] == 400  # as for any page
 
 
 async def test_the_first_report_of_a_context_counts() -> None:
     """Copies are taken without a word, whatever they say."""
-    sealed = seal(context("billing", "shop"), KEYS, NOW)
+    sealed = seal_context(context("billing", "shop"), KEYS, NOW)
     async with face() as asked:
         assert [await asked.report(sealed, body) for body in (DONE, DONE, b"{")] == [204, 204, 204]
         assert asked.counts == {"done: billing=reached shop=unreachable": 1, "repeated": 2}
@@ -171,7 +171,7 @@ async def test_the_first_report_of_a_context_counts() -> None:
 
 async def test_two_reports_at_once_count_once() -> None:
     """Both are read before either is counted."""
-    sealed = seal(context("billing", "shop"), KEYS, NOW)
+    sealed = seal_context(context("billing", "shop"), KEYS, NOW)
     body = json.dumps(DONE).encode()
 
     async def slowly(go: asyncio.Event) -> AsyncIterator[bytes]:
@@ -191,7 +191,7 @@ async def test_two_reports_at_once_count_once() -> None:
 
 async def test_a_client_that_must_have_a_sid_is_not_asked_without_one() -> None:
     """It is named as such, and counts as not reached."""
-    sealed = seal(context("billing", "strict", sid=None), KEYS, NOW)
+    sealed = seal_context(context("billing", "strict", sid=None), KEYS, NOW)
     async with face() as asked:
         _, _, text = await asked.get(sealed)
         assert '"unasked":[{"id":"strict"}]' in text
@@ -207,7 +207,7 @@ async def test_a_client_that_must_have_a_sid_is_not_asked_without_one() -> None:
 )
 async def test_a_bad_report_is_refused(body: object, status: int) -> None:
     """And a good one after it counts."""
-    sealed = seal(context("billing", "shop"), KEYS, NOW)
+    sealed = seal_context(context("billing", "shop"), KEYS, NOW)
     async with face() as asked:
         assert await asked.report(sealed, body) == status
         assert await asked.report(sealed, DONE) == 204
@@ -229,7 +229,7 @@ async def test_a_page_without_an_address_of_its_own() -> None:
     routes = FrontChannelRoutes(access(counted))
     text = routes.page_of(context("billing")).text or ""
     report = json.loads(text.split('id="plan">')[1].split("</script>")[0])["report"]
-    opened = open_sealed(report.removeprefix("/connect/notify/front-channel/"), KEYS, NOW)
+    opened = open_context(report.removeprefix("/connect/notify/front-channel/"), KEYS, NOW)
     assert opened is not None
     assert opened.context == context("billing")
     many = context(*(Fernet.generate_key().decode() for _ in range(300)), "billing")
@@ -240,9 +240,9 @@ async def test_a_page_without_an_address_of_its_own() -> None:
 
 async def test_what_is_remembered_of_reports_is_bounded() -> None:
     """The oldest is forgotten first: it has expired long since."""
-    sealed = [seal(context("billing", sid=str(nth)), KEYS, NOW) for nth in range(3)]
+    sealed = [seal_context(context("billing", sid=str(nth)), KEYS, NOW) for nth in range(3)]
     report = {"how": "done", "clients": ["answered"]}
-    async with face(remembered=2) as asked:
+    async with face(max_reported=2) as asked:
         for each in (*sealed, sealed[2], sealed[0]):
             assert await asked.report(each, report) == 204
         assert asked.counts == {"done: billing=reached": 4, "repeated": 1}
@@ -264,7 +264,7 @@ EVERYBODY = Registry(
 def bringing(iss: str = ISS, **uris: str) -> FrontChannelContext:
     """A context whose clients come with these addresses."""
     brought = {name: FrontChannelClient(frontchannel_logout_uri=uri) for name, uri in uris.items()}
-    return FrontChannelContext(iss=iss, sid="5F2A", clients=tuple((name, None) for name in uris), brought=brought)
+    return FrontChannelContext(iss=iss, sid="5F2A", clients=tuple((name, None) for name in uris), supplied=brought)
 
 
 async def test_a_client_that_nobody_registered_is_asked_where_the_issuer_s_own_key_says() -> None:
@@ -273,14 +273,14 @@ async def test_a_client_that_nobody_registered_is_asked_where_the_issuer_s_own_k
         new="https://new.example.net/out?a=1", shop="https://evil.example.net/", off="https://evil.example.net/"
     )
     evil = FrontChannelClient(frontchannel_logout_uri="https://evil.example.net/")
-    alias = replace(context("shop-alias"), brought={"shop-alias": evil})
+    alias = replace(context("shop-alias"), supplied={"shop-alias": evil})
     async with face(OWN, EVERYBODY) as asked:
-        sealed = seal(told, OWN[ISS], NOW)
+        sealed = seal_context(told, OWN[ISS], NOW)
         status, _, text = await asked.get(sealed)
         assert status == 200
         assert "https://new.example.net/out?a=1&amp;iss=https%3A%2F%2Flogin.example.com&amp;sid=5F2A" in text
         assert "https://shop.example.net/out" in text
-        assert "evil" not in text + (await asked.get(seal(alias, OWN[ISS], NOW)))[2]
+        assert "evil" not in text + (await asked.get(seal_context(alias, OWN[ISS], NOW)))[2]
         assert await asked.report(sealed, DONE) == 204
         assert asked.counts == {"shown new shop": 1, "shown shop": 1, "done: new=reached shop=unreachable": 1}
 
@@ -289,14 +289,16 @@ async def test_a_client_that_is_registered_without_such_an_address_is_told_of() 
     """It is not asked, wherever its address comes from, and its operator would hear of it from users alone."""
     async with face(OWN, EVERYBODY) as asked:
         for key in (OWN[ISS], KEYS):
-            assert "evil" not in (await asked.get(seal(bringing(plain="https://evil.example.net/"), key, NOW)))[2]
+            assert (
+                "evil" not in (await asked.get(seal_context(bringing(plain="https://evil.example.net/"), key, NOW)))[2]
+            )
         assert asked.counts == {"shown ": 2, "left out: registered": 2}
 
 
 async def test_who_has_a_key_of_several_issuers_brings_no_address() -> None:
     """He may seal a page of each, of what is registered. The clients left out are counted at each showing, and told."""
     async with face(OWN, EVERYBODY) as asked:
-        sealed = seal(bringing(new="https://new.example.net/out", shop="https://x.example.net/"), KEYS, NOW)
+        sealed = seal_context(bringing(new="https://new.example.net/out", shop="https://x.example.net/"), KEYS, NOW)
         status, _, text = await asked.get(sealed)
         assert (status, "new.example.net" in text, "shop.example.net" in text) == (200, False, True)
         assert await asked.report(sealed, {"how": "done", "clients": ["answered"]}) == 204
@@ -306,10 +308,12 @@ async def test_who_has_a_key_of_several_issuers_brings_no_address() -> None:
 async def test_no_issuer_s_own_key_seals_a_page_of_another() -> None:
     """Nor is a report of one taken."""
     async with face(OWN, EVERYBODY) as asked:
-        sealed = seal(bringing(iss=ISS, new="https://new.example.net/out"), OWN[THIRD], NOW)
+        sealed = seal_context(bringing(iss=ISS, new="https://new.example.net/out"), OWN[THIRD], NOW)
         assert (await asked.get(sealed))[0] == 400
         assert await asked.report(sealed, DONE) == 403
-        assert (await asked.get(seal(bringing(iss=THIRD, new="https://n.example.net/"), OWN[THIRD], NOW)))[0] == 200
+        assert (await asked.get(seal_context(bringing(iss=THIRD, new="https://n.example.net/"), OWN[THIRD], NOW)))[
+            0
+        ] == 200
         assert asked.counts == {"refused": 1, "report refused": 1, "shown new": 1}
 
 
@@ -329,7 +333,9 @@ async def test_no_issuer_s_own_key_seals_a_page_of_another() -> None:
 async def test_an_address_that_no_page_may_ask_leaves_its_client_out(uri: str, reason: str) -> None:
     """Also with the issuer's own key. The other clients are asked."""
     async with face(OWN, EVERYBODY) as asked:
-        _, policy, text = await asked.get(seal(bringing(new=uri, good="https://good.example.net/"), OWN[ISS], NOW))
+        _, policy, text = await asked.get(
+            seal_context(bringing(new=uri, good="https://good.example.net/"), OWN[ISS], NOW)
+        )
         assert ("good.example.net" in text, '"id":"new"' in text, "http:" in policy) == (True, False, False)
         assert asked.counts == {f"left out: {reason}": 1, "shown good": 1}
 
@@ -339,7 +345,7 @@ async def test_egress_lets_a_page_ask_what_it_lets_a_worker_ask() -> None:
     egress = EgressPolicy(allow_http=True, allow=(ip_network("10.0.0.0/8"),))
     template = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False, route=Route(egress=egress))
     async with face(OWN, replace(EVERYBODY, unregistered=template)) as asked:
-        _, policy, text = await asked.get(seal(bringing(new="http://10.1.2.3/out"), OWN[ISS], NOW))
+        _, policy, text = await asked.get(seal_context(bringing(new="http://10.1.2.3/out"), OWN[ISS], NOW))
         assert ("http://10.1.2.3/out" in text, "frame-src https: http:" in policy) == (True, True)
 
 
@@ -348,7 +354,7 @@ async def test_a_short_context_makes_no_vast_page() -> None:
     entry = ["new", None, f"https://new.example.net/{'x' * 3000}", False]
     plain = json.dumps([ISS, None, entry, *(["new"] * 30_000)]).encode()
     sealed = OWN[ISS].encrypt_at_time(zlib.compress(plain, 9), int(NOW)).decode().rstrip("=")
-    assert len(sealed) <= LONGEST
+    assert len(sealed) <= MAX_CONTEXT_CHARACTERS
     async with face(OWN, EVERYBODY) as asked:
         status, _, text = await asked.get(sealed)
         assert (status, len(text) < 30_000, asked.counts) == (200, True, {"shown new": 1})

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from notifier.features.browsers.doctor_pages import page_checks
-from notifier.features.browsers.front_channel_context import LONGEST, seal
+from notifier.features.browsers.front_channel_context import MAX_CONTEXT_CHARACTERS, seal_context
 from notifier.features.browsers.front_channel_routes import FrontChannelRoutes
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.web_app import web_app
@@ -42,7 +42,7 @@ async def test_a_page_and_its_report_pass_a_real_proxy(kind: str, tmp_path: Path
     own.add_routes([web.get("/{all:.*}", _theirs)])
     authority_of_test = authority(tmp_path / "ca")
     pem = authority_of_test.issue("localhost", "127.0.0.1")
-    sealed = seal(context("billing", "shop"), KEYS, NOW)
+    sealed = seal_context(context("billing", "shop"), KEYS, NOW)
     async with (
         serving(web_app(routes)) as notifier,
         serving(own) as theirs,
@@ -61,7 +61,7 @@ async def test_a_page_and_its_report_pass_a_real_proxy(kind: str, tmp_path: Path
         assert (await ask("POST", f"/connect/notify/front-channel/{sealed}", data=json.dumps(DONE)))[0] == 204
         assert (await ask("GET", "/connect/notify/look"))[0] == 200
         assert seen == ["/look None"]
-        assert (await ask("GET", f"/connect/notify/front-channel/{'A' * LONGEST}"))[0] == 400
+        assert (await ask("GET", f"/connect/notify/front-channel/{'A' * MAX_CONTEXT_CHARACTERS}"))[0] == 400
         assert (await ask("GET", "/connect/authorize"))[2] == "theirs /connect/authorize secret"
     assert counted.counts["done: billing=reached shop=unreachable"] == 1
     assert counted.counts["refused"] == 1

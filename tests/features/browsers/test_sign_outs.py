@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.features.browsers.brought_addresses import BroughtAddresses
-from notifier.features.browsers.front_channel_context import open_sealed
+from notifier.features.browsers.front_channel_context import open_context
 from notifier.features.browsers.front_channel_counts import FrontChannelCounts
-from notifier.features.browsers.sign_out_routes import Pages, SignOuts
+from notifier.features.browsers.sign_out_routes import PageAddresses, SignOutRoutes
+from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_keys import PageKeys
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay
 from notifier.model.errors import QueueUnavailable
@@ -26,9 +26,9 @@ from tests.network.listeners.described import described
 from tests.publishing.serving import ISS, NOW, serving, sources_of, token
 
 KEYS = MultiFernet([Fernet(Fernet.generate_key())])
-PAGE_KEYS = PageKeys(shared=KEYS, own={}, one=True)
-PAGES = Pages(keys=PAGE_KEYS, urls={ISS: "https://login.example.com/connect/notify"})
-OTHERS = Pages(keys=PAGE_KEYS, urls={"https://other.example.com": "https://other.example.com/connect/notify"})
+PAGE_KEYS = PageKeys(shared=KEYS, own={}, single_issuer=True)
+PAGES = PageAddresses(keys=PAGE_KEYS, urls={ISS: "https://login.example.com/connect/notify"})
+OTHERS = PageAddresses(keys=PAGE_KEYS, urls={"https://other.example.com": "https://other.example.com/connect/notify"})
 EVENT = {"iss": ISS, "sub": "248289761001", "sid": "5F2A", "clients": ["billing", "api", "shop-alias", "worker"]}
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 URL = f"{PAGES.urls[ISS]}/front-channel/"
@@ -66,18 +66,21 @@ class _Queue:
         self.taken.append((event, lane))
 
 
-def _sign_outs(requests: EventRequests, pages: Pages | None, registry: Registry) -> SignOuts:
+def _sign_outs(requests: EventRequests, pages: PageAddresses | None, registry: Registry) -> SignOutRoutes:
     counts = FrontChannelCounts(lambda iss, client_id: (iss, client_id))
-    brought = BroughtAddresses(
-        counts, lambda: registry, lambda _: {"login.example.com"}, lambda iss: pages is None or pages.keys.speak(iss)
+    brought = SuppliedAddresses(
+        counts,
+        lambda: registry,
+        lambda _: {"login.example.com"},
+        lambda iss: pages is None or pages.keys.has_own_keys(iss),
     )
-    return SignOuts(requests, lambda: pages, brought)
+    return SignOutRoutes(requests, lambda: pages, brought)
 
 
 async def _post(
     event: Any = EVENT,
     queue: _Queue | None = None,
-    pages: Pages | None = PAGES,
+    pages: PageAddresses | None = PAGES,
     query: str = "",
     headers: Mapping[str, str] = NO_HEADERS,
     registry: Registry = REGISTRY,
@@ -101,10 +104,10 @@ async def test_the_answer_has_the_page_of_the_clients_that_a_browser_asks() -> N
     assert (status, told["id"]) == (202, "made-up-id")
     page = told["front_channel"]
     assert (page["clients"], page["until"]) == (2, "1970-01-01T00:26:40Z")
-    opened = open_sealed(page["url"].removeprefix(URL), KEYS, NOW)
+    opened = open_context(page["url"].removeprefix(URL), KEYS, NOW)
     assert opened is not None
     assert opened.context == FrontChannelContext(iss=ISS, sid="5F2A", clients=(("billing", None), ("shop", None)))
-    assert open_sealed(page["url"].removeprefix(URL), KEYS, NOW + 601) is None
+    assert open_context(page["url"].removeprefix(URL), KEYS, NOW + 601) is None
     [(event, lane)] = queue.taken
     assert (event.id, event.clients, lane) == ("made-up-id", tuple(EVENT["clients"]), Lane.BULK)
 
@@ -123,7 +126,9 @@ async def test_where_no_client_needs_the_browser_there_is_no_page(unknown: list[
 @pytest.mark.parametrize(
     ("pages", "missing"), [(None, "no web.issuers"), (OTHERS, "no entry for this issuer under web.issuers")]
 )
-async def test_an_issuer_without_pages_is_published_and_says_what_is_missing(pages: Pages | None, missing: str) -> None:
+async def test_an_issuer_without_pages_is_published_and_says_what_is_missing(
+    pages: PageAddresses | None, missing: str
+) -> None:
     """So that nobody takes it for an event whose clients need no browser."""
     queue = _Queue()
     status, told = await _post(queue=queue, pages=pages)
@@ -193,13 +198,13 @@ async def test_a_client_comes_with_its_address_from_the_identity_server() -> Non
     entry = {**NEW, "sid": "own", "frontchannel_logout_session_required": True, "backchannel_logout_uri": None}
     status, told = await _post({**BRINGING, "clients": [entry, BRINGING["clients"][1]]}, registry=NAMED)
     assert (status, told["front_channel"]["clients"], "note" in told) == (202, 2, False)
-    opened = open_sealed(told["front_channel"]["url"].removeprefix(URL), KEYS, NOW)
+    opened = open_context(told["front_channel"]["url"].removeprefix(URL), KEYS, NOW)
     assert opened is not None
     assert opened.context.clients == (("new", "own"), ("shop", None))
     front = FrontChannelClient(
         frontchannel_logout_uri=NEW["frontchannel_logout_uri"], frontchannel_logout_session_required=True
     )
-    assert opened.context.brought == {"new": front}
+    assert opened.context.supplied == {"new": front}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +224,7 @@ async def test_a_client_whose_address_does_not_count_is_told_of(
 ) -> None:
     """The event is published all the same, and the page asks the others. Alone it makes no page."""
     queue = _Queue()
-    pages = replace(PAGES, keys=replace(PAGE_KEYS, one=one))
+    pages = replace(PAGES, keys=replace(PAGE_KEYS, single_issuer=one))
     status, told = await _post({**EVENT, "clients": [entry, "shop"]}, queue, pages, registry=registry)
     assert (status, told["front_channel"]["clients"]) == (202, 1)
     assert told["note"].startswith("the page leaves out 1 client whose address does not count (new): ")
@@ -246,13 +251,13 @@ async def test_each_reason_is_told_with_its_clients_and_the_way_out() -> None:
 async def test_an_own_key_seals_the_pages_of_its_issuer() -> None:
     """So the addresses in them count when they are shown, though there are other issuers."""
     own = MultiFernet([Fernet(Fernet.generate_key())])
-    pages = replace(PAGES, keys=PageKeys(shared=KEYS, own={ISS: own}, one=False))
+    pages = replace(PAGES, keys=PageKeys(shared=KEYS, own={ISS: own}, single_issuer=False))
     _, told = await _post(BRINGING, pages=pages, registry=NAMED)
     sealed = told["front_channel"]["url"].removeprefix(URL)
-    assert open_sealed(sealed, KEYS, NOW) is None
+    assert open_context(sealed, KEYS, NOW) is None
     opened = pages.keys.open(sealed, NOW)
     assert opened is not None
-    assert (opened.own_key, list(opened.context.brought)) == (True, ["new"])
+    assert (opened.own_key, list(opened.context.supplied)) == (True, ["new"])
 
 
 async def test_as_many_addresses_as_fit_into_a_url() -> None:

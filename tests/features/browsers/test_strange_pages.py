@@ -8,7 +8,7 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 from structlog.testing import capture_logs
 
-from notifier.features.browsers.front_channel_context import LIFETIME, seal
+from notifier.features.browsers.front_channel_context import CONTEXT_LIFETIME_SECONDS, seal_context
 from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.web_pages import WebPages
 from notifier.model.front_channel import FrontChannelContext
@@ -53,7 +53,10 @@ async def test_a_page_that_one_of_our_keys_has_sealed_in_vain_is_told_of(
     )
     web_pages = WebPages(running, FrontChannelCounts(lambda iss, client_id: (iss, client_id)))
     context = FrontChannelContext(iss=iss, sid="s", clients=(("shop", None),))
-    sealed, expired = (seal(context, MultiFernet([Fernet(key)]), time.time() - age) for age in (0.0, LIFETIME + 60.0))
+    sealed, expired = (
+        seal_context(context, MultiFernet([Fernet(key)]), time.time() - age)
+        for age in (0.0, CONTEXT_LIFETIME_SECONDS + 60.0)
+    )
     with capture_logs() as logs:
         async with serving(web_app(web_pages.routes())) as listener, aiohttp.ClientSession() as session:
             for text in ("x", expired, sealed, sealed):

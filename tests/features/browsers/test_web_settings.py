@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from notifier.configuration.loading import LoadedConfiguration, load
 from notifier.features import FEATURES
-from notifier.features.browsers.front_channel_context import seal
+from notifier.features.browsers.front_channel_context import seal_context
 from notifier.features.browsers.web_keys import PagesPart
 from notifier.features.browsers.web_settings import web_of
 from notifier.model.client import Algorithm
@@ -129,15 +129,15 @@ def test_an_issuer_has_keys_of_its_own(loaded: Load) -> None:
     """They seal and open its pages alone; those that all share open its pages, too. Nobody else may read the files."""
     part = loaded(KEYS[0], ONE, TWO, own={ONE: f"{KEYS[1]}\n{KEYS[2]}"}).part(PagesPart)
     assert part.keys is not None
-    assert (part.keys.speak(ONE), part.keys.speak(TWO)) == (True, False)
+    assert (part.keys.has_own_keys(ONE), part.keys.has_own_keys(TWO)) == (True, False)
     opened = {
         (number, iss): part.keys.open(_sealed(iss, KEYS[number]), NOW) for number in range(4) for iss in (ONE, TWO)
     }
     assert {which: each.own_key for which, each in opened.items() if each is not None} == {
         (0, ONE): False, (0, TWO): False, (1, ONE): True, (2, ONE): True,
     }  # fmt: skip
-    assert Fernet(KEYS[1]).decrypt(part.keys.of(ONE).encrypt(b"x")) == b"x"
-    assert Fernet(KEYS[0]).decrypt(part.keys.of(TWO).encrypt(b"x")) == b"x"
+    assert Fernet(KEYS[1]).decrypt(part.keys.keys_of(ONE).encrypt(b"x")) == b"x"
+    assert Fernet(KEYS[0]).decrypt(part.keys.keys_of(TWO).encrypt(b"x")) == b"x"
     assert list(part.secrets) == ["web.keys_file", f'web.issuers["{ONE}"].keys_file']
 
 
@@ -167,7 +167,9 @@ def test_own_keys_that_cannot_be_used_are_refused(
 
 
 def _sealed(iss: str, key: str) -> str:
-    return seal(FrontChannelContext(iss=iss, sid=None, clients=(("shop", None),)), MultiFernet([Fernet(key)]), NOW)
+    return seal_context(
+        FrontChannelContext(iss=iss, sid=None, clients=(("shop", None),)), MultiFernet([Fernet(key)]), NOW
+    )
 
 
 @pytest.mark.parametrize(
@@ -282,13 +284,13 @@ def test_pages_follow_a_reload_and_their_listener_does_not(tmp_path: Path) -> No
     assert running.reload(requested=False)
     keys = running.now.part(PagesPart).keys
     assert keys is not None
-    before = keys.of(ISS).encrypt(b"x")
+    before = keys.keys_of(ISS).encrypt(b"x")
     (tmp_path / "own.keys").write_bytes(Fernet.generate_key())
     assert running.reload(requested=False)
     keys = running.now.part(PagesPart).keys
     assert keys is not None
     with pytest.raises(InvalidToken):
-        keys.of(ISS).decrypt(before)
+        keys.keys_of(ISS).decrypt(before)
     write(tmp_path, web={**face, "issuers": {}})
     assert running.reload(requested=False)
     assert (running.reloads.changed_fixed_settings, running.now.part(PagesPart).keys is first) == ((), False)

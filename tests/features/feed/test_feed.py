@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from notifier.delivery.facts import Attempted, Buried, ClientFailing, ClientRecovered, Deferred
-from notifier.features.feed.feed import OVERHEAD, Feed
+from notifier.features.feed.feed import NOTICE_OVERHEAD_BYTES, Feed
 from notifier.features.feed.feed_event import feed_message
 from notifier.model.client import Client
 from notifier.model.errors import QueueUnavailable
@@ -43,18 +43,23 @@ class Target:
         self.told += batch
 
 
-def feed_of(*, everything: bool = True, **more: Any) -> Feed:
+def feed_of(*, include_successes: bool = True, **more: Any) -> Feed:
     numbers = itertools.count()
-    return Feed(everything=everything, clock=lambda: 1_800_000_000.5, new_id=lambda: f"new-{next(numbers)}", **more)
+    return Feed(
+        include_successes=include_successes,
+        clock=lambda: 1_800_000_000.5,
+        new_id=lambda: f"new-{next(numbers)}",
+        **more,
+    )
 
 
-async def told_of(stage: Stage, *, everything: bool = True) -> list[FeedNotice]:
+async def told_of(stage: Stage, *, include_successes: bool = True) -> list[FeedNotice]:
     """Return the notices of all that has happened on the stage."""
-    feed, target = feed_of(everything=everything), Target()
+    feed, target = feed_of(include_successes=include_successes), Target()
     for fact in stage.facts:
         feed.observe(fact)
     await feed.flush(target, 5)
-    assert feed.dropped == 0
+    assert feed.dropped_count == 0
     return target.told
 
 
@@ -95,7 +100,7 @@ async def test_every_fate_is_told_with_the_jti_that_was_sent() -> None:
 
 async def test_failures_leaves_out_what_went_well() -> None:
     """Neither what was delivered nor what was skipped."""
-    told = await told_of(await mixed(), everything=False)
+    told = await told_of(await mixed(), include_successes=False)
     assert {one.client_id for one in told} == {"refuses", "broken"}
     assert all(isinstance(one, Notice) and one.last_attempt is not None for one in told)
 
@@ -165,7 +170,7 @@ async def test_a_client_is_told_once_a_change() -> None:
             stage.now += 30
             await stage.acked(stage.event("shop", id=f"e{number}"))
     changes = [fact for fact in stage.facts if isinstance(fact, ClientFailing | ClientRecovered)]
-    told = [one for one in await told_of(stage, everything=False) if isinstance(one, ClientNotice)]
+    told = [one for one in await told_of(stage, include_successes=False) if isinstance(one, ClientNotice)]
     assert [one.state for one in told] == [ClientChange.FAILING, ClientChange.RECOVERED]
     assert len(changes) == 2
     assert [feed_message(one, "").routing_key for one in told] == ["client.failing", "client.recovered"]
@@ -174,13 +179,13 @@ async def test_a_client_is_told_once_a_change() -> None:
 
 async def test_what_finds_no_room_is_dropped_and_counted() -> None:
     """While the target takes nothing the buffer fills to its limit, and goes on from there when the target is back."""
-    feed, target = feed_of(room=10 * (OVERHEAD + 20)), Target()
+    feed, target = feed_of(max_bytes=10 * (NOTICE_OVERHEAD_BYTES + 20)), Target()
     changed = ClientFailing(iss="1234567890", client_id="1234567890", next_try=0.0)
     target.open.clear()
     task = asyncio.create_task(feed.run(target))
     for _ in range(25):
         feed.observe(changed)
-    assert feed.dropped == 15
+    assert feed.dropped_count == 15
     target.open.set()
     async with asyncio.timeout(20):
         while len(target.told) < 10:  # noqa: ASYNC110  a round of the loop is no wait
@@ -191,7 +196,7 @@ async def test_what_finds_no_room_is_dropped_and_counted() -> None:
     await asyncio.gather(task, return_exceptions=True)
     await feed.flush(target, 20)
     assert len(target.told) == 15
-    assert feed.dropped == 15
+    assert feed.dropped_count == 15
 
 
 async def test_a_batch_that_the_sink_loses_is_counted() -> None:
@@ -200,7 +205,7 @@ async def test_a_batch_that_the_sink_loses_is_counted() -> None:
     for _ in range(20):
         feed.observe(ClientFailing(iss=ISS, client_id="shop", next_try=0.0))
     await feed.flush(target, 20)
-    assert feed.dropped == 16
+    assert feed.dropped_count == 16
     assert target.batches == [4]
 
 
@@ -214,7 +219,7 @@ async def test_a_sink_that_breaks_ends_nobody() -> None:
     feed = feed_of()
     feed.observe(ClientFailing(iss=ISS, client_id="shop", next_try=0.0))
     await feed.flush(Broken(), 20)
-    assert feed.dropped == 1
+    assert feed.dropped_count == 1
 
 
 async def test_a_flush_is_bounded() -> None:
@@ -224,4 +229,4 @@ async def test_a_flush_is_bounded() -> None:
     for _ in range(20):
         feed.observe(ClientFailing(iss=ISS, client_id="shop", next_try=0.0))
     await feed.flush(target, 0)
-    assert feed.dropped == 20
+    assert feed.dropped_count == 20
