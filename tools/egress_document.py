@@ -40,13 +40,14 @@ def document(sections: Iterable[tuple[str, str, list[Row]]]) -> str:
 
 def _table(title: str, first: str, rows: list[Row]) -> Iterator[str]:
     """Return one section of the document. Cases with the same settings and result share a row."""
-    yield f"\n## {title}\n\n| {first} | settings | result |\n|---|---|---|\n"
+    plain = not any(settings for _, settings, _ in rows)
+    yield f"\n## {title}\n\n| {first} | {'' if plain else 'settings | '}result |\n|---|{'' if plain else '---|'}---|\n"
     alike: dict[tuple[str, str], list[str]] = {}
     for tried, settings, result in rows:
         alike.setdefault((settings, _short(tried, result)), []).append(tried)
     for (settings, result), cases in alike.items():
         shown = ", ".join(f"`{tried}`" for tried in cases) if " " not in cases[0] else "; ".join(cases)
-        yield f"| {shown} | {_code(settings)} | {result} |\n"
+        yield f"| {shown} | {'' if plain else f'{_code(settings)} | '}{result} |\n"
 
 
 def _short(tried: str, result: str) -> str:
