@@ -1,6 +1,6 @@
 """Serve the console's additional API: the user, an overview, the newest facts, keys, explanations.
 
-Each answer covers all workers. A token with issuers only gets data of these, and no text that permits_issuer all.
+Each answer covers all workers. A token with issuers only gets data of these, and no text that concerns all.
 """
 
 import time
