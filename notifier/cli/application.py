@@ -56,7 +56,7 @@ COMMANDS = (
     *(LazyCommand(*command) for feature in FEATURES for command in feature.commands),
 )  # fmt: skip
 
-GONE = {
+GONE_OPTIONS = {
     "demo --browser": "is gone: use `notifier demo` or `notifier demo --console`",
     "capacity": "is gone: the tables of docs/scaling.md show the number of workers",
     "report": "is gone: the SQL query and the PromQL of docs/outcomes.md show shares and times by client",
@@ -81,7 +81,7 @@ def _version(wanted: bool) -> None:
 
 
 @command_group(app)
-def _all(
+def _group(
     _version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -110,7 +110,7 @@ def application() -> TyperGroup:
 
 def main() -> None:
     """Run the command that the arguments name."""
-    sys.excepthook = _fault
+    sys.excepthook = _print_internal_fault
     _refuse_gone(sys.argv[1:])
     try:
         application()(prog_name="notifier", obj=FEATURES)  # `app()` would replace our hook by typer's
@@ -120,36 +120,36 @@ def main() -> None:
         if not (errors := ours(failure)):
             raise
         for error in errors:
-            fail(error)
+            print_error(error)
         sys.exit(max(map(exit_code, errors)))
 
 
 def _refuse_gone(words: list[str]) -> None:
-    for gone, why in GONE.items():
+    for gone, why in GONE_OPTIONS.items():
         name, *options = gone.split()
         if words[:1] == [name] and set(options) <= {word.partition("=")[0] for word in words}:
             say(f"notifier: `notifier {gone}` {why}", err=True)
             sys.exit(2)
 
 
-def fail(error: NotifierError) -> None:
+def print_error(error: NotifierError) -> None:
     """Print what is wrong, each mistake on its own line."""
     match error:
         case ConfigurationError(mistakes=mistakes):
-            _list(mistakes, "in the configuration")
+            _print_issues(mistakes, "in the configuration")
         case MalformedEvent(mistakes=mistakes):
-            _list(mistakes, "in the events; nothing was sent")
+            _print_issues(mistakes, "in the events; nothing was sent")
         case _:
             say(f"notifier: {error}", err=True)
 
 
-def _list(mistakes: tuple[InputIssue, ...], where: str) -> None:
+def _print_issues(mistakes: tuple[InputIssue, ...], where: str) -> None:
     say(f"notifier: {counted(len(mistakes), 'mistake')} {where}", err=True)
     for mistake in mistakes:
         say(f"  {mistake}", err=True)
 
 
-def _fault(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+def _print_internal_fault(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
     """Print an unexpected error in one line. Python then exits with 1.
 
     The frames go to the log, the text of the error does not: it may quote a `sub`.

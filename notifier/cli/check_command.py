@@ -37,8 +37,8 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import CREATE_COMMAND, find_short_key, is_subject_key_missing
 from notifier.tokens.key_ring import SigningKey
 
-REASONS = 3  # of rows that are left out, in the line of their source; the warnings have all
-_ASIDE = (
+MAX_REASONS = 3  # of rows that are left out, in the line of their source; the warnings have all
+_CLIENT_GROUPS = (
     ("by_browser", "told by browsers alone"),
     ("without_uri", "without backchannel_logout_uri, never told"),
     ("paused", "paused"),
@@ -91,25 +91,25 @@ def check(
     if mistakes:
         exit_with_issues(mistakes, as_json=as_json)
     of_features = [feature.checked(loaded) for feature in FEATURES]
-    summary = _summary(loaded, sources, of_features)
+    summary = _summarize(loaded, sources, of_features)
     if as_json:
         say_json({"mistakes": [], **summary}, indent=2)
     else:
-        say(_in_words(summary, of_features))
+        say(_format_summary(summary, of_features))
 
 
-def _summary(
+def _summarize(
     loaded: LoadedConfiguration, sources: DirectReader, of_features: Sequence[FeatureReport]
 ) -> dict[str, Any]:
     settings, registry = loaded.settings, loaded.registry
     known = (*find_shared_keys(settings, loaded.keys), *loaded.warnings)
-    warnings = (*known, *(warning for of in of_features for warning in of.warnings), *_unsigned(loaded))
+    warnings = (*known, *(warning for of in of_features for warning in of.warnings), *_list_unsigned(loaded))
     warnings = (*warnings, *find_unlisted_user(settings).values())
     issuers = {}
     for iss in settings.issuers:
         clients = registry.clients_of(iss).values()
         issuers[iss] = {
-            "keys": [_key(key) for key in loaded.keys.keys_of(iss)],
+            "keys": [_summarize_key(key) for key in loaded.keys.keys_of(iss)],
             "keys_not_asked": [
                 key.external_key.name
                 for of, key in loaded.keys.external_keys()
@@ -126,11 +126,13 @@ def _summary(
             {"path": secret.setting, "text": f"{secret.text}: {secret.advice}"}
             for secret in find_exposed_files(secrets_of(settings, registry, loaded.parts))
         ]
-        + _subject_key(settings)
+        + _check_subject_key(settings)
         + [{"path": warning.path, "text": warning.text} for warning in warnings]
-        + [_shared(group) for group in (*alike(loaded.faults), *registry.left_away())]
+        + [_summarize_group(group) for group in (*alike(loaded.faults), *registry.left_away())]
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
-        "registry": [{**_of_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers],
+        "registry": [
+            {**_summarize_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers
+        ],
         **{name: member for of in of_features for name, member in of.members.items()},
         "queue": {"url": redact_urls(settings.queue), "prefix": settings.queue.prefix},
         "listeners": {
@@ -141,7 +143,7 @@ def _summary(
     }
 
 
-def _of_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, Any]:
+def _summarize_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, Any]:
     """How many clients of a registry source are served, and how many of its rows are left out, with the first reasons.
 
     A mistake in a file is none of these: it refuses the configuration.
@@ -149,11 +151,11 @@ def _of_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, Any]:
     if layer.file is not None:
         return {"source": layer.name, "clients": len(layer.rows), "left_out": 0, "why": []}
     served = effective_clients_of(loaded, layer)
-    why = [{"text": group.first[0].text, "count": group.count} for group in islice(alike(served.faults), REASONS)]
+    why = [{"text": group.first[0].text, "count": group.count} for group in islice(alike(served.faults), MAX_REASONS)]
     return {"source": layer.name, "clients": served.clients, "left_out": served.left_out, "why": why}
 
 
-def _shared(group: IssueGroup) -> dict[str, Any]:
+def _summarize_group(group: IssueGroup) -> dict[str, Any]:
     """A warning that may be of very many clients: `count` says of how many, `first` are the paths of the first."""
     mistake = group.mistake
     return {
@@ -164,7 +166,7 @@ def _shared(group: IssueGroup) -> dict[str, Any]:
     }
 
 
-def _key(key: SigningKey) -> dict[str, Any]:
+def _summarize_key(key: SigningKey) -> dict[str, Any]:
     """`not_before` only if it is still to come; `first_day_until` only if the key signs before that, by its file."""
     now = time.time()
     begins = now if key.not_before is None else max(key.not_before, now)
@@ -177,7 +179,7 @@ def _key(key: SigningKey) -> dict[str, Any]:
     }
 
 
-def _unsigned(loaded: LoadedConfiguration) -> Iterator[InputIssue]:
+def _list_unsigned(loaded: LoadedConfiguration) -> Iterator[InputIssue]:
     """Issuers none of whose keys is due."""
     for iss in loaded.settings.issuers:
         moments = [key.not_before for key in loaded.keys.keys_of(iss)]
@@ -187,7 +189,7 @@ def _unsigned(loaded: LoadedConfiguration) -> Iterator[InputIssue]:
             yield InputIssue(f'issuers["{iss}"].keys', text)
 
 
-def _subject_key(settings: Settings) -> list[dict[str, str]]:
+def _check_subject_key(settings: Settings) -> list[dict[str, str]]:
     if not is_subject_key_missing(settings):
         short = find_short_key(settings)
         return [] if short is None else [{"path": short.path, "text": short.text}]
@@ -195,11 +197,11 @@ def _subject_key(settings: Settings) -> list[dict[str, str]]:
     return [{"path": "log.subject_key_file", "text": f"{text}: {CREATE_COMMAND}"}]
 
 
-def _times(count: int) -> str:
+def _format_times(count: int) -> str:
     return f" ({count:,})" if count > 1 else ""
 
 
-def _in_words(summary: dict[str, Any], of_features: Sequence[FeatureReport]) -> str:
+def _format_summary(summary: dict[str, Any], of_features: Sequence[FeatureReport]) -> str:
     lines = ["no mistakes", *(f"warning: {warning['path']}: {warning['text']}" for warning in summary["warnings"])]
     for iss, issuer in summary["issuers"].items():
         lines.append(f"issuer {iss}")
@@ -209,13 +211,13 @@ def _in_words(summary: dict[str, Any], of_features: Sequence[FeatureReport]) -> 
             if (until := key["first_day_until"]) is not None:
                 lines.append(f"    it is new: receivers that keep the issuer's keys may refuse it until {until}")
         lines += [f"  key {name}: not asked, as --offline wants" for name in issuer["keys_not_asked"]]
-        notes = [f"{issuer[name]} {text}" for name, text in _ASIDE if issuer[name]]
+        notes = [f"{issuer[name]} {text}" for name, text in _CLIENT_GROUPS if issuer[name]]
         aside = f" ({'; '.join(notes)})" if notes else ""
         lines.append(f"  {counted(issuer['clients'], 'client')}{aside}")
     for source in summary["registry"]:
         notes = ["from the cache"] if source["cached"] else []
         if source["left_out"]:
-            why = [f"{reason['text']}{_times(reason['count'])}" for reason in source["why"]]
+            why = [f"{reason['text']}{_format_times(reason['count'])}" for reason in source["why"]]
             if sum(reason["count"] for reason in source["why"]) < source["left_out"]:
                 why.append("for the others see the warnings")
             notes.append(f"{source['left_out']:,} left out: {'; '.join(why)}")

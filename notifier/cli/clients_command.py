@@ -17,7 +17,7 @@ from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import make_screen
 
-DURATIONS = frozenset({"timeout", "max_age", "sub_only_max_age", "max_paused", "lifetime", "base", "max_delay"})
+DURATION_MEMBERS = frozenset({"timeout", "max_age", "sub_only_max_age", "max_paused", "lifetime", "base", "max_delay"})
 
 
 app = typer.Typer()
@@ -63,7 +63,7 @@ def list_(
         # clients that nobody can tell, for a script
         notifier clients list -c n.yaml --json | jq -r '.clients[] | select(.backchannel_logout_uri|not).client_id'
     """
-    loaded, sources = _load(config, offline=offline, as_json=as_json, source=source)
+    loaded, sources = _load_clients(config, offline=offline, as_json=as_json, source=source)
     rows = []
     for (its_iss, client_id), parts in sources_of(loaded).items():
         names = [name.partition(" ")[0] for name, _ in parts]
@@ -109,7 +109,7 @@ def show(
         # the same for a script
         notifier clients show -c n.yaml shop --json | jq -r '.[0].values'
     """
-    loaded, sources = _load(config, offline=offline, as_json=as_json, source=None)
+    loaded, sources = _load_clients(config, offline=offline, as_json=as_json, source=None)
     clients: list[dict[str, Any]] = []
     for (its_iss, name), parts in sources_of(loaded).items():
         registered = loaded.registry.aliases.get(its_iss, {}).get(client_id, client_id)
@@ -137,7 +137,9 @@ def show(
     raise typer.Exit(1 if sources.problems or not clients else 0)
 
 
-def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> tuple[LoadedConfiguration, DirectReader]:
+def _load_clients(
+    config: Any, *, offline: bool, as_json: bool, source: str | None
+) -> tuple[LoadedConfiguration, DirectReader]:
     quiet_logs()
     sources = DirectReader(None if offline else reader_by(FEATURES))
     loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources, keep_rows=True)
@@ -151,7 +153,7 @@ def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> t
     return loaded, sources
 
 
-def _by_front_channel(row: dict[str, Any]) -> str:
+def _format_front_channel(row: dict[str, Any]) -> str:
     """How a client without a back-channel URI is told."""
     if row["front_channel"] is None:
         return "– never told"
@@ -162,7 +164,7 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
     console = make_screen(width=160)
     table = Grid("client", "backchannel_logout_uri", "sources")
     for row in rows:
-        uri = row["backchannel_logout_uri"] or _by_front_channel(row)
+        uri = row["backchannel_logout_uri"] or _format_front_channel(row)
         if row["paused"]:
             uri += " (paused)"
         table.add_row(row["client_id"], uri, ", ".join(row["sources"]), of=row["iss"])
@@ -172,8 +174,8 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
         console.say(f"left out: {client['client']}: {client['reason']}", style="yellow")
 
 
-def _shown(member: str, value: object) -> str:
-    if isinstance(value, float) and member.rpartition(".")[2] in DURATIONS:
+def _format_value(member: str, value: object) -> str:
+    if isinstance(value, float) and member.rpartition(".")[2] in DURATION_MEMBERS:
         return format_duration(value)
     return value if isinstance(value, str) else json_text(value)
 
@@ -188,5 +190,5 @@ def _print_clients(clients: list[dict[str, Any]]) -> None:
             continue
         table = Grid("member", "value", "from")
         for value in client["values"]:
-            table.add_row(value["member"], _shown(value["member"], value["value"]), value["from"])
+            table.add_row(value["member"], _format_value(value["member"], value["value"]), value["from"])
         console.print(table)

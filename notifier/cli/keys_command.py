@@ -63,12 +63,12 @@ def generate(
         # straight into a secret store
         notifier keys generate | vault kv put secret/notifier key=-
     """
-    not_before = _not_before(at)
+    not_before = _parse_not_before(at)
     pem = generate_key(alg)
     if out is None:
         say(pem.decode(), nl=False)
         return
-    _write(out, pem)
+    _write_key(out, pem)
     say(f"{out}: a key for {alg}, kid {load_key(KeySource(path=out)).kid}")
     if not_before is None:
         say(f"under issuers.<iss>.keys:  - {{file: {json_text(str(out))}}}")
@@ -78,7 +78,7 @@ def generate(
         say("Publish it now (`notifier keys jwks`), so that receivers know it by then. `--at once` is for a first try.")
 
 
-def _write(out: Path, key: bytes) -> None:
+def _write_key(out: Path, key: bytes) -> None:
     """Write a key to a new file that only its owner may read."""
     try:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -110,22 +110,22 @@ def web(
     if out is None:
         say(key.decode())
         return
-    _write(out, key + b"\n")
+    _write_key(out, key + b"\n")
     say(f"{out}: a key for web.keys_file, or web.issuers.<iss>.keys_file: {json_text(str(out))}")
 
 
-def _not_before(at: str | None) -> str | None:
+def _parse_not_before(at: str | None) -> str | None:
     """The moment of `--at` as it is written in the configuration; None for `once`."""
     if at == "once":
         return None
     try:
-        return _whole(time.time() + DAY) if at is None else _whole(read_moment(at))
+        return _format_moment(time.time() + DAY) if at is None else _format_moment(read_moment(at))
     except ValueError:
         text = "must be a time such as 2027-01-31T06:00:00Z, or once"
         raise typer.BadParameter(text, param_hint="--at") from None
 
 
-def _whole(moment: float) -> str:
+def _format_moment(moment: float) -> str:
     return shown_moment(moment).replace(" ", "T")
 
 

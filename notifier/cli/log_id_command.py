@@ -48,11 +48,11 @@ def log_id(
         # workers on RabbitMQ need one key first: make it, name it in n.yaml, start them again
         (umask 077 && openssl rand -hex 32 > log.key)   # log: {subject_key_file: log.key}
     """
-    shown = _shown(sub, config, raw_too=log is not None)
+    shown = _compute_log_id(sub, config, raw_too=log is not None)
     if log is None:
         say(shown)
         return
-    with _open(log) as lines:
+    with _open_log(log) as lines:
         deliveries = find_deliveries(lines, shown)
     if as_json:
         for fate in deliveries:
@@ -65,7 +65,7 @@ def log_id(
         raise typer.Exit(1)
 
 
-def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
+def _compute_log_id(sub: str, config: Path | None, *, raw_too: bool) -> str:
     """Return how the logs show it. Raises ConfigurationError if they do not."""
     settings = read_sections(config, os.environ, {"log", "queue"}).settings
     if raw_too and settings.log.subject == "raw":
@@ -84,7 +84,7 @@ def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
 
 
 @contextmanager
-def _open(log: Path) -> Iterator[TextIO]:
+def _open_log(log: Path) -> Iterator[TextIO]:
     """Yield the lines. Show the progress on a terminal."""
     if str(log) == "-":
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -14,13 +14,13 @@ from notifier.settings.config_schema import config_schema
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "event": event_schema,
     "config": lambda: config_schema(settings_model(FEATURES)),
-    "clients": lambda: _of_config("clients"),
-    "tokens": lambda: _of_config("tokens"),
+    "clients": lambda: _config_schema_without_defaults("clients"),
+    "tokens": lambda: _config_schema_without_defaults("tokens"),
     **{document: schema for feature in FEATURES for document, schema in feature.schemas.items()},
 }
 
 
-def known(document: str) -> str:
+def require_document(document: str) -> str:
     """Read the name of a document."""
     if document not in SCHEMAS:
         raise typer.BadParameter(f"{document} is not one of {', '.join(SCHEMAS)}")
@@ -28,7 +28,9 @@ def known(document: str) -> str:
 
 
 def schema(
-    document: Annotated[str, typer.Argument(parser=known, metavar="DOCUMENT", help=f"One of {', '.join(SCHEMAS)}.")],
+    document: Annotated[
+        str, typer.Argument(parser=require_document, metavar="DOCUMENT", help=f"One of {', '.join(SCHEMAS)}.")
+    ],
 ) -> None:
     """Print the JSON Schema (2020-12) of a document that notifier reads, or of the outcomes that it writes.
 
@@ -43,6 +45,6 @@ def schema(
     say_json(SCHEMAS[document](), indent=2)
 
 
-def _of_config(document: str) -> dict[str, Any]:
+def _config_schema_without_defaults(document: str) -> dict[str, Any]:
     whole = SCHEMAS["config"]()
     return {"$schema": whole["$schema"], "$ref": f"#/$defs/{document}", "$defs": whole["$defs"]}

@@ -57,7 +57,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
         # what is missing or different
         notifier topology show -c n.yaml --json | jq '.[] | select(.state != "ok")'
     """
-    options = _options(config)
+    options = _load_options(config)
     if options is None:
         if as_json:
             say("[]")
@@ -65,11 +65,11 @@ def show(config: Config = None, as_json: Json = False) -> None:
     standings = asyncio.run(survey_topology(options))
     bindings = asyncio.run(survey_bindings(options)) if options.bindings else ()
     if as_json:
-        rows = [{**asdict(standing), "state": _state(standing)} for standing in standings]
-        say_json([*rows, *map(_binding, bindings)], indent=2)
+        rows = [{**asdict(standing), "state": _format_state(standing)} for standing in standings]
+        say_json([*rows, *map(_binding_document, bindings)], indent=2)
     else:
-        _print_table(_with_one_bucket(standings, f"{options.prefix}.{PARKED}-"))
-        _say_missing(bindings)
+        _print_table(_merge_buckets(standings, f"{options.prefix}.{PARKED}-"))
+        _print_missing_bindings(bindings)
 
 
 @command(app)
@@ -83,10 +83,10 @@ def declare(config: Config = None) -> None:
         # before the first worker starts
         notifier topology declare -c admin.yaml
     """
-    options = _options(config)
+    options = _load_options(config)
     if options is None:
         return
-    _say_missing(asyncio.run(declare_topology(options, Settling(_say_new))))
+    _print_missing_bindings(asyncio.run(declare_topology(options, Settling(_print_new_queues))))
     say(f"all queues and exchanges under {options.prefix} are declared")
 
 
@@ -112,14 +112,14 @@ def delete(
         # with the messages that wait
         notifier topology delete -c n.yaml --yes --force notifier
     """
-    options = _options(config)
+    options = _load_options(config)
     if options is None:
         return
     standings = [standing for standing in asyncio.run(survey_topology(options)) if not standing.missing]
     if not standings:
         say(f"there is nothing under {options.prefix}")
         return
-    _check_force(options.prefix, standings, force)
+    _require_force(options.prefix, standings, force)
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
@@ -131,23 +131,23 @@ def delete(
     say(f"deleted {len(standings)} queues and exchanges under {options.prefix}{note}")
 
 
-def _binding(binding: BindingState) -> dict[str, str]:
+def _binding_document(binding: BindingState) -> dict[str, str]:
     """The row of a binding in JSON. Whether it is there, the broker does not tell, only whether it can be."""
     return {"what": "binding", **binding.row(), "state": "missing" if binding.problem else "ok"}
 
 
-def _say_missing(bindings: Sequence[BindingState]) -> None:
+def _print_missing_bindings(bindings: Sequence[BindingState]) -> None:
     for binding in bindings:
         if binding.problem:
             say(str(binding), err=True)
 
 
-def _say_new(names: Sequence[str], seconds: float) -> None:
+def _print_new_queues(names: Sequence[str], seconds: float) -> None:
     new = counted(len(names), "new queue")
     say(f"{new}: waiting {seconds:.0f} s until RabbitMQ has written their names to its disk", err=True)
 
 
-def _check_force(prefix: str, standings: Sequence[TopologyState], force: str | None) -> None:
+def _require_force(prefix: str, standings: Sequence[TopologyState], force: str | None) -> None:
     """Exit 1 if messages would be lost, unless --force names the prefix."""
     waiting = {standing.name: standing.ready for standing in standings if standing.ready}
     consumed = [standing.name for standing in standings if standing.consumers]
@@ -164,7 +164,7 @@ def _check_force(prefix: str, standings: Sequence[TopologyState], force: str | N
     raise typer.Exit(1)
 
 
-def _options(config: Config) -> RabbitOptions | None:
+def _load_options(config: Config) -> RabbitOptions | None:
     """Read the settings. For the embedded queue it says that there is no topology, and returns None."""
     quiet_logs()
     part = read_sections(config, os.environ, {"queue"})
@@ -175,14 +175,14 @@ def _options(config: Config) -> RabbitOptions | None:
     return None
 
 
-def _state(standing: TopologyState) -> str:
+def _format_state(standing: TopologyState) -> str:
     return "missing" if standing.missing else "different" if standing.difference is not None else "ok"
 
 
-def _with_one_bucket(standings: Sequence[TopologyState], begins: str) -> Sequence[TopologyState]:
+def _merge_buckets(standings: Sequence[TopologyState], begins: str) -> Sequence[TopologyState]:
     """Show all buckets as one row, unless they differ in their state."""
     buckets = [standing for standing in standings if standing.name.startswith(begins)]
-    if len({_state(bucket) for bucket in buckets}) != 1:
+    if len({_format_state(bucket) for bucket in buckets}) != 1:
         return standings
     name = f"{buckets[0].name} … ({counted(len(buckets), 'bucket')})"
     whole = replace(
@@ -194,16 +194,16 @@ def _with_one_bucket(standings: Sequence[TopologyState], begins: str) -> Sequenc
 def _print_table(standings: Sequence[TopologyState]) -> None:
     console = make_screen(width=200)
     table = Grid("name", "state", "ready:", "arguments")
-    shared = _shared(standings)
+    shared = _shared_arguments(standings)
     for standing in standings:
         own = {name: value for name, value in standing.arguments.items() if name not in shared}
-        style = {"ok": "", "missing": "yellow", "different": "bold red"}[_state(standing)]
+        style = {"ok": "", "missing": "yellow", "different": "bold red"}[_format_state(standing)]
         arguments = " ".join(f"{name}={value}" for name, value in own.items()) or (
             "" if standing.arguments else standing.what
         )
         table.add_row(
             standing.name,
-            _state(standing),
+            _format_state(standing),
             "" if standing.ready is None else f"{standing.ready:,}",
             arguments,
             style=style,
@@ -216,7 +216,7 @@ def _print_table(standings: Sequence[TopologyState]) -> None:
             console.say(standing.difference)
 
 
-def _shared(standings: Sequence[TopologyState]) -> dict[str, str | int]:
+def _shared_arguments(standings: Sequence[TopologyState]) -> dict[str, str | int]:
     """The arguments that have the same value in every queue that has them."""
     values: dict[str, set[str | int]] = {}
     for standing in standings:

@@ -59,7 +59,7 @@ class DemoTally:
                 pass  # an event taken is the sum of its deliveries
 
     @property
-    def settled(self) -> bool:
+    def is_settled(self) -> bool:
         """True if the service has settled each delivery."""
         return len(self._delivered | self._dead) >= self._deliveries
 
@@ -67,14 +67,14 @@ class DemoTally:
         """The progress of a client."""
         waiting = self._waiting - self._delivered - self._dead
         return DemoProgress(
-            delivered=_of(client_id, self._delivered),
-            waiting=_of(client_id, waiting),
-            dead=_of(client_id, self._dead),
+            delivered=_count_of(client_id, self._delivered),
+            waiting=_count_of(client_id, waiting),
+            dead=_count_of(client_id, self._dead),
             attempts=self._attempts[client_id],
         )
 
 
-def _of(client_id: str, pairs: Iterable[tuple[str, str]]) -> int:
+def _count_of(client_id: str, pairs: Iterable[tuple[str, str]]) -> int:
     return sum(1 for _, whose in pairs if whose == client_id)
 
 
@@ -101,7 +101,7 @@ class DemoResult:
     invalid: tuple[tuple[str, str], ...]
 
     @property
-    def holds(self) -> bool:
+    def is_complete(self) -> bool:
         """True if each delivery is accounted for and every token was valid."""
         return not self.unaccounted and not self.invalid
 
@@ -121,7 +121,7 @@ class DemoResult:
         return sum((Counter(row.dead) for row in self.rows), Counter[str]())
 
 
-def settle_account(
+def build_result(
     sign_outs: Sequence[SignOut], receivers: Iterable[Receiver], given_up: Iterable[DeadLetter], tally: DemoTally
 ) -> DemoResult:
     """Look for every (event, client) in the client's records, then in the dead letters."""

@@ -23,21 +23,21 @@ import yaml
 from aiohttp import web
 from rich.console import Console
 
-from notifier.demo.embedded import Embedded, start
+from notifier.demo.embedded import EmbeddedService, start_service
 from notifier.demo.receivers import LOOPBACK, Behaviour, Receiver
 from notifier.demo.story import ISS, write_key
 from notifier.demo.token_check import TokenCheck
 from notifier.feature import Feature, FeatureRuntime
 from notifier.model.durations import in_words
 
-KEPT_AS = "notifier.token"
+STORAGE_KEY = "notifier.token"
 """Under this name the console keeps the token of the tab (`session.js`)."""
 
-PATIENT = "payroll"
-TICK = 0.2  # seconds between two looks
+FAILING_CLIENT = "payroll"
+POLL_SECONDS = 0.2  # seconds between two looks
 
 
-class HandOver:
+class TokenPage:
     """Signs whoever opens its `path` into the console, once. Only the demo's service has this route.
 
     The console takes a token from no address: a link could sign somebody in as another. So this page, of the same
@@ -59,7 +59,8 @@ class HandOver:
             raise web.HTTPNotFound(text="This address has been opened. Start the demo again.")
         nonce = secrets.token_urlsafe(16)
         script = (
-            f'sessionStorage.setItem("{KEPT_AS}", {json.dumps(token)}); location.replace("/console/" + location.hash);'
+            f'sessionStorage.setItem("{STORAGE_KEY}", {json.dumps(token)});'
+            ' location.replace("/console/" + location.hash);'
         )
         headers = {
             "Content-Security-Policy": f"default-src 'none'; script-src 'nonce-{nonce}'; frame-ancestors 'none'",
@@ -70,36 +71,36 @@ class HandOver:
         return web.Response(text=page, content_type="text/html", headers=headers)
 
 
-CLIENTS: Mapping[str, Behaviour] = {
+CLIENT_BEHAVIOURS: Mapping[str, Behaviour] = {
     "shop": Behaviour.HEALTHY,
     "reports": Behaviour.SLOW,
     "forum": Behaviour.HEALTHY,
     "payroll": Behaviour.HEALTHY,
 }
-TellStory = Callable[[str], None]
+PrintStory = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
     """How long its parts last, in seconds, and how often a user signs out.
 
-    `max_age` is how long a logout of the client is tried. It is down until so many of them were given up.
+    `max_age_seconds` is how long a logout of the client is tried. It is down until so many of them were given up.
     """
 
-    every: float = 0.7
-    well: float = 10.0
-    max_age: int = 12
-    given_up: int = 12
-    yours: float = 90.0
-    lasts: float = 900.0
+    sign_out_interval_seconds: float = 0.7
+    healthy_seconds: float = 10.0
+    max_age_seconds: int = 12
+    dead_letter_count: int = 12
+    repair_seconds: float = 90.0
+    max_seconds: float = 900.0
 
 
-class Ward:
+class DemoScenario:
     """The clients, the one that falls ill among them, and the service."""
 
-    def __init__(self, service: Embedded, receivers: Mapping[str, Receiver], api: str, token: str) -> None:
+    def __init__(self, service: EmbeddedService, receivers: Mapping[str, Receiver], api: str, token: str) -> None:
         self.address = ""
-        self.patient = receivers[PATIENT]
+        self.failing_client = receivers[FAILING_CLIENT]
         self._service = service
         self._receivers = receivers
         self._api = api
@@ -119,17 +120,17 @@ class Ward:
         }
         await self._service.publish({**event, "ended_at": datetime.now(UTC).isoformat()})
 
-    async def until(self, enough: Callable[[int], bool]) -> None:
+    async def wait_for_dead_letters(self, enough: Callable[[int], bool]) -> None:
         """Wait until so many logouts of the patient are dead letters."""
         while True:
             letters = await self._service.dead_letters()
-            if enough(sum(letter.client_id == PATIENT for letter in letters)):
+            if enough(sum(letter.client_id == FAILING_CLIENT for letter in letters)):
                 return
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def mend(self) -> None:
+    async def repair_client(self) -> None:
         """Try the patient now and replay its letters, as a console does."""
-        whom = {"client_id": PATIENT, "iss": ISS}
+        whom = {"client_id": FAILING_CLIENT, "iss": ISS}
         headers = {"Authorization": f"Bearer {self._token}"}
         async with aiohttp.ClientSession(self._api, headers=headers, raise_for_status=True) as api:
             for path in ("/v1/retry", "/v1/dead-letters/replay"):
@@ -138,25 +139,25 @@ class Ward:
 
 
 @asynccontextmanager
-async def console_demo(incident: Incident) -> AsyncIterator[Ward]:
+async def console_demo(incident: Incident) -> AsyncIterator[DemoScenario]:
     """Run clients and service while entered. The ward's `address` opens the console signed in, once."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="notifier-demo-")))
         jwks = write_key(folder)
         receivers: dict[str, Receiver] = {}
-        for client_id, kind in CLIENTS.items():
+        for client_id, kind in CLIENT_BEHAVIOURS.items():
             check = TokenCheck(iss=ISS, client_id=client_id, alg="RS256", jwks=jwks, clock=time.time)
             receiver = Receiver(client_id=client_id, kind=kind, check=check, clock=time.time, pause=0.6)
             receivers[client_id] = receiver
-            await stack.enter_async_context(receiver.listening())
+            await stack.enter_async_context(receiver.listen())
         port, yours, own = _free_port(), secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        config = _write_configuration(folder, receivers, port, {"you": yours, "demo": own}, incident.max_age)
-        door = HandOver(yours)
-        service = await stack.enter_async_context(start(config, lambda _fact: None, door.feature()))
+        config = _write_configuration(folder, receivers, port, {"you": yours, "demo": own}, incident.max_age_seconds)
+        door = TokenPage(yours)
+        service = await stack.enter_async_context(start_service(config, lambda _fact: None, door.feature()))
         api = f"http://{LOOPBACK}:{port}"
-        ward = Ward(service, receivers, api, own)
-        ward.address = f"{api}{door.path}"
-        yield ward
+        scenario = DemoScenario(service, receivers, api, own)
+        scenario.address = f"{api}{door.path}"
+        yield scenario
 
 
 async def show_console(
@@ -171,51 +172,57 @@ async def show_console(
     def tell(text: str) -> None:
         console.print(f"{time.monotonic() - began:4.0f} s  {text}", highlight=False, soft_wrap=True)
 
-    async with console_demo(incident) as ward:
-        console.print(f"Open {ward.address} in a browser on this machine. It opens once.", soft_wrap=True)
-        console.print(f"The demo ends by Ctrl-C, or after {in_words(incident.lasts)}.\n")
+    async with console_demo(incident) as scenario:
+        console.print(f"Open {scenario.address} in a browser on this machine. It opens once.", soft_wrap=True)
+        console.print(f"The demo ends by Ctrl-C, or after {in_words(incident.max_seconds)}.\n")
         if open_page is not None and not stop.is_set():
-            await asyncio.to_thread(open_page, ward.address)
+            await asyncio.to_thread(open_page, scenario.address)
         with suppress(TimeoutError):
-            async with asyncio.timeout(incident.lasts), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(incident.max_seconds), asyncio.TaskGroup() as group:
                 playing = [
-                    group.create_task(sign_outs(ward, incident)),
-                    group.create_task(play_incidents(ward, incident, tell)),
+                    group.create_task(sign_users_out(scenario, incident)),
+                    group.create_task(play_incidents(scenario, incident, tell)),
                 ]
                 await stop.wait()
                 for task in playing:
                     task.cancel()
 
 
-async def sign_outs(ward: Ward, incident: Incident) -> None:
+async def sign_users_out(scenario: DemoScenario, incident: Incident) -> None:
     """Users sign out, one after the other."""
     while True:
-        await ward.sign_out()
-        await asyncio.sleep(incident.every)
+        await scenario.sign_out()
+        await asyncio.sleep(incident.sign_out_interval_seconds)
 
 
-async def play_incidents(ward: Ward, incident: Incident, tell: TellStory) -> None:
+async def play_incidents(scenario: DemoScenario, incident: Incident, print_story: PrintStory) -> None:
     """Let the patient fall ill, come back and be mended, again and again."""
     while True:
-        tell("Users sign out of shop, reports, forum and payroll. All of them hear of it.")
-        await asyncio.sleep(incident.well)
-        ward.patient.kind = Behaviour.DOWN
-        tell("payroll goes down: it answers 503. See Overview and its page: since when, its last answer, the next try.")
-        await ward.until(lambda count: count >= incident.given_up)
-        tell(f"payroll has missed {incident.given_up} logouts that notifier has given up: see Dead letters.")
-        ward.patient.kind = Behaviour.HEALTHY
-        tell("payroll is well again. Press *Mended* on its page: it is tried now, and its dead letters are replayed.")
-        while not await _mended(ward, incident.yours):
-            await ward.mend()
-            tell("Nobody did, so the demo does: see Who acted.")
-        tell("payroll has heard of every logout.\n")
+        print_story("Users sign out of shop, reports, forum and payroll. All of them hear of it.")
+        await asyncio.sleep(incident.healthy_seconds)
+        scenario.failing_client.kind = Behaviour.DOWN
+        print_story(
+            "payroll goes down: it answers 503. See Overview and its page: since when, its last answer, the next try."
+        )
+        await scenario.wait_for_dead_letters(lambda count: count >= incident.dead_letter_count)
+        print_story(
+            f"payroll has missed {incident.dead_letter_count} logouts that notifier has given up: see Dead letters."
+        )
+        scenario.failing_client.kind = Behaviour.HEALTHY
+        print_story(
+            "payroll is well again. Press *Mended* on its page: it is tried now, and its dead letters are replayed."
+        )
+        while not await _is_repaired(scenario, incident.repair_seconds):
+            await scenario.repair_client()
+            print_story("Nobody did, so the demo does: see Who acted.")
+        print_story("payroll has heard of every logout.\n")
 
 
-async def _mended(ward: Ward, within: float) -> bool:
+async def _is_repaired(scenario: DemoScenario, within: float) -> bool:
     """Wait until no letter is left. False if that takes longer."""
     try:
         async with asyncio.timeout(within):
-            await ward.until(lambda count: count == 0)
+            await scenario.wait_for_dead_letters(lambda count: count == 0)
     except TimeoutError:
         return False
     return True
@@ -238,7 +245,7 @@ def _write_configuration(
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     clients = [
         {"client_id": name, "issuer": ISS, "backchannel_logout_uri": receiver.backchannel_logout_uri}
-        | ({"notifier": {"max_age": f"{max_age}s"}} if name == PATIENT else {})
+        | ({"notifier": {"max_age": f"{max_age}s"}} if name == FAILING_CLIENT else {})
         for name, receiver in receivers.items()
     ]
     (folder / "clients.yaml").write_text(yaml.safe_dump(clients, sort_keys=False))

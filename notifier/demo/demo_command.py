@@ -7,12 +7,12 @@ import typer
 import uvloop
 
 from notifier.demo.console_demo import show_console
-from notifier.demo.embedded import start
-from notifier.demo.story import Pace, play
+from notifier.demo.embedded import start_service
+from notifier.demo.story import Pace, play_story
 from notifier.operators.terminal.screen import make_screen
 from notifier.telemetry import log_output
 
-SIGN_OUTS = 4.0  # seconds in which all users sign out
+SIGN_OUTS_PER_SECOND = 4.0  # seconds in which all users sign out
 
 
 def demo(
@@ -47,5 +47,5 @@ def demo(
         return
     if no_open:
         raise typer.BadParameter("belongs to --console", param_hint="--no-open")
-    pace = Pace(events=events, every=min(Pace().every, SIGN_OUTS / events))
-    raise typer.Exit(uvloop.run(play(start, terminal, pace)))
+    pace = Pace(events=events, interval_seconds=min(Pace().interval_seconds, SIGN_OUTS_PER_SECOND / events))
+    raise typer.Exit(uvloop.run(play_story(start_service, terminal, pace)))

@@ -17,10 +17,10 @@ from notifier.demo.bookkeeping import ClientResult, DemoProgress, DemoResult, De
 from notifier.demo.receivers import Behaviour, Receiver
 from notifier.model.printable import counted
 
-BAR = 26  # characters
-PLAIN_EVERY = 2.0  # seconds between two plain lines
+BAR_WIDTH = 26  # characters
+PLAIN_INTERVAL_SECONDS = 2.0  # seconds between two plain lines
 
-STORY = {
+STORY_BY_BEHAVIOUR = {
     Behaviour.HEALTHY: ("answers 204 at once", "delivered"),
     Behaviour.SLOW: ("answers 204 after a while", "delivered; nobody waits for it"),
     Behaviour.FLAKY: ("answers 503 to every other request", "delivered, after a retry or two"),
@@ -33,7 +33,7 @@ Display = Callable[[float], None]
 """Shows the progress, so many seconds after the start."""
 
 
-def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, folder: Path) -> None:
+def print_introduction(console: Console, receivers: Sequence[Receiver], *, events: int, folder: Path) -> None:
     """Say what is about to happen, and what to expect."""
     console.print(
         f"[bold]{events} users sign out.[/] Each has a session at {len(receivers)} clients, and each client must hear"
@@ -44,9 +44,9 @@ def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, f
     console.print(
         "  identity server ──event──▶ queue ──▶ worker ──signed logout token──▶ client\n", style="cyan", highlight=False
     )
-    table = _table("client", "what it does", "what to expect")
+    table = _make_table("client", "what it does", "what to expect")
     for receiver in receivers:
-        table.add_row(receiver.client_id, *STORY[receiver.kind])
+        table.add_row(receiver.client_id, *STORY_BY_BEHAVIOUR[receiver.kind])
     console.print(table)
     console.print(
         "Every client verifies its tokens: signature, issuer, audience, age, none twice.\n"
@@ -61,30 +61,30 @@ def display(console: Console, tally: DemoTally, receivers: Sequence[Receiver], *
     """The display for this console, while entered."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
-            yield lambda seconds: live.update(_drawn(seconds, tally, receivers, events), refresh=True)
+            yield lambda seconds: live.update(_draw_progress(seconds, tally, receivers, events), refresh=True)
         return
     due = 0.0
 
     def tell(seconds: float) -> None:
         nonlocal due
-        if seconds >= due or tally.settled:
-            due = seconds + PLAIN_EVERY
-            console.print(_line(seconds, tally, receivers, events), highlight=False, soft_wrap=True)
+        if seconds >= due or tally.is_settled:
+            due = seconds + PLAIN_INTERVAL_SECONDS
+            console.print(_format_progress(seconds, tally, receivers, events), highlight=False, soft_wrap=True)
 
     yield tell
 
 
-def _drawn(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> Table:
-    table = _table("client", "", "delivered", "to be retried", "dead", "attempts", right=4)
+def _draw_progress(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> Table:
+    table = _make_table("client", "", "delivered", "to be retried", "dead", "attempts", right=4)
     for receiver in receivers:
         now = tally.progress(receiver.client_id)
         numbers = (now.delivered, now.waiting, now.dead, now.attempts)
-        table.add_row(receiver.client_id, _bar(now, events), *map(str, numbers))
+        table.add_row(receiver.client_id, _draw_bar(now, events), *map(str, numbers))
     table.caption = f"{seconds:4.1f} s   █ green: delivered   ▒ yellow: to be retried   █ red: dead letter"
     return table
 
 
-def _line(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> str:
+def _format_progress(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> str:
     standing = [tally.progress(receiver.client_id) for receiver in receivers]
     delivered, waiting, dead, attempts = (
         sum(getattr(receiver, name) for receiver in standing) for name in ("delivered", "waiting", "dead", "attempts")
@@ -95,23 +95,23 @@ def _line(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], event
     )
 
 
-def _bar(now: DemoProgress, events: int) -> Text:
+def _draw_bar(now: DemoProgress, events: int) -> Text:
     """One client's deliveries as a bar: delivered, dead, waiting for a retry, not yet tried."""
     bar = Text()
     end = 0
     total = 0
     for count, mark, style in ((now.delivered, "█", "green"), (now.dead, "█", "red"), (now.waiting, "▒", "yellow")):
         total += count
-        start, end = end, round(BAR * total / events)
+        start, end = end, round(BAR_WIDTH * total / events)
         bar.append(mark * (end - start), style)
-    return bar.append("░" * (BAR - end), "dim")
+    return bar.append("░" * (BAR_WIDTH - end), "dim")
 
 
-def conclude(
+def print_result(
     console: Console, account: DemoResult, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]
 ) -> None:
     """Print what each client got, the account, and if it holds."""
-    table = _table(
+    table = _make_table(
         "client",
         "kind",
         "events",
@@ -125,24 +125,24 @@ def conclude(
         gap=0,  # so that 80 characters hold it
     )
     for row in account.rows:
-        table.add_row(*_cells(row))
+        table.add_row(*_format_cells(row))
     console.print(table)
     console.print("Median: from the sign-out to the end of the session, as the client saw it.", style="dim")
-    _tell_one(console, sign_outs, receivers)
-    _tell_account(console, account)
+    _print_sign_out(console, sign_outs, receivers)
+    _print_account(console, account)
 
 
-def _cells(row: ClientResult) -> tuple[str, ...]:
+def _format_cells(row: ClientResult) -> tuple[str, ...]:
     median = "–" if row.median is None else f"{row.median * 1000:,.0f} ms"
     numbers = (row.deliveries, row.delivered, row.attempts, row.duplicates)
-    return (row.client_id, row.kind.value, *map(str, numbers), median, _counted(row.dead) or "–")
+    return (row.client_id, row.kind.value, *map(str, numbers), median, _format_counts(row.dead) or "–")
 
 
-def _counted(dead: Mapping[str, int]) -> str:
+def _format_counts(dead: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(dead.items()))
 
 
-def _tell_one(console: Console, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]) -> None:
+def _print_sign_out(console: Console, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]) -> None:
     """Tell the story of one session, to explain the numbers."""
     sign_out = sign_outs[len(sign_outs) // 2]
     ends: list[str] = []
@@ -156,16 +156,16 @@ def _tell_one(console: Console, sign_outs: Sequence[SignOut], receivers: Sequenc
     console.print(f"Session {sign_out.sid} ended {', '.join(ends)}.\n", highlight=False)
 
 
-def _tell_account(console: Console, account: DemoResult) -> None:
+def _print_account(console: Console, account: DemoResult) -> None:
     dead = account.dead
     parts = [f"{account.delivered} delivered"]
     if dead:
-        parts.append(f"{sum(dead.values())} dead letters ({_counted(dead)})")
+        parts.append(f"{sum(dead.values())} dead letters ({_format_counts(dead)})")
     missing = len(account.unaccounted)
     if missing:
         parts.append(f"{missing} UNACCOUNTED FOR")
     end = "" if missing else ": every one is accounted for"
-    style = "bold green" if account.holds else "bold red"
+    style = "bold green" if account.is_complete else "bold red"
     console.print(f"{account.deliveries} deliveries = {' + '.join(parts)}{end}.", style=style, highlight=False)
     if account.invalid:
         console.print(f"{len(account.invalid)} tokens were found invalid:", style="bold red", highlight=False)
@@ -175,7 +175,7 @@ def _tell_account(console: Console, account: DemoResult) -> None:
         console.print(f"  event {event_id}: {client_id} neither accepted it nor is it a dead letter", highlight=False)
 
 
-def _table(*columns: str, right: int = 0, last: int = 0, gap: int = 1) -> Table:
+def _make_table(*columns: str, right: int = 0, last: int = 0, gap: int = 1) -> Table:
     """A table with `right` columns of numbers before the `last` ones."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), caption_justify="left")
     until = len(columns) - last

@@ -19,7 +19,7 @@ from notifier.queues.queue_port import Queue
 from notifier.service.service import Service
 
 
-class Embedded:
+class EmbeddedService:
     """The running service, as publishers and operators use it."""
 
     def __init__(self, queue: Queue) -> None:
@@ -36,7 +36,7 @@ class Embedded:
 
 
 @asynccontextmanager
-async def start(config: Path, observe: Observer, *more: Feature) -> AsyncIterator[Embedded]:
+async def start_service(config: Path, observe: Observer, *more: Feature) -> AsyncIterator[EmbeddedService]:
     """Run the service with these further features while entered. It ignores the settings in the environment."""
     features = (*FEATURES, *more)
     service = Service(LiveConfiguration(config, {}, load(config, {}, features)), (observe,), features=features)
@@ -45,6 +45,6 @@ async def start(config: Path, observe: Observer, *more: Feature) -> AsyncIterato
         group.create_task(service.serve(stop, started.set))
         try:
             await started.wait()
-            yield Embedded(service.queue)
+            yield EmbeddedService(service.queue)
         finally:
             stop.set()

@@ -22,7 +22,7 @@ from uuid import uuid4
 import uvloop
 
 from notifier.demo.bookkeeping import SignOut
-from notifier.demo.receivers import SAMPLES, Receiver
+from notifier.demo.receivers import SAMPLE_BEHAVIOURS, Receiver
 from notifier.demo.story import ISS, event_of
 from notifier.demo.token_check import TokenCheck
 from notifier.model.errors import QueueError
@@ -32,23 +32,23 @@ from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import read_sections
 
 FIRST_PORT = 9001
-SLOW = 0.6  # seconds
-AGAIN = 1.0  # seconds until an unconfirmed event is published again
+SLOW_ANSWER_SECONDS = 0.6  # seconds
+RETRY_SECONDS = 1.0  # seconds until an unconfirmed event is published again
 
 
 async def serve_clients(jwks: Mapping[str, Any], host: str, first_port: int, only: Sequence[str]) -> None:
     """Run the named sample clients until SIGTERM; all five if none is named."""
     async with AsyncExitStack() as stack:
-        for number, (client_id, kind) in enumerate(SAMPLES.items()):
-            if client_id in (only or SAMPLES):
+        for number, (client_id, kind) in enumerate(SAMPLE_BEHAVIOURS.items()):
+            if client_id in (only or SAMPLE_BEHAVIOURS):
                 check = TokenCheck(iss=ISS, client_id=client_id, alg="RS256", jwks=jwks, clock=time.time)
                 place = host, first_port + number
                 receiver = Receiver(
-                    client_id=client_id, kind=kind, check=check, clock=time.time, pause=SLOW, place=place
+                    client_id=client_id, kind=kind, check=check, clock=time.time, pause=SLOW_ANSWER_SECONDS, place=place
                 )
-                await stack.enter_async_context(receiver.listening())
-                _tell(f"{client_id} ({kind.value}) is at {receiver.backchannel_logout_uri}")
-        await _until_told()
+                await stack.enter_async_context(receiver.listen())
+                _print(f"{client_id} ({kind.value}) is at {receiver.backchannel_logout_uri}")
+        await _wait_for_signal()
 
 
 async def sign_out(config: Path, every: float) -> None:
@@ -57,9 +57,9 @@ async def sign_out(config: Path, every: float) -> None:
     await queue.open()
     try:
         await queue.wait_until_ready()
-        _tell(f"a user signs out every {every} s")
+        _print(f"a user signs out every {every} s")
         publishing = asyncio.ensure_future(_sign_outs(queue, every))
-        await _until_told()
+        await _wait_for_signal()
         publishing.cancel()
     finally:
         await queue.close()
@@ -68,36 +68,36 @@ async def sign_out(config: Path, every: float) -> None:
 async def _sign_outs(queue: Queue, every: float) -> None:
     event = _event()
     while True:
-        if await _publish(queue, event):
+        if await _try_publish(queue, event):
             event = _event()
             await asyncio.sleep(every)
         else:
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 def _event() -> Mapping[str, object]:
     sign_out = SignOut(event_id=str(uuid4()), sid=uuid4().hex, at=time.time())
-    return event_of(sign_out, f"user-{uuid4().hex[:4]}", list(SAMPLES))
+    return event_of(sign_out, f"user-{uuid4().hex[:4]}", list(SAMPLE_BEHAVIOURS))
 
 
-async def _publish(queue: Queue, event: Mapping[str, object]) -> bool:
+async def _try_publish(queue: Queue, event: Mapping[str, object]) -> bool:
     """Publish an event. False if it was not confirmed; the caller sends it again with the same id."""
     try:
         await queue.send_event(Lane.EVENTS, json.dumps(event).encode(), message_id=str(event["id"]))
     except QueueError as error:
-        _tell(f"not confirmed yet: {error}")
+        _print(f"not confirmed yet: {error}")
         return False
     return True
 
 
-async def _until_told() -> None:
+async def _wait_for_signal() -> None:
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     await ending.wait()
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     clients.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     clients.add_argument("--first-port", type=int, default=FIRST_PORT, help="of shop; the others follow (%(default)s)")
-    clients.add_argument("--only", action="append", default=[], choices=list(SAMPLES), help="may be repeated")
+    clients.add_argument("--only", action="append", default=[], choices=list(SAMPLE_BEHAVIOURS), help="may be repeated")
     sign_outs = commands.add_parser("sign-outs", help="a user signs out of all five, again and again")
     sign_outs.add_argument(
         "-c", "--config", type=Path, required=True, help="where the queue is, as the workers have it"

@@ -14,12 +14,12 @@ from typing import Any
 
 from aiohttp import web
 
-from notifier.demo.token_check import Invalid, TokenCheck, Verified
+from notifier.demo.token_check import InvalidToken, TokenCheck, VerifiedToken
 from notifier.model.moment import Clock
 
 PATH = "/backchannel-logout"
 LOOPBACK = "127.0.0.1"
-MOST_VISITS = 10_000  # of a client; a process that runs for weeks must not grow
+MAX_VISITS = 10_000  # of a client; a process that runs for weeks must not grow
 
 
 class Behaviour(StrEnum):
@@ -33,7 +33,7 @@ class Behaviour(StrEnum):
     DEAD = "dead"
 
 
-SAMPLES: Mapping[str, Behaviour] = {
+SAMPLE_BEHAVIOURS: Mapping[str, Behaviour] = {
     "shop": Behaviour.HEALTHY,
     "reports": Behaviour.SLOW,
     "forum": Behaviour.FLAKY,
@@ -82,7 +82,7 @@ class Receiver:
         self._place = place
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
+    async def listen(self) -> AsyncIterator[None]:
         """Hold the port while entered and, unless `dead`, answer on it."""
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -107,24 +107,24 @@ class Receiver:
         fields = form.getall("logout_token", [])
         if request.content_type != "application/x-www-form-urlencoded" or len(fields) != 1:
             return self._reject("not a form with exactly one logout_token (B19, R9)")
-        match self._check.read(str(fields[0])):
-            case Invalid(reason=reason):
+        match self._check.verify(str(fields[0])):
+            case InvalidToken(reason=reason):
                 return self._reject(reason)
-            case Verified() as token:
+            case VerifiedToken() as token:
                 return await self._answer(token)
 
     def _reject(self, reason: str) -> web.Response:
         self.invalid.append(reason)
         return _answer(400, error="invalid_request", error_description=reason)
 
-    async def _answer(self, token: Verified) -> web.Response:
+    async def _answer(self, token: VerifiedToken) -> web.Response:
         """Answer a valid token as this client does. The session ends when the answer says so."""
         session = token.sid or token.sub
         now = self._clock()
         self._posts += 1
         before = self.visits.get(session, SessionRecord(posts=0, accepted=0, first_at=now, last_at=now))
         self.visits[session] = visit = replace(before, posts=before.posts + 1, last_at=now)
-        if len(self.visits) > MOST_VISITS:
+        if len(self.visits) > MAX_VISITS:
             del self.visits[next(iter(self.visits))]
         if self.kind is Behaviour.SLOW:
             await asyncio.sleep(self._pause)
@@ -147,11 +147,11 @@ async def sample_receivers(
     """Open the five while entered, by client_id. `pause` is the slow one's time for an answer, in seconds."""
     async with AsyncExitStack() as stack:
         receivers: dict[str, Receiver] = {}
-        for client_id, kind in SAMPLES.items():
+        for client_id, kind in SAMPLE_BEHAVIOURS.items():
             check = TokenCheck(iss=iss, client_id=client_id, alg="RS256", jwks=jwks, clock=clock)
             receiver = Receiver(client_id=client_id, kind=kind, check=check, clock=clock, pause=pause)
             receivers[client_id] = receiver
-            await stack.enter_async_context(receiver.listening())
+            await stack.enter_async_context(receiver.listen())
         yield receivers
 
 

@@ -1,7 +1,7 @@
 """The story of `notifier demo`: users sign out of five sample clients, and each delivery is followed to its end.
 
 It runs the real service on a configuration in a temporary folder, and judges it from outside: by what the clients saw
-and by the dead letters. `Start` starts the service, so that this module knows neither queue nor worker.
+and by the dead letters. `StartService` starts the service, so that this module knows neither queue nor worker.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ import yaml
 from rich.console import Console
 
 from notifier.delivery.facts import Observer
-from notifier.demo.bookkeeping import DemoTally, SignOut, settle_account
-from notifier.demo.display import Display, conclude, display, introduce
+from notifier.demo.bookkeeping import DemoTally, SignOut, build_result
+from notifier.demo.display import Display, display, print_introduction, print_result
 from notifier.demo.receivers import Behaviour, Receiver, sample_receivers
 from notifier.model.client import Algorithm
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.tokens.key_files import KeySource, generate_key, load_keys
 
 ISS = "https://id.example.com"
-TICK = 0.1  # seconds between two updates of the progress
+POLL_SECONDS = 0.1  # seconds between two updates of the progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +37,9 @@ class Pace:
     """
 
     events: int = 40
-    every: float = 0.1
-    slow: float = 0.6
-    limit: float = 25.0
+    interval_seconds: float = 0.1
+    slow_answer_seconds: float = 0.6
+    max_seconds: float = 25.0
 
 
 class RunningService(Protocol):
@@ -52,32 +52,32 @@ class RunningService(Protocol):
         """The dead letters in the queue. They stay there."""
 
 
-Start = Callable[[Path, Observer], AbstractAsyncContextManager[RunningService]]
+StartService = Callable[[Path, Observer], AbstractAsyncContextManager[RunningService]]
 """Runs the service with a configuration file, and gives its facts to the observer, while entered."""
 
 
-async def play(start: Start, console: Console, pace: Pace | None = None) -> int:
+async def play_story(start: StartService, console: Console, pace: Pace | None = None) -> int:
     """Play the story. Returns 0 if every delivery is accounted for and every token was valid, else 1."""
     pace = pace or Pace()
     with tempfile.TemporaryDirectory(prefix="notifier-demo-") as name:
         folder = Path(name)
         jwks = write_key(folder)
-        async with sample_receivers(iss=ISS, jwks=jwks, clock=time.time, pause=pace.slow) as sample:
+        async with sample_receivers(iss=ISS, jwks=jwks, clock=time.time, pause=pace.slow_answer_seconds) as sample:
             receivers = tuple(sample.values())
             for receiver in receivers:
                 receiver.sessions.update(_sid(number) for number in range(pace.events))
             config = write_configuration(folder, receivers)
-            introduce(console, receivers, events=pace.events, folder=folder)
+            print_introduction(console, receivers, events=pace.events, folder=folder)
             tally = DemoTally(pace.events * len(receivers))
             async with start(config, tally) as service:
                 with display(console, tally, receivers, events=pace.events) as show:
-                    sign_outs = await _perform(service, show, tally, receivers, pace)
-                account = settle_account(sign_outs, receivers, await service.dead_letters(), tally)
-            conclude(console, account, sign_outs, receivers)
-    return 0 if account.holds else 1
+                    sign_outs = await _play_sign_outs(service, show, tally, receivers, pace)
+                account = build_result(sign_outs, receivers, await service.dead_letters(), tally)
+            print_result(console, account, sign_outs, receivers)
+    return 0 if account.is_complete else 1
 
 
-async def _perform(
+async def _play_sign_outs(
     service: RunningService, show: Display, tally: DemoTally, receivers: Sequence[Receiver], pace: Pace
 ) -> list[SignOut]:
     """Sign the users out one by one, then wait until all is settled or the time is up."""
@@ -89,10 +89,10 @@ async def _perform(
         sign_outs.append(sign_out)
         await service.publish(event_of(sign_out, f"user-{number:02}", clients))
         show(time.monotonic() - started)
-        await asyncio.sleep(pace.every)
-    while not tally.settled and time.monotonic() - started < pace.limit:
+        await asyncio.sleep(pace.interval_seconds)
+    while not tally.is_settled and time.monotonic() - started < pace.max_seconds:
         show(time.monotonic() - started)
-        await asyncio.sleep(TICK)
+        await asyncio.sleep(POLL_SECONDS)
     show(time.monotonic() - started)
     return sign_outs
 

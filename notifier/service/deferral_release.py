@@ -32,17 +32,21 @@ from notifier.operators.deliveries.waiting_filter import WaitingFilter
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
-LOOK_EVERY = 0.5  # seconds
-SPREAD = 1.0  # seconds over which workers begin to walk: all of them reload at once
-AT_ONCE = 100  # clients before other tasks of the loop get their chance
-GAP = 60.0  # seconds between two for the same client: if its proxy lets one in ten through, not all are tried anew
-OF_PACE = 0.5  # of the signatures that a key makes: a delivery that has to wait for its turn is put off again
-AGAIN = 0.5  # seconds, at least, until the next walk
-REST = 1.0  # times as long as a walk took, without its pauses, no other begins
-STORED_WITHIN = 3.0  # seconds after a signature failed, in which the deferral of its delivery is stored
+CHECK_INTERVAL_SECONDS = 0.5  # seconds
+MAX_START_DELAY_SECONDS = 1.0  # seconds over which workers begin to walk: all of them reload at once
+CLIENTS_PER_STEP = 100  # clients before other tasks of the loop get their chance
+MIN_CLIENT_INTERVAL_SECONDS = (
+    60.0  # seconds between two for the same client: if its proxy lets one in ten through, not all are tried anew
+)
+SIGNATURE_RATE_SHARE = (
+    0.5  # of the signatures that a key makes: a delivery that has to wait for its turn is put off again
+)
+MIN_WALK_INTERVAL_SECONDS = 0.5  # seconds, at least, until the next walk
+REST_PER_WALK = 1.0  # times as long as a walk took, without its pauses, no other begins
+DEFERRAL_STORE_SECONDS = 3.0  # seconds after a signature failed, in which the deferral of its delivery is stored
 
 
-_Ended = tuple[str, str, str]
+_EndedCause = tuple[str, str, str]
 """A cause, its issuer and its client (empty: all of the issuer's)."""
 
 
@@ -53,28 +57,28 @@ class DeferralRelease:
         self._live = live
         self._queue = queue
         self._registry, self._keys = live.now.registry, live.now.keys
-        self._ended: set[_Ended] = set()
-        self._second_walks: dict[_Ended, float] = {}  # when each is due
-        self._not_before: dict[_Ended, float] = {}
+        self._ended: set[_EndedCause] = set()
+        self._second_walks: dict[_EndedCause, float] = {}  # when each is due
+        self._not_before: dict[_EndedCause, float] = {}
         self._rests_until = float("-inf")
-        self._news = asyncio.Event()
+        self._change = asyncio.Event()
 
     def on_cause_end(self, cause: Cause, iss: str, client_id: str) -> None:
         """Release the deliveries deferred for this cause; an empty `client_id` means all clients. Never blocks."""
         ended = cause.value, iss, client_id
         self._ended.add(ended)
         if not client_id:
-            self._second_walks[ended] = time.monotonic() + SIGNATURE_TIMEOUT_SECONDS + STORED_WITHIN
-        self._news.set()
+            self._second_walks[ended] = time.monotonic() + SIGNATURE_TIMEOUT_SECONDS + DEFERRAL_STORE_SECONDS
+        self._change.set()
 
     async def run(self, buckets: Buckets) -> None:
         """Release deliveries of ended causes until cancelled. `buckets` requests an attempt at each changed client."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY):
-                    await self._news.wait()
-            self._news.clear()
-            await self._follow(buckets)
+                async with asyncio.timeout(CHECK_INTERVAL_SECONDS):
+                    await self._change.wait()
+            self._change.clear()
+            await self._on_reload(buckets)
             now = time.monotonic()
             for ended in [ended for ended, due in self._second_walks.items() if due <= now]:
                 del self._second_walks[ended]
@@ -82,9 +86,9 @@ class DeferralRelease:
             self._not_before = {ended: moment for ended, moment in self._not_before.items() if moment > now}
             if now >= self._rests_until and (ready := self._ended - self._not_before.keys()):
                 self._ended -= ready
-                await self._free_waiting(frozenset(ready))
+                await self._release_waiting(frozenset(ready))
 
-    async def _follow(self, buckets: Buckets) -> None:
+    async def _on_reload(self, buckets: Buckets) -> None:
         """Detect the changes of a reload or a refresh."""
         keys, registry = self._live.now.keys, self._live.now.registry
         if keys is not self._keys:
@@ -97,16 +101,18 @@ class DeferralRelease:
             for iss in registry.issuers.keys() - before.issuers.keys():
                 self.on_cause_end(Cause.UNKNOWN, iss, "")
             if changes := await asyncio.to_thread(changed_clients, before, registry):
-                await self._free_clients(changes, buckets)
+                await self._release_clients(changes, buckets)
 
-    async def _free_waiting(self, ended: frozenset[_Ended]) -> None:
+    async def _release_waiting(self, ended: frozenset[_EndedCause]) -> None:
         """Release the deliveries deferred for these causes. If that fails, try again later."""
         began = time.monotonic()
-        self._not_before |= {ending: began + GAP for ending in ended if ending[2]}
+        self._not_before |= {ending: began + MIN_CLIENT_INTERVAL_SECONDS for ending in ended if ending[2]}
         issuers = {iss for _, iss, _ in ended}
         result = await self._make_due(WaitingFilter(ended=ended, parked=False), pace=lambda: self._pace(issuers))
         took = time.monotonic() - began
-        self._rests_until = time.monotonic() + max(AGAIN, REST * (took - result.done / MAX_DUE_PER_SECOND))
+        self._rests_until = time.monotonic() + max(
+            MIN_WALK_INTERVAL_SECONDS, REST_PER_WALK * (took - result.done / MAX_DUE_PER_SECOND)
+        )
         if result.failed:
             self._ended |= ended
         if result.done:
@@ -115,15 +121,15 @@ class DeferralRelease:
                 "deliveries_freed", causes=causes, deliveries=result.done, seconds=round(took, 1)
             )
 
-    async def _free_clients(self, changes: Mapping[ClientKey, bool], buckets: Buckets) -> None:
+    async def _release_clients(self, changes: Mapping[ClientKey, bool], buckets: Buckets) -> None:
         tried = 0
         for number, (key, moved) in enumerate(changes.items()):
             if buckets.is_held_up(key):
                 tried += 1
                 buckets.try_now(key, force=moved)
-            if number % AT_ONCE == AT_ONCE - 1:
+            if number % CLIENTS_PER_STEP == CLIENTS_PER_STEP - 1:
                 await asyncio.sleep(0)
-        await asyncio.sleep(SPREAD * random.random())  # noqa: S311  spreads the workers; no secret
+        await asyncio.sleep(MAX_START_DELAY_SECONDS * random.random())  # noqa: S311  spreads the workers; no secret
         due = 0
         for force in (True, False):
             if keys := frozenset(key for key, moved in changes.items() if moved is force):
@@ -133,7 +139,10 @@ class DeferralRelease:
 
     def _pace(self, issuers: Collection[str]) -> float:
         """How many a second their keys can sign beside fresh logouts."""
-        return min(MAX_DUE_PER_SECOND, *(OF_PACE * self._live.now.keys.signatures_per_second(iss) for iss in issuers))
+        return min(
+            MAX_DUE_PER_SECOND,
+            *(SIGNATURE_RATE_SHARE * self._live.now.keys.signatures_per_second(iss) for iss in issuers),
+        )
 
     async def _make_due(
         self, filter_: WaitingFilter, *, force: bool = False, pace: Callable[[], float] = lambda: math.inf
@@ -156,10 +165,10 @@ def changed_clients(before: Registry, now: Registry) -> dict[ClientKey, bool]:
         earlier = before.clients_of(iss)
         for client_id, client in clients.items():
             old = earlier.get(client_id)
-            if old is not client and (old is None or _way(old) != _way(client)):
+            if old is not client and (old is None or _route_of(old) != _route_of(client)):
                 changes[client.key] = old is None or old.logout_uri != client.logout_uri
     return changes
 
 
-def _way(client: Client) -> tuple[object, ...]:
+def _route_of(client: Client) -> tuple[object, ...]:
     return client.logout_uri, client.route, client.paused

@@ -44,15 +44,15 @@ from notifier.settings.tokens_file import find_expiring_tokens
 from notifier.tokens.client_encryption import READ_TIMEOUT_SECONDS, ClientEncryption, ClientKeyReader
 from notifier.tokens.first_day import Seen
 
-ISSUER_WITHIN = 10.0  # seconds for each of the two documents of an issuer
-BROKER_WITHIN = 60.0  # each host of a cluster has 10 s to connect
-FILE_WITHIN = 300.0  # the whole file is read
-ASK_WITHIN = 15.0  # for the workers to say what they met
+ISSUER_TIMEOUT_SECONDS = 10.0  # seconds for each of the two documents of an issuer
+BROKER_TIMEOUT_SECONDS = 60.0  # each host of a cluster has 10 s to connect
+FILE_TIMEOUT_SECONDS = 300.0  # the whole file is read
+WORKERS_TIMEOUT_SECONDS = 15.0  # for the workers to say what they met
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorScope:
-    """What to examine. `offline`: this machine alone; `canary`: the client that is sent a token."""
+    """What to examine. `offline`: this machine alone; `make_canary`: the client that is sent a token."""
 
     offline: bool = False
     canary: str | None = None
@@ -73,13 +73,13 @@ async def examine_installation(
         for check in (checks.probe, checks.transport):
             await check.open()
             stack.push_async_callback(check.close)
-        chosen = list(checks.local())
+        chosen = list(checks.list_local())
         if not scope.offline:
             stack.push_async_callback(loaded.keys.close)
             await loaded.keys.check()
-            chosen += checks.remote()
+            chosen += checks.list_remote()
         if scope.canary is not None:
-            chosen.append(checks.canary(scope.canary, scope.canary_issuer))
+            chosen.append(checks.make_canary(scope.canary, scope.canary_issuer))
         stack.push_async_callback(checks.asked.close)
         return await examine(chosen, progress)
 
@@ -92,58 +92,58 @@ class _Checks:
         self._sources = sources
         self._settings = loaded.settings
         self._clients = [client for of_issuer in loaded.registry.clients.values() for client in of_issuer.values()]
-        self.asked = _AskedWorkers(loaded, {client.key for client in self._clients}, offline=offline)
+        self.asked = _WorkerStatus(loaded, {client.key for client in self._clients}, offline=offline)
         self.reader = DocumentReader()
         self.client_keys = ClientKeyReader()
         self.encryption = ClientEncryption(self.client_keys.read, time.monotonic)
         self.probe = Probe()
         self.transport = HttpTransport()
 
-    def local(self) -> Iterator[Check]:
+    def list_local(self) -> Iterator[Check]:
         """The checks that need no network."""
 
         async def registry() -> Sequence[Finding]:
             return [*judge_registry(self._clients), *judge_jwks(self._clients)]
 
         async def registry_sources() -> Sequence[Finding]:
-            return list(self._registry_sources())
+            return list(self._check_registry_sources())
 
-        yield Check(area=Area.CLIENT, subject="clients", within=FILE_WITHIN, run=registry)
-        yield Check(area=Area.CLIENT, subject="registry sources", within=FILE_WITHIN, run=registry_sources)
-        yield Check(area=Area.WORKER, subject="workers", within=2 * ASK_WITHIN, run=self.asked.findings)
-        yield Check(area=Area.WORKER, subject="libraries", within=FILE_WITHIN, run=self._libraries)
-        yield Check(area=Area.KEYS, subject="secrets", within=FILE_WITHIN, run=self._secrets)
-        yield Check(area=Area.LISTENER, subject="api.tokens_file", within=FILE_WITHIN, run=self._tokens)
+        yield Check(area=Area.CLIENT, subject="clients", within=FILE_TIMEOUT_SECONDS, run=registry)
+        yield Check(area=Area.CLIENT, subject="registry sources", within=FILE_TIMEOUT_SECONDS, run=registry_sources)
+        yield Check(area=Area.WORKER, subject="workers", within=2 * WORKERS_TIMEOUT_SECONDS, run=self.asked.findings)
+        yield Check(area=Area.WORKER, subject="libraries", within=FILE_TIMEOUT_SECONDS, run=self._check_libraries)
+        yield Check(area=Area.KEYS, subject="secrets", within=FILE_TIMEOUT_SECONDS, run=self._check_secrets)
+        yield Check(area=Area.LISTENER, subject="api.tokens_file", within=FILE_TIMEOUT_SECONDS, run=self._check_tokens)
         if self._settings.queue.sqlite_file is not None:
-            yield self._queue(str(self._settings.queue.sqlite_file), FILE_WITHIN)
+            yield self._check_queue(str(self._settings.queue.sqlite_file), FILE_TIMEOUT_SECONDS)
         for (use, name), certificate in find_presented_files(self._settings, self._loaded.registry).items():
-            yield _certificate(use, name, certificate)
+            yield _check_certificate(use, name, certificate)
 
-    async def _libraries(self) -> Sequence[Finding]:
+    async def _check_libraries(self) -> Sequence[Finding]:
         return list(judge_hooks(library_hooks(self._settings), f"{UPDATE_ADVICE}: {EXPLAIN_COMMAND}"))
 
-    async def _tokens(self) -> Sequence[Finding]:
-        told = (
+    async def _check_tokens(self) -> Sequence[Finding]:
+        reported = (
             (each.path, *each.text.split(": ", 1))
             for each in find_expiring_tokens(self._loaded.tokens or (), time.time())
         )
-        return [warning(Area.LISTENER, subject, text, advice) for subject, text, advice in told]
+        return [warning(Area.LISTENER, subject, text, advice) for subject, text, advice in reported]
 
-    def remote(self) -> Iterator[Check]:
+    def list_remote(self) -> Iterator[Check]:
         """The checks over the network."""
         if self._settings.queue.sqlite_file is None:
             hosts = [URL(url) for url in self._settings.queue.url]
             where = ", ".join(f"{host.host}:{host.port}" if host.port else str(host.host) for host in hosts)
-            yield self._queue(where, BROKER_WITHIN)
+            yield self._check_queue(where, BROKER_TIMEOUT_SECONDS)
         for iss in self._settings.issuers:
-            yield self._issuer(iss)
+            yield self._check_issuer(iss)
         for feature in FEATURES:
             yield from feature.checks(self._loaded, self.reader)
-        yield from map(self._server, servers_of(self._clients))
+        yield from map(self._check_server, servers_of(self._clients))
         for place, clients in key_sources_of(self._clients).items():
-            yield self._client_keys(place, clients)
+            yield self._check_client_keys(place, clients)
 
-    def canary(self, client_id: str, iss: str | None) -> Check:
+    def make_canary(self, client_id: str, iss: str | None) -> Check:
         """The check that sends a token. Raises ConfigurationError if there is no such client."""
         client = canary_client(self._clients, client_id, iss)
         channel = BackChannel(self._loaded.keys, clock=time.time, new_jti=new_id, encrypter=self.encryption)
@@ -152,7 +152,7 @@ class _Checks:
             area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
         )
 
-    def _client_keys(self, place: ClientKeysSource, clients: Sequence[Client]) -> Check:
+    def _check_client_keys(self, place: ClientKeysSource, clients: Sequence[Client]) -> Check:
         return Check(
             area=Area.CLIENT,
             subject=place.uri,
@@ -160,7 +160,7 @@ class _Checks:
             run=lambda: examine_keys(place, clients, self.client_keys.read),
         )
 
-    def _registry_sources(self) -> Iterator[Finding]:
+    def _check_registry_sources(self) -> Iterator[Finding]:
         for layer in self._loaded.layers:
             if layer.file is not None:
                 continue
@@ -169,35 +169,35 @@ class _Checks:
             if problem is not None:
                 yield failure(Area.CLIENT, subject, problem, "workers keep its last good answer; see the runbook")
             elif layer.name in self._sources.cached:
-                yield ok(Area.CLIENT, subject, f"{self._served(layer)} in the cache")
+                yield ok(Area.CLIENT, subject, f"{self._format_served(layer)} in the cache")
             elif self._sources.offline:
                 yield ok(Area.CLIENT, subject, "not read, as asked, and not in the cache")
             elif layer.rows:
-                yield ok(Area.CLIENT, subject, f"{self._served(layer)}, read now")
+                yield ok(Area.CLIENT, subject, f"{self._format_served(layer)}, read now")
             else:
                 yield warning(Area.CLIENT, subject, "has no clients", "register them there, or remove the source")
         for group in alike(self._loaded.faults):
-            yield _of_clients(group, "correct it where the client is registered, or do here what it says")
+            yield _group_finding(group, "correct it where the client is registered, or do here what it says")
         for group in self._loaded.registry.left_away():
-            yield _of_clients(group, "take it out where the client is registered, or write it in a `file` source")
+            yield _group_finding(group, "take it out where the client is registered, or write it in a `file` source")
         for name, text in self._sources.warnings:
             yield warning(Area.CLIENT, f"registry source {name}", text, "give it no more rights than it needs")
 
-    def _served(self, layer: Layer) -> str:
+    def _format_served(self, layer: Layer) -> str:
         served = effective_clients_of(self._loaded, layer)
         return counted(served.clients, "client") + (f" ({served.left_out:,} left out)" if served.left_out else "")
 
-    async def _secrets(self) -> Sequence[Finding]:
+    async def _check_secrets(self) -> Sequence[Finding]:
         exposures = await asyncio.to_thread(
             find_exposed_files, secrets_of(self._settings, self._loaded.registry, self._loaded.parts)
         )
         return [warning(Area.KEYS, secret.setting, secret.text, secret.advice) for secret in exposures]
 
-    def _queue(self, where: str, within: float) -> Check:
+    def _check_queue(self, where: str, within: float) -> Check:
         queue = build_queue(self._settings.queue, self._loaded.bindings)
         return Check(area=Area.QUEUE, subject=where, within=within, run=lambda: examine_queue(queue, where))
 
-    def _issuer(self, iss: str) -> Check:
+    def _check_issuer(self, iss: str) -> Check:
         settings, keys = self._settings.issuers[iss], self._loaded.keys
         clients = [client for client in self._clients if client.iss == iss]
         named = (iss,) if settings.jwks_uri is None else (iss, settings.jwks_uri)
@@ -212,30 +212,30 @@ class _Checks:
         return Check(
             area=Area.KEYS,
             subject=iss,
-            within=3 * ISSUER_WITHIN + ASK_WITHIN,
-            run=lambda: examine_issuer(case, self._read_by(settings.tls, *named), time.time, self.asked.keys),
+            within=3 * ISSUER_TIMEOUT_SECONDS + WORKERS_TIMEOUT_SECONDS,
+            run=lambda: examine_issuer(case, self._make_reader(settings.tls, *named), time.time, self.asked.keys),
         )
 
-    def _read_by(
+    def _make_reader(
         self, tls: TlsSettings | None, *named: str
     ) -> Callable[[str], Awaitable[IssuerDocument | DocumentIssue]]:
         """Reads documents that issuers publish, with this TLS. The operator named these addresses."""
         policy = self._settings.template().route.egress
         files = TlsFiles() if tls is None else tls.files()
         return lambda uri: self.reader.read(
-            uri, egress=discovered_egress(policy, uri, *named), tls=files, within=ISSUER_WITHIN
+            uri, egress=discovered_egress(policy, uri, *named), tls=files, within=ISSUER_TIMEOUT_SECONDS
         )
 
-    def _server(self, server: Server) -> Check:
+    def _check_server(self, server: Server) -> Check:
         return Check(
             area=Area.CLIENT,
             subject=server.subject,
-            within=2 * server.within + 5 + ASK_WITHIN,
+            within=2 * server.within + 5 + WORKERS_TIMEOUT_SECONDS,
             run=lambda: examine_server(server, self.probe.reach, time.time, self.asked.met),
         )
 
 
-class _AskedWorkers:
+class _WorkerStatus:
     """The answers of the running workers, requested once for all checks."""
 
     def __init__(self, loaded: LoadedConfiguration, known: Container[tuple[str, str]], *, offline: bool) -> None:
@@ -276,12 +276,12 @@ class _AskedWorkers:
         if self._offline if queue.sqlite_file is None else not has_worker(queue.sqlite_file):
             return None
         with suppress(QueueError, TimeoutError):  # the check of the queue says why
-            async with asyncio.timeout(ASK_WITHIN):
+            async with asyncio.timeout(WORKERS_TIMEOUT_SECONDS):
                 return await read_status_from_outside(build_queue(queue, self._loaded.bindings), time.time)
         return None
 
 
-def _of_clients(group: IssueGroup, advice: str) -> Finding:
+def _group_finding(group: IssueGroup, advice: str) -> Finding:
     mistake = group.mistake
     first = tuple(example.path for example in group.first)
     return Finding(
@@ -290,9 +290,9 @@ def _of_clients(group: IssueGroup, advice: str) -> Finding:
     )  # fmt: skip
 
 
-def _certificate(use: str, name: str, path: Path) -> Check:
+def _check_certificate(use: str, name: str, path: Path) -> Check:
     async def run() -> Sequence[Finding]:
         expiry = await asyncio.to_thread(read_expiries, [((use, name), path)])
         return [judge_certificate(use, name, expiry[0][2] if expiry else None, time.time())]
 
-    return Check(area=AREAS[use], subject=name, within=FILE_WITHIN, run=run)
+    return Check(area=AREAS[use], subject=name, within=FILE_TIMEOUT_SECONDS, run=run)

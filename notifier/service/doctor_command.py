@@ -18,7 +18,7 @@ from notifier.operators.terminal.output import say_json
 from notifier.operators.terminal.screen import Screen, make_screen, show_progress
 from notifier.service.doctor_checks import DoctorScope, examine_installation
 
-MANY = 20  # good findings of one area; more are shown as one line
+MANY_CHECKS = 20  # good findings of one area; more are shown as one line
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}
 
 
@@ -75,9 +75,9 @@ def _print(findings: Sequence[Finding]) -> None:
         if finding.area != area:
             area = finding.area
             console.say(area, style="bold")
-            if well[finding.area] > MANY:
+            if well[finding.area] > MANY_CHECKS:
                 _line(console, "ok", f"{well[finding.area]:,} are well")
-        if finding.level == "ok" and well[finding.area] > MANY:
+        if finding.level == "ok" and well[finding.area] > MANY_CHECKS:
             continue
         _line(console, finding.level, printable(f"{finding.subject}: {finding.text}"))
         if finding.advice:

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from notifier.settings.service_settings import Settings
     from notifier.telemetry.tracing import Tracing
 
-REQUESTS = (signal.SIGHUP, signal.SIGUSR1)
+REQUEST_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _OTEL_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 _INSTALL_OTEL = "needs OpenTelemetry, which is not installed: pip install 'logout-notifier[otel]'"
-CLOSE_WITHIN = 3.0  # seconds after `shutdown_grace`; the chart and the unit kill 10 s after it, 5 s at the earliest
+CLOSE_SECONDS = 3.0  # seconds after `shutdown_grace`; the chart and the unit kill 10 s after it, 5 s at the earliest
 
 
 def run(config: Config = None) -> None:
@@ -58,25 +58,25 @@ def run(config: Config = None) -> None:
     _ignore_requests()  # until the worker has started
     gc.disable()  # almost all that a start makes stays, and looking through it for garbage took a fifth of the start
     try:
-        service, settings, as_json = _made(config)
+        service, settings, as_json = _build_service(config)
     finally:
         gc.enable()
     import uvloop
 
-    last_moment = threading.Timer(settings.shutdown_grace + CLOSE_WITHIN, _cut_short)
+    last_moment = threading.Timer(settings.shutdown_grace + CLOSE_SECONDS, _exit_now)
     last_moment.daemon = True
     try:
         uvloop.run(_serve(service, last_moment.start))
     except (NotifierError, BaseExceptionGroup) as failure:
         if not as_json or not (errors := ours(failure)):
             raise
-        _log_end(errors)
+        _log_failure(errors)
         raise typer.Exit(max(map(exit_code, errors))) from None
     finally:
         last_moment.cancel()
 
 
-def _made(config: Path | None) -> tuple[Service, Settings, bool]:
+def _build_service(config: Path | None) -> tuple[Service, Settings, bool]:
     """Return the worker, its settings, and whether it logs JSON. Imports what it needs, and reads its configuration."""
     _import_structlog()
     from notifier.configuration.clients.answers import HeldAnswers
@@ -97,7 +97,7 @@ def _made(config: Path | None) -> tuple[Service, Settings, bool]:
     as_json = log_output.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
     log_hooks(loaded.settings)
-    _tell_queue_file(loaded.settings.queue.sqlite_file)
+    _log_queue_file(loaded.settings.queue.sqlite_file)
     _make_subject_key(loaded.settings)
     answers.log_unusable()
     tracing = build_tracing(os.environ)
@@ -115,7 +115,7 @@ def build_tracing(environ: Mapping[str, str]) -> Tracing | None:
         return None
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
-    if not _installed():
+    if not _is_otel_installed():
         import structlog
 
         structlog.get_logger().warning("tracing_off", reason=_INSTALL_OTEL)
@@ -125,7 +125,7 @@ def build_tracing(environ: Mapping[str, str]) -> Tracing | None:
     return Tracing(__version__)
 
 
-def _installed() -> bool:
+def _is_otel_installed() -> bool:
     try:
         return all(importlib.util.find_spec(name) is not None for name in _OTEL_MODULES)
     except ModuleNotFoundError:
@@ -147,7 +147,7 @@ def _import_structlog() -> None:
         del modules["rich"]
 
 
-def _log_end(errors: Sequence[NotifierError]) -> None:
+def _log_failure(errors: Sequence[NotifierError]) -> None:
     """Log why the worker ends, in the format of the log, whose readers parse each line."""
     import structlog
 
@@ -160,7 +160,7 @@ def _log_end(errors: Sequence[NotifierError]) -> None:
             log.error("ended", reason=str(error))
 
 
-def _cut_short() -> None:
+def _exit_now() -> None:
     """End the process although a connection or file has not closed: a broker, collector or disk is unresponsive.
 
     Attempts have ended or were cancelled. Unacked messages are redelivered, so nothing is lost.
@@ -172,7 +172,7 @@ def _cut_short() -> None:
     os._exit(0)
 
 
-def _tell_queue_file(file: Path | None) -> None:
+def _log_queue_file(file: Path | None) -> None:
     """Log the path of the embedded queue, and warn of another queue file in the working directory."""
     if file is None:
         return
@@ -206,7 +206,7 @@ def _make_subject_key(settings: Settings) -> None:
 
 def _ignore_requests() -> None:
     """Ignore SIGHUP and SIGUSR1 during the start. By default they would end the process."""
-    for number in REQUESTS:
+    for number in REQUEST_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -239,7 +239,7 @@ async def _serve(service: Service, stopping: Callable[[], None]) -> None:
     acts: dict[signal.Signals, Callable[[], None]] = {
         number: partial(end, number) for number in (signal.SIGTERM, signal.SIGINT)
     }
-    acts |= zip(REQUESTS, (reload, service.log_level.toggle), strict=True)
+    acts |= zip(REQUEST_SIGNALS, (reload, service.log_level.toggle), strict=True)
     for number, act in acts.items():
         signal.signal(number, lambda *_, act=act: loop.call_soon_threadsafe(act))
     try:

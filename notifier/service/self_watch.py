@@ -16,9 +16,9 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.secret_files import ExposedFile, find_exposed_files, secrets_of
 from notifier.network.listeners.certificates import find_presented_files, read_expiries
 
-EVERY = 0.5  # seconds between two readings of the clock
-KEPT = 15.0  # seconds for which the worst lag stays visible: the usual scrape interval
-FILES_EVERY = 60.0
+INTERVAL_SECONDS = 0.5  # seconds between two readings of the clock
+LAG_WINDOW_SECONDS = 15.0  # seconds for which the worst lag stays visible: the usual scrape interval
+FILES_INTERVAL_SECONDS = 60.0
 
 
 class LoopLag:
@@ -28,9 +28,9 @@ class LoopLag:
         self._since = now
         self._worst = self._worst_before = 0.0
 
-    def note(self, late: float, now: float) -> None:
+    def add(self, late: float, now: float) -> None:
         """Note a lag, in seconds."""
-        if now - self._since >= KEPT:
+        if now - self._since >= LAG_WINDOW_SECONDS:
             self._since, self._worst_before, self._worst = now, self._worst, 0.0
         self._worst = max(self._worst, late)
 
@@ -82,10 +82,10 @@ class SelfWatch:
         loop = asyncio.get_running_loop()
         watchdog = Watchdog(os.environ, os.getpid())
         while True:
-            due = loop.time() + EVERY
-            await asyncio.sleep(EVERY)
+            due = loop.time() + INTERVAL_SECONDS
+            await asyncio.sleep(INTERVAL_SECONDS)
             now = loop.time()
-            self._lag.note(now - due, now)
+            self._lag.add(now - due, now)
             watchdog.feed(now)
 
     async def watch_files(self) -> None:
@@ -95,10 +95,12 @@ class SelfWatch:
             self.certificates = await asyncio.to_thread(
                 read_expiries, find_presented_files(now.settings, now.registry).items()
             )
-            self._warn(await asyncio.to_thread(find_exposed_files, secrets_of(now.settings, now.registry, now.parts)))
-            await asyncio.sleep(FILES_EVERY)
+            self._warn_exposed(
+                await asyncio.to_thread(find_exposed_files, secrets_of(now.settings, now.registry, now.parts))
+            )
+            await asyncio.sleep(FILES_INTERVAL_SECONDS)
 
-    def _warn(self, secrets: list[ExposedFile]) -> None:
+    def _warn_exposed(self, secrets: list[ExposedFile]) -> None:
         """Warn once of each problem, until it is solved."""
         for secret in secrets:
             if secret not in self._exposed:

@@ -57,9 +57,9 @@ from notifier.tokens.client_encryption import ClientEncryption, ClientKeyReader
 if TYPE_CHECKING:
     from notifier.telemetry.tracing import Tracing
 
-CANCEL_WITHIN = 2.0  # seconds for the broker to stop sending, and for jobs to end; then the drain goes on anyway
-DEPTHS_EVERY = 5.0  # seconds between two looks at the depths of the queues
-FORGET_EVERY = 12  # of these looks
+CANCEL_SECONDS = 2.0  # seconds for the broker to stop sending, and for jobs to end; then the drain goes on anyway
+DEPTHS_INTERVAL_SECONDS = 5.0  # seconds between two looks at the depths of the queues
+SAMPLES_PER_FORGET = 12  # of these looks
 
 
 class Service:
@@ -81,7 +81,7 @@ class Service:
         self._settings = settings = live.now.settings
         self.metrics = Metrics(live.registry, max_clients=settings.metrics.max_clients, signatures=signatures)
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
-        self.log_level = LogLevel(settings.log.level, logs.relevel)
+        self.log_level = LogLevel(settings.log.level, logs.on_level_change)
         self.queue = build_queue(settings.queue, live.now.bindings)
         name, hub = f"{socket.gethostname()}:{os.getpid()}", Observers()
         self._watches = Watches(name, live, self.queue, self.metrics, hub.observe)
@@ -99,7 +99,7 @@ class Service:
         self._others = OtherWorkers(self.queue.consumers, steady=time.monotonic)
         self.worker = self._build_worker({key: read for each in running for key, read in each.readers.items()})
         state = OwnState(
-            name, self.worker, self._watches.of_state(), self._watches.health,
+            name, self.worker, self._watches.to_state_sources(), self._watches.health,
             queue=self.queue, clock=time.time, steady=time.monotonic,
         )  # fmt: skip
         self._status = partial(read_status_from_worker, self.queue, state.document, time.time)
@@ -108,9 +108,9 @@ class Service:
         self._retries = RetryAccounts(self.worker, time.monotonic, hub)
         self._replays = replay_account.ReplayAccounts(time.monotonic, hub)
         self._jobs = jobs.Jobs(self.queue, time.time, time.monotonic)
-        self._share(name, state)
+        self._share_status(name, state)
         more = [feature.families for feature in self._features]
-        self.metrics_page = MetricsPage(self.metrics, self._watches.of_metrics(self.worker), more)
+        self.metrics_page = MetricsPage(self.metrics, self._watches.to_metrics_sources(self.worker), more)
         hub.add(self.metrics.observe, logs.observe, self._watches.health.observe, self._replies.observe, *observers)
         hub.add(self._watches.registry.observe, self._watches.refused.observe)
         hub.add(*(feature.observe for feature in self._features if feature.observe is not None))
@@ -176,7 +176,7 @@ class Service:
             published=watches.signing_keys.published,
         )  # fmt: skip
 
-    def _share(self, name: str, state: OwnState) -> None:
+    def _share_status(self, name: str, state: OwnState) -> None:
         """Connect this worker to the side channel: state, replies, requests of operators, news, presence."""
         acts: dict[str, Act] = {
             RELOAD_REQUEST: make_reload_act(self.reloading.carry_out),
@@ -218,14 +218,14 @@ class Service:
             await stack.enter_async_context(listeners(self._settings, *served))
             started()
             worker = group.create_task(self.worker.run())
-            around = [group.create_task(work()) for work in self._around()]
+            around = [group.create_task(work()) for work in self._background_tasks()]
             await stop.wait()
             self._watches.draining.set()
             log, began = structlog.get_logger(), time.monotonic()
             log.info("draining", in_flight=self.worker.in_flight)
             self.worker.stop()  # it takes nothing from now on, even if the broker still sends
             with suppress(TimeoutError):
-                async with asyncio.timeout(CANCEL_WITHIN):
+                async with asyncio.timeout(CANCEL_SECONDS):
                     await asyncio.gather(self.queue.stop_consuming(), self._jobs.stop())
             await asyncio.gather(worker, self._watches.presence.leave())
             given_back = sum(unsettled.messages for unsettled in self.worker.ledger.unsettled().values())
@@ -240,15 +240,21 @@ class Service:
         for feature in self._features:
             yield from feature.api
 
-    def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
+    def _background_tasks(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         watches = self._watches
-        yield from (self._consume, self._sample, watches.reloading.watch, watches.signing_keys.run, watches.signers.run)
-        yield from (watches.itself.watch_loop, watches.itself.watch_files, watches.registry.refresh.run)
-        yield partial(watches.freed.run, self.worker.gate.buckets)
+        yield from (
+            self._consume_events,
+            self._sample_depths,
+            watches.reloading.watch,
+            watches.signing_keys.run,
+            watches.signers.run,
+        )
+        yield from (watches.self_watch.watch_loop, watches.self_watch.watch_files, watches.registry.refresh.run)
+        yield partial(watches.deferral_release.run, self.worker.gate.buckets)
         yield self._jobs.run
         yield self.queue.wait_until_broken
 
-    async def _consume(self) -> None:
+    async def _consume_events(self) -> None:
         await self.queue.wait_until_ready()
         await self._watches.registry.refresh.complete()
         await self._watches.signers.ready()
@@ -257,12 +263,12 @@ class Service:
         await self.queue.consume(self.worker)
         structlog.get_logger().info("consuming")
 
-    async def _sample(self) -> None:
+    async def _sample_depths(self) -> None:
         """Look at the queues every five seconds, and forget now and then what is over."""
         for look in itertools.count():
-            await self._watches.look()
-            if look % FORGET_EVERY == 0:
+            await self._watches.check_queue()
+            if look % SAMPLES_PER_FORGET == 0:
                 self._watches.health.forget(self._live.now.registry)
                 self._retries.forget()
                 self._replays.forget()
-            await asyncio.sleep(DEPTHS_EVERY)
+            await asyncio.sleep(DEPTHS_INTERVAL_SECONDS)

@@ -36,10 +36,10 @@ from notifier.service.self_watch import SelfWatch
 from notifier.settings.file_watch import FileWatch, watch_files
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.metrics import Metrics
-from notifier.telemetry.metrics_page import Sources
+from notifier.telemetry.metrics_page import MetricsSources
 
 
-class Reloading:
+class ReloadWatch:
     """The reloads of one worker, one at a time."""
 
     def __init__(
@@ -109,12 +109,14 @@ class Reloading:
 
 
 class Watches:
-    """The watches of one worker. `depths` are those of the queues at the last `look`.
+    """The watches of one worker. `depths` are those of the queues at the last `check_queue`.
 
     `observe` takes the worker's facts; `passed_on` receives them, deferrals with their hint.
     """
 
-    def __init__(self, name: str, live: LiveConfiguration, queue: Queue, metrics: Metrics, passed_on: Observer) -> None:
+    def __init__(
+        self, name: str, live: LiveConfiguration, queue: Queue, metrics: Metrics, next_observer: Observer
+    ) -> None:
         self._live = live
         self._queue = queue
         self._metrics = metrics
@@ -127,14 +129,14 @@ class Watches:
         self.refused = RefusedEventCounts(time.time)
         one_at_a_time = asyncio.Lock()
         self.registry = RegistrySources(live, one_at_a_time)
-        self.freed = DeferralRelease(live, queue)
-        self._deferrals = DeferralWatch(passed_on, live.registry, time.time, self.freed.on_cause_end)
+        self.deferral_release = DeferralRelease(live, queue)
+        self._deferrals = DeferralWatch(next_observer, live.registry, time.time, self.deferral_release.on_cause_end)
         self.observe = self._deferrals.observe
         self.signing_keys = SigningKeys(live, self._deferrals.on_key_signs)
-        self.signers = SignerWatch(live, metrics.signatures.know, self._deferrals.on_key_signs)
-        self.reloading = Reloading(live, one_at_a_time, self.registry, self.signing_keys, self.signers)
+        self.signers = SignerWatch(live, metrics.signatures.add_kinds, self._deferrals.on_key_signs)
+        self.reloading = ReloadWatch(live, one_at_a_time, self.registry, self.signing_keys, self.signers)
         self.presence = WorkerPresence(name, time.time, time.monotonic)
-        self.itself = SelfWatch(live)
+        self.self_watch = SelfWatch(live)
 
     def readiness(self) -> Readiness:
         """Return the readiness that `/readyz` shows."""
@@ -168,7 +170,7 @@ class Watches:
         yield from self._deferrals.troubles()
         yield from self.presence.troubles()
 
-    def of_state(self) -> OwnSources:
+    def to_state_sources(self) -> OwnSources:
         """Return the sources of the worker's state."""
         return OwnSources(
             readiness=self.readiness,
@@ -177,10 +179,10 @@ class Watches:
             keys=self.signing_keys.seen_keys,
         )
 
-    def of_metrics(self, worker: Worker) -> Sources:
+    def to_metrics_sources(self, worker: Worker) -> MetricsSources:
         """Return the sources of the gauges."""
         settings, reloads = self._live.now.settings, self._live.reloads
-        return Sources(
+        return MetricsSources(
             in_flight=lambda: worker.in_flight,
             queue=self._queue.status,
             unsettled=worker.ledger.unsettled,
@@ -192,17 +194,17 @@ class Watches:
             clients_expiring=self.health.count_expiring_clients,
             signing_keys=self.signing_keys.published,
             ready=lambda: self.readiness().ready,
-            loop_lag=lambda: self.itself.loop_lag,
+            loop_lag=lambda: self.self_watch.loop_lag,
             workers_vanished=lambda: len(self.presence.list_vanished()),
             clock_offset=lambda: self.presence.clock_offset,
-            certificates=lambda: self.itself.certificates,
+            certificates=lambda: self.self_watch.certificates,
             library_hooks=lambda: {hook.name: hook.difference is None for hook in library_hooks(settings)},
             registry_sources=lambda: (
                 (source.name, source.up, source.age, source.changed) for source in self.registry.refresh.states()
             ),
         )
 
-    async def look(self) -> None:
+    async def check_queue(self) -> None:
         """Set the depths of the queues in the metrics, sample the rates, and log whether the queue takes messages."""
         try:
             self.depths = await self._queue.depths()

@@ -24,20 +24,22 @@ def operating_user() -> str:
     return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by else "")
 
 
-KEPT = 20  # lines of one action of one person: to do harmless things often must not hide what else was done
-KEPT_BYTES = 16_384  # of these lines; beyond it fewer, but the newest
-KINDS = 100  # actions of people; of more, that which was done last so long ago goes
+MAX_LINES_PER_KIND = (
+    20  # lines of one action of one person: to do harmless things often must not hide what else was done
+)
+MAX_BYTES_PER_KIND = 16_384  # of these lines; beyond it fewer, but the newest
+MAX_KINDS = 100  # actions of people; of more, that which was done last so long ago goes
 
 _EVERY_LEVEL = structlog.make_filtering_bound_logger(logging.NOTSET)
 
 
-_lately: OrderedDict[tuple[object, str], deque[tuple[int, Mapping[str, Any]]]] = OrderedDict()
+_recent: OrderedDict[tuple[object, str], deque[tuple[int, Mapping[str, Any]]]] = OrderedDict()
 """Each line with its bytes."""
 
 
-def lately() -> Sequence[Mapping[str, Any]]:
+def recent_lines() -> Sequence[Mapping[str, Any]]:
     """Return the newest lines of this process, the oldest first, each with `at` (epoch seconds) and `action`."""
-    lines = (line for _, line in chain.from_iterable(_lately.values()))
+    lines = (line for _, line in chain.from_iterable(_recent.values()))
     return sorted(lines, key=lambda line: float(line["at"]))
 
 
@@ -45,11 +47,11 @@ def write_audit(action: str, **members: object) -> None:
     """Write one line, marked `audit`, with the usual processors. It must hold no `sub` or `sid`."""
     kind = members.get("who"), action
     line = {"at": time.time(), "action": action, **members}
-    lines = _lately.setdefault(kind, deque(maxlen=KEPT))
+    lines = _recent.setdefault(kind, deque(maxlen=MAX_LINES_PER_KIND))
     lines.append((getsizeof(repr(line)), line))
-    while len(lines) > 1 and sum(size for size, _ in lines) > KEPT_BYTES:
+    while len(lines) > 1 and sum(size for size, _ in lines) > MAX_BYTES_PER_KIND:
         lines.popleft()
-    _lately.move_to_end(kind)
-    if len(_lately) > KINDS:
-        _lately.popitem(last=False)
+    _recent.move_to_end(kind)
+    if len(_recent) > MAX_KINDS:
+        _recent.popitem(last=False)
     structlog.wrap_logger(None, wrapper_class=_EVERY_LEVEL).warning(action, audit=True, **members)

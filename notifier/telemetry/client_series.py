@@ -17,9 +17,9 @@ from notifier.model.registry import Registry
 Label = tuple[str, str]
 """The values of `iss` and `client_id`."""
 
-OTHER, INLINE, UNKNOWN = "_other", "_inline", "_unknown"
+OTHER_ISSUER, INLINE_CLIENT, UNKNOWN_CLIENT = "_other", "_inline", "_unknown"
 NO_CLIENT: Label = ("", "")
-SHARED = frozenset({"", OTHER, INLINE, UNKNOWN})
+SHARED_LABELS = frozenset({"", OTHER_ISSUER, INLINE_CLIENT, UNKNOWN_CLIENT})
 
 # From half of what a healthy path takes to a quarter of an hour, which only retries reach; +Inf is the eighth. 30 s is
 # the limit of the alerts. A minute has no bucket: nobody decides by it, and each bucket is a series for each client.
@@ -42,11 +42,16 @@ def _layout() -> tuple[_Family, ...]:
     """Return the families in the order of a client's numbers."""
     buckets = [("_bucket", f',le="{bound}"') for bound in (*PROPAGATION_BUCKETS, "+Inf")]
     plan: list[tuple[str, str, str, list[tuple[str, str]]]] = [
-        ("attempts_total", "counter", "Attempts to deliver, by what they met.", _by("reason", Reason)),
-        ("deliveries_settled_total", "counter", "Deliveries that found their fate.", _by("fate", FATES)),
+        ("attempts_total", "counter", "Attempts to deliver, by what they met.", _label_values("reason", Reason)),
+        ("deliveries_settled_total", "counter", "Deliveries that found their fate.", _label_values("fate", FATES)),
         ("retries_scheduled_total", "counter", "Retries made durable.", [("", "")]),
-        ("deferrals_total", "counter", "Deliveries put off without an attempt, by cause.", _by("cause", Cause)),
-        ("dead_letters_total", "counter", "Dead letters, by reason.", _by("reason", DeadReason)),
+        (
+            "deferrals_total",
+            "counter",
+            "Deliveries put off without an attempt, by cause.",
+            _label_values("cause", Cause),
+        ),
+        ("dead_letters_total", "counter", "Dead letters, by reason.", _label_values("reason", DeadReason)),
         (
             "circuit_state",
             "gauge",
@@ -67,7 +72,7 @@ def _layout() -> tuple[_Family, ...]:
     return tuple(families)
 
 
-def _by(label: str, values: Iterable[str]) -> list[tuple[str, str]]:
+def _label_values(label: str, values: Iterable[str]) -> list[tuple[str, str]]:
     return [("", f',{label}="{value}"') for value in values]
 
 
@@ -102,28 +107,28 @@ class ClientNumbers:
         self.concerns_client = bool(label[1])
         self.numbers: list[float] = [0] * _SIZE
 
-    def attempted(self, reason: Reason) -> None:
+    def on_attempt(self, reason: Reason) -> None:
         """Count an attempt."""
         self.numbers[_ATTEMPTS[reason]] += 1
 
-    def skipped(self) -> None:
+    def on_skipped(self) -> None:
         """Count a client that need not be told."""
         self.numbers[_SETTLED["skipped"]] += 1
 
-    def retry(self) -> None:
+    def on_retry(self) -> None:
         """Count a durable retry."""
         self.numbers[_RETRIES] += 1
 
-    def deferred(self, cause: Cause) -> None:
+    def on_deferred(self, cause: Cause) -> None:
         """Count a durable deferral."""
         self.numbers[_DEFERRALS[cause]] += 1
 
-    def buried(self, reason: DeadReason) -> None:
+    def on_dead_letter(self, reason: DeadReason) -> None:
         """Count a dead letter, which is the end of a delivery too."""
         self.numbers[_DEAD[reason]] += 1
         self.numbers[_SETTLED["dead"]] += 1
 
-    def delivered(self, propagation: float | None) -> None:
+    def on_delivered(self, propagation: float | None) -> None:
         """Count a delivery that is done, `propagation` seconds after `ended_at`, if that is known."""
         numbers = self.numbers
         numbers[_SETTLED["delivered"]] += 1
@@ -144,11 +149,11 @@ class ClientSeries:
         self._max_clients = max_clients
         self._numbers: dict[Label, ClientNumbers] = {NO_CLIENT: ClientNumbers(NO_CLIENT)}
         self._snapshot = registry()
-        self._own = _first(self._snapshot, max_clients)
+        self._own = _first_clients(self._snapshot, max_clients)
 
     def of(self, iss: str, client_id: str, *, unknown: bool = False) -> ClientNumbers:
         """Return the numbers that count for this client now. `unknown` if the fact says that it is not registered."""
-        self._follow()
+        self._follow_registry()
         numbers = self._numbers.get((iss, client_id))  # a client with its own label is found at once
         if numbers is None:
             label = self._label(iss, client_id, unknown=unknown)
@@ -159,14 +164,14 @@ class ClientSeries:
 
     def label(self, iss: str, client_id: str) -> Label:
         """Return the label under which a registered client counts now."""
-        self._follow()
+        self._follow_registry()
         return self._label(iss, client_id, unknown=True)
 
     def iss(self, iss: str) -> str:
         """Return the label of an issuer. An issuer that a publisher made up gets none of its own."""
-        return iss if not iss or iss in self._snapshot.issuers else UNKNOWN
+        return iss if not iss or iss in self._snapshot.issuers else UNKNOWN_CLIENT
 
-    def circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
+    def set_circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
         """Set the state of the clients that are down (1 tried now, 2 rests); all others are well."""
         for client in self._numbers.values():
             client.numbers[_CIRCUIT] = 0
@@ -174,14 +179,14 @@ class ClientSeries:
             numbers = self.of(iss, client_id).numbers
             numbers[_CIRCUIT] = max(numbers[_CIRCUIT], state)
 
-    def waiting(self, counts: Iterable[tuple[str, str, int]]) -> None:
+    def set_waiting(self, counts: Iterable[tuple[str, str, int]]) -> None:
         """Set how many deliveries wait for each client: the sum of its counts, 0 for those that have none."""
         for client in self._numbers.values():
             client.numbers[_WAITING] = 0
         for iss, client_id, count in counts:
             self.of(iss, client_id).numbers[_WAITING] += count
 
-    def text(self, *, openmetrics: bool = False) -> Iterator[str]:
+    def render(self, *, openmetrics: bool = False) -> Iterator[str]:
         """Return the text of a scrape in pieces. OpenMetrics names counters without `_total`."""
         clients = tuple(self._numbers.values())  # the caller may pause between pieces, and clients may come meanwhile
         for family in _FAMILIES:
@@ -202,23 +207,26 @@ class ClientSeries:
         if not client_id or client_id in self._own.get(iss, frozenset()):
             return label, client_id
         if client_id in registry.clients_of(iss):
-            return label, OTHER
-        return label, UNKNOWN if unknown or label == UNKNOWN or registry.inline == "deny" else INLINE
+            return label, OTHER_ISSUER
+        return (
+            label,
+            UNKNOWN_CLIENT if unknown or label == UNKNOWN_CLIENT or registry.inline == "deny" else INLINE_CLIENT,
+        )
 
-    def _follow(self) -> None:
+    def _follow_registry(self) -> None:
         """After a reload, forget the numbers of clients that no longer have a label of their own."""
         registry = self._registry()
         if registry is self._snapshot:
             return
-        self._snapshot, self._own = registry, _first(registry, self._max_clients)
+        self._snapshot, self._own = registry, _first_clients(registry, self._max_clients)
         self._numbers = {
             (iss, client_id): numbers
             for (iss, client_id), numbers in self._numbers.items()
-            if (client_id in SHARED and self.iss(iss) == iss) or client_id in self._own.get(iss, frozenset())
+            if (client_id in SHARED_LABELS and self.iss(iss) == iss) or client_id in self._own.get(iss, frozenset())
         }
 
 
-def _first(registry: Registry, count: int) -> Mapping[str, frozenset[str]]:
+def _first_clients(registry: Registry, count: int) -> Mapping[str, frozenset[str]]:
     """Return the first clients of the registry, by issuer."""
     keys = islice(((iss, client_id) for iss, clients in registry.clients.items() for client_id in clients), count)
     own: dict[str, set[str]] = {}

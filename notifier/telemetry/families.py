@@ -20,7 +20,7 @@ def plain_counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"notifier_{name}", text, value=value)
 
 
-def labelled(
+def labelled_family(
     family: type[CounterMetricFamily] | type[GaugeMetricFamily],
     name: str,
     text: str,
@@ -85,7 +85,7 @@ class WaitingMessages:
             ("queue_unsettled", "Messages this worker holds.", unsettled),
             ("queue_oldest_seconds", "Age of the oldest message that waits; 0 where none does.", oldest),
         ):
-            yield labelled(GaugeMetricFamily, name, text, ("queue",), values)
+            yield labelled_family(GaugeMetricFamily, name, text, ("queue",), values)
 
     def _oldest(self, queue: str, of_worker: Unsettled) -> float:
         """Return the age of the oldest message that waits, in seconds.

@@ -14,7 +14,7 @@ from notifier.network.listeners.operation import ApiOperation, ApiRequest, parse
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.log_output import set_level
 
-DEBUG, USUAL = "debug", "info"
+DEBUG, DEFAULT_LEVEL = "debug", "info"
 
 
 class LogLevel:
@@ -22,20 +22,20 @@ class LogLevel:
 
     def __init__(self, configured: str, follow: Callable[[], None]) -> None:
         self.configured = configured
-        self.now = configured
+        self.current = configured
         self._follow = follow
 
     def set(self, level: str, *, by: str) -> None:
         """Set the level. `by` names who asked for it, for the log."""
-        before, self.now = self.now, level
+        before, self.current = self.current, level
         write_audit("log_level", level_now=level, level_before=before, by=by)
         set_level(level)
         self._follow()
 
     def toggle(self) -> None:
         """Switch to debug, or from debug back to the configured level (to info if that is debug)."""
-        usual = USUAL if self.configured == DEBUG else self.configured
-        self.set(usual if self.now == DEBUG else DEBUG, by="SIGUSR1")
+        usual = DEFAULT_LEVEL if self.configured == DEBUG else self.configured
+        self.set(usual if self.current == DEBUG else DEBUG, by="SIGUSR1")
 
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -53,7 +53,7 @@ def log_level_routes(authorization: Authorization, level: LogLevel) -> list[web.
     """Return the routes. A change concerns all issuers, so it needs a token without issuers."""
 
     def answer() -> web.Response:
-        return web.json_response({"level": level.now, "configured": level.configured})
+        return web.json_response({"level": level.current, "configured": level.configured})
 
     @ApiOperation(route="GET /v1/log-level", summary="Tell what this worker logs.", scope="read", answers=_ANSWERS)
     async def get(_request: ApiRequest) -> web.Response:

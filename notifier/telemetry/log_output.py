@@ -22,17 +22,17 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from notifier.model.printable import printable, printable_lines
 from notifier.model.redaction import redact
 
-_MANY_LINES = frozenset({"event", "exception", "stack"})  # `event` of libraries' own lines
+_MULTILINE_MEMBERS = frozenset({"event", "exception", "stack"})  # `event` of libraries' own lines
 EVENT_WIDTH = 16  # of most events
-FIRST = ("client_id", "reason", "status", "error")  # of the rest, what tells most
+FIRST_MEMBERS = ("client_id", "reason", "status", "error")  # of the rest, what tells most
 _RESET, _BOLD, _DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
 _RED, _GREEN, _YELLOW, _CYAN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m"
 
 
-def harmless(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+def escape_control_characters(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Remove what a terminal would obey, before colours are added. JSON escapes it anyway."""
     return {
-        name: (printable_lines if name in _MANY_LINES else printable)(value) if isinstance(value, str) else value
+        name: (printable_lines if name in _MULTILINE_MEMBERS else printable)(value) if isinstance(value, str) else value
         for name, value in line.items()
     }
 
@@ -53,7 +53,7 @@ class JsonLine:
             line = structlog.processors.format_exc_info(logger, method, line)
         return redact(self._encode(line))
 
-    def of_plain_values(self, method: str, line: EventDict) -> str:
+    def format_plain_values(self, method: str, line: EventDict) -> str:
         """Return the same line, for texts and numbers only: of an object it would show more than `repr`."""
         self._stamp(method, line)
         try:
@@ -72,7 +72,7 @@ class JsonLine:
         line["time"] = f"{self._date}.{int(now % 1 * 1e6):06}Z"
 
 
-def quick_writer() -> Callable[[str, EventDict], None] | None:
+def make_quick_writer() -> Callable[[str, EventDict], None] | None:
     """Return a writer of info lines that does the same as structlog, if that only uses `JsonLine`. Otherwise None.
 
     It takes texts and numbers only. structlog's bound logger costs as much as the line itself.
@@ -85,12 +85,12 @@ def quick_writer() -> Callable[[str, EventDict], None] | None:
 
     def write(event: str, line: EventDict) -> None:
         line["event"] = event
-        logger.info(render.of_plain_values("info", line))
+        logger.info(render.format_plain_values("info", line))
 
     return write
 
 
-class Unbreakable:
+class NonBlockingStream:
     """A stream that never raises: a full disk or a closed reader must not stop deliveries.
 
     Lines of one pass of the event loop are written together: a write costs as much as making a line. None: stderr, as
@@ -133,33 +133,33 @@ _QUOTED = frozenset(" =\"'")
 def console_renderer(*, colors: bool) -> ConsoleRenderer:
     """Return the last processor of such a line. `time` is RFC 3339."""
     bold, dim, cyan, reset = (_BOLD, _DIM, _CYAN, _RESET) if colors else ("", "", "", "")
-    name, pair = KeyValueColumnFormatter(None, dim, reset, str), KeyValueColumnFormatter(cyan, "", reset, _value)
+    name, pair = KeyValueColumnFormatter(None, dim, reset, str), KeyValueColumnFormatter(cyan, "", reset, _format_value)
     return ConsoleRenderer(
         sort_keys=False,
         exception_formatter=plain_traceback,
         columns=[
-            Column("time", KeyValueColumnFormatter(None, dim, reset, _time)),
+            Column("time", KeyValueColumnFormatter(None, dim, reset, _format_time)),
             Column("level", LogLevelColumnFormatter({level: _LEVELS[level] * colors for level in _LEVELS}, reset)),
             Column("event", KeyValueColumnFormatter(None, bold, reset, str, width=EVENT_WIDTH)),
             Column("logger", name),
             Column("outcome", lambda _key, value: f"{_OUTCOMES.get(value, '') * colors}{value!s:9}{reset}"),
-            *(Column(key, pair) for key in FIRST),
+            *(Column(key, pair) for key in FIRST_MEMBERS),
             Column("", pair),
         ],
     )
 
 
-def without_nothing(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+def drop_none(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Remove members without a value."""
     return {name: value for name, value in line.items() if value is not None}
 
 
-def _time(value: object) -> str:
+def _format_time(value: object) -> str:
     """Return `2026-01-31 12:00:00.123Z`."""
     return f"{str(value)[:23].replace('T', ' ')}Z"
 
 
-def _value(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, str):
         return repr(value) if not value or _QUOTED & set(value) else value
     return repr(value)
@@ -173,7 +173,7 @@ def configure(
     `auto` is `console` on a terminal and `json` elsewhere. Libraries log from `warning` on, or from `info` on if
     `level` is `debug`: below that they log frames, which have tokens in them.
     """
-    out = Unbreakable(stream)
+    out = NonBlockingStream(stream)
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -216,11 +216,11 @@ def _set_library_levels(number: int) -> None:
     logging.getLogger("notifier").setLevel(number)
 
 
-def _renderers(out: Unbreakable, *, as_json: bool) -> list[Processor]:
+def _renderers(out: NonBlockingStream, *, as_json: bool) -> list[Processor]:
     if as_json:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
     colors = out.isatty() and "NO_COLOR" not in os.environ
-    return [without_nothing, harmless, console_renderer(colors=colors), _redact]
+    return [drop_none, escape_control_characters, console_renderer(colors=colors), _redact]
 
 
 def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:

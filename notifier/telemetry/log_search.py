@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-_FOLLOW = ('"dead_letter"', '"deferral"')  # lines that may say more of a delivery found before
+_RESULT_EVENTS = ('"dead_letter"', '"deferral"')  # lines that may say more of a delivery found before
 DELIVERED, DEAD, WAITING = "delivered", "dead", "waiting"
 
 
@@ -36,31 +36,31 @@ def find_deliveries(lines: Iterable[str], wanted: str) -> list[LoggedDelivery]:
     deliveries: dict[tuple[str, str, str], LoggedDelivery] = {}
     for line in lines:
         if wanted in line:
-            members = _read(line)
+            members = _parse_line(line)
             if wanted in (members.get("sub"), members.get("sid")):
-                _note(members, deliveries)
-        elif deliveries and any(sign in line for sign in _FOLLOW):
-            members = _read(line)
-            known = deliveries.get(_key(members))
+                _add_line(members, deliveries)
+        elif deliveries and any(sign in line for sign in _RESULT_EVENTS):
+            members = _parse_line(line)
+            known = deliveries.get(_key_of(members))
             if known is not None:
-                deliveries[_key(members)] = _followed(members, known)
+                deliveries[_key_of(members)] = _update(members, known)
     return list(deliveries.values())
 
 
-def _note(members: dict[str, Any], deliveries: dict[tuple[str, str, str], LoggedDelivery]) -> None:
-    key = _key(members)
+def _add_line(members: dict[str, Any], deliveries: dict[tuple[str, str, str], LoggedDelivery]) -> None:
+    key = _key_of(members)
     known = deliveries.get(key)
     if members.get("event") == "attempt":
-        deliveries[key] = _attempted(members, known)
+        deliveries[key] = _from_attempt(members, known)
     elif members.get("event") == "dead_letter":
         iss, event_id, client_id = key
         never = LoggedDelivery(
             time="", iss=iss, event_id=event_id, client_id=client_id, fate=DEAD, reason="", attempts=0, jti=""
         )
-        deliveries[key] = _followed(members, known or never)
+        deliveries[key] = _update(members, known or never)
 
 
-def _read(line: str) -> dict[str, Any]:
+def _parse_line(line: str) -> dict[str, Any]:
     start = line.find("{")
     if start < 0:
         return {}
@@ -71,12 +71,12 @@ def _read(line: str) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def _key(members: dict[str, Any]) -> tuple[str, str, str]:
+def _key_of(members: dict[str, Any]) -> tuple[str, str, str]:
     return str(members.get("iss")), str(members.get("event_id")), str(members.get("client_id"))
 
 
-def _attempted(members: dict[str, Any], before: LoggedDelivery | None) -> LoggedDelivery:
-    iss, event_id, client_id = _key(members)
+def _from_attempt(members: dict[str, Any], before: LoggedDelivery | None) -> LoggedDelivery:
+    iss, event_id, client_id = _key_of(members)
     delivered = members.get("outcome") == "delivered"
     if before is not None and before.fate == DELIVERED and not delivered:
         return before  # a copy of the event: the client was told before
@@ -95,7 +95,7 @@ def _attempted(members: dict[str, Any], before: LoggedDelivery | None) -> Logged
     )
 
 
-def _followed(members: dict[str, Any], known: LoggedDelivery) -> LoggedDelivery:
+def _update(members: dict[str, Any], known: LoggedDelivery) -> LoggedDelivery:
     if known.fate == DELIVERED:
         return known
     time = str(members.get("time", known.time))

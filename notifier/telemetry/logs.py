@@ -38,12 +38,12 @@ from notifier.model.redaction import redact, without_subject
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import read_subject_key
 from notifier.telemetry.log_output import (
-    quick_writer,
+    make_quick_writer,
 )
 
-NAME = 100  # characters of each client where several are named
-TEXT_LENGTH = 200  # characters of what others wrote
-WITH_WAY_OUT = 800  # of what we say, names in it included: the way out comes last
+MAX_NAME_LENGTH = 100  # characters of each client where several are named
+MAX_TEXT_LENGTH = 200  # characters of what others wrote
+MAX_REMEDY_TEXT_LENGTH = 800  # of what we say, names in it included: the way out comes last
 _OUTCOMES: Mapping[type[Outcome], str] = {Delivered: "delivered", Refused: "refused", Failed: "failed"}
 
 Subjects = Literal["hash", "omit", "raw"]
@@ -62,13 +62,13 @@ class SubjectHash:
         return hmac.digest(self._key, value.encode("utf-8", "surrogatepass"), "sha256").hex()[:16]
 
 
-def clip(text: str, length: int = TEXT_LENGTH) -> str:
+def clip(text: str, length: int = MAX_TEXT_LENGTH) -> str:
     """Return the start of a text that somebody else wrote, printable."""
     text = text[:length]
     return text if text.isprintable() else "".join(char if char.isprintable() else "·" for char in text)
 
 
-_name = lru_cache(1024)(clip)  # of issuers and clients, of which there are few
+_clip_name = lru_cache(1024)(clip)  # of issuers and clients, of which there are few
 
 
 class LogObserver:
@@ -86,21 +86,21 @@ class LogObserver:
         shown: dict[Subjects, Callable[[str], str] | None] = {"hash": self._hash.log_id, "raw": clip, "omit": None}
         self._shown = shown[subject]
         self._log: FilteringBoundLogger = structlog.get_logger().bind() if logger is None else logger
-        self._quick = quick_writer() if logger is None else None
+        self._quick = make_quick_writer() if logger is None else None
         self._brief = not self._log.is_enabled_for(logging.DEBUG)  # saves 40 µs for each line that is not written
         self.observe = FactHandlers(  # the line of an attempt, or `UpstreamRecord`, covers the others
             {
-                Attempted: self._attempted,
-                LogoutDelivered: self._attempted,
-                Buried: self._buried,
-                Deferred: self._deferred,
-                EventTaken: self._event_taken,
-                Skipped: lambda fact: self._log.debug("skipped", **_who(fact)),
-                IgnoredOverrides: lambda fact: self._log.warning("members_ignored", **_in_vain(fact)),
-                Unexpected: self._unexpected,
-                ClientFailing: self._client_failing,
-                ClientRecovered: self._client_recovered,
-                ClientServed: self._client_served,
+                Attempted: self._on_attempt,
+                LogoutDelivered: self._on_attempt,
+                Buried: self._on_dead_letter,
+                Deferred: self._on_deferred,
+                EventTaken: self._on_event_taken,
+                Skipped: lambda fact: self._log.debug("skipped", **_delivery_members(fact)),
+                IgnoredOverrides: lambda fact: self._log.warning("members_ignored", **_ignored_members(fact)),
+                Unexpected: self._on_unexpected,
+                ClientFailing: self._on_client_failing,
+                ClientRecovered: self._on_client_recovered,
+                ClientServed: self._on_client_served,
             }
         )
         """Logs a fact, at once."""
@@ -110,7 +110,7 @@ class LogObserver:
                 hint="sub and sid are hashed with a key of this process only; set log.subject_key_file to share one",
             )
 
-    def relevel(self) -> None:
+    def on_level_change(self) -> None:
         """Take over a level that was set meanwhile."""
         self._log = structlog.get_logger().bind()
         self._brief = not self._log.is_enabled_for(logging.DEBUG)
@@ -120,59 +120,65 @@ class LogObserver:
         hint = "its server sends bytes behind its answer; they were dropped, and the connection was closed"
         self._log.warning("answer_surplus", iss=clip(client.iss), client_id=clip(client.client_id), hint=hint)
 
-    def _buried(self, fact: Buried) -> None:
+    def _on_dead_letter(self, fact: Buried) -> None:
         error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
-        more = {} if fact.delivery is None else self._subjects(fact.delivery)
+        more = {} if fact.delivery is None else self._subject_members(fact.delivery)
         members = {
             "reason": str(fact.reason),
-            "error": clip(error, WITH_WAY_OUT),
+            "error": clip(error, MAX_REMEDY_TEXT_LENGTH),
             "help": f"notifier explain {fact.reason}",
         }
-        self._log.warning("dead_letter", **_who(fact), **members, **more)
+        self._log.warning("dead_letter", **_delivery_members(fact), **members, **more)
 
-    def _deferred(self, fact: Deferred) -> None:
+    def _on_deferred(self, fact: Deferred) -> None:
         if self._brief and not fact.first:
             return
         write = self._log.warning if fact.first else self._log.debug
-        more = {"error": clip(fact.text, WITH_WAY_OUT), "help": f"notifier explain {fact.cause}"} if fact.text else {}
+        more = (
+            {"error": clip(fact.text, MAX_REMEDY_TEXT_LENGTH), "help": f"notifier explain {fact.cause}"}
+            if fact.text
+            else {}
+        )
         if fact.hint:
-            more["hint"] = clip(fact.hint, WITH_WAY_OUT)
-        write("deferral", **_who(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
+            more["hint"] = clip(fact.hint, MAX_REMEDY_TEXT_LENGTH)
+        write("deferral", **_delivery_members(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
 
-    def _event_taken(self, fact: EventTaken) -> None:
+    def _on_event_taken(self, fact: EventTaken) -> None:
         if self._brief and fact.result != "malformed" and not fact.unread:
             return
         write = self._log.warning if fact.result == "malformed" else self._log.debug
-        write("event", **_whose(fact), result=fact.result, deliveries=fact.deliveries)
+        write("event", **_event_members(fact), result=fact.result, deliveries=fact.deliveries)
         if fact.unread:
-            self._log.warning("members_unread", **_whose(fact), members=", ".join(fact.unread), hint=_UNREAD)
+            self._log.warning(
+                "members_unread", **_event_members(fact), members=", ".join(fact.unread), hint=_UNREAD_HINT
+            )
 
-    def _unexpected(self, fact: Unexpected) -> None:
+    def _on_unexpected(self, fact: Unexpected) -> None:
         frames = "".join(traceback.format_tb(fact.error.__traceback__))  # without the text, which may quote a `sub`
-        self._log.error("unexpected", **_who(fact), error=type(fact.error).__name__, exception=frames)
+        self._log.error("unexpected", **_delivery_members(fact), error=type(fact.error).__name__, exception=frames)
 
-    def _client_failing(self, fact: ClientFailing) -> None:
+    def _on_client_failing(self, fact: ClientFailing) -> None:
         next_try, hint = _rfc3339(fact.next_try), "notifier explain NotifierClientFailing"
         self._log.warning("client_failing", iss=fact.iss, client_id=fact.client_id, next_try=next_try, help=hint)
 
-    def _client_recovered(self, fact: ClientRecovered) -> None:
+    def _on_client_recovered(self, fact: ClientRecovered) -> None:
         self._log.info("client_recovered", iss=fact.iss, client_id=fact.client_id, outage=round(fact.outage, 1))
 
-    def _client_served(self, fact: ClientServed) -> None:
+    def _on_client_served(self, fact: ClientServed) -> None:
         self._log.info("client_served", iss=fact.iss, client_id=fact.client_id, seconds=round(fact.seconds, 1))
 
-    def _attempted(self, fact: Attempted) -> None:
+    def _on_attempt(self, fact: Attempted) -> None:
         if self._quick is None:
-            self._log.info("attempt", **self._attempt(fact))
+            self._log.info("attempt", **self._attempt_members(fact))
         elif self._log.is_enabled_for(logging.INFO):
-            self._quick("attempt", self._attempt(fact))
+            self._quick("attempt", self._attempt_members(fact))
 
-    def _attempt(self, fact: Attempted) -> dict[str, object]:
+    def _attempt_members(self, fact: Attempted) -> dict[str, object]:
         delivery, met = fact.delivery, fact.outcome
         line: dict[str, object] = {
             "event_id": clip(delivery.event_id),
-            "iss": _name(delivery.iss),
-            "client_id": _name(delivery.client_id),
+            "iss": _clip_name(delivery.iss),
+            "client_id": _clip_name(delivery.client_id),
             "attempt": fact.number,
             "jti": fact.jti,
             "outcome": _OUTCOMES[type(met)],
@@ -183,12 +189,12 @@ class LogObserver:
         }
         if delivery.publisher is not None:
             line["publisher"] = clip(delivery.publisher)
-        line.update(self._subjects(delivery))
+        line.update(self._subject_members(delivery))
         if not isinstance(met, Delivered):
             line["error"] = clip(redact(self._without_subject(met.text, delivery)))
         return line
 
-    def _subjects(self, delivery: Delivery) -> dict[str, str]:
+    def _subject_members(self, delivery: Delivery) -> dict[str, str]:
         """Return `sub` and `sid` in the form that the log may show."""
         names: dict[str, str] = {}
         if (shown := self._shown) is not None:
@@ -203,31 +209,33 @@ class LogObserver:
         return text if self._subject == "raw" else without_subject(text, delivery.sub, delivery.sid)
 
 
-def _who(fact: Buried | Deferred | Skipped | Unexpected) -> dict[str, str]:
+def _delivery_members(fact: Buried | Deferred | Skipped | Unexpected) -> dict[str, str]:
     return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "client_id": clip(fact.client_id)}
 
 
-def _whose(fact: EventTaken | IgnoredOverrides) -> dict[str, str | None]:
+def _event_members(fact: EventTaken | IgnoredOverrides) -> dict[str, str | None]:
     by = None if fact.publisher is None else clip(fact.publisher)
     source = {} if fact.source is None else {"source": clip(fact.source)}
     return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "publisher": by, **source}
 
 
-_UNREAD = (
+_UNREAD_HINT = (
     "they are dropped, and the event is delivered; a time must be an RFC 3339 timestamp with an offset, a reason a text"
 )
 
 
-def _in_vain(fact: IgnoredOverrides) -> dict[str, object]:
+def _ignored_members(fact: IgnoredOverrides) -> dict[str, object]:
     """Which members of which clients, without their values, and the way out."""
-    text = "; ".join(f"{clip(client_id, NAME)}: {', '.join(names)}" for client_id, names in fact.members.items())
+    text = "; ".join(
+        f"{clip(client_id, MAX_NAME_LENGTH)}: {', '.join(names)}" for client_id, names in fact.members.items()
+    )
     hint = (
         "registry.inline is deny: no event says how to reach a client"
         if fact.denied
         else "only the identity server's word counts (registry.inline); if this publisher is it, name it in"
         " issuers.<iss>.publishers"
     )
-    return {**_whose(fact), "clients": fact.clients, "members": text, "hint": hint}
+    return {**_event_members(fact), "clients": fact.clients, "members": text, "hint": hint}
 
 
 def _rfc3339(moment: float) -> str:

@@ -28,10 +28,10 @@ from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.telemetry.client_series import ClientSeries, Label
-from notifier.telemetry.families import Histogram, WaitingMessages, labelled, plain_counter
+from notifier.telemetry.families import Histogram, WaitingMessages, labelled_family, plain_counter
 from notifier.tokens.signer import SignatureResult
 
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+ATTEMPT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIGNATURE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 _RESULTS = ("accepted", "duplicate", "split", "malformed", "ignored")
 RECOVERY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
@@ -41,8 +41,8 @@ class AttemptSeconds:
     """Counts attempts by their length. Keeps the last attempt of each bucket as its fact, which costs nothing."""
 
     def __init__(self) -> None:
-        self._seconds = Histogram(BUCKETS)
-        self._latest: list[Attempted | None] = [None] * (len(BUCKETS) + 1)
+        self._seconds = Histogram(ATTEMPT_BUCKETS)
+        self._latest: list[Attempted | None] = [None] * (len(ATTEMPT_BUCKETS) + 1)
 
     def add(self, fact: Attempted) -> None:
         """Count an attempt."""
@@ -75,7 +75,7 @@ class SignatureCounts:
         self._results: dict[tuple[str, str], int] = {}
         self._seconds: dict[str, Histogram] = {}
 
-    def know(self, kinds: Iterable[str]) -> None:
+    def add_kinds(self, kinds: Iterable[str]) -> None:
         """Begin the series of these kinds."""
         for kind in kinds:
             self._seconds.setdefault(kind, Histogram(SIGNATURE_BUCKETS))
@@ -84,7 +84,7 @@ class SignatureCounts:
 
     def count(self, kind: str, result: SignatureResult, seconds: float) -> None:
         """Count what became of asking a place. Only signatures have a length."""
-        self.know((kind,))
+        self.add_kinds((kind,))
         self._results[kind, result.value] += 1
         if result is SignatureResult.OK:
             self._seconds[kind].add(seconds)
@@ -92,7 +92,7 @@ class SignatureCounts:
     def families(self) -> Iterator[Metric]:
         """The families for a scrape."""
         text = "Requests to places that keep keys, by what became of them."
-        yield labelled(CounterMetricFamily, "signatures_total", text, ("signer", "result"), self._results)
+        yield labelled_family(CounterMetricFamily, "signatures_total", text, ("signer", "result"), self._results)
         text = "How long signatures took that a place of keys made."
         seconds = HistogramMetricFamily("notifier_signature_seconds", text, labels=("signer",))
         for kind, histogram in self._seconds.items():
@@ -114,27 +114,27 @@ class Metrics:
         self.registry = registry
         self.clients = ClientSeries(registry, max_clients)
         self._events = dict.fromkeys(_RESULTS, 0)
-        self._undated = self._unheard = 0
+        self._undated = self._ignored_overrides = 0
         self._unread = dict.fromkeys((*INFORMATIONAL, "time"), 0)
         self._source_events: dict[tuple[str, str], int] = {}
         self.signatures = signatures or SignatureCounts()
         self._surplus: dict[Label, int] = {}
-        self._own_faults = 0
+        self._internal_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
         self._attempt_seconds = AttemptSeconds()
         self._recoveries = Histogram(RECOVERY_BUCKETS)
         self.waiting = WaitingMessages(clock)
         self.observe = FactHandlers(  # `circuit_state` is read at the scrape
             {
-                Attempted: self._attempted,
-                LogoutDelivered: self._attempted,
-                EventTaken: self._event_taken,
-                RetryScheduled: lambda fact: self.clients.of(*fact.delivery.key).retry(),
-                Deferred: self._deferred,
-                Skipped: lambda fact: self.clients.of(fact.iss, fact.client_id).skipped(),
-                IgnoredOverrides: self._count_unheard,
-                Buried: self._buried,
-                Unexpected: self._unexpected,
+                Attempted: self._on_attempt,
+                LogoutDelivered: self._on_attempt,
+                EventTaken: self._on_event_taken,
+                RetryScheduled: lambda fact: self.clients.of(*fact.delivery.key).on_retry(),
+                Deferred: self._on_deferred,
+                Skipped: lambda fact: self.clients.of(fact.iss, fact.client_id).on_skipped(),
+                IgnoredOverrides: self._on_ignored_overrides,
+                Buried: self._on_dead_letter,
+                Unexpected: self._on_unexpected,
                 ClientServed: lambda fact: self._recoveries.add(fact.seconds),
             }
         )
@@ -153,19 +153,19 @@ class Metrics:
         label = self.clients.label(client.iss, client.client_id)
         self._surplus[label] = self._surplus.get(label, 0) + 1
 
-    def _deferred(self, fact: Deferred) -> None:
-        self.clients.of(fact.iss, fact.client_id, unknown=fact.cause is Cause.UNKNOWN).deferred(fact.cause)
+    def _on_deferred(self, fact: Deferred) -> None:
+        self.clients.of(fact.iss, fact.client_id, unknown=fact.cause is Cause.UNKNOWN).on_deferred(fact.cause)
 
-    def _buried(self, fact: Buried) -> None:
-        self.clients.of(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
+    def _on_dead_letter(self, fact: Buried) -> None:
+        self.clients.of(fact.iss, fact.client_id, unknown=fact.reason in _UNKNOWN_REASONS).on_dead_letter(fact.reason)
 
-    def _count_unheard(self, _: IgnoredOverrides) -> None:
-        self._unheard += 1
+    def _on_ignored_overrides(self, _: IgnoredOverrides) -> None:
+        self._ignored_overrides += 1
 
-    def _unexpected(self, _: Unexpected) -> None:
-        self._own_faults += 1
+    def _on_unexpected(self, _: Unexpected) -> None:
+        self._internal_faults += 1
 
-    def _event_taken(self, fact: EventTaken) -> None:
+    def _on_event_taken(self, fact: EventTaken) -> None:
         self._events[fact.result] += 1
         self._undated += fact.result == "accepted" and not fact.dated
         for member in fact.unread:
@@ -174,12 +174,12 @@ class Metrics:
             key = (fact.source, fact.result)
             self._source_events[key] = self._source_events.get(key, 0) + 1
 
-    def _attempted(self, fact: Attempted) -> None:
+    def _on_attempt(self, fact: Attempted) -> None:
         iss, client_id = fact.delivery.key
         numbers = self.clients.of(iss, client_id)
-        numbers.attempted(fact.outcome.reason)
+        numbers.on_attempt(fact.outcome.reason)
         if isinstance(fact, LogoutDelivered):
-            numbers.delivered(fact.propagation)
+            numbers.on_delivered(fact.propagation)
         self._attempt_seconds.add(fact)
         if fact.jti:  # no token is made for an attempt that egress denies
             key = (self.clients.iss(iss), fact.alg)
@@ -187,24 +187,28 @@ class Metrics:
 
     def families(self, *, exemplars: bool) -> Iterator[Metric]:
         """Return the families of the counters that have no client."""
-        yield labelled(
+        yield labelled_family(
             CounterMetricFamily, "events_total", "Event messages come to their end here.", ("result",), self._events
         )
         yield plain_counter(
             "events_undated_total", "Accepted events of which nobody knows when they happened.", self._undated
         )
         text = "Informational members of events that could not be read and were dropped."
-        yield labelled(CounterMetricFamily, "event_members_unread_total", text, ("member",), self._unread)
+        yield labelled_family(CounterMetricFamily, "event_members_unread_total", text, ("member",), self._unread)
         yield plain_counter(
-            "events_unheard_total", "Events whose word on registered clients does not count.", self._unheard
+            "events_unheard_total", "Events whose word on registered clients does not count.", self._ignored_overrides
         )
         text = "Connections that were closed since the client sent more than its answer."
-        yield labelled(CounterMetricFamily, "answers_surplus_total", text, ("iss", "client_id"), self._surplus)
-        yield plain_counter("own_faults_total", "Deliveries that met a fault in our own code.", self._own_faults)
+        yield labelled_family(CounterMetricFamily, "answers_surplus_total", text, ("iss", "client_id"), self._surplus)
+        yield plain_counter("own_faults_total", "Deliveries that met a fault in our own code.", self._internal_faults)
         text = "Messages of sources that come to their end here."
-        yield labelled(CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events)
+        yield labelled_family(
+            CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events
+        )
         yield from self.signatures.families()
-        yield labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
+        yield labelled_family(
+            CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted
+        )
         yield self._attempt_seconds.family(exemplars=exemplars)
         yield HistogramMetricFamily(
             "notifier_recovery_seconds",
@@ -214,4 +218,4 @@ class Metrics:
         )
 
 
-_NOBODY_KNOWS = frozenset({DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, DeadReason.MALFORMED_EVENT})
+_UNKNOWN_REASONS = frozenset({DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, DeadReason.MALFORMED_EVENT})

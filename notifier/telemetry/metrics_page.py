@@ -1,7 +1,7 @@
 """Serves the counters of `metrics` and the gauges to Prometheus.
 
-Gauges are read at the scrape, through `Sources`. prometheus-client writes the few metrics without a client and those of
-the process; `client_series` writes the many.
+Gauges are read at the scrape, through `MetricsSources`. prometheus-client writes the metrics without a client and those
+of the process; `client_series` writes the others.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from prometheus_client.registry import Collector
 
 from notifier import __version__
 from notifier.model.message import PolicyKey, QueueStatus, Unsettled
-from notifier.telemetry.families import gauge, labelled, plain_counter
+from notifier.telemetry.families import gauge, labelled_family, plain_counter
 from notifier.telemetry.metrics import Metrics
 
 _END = b"# EOF\n"  # of a page of OpenMetrics
-_SLICE = 0.002  # seconds of rendering, after which other work runs
+_SLICE_SECONDS = 0.002  # seconds of rendering, after which other work runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
+class MetricsSources:
     """The sources of the gauges. Each is called at a scrape and must return at once.
 
     `circuits` gives (iss, client_id, 1 tried now | 2 rests) of the clients that are down, `waiting` (iss, client_id,
@@ -62,10 +62,13 @@ class MetricsPage:
     openmetrics_type: Final = CONTENT_TYPE_OPENMETRICS
 
     def __init__(
-        self, metrics: Metrics, sources: Sources | None = None, more: Iterable[Callable[[], Iterable[Metric]]] = ()
+        self,
+        metrics: Metrics,
+        sources: MetricsSources | None = None,
+        more: Iterable[Callable[[], Iterable[Metric]]] = (),
     ) -> None:
         self._metrics = metrics
-        self._sources = Sources() if sources is None else sources
+        self._sources = MetricsSources() if sources is None else sources
         self._more = tuple(more)
         self._page = _registry(partial(self._families, exemplars=False))
         self._open_page = _registry(partial(self._families, exemplars=True))
@@ -79,15 +82,15 @@ class MetricsPage:
 
         Other work runs every 2 ms. A page of 10,000 clients has 50 MB: to join its pieces held the loop for 40 ms.
         """
-        self._metrics.clients.circuits(self._sources.circuits())
-        self._metrics.clients.waiting(self._sources.waiting())
+        self._metrics.clients.set_circuits(self._sources.circuits())
+        self._metrics.clients.set_waiting(self._sources.waiting())
         head = _openmetrics(self._open_page) if openmetrics else generate_latest(self._page)
         yield head
         pieces: list[str] = []
         began = perf_counter()
-        for piece in self._metrics.clients.text(openmetrics=openmetrics):
+        for piece in self._metrics.clients.render(openmetrics=openmetrics):
             pieces.append(piece)
-            if perf_counter() - began > _SLICE:
+            if perf_counter() - began > _SLICE_SECONDS:
                 yield "".join(pieces).encode()
                 pieces = []
                 await asyncio.sleep(0)
@@ -98,10 +101,10 @@ class MetricsPage:
         yield from self._metrics.families(exemplars=exemplars)
         for families in self._more:
             yield from families()
-        yield from self._gauges()
+        yield from self._gauge_families()
         yield from self._metrics.waiting.families(self._sources.unsettled())
 
-    def _gauges(self) -> Iterator[Metric]:
+    def _gauge_families(self) -> Iterator[Metric]:
         sources = self._sources
         status = sources.queue()
         yield gauge("in_flight", "Attempts in flight.", sources.in_flight())
@@ -117,7 +120,7 @@ class MetricsPage:
         text = "When the configuration that is in force was read (epoch seconds)."
         yield gauge("config_last_reload_timestamp_seconds", text, sources.reload_taken_at())
         text = "Clients for which something that waits is given up within the hour, by whether its token has a sid."
-        yield labelled(GaugeMetricFamily, "clients_expiring", text, ("sid",), sources.clients_expiring())
+        yield labelled_family(GaugeMetricFamily, "clients_expiring", text, ("sid",), sources.clients_expiring())
         text = "1 while a changed setting waits for a restart."
         yield gauge("config_restart_needed", text, sources.restart_needed())
         states = [*sources.registry_sources()]
@@ -126,18 +129,18 @@ class MetricsPage:
             ("registry_source_age_seconds", "Since the source last confirmed what is in force.", 2),
             ("registry_source_changed", "1 for an hour after many of its clients came or moved at once.", 3),
         ):
-            yield labelled(
+            yield labelled_family(
                 GaugeMetricFamily, name, text, ("source",), {state[0]: float(state[nth]) for state in states}
             )
         missing = dict.fromkeys((binding.binding.source for binding in status.bindings), 0)
         for binding in status.bindings:
             missing[binding.binding.source] += bool(binding.problem)
         text = "Exchanges of others to which the source's queue is not bound."
-        yield labelled(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
+        yield labelled_family(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
         text = "1 while a policy of the broker changes this on our queues."
         overridden = {override.key for override in status.overrides}
         series = {str(key): key in overridden for key in PolicyKey}
-        yield labelled(GaugeMetricFamily, "queue_policy_overrides", text, ("key",), series)
+        yield labelled_family(GaugeMetricFamily, "queue_policy_overrides", text, ("key",), series)
         text = "Messages moved out of delay queues in which the broker's clock held them up."
         yield plain_counter("delays_moved_total", text, status.moved_on)
         left_out = sum(map(len, self._metrics.registry().faults.values()))
@@ -146,13 +149,13 @@ class MetricsPage:
         yield gauge("registry_members_left_away", text, self._metrics.registry().left_away_count)
         published = {(iss, kid): present for iss, kid, present in sources.signing_keys()}
         text = "1 while the issuer's JWKS has the key we sign with."
-        yield labelled(GaugeMetricFamily, "signing_key_published", text, ("iss", "kid"), published)
+        yield labelled_family(GaugeMetricFamily, "signing_key_published", text, ("iss", "kid"), published)
         ends = {(use, file): moment for use, file, moment in sources.certificates()}
         text = "When a certificate that we present runs out."
-        yield labelled(GaugeMetricFamily, "certificate_expiry_timestamp_seconds", text, ("use", "file"), ends)
+        yield labelled_family(GaugeMetricFamily, "certificate_expiry_timestamp_seconds", text, ("use", "file"), ends)
         text = "0 while a hook into a library is not in use."
-        yield labelled(GaugeMetricFamily, "library_hooks", text, ("hook",), sources.library_hooks())
-        yield labelled(GaugeMetricFamily, "build_info", "What runs here.", ("version",), {__version__: 1})
+        yield labelled_family(GaugeMetricFamily, "library_hooks", text, ("hook",), sources.library_hooks())
+        yield labelled_family(GaugeMetricFamily, "build_info", "What runs here.", ("version",), {__version__: 1})
 
 
 class _Page(Collector):

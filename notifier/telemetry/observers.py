@@ -13,23 +13,23 @@ class Observers:
 
     def __init__(self) -> None:
         self._observers: dict[Observer, None] = {}
-        self._of: dict[type[Fact], tuple[Callable[[Any], object], ...]] = {}
+        self._by_kind: dict[type[Fact], tuple[Callable[[Any], object], ...]] = {}
 
     def add(self, *observers: Observer) -> None:
         """Pass facts to these observers too."""
         self._observers |= dict.fromkeys(observers)
-        self._of.clear()
+        self._by_kind.clear()
 
     def remove(self, observer: Observer) -> None:
         """Pass no more facts to this observer."""
         self._observers.pop(observer, None)
-        self._of.clear()
+        self._by_kind.clear()
 
     def observe(self, fact: Fact) -> None:
         """Pass a fact to its observers. Never raises."""
-        if (handlers := self._of.get(kind := type(fact))) is None:
-            of_kind = (_handler_of(observer, kind) for observer in self._observers)
-            handlers = self._of[kind] = tuple(handler for handler in of_kind if handler is not None)
+        if (handlers := self._by_kind.get(kind := type(fact))) is None:
+            of_kind = (_get_handler(observer, kind) for observer in self._observers)
+            handlers = self._by_kind[kind] = tuple(handler for handler in of_kind if handler is not None)
         for handle in handlers:
             try:
                 handle(fact)
@@ -37,5 +37,5 @@ class Observers:
                 structlog.get_logger().error("observer_failed", fact=type(fact).__name__)
 
 
-def _handler_of(observer: Observer, kind: type[Fact]) -> Callable[[Any], object] | None:
+def _get_handler(observer: Observer, kind: type[Fact]) -> Callable[[Any], object] | None:
     return observer.handlers.get(kind) if isinstance(observer, FactHandlers) else observer

@@ -42,9 +42,9 @@ from notifier.model.documents.cloudevents import parts
 from notifier.model.outcome import Wire
 from notifier.model.request import Request
 
-CLOSE_WITHIN = 2.0  # seconds that the collector has to take the last spans
-REMEMBERED = 10_000  # events whose span was written: the parts of a large event share one span
-NS = 1_000_000_000
+CLOSE_SECONDS = 2.0  # seconds that the collector has to take the last spans
+MAX_REMEMBERED_EVENTS = 10_000  # events whose span was written: the parts of a large event share one span
+NANOSECONDS_PER_SECOND = 1_000_000_000
 MINT, ENCRYPT = "mint", "encrypt"
 """The steps that make a token: signing it and, for some clients, encrypting it. Another step is named by its method."""
 
@@ -70,14 +70,14 @@ class Tracing:
         resource = Resource.create({"service.version": version})
         if resource.attributes.get(SERVICE_NAME, "").startswith("unknown_service"):  # type: ignore[union-attr]
             resource = resource.merge(Resource({SERVICE_NAME: "notifier"}))
-        self._ids = _Ids()
+        self._ids = _IdGenerator()
         self._provider = TracerProvider(resource=resource, id_generator=self._ids)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         tracer = self._provider.get_tracer("notifier", version)
         self._tracer = tracer if isinstance(tracer, Tracer) else None  # None: OTEL_SDK_DISABLED
         self._written: OrderedDict[int, None] = OrderedDict()
         self.observe = FactHandlers(
-            {Attempted: self._attempted, LogoutDelivered: self._attempted, EventTaken: self._event_taken}
+            {Attempted: self._on_attempt, LogoutDelivered: self._on_attempt, EventTaken: self._on_event_taken}
         )
         """Writes the span of a fact that has one."""
 
@@ -97,16 +97,16 @@ class Tracing:
         """Send what waits, for CLOSE_WITHIN at most: a collector that is away must not delay the end."""
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
-        await asyncio.to_thread(ending.join, CLOSE_WITHIN)
+        await asyncio.to_thread(ending.join, CLOSE_SECONDS)
 
-    def _event_taken(self, fact: EventTaken) -> None:
+    def _on_event_taken(self, fact: EventTaken) -> None:
         if fact.arrived is None:
             return
         place = _span_ids(fact.trace, fact.iss, fact.event_id)
         if self._tracer is None or place.span_id in self._written or not self._sampled(place):
             return
         self._written[place.span_id] = None
-        if len(self._written) > REMEMBERED:
+        if len(self._written) > MAX_REMEMBERED_EVENTS:
             self._written.popitem(last=False)
         self._ids.use(place.trace_id, place.span_id)
         span = self._tracer.start_span(
@@ -119,12 +119,12 @@ class Tracing:
                 "notifier.result": fact.result,
                 "notifier.deliveries": fact.deliveries,
             },
-            start_time=int(fact.arrived * NS),
+            start_time=int(fact.arrived * NANOSECONDS_PER_SECOND),
         )
         self._ids.forget()
         span.end()
 
-    def _attempted(self, fact: Attempted) -> None:
+    def _on_attempt(self, fact: Attempted) -> None:
         steps = _STEPS.get()
         _STEPS.set(())
         delivery, met = fact.delivery, fact.outcome
@@ -141,8 +141,10 @@ class Tracing:
         }
         if met.status is not None:
             attributes["http.response.status_code"] = met.status
-        ended = int(fact.at * NS)
-        began = min([ended - int(fact.seconds * NS), *(step.began for step in steps)])  # the clocks may differ
+        ended = int(fact.at * NANOSECONDS_PER_SECOND)
+        began = min(
+            [ended - int(fact.seconds * NANOSECONDS_PER_SECOND), *(step.began for step in steps)]
+        )  # the clocks may differ
         span = self._tracer.start_span("attempt", context=place.event, attributes=attributes, start_time=began)
         inside = set_span_in_context(span)
         for step in steps:
@@ -190,7 +192,7 @@ def _digest(size: int, *texts: str) -> int:
     return int.from_bytes(hashlib.blake2b(joined, digest_size=size).digest(), "big") or 1
 
 
-class _Ids(RandomIdGenerator):
+class _IdGenerator(RandomIdGenerator):
     """Makes random ids, except for the next span if its ids are known."""
 
     def __init__(self) -> None:
@@ -210,7 +212,7 @@ class _Ids(RandomIdGenerator):
 
 
 @contextmanager
-def _timed(name: str) -> Iterator[None]:
+def _time_step(name: str) -> Iterator[None]:
     """Note a step once it has ended well. A fault of ours ends the attempt, and leaves none."""
     began, before = time.time_ns(), _STEPS.get()
     _STEPS.set(())
@@ -223,7 +225,7 @@ class _TimedSigner:
         self._signer = signer
 
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
-        with _timed(MINT):
+        with _time_step(MINT):
             return await self._signer.sign(iss, alg, typ, claims)
 
 
@@ -232,7 +234,7 @@ class _TimedEncrypter:
         self._encrypter = encrypter
 
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
-        with _timed(ENCRYPT):
+        with _time_step(ENCRYPT):
             return await self._encrypter.encrypt(client, encryption, token)
 
     def doubted(self, encryption: Encryption) -> str | None:
@@ -244,5 +246,5 @@ class _TimedTransport:
         self._transport = transport
 
     async def post(self, request: Request) -> Wire:
-        with _timed("GET" if request.body is None else "POST"):
+        with _time_step("GET" if request.body is None else "POST"):
             return await self._transport.post(request)

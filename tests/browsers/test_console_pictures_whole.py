@@ -6,13 +6,13 @@ from pathlib import Path
 
 from playwright.async_api import expect
 
-from notifier.demo.console_demo import PATIENT, Incident, console_demo, play_incidents, sign_outs
+from notifier.demo.console_demo import FAILING_CLIENT, Incident, console_demo, play_incidents, sign_users_out
 from notifier.demo.story import ISS
 from tests.browsers.conftest import NewPage
 from tests.browsers.pictures import keep_picture
 
-INCIDENT = Incident(every=0.3, well=30.0, max_age=20, given_up=24)
-CLIENT = f"#/client?iss={ISS}&client_id={PATIENT}"
+INCIDENT = Incident(sign_out_interval_seconds=0.3, healthy_seconds=30.0, max_age_seconds=20, dead_letter_count=24)
+CLIENT = f"#/client?iss={ISS}&client_id={FAILING_CLIENT}"
 WIDTH = 1260
 
 
@@ -30,7 +30,7 @@ async def test_pictures_of_the_console(new_page: NewPage, tmp_path: Path) -> Non
     await page.set_viewport_size({"width": WIDTH, "height": 640})
     async with console_demo(INCIDENT) as ward, asyncio.TaskGroup() as group:
         playing = [
-            group.create_task(sign_outs(ward, INCIDENT)),
+            group.create_task(sign_users_out(ward, INCIDENT)),
             group.create_task(play_incidents(ward, INCIDENT, told.put_nowait)),
         ]
         await page.goto(ward.address)

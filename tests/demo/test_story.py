@@ -17,8 +17,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from rich.console import Console
 
 from notifier.delivery.facts import Buried, Observer
-from notifier.demo.console_demo import HandOver
-from notifier.demo.story import Pace, RunningService, Start, play
+from notifier.demo.console_demo import TokenPage
+from notifier.demo.story import Pace, RunningService, StartService, play_story
 from notifier.demo.token_check import LOGOUT_EVENT
 from notifier.feature import FeatureRuntime
 from notifier.model.client import Algorithm
@@ -29,7 +29,7 @@ from notifier.tokens.key_files import KeySource, load_keys
 from notifier.tokens.key_ring import KeyRing
 from tests.support.outcome_facts import delivered
 
-QUICK = Pace(events=4, every=0.0, slow=0.0, limit=10.0)
+QUICK = Pace(events=4, interval_seconds=0.0, slow_answer_seconds=0.0, max_seconds=10.0)
 Mint = Callable[[dict[str, object]], dict[str, object]]
 
 
@@ -111,7 +111,7 @@ def _delivery(event: Mapping[str, Any], client_id: str) -> Delivery:
     )
 
 
-def courier(*, forgets: str = "", tamper: Mint = lambda claims: claims) -> Start:
+def courier(*, forgets: str = "", tamper: Mint = lambda claims: claims) -> StartService:
     """How the story starts such a courier."""
 
     @asynccontextmanager
@@ -125,10 +125,10 @@ def courier(*, forgets: str = "", tamper: Mint = lambda claims: claims) -> Start
     return start
 
 
-async def told(start: Start) -> tuple[int, str]:
+async def told(start: StartService) -> tuple[int, str]:
     """The exit status of a story of four sign-outs, and what it prints into a file."""
     out = io.StringIO()
-    status = await play(start, Console(file=out, width=100), QUICK)
+    status = await play_story(start, Console(file=out, width=100), QUICK)
     return status, out.getvalue()
 
 
@@ -170,7 +170,7 @@ async def test_an_invalid_token_ends_the_story_badly(tamper: Mint, rule: str) ->
 
 async def test_it_opens_once() -> None:
     """Whoever comes second, or by another path, gets nothing."""
-    door = HandOver("a-token")
+    door = TokenPage("a-token")
     running = door.feature().run(None)  # type: ignore[arg-type]  # it needs nothing of the worker
     assert isinstance(running, FeatureRuntime)
     app = web.Application()
@@ -188,5 +188,5 @@ async def test_it_opens_once() -> None:
 
 def test_each_demo_has_its_own_path() -> None:
     """Nobody can guess it."""
-    assert HandOver("a").path != HandOver("a").path
-    assert len(HandOver("a").path) > len("/demo/") + 20
+    assert TokenPage("a").path != TokenPage("a").path
+    assert len(TokenPage("a").path) > len("/demo/") + 20

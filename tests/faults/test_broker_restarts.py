@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.service.run_command import CLOSE_WITHIN
+from notifier.service.run_command import CLOSE_SECONDS
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import answers, judge, load, rig
 from tests.support.rabbitmq_node import RabbitmqNode
@@ -108,7 +108,7 @@ async def test_stopped_while_it_is_frozen(tmp_path: Path, own_node: RabbitmqNode
             began = time.monotonic()
             try:
                 assert await stopping.stop() == 0
-                assert time.monotonic() - began < GRACE + CLOSE_WITHIN + 1
+                assert time.monotonic() - began < GRACE + CLOSE_SECONDS + 1
             finally:
                 await asyncio.to_thread(own_node.thaw)
         await asyncio.gather(*posting, return_exceptions=True)

@@ -15,7 +15,7 @@ from notifier.features import FEATURES
 from notifier.model.client import Algorithm
 from notifier.model.outcome import Cause
 from notifier.service.service import Service
-from notifier.telemetry.metrics_page import MetricsPage, Sources
+from notifier.telemetry.metrics_page import MetricsPage, MetricsSources
 from notifier.tokens.key_files import generate_key
 from tests.support.apt_programs import program
 
@@ -112,7 +112,7 @@ async def test_rules_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
         (tmp_path / name).write_text(yaml.safe_dump(document))
     file = tmp_path / "n.yaml"
     service = Service(LiveConfiguration(file, {}, load(file, {}, FEATURES)))
-    sources = Sources(certificates=lambda: [("api", "t.pem", 1.0)], signing_keys=lambda: [("i", "k", True)])
+    sources = MetricsSources(certificates=lambda: [("api", "t.pem", 1.0)], signing_keys=lambda: [("i", "k", True)])
     service.metrics.observe(Deferred(iss="https://i", client_id="shop", event_id="e", cause=Cause.SLOT, due=1.0))
     page = (await service.metrics_page.render() + await MetricsPage(service.metrics, sources).render()).decode()
     there = set(re.findall(r"^(?:# TYPE )?(notifier_\w+)", page, re.MULTILINE))

@@ -18,7 +18,7 @@ from notifier.configuration.secret_files import find_exposed_files, secrets_of
 from notifier.model.client import Client, Route, TlsFiles
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.certificates import find_presented_files, read_expiries
-from notifier.service.self_watch import KEPT, LoopLag, SelfWatch, Watchdog
+from notifier.service.self_watch import LAG_WINDOW_SECONDS, LoopLag, SelfWatch, Watchdog
 from notifier.settings.service_settings import Settings
 from tests.support.certificates import authority
 from tests.system.waiting import until
@@ -27,12 +27,12 @@ from tests.system.waiting import until
 def test_the_worst_lateness_is_told_until_every_scraper_has_seen_it() -> None:
     """It stays for KEPT seconds at least, and is forgotten after twice as long."""
     lag = LoopLag(100.0)
-    lag.note(0.01, 100.5)
+    lag.add(0.01, 100.5)
     assert lag.worst == 0.01
-    lag.note(2.0, 101.0)
-    lag.note(0.0, 101.0 + KEPT)
+    lag.add(2.0, 101.0)
+    lag.add(0.0, 101.0 + LAG_WINDOW_SECONDS)
     assert lag.worst == 2.0
-    lag.note(0.0, 101.0 + 2 * KEPT)
+    lag.add(0.0, 101.0 + 2 * LAG_WINDOW_SECONDS)
     assert lag.worst == 0.0
 
 
@@ -118,7 +118,7 @@ async def test_a_worker_warns_at_its_start(open_folder: Path) -> None:
     with capture_logs() as log:
         watching = asyncio.create_task(watch.watch_files())
         await until(lambda: _count(log), lambda count: count > 0)
-        watch._warn(find_exposed_files(secrets_of(settings, registry, ())))
+        watch._warn_exposed(find_exposed_files(secrets_of(settings, registry, ())))
         watching.cancel()
     assert {line["setting"] for line in log if line["event"] == "secret_file_exposed"} >= {"queue.password_file"}
     assert len(log) == 7

@@ -26,7 +26,7 @@ from notifier.model.message import Depth, Lane, QueueStatus, Unsettled
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
 from notifier.model.registry import InlineRule, Issuer, Registry
 from notifier.telemetry.metrics import Metrics
-from notifier.telemetry.metrics_page import MetricsPage, Sources
+from notifier.telemetry.metrics_page import MetricsPage, MetricsSources
 from tests.support.outcome_facts import attempted, delivered
 
 ISS = "https://id.example.com"
@@ -65,7 +65,7 @@ def attempt(client_id: str, met: Delivered | Refused | Failed, *, jti: str = "j"
     return attempted(delivery(client_id, iss), met, jti=jti)
 
 
-async def scrape(subject: Metrics, sources: Sources | None = None) -> Samples:
+async def scrape(subject: Metrics, sources: MetricsSources | None = None) -> Samples:
     page = (await MetricsPage(subject, sources).render()).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -211,7 +211,7 @@ async def test_gauges_are_read_at_the_scrape() -> None:
     subject = metrics(registry("shop", "mail", "wiki"), max_clients=1)
     for client_id in ("shop", "mail", "wiki"):
         subject.observe(attempt(client_id, Delivered(status=200)))
-    sources = Sources(
+    sources = MetricsSources(
         in_flight=lambda: 7,
         queue=lambda: QueueStatus(connected=True, consuming=True, blocked=True),
         unsettled=lambda: {Lane.EVENTS: Unsettled(messages=3, oldest=940.0)},
@@ -264,7 +264,7 @@ async def test_the_oldest_is_no_older_than_the_queue_was_empty() -> None:
     """What waits at the broker is younger than what was taken last, and came after the queue was seen empty."""
     now = Now()
     subject = Metrics(lambda: registry("shop"), clock=now)
-    sources = Sources(unsettled=lambda: {Lane.EVENTS: Unsettled(last_taken=1005.0)})
+    sources = MetricsSources(unsettled=lambda: {Lane.EVENTS: Unsettled(last_taken=1005.0)})
 
     async def oldest() -> float | None:
         return value(await scrape(subject, sources), "queue_oldest_seconds", queue="events")

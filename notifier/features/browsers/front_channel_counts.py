@@ -15,8 +15,8 @@ from prometheus_client.core import CounterMetricFamily
 from notifier.model.front_channel import AddressRefusal
 from notifier.model.frozen import frozen
 from notifier.model.printable import printable
-from notifier.telemetry.client_series import SHARED, Label
-from notifier.telemetry.families import labelled
+from notifier.telemetry.client_series import SHARED_LABELS, Label
+from notifier.telemetry.families import labelled_family
 
 MAX_REPORT_BYTES = 8192  # a client takes 12
 _SHOWN, _REFUSED, _REPEATED = "shown", "refused", "repeated"
@@ -134,14 +134,14 @@ class FrontChannelCounts:
         self._clients = {
             label: counts
             for label, counts in self._clients.items()
-            if label[1] in SHARED or self._label(*label) == label
+            if label[1] in SHARED_LABELS or self._label(*label) == label
         }
         text = "Front-channel pages, by whether they were shown."
-        yield labelled(CounterMetricFamily, "front_channel_pages_total", text, ("result",), self._pages)
+        yield labelled_family(CounterMetricFamily, "front_channel_pages_total", text, ("result",), self._pages)
         text = "Reports of front-channel pages, by how the page ended."
-        yield labelled(CounterMetricFamily, "front_channel_reports_total", text, ("result",), self._reports)
+        yield labelled_family(CounterMetricFamily, "front_channel_reports_total", text, ("result",), self._reports)
         text = "Clients left out of a page though an address came with them, by why it does not count."
-        yield labelled(CounterMetricFamily, "front_channel_left_out_total", text, ("reason",), self._omitted)
+        yield labelled_family(CounterMetricFamily, "front_channel_left_out_total", text, ("reason",), self._omitted)
         text = "Clients that browsers asked, by what the browser could tell."
         family = CounterMetricFamily(
             "notifier_front_channel_clients_total", text, labels=("iss", "client_id", "result")

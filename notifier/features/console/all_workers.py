@@ -22,7 +22,7 @@ from notifier.model.moment import rendered
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import ServiceStatus, load_state, status_of
 from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer, WorkerRequest, ask_workers_to
-from notifier.telemetry.audit import lately
+from notifier.telemetry.audit import recent_lines
 
 NAME = "console"
 ANSWER_WITHIN = 2.0  # seconds that workers have to answer
@@ -56,7 +56,7 @@ class OwnPart:
             said["answers"] = [row.document() for row in recent.answers(key)]
             said["minutes"] = recent.minutes(key)
         if "acts" in asked:
-            said["acts"] = [{**act, "at": rendered(act["at"])} for act in lately()]
+            said["acts"] = [{**act, "at": rendered(act["at"])} for act in recent_lines()]
         if "after" in asked or "find" in asked:
             async with self._searching:
                 await asyncio.sleep(0)  # deliveries go on between two answers of some milliseconds

@@ -52,7 +52,7 @@ from notifier.publishing.route_steps import (
     read_lane,
     refuse_compressed,
 )
-from notifier.telemetry.families import labelled
+from notifier.telemetry.families import labelled_family
 from notifier.tokens.security_event_token import KeysUnavailable, UnacceptedSet, VerifiedSet
 
 SOURCE_PATH = "/v1/events/{source}"
@@ -87,7 +87,7 @@ class SourceRoutes:
     def families(self) -> Iterator[Metric]:
         """Return the metric families for a scrape."""
         text = "Requests to POST /v1/events/{source}."
-        yield labelled(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._requests)
+        yield labelled_family(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._requests)
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes for the API's application."""

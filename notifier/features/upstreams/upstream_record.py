@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily
 from notifier.delivery.facts import FactHandlers
 from notifier.features.upstreams.upstream import SessionsLookedUp
 from notifier.features.upstreams.upstream_token import UpstreamResult
-from notifier.telemetry.families import labelled
+from notifier.telemetry.families import labelled_family
 
 LOG_INTERVAL_SECONDS = 60.0  # between equal log lines of one upstream
 _LOOK_UP_RESULTS = ("found", "no_session", "away", "given_up")
@@ -66,9 +66,9 @@ class UpstreamRecord:
         """Return the metric families for a scrape."""
         labels = ("upstream", "result")
         text = "Requests of upstream providers to sign a user out."
-        yield labelled(CounterMetricFamily, "upstream_requests_total", text, labels, self._requests)
+        yield labelled_family(CounterMetricFamily, "upstream_requests_total", text, labels, self._requests)
         text = "Questions which sessions here ended with one at an upstream."
-        yield labelled(CounterMetricFamily, "upstream_lookups_total", text, labels, self._look_ups)
+        yield labelled_family(CounterMetricFamily, "upstream_lookups_total", text, labels, self._look_ups)
 
     def _log_disabled(self, upstream: str) -> None:
         """Log the setting, only once, since anybody can call the address."""

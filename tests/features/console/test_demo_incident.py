@@ -7,19 +7,28 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from notifier.demo.console_demo import PATIENT, Incident, Ward, console_demo, play_incidents, sign_outs
+from notifier.demo.console_demo import (
+    FAILING_CLIENT,
+    DemoScenario,
+    Incident,
+    console_demo,
+    play_incidents,
+    sign_users_out,
+)
 from notifier.demo.story import ISS
 
-QUICK = Incident(every=0.05, well=0.1, max_age=1, given_up=2, yours=0.5)
+QUICK = Incident(
+    sign_out_interval_seconds=0.05, healthy_seconds=0.1, max_age_seconds=1, dead_letter_count=2, repair_seconds=0.5
+)
 
 
 @asynccontextmanager
-async def played(incident: Incident) -> AsyncIterator[tuple[Ward, asyncio.Queue[str]]]:
+async def played(incident: Incident) -> AsyncIterator[tuple[DemoScenario, asyncio.Queue[str]]]:
     """The ward, and what is told of it."""
     told = asyncio.Queue[str]()
     async with console_demo(incident) as ward, asyncio.TaskGroup() as group:
         playing = [
-            group.create_task(sign_outs(ward, incident)),
+            group.create_task(sign_users_out(ward, incident)),
             group.create_task(play_incidents(ward, incident, told.put_nowait)),
         ]
         yield ward, told
@@ -39,13 +48,13 @@ async def test_the_demo_mends_what_nobody_mends() -> None:
     async with played(QUICK) as (ward, told):
         for words in ("goes down", "has given up", "well again", "so the demo does", "every logout", "goes down"):
             await until(told, words)
-        assert not ward.patient.invalid
-        assert sum(visit.accepted > 0 for visit in ward.patient.visits.values()) >= 4
+        assert not ward.failing_client.invalid
+        assert sum(visit.accepted > 0 for visit in ward.failing_client.visits.values()) >= 4
 
 
 async def test_somebody_mends_it_by_the_token_of_the_page() -> None:
     """It may look and repair, and the demo leaves it to them."""
-    patient = Incident(every=0.05, well=0.1, max_age=1, given_up=2)
+    patient = Incident(sign_out_interval_seconds=0.05, healthy_seconds=0.1, max_age_seconds=1, dead_letter_count=2)
     async with played(patient) as (ward, told), aiohttp.ClientSession(raise_for_status=True) as http:
         page = await (await http.get(ward.address)).text()
         [token] = re.findall(r'"notifier\.token", "(.*?)"', page)
@@ -53,7 +62,7 @@ async def test_somebody_mends_it_by_the_token_of_the_page() -> None:
         who = await (await http.get(f"{api}/v1/whoami", headers=headers)).json()
         assert (who["name"], who["scopes"], who["issuers"]) == ("you", ["read", "repair"], None)
         await until(told, "well again")
-        wanted = {"client_id": PATIENT, "iss": ISS}
+        wanted = {"client_id": FAILING_CLIENT, "iss": ISS}
         async with asyncio.timeout(60):
             while told.empty():  # logouts that waited may be given up a moment later
                 await http.post(f"{api}/v1/dead-letters/replay", headers=headers, json=wanted)

@@ -17,7 +17,7 @@ from notifier.operators.deliveries.repair import RepairAudit
 from notifier.operators.deliveries.repair_pass import RepairResult
 from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.service_settings import LogSettings, Settings
-from notifier.telemetry.audit import KEPT, KEPT_BYTES, KINDS, lately, write_audit
+from notifier.telemetry.audit import MAX_BYTES_PER_KIND, MAX_KINDS, MAX_LINES_PER_KIND, recent_lines, write_audit
 from notifier.telemetry.log_level import LEVELS, LogLevel
 from notifier.telemetry.log_output import configure, set_level
 from notifier.telemetry.logs import SubjectHash, subject_id
@@ -80,15 +80,15 @@ def test_a_change_of_the_level_is_one_of_them(level: str) -> None:
 def test_many_acts_of_one_kind_hide_no_other() -> None:
     """Who may only look cannot push out of the memory what others did, nor can a discard of each of many letters."""
     write_audit("dead_letters_discarded", who="mallory", done=7)
-    for number in range(10 * KEPT):
+    for number in range(10 * MAX_LINES_PER_KIND):
         write_audit("looked_for", who="mallory", event_id=f"e-{number}")
-    lines = [line for line in lately() if line.get("who") == "mallory"]
-    assert [line["action"] for line in lines] == ["dead_letters_discarded", *["looked_for"] * KEPT]
-    assert lines[-1]["event_id"] == f"e-{10 * KEPT - 1}"
-    for number in range(2 * KINDS):
+    lines = [line for line in recent_lines() if line.get("who") == "mallory"]
+    assert [line["action"] for line in lines] == ["dead_letters_discarded", *["looked_for"] * MAX_LINES_PER_KIND]
+    assert lines[-1]["event_id"] == f"e-{10 * MAX_LINES_PER_KIND - 1}"
+    for number in range(2 * MAX_KINDS):
         write_audit("looked_for", who=f"user {number}")
-    assert len(lately()) <= KINDS * KEPT
-    assert lately()[-1]["who"] == f"user {2 * KINDS - 1}"
+    assert len(recent_lines()) <= MAX_KINDS * MAX_LINES_PER_KIND
+    assert recent_lines()[-1]["who"] == f"user {2 * MAX_KINDS - 1}"
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_a_subject_is_its_hash_where_logs_have_a_key(log: dict[str, str], shown:
 
 def test_long_lines_are_fewer_lines() -> None:
     """What names of clients take is bounded, and the newest line is there, however long it is."""
-    for length in (KEPT_BYTES // 4,) * KEPT + (4 * KEPT_BYTES,):
+    for length in (MAX_BYTES_PER_KIND // 4,) * MAX_LINES_PER_KIND + (4 * MAX_BYTES_PER_KIND,):
         write_audit("retried", who="verbose", client_id="c" * length)
-        lines = [line for line in lately() if line.get("who") == "verbose"]
+        lines = [line for line in recent_lines() if line.get("who") == "verbose"]
         assert len(lines[-1]["client_id"]) == length
-        assert len(lines) == 1 or sum(len(line["client_id"]) for line in lines) < KEPT_BYTES
+        assert len(lines) == 1 or sum(len(line["client_id"]) for line in lines) < MAX_BYTES_PER_KIND
 
 
 # ── The indexes behind pages: when one is made anew, and how many summaries a worker keeps ────────────────────────
