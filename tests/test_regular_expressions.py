@@ -9,7 +9,7 @@ import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 
 from notifier.features.registries.page_requests import next_link
-from notifier.features.registries.sql import written_by
+from notifier.features.registries.sql import find_write_grant
 from notifier.model.errors import SourceFault
 from notifier.model.redaction import redact
 from notifier.queues.rabbitmq.topology import _explain_difference
@@ -36,7 +36,7 @@ def _next(links: str) -> str | None:
 
 
 def _written_by_one(grant: str) -> str | None:
-    return written_by([grant])
+    return find_write_grant([grant])
 
 
 def _explain_refusal(text: str) -> str:

@@ -17,18 +17,18 @@ from notifier.model.frozen import frozen
 from notifier.model.moment import in_milliseconds
 from notifier.tokens.signed_content import SignedClaims
 
-LONGEST = 3600.0  # seconds from `iat`; Entra ID's live for up to 90 minutes
-SKEW = 60.0  # seconds that the clocks of two machines may differ
+MAX_LIFETIME_SECONDS = 3600.0  # seconds from `iat`; Entra ID's live for up to 90 minutes
+MAX_SKEW_SECONDS = 60.0  # seconds that the clocks of two machines may differ
 TYPES = ("at+jwt", "application/at+jwt")
 ALL_ISSUERS = "*"
-_SUBJECT = 255  # characters (OpenID Connect Core 1.0 §2)
-_NAME = 64
-_WORDS = ("scope", "scp")  # claims that are one text of words (RFC 8693 §4.2)
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_MAX_SUBJECT_CHARS = 255  # characters (OpenID Connect Core 1.0 §2)
+_MAX_NAME_CHARS = 64
+_SPACE_SEPARATED_CLAIMS = ("scope", "scp")  # claims that are one text of words (RFC 8693 §4.2)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @frozen
-class Unaccepted:
+class RejectedToken:
     """Why a token is not accepted. `text` is safe to show to anybody. `known`: the user is authenticated."""
 
     text: str
@@ -36,7 +36,7 @@ class Unaccepted:
 
 
 @frozen
-class Rules:
+class AccessRules:
     """The rules for tokens. `issuers`: the configured ones. `hashed` returns a user's keyed hash."""
 
     oidc: OidcSettings
@@ -44,32 +44,36 @@ class Rules:
     hashed: Callable[[str], str]
 
 
-def judge_access(claims: Mapping[str, object], digest: bytes, rules: Rules, now: float) -> ApiToken | Unaccepted:
+def check_access_token(
+    claims: Mapping[str, object], digest: bytes, rules: AccessRules, now: float
+) -> ApiToken | RejectedToken:
     """Return the permissions of a token with a verified signature and the SHA-256 `digest`."""
     oidc = rules.oidc
-    mistake = _mistake(claims, oidc)
+    mistake = _find_error(claims, oidc)
     if mistake is not None:
-        return Unaccepted(text=mistake)
+        return RejectedToken(text=mistake)
     iat, exp, nbf = claims.get("iat"), claims.get("exp"), claims.get("nbf", 0)
     if not _number(iat) or not _number(exp) or not _number(nbf):
-        return Unaccepted(text="iat and exp must be numbers of seconds, and nbf if it is there")
-    if max(iat, nbf) > now + SKEW:
-        return Unaccepted(text=_ahead(iat, nbf))
-    until = min(float(exp), iat + LONGEST)
-    if until + SKEW <= now:
-        return Unaccepted(text="the token has expired")
-    roles = _values(claims, oidc.scopes_claim)
+        return RejectedToken(text="iat and exp must be numbers of seconds, and nbf if it is there")
+    if max(iat, nbf) > now + MAX_SKEW_SECONDS:
+        return RejectedToken(text=_format_future(iat, nbf))
+    until = min(float(exp), iat + MAX_LIFETIME_SECONDS)
+    if until + MAX_SKEW_SECONDS <= now:
+        return RejectedToken(text="the token has expired")
+    roles = _values_at(claims, oidc.scopes_claim)
     scopes: frozenset[Scope] = frozenset(scope for role in roles for scope in oidc.map.get(role, ()))
     if not scopes:
         text = f"nothing in {'.'.join(oidc.scopes_claim)} of your token may do anything here (api.console.oidc.map)"
-        return Unaccepted(text=text, known=True)
-    issuers = _values(claims, oidc.issuers_claim) if oidc.issuers_claim else None
+        return RejectedToken(text=text, known=True)
+    issuers = _values_at(claims, oidc.issuers_claim) if oidc.issuers_claim else None
     if issuers is not None:
         issuers = None if ALL_ISSUERS in issuers else issuers & rules.issuers
         if issuers is not None and not issuers:
             text = f"{'.'.join(oidc.issuers_claim)} of your token names no issuer that is configured here"
-            return Unaccepted(text=text, known=True)
-    return ApiToken(name=_name(claims, rules), sha256=digest, scopes=scopes, issuers=issuers, expires=until + SKEW)
+            return RejectedToken(text=text, known=True)
+    return ApiToken(
+        name=_user_name(claims, rules), sha256=digest, scopes=scopes, issuers=issuers, expires=until + MAX_SKEW_SECONDS
+    )
 
 
 @frozen
@@ -81,13 +85,13 @@ class SignIn:
     access_token: str
 
 
-def _ahead(iat: float, nbf: float) -> str:
+def _format_future(iat: float, nbf: float) -> str:
     if in_milliseconds(max(iat, nbf)):
         return "iat or nbf is in milliseconds; it must be in seconds"
     return "iat or nbf is in the future; compare the clocks"
 
 
-def identity_mistake(content: SignedClaims, sign_in: SignIn, oidc: OidcSettings, now: float) -> str | None:
+def find_id_token_error(content: SignedClaims, sign_in: SignIn, oidc: OidcSettings, now: float) -> str | None:
     """Return the error in an ID token with a verified signature (OpenID Connect Core 3.1.3.7, 3.1.3.8, 3.3.2.11).
 
     Its `sub` is not compared with the access token's: some providers have two for one user.
@@ -96,7 +100,7 @@ def identity_mistake(content: SignedClaims, sign_in: SignIn, oidc: OidcSettings,
     aud, azp = claims.get("aud"), claims.get("azp")
     if claims.get("iss") != oidc.issuer:
         return "iss is another issuer"
-    if not names(aud, oidc.client_id):
+    if not has_audience(aud, oidc.client_id):
         return "aud does not name the console (api.console.oidc.client_id)"
     if azp != oidc.client_id and ("azp" in claims or (isinstance(aud, list) and len(aud) > 1)):
         return "azp is another client than the console"
@@ -105,9 +109,9 @@ def identity_mistake(content: SignedClaims, sign_in: SignIn, oidc: OidcSettings,
     iat, exp, nbf = claims.get("iat"), claims.get("exp"), claims.get("nbf", 0)
     if not _number(iat) or not _number(exp) or not _number(nbf):
         return "iat and exp must be numbers of seconds, and nbf if it is there"
-    if max(iat, nbf) > now + SKEW:
-        return _ahead(iat, nbf)
-    if exp + SKEW <= now:
+    if max(iat, nbf) > now + MAX_SKEW_SECONDS:
+        return _format_future(iat, nbf)
+    if exp + MAX_SKEW_SECONDS <= now:
         return "it has expired; compare the clocks"
     for name, value in (("at_hash", sign_in.access_token), ("c_hash", sign_in.code)):
         if name in claims and claims[name] != half_hash(value, content.alg):
@@ -125,16 +129,16 @@ def half_hash(value: str, alg: str) -> str:
     return base64.urlsafe_b64encode(digest[: len(digest) // 2]).decode().rstrip("=")
 
 
-def names(aud: object, audience: str) -> bool:
+def has_audience(aud: object, audience: str) -> bool:
     """Return whether an `aud` contains this audience."""
     return audience in (aud if isinstance(aud, list) else [aud])
 
 
-def _mistake(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
+def _find_error(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
     """Return the error in the claims except times. Keycloak and Entra ID write `azp` instead of `client_id`."""
     if claims.get("iss") != oidc.issuer:
         return "iss is another issuer"
-    if not names(claims.get("aud"), oidc.audience):
+    if not has_audience(claims.get("aud"), oidc.audience):
         return "aud does not name this API (api.console.oidc.audience)"
     if "events" in claims:
         return "it has events: a logout token is no access token"
@@ -143,28 +147,28 @@ def _mistake(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
     if claims.get("client_id", claims.get("azp")) != oidc.client_id:
         return "client_id, or azp, is another client than the console"
     sub = claims.get("sub")
-    if not isinstance(sub, str) or not 0 < len(sub) <= _SUBJECT or _UNFIT.search(sub):
-        return f"sub is missing, or is no plain text of 1 to {_SUBJECT} characters"
+    if not isinstance(sub, str) or not 0 < len(sub) <= _MAX_SUBJECT_CHARS or _UNPRINTABLE.search(sub):
+        return f"sub is missing, or is no plain text of 1 to {_MAX_SUBJECT_CHARS} characters"
     return None
 
 
-def _values(claims: Mapping[str, object], path: Sequence[str]) -> frozenset[str]:
+def _values_at(claims: Mapping[str, object], path: Sequence[str]) -> frozenset[str]:
     """Return the text or list of texts at this path of claims."""
     value: object = claims
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     if isinstance(value, str):
-        return frozenset(value.split() if path[-1] in _WORDS else (value,))
+        return frozenset(value.split() if path[-1] in _SPACE_SEPARATED_CLAIMS else (value,))
     return frozenset(each for each in value if isinstance(each, str)) if isinstance(value, list) else frozenset()
 
 
-def _name(claims: Mapping[str, object], rules: Rules) -> str:
+def _user_name(claims: Mapping[str, object], rules: AccessRules) -> str:
     """Return the user's name for audit lines, with the hash, since users can choose their names."""
     hashed = "user " + rules.hashed(f"{claims['iss']}#{claims['sub']}")
     name = claims.get(rules.oidc.name_claim) if rules.oidc.name_claim is not None else None
     if not isinstance(name, str) or not name:
         return hashed
-    return f"{''.join(char if char.isprintable() else '·' for char in name[:_NAME])} ({hashed})"
+    return f"{''.join(char if char.isprintable() else '·' for char in name[:_MAX_NAME_CHARS])} ({hashed})"
 
 
 def _number(value: object) -> TypeGuard[int | float]:

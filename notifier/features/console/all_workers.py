@@ -25,19 +25,19 @@ from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer
 from notifier.telemetry.audit import recent_lines
 
 NAME = "console"
-ANSWER_WITHIN = 2.0  # seconds that workers have to answer
-FRESH = 0.5  # seconds
-AT_A_TIME = 250  # clients: 3,000 held the loop for 60 ms
-SHARE = 10  # an overview is kept for so many times as long as it took to sum up: thousands of clients take long
+ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
+FRESH_SECONDS = 0.5  # seconds
+CLIENTS_PER_STEP = 250  # clients: 3,000 held the loop for 60 ms
+KEPT_PER_COST = 10  # an overview is kept for so many times as long as it took to sum up: thousands of clients take long
 
 
-class OwnPart:
+class LocalAnswers:
     """This worker's answers."""
 
     def __init__(self, view: WorkerView, recent: Recent) -> None:
         self._view = view
         self._recent = recent
-        self._searching, self._telling = asyncio.Lock(), asyncio.Lock()
+        self._search_lock, self._state_lock = asyncio.Lock(), asyncio.Lock()
         self._last: tuple[float, Sequence[str]] = (0.0, ())
 
     async def act(self, request: WorkerRequest) -> Members:
@@ -46,7 +46,7 @@ class OwnPart:
         said: dict[str, Any] = {}
         if "clients" in asked:
             keys = asked["clients"]
-            said["states"] = await (self._not_well() if keys is None else self._states_of(keys))
+            said["states"] = await (self._troubled_states() if keys is None else self._states_of(keys))
         if "clients_of" in asked:
             said["states"] = await self._states_of(asked["clients_of"].get(self._view.name, ()))
         if "steps" in asked:
@@ -58,27 +58,27 @@ class OwnPart:
         if "acts" in asked:
             said["acts"] = [{**act, "at": rendered(act["at"])} for act in recent_lines()]
         if "after" in asked or "find" in asked:
-            async with self._searching:
+            async with self._search_lock:
                 await asyncio.sleep(0)  # deliveries go on between two answers of some milliseconds
                 said |= self._rows(asked)
         return said
 
-    async def _not_well(self) -> Sequence[str]:
+    async def _troubled_states(self) -> Sequence[str]:
         """Return the recent state with all clients in trouble, without blocking deliveries."""
-        async with self._telling:
+        async with self._state_lock:
             if time.monotonic() >= self._last[0]:
                 states = list[str]()
-                for part in self._view.states(AT_A_TIME):
+                for part in self._view.states(CLIENTS_PER_STEP):
                     states.append(part.decode())
                     await asyncio.sleep(0)
-                self._last = (time.monotonic() + FRESH, states)
+                self._last = (time.monotonic() + FRESH_SECONDS, states)
             return self._last[1]
 
     async def _states_of(self, keys: Sequence[Sequence[str]]) -> Sequence[str]:
         """Return the state with these clients, some at a time."""
         states = list[str]()
-        for start in range(0, len(keys), AT_A_TIME):
-            named = [(str(iss), str(client_id)) for iss, client_id in keys[start : start + AT_A_TIME]]
+        for start in range(0, len(keys), CLIENTS_PER_STEP):
+            named = [(str(iss), str(client_id)) for iss, client_id in keys[start : start + CLIENTS_PER_STEP]]
             states.append(self._view.state(named).decode())
             await asyncio.sleep(0)
         return states
@@ -91,7 +91,7 @@ class OwnPart:
             rows = recent.after(number, well=bool(asked.get("well")), issuers=issuers)
             return {"rows": [row.document() for row in rows], "last": recent.last}
         event_id, subject = asked["find"].get("event_id"), asked["find"].get("subject")
-        found = recent.found(event_id=event_id, subject=subject, issuers=issuers)
+        found = recent.find_rows(event_id=event_id, subject=subject, issuers=issuers)
         return {"rows": [row.document() for row in found], "since": recent.since}
 
 
@@ -111,75 +111,75 @@ class AllWorkers:
     def __init__(self, view: WorkerView, own: Act) -> None:
         self._view = view
         self._own = own
-        self._looking = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._last: tuple[float, Overview] | None = None
 
     async def overview(self) -> Overview:
         """Return the overview, at most a moment old."""
-        async with self._looking:
+        async with self._lock:
             if self._last is None or time.monotonic() >= self._last[0]:
-                seen, answers = await self._ask("the console", clients=None, steps=0)
+                seen, answers = await self._ask_all("the console", clients=None, steps=0)
                 states = await self._states(answers)
-                states += await self._well_elsewhere(states)
+                states += await self._states_elsewhere(states)
                 began = time.monotonic()  # excludes the wait for a worker that hangs
                 status = await asyncio.to_thread(self._status, states)
                 overview = Overview(
                     status=status,
-                    steps=merged_steps(answer.said.get("steps", ()) for answer in answers),
+                    steps=merge_steps(answer.said.get("steps", ()) for answer in answers),
                     seen=seen,
                     answered=len(status.workers),
                 )
                 ended = time.monotonic()
-                self._last = (ended + max(FRESH, SHARE * (ended - began)), overview)
+                self._last = (ended + max(FRESH_SECONDS, KEPT_PER_COST * (ended - began)), overview)
             return self._last[1]
 
     async def clients(self, keys: Collection[ClientKey], **more: Any) -> tuple[ServiceStatus, Sequence[WorkerAnswer]]:
         """Return these clients' state at all workers, and the workers' answers to `more`."""
-        _, answers = await self._ask("the console", clients=list(keys), **more)
+        _, answers = await self._ask_all("the console", clients=list(keys), **more)
         status = self._status(await self._states(answers))
-        meant = set(keys)
+        wanted = set(keys)
 
-        def of_these(clients: Iterable[ClientState]) -> list[ClientState]:
-            return [client for client in clients if (client.iss, client.client_id) in meant]
+        def only_wanted(clients: Iterable[ClientState]) -> list[ClientState]:
+            return [client for client in clients if (client.iss, client.client_id) in wanted]
 
-        each = [replace(worker, clients=of_these(worker.clients)) for worker in status.workers]
+        each = [replace(worker, clients=only_wanted(worker.clients)) for worker in status.workers]
         known = [answer for answer in answers if answer.problem is None]
-        return replace(status, clients=of_these(status.clients), workers=each), known
+        return replace(status, clients=only_wanted(status.clients), workers=each), known
 
     async def ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
         """Return the number of workers, and the answers received in time."""
-        seen, answers = await self._ask(who, **members)
+        seen, answers = await self._ask_all(who, **members)
         return seen, [answer for answer in answers if answer.problem is None]
 
-    async def _ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
+    async def _ask_all(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
         """Do the same as `ask`, including answers of workers without a console."""
         request = WorkerRequest(name=NAME, who=who, members=members)
         name, seen = self._view.name, 0
         answers: Sequence[WorkerAnswer] = ()
         with suppress(QueueError):
-            seen, answers = await ask_workers_to(self._view.queue, request, ANSWER_WITHIN)
+            seen, answers = await ask_workers_to(self._view.queue, request, ANSWER_TIMEOUT_SECONDS)
         if all(answer.worker != name for answer in answers):
             answers = [WorkerAnswer(worker=name, version=__version__, said=await self._own(request)), *answers]
         return seen, answers
 
     async def _states(self, answers: Sequence[WorkerAnswer]) -> list[bytes]:
         """Return the workers' states. A worker without a console (an older release) is asked by `status`."""
-        told = {answer.worker: answer.said["states"] for answer in answers if "states" in answer.said}
-        if len(told) < len(answers):
+        clients_by_worker = {answer.worker: answer.said["states"] for answer in answers if "states" in answer.said}
+        if len(clients_by_worker) < len(answers):
             with suppress(QueueError):
-                for body in (await self._view.queue.read_overview(ANSWER_WITHIN)).worker_states:
+                for body in (await self._view.queue.read_overview(ANSWER_TIMEOUT_SECONDS)).worker_states:
                     if (state := load_state(body)) is not None:
-                        told.setdefault(state.worker, [body.decode()])
-        return [str(state).encode() for states in told.values() for state in states]
+                        clients_by_worker.setdefault(state.worker, [body.decode()])
+        return [str(state).encode() for states in clients_by_worker.values() for state in states]
 
-    async def _well_elsewhere(self, states: Sequence[bytes]) -> list[bytes]:
+    async def _states_elsewhere(self, states: Sequence[bytes]) -> list[bytes]:
         """Return the other workers' states of clients in trouble at one: deliveries there may have succeeded since."""
-        told = await asyncio.to_thread(_clients_of_workers, states)
-        troubled = set().union(*told.values())
-        others = {worker: sorted(troubled - keys) for worker, keys in told.items() if troubled - keys}
+        clients_by_worker = await asyncio.to_thread(_clients_of_workers, states)
+        troubled = set().union(*clients_by_worker.values())
+        others = {worker: sorted(troubled - keys) for worker, keys in clients_by_worker.items() if troubled - keys}
         if not others:
             return []
-        _, answers = await self._ask("the console", clients_of=others)
+        _, answers = await self._ask_all("the console", clients_of=others)
         return [str(state).encode() for answer in answers for state in answer.said.get("states", ())]
 
     def _status(self, states: Sequence[bytes]) -> ServiceStatus:
@@ -188,22 +188,24 @@ class AllWorkers:
 
 def _clients_of_workers(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:
     """Return the clients in each worker's state."""
-    told: dict[str, set[ClientKey]] = {}
+    clients_by_worker: dict[str, set[ClientKey]] = {}
     for state in filter(None, map(load_state, states)):
-        told.setdefault(state.worker, set()).update((client.iss, client.client_id) for client in state.clients)
-    return told
+        clients_by_worker.setdefault(state.worker, set()).update(
+            (client.iss, client.client_id) for client in state.clients
+        )
+    return clients_by_worker
 
 
-def rows_of(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Mapping[str, Any]]:
+def collect_rows(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Mapping[str, Any]]:
     """Return the rows of all answers in order of time, each with its worker."""
     rows = [{**row, "worker": answer.worker} for answer in answers for row in answer.said.get(part, ())]
     return sorted(rows, key=lambda row: str(row["at"]))
 
 
-def merged_steps(of_workers: Iterable[Iterable[Sequence[int]]]) -> list[list[int]]:
+def merge_steps(of_workers: Iterable[Iterable[Sequence[int]]]) -> list[list[int]]:
     """Return the sums of all workers' counts, in order."""
     sums: dict[int, list[int]] = {}
     for step, *counts in (step for steps in of_workers for step in steps):
-        had = sums.setdefault(step, [0] * len(counts))
-        sums[step] = [before + more for before, more in zip(had, counts, strict=True)]
+        sum_so_far = sums.setdefault(step, [0] * len(counts))
+        sums[step] = [before + more for before, more in zip(sum_so_far, counts, strict=True)]
     return [[step, *sums[step]] for step in sorted(sums)]

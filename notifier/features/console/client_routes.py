@@ -16,7 +16,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.configuration.provenance import sources_of, values_of
 from notifier.feature import WorkerView
-from notifier.features.console.all_workers import AllWorkers, rows_of
+from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.features.console.console_routes import STATES
 from notifier.model.client import Client, ClientKey
 from notifier.model.frozen import frozen
@@ -37,9 +37,9 @@ from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.status_document import client_document
 
-SHOWN = 40  # answers of one client, of all workers
-SORTED = 2000  # names at once
-KEPT = 120.0  # seconds that the names in order are kept after their last use: they hold an old registry
+CLIENTS_PER_PAGE = 40  # answers of one client, of all workers
+MAX_SORTED_CLIENTS = 2000  # names at once
+NAMES_KEPT_SECONDS = 120.0  # seconds that the names in order are kept after their last use: they hold an old registry
 
 
 def registration_of(loaded: LoadedConfiguration, key: ClientKey) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def registration_of(loaded: LoadedConfiguration, key: ClientKey) -> list[dict[st
     # With a file alone its rows are not kept: what is not as it would be without a row comes from the file.
     bare = Client(iss=key[0], client_id=key[1], backchannel_logout_uri=None)
     others = {key[0]: {key[1]: bare}}
-    without = {value.member: value.value for value in values_of(_with(loaded, others), key, ())}
+    without = {value.member: value.value for value in values_of(_with_clients(loaded, others), key, ())}
     [source] = loaded.settings.registry.all_sources
     file = f"{source.called} ({source.file and source.file.name})"
     return [
@@ -63,7 +63,7 @@ def registration_of(loaded: LoadedConfiguration, key: ClientKey) -> list[dict[st
     ]
 
 
-def _with(loaded: LoadedConfiguration, clients: Mapping[str, Mapping[str, Client]]) -> LoadedConfiguration:
+def _with_clients(loaded: LoadedConfiguration, clients: Mapping[str, Mapping[str, Client]]) -> LoadedConfiguration:
     return replace(loaded, registry=replace(loaded.registry, clients=clients))
 
 
@@ -104,28 +104,28 @@ class ClientNames:
         self._texts: Mapping[ClientKey, str] = {}
         self._forget: asyncio.TimerHandle | None = None
 
-    async def of(self, registry: Registry) -> Mapping[ClientKey, str]:
+    async def get(self, registry: Registry) -> Mapping[ClientKey, str]:
         """Return the texts in order of names. 100,000 take half a second, in a thread."""
         if registry is not self._registry:
-            self._texts = await asyncio.to_thread(_in_order, registry)
+            self._texts = await asyncio.to_thread(_sort_names, registry)
             self._registry = registry
         if self._forget is not None:
             self._forget.cancel()
-        self._forget = asyncio.get_running_loop().call_later(KEPT, self._drop)
+        self._forget = asyncio.get_running_loop().call_later(NAMES_KEPT_SECONDS, self._drop)
         return self._texts
 
     def _drop(self) -> None:
         self._registry, self._texts = None, {}
 
 
-def _in_order(registry: Registry) -> Mapping[ClientKey, str]:
+def _sort_names(registry: Registry) -> Mapping[ClientKey, str]:
     texts = (
         (f"{client_id}\n{client.client_name or ''}\n{client.logout_uri or ''}".casefold(), (iss, client_id))
         for iss, clients in registry.clients.items()
         for client_id, client in clients.items()
     )
     # Sorting 100,000 at once would block the event loop, even from another thread.
-    parts = [sorted(part) for part in iter(lambda: list(islice(texts, SORTED)), [])]
+    parts = [sorted(part) for part in iter(lambda: list(islice(texts, MAX_SORTED_CLIENTS)), [])]
     return {key: text for text, key in merge(*parts)}
 
 
@@ -156,7 +156,7 @@ class ClientRoutes:
         overview = await self._workers.overview()
         states = {(client.iss, client.client_id): client for client in overview.status.clients}
         async with self._choosing:
-            texts = await self._names.of(self._view.live.registry())
+            texts = await self._names.get(self._view.live.registry())
             page = await asyncio.to_thread(_page_of, request, texts, states)
         if missing := [key for key in page.keys if key not in states]:
             status, _ = await self._workers.clients(missing)
@@ -181,17 +181,17 @@ class ClientRoutes:
         problems={404: "Nobody knows this client."},
     )  # fmt: skip
     async def _client(self, request: ApiRequest) -> web.Response:
-        key = _meant(request)
+        key = _requested_client(request)
         registry = self._view.live.registry()
         status, answers = await self._workers.clients([key], answers_of=key)
         state = next(iter(status.clients), None)
         left_out = registry.why_left_out(*key)
         registered = key[1] in registry.clients_of(key[0])
-        if not registered and left_out is None and (state is None or not _known(state)):
+        if not registered and left_out is None and (state is None or not _has_state(state)):
             raise Refusal(problem_response(404, "Nobody knows this client"))
         minutes: dict[int, Counter[str]] = {}
-        for minute, well, failed in (minute for answer in answers for minute in answer.said.get("minutes", ())):
-            minutes.setdefault(minute, Counter()).update({"well": well, "failed": failed})
+        for minute, delivered, failed in (minute for answer in answers for minute in answer.said.get("minutes", ())):
+            minutes.setdefault(minute, Counter()).update({"well": delivered, "failed": failed})
         document = {
             "at": render_moment(time.time()),
             "client": self._row(key, state),
@@ -201,7 +201,7 @@ class ClientRoutes:
                 for worker in status.workers
                 for client in worker.clients
             ],
-            "answers": rows_of(answers, "answers")[::-1][:SHOWN],
+            "answers": collect_rows(answers, "answers")[::-1][:CLIENTS_PER_PAGE],
             "minutes": [
                 [minute * 60, minutes[minute]["well"], minutes[minute]["failed"]] for minute in sorted(minutes)
             ],
@@ -217,7 +217,7 @@ class ClientRoutes:
         problems={404: "No client of this name is in force."},
     )
     async def _registration(self, request: ApiRequest) -> web.Response:
-        key = _meant(request)
+        key = _requested_client(request)
         loaded = self._view.live.now
         if key[1] not in loaded.registry.clients_of(key[0]):
             raise Refusal(problem_response(404, "No client of this name is in force"))
@@ -237,7 +237,7 @@ class ClientRoutes:
         }
 
 
-def _meant(request: ApiRequest) -> ClientKey:
+def _requested_client(request: ApiRequest) -> ClientKey:
     """Return the requested client. Raises Refusal (403)."""
     iss, client_id = request.members["iss"], request.members["client_id"]
     request.require_issuer(iss)
@@ -258,29 +258,33 @@ def _page_of(request: ApiRequest, texts: Mapping[ClientKey, str], troubled: Mapp
     asked, token = request.members, request.token
     text, iss, wanted = asked.get("q", "").casefold(), asked.get("iss"), asked.get("state")
 
-    def meant(key: ClientKey) -> bool:
+    def is_match(key: ClientKey) -> bool:
         """Return whether the query matches the client, which may be unregistered."""
         return iss in (None, key[0]) and permits_issuer(token, key[0]) and text in texts.get(key, key[1].casefold())
 
-    def of_state(state: str) -> bool:
+    def has_state(state: str) -> bool:
         return wanted in (None, state) or (wanted == "troubled" and state != "well")
 
     whole = not text and iss is None and permits_all_issuers(token)
-    named = texts if whole else list(filter(meant, texts))
-    told = {key: state for key, state in troubled.items() if meant(key)}
-    counts: Counter[str] = Counter(state.state for state in told.values())
-    well = len(named) - sum(key in texts for key in told)
-    counts["well"] += well
-    found = [key for key, state in told.items() if of_state(state.state)]
-    silent = (key for key in named if key not in told) if of_state("well") else iter(())
-    total = len(found) + (well if of_state("well") else 0)
+    named = texts if whole else list(filter(is_match, texts))
+    in_trouble = {key: state for key, state in troubled.items() if is_match(key)}
+    counts: Counter[str] = Counter(state.state for state in in_trouble.values())
+    well_count = len(named) - sum(key in texts for key in in_trouble)
+    counts["well"] += well_count
+    found = [key for key, state in in_trouble.items() if has_state(state.state)]
+    silent = (key for key in named if key not in in_trouble) if has_state("well") else iter(())
+    total = len(found) + (well_count if has_state("well") else 0)
     keys: Iterable[ClientKey]
     if asked.get("order") == "name":
         keys = merge(sorted(found, key=_name), silent, key=_name)
     else:
         by_waits = asked.get("order") == "waits"
         found.sort(
-            key=lambda key: (0 if by_waits else STATES.index(told[key].state), -told[key].pending_count, *_name(key))
+            key=lambda key: (
+                0 if by_waits else STATES.index(in_trouble[key].state),
+                -in_trouble[key].pending_count,
+                *_name(key),
+            )
         )
         keys = chain(found, silent)
     skip = asked.get("skip", 0)
@@ -292,6 +296,6 @@ def _name(key: ClientKey) -> tuple[str, str]:
     return key[1].casefold(), key[0]
 
 
-def _known(state: ClientState) -> bool:
+def _has_state(state: ClientState) -> bool:
     """Return whether any worker has state of the client."""
     return bool(state.pending_count or state.delivered or state.dead or state.put_off or state.last_failure)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from notifier.configuration.loading import LoadedConfiguration
-    from notifier.features.console.all_workers import OwnPart
+    from notifier.features.console.all_workers import LocalAnswers
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.operators.doctor.doctor import Check
     from notifier.operators.status.worker_requests import Members, WorkerRequest
@@ -28,7 +28,7 @@ def _operate(view: WorkerView) -> FeatureRuntime:
     import time
     from contextlib import asynccontextmanager
 
-    from notifier.features.console.all_workers import NAME, AllWorkers, OwnPart
+    from notifier.features.console.all_workers import NAME, AllWorkers, LocalAnswers
     from notifier.features.console.client_routes import ClientRoutes
     from notifier.features.console.console_files import console_files
     from notifier.features.console.console_routes import ConsoleRoutes
@@ -40,7 +40,7 @@ def _operate(view: WorkerView) -> FeatureRuntime:
     from notifier.telemetry.logs import subject_hash
 
     recent = Recent(time.time)
-    own = OwnPart(view, recent).act
+    own = LocalAnswers(view, recent).act
     authorization, workers = Authorization(view.live.tokens), AllWorkers(view, own)
     doctor = Doctor(view.live.path)
     oidc = section.oidc
@@ -70,18 +70,18 @@ def _operate(view: WorkerView) -> FeatureRuntime:
 
 def _of_others(view: WorkerView) -> FeatureRuntime:
     """Answer the consoles of other workers. Nothing is recorded before the first request."""
-    parts: list[OwnPart] = []
+    parts: list[LocalAnswers] = []
 
     async def act(request: WorkerRequest) -> Members:
         if not parts:
             import time
 
-            from notifier.features.console.all_workers import OwnPart
+            from notifier.features.console.all_workers import LocalAnswers
             from notifier.features.console.recent import Recent
 
             recent = Recent(time.time)
             view.add_observer(recent.observe)
-            parts.append(OwnPart(view, recent))
+            parts.append(LocalAnswers(view, recent))
         return await parts[0].act(request)
 
     return FeatureRuntime(acts={CONSOLE.name: act})

@@ -47,11 +47,11 @@ def console_files() -> Iterator[web.RouteDef]:
         kind = KINDS.get("." + entry.name.rpartition(".")[2])
         if kind is not None:
             name = "" if entry.name == "index.html" else entry.name
-            yield web.get(PATH + name, _serving(entry.read_bytes(), kind))
-    yield web.get("/console", _lead_there)
+            yield web.get(PATH + name, _make_handler(entry.read_bytes(), kind))
+    yield web.get("/console", _redirect)
 
 
-def _serving(body: bytes, kind: str) -> Handler:
+def _make_handler(body: bytes, kind: str) -> Handler:
     tag, packed = f'"{hashlib.sha256(body).hexdigest()[:32]}"', gzip.compress(body, mtime=0)
 
     @allow_for_pages
@@ -68,5 +68,5 @@ def _serving(body: bytes, kind: str) -> Handler:
 
 
 @allow_for_pages
-async def _lead_there(_request: web.Request) -> web.Response:
+async def _redirect(_request: web.Request) -> web.Response:
     return web.Response(status=308, headers={"Location": PATH, **HEADERS})

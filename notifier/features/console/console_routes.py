@@ -15,8 +15,8 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier import __version__
 from notifier.feature import WorkerView
-from notifier.features.console.all_workers import AllWorkers, rows_of
-from notifier.features.console.recent import SERIES, STEP
+from notifier.features.console.all_workers import AllWorkers, collect_rows
+from notifier.features.console.recent import SERIES, STEP_SECONDS
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
 from notifier.model.message import PARKED, Lane
@@ -41,8 +41,8 @@ from notifier.telemetry.logs import subject_id
 
 STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
 """How a client fares, the worst first."""
-MOST_URGENT = 12  # clients of an overview
-PLACES = 20  # of workers that are silent
+MAX_URGENT_CLIENTS = 12  # clients of an overview
+MAX_FOLLOWED_WORKERS = 20  # of workers that are silent
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -95,7 +95,7 @@ class ConsoleRoutes:
         document = {
             "name": request.who,
             "scopes": ["read"] if token is None else sorted(token.scopes),
-            "issuers": _sorted(request.issuers),
+            "issuers": _sort_issuers(request.issuers),
             "open": token is None,
             "version": __version__,
             "issuers_known": [iss for iss in self._view.live.registry().issuers if permits_issuer(token, iss)],
@@ -120,15 +120,15 @@ class ConsoleRoutes:
         states["well"] += sum(len(registry.clients_of(iss)) for iss in registry.issuers if permits_issuer(token, iss))
         states["well"] -= sum(client.client_id in registry.clients_of(client.iss) for client in clients)
         troubled = [client for client in clients if client.state != "well"]
-        shown = replace(status, seen=overview.seen, clients=troubled[:MOST_URGENT])
+        shown = replace(status, seen=overview.seen, clients=troubled[:MAX_URGENT_CLIENTS])
         document = document_of(shown, None if permits_all_issuers(token) else lambda iss: permits_issuer(token, iss))
         known = sum(client.pending_count for client in clients)
         document |= {
             "states": states,
-            "waits": {"all": max(_waits(status), known), "known": known},
+            "waits": {"all": max(_count_pending(status), known), "known": known},
             "timeline": {
-                "step": STEP,
-                "now": int(time.time()) // STEP,
+                "step": STEP_SECONDS,
+                "now": int(time.time()) // STEP_SECONDS,
                 "series": SERIES,
                 "steps": [step for step in overview.steps if step[0] >= since],
             },
@@ -148,13 +148,13 @@ class ConsoleRoutes:
             raise malformed_refusal(InputIssue("after", "must be `next` of an answer before"))
         after = {worker: int(number[:15]) for worker, number in places.items()}
         seen, answers = await self._workers.ask(
-            request.who, after=after, well=bool(request.members.get("good")), issuers=_sorted(request.issuers)
+            request.who, after=after, well=bool(request.members.get("good")), issuers=_sort_issuers(request.issuers)
         )
         following = {answer.worker: answer.said.get("last", 0) for answer in answers}
         if len(answers) < seen:  # a silent worker's position is kept
-            following |= islice(((name, n) for name, n in after.items() if name not in following), PLACES)
+            following |= islice(((name, n) for name, n in after.items() if name not in following), MAX_FOLLOWED_WORKERS)
         document = {
-            "facts": rows_of(answers),
+            "facts": collect_rows(answers),
             "next": ",".join(f"{worker}={number}" for worker, number in following.items()),
         }
         return web.json_response(document, dumps=json_text)
@@ -172,9 +172,9 @@ class ConsoleRoutes:
             raise malformed_refusal(InputIssue("", "say either subject or event_id"))
         subject = self._subject_id(asked["subject"]) if "subject" in asked else None
         write_audit("looked_for", who=request.who, event_id=asked.get("event_id"), subject=subject)
-        _, answers = await self._workers.ask(request.who, find=asked, issuers=_sorted(request.issuers))
+        _, answers = await self._workers.ask(request.who, find=asked, issuers=_sort_issuers(request.issuers))
         document = {
-            "facts": rows_of(answers),
+            "facts": collect_rows(answers),
             "remembered_since": rendered(max((answer.said["since"] for answer in answers), default=None)),
         }
         return web.json_response(document, dumps=json_text)
@@ -221,11 +221,11 @@ class ConsoleRoutes:
         return web.json_response(document, dumps=json_text)
 
 
-def _waits(status: ServiceStatus) -> int:
+def _count_pending(status: ServiceStatus) -> int:
     """Return the pending messages by the queues' recent depths, which are right after a restart too."""
     ready = (status.depths[name].ready for name in (PARKED, Lane.RETRIES) if name in status.depths)
     return sum(ready) + count_delayed(status) + count_held_messages(status, Lane.RETRIES)
 
 
-def _sorted(issuers: frozenset[str] | None) -> list[str] | None:
+def _sort_issuers(issuers: frozenset[str] | None) -> list[str] | None:
     return None if issuers is None else sorted(issuers)

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.feature import WorkerView
-from notifier.features.console.all_workers import AllWorkers, rows_of
+from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.model.moment import rendered
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization
@@ -24,13 +24,19 @@ from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.network.listeners.throttle import RequestSlots
 from notifier.telemetry.audit import write_audit
 
-FRESH = 30.0  # seconds for which the doctor's result is fresh
-CANARIES = 16  # at a time, one to each client: a client that hangs must not use up publishers' slots
-LONGEST = 120.0  # seconds that the doctor has
+FRESH_SECONDS = 30.0  # seconds for which the doctor's result is fresh
+MAX_CANARIES = 16  # at a time, one to each client: a client that hangs must not use up publishers' slots
+MAX_RUN_SECONDS = 120.0  # seconds that the doctor has
 _STRICT = ConfigDict(extra="forbid")
 
 
-_FOUND = {"state": str, "began_at": str | None, "ended_at": str | None, "problem": str | None, "findings": Items}
+_RESULT_MEMBERS = {
+    "state": str,
+    "began_at": str | None,
+    "ended_at": str | None,
+    "problem": str | None,
+    "findings": Items,
+}
 
 
 @with_config(_STRICT)
@@ -58,7 +64,7 @@ class Doctor:
 
     def begin(self) -> None:
         """Start it, unless it is running or has a fresh result."""
-        if self._state == "running" or time.time() - (self._ended_at or 0.0) < FRESH:
+        if self._state == "running" or time.time() - (self._ended_at or 0.0) < FRESH_SECONDS:
             return
         self._state, self._began_at = "running", time.time()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -72,14 +78,14 @@ class Doctor:
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL, env=dict(os.environ),
             )  # fmt: skip
-            async with asyncio.timeout(LONGEST):
+            async with asyncio.timeout(MAX_RUN_SECONDS):
                 said, _ = await process.communicate()
             content = json.loads(said)
             mistaken = isinstance(content, dict)
             findings = list(map(_finding, content["mistakes"])) if mistaken else content
             self._problem = "the configuration cannot be used as its files are now" if mistaken else None
         except TimeoutError:
-            self._problem = f"the doctor took longer than {LONGEST:g} s; try notifier doctor"
+            self._problem = f"the doctor took longer than {MAX_RUN_SECONDS:g} s; try notifier doctor"
         except (OSError, ValueError, LookupError):  # no memory for a process, no file descriptor
             self._problem = "the doctor could not look; try notifier doctor"
         finally:
@@ -118,7 +124,7 @@ class DoctorRoutes:
         self._view = view
         self._workers = workers
         self._doctor = doctor
-        self._canaries = RequestSlots(CANARIES, 1, "to this client")
+        self._canaries = RequestSlots(MAX_CANARIES, 1, "to this client")
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes that the API serves."""
@@ -129,9 +135,9 @@ class DoctorRoutes:
         summary="Have the doctor check everything that a logout depends on. It ends no session.",
         scope="read",
         unbound=True,
-        answers={202: parse_answer("It looks. GET tells what it found.", **_FOUND)},
+        answers={202: parse_answer("It looks. GET tells what it found.", **_RESULT_MEMBERS)},
     )
-    async def _examine(self, _request: ApiRequest) -> web.Response:
+    async def _start_examination(self, _request: ApiRequest) -> web.Response:
         self._doctor.begin()
         return web.json_response(self._doctor.document(), status=202, dumps=json_text)
 
@@ -140,9 +146,9 @@ class DoctorRoutes:
         summary="Tell what the doctor found last, at this worker.",
         scope="read",
         unbound=True,
-        answers={200: parse_answer("Its findings.", **_FOUND)},
+        answers={200: parse_answer("Its findings.", **_RESULT_MEMBERS)},
     )
-    async def _examined(self, _request: ApiRequest) -> web.Response:
+    async def _last_examination(self, _request: ApiRequest) -> web.Response:
         return web.json_response(self._doctor.document(), dumps=json_text)
 
     @ApiOperation(
@@ -174,4 +180,4 @@ class DoctorRoutes:
     async def _acts(self, request: ApiRequest) -> web.Response:
         """Return the acts of all workers. Lines may name clients of any issuer."""
         _, answers = await self._workers.ask(request.who, acts=True)
-        return web.json_response({"acts": rows_of(answers, "acts")[::-1]}, dumps=json_text)
+        return web.json_response({"acts": collect_rows(answers, "acts")[::-1]}, dumps=json_text)

@@ -27,21 +27,21 @@ from notifier.model.delivery import Delivery
 from notifier.model.moment import Clock, rendered
 from notifier.model.redaction import redact, without_subject
 
-STEP = 5  # seconds of one count
-STEPS = 360  # counts that are kept: half an hour
-MINUTES = 60  # of a client
-ANSWERS = 20  # of a client
-CLIENTS = 2000  # of which answers and minutes are kept
-TROUBLE, WELL = 2000, 5000  # rows of what went wrong, and of what went well
-TROUBLE_BYTES, WELL_BYTES, CLIENT_BYTES = 3 * 2**20, 4 * 2**20, 8 * 2**20  # at most, where names are long
-AT_ONCE = 200  # rows of one answer
-NUMBERS = 100_000  # rows of a second at most
-TEXT = 200  # characters
+STEP_SECONDS = 5  # seconds of one count
+MAX_STEPS = 360  # counts that are kept: half an hour
+MAX_MINUTES = 60  # of a client
+MAX_ANSWERS = 20  # of a client
+MAX_CLIENTS = 2000  # of which answers and minutes are kept
+MAX_TROUBLE_ROWS, MAX_WELL_ROWS = 2000, 5000  # rows of what went wrong, and of what went well
+MAX_TROUBLE_BYTES, MAX_WELL_BYTES, MAX_CLIENT_BYTES = 3 * 2**20, 4 * 2**20, 8 * 2**20  # at most, where names are long
+MAX_ROWS_PER_ANSWER = 200  # rows of one answer
+NUMBERS_PER_SECOND = 100_000  # rows of a second at most
+MAX_TEXT_CHARS = 200  # characters
 SERIES = ("attempts", "delivered", "failed", "retried", "deferred", "dead")
 _, _DELIVERED, _FAILED, _RETRIED, _DEFERRED, _DEAD = range(len(SERIES))
-_ROW, _CLIENT = 450, 1600  # bytes of a row without its texts, and of a client with its minutes
+_ROW_BYTES, _CLIENT_BYTES = 450, 1600  # bytes of a row without its texts, and of a client with its minutes
 
-What = Literal["delivered", "failed", "put_off", "dead", "down", "recovered"]
+EntryKind = Literal["delivered", "failed", "put_off", "dead", "down", "recovered"]
 
 
 class RecentEntry(NamedTuple):
@@ -53,7 +53,7 @@ class RecentEntry(NamedTuple):
 
     number: int
     at: float
-    kind: What
+    kind: EntryKind
     iss: str
     client_id: str
     size: int
@@ -94,7 +94,7 @@ class _Ring:
 
 
 @dataclass(slots=True)
-class _Kept:
+class _ClientHistory:
     """What is kept of one client, whose rows share its names.
 
     `minutes` has three numbers for each minute: that of the epoch, deliveries, failures. `row_bytes`: those
@@ -109,7 +109,7 @@ class _Kept:
 
     def bytes(self) -> int:
         """Those of the client and its answers."""
-        return _CLIENT + self.row_bytes + sum(row.size for row in self.answers)
+        return _CLIENT_BYTES + self.row_bytes + sum(row.size for row in self.answers)
 
 
 class Recent:
@@ -120,20 +120,20 @@ class Recent:
         self._began = clock()
         self._steps: OrderedDict[int, list[int]] = OrderedDict()
         self._step_now, self._minute, self._counts_now = -1, 0, [0]
-        self._clients: OrderedDict[ClientKey, _Kept] = OrderedDict()
+        self._clients: OrderedDict[ClientKey, _ClientHistory] = OrderedDict()
         self._client_bytes = 0
-        self._trouble, self._well = _Ring(TROUBLE, TROUBLE_BYTES), _Ring(WELL, WELL_BYTES)
-        self.last = int(self._began * NUMBERS)
+        self._trouble, self._well = _Ring(MAX_TROUBLE_ROWS, MAX_TROUBLE_BYTES), _Ring(MAX_WELL_ROWS, MAX_WELL_BYTES)
+        self.last = int(self._began * NUMBERS_PER_SECOND)
         """The number of the newest row. A worker that follows one of the same name goes on from its numbers."""
         self.observe = FactHandlers(
             {
-                Attempted: self._attempted,
-                LogoutDelivered: self._attempted,
+                Attempted: self._on_attempt,
+                LogoutDelivered: self._on_attempt,
                 RetryScheduled: lambda _: self._count(_RETRIED),
-                Deferred: self._deferred,
-                Buried: self._buried,
-                ClientFailing: self._failing,
-                ClientRecovered: self._recovered,
+                Deferred: self._on_deferred,
+                Buried: self._on_dead_letter,
+                ClientFailing: self._on_failing,
+                ClientRecovered: self._on_recovered,
             }
         )
         """Notes a fact."""
@@ -143,53 +143,58 @@ class Recent:
     def _count(self, series: int) -> None:
         self._step()[series] += 1
 
-    def _deferred(self, fact: Deferred) -> None:
+    def _on_deferred(self, fact: Deferred) -> None:
         self._count(_DEFERRED)
         if fact.first:
-            cause, text = fact.cause.value, fact.text[:TEXT]
-            self._note("put_off", fact.iss, fact.client_id, event_id=fact.event_id, reason=cause, text=text)
+            cause, text = fact.cause.value, fact.text[:MAX_TEXT_CHARS]
+            self._add_entry("put_off", fact.iss, fact.client_id, event_id=fact.event_id, reason=cause, text=text)
 
-    def _failing(self, fact: ClientFailing) -> None:
-        self._note("down", fact.iss, fact.client_id, next_due=fact.next_try)
+    def _on_failing(self, fact: ClientFailing) -> None:
+        self._add_entry("down", fact.iss, fact.client_id, next_due=fact.next_try)
 
-    def _recovered(self, fact: ClientRecovered) -> None:
-        self._note("recovered", fact.iss, fact.client_id, seconds=fact.outage)
+    def _on_recovered(self, fact: ClientRecovered) -> None:
+        self._add_entry("recovered", fact.iss, fact.client_id, seconds=fact.outage)
 
     def _step(self) -> list[int]:
         """The counts of now."""
-        now = int(self._clock()) // STEP
+        now = int(self._clock()) // STEP_SECONDS
         if now != self._step_now:
-            self._step_now, self._minute = now, now * STEP // 60
+            self._step_now, self._minute = now, now * STEP_SECONDS // 60
             self._counts_now = self._steps.setdefault(now, [0] * len(SERIES))
-            if len(self._steps) > STEPS:
+            if len(self._steps) > MAX_STEPS:
                 self._steps.popitem(last=False)
         return self._counts_now
 
-    def _attempted(self, fact: Attempted) -> None:
-        delivery, met = fact.delivery, fact.outcome
+    def _on_attempt(self, fact: Attempted) -> None:
+        delivery, outcome = fact.delivery, fact.outcome
         counts = self._step()
         key = (delivery.iss, delivery.client_id)
-        if (kept := self._clients.get(key)) is None:
-            kept = self._new(key)
+        if (history := self._clients.get(key)) is None:
+            history = self._add_client(key)
         self._clients.move_to_end(key)
-        event_id, minutes, answers = delivery.event_id, kept.minutes, kept.answers
+        event_id, minutes, answers = delivery.event_id, history.minutes, history.answers
         if not minutes or minutes[-3] != self._minute:
             minutes.extend((self._minute, 0, 0))
-            del minutes[: -3 * MINUTES]
-        kind: What
+            del minutes[: -3 * MAX_MINUTES]
+        kind: EntryKind
         if isinstance(fact, LogoutDelivered):
             kind, reason, text, ring = "delivered", "", "", self._well
-            size = kept.row_bytes + _size(event_id)
+            size = history.row_bytes + _size(event_id)
             counts[_DELIVERED] += 1
             minutes[-2] += 1
         else:
-            kind, reason, text, ring = "failed", met.reason.value, _shown(met.text, delivery), self._trouble
-            size = kept.row_bytes + _size(event_id) + _size(text)
+            kind, reason, text, ring = (
+                "failed",
+                outcome.reason.value,
+                _redact_text(outcome.text, delivery),
+                self._trouble,
+            )
+            size = history.row_bytes + _size(event_id) + _size(text)
             counts[_FAILED] += 1
             minutes[-1] += 1
         self.last = number = self.last + 1
         row = RecentEntry(
-            number, fact.at, kind, kept.iss, kept.client_id, size, event_id, reason, met.status, fact.seconds,
+            number, fact.at, kind, history.iss, history.client_id, size, event_id, reason, outcome.status, fact.seconds,
             fact.number, fact.next_due, text, hash(delivery.sub), hash(delivery.sid),
         )  # fmt: skip
         ring.rows.append(row)
@@ -197,39 +202,39 @@ class Recent:
         if ring.bytes > ring.most_bytes or len(ring.rows) > ring.most:
             ring.trim()
         answers.append(row)
-        if len(answers) > ANSWERS:
+        if len(answers) > MAX_ANSWERS:
             size -= answers.pop(0).size
         self._client_bytes += size
-        while self._client_bytes > CLIENT_BYTES:
-            self._shorten(kept)
+        while self._client_bytes > MAX_CLIENT_BYTES:
+            self._drop_oldest(history)
 
-    def _shorten(self, kept: _Kept) -> None:
+    def _drop_oldest(self, history: _ClientHistory) -> None:
         """Forget the oldest answer of a client, or if it has no other the client not called for longest."""
-        if len(kept.answers) > 1:
-            self._client_bytes -= kept.answers.pop(0).size
+        if len(history.answers) > 1:
+            self._client_bytes -= history.answers.pop(0).size
         else:
             self._client_bytes -= self._clients.popitem(last=False)[1].bytes()
 
-    def _buried(self, fact: Buried) -> None:
+    def _on_dead_letter(self, fact: Buried) -> None:
         self._step()[_DEAD] += 1
-        text, whose, delivery = fact.text[:TEXT], dict[str, int](), fact.delivery
+        text, hashes, delivery = fact.text[:MAX_TEXT_CHARS], dict[str, int](), fact.delivery
         if delivery is not None:
-            text, whose = _shown(fact.text, delivery), {"sub": hash(delivery.sub), "sid": hash(delivery.sid)}
+            text, hashes = _redact_text(fact.text, delivery), {"sub": hash(delivery.sub), "sid": hash(delivery.sid)}
         why = fact.reason.value
-        self._note("dead", fact.iss, fact.client_id, event_id=fact.event_id, reason=why, text=text, **whose)
+        self._add_entry("dead", fact.iss, fact.client_id, event_id=fact.event_id, reason=why, text=text, **hashes)
 
-    def _new(self, key: ClientKey) -> _Kept:
-        kept = self._clients[key] = _Kept(*key, _ROW + _size(key[0]) + _size(key[1]))
-        self._client_bytes += kept.bytes()
-        if len(self._clients) > CLIENTS:
-            self._shorten(kept)
-        return kept
+    def _add_client(self, key: ClientKey) -> _ClientHistory:
+        history = self._clients[key] = _ClientHistory(*key, _ROW_BYTES + _size(key[0]) + _size(key[1]))
+        self._client_bytes += history.bytes()
+        if len(self._clients) > MAX_CLIENTS:
+            self._drop_oldest(history)
+        return history
 
-    def _note(
-        self, kind: What, iss: str, client_id: str, *, event_id: str = "", text: str = "", **members: Any
+    def _add_entry(
+        self, kind: EntryKind, iss: str, client_id: str, *, event_id: str = "", text: str = "", **members: Any
     ) -> None:
         self.last += 1
-        size = _ROW + sum(map(_size, (iss, client_id, event_id, text)))
+        size = _ROW_BYTES + sum(map(_size, (iss, client_id, event_id, text)))
         row = RecentEntry(self.last, self._clock(), kind, iss, client_id, size, event_id, text=text, **members)
         self._trouble.rows.append(row)
         self._trouble.bytes += size
@@ -251,28 +256,32 @@ class Recent:
 
     def minutes(self, key: ClientKey) -> list[list[int]]:
         """The minutes of a client, each with what was delivered and what failed."""
-        kept = self._clients.get(key)
-        return [] if kept is None else [kept.minutes[at : at + 3].tolist() for at in range(0, len(kept.minutes), 3)]
+        history = self._clients.get(key)
+        return (
+            []
+            if history is None
+            else [history.minutes[at : at + 3].tolist() for at in range(0, len(history.minutes), 3)]
+        )
 
     def after(self, number: int, *, well: bool, issuers: Collection[str] | None) -> list[RecentEntry]:
         """The newest rows after this one, in order. `well`: with deliveries. `issuers`: of these; None: of all."""
         rings = (self._trouble, self._well) if well else (self._trouble,)
-        newest = (islice(_newer(ring.rows, number, issuers), AT_ONCE) for ring in rings)
+        newest = (islice(_rows_after(ring.rows, number, issuers), MAX_ROWS_PER_ANSWER) for ring in rings)
         return sorted((row for rows in newest for row in rows), key=lambda row: row.number)
 
-    def found(
+    def find_rows(
         self, *, event_id: str | None, subject: str | None, issuers: Collection[str] | None
     ) -> Sequence[RecentEntry]:
         """The newest rows of an event, or of a user or session."""
-        whose = hash(subject)
+        hashes = hash(subject)
         rows = [
             row
             for ring in (self._trouble, self._well)
             for row in ring.rows
-            if (row.event_id == event_id if subject is None else whose in (row.sub, row.sid))
+            if (row.event_id == event_id if subject is None else hashes in (row.sub, row.sid))
             and (issuers is None or row.iss in issuers)
         ]
-        return sorted(rows, key=lambda row: row.number)[-AT_ONCE:]
+        return sorted(rows, key=lambda row: row.number)[-MAX_ROWS_PER_ANSWER:]
 
     @property
     def since(self) -> float:
@@ -286,7 +295,7 @@ def _size(text: str) -> int:
     return getsizeof(text) if text.isascii() else getsizeof(text) + 4 * len(text)
 
 
-def _newer(ring: Sequence[RecentEntry], number: int, issuers: Collection[str] | None) -> Iterator[RecentEntry]:
+def _rows_after(ring: Sequence[RecentEntry], number: int, issuers: Collection[str] | None) -> Iterator[RecentEntry]:
     for row in reversed(ring):
         if row.number <= number:
             return
@@ -294,6 +303,6 @@ def _newer(ring: Sequence[RecentEntry], number: int, issuers: Collection[str] | 
             yield row
 
 
-def _shown(text: str, delivery: Delivery) -> str:
+def _redact_text(text: str, delivery: Delivery) -> str:
     """What a failure met, as operators may read it."""
-    return text and redact(without_subject(text, delivery.sub, delivery.sid))[:TEXT]
+    return text and redact(without_subject(text, delivery.sub, delivery.sid))[:MAX_TEXT_CHARS]

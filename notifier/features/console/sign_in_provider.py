@@ -21,10 +21,10 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.values import has_host, is_in_clear
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-WITHIN = 5.0  # seconds that the provider has for each answer
-FRESH = 300.0  # seconds that its metadata count
-AGAIN = 5.0  # seconds after metadata that could not be read
-_CODE = re.compile(r"[a-z_]{1,40}")  # an error of RFC 6749 §5.2; anything else is not shown
+TIMEOUT_SECONDS = 5.0  # seconds that the provider has for each answer
+FRESH_SECONDS = 300.0  # seconds that its metadata count
+RETRY_SECONDS = 5.0  # seconds after metadata that could not be read
+_ERROR_CODE = re.compile(r"[a-z_]{1,40}")  # an error of RFC 6749 §5.2; anything else is not shown
 SETTING = "api.console.oidc"
 
 
@@ -37,7 +37,7 @@ class Endpoints:
 
 
 @frozen
-class Exchanged:
+class ExchangedTokens:
     """The tokens that a code was exchanged for."""
 
     access_token: str
@@ -45,7 +45,7 @@ class Exchanged:
 
 
 @frozen
-class NotExchanged:
+class ExchangeFailure:
     """Why there are none. `refused`: the provider has refused the code."""
 
     text: str
@@ -67,7 +67,9 @@ class SignInProvider:
         self._egress = egress
         self._steady = steady
         self._tls = TlsFiles() if settings.tls is None else settings.tls.files()
-        self._discovery = Discovery(issuer=settings.issuer, metadata=settings.metadata, tls=self._tls, within=WITHIN)
+        self._discovery = Discovery(
+            issuer=settings.issuer, metadata=settings.metadata, tls=self._tls, within=TIMEOUT_SECONDS
+        )
         self._reading = asyncio.Lock()
         self._due = float("-inf")
         self._endpoints: Endpoints | DocumentIssue = DocumentIssue(text="not read yet")
@@ -85,11 +87,11 @@ class SignInProvider:
         """Read the JWK Set by which its tokens are verified. Never raises."""
         return await self._discovery.read_keys(self._reader, self._egress())
 
-    async def exchange(self, code: str, verifier: str, redirect_uri: str) -> Exchanged | NotExchanged:
+    async def exchange(self, code: str, verifier: str, redirect_uri: str) -> ExchangedTokens | ExchangeFailure:
         """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
         endpoints = await self.endpoints()
         if isinstance(endpoints, DocumentIssue):
-            return NotExchanged(text=endpoints.text)
+            return ExchangeFailure(text=endpoints.text)
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -98,37 +100,39 @@ class SignInProvider:
             "client_id": self._settings.client_id,
         }
         egress = self._discovery.egress(self._egress(), endpoints.token)
-        answer = await self._reader.post(endpoints.token, form, egress=egress, tls=self._tls, within=WITHIN)
+        answer = await self._reader.post(endpoints.token, form, egress=egress, tls=self._tls, within=TIMEOUT_SECONDS)
         if isinstance(answer, DocumentIssue):
-            return NotExchanged(text=f"its token endpoint: {answer.text}")
+            return ExchangeFailure(text=f"its token endpoint: {answer.text}")
         members = answer.content if isinstance(answer.content, dict) else {}
         if answer.status != 200:
             error = members.get("error")
-            named = f" ({error})" if isinstance(error, str) and _CODE.fullmatch(error) else ""
-            return NotExchanged(text=f"its token endpoint answered {answer.status}{named}", refused=answer.status < 500)
+            named = f" ({error})" if isinstance(error, str) and _ERROR_CODE.fullmatch(error) else ""
+            return ExchangeFailure(
+                text=f"its token endpoint answered {answer.status}{named}", refused=answer.status < 500
+            )
         access_token, id_token = members.get("access_token"), members.get("id_token")
         if not isinstance(access_token, str) or not isinstance(id_token, str):
-            return NotExchanged(text="its token endpoint gave no access_token with an id_token")
-        return Exchanged(access_token=access_token, id_token=id_token)
+            return ExchangeFailure(text="its token endpoint gave no access_token with an id_token")
+        return ExchangedTokens(access_token=access_token, id_token=id_token)
 
     async def _read(self) -> None:
         metadata = await self._discovery.read(self._reader, self._egress())
-        found = metadata if isinstance(metadata, DocumentIssue) else self._found(metadata)
-        good = isinstance(found, Endpoints)
+        endpoints = metadata if isinstance(metadata, DocumentIssue) else self._to_endpoints(metadata)
+        good = isinstance(endpoints, Endpoints)
         if good or not isinstance(self._endpoints, Endpoints):
-            self._endpoints = found
-        self._due = self._steady() + (FRESH if good else AGAIN)
+            self._endpoints = endpoints
+        self._due = self._steady() + (FRESH_SECONDS if good else RETRY_SECONDS)
 
-    def _found(self, metadata: Mapping[str, object]) -> Endpoints | DocumentIssue:
+    def _to_endpoints(self, metadata: Mapping[str, object]) -> Endpoints | DocumentIssue:
         """The endpoints in metadata. A browser is sent to one of them: it must be an address, and not in clear."""
-        found: dict[str, str] = {}
+        endpoints: dict[str, str] = {}
         for name in ("authorization", "token"):
             uri = metadata.get(f"{name}_endpoint")
             if not isinstance(uri, str) or not has_host(uri, "https", "http") or is_in_clear(uri) or "#" in uri:
                 text = f"its metadata at {self._settings.metadata} name no {name}_endpoint that begins with https://"
                 return DocumentIssue(text=text)
-            found[name] = uri
-        return Endpoints(**found)
+            endpoints[name] = uri
+        return Endpoints(**endpoints)
 
 
 def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
@@ -138,7 +142,7 @@ def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check
     if oidc is not None:
         provider = SignInProvider(oidc, reader, lambda: settings.template().route.egress, time.monotonic)
         run = partial(examine_provider, provider, oidc.metadata)
-        yield Check(area=Area.KEYS, subject=SETTING, within=3 * WITHIN + 2, run=run)
+        yield Check(area=Area.KEYS, subject=SETTING, within=3 * TIMEOUT_SECONDS + 2, run=run)
 
 
 async def examine_provider(provider: SignInProvider, metadata: str) -> Sequence[Finding]:

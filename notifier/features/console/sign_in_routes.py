@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
-from notifier.features.console.access_token import SKEW, SignIn
-from notifier.features.console.sign_in_provider import Endpoints, NotExchanged
+from notifier.features.console.access_token import MAX_SKEW_SECONDS, SignIn
+from notifier.features.console.sign_in_provider import Endpoints, ExchangeFailure
 from notifier.features.console.sign_in_tokens import SignInTokens
 from notifier.model.errors import InputIssue
 from notifier.network.http.issuer_document import DocumentIssue
@@ -21,13 +21,13 @@ from notifier.network.listeners.throttle import RequestSlots
 from notifier.publishing.route_steps import ApiLimits, media_type, read_body
 
 PATH = "/v1/sign-in"
-PLACES = 32  # requests of each route: strangers with slow bodies must not take the places of publishers
+MAX_SIGN_INS = 32  # requests of each route: strangers with slow bodies must not take the places of publishers
 LIMITS = ApiLimits(body_timeout=5.0)  # seconds
-AT_A_TIME = 8  # codes that are exchanged: a flood of made-up ones must not become one at the provider
+MAX_CONCURRENT_SIGN_INS = 8  # codes that are exchanged: a flood of made-up ones must not become one at the provider
 _VISIBLE = re.compile(r"[!-~]{1,4096}")  # codes of Entra ID have 1,500
 _MEMBERS = ("code", "code_verifier", "redirect_uri", "nonce")
 _TEXT: JsonSchema = {"type": "string", "pattern": f"^{_VISIBLE.pattern}$"}
-_MAYBE: JsonSchema = {"type": ["string", "null"]}
+_OPTIONAL_TEXT: JsonSchema = {"type": ["string", "null"]}
 _TOLD: JsonSchema = {
     "type": "object",
     "required": ["oidc"],
@@ -39,8 +39,8 @@ _TOLD: JsonSchema = {
                 "issuer": {"type": "string"},
                 "client_id": {"type": "string"},
                 "scope": {"type": "string"},
-                "authorization_endpoint": _MAYBE,
-                "problem": _MAYBE,
+                "authorization_endpoint": _OPTIONAL_TEXT,
+                "problem": _OPTIONAL_TEXT,
             },
         }
     },
@@ -79,8 +79,8 @@ class SignInRoutes:
 
     def __init__(self, signed_in: SignInTokens | None) -> None:
         self._signed_in = signed_in
-        self._places = RequestSlots(2 * PLACES, PLACES, "without a token")
-        self._room = AT_A_TIME
+        self._slots = RequestSlots(2 * MAX_SIGN_INS, MAX_SIGN_INS, "without a token")
+        self._room = MAX_CONCURRENT_SIGN_INS
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Yield them."""
@@ -93,16 +93,16 @@ class SignInRoutes:
         if self._signed_in is None:
             return web.json_response({"oidc": None})
         oidc = self._signed_in.oidc
-        with self._places.one("GET"):
+        with self._slots.one("GET"):
             endpoints = await self._signed_in.provider.endpoints()
-        told = {
+        answer = {
             "issuer": oidc.issuer,
             "client_id": oidc.client_id,
             "scope": oidc.scope,
             "authorization_endpoint": endpoints.authorization if isinstance(endpoints, Endpoints) else None,
             "problem": endpoints.text if isinstance(endpoints, DocumentIssue) else None,
         }
-        return web.json_response({"oidc": told})
+        return web.json_response({"oidc": answer})
 
     @_POST
     async def post(self, request: web.Request) -> web.Response:
@@ -110,23 +110,25 @@ class SignInRoutes:
         signed_in = self._signed_in
         if signed_in is None:
             raise Refusal(problem_response(404, "Nobody signs in by a provider here (api.console.oidc)"))
-        with self._places.one("POST"):
-            given = await _given(request)
-        with self._place():
-            tokens = await signed_in.provider.exchange(given["code"], given["code_verifier"], given["redirect_uri"])
-            if isinstance(tokens, NotExchanged):
+        with self._slots.one("POST"):
+            members = await _parse_body(request)
+        with self._reserve_slot():
+            tokens = await signed_in.provider.exchange(
+                members["code"], members["code_verifier"], members["redirect_uri"]
+            )
+            if isinstance(tokens, ExchangeFailure):
                 raise Refusal(
                     problem_response(400 if tokens.refused else 502, f"The provider gives no token: {tokens.text}")
                 )
-            sign_in = SignIn(nonce=given["nonce"], code=given["code"], access_token=tokens.access_token)
+            sign_in = SignIn(nonce=members["nonce"], code=members["code"], access_token=tokens.access_token)
             await signed_in.refuse_identity(tokens.id_token, sign_in)
             token = await signed_in.judge(tokens.access_token)
         if token is None or token.expires is None:
             raise Refusal(problem_response(401, "The provider's access token is no JWT (RFC 9068)"))
-        return web.json_response({"access_token": tokens.access_token, "expires_at": token.expires - SKEW})
+        return web.json_response({"access_token": tokens.access_token, "expires_at": token.expires - MAX_SKEW_SECONDS})
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _reserve_slot(self) -> Iterator[None]:
         if not self._room:
             raise Refusal(problem_response(503, "Too many sign in at a time; try again", headers={"Retry-After": "1"}))
         self._room -= 1
@@ -136,7 +138,7 @@ class SignInRoutes:
             self._room += 1
 
 
-async def _given(request: web.Request) -> Mapping[str, str]:
+async def _parse_body(request: web.Request) -> Mapping[str, str]:
     """The members of the request. A form of another site cannot send JSON. Raises Refusal (400, 415)."""
     if media_type(request) != "application/json":
         raise Refusal(
@@ -144,10 +146,10 @@ async def _given(request: web.Request) -> Mapping[str, str]:
         )
     await read_body(request, LIMITS)
     body = await read_json_object(request) or {}
-    given = {name: text for name, text in body.items() if isinstance(text, str)}
-    wrong = [name for name in _MEMBERS if _VISIBLE.fullmatch(given.get(name, "")) is None]
+    members = {name: text for name, text in body.items() if isinstance(text, str)}
+    wrong = [name for name in _MEMBERS if _VISIBLE.fullmatch(members.get(name, "")) is None]
     if wrong:
         raise malformed_refusal(
             *(InputIssue(name, "must be a text of 1 to 4,096 visible ASCII characters") for name in wrong)
         )
-    return given
+    return members

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.features.console.access_token import TYPES, Rules, SignIn, identity_mistake, judge_access
+from notifier.features.console.access_token import TYPES, AccessRules, SignIn, check_access_token, find_id_token_error
 from notifier.features.console.console_settings import OidcSettings
-from notifier.features.console.sign_in_provider import AGAIN, SignInProvider
+from notifier.features.console.sign_in_provider import RETRY_SECONDS, SignInProvider
 from notifier.model.api_token import ApiToken
 from notifier.model.moment import Clock
 from notifier.network.http.issuer_documents import DocumentReader
@@ -19,8 +19,8 @@ from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysUnavailable
 from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken, read_unverified_claims
 
-LONGEST = 8000  # bytes of a token: the API takes no longer line of a header
-MOST_KEPT = 1000  # tokens; some hundred bytes each
+MAX_TOKEN_CHARS = 8000  # bytes of a token: the API takes no longer line of a header
+MAX_CACHED_TOKENS = 1000  # tokens; some hundred bytes each
 
 
 class SignInTokens:
@@ -44,7 +44,7 @@ class SignInTokens:
         keys = self.provider.keys
         self._access = SignedContent(keys, SET_ALGORITHMS, types, "the token", typed=True)
         self._identity = SignedContent(keys, SET_ALGORITHMS, ("jwt",), "the ID token")
-        self._kept: dict[bytes, ApiToken] = {}
+        self._cached: dict[bytes, ApiToken] = {}
 
     async def aclose(self) -> None:
         """Stop reading TLS files."""
@@ -56,23 +56,24 @@ class SignInTokens:
             return None
         raw = bearer.encode("utf-8", "surrogatepass")
         digest = hashlib.sha256(raw).digest()
-        if (kept := self._kept.get(digest)) is not None:
-            return kept
-        if len(raw) > LONGEST:
+        if (cached := self._cached.get(digest)) is not None:
+            return cached
+        if len(raw) > MAX_TOKEN_CHARS:
             raise unauthorized(
-                f"The token is not accepted: it has more than {LONGEST:,} bytes; have the provider put less in it"
+                f"The token is not accepted: it has more than {MAX_TOKEN_CHARS:,} bytes; have the provider put less"
+                " in it"
             )
         if read_unverified_claims(raw).get("iss") != self.oidc.issuer:  # before a key is requested
             raise unauthorized("The token is not accepted: iss is another issuer")
         content = await self._access.verify(raw)
         if isinstance(content, KeysUnavailable):
-            raise _keys_away()
+            raise _keys_unavailable()
         if isinstance(content, UnverifiedToken):
             raise unauthorized(f"The token is not accepted: {content.text}")
-        rules = Rules(oidc=self.oidc, issuers=frozenset(self._live.registry().issuers), hashed=self._hashed)
-        token = judge_access(content.claims, digest, rules, self._clock())
+        rules = AccessRules(oidc=self.oidc, issuers=frozenset(self._live.registry().issuers), hashed=self._hashed)
+        token = check_access_token(content.claims, digest, rules, self._clock())
         if isinstance(token, ApiToken):
-            self._keep(token)
+            self._cache_token(token)
             return token
         if token.known:
             challenge = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
@@ -83,25 +84,25 @@ class SignInTokens:
         """Raise Refusal (401, 503) unless it is the ID token of this sign-in."""
         content = await self._identity.verify(id_token.encode("utf-8", "surrogatepass"))
         if isinstance(content, KeysUnavailable):
-            raise _keys_away()
+            raise _keys_unavailable()
         if isinstance(content, SignedClaims):
-            mistake = identity_mistake(content, sign_in, self.oidc, self._clock())
+            mistake = find_id_token_error(content, sign_in, self.oidc, self._clock())
             if mistake is None:
                 return
         else:
             mistake = content.text
         raise Refusal(problem_response(401, f"The ID token is not that of this sign-in: {mistake}. Sign in again"))
 
-    def _keep(self, token: ApiToken) -> None:
+    def _cache_token(self, token: ApiToken) -> None:
         """Cache a token, and drop expired tokens, or else the oldest."""
-        if len(self._kept) >= MOST_KEPT:
+        if len(self._cached) >= MAX_CACHED_TOKENS:
             now = self._clock()
-            self._kept = {digest: kept for digest, kept in self._kept.items() if (kept.expires or 0.0) > now}
-            while len(self._kept) >= MOST_KEPT:
-                del self._kept[next(iter(self._kept))]
-        self._kept[token.sha256] = token
+            self._cached = {digest: cached for digest, cached in self._cached.items() if (cached.expires or 0.0) > now}
+            while len(self._cached) >= MAX_CACHED_TOKENS:
+                del self._cached[next(iter(self._cached))]
+        self._cached[token.sha256] = token
 
 
-def _keys_away() -> Refusal:
+def _keys_unavailable() -> Refusal:
     title = "The keys of the provider at which you signed in cannot be read; try again soon"
-    return Refusal(problem_response(503, title, headers={"Retry-After": f"{AGAIN:.0f}"}))
+    return Refusal(problem_response(503, title, headers={"Retry-After": f"{RETRY_SECONDS:.0f}"}))

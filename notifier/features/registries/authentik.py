@@ -66,14 +66,18 @@ def _row(provider: Any) -> Any:
     client_id = provider.get("client_id")
     uri = provider.get("logout_uri") or provider.get("backchannel_logout_uri")  # the older name is that of 2025.8
     if provider.get("logout_method") == "frontchannel":
-        return _about(provider, uri) | {"frontchannel_logout_uri": uri}
+        return _informational_metadata(provider, uri) | {"frontchannel_logout_uri": uri}
     if not uri:
-        return _about(provider)
-    text = _mistake(provider)
-    return _about(provider) | {"backchannel_logout_uri": uri} if text is None else InputIssue(str(client_id), text)
+        return _informational_metadata(provider)
+    text = _find_error(provider)
+    return (
+        _informational_metadata(provider) | {"backchannel_logout_uri": uri}
+        if text is None
+        else InputIssue(str(client_id), text)
+    )
 
 
-def _about(provider: dict[str, Any], front_channel: object = None) -> dict[str, Any]:
+def _informational_metadata(provider: dict[str, Any], front_channel: object = None) -> dict[str, Any]:
     """Return the client's informational metadata. A redirect URI may be a regular expression."""
     name, redirects = provider.get("assigned_application_name"), provider.get("redirect_uris")
     entries = [entry for entry in redirects if isinstance(entry, dict)] if isinstance(redirects, list) else []
@@ -85,7 +89,7 @@ def _about(provider: dict[str, Any], front_channel: object = None) -> dict[str, 
     }
 
 
-def _mistake(provider: dict[str, Any]) -> str | None:
+def _find_error(provider: dict[str, Any]) -> str | None:
     if provider.get("issuer_mode") != "global":
         return (
             "has an issuer of its own (issuer_mode per_provider), so no event of another issuer can name it: set its "

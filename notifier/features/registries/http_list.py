@@ -16,7 +16,7 @@ from notifier import __version__
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.list_settings import HttpListSettings
-from notifier.features.registries.page_requests import EndlessList, PageLimit, ask, next_page
+from notifier.features.registries.page_requests import EndlessListError, PageLimit, ask, next_page
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import open_web
@@ -24,11 +24,15 @@ from notifier.network.http.json_parts import MAX_NESTING, Bounds, NotJson, forma
 from notifier.settings.document_files import parse_yaml
 from notifier.settings.registry_settings import RegistrySourceSettings
 
-_VALUES = 4  # a byte at most: an alias of YAML (`*name`) repeats what it names
+_MAX_VALUES_PER_CLIENT = 4  # a byte at most: an alias of YAML (`*name`) repeats what it names
 YAML_LIMIT = 16 * 1024 * 1024  # bytes: read in one go, in some 5 s. Larger lists are JSON
 _ACCEPT = {"Accept": "application/json, application/yaml;q=0.9, text/yaml;q=0.8"}
 _YAML = ("/yaml", "/x-yaml", "+yaml", "/vnd.yaml")
-_VAGUE = ("", "text/plain", "application/octet-stream")  # what web servers say of a file that ends with .yaml
+_UNSPECIFIC_TYPES = (
+    "",
+    "text/plain",
+    "application/octet-stream",
+)  # what web servers say of a file that ends with .yaml
 _ADVICE = {
     401: "the server wants credentials; set `headers`, such as {Authorization: {file: PATH}}",
     403: "the server refuses us; check `headers`",
@@ -56,17 +60,17 @@ class HttpListReader:
                 if last is None:
                     raise SourceFault("answered 304 (not modified), though nobody asked for that; see its cache")
                 return last
-            mark = _mark(answer, first)
-            await collector.add_all(_drained(_clients(answer)))
+            mark = _format_mark(answer, first)
+            await collector.add_all(_drain_list(_clients(answer)))
             following = next_page(answer.whole("Link"), first)
             while following is not None:
                 if following in visited:
-                    raise EndlessList("its list never ends: a page comes again (Link: rel=next)")
+                    raise EndlessListError("its list never ends: a page comes again (Link: rel=next)")
                 visited.add(following)
-                limit.before_next(collector.known_count)
+                limit.on_next_page(collector.known_count)
                 mark = None
                 answer = await ask(server, following, headers, _ADVICE)
-                await collector.add_all(_drained(_clients(answer)))
+                await collector.add_all(_drain_list(_clients(answer)))
                 following = next_page(answer.whole("Link"), following)
             return collector.answer(at, mark)
 
@@ -83,13 +87,13 @@ def _conditions(last: SourceAnswer | None, url: str) -> Mapping[str, str]:
         return {}
 
 
-def _mark(answer: JsonAnswer, url: str) -> str | None:
+def _format_mark(answer: JsonAnswer, url: str) -> str | None:
     names = {"etag": "ETag", "modified": "Last-Modified"}
     marks = {name: answer.headers[header] for name, header in names.items() if header in answer.headers}
     return json.dumps({"url": url, "version": __version__, **marks}) if marks else None
 
 
-def _drained(clients: list[Any]) -> Iterator[Any]:
+def _drain_list(clients: list[Any]) -> Iterator[Any]:
     """Yield the clients, each freed before the next: freeing all at once would block the loop."""
     clients.reverse()
     while clients:
@@ -114,7 +118,7 @@ async def _read(body: bytes, content_type: str, bounds: Bounds) -> Any:
     try:
         return await read_json(body, bounds)
     except NotJson:
-        if kind in _VAGUE:
+        if kind in _UNSPECIFIC_TYPES:
             return _yaml(body, bounds)
         raise ValueError("is not JSON; a list in YAML must have the type application/yaml") from None
 
@@ -123,7 +127,9 @@ def _yaml(body: bytes, bounds: Bounds) -> Any:
     if len(body) > YAML_LIMIT:
         raise ValueError(f"is YAML of more than {format_size(YAML_LIMIT)}; a list of that size must be JSON")
     try:
-        return _plain(parse_yaml(body.decode("utf-8-sig")), [min(bounds.values, _VALUES * (len(body) + 1000))])
+        return _to_json_types(
+            parse_yaml(body.decode("utf-8-sig")), [min(bounds.values, _MAX_VALUES_PER_CLIENT * (len(body) + 1000))]
+        )
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
@@ -132,7 +138,7 @@ def _yaml(body: bytes, bounds: Bounds) -> Any:
         raise ValueError("is not YAML") from None
 
 
-def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
+def _to_json_types(value: Any, left: list[int], depth: int = 0) -> Any:
     """Return the value in JSON's types (a date as text). Raises ValueError if it has more than `left[0]` values."""
     left[0] -= 1
     if left[0] < 0:
@@ -140,7 +146,7 @@ def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
     if depth > 2 + MAX_NESTING:
         raise ValueError(f"has a client that is nested more than {MAX_NESTING} deep")
     if isinstance(value, dict):
-        return {str(name): _plain(member, left, depth + 1) for name, member in value.items()}
+        return {str(name): _to_json_types(member, left, depth + 1) for name, member in value.items()}
     if isinstance(value, list):
-        return [_plain(member, left, depth + 1) for member in value]
+        return [_to_json_types(member, left, depth + 1) for member in value]
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.list_settings import HydraSettings
-from notifier.features.registries.page_requests import EndlessList, PageLimit, ask, next_link
+from notifier.features.registries.page_requests import EndlessListError, PageLimit, ask, next_link
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -33,7 +33,7 @@ _MEMBERS = (
     "client_name",
     "subject_type",
 )
-_OURS_FIRST = ("backchannel_logout_uri", "backchannel_logout_session_required")
+_OPTIONS_FIRST = ("backchannel_logout_uri", "backchannel_logout_session_required")
 _ADVICE = {
     401: "whatever stands before the admin API wants credentials; set `headers`",
     403: "whatever stands before the admin API refuses us; check `headers`",
@@ -53,27 +53,27 @@ class HydraReader:
         """Return all clients; `last` itself if nothing has changed. Raises SourceFault."""
         async with open_web(self._settings.tls, self._source.timeout) as server:
             at = self._clock()
-            token = await self._take(server, None, collector := RowCollector(last))
+            token = await self._read_page(server, None, collector := RowCollector(last))
             try:
-                await self._rest(server, token, collector)
-            except EndlessList:
+                await self._read_all_pages(server, token, collector)
+            except EndlessListError:
                 raise
             except SourceFault:  # perhaps an invalid page token: a restart with another secret, or a proxy that cut it
-                token = await self._take(server, None, collector := RowCollector(last))
-                await self._rest(server, token, collector)
+                token = await self._read_page(server, None, collector := RowCollector(last))
+                await self._read_all_pages(server, token, collector)
             return collector.answer(at)
 
-    async def _rest(self, server: JsonWeb, token: str | None, collector: RowCollector) -> None:
+    async def _read_all_pages(self, server: JsonWeb, token: str | None, collector: RowCollector) -> None:
         visited: set[str] = set()
         limit = PageLimit()
         while token is not None:
             if token in visited:
                 raise SourceFault("its list of clients never ends: a page token comes again")
             visited.add(token)
-            limit.before_next(collector.known_count)
-            token = await self._take(server, token, collector)
+            limit.on_next_page(collector.known_count)
+            token = await self._read_page(server, token, collector)
 
-    async def _take(self, server: JsonWeb, token: str | None, collector: RowCollector) -> str | None:
+    async def _read_page(self, server: JsonWeb, token: str | None, collector: RowCollector) -> str | None:
         """Read a page. Return the token of the next."""
         query = urlencode({"page_size": PAGE} | ({} if token is None else {"page_token": token}))
         url = f"{self._settings.admin_url}/admin/clients?{query}"
@@ -98,5 +98,5 @@ def _row(client: Any) -> Any:
     settings = metadata.get("notifier") if isinstance(metadata, dict) else None
     if isinstance(settings, dict):
         settings = dict(settings)
-        row |= {name: value for name in _OURS_FIRST if (value := settings.pop(name, None)) not in (None, "")}
+        row |= {name: value for name in _OPTIONS_FIRST if (value := settings.pop(name, None)) not in (None, "")}
     return row | {"notifier": settings}

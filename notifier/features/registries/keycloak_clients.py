@@ -23,7 +23,7 @@ from notifier.network.http.json_parts import OutOfBounds
 
 _URL, _SESSION = "backchannel.logout.url", "backchannel.logout.session.required"
 _PAIRWISE = "-pairwise-sub-mapper"  # Keycloak's own is oidc-sha256-pairwise-sub-mapper; extensions end alike
-_OURS = "notifier."
+_PREFIX = "notifier."
 _OWN_URL, _OWN_SESSION = "notifier.backchannel_logout_uri", "notifier.backchannel_logout_session_required"
 
 
@@ -53,7 +53,7 @@ class KeycloakRealm:
             row["issuer"] = self.issuer
         if _is_pairwise(client):
             row["subject_type"] = "pairwise"
-        settings = _settings(attributes)
+        settings = _parse_options(attributes)
         if settings:
             row["notifier"] = settings
         if client.get("enabled") is False or client.get("protocol") not in (None, "", "openid-connect"):
@@ -65,22 +65,22 @@ class KeycloakRealm:
     ) -> InputIssue | None:
         """Add the client's logout metadata, or return the error in it."""
         name = str(row["client_id"])
-        uri = self._resolved(_text(attributes.get(_OWN_URL)) or _text(attributes.get(_URL)), client)
-        registered_algorithm = _text(attributes.get("id.token.signed.response.alg"))
+        uri = self._resolve(_to_text(attributes.get(_OWN_URL)) or _to_text(attributes.get(_URL)), client)
+        registered_algorithm = _to_text(attributes.get("id.token.signed.response.alg"))
         algorithm = self.default_algorithm if registered_algorithm in ("", "any") else registered_algorithm
         if algorithm in tuple(Algorithm):
             row["id_token_signed_response_alg"] = str(algorithm)
         if client.get("frontchannelLogout") is True:
             self._add_front_channel(row, client, attributes)
         listed = client["redirectUris"] if isinstance(client.get("redirectUris"), list) else ()
-        own = [self._resolved(_text(uri), client) for uri in listed]
+        own = [self._resolve(_to_text(uri), client) for uri in listed]
         if (uris := redirect_uris(own, row.get("frontchannel_logout_uri"))) is not None:
             row["redirect_uris"] = uris
-        if (shown := _text(client.get("name"))) and not shown.startswith("${"):  # a key of Keycloak's translations
+        if (shown := _to_text(client.get("name"))) and not shown.startswith("${"):  # a key of Keycloak's translations
             row["client_name"] = shown
         if not uri:
             return None
-        text = _unresolved(uri) or uri_mistake(uri)
+        text = _find_variable(uri) or uri_mistake(uri)
         if text is not None:
             return InputIssue(name, f"its back-channel logout URL {text}")
         if algorithm not in tuple(Algorithm):
@@ -89,8 +89,8 @@ class KeycloakRealm:
                 name, f"its ID tokens are signed with {algorithm[:20]!r}; choose one of {ways} in Keycloak"
             )
         row["backchannel_logout_uri"] = uri
-        row["backchannel_logout_session_required"] = _true(attributes.get(_OWN_SESSION) or attributes.get(_SESSION))
-        if alg := _text(attributes.get("id.token.encrypted.response.alg")):
+        row["backchannel_logout_session_required"] = _is_true(attributes.get(_OWN_SESSION) or attributes.get(_SESSION))
+        if alg := _to_text(attributes.get("id.token.encrypted.response.alg")):
             self._add_encryption(row, client, attributes, alg)
         return None
 
@@ -99,34 +99,36 @@ class KeycloakRealm:
     ) -> None:
         """Add encryption: like Keycloak, encrypt logout tokens like ID tokens, to a key of the JWKS or JWKS URL."""
         row["id_token_encrypted_response_alg"] = alg
-        if enc := _text(attributes.get("id.token.encrypted.response.enc")):
+        if enc := _to_text(attributes.get("id.token.encrypted.response.enc")):
             row["id_token_encrypted_response_enc"] = enc
-        if _true(attributes.get("use.jwks.url")):
-            row["jwks_uri"] = self._resolved(_text(attributes.get("jwks.url")), client)
-        elif _true(attributes.get("use.jwks.string")):
-            row["jwks"] = _value(_text(attributes.get("jwks.string")))
+        if _is_true(attributes.get("use.jwks.url")):
+            row["jwks_uri"] = self._resolve(_to_text(attributes.get("jwks.url")), client)
+        elif _is_true(attributes.get("use.jwks.string")):
+            row["jwks"] = _parse_value(_to_text(attributes.get("jwks.string")))
 
     def _add_front_channel(
         self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> None:
         """Add the front-channel URL, by default the base URL as in Keycloak. An invalid one is omitted."""
-        uri = self._resolved(_text(attributes.get("frontchannel.logout.url")) or _text(client.get("baseUrl")), client)
-        if uri and not _unresolved(uri) and uri_mistake(uri) is None:
+        uri = self._resolve(
+            _to_text(attributes.get("frontchannel.logout.url")) or _to_text(client.get("baseUrl")), client
+        )
+        if uri and not _find_variable(uri) and uri_mistake(uri) is None:
             row["frontchannel_logout_uri"] = uri
             if "frontchannel.logout.session.required" in attributes:
-                required = _true(attributes["frontchannel.logout.session.required"])
+                required = _is_true(attributes["frontchannel.logout.session.required"])
                 row["frontchannel_logout_session_required"] = required
 
-    def _resolved(self, url: str, client: Mapping[str, Any]) -> str:
+    def _resolve(self, url: str, client: Mapping[str, Any]) -> str:
         """Resolve a URL like Keycloak's `ResolveRelative`: a path is appended to the root URL including its path."""
         if url.startswith("/"):
-            root = _text(client.get("rootUrl"))
+            root = _to_text(client.get("rootUrl"))
             parts = urlsplit(self.base)
             url = (root or f"{parts.scheme}://{parts.netloc}") + url
         return url.replace("${authBaseUrl}", self.base).replace("${authAdminUrl}", self.admin)
 
 
-def _unresolved(uri: str) -> str | None:
+def _find_variable(uri: str) -> str | None:
     start = uri.find("${")
     if start < 0:
         return None
@@ -141,22 +143,22 @@ def _is_pairwise(client: Mapping[str, Any]) -> bool:
     return any(isinstance(kind, str) and kind.endswith(_PAIRWISE) for kind in kinds)
 
 
-def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _parse_options(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return notifier's settings from attributes such as `notifier.timeout` and `notifier.retry.base`."""
     settings: dict[str, Any] = {}
     for name, value in attributes.items():
-        if not name.startswith(_OURS) or name in (_OWN_URL, _OWN_SESSION) or not _text(value):
+        if not name.startswith(_PREFIX) or name in (_OWN_URL, _OWN_SESSION) or not _to_text(value):
             continue
         section = settings
-        *sections, last = name.removeprefix(_OURS).split(".")
+        *sections, last = name.removeprefix(_PREFIX).split(".")
         for part in sections:
             inner = section.setdefault(part, {})
             section = inner if isinstance(inner, dict) else {}
-        section[last] = _value(_text(value))
+        section[last] = _parse_value(_to_text(value))
     return settings
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     """Parse numbers, true, false, lists and mappings as JSON; anything else is a text."""
     try:
         return from_json(text)
@@ -164,9 +166,9 @@ def _value(text: str) -> Any:
         return text
 
 
-def _text(value: object) -> str:
+def _to_text(value: object) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _true(value: object) -> bool:
-    return value is True or _text(value).lower() == "true"
+def _is_true(value: object) -> bool:
+    return value is True or _to_text(value).lower() == "true"

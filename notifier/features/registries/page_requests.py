@@ -17,22 +17,22 @@ from notifier.model.outcome import read_retry_after
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import JsonWeb, origin_of_url
 
-LONGEST = 65_536  # characters of all headers together
-_CLOSED_BY = {"<": ">", '"': '"'}
+MAX_HEADER_CHARS = 65_536  # characters of all headers together
+_CLOSING_CHARACTER = {"<": ">", '"': '"'}
 _PORTS = {"http": 80, "https": 443}
-MOST_PAGES = 10_000  # of one reading
-MOST_IN_VAIN = 20  # pages in a row without a new client
-_TRIES = 5
-_BACK_OFF = 1.0  # seconds, doubled each time, after a 429 without Retry-After
-READINGS = 4
+MAX_PAGES = 10_000  # of one reading
+MAX_USELESS_PAGES = 20  # pages in a row without a new client
+_MAX_TRIES = 5
+_BACKOFF_SECONDS = 1.0  # seconds, doubled each time, after a 429 without Retry-After
+MAX_READINGS = 4
 
 
 def next_link(links: str, url: str) -> str | None:
     """Return the address of the page after `url`, None if that is the last; on any server. Raises SourceFault."""
-    if len(links) > LONGEST:
-        raise SourceFault(f"its headers Link are longer than {LONGEST // 1024} KiB")
-    for target, *parameters in _links(links):
-        if target[:1] == "<" and target[-1:] == ">" and "next" in _relations(parameters):
+    if len(links) > MAX_HEADER_CHARS:
+        raise SourceFault(f"its headers Link are longer than {MAX_HEADER_CHARS // 1024} KiB")
+    for target, *parameters in _parse_links(links):
+        if target[:1] == "<" and target[-1:] == ">" and "next" in _parse_relations(parameters):
             try:
                 return str(urljoin(url, target[1:-1]))
             except ValueError:
@@ -48,15 +48,15 @@ def next_page(links: str, url: str) -> str | None:
     return following
 
 
-def _links(links: str) -> Iterator[list[str]]:
+def _parse_links(links: str) -> Iterator[list[str]]:
     """Each link's target, in its brackets, and parameters. Linear time."""
     parts: list[str] = []
     begin, closed_by = 0, ""
     for at, character in enumerate(links):
         if closed_by:
             closed_by = "" if character == closed_by else closed_by
-        elif character in _CLOSED_BY:
-            closed_by = _CLOSED_BY[character]
+        elif character in _CLOSING_CHARACTER:
+            closed_by = _CLOSING_CHARACTER[character]
         elif character in ",;":
             parts.append(links[begin:at].strip())
             begin = at + 1
@@ -66,7 +66,7 @@ def _links(links: str) -> Iterator[list[str]]:
     yield [*parts, links[begin:].strip()]
 
 
-def _relations(parameters: list[str]) -> list[str]:
+def _parse_relations(parameters: list[str]) -> list[str]:
     """Return the relations of the first `rel` (RFC 8288 §3.3)."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
@@ -94,7 +94,7 @@ _REASONS = {
 }
 
 
-class EndlessList(SourceFault):
+class EndlessListError(SourceFault):
     """The server's list never ends."""
 
 
@@ -104,19 +104,19 @@ class PageLimit:
     def __init__(self) -> None:
         self._pages = 0
         self._known = 0
-        self._vain = 0
+        self._useless_pages = 0
 
-    def before_next(self, known: int) -> None:
-        """Count a page before the next. `known`: the clients read so far. Raises EndlessList."""
+    def on_next_page(self, known: int) -> None:
+        """Count a page before the next. `known`: the clients read so far. Raises EndlessListError."""
         self._pages += 1
-        self._vain = 0 if known > self._known else self._vain + 1
+        self._useless_pages = 0 if known > self._known else self._useless_pages + 1
         self._known = max(known, self._known)
-        if self._vain >= MOST_IN_VAIN:
+        if self._useless_pages >= MAX_USELESS_PAGES:
             why = "it changes faster than it can be read, or a proxy answers for it with the same page"
-            raise EndlessList(f"its list never ends: {MOST_IN_VAIN} pages in a row have no new client; {why}")
-        if self._pages >= MOST_PAGES:
-            why = f"more than {MOST_PAGES:,} pages; if they are real, put more clients on each page"
-            raise EndlessList(f"its list never ends: {why}")
+            raise EndlessListError(f"its list never ends: {MAX_USELESS_PAGES} pages in a row have no new client; {why}")
+        if self._pages >= MAX_PAGES:
+            why = f"more than {MAX_PAGES:,} pages; if they are real, put more clients on each page"
+            raise EndlessListError(f"its list never ends: {why}")
 
 
 async def ask(
@@ -135,7 +135,7 @@ async def ask(
         if 200 <= answer.status < 300 or answer.status == 304 or answer.status in expected:
             return answer
         wait = _wait(answer, nth)
-        if wait is None or nth == _TRIES - 1 or wait >= web.left():
+        if wait is None or nth == _MAX_TRIES - 1 or wait >= web.left():
             asks = "" if wait is None else f", and asks to wait for {wait:.0f} s"
             raise SourceFault(f"{origin_of_url(url)} answered {answer.status}{asks}: {_reason(answer.status, advice)}")
         await asyncio.sleep(wait)
@@ -153,7 +153,7 @@ def _wait(answer: JsonAnswer, nth: int) -> float | None:
         return None
     header: str | None = answer.headers.get("Retry-After")
     if header is None and answer.status == 429:
-        return float(_BACK_OFF * 2**nth)
+        return float(_BACKOFF_SECONDS * 2**nth)
     return read_retry_after(header, answer.headers.get("Date"), time.time())
 
 
@@ -181,7 +181,7 @@ TakePage: TypeAlias = Callable[[int], Awaitable[NumberedPage]]
 async def gather_pages(take: TakePage, last: SourceAnswer | None) -> RowCollector:
     """Return the clients of all pages. Raises SourceFault."""
     before: frozenset[str] | None = None
-    for _ in range(READINGS):
+    for _ in range(MAX_READINGS):
         collector = RowCollector(last)
         totals = await _read(take, collector)
         names = collector.names()
@@ -204,7 +204,7 @@ async def _read(take: TakePage, collector: RowCollector) -> list[int]:
         totals.append(page.total)
         if not page.more:
             return totals
-        limit.before_next(collector.known_count)
+        limit.on_next_page(collector.known_count)
 
 
 class ShiftingPages:
@@ -214,24 +214,24 @@ class ShiftingPages:
         self.first: int | None = 0
         self._size = size
         self._seen: set[str] = set()
-        self._vain = 0
+        self._useless_pages = 0
         self._limit = PageLimit()
 
     def take(self, names: Sequence[str]) -> bool:
         """Add the page at `first`. False if it does not join the known clients and must not be used.
 
-        Raises EndlessList if the list changes faster than it is read, or the same page comes again and again.
+        Raises EndlessListError if the list changes faster than it is read, or the same page comes again and again.
         """
         first = self.first or 0
         new = sum(name not in self._seen for name in set(names))
-        self._vain = 0 if new else self._vain + 1
+        self._useless_pages = 0 if new else self._useless_pages + 1
         if first and (not names or names[0] not in self._seen):
-            self._vain = max(self._vain, 1)
-            self.first = max(0, first - self._size * self._vain)
-            self._limit.before_next(len(self._seen))
+            self._useless_pages = max(self._useless_pages, 1)
+            self.first = max(0, first - self._size * self._useless_pages)
+            self._limit.on_next_page(len(self._seen))
             return False
         self._seen.update(names)
         self.first = first + len(names) - 1 if len(names) > 1 else None
         if self.first is not None:
-            self._limit.before_next(len(self._seen))
+            self._limit.on_next_page(len(self._seen))
         return True

@@ -60,7 +60,7 @@ COLUMNS: Mapping[str, Callable[[object], object]] = {
     "notifier": to_mapping,
     "aliases": to_list,
 }
-_KNOWN = {normalize_name(name): name for name in COLUMNS}
+_KNOWN_COLUMNS = {normalize_name(name): name for name in COLUMNS}
 # Metadata that has nothing to do with logout (RFC 7591 §2, OpenID Connect Registration §2), without secrets.
 _IGNORED = frozenset(
     map(
@@ -95,13 +95,13 @@ _IGNORED = frozenset(
 )
 
 
-def own_query(connection: sa.Connection, query: str) -> Listing:
+def run_query(connection: sa.Connection, query: str) -> Listing:
     """Run the query. Raises SourceFault if its columns are not those of clients."""
     as_it_is = {**streaming_options(connection), "no_parameters": True}  # neither `%` nor `:name` is one
     result = connection.exec_driver_sql(query.strip().rstrip(";"), execution_options=as_it_is)
     if not result.returns_rows:
         raise SourceFault("query must be a SELECT: it gives no rows")
-    names = _names([str(key) for key in result.keys()])  # noqa: SIM118  a view of its own, not a mapping's
+    names = _column_names([str(key) for key in result.keys()])  # noqa: SIM118  a view of its own, not a mapping's
     client_id = names.index("client_id")
 
     def read(row: Sequence[Any]) -> dict[str, Any]:
@@ -120,9 +120,9 @@ def own_query(connection: sa.Connection, query: str) -> Listing:
     return Listing(result=result, client_id=client_id, read=read)
 
 
-def _names(columns: Sequence[str]) -> list[str]:
+def _column_names(columns: Sequence[str]) -> list[str]:
     """The name of each column; empty for metadata that is ignored. Raises SourceFault."""
-    names = [_KNOWN.get(normalize_name(name), "") for name in columns]
+    names = [_KNOWN_COLUMNS.get(normalize_name(name), "") for name in columns]
     wrong = [
         f"there is no client metadata {name!r}"
         for name, known in zip(columns, names, strict=True)
@@ -150,7 +150,7 @@ OR HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 
 OR HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 'OBJECT', 'DELETE') = 1
 ORDER BY 1
 """
-_WRITING = re.compile(r"\b(ALL PRIVILEGES|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|SUPER)\b")
+_WRITE_RIGHTS = re.compile(r"\b(ALL PRIVILEGES|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|SUPER)\b")
 
 
 def may_write(connection: sa.Connection) -> list[str]:
@@ -162,8 +162,8 @@ def may_write(connection: sa.Connection) -> list[str]:
             right = _first(connection, _SQL_SERVER)
         case "mysql" | "mariadb":
             grants = [str(row[0]) for row in _rows(connection, "SHOW GRANTS")]
-            right = written_by(grant for grant in grants if not _of_all(grant))
-            if right is None and (right := written_by(filter(_of_all, grants))) is not None:
+            right = find_write_grant(grant for grant in grants if not _is_to_public(grant))
+            if right is None and (right := find_write_grant(filter(_is_to_public, grants))) is not None:
                 return [f"every user of the database may write to {right}, by a grant to PUBLIC; revoke it there"]
         case _:
             right = None
@@ -172,17 +172,17 @@ def may_write(connection: sa.Connection) -> list[str]:
     return [f"the database's user may write, such as to {right}; give notifier one that has the right to SELECT alone"]
 
 
-def _of_all(grant: str) -> bool:
+def _is_to_public(grant: str) -> bool:
     """Return whether a grant of MariaDB is to PUBLIC."""
     return grant.rpartition(" TO ")[2].strip("`'\" ").upper() == "PUBLIC"
 
 
-def written_by(grants: Iterable[str]) -> str | None:
+def find_write_grant(grants: Iterable[str]) -> str | None:
     """Return the first table, or other object, that grants of MySQL or MariaDB allow the user to write to."""
     for grant in grants:
         rights, _, rest = grant.partition(" ON ")
         what, of_somebody, _ = rest.partition(" TO ")
-        if of_somebody and _WRITING.search(rights.upper()):
+        if of_somebody and _WRITE_RIGHTS.search(rights.upper()):
             return what
     return None
 
@@ -233,7 +233,7 @@ class SqlReader:
                     try:
                         row = listing.read(cells)
                     except ValueError as error:
-                        collector.refuse(InputIssue(_named(cells[listing.client_id], number), str(error)))
+                        collector.refuse(InputIssue(_client_name(cells[listing.client_id], number), str(error)))
                         continue
                     if row is None:
                         continue
@@ -243,14 +243,14 @@ class SqlReader:
 
     def _listing(self, connection: sa.Connection, deadline: Deadline, amount: ReadAmount) -> Listing:
         if self._settings.query is not None:
-            return own_query(connection, self._settings.query)
+            return run_query(connection, self._settings.query)
         return duende(connection, self._settings, deadline, amount, self._pause)
 
     def _url(self) -> str:
         return database_url(self._settings.url, self._settings.url_file)
 
 
-def _named(client_id: object, number: int) -> str:
+def _client_name(client_id: object, number: int) -> str:
     """Return the client's name for an error."""
     try:
         return to_text(client_id) or f"row {number}"

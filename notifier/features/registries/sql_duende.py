@@ -40,7 +40,7 @@ _IN_ALL_VERSIONS = _CLIENTS[:-2]  # without `Enabled`, disabled clients would be
 _NEEDED_OF_A_VIEW = ("ClientId", "BackChannelLogoutUri")
 _PROPERTIES = ("ClientId", "Key", "Value")
 _REDIRECTS = ("ClientId", "RedirectUri")
-_OURS = "notifier:"
+_PREFIX = "notifier:"
 
 _Properties = Mapping[object, Sequence[tuple[str, object]]]
 _Redirects = Mapping[object, Sequence[object]]
@@ -60,7 +60,7 @@ def duende(
     named = settings.tables.model_fields_set if settings.tables else set()
     some = settings.columns == "some"
 
-    def beside(name: str, field: str) -> str | None:
+    def table_error(name: str, field: str) -> str | None:
         member = DuendeTables.model_fields[field].alias or field
         table = finder.find(name, member, explicit=field in named)
         if table is None and name and (field in named or not some):
@@ -78,15 +78,15 @@ def duende(
         "" if some else " A view that leaves columns out says so by sql.columns: some",
     )
 
-    def selected(statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
+    def select(statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
         result = connection.execute(statement, execution_options=streaming_options(connection))
         for _, part in read_parts(result, deadline, amount, pause):
             yield from part
 
-    table = beside(tables.properties, "properties")
-    properties = {} if table is None else _properties(finder, table, selected)
-    table = beside(tables.redirect_uris, "redirect_uris")
-    redirects = {} if table is None else _redirects(finder, table, selected)
+    table = table_error(tables.properties, "properties")
+    properties = {} if table is None else _read_properties(finder, table, select)
+    table = table_error(tables.redirect_uris, "redirect_uris")
+    redirects = {} if table is None else _read_redirects(finder, table, select)
     statement = sa.select(*[columns.get(name, sa.null()) for name in _CLIENTS])
     result = connection.execute(statement, execution_options=streaming_options(connection))
     return Listing(result=result, client_id=0, read=lambda row: _client(row, properties, redirects))
@@ -97,21 +97,21 @@ def _client(row: Sequence[Any], properties: _Properties, redirects: _Redirects) 
     if protocol != "oidc" and (to_text(protocol) or "oidc").lower() != "oidc":
         return None
     metadata: dict[str, Any] = {"client_id": to_text(client_id)}
-    if _truth("Enabled", enabled) is False:
+    if _parse_bool("Enabled", enabled) is False:
         return metadata
     if (word := to_text(uri)) is not None and word.strip():
         metadata["backchannel_logout_uri"] = word
         metadata["backchannel_logout_session_required"] = (
-            _truth("BackChannelLogoutSessionRequired", session) is not False
+            _parse_bool("BackChannelLogoutSessionRequired", session) is not False
         )
     if (word := to_text(front_uri)) is not None and word.strip():
         metadata["frontchannel_logout_uri"] = word
-        required = _truth("FrontChannelLogoutSessionRequired", front_session)
+        required = _parse_bool("FrontChannelLogoutSessionRequired", front_session)
         metadata["frontchannel_logout_session_required"] = required is not False
         if (shown := to_text(name)) is not None:
             metadata["client_name"] = shown
     if (
-        uris := redirect_uris(_texts("RedirectUri", redirects.get(key, ())), metadata.get("frontchannel_logout_uri"))
+        uris := redirect_uris(_to_texts("RedirectUri", redirects.get(key, ())), metadata.get("frontchannel_logout_uri"))
     ) is not None:
         metadata["redirect_uris"] = uris
     if (algorithm := to_algorithms(signed_by)) is not None:
@@ -119,25 +119,25 @@ def _client(row: Sequence[Any], properties: _Properties, redirects: _Redirects) 
     if (word := to_lower(subject_type)) is not None:
         metadata["subject_type"] = word
     if (own := properties.get(key)) is not None:
-        metadata["notifier"] = _nested(own)
+        metadata["notifier"] = _nest(own)
     return metadata
 
 
-def _truth(column: str, value: object) -> bool | None:
+def _parse_bool(column: str, value: object) -> bool | None:
     try:
         return to_bool(value)
     except ValueError as error:
         raise ValueError(f"{column} {error}") from None
 
 
-def _texts(column: str, values: Iterable[object]) -> list[str]:
+def _to_texts(column: str, values: Iterable[object]) -> list[str]:
     try:
         return [word for word in map(to_text, values) if word is not None]
     except ValueError as error:
         raise ValueError(f"{column} {error}") from None
 
 
-def _nested(properties: Iterable[tuple[str, object]]) -> dict[str, Any]:
+def _nest(properties: Iterable[tuple[str, object]]) -> dict[str, Any]:
     """`notifier:retry:base` is the member `base` of `retry`, as .NET writes it."""
     settings: dict[str, Any] = {}
     for name, value in properties:
@@ -146,28 +146,28 @@ def _nested(properties: Iterable[tuple[str, object]]) -> dict[str, Any]:
         for step in path:
             inner = inner.setdefault(step, {}) if isinstance(inner, dict) else None
         if not isinstance(inner, dict) or last in inner:
-            raise ValueError(f"property {_OURS}{name} is there twice, or belongs to one that has a value itself")
-        inner[last] = parse_scalar(next(iter(_texts(f"property {_OURS}{name}", [value])), ""))
+            raise ValueError(f"property {_PREFIX}{name} is there twice, or belongs to one that has a value itself")
+        inner[last] = parse_scalar(next(iter(_to_texts(f"property {_PREFIX}{name}", [value])), ""))
     return settings
 
 
-def _properties(finder: "TableFinder", table: str, selected: _Select) -> _Properties:
+def _read_properties(finder: "TableFinder", table: str, select: _Select) -> _Properties:
     """The properties for us, by the key of their client."""
     columns = finder.columns(table, _PROPERTIES, _PROPERTIES)
     owner, key, value = (columns[column] for column in _PROPERTIES)
-    statement = sa.select(owner, key, value).where(sa.func.lower(key).like(f"{_OURS}%")).order_by(owner, key)
+    statement = sa.select(owner, key, value).where(sa.func.lower(key).like(f"{_PREFIX}%")).order_by(owner, key)
     words: dict[object, list[tuple[str, object]]] = {}
-    for client, word, content in selected(statement):
-        words.setdefault(client, []).append((word[len(_OURS) :].rstrip(" "), content))
+    for client, word, content in select(statement):
+        words.setdefault(client, []).append((word[len(_PREFIX) :].rstrip(" "), content))
     return words
 
 
-def _redirects(finder: "TableFinder", table: str, selected: _Select) -> _Redirects:
+def _read_redirects(finder: "TableFinder", table: str, select: _Select) -> _Redirects:
     """The redirect URIs, by the key of their client. Where a user comes back after a sign-out is another table."""
     columns = finder.columns(table, _REDIRECTS, _REDIRECTS)
     owner, uri = (columns[column] for column in _REDIRECTS)
     statement = sa.select(owner, uri).order_by(owner, uri)
     uris: dict[object, list[object]] = {}
-    for client, content in selected(statement):
+    for client, content in select(statement):
         uris.setdefault(client, []).append(content)
     return uris

@@ -5,9 +5,9 @@
 | `GET /api/server/v1/applications?limit&offset&attributes=clientId` | the id (a UUID), name and so on of each |
 | `GET /api/server/v1/applications/{id}/inbound-protocols/oidc` | its client id, addresses and secret; 404: no OIDC |
 
-The list does not show that an address has changed. So an application is read at once if it is new or if its entry has
-changed, and else once in `RECHECK`, those first that were not read for longest. Results are kept in memory, so that a
-first reading that takes longer than `timeout` goes on at the next. Events of WSO2 name an application by its UUID,
+The list does not show that an address has changed. An application is therefore read at once if it is new or its entry
+has changed, and otherwise once in `RECHECK_SECONDS`, the least recently read first. Results are kept in memory, so a
+first reading that takes longer than `timeout` continues at the next. Events of WSO2 name an application by its UUID,
 which is an alias of its client id.
 """
 
@@ -31,8 +31,8 @@ from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.secret_text import secret_of
 
 PAGE = 100
-RECHECK = 600.0  # seconds in which each application is asked for its address, a few at each reading
-AT_A_TIME = 4
+RECHECK_SECONDS = 600.0  # seconds in which each application is asked for its address, a few at each reading
+MAX_CONCURRENT_REQUESTS = 4
 _SCOPE = "internal_application_mgt_view (Console → the user's role → Application Management, view)"
 _ADVICE = {
     401: "username and password_file, or the token in headers, are wrong or have run out",
@@ -67,24 +67,26 @@ class Wso2Reader:
         self._source = source
         self._clock = clock
         self._ticks = ticks
-        self._learnt: dict[str, _Application] = {}
+        self._applications: dict[str, _Application] = {}
         self._last_tick = ticks()
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications with OIDC; `last` itself if nothing has changed. Raises SourceFault."""
-        headers = {**(self._settings.headers or {}), **_basic(self._settings)}
+        headers = {**(self._settings.headers or {}), **_basic_credentials(self._settings)}
         async with open_web(self._settings.tls, self._source.timeout) as server:
             at, tick = self._clock(), self._ticks()
             listed = await self._list(server, headers)
-            for removed_id in self._learnt.keys() - listed.keys():
-                del self._learnt[removed_id]
-            await self._learn(server, headers, listed, self._due(listed, tick))
+            for removed_id in self._applications.keys() - listed.keys():
+                del self._applications[removed_id]
+            await self._read_applications(server, headers, listed, self._due(listed, tick))
             self._last_tick = tick
-            faults = [answer for name in listed if isinstance(answer := self._learnt[name].result, InputIssue)]
+            faults = [answer for name in listed if isinstance(answer := self._applications[name].result, InputIssue)]
             if len(faults) == len(listed):
                 raise SourceFault(f"no application can be read; the first, {faults[0].path}: {faults[0].text}")
         collector = RowCollector(last)
-        await collector.add_all(self._learnt[name].result for name in listed if self._learnt[name].result is not None)
+        await collector.add_all(
+            self._applications[name].result for name in listed if self._applications[name].result is not None
+        )
         return collector.answer(at)
 
     async def _list(self, server: JsonWeb, headers: Mapping[str, str]) -> dict[str, _Item]:
@@ -108,31 +110,31 @@ class Wso2Reader:
 
     def _due(self, listed: Mapping[str, _Item], tick: float) -> list[str]:
         """The applications to ask now."""
-        new = [name for name, item in listed.items() if self._unsure(name, item)]
-        share = ceil(len(listed) * min(1.0, (tick - self._last_tick) / RECHECK))
-        known = sorted(listed.keys() - set(new), key=lambda name: self._learnt[name].at)
+        new = [name for name, item in listed.items() if self._needs_reading(name, item)]
+        share = ceil(len(listed) * min(1.0, (tick - self._last_tick) / RECHECK_SECONDS))
+        known = sorted(listed.keys() - set(new), key=lambda name: self._applications[name].at)
         return new + known[:share]
 
-    def _unsure(self, name: str, item: _Item) -> bool:
+    def _needs_reading(self, name: str, item: _Item) -> bool:
         """True if the application is new, changed in the list, or could not be read."""
-        learnt = self._learnt.get(name)
-        return learnt is None or learnt.listed != item or isinstance(learnt.result, InputIssue)
+        application = self._applications.get(name)
+        return application is None or application.listed != item or isinstance(application.result, InputIssue)
 
-    async def _learn(
+    async def _read_applications(
         self, server: JsonWeb, headers: Mapping[str, str], listed: Mapping[str, _Item], due: list[str]
     ) -> None:
         """Ask these applications, a few at a time. Raises the first SourceFault; what was learnt until then stays."""
 
-        async def some(names: Iterator[str]) -> None:
+        async def read_some(names: Iterator[str]) -> None:
             for name in names:
                 answer = await self._application(server, headers, name, listed[name])
-                before = self._learnt.get(name)
+                before = self._applications.get(name)
                 if isinstance(answer, InputIssue) and before is not None:
                     answer = before.result  # its last good address stays
-                self._learnt[name] = _Application(listed=listed[name], result=answer, at=self._ticks())
+                self._applications[name] = _Application(listed=listed[name], result=answer, at=self._ticks())
 
         names = iter(due)
-        tasks = [asyncio.ensure_future(some(names)) for _ in range(AT_A_TIME)]
+        tasks = [asyncio.ensure_future(read_some(names)) for _ in range(MAX_CONCURRENT_REQUESTS)]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -169,7 +171,7 @@ def _name(application: _Item, place: int) -> str:
     return f"[{place}]" if isinstance(application, OutOfBounds) else str(application["id"])
 
 
-def _basic(settings: Wso2Settings) -> dict[str, str]:
+def _basic_credentials(settings: Wso2Settings) -> dict[str, str]:
     if settings.username is None or settings.password_file is None:
         return {}
     password = secret_of("password_file", settings.password_file)

@@ -26,10 +26,10 @@ from notifier.tokens.jws import PublicKey
 from notifier.tokens.published_keys import algorithms_of
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, to_raw_ecdsa
 
-RAW_LIMIT = 4096  # bytes of a message that KMS takes
-WITHIN = 30.0  # seconds after which a request ends that nobody waits for any more
-CONNECTIONS = 64
-_SHOWN = 300  # characters of AWS's own words
+MAX_RAW_BYTES = 4096  # bytes of a message that KMS takes
+TIMEOUT_SECONDS = 30.0  # seconds after which a request ends that nobody waits for any more
+MAX_CONNECTIONS = 64
+_MAX_SHOWN_CHARS = 300  # characters of AWS's own words
 _NAMES: Mapping[Algorithm, str] = MappingProxyType(
     {
         **{Algorithm(f"RS{size}"): f"RSASSA_PKCS1_V1_5_SHA_{size}" for size in (256, 384, 512)},
@@ -41,7 +41,7 @@ _NAMES: Mapping[Algorithm, str] = MappingProxyType(
 _THROTTLED = frozenset(
     {"LimitExceededException", "RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
 )
-_AWAY = (refusals.HTTPClientError, refusals.ConnectionError, refusals.MetadataRetrievalError)
+_UNAVAILABLE_ERRORS = (refusals.HTTPClientError, refusals.ConnectionError, refusals.MetadataRetrievalError)
 
 
 class AwsKmsKey:
@@ -55,11 +55,11 @@ class AwsKmsKey:
 
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises SignerError."""
-        named = await self._ask("get_public_key", KeyId=self._settings.key_id)
+        named = await self._request("get_public_key", KeyId=self._settings.key_id)
         arn, newer, newer_key = str(named["KeyId"]), "", None
         if self._arn and arn != self._arn:
             newer, newer_key = f"{arn}, to which the alias leads now", _public_key(named["PublicKey"])
-            named = await self._ask("get_public_key", KeyId=self._arn)
+            named = await self._request("get_public_key", KeyId=self._arn)
         self._arn = self._arn or arn
         key = _public_key(named["PublicKey"])
         offered = frozenset(named.get("SigningAlgorithms", ()))
@@ -73,9 +73,9 @@ class AwsKmsKey:
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises SignerError."""
         kind = "RAW"
-        if len(message) > RAW_LIMIT and alg not in ED25519_NAMES:
+        if len(message) > MAX_RAW_BYTES and alg not in ED25519_NAMES:
             kind, message = "DIGEST", hashlib.new(f"sha{alg[-3:]}", message).digest()
-        answer = await self._ask(
+        answer = await self._request(
             "sign", KeyId=self._arn or self._settings.key_id, Message=message, MessageType=kind,
             SigningAlgorithm=_NAMES[alg],
         )  # fmt: skip
@@ -87,33 +87,33 @@ class AwsKmsKey:
         opened, self._opened = self._opened, AsyncExitStack()
         await opened.aclose()
 
-    async def _ask(self, operation: str, **words: object) -> dict[str, Any]:
+    async def _request(self, operation: str, **words: object) -> dict[str, Any]:
         try:
             if self._client is None:
                 self._client = await self._new_client()
             answer: dict[str, Any] = await getattr(self._client, operation)(**words)
         except refusals.ClientError as error:
-            raise _refused(error.response) from None
+            raise _to_signer_error(error.response) from None
         except refusals.BotoCoreError as error:
-            result = SignatureResult.AWAY if isinstance(error, _AWAY) else SignatureResult.WRONG
-            raise SignerError(" ".join(str(error).split())[:_SHOWN], result) from None
+            result = SignatureResult.AWAY if isinstance(error, _UNAVAILABLE_ERRORS) else SignatureResult.WRONG
+            raise SignerError(" ".join(str(error).split())[:_MAX_SHOWN_CHARS], result) from None
         return answer
 
     async def _new_client(self) -> Any:
         session = AioSession(profile=self._settings.profile)
         config = AioConfig(
-            retries={"total_max_attempts": 1}, connect_timeout=WITHIN, read_timeout=WITHIN,
-            max_pool_connections=CONNECTIONS,
+            retries={"total_max_attempts": 1}, connect_timeout=TIMEOUT_SECONDS, read_timeout=TIMEOUT_SECONDS,
+            max_pool_connections=MAX_CONNECTIONS,
         )  # fmt: skip
         client = session.create_client("kms", region_name=self._settings.in_region, config=config)
         return await self._opened.enter_async_context(client)
 
 
-def _refused(answer: Mapping[str, Any]) -> SignerError:
+def _to_signer_error(answer: Mapping[str, Any]) -> SignerError:
     """What AWS says in its answer: its code, its words, and whether it stays so."""
     error, about = answer.get("Error", {}), answer.get("ResponseMetadata", {})
     code, status = str(error.get("Code", "")), about.get("HTTPStatusCode", 500)
-    words = " ".join(str(error.get("Message", "")).split())[:_SHOWN]
+    words = " ".join(str(error.get("Message", "")).split())[:_MAX_SHOWN_CHARS]
     away = code in _THROTTLED or status == 429 or status >= 500
     text = f"AWS KMS answered {code}{': ' if words else ''}{words}"
     return SignerError(text, SignatureResult.AWAY if away else SignatureResult.WRONG)

@@ -33,7 +33,7 @@ from notifier.network.http.pem_files import build_client_context
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 
-_SHOWN = 300  # characters of Azure's own words
+_MAX_SHOWN_CHARS = 300  # characters of Azure's own words
 _CURVES = MappingProxyType({"P-256": SECP256R1(), "P-384": SECP384R1(), "P-521": SECP521R1()})
 _Answer = TypeVar("_Answer")
 
@@ -58,13 +58,13 @@ class AzureKey:
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises SignerError."""
         version = self._settings.version
-        vault_key = await self._ask(lambda: self._opened().get_key(self._settings.key, version))
-        newest = await self._ask(lambda: self._opened().get_key(self._settings.key))
+        vault_key = await self._request(lambda: self._opened().get_key(self._settings.key, version))
+        newest = await self._request(lambda: self._opened().get_key(self._settings.key))
         if "sign" not in (vault_key.key_operations or ()):
-            raise _wrong(f"the key {self._settings.key} may not be used to sign: its key_ops lack it")
+            raise _wrong_key_error(f"the key {self._settings.key} may not be used to sign: its key_ops lack it")
         if self._signer is None:  # the version stays, and so does the client
             self._signer = CryptographyClient(
-                vault_key, self._logged_in(), transport=self._transport(), **self._further
+                vault_key, self._credentials(), transport=self._transport(), **self._further
             )
         made_at, latest = vault_key.properties.created_on, newest.properties.version or version
         return PublicHalf(
@@ -83,7 +83,7 @@ class AzureKey:
         assert signer is not None  # the public half came with it
         digest = hashlib.new(f"sha{alg[-3:]}", message).digest()
         name = SignatureAlgorithm(alg.value)
-        answer = await self._ask(lambda: signer.sign(name, digest))
+        answer = await self._request(lambda: signer.sign(name, digest))
         return bytes(answer.signature)
 
     async def close(self) -> None:
@@ -100,11 +100,11 @@ class AzureKey:
     def _opened(self) -> KeyClient:
         if self._keys is None:
             self._keys = KeyClient(
-                self._settings.vault_url, self._logged_in(), transport=self._transport(), **self._further
+                self._settings.vault_url, self._credentials(), transport=self._transport(), **self._further
             )
         return self._keys
 
-    def _logged_in(self) -> DefaultAzureCredential:
+    def _credentials(self) -> DefaultAzureCredential:
         if self._credential is None:
             self._credential = DefaultAzureCredential(transport=self._transport(), **self._further)
         return self._credential
@@ -120,28 +120,28 @@ class AzureKey:
             )
         return AioHttpTransport(session=self._session, session_owner=False)
 
-    async def _ask(self, request: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def _request(self, request: Callable[[], Awaitable[_Answer]]) -> _Answer:
         try:
             return await request()
         except refusals.ClientAuthenticationError as error:
-            raise _wrong(f"Azure lets nobody in: {_words(error)}") from None
+            raise _wrong_key_error(f"Azure lets nobody in: {_words(error)}") from None
         except refusals.HttpResponseError as error:
-            raise _refused(error) from None
+            raise _to_signer_error(error) from None
         except refusals.AzureError as error:
             raise SignerError(f"{self._settings.vault_url}: {_words(error)}") from None
         except ValueError as error:  # such as an address that the vault says is not its own
-            raise _wrong(f"{self._settings.vault_url}: {_words(error)}") from None
+            raise _wrong_key_error(f"{self._settings.vault_url}: {_words(error)}") from None
 
 
-def _wrong(text: str) -> SignerError:
+def _wrong_key_error(text: str) -> SignerError:
     return SignerError(text, SignatureResult.WRONG)
 
 
 def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:_SHOWN]
+    return " ".join(str(error).split())[:_MAX_SHOWN_CHARS]
 
 
-def _refused(error: refusals.HttpResponseError) -> SignerError:
+def _to_signer_error(error: refusals.HttpResponseError) -> SignerError:
     """What Azure says in its answer: its code, its words, and whether it stays so."""
     status = error.status_code or 500
     code = "" if error.error is None or not error.error.code else f" {error.error.code}"
@@ -150,7 +150,7 @@ def _refused(error: refusals.HttpResponseError) -> SignerError:
     headers: Any = {} if answer is None else answer.headers
     wait = read_retry_after(headers.get("Retry-After"), headers.get("Date"), time.time())
     away = status == 429 or status >= 500 or status == 408
-    text = " ".join(f"Azure answered {status}{code}{detail}".split())[:_SHOWN]
+    text = " ".join(f"Azure answered {status}{code}{detail}".split())[:_MAX_SHOWN_CHARS]
     return SignerError(text, SignatureResult.AWAY if away else SignatureResult.WRONG, wait)
 
 
@@ -164,5 +164,5 @@ def _public_key(vault_key: KeyVaultKey) -> PublicKey:
             x, y = int.from_bytes(key.x), int.from_bytes(key.y)
             return EllipticCurvePublicNumbers(x, y, _CURVES[key.crv]).public_key()
     except ValueError:
-        raise _wrong("the public half that Azure tells is damaged") from None
-    raise _wrong(f"a key of type {kind} cannot be used: RSA, P-256, P-384 or P-521 is needed")
+        raise _wrong_key_error("the public half that Azure tells is damaged") from None
+    raise _wrong_key_error(f"a key of type {kind} cannot be used: RSA, P-256, P-384 or P-521 is needed")

@@ -11,10 +11,10 @@ from notifier.tokens.external_key import PUBLIC_KEY_TIMEOUT_SECONDS, ExternalKey
 from notifier.tokens.key_ring import KeyRing
 from notifier.tokens.signer import SignatureResult, SignerError
 
-SLOW = 0.25  # seconds for a signature, from which on a mass logout takes long
-CORRECT = "correct it there or in the configuration; the runbook's NotifierSignerFailing has the steps"
-AGAIN = "its deliveries wait until it signs again; see the runbook's NotifierSignerFailing"
-TWICE = "take one of the two entries out; until then this one does not sign"
+SLOW_SECONDS = 0.25  # seconds for a signature, from which on a mass logout takes long
+CORRECT_ADVICE = "correct it there or in the configuration; the runbook's NotifierSignerFailing has the steps"
+WAIT_CONSEQUENCE = "its deliveries wait until it signs again; see the runbook's NotifierSignerFailing"
+DUPLICATE_ADVICE = "take one of the two entries out; until then this one does not sign"
 
 
 def signer_checks(loaded: LoadedConfiguration) -> Iterator[Check]:
@@ -39,22 +39,22 @@ async def _examine(key: ExternalKey, ring: KeyRing) -> Sequence[Finding]:
     if key.fault is not None or key.half is None:
         text = "is not known yet" if key.fault is None else key.fault.text
         wrong = key.fault is not None and key.fault.result is SignatureResult.WRONG
-        return [failure(Area.KEYS, key.name, text, CORRECT if wrong else AGAIN)]
+        return [failure(Area.KEYS, key.name, text, CORRECT_ADVICE if wrong else WAIT_CONSEQUENCE)]
     alg, began = min(key.algorithms), time.perf_counter()
     try:
         await key.sign(alg, b"notifier doctor")
     except SignerError as fault:
-        return [failure(Area.KEYS, key.name, str(fault), AGAIN)]
+        return [failure(Area.KEYS, key.name, str(fault), WAIT_CONSEQUENCE)]
     seconds = time.perf_counter() - began
     text = f"signs by {', '.join(sorted(key.algorithms))}; {alg} took {seconds * 1000:.1f} ms"
     findings = [ok(Area.KEYS, key.name, text)]
-    if seconds > SLOW:
+    if seconds > SLOW_SECONDS:
         findings = [warning(Area.KEYS, key.name, text, "raise signing.concurrency, or use ES256, which is cheaper")]
     if newer := ring.find_unnamed_version(key.half):
         advice = "give it an entry of its own, with a not_before of a day after it is published"
         findings.append(warning(Area.KEYS, key.name, f"its place has {newer}, which is not configured", advice))
     findings += [
-        failure(Area.KEYS, key.name, double.text, TWICE)
+        failure(Area.KEYS, key.name, double.text, DUPLICATE_ADVICE)
         for double in ring.duplicates()
         if double.key.external_key is key
     ]

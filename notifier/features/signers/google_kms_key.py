@@ -29,11 +29,11 @@ from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.published_keys import algorithms_of
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, to_raw_ecdsa
 
-WITHIN = 30.0  # seconds after which a call ends that nobody waits for any more
-_SHOWN = 300  # characters of Google's own words
+TIMEOUT_SECONDS = 30.0  # seconds after which a call ends that nobody waits for any more
+_MAX_SHOWN_CHARS = 300  # characters of Google's own words
 _SCOPES = ("https://www.googleapis.com/auth/cloudkms",)
 _FAMILIES: Mapping[str, str] = MappingProxyType({"RSA_SIGN_PKCS1": "RS", "RSA_SIGN_PSS": "PS", "EC_SIGN_P": "ES"})
-_WRONG = (
+_LASTING_ERRORS = (
     refusals.NotFound,
     refusals.Forbidden,
     refusals.Unauthorized,
@@ -77,7 +77,7 @@ class GoogleKmsKey:
             kind = f"sha{alg[-3:]}"
             digest = hashlib.new(kind, message).digest()
             asked |= {"digest": {kind: digest}, "digest_crc32c": crc32c(digest)}
-        answer = await self._ask("asymmetric_sign", asked)
+        answer = await self._request("asymmetric_sign", asked)
         if answer.name != self._name:
             raise SignerError(f"Google signed by {answer.name} where another was asked for")
         if not (answer.verified_data_crc32c if alg in ED25519_NAMES else answer.verified_digest_crc32c):
@@ -91,11 +91,13 @@ class GoogleKmsKey:
             await client.transport.close()  # type: ignore[no-untyped-call]
 
     async def _public_of(self, name: str) -> tuple[Any, Any]:
-        answer = await self._ask("get_public_key", {"name": name})
+        answer = await self._request("get_public_key", {"name": name})
         try:
             return answer, load_pem_public_key(answer.pem.encode())
         except (ValueError, UnsupportedAlgorithm):
-            raise _wrong(f"a key of {answer.algorithm.name} cannot be used: RSA, P-256, P-384 or Ed25519") from None
+            raise _wrong_key_error(
+                f"a key of {answer.algorithm.name} cannot be used: RSA, P-256, P-384 or Ed25519"
+            ) from None
 
     async def _newer(self) -> tuple[str, Any]:
         """The next version, if there is one that can be used. Whoever may only sign may not list them."""
@@ -106,13 +108,13 @@ class GoogleKmsKey:
             return "", None
         return f"version {int(version) + 1}", newer
 
-    async def _ask(self, call: str, words: Mapping[str, object]) -> Any:
+    async def _request(self, call: str, words: Mapping[str, object]) -> Any:
         try:
             if self._client is None:
                 self._client = await self._new_client()
-            return await getattr(self._client, call)(request=words, retry=None, timeout=WITHIN)
+            return await getattr(self._client, call)(request=words, retry=None, timeout=TIMEOUT_SECONDS)
         except refusals.GoogleAPICallError as error:
-            result = SignatureResult.WRONG if isinstance(error, _WRONG) else SignatureResult.AWAY
+            result = SignatureResult.WRONG if isinstance(error, _LASTING_ERRORS) else SignatureResult.AWAY
             status = error.grpc_status_code.name if error.grpc_status_code is not None else type(error).__name__
             raise SignerError(f"Google KMS answered {status}: {_words(error.message)}", result) from None
         except credentials.GoogleAuthError as error:
@@ -130,12 +132,12 @@ class GoogleKmsKey:
         return KeyManagementServiceAsyncClient(credentials=credentials)
 
 
-def _wrong(text: str) -> SignerError:
+def _wrong_key_error(text: str) -> SignerError:
     return SignerError(text, SignatureResult.WRONG)
 
 
 def _words(text: str) -> str:
-    return " ".join(text.split())[:_SHOWN]
+    return " ".join(text.split())[:_MAX_SHOWN_CHARS]
 
 
 def _algorithms(name: str) -> frozenset[Algorithm]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from notifier.features.signers.pkcs11_session import KeyName, TokenAddress
-from notifier.features.signers.pkcs11_token import AHEAD, Pkcs11Key, Pkcs11Token
+from notifier.features.signers.pkcs11_token import REQUESTS_PER_PROCESS, Pkcs11Key, Pkcs11Token
 from notifier.features.signers.signer_settings import (
     AwsKmsSettings,
     AzureKeySettings,
@@ -16,7 +16,7 @@ from notifier.settings.service_settings import Settings
 from notifier.tokens.signer import SignerBackend
 from notifier.tokens.signers import KeyKind
 
-PROCESSES = 2  # of a PKCS#11 token
+DEFAULT_PROCESSES = 2  # of a PKCS#11 token
 
 
 def key_kinds() -> Mapping[str, KeyKind]:
@@ -32,7 +32,11 @@ def key_kinds() -> Mapping[str, KeyKind]:
     azure = ("azure.identity", "azure.keyvault.keys")
     return {
         "pkcs11": KeyKind(
-            make=pkcs11, extra="pkcs11", libraries=("pkcs11",), concurrency=PROCESSES, requests_per_signature=AHEAD
+            make=pkcs11,
+            extra="pkcs11",
+            libraries=("pkcs11",),
+            concurrency=DEFAULT_PROCESSES,
+            requests_per_signature=REQUESTS_PER_PROCESS,
         ),
         "vault": KeyKind(make=_vault),
         "aws_kms": KeyKind(make=_aws, extra="aws", libraries=("aiobotocore",)),

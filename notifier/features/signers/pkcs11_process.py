@@ -45,7 +45,7 @@ _ED25519 = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")
 """The curve as CKA_EC_PARAMS has it: as an OID (RFC 8410 §3), or as the name that PKCS#11 3.0 takes too."""
 _ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")  # RFC 8410 §4; the 32 bytes of the key follow
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG
-_NAMED = 10  # keys that a fault names
+_MAX_NAMED_KEYS = 10  # keys that a fault names
 
 
 class _Fault(Exception):  # noqa: N818  it becomes an answer
@@ -56,7 +56,7 @@ class _Fault(Exception):  # noqa: N818  it becomes an answer
         self.name = name
 
 
-class _Signing:
+class _SigningSession:
     """The token, once it is open, and its keys, once they are found."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class _Signing:
     def answer(self, kind: bytes, body: bytes) -> bytes:
         """Do what is asked. Raises _Fault or an error of the library."""
         if kind == SIGN:
-            return _signed(self._keys[body[0]], ALGORITHMS[body[1]], body[2:])
+            return _sign(self._keys[body[0]], ALGORITHMS[body[1]], body[2:])
         asked = json.loads(body)
         reply = self._open(**asked) if kind == OPEN else self._find(**asked)
         return json.dumps(reply).encode()
@@ -80,7 +80,7 @@ class _Signing:
             library = pkcs11.lib(module)
         except RuntimeError as error:  # dlopen's
             raise _Fault("NoSuchModule", f"the module cannot be loaded: {error}") from None
-        inserted: Token = _token(list(library.get_slots(token_present=True)), token)
+        inserted: Token = _find_token(list(library.get_slots(token_present=True)), token)
         if TokenFlag.USER_PIN_FINAL_TRY in inserted.flags:
             raise _Fault("PinFinalTry", "one more wrong PIN locks the token: log in by hand, with the vendor's tool")
         self._session = inserted.open(user_pin=pin)
@@ -96,13 +96,13 @@ class _Signing:
         private = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY, **wanted}))
         if len(private) != 1:
             text = f"has {len(private)} such private keys; name one by its label and its id"
-            raise _Fault("NoSuchKey", text if private else f"has no such private key{self._others()}")
+            raise _Fault("NoSuchKey", text if private else f"has no such private key{self._describe_other_keys()}")
         public = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY, **wanted}))
-        der = _public(private[0], public)
+        der = _read_public_half(private[0], public)
         self._keys.append(private[0])  # type: ignore[arg-type]
         return {"number": len(self._keys) - 1, "public": der.hex()}
 
-    def _others(self) -> str:
+    def _describe_other_keys(self) -> str:
         """What the token has instead."""
         from pkcs11 import Attribute, ObjectClass  # noqa: PLC0415
 
@@ -111,11 +111,11 @@ class _Signing:
         names = sorted(f"{key.label!r} (id {bytes(key[Attribute.ID]).hex() or 'empty'})" for key in private)
         if not names:
             return ": it shows none to this PIN"
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"; it has {', '.join(names[:_NAMED])}{more}"
+        more = f" and {len(names) - _MAX_NAMED_KEYS} more" if len(names) > _MAX_NAMED_KEYS else ""
+        return f"; it has {', '.join(names[:_MAX_NAMED_KEYS])}{more}"
 
 
-def _token(slots: Sequence[Any], label: str) -> Any:
+def _find_token(slots: Sequence[Any], label: str) -> Any:
     tokens = [slot.get_token() for slot in slots]
     matches = [candidate for candidate in tokens if candidate.label == label]
     if len(matches) == 1:
@@ -126,7 +126,7 @@ def _token(slots: Sequence[Any], label: str) -> Any:
     raise _Fault("NoSuchToken", f"the module has no token {label!r}; it has {others or 'none'}")
 
 
-def _public(private: Any, public: Sequence[Any]) -> bytes:
+def _read_public_half(private: Any, public: Sequence[Any]) -> bytes:
     """The public half, of its own object, or of an RSA private key, which has it too."""
     from pkcs11 import Attribute, KeyType  # noqa: PLC0415
     from pkcs11.util.ec import encode_ec_public_key  # noqa: PLC0415
@@ -145,7 +145,7 @@ def _public(private: Any, public: Sequence[Any]) -> bytes:
     return bytes(encode_ec_public_key(public[0]))
 
 
-def _signed(key: Any, alg: str, message: bytes) -> bytes:
+def _sign(key: Any, alg: str, message: bytes) -> bytes:
     """The signature as JWS has it. Each mechanism and parameter is named: defaults are not to be relied on."""
     from pkcs11 import MGF, Mechanism  # noqa: PLC0415
 
@@ -184,7 +184,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the module prints is no answer
-    serve(sys.stdin.buffer, answers, _Signing().answer)
+    serve(sys.stdin.buffer, answers, _SigningSession().answer)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import cast
 from notifier.features.signers.pkcs11_process import DONE, FIND, HEAD, OPEN
 from notifier.tokens.signer import SignerError
 
-_MOST = 65_536  # bytes of an answer
+_MAX_ANSWER_BYTES = 65_536  # bytes of an answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class SigningSession(asyncio.SubprocessProtocol):
         self._received += data
         while len(self._received) >= HEAD.size:
             length, status = HEAD.unpack_from(self._received)
-            if length > _MOST or not self._waiting_answers:
+            if length > _MAX_ANSWER_BYTES or not self._waiting_answers:
                 self._end("its process gave an answer that is none")
                 return
             end = HEAD.size + length
@@ -87,21 +87,21 @@ class SigningSession(asyncio.SubprocessProtocol):
             self._transport.kill()
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """False once the process is known to have ended."""
         return self._transport.get_returncode() is None
 
     async def open(self, address: TokenAddress, pin: str) -> None:
         asked = {"module": str(address.module), "token": address.token, "pin": pin}
-        self.mechanisms = frozenset(json.loads(await self.ask(OPEN, json.dumps(asked).encode())))
+        self.mechanisms = frozenset(json.loads(await self.request(OPEN, json.dumps(asked).encode())))
 
     async def find(self, key: KeyName) -> _FoundKey:
         if key not in self._found:
-            reply = json.loads(await self.ask(FIND, json.dumps({"label": key.label, "id": key.id}).encode()))
+            reply = json.loads(await self.request(FIND, json.dumps({"label": key.label, "id": key.id}).encode()))
             self._found[key] = _FoundKey(number=reply["number"], public=bytes.fromhex(reply["public"]))
         return self._found[key]
 
-    async def ask(self, kind: bytes, body: bytes) -> bytes:
+    async def request(self, kind: bytes, body: bytes) -> bytes:
         """Send one request and return its answer. Raises SignerError or SigningRefused."""
         if self.gone.is_set():
             raise SignerError("its process ended; another is started")

@@ -28,12 +28,12 @@ from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 
 _T = TypeVar("_T")
 
-AHEAD = 2
+REQUESTS_PER_PROCESS = 2
 """Requests that a process has: one that it signs, and one that waits in its pipe. So it never waits for the worker."""
-_GONE_WITHIN = 2.0  # seconds for killed processes to go, at the end
+_EXIT_TIMEOUT_SECONDS = 2.0  # seconds for killed processes to go, at the end
 _NUMBERS: Mapping[str, int] = MappingProxyType({alg: number for number, alg in enumerate(ALGORITHMS)})
 _REJECTED = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})  # tried in vain, and not tried again
-_WRONG: Mapping[str, str] = MappingProxyType(
+_WRONG_TEXTS: Mapping[str, str] = MappingProxyType(
     {
         "PinIncorrect": "the PIN is wrong",
         "PinInvalid": "the PIN is wrong",
@@ -53,7 +53,7 @@ _WRONG: Mapping[str, str] = MappingProxyType(
     }
 )
 """What stays so until somebody corrects it, and the text where the process tells none."""
-_STAYS = frozenset({"MechanismInvalid", "MechanismParamInvalid"})  # the session is as good as before
+_LASTING_ERRORS = frozenset({"MechanismInvalid", "MechanismParamInvalid"})  # the session is as good as before
 
 
 class Pkcs11Token:
@@ -62,7 +62,7 @@ class Pkcs11Token:
     def __init__(self, address: TokenAddress, size: int) -> None:
         self._address = address
         self._size = size
-        self._slots = asyncio.Semaphore(AHEAD * size)
+        self._slots = asyncio.Semaphore(REQUESTS_PER_PROCESS * size)
         self._starting = asyncio.Lock()
         self._sessions: set[SigningSession] = set()
         self._idle: deque[SigningSession] = deque()  # each as often as it can take a request
@@ -81,9 +81,9 @@ class Pkcs11Token:
         if self._users > 0:
             return
         for session in list(self._sessions):
-            self._kill(session)
+            self._discard(session)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_GONE_WITHIN):
+            async with asyncio.timeout(_EXIT_TIMEOUT_SECONDS):
                 await asyncio.gather(*(session.gone.wait() for session in self._dying))
 
     async def find(self, key: KeyName) -> tuple[bytes, frozenset[str]]:
@@ -92,63 +92,63 @@ class Pkcs11Token:
         Raises SignerError.
         """
 
-        async def look(session: SigningSession) -> tuple[bytes, frozenset[str]]:
+        async def find_public(session: SigningSession) -> tuple[bytes, frozenset[str]]:
             return (await session.find(key)).public, session.mechanisms
 
-        public = await self._use(look)
+        public = await self._use(find_public)
         while self._count < self._size:
-            self._idle.extend([await self._start()] * AHEAD)
+            self._idle.extend([await self._start()] * REQUESTS_PER_PROCESS)
         return public
 
     async def sign(self, key: KeyName, alg: Algorithm, message: bytes) -> bytes:
         """Raises SignerError."""
 
-        async def ask(session: SigningSession) -> bytes:
+        async def request(session: SigningSession) -> bytes:
             public = await session.find(key)
-            return await session.ask(SIGN, bytes((public.number, _NUMBERS[alg])) + message)
+            return await session.request(SIGN, bytes((public.number, _NUMBERS[alg])) + message)
 
-        return await self._use(ask)
+        return await self._use(request)
 
-    async def _use(self, ask: Callable[[SigningSession], Awaitable[_T]]) -> _T:
+    async def _use(self, request: Callable[[SigningSession], Awaitable[_T]]) -> _T:
         """Ask a process. It is ended unless all went well: an answer may be on its way to the next who asks."""
         async with self._slots:
-            session = await self._take()
+            session = await self._acquire()
             try:
-                answer = await ask(session)
+                answer = await request(session)
             except SigningRefused as refused:
-                if refused.name in _STAYS:
-                    self._give_back(session)
+                if refused.name in _LASTING_ERRORS:
+                    self._release(session)
                 else:
-                    self._kill(session)
+                    self._discard(session)
                 raise _fault(refused) from None
             except BaseException:
-                self._kill(session)
+                self._discard(session)
                 raise
-            self._give_back(session)
+            self._release(session)
             return answer
 
-    def _give_back(self, session: SigningSession) -> None:
+    def _release(self, session: SigningSession) -> None:
         if session in self._sessions:  # who shared it may have ended it
             self._idle.append(session)
 
-    async def _take(self) -> SigningSession:
+    async def _acquire(self) -> SigningSession:
         while True:
-            if (session := self._waiting()) is not None:
+            if (session := self._pop_idle()) is not None:
                 return session
             if self._count < self._size:
                 session = await self._start()
-                self._idle.extend([session] * (AHEAD - 1))
+                self._idle.extend([session] * (REQUESTS_PER_PROCESS - 1))
                 return session
             async with self._starting:  # another request starts one
                 await asyncio.sleep(0)
 
-    def _waiting(self) -> SigningSession | None:
+    def _pop_idle(self) -> SigningSession | None:
         """A process that waits. One that ended meanwhile is forgotten."""
         while self._idle:
             session = self._idle.popleft()
-            if session in self._sessions and session.runs:
+            if session in self._sessions and session.is_running:
                 return session
-            self._kill(session)
+            self._discard(session)
         return None
 
     async def _start(self) -> SigningSession:
@@ -156,16 +156,16 @@ class Pkcs11Token:
         self._count += 1
         try:
             async with self._starting:
-                session = await self._logged_in(await asyncio.to_thread(self._pin))
+                session = await self._log_in(await asyncio.to_thread(self._pin))
         except BaseException:
             self._count -= 1
             raise
         self._sessions.add(session)
         return session
 
-    async def _logged_in(self, pin: tuple[str, int]) -> SigningSession:
+    async def _log_in(self, pin: tuple[str, int]) -> SigningSession:
         if pin == self._rejected:
-            raise SignerError(f"the PIN is wrong; {self._untried()}", SignatureResult.WRONG)
+            raise SignerError(f"the PIN is wrong; {self._reason_not_tried()}", SignatureResult.WRONG)
         environ = {name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")}
         _, session = await asyncio.get_running_loop().subprocess_exec(
             SigningSession,
@@ -180,13 +180,15 @@ class Pkcs11Token:
         try:
             await session.open(self._address, pin[0])
         except SigningRefused as refused:
-            self._end(session)
+            self._end_session(session)
             if refused.name not in _REJECTED:
                 raise _fault(refused) from None
             self._rejected = pin
-            raise SignerError(f"{_WRONG[refused.name]}; {self._untried()}", SignatureResult.WRONG) from None
+            raise SignerError(
+                f"{_WRONG_TEXTS[refused.name]}; {self._reason_not_tried()}", SignatureResult.WRONG
+            ) from None
         except BaseException:
-            self._end(session)
+            self._end_session(session)
             raise
         return session
 
@@ -198,16 +200,16 @@ class Pkcs11Token:
         except (OSError, ConfigurationError):
             raise SignerError(f"{path} cannot be read, or does not hold one line", SignatureResult.WRONG) from None
 
-    def _untried(self) -> str:
+    def _reason_not_tried(self) -> str:
         return f"it is not tried again until {self._address.pin_file} changes, since tokens lock after a few tries"
 
-    def _kill(self, session: SigningSession) -> None:
+    def _discard(self, session: SigningSession) -> None:
         if session in self._sessions:
             self._sessions.discard(session)
             self._count -= 1
-            self._end(session)
+            self._end_session(session)
 
-    def _end(self, session: SigningSession) -> None:
+    def _end_session(self, session: SigningSession) -> None:
         self._dying = {dying for dying in self._dying if not dying.gone.is_set()} | {session}
         session.kill()
 
@@ -249,6 +251,6 @@ class Pkcs11Key:
 
 
 def _fault(refused: SigningRefused) -> SignerError:
-    if refused.name in _WRONG:
-        return SignerError(refused.text or _WRONG[refused.name], SignatureResult.WRONG)
+    if refused.name in _WRONG_TEXTS:
+        return SignerError(refused.text or _WRONG_TEXTS[refused.name], SignatureResult.WRONG)
     return SignerError(f"the module answered {refused.name}; its process is started anew")

@@ -49,16 +49,18 @@ class VaultKey:
 
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises SignerError."""
-        data = await self._ask("GET", f"{self._mount}/keys/{self._key}")
+        data = await self._request("GET", f"{self._mount}/keys/{self._key}")
         versions = data.get("keys")
         if not isinstance(versions, dict) or not data.get("supports_signing"):
             kind = data.get("type", "of an unknown type")
-            raise _wrong(f"the key {self._key} is {kind}, which does not sign: RSA, ECDSA or Ed25519 is needed")
+            raise _wrong_key_error(
+                f"the key {self._key} is {kind}, which does not sign: RSA, ECDSA or Ed25519 is needed"
+            )
         version = versions.get(str(self._version))
         latest = max((int(number) for number in versions if number.isdigit()), default=0)
         if not isinstance(version, dict):
             there = f"its versions are {', '.join(sorted(versions, key=int))}" if latest else "it has none"
-            raise _wrong(f"the key {self._key} has no version {self._version}: {there}")
+            raise _wrong_key_error(f"the key {self._key} has no version {self._version}: {there}")
         return PublicHalf(
             key=_public_key(version.get("public_key")),
             made_at=_moment(version.get("creation_time")),
@@ -69,7 +71,9 @@ class VaultKey:
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises SignerError."""
         size = "256" if alg in ED25519_NAMES else alg[-3:]
-        answer = await self._ask("POST", f"{self._mount}/sign/{self._key}/sha2-{size}", self._request(alg, message))
+        answer = await self._request(
+            "POST", f"{self._mount}/sign/{self._key}/sha2-{size}", self._signing_body(alg, message)
+        )
         prefix, _, signature = str(answer.get("signature", "")).rpartition(":")
         if prefix != f"vault:v{self._version}":
             raise SignerError(f"Vault signed by {prefix or 'nothing'} where version {self._version} was asked for")
@@ -80,14 +84,14 @@ class VaultKey:
         await self._login.close()
         await self._server.close()
 
-    def _request(self, alg: Algorithm, message: bytes) -> Mapping[str, object]:
+    def _signing_body(self, alg: Algorithm, message: bytes) -> Mapping[str, object]:
         common = {"key_version": self._version, "marshaling_algorithm": "jws"}
         if alg in ED25519_NAMES:
             return {**common, "input": _encoded(message)}
         digest = hashlib.new(f"sha{alg[-3:]}", message).digest()
         return {**common, "input": _encoded(digest), "prehashed": True, **_PADDING.get(alg[:2], {})}
 
-    async def _ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+    async def _request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
         """The answer's data. A token that may have ended is tried again as another one."""
         path = quote(path)
         token = await self._login.token()
@@ -99,23 +103,23 @@ class VaultKey:
             raise answer.fault(path, self._lacking)
         data = answer.content.get("data") if isinstance(answer.content, dict) else None
         if not isinstance(data, dict):
-            raise _wrong("the answer is none of Vault's; is `address` that of a Vault?")
+            raise _wrong_key_error("the answer is none of Vault's; is `address` that of a Vault?")
         return data
 
 
-def _wrong(text: str) -> SignerError:
+def _wrong_key_error(text: str) -> SignerError:
     return SignerError(text, SignatureResult.WRONG)
 
 
 def _public_key(text: object) -> PublicKey:
     if not isinstance(text, str) or not text:
-        raise _wrong("Vault tells no public half of this key")
+        raise _wrong_key_error("Vault tells no public half of this key")
     try:
         if text.startswith("-----BEGIN"):
             return load_pem_public_key(text.encode())  # type: ignore[return-value]  # the frame judges its kind
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except (ValueError, UnsupportedAlgorithm):
-        raise _wrong("the public half that Vault tells cannot be read") from None
+        raise _wrong_key_error("the public half that Vault tells cannot be read") from None
 
 
 def _moment(text: object) -> float | None:

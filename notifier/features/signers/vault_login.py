@@ -25,14 +25,14 @@ from notifier.settings.secret_text import secret_of
 from notifier.tokens.signer import SignatureResult, SignerError
 
 _BOUNDS = Bounds(answer=1024 * 1024, member=1024 * 1024)  # bytes; a key of a thousand versions is 0.6 MiB
-_KEPT = 256  # connections
-WITHIN = 30.0  # seconds after which a request ends that nobody waits for any more
-_SHOWN = 200  # characters of Vault's own words
+_MAX_IDLE_CONNECTIONS = 256  # connections
+TIMEOUT_SECONDS = 30.0  # seconds after which a request ends that nobody waits for any more
+_MAX_SHOWN_CHARS = 200  # characters of Vault's own words
 _VERSION_WORDS = ("requested version", "minimum encryption")
-RENEW_AT = 0.5  # of the lease
-AGAIN_AT = 0.05  # of the lease after a renewal that failed
-ENOUGH = 0.7  # of the first lease: less is granted only where the token's longest life is near
-NEW = 30.0  # seconds in which a token that is refused lacks a policy, and has not ended
+RENEW_LEASE_SHARE = 0.5  # of the lease
+RETRY_LEASE_SHARE = 0.05  # of the lease after a renewal that failed
+MIN_RENEWED_SHARE = 0.7  # of the first lease: less is granted only where the token's longest life is near
+NEW_TOKEN_SECONDS = 30.0  # seconds in which a token that is refused lacks a policy, and has not ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class VaultAnswer:
         """Return what Vault says is wrong, on one line. It repeats no token and no secret id."""
         errors = self.content.get("errors") if isinstance(self.content, dict) else None
         words = " ".join(str(text) for text in errors) if isinstance(errors, list) else ""
-        return " ".join(words.split())[:_SHOWN]
+        return " ".join(words.split())[:_MAX_SHOWN_CHARS]
 
     def fault(self, path: str, lacking: str = "") -> SignerError:
         """The refusal of a request. `lacking` says what may be lacking where it was a 403."""
@@ -67,7 +67,7 @@ class VaultServer:
         if settings.namespace is not None:
             self._headers["X-Vault-Namespace"] = settings.namespace
         files = TlsFiles() if settings.tls is None else settings.tls.files()
-        self._client = JsonClient(_BOUNDS, files, keep=_KEPT)
+        self._client = JsonClient(_BOUNDS, files, keep=_MAX_IDLE_CONNECTIONS)
 
     async def ask(
         self, method: str, path: str, token: str = "", body: Mapping[str, object] | None = None
@@ -75,7 +75,9 @@ class VaultServer:
         """Ask once. Raises SignerError if there is no answer."""
         headers = self._headers | ({"X-Vault-Token": token} if token else {})
         try:
-            answer = await self._client.ask(method, f"{self._address}/v1/{path}", headers, within=WITHIN, json=body)
+            answer = await self._client.ask(
+                method, f"{self._address}/v1/{path}", headers, within=TIMEOUT_SECONDS, json=body
+            )
         except NoAnswer as fault:
             result = SignatureResult.WRONG if fault.lasting else SignatureResult.AWAY
             raise SignerError(f"{self._address}: {fault}", result) from None
@@ -98,10 +100,10 @@ class _Token:
     first: float
     renewable: bool
 
-    def stale(self, now: float) -> bool:
-        return now >= self.since + RENEW_AT * self.lease
+    def is_stale(self, now: float) -> bool:
+        return now >= self.since + RENEW_LEASE_SHARE * self.lease
 
-    def over(self, now: float) -> bool:
+    def is_expired(self, now: float) -> bool:
         return now >= self.since + self.lease
 
 
@@ -115,16 +117,16 @@ class VaultLogin:
         self._settings = settings
         self._clock = clock
         self._token: _Token | None = None
-        self._again = float("-inf")  # when a renewal that failed is tried again
-        self._getting: asyncio.Task[_Token] | None = None
+        self._retry_at = float("-inf")  # when a renewal that failed is tried again
+        self._pending_token: asyncio.Task[_Token] | None = None
 
     async def token(self) -> str:
         """Return a token that has not ended, as far as is known. Raises SignerError."""
         token, now = self._token, self._clock()
-        if token is None or token.over(now):
-            return (await asyncio.shield(self._started(token))).text
-        if token.stale(now) and now >= self._again:
-            self._started(token)  # nobody waits for it
+        if token is None or token.is_expired(now):
+            return (await asyncio.shield(self._start_reading(token))).text
+        if token.is_stale(now) and now >= self._retry_at:
+            self._start_reading(token)  # nobody waits for it
         return token.text
 
     def refused(self, text: str) -> bool:
@@ -133,67 +135,67 @@ class VaultLogin:
         if token is None or token.text != text:  # somebody else was quicker
             return True
         now, logs_in = self._clock(), self._settings.token_file is None
-        if logs_in and now - token.obtained_at < NEW and not token.over(now):
+        if logs_in and now - token.obtained_at < NEW_TOKEN_SECONDS and not token.is_expired(now):
             return False
         self._token = None
         return True
 
     async def close(self) -> None:
         """Give up the token. It lives on in Vault until its time is over."""
-        getting, self._getting, self._token = self._getting, None, None
+        getting, self._pending_token, self._token = self._pending_token, None, None
         if getting is not None:
             getting.cancel()
             await asyncio.gather(getting, return_exceptions=True)
 
-    def _started(self, last: _Token | None) -> "asyncio.Task[_Token]":
-        if self._getting is None:
-            self._getting = asyncio.create_task(self._get(last))
-            self._getting.add_done_callback(self._got)
-        return self._getting
+    def _start_reading(self, last: _Token | None) -> "asyncio.Task[_Token]":
+        if self._pending_token is None:
+            self._pending_token = asyncio.create_task(self._get(last))
+            self._pending_token.add_done_callback(self._on_token)
+        return self._pending_token
 
-    def _got(self, task: "asyncio.Task[_Token]") -> None:
+    def _on_token(self, task: "asyncio.Task[_Token]") -> None:
         if task.cancelled():
             return
-        self._getting = None
+        self._pending_token = None
         if task.exception() is None:
             self._token = task.result()
         elif self._token is not None:
-            self._again = self._clock() + max(1.0, AGAIN_AT * self._token.lease)
+            self._retry_at = self._clock() + max(1.0, RETRY_LEASE_SHARE * self._token.lease)
 
     async def _get(self, last: _Token | None) -> _Token:
-        if last is not None and last.renewable and not last.over(self._clock()):
-            renewed = await self._renewed(last)
+        if last is not None and last.renewable and not last.is_expired(self._clock()):
+            renewed = await self._renew(last)
             if renewed is not None:
                 return renewed
         try:
-            return await self._new()
+            return await self._log_in()
         except SourceFault as fault:  # of a file
             raise SignerError(str(fault), SignatureResult.WRONG) from None
 
-    async def _renewed(self, last: _Token) -> _Token | None:
+    async def _renew(self, last: _Token) -> _Token | None:
         """The token with a new lease. None if another one is needed; a file has no other until somebody writes it."""
         at = self._clock()
         answer = await self._server.ask("POST", "auth/token/renew-self", last.text, {})
         lease = _lease(answer.content, "auth", "lease_duration") if answer.status == 200 else 0.0
-        if lease < ENOUGH * last.first and (self._settings.token_file is None or not lease):
+        if lease < MIN_RENEWED_SHARE * last.first and (self._settings.token_file is None or not lease):
             return None
         return _Token(
             text=last.text, obtained_at=last.obtained_at, since=at, lease=lease, first=last.first, renewable=True
         )
 
-    async def _new(self) -> _Token:
+    async def _log_in(self) -> _Token:
         settings, at = self._settings, self._clock()
         if settings.token_file is not None:
-            return await self._looked_up(secret_of("token_file", settings.token_file), at)
+            return await self._look_up(secret_of("token_file", settings.token_file), at)
         if settings.approle is not None:
             role = settings.approle
             secret = secret_of("secret_id_file", role.secret_id_file)
-            return await self._logged_in(role.mount, {"role_id": role.role_id, "secret_id": secret}, at)
+            return await self._log_in_at(role.mount, {"role_id": role.role_id, "secret_id": secret}, at)
         assert settings.kubernetes is not None  # one of the three is given
         pod = settings.kubernetes
-        return await self._logged_in(pod.mount, {"role": pod.role, "jwt": secret_of("token_file", pod.token_file)}, at)
+        return await self._log_in_at(pod.mount, {"role": pod.role, "jwt": secret_of("token_file", pod.token_file)}, at)
 
-    async def _looked_up(self, text: str, at: float) -> _Token:
+    async def _look_up(self, text: str, at: float) -> _Token:
         """The token of a file, with what it may say of itself. If it may not, it is used as it is."""
         answer = await self._server.ask("GET", "auth/token/lookup-self", text)
         if answer.status not in (200, 403):
@@ -202,7 +204,7 @@ class VaultLogin:
         renewable = _member(answer.content, "data", "renewable") is True
         return _Token(text=text, obtained_at=at, since=at, lease=lease, first=lease, renewable=renewable)
 
-    async def _logged_in(self, mount: str, body: Mapping[str, object], at: float) -> _Token:
+    async def _log_in_at(self, mount: str, body: Mapping[str, object], at: float) -> _Token:
         path = f"auth/{mount}/login"
         answer = await self._server.ask("POST", path, "", body)
         text = _member(answer.content, "auth", "client_token")

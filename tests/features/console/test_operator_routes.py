@@ -14,10 +14,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from notifier.features.console import client_routes, doctor_routes
-from notifier.features.console.all_workers import AT_A_TIME, NAME, Overview, OwnPart
+from notifier.features.console.all_workers import CLIENTS_PER_STEP, NAME, LocalAnswers, Overview
 from notifier.features.console.client_routes import ClientRoutes
 from notifier.features.console.console_routes import ConsoleRoutes
-from notifier.features.console.doctor_routes import CANARIES, Doctor, DoctorRoutes
+from notifier.features.console.doctor_routes import MAX_CANARIES, Doctor, DoctorRoutes
 from notifier.features.console.recent import RecentEntry
 from notifier.model.client import Client
 from notifier.model.registry import Issuer, Registry
@@ -116,7 +116,7 @@ async def test_a_query_without_effect_is_refused(method: str, path: str, wrong: 
 # ── A canary over the API waits for the client that it is sent to, which may hang ─────────────────────────────────
 
 
-NAMES = [f"c-{number}" for number in range(CANARIES + 1)]
+NAMES = [f"c-{number}" for number in range(MAX_CANARIES + 1)]
 CLIENTS = {name: Client(iss=ISS, client_id=name, backchannel_logout_uri=None) for name in NAMES}
 MANY_CLIENTS = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: CLIENTS})
 
@@ -146,7 +146,7 @@ async def test_clients_that_hang_take_few_places() -> None:
         done, _ = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
         assert [task.result() for task in done] == [429]
         answered.set()
-    assert sorted(task.result() for task in (*twice, *others)) == [200] * CANARIES + [429] * 2
+    assert sorted(task.result() for task in (*twice, *others)) == [200] * MAX_CANARIES + [429] * 2
 
 
 # ── What pages of clients cost a worker, however many ask for one ─────────────────────────────────────────────────
@@ -206,14 +206,14 @@ class Remembering:
         self._log.append("rows")
         return []
 
-    found = after
+    find_rows = after
 
 
 @pytest.mark.parametrize("members", [{"after": {}}, {"find": {"subject": "alice"}}])
 async def test_others_have_their_chance_between_two_answers(members: dict[str, object]) -> None:
     """A hundred requests at a time held the loop for a second and a half, with 7,000 rows to go through for each."""
     log = list[str]()
-    part = OwnPart(cast("Any", SimpleNamespace(name="w")), cast("Any", Remembering(log)))
+    part = LocalAnswers(cast("Any", SimpleNamespace(name="w")), cast("Any", Remembering(log)))
 
     async def deliver() -> None:
         while log.count("rows") < 5:
@@ -242,13 +242,13 @@ async def test_thousands_of_clients_in_trouble_hold_up_no_delivery() -> None:
             await asyncio.sleep(0)
 
     given = SimpleNamespace(states=states)
-    part = OwnPart(cast("Any", given), cast("Any", Remembering([])))
+    part = LocalAnswers(cast("Any", given), cast("Any", Remembering([])))
     request = WorkerRequest(name=NAME, who="console", members={"clients": None})
     delivering = asyncio.create_task(deliver())
     said = await asyncio.gather(part.act(request), part.act(request))
     delivering.cancel()
     assert [len(each["states"]) for each in said] == [5, 5]
-    assert [count for count in log if count] == [AT_A_TIME] * 5
+    assert [count for count in log if count] == [CLIENTS_PER_STEP] * 5
     told = [place for place, count in enumerate(log) if count]
     assert all(later - before > 1 for before, later in pairwise(told)), "others had their turn"
 
@@ -272,7 +272,7 @@ async def test_a_machine_without_room_for_a_process_is_told(monkeypatch: pytest.
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", no_room)
-    monkeypatch.setattr(doctor_routes, "FRESH", 0.0)
+    monkeypatch.setattr(doctor_routes, "FRESH_SECONDS", 0.0)
     doctor = Doctor(None)
     for _ in range(2):
         doctor.begin()

@@ -9,18 +9,18 @@ from typing import Any, cast
 import pytest
 
 from notifier.delivery import facts
-from notifier.features.console.all_workers import NAME, merged_steps
+from notifier.features.console.all_workers import NAME, merge_steps
 from notifier.features.console.console_feature import CONSOLE
 from notifier.features.console.recent import (
-    ANSWERS,
-    AT_ONCE,
-    CLIENT_BYTES,
-    CLIENTS,
-    STEP,
-    STEPS,
-    TROUBLE,
-    TROUBLE_BYTES,
-    WELL_BYTES,
+    MAX_ANSWERS,
+    MAX_CLIENT_BYTES,
+    MAX_CLIENTS,
+    MAX_ROWS_PER_ANSWER,
+    MAX_STEPS,
+    MAX_TROUBLE_BYTES,
+    MAX_TROUBLE_ROWS,
+    MAX_WELL_BYTES,
+    STEP_SECONDS,
     Recent,
 )
 from notifier.model.delivery import Delivery
@@ -72,29 +72,29 @@ def test_a_row_shows_no_user() -> None:
     delivery = told.attempted()
     for wanted in ({"subject": "user-0"}, {"subject": "session-0"}, {"event_id": "e0"}):
         asked = {"subject": None, "event_id": None, "issuers": None, **wanted}
-        [row] = told.recent.found(**asked)
+        [row] = told.recent.find_rows(**asked)
         shown = row.document()
         assert (shown["client_id"], shown["kind"], shown["status"]) == ("shop", "failed", 503)
         assert str(delivery.sub) not in str(shown)
         assert str(delivery.sid) not in str(shown)
-    assert not told.recent.found(event_id=None, subject="user", issuers=None)
-    assert not told.recent.found(event_id="e0", subject=None, issuers=[OTHER])
+    assert not told.recent.find_rows(event_id=None, subject="user", issuers=None)
+    assert not told.recent.find_rows(event_id="e0", subject=None, issuers=[OTHER])
 
 
 def test_all_of_it_is_bounded() -> None:
     """By rows, by clients, by answers of each, and by counts."""
     told = Rig()
-    for number in range(TROUBLE + CLIENTS + 10):
-        told.now += STEP
+    for number in range(MAX_TROUBLE_ROWS + MAX_CLIENTS + 10):
+        told.now += STEP_SECONDS
         told.attempted(f"c{number}")
-    for _ in range(ANSWERS + 3):
+    for _ in range(MAX_ANSWERS + 3):
         told.attempted("busy")
     recent = told.recent
     assert not list(recent.answers((ISS, "c0")))
     assert [row.number for row in recent.answers((ISS, "busy"))][-1] == recent.last
-    assert len(list(recent.answers((ISS, "busy")))) == ANSWERS
-    assert len(recent.steps(0)) == STEPS
-    assert len(recent.after(0, well=True, issuers=None)) == AT_ONCE
+    assert len(list(recent.answers((ISS, "busy")))) == MAX_ANSWERS
+    assert len(recent.steps(0)) == MAX_STEPS
+    assert len(recent.after(0, well=True, issuers=None)) == MAX_ROWS_PER_ANSWER
     assert recent.since > NOW, "it says from when on it remembers everything"
 
 
@@ -104,7 +104,7 @@ def test_the_longest_names_take_no_more_bytes() -> None:
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     for number in range(2_000):
-        told.now += STEP
+        told.now += STEP_SECONDS
         event_id, name = f"{number:015}".ljust(ID_BYTES, "e"), f"{number:04}".ljust(TEXT_LENGTH, wide)
         outcome = Delivered(status=200) if number % 2 else Failed(reason=Reason.TIMEOUT, text="")
         iss = f"{ISS}/{number % 7}".ljust(URI_LENGTH, "i")
@@ -113,8 +113,8 @@ def test_the_longest_names_take_no_more_bytes() -> None:
         told.recent.observe(replace(deferred, first=True, text=name))
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert 2**20 < after - before < TROUBLE_BYTES + WELL_BYTES + CLIENT_BYTES
-    assert len(told.recent.after(0, well=False, issuers=None)) == AT_ONCE
+    assert 2**20 < after - before < MAX_TROUBLE_BYTES + MAX_WELL_BYTES + MAX_CLIENT_BYTES
+    assert len(told.recent.after(0, well=False, issuers=None)) == MAX_ROWS_PER_ANSWER
 
 
 def test_names_that_were_written_as_json_take_no_more_bytes() -> None:
@@ -133,18 +133,18 @@ def test_names_that_were_written_as_json_take_no_more_bytes() -> None:
         dump_delivery(delivery)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert after - before < TROUBLE_BYTES + WELL_BYTES + CLIENT_BYTES
+    assert after - before < MAX_TROUBLE_BYTES + MAX_WELL_BYTES + MAX_CLIENT_BYTES
 
 
 def test_no_client_is_forgotten_for_the_answers_of_others() -> None:
     """Where thousands are called all the time, each keeps fewer answers, and its minutes."""
     told = Rig()
-    for _ in range(ANSWERS + 1):
-        for number in range(CLIENTS):
+    for _ in range(MAX_ANSWERS + 1):
+        for number in range(MAX_CLIENTS):
             told.attempted(f"client-{number}", Failed(reason=Reason.TIMEOUT, text="x" * 200))
-    for key in ((ISS, f"client-{number}") for number in range(CLIENTS)):
-        assert 0 < len(list(told.recent.answers(key))) < ANSWERS
-        assert [failed for _, _, failed in told.recent.minutes(key)] == [ANSWERS + 1]
+    for key in ((ISS, f"client-{number}") for number in range(MAX_CLIENTS)):
+        assert 0 < len(list(told.recent.answers(key))) < MAX_ANSWERS
+        assert [failed for _, _, failed in told.recent.minutes(key)] == [MAX_ANSWERS + 1]
 
 
 OFF = {"listen": "127.0.0.1:0", "console": {"enabled": False}}
@@ -214,4 +214,4 @@ def _deferred(iss: str, client_id: str, event_id: str) -> facts.Deferred:
 
 def test_counts_of_workers_are_summed_up() -> None:
     """A step that one worker has and another has not is there, too."""
-    assert merged_steps([[[7, 1, 2], [8, 1, 0]], [[8, 2, 2]]]) == [[7, 1, 2], [8, 3, 2]]
+    assert merge_steps([[[7, 1, 2], [8, 1, 0]], [[8, 2, 2]]]) == [[7, 1, 2], [8, 3, 2]]

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from notifier.features.console.access_token import SKEW, half_hash
+from notifier.features.console.access_token import MAX_SKEW_SECONDS, half_hash
 from notifier.features.console.sign_in_provider import SignInProvider
-from notifier.features.console.sign_in_routes import AT_A_TIME, PLACES, SignInRoutes
+from notifier.features.console.sign_in_routes import MAX_CONCURRENT_SIGN_INS, MAX_SIGN_INS, SignInRoutes
 from notifier.features.console.sign_in_tokens import SignInTokens
 from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.listeners.problem import answer_refusals
@@ -159,11 +159,11 @@ async def test_what_the_provider_refuses_is_refused(
         ({"identity": {"aud": [CLIENT, "another"]}}, 401, "azp is another client"),
         ({"identity": {"azp": "another"}}, 401, "azp is another client"),
         ({"identity": {"iss": "https://evil.example.com"}}, 401, "iss is another issuer"),
-        ({"identity": {"exp": NOW - SKEW}}, 401, "it has expired; compare the clocks"),
+        ({"identity": {"exp": NOW - MAX_SKEW_SECONDS}}, 401, "it has expired; compare the clocks"),
         ({"identity": {"exp": None}}, 401, "iat and exp must be numbers"),
         ({"identity": {"iat": None}}, 401, "iat and exp must be numbers"),
-        ({"identity": {"iat": NOW + SKEW + 1}}, 401, "is in the future"),
-        ({"identity": {"nbf": NOW + SKEW + 1}}, 401, "is in the future"),
+        ({"identity": {"iat": NOW + MAX_SKEW_SECONDS + 1}}, 401, "is in the future"),
+        ({"identity": {"nbf": NOW + MAX_SKEW_SECONDS + 1}}, 401, "is in the future"),
         ({"identity": {"at_hash": half_hash("another", "ES256")}}, 401, "at_hash is that of another access token"),
         ({"identity": {"c_hash": half_hash("another", "ES256")}}, 401, "c_hash is that of another code"),
         ({"answer": {}}, 502, "gave no access_token with an id_token"),
@@ -192,7 +192,7 @@ async def test_a_token_that_the_api_would_not_take_is_not_given(
         {"aud": [CLIENT]},
         {"aud": [CLIENT, "another"], "azp": CLIENT},
         {"azp": CLIENT, "sub": "raw-pairwise"},
-        {"exp": NOW - SKEW + 1, "iat": NOW - 5000},
+        {"exp": NOW - MAX_SKEW_SECONDS + 1, "iat": NOW - 5000},
         {"at_hash": half_hash("a.b.c", "ES256"), "c_hash": half_hash(CODE, "ES256")},
     ],
 )
@@ -251,11 +251,11 @@ async def test_a_flood_of_codes_is_none_at_the_provider(tmp_path: Path, provider
     async with asking(tmp_path, oidc(provider.base)) as client:
         provider.going_on.clear()
         async with asyncio.TaskGroup() as group:
-            first = [group.create_task(exchanged(client)) for _ in range(AT_A_TIME)]
-            await provider.until(lambda: provider.asked.count("/token") == AT_A_TIME)
+            first = [group.create_task(exchanged(client)) for _ in range(MAX_CONCURRENT_SIGN_INS)]
+            await provider.until(lambda: provider.asked.count("/token") == MAX_CONCURRENT_SIGN_INS)
             assert (await exchanged(client))[0] == 503
             provider.going_on.set()
-        assert [task.result()[0] for task in first] == [200] * AT_A_TIME
+        assert [task.result()[0] for task in first] == [200] * MAX_CONCURRENT_SIGN_INS
 
 
 async def test_slow_bodies_of_strangers_take_no_place_of_publishers(tmp_path: Path, provider: ConsoleProvider) -> None:
@@ -269,12 +269,12 @@ async def test_slow_bodies_of_strangers_take_no_place_of_publishers(tmp_path: Pa
 
     async with asking(tmp_path, oidc(provider.base)) as client, asyncio.TaskGroup() as group:
         headers = {"Content-Type": "application/json"}
-        posts = [client.post("/v1/sign-in/token", data=slow(), headers=headers) for _ in range(PLACES)]
+        posts = [client.post("/v1/sign-in/token", data=slow(), headers=headers) for _ in range(MAX_SIGN_INS)]
         waiting = [group.create_task(_status(post)) for post in posts]
         await until(lambda: exchanged(client), lambda said: said[0] == 429)
         assert (await client.get("/v1/sign-in")).status == 200
         going_on.set()
-    assert [task.result() for task in waiting] == [400] * PLACES
+    assert [task.result() for task in waiting] == [400] * MAX_SIGN_INS
 
 
 async def test_a_provider_that_hangs_takes_no_place_of_publishers(
@@ -289,11 +289,11 @@ async def test_a_provider_that_hangs_takes_no_place_of_publishers(
 
     monkeypatch.setattr(SignInProvider, "endpoints", endpoints)
     async with asking(tmp_path, oidc(provider.base)) as client, asyncio.TaskGroup() as group:
-        waiting = [group.create_task(_status(client.get("/v1/sign-in"))) for _ in range(PLACES + 1)]
+        waiting = [group.create_task(_status(client.get("/v1/sign-in"))) for _ in range(MAX_SIGN_INS + 1)]
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         assert [task.result() for task in done] == [429]
         going_on.set()
-    assert sorted(task.result() for task in waiting) == [200] * PLACES + [429]
+    assert sorted(task.result() for task in waiting) == [200] * MAX_SIGN_INS + [429]
 
 
 async def _status(asked: AbstractAsyncContextManager[Any]) -> int:

@@ -10,9 +10,9 @@ from joserfc.jwk import OctKey
 
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
-from notifier.features.console.access_token import LONGEST, SKEW
+from notifier.features.console.access_token import MAX_LIFETIME_SECONDS, MAX_SKEW_SECONDS
 from notifier.features.console.sign_in_provider import SETTING, sign_in_checks
-from notifier.features.console.sign_in_tokens import MOST_KEPT, SignInTokens
+from notifier.features.console.sign_in_tokens import MAX_CACHED_TOKENS, SignInTokens
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import ConfigurationError
 from notifier.network.http.issuer_documents import DocumentReader
@@ -170,7 +170,7 @@ async def test_a_good_token_has_the_scopes_of_its_roles(judge: Judge) -> None:
     """Its bearer has a hash for a name, and it counts for a minute more than it says."""
     sre = await judge.token()
     assert sre.scopes == {"read", "repair"}
-    assert (sre.issuers, sre.expires) == (None, NOW + 300 + SKEW)
+    assert (sre.issuers, sre.expires) == (None, NOW + 300 + MAX_SKEW_SECONDS)
     assert sre.name.startswith("user <")
     assert (await judge.token(groups=["support"])).scopes == {"read"}
     assert (await judge.token(groups="support")).scopes == {"read"}
@@ -199,11 +199,11 @@ async def test_a_good_token_has_the_scopes_of_its_roles(judge: Judge) -> None:
         ({"exp": True}, "must be numbers"),
         ({"exp": 1e300}, "must be numbers"),
         ({"nbf": "soon"}, "must be numbers"),
-        ({"iat": NOW + SKEW + 1}, "in the future"),
-        ({"nbf": NOW + SKEW + 1}, "in the future"),
+        ({"iat": NOW + MAX_SKEW_SECONDS + 1}, "in the future"),
+        ({"nbf": NOW + MAX_SKEW_SECONDS + 1}, "in the future"),
         ({"iat": NOW * 1000}, "iat or nbf is in milliseconds; it must be in seconds"),
-        ({"exp": NOW - SKEW}, "has expired"),
-        ({"iat": NOW - LONGEST - SKEW, "exp": NOW + 9000}, "has expired"),
+        ({"exp": NOW - MAX_SKEW_SECONDS}, "has expired"),
+        ({"iat": NOW - MAX_LIFETIME_SECONDS - MAX_SKEW_SECONDS, "exp": NOW + 9000}, "has expired"),
     ],
 )
 async def test_each_claim_is_judged(judge: Judge, claims: Mapping[str, Any], said: str) -> None:
@@ -273,14 +273,14 @@ async def test_a_poll_costs_no_signature(judge: Judge) -> None:
 
 async def test_what_is_kept_is_bounded(judge: Judge) -> None:
     """The oldest go, first those that have expired."""
-    for nth in range(MOST_KEPT + 3):
+    for nth in range(MAX_CACHED_TOKENS + 3):
         await judge.token(jti=f"j{nth}")
-    kept = judge.signed_in._kept
-    assert len(kept) == MOST_KEPT
-    judge.now += 301 + SKEW
+    kept = judge.signed_in._cached
+    assert len(kept) == MAX_CACHED_TOKENS
+    judge.now += 301 + MAX_SKEW_SECONDS
     await judge.token(iat=judge.now, exp=judge.now + 300)
-    assert len(kept := judge.signed_in._kept) == 1
-    assert [each.expires for each in kept.values()] == [judge.now + 300 + SKEW]
+    assert len(kept := judge.signed_in._cached) == 1
+    assert [each.expires for each in kept.values()] == [judge.now + 300 + MAX_SKEW_SECONDS]
 
 
 async def test_a_new_key_is_found_and_strangers_cause_no_storm(judge: Judge) -> None:

@@ -9,7 +9,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.features.registries.page_requests import EndlessList, PageLimit, ShiftingPages, next_link
+from notifier.features.registries.page_requests import EndlessListError, PageLimit, ShiftingPages, next_link
 from notifier.model.errors import SourceFault
 from tests.features.registries.list_server import page, reader, serving
 
@@ -286,7 +286,7 @@ def test_a_list_that_never_ends_is_given_up() -> None:
     pages = ShiftingPages(SIZE)
     for _ in range(20):
         pages.take(NAMES[:SIZE])
-    with pytest.raises(EndlessList, match="20 pages in a row"):
+    with pytest.raises(EndlessListError, match="20 pages in a row"):
         pages.take(NAMES[:SIZE])
 
 
@@ -294,13 +294,13 @@ def test_a_reading_has_a_limit_of_pages() -> None:
     """However many clients its server makes up."""
     limit = PageLimit()
     for nth in range(9_999):
-        limit.before_next(nth + 1)
-    with pytest.raises(EndlessList, match=r"more than 10,000 pages; if .* put more clients on each page"):
-        limit.before_next(10_000)
+        limit.on_next_page(nth + 1)
+    with pytest.raises(EndlessListError, match=r"more than 10,000 pages; if .* put more clients on each page"):
+        limit.on_next_page(10_000)
 
 
 def test_pages_without_a_new_client_count_in_a_row() -> None:
     """A server may repeat some after clients were removed."""
     limit = PageLimit()
     for nth in range(200):
-        limit.before_next(1 + nth // 20)
+        limit.on_next_page(1 + nth // 20)

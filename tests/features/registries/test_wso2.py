@@ -68,7 +68,7 @@ def _reader(url: str, folder: Path, now: list[float]) -> Wso2Reader:
 
 
 async def test_each_application_is_asked_once_and_then_in_turn(tmp_path: Path) -> None:
-    """The UUID is an alias. A new or renamed application is asked at once, all others once in `RECHECK`."""
+    """The UUID is an alias. A new or renamed application is asked at once, all others once in `RECHECK_SECONDS`."""
     wso2, now = _Wso2({f"u{nth:03}": _oidc(f"c{nth:03}") for nth in range(150)}), [0.0]
     async with serving(wso2.answer) as url:
         reader = _reader(url, tmp_path, now)

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from notifier.features.signers.aws_kms_key import RAW_LIMIT
+from notifier.features.signers.aws_kms_key import MAX_RAW_BYTES
 from notifier.model.client import Algorithm
 from notifier.tokens.external_key import ExternalKey, SigningBounds
 from notifier.tokens.signer import SignatureResult
@@ -45,7 +45,7 @@ def kms() -> Iterator[Kms]:
 )
 async def test_signs_by_every_algorithm_as_jws_has_it(kms: Kms, spec: str, algorithms: list[Algorithm]) -> None:
     """Also a token that is too long for KMS: then its digest is signed."""
-    key, long = kms.place(await kms.key(spec)), b"m" * (RAW_LIMIT + 1)
+    key, long = kms.place(await kms.key(spec)), b"m" * (MAX_RAW_BYTES + 1)
     half = await key.public()
     assert half.lacking == {}
     for message in (MESSAGE, long):

@@ -222,7 +222,7 @@ async def test_a_process_that_was_killed_while_nobody_asked_is_replaced_unnotice
         for pid in children():
             os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(60):
-            while any(session.runs for session in sessions):  # noqa: ASYNC110  it is told to nobody
+            while any(session.is_running for session in sessions):  # noqa: ASYNC110  it is told to nobody
                 await asyncio.sleep(0.01)
         assert await ring.sign(ISS, Algorithm.ES256, None, claims())
         assert well(key)
