@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from notifier.delivery.ages import expiry_text, grace_left, is_too_old, our_fault_wait, story
+from notifier.delivery.ages import expiry_text, fault_wait_seconds, grace_left, is_too_old, story
 from notifier.delivery.verdict import Dead, Defer, WaitsAs
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
@@ -59,7 +59,7 @@ class Room(Protocol):
 class Ticket:
     """A delivery that has a slot of its client or waits in memory for one, and the client as resolved for it.
 
-    `pulled`: this worker fetched it from its bucket. `decided`: what its task waits for. The result is the deferral, or
+    `fetched`: by this worker, from its bucket. `decided`: what its task waits for. The result is the deferral, or
     None if the delivery starts, and if a probe need not wait for its replacement any more. `posted_at`: when its
     request was sent, by the steady clock.
     """
@@ -67,7 +67,7 @@ class Ticket:
     delivery: Delivery
     client: Client
     lane: Lane
-    pulled: bool = False
+    fetched: bool = False
     decided: "asyncio.Future[Deferral | None] | None" = None
     posted_at: float = math.inf
     opened_circuit: bool = False
@@ -142,7 +142,7 @@ def _unknown(delivery: Delivery, unknown: str, registry: Registry, now: float) -
     looks = 0 if delivery.unknown_since is None else delivery.deferrals
     time_left = grace_left(delivery.unknown_since, looks, registry.grace, now)
     if time_left > 0:
-        wait = min(time_left, our_fault_wait(looks))
+        wait = min(time_left, fault_wait_seconds(looks))
         return Defer(due=now + wait, cause=Cause.UNKNOWN, text=unknown + _UNHEARD if unheard else unknown)
     if delivery.iss not in registry.issuers:
         text = f"{delivery.iss} is not one of `issuers`; add it, then replay"

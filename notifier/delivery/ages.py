@@ -48,7 +48,7 @@ def expires_at(delivery: Delivery, client: Client, now: float) -> float:
     return min(_age_limit(delivery, client, now), delivery.not_after or math.inf)
 
 
-def our_fault_wait(deferrals: int) -> float:
+def fault_wait_seconds(deferrals: int) -> float:
     """Return the seconds until an internal fault is examined again, after `deferrals` deferrals for it."""
     return min(MAX_FAULT_SECONDS, MIN_FAULT_SECONDS * 2.0 ** min(deferrals, 16))
 
@@ -63,7 +63,7 @@ def grace_left(since: float | None, looks: int, grace: float, now: float, *, bou
         return grace
     doubled = min(looks, 7)
     waited = MIN_FAULT_SECONDS * (2.0**doubled - 1) + MAX_FAULT_SECONDS * (looks - doubled)
-    least = waited - our_fault_wait(looks - 1)  # of the last wait, perhaps only a part
+    least = waited - fault_wait_seconds(looks - 1)  # of the last wait, perhaps only a part
     gone = max(now - since, least)
     return grace - (min(gone, waited) if bounded else gone)
 

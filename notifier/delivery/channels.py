@@ -78,7 +78,7 @@ class BackChannel:
             return outcome
         return replace(outcome, text=f"{means}; its answer: {outcome.text}" if outcome.text else means)
 
-    def our_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
+    def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
         """Blame ourselves for a rejected token that the client must reject.
 
         The key that signs is not published, or too new; or the key that it was encrypted to may be an old one.
@@ -117,7 +117,7 @@ class FrontChannel:
             return replace(outcome, reason=Reason.REFUSED)
         return outcome
 
-    def our_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:  # noqa: ARG002
+    def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:  # noqa: ARG002
         """Return None: nothing of ours is in what is sent."""
         return None
 

@@ -83,7 +83,7 @@ class Buckets:
     def on_rotated(self, ticket: Ticket, result: AttemptResult) -> AttemptResult:
         """Return the result of an attempt, with its queue and delay. Its probe does not wait for another one."""
         known, now = self._clients[ticket.client.key], self._tools.steady()
-        if known.replaced is ticket:
+        if known.replaced_probe is ticket:
             self._end_rotation(known)
         after = self._after_failure(known, ticket, result, now)
         if isinstance(after.verdict, Defer) and ticket.delivery.leash is not None:  # an internal fault: still the probe
@@ -122,9 +122,9 @@ class Buckets:
 
     def _look_after(self, known: KnownClient, now: float) -> None:
         """Request a pass through the client's bucket, unless an attempt or a probe will lead to it."""
-        if not known.parked or known.pulling:
+        if not known.parked or known.in_pass:
             return
-        tried = bool(known.running or known.waiting) or known.covered(now)
+        tried = bool(known.running or known.waiting) or known.is_covered(now)
         if tried and not (known.circuit.state is State.CLOSED and known.is_available(now)):
             return
         if self._leaving:
@@ -139,33 +139,33 @@ class Buckets:
             if known.parked and now > max(known.available_at, known.covered_until) + OVERDUE_SECONDS:
                 self._look_after(known, now)
 
-    def wanted(self, key: ClientKey) -> int | None:
+    def fetchable_count(self, key: ClientKey) -> int | None:
         """Return how many parked deliveries may be fetched for the client now; None if it needs none."""
         known, now = self._clients.get(key), self._tools.steady()
         if known is None:
             return 1
         if known.circuit.state is State.CLOSED and known.is_available(now):
-            return known.parked_wanted(self._room, now)
+            return known.fetchable_count(self._room, now)
         if known.running:
             return 0
-        return 1 if known.is_available(now) or not known.covered(now) else None
+        return 1 if known.is_available(now) or not known.is_covered(now) else None
 
     def on_parked(self, key: ClientKey) -> None:
         """Note that a delivery is durable in the client's bucket."""
         known = self._clients.get(key)
-        if known is None or (known.pulling and known.circuit.state is State.CLOSED):
+        if known is None or (known.in_pass and known.circuit.state is State.CLOSED):
             self.requested[key] = None  # perhaps too late for this pass, or the client has been forgotten
         if known is not None:
             known.on_parked()
             self._look_after(known, self._tools.steady())
 
-    def on_pass(self, key: ClientKey, *, pulling: bool, empty: bool = False) -> None:
+    def on_pass(self, key: ClientKey, *, in_pass: bool, empty: bool = False) -> None:
         """Note whether a pass goes through the client's bucket. `empty`: no delivery of the client is left in it."""
         known, now = self._clients.get(key), self._tools.steady()
         if known is None:
             return
-        known.on_pass(pulling=pulling)
-        if not pulling and not known.covered(now):
+        known.on_pass(in_pass=in_pass)
+        if not in_pass and not known.is_covered(now):
             self._end_rotation(known)  # the bucket contains no delivery of the client
         if not (empty and known.circuit.state is State.CLOSED and known.is_available(now)) or key in self.requested:
             return
@@ -182,7 +182,7 @@ class Buckets:
         """Park nothing any more, and report to the peers what is parked: this worker stops."""
         self._leaving, now = True, self._tools.steady()
         for known in self._clients.values():
-            known.on_pass(pulling=False)
+            known.on_pass(in_pass=False)
             self._end_rotation(known)
             self._look_after(known, now)
 
@@ -204,12 +204,12 @@ class Buckets:
             not isinstance(result.verdict, RetryAt)
             or result.delivery.attempts % PROBE_FAILURES
             or not known.parked
-            or known.replaced is not None
+            or known.replaced_probe is not None
             or known.is_available(now)
             or self._leaving
         ):
             return 0.0
-        ticket.on_rotation(rotated=known.covered(now) and not known.is_only_probe(ticket.delivery, self._room))
+        ticket.on_rotation(rotated=known.is_covered(now) and not known.is_only_probe(ticket.delivery, self._room))
         if ticket.rotated or self._rotations == MAX_ROTATIONS:
             return 0.0
         known.on_rotation(ticket)
@@ -219,8 +219,8 @@ class Buckets:
 
     def on_probe_sent(self, key: ClientKey) -> None:
         """Note that a probe of the client is durable in a delay queue."""
-        if (known := self._clients.get(key)) is not None and known.replaced is not None:
-            known.replaced.on_rotation(rotated=True)
+        if (known := self._clients.get(key)) is not None and known.replaced_probe is not None:
+            known.replaced_probe.on_rotation(rotated=True)
             self._end_rotation(known)
 
     def _end_rotation(self, known: KnownClient) -> None:
@@ -246,7 +246,7 @@ class Buckets:
             known.circuit.state is not State.CLOSED or known.parked or known.is_paused(self._tools.steady())
         )
 
-    def standing(self, key: ClientKey) -> tuple[bool, float | None, float | None]:
+    def state_of(self, key: ClientKey) -> tuple[bool, float | None, float | None]:
         """Return the state of the client: busy, the next probe, and the end of its pause, in epoch seconds.
 
         Busy: a delivery of it runs, waits for a slot or is being fetched.
@@ -255,5 +255,5 @@ class Buckets:
         if known is None:
             return False, None, None
         next_try = max(now, known.available_at) + ahead if known.circuit.state is State.OPEN else None
-        busy = not known.idle or key in self.requested
+        busy = not known.is_idle or key in self.requested
         return busy, next_try, known.paused_until + ahead if known.is_paused(now) else None

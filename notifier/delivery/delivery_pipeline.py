@@ -65,12 +65,12 @@ class DeliveryPipeline:
         self.parked = BucketCounts(queue.bucket)
         self.delayed = DelayCounts(tools.clock)
 
-    def start(self, held: HeldMessage, delivery: Delivery, *, pulled: bool = False) -> bool:
+    def start(self, held: HeldMessage, delivery: Delivery, *, fetched: bool = False) -> bool:
         """Admit the delivery and run it in a task. Returns False if it is to be parked."""
         if delivery.parked:
             delivery = replace(delivery, parked=False)
             self.parked.add(delivery.key, -1)
-        admitted = self._admit(held, delivery, pulled=pulled)
+        admitted = self._admit(held, delivery, fetched=fetched)
         self._spawn(self._run(held, delivery, admitted))
         verdict = None if isinstance(admitted, Ticket) else admitted.verdict
         return not isinstance(verdict, Defer) or verdict.waits_as is not WaitsAs.PARKED
@@ -113,7 +113,7 @@ class DeliveryPipeline:
 
     # ── admit ──
 
-    def _admit(self, held: HeldMessage, delivery: Delivery, *, pulled: bool = False) -> Ticket | AttemptResult:
+    def _admit(self, held: HeldMessage, delivery: Delivery, *, fetched: bool = False) -> Ticket | AttemptResult:
         """Return its ticket if the delivery is attempted, now or after a wait in memory; else the result without it."""
         registry = self._registry()
         client = registry.client_of(delivery)
@@ -126,7 +126,7 @@ class DeliveryPipeline:
             if delivery.leash is not None and isinstance(verdict, Dead):
                 self._gate.buckets.on_probe_lost(delivery.key)
         if verdict is None and client is not None:
-            answer = self._gate.admit(delivery, client, held.lane, pulled=pulled)
+            answer = self._gate.admit(delivery, client, held.lane, fetched=fetched)
             if isinstance(answer, StartNow):
                 return answer
             if isinstance(answer, Wait):
@@ -192,7 +192,7 @@ async def attempt(ticket: Ticket, tools: Tools) -> AttemptResult:
         return AttemptResult(delivery=delivery, verdict=DONE, signal=Signal.RESPONSIVE, fact=success)
     fact = Attempted(**members)
     refused_by_proxy = outcome.reason is Reason.PROXY
-    internal = InternalFault(Cause.PROXY, outcome.text) if refused_by_proxy else channel.our_fault(outcome, client)
+    internal = InternalFault(Cause.PROXY, outcome.text) if refused_by_proxy else channel.internal_fault(outcome, client)
     if internal is not None:  # neither an attempt nor a rejection counts
         return replace(defer_for(internal, delivery, client, now, tools.jitter), signal=outcome.signal, fact=fact)
     return result_of(delivery, client, fact, tools.jitter)

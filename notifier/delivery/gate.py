@@ -45,18 +45,18 @@ class Slots:
     """Counts the running attempts, by side and lane, and the deliveries in memory.
 
     At most twice `size` deliveries are in memory, beside those being attempted at slow clients and as probes.
-    `in_memory` counts them by lane; `begun` returns the share of the prefetch of events that is started and not acked.
+    `in_memory` counts them by lane; `started_share` returns the share of the prefetch of events in unfinished messages.
     """
 
     def __init__(
-        self, tools: Tools, peers: Peers, size: int, in_memory: Mapping[Lane, int], begun: Callable[[], float]
+        self, tools: Tools, peers: Peers, size: int, in_memory: Mapping[Lane, int], started_share: Callable[[], float]
     ) -> None:
         self._clock = tools.clock
         self._steady = tools.steady
         self._peers = peers
         self._size = size
         self._in_memory = in_memory
-        self._begun = begun
+        self._started_share = started_share
         self._slots = {Side.QUICK: size, Side.SLOW: max(1, int(size * SLOW_SHARE)), Side.PROBE: PROBE_SLOTS}
         self._most_of_lane, self._most_of_lane_in_memory = most_of_lane(size), most_of_lane(2 * size)
         self._used = dict.fromkeys(Side, 0)
@@ -90,7 +90,7 @@ class Slots:
 
     def fill(self) -> float:
         """Return the used share of memory, or of the prefetch of events if that is more."""
-        return max((sum(self._in_memory.values()) - self._hanging) / (2 * self._size), self._begun())
+        return max((sum(self._in_memory.values()) - self._hanging) / (2 * self._size), self._started_share())
 
     def patience(self) -> float:
         """Return for how many seconds a delivery may wait in memory."""
@@ -143,7 +143,7 @@ class Gate:
     # ── start, wait or defer ──
 
     def admit(
-        self, delivery: Delivery, client: Client, lane: Lane, *, pulled: bool = False
+        self, delivery: Delivery, client: Client, lane: Lane, *, fetched: bool = False
     ) -> StartNow | Wait | Deferral:
         """Return whether the delivery starts, waits in memory, or is deferred. The answer contains it as changed."""
         now, key = self._tools.steady(), client.key
@@ -151,7 +151,7 @@ class Gate:
         known.on_registration(client, self.slots.workers())
         self.clients.move_to_end(key)
         self.slots.place(known, now)
-        answer = known.offer(delivery, client, lane, self.slots, now, pulled=pulled)
+        answer = known.offer(delivery, client, lane, self.slots, now, fetched=fetched)
         if isinstance(answer, StartNow):
             self._begin(known, answer, now)
             return answer
@@ -196,7 +196,7 @@ class Gate:
 
     def _on_circuit(self, known: KnownClient, change: Change | None) -> None:
         self.clients.on_circuit(known, change)
-        if change is Change.RECOVERED and known.parked and known.pulling:
+        if change is Change.RECOVERED and known.parked and known.in_pass:
             self.buckets.requested[known.key] = None  # a pass that began before misses deliveries parked since
 
     def start_waiting(self) -> list[Ticket]:
@@ -238,7 +238,7 @@ class Gate:
             while most and known.must_defer(self.slots, now, patience):
                 most -= 1
                 ticket = known.pop(newest=True)
-                later = known.defer(ticket.delivery, self.slots, now, pulled=ticket.pulled)
+                later = known.defer(ticket.delivery, self.slots, now, fetched=ticket.fetched)
                 yield ticket, self.buckets.defer(known, ticket.delivery, later, ticket.client)
             if not known.waiting:
                 self._ready[known.side].pop(key, None)

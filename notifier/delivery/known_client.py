@@ -66,9 +66,9 @@ class KnownClient(PendingDeliveries):
     # ── a delivery that is to be attempted ──
 
     def offer(
-        self, delivery: Delivery, client: Client, lane: Lane, room: Room, now: float, *, pulled: bool
+        self, delivery: Delivery, client: Client, lane: Lane, room: Room, now: float, *, fetched: bool
     ) -> StartNow | Wait | tuple[Delivery, Later]:
-        """Return whether it starts, waits, or is deferred, as changed. `pulled`: fetched from its bucket."""
+        """Return whether it starts, waits, or is deferred, as changed. `fetched`: from its bucket."""
         self.seen_at, charged_at = now, delivery.charged_at
         if charged_at is not None and self.circuit.has_been_open_at(charged_at - room.ahead()):
             delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
@@ -78,10 +78,10 @@ class KnownClient(PendingDeliveries):
             # A pause that the delivery records, and this worker has neither attempted the client nor ended a pause.
             self.paused_until = min(delivery.asked_until - room.ahead(), now + client.retry.max_delay)
         if not self.waiting and self.can_start(delivery, lane, room, now):
-            return StartNow(delivery=delivery, client=client, lane=lane, pulled=pulled)
-        if not self._can_wait(delivery, room, now, pulled=pulled):
-            return delivery, self.defer(delivery, room, now, pulled=pulled)
-        wait = Wait(delivery=delivery, client=client, lane=lane, pulled=pulled)
+            return StartNow(delivery=delivery, client=client, lane=lane, fetched=fetched)
+        if not self._can_wait(delivery, room, now, fetched=fetched):
+            return delivery, self.defer(delivery, room, now, fetched=fetched)
+        wait = Wait(delivery=delivery, client=client, lane=lane, fetched=fetched)
         self.push(wait)
         return wait
 
@@ -104,16 +104,16 @@ class KnownClient(PendingDeliveries):
             due = min(due, self.ended_at + max(FRESH_PROBE_SECONDS, MIN_OPEN_SECONDS * room.workers()))
         return now >= max(due, self.ended_at + MIN_OPEN_SECONDS)
 
-    def _can_wait(self, delivery: Delivery, room: Room, now: float, *, pulled: bool) -> bool:
+    def _can_wait(self, delivery: Delivery, room: Room, now: float, *, fetched: bool) -> bool:
         """Return True if its turn is soon enough for it to wait in memory."""
         if not self.is_available(now):
             return False
         patience = room.patience()
         if self._needs_first_attempt(now + patience):
             return not self.waiting and room.fill() < CROWDED_SHARE
-        if pulled and self.circuit.state is State.UNTRIED:  # the first attempt shows soon whether more may follow
+        if fetched and self.circuit.state is State.UNTRIED:  # the first attempt shows soon whether more may follow
             return False
-        if pulled or (delivery.turn is not None and delivery.turn - room.ahead() <= now + patience):
+        if fetched or (delivery.turn is not None and delivery.turn - room.ahead() <= now + patience):
             patience *= 2
         return (self.waiting + 1) * self.pace(room, now) <= patience
 
@@ -128,7 +128,7 @@ class KnownClient(PendingDeliveries):
         first = self._needs_first_attempt(now + patience)
         return self.waiting > first and self.waiting * self.pace(room, now) > patience
 
-    def defer(self, delivery: Delivery, room: Room, now: float, *, pulled: bool = False, tried: bool = False) -> Later:
+    def defer(self, delivery: Delivery, room: Room, now: float, *, fetched: bool = False, tried: bool = False) -> Later:
         """Return where the delivery waits, and until when.
 
         `tried`: it is a probe, or its failure opened the circuit. A probe that comes early stays the probe: an operator
@@ -137,12 +137,12 @@ class KnownClient(PendingDeliveries):
         if not self.is_available(now):
             tried = tried or self.is_only_probe(delivery, room)
             return self.park_or_probe(self.circuit.next_try, now, tried=tried)
-        if self.circuit.state is State.UNTRIED and pulled and (self.running or self.waiting):
+        if self.circuit.state is State.UNTRIED and fetched and (self.running or self.waiting):
             # The attempt that runs or waits leads to the bucket.
             return Later(due=now + MIN_OPEN_SECONDS, cause=Cause.SLOT, waits_as=WaitsAs.PARKED)
-        return self._defer_until_turn(delivery, room, now, pulled=pulled)
+        return self._defer_until_turn(delivery, room, now, fetched=fetched)
 
-    def _defer_until_turn(self, delivery: Delivery, room: Room, now: float, *, pulled: bool) -> Later:
+    def _defer_until_turn(self, delivery: Delivery, room: Room, now: float, *, fetched: bool) -> Later:
         """Defer it until its turn. If that is far, it is offered again before, and soon if the rate may rise by then.
 
         A fetched delivery has its turn at the pace of all workers: no worker has counted it, and any may receive it.
@@ -158,16 +158,16 @@ class KnownClient(PendingDeliveries):
             at_limit = steady and self.concurrency >= self.limit
             longest = now + min(MAX_DEFERRAL_SECONDS, math.inf if at_limit else max(MIN_DEFERRAL_SECONDS, age))
         if turn is None or turn <= now or (age < 0 and turn > longest):  # the last: the wall clock has jumped back
-            turn = self.next_turn(now, pace, pace / (room.workers() if pulled else 1), math.inf if sure else longest)
+            turn = self.next_turn(now, pace, pace / (room.workers() if fetched else 1), math.inf if sure else longest)
         due = longest if turn is None else min(turn, longest)
         return Later(due=due, cause=cause, waits_as=WaitsAs.DELAYED, turn=turn)
 
-    def parked_wanted(self, room: Room, now: float) -> int:
+    def fetchable_count(self, room: Room, now: float) -> int:
         """Return how many of its parked deliveries may be fetched now. The circuit is closed."""
         running, free = len(self.running), room.free(self.side, Lane.RETRIES, closed=True)
         count = min(self.concurrency - running, (free - running + 1) // 2, self.rate.tokens(now, self.limit))
         # Where other deliveries use up its rate, one parked delivery at a time waits among them.
-        among = self.waiting > 0 and not self.fetched
+        among = self.waiting > 0 and not self.fetched_count
         fits = among and (self.waiting + 1) * self.pace(room, now) <= 2 * room.patience()
         return max(0, count - self.waiting, int(fits))
 
@@ -230,10 +230,10 @@ class KnownClient(PendingDeliveries):
         outage = self.circuit.last_outage_seconds
         if outage > SHORT_OUTAGE_SECONDS:  # a shorter one looks like overload, where several workers probe in turn
             self.rate.on_outage(now, outage, first_attempts_only=self.circuit.only_first_attempts_fail(now))
-        self.recovered, self.last_turn = now, -math.inf
+        self.recovered_at, self.last_turn = now, -math.inf
 
     def _on_opened(self) -> None:
-        self.concurrency, self.recovered = max(1, self.concurrency // 2), None
+        self.concurrency, self.recovered_at = max(1, self.concurrency // 2), None
 
     def on_operator_probe(self, now: float, *, force: bool) -> bool:
         """End the rest, and with `force` the pause. Returns False if a pause stands."""

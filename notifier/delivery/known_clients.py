@@ -22,7 +22,7 @@ PROBE_SLOTS = PREFETCH[Lane.RETRIES] * 5 // 8  # slots for probes
 
 
 class KnownClients(OrderedDict[ClientKey, KnownClient]):
-    """The clients by key; the one with the oldest event comes first. `down` contains those with an open circuit."""
+    """The clients by key; the one with the oldest event comes first. `failing`: with an open circuit."""
 
     def __init__(self, tools: Tools, room: Room, peers: Peers) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
         self._started_at = tools.steady()
         self._room = room
         self._peers = peers
-        self.down: dict[ClientKey, KnownClient] = {}
+        self.failing: dict[ClientKey, KnownClient] = {}
         self._probe_seconds: dict[ClientKey, float] = {}  # the attempt duration of clients that had a probe here …
         self._sum_seconds = 0.0  # … and the sum of them
 
@@ -49,10 +49,10 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
         self._count_probe(known.key, known.attempt_seconds if known.circuit.state is State.OPEN else 0.0)
         iss, client_id = known.key
         if change is Change.RECOVERED:
-            self.down.pop(known.key, None)
+            self.failing.pop(known.key, None)
             self._tools.observe(ClientRecovered(iss=iss, client_id=client_id, outage=known.circuit.last_outage_seconds))
         elif change is Change.OPENED:
-            self.down[known.key] = known
+            self.failing[known.key] = known
             next_try = known.available_at + self._room.ahead()
             self._tools.observe(ClientFailing(iss=iss, client_id=client_id, next_try=next_try))
 
@@ -63,8 +63,8 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
 
     def least_rest(self, known: KnownClient) -> float:
         """Return for how many seconds its circuit opens at least: each open circuit may then have had its probe."""
-        alike = len(self.down) - len(self._probe_seconds)  # reported by peers only: perhaps they hang as this one does
-        busy = min(len(self.down) * known.attempt_seconds, self._sum_seconds + alike * known.attempt_seconds)
+        without_probe = len(self.failing) - len(self._probe_seconds)  # reported by peers: perhaps they hang, too
+        busy = min(len(self.failing) * known.attempt_seconds, self._sum_seconds + without_probe * known.attempt_seconds)
         return busy / (PROBE_SLOTS * self._room.workers())
 
     def forget(self, now: float, *, busy: int) -> None:
@@ -76,9 +76,9 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
             key, known = next(iter(self.items()))
             if now - known.seen_at < KEPT_SECONDS and len(self) - busy <= MAX_KNOWN_CLIENTS:
                 return
-            if known.idle and not known.is_paused(now) and not known.covered(now):
+            if known.is_idle and not known.is_paused(now) and not known.is_covered(now):
                 del self[key]
-                self.down.pop(key, None)
+                self.failing.pop(key, None)
                 self._count_probe(key, 0.0)
             else:
                 known.on_seen(now)
@@ -97,9 +97,9 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
 
     def circuits(self) -> Iterable[tuple[str, str, int]]:
         """Return (iss, client_id, 1 if an attempt is under way, else 2) for each client with an open circuit."""
-        return ((*key, 1 if known.running else 2) for key, known in self.down.items())
+        return ((*key, 1 if known.running else 2) for key, known in self.failing.items())
 
     def next_tries(self) -> Iterable[tuple[str, str, float]]:
         """Return (iss, client_id, next probe in epoch seconds) for each client with an open circuit."""
         now, ahead = self._tools.steady(), self._room.ahead()
-        return ((*key, ahead + max(now, known.available_at)) for key, known in self.down.items())
+        return ((*key, ahead + max(now, known.available_at)) for key, known in self.failing.items())

@@ -43,19 +43,19 @@ class HeldMessage:
     closed: bool = False
 
     @property
-    def large(self) -> bool:
+    def is_large(self) -> bool:
         """True if reading it takes so long that it is read alone."""
         return len(self.message.body) > LARGE_BYTES
 
     @property
-    def part_of(self) -> str | None:
+    def event_digest(self) -> str | None:
         """Return the digest of the event of which it is a part; None for a whole event and for a delivery."""
         message = self.message
         digest = message.headers.get(PART_OF) if message.kind is Kind.EVENT else None
         return digest if isinstance(digest, str) else None
 
     @property
-    def at_hand(self) -> bool:
+    def is_at_hand(self) -> bool:
         """True if it is not read yet, or if the messages that take its place are still being made."""
         return self.work is None or (isinstance(self.work, Move) and not self.closed)
 
@@ -69,7 +69,7 @@ class HeldMessage:
         self.work = intake.open(self.message)
         self.next_step = self.work if isinstance(self.work, Move) else intake.step(self.message, self.work.steps)
 
-    def give(self, intake: Intake) -> Step:
+    def take_step(self, intake: Intake) -> Step:
         """Return the next step. Afterwards `next_step` is None if that was the last one."""
         step = self.next_step
         assert step is not None
@@ -148,11 +148,11 @@ class Ledger:
         """Return how many messages of the lane are held."""
         return len(self._held[lane])
 
-    def let_go(self, held: HeldMessage) -> None:
+    def release(self, held: HeldMessage) -> None:
         """Hold the message no longer, without an ack: the queue will give it out again."""
         self._held[held.lane].pop(held, None)
 
-    def lose(self, lane: Lane, source: str | None = None) -> None:
+    def forget_queue(self, lane: Lane, source: str | None = None) -> None:
         """Hold no message of the source's queue, or of the lane's own, any longer: all of them will come again."""
         self._held[lane] = {held: at for held, at in self._held[lane].items() if held.message.source != source}
 
@@ -165,7 +165,7 @@ class Ledger:
         if not held.open and held.work is not None and held.next_step is None and not held.closed:
             held.closed = True
             self._queue.ack(held.message)
-            self.let_go(held)
+            self.release(held)
             if (fact := held.end()) is not None:
                 self._observe(fact)
 
@@ -193,9 +193,9 @@ class Ledger:
     def open_delivery(self, held: HeldMessage, delivery: Delivery) -> bool:
         """Note a delivery. Returns True if it is to be started now, False if it is a copy."""
         self.open(held, 1)
-        return self._begins(held, delivery)
+        return self._try_start(held, delivery)
 
-    def _begins(self, held: HeldMessage, delivery: Delivery) -> bool:
+    def _try_start(self, held: HeldMessage, delivery: Delivery) -> bool:
         if not delivery.id_given:
             return True
         until = self._newest.get(delivery.id) or self._older.get(delivery.id, -math.inf)
@@ -241,6 +241,6 @@ class Ledger:
         for holder, copy in copies:
             if stands_until == math.inf or (stands_until is not None and copy.stage == begun.stage):
                 self._join(holder)
-            elif self._begins(holder, copy):
+            elif self._try_start(holder, copy):
                 begun_again.append((holder, copy))
         return begun_again

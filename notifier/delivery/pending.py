@@ -38,21 +38,21 @@ class PendingDeliveries:
     running: RunningAttempts = field(default_factory=lambda: NONE_RUNS)  # which slot each took
     queues: dict[Lane, deque[Ticket]] | None = None  # while any wait in memory
     waiting: int = 0  # in memory
-    fetched: int = 0  # of the deliveries in memory from its bucket
+    fetched_count: int = 0  # of the deliveries in memory from its bucket
     last_turn: float = -math.inf  # the latest turn of a deferred delivery
     paused_until: float = -math.inf  # the client requested not to be called before
     parked: bool = False  # something may wait in its bucket
-    pulling: bool = False  # this worker goes through its bucket
+    in_pass: bool = False  # this worker goes through its bucket
     covered_until: float = -math.inf  # before that, a probe that this worker sent cannot have returned
-    replaced: Ticket | None = None  # its last probe, until a parked delivery is the next one
-    recovered: float | None = None  # when it recovered, while deliveries parked before are sent
+    replaced_probe: Ticket | None = None  # its last probe, until a parked delivery is the next one
+    recovered_at: float | None = None  # when it recovered, while deliveries parked before are sent
 
     # ── running ──
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """True if no delivery for it is in memory or on its way here."""
-        return not self.running and not self.waiting and not self.pulling and self.replaced is None
+        return not self.running and not self.waiting and not self.in_pass and self.replaced_probe is None
 
     def move_to(self, side: Side) -> list[tuple[Lane, Side]]:
         """Move the running attempts to this side, except probes. Return the lane and former side of each."""
@@ -70,7 +70,7 @@ class PendingDeliveries:
         self.queues = self.queues or {}
         self.queues.setdefault(ticket.lane, deque()).append(ticket)
         self.waiting += 1
-        self.fetched += ticket.pulled
+        self.fetched_count += ticket.fetched
 
     @property
     def _filled(self) -> list[deque[Ticket]]:
@@ -85,7 +85,7 @@ class PendingDeliveries:
         """Remove the next delivery: the oldest of the highest lane; with `newest`, the newest of the lowest lane."""
         ticket = self._filled[-1].pop() if newest else self._filled[0].popleft()
         self.waiting -= 1
-        self.fetched -= ticket.pulled
+        self.fetched_count -= ticket.fetched
         if not self.waiting:
             self.queues = None  # an emptied one takes 700 bytes, of each of 100,000 clients
         return ticket
@@ -114,7 +114,7 @@ class PendingDeliveries:
         """Keep it until the circuit is half-open or the pause is over: in the bucket, or as the probe."""
         paused = self.is_paused(now)
         opens, cause = (self.paused_until, Cause.RETRY_AFTER) if paused else (next_try, Cause.CIRCUIT)
-        if self.covered(now) and not tried:
+        if self.is_covered(now) and not tried:
             return Later(due=opens, cause=cause, waits_as=WaitsAs.PARKED)
         wait = max(MIN_OPEN_SECONDS, opens - now) if opens > now else BUSY_PROBE_SECONDS
         # One pass through one delay queue, which is exact. After several it may come a second early.
@@ -124,7 +124,7 @@ class PendingDeliveries:
         """Return True if the delivery is the client's probe, and this worker has sent no other one since."""
         return delivery.leash is not None and delivery.leash - room.ahead() > self.covered_until - CLOCK_DRIFT_SECONDS
 
-    def covered(self, now: float) -> bool:
+    def is_covered(self, now: float) -> bool:
         """True while a probe that this worker sent cannot have returned: it will lead to the bucket."""
         return now < self.covered_until
 
@@ -138,22 +138,22 @@ class PendingDeliveries:
 
     def on_rotation(self, ticket: Ticket) -> None:
         """Note that this probe waits until a parked delivery is the next one."""
-        self.replaced = ticket
+        self.replaced_probe = ticket
 
     def end_rotation(self) -> Ticket | None:
         """Return the probe that waited for another one."""
-        ticket, self.replaced = self.replaced, None
+        ticket, self.replaced_probe = self.replaced_probe, None
         return ticket
 
     def on_parked(self) -> None:
         """Note that a delivery may be parked for the client."""
         self.parked = True
 
-    def on_pass(self, *, pulling: bool) -> None:
+    def on_pass(self, *, in_pass: bool) -> None:
         """Note whether this worker goes through the client's bucket."""
-        self.pulling = pulling
+        self.in_pass = in_pass
 
     def on_bucket_empty(self, now: float) -> float | None:
         """Note that nothing is parked. Returns the seconds since a recovery that is over now."""
-        self.parked, recovered, self.recovered = False, self.recovered, None
+        self.parked, recovered, self.recovered_at = False, self.recovered_at, None
         return None if recovered is None else now - recovered

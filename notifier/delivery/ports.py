@@ -99,7 +99,7 @@ class Channel(Protocol):
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
         """Return the outcome of the client's answer."""
 
-    def our_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
+    def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
         """Return the internal fault that explains a refusal or failure; None if it lies with the client."""
 
 

@@ -85,14 +85,14 @@ class Pulls:
     def begin(self, *, fresh_waits: bool) -> None:
         """Begin the fetches that there is room for."""
         if (workers := self._gate.slots.workers()) < self._workers:
-            self.lost()  # the fetched messages of a stopped worker: the bucket seemed empty meanwhile
+            self.on_queue_lost()  # the fetched messages of a stopped worker: the bucket seemed empty meanwhile
         self._workers = workers
         for key in self._gate.buckets.requested:
             bucket_pass = self._passes.setdefault(self._parking.bucket(key), BucketPass())
             bucket_pass.messages_left, bucket_pass.recount = None, True
             if len(bucket_pass.clients) < MAX_PASS_CLIENTS:
                 bucket_pass.clients.add(key)
-                self._gate.buckets.on_pass(key, pulling=True)
+                self._gate.buckets.on_pass(key, in_pass=True)
             elif key not in bucket_pass.clients:
                 bucket_pass.of_all = True
         self._gate.buckets.requested.clear()
@@ -118,9 +118,9 @@ class Pulls:
             return MAX_FETCHES
         want = 0
         for key in tuple(bucket_pass.clients):
-            if (bears := self._gate.buckets.wanted(key)) is None:
+            if (bears := self._gate.buckets.fetchable_count(key)) is None:
                 bucket_pass.clients.discard(key)
-                self._gate.buckets.on_pass(key, pulling=False)
+                self._gate.buckets.on_pass(key, in_pass=False)
             else:
                 want += bears
         if not bucket_pass.clients:
@@ -143,7 +143,7 @@ class Pulls:
             self._rests_until = max(self._clock(), self._rests_until) + in_vain / pace
         except QueueUnavailable:  # others go on meanwhile: perhaps it is this bucket alone
             if not bucket_pass.failures:
-                self.lost()
+                self.on_queue_lost()
             bucket_pass.away_until = self._clock() + min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2**bucket_pass.failures)
             bucket_pass.failures, bucket_pass.messages_left = bucket_pass.failures + 1, None
         finally:
@@ -153,9 +153,9 @@ class Pulls:
         if at_end and self._passes.get(bucket) is bucket_pass:
             del self._passes[bucket]
             for key in bucket_pass.clients:
-                self._gate.buckets.on_pass(key, pulling=False, empty=True)
+                self._gate.buckets.on_pass(key, in_pass=False, empty=True)
 
-    def lost(self) -> None:
+    def on_queue_lost(self) -> None:
         """Go again through the buckets that were lately fetched from: what is not acked may be there again."""
         since = self._clock() - RECENT_SECONDS
         self._go_through([bucket for bucket, at in self._fetched_at.items() if at > since])

@@ -9,7 +9,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Literal, TypeAlias
 
-from notifier.delivery.ages import grace_left, our_fault_wait
+from notifier.delivery.ages import fault_wait_seconds, grace_left
 from notifier.delivery.facts import Buried, Deferred, EventTaken, Fact
 from notifier.model.backoff import SOON, Rounding, deferral_wait
 from notifier.model.delivery import Delivery
@@ -160,7 +160,7 @@ def postpone_unknown_source(
     left = grace_left(-math.inf, passes, min(grace, MAX_GRACE_SECONDS), now)
     if left <= 0:
         return bury_unreadable(message, unknown.mistakes, unknown.data, only, now)
-    wait = min(left, our_fault_wait(passes))
+    wait = min(left, fault_wait_seconds(passes))
     fact = _message_deferred(message, now + wait, f"the source {message.source} is not configured (yet)", passes)
     own_id = taken.message_id if taken.kind is Kind.SOURCED else None
     again = as_sourced(message, own_id or new_id, only)
@@ -184,7 +184,7 @@ def postpone_event(
     time_left = grace_left(document.unknown_since, document.deferrals, min(grace, MAX_GRACE_SECONDS), now)
     if time_left <= 0:
         return bury_event(event, *never, now)
-    wait = min(time_left, our_fault_wait(document.deferrals))
+    wait = min(time_left, fault_wait_seconds(document.deferrals))
     later = replace(
         document, event=replace(event, id_given=True), unknown_since=since, deferrals=document.deferrals + 1
     )

@@ -81,9 +81,9 @@ class Selection:
         self._line_up(held)
 
     def _line_up(self, held: HeldMessage) -> None:
-        if held.large:
+        if held.is_large:
             self._large.append(held)
-        elif held.message.kind is not Kind.EVENT or (digest := held.part_of) is None:
+        elif held.message.kind is not Kind.EVENT or (digest := held.event_digest) is None:
             self._lines[held.lane].append(held)
         elif (waiting := self._parts[held.lane].get(digest)) is None:
             self._parts[held.lane][digest] = deque()
@@ -93,7 +93,7 @@ class Selection:
 
     def _follow(self, ended: HeldMessage) -> None:
         """Line up the next part of the event whose present part has given its last step."""
-        parts, digest = self._parts[ended.lane], ended.part_of or ""
+        parts, digest = self._parts[ended.lane], ended.event_digest or ""
         if waiting := parts.get(digest):
             self._lines[ended.lane].append(waiting.popleft())
         else:
@@ -103,7 +103,7 @@ class Selection:
         """Begin a round of the loop: open another large message if that is allowed. Returns True if more follow."""
         if not self._large:
             return False
-        self._at_hand = [held for held in self._at_hand if held.at_hand]
+        self._at_hand = [held for held in self._at_hand if held.is_at_hand]
         if len(self._at_hand) == MAX_LARGE_AT_HAND or any(held.work is None for held in self._at_hand):
             return False
         self._rounds_since += 1
@@ -114,7 +114,7 @@ class Selection:
             self._lines[held.lane].append(held)
         return bool(self._large)
 
-    def lose(self, lane: Lane, source: str | None = None) -> None:
+    def forget_queue(self, lane: Lane, source: str | None = None) -> None:
         """Forget the messages of the source's queue, or of the lane's own: they will come again."""
 
         def stays(held: HeldMessage) -> bool:
@@ -129,7 +129,7 @@ class Selection:
         self._large = deque(filter(stays, self._large))
         self._at_hand = list(filter(stays, self._at_hand))
 
-    def give_back(self) -> list[HeldMessage]:
+    def remove_unstarted(self) -> list[HeldMessage]:
         """Forget and return the queued messages that were not started.
 
         An event with notified clients stays and is finished: so no client is notified twice.
@@ -152,7 +152,7 @@ class Selection:
     def next(self) -> HeldMessage | None:
         """Return the message that goes next; None if there is no room or nothing to do.
 
-        After it has given a step, `gave` must be called.
+        After it has given a step, `on_step` must be called.
         """
         if self._suspects:
             self._try_some()
@@ -175,7 +175,7 @@ class Selection:
         self._passed_over[chosen] = 0
         return chosen
 
-    def gave(self, held: HeldMessage) -> int:
+    def on_step(self, held: HeldMessage) -> int:
         """Note that the first message of its line gave a step. Returns the effort of that step, out of ROUND."""
         line = self._lines[held.lane]
         if held.next_step is None:
@@ -184,14 +184,14 @@ class Selection:
                 self._follow(held)
         elif held.steps_given % DELIVERIES_IN_A_ROW == 0:
             line.rotate(-1)
-        return ROUND_EFFORT if held.steps_given <= 1 and held.large else LANE_EFFORT[held.lane]
+        return ROUND_EFFORT if held.steps_given <= 1 and held.is_large else LANE_EFFORT[held.lane]
 
-    def cramped(self) -> bool:
+    def lacks_memory(self) -> bool:
         """True if another message would go now if there were more memory."""
         lane = next((lane for lane, line in self._lines.items() if line), None)
         return lane is not None and self._gate.slots.has_slot(lane) and not self._gate.slots.has_memory(lane)
 
-    def lined_up(self, lane: Lane) -> int:
+    def waiting_count(self, lane: Lane) -> int:
         """Return how many messages of the lane have something left to begin."""
         parts = self._parts[lane]
         return len(self._lines[lane]) + (sum(map(len, parts.values())) if parts else 0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
-from notifier.delivery.ages import expiry_text, last_moment, our_fault_wait
+from notifier.delivery.ages import expiry_text, fault_wait_seconds, last_moment
 from notifier.delivery.facts import Attempted
 from notifier.model.backoff import LATE, SOON, Jitter, Rounding, backoff, deferral_wait
 from notifier.model.client import Client, RetryPolicy
@@ -121,7 +121,7 @@ def result_of(before: Delivery, client: Client, fact: Attempted, jitter: Jitter)
 def defer_for(fault: InternalFault, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> AttemptResult:
     """Return the deferral for an internal fault: for 2, 4, 8 … 256 s."""
     policy = client.retry
-    wait = our_fault_wait(delivery.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))
+    wait = fault_wait_seconds(delivery.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))
     return deferred(delivery, Defer(due=now + wait, cause=fault.cause, text=str(fault)), policy, now)
 
 

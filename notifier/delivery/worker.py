@@ -51,15 +51,15 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
         self.ledger = Ledger(queue, tools.observe, clock=tools.clock, steady=tools.steady)
-        slots = Slots(tools, peers, limits.max_in_flight, self.ledger.without_fate, begun=self._begun_share)
+        slots = Slots(tools, peers, limits.max_in_flight, self.ledger.without_fate, started_share=self._started_share)
         self.gate = Gate(tools, slots, peers)
         self._selection = Selection(self.gate, steady=tools.steady)
         self._pipeline = DeliveryPipeline(tools, registry, queue, self.gate, self.ledger, self._spawn, self._pump)
         self.parked, self.delayed = self._pipeline.parked, self._pipeline.delayed
         self._pulls = Pulls(queue, self.gate, self._take_parked, self._spawn, self.parked, tools.steady)
 
-    def _begun_share(self) -> float:
-        begun = self.ledger.messages_held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)
+    def _started_share(self) -> float:
+        begun = self.ledger.messages_held(Lane.EVENTS) - self._selection.waiting_count(Lane.EVENTS)
         return begun / PREFETCH[Lane.EVENTS]
 
     # ── the queue's side ──
@@ -77,14 +77,14 @@ class Worker:
         if message.suspect:
             self._selection.put(held)
             return True
-        return self._continue(held, pulled=True)
+        return self._continue(held, fetched=True)
 
     def on_lost(self, lane: Lane, source: str | None = None) -> None:
         """Forget a queue's messages; the broker redelivers them. Running deliveries continue, and a copy joins them."""
-        self._selection.lose(lane, source)
-        self.ledger.lose(lane, source)
+        self._selection.forget_queue(lane, source)
+        self.ledger.forget_queue(lane, source)
         if lane is Lane.RETRIES:
-            self._pulls.lost()
+            self._pulls.on_queue_lost()
 
     # ── running and stopping ──
 
@@ -98,8 +98,8 @@ class Worker:
             task.add_done_callback(self._broke)
         await self._stop.wait()
         background[1].cancel()
-        for held in self._selection.give_back():
-            self.ledger.let_go(held)
+        for held in self._selection.remove_unstarted():
+            self.ledger.release(held)
         self._pump()
         try:
             async with asyncio.timeout(self._shutdown_grace):
@@ -167,21 +167,21 @@ class Worker:
         effort = 0
         while effort < ROUND_EFFORT:
             if (held := self._selection.next()) is None:
-                if self._selection.cramped():
+                if self._selection.lacks_memory():
                     self._pipeline.make_room()
                 break
             self._continue(held)
-            effort += self._selection.gave(held)
+            effort += self._selection.on_step(held)
         else:
             self._pump()
         if not self._stop.is_set():
-            self._pulls.begin(fresh_waits=self._selection.lined_up(Lane.EVENTS) > 0)
+            self._pulls.begin(fresh_waits=self._selection.waiting_count(Lane.EVENTS) > 0)
         elif not self._tasks and not self._selection.waiting:
             self._quiet.set()
 
     # ── a message: read, plan, start ──
 
-    def _continue(self, held: HeldMessage, *, pulled: bool = False) -> bool:
+    def _continue(self, held: HeldMessage, *, fetched: bool = False) -> bool:
         """Read and plan the message, unless that is done, and start its next step.
 
         The message is acked if that was the last step and all are settled. Returns False if the delivery that was
@@ -191,10 +191,10 @@ class Worker:
             held.read(self._intake)
         useful = True
         if held.next_step is not None:
-            match held.give(self._intake):
+            match held.take_step(self._intake):
                 case Delivery() as delivery:
                     if self.ledger.open_delivery(held, delivery):
-                        useful = self._pipeline.start(held, delivery, pulled=pulled)
+                        useful = self._pipeline.start(held, delivery, fetched=fetched)
                 case Skipped() | IgnoredOverrides() as fact:
                     self._tools.observe(fact)
                 case Move() as move:

@@ -42,7 +42,7 @@ class Desk:
             jitter=lambda: 0.5,
             observe=self.facts.append,
         )
-        slots = Slots(self.tools, others, size, self.in_memory, begun=lambda: self.fill)
+        slots = Slots(self.tools, others, size, self.in_memory, started_share=lambda: self.fill)
         self.gate = Gate(self.tools, slots, others)
         self.running: dict[str, list[Ticket]] = {}
         self.rotates = 0.0  # seconds for which the last attempt that ended may wait for another probe …
@@ -61,13 +61,13 @@ class Desk:
         """The wall clock."""
         return self.now + AHEAD
 
-    def ticket(self, name: str, lane: Lane = Lane.EVENTS, *, pulled: bool = False, **members: Any) -> Ticket:
+    def ticket(self, name: str, lane: Lane = Lane.EVENTS, *, fetched: bool = False, **members: Any) -> Ticket:
         """Return a delivery for this client, by default a fresh one."""
         iss, client_id = self.key(name)
         delivery = Delivery(
             id=f"d{next(self._numbers)}", event_id="e", id_given=True, iss=iss, client_id=client_id, sub="s", sid="s"
         )
-        return Ticket(delivery=replace(delivery, **members), client=self.client(name), lane=lane, pulled=pulled)
+        return Ticket(delivery=replace(delivery, **members), client=self.client(name), lane=lane, fetched=fetched)
 
     def client(self, name: str) -> Client:
         """Return a client with the members of this harness."""
@@ -80,7 +80,7 @@ class Desk:
 
     def ask_for(self, asked: Ticket) -> StartNow | Wait | Deferral:
         """Return whether this delivery may start."""
-        answer = self.gate.admit(asked.delivery, asked.client, asked.lane, pulled=asked.pulled)
+        answer = self.gate.admit(asked.delivery, asked.client, asked.lane, fetched=asked.fetched)
         if isinstance(answer, StartNow):
             self._begins(answer)
         return answer

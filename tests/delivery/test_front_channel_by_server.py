@@ -72,7 +72,7 @@ def test_an_answer_is_read_as_that_to_a_token_but_no_token_is_refused(
     """A redirect counts as success only if `success_statuses` of the client includes it: it may lead to the login."""
     read = CHANNEL.read(answer, client(response=ResponsePolicy(success_statuses=frozenset(own))))
     assert (type(read), read.reason) == (outcome, reason)
-    assert CHANNEL.our_fault(read, client()) is None
+    assert CHANNEL.internal_fault(read, client()) is None
 
 
 @pytest.mark.parametrize(

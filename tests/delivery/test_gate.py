@@ -57,7 +57,7 @@ def wait(seconds: float) -> Callable[[Desk], object]:
     return pass_time
 
 
-END_PASS = step("on_pass", KEY, pulling=False, empty=True)
+END_PASS = step("on_pass", KEY, in_pass=False, empty=True)
 
 
 def park(desk: Desk, name: str = "shop") -> None:
@@ -413,8 +413,8 @@ def test_a_failure_in_an_outage_is_not_charged() -> None:
 
 def fetch_another(desk: Desk) -> None:
     """A parked delivery is fetched, and durable as the probe."""
-    assert (set(desk.gate.buckets.requested), desk.gate.buckets.wanted(KEY)) == ({KEY}, 1)
-    assert answer(desk, pulled=True, first_taken_at=-5.0) == (PROBE, CIRCUIT, 1.0)
+    assert (set(desk.gate.buckets.requested), desk.gate.buckets.fetchable_count(KEY)) == ({KEY}, 1)
+    assert answer(desk, fetched=True, first_taken_at=-5.0) == (PROBE, CIRCUIT, 1.0)
     desk.gate.buckets.on_probe_sent(KEY)
 
 
@@ -470,7 +470,7 @@ def expire(desk: Desk) -> None:
     assert isinstance(desk.end("shop", TIMEOUT).verdict, Dead)
 
 
-PARK_IN_PASS = [step("on_pass", KEY, pulling=True), step("on_parked", KEY)]
+PARK_IN_PASS = [step("on_pass", KEY, in_pass=True), step("on_parked", KEY)]
 REQUESTS: dict[str, tuple[Callable[[], Desk], list[Callable[[Desk], object]], bool]] = {
     "recovered": (half_open, [succeed], True),
     "probe of another worker": (Desk, [succeed], True),
@@ -504,29 +504,29 @@ def test_a_pass_is_requested(
 def test_as_many_are_fetched_as_its_pace_allows() -> None:
     """Beside the attempts that run and wait, or as its rate allows."""
     desk = recovered()
-    assert desk.gate.buckets.wanted(KEY) == 2
+    assert desk.gate.buckets.fetchable_count(KEY) == 2
     assert desk.ask("shop") is StartNow
-    assert desk.gate.buckets.wanted(KEY) == 1
+    assert desk.gate.buckets.fetchable_count(KEY) == 1
     limited = Desk(per_second=1.0)
     limited.fails("shop")
     park(limited)
     limited.now += 1
     succeed(limited)
-    assert limited.gate.buckets.wanted(KEY) == 0
+    assert limited.gate.buckets.fetchable_count(KEY) == 0
     limited.now += 1
-    assert limited.gate.buckets.wanted(KEY) == 1
+    assert limited.gate.buckets.fetchable_count(KEY) == 1
 
 
 def test_one_fetched_delivery_waits_among_those_that_fill_the_pace() -> None:
     """The next is fetched when it has started."""
     desk = full()
-    assert desk.gate.buckets.wanted(KEY) == 1
-    parked = desk.waits(desk.ticket("shop", Lane.RETRIES, pulled=True))
-    assert desk.gate.buckets.wanted(KEY) == 0
+    assert desk.gate.buckets.fetchable_count(KEY) == 1
+    parked = desk.waits(desk.ticket("shop", Lane.RETRIES, fetched=True))
+    assert desk.gate.buckets.fetchable_count(KEY) == 0
     while parked not in desk.running["shop"]:
         desk.end("shop")
     desk.ask("shop")
-    assert desk.gate.buckets.wanted(KEY) == 1
+    assert desk.gate.buckets.fetchable_count(KEY) == 1
 
 
 def test_the_length_of_a_recovery_is_reported_once() -> None:
@@ -603,7 +603,7 @@ def test_it_applies_the_reports_of_others() -> None:
 def test_a_worker_that_stops_reports_the_buckets_that_it_leaves() -> None:
     """As it stops, when a client recovers, and if a delivery is durable only then; workers that do not know it, too."""
     desk = recovered()
-    desk.gate.buckets.on_pass(KEY, pulling=True)
+    desk.gate.buckets.on_pass(KEY, in_pass=True)
     for leave in (desk.gate.buckets.leave, lambda: desk.gate.buckets.on_parked(KEY)):
         desk.news.clear()
         leave()
@@ -636,14 +636,14 @@ def test_a_client_that_hangs_is_reported_after_a_second() -> None:
 def test_an_operator_has_a_client_called() -> None:
     """At once, although a probe is out; with `force` also in a pause, and if the client is not stored."""
     desk = resting(for_long=True)
-    assert desk.gate.buckets.standing(KEY)[1] == desk.wall() + 32
+    assert desk.gate.buckets.state_of(KEY)[1] == desk.wall() + 32
     desk.gate.buckets.try_now(KEY, force=False)
-    assert (desk.gate.buckets.requested, desk.gate.buckets.wanted(KEY)) == ({KEY: None}, 1)
+    assert (desk.gate.buckets.requested, desk.gate.buckets.fetchable_count(KEY)) == ({KEY: None}, 1)
     desk.now += 1
-    assert answer(desk, pulled=True) is StartNow
+    assert answer(desk, fetched=True) is StartNow
     pauses = paused(0.0)
     for force, until in ((False, pauses.wall() + 3600), (True, None)):
         pauses.gate.buckets.try_now(KEY, force=force)
         assert pauses.gate.buckets.requested == ({KEY: None} if force else {})
-        assert pauses.gate.buckets.standing(KEY)[2] == until
+        assert pauses.gate.buckets.state_of(KEY)[2] == until
     assert tried_by_operator().gate.buckets.requested.keys() == {KEY}

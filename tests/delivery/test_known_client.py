@@ -94,7 +94,7 @@ def test_an_operator_ends_the_rest() -> None:
     one = down()
     one.on_probe_sent(NOW + 60)
     one.on_operator_probe(NOW + 0.5, force=False)
-    assert (one.circuit.state, one.circuit.next_try, one.covered(NOW + 0.5)) == (State.OPEN, NOW + 0.5, False)
+    assert (one.circuit.state, one.circuit.next_try, one.is_covered(NOW + 0.5)) == (State.OPEN, NOW + 0.5, False)
 
 
 @pytest.mark.parametrize("make", [untried, proven, down])

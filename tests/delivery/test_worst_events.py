@@ -112,7 +112,7 @@ async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
         for _ in range(20 * LARGE_ROUNDS):
             await asyncio.sleep(0)
         lanes = stage.worker.ledger._held.values()
-        opened = [held for lane in lanes for held in lane if held.large and held.work is not None]
+        opened = [held for lane in lanes for held in lane if held.is_large and held.work is not None]
         assert len(opened) == MAX_LARGE_AT_HAND
         stage.queue.open.set()
         await stage.until(lambda: len(stage.queue.acked) == len(large) + 1)

@@ -384,7 +384,7 @@ class World:
         return self._behaviours.get(name, well)(self._loop.now, self._chance)
 
     def uri(self, client: Client) -> str:
-        """Where the client is told. Satisfies the port `Channel`, as do the methods up to `our_fault`."""
+        """Where the client is told. Satisfies the port `Channel`, as do the methods up to `internal_fault`."""
         assert client.backchannel_logout_uri is not None
         return client.backchannel_logout_uri
 
@@ -396,7 +396,7 @@ class World:
         """As the product reads it."""
         return read_wire(answer, client.response, self._loop.now)
 
-    def our_fault(self, _outcome: Outcome, _client: Client) -> InternalFault | None:
+    def internal_fault(self, _outcome: Outcome, _client: Client) -> InternalFault | None:
         """Nothing is our fault here."""
         return None
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, Protocol, assert_never
 
-from notifier.delivery.ages import grace_left, our_fault_wait
+from notifier.delivery.ages import fault_wait_seconds, grace_left
 from notifier.delivery.facts import Fact
 from notifier.delivery.replacements import Move, Send, buried
 from notifier.features.upstreams.upstream import (
@@ -125,7 +125,7 @@ class UpstreamIntake:
         again = replace(message, headers={_LOOK_UPS_HEADER: look_up_count + 1})
         return Send(
             message=as_sourced(again, self._new_id()),
-            due=now + deferral_wait(min(left, our_fault_wait(look_up_count))),
+            due=now + deferral_wait(min(left, fault_wait_seconds(look_up_count))),
             rounding="up",
             fact=_to_fact(session_end, "away", text),
         )

@@ -105,7 +105,7 @@ class RetryAccounts:
         account = self._accounts[key][1] if key in self._accounts else RetryAccount()
         if key in self._accounts:
             self._accounts[key] = (now, account)
-        account.busy, account.next_try, account.paused_until = self._worker.gate.buckets.standing(key)
+        account.busy, account.next_try, account.paused_until = self._worker.gate.buckets.state_of(key)
         return account.document()
 
     def forget(self) -> None:
