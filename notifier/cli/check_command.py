@@ -156,7 +156,7 @@ def _summarize_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, An
 
 
 def _summarize_group(group: IssueGroup) -> dict[str, Any]:
-    """A warning that may be of very many clients: `count` says of how many, `first` are the paths of the first."""
+    """A warning that may concern very many clients: `count` of them, with the paths of the `first`."""
     mistake = group.mistake
     return {
         "path": mistake.path,

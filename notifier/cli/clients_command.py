@@ -52,7 +52,7 @@ def list_(
 ) -> None:
     """List the clients with their addresses, and the registry sources that have them.
 
-    The command reads each source as a worker does. For one that cannot be read, it says so and takes the cache, and the
+    The command reads each source as a worker does. If one cannot be read, it reports that and uses the cache, and the
     exit status is 1. Clients that cannot be used come last, each with the reason.
 
     Examples:
@@ -60,7 +60,7 @@ def list_(
         notifier clients list -c n.yaml
         # what one registry source has
         notifier clients list -c n.yaml --source kc
-        # clients that nobody can tell, for a script
+        # clients that cannot be notified, for a script
         notifier clients list -c n.yaml --json | jq -r '.clients[] | select(.backchannel_logout_uri|not).client_id'
     """
     loaded, sources = _load_clients(config, offline=offline, as_json=as_json, source=source)
@@ -154,7 +154,7 @@ def _load_clients(
 
 
 def _format_front_channel(row: dict[str, Any]) -> str:
-    """How a client without a back-channel URI is told."""
+    """Format how a client without a back-channel URI is notified."""
     if row["front_channel"] is None:
         return "– never told"
     return f"{row['frontchannel_logout_uri']} (GET by {'a worker' if row['front_channel'] == 'server' else 'browsers'})"

@@ -1,4 +1,4 @@
-"""`notifier log-id`: prints the hash by which logs show a user or session, and what a log says of it."""
+"""`notifier log-id`: prints the hash by which logs show a user or session, and its entries in a log."""
 
 import os
 import sys
@@ -27,16 +27,16 @@ def log_id(
     config: Config = None,
     log: Annotated[
         Path | None,
-        typer.Option("--in", metavar="FILE", help="Show what this log (JSON lines; - is stdin) says of the user."),
+        typer.Option("--in", metavar="FILE", help="Show the user's logouts in this log (JSON lines; - is stdin)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the hash under which logs show a `sub` or `sid`; with --in, show what became of that user's logouts.
+    """Print the hash under which logs show a `sub` or `sid`; with --in, show the results of that user's logouts.
 
     The key of the hash is in log.subject_key_file. With the embedded queue a worker makes one beside the queue's file.
 
-    With --in it shows the last thing that the log says for each event and client. The exit status is 0 if there are
-    some and all were delivered, else 1. A log of level warning or error has no lines of attempts, and so says nothing.
+    With --in it shows the last entry of the log for each event and client. The exit status is 0 if there are
+    some and all were delivered, else 1. A log of level warning or error has no lines of attempts, so none are found.
 
     Examples:
         # did alice's logout go out?

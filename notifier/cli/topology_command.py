@@ -49,7 +49,7 @@ def _group() -> None:
 def show(config: Config = None, as_json: Json = False) -> None:
     """Show each queue and exchange: its state (ok, missing or different), ready messages and arguments.
 
-    Of the exchanges of others that sources bind, it says which are missing or may not be read.
+    Of the exchanges of others that sources bind, it shows which are missing or may not be read.
 
     Examples:
         # a table
@@ -76,7 +76,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
 def declare(config: Config = None) -> None:
     """Declare the queues and exchanges that are missing, and bind the queues of sources.
 
-    Existing ones are not changed. The command says which of them have other arguments than they should. A binding that
+    Existing ones are not changed. The command prints which of them have wrong arguments. A binding that
     cannot be made yet is no error: workers try it again.
 
     Examples:
@@ -132,7 +132,7 @@ def delete(
 
 
 def _binding_document(binding: BindingState) -> dict[str, str]:
-    """The row of a binding in JSON. Whether it is there, the broker does not tell, only whether it can be."""
+    """Return the row of a binding in JSON. The broker reports only whether it can exist, not whether it does."""
     return {"what": "binding", **binding.row(), "state": "missing" if binding.problem else "ok"}
 
 
@@ -165,7 +165,7 @@ def _require_force(prefix: str, standings: Sequence[TopologyState], force: str |
 
 
 def _load_options(config: Config) -> RabbitOptions | None:
-    """Read the settings. For the embedded queue it says that there is no topology, and returns None."""
+    """Read the settings. For the embedded queue, print that there is no topology, and return None."""
     quiet_logs()
     part = read_sections(config, os.environ, {"queue"})
     queue = part.settings.queue

@@ -1,6 +1,6 @@
 """Keeps the books of the demo: counts while the service runs (`DemoTally`), and the fate of each delivery at the end.
 
-The fates come from the clients' records and the queue's dead letters, never from what the service says of itself.
+The fates come from the clients' records and the queue's dead letters, never from reports of the service itself.
 """
 
 import statistics

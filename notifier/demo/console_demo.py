@@ -1,6 +1,6 @@
-"""The demo of the console: an incident to watch and to mend, with the real service and its clients, all on loopback.
+"""The demo of the console: an incident to watch and to repair, with the real service and its clients, all on loopback.
 
-A client goes down. Its logouts are retried, and after a while given up. It comes back, and somebody mends it: whoever
+A client goes down. Its logouts are retried, and after a while given up. It comes back, and somebody repairs it: whoever
 looks at the console, else the demo. Then it begins again.
 """
 
@@ -96,7 +96,7 @@ class Incident:
 
 
 class DemoScenario:
-    """The clients, the one that falls ill among them, and the service."""
+    """The clients, one of which fails, and the service."""
 
     def __init__(self, service: EmbeddedService, receivers: Mapping[str, Receiver], api: str, token: str) -> None:
         self.address = ""
@@ -121,7 +121,7 @@ class DemoScenario:
         await self._service.publish({**event, "ended_at": datetime.now(UTC).isoformat()})
 
     async def wait_for_dead_letters(self, enough: Callable[[int], bool]) -> None:
-        """Wait until so many logouts of the patient are dead letters."""
+        """Wait until so many logouts of the failing client are dead letters."""
         while True:
             letters = await self._service.dead_letters()
             if enough(sum(letter.client_id == FAILING_CLIENT for letter in letters)):
@@ -129,7 +129,7 @@ class DemoScenario:
             await asyncio.sleep(POLL_SECONDS)
 
     async def repair_client(self) -> None:
-        """Try the patient now and replay its letters, as a console does."""
+        """Retry the client now and replay its dead letters, as a console does."""
         whom = {"client_id": FAILING_CLIENT, "iss": ISS}
         headers = {"Authorization": f"Bearer {self._token}"}
         async with aiohttp.ClientSession(self._api, headers=headers, raise_for_status=True) as api:
@@ -140,7 +140,7 @@ class DemoScenario:
 
 @asynccontextmanager
 async def console_demo(incident: Incident) -> AsyncIterator[DemoScenario]:
-    """Run clients and service while entered. The ward's `address` opens the console signed in, once."""
+    """Run clients and service while entered. The scenario's `address` opens the console signed in, once."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="notifier-demo-")))
         jwks = write_key(folder)
@@ -196,7 +196,7 @@ async def sign_users_out(scenario: DemoScenario, incident: Incident) -> None:
 
 
 async def play_incidents(scenario: DemoScenario, incident: Incident, print_story: PrintStory) -> None:
-    """Let the patient fall ill, come back and be mended, again and again."""
+    """Let the client fail, recover and be repaired, again and again."""
     while True:
         print_story("Users sign out of shop, reports, forum and payroll. All of them hear of it.")
         await asyncio.sleep(incident.healthy_seconds)
@@ -219,7 +219,7 @@ async def play_incidents(scenario: DemoScenario, incident: Incident, print_story
 
 
 async def _is_repaired(scenario: DemoScenario, within: float) -> bool:
-    """Wait until no letter is left. False if that takes longer."""
+    """Wait until no dead letter is left. False if that takes longer."""
     try:
         async with asyncio.timeout(within):
             await scenario.wait_for_dead_letters(lambda count: count == 0)

@@ -118,7 +118,7 @@ class Receiver:
         return _answer(400, error="invalid_request", error_description=reason)
 
     async def _answer(self, token: VerifiedToken) -> web.Response:
-        """Answer a valid token as this client does. The session ends when the answer says so."""
+        """Answer a valid token as this client does. The session ends with an answer of success."""
         session = token.sid or token.sub
         now = self._clock()
         self._posts += 1

@@ -1,1 +1,1 @@
-"""What operators see and do, for the command line and the API alike."""
+"""The operators' views and actions, for the command line and the API."""

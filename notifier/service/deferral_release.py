@@ -35,12 +35,8 @@ from notifier.queues.queue_port import Queue
 CHECK_INTERVAL_SECONDS = 0.5  # seconds
 MAX_START_DELAY_SECONDS = 1.0  # seconds over which workers begin to walk: all of them reload at once
 CLIENTS_PER_STEP = 100  # clients before other tasks of the loop get their chance
-MIN_CLIENT_INTERVAL_SECONDS = (
-    60.0  # seconds between two for the same client: if its proxy lets one in ten through, not all are tried anew
-)
-SIGNATURE_RATE_SHARE = (
-    0.5  # of the signatures that a key makes: a delivery that has to wait for its turn is put off again
-)
+MIN_CLIENT_INTERVAL_SECONDS = 60.0  # between two releases for a client: its proxy may let through one in ten
+SIGNATURE_RATE_SHARE = 0.5  # of a key's signatures a second: a delivery that waits for a signature is deferred again
 MIN_WALK_INTERVAL_SECONDS = 0.5  # seconds, at least, until the next walk
 REST_PER_WALK = 1.0  # times as long as a walk took, without its pauses, no other begins
 DEFERRAL_STORE_SECONDS = 3.0  # seconds after a signature failed, in which the deferral of its delivery is stored

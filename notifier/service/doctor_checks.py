@@ -47,7 +47,7 @@ from notifier.tokens.first_day import Seen
 ISSUER_TIMEOUT_SECONDS = 10.0  # seconds for each of the two documents of an issuer
 BROKER_TIMEOUT_SECONDS = 60.0  # each host of a cluster has 10 s to connect
 FILE_TIMEOUT_SECONDS = 300.0  # the whole file is read
-WORKERS_TIMEOUT_SECONDS = 15.0  # for the workers to say what they met
+WORKERS_TIMEOUT_SECONDS = 15.0  # for the answers of the workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ async def examine_installation(
 
 
 class _Checks:
-    """The checks of one configuration, and what they use."""
+    """The checks of one configuration, and their dependencies."""
 
     def __init__(self, loaded: LoadedConfiguration, sources: DirectReader, *, offline: bool) -> None:
         self._loaded = loaded
@@ -275,7 +275,7 @@ class _WorkerStatus:
         # Only a question makes the doctor write into the embedded queue's file, and only if somebody can answer it.
         if self._offline if queue.sqlite_file is None else not has_worker(queue.sqlite_file):
             return None
-        with suppress(QueueError, TimeoutError):  # the check of the queue says why
+        with suppress(QueueError, TimeoutError):  # the check of the queue reports why
             async with asyncio.timeout(WORKERS_TIMEOUT_SECONDS):
                 return await read_status_from_outside(build_queue(queue, self._loaded.bindings), time.time)
         return None

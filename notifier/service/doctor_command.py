@@ -1,4 +1,4 @@
-"""The command `notifier doctor`: checks everything that a logout depends on, and says what to do."""
+"""The command `notifier doctor`: checks everything that a logout depends on, and prints remedies."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Make no network connection.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check everything that a logout depends on, and say what to do about each problem.
+    """Check everything that a logout depends on, with a remedy for each problem.
 
     The queue: connection, permissions, topology, version, alarms. Each issuer: its published keys against ours, its
     metadata, its clock. Each registry source: whether it can be read. Each client: host name, egress rules, connection,

@@ -50,7 +50,7 @@ def run(config: Config = None) -> None:
         notifier run -c /etc/notifier/notifier.yaml
         # any setting can come from the environment
         NOTIFIER_QUEUE__URL=amqp://mq/ notifier run -c n.yaml
-        # hear more of a worker that runs, and again for less
+        # log more of a running worker; once more to undo it
         kill -USR1 "$(pidof -x notifier)"
         # read the files and the registry sources now
         kill -HUP "$(pidof -x notifier)"
@@ -167,7 +167,7 @@ def _exit_now() -> None:
     """
     import structlog
 
-    hint = "a connection or a file did not close in time; what was not acked comes again"
+    hint = "a connection or a file did not close in time; unacknowledged messages are redelivered"
     structlog.get_logger().warning("stop_cut_short", hint=hint)
     os._exit(0)
 

@@ -1,4 +1,4 @@
-"""Logs manual actions and who did them, at every level: whoever may set the level must not hide that way."""
+"""Logs manual actions and who did them, at every level, so that an operator cannot hide them by the level."""
 
 import getpass
 import logging

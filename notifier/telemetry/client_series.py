@@ -112,7 +112,7 @@ class ClientNumbers:
         self.numbers[_ATTEMPTS[reason]] += 1
 
     def on_skipped(self) -> None:
-        """Count a client that need not be told."""
+        """Count a client without an address."""
         self.numbers[_SETTLED["skipped"]] += 1
 
     def on_retry(self) -> None:
@@ -142,7 +142,7 @@ class ClientNumbers:
 
 
 class ClientSeries:
-    """The clients' numbers, by label. The first `max_clients` of the present registry have labels of their own."""
+    """The clients' numbers, by label. The first `max_clients` of the current registry have their own labels."""
 
     def __init__(self, registry: Callable[[], Registry], max_clients: int) -> None:
         self._registry = registry
@@ -152,7 +152,7 @@ class ClientSeries:
         self._own = _first_clients(self._snapshot, max_clients)
 
     def of(self, iss: str, client_id: str, *, unknown: bool = False) -> ClientNumbers:
-        """Return the numbers that count for this client now. `unknown` if the fact says that it is not registered."""
+        """Return the current numbers of this client. `unknown`: the fact reports it as unregistered."""
         self._follow_registry()
         numbers = self._numbers.get((iss, client_id))  # a client with its own label is found at once
         if numbers is None:
@@ -168,7 +168,7 @@ class ClientSeries:
         return self._label(iss, client_id, unknown=True)
 
     def iss(self, iss: str) -> str:
-        """Return the label of an issuer. An issuer that a publisher made up gets none of its own."""
+        """Return the label of an issuer. All issuers that publishers invented share one."""
         return iss if not iss or iss in self._snapshot.issuers else UNKNOWN_CLIENT
 
     def set_circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
@@ -180,7 +180,7 @@ class ClientSeries:
             numbers[_CIRCUIT] = max(numbers[_CIRCUIT], state)
 
     def set_waiting(self, counts: Iterable[tuple[str, str, int]]) -> None:
-        """Set how many deliveries wait for each client: the sum of its counts, 0 for those that have none."""
+        """Set the number of waiting deliveries of each client: the sum of its counts, 0 for clients without any."""
         for client in self._numbers.values():
             client.numbers[_WAITING] = 0
         for iss, client_id, count in counts:
@@ -214,7 +214,7 @@ class ClientSeries:
         )
 
     def _follow_registry(self) -> None:
-        """After a reload, forget the numbers of clients that no longer have a label of their own."""
+        """After a reload, forget the numbers of clients that no longer have their own label."""
         registry = self._registry()
         if registry is self._snapshot:
             return

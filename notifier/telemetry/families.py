@@ -1,4 +1,4 @@
-"""Makes the families of metrics that are read at a scrape, such as what waits in the queues."""
+"""Makes the metric families that are read at a scrape, such as the messages in the queues."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
@@ -56,7 +56,7 @@ class Histogram:
 
 
 class WaitingMessages:
-    """What waits in the queues, as the broker and this worker know it."""
+    """The messages in the queues, as the broker and this worker count them."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -65,7 +65,7 @@ class WaitingMessages:
         self._empty_at: dict[str, float] = {}
 
     def set_depths(self, depths: Mapping[str, Depth]) -> None:
-        """Set what the broker says of each queue (names without prefix)."""
+        """Set the depths that the broker reports (names without prefix)."""
         self._depths = dict(depths)
         now = self._clock()
         for queue, depth in depths.items():
@@ -90,7 +90,7 @@ class WaitingMessages:
     def _oldest(self, queue: str, of_worker: Unsettled) -> float:
         """Return the age of the oldest message that waits, in seconds.
 
-        A queue hands out in order, so what waits there is younger than what was taken last. It also came after the
+        A queue delivers in order, so a message in it is younger than the last one taken. It also came after the
         queue was last seen empty; without this the first event after a quiet hour would seem an hour old.
         """
         now = self._clock()

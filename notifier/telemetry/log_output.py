@@ -24,7 +24,7 @@ from notifier.model.redaction import redact
 
 _MULTILINE_MEMBERS = frozenset({"event", "exception", "stack"})  # `event` of libraries' own lines
 EVENT_WIDTH = 16  # of most events
-FIRST_MEMBERS = ("client_id", "reason", "status", "error")  # of the rest, what tells most
+FIRST_MEMBERS = ("client_id", "reason", "status", "error")  # the most useful of the other members
 _RESET, _BOLD, _DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
 _RED, _GREEN, _YELLOW, _CYAN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m"
 
@@ -198,7 +198,7 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     _set_library_levels(number)
-    for name in ("aiormq", "aio_pika"):  # the queue logs what they meet, once and without frames
+    for name in ("aiormq", "aio_pika"):  # the queue logs their failures, once and without frames
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
     return as_json

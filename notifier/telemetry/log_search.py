@@ -1,4 +1,4 @@
-"""Finds the fates of one user's logouts in the log: for each event and client, the last thing that the log says.
+"""Finds the fates of one user's logouts in the log: for each event and client, the last entry of the log.
 
 The lines of attempts and dead letters hold the user's hash. Other lines of the same event and client join them.
 """
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-_RESULT_EVENTS = ('"dead_letter"', '"deferral"')  # lines that may say more of a delivery found before
+_RESULT_EVENTS = ('"dead_letter"', '"deferral"')  # lines that may add to a delivery found before
 DELIVERED, DEAD, WAITING = "delivered", "dead", "waiting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedDelivery:
-    """The last thing that the log says of a delivery. `fate` is delivered, dead, or waiting (until `next_due`)."""
+    """The last entry of the log about a delivery. `fate` is delivered, dead, or waiting (until `next_due`)."""
 
     time: str
     iss: str
@@ -79,7 +79,7 @@ def _from_attempt(members: dict[str, Any], before: LoggedDelivery | None) -> Log
     iss, event_id, client_id = _key_of(members)
     delivered = members.get("outcome") == "delivered"
     if before is not None and before.fate == DELIVERED and not delivered:
-        return before  # a copy of the event: the client was told before
+        return before  # a copy of the event: the client was notified before
     due = members.get("next_due")
     return LoggedDelivery(
         time=str(members.get("time", "")),

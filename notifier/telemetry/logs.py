@@ -42,8 +42,8 @@ from notifier.telemetry.log_output import (
 )
 
 MAX_NAME_LENGTH = 100  # characters of each client where several are named
-MAX_TEXT_LENGTH = 200  # characters of what others wrote
-MAX_REMEDY_TEXT_LENGTH = 800  # of what we say, names in it included: the way out comes last
+MAX_TEXT_LENGTH = 200  # characters of texts from outside
+MAX_REMEDY_TEXT_LENGTH = 800  # of notifier's own texts, with names in them: the remedy comes last
 _OUTCOMES: Mapping[type[Outcome], str] = {Delivered: "delivered", Refused: "refused", Failed: "failed"}
 
 Subjects = Literal["hash", "omit", "raw"]

@@ -83,7 +83,7 @@ class SignatureCounts:
                 self._results.setdefault((kind, result.value), 0)
 
     def count(self, kind: str, result: SignatureResult, seconds: float) -> None:
-        """Count what became of asking a place. Only signatures have a length."""
+        """Count the result of a request to a signer. Only signatures have a duration."""
         self.add_kinds((kind,))
         self._results[kind, result.value] += 1
         if result is SignatureResult.OK:
@@ -145,7 +145,7 @@ class Metrics:
         return self.clients.label(iss, client_id)
 
     def set_depths(self, depths: Mapping[str, Depth]) -> None:
-        """Set what the broker says of each queue (names without prefix)."""
+        """Set the depths that the broker reports (names without prefix)."""
         self.waiting.set_depths(depths)
 
     def count_surplus(self, client: Client) -> None:

@@ -66,7 +66,7 @@ class Tracing:
     """The observer that writes spans. It also wraps signer, encrypter and transport to time them."""
 
     def __init__(self, version: str) -> None:
-        """Start the thread that exports. The OTEL_… variables say where to, and what is sampled."""
+        """Start the thread that exports. The OTEL_… variables set the destination and the sampling."""
         resource = Resource.create({"service.version": version})
         if resource.attributes.get(SERVICE_NAME, "").startswith("unknown_service"):  # type: ignore[union-attr]
             resource = resource.merge(Resource({SERVICE_NAME: "notifier"}))
@@ -94,7 +94,7 @@ class Tracing:
         return _TimedTransport(transport)
 
     async def close(self) -> None:
-        """Send what waits, for CLOSE_WITHIN at most: a collector that is away must not delay the end."""
+        """Send the pending spans, for CLOSE_SECONDS at most: an unreachable collector must not delay the end."""
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         await asyncio.to_thread(ending.join, CLOSE_SECONDS)
@@ -213,7 +213,7 @@ class _IdGenerator(RandomIdGenerator):
 
 @contextmanager
 def _time_step(name: str) -> Iterator[None]:
-    """Note a step once it has ended well. A fault of ours ends the attempt, and leaves none."""
+    """Record a step once it has succeeded. An internal fault ends the attempt, and records none."""
     began, before = time.time_ns(), _STEPS.get()
     _STEPS.set(())
     yield

@@ -70,7 +70,7 @@ _CONDITION_NAMES = frozenset(DeadLetterFilterMembers.__annotations__) | frozense
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterFilter:
-    """Selects the letters that meet every given condition. Times are in epoch seconds.
+    """Selects the dead letters that meet every given condition. Times are in epoch seconds.
 
     `subject` is a `sub` or `sid`; `since` and `until` compare with `session_at`. `issuers`: the issuers that the
     caller may see, None for all.
@@ -98,7 +98,7 @@ class DeadLetterFilter:
         return replace(self, given_up_until=moment if self.given_up_until is None else min(moment, self.given_up_until))
 
     def open_visit(self, dead_letters: DeadLetters, *, whole: bool) -> OpenVisit[DeadLetterSummary]:
-        """Open a visit to the selected letters, with bodies if `whole`. Raises QueueError."""
+        """Open a visit to the selected dead letters, with bodies if `whole`. Raises QueueError."""
         return dead_letters.visit(make_visit_reader(read_summary, self.matches, whole=whole))
 
     def matches(self, message: Message, summary: DeadLetterSummary) -> bool:
@@ -106,7 +106,7 @@ class DeadLetterFilter:
         return self.matches_summary(summary) and (self.subject is None or self._concerns_subject(message, self.subject))
 
     def matches_summary(self, summary: DeadLetterSummary) -> bool:
-        """Return True if the filter selects the letter, ignoring `subject`."""
+        """Return True if the filter selects the dead letter, ignoring `subject`."""
         return (
             (not self.ids or summary.id in self.ids)
             and (self.issuers is None or summary.iss in self.issuers)

@@ -1,6 +1,6 @@
 """Summarise a dead letter for a list, or show a whole one as JSON.
 
-A summary parses only the members that the list shows: 7 µs per letter instead of 16.
+A summary parses only the members that the list shows: 7 µs per dead letter instead of 16.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from notifier.model.message import Kind, Message
 from notifier.model.moment import read_moment, render_moment
 from notifier.operators.deliveries.groups import Group
 
-NEWER_RELEASE = "newer_release"  # instead of a reason: a newer release wrote the letter
+NEWER_RELEASE = "newer_release"  # instead of a reason: a newer release wrote the dead letter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class DeadLetterSummary:
     session_at: float | None = field(default=None, metadata={"hidden": True})
 
     def document(self) -> dict[str, object]:
-        """Return the JSON for scripts and the API; `source` only if the letter came from a source."""
+        """Return the JSON for scripts and the API; `source` only if the dead letter came from a source."""
         members = {name: value for name in _LISTED_MEMBERS if (value := getattr(self, name)) is not None}
         return members | {"dead_since": render_moment(self.dead_since)}
 
@@ -90,7 +90,7 @@ def read_summary(message: Message) -> DeadLetterSummary:
 
 
 def summary_of(dead_letter: DeadLetter) -> DeadLetterSummary:
-    """Summarise a letter that was parsed whole."""
+    """Summarise a dead letter that was parsed whole."""
     held = dead_letter.delivery or dead_letter.event
     taken = None if dead_letter.delivery is None else dead_letter.delivery.first_taken_at
     session_at = _session_at(None if held is None else held.ended_at, taken, dead_letter.dead_since)
@@ -106,7 +106,7 @@ _DEAD_LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(Raw)
 
 
 def to_export_document(message: Message) -> dict[str, object]:
-    """Return the whole letter as JSON. For a letter of a newer release: its summary and its body."""
+    """Return the whole dead letter as JSON. For a dead letter of a newer release: its summary and its body."""
     try:
         return document_of(load_dead_letter(message))
     except UnknownVersion:
@@ -122,7 +122,7 @@ def to_document_without_subject(message: Message) -> dict[str, object]:
 
 
 def document_of(dead_letter: DeadLetter) -> dict[str, Any]:
-    """Return the whole letter as JSON. `outcomes` lists the results of its attempts."""
+    """Return the whole dead letter as JSON. `outcomes` lists the results of its attempts."""
     content = _DEAD_LETTER.dump_python(replace(dead_letter, raw=None), mode="json", exclude_defaults=True)
     if dead_letter.raw is not None:
         rest = _RAW.dump_python(replace(dead_letter.raw, body=b""), mode="json", exclude_defaults=True)

@@ -48,9 +48,9 @@ def list_(
 ) -> None:
     """Count dead letters by client and reason, or list them.
 
-    --json prints one object per line and letter: id, event_id, client_id, iss, reason, dead_since, attempts, text, and
-    source if it came from one. No form shows sub or sid. The command removes nothing and keeps the order. The exit
-    status is 1 if nobody knows the client.
+    --json prints one object per line: id, event_id, client_id, iss, reason, dead_since, attempts, text, source if it
+    came from one. No form shows sub or sid. The command removes nothing and keeps the order. The exit status is 1 if
+    nobody knows the client.
 
     Examples:
         # counts by client and reason
@@ -76,7 +76,7 @@ def show(
     The output holds sub and sid. The exit status is 1 if there is no such letter.
 
     Examples:
-        # one letter whole
+        # one dead letter whole
         notifier dead-letters show -c n.yaml 6f1c…
     """
     documents: list[dict[str, object]] = []
@@ -115,9 +115,9 @@ def export(
 ) -> None:
     """Write whole dead letters to a file, one JSON object per line.
 
-    The letters stay in the queue. The file holds sub and sid, and the bodies that could not be read. A file that exists
-    is refused: it may hold letters that were discarded since. --force replaces it after everything is written; if the
-    export fails, it is left unchanged.
+    The dead letters stay in the queue. The file holds sub and sid, and the bodies that could not be read. A file that
+    exists is refused: it may hold dead letters that were discarded since. --force replaces it after everything is
+    written; if the export fails, it is left unchanged.
 
     Examples:
         # before they are discarded

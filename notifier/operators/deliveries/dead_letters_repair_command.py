@@ -78,20 +78,20 @@ def replay(
 ) -> None:
     """Deliver dead letters again, each with a new token.
 
-    Fix the cause first: `dead-letters list` counts the letters by client and reason, and `explain REASON` describes the
-    remedy. Then try --dry-run, which shows what a replay would do. Select letters by ID or by options; a letter must
-    match all of them. --all selects every letter.
+    Fix the cause first: `dead-letters list` counts the dead letters by client and reason, and `explain REASON`
+    describes the remedy. Then try --dry-run, which shows what a replay would do. Select dead letters by ID or by
+    options; a dead letter must match all of them. --all selects every letter.
 
-    A replayed letter is a new delivery: attempts, backoff and ages start again. It leaves the dead letters as soon as
-    its delivery is durable. If it fails again, it returns to the dead letters until the next replay.
+    A replayed dead letter is a new delivery: attempts, backoff and ages start again. The dead letter is deleted as soon
+    as its delivery is durable. If it fails again, it returns to the dead letters until the next replay.
 
     The command then shows the results: delivered, failed again and why, given up again. It ends when no more results
     are expected, after --wait (30s) at the latest; the workers continue. Ctrl-C ends the wait too. The exit status is
     that of the replay alone.
 
-    Some letters stay, and the output counts them by reason: not_after has passed; the event is still malformed; or the
-    token has no sid, and the letter is older than sub_only_max_age. Such a token would end newer sessions of the user.
-    To allow that, give --end-newer-sessions.
+    Some dead letters stay, and the output counts them by reason: not_after has passed; the event is still malformed; or
+    the token has no sid, and the dead letter is older than sub_only_max_age. Such a token would end newer sessions of
+    the user. To allow that, give --end-newer-sessions.
 
     Ctrl-C stops after the current batch, with exit status 1; the same command continues. A replay that is killed may
     deliver one batch twice on RabbitMQ, which does no harm. The audit line is written to stderr.
@@ -101,7 +101,7 @@ def replay(
         notifier dead-letters replay -c n.yaml --client-id shop --dry-run
         # a client that is well again, gently
         notifier dead-letters replay -c n.yaml --client-id shop --rate 50
-        # one letter
+        # one dead letter
         notifier dead-letters replay -c n.yaml 6f1c…
         # a client was registered meanwhile
         notifier dead-letters replay -c n.yaml --reason unknown_client
@@ -191,7 +191,7 @@ def discard(
     Examples:
         # keep a copy, then
         notifier dead-letters discard -c n.yaml --client-id gone
-        # old letters, from a script
+        # old dead letters, from a script
         notifier dead-letters discard -c n.yaml --until 30d --yes
     """
     filter_ = read_filter_options(asked)

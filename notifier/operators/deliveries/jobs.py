@@ -55,7 +55,7 @@ JOB_SCHEMA: Mapping[str, Any] = {
         "more": {"type": "boolean", "description": "It ended early: start another job for the rest."},
         "became": {
             "type": ["object", "null"],
-            "description": "Of a replay: the results of the letters, as far as workers know them.",
+            "description": "Of a replay: the results of the dead letters, as far as workers report them.",
         },
     },
 }  # fmt: skip
@@ -263,7 +263,7 @@ class Jobs:
     async def stop(self) -> None:
         """End all jobs, since the worker ends. Returns once none holds messages; none gets any afterwards.
 
-        Cancelling in the middle of a batch would keep letters whose deliveries are already queued: a second logout.
+        Cancelling within a batch would keep dead letters whose deliveries are already queued: a second logout.
         """
         self._stopped = True
         for job in self._jobs.values():

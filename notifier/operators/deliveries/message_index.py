@@ -1,6 +1,6 @@
 """Keeps summaries of dead letters or pending deliveries in memory, so that the API can page through them.
 
-A pass over 100,000 letters takes 6 s, too long for each page. Their summaries take 35 MB.
+A pass over 100,000 dead letters takes 6 s, too long for each page. Their summaries take 35 MB.
 """
 
 import asyncio

@@ -150,7 +150,7 @@ class MessageRequests(Generic[P, S]):
         )
 
     def repair_options(self, request: ApiRequest | None = None) -> RepairOptions:
-        """Return the options of a repair within one request, which may last AT_MOST seconds."""
+        """Return the options of a repair within one request, which may last REPAIR_SECONDS."""
         steady, asked = self._access.steady, {} if request is None else request.members
         until = steady() + REPAIR_SECONDS
         return RepairOptions(
@@ -287,7 +287,7 @@ class MessageRequests(Generic[P, S]):
         filter_: Filter[P, S],
         request: ApiRequest,
     ) -> web.Response:
-        """Hold the messages exclusively for a repair of AT_MOST seconds, log it, and answer with the result: `did`.
+        """Hold the messages exclusively for a repair of REPAIR_SECONDS at most, log it, and answer with the result.
 
         Raises Refusal: 404 if the path names a message that does not exist.
         """

@@ -182,7 +182,7 @@ def finish_repair(
     report: RepairReport | None = None,
     **more: object,
 ) -> None:
-    """Write the audit line (with `more`) and print the result; `told` has later results. Ends the command.
+    """Write the audit line (with `more`) and print the result; `report` has later results. Ends the command.
 
     Exits with 1 if a given ID or the client is unknown, so that a typing error does not look like a repair.
     """

@@ -1,7 +1,7 @@
 """Decides how a dead letter is replayed: as a new delivery or event, or not at all, with the reason.
 
-Ages and backoff start again. `not_after` stays valid: a letter past it is not sent. A token without `sid` ends every
-session of its user at the client, newer ones too. So a delivery without `sid` stays if a worker first took it longer
+Ages and backoff start again. `not_after` stays valid: a dead letter past it is not sent. A token without `sid` ends all
+sessions of its user at the client, newer ones too. So a delivery without `sid` stays if a worker first took it longer
 ago than its client allows (`sub_only_max_age`), unless the operator requests it.
 
 An unreadable message is parsed again by the current rules. If it is refused again, it stays, since it would return at
@@ -33,7 +33,7 @@ DEFAULT_SUB_ONLY_MAX_AGE_SECONDS = 600.0  # seconds, without a registry
 
 
 class KeepReason(StrEnum):
-    """Why a letter is not replayed."""
+    """Why a dead letter is not replayed."""
 
     NOT_AFTER = "not_after_passed"
     STALE = "would_end_newer_sessions"
@@ -61,7 +61,7 @@ _EXPLANATIONS: Mapping[KeepReason, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readmission:
-    """The message that replaces the letter, and its queue."""
+    """The message that replaces the dead letter, and its queue."""
 
     queue: str
     outgoing: Outgoing
@@ -69,7 +69,7 @@ class Readmission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptDeadLetter:
-    """The letter stays. `text` has the reason and the remedy."""
+    """The dead letter stays. `text` has the reason and the remedy."""
 
     reason: KeepReason
     text: str

@@ -41,7 +41,7 @@ def mask_subject(_subject: str) -> str:
 
 
 class RepairAudit:
-    """Logs each repair, each read of whole letters, and each search for a user or an event.
+    """Logs each repair, each read of whole dead letters, and each search for a user or an event.
 
     `subject_id` returns what the log shows in place of a `sub` or `sid`.
     """
@@ -67,7 +67,7 @@ class RepairAudit:
         )
 
     def log_removal(self, who: str, summary: Summary) -> None:
-        """Log one letter that was discarded, or one delivery that was cancelled. It cannot come back."""
+        """Log one dead letter that was discarded, or one delivery that was cancelled. It cannot come back."""
         action, hidden = "waiting_cancelled_one", ("text", "asked")
         if isinstance(summary, DeadLetterSummary):
             action, hidden = "dead_letter_discarded", ("text", "attempts")
@@ -80,7 +80,7 @@ class RepairAudit:
         self._write("job_ended", who=who, id=job)
 
     def log_read(self, action: str, who: str, filter_: Filter[Any, Any]) -> None:
-        """Log that an operator reads whole letters with `sub` and `sid`, or searches for a user: `looked_for`."""
+        """Log that an operator reads whole dead letters with `sub` and `sid`, or searches for a user: `looked_for`."""
         queue = "dead_letters" if isinstance(filter_, DeadLetterFilter) else "waiting"
         self._write(f"{queue}_{action}", who=who, wanted=format_conditions(filter_, self._subject_id))
 
@@ -142,7 +142,7 @@ async def replay(
     *,
     on_readmission: Callable[[DeadLetterSummary, Readmission], None] = lambda _letter, _readmitted: None,
 ) -> RepairResult:
-    """Deliver the matching letters again. `report` receives each summary, `readmitted` also the new message."""
+    """Deliver the matching dead letters again. `report` receives each summary, `on_readmission` the new message too."""
 
     def decide(message: Message, summary: DeadLetterSummary) -> Decision:
         if summary.reason == NEWER_RELEASE:

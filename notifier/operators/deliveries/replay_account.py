@@ -1,6 +1,6 @@
-"""Follows the letters of replays at a worker, and counts their results: see `replay_now`.
+"""Follows the dead letters of replays at a worker, and counts their results: see `replay_now`.
 
-A replay first sends the IDs of its letters to all workers. Each worker counts results for these letters only.
+A replay first sends the IDs of its dead letters to all workers. Each worker counts results for these dead letters only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,14 +24,14 @@ from notifier.telemetry.observers import Observers
 FOLLOW_REPLAY = "follow_replay"
 UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds that a replay is followed after somebody has asked for it last
 MAX_REPLAYS = 20  # replays that a worker follows; the eldest goes first
-IDS_PER_REQUEST = 2500  # letters that one request names: 90 KB
+IDS_PER_REQUEST = 2500  # dead letters that one request names: 90 KB
 
 
 class ReplayAccount:
-    """The results of one replay's letters, of one worker or of all. A letter is a delivery or an event.
+    """The results of one replay's dead letters, of one worker or of all. A dead letter is a delivery or an event.
 
     `events` were processed, and became `planned` deliveries. `refused` were given up as a whole. `skipped`: clients
-    without an address. `heard` counts the letters with any known result.
+    without an address. `heard` counts the dead letters with a result.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class _FollowedReplay:
         self._taken: set[str] = set()
 
     def on_fact(self, fact: Fact, delivery_id: str, event_id: str) -> bool:
-        """Count the fact. Return False if it concerns no letter of this replay."""
+        """Count the fact. Return False if it concerns no dead letter of this replay."""
         account = self.account
         if (heard := self.deliveries.get(delivery_id)) is not None:
             self.deliveries[delivery_id] = True
@@ -120,7 +120,7 @@ class ReplayAccounts:
         self._replays: dict[str, _FollowedReplay] = {}
 
     def observe(self, fact: Fact) -> None:
-        """Count the fact if its letter is followed. Never waits."""
+        """Count the fact if its dead letter is followed. Never waits."""
         match fact:
             case AlreadyDelivered() | Attempted():
                 delivery_id, event_id = fact.delivery.id, fact.delivery.event_id
@@ -144,7 +144,7 @@ class ReplayAccounts:
             self._observers.remove(self.observe)
 
     async def act(self, request: WorkerRequest) -> Members:
-        """Follow the letters that the request names, and return the results of its replay so far."""
+        """Follow the dead letters that the request names, and return the results of its replay so far."""
         now, id_ = self._steady(), str(request.members["id"])
         self.forget()
         deliveries, events = (_read_ids(request.members.get(name)) for name in ("deliveries", "events"))
@@ -167,7 +167,7 @@ def _read_ids(listed: object) -> Sequence[str]:
 
 
 def follow_requests_of(id_: str, who: str, deliveries: Sequence[str], events: Sequence[str]) -> Iterable[WorkerRequest]:
-    """Return the requests to follow these letters of a replay, each of bounded size."""
+    """Return the requests to follow these dead letters of a replay, each of bounded size."""
     for first in range(0, max(len(deliveries), len(events)), IDS_PER_REQUEST):
         members: Mapping[str, object] = {
             "id": id_,

@@ -1,9 +1,9 @@
 """Replays dead letters and accounts for them, for the command and the API.
 
-It first sends the IDs of the letters to the workers, which follow them (`replay_account`). Then it replays, and
-queries the workers until every letter has a result, or no more results arrive. Ending the watching stops no delivery. A
-letter of a source is parsed again by a worker, so its events are unknown beforehand and it is not followed; neither are
-letters beyond `MAX_FOLLOWED_MESSAGES`.
+It first sends the IDs of the dead letters to the workers, which follow them (`replay_account`). Then it replays, and
+queries the workers until every dead letter has a result, or no more results arrive. Ending the watching stops no
+delivery. A dead letter of a source is parsed again by a worker, so its events are unknown beforehand and it is not
+followed; neither are dead letters beyond `MAX_FOLLOWED_MESSAGES`.
 """
 
 from collections import Counter
@@ -29,15 +29,15 @@ from notifier.operators.status.worker_requests import (
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
-MAX_FOLLOWED_MESSAGES = 10_000  # letters of one replay
-QUIET_SECONDS = 3.0  # seconds without news, after which nothing more happens soon, if something is known of each letter
+MAX_FOLLOWED_MESSAGES = 10_000  # dead letters of one replay
+QUIET_SECONDS = 3.0  # without new results, until the watching ends, if each dead letter has some result
 UNREPORTED_SECONDS = 15.0  # the same while nothing is known of some: others are before them in the queue
 NO_WORKER_TEXT = "no worker consumes the queue: they wait until one does; start one: notifier run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRequest:
-    """The letters to replay. `id` identifies this replay at the workers."""
+    """The dead letters to replay. `id` identifies this replay at the workers."""
 
     id: str
     who: str
@@ -49,8 +49,8 @@ class ReplayRequest:
 class ReplayResult:
     """The results of the replayed letters. `waiting` counts the unfinished deliveries.
 
-    `not_followed` letters are not in the account. `answered` of `workers` reported; `unfinished` is the reason why the
-    account is not final.
+    `not_followed` dead letters are not in the account. `answered` of `workers` reported; `unfinished` is the reason why
+    the account is not final.
     """
 
     account: ReplayAccount = field(default_factory=ReplayAccount)
@@ -72,18 +72,18 @@ class ReplayResult:
 
 
 class Replay:
-    """One replay: `run` replays the letters, `watch` reports their results."""
+    """One replay: `run` replays the dead letters, `watch` reports their results."""
 
     def __init__(self, queue: Queue, request: ReplayRequest) -> None:
         self._queue = queue
         self._request = request
-        self._followed: dict[str, tuple[Kind, str]] = {}  # by id, those that the workers follow
+        self._followed: dict[str, tuple[Kind, str]] = {}  # by ID
         self._replayed_counts: Counter[Kind] = Counter()
         self._is_following_requested = False
-        self.reasons: Counter[str] = Counter()  # of those that were replayed by now
+        self.reasons: Counter[str] = Counter()  # of the dead letters replayed so far
 
     async def run(self, options: RepairOptions, until: float | None = None) -> RepairResult:
-        """Replay the letters. A further call continues; `until` then excludes letters that came back meanwhile.
+        """Replay the letters. A further call continues; `until` then excludes dead letters that came back meanwhile.
 
         Never raises QueueError.
         """
@@ -100,7 +100,7 @@ class Replay:
         return await replay(self._queue.dead_letters(), filter_, self._request.rules, options, on_replayed)
 
     async def _request_following(self, options: RepairOptions) -> None:
-        """Send the IDs of the letters to the workers. On failure the replay continues without an account."""
+        """Send the IDs of the dead letters to the workers. On failure the replay continues without an account."""
         limit = MAX_FOLLOWED_MESSAGES if options.limit is None else min(options.limit, MAX_FOLLOWED_MESSAGES)
         dry_run = replace(options, dry_run=True, limit=limit, progress=no_progress)
 
@@ -130,7 +130,7 @@ class Replay:
     ) -> ReplayResult:
         """Query the workers until no more results are expected, for a limited number of seconds.
 
-        `tell` receives the results so far. Never raises QueueError.
+        `on_progress` receives the results so far. Never raises QueueError.
         """
         query, last_answers = results_request_of(self._request.id, self._request.who), LastAnswers()
         began_at = news_at = options.steady()

@@ -113,7 +113,7 @@ async def retry_now(
     hold: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     on_progress: Callable[[RetryResult], None] = lambda _: None,
 ) -> RetryResult:
-    """Attempt the pending deliveries. `alone` is held during passes over them; `tell` receives the progress.
+    """Attempt the pending deliveries. `hold` is entered for passes over them; `on_progress` receives the progress.
 
     The queue must be open. Raises QueueError.
     """
@@ -187,7 +187,7 @@ async def _watch(
     last_answers: LastAnswers,
     on_account: Callable[[RetryAccount], None],
 ) -> str | None:
-    """Query the workers until they are done with the client; `tell` receives each result. Return why it ended early."""
+    """Query the workers until they are done with the client; `on_account` receives each. Return why it ended early."""
     last = RetryAccount()
     quiet_since = news_at = options.steady()
     query = request_of(request.key, request.who, begin=False)

@@ -22,7 +22,7 @@ from notifier.operators.doctor.doctor_workers import (
     judge_client,
 )
 
-MAX_LISTED_CLIENTS = 20  # clients of one server that are not well and have a line of their own
+MAX_LISTED_CLIENTS = 20  # failing clients of one server with separate lines
 MAX_NAMED_CLIENTS = 5  # clients of one server that are named; the others are counted
 
 Reach = Callable[[str, Route, float], Awaitable[ReachedAddress | ReachFailure]]
@@ -75,7 +75,7 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
 async def examine_server(
     server: Server, reach: Reach, clock: Callable[[], float], get_states: Callable[[], Awaitable[ClientStates]]
 ) -> list[Finding]:
-    """Connect as a delivery would, and check the certificate. Clients that workers find unwell are told apart."""
+    """Connect as a delivery would, and check the certificate. A client that fails at workers has its own finding."""
     if server.route.withheld is not None:
         advice = "until then its deliveries wait, and nothing is sent to the address"
         return [failure(Area.CLIENT, server.subject, server.route.withheld, advice)]

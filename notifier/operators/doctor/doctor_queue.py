@@ -128,7 +128,7 @@ def clock_finding(subject: str, ahead: float) -> Finding:
 
 
 def judge_file(state: FileState) -> Iterator[Finding]:
-    """A finding that says if the queue's file can be used."""
+    """Yield a finding on whether the queue's file can be used."""
     name = str(state.path)
     if state.fault is not None:
         yield failure(Area.QUEUE, name, state.fault, "nothing can be queued until that is put right")

@@ -25,7 +25,7 @@ RENEW_ADVICE = "renew its certificate"
 
 
 def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], now: float) -> Iterator[Finding]:
-    """Yield findings about the workers, and all that they say is wrong. `examined`: clients of other checks."""
+    """Yield findings about the workers, and the problems that they report. `examined`: clients of other checks."""
     answered, there = len(status.workers), max(status.seen, len(status.workers))
     if answered == there:
         text = (

@@ -19,7 +19,7 @@ from notifier.operators.terminal.command_options import Json
 from notifier.operators.terminal.output import join_commands, say, say_json
 from notifier.operators.terminal.screen import make_screen
 
-WIDTH = 80  # columns, if neither COLUMNS nor a terminal says it
+WIDTH = 80  # columns, without COLUMNS and a terminal
 INDENT = 8  # columns of a list in a list, at most
 CAUSES_HEADING = "Causes of deferrals"
 _WORDS_HEADING = "Words of status, waiting and the log"

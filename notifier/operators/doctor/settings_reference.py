@@ -13,7 +13,7 @@ from notifier.settings.input_issues import submodel
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 
-MAX_SUGGESTIONS = 3  # settings that are named where one may be meant
+MAX_SUGGESTIONS = 3  # suggested settings
 PAGES = ("service", "issuers", "sources-and-browsers", "clients", "registry-sources")
 _PREFIX = "NOTIFIER_"
 _RESTARTS = ("no", "yes", "to name another")

@@ -21,7 +21,7 @@ class ClientState(ClientRecord):
 
     `parked` deliveries wait in its bucket, see `BucketCounts`; `delayed` ones in delay queues, the next until
     `next_delayed`, see `DelayCounts`. `circuit`: 0 well, 1 tried now, 2 rests until `next_try`. `silent`: seconds for
-    which an attempt has had no answer, if it is no quick one.
+    which an attempt has had no answer, if that is long.
     """
 
     iss: str

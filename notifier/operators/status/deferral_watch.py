@@ -4,7 +4,7 @@ A wrong `iss` or `client_id`, or a key that cannot sign, defers deliveries silen
 is logged with the nearest known name, and `notifier status` shows it while it lasts. Invented names take bounded
 memory: each issuer has a limit, and all unknown issuers share one.
 
-Only this module detects the end of a cause: an attempt succeeds, or a key signs again. Then it calls `over`,
+Only this module detects the end of a cause: an attempt succeeds, or a key signs again. Then it calls `on_cause_end`,
 which fetches the deliveries that still wait for that cause.
 """
 
@@ -28,7 +28,7 @@ from notifier.model.trouble import Trouble, TroubleKind
 MAX_NAMES_PER_ISSUER = 100  # names of one issuer and one kind, and of all unknown issuers together
 MAX_NAMES = 2_000  # names in all
 KEEP_SECONDS = (
-    300.0  # seconds after it was due for which nothing of it must be heard until it is over: other workers may have it
+    300.0  # seconds without a report after the last due time, until a cause counts as ended: others may have it
 )
 MAX_SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for near names: at once, and then; one takes up to 10 ms among thousands
 DUE_SOON_SECONDS = 4.0  # seconds: deliveries due this soon need not be fetched
@@ -56,7 +56,7 @@ _CAUSES = MappingProxyType(
 )
 
 _Key = tuple[TroubleKind, str, str, str]
-"""Kind, issuer, client (empty: all of the issuer), and what else tells two apart."""
+"""Kind, issuer, client (empty: all of the issuer), and what else distinguishes two."""
 _Group = tuple[TroubleKind, str]
 """Kind and issuer (empty: unknown issuers). Names that publishers invent hide none of the registry's clients."""
 
@@ -75,7 +75,7 @@ class _OpenDeferral:
 
 
 class DeferralWatch:
-    """Precedes the observers: `tell` receives each fact, deferrals with `first` and the hint."""
+    """Precedes the observers: `next_observer` receives each fact, deferrals with `first` and the hint."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class DeferralWatch:
         clock: Clock,
         on_cause_end: Callable[[Cause, str, str], None] = lambda _cause, _iss, _client_id: None,
     ) -> None:
-        """`over` receives a cause that has ended, its issuer and its client (empty: all of the issuer)."""
+        """`on_cause_end` receives a cause that has ended, its issuer and its client (empty: all of the issuer)."""
         self._next_observer = next_observer
         self._on_cause_end = on_cause_end
         self._registry = registry
@@ -170,12 +170,12 @@ class DeferralWatch:
                 return TroubleKind.UNKNOWN_ISSUER, fact.iss, "", ""
             if not fact.client_id:  # of an event for all clients: a source may have more of them
                 return TroubleKind.UNKNOWN_CLIENT, fact.iss, "*", ""
-            # Otherwise it is a fault of our own code, of which the line `unexpected` tells.
+            # Otherwise it is an internal fault, which the line `unexpected` reports.
             known = fact.text in UNKNOWN_TEXTS
             return (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, "") if known else None
         if (kind := _KINDS.get(fact.cause)) is None:
             return None
-        if kind is TroubleKind.SIGNING:  # of all clients of the issuer alike; only an age in the text changes
+        if kind is TroubleKind.SIGNING:  # the same for all clients of the issuer; only an age in the text changes
             return kind, fact.iss, "", _HOURS.sub("", fact.text)
         return kind, fact.iss, fact.client_id, ""
 

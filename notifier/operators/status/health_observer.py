@@ -41,8 +41,8 @@ class ClientRecord:
 
     `put_off` counts retries and deferrals. `waits_for`: the cause of the last deferral, at `deferred_at`. `text`: what
     the last failure met, without the user. `failing_since`: the first failure since it last took a token, as far as
-    this worker and the delivery that failed know. `expires_with_sid` and `expires_without_sid`: when the first of what
-    was put off is given up, by whether its token names one session; None if that one has come to its end.
+    this worker and the delivery that failed know. `expires_with_sid` and `expires_without_sid`: when the first
+    deferred delivery is given up, by whether its token names one session; None if that delivery has ended.
     """
 
     delivered: int = 0
@@ -182,7 +182,7 @@ class HealthObserver:
         return record
 
     def _forget_expiry(self, record: ClientRecord, delivery: Delivery) -> None:
-        """Forget when the first is given up, if this is the first. The next one says it when it is put off again."""
+        """Forget the first expiry, if this delivery has it. The next deferral records the next one."""
         if record.expires_with_sid is None and record.expires_without_sid is None:
             return
         if (life := self._life(delivery)) is None:
@@ -204,7 +204,7 @@ class HealthObserver:
         if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
             if fact.reason is outcome.DeadReason.EXPIRED:  # of which the client knows nothing
                 if (record.last_failure or 0.0) > (record.last_success or 0.0):
-                    return  # what it answered says more
+                    return  # its answer is more useful
             else:
                 record.last_failure = self._clock()
                 record.failing_since = record.failing_since or record.last_failure

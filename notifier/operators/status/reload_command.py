@@ -15,7 +15,7 @@ from notifier.queues.building import build_queue
 from notifier.settings.queue_settings import QueueSettings
 from notifier.telemetry.audit import operating_user
 
-QUIET_SECONDS = 2.0  # seconds of waiting for the workers before a line says so
+QUIET_SECONDS = 2.0  # seconds of waiting for the workers before a line reports it
 
 
 def reload(
@@ -47,7 +47,7 @@ def reload(
         notifier reload -c n.yaml
         # these clients are meant to go
         notifier reload -c n.yaml --accept-loss
-        # the list was poisoned: forget what it said
+        # the list was poisoned: forget its answers
         notifier reload -c n.yaml --drop keycloak
         # for a script
         notifier reload -c n.yaml --json | jq -r '.workers.each[].problems[]'

@@ -17,7 +17,7 @@ RELOAD_TIMEOUT_SECONDS = 60.0  # seconds for a reload: 100,000 clients take some
 
 @frozen
 class ReloadRequest:
-    """A reload. `who` asked for it; `accept_loss`: take it even if many clients could no longer be told.
+    """A reload, requested by `who`. `accept_loss`: take it even if many clients could no longer be notified.
 
     `drop`: the registry source whose answers are dropped, with its cache, before it is read.
     """
@@ -32,7 +32,7 @@ class ReloadResult:
     """The result of a reload at one worker. `problems`: why it keeps the old files; none if it took them.
 
     `restart_needed` names changed settings that only a restart takes. `sources` are those of the registry. `signers`:
-    the keys in places of their own that do not sign now, and why.
+    the external keys that do not sign now, and why.
     """
 
     problems: Sequence[str]

@@ -32,7 +32,7 @@ class LaneState:
 class WorkerState:
     """The state of one worker. `rates` are per second, over the last minute; `held` is by queue.
 
-    `visited`: see QueueStatus. `consuming`: it takes messages; None if its release does not say. `problem`: why not.
+    `visited`: see QueueStatus. `consuming`: it takes messages; None if unknown. `problem`: why it does not.
     """
 
     worker: str

@@ -51,24 +51,24 @@ def status(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what waits in the queues, the rates, and the state of workers and clients.
+    """Show the pending messages, the rates, and the state of workers and clients.
 
     The command asks all workers. A worker that does not answer within 2 s counts as missing: it is busy, draining or
     of an older release, or the broker blocks publishing. If no worker runs, the page shows the queues alone. The
     command changes nothing, and reads only `queue` of the configuration, and what `sources` bind.
 
-    While the broker is away, or takes no message, the command says so within 2 s, and what to do. --from URL asks one
+    While the broker is unreachable or blocked, the command reports that and the remedy within 2 s. --from URL asks one
     worker's API, such as http://127.0.0.1:8080, which also knows its clients then. It needs no configuration.
 
     Clients in trouble come first; --all shows the others too. Counts begin when the workers start. --json with --watch
     prints one object per line.
 
     Examples:
-        # what waits, and which clients do not get their logouts
+        # the pending messages, and which clients do not get their logouts
         notifier status -c n.yaml
         # the same, refreshed
         notifier status -c n.yaml --watch
-        # the broker is away: what a worker knows
+        # the broker is unreachable: the state of one worker
         notifier status --from http://127.0.0.1:8080 --token-file read.token
         # clients that are down and rest, for a script
         notifier status -c n.yaml --json | jq -r '.clients[] | select(.circuit == "open").client_id'
@@ -91,7 +91,7 @@ def status(
 
 
 class _Away(QueueUnavailable):
-    """The broker is away. `advice`: what to do, in lines."""
+    """The broker is unreachable. `advice`: the remedies, in lines."""
 
     def __init__(self, why: str, advice: Sequence[str]) -> None:
         super().__init__(why)
@@ -117,7 +117,7 @@ def _make_queue_reader(context: typer.Context, config: Path | None) -> Callable[
 
 
 def _list_remedies(part: PartialSettings) -> Iterator[str]:
-    """What to do while the broker is away."""
+    """Yield the remedies while the broker is unreachable."""
     yield "  Workers connect again by themselves, and nothing that the broker has confirmed is lost."
     yield "  What to do: notifier explain NotifierQueueDisconnected; notifier doctor tries each step."
     yield f"  What a worker knows meanwhile: notifier status --from {_api_of(part.document.get('api'))}"

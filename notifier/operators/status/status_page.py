@@ -28,7 +28,7 @@ from notifier.operators.terminal.output import count_columns, join_commands
 from notifier.operators.terminal.screen import format_age
 
 MAX_CLIENT_ROWS = 20  # clients
-PAGE_WIDTH = 120  # columns, if neither COLUMNS nor a terminal says it
+PAGE_WIDTH = 120  # columns, without COLUMNS and a terminal
 STATES = {
     "well": "well",
     "fails": "fails",

@@ -1,8 +1,8 @@
 """`GET /v1/status` and `POST /v1/reload`.
 
-The status holds what waits, the rates, the states of workers and clients, for tokens with scope `read`. A token with
-issuers sees only the clients of these, and no text or name of what concerns all issuers. All workers are asked once a
-second at most, however many requests come. By a reload all workers read their configuration and sources now.
+The status has the pending messages, the rates, and the states of workers and clients, for tokens with scope `read`. A
+token with issuers sees only their clients, and no text or name that concerns all issuers. The workers are queried once
+a second at most, however many requests come. A reload makes all workers read their configuration and sources.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class StatusRoutes:
 
     @ApiOperation(
         route="GET /v1/status",
-        summary="Tell what waits, how fast it goes, and how workers and clients fare.",
+        summary="Show the pending messages, the rates, and the state of workers and clients.",
         scope="read",
         answers={200: AnswerDescription(text="As it stands.", schema=_STATUS)},
     )

@@ -159,7 +159,7 @@ class WorkerPresence:
         """Return the workers that vanished within the last hour, and when each was last seen (epoch seconds)."""
         now = self._steady()
         silent = {name: other for name, other in self._others.items() if self._is_silent(other, now)}
-        started: dict[str, list[_OtherWorker]] = {}  # by host: those that may replace another one
+        started: dict[str, list[_OtherWorker]] = {}  # by host: workers that may replace another
         if silent:
             for name, other in self._others.items():
                 if not other.replaces:

@@ -78,7 +78,7 @@ def load_configuration(
 
 
 def check_keys(ring: "KeyRing") -> list[InputIssue]:
-    """Look once at each key of the ring that is in a place of its own, and close it. Return what is wrong."""
+    """Check each external key of the ring once, and close it. Return the issues."""
     if not any(ring.external_keys()):
         return []
     import uvloop

@@ -106,7 +106,7 @@ def _render_table(
 
 
 def _format_line(names: Sequence[str], row: _Row, widths: Sequence[int], gap: int) -> Text | None:
-    """Return a row of which each cell fits into its column: a table of its own takes three times as long."""
+    """Return a row of which each cell fits into its column: a separate table takes three times as long."""
     padded = []
     for name, cell, width in zip(names, row.cells, widths, strict=True):
         if (spare := width - cell_len(cell)) < 0 or "\n" in cell:

@@ -60,7 +60,7 @@ def join_commands(text: str, width: int) -> str:
 
 
 def wrap_text(text: str, width: int) -> str:
-    """The text with its lines broken between words. What goes on is indented by two more than its beginning."""
+    """Break the lines of the text between words. A continuation is indented by two more than its beginning."""
     return "\n".join(_wrap_line(line, width) for line in text.split("\n"))
 
 

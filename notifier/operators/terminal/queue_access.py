@@ -26,7 +26,7 @@ from notifier.settings.queue_settings import QueueSettings
 T = TypeVar("T")
 CONNECT_TIMEOUT_SECONDS = 15.0  # seconds; then the queue counts as away
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-QUIET_SECONDS = 2.0  # seconds of waiting for the queue before a line says so
+QUIET_SECONDS = 2.0  # seconds of waiting for the queue before a line reports it
 
 
 def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "-c FILE") -> PartialSettings:

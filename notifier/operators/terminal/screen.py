@@ -1,6 +1,6 @@
 """Tables, pages, times and progress on the terminal. Text is shown as it is, and no terminal obeys it.
 
-`output` says how wide a terminal is, and `grid` lays out tables for that width.
+`output` measures the terminal, and `grid` lays out tables for that width.
 """
 
 import sys
@@ -46,13 +46,13 @@ class Screen(Console):
         self.print(lines, style=style, highlight=False, soft_wrap=True)
 
     def say_row(self, *parts: str) -> None:
-        """Print parts side by side. On a terminal those that do not fit come on further lines."""
+        """Print parts side by side. On a terminal, parts that do not fit come on further lines."""
         row = "\n".join(flow_lines(parts, self.width)) if self.is_terminal else "  ".join(parts)
         self.print(row, highlight=False, soft_wrap=True)
 
 
 def make_screen(*, err: bool = False, width: int = 120) -> Screen:
-    """Return the console of stdout or stderr. `width`: columns if neither COLUMNS nor a terminal says it."""
+    """Return the console of stdout or stderr. `width`: columns without COLUMNS and a terminal."""
     return Screen(
         stderr=err,
         width=count_columns(sys.stderr if err else sys.stdout, width),
@@ -93,7 +93,7 @@ def _print_progress(what: str) -> Callable[[int, int], None]:
 
     def tell(done: int, total: int) -> None:
         nonlocal due
-        if done < total and time.monotonic() >= due:  # the end is said by the command itself
+        if done < total and time.monotonic() >= due:  # the command itself prints the end
             due = time.monotonic() + PLAIN_INTERVAL_SECONDS
             say(f"{what}: {done:,} of {total:,}", err=True)
 

@@ -22,7 +22,7 @@ _MAX_NAMES = 20  # hints of one list
 def make_suggester(
     config: Path | None, features: Sequence[ConfiguredFeature], *, known: str
 ) -> Callable[[str, str], str | None]:
-    """Return what gives the hint for an issuer and client. `known` is said of a name that is registered by now.
+    """Return the function that suggests a name for an issuer and client. `known`: the text for a name registered since.
 
     Sources that are not files are not asked; their caches are read instead.
     """
@@ -50,7 +50,7 @@ def load_known_registry(config: Path | None, features: Sequence[ConfiguredFeatur
     try:
         settings = load_settings(config, os.environ, settings_model(features))
         registry = load_registry(settings, read)
-    except ConfigurationError:  # `notifier check` tells of it
+    except ConfigurationError:  # `notifier check` reports it
         return None
     lists = (source.called for source in settings.registry.all_sources if source.file is None)
     unread = tuple(name for name in lists if name not in read.cached)
