@@ -81,9 +81,7 @@ def _check_headers(url: str, answer: AnswerHead) -> Iterator[Finding]:
         values = answer.headers.get(name.lower(), ())
         if not values:
             text, advice = f"the proxy takes away {name}", "have it pass on the headers of these answers"
-            yield failure(
-                Area.LISTENER, url, text, f"{advice}: they say who may frame a page, and that nobody keeps it"
-            )
+            yield failure(Area.LISTENER, url, text, f"{advice}: they restrict framing and caching of pages")
         elif len(values) > 1:
             added = next(other for other in values if other != value)
             text = f"the proxy adds a second {name}: {_format_excerpts(added, value)}"
@@ -93,7 +91,7 @@ def _check_headers(url: str, answer: AnswerHead) -> Iterator[Finding]:
             yield warning(Area.LISTENER, url, text, "the proxy changes it, or workers are of another release")
     if framing := answer.headers.get("x-frame-options"):
         text = f"the proxy adds X-Frame-Options: {framing[0]:.40}, by which some browsers show no page"
-        yield warning(Area.LISTENER, url, text, "add none under that path: a page's own policy says who may frame it")
+        yield warning(Area.LISTENER, url, text, "add none under that path: a page's own policy restricts framing")
     if answer.headers[COOKIES_SEEN_HEADER.lower()] != ("none",):
         text = "the proxy passes cookies on; notifier neither reads nor logs them, and needs none"
         advice = 'take them away under that path (nginx: proxy_set_header Cookie "")'

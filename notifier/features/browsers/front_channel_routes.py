@@ -57,7 +57,7 @@ class FrontChannelRoutes:
         self._limits = ApiLimits(max_event=MAX_REPORT_BYTES)
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """The routes, for the application of the web listener."""
+        """Return the routes for the web listener's application."""
         yield web.get(PAGE_PATH, self.get_page, allow_head=False)
         yield web.post(PAGE_PATH, self.post_report)
 

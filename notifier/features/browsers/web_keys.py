@@ -101,12 +101,12 @@ def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[InputIssue]
             try:
                 read[setting].append(Fernet(line))
             except ValueError:
-                why = _find_double_encoding(line) or stray_character(line) or f"is no Fernet key; {_KEY_HINT}"
+                why = _find_double_encoding(line) or stray_character(line) or f"is not a Fernet key; {_KEY_HINT}"
                 mistakes.append(InputIssue(setting, f"line {nth} of {path} {why}"))
                 continue
             other = setting_of.setdefault(base64.urlsafe_b64decode(line), setting)
             if other != setting:
-                text = f"line {nth} of {path} is a key of {other}, too: an issuer's own keys are no other's"
+                text = f"line {nth} of {path} is also a key of {other}: no two issuers may share their own keys"
                 mistakes.append(InputIssue(setting, text))
     if mistakes or _SHARED_SETTING not in read:
         return None, mistakes

@@ -42,7 +42,7 @@ class WebPages:
         self._pages = FrontChannelRoutes(access)
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """The routes, for the application of the web listener."""
+        """Return the routes for the web listener's application."""
         yield from self._pages.routes()
         yield from CheckSessionRoutes(self._check_session, self._live.registry, read_check_session_script()).routes()
 

@@ -1,8 +1,8 @@
-"""Feeds audit systems with the fates of deliveries, at best effort: it never slows a delivery and never loses one.
+"""Publish the results of deliveries to audit systems, at best effort. It never slows or loses a delivery.
 
-An observer turns facts into notices and puts them into a buffer of 1 MiB. A task of its own (`run`) sends them to the
-target. A notice that finds the buffer full is dropped and counted; so is a batch that the target loses. Nothing is sent
-twice. Only durable fates are told.
+An observer converts facts to notices in a buffer of 1 MiB. A separate task (`run`) sends them to the target. A notice
+is dropped and counted if the buffer is full; so is a batch that the target loses. Nothing is sent twice. Only durable
+results are published.
 """
 
 import asyncio
@@ -57,19 +57,21 @@ class Feed:
         self.dropped_count = 0
 
     def families(self) -> Iterator[Metric]:
-        """The families for a scrape."""
+        """Return the metric families for a scrape."""
         yield plain_counter("outcomes_dropped_total", "Outcome events that were lost.", self.dropped_count)
 
     # ── the observer ──
 
     def observe(self, fact: Fact) -> None:
-        """Put the notice of a fact into the buffer. Never waits."""
+        """Buffer the notice of a fact. Never waits."""
         match fact:
             case LogoutDelivered() | Skipped() if not self._include_successes:
                 pass
             case LogoutDelivered():
                 self._put(self._to_notice(fact, fact))
-            case Attempted() if fact.outcome.reason is not Reason.PROXY:  # else a deferral follows, which has no notice
+            case Attempted() if (
+                fact.outcome.reason is not Reason.PROXY
+            ):  # a deferral follows, without a notice
                 if len(self._attempts) >= MAX_PENDING_ATTEMPTS:
                     del self._attempts[next(iter(self._attempts))]
                 self._attempts[fact.delivery.id] = fact
@@ -112,7 +114,7 @@ class Feed:
 
     @asynccontextmanager
     async def connect(self, target: FeedTarget) -> AsyncIterator[None]:
-        """Send what comes while entered; then what is left, for a bounded time."""
+        """Send notices while entered; then the remaining ones, for a bounded time."""
         sending, keeping_open = (asyncio.create_task(work) for work in (self.run(target), target.run()))
         try:
             yield
@@ -124,14 +126,14 @@ class Feed:
             await asyncio.gather(sending, keeping_open, return_exceptions=True)
 
     async def run(self, target: FeedTarget) -> None:
-        """Send what comes, until cancelled."""
+        """Send notices until cancelled."""
         while True:
             await self._has_pending.wait()
             await target.wait_until_available()
             await self._send(target)
 
     async def flush(self, target: FeedTarget, within: float) -> None:
-        """Send what is left, and drop what is not sent within so many seconds."""
+        """Send the remaining notices, and drop those not sent within this many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while self._pending:
@@ -149,7 +151,7 @@ class Feed:
             pass  # counted below; the target logs why
         except Exception as error:  # noqa: BLE001  around one observer: what only watches must not end a worker
             structlog.get_logger().error("outcomes_failed", error=type(error).__name__)
-        finally:  # by a cancellation too
+        finally:  # also on cancellation
             self.dropped_count += 0 if sent else len(batch)
             self._held_bytes -= sum(size for _, size in batch)
             if not self._pending:

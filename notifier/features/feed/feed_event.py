@@ -1,4 +1,4 @@
-"""Writes the events of the feed, which tell audit systems the fates of deliveries, and which clients fail.
+"""Encode the events of the feed: the results of deliveries, and the clients that fail.
 
 Each is a CloudEvent 1.0 in the structured mode, one JSON text. It holds codes and the `jti` of the token that was sent;
 never a token, an error's text, a `sub` or a `sid`. `notifier schema outcome` prints the schema. Readers ignore members

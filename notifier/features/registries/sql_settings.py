@@ -10,7 +10,7 @@ from notifier.settings.values import Section
 
 
 class DuendeTables(Section):
-    """What the tables are called, if it is not what Duende calls them."""
+    """The names of the tables, if they differ from Duende's."""
 
     clients: str = Field("Clients", alias="Clients", min_length=1)
     """The clients."""

@@ -177,7 +177,7 @@ def _explain_compile_error(error: Exception) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
     reason = lines[0].partition(", for expression")[0]
     reason = reason.replace("Invalid jmespath expression: ", "").replace("Bad jmespath expression: ", "").rstrip(": ")
-    return f"is no JMESPath expression: {excerpt(reason)}"
+    return f"is not a JMESPath expression: {excerpt(reason)}"
 
 
 def _explain_failure(error: Exception) -> str:

@@ -21,7 +21,7 @@ _CONFIRMATION_MEMBERS = ("Message", "MessageId", "SubscribeURL", "Timestamp", "T
 _REQUIRED_MEMBERS = ("MessageId", "Message", "Timestamp", "TopicArn")
 _HASHES: Mapping[str, Literal["sha1", "sha256"]] = {"1": "sha1", "2": "sha256"}
 _CERTIFICATE_NAME = re.compile(r"SimpleNotificationService-[0-9A-Za-z]{1,64}\.pem")
-_NOT_SNS = "the body is no message of SNS; if it is of the topic, switch raw message delivery off"
+_NOT_SNS = "the body is not an SNS message; if the topic sent it, disable raw message delivery"
 _MAX_MEMBER_CHARACTERS = 4096  # of each member except `Message`
 
 SnsKind = Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"]
@@ -58,7 +58,7 @@ class SnsMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnsMembers:
-    """The members of an unverified message: those that are read, and the signed ones among them."""
+    """The members of an unverified message, and the signed ones among them."""
 
     kind: SnsKind
     posted: Mapping[str, str] = field(repr=False)
@@ -153,7 +153,7 @@ def _find_signature_error(posted: Mapping[str, str], topic: SnsTopic) -> str | N
         return "SignatureVersion is neither 1 nor 2"
     server, _, path = posted["SigningCertURL"].rpartition("/")
     if server != topic.server or _CERTIFICATE_NAME.fullmatch(path) is None:
-        return "SigningCertURL is no certificate at the server of the topic's region"
+        return "SigningCertURL is not a certificate on the server of the topic's region"
     return None
 
 

@@ -173,7 +173,7 @@ class SnsServer:
             read = x509.load_pem_x509_certificate(pem)
             key = read.public_key()
         except (ValueError, UnsupportedAlgorithm):
-            return "the answer is no certificate in PEM"
+            return "the answer is not a PEM certificate"
         now = datetime.fromtimestamp(self._clock(), UTC)
         if not read.not_valid_before_utc <= now <= read.not_valid_after_utc:
             return "the certificate is not valid at this time"

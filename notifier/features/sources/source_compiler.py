@@ -136,7 +136,7 @@ class _SourceCompiler:
         elif not clients and "clients" not in texts:
             self.add_error("event.clients", f'is required; for all clients of the issuer write "{_ALL_CLIENTS}"')
         if clients == _ALL_CLIENTS and not {"sub", "sid"} & texts.keys():
-            self.add_error("event", "needs sub or sid, which say whose session ended")
+            self.add_error("event", "needs sub or sid, which identify the ended session")
 
     def _compile_realm(self, preset: SourcePreset, members: Mapping[str, Expression]) -> Expression | None:
         """Return the expression for the document's name of its issuer, if that is not `iss`."""

@@ -126,7 +126,7 @@ _PROBLEMS = {
     408: "The body did not come in time.",
     413: "The event is too large.",
     415: "The content type is not supported, or the body is compressed.",
-    503: "The queue is away, or the keys of the token's issuer cannot be read. Send the event again.",
+    503: "The queue or the keys of the token's issuer are unavailable. Send the event again.",
 }
 _SET_ERROR = {
     "type": "object",
@@ -145,7 +145,7 @@ POST_OPERATION = OperationDescription(
     },
     answers={
         200: AnswerDescription(
-            text="It told of a subscription, or asked whether events are wanted here. Nothing is published.",
+            text="The message was about a subscription, or verified that events are wanted here. Nothing is published.",
             schema={"type": "object"},
         ),
         202: AnswerDescription(

@@ -1,4 +1,4 @@
-"""Sources: where events come from in the words of their own servers."""
+"""Settings of sources: servers that publish events in their own formats."""
 
 import re
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ ProofHeader = Annotated[
 
 
 class BindingOwner(Protocol):
-    """A source, or as much of it as is needed here."""
+    """A source with bindings."""
 
     @property
     def bind(self) -> tuple[BindSettings, ...]:
@@ -58,7 +58,7 @@ class BindingOwner(Protocol):
 
 
 def bindings_of(sources: Mapping[str, BindingOwner]) -> tuple[Binding, ...]:
-    """The bindings of all sources, each once."""
+    """Return the bindings of all sources, without duplicates."""
     bindings = (
         Binding(source=name, exchange=bind.exchange, routing_key=bind.routing_key)
         for name, source in sources.items()
@@ -68,7 +68,7 @@ def bindings_of(sources: Mapping[str, BindingOwner]) -> tuple[Binding, ...]:
 
 
 def warn_open_exchanges(sources: Mapping[str, BindingOwner]) -> list[InputIssue]:
-    """The bindings to exchanges that the broker itself makes, and that belong to nobody."""
+    """Warn of bindings to the broker's predefined exchanges."""
     return [
         InputIssue(
             f"sources.{name}.bind[{nth}]",
@@ -91,7 +91,7 @@ class HmacSettings(Section):
     algorithm: Literal["sha1", "sha256", "sha512"] = "sha256"
     """The hash."""
     prefix: str = ""
-    """What stands before the signature, such as `sha256=`."""
+    """The prefix of the signature, such as `sha256=`."""
 
 
 class SetSettings(Section):
@@ -157,7 +157,7 @@ class SourceHttpSettings(Section):
 
 
 class SourceSettings(Section):
-    """A server that publishes events in its own words."""
+    """A server that publishes events in its own format."""
 
     preset: str | None = None
     """A known server, by name. What is given here replaces its members."""
@@ -166,7 +166,7 @@ class SourceSettings(Section):
     issuers: dict[str, IssuerId] | None = None
     """What its events name → `iss`."""
     content_type: Literal["json"] | None = None
-    """`json`: bodies are JSON, whatever their header says."""
+    """`json`: bodies are JSON, whatever their content type."""
     envelope: TextList | None = None
     """What is around the event, from the outside in: `masstransit`, `nservicebus`, or an expression that gives a list,
     each member of which is an event (`@` if the document is the list)."""

@@ -70,7 +70,7 @@ def try_message(settings: Settings, source: Source, message: Message, *, is_dead
     except MalformedEvent as malformed:
         return Trial(mistakes=malformed.mistakes, warnings=tuple(warnings))
     if any(event.id in translation.timeless_ids for event in translation.events):
-        text = "is a digest without a time: another message that says the same is taken for a copy; read ended_at or id"
+        text = "is a digest without a time: another message with the same content counts as a copy; read ended_at or id"
         warnings.append(InputIssue(f"sources.{source.name}.event.id", text))
     remarks = dict.fromkeys(remark for event in translation.events for remark in remark_unread_members(event))
     warnings.extend(InputIssue(f"sources.{source.name}.event", remark) for remark in remarks)
@@ -112,7 +112,7 @@ def _check_token(message: Message, settings: SetSettings) -> Message | _Unqueued
     except MalformedEvent as malformed:
         return _UnqueuedAnswer(f"400: invalid_request: {malformed.mistakes[0].text}")
     if not isinstance(claims, dict):
-        return _UnqueuedAnswer("400: invalid_request: its claims are no object")
+        return _UnqueuedAnswer("400: invalid_request: its claims are not an object")
     made_at = claims.get("iat")
     now = float(made_at) if isinstance(made_at, int | float) else time.time()
     refusal = check_claims(claims, issuer=settings.issuer, audience=settings.audience, now=now)
@@ -126,7 +126,7 @@ def _check_sns(message: Message, settings: SnsSettings) -> Message | _UnqueuedAn
     if isinstance(members, SnsRefusal):
         return _UnqueuedAnswer(f"401: The message is not accepted: {members.text}")
     if members.kind != "Notification":
-        return _UnqueuedAnswer("200: it tells of the subscription, and is no event", refused=False)
+        return _UnqueuedAnswer("200: it is about the subscription, not an event", refused=False)
     return replace(message, body=to_json(members.signed), content_type="application/json")
 
 

@@ -51,7 +51,7 @@ def _group() -> None:
 def list_(context: typer.Context, config: Config = None, as_json: Json = False) -> None:
     """List the sources of the configuration, and the presets that a source may name.
 
-    A source is a server that publishes events in its own words. docs/sources.md says how to write one.
+    A source is a server that publishes events in its own format. See docs/sources.md.
 
     Examples:
         # which sources and presets there are
@@ -119,7 +119,7 @@ def try_(
     It sends nothing, and needs no queue: a recorded document, and the configuration with the source. An event is shown
     with its sub and sid. The file may also be a dead letter, as `notifier dead-letters show --json` prints it.
 
-    For a source with `http` and without `bind` it is a post, and judged as one but for its secret or signature. Without
+    For a source with `http` and without `bind` it is checked as a post, except for its secret or signature. Without
     --content-type it is of a type that is taken.
 
     The exit status is 0 if all of it becomes events or is ignored, 1 if there is a mistake in it or a post of it is
@@ -128,9 +128,9 @@ def try_(
     Examples:
         # what a recorded message becomes
         notifier sources try -c n.yaml duende message.json
-        # what came with it in AMQP
+        # its AMQP properties
         notifier sources try -c n.yaml nsb body.json --header 'NServiceBus.MessageId: 7f2c'
-        # a dead letter, after its source was mended
+        # a dead letter, after its source was corrected
         notifier dead-letters show -c n.yaml --json 6f1c… | notifier sources try -c n.yaml duende -
     """
     quiet_logs()
@@ -258,7 +258,7 @@ def _print_trial(trial: Trial, why: str) -> None:
         say(f"event {number} of {len(events)}" if len(events) > 1 else "event")
         document = _to_document(event)
         if not event.id_given:
-            say("  id        none: a new one is made up at each reading, so that a copy is not recognised")
+            say("  id        none: a new one is made at each reading, so copies are not recognised")
         for key, value in document.items():
             clients = value if isinstance(value, str) else [_format_client(client) for client in value]
             say(printable(f"  {key:<9} {clients if isinstance(clients, str) else ', '.join(clients)}"))

@@ -156,7 +156,7 @@ class ConfiguredUpstreams:
             max_age=settings.max_age,
         )
         iss = local_issuer(settings, loaded.settings)
-        assert iss is not None, "`upstream_mistakes` refuses a configuration that does not say it"
+        assert iss is not None, "`check_upstreams` refuses a configuration without it"
         same_sub = settings.resolve.same_sub
         upstream = ConfiguredUpstream(
             name=name,

@@ -72,11 +72,11 @@ async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence
     assert lookups is not None, "somebody is asked unless it is same_sub"
     sessions = await lookups.look_up(UpstreamSession(iss=upstream.issuer, sub=UNKNOWN_SID, sid=UNKNOWN_SID))
     if isinstance(sessions, SessionsUnavailable):
-        advice = (
-            "what the upstream says waits until it answers; then it is told, or after delivery.max_age a dead letter"
-        )
+        advice = "logouts of the upstream wait for it; after delivery.max_age they become dead letters"
         return [failure(Area.ISSUER, setting, f"cannot be asked: {sessions.text}", advice)]
     if sessions:
         advice = "compare it with :sid (and :sub), or users who did not sign out are signed out"
-        return [failure(Area.ISSUER, setting, f"says that {len(sessions)} sessions are those of nobody", advice)]
+        return [
+            failure(Area.ISSUER, setting, f"returned {len(sessions)} sessions for a sid that no session has", advice)
+        ]
     return [ok(Area.ISSUER, setting, "can be asked whose session it is")]

@@ -73,7 +73,7 @@ def read_session(sub: object, sid: object, clients: object) -> LocalSession:
     """
     for name, value in (("sub", sub), ("sid", sid)):
         if value is not None and not is_plain_text(value):
-            raise ValueError(f"has a {name} that is no plain text")
+            raise ValueError(f"has a {name} that is not plain text")
     if sub is None and sid is None:
         raise ValueError("has neither sub nor sid")
     if clients is None or clients == "*":
@@ -127,14 +127,14 @@ class SessionEndpoint:
         rows = content.get("sessions") if isinstance(content, dict) else content
         if not isinstance(rows, list):
             raise SourceFault(
-                f'{origin_of_url(url)}: the answer is no list of sessions, nor has it a member "sessions"'
+                f'{origin_of_url(url)}: the answer is neither a list of sessions nor an object with a member "sessions"'
             )
         return merge_sessions(_to_session(row, number) for number, row in enumerate(rows, 1))
 
 
 def _to_session(row: object, number: int) -> LocalSession:
     if not isinstance(row, dict):
-        raise SourceFault(f"session {number} is no object")
+        raise SourceFault(f"session {number} is not an object")
     try:
         return read_session(row.get("sub"), row.get("sid"), row.get("clients"))
     except ValueError as error:

@@ -107,7 +107,7 @@ def load_session_end(upstream: str, body: bytes) -> UpstreamSessionEnd:
     try:
         document = _DOCUMENT.validate_json(body)
     except ValidationError:
-        raise MalformedEvent([InputIssue("", "is no end of an upstream's session that notifier wrote")]) from None
+        raise MalformedEvent([InputIssue("", "is not an upstream's session end that notifier wrote")]) from None
     upstream_session = UpstreamSession(iss=document["iss"], sub=document["sub"], sid=document["sid"])
     return UpstreamSessionEnd(
         upstream=upstream, upstream_session=upstream_session, id=document["id"], ended_at=document["ended_at"]

@@ -118,7 +118,7 @@ class UpstreamIntake:
             message.timestamp, look_up_count, limit, now, bounded=session_end.upstream_session.sid is not None
         )
         if left <= 0:
-            why = f"nobody could tell which sessions end with it: {text}"
+            why = f"the look-up of the sessions that end with it failed: {text}"
             letter = dead_letter.bury_unread(message, DeadReason.UNRESOLVED, why, now)
             self._observe(_to_fact(session_end, "given_up", text))
             return buried(letter, None)

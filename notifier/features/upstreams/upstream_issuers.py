@@ -110,7 +110,7 @@ def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iter
     if sql is not None and sql.preset is not None and sql.prefix is None:
         text = (
             "is not set, so a token without sid ends nothing and becomes a dead letter, and one with a sid ends that"
-            " session of whatever user: write what stands before the sub of its users here"
+            " session of any user: write the prefix of its users' sub here"
         )
         yield InputIssue(f"{place}.resolve.sql.prefix", text)
 

@@ -158,7 +158,7 @@ class UpstreamRoutes:
             async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
                 await dependencies.publish(Lane.EVENTS, self._to_message(upstream, session_end))
         except (QueueError, TimeoutError):
-            return UpstreamResult.QUEUE_AWAY, "the queue is away; send the token again"
+            return UpstreamResult.QUEUE_AWAY, "the queue is unavailable; send the token again"
         self._seen.add(session_end.id, logout.until)
         return UpstreamResult.ACCEPTED, ""
 

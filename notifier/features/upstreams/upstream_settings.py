@@ -1,4 +1,4 @@
-"""Upstream OpenID Providers, which say when a session ended there, and how the sessions here are found."""
+"""Settings of upstream OpenID Providers: their logout tokens, and how local sessions are found."""
 
 import re
 from collections.abc import Mapping
@@ -29,21 +29,21 @@ _SUB_OR_SID = re.compile(r":(sub|sid)\b")
 
 
 class SameSubSettings(Section):
-    """The user and the session are called here what they are called there. All clients of the issuer are told."""
+    """`sub` and `sid` are the same here as at the upstream. All clients of the issuer are notified."""
 
     prefix: str = Field("", max_length=256)
-    """What stands before the upstream's `sub` here."""
+    """The prefix of the upstream's `sub` here."""
 
 
 class SessionTableSettings(Section):
-    """What the tables are called, if it is not what Duende calls them."""
+    """The names of the tables, if they differ from Duende's."""
 
     sessions: str = Field("ServerSideSessions", min_length=1)
     """The server-side sessions."""
 
 
 class SessionsSqlSettings(Section):
-    """A database that knows the sessions. Exactly one of `url` and `url_file`, and one of `preset` and `query`."""
+    """A database with the sessions. Exactly one of `url` and `url_file`, and one of `preset` and `query`."""
 
     gone: ClassVar[Mapping[str, str]] = {"timeout": "is gone: it is 5s now"}
 
@@ -54,7 +54,7 @@ class SessionsSqlSettings(Section):
     preset: Literal["duende"] | None = None
     """`duende`: its server-side sessions, by `sid`. By `sub` alone only with `prefix`."""
     prefix: str | None = Field(None, max_length=256)
-    """What stands before the upstream's `sub` in the preset's table."""
+    """The prefix of the upstream's `sub` in the preset's table."""
     query: str | None = Field(None, min_length=1)
     """A SELECT with `:iss`, `:sub`, `:sid` (null if unknown). Its columns are `sub`, `sid` and `clients` (JSON, one
     `client_id`, or `*`; all clients if it is left out)."""
@@ -75,7 +75,7 @@ class SessionsSqlSettings(Section):
         if self.query is not None:
             options = {"schema": self.db_schema, "tables": self.tables, "prefix": self.prefix}
             wrong += [
-                f"{name} is for a preset; say it in query" for name, value in options.items() if value is not None
+                f"{name} is for a preset; write it into query" for name, value in options.items() if value is not None
             ]
             if _SUB_OR_SID.search(self.query) is None:
                 wrong.append("query must use :sub or :sid; without them it would end everybody's sessions")
@@ -85,7 +85,7 @@ class SessionsSqlSettings(Section):
 
 
 class SessionsHttpSettings(HeaderServerSettings):
-    """An endpoint of the identity server that knows the sessions: `POST {iss, sub, sid}` as JSON."""
+    """An endpoint of the identity server that finds sessions: `POST {iss, sub, sid}` as JSON."""
 
     gone: ClassVar[Mapping[str, str]] = {"timeout": "is gone: it is 5s now"}
 
@@ -94,7 +94,7 @@ class SessionsHttpSettings(HeaderServerSettings):
 
 
 class ResolveSettings(Section):
-    """Whose session it is here. One of the three."""
+    """How local sessions are found. One of the three."""
 
     same_sub: SameSubSettings | None = None
     """The same `sub` and `sid` as at the upstream."""
@@ -119,7 +119,7 @@ class UpstreamSettings(Section):
     client_id: ListedNames = Field(min_length=1)
     """What we are called there: one or a list. A token's `aud` must name one of them."""
     jwks_uri: PublicAddress | None = None
-    """Where its keys are. Left out: as its discovery says."""
+    """The address of its keys. Left out: from its discovery."""
     discovery: PublicAddress | None = None
     """Its metadata. Left out: `issuer` with `/.well-known/openid-configuration`."""
     tls: TlsSettings | None = None
@@ -151,9 +151,9 @@ class UpstreamSettings(Section):
         """Whoever asks by a browser proves nothing but a `sid`. So the sessions from here must be known from others."""
         sql = self.resolve.sql
         if self.front_channel and self.resolve.same_sub is not None:
-            way = "resolve.same_sub: nobody can tell a made-up sid from a real one"
+            way = "resolve.same_sub: a made-up sid cannot be distinguished from a real one"
         elif self.front_channel and sql is not None and sql.preset is not None:
-            way = f"resolve.sql.preset {sql.preset}: its table does not say from which provider a session came"
+            way = f"resolve.sql.preset {sql.preset}: its table does not have the provider of a session"
         else:
             return self
         raise ValueError(f"front_channel cannot be true with {way}; use resolve.sql.query or resolve.http")

@@ -90,7 +90,7 @@ class UpstreamSignOutRoutes:
         if issuers != [front_channel.issuer] and not (front_channel.iss_optional and not issuers):
             return self._refuse(front_channel, UpstreamResult.ISSUER, 400, "iss is missing, or another issuer")
         if len(sids) != 1 or not is_plain_text(sids[0]):
-            return self._refuse(front_channel, UpstreamResult.MALFORMED, 400, "sid is missing, or is no plain text")
+            return self._refuse(front_channel, UpstreamResult.MALFORMED, 400, "sid is missing, or is not plain text")
         sessions = await self._dependencies.look_up(
             front_channel.name, UpstreamSession(iss=front_channel.issuer, sub=None, sid=sids[0])
         )
@@ -99,7 +99,7 @@ class UpstreamSignOutRoutes:
             return self._refuse(front_channel, UpstreamResult.SESSIONS_AWAY, 503, "Try again", text)
         events = self._to_events(front_channel, sessions, sids[0])
         if not await self._publish(events):
-            return self._refuse(front_channel, UpstreamResult.QUEUE_AWAY, 503, "The queue is away; try again")
+            return self._refuse(front_channel, UpstreamResult.QUEUE_AWAY, 503, "The queue is unavailable; try again")
         self._dependencies.record(
             front_channel.name, UpstreamResult.ACCEPTED if events else UpstreamResult.NO_SESSION, ""
         )

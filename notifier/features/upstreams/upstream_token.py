@@ -1,6 +1,6 @@
-"""Judges a logout token of an upstream OpenID Provider (Back-Channel Logout 1.0 §2.6). Others check signatures.
+"""Validate a logout token of an upstream OpenID Provider (Back-Channel Logout 1.0 §2.6), except its signature.
 
-Two members are judged by what providers really send. `exp` may be absent (Ory Hydra sends none), since `iat` bounds the
+Two members are validated by what providers send. `exp` may be absent (Ory Hydra sends none), since `iat` bounds the
 age of each token. `typ` may be absent, or `JWT`, as the specification only recommends `logout+jwt` (§2.4).
 """
 
@@ -42,7 +42,7 @@ class UpstreamResult(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedLogout:
-    """What a verified token says: whose session ended at the upstream. Times are epoch seconds.
+    """The claims of a verified token. Times are epoch seconds.
 
     The token is refused for its age after `until`.
     """
@@ -57,7 +57,7 @@ class VerifiedLogout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnacceptedLogout:
-    """Why a token is not accepted. `description` is safe to show to strangers."""
+    """Why a token is not accepted. `description` is safe to show to unauthenticated clients."""
 
     result: UpstreamResult
     description: str
@@ -65,7 +65,7 @@ class UnacceptedLogout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamRules:
-    """What the tokens of an upstream must be. `max_age` in seconds; `audiences` are our client ids there."""
+    """The rules for tokens of an upstream. `max_age` in seconds; `audiences`: the client ids registered there."""
 
     issuer: str
     audiences: frozenset[str]
@@ -110,7 +110,7 @@ def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
 
 
 def is_plain_text(value: object) -> TypeGuard[str]:
-    """True for a text that an event can have as `sub` or `sid`."""
+    """Return whether an event can have the value as `sub` or `sid`."""
     return isinstance(value, str) and 0 < len(value) <= TEXT_LENGTH and _FORBIDDEN_CHARACTERS.search(value) is None
 
 
@@ -119,13 +119,13 @@ def _find_claims_error(claims: Mapping[str, object]) -> str | None:
     if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
         return "events has no logout: a member http://schemas.openid.net/event/backchannel-logout that is an object"
     if "nonce" in claims:
-        return "nonce must not be there: an ID token is no logout token"
+        return "nonce must not be present: an ID token is not a logout token"
     names = [name for name in ("sub", "sid") if claims.get(name) is not None]
     if not names:
         return "neither sub nor sid is there"
     for name in (*names, "jti"):
         if not is_plain_text(claims.get(name)):
-            return f"{name} is missing, or is no plain text of 1 to {TEXT_LENGTH} characters"
+            return f"{name} is missing, or is not plain text of 1 to {TEXT_LENGTH} characters"
     return "iat is missing" if "iat" not in claims else None
 
 

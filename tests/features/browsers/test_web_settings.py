@@ -144,11 +144,11 @@ def test_an_issuer_has_keys_of_its_own(loaded: Load) -> None:
 @pytest.mark.parametrize(
     ("own", "setting", "says"),
     [
-        ({ONE: KEYS[0]}, ONE, "is a key of web.keys_file, too: an issuer's own keys are no other's"),
+        ({ONE: KEYS[0]}, ONE, "is also a key of web.keys_file: no two issuers may share their own keys"),
         (
             {ONE: KEYS[1], TWO: f"{KEYS[2]}\n{KEYS[1]}"},
             TWO,
-            f'line 2 of own-1.keys is a key of web.issuers["{ONE}"].keys_file',
+            f'line 2 of own-1.keys is also a key of web.issuers["{ONE}"].keys_file',
         ),
         ({ONE: "no key"}, ONE, "line 1 of"),
         ({ONE: ""}, ONE, "is empty"),
@@ -177,7 +177,7 @@ def _sealed(iss: str, key: str) -> str:
     [
         (lambda key: base64.b64encode(key.encode()).decode(), "line 1 of {} is base64 of a Fernet key; decode it once"),
         (lambda key: f"“{key}”", "line 1 of {} begins with the quotation mark “"),
-        (lambda key: key[:-2], "line 1 of {} is no Fernet key; make one by"),
+        (lambda key: key[:-2], "line 1 of {} is not a Fernet key; make one by"),
     ],
 )
 def test_a_key_that_was_damaged_when_it_was_copied(

@@ -152,7 +152,7 @@ async def test_a_member_that_is_there_twice_has_one_reading(tmp_path: Path) -> N
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "expired": ({"certificate": pem(days=-1)}, "not valid at this time"),
-    "no certificate": ({"certificate": b"<html>"}, "no certificate in PEM"),
+    "no certificate": ({"certificate": b"<html>"}, "not a PEM certificate"),
     "of another kind": ({"certificate": pem(ec.generate_private_key(ec.SECP256R1()))}, "no RSA key"),
     "weak": ({"certificate": pem(key(1024))}, "has 1024 bits"),
     "too large": ({"certificate": pem() + b" " * 40_000}, "larger than 32 KiB"),

@@ -109,7 +109,7 @@ GRID = b'[{"eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "data
         ("kc", signed({**REVOKES, "aud": "else"}), (), 1, "answered 400: invalid_audience: aud does not name"),
         ("topic", posted(), (TEXT,), 0, ""),
         ("topic", posted(TopicArn=f"{ARN}-2"), (), 1, "answered 401: The message is not accepted: TopicArn is another"),
-        ("topic", posted(CONFIRMATION), (), 0, "answered 200: it tells of the subscription"),
+        ("topic", posted(CONFIRMATION), (), 0, "answered 200: it is about the subscription"),
         ("topic", posted(SigningCertURL="https://evil.example"), (), 0, "sources.topic.http.sns: its signature"),
     ],
     ids=range(17),
@@ -141,7 +141,7 @@ def test_an_id_that_a_second_message_has_too_is_warned_of(folder: Path, document
     paths = [warning["path"] for warning in json.loads(done.stdout)["warnings"]]
     assert paths == ["sources.hook.event.id"] * warned
     told = notifier("sources", "try", "-c", "n.json", "hook", "body", cwd=folder).stderr
-    assert ("another message that says the same is taken for a copy; read ended_at or id" in told) is warned
+    assert ("another message with the same content counts as a copy; read ended_at or id" in told) is warned
     (folder / "body").write_bytes(EVENT)
     for source in ("any", "either"):
         assert "copy" not in notifier("sources", "try", "-c", "n.json", source, "body", cwd=folder).stderr

@@ -106,11 +106,11 @@ def test_check_names_each_upstream(folder: Path) -> None:
         ({**OP, "iss": "https://login.example.co"}, "did you mean https://login.example.com?"),
         ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db", "query": "SELECT sub FROM users"}}}, "end everybody's"),
         ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db"}}}, "needs preset or query"),
-        ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db", "query": "SELECT :sub", "prefix": "op|"}}}, "in query"),
-        ({**OP, "front_channel": True}, "a made-up sid from a real one; use resolve.sql.query or resolve.http"),
+        ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db", "query": "SELECT :sub", "prefix": "op|"}}}, "into query"),
+        ({**OP, "front_channel": True}, "distinguished from a real one; use resolve.sql.query or resolve.http"),
         (
             {**OP, "front_channel": True, "resolve": {"sql": {"url": "sqlite:///a.db", "preset": "duende"}}},
-            "its table does not say from which provider a session came; use resolve.sql.query or resolve.http",
+            "its table does not have the provider of a session; use resolve.sql.query or resolve.http",
         ),
     ],
 )
@@ -382,7 +382,7 @@ def checked(database_folder: Path, sql: dict[str, Any], *options: str) -> tuple[
         ({"query": QUERY.replace("AS clients", "AS clinets")}, "there is no clinets; they are sub, sid, clients"),
         ({"query": QUERY.replace("SELECT user ", "SELECT usre ")}, "no such column: usre"),
         ({"query": QUERY.replace("FROM sessions", "FROM session")}, "no such table: session"),
-        ({"query": "SELECT user AS sub FROM sessions WHERE id IS NOT NULL OR :sid = theirs"}, "those of nobody"),
+        ({"query": "SELECT user AS sub FROM sessions WHERE id IS NOT NULL OR :sid = theirs"}, "that no session has"),
         ({"query": QUERY, "url": "sqlite:///missing.db"}, "cannot be asked"),
         ({"preset": "duende", "prefix": "op|"}, "ServerSideSessions"),
     ],

@@ -121,7 +121,7 @@ async def test_without_a_prefix_duendes_table_ends_nothing_by_sub_alone(url: str
         ({"query": "SELECT sub, client FROM s WHERE up_sid = :sid"}, "there is no client"),
         ({"query": "SELECT client AS clients FROM s WHERE up_sid = :sid"}, "sub and sid are missing"),
         ({"query": "SELECT '' AS sub WHERE :sid <> ''"}, "row 1 has neither sub nor sid"),
-        ({"query": "SELECT x'0a41' AS sub WHERE :sid <> ''"}, "row 1 has a sub that is no plain text"),
+        ({"query": "SELECT x'0a41' AS sub WHERE :sid <> ''"}, "row 1 has a sub that is not plain text"),
         ({"query": "DELETE FROM s WHERE up_sid = :sid"}, "must only read"),
         ({"preset": "duende", "tables": {"sessions": "nothing"}}, "there is no table like nothing"),
         (
@@ -170,8 +170,8 @@ async def test_the_endpoint_is_asked_with_json_and_answers_with_sessions() -> No
         assert bodies[0] == {"iss": "https://op.example.com", "sub": "up-alice", "sid": "up-1"}
         for answer, said in (
             (web.json_response([one], status=500), "answered 500"),
-            (web.json_response([one], status=201), "answered 201"), (web.json_response({}), "no list"),
-            (web.json_response(["alice"]), "session 1 is no object"),
+            (web.json_response([one], status=201), "answered 201"), (web.json_response({}), "neither a list"),
+            (web.json_response(["alice"]), "session 1 is not an object"),
             (web.json_response([{"clients": ["shop"]}]), "session 1 has neither sub nor sid"),
             (web.json_response([{**one, "clients": [7]}]), "session 1 has clients"),
             (web.Response(text="no"), "not JSON"),
