@@ -17,8 +17,8 @@ from notifier.model.registry import Registry
 PAUSED_SECONDS = 512.0  # until a paused delivery is admitted again: a power of two; it does not count as age
 NO_SUCH_CLIENT = "the registry has no such client (yet)"
 NO_ADDRESS = "the registry has no address for this client any more"
-_UNHEARD = ", and the address that its event brings does not count (registry.inline)"
-UNKNOWN_TEXTS = frozenset({NO_SUCH_CLIENT, NO_ADDRESS, NO_SUCH_CLIENT + _UNHEARD, NO_ADDRESS + _UNHEARD})
+_IGNORED = ", and the address that its event brings does not count (registry.inline)"
+UNKNOWN_TEXTS = frozenset({NO_SUCH_CLIENT, NO_ADDRESS, NO_SUCH_CLIENT + _IGNORED, NO_ADDRESS + _IGNORED})
 
 Deferral: TypeAlias = tuple[Delivery, Defer]
 
@@ -138,20 +138,20 @@ def _unknown(delivery: Delivery, unknown: str, registry: Registry, now: float) -
     """
     denied = registry.inline == "deny"  # no event may bring an address
     inline = delivery.ignored or (delivery.inline if denied else None)
-    unheard = inline is not None and inline.backchannel_logout_uri is not None
+    ignored = inline is not None and inline.backchannel_logout_uri is not None
     looks = 0 if delivery.unknown_since is None else delivery.deferrals
     time_left = grace_left(delivery.unknown_since, looks, registry.grace, now)
     if time_left > 0:
         wait = min(time_left, fault_wait_seconds(looks))
-        return Defer(due=now + wait, cause=Cause.UNKNOWN, text=unknown + _UNHEARD if unheard else unknown)
+        return Defer(due=now + wait, cause=Cause.UNKNOWN, text=unknown + _IGNORED if ignored else unknown)
     if delivery.iss not in registry.issuers:
         text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
         return Dead(reason=DeadReason.UNKNOWN_ISSUER, text=text)
-    text = _why_unknown(delivery, gone=unknown == NO_ADDRESS, unheard=unheard, denied=denied)
+    text = _why_unknown(delivery, gone=unknown == NO_ADDRESS, ignored=ignored, denied=denied)
     return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
 
 
-def _why_unknown(delivery: Delivery, *, gone: bool, unheard: bool, denied: bool) -> str:
+def _why_unknown(delivery: Delivery, *, gone: bool, ignored: bool, denied: bool) -> str:
     """Return why there is no address for the client, and the remedy. `gone`: it is registered without one."""
     name = f"client {delivery.client_id!r}"
     why = f"the registry has no {name} of this issuer that can be used"
@@ -159,7 +159,7 @@ def _why_unknown(delivery: Delivery, *, gone: bool, unheard: bool, denied: bool)
     if gone:
         why = f"the address of the {name} is gone: the registry has none for it any more"
         remedy, shows = "register its address", "where its registration comes from"
-    if not unheard:
+    if not ignored:
         return f"{why}, and the event has no URI; `notifier clients show` reports {shows}; {remedy}, then replay"
     why = f"{why}, and the event's URI does not count"
     if denied:

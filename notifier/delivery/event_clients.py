@@ -39,7 +39,7 @@ def publisher_objection(event: SessionEnded, issuer: Issuer) -> tuple[DeadReason
 def ignored_overrides(event: SessionEnded, registry: Registry) -> IgnoredOverrides | None:
     """Return the overrides of registered clients that do not count. Unknown clients have deferrals and dead letters."""
     entries = [entry for entry in event.clients if isinstance(entry, ClientEntry)]
-    if not entries or registry.hears(event.iss, event.publisher, vouched=event.vouched):
+    if not entries or registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched):
         return None
     registered = registry.clients_of(event.iss)
     members_of: dict[str, list[Override]] = {}
@@ -135,7 +135,8 @@ def name_of(entry: str | ClientEntry) -> str:
 
 def may_override(event: SessionEnded, registry: Registry, steady: float) -> bool:
     """Return True if the overrides of the event count, or did until lately."""
-    return registry.hears(event.iss, event.publisher, vouched=event.vouched) or registry.has_just_narrowed(steady)
+    accepted = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
+    return accepted or registry.has_just_narrowed(steady)
 
 
 def is_skipped(

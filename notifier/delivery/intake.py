@@ -224,7 +224,7 @@ def deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterat
     that lost its address less than `registry.grace` ago. `steady` is the moment by the clock of `Registry.lost_at`.
     """
     registered = registry.clients_of(event.iss)
-    trusted = registry.hears(event.iss, event.publisher, vouched=event.vouched)
+    trusted = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
     brings = trusted or registry.has_just_narrowed(steady)
     ids = DeliveryIds(iss=event.iss, spoken_by=(event.publisher, event.source), event_id=event.id)
     identities: set[Identity] = set()

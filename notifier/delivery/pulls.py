@@ -157,8 +157,7 @@ class Pulls:
 
     def on_queue_lost(self) -> None:
         """Go again through the buckets that were lately fetched from: what is not acked may be there again."""
-        since = self._clock() - RECENT_SECONDS
-        self._go_through([bucket for bucket, at in self._fetched_at.items() if at > since])
+        self._go_through([bucket for bucket, at in self._fetched_at.items() if self._clock() - at < RECENT_SECONDS])
 
     def _go_through(self, buckets: Iterable[str]) -> None:
         for bucket in buckets:

@@ -19,7 +19,7 @@ What the process has survived does not count. Each loss of a lane's channel give
 counted, a broker whose connections flap would make all messages suspects, and in small groups they would not be done
 before the next loss. A process that died knows of nothing that it survived.
 
-Large messages wait in a separate line, and few of them are at hand. A large message that is read takes up to thirty
+Large messages wait in a separate queue, and few of them are at hand. A large message that is read takes up to thirty
 times its bytes in memory, and reading it holds the loop for milliseconds. One is opened at every third round of the
 loop, so that requests are answered in between. Small messages go past them.
 """
@@ -57,11 +57,11 @@ class Selection:
         self._gate = gate
         self._steady = steady
         self._passed_over = dict.fromkeys(Lane, 0)
-        self._lines: dict[Lane, deque[HeldMessage]] = {lane: deque() for lane in Lane}
+        self._queues: dict[Lane, deque[HeldMessage]] = {lane: deque() for lane in Lane}
         self._survived: Counter[str] = Counter()  # losses of a queue's channel in this process
         self._suspects: list[HeldMessage] = []
         self._tried: list[HeldMessage] = []  # the group of suspects that is being rewritten
-        self._parts: dict[Lane, dict[str, deque[HeldMessage]]] = {lane: {} for lane in Lane}  # behind one in line
+        self._parts: dict[Lane, dict[str, deque[HeldMessage]]] = {lane: {} for lane in Lane}  # behind a queued one
         self._large: deque[HeldMessage] = deque()
         self._at_hand: list[HeldMessage] = []  # large ones; at most one of them is not read yet
         self._rounds_since = LARGE_ROUNDS  # since the last large one was opened
@@ -69,7 +69,7 @@ class Selection:
         self._group_overdue = 0.0  # from this moment on, even if some of `_tried` have no fate yet
 
     def put(self, held: HeldMessage) -> None:
-        """Line up a message that came."""
+        """Queue a message that came."""
         if held.message.delivery_count:
             if survived := self._survived[held.message.queue]:
                 held.message = replace(held.message, survived=held.message.survived + survived)
@@ -78,24 +78,24 @@ class Selection:
                     self._next_group = self._steady() + GATHER_SECONDS
                 self._suspects.append(held)
                 return
-        self._line_up(held)
+        self._enqueue(held)
 
-    def _line_up(self, held: HeldMessage) -> None:
+    def _enqueue(self, held: HeldMessage) -> None:
         if held.is_large:
             self._large.append(held)
         elif held.message.kind is not Kind.EVENT or (digest := held.event_digest) is None:
-            self._lines[held.lane].append(held)
+            self._queues[held.lane].append(held)
         elif (waiting := self._parts[held.lane].get(digest)) is None:
             self._parts[held.lane][digest] = deque()
-            self._lines[held.lane].append(held)
+            self._queues[held.lane].append(held)
         else:
             waiting.append(held)
 
     def _follow(self, ended: HeldMessage) -> None:
-        """Line up the next part of the event whose present part has given its last step."""
+        """Queue the next part of the event whose present part has given its last step."""
         parts, digest = self._parts[ended.lane], ended.event_digest or ""
         if waiting := parts.get(digest):
-            self._lines[ended.lane].append(waiting.popleft())
+            self._queues[ended.lane].append(waiting.popleft())
         else:
             parts.pop(digest, None)
 
@@ -111,7 +111,7 @@ class Selection:
             self._rounds_since = 0
             held = self._large.popleft()
             self._at_hand.append(held)
-            self._lines[held.lane].append(held)
+            self._queues[held.lane].append(held)
         return bool(self._large)
 
     def forget_queue(self, lane: Lane, source: str | None = None) -> None:
@@ -121,7 +121,7 @@ class Selection:
             return held.lane is not lane or held.message.source != source
 
         self._survived[lane.value if source is None else SOURCE + source] += 1
-        self._lines[lane] = deque(filter(stays, self._lines[lane]))
+        self._queues[lane] = deque(filter(stays, self._queues[lane]))
         if source is None:
             self._parts[lane].clear()
         self._suspects = list(filter(stays, self._suspects))
@@ -136,9 +136,9 @@ class Selection:
         """
         self._suspects.clear()
         self._large.clear()
-        unopened = [held for line in self._lines.values() for held in line if not held.steps_given]
+        unopened = [held for queue in self._queues.values() for held in queue if not held.steps_given]
         for held in unopened:
-            self._lines[held.lane].remove(held)
+            self._queues[held.lane].remove(held)
         for parts in self._parts.values():
             unopened += [held for waiting in parts.values() for held in waiting]
             parts.clear()
@@ -146,8 +146,8 @@ class Selection:
 
     @property
     def waiting(self) -> bool:
-        """True if a message in line has something left to begin."""
-        return any(self._lines.values())
+        """True if a queued message has something left to begin."""
+        return any(self._queues.values())
 
     def next(self) -> HeldMessage | None:
         """Return the message that goes next; None if there is no room or nothing to do.
@@ -157,11 +157,11 @@ class Selection:
         if self._suspects:
             self._try_some()
         lane = self._next_lane()
-        return None if lane is None else self._lines[lane][0]
+        return None if lane is None else self._queues[lane][0]
 
     def _next_lane(self) -> Lane | None:
         """Return the lane that goes next, of those where a message waits; None if there is room for none."""
-        waiting, has_room = [lane for lane, line in self._lines.items() if line], self._gate.slots.has_room
+        waiting, has_room = [lane for lane, queue in self._queues.items() if queue], self._gate.slots.has_room
         if len(waiting) == 1:  # almost always
             (alone,) = waiting
             self._passed_over[alone] = 0
@@ -176,25 +176,25 @@ class Selection:
         return chosen
 
     def on_step(self, held: HeldMessage) -> int:
-        """Note that the first message of its line gave a step. Returns the effort of that step, out of ROUND."""
-        line = self._lines[held.lane]
+        """Note that the first message of its queue gave a step. Returns its effort, out of ROUND_EFFORT."""
+        queue = self._queues[held.lane]
         if held.next_step is None:
-            line.popleft()
+            queue.popleft()
             if self._parts[held.lane]:
                 self._follow(held)
         elif held.steps_given % DELIVERIES_IN_A_ROW == 0:
-            line.rotate(-1)
+            queue.rotate(-1)
         return ROUND_EFFORT if held.steps_given <= 1 and held.is_large else LANE_EFFORT[held.lane]
 
     def lacks_memory(self) -> bool:
         """True if another message would go now if there were more memory."""
-        lane = next((lane for lane, line in self._lines.items() if line), None)
+        lane = next((lane for lane, queue in self._queues.items() if queue), None)
         return lane is not None and self._gate.slots.has_slot(lane) and not self._gate.slots.has_memory(lane)
 
     def waiting_count(self, lane: Lane) -> int:
         """Return how many messages of the lane have something left to begin."""
         parts = self._parts[lane]
-        return len(self._lines[lane]) + (sum(map(len, parts.values())) if parts else 0)
+        return len(self._queues[lane]) + (sum(map(len, parts.values())) if parts else 0)
 
     def _try_some(self) -> None:
         """Have the next group of suspects rewritten, if it is time."""
@@ -208,5 +208,5 @@ class Selection:
         group = max(1, len(self._suspects) // SUSPECT_GROUPS)
         self._tried, self._suspects = self._suspects[:group], self._suspects[group:]
         for held in self._tried:
-            self._line_up(held)
+            self._enqueue(held)
         self._group_overdue = now + MAX_GROUP_SECONDS

@@ -24,7 +24,7 @@ StoredCount = Annotated[int, Field(ge=0, lt=2**31)]
 
 @frozen
 class Inline:
-    """What the event says about the client. It overrides the registry if it counts: see `Registry.hears`.
+    """What the event says about the client. It overrides the registry if it counts: see `Registry.accepts_overrides`.
 
     `vouched` is the event's, and is noted only where the rest does not count yet.
     """

@@ -105,7 +105,7 @@ class Registry:
         """Why a client that is unknown here is in a source all the same; None if no source has it."""
         return self.faults.get(iss, _NONE).get(client_id) or self.refused.get(iss, _NONE).get(client_id)
 
-    def hears(self, iss: str, publisher: str | None, *, vouched: bool = False) -> bool:
+    def accepts_overrides(self, iss: str, publisher: str | None, *, vouched: bool = False) -> bool:
         """Whether what an event says of its clients counts. It names where tokens go, and so who gets one.
 
         It counts from the issuer's identity server, which signs what it likes anyway: from one of the issuer's
@@ -124,7 +124,7 @@ class Registry:
         """The client that the delivery is for. What the event said, and did not count, may count by now."""
         inline = delivery.inline
         ignored = delivery.ignored
-        if ignored is not None and self.hears(delivery.iss, delivery.publisher, vouched=ignored.vouched):
+        if ignored is not None and self.accepts_overrides(delivery.iss, delivery.publisher, vouched=ignored.vouched):
             inline = ignored
         return self.resolve(delivery.iss, delivery.client_id, inline)
 

@@ -150,7 +150,7 @@ class EventRequests:
                 document = {"id": event.id, **prepare(event)}
                 notes = [str(document["note"])] if "note" in document else []
                 registry = self.sources.registry()
-                heard = registry.hears(event.iss, event.publisher, vouched=event.vouched)
+                heard = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
                 if notes := [*notes, *misspelt, *remark_unknown_clients(event, registry, heard=heard)]:
                     document["note"] = "; ".join(notes)
                 await self._take(event if place is None else replace(event, reply_to=place.reply_to), lane)

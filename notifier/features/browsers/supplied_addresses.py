@@ -64,7 +64,7 @@ class SuppliedAddresses:
         """Return the context of an event likewise, and a note about the omitted clients, or None."""
         registry = self._registry()
         refusal = None if self._has_own_keys(event.iss) else AddressRefusal.SHARED_KEY
-        if not registry.hears(event.iss, event.publisher, vouched=event.vouched):
+        if not registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched):
             refusal = AddressRefusal.SPEAKER
         checked, omitted = check_addresses(context, registry, self._hosts(event.iss), refusal)
         self._record(event.iss, omitted, event.publisher)
