@@ -139,7 +139,7 @@ def _read_pem(path: Path, text: str) -> object:
         )
         raise _file_error(f"{path} is {content}; the private key is needed")
     if len(private) > 1:
-        raise _file_error(f"{path} holds {len(private)} private keys; give each a file of its own")
+        raise _file_error(f"{path} holds {len(private)} private keys; put each into a separate file")
     ((label, block),) = private
     if label == "OPENSSH PRIVATE KEY":
         raise _file_error(f"{path} is an OpenSSH key; convert a copy of it by: ssh-keygen -p -m PKCS8 -f FILE")
@@ -162,7 +162,7 @@ def _read_jwk(path: Path, text: str) -> tuple[object, Mapping[str, object]]:
         raise _file_error(f"{path} is not valid JSON") from None  # the cause would hold the whole document
     jwk = present_members(jwk)
     if "keys" in jwk:
-        raise _file_error(f"{path} is a JWK Set; give each private key a file of its own")
+        raise _file_error(f"{path} is a JWK Set; put each private key into a separate file")
     readers: dict[str, Callable[[dict[str, object]], object]] = {
         "RSA": RSAAlgorithm.from_jwk,
         "EC": ECAlgorithm.from_jwk,

@@ -141,9 +141,9 @@ def _find_error(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
     if not has_audience(claims.get("aud"), oidc.audience):
         return "aud does not name this API (api.console.oidc.audience)"
     if "events" in claims:
-        return "it has events: a logout token is no access token"
+        return "it has events: a logout token is not an access token"
     if "at_hash" in claims:
-        return "it has at_hash: an ID token is no access token"
+        return "it has at_hash: an ID token is not an access token"
     if claims.get("client_id", claims.get("azp")) != oidc.client_id:
         return "client_id, or azp, is another client than the console"
     sub = claims.get("sub")

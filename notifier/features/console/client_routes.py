@@ -213,7 +213,7 @@ class ClientRoutes:
         summary="Show the registration of a client that is in force, with the origin of each value.",
         scope="read",
         query=ClientQuery,
-        answers={200: parse_answer("Member, value and origin. What may hold secrets is not shown.", values=Items)},
+        answers={200: parse_answer("Member, value and origin, without secrets.", values=Items)},
         problems={404: "No client of this name is in force."},
     )
     async def _registration(self, request: ApiRequest) -> web.Response:

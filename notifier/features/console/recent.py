@@ -1,7 +1,7 @@
-"""What a worker remembers for the console: counts of every five seconds, last answers of clients, the newest facts.
+"""Keeps a worker's recent data for the console: counts per five seconds, last answers of clients, the newest facts.
 
-All of it is bounded, in rows and in bytes, and is lost with the worker: nothing depends on it. What is kept of a fact
-is what its row shows, and hashes of its user and session, to be found by.
+The data are bounded in rows and in bytes, and are lost with the worker: nothing depends on them. Of a fact only the
+members of its row are kept, and hashes of its user and session for searches.
 """
 
 from array import array
@@ -32,7 +32,7 @@ MAX_STEPS = 360  # counts that are kept: half an hour
 MAX_MINUTES = 60  # of a client
 MAX_ANSWERS = 20  # of a client
 MAX_CLIENTS = 2000  # of which answers and minutes are kept
-MAX_TROUBLE_ROWS, MAX_WELL_ROWS = 2000, 5000  # rows of what went wrong, and of what went well
+MAX_TROUBLE_ROWS, MAX_WELL_ROWS = 2000, 5000  # rows of failures, and of deliveries
 MAX_TROUBLE_BYTES, MAX_WELL_BYTES, MAX_CLIENT_BYTES = 3 * 2**20, 4 * 2**20, 8 * 2**20  # at most, where names are long
 MAX_ROWS_PER_ANSWER = 200  # rows of one answer
 NUMBERS_PER_SECOND = 100_000  # rows of a second at most
@@ -45,7 +45,7 @@ EntryKind = Literal["delivered", "failed", "put_off", "dead", "down", "recovered
 
 
 class RecentEntry(NamedTuple):
-    """One thing that happened. `number` counts those of this worker.
+    """One entry of `/v1/recent`. `number` counts the entries of this worker.
 
     `at`: when the attempt ended, as in traces; else when the worker observed it.
     `size`: the bytes that it takes at most. `sub`, `sid`: hashes of the delivery's.
@@ -68,7 +68,7 @@ class RecentEntry(NamedTuple):
     sid: int | None = None
 
     def document(self) -> dict[str, Any]:
-        """As the API shows it."""
+        """Return the entry as the API shows it."""
         return {
             "n": self.number, "at": rendered(self.at), "kind": self.kind, "iss": self.iss, "client_id": self.client_id,
             "event_id": self.event_id, "reason": self.reason or None, "status": self.status,
@@ -95,7 +95,7 @@ class _Ring:
 
 @dataclass(slots=True)
 class _ClientHistory:
-    """What is kept of one client, whose rows share its names.
+    """The history of one client, whose rows share its names.
 
     `minutes` has three numbers for each minute: that of the epoch, deliveries, failures. `row_bytes`: those
     of a row without its other texts.
@@ -108,12 +108,12 @@ class _ClientHistory:
     minutes: "array[int]" = field(default_factory=lambda: array("I"))
 
     def bytes(self) -> int:
-        """Those of the client and its answers."""
+        """Return the bytes of the client and its answers."""
         return _CLIENT_BYTES + self.row_bytes + sum(row.size for row in self.answers)
 
 
 class Recent:
-    """The memory of one worker."""
+    """The recent data of one worker."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -136,9 +136,7 @@ class Recent:
                 ClientRecovered: self._on_recovered,
             }
         )
-        """Notes a fact."""
-
-    # ── what happens ──
+        """Records a fact."""
 
     def _count(self, series: int) -> None:
         self._step()[series] += 1
@@ -156,7 +154,7 @@ class Recent:
         self._add_entry("recovered", fact.iss, fact.client_id, seconds=fact.outage)
 
     def _step(self) -> list[int]:
-        """The counts of now."""
+        """Return the current counts."""
         now = int(self._clock()) // STEP_SECONDS
         if now != self._step_now:
             self._step_now, self._minute = now, now * STEP_SECONDS // 60
@@ -209,7 +207,7 @@ class Recent:
             self._drop_oldest(history)
 
     def _drop_oldest(self, history: _ClientHistory) -> None:
-        """Forget the oldest answer of a client, or if it has no other the client not called for longest."""
+        """Forget the oldest answer of a client, or the least recently called client if this is its only answer."""
         if len(history.answers) > 1:
             self._client_bytes -= history.answers.pop(0).size
         else:
@@ -240,10 +238,8 @@ class Recent:
         self._trouble.bytes += size
         self._trouble.trim()
 
-    # ── what is asked ──
-
     def steps(self, since: int) -> list[list[int]]:
-        """The counts, each after its step, from this step on."""
+        """Return the counts from this step on, each after its step."""
         return [
             [step, delivered + failed, delivered, failed, *others]
             for step, (_, delivered, failed, *others) in self._steps.items()
@@ -251,11 +247,11 @@ class Recent:
         ]
 
     def answers(self, key: ClientKey) -> Iterable[RecentEntry]:
-        """The last answers of a client, the oldest first."""
+        """Return the last answers of a client, the oldest first."""
         return self._clients[key].answers if key in self._clients else ()
 
     def minutes(self, key: ClientKey) -> list[list[int]]:
-        """The minutes of a client, each with what was delivered and what failed."""
+        """Return the minutes of a client, each with its deliveries and failures."""
         history = self._clients.get(key)
         return (
             []
@@ -264,7 +260,7 @@ class Recent:
         )
 
     def after(self, number: int, *, well: bool, issuers: Collection[str] | None) -> list[RecentEntry]:
-        """The newest rows after this one, in order. `well`: with deliveries. `issuers`: of these; None: of all."""
+        """Return the newest rows after this number, in order. `well`: with deliveries. `issuers`: None for all."""
         rings = (self._trouble, self._well) if well else (self._trouble,)
         newest = (islice(_rows_after(ring.rows, number, issuers), MAX_ROWS_PER_ANSWER) for ring in rings)
         return sorted((row for rows in newest for row in rows), key=lambda row: row.number)
@@ -272,7 +268,7 @@ class Recent:
     def find_rows(
         self, *, event_id: str | None, subject: str | None, issuers: Collection[str] | None
     ) -> Sequence[RecentEntry]:
-        """The newest rows of an event, or of a user or session."""
+        """Return the newest rows of an event, or of a user or session."""
         hashes = hash(subject)
         rows = [
             row
@@ -285,7 +281,7 @@ class Recent:
 
     @property
     def since(self) -> float:
-        """From when on it remembers everything."""
+        """The time since when no row was dropped."""
         rings = (self._trouble, self._well)
         return max((ring.rows[0].at for ring in rings if ring.dropped and ring.rows), default=self._began)
 
@@ -304,5 +300,5 @@ def _rows_after(ring: Sequence[RecentEntry], number: int, issuers: Collection[st
 
 
 def _redact_text(text: str, delivery: Delivery) -> str:
-    """What a failure met, as operators may read it."""
+    """Return the text of a failure without secrets and subject."""
     return text and redact(without_subject(text, delivery.sub, delivery.sid))[:MAX_TEXT_CHARS]

@@ -67,7 +67,7 @@ _POST = OperationDescription(
         404: "Nobody signs in by a provider.",
         408: "The body did not come.",
         413: "The body is too large.",
-        415: "The body is no JSON.",
+        415: "The body is not JSON.",
         502: "The provider gives no token.",
         503: "Too many sign in at a time, or the provider's keys cannot be read.",
     },
@@ -124,7 +124,7 @@ class SignInRoutes:
             await signed_in.refuse_identity(tokens.id_token, sign_in)
             token = await signed_in.judge(tokens.access_token)
         if token is None or token.expires is None:
-            raise Refusal(problem_response(401, "The provider's access token is no JWT (RFC 9068)"))
+            raise Refusal(problem_response(401, "The provider's access token is not a JWT (RFC 9068)"))
         return web.json_response({"access_token": tokens.access_token, "expires_at": token.expires - MAX_SKEW_SECONDS})
 
     @contextmanager

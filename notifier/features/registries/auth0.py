@@ -36,7 +36,7 @@ _TOKEN_ADVICE = {
     429: "the tenant has asked for too many tokens or sent too many requests; give the source a longer `every`",
 }
 _LIST_ADVICE = {
-    401: "its Management API refuses the token that Auth0 just gave; `url` must be no custom domain",
+    401: "its Management API refuses the token that Auth0 just issued; `url` must not be a custom domain",
     403: _GRANT,
 }
 
@@ -72,7 +72,7 @@ class Auth0Reader:
         return NumberedPage(rows=[_row(client) for client in clients], total=total, more=more)
 
     async def _get(self, server: JsonWeb, url: str) -> JsonAnswer:
-        """Send a GET with a token, and again with a new one if the cached one is refused."""
+        """Send a GET with a token, and again with a new token if the cached token is refused."""
         token = self._token if self._clock() < self._token_ends - _EARLY else None
         if token is not None:
             answer = await ask(server, url, {"Authorization": f"Bearer {token}"}, _LIST_ADVICE, expected=(401,))

@@ -23,7 +23,7 @@ _PERMISSION = "the permission `Can view OAuth2/OpenID Provider` on all providers
 _ADVICE = {
     401: "the token in token_file is wrong or has run out",
     403: f"the token in token_file is wrong or has run out, or its user lacks {_PERMISSION}",
-    404: "this is no authentik; check `url`",
+    404: "this is not authentik; check `url`",
 }
 
 

@@ -32,7 +32,7 @@ _UNSPECIFIC_TYPES = (
     "",
     "text/plain",
     "application/octet-stream",
-)  # what web servers say of a file that ends with .yaml
+)  # the types that web servers send for a file that ends with .yaml
 _ADVICE = {
     401: "the server wants credentials; set `headers`, such as {Authorization: {file: PATH}}",
     403: "the server refuses us; check `headers`",

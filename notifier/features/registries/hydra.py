@@ -37,7 +37,7 @@ _OPTIONS_FIRST = ("backchannel_logout_uri", "backchannel_logout_session_required
 _ADVICE = {
     401: "whatever stands before the admin API wants credentials; set `headers`",
     403: "whatever stands before the admin API refuses us; check `headers`",
-    404: "this is no admin API of Hydra; `admin_url` must lead to its admin port (4445), not the public one",
+    404: "this is not an admin API of Hydra; `admin_url` must lead to its admin port (4445), not the public one",
 }
 
 

@@ -109,7 +109,7 @@ class KeycloakRealm:
     def _add_front_channel(
         self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> None:
-        """Add the front-channel URL, by default the base URL as in Keycloak. An invalid one is omitted."""
+        """Add the front-channel URL, by default the base URL as in Keycloak. An invalid URL is omitted."""
         uri = self._resolve(
             _to_text(attributes.get("frontchannel.logout.url")) or _to_text(client.get("baseUrl")), client
         )

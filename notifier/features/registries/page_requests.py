@@ -36,7 +36,7 @@ def next_link(links: str, url: str) -> str | None:
             try:
                 return str(urljoin(url, target[1:-1]))
             except ValueError:
-                raise SourceFault("its next page (Link: rel=next) is no address") from None
+                raise SourceFault("its next page (Link: rel=next) is not an address") from None
     return None
 
 

@@ -146,7 +146,7 @@ def _nest(properties: Iterable[tuple[str, object]]) -> dict[str, Any]:
         for step in path:
             inner = inner.setdefault(step, {}) if isinstance(inner, dict) else None
         if not isinstance(inner, dict) or last in inner:
-            raise ValueError(f"property {_PREFIX}{name} is there twice, or belongs to one that has a value itself")
+            raise ValueError(f"property {_PREFIX}{name} is there twice, or below a property with a value")
         inner[last] = parse_scalar(next(iter(_to_texts(f"property {_PREFIX}{name}", [value])), ""))
     return settings
 

@@ -1,4 +1,4 @@
-"""A database as a registry source: what an operator says of it, and which URLs are ones of databases."""
+"""The settings of a database as a registry source, and the accepted URLs."""
 
 from typing import Literal, Self
 

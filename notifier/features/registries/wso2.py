@@ -37,17 +37,17 @@ _SCOPE = "internal_application_mgt_view (Console → the user's role → Applica
 _ADVICE = {
     401: "username and password_file, or the token in headers, are wrong or have run out",
     403: f"the user or token lacks the permission {_SCOPE}",
-    404: "this is no WSO2 Identity Server; `url` must be its address, with its tenant if any: https://is.example.com/t/acme",
+    404: "this is not a WSO2 Identity Server; `url` must be its address, with its tenant if any: https://is.example.com/t/acme",
 }
 
 
 _Item: TypeAlias = Mapping[str, Any] | OutOfBounds
-"""What the list says of an application. The latter: it goes beyond a bound, and was not read."""
+"""The list's entry of an application. OutOfBounds: it exceeds a limit, and was not read."""
 
 
 @frozen
 class _Application:
-    """What an application said of itself `at` a moment, and what the list said then. `result`: None if not OIDC."""
+    """The row of an application as read `at` a time, with its entry in the list then. `result`: None if not OIDC."""
 
     listed: _Item
     result: Row | InputIssue | None
@@ -90,7 +90,7 @@ class Wso2Reader:
         return collector.answer(at)
 
     async def _list(self, server: JsonWeb, headers: Mapping[str, str]) -> dict[str, _Item]:
-        """What the list says of each application, by its UUID. One beyond a bound is known by its place in the list."""
+        """Return the list's entry of each application, by UUID; of an entry that exceeds a limit, by position."""
         listed: dict[str, _Item] = {}
         pages = ShiftingPages(PAGE)
         while pages.first is not None:
@@ -123,7 +123,7 @@ class Wso2Reader:
     async def _read_applications(
         self, server: JsonWeb, headers: Mapping[str, str], listed: Mapping[str, _Item], due: list[str]
     ) -> None:
-        """Ask these applications, a few at a time. Raises the first SourceFault; what was learnt until then stays."""
+        """Read these applications, a few at a time. Raises the first SourceFault; earlier results stay."""
 
         async def read_some(names: Iterator[str]) -> None:
             for name in names:
@@ -157,7 +157,7 @@ class Wso2Reader:
         if answer.status == 500:  # one damaged application must not hide all others
             return InputIssue(name, "WSO2 answered 500 when asked for this application; see its log")
         if not isinstance(answer.content, dict):
-            raise SourceFault(f"its application {name} is no object; is `url` that of a WSO2 Identity Server?")
+            raise SourceFault(f"its application {name} is not an object; check `url`")
         return _row(name, item, answer.content) if answer.content.get("clientId") else None
 
 

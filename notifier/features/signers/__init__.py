@@ -1,1 +1,1 @@
-"""Keys in places that let only signatures out: HSMs, Vault, the clouds."""
+"""Keys at signers, which return only signatures: HSMs, Vault, the clouds."""

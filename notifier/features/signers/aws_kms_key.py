@@ -27,9 +27,9 @@ from notifier.tokens.published_keys import algorithms_of
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, to_raw_ecdsa
 
 MAX_RAW_BYTES = 4096  # bytes of a message that KMS takes
-TIMEOUT_SECONDS = 30.0  # seconds after which a request ends that nobody waits for any more
+TIMEOUT_SECONDS = 30.0  # after which a request ends whose caller has given up
 MAX_CONNECTIONS = 64
-_MAX_SHOWN_CHARS = 300  # characters of AWS's own words
+_MAX_SHOWN_CHARS = 300  # characters of AWS's text
 _NAMES: Mapping[Algorithm, str] = MappingProxyType(
     {
         **{Algorithm(f"RS{size}"): f"RSASSA_PKCS1_V1_5_SHA_{size}" for size in (256, 384, 512)},
@@ -82,7 +82,7 @@ class AwsKmsKey:
         return to_raw_ecdsa(alg, answer["Signature"]) if alg.startswith("ES") else bytes(answer["Signature"])
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close all connections."""
         self._client = None
         opened, self._opened = self._opened, AsyncExitStack()
         await opened.aclose()
@@ -110,7 +110,7 @@ class AwsKmsKey:
 
 
 def _to_signer_error(answer: Mapping[str, Any]) -> SignerError:
-    """What AWS says in its answer: its code, its words, and whether it stays so."""
+    """Return the error in AWS's answer: its code, its text, and whether it is permanent."""
     error, about = answer.get("Error", {}), answer.get("ResponseMetadata", {})
     code, status = str(error.get("Code", "")), about.get("HTTPStatusCode", 500)
     words = " ".join(str(error.get("Message", "")).split())[:_MAX_SHOWN_CHARS]
@@ -123,4 +123,4 @@ def _public_key(der: bytes) -> PublicKey:
     try:
         return load_der_public_key(der)  # type: ignore[return-value]  # the frame judges its kind
     except (ValueError, UnsupportedAlgorithm):
-        raise SignerError("the public half that AWS KMS tells cannot be used", SignatureResult.WRONG) from None
+        raise SignerError("the public half from AWS KMS cannot be used", SignatureResult.WRONG) from None

@@ -3,7 +3,7 @@
 | request | |
 |---|---|
 | `GET /keys/NAME/VERSION` | the public half, and what the key may be used for |
-| `GET /keys/NAME` | the newest version, to tell of it |
+| `GET /keys/NAME` | the newest version, to report it |
 | `POST /keys/NAME/VERSION/sign` | signs a digest; ECDSA comes as r‖s. Without the version the newest would sign |
 
 The library would wait for `Retry-After` and try again, past our time limit. So its retries are off.
@@ -33,13 +33,13 @@ from notifier.network.http.pem_files import build_client_context
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 
-_MAX_SHOWN_CHARS = 300  # characters of Azure's own words
+_MAX_SHOWN_CHARS = 300  # characters of Azure's text
 _CURVES = MappingProxyType({"P-256": SECP256R1(), "P-384": SECP384R1(), "P-521": SECP521R1()})
 _Answer = TypeVar("_Answer")
 
 
 class AzureKey:
-    """One version of a key. `further`: arguments for Microsoft's clients, beside those that are always given."""
+    """One version of a key. `further`: additional arguments for Microsoft's clients."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class AzureKey:
             raise _to_signer_error(error) from None
         except refusals.AzureError as error:
             raise SignerError(f"{self._settings.vault_url}: {_words(error)}") from None
-        except ValueError as error:  # such as an address that the vault says is not its own
+        except ValueError as error:  # such as an address that the vault does not accept as its own
             raise _wrong_key_error(f"{self._settings.vault_url}: {_words(error)}") from None
 
 
@@ -142,7 +142,7 @@ def _words(error: Exception) -> str:
 
 
 def _to_signer_error(error: refusals.HttpResponseError) -> SignerError:
-    """What Azure says in its answer: its code, its words, and whether it stays so."""
+    """Return the error in Azure's answer: its code, its text, and whether it is permanent."""
     status = error.status_code or 500
     code = "" if error.error is None or not error.error.code else f" {error.error.code}"
     detail = "" if error.error is None or not error.error.message else f": {error.error.message}"
@@ -164,5 +164,5 @@ def _public_key(vault_key: KeyVaultKey) -> PublicKey:
             x, y = int.from_bytes(key.x), int.from_bytes(key.y)
             return EllipticCurvePublicNumbers(x, y, _CURVES[key.crv]).public_key()
     except ValueError:
-        raise _wrong_key_error("the public half that Azure tells is damaged") from None
+        raise _wrong_key_error("the public half from Azure is damaged") from None
     raise _wrong_key_error(f"a key of type {kind} cannot be used: RSA, P-256, P-384 or P-521 is needed")

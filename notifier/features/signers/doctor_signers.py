@@ -1,4 +1,4 @@
-"""The doctor's checks of keys that are in places of their own: each signs once."""
+"""The doctor's checks of keys at signers: each signs once."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ from notifier.tokens.external_key import PUBLIC_KEY_TIMEOUT_SECONDS, ExternalKey
 from notifier.tokens.key_ring import KeyRing
 from notifier.tokens.signer import SignatureResult, SignerError
 
-SLOW_SECONDS = 0.25  # seconds for a signature, from which on a mass logout takes long
+SLOW_SECONDS = 0.25  # for a signature, from which on a mass logout takes long
 CORRECT_ADVICE = "correct it there or in the configuration; the runbook's NotifierSignerFailing has the steps"
 WAIT_CONSEQUENCE = "its deliveries wait until it signs again; see the runbook's NotifierSignerFailing"
 DUPLICATE_ADVICE = "take one of the two entries out; until then this one does not sign"
 
 
 def signer_checks(loaded: LoadedConfiguration) -> Iterator[Check]:
-    """Yield a check for each key, and one for clients whose algorithm no key can sign by. All keys were looked at."""
+    """Yield a check for each key, and one for clients whose algorithm no key can sign with. All keys were checked."""
 
     async def clients() -> Sequence[Finding]:
         mistakes = find_unsignable(loaded.registry, loaded.build_context.algorithms_of)
@@ -51,7 +51,7 @@ async def _examine(key: ExternalKey, ring: KeyRing) -> Sequence[Finding]:
     if seconds > SLOW_SECONDS:
         findings = [warning(Area.KEYS, key.name, text, "raise signing.concurrency, or use ES256, which is cheaper")]
     if newer := ring.find_unnamed_version(key.half):
-        advice = "give it an entry of its own, with a not_before of a day after it is published"
+        advice = "give it a separate entry, with a not_before of a day after it is published"
         findings.append(warning(Area.KEYS, key.name, f"its place has {newer}, which is not configured", advice))
     findings += [
         failure(Area.KEYS, key.name, double.text, DUPLICATE_ADVICE)

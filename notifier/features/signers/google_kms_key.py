@@ -5,7 +5,7 @@
 | `GetPublicKey` | the public half, and the one algorithm that this version signs by; asked of the next version too |
 | `AsymmetricSign` | signs a digest, or the message itself for Ed25519. ECDSA comes as DER |
 
-Each call carries a checksum of what is signed. The answer says that the checksum was verified, and which version
+Each call carries a checksum of what is signed. The answer confirms the checksum and names the version
 signed. The client would try again for most of a minute, whatever its `timeout` is. So its retries are off.
 """
 
@@ -29,8 +29,8 @@ from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.published_keys import algorithms_of
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, to_raw_ecdsa
 
-TIMEOUT_SECONDS = 30.0  # seconds after which a call ends that nobody waits for any more
-_MAX_SHOWN_CHARS = 300  # characters of Google's own words
+TIMEOUT_SECONDS = 30.0  # after which a call ends whose caller has given up
+_MAX_SHOWN_CHARS = 300  # characters of Google's text
 _SCOPES = ("https://www.googleapis.com/auth/cloudkms",)
 _FAMILIES: Mapping[str, str] = MappingProxyType({"RSA_SIGN_PKCS1": "RS", "RSA_SIGN_PSS": "PS", "EC_SIGN_P": "ES"})
 _LASTING_ERRORS = (
@@ -100,7 +100,7 @@ class GoogleKmsKey:
             ) from None
 
     async def _newer(self) -> tuple[str, Any]:
-        """The next version, if there is one that can be used. Whoever may only sign may not list them."""
+        """Return the next usable version, if any. An account with permission to sign only cannot list versions."""
         key, _, version = self._name.rpartition("/")
         try:
             _, newer = await self._public_of(f"{key}/{int(version) + 1}")
@@ -150,7 +150,7 @@ def _algorithms(name: str) -> frozenset[Algorithm]:
 
 
 def crc32c(raw: bytes) -> int:
-    """The checksum of RFC 3720, Appendix B.4."""
+    """Return the checksum of RFC 3720, Appendix B.4."""
     crc = 0xFFFF_FFFF
     for byte in raw:
         crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 0xFF]

@@ -46,7 +46,7 @@ def key_kinds() -> Mapping[str, KeyKind]:
 
 
 def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
-    """Return the files with which notifier logs in at key places, by setting. A pod's token is Kubernetes's own."""
+    """Return the files with which notifier logs in at signers, by setting. Kubernetes provides a pod's token."""
     for iss, issuer in settings.issuers.items():
         for nth, key in enumerate(issuer.keys):
             place = f'issuers["{iss}"].keys[{nth}]'

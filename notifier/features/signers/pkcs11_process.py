@@ -5,7 +5,7 @@ The module of a vendor runs here and nowhere else. If it crashes, or a call neve
 stdout, each a frame: the length of the body, a letter, the body. The first request opens the token and has the PIN, so
 that neither arguments nor environment show it. The process ends with its stdin.
 
-It imports nothing of notifier, which keeps it at 10 MiB of memory of its own.
+It imports nothing of notifier, which keeps its private memory at 10 MiB.
 """
 
 import ctypes
@@ -49,7 +49,7 @@ _MAX_NAMED_KEYS = 10  # keys that a fault names
 
 
 class _Fault(Exception):  # noqa: N818  it becomes an answer
-    """What the service is told: the name of the error, and a text."""
+    """An error to report to the service: its name, and a text."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(text)
@@ -103,7 +103,7 @@ class _SigningSession:
         return {"number": len(self._keys) - 1, "public": der.hex()}
 
     def _describe_other_keys(self) -> str:
-        """What the token has instead."""
+        """Return the names of the token's other keys."""
         from pkcs11 import Attribute, ObjectClass  # noqa: PLC0415
 
         assert self._session is not None
@@ -127,7 +127,7 @@ def _find_token(slots: Sequence[Any], label: str) -> Any:
 
 
 def _read_public_half(private: Any, public: Sequence[Any]) -> bytes:
-    """The public half, of its own object, or of an RSA private key, which has it too."""
+    """Return the public half: of the public key's object, or of an RSA private key, which contains it."""
     from pkcs11 import Attribute, KeyType  # noqa: PLC0415
     from pkcs11.util.ec import encode_ec_public_key  # noqa: PLC0415
     from pkcs11.util.rsa import encode_rsa_public_key  # noqa: PLC0415
@@ -141,12 +141,12 @@ def _read_public_half(private: Any, public: Sequence[Any]) -> bytes:
     if public[0][Attribute.EC_PARAMS] in _ED25519:  # tokens differ in what is before the 32 bytes, if anything is
         return _ED25519_SPKI + bytes(public[0][Attribute.EC_POINT])[-32:]
     if private.key_type is KeyType.EC_EDWARDS:
-        raise _Fault("KeyTypeInconsistent", "is of an Edwards curve other than Ed25519, the only one that can be used")
+        raise _Fault("KeyTypeInconsistent", "is of another Edwards curve than Ed25519, which cannot be used")
     return bytes(encode_ec_public_key(public[0]))
 
 
 def _sign(key: Any, alg: str, message: bytes) -> bytes:
-    """The signature as JWS has it. Each mechanism and parameter is named: defaults are not to be relied on."""
+    """Return the signature in the form of JWS. Names each mechanism and parameter: defaults are not reliable."""
     from pkcs11 import MGF, Mechanism  # noqa: PLC0415
 
     bits = alg[2:]
@@ -161,7 +161,7 @@ def _sign(key: Any, alg: str, message: bytes) -> bytes:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, answer: Callable[[bytes, bytes], bytes]) -> None:
-    """Answer each request until there are no more."""
+    """Answer each request until the input ends."""
     while head := requests.read(HEAD.size):
         length, kind = HEAD.unpack(head)
         body = requests.read(length)
@@ -169,7 +169,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, answer: Callable[[bytes, bytes]
             reply, status = answer(kind, body), DONE
         except _Fault as fault:
             reply, status = json.dumps([fault.name, str(fault)]).encode(), FAULT
-        except Exception as error:  # noqa: BLE001  whatever the library raises is told; the service ends this process
+        except Exception as error:  # noqa: BLE001  each error is reported; the service ends this process
             reply, status = json.dumps([type(error).__name__, ""]).encode(), FAULT
         answers.write(HEAD.pack(len(reply), status) + reply)
         answers.flush()
@@ -183,7 +183,7 @@ def main() -> None:
     if sys.platform == "linux":  # it may hang when its worker is killed
         ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the module prints is no answer
+    os.dup2(2, 1)  # what the module prints must not be read as an answer
     serve(sys.stdin.buffer, answers, _SigningSession().answer)
 
 

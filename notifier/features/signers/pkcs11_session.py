@@ -43,7 +43,7 @@ class _FoundKey:
 
 
 class SigningSession(asyncio.SubprocessProtocol):
-    """One process with its session. It answers in the order in which it is asked."""
+    """One process with its session. It answers requests in order."""
 
     def __init__(self) -> None:
         self.mechanisms: frozenset[str] = frozenset()
@@ -60,7 +60,7 @@ class SigningSession(asyncio.SubprocessProtocol):
         self._requests = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
 
     def pipe_data_received(self, _: int, data: bytes) -> None:
-        """Hand each answer that is whole to who asked."""
+        """Pass each complete answer to its request."""
         self._received += data
         while len(self._received) >= HEAD.size:
             length, status = HEAD.unpack_from(self._received)
@@ -82,7 +82,7 @@ class SigningSession(asyncio.SubprocessProtocol):
         self.gone.set()
 
     def kill(self) -> None:
-        """End the process. `gone` tells when that is done."""
+        """End the process. `gone` is set when it has ended."""
         with suppress(ProcessLookupError):
             self._transport.kill()
 
@@ -122,7 +122,7 @@ class SigningSession(asyncio.SubprocessProtocol):
 
 
 class SigningRefused(Exception):  # noqa: N818  an answer
-    """The process answered with a fault: the name of the library's error, and a text of its own."""
+    """The process answered with a fault: the name of the library's error, and the process's text."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(name)

@@ -29,10 +29,10 @@ from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 _T = TypeVar("_T")
 
 REQUESTS_PER_PROCESS = 2
-"""Requests that a process has: one that it signs, and one that waits in its pipe. So it never waits for the worker."""
-_EXIT_TIMEOUT_SECONDS = 2.0  # seconds for killed processes to go, at the end
+"""Requests in one process: one being signed and one in its pipe, so that it never waits for the worker."""
+_EXIT_TIMEOUT_SECONDS = 2.0  # for killed processes to end, at the stop
 _NUMBERS: Mapping[str, int] = MappingProxyType({alg: number for number, alg in enumerate(ALGORITHMS)})
-_REJECTED = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})  # tried in vain, and not tried again
+_REJECTED = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})  # rejected once, and not tried again
 _WRONG_TEXTS: Mapping[str, str] = MappingProxyType(
     {
         "PinIncorrect": "the PIN is wrong",
@@ -52,7 +52,7 @@ _WRONG_TEXTS: Mapping[str, str] = MappingProxyType(
         "ModuleNotFoundError": "needs python-pkcs11: pip install 'logout-notifier[pkcs11]' (the image has it)",
     }
 )
-"""What stays so until somebody corrects it, and the text where the process tells none."""
+"""Errors that an operator must correct, with the text to use if the process reports none."""
 _LASTING_ERRORS = frozenset({"MechanismInvalid", "MechanismParamInvalid"})  # the session is as good as before
 
 
@@ -66,7 +66,7 @@ class Pkcs11Token:
         self._starting = asyncio.Lock()
         self._sessions: set[SigningSession] = set()
         self._idle: deque[SigningSession] = deque()  # each as often as it can take a request
-        self._count = 0  # with those that are being started
+        self._count = 0  # including starting processes
         self._dying: set[SigningSession] = set()
         self._users = 0
         self._rejected: tuple[str, int] | None = None
@@ -76,7 +76,7 @@ class Pkcs11Token:
         self._users += 1
 
     async def leave(self) -> None:
-        """A key uses it no longer. After the last one the processes end."""
+        """Note that a key no longer uses the token. After the last key the processes end."""
         self._users -= 1
         if self._users > 0:
             return
@@ -110,7 +110,7 @@ class Pkcs11Token:
         return await self._use(request)
 
     async def _use(self, request: Callable[[SigningSession], Awaitable[_T]]) -> _T:
-        """Ask a process. It is ended unless all went well: an answer may be on its way to the next who asks."""
+        """Use a process. End it unless all went well: a late answer could reach the next request."""
         async with self._slots:
             session = await self._acquire()
             try:
@@ -128,7 +128,7 @@ class Pkcs11Token:
             return answer
 
     def _release(self, session: SigningSession) -> None:
-        if session in self._sessions:  # who shared it may have ended it
+        if session in self._sessions:  # another user may have ended it
             self._idle.append(session)
 
     async def _acquire(self) -> SigningSession:
@@ -143,7 +143,7 @@ class Pkcs11Token:
                 await asyncio.sleep(0)
 
     def _pop_idle(self) -> SigningSession | None:
-        """A process that waits. One that ended meanwhile is forgotten."""
+        """Return an idle process. Forget processes that have ended meanwhile."""
         while self._idle:
             session = self._idle.popleft()
             if session in self._sessions and session.is_running:
@@ -193,7 +193,7 @@ class Pkcs11Token:
         return session
 
     def _pin(self) -> tuple[str, int]:
-        """The PIN, and when its file was written."""
+        """Return the PIN, and when its file was written."""
         path = self._address.pin_file
         try:
             return read_secret(path).strip(), path.stat().st_mtime_ns
@@ -244,7 +244,7 @@ class Pkcs11Key:
         return await self._token.sign(self._key, alg, message)
 
     async def close(self) -> None:
-        """Use the token no longer."""
+        """Stop using the token."""
         if self._joined:
             self._joined = False
             await self._token.leave()

@@ -1,4 +1,4 @@
-"""The feature `signers`: keys that never leave their place, in HSMs, Vault and the clouds' key services."""
+"""The feature `signers`: keys that never leave their signer, in HSMs, Vault and the clouds' key services."""
 
 from __future__ import annotations
 

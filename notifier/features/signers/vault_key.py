@@ -1,6 +1,6 @@
 """Signs with a key in the transit engine of Vault (or OpenBao, which has the same interface).
 
-| request | what has to be said |
+| request | required members |
 |---|---|
 | `GET MOUNT/keys/KEY` | the public halves by version; Ed25519's is bare base64, the others PEM |
 | `POST MOUNT/sign/KEY/sha2-256` | `key_version`, or the newest signs; `prehashed`, with the digest as `input`; |
@@ -92,7 +92,7 @@ class VaultKey:
         return {**common, "input": _encoded(digest), "prehashed": True, **_PADDING.get(alg[:2], {})}
 
     async def _request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
-        """The answer's data. A token that may have ended is tried again as another one."""
+        """Return the answer's data. If the token may have ended, try once with another token."""
         path = quote(path)
         token = await self._login.token()
         answer = await self._server.ask(method, path, token, body)
@@ -113,13 +113,13 @@ def _wrong_key_error(text: str) -> SignerError:
 
 def _public_key(text: object) -> PublicKey:
     if not isinstance(text, str) or not text:
-        raise _wrong_key_error("Vault tells no public half of this key")
+        raise _wrong_key_error("Vault returns no public half of this key")
     try:
         if text.startswith("-----BEGIN"):
             return load_pem_public_key(text.encode())  # type: ignore[return-value]  # the frame judges its kind
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except (ValueError, UnsupportedAlgorithm):
-        raise _wrong_key_error("the public half that Vault tells cannot be read") from None
+        raise _wrong_key_error("the public half from Vault cannot be read") from None
 
 
 def _moment(text: object) -> float | None:
@@ -134,9 +134,9 @@ def _encoded(raw: bytes) -> str:
 
 
 def _decoded(text: str) -> bytes:
-    """Base64 with or without the letters of URLs and padding: the marshaling decides, and other versions differ."""
+    """Decode base64, URL-safe or not, padded or not: it depends on the marshaling and the version."""
     bare = text.rstrip("=").replace("+", "-").replace("/", "_")
     try:
         return base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
     except (ValueError, binascii.Error):
-        raise SignerError("Vault answered with a signature that is no base64") from None
+        raise SignerError("Vault answered with a signature that is not valid base64") from None

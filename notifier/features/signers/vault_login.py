@@ -1,9 +1,9 @@
 """Gets the token by which Vault lets a key sign: from a file, or by logging in with an AppRole or a service account.
 
-A token is renewed once half its time is over. Renewals grant less and less time as the token's longest life comes
-closer; then a new log-in gets another token before the old one ends. Vault answers 403 to a token that has ended or was
-revoked, just as for a missing policy. So a token that is not new is given up, and another one is tried once. (Some
-secret ids are for a number of log-ins only.)
+A token is renewed at half of its lease. Renewals grant less and less time as the token approaches its maximum life;
+then a new log-in gets another token before the old token ends. Vault answers 403 to an expired or revoked token, and also
+for a missing policy. A token that is not new is therefore discarded, and another token is tried once. (Some secret ids
+are valid for a number of log-ins only.)
 
 All signatures that need a token wait for one task: a signature whose time is over does not interrupt the log-in of the
 others.
@@ -25,14 +25,14 @@ from notifier.settings.secret_text import secret_of
 from notifier.tokens.signer import SignatureResult, SignerError
 
 _BOUNDS = Bounds(answer=1024 * 1024, member=1024 * 1024)  # bytes; a key of a thousand versions is 0.6 MiB
-_MAX_IDLE_CONNECTIONS = 256  # connections
-TIMEOUT_SECONDS = 30.0  # seconds after which a request ends that nobody waits for any more
-_MAX_SHOWN_CHARS = 200  # characters of Vault's own words
+_MAX_IDLE_CONNECTIONS = 256
+TIMEOUT_SECONDS = 30.0  # after which a request ends whose caller has given up
+_MAX_SHOWN_CHARS = 200  # characters of Vault's text
 _VERSION_WORDS = ("requested version", "minimum encryption")
 RENEW_LEASE_SHARE = 0.5  # of the lease
 RETRY_LEASE_SHARE = 0.05  # of the lease after a renewal that failed
 MIN_RENEWED_SHARE = 0.7  # of the first lease: less is granted only where the token's longest life is near
-NEW_TOKEN_SECONDS = 30.0  # seconds in which a token that is refused lacks a policy, and has not ended
+NEW_TOKEN_SECONDS = 30.0  # in which a refused token lacks a policy, and has not ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +45,13 @@ class VaultAnswer:
 
     @property
     def words(self) -> str:
-        """Return what Vault says is wrong, on one line. It repeats no token and no secret id."""
+        """Return Vault's errors on one line. They contain no token and no secret id."""
         errors = self.content.get("errors") if isinstance(self.content, dict) else None
         words = " ".join(str(text) for text in errors) if isinstance(errors, list) else ""
         return " ".join(words.split())[:_MAX_SHOWN_CHARS]
 
     def fault(self, path: str, lacking: str = "") -> SignerError:
-        """The refusal of a request. `lacking` says what may be lacking where it was a 403."""
+        """Return the error of a refused request. `lacking`: the permission that a 403 may point to."""
         words = "; ".join(part for part in (self.words, lacking if self.status == 403 else "") if part)
         text = f"Vault answered {self.status} to {path}{': ' if words else ''}{words}"
         wrong = 300 <= self.status < 412 or (self.status == 500 and any(word in self.words for word in _VERSION_WORDS))
@@ -72,7 +72,7 @@ class VaultServer:
     async def ask(
         self, method: str, path: str, token: str = "", body: Mapping[str, object] | None = None
     ) -> VaultAnswer:
-        """Ask once. Raises SignerError if there is no answer."""
+        """Send one request. Raises SignerError if there is no answer."""
         headers = self._headers | ({"X-Vault-Token": token} if token else {})
         try:
             answer = await self._client.ask(
@@ -91,7 +91,7 @@ class VaultServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Token:
-    """`lease` in seconds from `since`; infinite if it does not end, or if nobody says when. `first`: as it began."""
+    """`lease` in seconds from `since`; infinite if it does not end or its end is unknown. `first`: the first lease."""
 
     text: str = field(repr=False)
     obtained_at: float
@@ -130,9 +130,9 @@ class VaultLogin:
         return token.text
 
     def refused(self, text: str) -> bool:
-        """Give up a token that Vault answered 403 to. True if another one may be let in."""
+        """Discard a token that Vault answered with 403. Return True if another token may be accepted."""
         token = self._token
-        if token is None or token.text != text:  # somebody else was quicker
+        if token is None or token.text != text:  # another request was faster
             return True
         now, logs_in = self._clock(), self._settings.token_file is None
         if logs_in and now - token.obtained_at < NEW_TOKEN_SECONDS and not token.is_expired(now):
@@ -141,7 +141,7 @@ class VaultLogin:
         return True
 
     async def close(self) -> None:
-        """Give up the token. It lives on in Vault until its time is over."""
+        """Discard the token. In Vault it stays valid until its lease ends."""
         getting, self._pending_token, self._token = self._pending_token, None, None
         if getting is not None:
             getting.cancel()
@@ -173,7 +173,7 @@ class VaultLogin:
             raise SignerError(str(fault), SignatureResult.WRONG) from None
 
     async def _renew(self, last: _Token) -> _Token | None:
-        """The token with a new lease. None if another one is needed; a file has no other until somebody writes it."""
+        """Return the token with a new lease; None if another token is needed."""
         at = self._clock()
         answer = await self._server.ask("POST", "auth/token/renew-self", last.text, {})
         lease = _lease(answer.content, "auth", "lease_duration") if answer.status == 200 else 0.0
@@ -196,11 +196,11 @@ class VaultLogin:
         return await self._log_in_at(pod.mount, {"role": pod.role, "jwt": secret_of("token_file", pod.token_file)}, at)
 
     async def _look_up(self, text: str, at: float) -> _Token:
-        """The token of a file, with what it may say of itself. If it may not, it is used as it is."""
+        """Return the token of a file, with its lease if the token may look itself up."""
         answer = await self._server.ask("GET", "auth/token/lookup-self", text)
         if answer.status not in (200, 403):
             raise answer.fault("auth/token/lookup-self")
-        lease = _lease(answer.content, "data", "ttl") or float("inf")  # 0 is for ever
+        lease = _lease(answer.content, "data", "ttl") or float("inf")  # 0: no end
         renewable = _member(answer.content, "data", "renewable") is True
         return _Token(text=text, obtained_at=at, since=at, lease=lease, first=lease, renewable=renewable)
 

@@ -228,7 +228,7 @@ async def test_an_opaque_access_token_is_named(tmp_path: Path, provider: Console
     async with asking(tmp_path, oidc(provider.base)) as client:
         provider.opaque = "0paque"
         status, told = await exchanged(client)
-        assert (status, told["title"]) == (401, "The provider's access token is no JWT (RFC 9068)")
+        assert (status, told["title"]) == (401, "The provider's access token is not a JWT (RFC 9068)")
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{", '{"code": "a"}', "[" * 100_000])

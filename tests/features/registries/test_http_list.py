@@ -154,7 +154,7 @@ async def test_pages_are_followed(form: str) -> None:
     [
         ("<https://127.0.0.1:1/>; rel=next", "on another server"),
         ("<//127.0.0.1:1/x>; rel=next", "on another server"),
-        ("<http://[>; rel=next", "is no address"),
+        ("<http://[>; rel=next", "is not an address"),
         ("<http://127.0.0.1:x/>; rel=next", "on another server"),
         ("<?page=1>; rel=next", "a page comes again"),
     ],

@@ -33,7 +33,7 @@ ADVICE: Mapping[str, tuple[str, str, str]] = {
     "hydra": ("wants credentials; set `headers`", "check `headers`", "`admin_url` must lead to its admin port"),
     "http": ("wants credentials; set `headers`", "check `headers`", "check `url`"),
     "authentik": ("token_file is wrong or has run out", "lacks the permission `Can view OAuth2", "check `url`"),
-    "auth0": ("`url` must be no custom domain", "with the scope read:clients", "check the setting `url`"),
+    "auth0": ("`url` must not be a custom domain", "with the scope read:clients", "check the setting `url`"),
     "wso2": ("username and password_file, or the token", "internal_application_mgt_view", "`url` must be its address"),
 }
 

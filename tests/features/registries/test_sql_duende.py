@@ -243,7 +243,7 @@ def test_one_client_that_cannot_be_read_is_a_fault_of_its_own(tmp_path: Path) ->
     assert [row["client_id"] for row in answer.rows] == ["a"]
     said = [str(fault) for fault in answer.faults]
     assert said[0].startswith("b: backchannel_logout_uri must be an absolute URI")
-    assert said[1] == "d: property notifier:retry:base is there twice, or belongs to one that has a value itself"
+    assert said[1] == "d: property notifier:retry:base is there twice, or below a property with a value"
     assert said[2] == "row 4: has no client_id"
     assert said[3] == "f: Enabled must be true or false"
 

@@ -143,7 +143,7 @@ async def test_a_curve_that_cannot_be_used_is_named(hsm: SoftHsm) -> None:
     async with keys(hsm.settings("ED448")) as (_, [key]):
         assert key.fault is not None
         assert key.fault.result is SignatureResult.WRONG
-        assert key.fault.text == "is of an Edwards curve other than Ed25519, the only one that can be used"
+        assert key.fault.text == "is of another Edwards curve than Ed25519, which cannot be used"
 
 
 @pytest.mark.full
