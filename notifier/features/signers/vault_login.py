@@ -1,7 +1,7 @@
 """Gets the token by which Vault lets a key sign: from a file, or by logging in with an AppRole or a service account.
 
 A token is renewed at half of its lease. Renewals grant less and less time as the token approaches its maximum life;
-then a new log-in gets another token before the old token ends. Vault answers 403 to an expired or revoked token, and also
+then a new log-in gets another token before the old token ends. Vault answers 403 to an expired or revoked token and
 for a missing policy. A token that is not new is therefore discarded, and another token is tried once. (Some secret ids
 are valid for a number of log-ins only.)
 
