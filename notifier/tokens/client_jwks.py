@@ -50,7 +50,7 @@ def encryption_key(keys: Iterable[PublishedKey], alg: KeyManagement) -> Publishe
 
 
 def format_key_fault(where: ClientKeysSource | tuple[PublishedKey, ...], why: str) -> str:
-    """Say why a client's tokens cannot be encrypted. `why` begins with a verb."""
+    """Return why a client's tokens cannot be encrypted. `why` begins with a verb."""
     name = f"its jwks_uri {where.uri}" if isinstance(where, ClientKeysSource) else "its jwks"
     return f"its tokens must be encrypted, and {name} {why}"
 

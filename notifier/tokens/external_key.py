@@ -50,7 +50,7 @@ class SignerCircuit:
         self._seconds = 0.0  # mean of a signature
         self.opened = float("-inf")
         self.next_check_at = float("-inf")
-        """When it may be looked at again, if it is open."""
+        """When it may be checked again, if it is open."""
         self.is_open = False
 
     def on_failure(self, began: float, now: float, wait: float | None, result: SignatureResult) -> None:
@@ -76,7 +76,7 @@ class SignerCircuit:
         return self._concurrency / self._seconds if self._seconds else float("inf")
 
     def is_crowded(self, waiting: int) -> bool:
-        """True if another signature, behind so many that wait, would wait too long for its turn."""
+        """Return True if another signature, behind so many that wait, would wait too long for its turn."""
         return waiting * self._seconds > MAX_QUEUE_SECONDS * self._concurrency
 
 
@@ -133,7 +133,7 @@ class ExternalKey:
         self.algorithms: frozenset[Algorithm] = frozenset()
         self.fault: SignerFault | None = None
         self.changed: Callable[[], None] = lambda: None
-        """Called when it ceases to be well, and when it is to be looked at."""
+        """Called when the key gets a fault, and when a check is requested."""
 
     @property
     def signatures_per_second(self) -> float:
@@ -141,7 +141,7 @@ class ExternalKey:
         return self._circuit.signatures_per_second
 
     def due(self, now: float) -> float:
-        """Seconds until it is to be looked at."""
+        """Return the seconds until the next check."""
         return max(0.0, (self._circuit.next_check_at if self.fault is not None else self._next_check_at) - now)
 
     def check_soon(self) -> None:
@@ -151,7 +151,7 @@ class ExternalKey:
             self.changed()
 
     async def check(self) -> None:
-        """Ask for the public half and for a signature; at first for one by each algorithm. Never raises."""
+        """Request the public half and a signature; the first time, one by each algorithm. Never raises."""
         async with self._check_lock:
             began = self._steady()
             self._next_check_at = began + CHECK_INTERVAL_SECONDS
@@ -183,7 +183,7 @@ class ExternalKey:
             self._waiting -= 1
 
     async def close(self) -> None:
-        """Give up what the place holds."""
+        """Release all resources of the signer."""
         await self._backend.close()
 
     def _refuse(self) -> None:
@@ -225,7 +225,7 @@ class ExternalKey:
         self.half = replace(half, lacking=lacking)
 
     async def _request_signature(self, alg: Algorithm, message: bytes, key: PublicKey) -> bytes:
-        """Ask the place once for a signature, which `key` must verify. Raises SignerError."""
+        """Request one signature, which `key` must verify. Raises SignerError."""
         began = self._steady()
         try:
             signature = await _await_signer(self._bounds.timeout, self._backend.sign(alg, message))
@@ -253,7 +253,7 @@ def _verify(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) ->
 
 
 async def _await_signer(seconds: float, request: Awaitable[_T]) -> _T:
-    """Wait for a place so long. Raises SignerError."""
+    """Await a signer for at most so many seconds. Raises SignerError."""
     try:
         async with asyncio.timeout(seconds):
             return await request

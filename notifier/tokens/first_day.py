@@ -44,7 +44,7 @@ def earliest_publication(made_at: float | None, seen: SeenKey | None) -> float |
 
 
 def describe_first_day(made_at: float | None, seen: SeenKey | None, now: float) -> str:
-    """Say since when the key is published, as far as that is known, and when its first day is over."""
+    """Return since when the key is published, as far as that is known, and when its first day is over."""
     began = earliest_publication(made_at, seen)
     if seen is not None and seen.appeared:
         since = f"since {shown_moment(seen.since)}"

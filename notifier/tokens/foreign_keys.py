@@ -41,7 +41,7 @@ _NAMED = 5  # keys in a text
 
 
 def rsa_fault(jwk: Mapping[str, object]) -> str | None:
-    """Say why an RSA key (RFC 7518 §6.3.1) is not used, beginning with a verb; None if it may be."""
+    """Return why an RSA key (RFC 7518 §6.3.1) is not used, beginning with a verb; None if it may be."""
     modulus, exponent = decode_number(jwk.get("n")), decode_number(jwk.get("e"))
     if modulus is None or exponent is None:
         return f'has "{"n" if modulus is None else "e"}" that is no base64url'
@@ -108,7 +108,7 @@ def verified_algorithms(key: PublishedKey) -> tuple[str, ...]:
 
 
 def verifying_fault(key: PublishedKey) -> str | None:
-    """Say why the key verifies no signature, beginning with a verb; None if it may."""
+    """Return why the key verifies no signature, beginning with a verb; None if it may."""
     if key.kty not in MATERIAL:
         return f"is of the type {excerpt(key.kty, MAX_SHOWN_CHARS)}"
     if key.use not in (None, "sig"):
@@ -138,19 +138,19 @@ def find_unused_keys(keys: Iterable[PublishedKey]) -> str | None:
 
 
 def join_faults(faults: Iterable[str]) -> str | None:
-    """The first of them, and how many more there are; None if there are none."""
+    """Return the first faults, and how many more there are; None if there are none."""
     every = list(faults)
     more = f"; and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
     return f"{'; '.join(every[:_NAMED])}{more}" if every else None
 
 
 def format_key(key: PublishedKey) -> str:
-    """The key as a text names it."""
+    """Return the name of a key for texts."""
     return "a key without kid" if key.kid is None else f"key {excerpt(key.kid, MAX_SHOWN_CHARS)!r}"
 
 
 def decode_number(value: object) -> bytes | None:
-    """The bytes of a number, without leading zeros; None if it is not base64url."""
+    """Return the bytes of a number, without leading zeros; None if it is not base64url."""
     if not isinstance(value, str) or _BASE64URL.fullmatch(value) is None:
         return None
     plain = value.rstrip("=")

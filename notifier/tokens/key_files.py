@@ -83,7 +83,7 @@ def _identity_of(key: SigningKey | ExternalKeyEntry) -> object:
 
 
 def _kid_setting(source: KeySource | ExternalKeyEntry, entry: str) -> str:
-    """What gives the key its `kid`."""
+    """Return the setting that gives the key its `kid`."""
     if source.kid is not None:
         return f"{entry}.kid"
     return source.setting if isinstance(source, ExternalKeyEntry) else f"{entry}.file"
@@ -117,7 +117,7 @@ def _file_error(text: str, place: str = "file") -> ConfigurationError:
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """The PEM blocks (RFC 7468), each with its label. A block that is cut off is none."""
+    """Return the PEM blocks (RFC 7468), each with its label. A block that is cut off is none."""
     blocks = []
     at = 0
     while (end := text.find(_END, at)) >= 0:

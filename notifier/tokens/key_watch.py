@@ -25,10 +25,10 @@ class Keys(Protocol):
     """The current keys of the issuers."""
 
     def current_keys(self, iss: str) -> Iterable[Signing]:
-        """The keys that sign for the issuer now, one for each possible algorithm."""
+        """Return the keys that sign for the issuer now, one for each possible algorithm."""
 
     def future_keys(self, iss: str) -> Iterable[Signing]:
-        """The keys that are to sign later. Only since when they are published is watched."""
+        """Return the keys that are to sign later. Only since when they are published is watched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class _IssuerState:
 
 
 class KeyWatch:
-    """Knows when to read each issuer's JWK Set, and which signing keys are missing there.
+    """Decides when to read each issuer's JWK Set, and records which signing keys are missing there.
 
     `issuers` returns the configured issuers that have a JWK Set.
     """
@@ -101,7 +101,7 @@ class KeyWatch:
         self._known: dict[str, _IssuerState] = {}
 
     def fault_of(self, iss: str, alg: Algorithm) -> str | None:
-        """Say what is wrong with the published key that signs with `alg` now. None if nothing is known to be."""
+        """Return what is wrong with the published key that signs with `alg` now. None if nothing is known to be."""
         state = self._known.get(iss)
         if state is None or not any(state.faults.values()):
             return None
@@ -110,7 +110,7 @@ class KeyWatch:
         return None if signing is None or fault is None else f"{fault} (kid {signing.public['kid']})"
 
     def age(self, iss: str, alg: Algorithm, *, clock: float, now: float) -> float:
-        """For how many seconds at most receivers can have known the key that signs with `alg`.
+        """Return for how many seconds at most receivers can have known the key that signs with `alg`.
 
         `clock`: seconds since the epoch. The key was not published before its file was written, nor before the set was
         seen to have it after it had been missing there.
@@ -123,26 +123,26 @@ class KeyWatch:
         return min(of_file, now - presence.since) if presence is not None and presence.appeared else of_file
 
     def seen_keys(self) -> Iterator[tuple[str, str, float, bool]]:
-        """For each key that is there, also one to come: iss, kid, since when, and True if it was missing before."""
+        """Yield for each published key, also future keys: iss, kid, since when, and whether it was missing."""
         for iss, state in self._known.items():
             yield from ((iss, kid, presence.since, presence.appeared) for kid, presence in state.presences.items())
 
     def published(self) -> Iterator[tuple[str, str, bool]]:
-        """For each key of a set that was read: iss, kid, and True if receivers can verify with it."""
+        """Yield for each key of a set that was read: iss, kid, and True if receivers can verify with it."""
         for iss, state in self._known.items():
             yield from ((iss, kid, fault is None) for kid, fault in state.faults.items())
 
     def faults(self) -> Iterator[tuple[str, str, str]]:
-        """For each key that receivers cannot verify with: iss, kid, and what is wrong."""
+        """Yield for each key that receivers cannot verify with: iss, kid, and what is wrong."""
         for iss, state in self._known.items():
             yield from ((iss, kid, fault) for kid, fault in state.faults.items() if fault is not None)
 
     def unread_sets(self) -> Iterator[tuple[str, str]]:
-        """For each set that could not be read at the last look: iss, and why."""
+        """Yield for each set that could not be read last time: iss, and why."""
         yield from ((iss, state.unread) for iss, state in self._known.items() if state.unread is not None)
 
     def on_refused_token(self, iss: str, now: float) -> bool:
-        """A client refused a token of this issuer: look soon. Returns True if that brought the next look forward."""
+        """Read the set soon, since a client refused a token. Return True if the next reading is earlier now."""
         state = self._known.get(iss)
         if state is None:
             return False
@@ -153,7 +153,7 @@ class KeyWatch:
         return True
 
     def seconds_until_due(self, now: float) -> float:
-        """Seconds until the next look is due."""
+        """Return the seconds until the next reading is due."""
         self._follow(now)
         return max(
             0.0, min((state.next_read_at for state in self._known.values()), default=now + READ_INTERVAL_SECONDS) - now

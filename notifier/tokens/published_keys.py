@@ -94,7 +94,7 @@ def _value(name: str, value: object) -> str:
 
 
 def publication_fault(public: Mapping[str, str], alg: str, published: tuple[PublishedKey, ...]) -> str | None:
-    """Say why receivers cannot verify signatures of this key and `alg` with this set. None if they can."""
+    """Return why receivers cannot verify signatures of this key and `alg` with this set. None if they can."""
     kid = public["kid"]
     same_kid = [key for key in published if key.kid == kid]
     if not same_kid:

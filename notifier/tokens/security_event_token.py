@@ -46,7 +46,7 @@ class KeysUnavailable:
 
 
 def check_claims(claims: Mapping[str, object], *, issuer: str, audience: str, now: float) -> UnacceptedSet | None:
-    """Say what is wrong with the claims of a token whose signature is good; None if nothing is.
+    """Return what is wrong with the claims of a token whose signature is good; None if nothing is.
 
     How old a token is does not matter: a transmitter may send it late, and the age of an event is judged later.
     """
@@ -60,7 +60,7 @@ def check_claims(claims: Mapping[str, object], *, issuer: str, audience: str, no
 
 
 def is_verification(claims: object) -> bool:
-    """True for the claims of a token by which a transmitter tries whether its tokens arrive, and that ends nothing."""
+    """Return True for the claims of a test token, by which a transmitter checks delivery and which ends nothing."""
     events = claims.get("events") if isinstance(claims, dict) else None
     return isinstance(events, dict) and bool(events) and events.keys() <= VERIFICATIONS
 
@@ -93,7 +93,7 @@ def _number(value: object) -> TypeGuard[int | float]:
 
 
 def parse_claims(body: bytes, max_bytes: int, *, signed: bool) -> object:
-    """The claims of a compact JWS, whose signature was verified where it came in; or claims that are not signed."""
+    """Return the claims of a compact JWS, whose signature was verified on receipt; or unsigned claims."""
     if not signed or len(body) > max_bytes:
         return read_json(body, max_bytes)
     parts = body.strip().split(b".")

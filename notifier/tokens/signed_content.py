@@ -79,7 +79,7 @@ class SignedContent:
         return self._malformed if claims is None else SignedClaims(claims=claims, payload=payload, alg=header["alg"])
 
     def _check_header(self, header: Mapping[str, object]) -> UnverifiedToken | None:
-        """Say what is wrong with the JOSE header; None if nothing is."""
+        """Return what is wrong with the JOSE header; None if nothing is."""
         typ, alg, text = header.get("typ"), header.get("alg"), None
         if (typ is not None or self._typed) and (not isinstance(typ, str) or typ.lower() not in self._types):
             text = f"typ is not {self._types[0]}"
@@ -118,7 +118,7 @@ class SignedContent:
 
 
 def read_unverified_claims(token: bytes) -> Mapping[str, Any]:
-    """What a token claims, not yet proven. Nothing if it cannot be read."""
+    """Return the unverified claims of a token. Empty if it cannot be read."""
     _, _, rest = token.partition(b".")
     payload = b"" if len(token) > MAX_TOKEN_CHARS else rest.partition(b".")[0]
     return _claims(_decode(payload)) or {}
@@ -133,7 +133,7 @@ _FORGED = UnverifiedToken(fault=TokenFault.FORGED, text="the signature is wrong"
 
 
 def _header(token: bytes) -> dict[str, Any] | None:
-    """The JOSE header, not yet proven. None if there is none."""
+    """Return the JOSE header, not yet proven. None if there is none."""
     first = token.partition(b".")[0]
     if token.count(b".") != 2:
         return None

@@ -76,7 +76,7 @@ class _PublishedSet:
     missing_kids: set[str | None] = field(default_factory=set)
 
     def matching_keys(self, kid: str | None, alg: str) -> Iterator[VerifyingKey]:
-        """The keys with this kid that can verify `alg`. Without a kid, and of a set without kids, all that can."""
+        """Yield the keys with this kid that can verify `alg`; all such keys if token or set has no kid."""
         if self.advertised and alg not in self.advertised:
             return
         has_kid = any(key.kid == kid for key in self.published)
@@ -87,7 +87,7 @@ class _PublishedSet:
                 yield prepared
 
     def reason_against(self, kid: str | None, alg: str) -> str | None:
-        """Say why the key with this kid does not verify `alg`; None if there is no such key."""
+        """Return why the key with this kid does not verify `alg`; None if there is no such key."""
         if self.advertised and alg not in self.advertised:
             return f"the issuer's metadata name {', '.join(sorted(self.advertised))} for its tokens, not {alg}"
         for nth, key in enumerate(self.published):
@@ -136,7 +136,7 @@ class TransmitterKeys:
     async def matching_keys(
         self, kid: str | None, alg: str, *, doubted: bool = False
     ) -> tuple[VerifyingKey, ...] | KeysUnavailable:
-        """The keys that may verify a token with this header; none if the transmitter publishes none.
+        """Return the keys that may verify a token with this header; none if the transmitter publishes none.
 
         `doubted`: the keys that fit did not verify it, and no kid identifies them as the right keys.
         """
@@ -155,11 +155,11 @@ class TransmitterKeys:
         return KeysUnavailable(text="The key of the token is not known yet; send the token again")
 
     def reason_against(self, kid: str | None, alg: str) -> str | None:
-        """Say why the published key with this kid does not verify `alg`; None if there is none."""
+        """Return why the published key with this kid does not verify `alg`; None if there is none."""
         return None if self._set is None else self._set.reason_against(kid, alg)
 
     def _is_missing(self, kid: str | None, arrived: float) -> bool:
-        """True if the set was read since then, or short ago with the same question, and has no key for it."""
+        """Return True if the set was read since then, or short ago with the same question, and has no key for it."""
         assert self._set is not None, "it stays once it was read"
         if self._set.began_at >= arrived:
             self._set.missing_kids.add(kid)
