@@ -14,7 +14,15 @@ from typer.core import TyperGroup
 
 from notifier import __version__
 from notifier.features import FEATURES
-from notifier.model.errors import ConfigurationError, InputIssue, MalformedEvent, NotifierError, exit_code, leaves, ours
+from notifier.model.errors import (
+    ConfigurationError,
+    InputIssue,
+    MalformedEvent,
+    NotifierError,
+    exit_code,
+    find_own_errors,
+    iter_leaves,
+)
 from notifier.model.printable import counted
 from notifier.operators.terminal.help import LazyCommand, command_group
 from notifier.operators.terminal.output import say
@@ -117,7 +125,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except (NotifierError, BaseExceptionGroup) as failure:
-        if not (errors := ours(failure)):
+        if not (errors := find_own_errors(failure)):
             raise
         for error in errors:
             print_error(error)
@@ -154,7 +162,7 @@ def _print_internal_fault(_kind: type[BaseException], error: BaseException, _tra
 
     The frames go to the log, the text of the error does not: it may quote a `sub`.
     """
-    first = next(iter(leaf for leaf in leaves(error) if not isinstance(leaf, NotifierError)), error)
+    first = next(iter(leaf for leaf in iter_leaves(error) if not isinstance(leaf, NotifierError)), error)
     if isinstance(first, OSError) and first.strerror:
         of_file = "" if first.filename is None else f": {os.fsdecode(first.filename)}"
         say(f"notifier: {first.strerror}{of_file}", err=True)

@@ -17,11 +17,11 @@ from notifier.configuration.provenance import effective_clients_of
 from notifier.configuration.secret_files import find_exposed_files, secrets_of
 from notifier.feature import FeatureReport
 from notifier.features import FEATURES
-from notifier.model.durations import DAY
+from notifier.model.durations import DAY_SECONDS
 from notifier.model.errors import InputIssue
 from notifier.model.front_channel import is_on_page
-from notifier.model.ignored_members import IssueGroup, alike
-from notifier.model.moment import shown_moment
+from notifier.model.ignored_members import IssueGroup, group_issues
+from notifier.model.moment import format_moment_for_people
 from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import (
     Config,
@@ -128,7 +128,7 @@ def _summarize(
         ]
         + _check_subject_key(settings)
         + [{"path": warning.path, "text": warning.text} for warning in warnings]
-        + [_summarize_group(group) for group in (*alike(loaded.faults), *registry.left_away())]
+        + [_summarize_group(group) for group in (*group_issues(loaded.faults), *registry.left_away())]
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
         "registry": [
             {**_summarize_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers
@@ -151,7 +151,10 @@ def _summarize_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, An
     if layer.file is not None:
         return {"source": layer.name, "clients": len(layer.rows), "left_out": 0, "why": []}
     served = effective_clients_of(loaded, layer)
-    why = [{"text": group.first[0].text, "count": group.count} for group in islice(alike(served.faults), MAX_REASONS)]
+    why = [
+        {"text": group.first[0].text, "count": group.count}
+        for group in islice(group_issues(served.faults), MAX_REASONS)
+    ]
     return {"source": layer.name, "clients": served.clients, "left_out": served.left_out, "why": why}
 
 
@@ -170,12 +173,12 @@ def _summarize_key(key: SigningKey) -> dict[str, Any]:
     """`not_before` only if it is still to come; `first_day_until` only if the key signs before that, by its file."""
     now = time.time()
     begins = now if key.not_before is None else max(key.not_before, now)
-    known = None if key.made_at is None else key.made_at + DAY
+    known = None if key.made_at is None else key.made_at + DAY_SECONDS
     return {
         "kid": key.kid,
         "algorithms": sorted(key.algorithms),
-        "not_before": shown_moment(begins) if begins > now else None,
-        "first_day_until": shown_moment(known) if known is not None and known > begins else None,
+        "not_before": format_moment_for_people(begins) if begins > now else None,
+        "first_day_until": format_moment_for_people(known) if known is not None and known > begins else None,
     }
 
 
@@ -185,7 +188,7 @@ def _list_unsigned(loaded: LoadedConfiguration) -> Iterator[InputIssue]:
         moments = [key.not_before for key in loaded.keys.keys_of(iss)]
         due = [moment for moment in moments if moment is not None and moment > time.time()]
         if due and len(due) == len(moments):
-            text = f"no key signs before {shown_moment(min(due))}: until then its events wait"
+            text = f"no key signs before {format_moment_for_people(min(due))}: until then its events wait"
             yield InputIssue(f'issuers["{iss}"].keys', text)
 
 

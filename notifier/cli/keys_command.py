@@ -12,9 +12,9 @@ from notifier.configuration.configured_feature import key_kinds_of, settings_mod
 from notifier.configuration.loading import key_sources
 from notifier.features import FEATURES
 from notifier.model.client import Algorithm
-from notifier.model.durations import DAY
+from notifier.model.durations import DAY_SECONDS
 from notifier.model.errors import ConfigurationError
-from notifier.model.moment import read_moment, shown_moment
+from notifier.model.moment import format_moment_for_people, parse_moment
 from notifier.model.printable import json_text
 from notifier.operators.terminal.command_options import Config, check_keys
 from notifier.operators.terminal.help import command, command_group
@@ -119,14 +119,14 @@ def _parse_not_before(at: str | None) -> str | None:
     if at == "once":
         return None
     try:
-        return _format_moment(time.time() + DAY) if at is None else _format_moment(read_moment(at))
+        return _format_moment(time.time() + DAY_SECONDS) if at is None else _format_moment(parse_moment(at))
     except ValueError:
         text = "must be a time such as 2027-01-31T06:00:00Z, or once"
         raise typer.BadParameter(text, param_hint="--at") from None
 
 
 def _format_moment(moment: float) -> str:
-    return shown_moment(moment).replace(" ", "T")
+    return format_moment_for_people(moment).replace(" ", "T")
 
 
 @command(app)

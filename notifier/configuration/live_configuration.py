@@ -25,7 +25,7 @@ from notifier.configuration.reload_state import ReloadState
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import ConfigurationError, InputIssue
-from notifier.model.registry import ENDLESS, Registry
+from notifier.model.registry import ENDLESS_SECONDS, Registry
 from notifier.telemetry.audit import write_audit
 from notifier.tokens.published_keys import Signing
 from notifier.tokens.signers import Signers
@@ -169,7 +169,7 @@ class LiveConfiguration:
 
 def _with_grace(registry: Registry, layers: Sequence[Layer]) -> Registry:
     """Return the registry, with endless grace for unknown clients while a source was never read."""
-    return registry if all(layer.read for layer in layers) else replace(registry, grace=ENDLESS)
+    return registry if all(layer.read for layer in layers) else replace(registry, grace=ENDLESS_SECONDS)
 
 
 def _remaining_faults(faults: Sequence[InputIssue], registry: Registry) -> list[InputIssue]:

@@ -21,7 +21,7 @@ from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.message import Binding
-from notifier.model.presets import preset_doubt
+from notifier.model.presets import find_preset_doubt
 from notifier.model.registry import Registry
 from notifier.network.http.pem_files import build_client_context
 from notifier.network.listeners.certificates import ListenerContext
@@ -199,7 +199,7 @@ def _find_preset_mismatches(registry: Registry) -> Iterator[InputIssue]:
     of_kind: dict[tuple[str, str, str], list[str]] = {}
     for iss, clients in registry.clients.items():
         for client in clients.values():
-            if client.preset is not None and (doubt := preset_doubt(client)) is not None:
+            if client.preset is not None and (doubt := find_preset_doubt(client)) is not None:
                 of_kind.setdefault((iss, *doubt), []).append(client.client_id)
     for (iss, text, remedy), names in of_kind.items():
         more = f" and {len(names) - MAX_NAMED_CLIENTS:,} more" if len(names) > MAX_NAMED_CLIENTS else ""

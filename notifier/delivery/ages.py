@@ -21,10 +21,10 @@ Moments are seconds since the epoch, by the caller's clock.
 
 import math
 
-from notifier.model.backoff import EARLY
+from notifier.model.backoff import MIN_EARLY_FACTOR
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery
-from notifier.model.logout_token import names_session
+from notifier.model.logout_token import has_session
 
 MIN_FAULT_SECONDS, MAX_FAULT_SECONDS = 2.0, 256.0  # an internal fault is examined again after 2, 4, 8 … 256 s
 LAST_ATTEMPT_SECONDS = 1.0  # before a limit at which the last attempt is due
@@ -38,7 +38,7 @@ def last_moment(delivery: Delivery, client: Client, now: float) -> float:
 def waits_until(delivery: Delivery, client: Client, now: float) -> float:
     """Return until when the delivery may wait for its client: until its last attempt is due, and `now` at the least."""
     last = last_moment(delivery, client, now)
-    if last + LAST_ATTEMPT_SECONDS < now and names_session(delivery, client):
+    if last + LAST_ATTEMPT_SECONDS < now and has_session(delivery, client):
         last = now + _recorded_rest(delivery, client.retry) - LAST_ATTEMPT_SECONDS
     return max(now, min(last, delivery.not_after or math.inf))
 
@@ -70,7 +70,7 @@ def grace_left(since: float | None, looks: int, grace: float, now: float, *, bou
 
 def _age_limit(delivery: Delivery, client: Client, now: float) -> float:
     policy = client.retry
-    if names_session(delivery, client):
+    if has_session(delivery, client):
         longest = policy.max_age
     elif delivery.waits.undated:
         return -math.inf
@@ -81,24 +81,24 @@ def _age_limit(delivery: Delivery, client: Client, now: float) -> float:
 
 def _recorded_rest(delivery: Delivery, policy: RetryPolicy) -> float:
     """Return the seconds of `max_age` that its recorded waits leave to the delivery. They may be short by an eighth."""
-    return EARLY * policy.max_age - max(0.0, delivery.waits.seconds - delivery.held)
+    return MIN_EARLY_FACTOR * policy.max_age - max(0.0, delivery.waits.seconds - delivery.held)
 
 
 def is_too_old(delivery: Delivery, client: Client, now: float) -> bool:
     """Return True if the delivery has passed its age limit."""
     if now <= _age_limit(delivery, client, now):
         return False
-    return not names_session(delivery, client) or _recorded_rest(delivery, client.retry) <= 0
+    return not has_session(delivery, client) or _recorded_rest(delivery, client.retry) <= 0
 
 
 def expiry_text(delivery: Delivery, client: Client, now: float) -> str:
     """Return why no attempt of the delivery follows, for its dead letter."""
-    policy, has_session = client.retry, names_session(delivery, client)
+    policy, names_session = client.retry, has_session(delivery, client)
     if delivery.not_after is not None and delivery.not_after <= _age_limit(delivery, client, now):
         why = "not_after leaves no time for another"
-    elif delivery.waits.undated and not has_session:
+    elif delivery.waits.undated and not names_session:
         why = "a token without sid is not sent, since the clock was set back meanwhile, and its age is unknown"
-    elif has_session or policy.max_age <= policy.sub_only_max_age:
+    elif names_session or policy.max_age <= policy.sub_only_max_age:
         why = f"older than max_age ({policy.max_age:g} s)"
     else:
         why = (

@@ -16,7 +16,7 @@ from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
 from notifier.model.front_channel import uri_of
 from notifier.model.frozen import replace
-from notifier.model.logout_token import claims_for
+from notifier.model.logout_token import build_claims
 from notifier.model.moment import Clock
 from notifier.model.outcome import Answer, Break, Cause, DeadReason, Delivered, Outcome, Reason, Refused, read_wire
 from notifier.model.presets import meaning_of
@@ -57,7 +57,7 @@ class BackChannel:
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Sign a new token. Raises InternalFault if it cannot be signed, or encrypted, now."""
         jti = self._new_jti()
-        claims = claims_for(delivery, client, now=self._clock(), jti=jti)
+        claims = build_claims(delivery, client, now=self._clock(), jti=jti)
         if isinstance(claims, DeadReason):
             return Dead(reason=claims, text=_NO_TOKEN[claims])
         token = await self._signer.sign(delivery.iss, client.token.alg, client.token.typ, claims)

@@ -15,7 +15,7 @@ from notifier.delivery.known_client import KnownClient
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import AttemptResult, Defer, RetryAt, WaitsAs, retry, uncharged
-from notifier.model.backoff import EARLY, LATE, SOON, deferral_wait
+from notifier.model.backoff import MAX_LATE_FACTOR, MIN_EARLY_FACTOR, MIN_WAIT_SECONDS, deferral_wait
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import PREFETCH
 from notifier.model.delivery import Delivery
@@ -58,15 +58,17 @@ class Buckets:
             if last - now >= MIN_PARKED_SECONDS and not self._leaving:
                 return delivery, Defer(due=due, cause=cause, waits_as=WaitsAs.PARKED, until=last)
             age = 0.0 if delivery.first_taken_at is None else now - delivery.first_taken_at
-            due = now + max(SOON, min(due - now, OPEN_SHARE_OF_OUTAGE * age))
+            due = now + max(MIN_WAIT_SECONDS, min(due - now, OPEN_SHARE_OF_OUTAGE * age))
         if later.waits_as is not WaitsAs.PROBE:
             return delivery, Defer(due=min(due, last), cause=cause)
-        if (due - now) * LATE <= last - now:
-            early = SOON if cause is Cause.RETRY_AFTER else 0  # several passes, of which the last may end early
+        if (due - now) * MAX_LATE_FACTOR <= last - now:
+            early = (
+                MIN_WAIT_SECONDS if cause is Cause.RETRY_AFTER else 0
+            )  # several passes, of which the last may end early
             known.on_probe_sent(due - ahead - early)
             return delivery, Defer(due=due, cause=cause, waits_as=WaitsAs.PROBE, rounding="up")
         due = min(due, last)
-        known.on_probe_sent(now - ahead + (due - now) * EARLY)
+        known.on_probe_sent(now - ahead + (due - now) * MIN_EARLY_FACTOR)
         return delivery, Defer(due=due, cause=cause, waits_as=WaitsAs.PROBE)
 
     def after_attempt(

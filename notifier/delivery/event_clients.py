@@ -10,7 +10,7 @@ from typing import get_args
 
 from notifier.delivery.facts import IgnoredOverrides, Override
 from notifier.model.client import Client
-from notifier.model.delivery import DeliveryIds, Inline
+from notifier.model.delivery import ClientOverrides, DeliveryIds
 from notifier.model.frozen import replace
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
@@ -156,7 +156,7 @@ def is_skipped(
     return skipped and not registry.has_just_lost(event.iss, client_id, steady)
 
 
-def ignored_inline(event: SessionEnded, entry: ClientEntry) -> Inline | None:
+def ignored_inline(event: SessionEnded, entry: ClientEntry) -> ClientOverrides | None:
     """Return the overrides of the entry that do not count. The event vouches for them when they count later."""
     inline = entry.overrides
     return replace(inline, vouched=True) if inline is not None and event.vouched else inline

@@ -19,15 +19,15 @@ from notifier.delivery.replacements import TRIAL_DELAY_SECONDS, Move, Send, buri
 from notifier.model.delivery import Delivery, DeliveryIds
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
-from notifier.model.documents.event_document import understand
-from notifier.model.documents.sourced import ONLY, as_kept, as_received, reader_of
+from notifier.model.documents.event_document import parse_event
+from notifier.model.documents.sourced import ONLY_HEADER, reader_name_of, to_kept, to_received
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource, UnknownVersion
 from notifier.model.frozen import frozen, replace
-from notifier.model.message import PART_OF, SUSPECT, Kind, Lane, Message, NewerKind
+from notifier.model.message import MIN_SUSPECT_CRASHES, PART_OF_HEADER, Kind, Lane, Message, NewerKind
 from notifier.model.moment import Clock
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt
-from notifier.model.registry import ENDLESS, CurrentRegistry, Registry
+from notifier.model.registry import ENDLESS_SECONDS, CurrentRegistry, Registry
 from notifier.model.session_ended import ClientEntry, Identity, SessionEnded
 
 _UNROUTED = (
@@ -106,11 +106,11 @@ class Intake:
             return message, None
         only = None
         if message.kind is Kind.SOURCED:
-            named = message.headers.get(ONLY)
+            named = message.headers.get(ONLY_HEADER)
             only = named if isinstance(named, str) else None
-            message = as_received(message)
-        reader = self._readers.get(reader_of(message.source))
-        return as_kept(message) if reader is None else reader.received(message), only
+            message = to_received(message)
+        reader = self._readers.get(reader_name_of(message.source))
+        return to_kept(message) if reader is None else reader.received(message), only
 
     def _open(self, message: Message, only: str | None) -> Expand | Move:
         now = self._clock()
@@ -122,10 +122,10 @@ class Intake:
             case None if message.source is not None:
                 return self._open_sourced(message, only, now)
             case None:
-                understood = understand(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
+                understood = parse_event(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
                 letter = None
                 if understood.wrong is not None:
-                    letter = dead_letter.bury_entries(message, understood.event, understood.wrong, now)
+                    letter = dead_letter.dead_letter_entries(message, understood.event, understood.wrong, now)
                 return self._open_event(message, documents.EventDocument(event=understood.event), letter, now)
             case Kind.EVENT:
                 return self._open_event(message, documents.load_event(message.body), None, now)
@@ -143,7 +143,7 @@ class Intake:
                 assert_never(message.kind)
 
     def _open_sourced(self, message: Message, only: str | None, now: float) -> Expand | Move:
-        reader = self._readers.get(reader_of(message.source))
+        reader = self._readers.get(reader_name_of(message.source))
         if reader is None:
             raise UnknownSource((InputIssue("", f"nothing here reads messages of the source {message.source}"),))
         opened = reader.open(message, only, now, now + TRIAL_DELAY_SECONDS if message.suspect else None)
@@ -196,11 +196,11 @@ class Intake:
         steps: Iterator[Step]
         if message.delivery_count and message.suspect:
             steps = _trials(event, registry, self._steady(), message.crashes, now)
-        elif message.delivery_count >= SUSPECT and not event.id_given:
+        elif message.delivery_count >= MIN_SUSPECT_CRASHES and not event.id_given:
             return replacements.event_with_id(event, bulk=document.bulk)
         else:
             steps = deliveries(event, registry, self._steady())
-        if registry.grace == ENDLESS and (why := registry.unsure.get(event.iss)) is not None:
+        if registry.grace == ENDLESS_SECONDS and (why := registry.unsure.get(event.iss)) is not None:
             steps = _without_skipped(document, steps, why, now)
         if ClientEntry in map(type, event.clients) and (ignored := event_clients.ignored_overrides(event, registry)):
             steps = chain((replace(ignored, source=message.source),), steps)
@@ -213,7 +213,9 @@ class Intake:
         for part in event_clients.split(replace(event, id_given=True, unread=()), registry, self._steady()):
             message = replacements.event_message(part, bulk=document.bulk)
             yield Send(
-                queue=lane, due=due, message=replace(message, message_id=self._new_id(), headers={PART_OF: digest})
+                queue=lane,
+                due=due,
+                message=replace(message, message_id=self._new_id(), headers={PART_OF_HEADER: digest}),
             )
 
 
@@ -270,7 +272,7 @@ def _without_skipped(document: documents.EventDocument, steps: Iterator[Step], w
         left = tuple(entry for entry in event.clients if event_clients.name_of(entry) in skipped)
         never = DeadReason.UNKNOWN_CLIENT, f"{why}; correct it, then replay"
         later = replace(document, event=replace(event, clients=left))
-        yield replacements.postpone_event(later, why, never, ENDLESS, now)
+        yield replacements.postpone_event(later, why, never, ENDLESS_SECONDS, now)
 
 
 def _returned(delivery: Delivery, now: float) -> Delivery:

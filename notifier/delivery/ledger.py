@@ -14,7 +14,7 @@ from notifier.delivery.intake import Expand, Intake, Step
 from notifier.delivery.replacements import Move
 from notifier.model.backoff import deferral_wait
 from notifier.model.delivery import Delivery
-from notifier.model.message import PART_OF, Kind, Lane, Message, Unsettled
+from notifier.model.message import PART_OF_HEADER, Kind, Lane, Message, Unsettled
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import Acknowledger
 
@@ -51,7 +51,7 @@ class HeldMessage:
     def event_digest(self) -> str | None:
         """Return the digest of the event of which it is a part; None for a whole event and for a delivery."""
         message = self.message
-        digest = message.headers.get(PART_OF) if message.kind is Kind.EVENT else None
+        digest = message.headers.get(PART_OF_HEADER) if message.kind is Kind.EVENT else None
         return digest if isinstance(digest, str) else None
 
     @property

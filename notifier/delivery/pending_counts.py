@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 
 from notifier.delivery.verdict import Defer, RetryAt, delay_of
-from notifier.model.backoff import EARLY
+from notifier.model.backoff import MIN_EARLY_FACTOR
 from notifier.model.client import ClientKey
 
 SHORT_WAIT_SECONDS = 16.0  # a shorter wait may end and begin again within its second, and count twice
@@ -58,7 +58,7 @@ class DelayCounts:
         now = self._clock()
         wait, rounding = delay_of(verdict, now)
         if rounding == "down":
-            wait *= EARLY  # RabbitMQ rounds
+            wait *= MIN_EARLY_FACTOR  # RabbitMQ rounds
         steps = 8 if wait < SHORT_WAIT_SECONDS else 1
         if (due := math.ceil((now + wait) * steps) / steps) not in self._dues:
             self._forget_past(now)  # the counts may never be requested

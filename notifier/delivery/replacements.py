@@ -11,11 +11,11 @@ from typing import Literal, TypeAlias
 
 from notifier.delivery.ages import fault_wait_seconds, grace_left
 from notifier.delivery.facts import Buried, Deferred, EventTaken, Fact
-from notifier.model.backoff import SOON, Rounding, deferral_wait
+from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding, deferral_wait
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
-from notifier.model.documents.sourced import as_sourced
+from notifier.model.documents.sourced import to_sourced
 from notifier.model.errors import InputIssue, UnknownSource
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing, crash_headers
@@ -30,7 +30,7 @@ MAX_GRACE_SECONDS = 86400.0  # that an event waits for its issuer, or for the li
 NEWER_WAITS = tuple(2**power for power in range(2, 9))
 # Seconds until the messages written in place of a suspect are due. Taken at once, one could kill the process before the
 # suspect's ack is with the broker. The next process would rewrite the suspect again: one more at each death.
-TRIAL_DELAY_SECONDS = SOON
+TRIAL_DELAY_SECONDS = MIN_WAIT_SECONDS
 PASSES = "passes"  # the header that counts the passes of a message whose body cannot be changed
 
 EventResult: TypeAlias = Literal["accepted", "split", "malformed"]
@@ -79,7 +79,7 @@ def buried(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | No
 
 def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
     """Return the dead letter of a whole event."""
-    letter = dead_letter.bury_event(event, reason, text, now)
+    letter = dead_letter.dead_letter_event(event, reason, text, now)
     return Move(sends=(buried(letter, event.reply_to),), fact=event_taken(event, "accepted"))
 
 
@@ -87,7 +87,7 @@ def bury_unreadable(
     message: Message, mistakes: tuple[InputIssue, ...], data: Mapping[str, object] | None, only: str | None, now: float
 ) -> Move:
     """Return the dead letter of a message that cannot be read. `only`: see `_bury_as_it_came`."""
-    return _bury_as_it_came(message, dead_letter.bury_raw(message, mistakes, now, data), only, "malformed")
+    return _bury_as_it_came(message, dead_letter.dead_letter_raw(message, mistakes, now, data), only, "malformed")
 
 
 def bury_worn_out(message: Message, only: str | None, now: float) -> Move | None:
@@ -105,11 +105,15 @@ def bury_worn_out(message: Message, only: str | None, now: float) -> Move | None
     match message.kind:
         case Kind.DELIVERY:
             delivery = documents.load_delivery(message.body)
-            return Move(sends=(buried(dead_letter.bury_delivery(delivery, reason, text, now), delivery.reply_to),))
+            return Move(
+                sends=(buried(dead_letter.dead_letter_delivery(delivery, reason, text, now), delivery.reply_to),)
+            )
         case Kind.EVENT:
             return bury_event(documents.load_event(message.body).event, reason, text, now)
         case None:
-            return _bury_as_it_came(message, dead_letter.bury_unread(message, reason, text, now), only, "accepted")
+            return _bury_as_it_came(
+                message, dead_letter.dead_letter_unread(message, reason, text, now), only, "accepted"
+            )
         case _:
             return None
 
@@ -163,7 +167,7 @@ def postpone_unknown_source(
     wait = min(left, fault_wait_seconds(passes))
     fact = _message_deferred(message, now + wait, f"the source {message.source} is not configured (yet)", passes)
     own_id = taken.message_id if taken.kind is Kind.SOURCED else None
-    again = as_sourced(message, own_id or new_id, only)
+    again = to_sourced(message, own_id or new_id, only)
     again = replace(again, headers={**again.headers, PASSES: str(passes + 1)})
     return Move(sends=(Send(due=now + deferral_wait(wait), rounding="up", message=again, fact=fact),))
 

@@ -12,12 +12,12 @@ from itertools import islice
 from notifier.delivery import facts
 from notifier.delivery.replacements import Send, buried
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs, delay_of
-from notifier.model.backoff import SOON
+from notifier.model.backoff import MIN_WAIT_SECONDS
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
 from notifier.model.errors import QueueUnavailable
 from notifier.model.frozen import replace
-from notifier.model.message import LONGEST_PARKED, Kind, Message, Outgoing, crash_headers
+from notifier.model.message import MAX_PARKED_SECONDS, Kind, Message, Outgoing, crash_headers
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import WorkerQueue
 
@@ -53,7 +53,7 @@ class Settlement:
                 )  # fmt: skip
                 self._observe(deferred)
             case Dead():
-                letter = dead_letter.bury_delivery(delivery, verdict.reason, verdict.text, now)
+                letter = dead_letter.dead_letter_delivery(delivery, verdict.reason, verdict.text, now)
                 await self.send_all((buried(letter, delivery.reply_to, delivery),))
         return True
 
@@ -90,8 +90,8 @@ class Settlement:
         parked = verdict.waits_as is WaitsAs.PARKED
         wait, rounding = delay_of(verdict, now)
         if parked:
-            wait = min(verdict.until - now, LONGEST_PARKED)
-        waits = replace(delivery.waits, since=now, longest=max(SOON, wait))
+            wait = min(verdict.until - now, MAX_PARKED_SECONDS)
+        waits = replace(delivery.waits, since=now, longest=max(MIN_WAIT_SECONDS, wait))
         # An id that is written down is the same at every reading, and marks a duplicate like a given id.
         body = documents.dump_delivery(replace(delivery, id_given=True, parked=parked, waits=waits), due=verdict.due)
         message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=crash_headers(crashes))

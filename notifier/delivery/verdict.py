@@ -11,9 +11,9 @@ from typing import assert_never
 
 from notifier.delivery.ages import expiry_text, fault_wait_seconds, last_moment
 from notifier.delivery.facts import Attempted
-from notifier.model.backoff import LATE, SOON, Jitter, Rounding, backoff, deferral_wait
+from notifier.model.backoff import MAX_LATE_FACTOR, MIN_WAIT_SECONDS, Jitter, Rounding, compute_backoff, deferral_wait
 from notifier.model.client import Client, RetryPolicy
-from notifier.model.delivery import Delivery, Past
+from notifier.model.delivery import Delivery, PastOutcome
 from notifier.model.errors import InternalFault
 from notifier.model.frozen import frozen, replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused, Signal
@@ -139,7 +139,7 @@ def pause_of(outcome: Outcome, policy: RetryPolicy) -> float | None:
 
 def clamp_retry_after(seconds: float, policy: RetryPolicy) -> float:
     """Bring absurd values to between a second and `max_delay`."""
-    return min(max(seconds, SOON), max(policy.max_delay, SOON))
+    return min(max(seconds, MIN_WAIT_SECONDS), max(policy.max_delay, MIN_WAIT_SECONDS))
 
 
 def record(delivery: Delivery, outcome: Outcome, now: float, seconds: float = 0.0) -> Delivery:
@@ -148,7 +148,7 @@ def record(delivery: Delivery, outcome: Outcome, now: float, seconds: float = 0.
     A 400 after an ambiguous attempt does not count (R3).
     """
     rejected = outcome.reason is Reason.REJECTED_TOKEN and not delivery.ambiguous
-    past = Past(at=now, reason=outcome.reason.value, status=outcome.status, text=outcome.text)
+    past = PastOutcome(at=now, reason=outcome.reason.value, status=outcome.status, text=outcome.text)
     return replace(
         delivery,
         history=delivery.with_past(past),
@@ -235,16 +235,16 @@ def retry(
     `asked`: the seconds for which the client asked. `least`: how long a backoff is, within `max_delay`.
     """
     policy, last = client.retry, last_moment(delivery, client, now)
-    if last - now < SOON:
+    if last - now < MIN_WAIT_SECONDS:
         return Dead(reason=DeadReason.EXPIRED, text=expiry_text(delivery, client, now))
     if asked is None:
-        wait = backoff(policy, max(1, delivery.backoffs), jitter)
+        wait = compute_backoff(policy, max(1, delivery.backoffs), jitter)
         if wait >= min(least, policy.max_delay):
             return RetryAt(due=min(now + wait, last))
         wait = min(least * (1 + policy.jitter * jitter()), policy.max_delay)
     else:
         wait = clamp_retry_after(asked, policy)
-    in_time = now + math.ceil(wait) * LATE <= last
+    in_time = now + math.ceil(wait) * MAX_LATE_FACTOR <= last
     return RetryAt(due=now + wait, rounding="up") if in_time else RetryAt(due=last)
 
 

@@ -28,7 +28,7 @@ from notifier.demo.receivers import LOOPBACK, Behaviour, Receiver
 from notifier.demo.story import ISS, write_key
 from notifier.demo.token_check import TokenCheck
 from notifier.feature import Feature, FeatureRuntime
-from notifier.model.durations import in_words
+from notifier.model.durations import format_in_words
 
 STORAGE_KEY = "notifier.token"
 """Under this name the console keeps the token of the tab (`session.js`)."""
@@ -174,7 +174,7 @@ async def show_console(
 
     async with console_demo(incident) as scenario:
         console.print(f"Open {scenario.address} in a browser on this machine. It opens once.", soft_wrap=True)
-        console.print(f"The demo ends by Ctrl-C, or after {in_words(incident.max_seconds)}.\n")
+        console.print(f"The demo ends by Ctrl-C, or after {format_in_words(incident.max_seconds)}.\n")
         if open_page is not None and not stop.is_set():
             await asyncio.to_thread(open_page, scenario.address)
         with suppress(TimeoutError):

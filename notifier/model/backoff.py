@@ -16,15 +16,15 @@ Jitter = Callable[[], float]
 Rounding = Literal["down", "up"]
 """Down for a backoff, where a little early does no harm; up where the client named the time (`Retry-After`)."""
 
-SOON = 1.0  # seconds: the shortest wait. What is due within it is due now
-LATE = 8 / 7  # times the wait that a queue takes at most, where it rounds up
-EARLY = 7 / 8  # times the wait that a queue takes at least, where it rounds down
-LONGEST_DEFERRAL = 65_536
+MIN_WAIT_SECONDS = 1.0  # seconds: the shortest wait. What is due within it is due now
+MAX_LATE_FACTOR = 8 / 7  # times the wait that a queue takes at most, where it rounds up
+MIN_EARLY_FACTOR = 7 / 8  # times the wait that a queue takes at least, where it rounds down
+MAX_DEFERRAL_SECONDS = 65_536
 _HAIR = 1e-3  # seconds: what reckoning with moments may add. 64 s must not become 65
 _ON_ITS_WAY = 0.01  # seconds between the decision to wait and the publish: 512 s must not become 511
 
 
-def backoff(policy: RetryPolicy, tries: int, jitter: Jitter) -> float:
+def compute_backoff(policy: RetryPolicy, tries: int, jitter: Jitter) -> float:
     """Return the wait in seconds after `tries` (1, 2, …) failures: `base · factor^(tries-1)`, capped, with jitter."""
     # The exponent is bounded since 3.0 ** 700 is an OverflowError, and any cap is reached long before.
     raw = min(policy.max_delay, policy.base * policy.factor ** min(max(tries, 1) - 1, 64))
@@ -41,7 +41,7 @@ def deferral_wait(seconds: float, rounding: Rounding = "down") -> int:
 
     Rounded down, it is due early, after at least half of the time, and is decided again.
     """
-    whole = whole_seconds(min(seconds, LONGEST_DEFERRAL), rounding)
+    whole = whole_seconds(min(seconds, MAX_DEFERRAL_SECONDS), rounding)
     return 1 << (whole.bit_length() - 1 if rounding == "down" else (whole - 1).bit_length())
 
 

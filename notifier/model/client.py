@@ -93,7 +93,7 @@ _IDENTIFYING_PARTS = (
 )  # fmt: skip
 
 
-def identifies(claim: str) -> bool:
+def is_identifying_claim(claim: str) -> bool:
     """Whether services may know by a claim of this name who somebody is, or what somebody may do.
 
     A token with it could pass for an ID token or an access token, so no logout token has one. What is no letter does

@@ -8,22 +8,22 @@ from typing import Annotated
 
 from pydantic import Field
 
-from notifier.model.backoff import EARLY, LATE
+from notifier.model.backoff import MAX_LATE_FACTOR, MIN_EARLY_FACTOR
 from notifier.model.client import Algorithm
 from notifier.model.frozen import frozen, replace
 from notifier.model.json_size import cut, size
 from notifier.model.reply import ReplyTo
 
-HISTORY_LENGTH = 10
-HISTORY_TEXT = 2048  # bytes of answers' text in the whole history, as written in JSON
-ANSWER_TEXT = 1024
-CLOCKS_APART = 60.0  # seconds by which the clocks of two workers may differ
+MAX_HISTORY_LENGTH = 10
+MAX_HISTORY_BYTES = 2048  # bytes of answers' text in the whole history, as written in JSON
+MAX_ANSWER_BYTES = 1024
+MAX_CLOCK_DIFFERENCE_SECONDS = 60.0  # seconds by which the clocks of two workers may differ
 
 StoredCount = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 @frozen
-class Inline:
+class ClientOverrides:
     """What the event says about the client. It overrides the registry if it counts: see `Registry.accepts_overrides`.
 
     `vouched` is the event's, and is noted only where the rest does not count yet.
@@ -36,7 +36,7 @@ class Inline:
 
 
 @frozen
-class Past:
+class PastOutcome:
     """One earlier outcome. `text` is the printable beginning of the answer or error."""
 
     at: float
@@ -66,9 +66,9 @@ class RecordedWaits:
         if self.since is None:
             return self
         gone = now - self.since
-        certain = 0.0 if parked else self.longest * EARLY
-        seconds = self.seconds + (min(gone, self.longest * LATE) if gone >= 0 else certain)
-        return RecordedWaits(seconds=seconds, undated=self.undated or (parked and gone < -CLOCKS_APART))
+        certain = 0.0 if parked else self.longest * MIN_EARLY_FACTOR
+        seconds = self.seconds + (min(gone, self.longest * MAX_LATE_FACTOR) if gone >= 0 else certain)
+        return RecordedWaits(seconds=seconds, undated=self.undated or (parked and gone < -MAX_CLOCK_DIFFERENCE_SECONDS))
 
 
 NO_WAITS = RecordedWaits()
@@ -102,8 +102,8 @@ class Delivery:
     sub: str | None
     sid: str | None
     entry_sub: bool = False
-    inline: Inline | None = None
-    ignored: Inline | None = None
+    inline: ClientOverrides | None = None
+    ignored: ClientOverrides | None = None
     ended_at: float | None = None
     not_after: float | None = None
     reason: str | None = None
@@ -130,7 +130,7 @@ class Delivery:
     asked: bool = False
     asked_until: Annotated[float | None, Field(exclude=True)] = None
     unknown_since: float | None = None
-    history: tuple[Past, ...] = ()
+    history: tuple[PastOutcome, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -146,19 +146,19 @@ class Delivery:
         """Return the moment from which its age counts: by the wall clock, but at the latest by its recorded waits."""
         return now if self.first_taken_at is None else min(self.first_taken_at, now - self.waits.seconds)
 
-    def with_past(self, past: Past) -> tuple[Past, ...]:
+    def with_past(self, past: PastOutcome) -> tuple[PastOutcome, ...]:
         """The history with one more outcome: the last ten, and the newest 2 KiB of text."""
-        return shortened((*self.history, past)[-HISTORY_LENGTH:], HISTORY_TEXT)
+        return shorten_history((*self.history, past)[-MAX_HISTORY_LENGTH:], MAX_HISTORY_BYTES)
 
 
-def shortened(history: tuple[Past, ...], most: int) -> tuple[Past, ...]:
+def shorten_history(history: tuple[PastOutcome, ...], most: int) -> tuple[PastOutcome, ...]:
     """The history with at most this many bytes of text. The newest texts are kept first."""
-    if 6 * sum(len(past.text) for past in history) <= min(most, ANSWER_TEXT):  # the usual case
+    if 6 * sum(len(past.text) for past in history) <= min(most, MAX_ANSWER_BYTES):  # the usual case
         return history
-    newest_first: list[Past] = []
+    newest_first: list[PastOutcome] = []
     room = most
     for past in reversed(history):
-        text = cut(past.text, min(room, ANSWER_TEXT))
+        text = cut(past.text, min(room, MAX_ANSWER_BYTES))
         room -= size(text)
         newest_first.append(past if text == past.text else replace(past, text=text))
     return tuple(reversed(newest_first))
@@ -173,21 +173,21 @@ class DeliveryIds:
     __slots__ = ("_shared",)
 
     def __init__(self, *, iss: str, spoken_by: tuple[str | None, str | None], event_id: str) -> None:
-        self._shared = hashlib.blake2b(_whole(iss, *spoken_by, event_id), digest_size=16)
+        self._shared = hashlib.blake2b(_join_parts(iss, *spoken_by, event_id), digest_size=16)
 
-    def of(self, client_id: str, sub: str | None, sid: str | None, inline: Inline | None = None) -> str:
+    def of(self, client_id: str, sub: str | None, sid: str | None, inline: ClientOverrides | None = None) -> str:
         """Return the id of one delivery. Without an `inline`, which adds parts, it is the same in every release."""
         digest = self._shared.copy()
         if inline is None:
-            digest.update(_whole(client_id, sub, sid))
+            digest.update(_join_parts(client_id, sub, sid))
         else:
             required = inline.backchannel_logout_session_required
             flag = None if required is None else str(required)
             uri, alg = inline.backchannel_logout_uri, inline.id_token_signed_response_alg
-            digest.update(_whole(client_id, sub, sid, uri, flag, alg))
+            digest.update(_join_parts(client_id, sub, sid, uri, flag, alg))
         return digest.hexdigest()
 
 
-def _whole(*parts: str | None) -> bytes:
+def _join_parts(*parts: str | None) -> bytes:
     """The parts, each behind its length, so that two different lists of parts are never the same."""
     return b"".join([b"-" if part is None else b"%d:%b" % (len(raw := part.encode()), raw) for part in parts])

@@ -5,7 +5,7 @@ A bare number is not a duration, because it might mean seconds or milliseconds. 
 
 import re
 
-DAY = 86_400.0  # seconds: receivers on .NET keep the set for 12 h
+DAY_SECONDS = 86_400.0  # seconds: receivers on .NET keep the set for 12 h
 
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -39,7 +39,7 @@ def format_duration(seconds: float) -> str:
     return f"{milliseconds}ms"
 
 
-def in_words(seconds: float) -> str:
+def format_in_words(seconds: float) -> str:
     """Return the approximate duration for people: 90 → `90 s`, 150 → `2 min`."""
     seconds = max(0.0, seconds)
     for unit, size in (("d", 86_400.0), ("h", 3600.0), ("min", 60.0)):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from notifier.model.client import EgressPolicy
 from notifier.model.printable import stray_character
 
-URI_LENGTH = 4096  # characters of an address that others bring
+MAX_URI_LENGTH = 4096  # characters of an address that others bring
 Address = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
@@ -132,9 +132,9 @@ class _Target(NamedTuple):
     disguised: bool
 
 
-def uri_mistake(uri: str) -> str | None:
+def find_uri_issue(uri: str) -> str | None:
     """Say what is malformed in a `backchannel_logout_uri`. None if it is well formed (B3, B4, B5)."""
-    target = _read(uri)
+    target = _parse(uri)
     return target if isinstance(target, str) else None
 
 
@@ -144,7 +144,7 @@ def check_uri(uri: str, policy: EgressPolicy) -> str | None:
 
     The addresses of a name are unknown here: `judge` checks them later. Behind a proxy they stay unknown.
     """
-    target = _read(uri)
+    target = _parse(uri)
     if isinstance(target, str):
         return target
     if not target.secure and not policy.allow_http:
@@ -167,7 +167,7 @@ def judge(address: str | Address, policy: EgressPolicy) -> str | None:
     mistake = _judge_as_written(address, policy)
     if mistake is not None:
         return mistake
-    inner = _embedded(address)
+    inner = _extract_ipv4(address)
     return None if inner is None else judge(inner, policy)
 
 
@@ -180,7 +180,7 @@ def _judge_as_written(address: Address, policy: EgressPolicy) -> str | None:
         return f"address {address} is a cloud's metadata service, which needs an egress.allow of exactly that address"
     if allowed >= 0:
         return None
-    kind = _special(address)
+    kind = _find_special_kind(address)
     return None if kind is None else f"address {address} is {kind}, not public; to allow it, add it to egress.allow"
 
 
@@ -189,7 +189,7 @@ def _narrowest(address: Address, networks: tuple[IPNetwork, ...]) -> int:
     return max([network.prefixlen for network in networks if address in network], default=-1) if networks else -1
 
 
-def _special(address: Address) -> str | None:
+def _find_special_kind(address: Address) -> str | None:
     """The kind of special range that contains the address, None if it is public."""
     for network, kind in _IPV4_RANGES if address.version == 4 else _IPV6_RANGES:
         if address in network:
@@ -199,7 +199,7 @@ def _special(address: Address) -> str | None:
     return "reserved"
 
 
-def _embedded(address: Address) -> IPv4Address | None:
+def _extract_ipv4(address: Address) -> IPv4Address | None:
     """The IPv4 address that packets to this IPv6 address reach."""
     if isinstance(address, IPv4Address):
         return None
@@ -214,7 +214,7 @@ def _embedded(address: Address) -> IPv4Address | None:
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo is not None else None)
 
 
-def _read(uri: str) -> _Target | str:
+def _parse(uri: str) -> _Target | str:
     """Parse the URI: its target, or what is malformed."""
     if _NO_URI_CHARACTER.search(uri) is not None:
         text = "has a character that no URI may have: percent-encode it, and write the host in punycode"
@@ -235,7 +235,7 @@ def _read(uri: str) -> _Target | str:
         return "must have a port between 1 and 65535"
     address, secure = address_of(host), scheme.lower() == "https"
     if address is None:
-        return _host_mistake(host) or _Target(secure=secure, addresses=_addresses_of(host), disguised=False)
+        return _find_host_issue(host) or _Target(secure=secure, addresses=_addresses_of(host), disguised=False)
     disguised = address.version == 4 and str(address) != host
     return _Target(secure=secure, addresses=(address,), disguised=disguised)
 
@@ -248,7 +248,7 @@ def _addresses_of(name: str) -> tuple[Address, ...]:
     return (_METADATA_OF_NAMES,) if name in _METADATA_NAMES else ()
 
 
-def _host_mistake(host: str) -> str | None:
+def _find_host_issue(host: str) -> str | None:
     """Say what is wrong with a host name."""
     if host.startswith("["):
         return "must have an IPv6 address without a zone between the brackets"
@@ -278,7 +278,7 @@ def address_of(host: str) -> Address | None:
     with contextlib.suppress(ValueError):
         return IPv4Address(host)  # the usual form, and the fastest
     parts = host.removesuffix(".").split(".")
-    numbers = [_inet_number(part) for part in parts]
+    numbers = [_parse_inet_number(part) for part in parts]
     if len(parts) > 4 or any(number is None for number in numbers):
         return None
     *leading, last = (number for number in numbers if number is not None)
@@ -287,7 +287,7 @@ def address_of(host: str) -> Address | None:
     return IPv4Address(sum(number << (24 - 8 * index) for index, number in enumerate(leading)) + last)
 
 
-def _inet_number(part: str) -> int | None:
+def _parse_inet_number(part: str) -> int | None:
     """One part of an inet_aton address: decimal, `0x` hexadecimal or `0` octal."""
     if _NUMBER.fullmatch(part) is None or len(part) > 32:
         return None

@@ -40,7 +40,7 @@ class NotifierError(Exception):
     """The base of all exceptions that notifier raises."""
 
 
-class _Mistaken(NotifierError):  # noqa: N818  never raised itself
+class _IssuesError(NotifierError):
     """An error that lists every mistake at once."""
 
     def __init__(self, mistakes: Sequence[InputIssue]) -> None:
@@ -48,11 +48,11 @@ class _Mistaken(NotifierError):  # noqa: N818  never raised itself
         self.mistakes = tuple(mistakes)
 
 
-class ConfigurationError(_Mistaken):
+class ConfigurationError(_IssuesError):
     """The configuration cannot be used. The command line shows the mistakes and exits 2."""
 
 
-class MalformedEvent(_Mistaken):
+class MalformedEvent(_IssuesError):  # noqa: N818  a state, not a mistake
     """The message is not an event. It becomes a dead letter, `malformed_event`, or is answered with 400 over HTTP.
 
     `data` is its JSON, if it could be read.
@@ -103,19 +103,19 @@ class AnswerFault(SourceFault):
     """An answer arrived but cannot be used: it is too large, or not JSON."""
 
 
-def leaves(error: BaseException) -> Iterator[BaseException]:
+def iter_leaves(error: BaseException) -> Iterator[BaseException]:
     """Return the error itself, or those of a group and its groups."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            yield from leaves(inner)
+            yield from iter_leaves(inner)
     else:
         yield error
 
 
-def ours(error: BaseException) -> tuple[NotifierError, ...]:
+def find_own_errors(error: BaseException) -> tuple[NotifierError, ...]:
     """Return the errors that a failure consists of; none if one of them is not of notifier."""
-    found = tuple(leaf for leaf in leaves(error) if isinstance(leaf, NotifierError))
-    return found if len(found) == sum(1 for _ in leaves(error)) else ()
+    found = tuple(leaf for leaf in iter_leaves(error) if isinstance(leaf, NotifierError))
+    return found if len(found) == sum(1 for _ in iter_leaves(error)) else ()
 
 
 def exit_code(error: NotifierError) -> int:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from urllib.parse import urlencode, urlsplit
 
 from notifier.model.client import Client, EgressPolicy, FrontChannelClient, FrontChannelWay
-from notifier.model.egress import URI_LENGTH, check_uri, uri_mistake
+from notifier.model.egress import MAX_URI_LENGTH, check_uri, find_uri_issue
 from notifier.model.frozen import frozen, replace
 from notifier.model.origins import host_of, origin_of
 from notifier.model.registry import Registry
@@ -85,7 +85,7 @@ class PagePlan:
 
 def find_front_channel_error(uri: str, redirect_origins: tuple[str, ...], *, allow_http: bool) -> str | None:
     """Say why no page may ask a client at `uri`. None if it may. Without `redirect_origins` F1 cannot be checked."""
-    malformed = uri_mistake(uri)
+    malformed = find_uri_issue(uri)
     if malformed is not None:
         return malformed
     if urlsplit(uri).scheme != "https" and not allow_http:
@@ -198,8 +198,8 @@ def _is_address_known(iss: str, name: str, registry: Registry) -> bool:
 
 
 def _find_address_error(uri: str, hosts: Collection[str], egress: EgressPolicy) -> tuple[AddressRefusal, str] | None:
-    if len(uri) > URI_LENGTH:
-        return AddressRefusal.ADDRESS, f"has more than {URI_LENGTH:,} characters"
+    if len(uri) > MAX_URI_LENGTH:
+        return AddressRefusal.ADDRESS, f"has more than {MAX_URI_LENGTH:,} characters"
     text = check_uri(uri, egress)
     if text is not None:
         return AddressRefusal.ADDRESS, text

@@ -14,10 +14,10 @@ from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
 
-FIRST = 100  # clients of a kind that are kept with their text
-NAMED = 20  # of these in a text
-NAME = 100  # characters of each
-_OF = " of registry source "
+MAX_KEPT_CLIENTS = 100  # clients of a kind that are kept with their text
+MAX_NAMED_CLIENTS = 20  # of these in a text
+MAX_NAME_CHARACTERS = 100  # characters of each
+_SOURCE_SUFFIX = " of registry source "
 
 IgnoredKind: TypeAlias = tuple[str, str]
 """A source, and the member that it may not set."""
@@ -33,10 +33,10 @@ class IssueGroup:
     @property
     def mistake(self) -> InputIssue:
         """The first mistake, with the names of other clients that have it."""
-        mistake, *others = self.first[: 1 + NAMED]
+        mistake, *others = self.first[: 1 + MAX_NAMED_CLIENTS]
         if not others:
             return mistake
-        names = ", ".join(other.path.partition(_OF)[0][:NAME] for other in others)
+        names = ", ".join(other.path.partition(_SOURCE_SUFFIX)[0][:MAX_NAME_CHARACTERS] for other in others)
         unnamed = self.count - 1 - len(others)
         more = f" and {unnamed:,} more" if unnamed else ""
         same = all(other.text == mistake.text for other in others)
@@ -45,17 +45,17 @@ class IssueGroup:
         )
 
 
-def alike(faults: Sequence[InputIssue]) -> Iterator[IssueGroup]:
+def group_issues(faults: Sequence[InputIssue]) -> Iterator[IssueGroup]:
     """Group faults of clients by source and text. A list may make up as many texts as it has clients."""
     groups: dict[tuple[str, str], list[InputIssue]] = {}
     rest = 0
     for fault in faults:
-        key = fault.path.partition(_OF)[2], fault.text
-        if key in groups or len(groups) < FIRST:
+        key = fault.path.partition(_SOURCE_SUFFIX)[2], fault.text
+        if key in groups or len(groups) < MAX_KEPT_CLIENTS:
             groups.setdefault(key, []).append(fault)
         else:
             rest += 1
-    yield from (IssueGroup(first=group[:FIRST], count=len(group)) for group in groups.values())
+    yield from (IssueGroup(first=group[:MAX_KEPT_CLIENTS], count=len(group)) for group in groups.values())
     if rest:
         summary = InputIssue("registry", f"{rest:,} more clients are left out; `notifier clients list` tells all")
         yield IssueGroup(first=[summary], count=rest)
@@ -112,11 +112,13 @@ class IgnoredMembers:
         for kind, count in counts.items():
             still = {key: mistake for key, mistake in self.first.get(kind, {}).items() if key[1] not in changed}
             still |= part.first.get(kind, {})
-            first[kind] = dict(islice(still.items(), FIRST)) or _of_kind(kinds, kind, min(count, FIRST))
+            first[kind] = dict(islice(still.items(), MAX_KEPT_CLIENTS)) or _find_clients_of_kind(
+                kinds, kind, min(count, MAX_KEPT_CLIENTS)
+            )
         return IgnoredMembersBuilder(kinds, counts, first)
 
 
-def _of_kind(
+def _find_clients_of_kind(
     kinds: Mapping[str, Mapping[str, tuple[IgnoredKind, ...]]], kind: IgnoredKind, most: int
 ) -> dict[ClientKey, InputIssue]:
     """Return the next clients of a kind, once none of those whose texts were kept is of it any more."""
@@ -150,7 +152,7 @@ class IgnoredMembersBuilder:
         of_issuer[key[1]] = self._shared.setdefault(longer, longer)
         self._counts[kind] += 1
         first = self._first.setdefault(kind, {})
-        if len(first) < FIRST:
+        if len(first) < MAX_KEPT_CLIENTS:
             first[key] = mistake
 
     def collected(self) -> IgnoredMembers:

@@ -43,7 +43,7 @@ class Hook:
         return f"{self.library} {version(self.library)} has other internals than {self.tried} ({self.difference})"
 
 
-def difference(examine: Callable[[], None]) -> str | None:
+def find_difference(examine: Callable[[], None]) -> str | None:
     """Return what `examine` raises, None if nothing. It gets a running loop, in its own thread."""
 
     async def in_loop() -> None:
@@ -57,9 +57,9 @@ def difference(examine: Callable[[], None]) -> str | None:
     return None
 
 
-def demand(library: str, tried: str, examine: Callable[[], None]) -> None:
+def require_behaviour(library: str, tried: str, examine: Callable[[], None]) -> None:
     """Raise ConfigurationError if `examine` raises anything. `tried`: the versions that work."""
-    if (found := difference(examine)) is not None:
+    if (found := find_difference(examine)) is not None:
         text = f"{version(library)} has other internals than notifier needs; install one of {tried} ({found})"
         raise ConfigurationError([InputIssue(library, text)])
 

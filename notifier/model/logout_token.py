@@ -13,7 +13,7 @@ from notifier.model.frozen import frozen
 from notifier.model.outcome import DeadReason
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
-MAX_LIFETIME = 120  # seconds: `exp` is at most two minutes ahead (B29)
+MAX_LIFETIME_SECONDS = 120  # seconds: `exp` is at most two minutes ahead (B29)
 
 Claims = dict[str, object]
 NoSubject = Literal[DeadReason.NO_SID, DeadReason.NO_SUB]
@@ -56,7 +56,7 @@ def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
             assert_never(mode)
 
 
-def names_session(delivery: Delivery, client: Client) -> bool:
+def has_session(delivery: Delivery, client: Client) -> bool:
     """Return True if the request to the client names one session. One that does not may end a newer session later.
 
     A call of its front-channel URI by a worker has no token and names the session if the event does.
@@ -67,7 +67,7 @@ def names_session(delivery: Delivery, client: Client) -> bool:
     return isinstance(subject, Subject) and subject.sid is not None
 
 
-def claims_for(delivery: Delivery, client: Client, *, now: float, jti: str) -> Claims | NoSubject:
+def build_claims(delivery: Delivery, client: Client, *, now: float, jti: str) -> Claims | NoSubject:
     """Return the claims of one attempt (B10–B15, B29, R1, R4, R5, R10), or why there can be none.
 
     `now` is in seconds since the epoch. `jti` must be new. The client's own `claims` never replace the specification's,
@@ -87,7 +87,7 @@ def claims_for(delivery: Delivery, client: Client, *, now: float, jti: str) -> C
         "iss": client.iss,
         "aud": client.client_id if profile.audience is None else [client.client_id, *profile.audience],
         "iat": issued_at,
-        "exp": issued_at + min(MAX_LIFETIME, math.ceil(profile.lifetime)),
+        "exp": issued_at + min(MAX_LIFETIME_SECONDS, math.ceil(profile.lifetime)),
         "jti": jti,
         "events": {LOGOUT_EVENT: {}},
     }

@@ -41,12 +41,12 @@ class NewerKind(str):
 
 
 _KINDS: Mapping[str, Kind] = MappingProxyType({kind.value: kind for kind in Kind})
-OURS = "notifier."  # how every `type` of ours begins, in any release
+OWN_KIND_PREFIX = "notifier."  # how every `type` of ours begins, in any release
 
 
-def kind_named(name: str | None) -> Kind | NewerKind | None:
+def parse_kind(name: str | None) -> Kind | NewerKind | None:
     """The kind that a message of this `type` claims to be; None if it does not claim to be ours."""
-    if name is None or not name.startswith(OURS):
+    if name is None or not name.startswith(OWN_KIND_PREFIX):
         return None
     return _KINDS.get(name) or NewerKind(name)
 
@@ -55,18 +55,18 @@ DELIVERY_LIMIT = 100  # times that a message is given back to the queue; at the 
 # From this count on the worker itself buries the message: one that the queue gave up cannot be told from a forgery. It
 # is one below the limit, so that a worker has two chances.
 LAST_CHANCE = DELIVERY_LIMIT - 1
-SUSPECT = 3  # unexplained crashes after which a message may be what kills the process: it is a suspect
-CRASHES = "crashes"  # the header of a delivery's message that counts its crashes so far
-PART_OF = "part_of"  # the header that all parts of one event share
+MIN_SUSPECT_CRASHES = 3  # unexplained crashes after which a message may be what kills the process: it is a suspect
+CRASHES_HEADER = "crashes"  # the header of a delivery's message that counts its crashes so far
+PART_OF_HEADER = "part_of"  # the header that all parts of one event share
 DEAD = "dead"
-LONGEST_PARKED = 1024.0  # seconds that a delivery stays in a bucket at most
+MAX_PARKED_SECONDS = 1024.0  # seconds that a delivery stays in a bucket at most
 PARKED = "parked"  # all buckets together, where depths are counted
 SOURCE = "source."  # begins the names of the queues of sources
 DELAYED = "delay."  # begins the names of the queues in which messages wait until they are due
 
 
 @frozen
-class Whole:
+class CutBody:
     """The size in bytes and the SHA-256 of a whole body, of which only the beginning was kept."""
 
     size: int
@@ -98,7 +98,7 @@ class Message:
     delivery_count: int = 0
     reply_to: ReplyTo | None = None
     survived: int = field(default=0, compare=False)
-    cut_from: Whole | None = None
+    cut_from: CutBody | None = None
     source: str | None = None
     unrouted: bool = False
     vouched: bool = False
@@ -117,19 +117,19 @@ class Message:
     def crashes(self) -> int:
         """Return how many processes ended for no known reason while they held this message.
 
-        From `SUSPECT` on only the return of a trial counts, and once: a message that was given back waits for its next
-        trial, and may be given back any number of times meanwhile.
+        From `MIN_SUSPECT_CRASHES` on only the return of a trial counts, and once: a returned message waits for its next
+        trial, and may be returned any number of times meanwhile.
         """
         counted = _counted_crashes(self.headers) if self.kind is Kind.DELIVERY else 0
         returns = max(0, self.unexplained)
-        if counted >= SUSPECT:
+        if counted >= MIN_SUSPECT_CRASHES:
             return counted + min(1, returns)
-        return min(SUSPECT, counted + returns)
+        return min(MIN_SUSPECT_CRASHES, counted + returns)
 
     @property
     def suspect(self) -> bool:
         """True if the message may be what kills the process, and must be rewritten as a trial before it runs."""
-        return self.unexplained > 0 and self.crashes >= SUSPECT
+        return self.unexplained > 0 and self.crashes >= MIN_SUSPECT_CRASHES
 
     @property
     def worn_out(self) -> bool:
@@ -146,12 +146,12 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def crash_headers(crashes: int) -> Mapping[str, str]:
-    """Return the headers of a delivery's message with so many crashes. From `SUSPECT` on it is a trial."""
-    return {CRASHES: str(crashes)} if crashes else _NO_HEADERS
+    """Return the headers of a delivery's message with so many crashes. From `MIN_SUSPECT_CRASHES` on it is a trial."""
+    return {CRASHES_HEADER: str(crashes)} if crashes else _NO_HEADERS
 
 
 def _counted_crashes(headers: Mapping[str, object]) -> int:
-    counted = str(headers.get(CRASHES, ""))
+    counted = str(headers.get(CRASHES_HEADER, ""))
     return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
 
 
@@ -177,7 +177,7 @@ class Transfer:
 
 
 @frozen
-class Transferred:
+class TransferResult:
     """The letters that were replaced, and why others were not; None if all were, or somebody else was quicker."""
 
     done: tuple[Message, ...]

@@ -9,7 +9,7 @@ Clock = Callable[[], float]
 """Seconds since the epoch."""
 
 
-def in_milliseconds(moment: float) -> bool:
+def is_in_milliseconds(moment: float) -> bool:
     """Return True if a time since the epoch must be in milliseconds: as seconds it is after the year 5000."""
     return moment > 1e11
 
@@ -27,7 +27,7 @@ RFC_3339 = f"{_DATE}[Tt ]{_HOUR}:{_MINUTE}:(?:{_MINUTE}|60)(?:\\.[0-9]{{1,20}})?
 _RFC_3339 = re.compile(RFC_3339)
 
 
-def read_moment(text: str) -> float:
+def parse_moment(text: str) -> float:
     """Return seconds since the epoch. Raises ValueError if `text` is not an RFC 3339 timestamp with an offset.
 
     A leap second (`:60`, RFC 3339 §5.7) counts as the second before it.
@@ -39,7 +39,7 @@ def read_moment(text: str) -> float:
     return datetime.fromisoformat(text.upper()).timestamp()
 
 
-def read_http_date(text: str) -> float | None:
+def parse_http_date(text: str) -> float | None:
     """Return seconds since the epoch of an HTTP date (RFC 9110 §5.6.7, in any of three forms). None if unreadable."""
     try:
         moment = parsedate_to_datetime(text[:64])
@@ -49,7 +49,7 @@ def read_http_date(text: str) -> float | None:
         return None
 
 
-def render_moment(moment: float) -> str:
+def format_moment(moment: float) -> str:
     """Return RFC 3339 in UTC, to the microsecond. A time outside the years 1 to 9999 is written as the epoch."""
     try:
         written = datetime.fromtimestamp(moment, UTC)
@@ -58,14 +58,14 @@ def render_moment(moment: float) -> str:
     return written.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def rendered(moment: float | None) -> str | None:
-    """Return `render_moment` of a moment, None if it is unknown."""
-    return None if moment is None else render_moment(moment)
+def format_optional_moment(moment: float | None) -> str | None:
+    """Return `format_moment` of a moment, None if it is unknown."""
+    return None if moment is None else format_moment(moment)
 
 
-def shown_moment(moment: float) -> str:
-    """Return the moment for people, to the second, in UTC: `2026-01-31 12:00:00Z`. `read_moment` reads it too."""
-    return f"{render_moment(moment)[:19].replace('T', ' ')}Z"
+def format_moment_for_people(moment: float) -> str:
+    """Return the moment for people, to the second, in UTC: `2026-01-31 12:00:00Z`. `parse_moment` reads it too."""
+    return f"{format_moment(moment)[:19].replace('T', ' ')}Z"
 
 
 def earliest(*moments: float | None) -> float | None:

@@ -12,10 +12,10 @@ from notifier.model.outcome import Cause, DeadReason
 from notifier.model.printable import stray_character
 from notifier.model.registry import Issuer, Registry
 
-NOBODY_KNOWS = frozenset(map(str, (DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, Cause.UNKNOWN)))
-LOOKED_AT = 5_000  # names of one search
-COMPARED = 100  # of them by difflib, which takes up to 50 µs for each
-ALIKE = 0.75  # difflib's ratio from which a name is near: two letters of four are swapped
+UNKNOWN_REASONS = frozenset(map(str, (DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, Cause.UNKNOWN)))
+MAX_SEARCHED_NAMES = 5_000  # names of one search
+MAX_COMPARED_NAMES = 100  # of them by difflib, which takes up to 50 µs for each
+MIN_SIMILARITY = 0.75  # difflib's ratio from which a name is near: two letters of four are swapped
 
 
 @frozen
@@ -30,39 +30,39 @@ class Hint:
         return self.issuer.publishers is None or publisher in self.issuer.publishers
 
 
-def near_either(iss: str, client_id: str, registry: Registry, *, if_registered: str) -> Hint | None:
+def suggest_name(iss: str, client_id: str, registry: Registry, *, if_registered: str) -> Hint | None:
     """Hint at what an unknown name may mean: an issuer or a client. `if_registered` is said if it is known by now."""
     issuer = registry.issuers.get(iss)
     if issuer is None:
-        return near_issuer(iss, registry)
+        return suggest_issuer(iss, registry)
     if client_id and client_id in registry.clients_of(iss):
         has_address = registry.has_address(iss, client_id)
         return Hint(text=if_registered if has_address else "it is registered without an address", issuer=issuer)
-    return near_client(iss, client_id, registry)
+    return suggest_client(iss, client_id, registry)
 
 
-def near_issuer(iss: str, registry: Registry) -> Hint | None:
+def suggest_issuer(iss: str, registry: Registry) -> Hint | None:
     """Return the configured issuer that an unknown one may mean."""
-    near = nearest(iss, registry.issuers)
-    return None if near is None else Hint(text=did_you_mean(near, iss), issuer=registry.issuers[near])
+    near = find_nearest_name(iss, registry.issuers)
+    return None if near is None else Hint(text=format_suggestion(near, iss), issuer=registry.issuers[near])
 
 
-def near_client(iss: str, client_id: str, registry: Registry) -> Hint | None:
+def suggest_client(iss: str, client_id: str, registry: Registry) -> Hint | None:
     """Return the client that an unknown one may mean: that name at another issuer, or a like name at this one.
 
     One that is registered here, and has no address, means itself.
     """
     if client_id in registry.clients_of(iss):
         return None
-    for other_iss in islice(registry.issuers, LOOKED_AT):
+    for other_iss in islice(registry.issuers, MAX_SEARCHED_NAMES):
         if client_id in registry.clients_of(other_iss):
             return Hint(text=f"there is one of that name at the issuer {other_iss}", issuer=registry.issuers[other_iss])
-    near = nearest(client_id, registry.clients_of(iss))
+    near = find_nearest_name(client_id, registry.clients_of(iss))
     issuer = registry.issuers.get(iss)
-    return None if near is None or issuer is None else Hint(text=did_you_mean(near, client_id), issuer=issuer)
+    return None if near is None or issuer is None else Hint(text=format_suggestion(near, client_id), issuer=issuer)
 
 
-def did_you_mean(near: str, name: str) -> str:
+def format_suggestion(near: str, name: str) -> str:
     """The question, with the difference where that is hard to see."""
     how = ""
     if f"{near}/" == name:
@@ -75,19 +75,19 @@ def did_you_mean(near: str, name: str) -> str:
     return f"did you mean {near}{how}?"
 
 
-def nearest(name: str, known_names: Iterable[str]) -> str | None:
+def find_nearest_name(name: str, known_names: Iterable[str]) -> str | None:
     """The known name that is most like this one; None if none is."""
-    plain = _plain(name)
+    plain = _normalize(name)
     alike: dict[str, str] = {}
-    for candidate in islice(known_names, LOOKED_AT):
-        if (spelling := _plain(candidate)) == plain:
+    for candidate in islice(known_names, MAX_SEARCHED_NAMES):
+        if (spelling := _normalize(candidate)) == plain:
             return candidate
-        if len(alike) < COMPARED and abs(len(spelling) - len(plain)) <= 2 + len(plain) // 8:
+        if len(alike) < MAX_COMPARED_NAMES and abs(len(spelling) - len(plain)) <= 2 + len(plain) // 8:
             alike.setdefault(spelling, candidate)
-    near = get_close_matches(plain, alike, n=1, cutoff=ALIKE)
+    near = get_close_matches(plain, alike, n=1, cutoff=MIN_SIMILARITY)
     return alike[near[0]] if near else None
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     """Without what people get wrong most: case, blanks around, the slash at the end, the scheme."""
     return name.strip().casefold().rstrip("/").removeprefix("https://").removeprefix("http://")

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, assert_never
 
 from notifier.model.client import ResponsePolicy
 from notifier.model.frozen import frozen
-from notifier.model.moment import read_http_date
+from notifier.model.moment import parse_http_date
 
 
 class Reason(StrEnum):
@@ -210,8 +210,8 @@ def read_retry_after(value: str | None, date: str | None, now: float) -> float |
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value.lstrip("0")[:12] or "0")  # beyond any limit; float(…) of 10,000 digits is slow
-    moment = read_http_date(value)
+    moment = parse_http_date(value)
     if moment is None:
         return None
-    sent = None if date is None else read_http_date(date.strip())
+    sent = None if date is None else parse_http_date(date.strip())
     return max(0.0, moment - (now if sent is None else sent))

@@ -12,7 +12,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_own_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
+def run_in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
     """Start `work` in a thread of this name. Returns a future of the running loop with its result or exception."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()

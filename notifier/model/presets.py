@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from notifier.model.client import ED25519_NAMES, Algorithm, Client, KeyManagement, SubjectMode
-from notifier.model.durations import DAY
+from notifier.model.durations import DAY_SECONDS
 
 BAD_REQUEST = 400
 _REALM = re.compile(r"/realms/[^/]+/?$")  # the end of each issuer of Keycloak and Red Hat SSO
@@ -69,7 +69,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             subject=SubjectMode.BOTH,
             timeout=10.0,
             refuses=ED25519_NAMES,
-            learns_keys_within=DAY,
+            learns_keys_within=DAY_SECONDS,
         ),
         "keycloak": Preset(
             why="looks at sid first, and compares it with session_state of the token response, which only Keycloak "
@@ -92,7 +92,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "or a key newer than its copy of the JWK Set",
             subject=SubjectMode.BOTH,
             requires="sub",
-            learns_keys_within=DAY,
+            learns_keys_within=DAY_SECONDS,
         ),
         "open_liberty": Preset(
             why="ends nothing by sid alone, though it answers 200",
@@ -182,14 +182,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 def meaning_of(client: Client, status: int | None) -> str | None:
     """Say what an answer of this status means by the client's preset; None if that is not known."""
-    if status == BAD_REQUEST and (beyond := beyond_preset(client)) is not None:
+    if status == BAD_REQUEST and (beyond := find_preset_excess(client)) is not None:
         return beyond
     preset = None if client.preset is None else PRESETS.get(client.preset)
     means = None if preset is None or status is None else preset.means.get(status)
     return None if means is None else f"preset {client.preset}: {means}"
 
 
-def beyond_preset(client: Client) -> str | None:
+def find_preset_excess(client: Client) -> str | None:
     """Say which limit of the receiver the client's registration exceeds, so that it must answer 400; None if none."""
     preset = None if client.preset is None else PRESETS.get(client.preset)
     if preset is None:
@@ -203,7 +203,7 @@ def beyond_preset(client: Client) -> str | None:
     return f"preset {client.preset} {ways}, and the client is registered with {asked.alg}, so it answers 400"
 
 
-def preset_doubt(client: Client) -> tuple[str, str] | None:
+def find_preset_doubt(client: Client) -> tuple[str, str] | None:
     """Say why sessions may live on where the receiver of this preset answers 200, and the remedy; None if they end."""
     if client.preset == "keycloak" and _REALM.search(client.iss) is None:
         text = (

@@ -33,14 +33,14 @@ def stray_character(text: str) -> str | None:
     """
     for edge, where in ((text[:1], "begins"), (text[-1:], "ends")):
         if edge.isspace():
-            return f"{where} with {named_character(edge)}; remove it"
+            return f"{where} with {name_character(edge)}; remove it"
         if edge in _QUOTES:
             return f"{where} with the quotation mark {edge}, as part of the value; remove it"
     hidden = next((char for char in text if not char.isprintable()), None)
-    return None if hidden is None else f"holds the invisible character {named_character(hidden)}; remove it"
+    return None if hidden is None else f"holds the invisible character {name_character(hidden)}; remove it"
 
 
-def named_character(char: str) -> str:
+def name_character(char: str) -> str:
     """The character by its number and name."""
     return "a blank" if char == " " else f"U+{ord(char):04X} ({unicodedata.name(char, 'a control character')})"
 
@@ -62,10 +62,10 @@ def json_text(document: object, *, indent: int | None = None) -> str:
     text = json.dumps(document, indent=indent, ensure_ascii=False)
     if text.isprintable():
         return text
-    return "\n".join(map(escaped, text.split("\n")))
+    return "\n".join(map(escape, text.split("\n")))
 
 
-def escaped(line: str) -> str:
+def escape(line: str) -> str:
     """A line of JSON with escapes for characters that are not printable."""
     return line if line.isprintable() else "".join(char if char.isprintable() else _escape(char) for char in line)
 

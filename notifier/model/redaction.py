@@ -48,14 +48,14 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9 ._,:;/=-]")
 def redact_secret(text: str, secret: str, name: str) -> str:
     """Return the text with `secret`, in any spelling and either case, replaced by `name`."""
     lower = text.lower()
-    for spelling in spellings(secret):
+    for spelling in list_spellings(secret):
         if spelling.lower() in lower:
             text = re.sub(re.escape(spelling), lambda _: name, text, flags=re.IGNORECASE)
             lower = text.lower()
     return text
 
 
-def without_subject(text: str, sub: str | None, sid: str | None) -> str:
+def redact_subject(text: str, sub: str | None, sid: str | None) -> str:
     """Take the user out of an answer ("no session of alice")."""
     for name, value in (("[sub]", sub), ("[sid]", sid)):
         if value is not None and len(value) >= _TELLING:
@@ -63,7 +63,7 @@ def without_subject(text: str, sub: str | None, sid: str | None) -> str:
     return text
 
 
-def spellings(secret: str) -> list[str]:
+def list_spellings(secret: str) -> list[str]:
     """Return the usual ways to quote `secret`, the longest first."""
     if _PLAIN.fullmatch(secret) is not None:
         return [secret]

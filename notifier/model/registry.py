@@ -11,14 +11,14 @@ from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from notifier.model.client import Client, Route
-from notifier.model.delivery import Delivery, Inline
+from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.errors import InputIssue
 from notifier.model.ignored_members import IgnoredMembers, IssueGroup
 
 InlineRule: TypeAlias = Literal["publishers", "allow", "deny"]
 """From whom an event's own members of a client count, such as its address."""
 
-ENDLESS = math.inf
+ENDLESS_SECONDS = math.inf
 """The `grace` while a registry source has no answer: an unknown client may be one of its. Ages alone end deliveries."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -128,7 +128,7 @@ class Registry:
             inline = ignored
         return self.resolve(delivery.iss, delivery.client_id, inline)
 
-    def resolve(self, iss: str, client_id: str, inline: Inline | None) -> Client | None:
+    def resolve(self, iss: str, client_id: str, inline: ClientOverrides | None) -> Client | None:
         """The client as it is registered now. None if neither the registry nor the event says how to reach it.
 
         A name that nobody registered may be an alias: an event waited until the client was registered.

@@ -9,11 +9,11 @@ import re
 from notifier.model.frozen import frozen
 
 # The two are the names of direct reply-to, as the broker writes it into the property, and of queues declared without.
-_MADE_UP_BY_THE_BROKER = re.compile(
+_BROKER_GENERATED_NAME = re.compile(
     r"amq\.(?:rabbitmq\.reply-to\.[\w+/=-]{1,150}\.[\w+/=-]{1,80}|gen-[\x21-\x7e]{1,230})", re.ASCII
 )
 
-SHORT = 255  # bytes of UTF-8 that a name may have on AMQP
+MAX_NAME_BYTES = 255  # bytes of UTF-8 that a name may have on AMQP
 
 
 @frozen
@@ -30,9 +30,9 @@ class ReplyTo:
         return _is_short(self.to) and _is_short(self.correlation_id or "")
 
 
-def asked_by_publisher(to: str, correlation_id: str | None) -> ReplyTo | None:
+def parse_reply_to(to: str, correlation_id: str | None) -> ReplyTo | None:
     """Return the address, or None if no publisher may name it or no message can hold it."""
-    if _MADE_UP_BY_THE_BROKER.fullmatch(to) is None:
+    if _BROKER_GENERATED_NAME.fullmatch(to) is None:
         return None
     address = ReplyTo(to=to, correlation_id=correlation_id or None)
     return address if address.writable else None
@@ -40,6 +40,6 @@ def asked_by_publisher(to: str, correlation_id: str | None) -> ReplyTo | None:
 
 def _is_short(name: str) -> bool:
     try:
-        return len(name.encode()) <= SHORT
+        return len(name.encode()) <= MAX_NAME_BYTES
     except UnicodeEncodeError:  # half of a surrogate pair
         return False

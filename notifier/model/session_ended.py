@@ -6,11 +6,11 @@ Times are seconds since the epoch. Names are those of OpenID Connect.
 from typing import Literal, TypeAlias
 
 from notifier.model.client import Algorithm
-from notifier.model.delivery import Inline
+from notifier.model.delivery import ClientOverrides
 from notifier.model.frozen import frozen
 from notifier.model.reply import ReplyTo
 
-Identity: TypeAlias = tuple[str, str | None, str | None, Inline | None]
+Identity: TypeAlias = tuple[str, str | None, str | None, ClientOverrides | None]
 
 
 @frozen
@@ -33,13 +33,13 @@ class ClientEntry:
     frontchannel_logout_session_required: bool | None = None
 
     @property
-    def overrides(self) -> Inline | None:
+    def overrides(self) -> ClientOverrides | None:
         """The members that override the client's registration, None without any."""
         uri, alg = self.backchannel_logout_uri, self.id_token_signed_response_alg
         required = self.backchannel_logout_session_required
         if uri is None and required is None and alg is None:
             return None
-        return Inline(
+        return ClientOverrides(
             backchannel_logout_uri=uri, backchannel_logout_session_required=required, id_token_signed_response_alg=alg
         )
 

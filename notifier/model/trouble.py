@@ -1,6 +1,6 @@
 """Defines what can be wrong at a worker, beside a client that fails: the lines with which `notifier status` begins.
 
-A trouble is shown while it lasts; it is logged once. `merged` sums up the troubles of all workers.
+A trouble is shown while it lasts; it is logged once. `merge_troubles` sums up the troubles of all workers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,7 +40,7 @@ class TroubleKind(StrEnum):
     SOURCE_CHANGED = "registry_source_changed"
 
 
-EXPLAINED: Mapping[str, str] = MappingProxyType(
+RUNBOOK_SECTIONS: Mapping[str, str] = MappingProxyType(
     {
         TroubleKind.QUEUE: "NotifierQueueDisconnected",
         TroubleKind.BLOCKED: "NotifierPublishingBlocked",
@@ -69,7 +69,7 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
 )
 """The section of the runbook for each kind."""
 
-MILD = frozenset(
+MILD_KINDS = frozenset(
     {
         TroubleKind.WORKER_VANISHED,
         TroubleKind.JWKS_UNREAD,
@@ -109,10 +109,10 @@ class Trouble:
     @property
     def explained(self) -> str:
         """The name for `notifier explain`; empty if there is none."""
-        return EXPLAINED.get(self.kind, "")
+        return RUNBOOK_SECTIONS.get(self.kind, "")
 
 
-def by_cause(troubles: Iterable[Trouble]) -> list[Trouble]:
+def join_by_cause(troubles: Iterable[Trouble]) -> list[Trouble]:
     """Join what a key that is missing in its issuer's JWK Set causes with that: it is one trouble, not two."""
     listed = list(troubles)
 
@@ -138,7 +138,7 @@ class SharedTrouble:
     workers: tuple[str, ...]
 
 
-def merged(troubles: Iterable[tuple[str, Trouble]]) -> list[SharedTrouble]:
+def merge_troubles(troubles: Iterable[tuple[str, Trouble]]) -> list[SharedTrouble]:
     """Sum up the troubles of workers, each given with the worker's name. The most urgent come first."""
     by_key: dict[tuple[str, str, str, str], SharedTrouble] = {}
     for worker, trouble in troubles:

@@ -22,7 +22,7 @@ _OTHER_CODINGS = (
 )
 
 
-def other_coding(content: bytes) -> str | None:
+def detect_coding(content: bytes) -> str | None:
     """Return the coding of content that is not UTF-8 text, by its first bytes; None if unknown."""
     return next((coding for beginning, coding in _OTHER_CODINGS if content.startswith(beginning)), None)
 
@@ -44,7 +44,7 @@ def kind_of(value: object) -> str:
             return "an object"
 
 
-def mistakes_of(error: ValidationError, path: str = "", *, most: int = 100) -> list[InputIssue]:
+def to_issues(error: ValidationError, path: str = "", *, most: int = 100) -> list[InputIssue]:
     """Return the first mistakes of a JSON document, each by its path below `path`."""
     return [
         InputIssue(path + excerpt(".".join(map(str, detail["loc"])), 100), _words(detail))
@@ -52,7 +52,7 @@ def mistakes_of(error: ValidationError, path: str = "", *, most: int = 100) -> l
     ]
 
 
-def reworded(detail: ErrorDetails) -> str:
+def reword(detail: ErrorDetails) -> str:
     """Return pydantic's own text as an instruction: `must be a valid integer`."""
     if detail["type"] == "bool_parsing":
         return "must be true or false"
@@ -77,4 +77,4 @@ def _words(detail: ErrorDetails) -> str:
         case "string_pattern_mismatch":
             return "must not contain control characters"
         case _:
-            return excerpt(reworded(detail), 400)
+            return excerpt(reword(detail), 400)

@@ -12,11 +12,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
-from notifier.model.documents.event_document import read_whole
-from notifier.model.documents.event_entries import MISTAKES
+from notifier.model.documents.event_document import parse_strictly
+from notifier.model.documents.event_entries import MAX_ISSUES
 from notifier.model.errors import InputIssue, MalformedEvent, QueueError
 from notifier.model.message import Lane, Message
-from notifier.model.nearest import did_you_mean, nearest
+from notifier.model.nearest import find_nearest_name, format_suggestion
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.publishing.event_remarks import remark_misspelt_members, remark_unknown_clients, remark_unread_members
@@ -78,8 +78,8 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
             event, remarks = _read_event(body, reading)
         except MalformedEvent as malformed:
             mistakes += [InputIssue(f"line {line}", _shift_line(str(mistake), line)) for mistake in malformed.mistakes]
-            if len(mistakes) > MISTAKES:
-                raise MalformedEvent([*mistakes[:MISTAKES], InputIssue("", "and more")]) from None
+            if len(mistakes) > MAX_ISSUES:
+                raise MalformedEvent([*mistakes[:MAX_ISSUES], InputIssue("", "and more")]) from None
             continue
         content_type = _JSON if event.source is None else _CLOUDEVENTS
         written.append(
@@ -94,12 +94,12 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
 
 def _read_event(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tuple[str, ...]]:
     message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type=_JSON)
-    read = read_whole(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
+    read = parse_strictly(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
     event = read.event
     if reading.issuers and event.iss not in reading.issuers:
         known = ", ".join(sorted(reading.issuers))
-        near = nearest(event.iss, sorted(reading.issuers))
-        hint = "" if near is None else f"; {did_you_mean(near, event.iss)}"
+        near = find_nearest_name(event.iss, sorted(reading.issuers))
+        hint = "" if near is None else f"; {format_suggestion(near, event.iss)}"
         raise MalformedEvent([InputIssue("iss", f"{event.iss} is not one of the configured issuers ({known}){hint}")])
     remarks = [*remark_unread_members(event), *remark_misspelt_members(read.data)]
     if (registry := reading.registry) is not None:

@@ -27,10 +27,10 @@ from aiohttp import web
 from notifier.delivery.event_clients import publisher_objection
 from notifier.delivery.selection import LARGE_ROUNDS
 from notifier.model.api_token import ApiToken
-from notifier.model.documents.event_document import read_whole
+from notifier.model.documents.event_document import parse_strictly
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Lane, Message
-from notifier.model.nearest import near_issuer
+from notifier.model.nearest import suggest_issuer
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt, json_text
 from notifier.model.registry import Registry
@@ -203,7 +203,7 @@ class EventRequests:
         )
         sources = self.sources
         try:
-            read = read_whole(message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock())
+            read = parse_strictly(message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock())
         except MalformedEvent as error:
             raise Refusal(problem_response(400, "The event is malformed", mistakes=error.mistakes)) from None
         remarks = (*remark_unread_members(read.event), *islice(remark_misspelt_members(read.data), MAX_REMARKS))
@@ -215,7 +215,7 @@ class EventRequests:
             self._refuse(event, "The token may not speak for this issuer", way)
         issuer = self.sources.registry().issuers.get(event.iss)
         if issuer is None:
-            hint = near_issuer(event.iss, self.sources.registry())
+            hint = suggest_issuer(event.iss, self.sources.registry())
             concerned = hint is not None and hint.concerns(None if token is None else token.name)
             near = f"; {hint.text}" if hint is not None and concerned and permits_issuer(token, hint.issuer.iss) else ""
             mistake = InputIssue("iss", f"not one of the configured issuers{near}")

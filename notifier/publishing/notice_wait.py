@@ -18,7 +18,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.durations import parse_duration
 from notifier.model.fate import Fate, Notice
-from notifier.model.moment import read_moment, render_moment
+from notifier.model.moment import format_moment, parse_moment
 from notifier.model.reply import ReplyTo
 
 VERSION = 1
@@ -49,7 +49,7 @@ def to_reply_document(notice: Notice) -> dict[str, object]:
     """Return the members of a reply that have a value."""
     document: dict[str, object] = {"fate": notice.fate.value, "iss": notice.iss, "event_id": notice.event_id}
     if notice.next_due is not None:
-        document["next_due"] = render_moment(notice.next_due)
+        document["next_due"] = format_moment(notice.next_due)
     optional: dict[str, object] = {
         "client_id": notice.client_id,
         "id": notice.delivery_id,
@@ -75,7 +75,7 @@ def load_reply(body: bytes) -> Notice | None:
         }
         del members["v"]
         due = members.pop("next_due", None)
-        return Notice(delivery_id=members.pop("id", ""), next_due=None if due is None else read_moment(due), **members)
+        return Notice(delivery_id=members.pop("id", ""), next_due=None if due is None else parse_moment(due), **members)
     except ValueError:  # pydantic's ValidationError is one
         return None
 

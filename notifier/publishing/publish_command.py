@@ -16,7 +16,7 @@ import typer
 
 from notifier.configuration.inline_senders import find_unlisted_user
 from notifier.model.defaults import MAX_EVENT
-from notifier.model.durations import in_words
+from notifier.model.durations import format_in_words
 from notifier.model.errors import QueueError
 from notifier.model.fate import Fate, Notice
 from notifier.model.message import Lane
@@ -242,7 +242,7 @@ def _format_notice(notice: Notice, now: float) -> str:
             return "delivered" if notice.attempts <= 1 else f"delivered, by attempt {notice.attempts}"
         case Fate.RETRYING:
             status = "" if notice.status is None else f" {notice.status}"
-            due = "" if notice.next_due is None else f", again in {in_words(notice.next_due - now)}"
+            due = "" if notice.next_due is None else f", again in {format_in_words(notice.next_due - now)}"
             return f"retrying: {notice.reason}{status}{due}" + (f" ({notice.text})" if notice.text else "")
         case Fate.DEAD:
             return f"dead: {notice.reason}" + (f" ({notice.text})" if notice.text else "")

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from notifier.model.frozen import replace
-from notifier.model.message import Message, Transfer, Transferred
+from notifier.model.message import Message, Transfer, TransferResult
 
 S = TypeVar("S")
 
@@ -51,7 +51,7 @@ class Visit(Protocol[S]):
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Delete these messages, and return those that were still in the queue. Raises QueueError."""
 
-    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
+    async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
         """Make each message durable in its new queue, then delete the old one. Raises QueueError."""
 
 

@@ -21,7 +21,7 @@ from notifier.features import FEATURES
 from notifier.model.client import Client, ClientKeysSource, TlsFiles
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id
-from notifier.model.ignored_members import IssueGroup, alike
+from notifier.model.ignored_members import IssueGroup, group_issues
 from notifier.model.presets import PRESETS
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, discovered_egress
@@ -176,7 +176,7 @@ class _Checks:
                 yield ok(Area.CLIENT, subject, f"{self._format_served(layer)}, read now")
             else:
                 yield warning(Area.CLIENT, subject, "has no clients", "register them there, or remove the source")
-        for group in alike(self._loaded.faults):
+        for group in group_issues(self._loaded.faults):
             yield _group_finding(group, "correct it where the client is registered, or do here what it says")
         for group in self._loaded.registry.left_away():
             yield _group_finding(group, "take it out where the client is registered, or write it in a `file` source")

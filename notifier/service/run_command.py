@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from notifier import __version__
-from notifier.model.errors import ConfigurationError, NotifierError, exit_code, ours
+from notifier.model.errors import ConfigurationError, NotifierError, exit_code, find_own_errors
 from notifier.operators.terminal.command_options import Config
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(config: Config = None) -> None:
     try:
         uvloop.run(_serve(service, last_moment.start))
     except (NotifierError, BaseExceptionGroup) as failure:
-        if not as_json or not (errors := ours(failure)):
+        if not as_json or not (errors := find_own_errors(failure)):
             raise
         _log_failure(errors)
         raise typer.Exit(max(map(exit_code, errors))) from None

@@ -30,7 +30,7 @@ from notifier.model.client import (
     FrontChannelWay,
     KeyManagement,
     SubjectMode,
-    identifies,
+    is_identifying_claim,
 )
 from notifier.model.errors import ConfigurationError
 from notifier.model.presets import PRESETS
@@ -144,7 +144,7 @@ def _check_proxy(value: str) -> str:
 def _check_claim_name(name: str) -> str:
     if name in RESERVED_CLAIMS:
         raise ValueError(f"the claim {name} belongs to the specification; choose another name")
-    if identifies(name):
+    if is_identifying_claim(name):
         raise ValueError(
             f"the claim {name} identifies a user or grants access; a logout token must not contain it: remove it"
         )
@@ -173,7 +173,7 @@ def _check_claim_value(value: JsonValue) -> JsonValue:
     for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _check_claim_value(member)
     for name in value if isinstance(value, dict) else ():
-        if identifies(name):
+        if is_identifying_claim(name):
             _check_claim_name(name)
     return value
 

@@ -14,7 +14,7 @@ from typing import NoReturn, cast
 import yaml
 
 from notifier.model.errors import ConfigurationError, InputIssue
-from notifier.model.printable import named_character
+from notifier.model.printable import name_character
 from notifier.model.redaction import redact
 from notifier.settings.secret_text import read_text
 
@@ -54,7 +54,7 @@ def _find_odd_indentation(lines: Sequence[str]) -> str | None:
     for number, line in reversed([*enumerate(lines, 1)]):
         odd = next((char for char in line[: len(line) - len(line.lstrip())] if char not in " \t\r"), None)
         if odd is not None:
-            return f"line {number} is indented by {named_character(odd)}; YAML takes blanks alone"
+            return f"line {number} is indented by {name_character(odd)}; YAML takes blanks alone"
     return None
 
 

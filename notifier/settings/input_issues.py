@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from notifier.model.errors import InputIssue
 from notifier.model.printable import stray_character
 from notifier.model.redaction import redact
-from notifier.model.validation import reworded
+from notifier.model.validation import reword
 from notifier.settings.values import Section
 
 Loc = tuple[int | str, ...]
@@ -115,7 +115,7 @@ def _format_error(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str
         case "string_pattern_mismatch":
             return f"must match {context['pattern']}"
         case _:
-            return reworded(detail)
+            return reword(detail)
 
 
 def _format_unknown_key(owner: type[BaseModel] | None, name: str) -> str:

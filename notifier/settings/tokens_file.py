@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, ValidationError, model_va
 
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.errors import ConfigurationError, InputIssue
-from notifier.model.moment import shown_moment
+from notifier.model.moment import format_moment_for_people
 from notifier.settings.document_files import read_document
 from notifier.settings.input_issues import explain
 from notifier.settings.secret_text import SecretText
@@ -105,5 +105,7 @@ def find_expiring_tokens(tokens: Iterable[ApiToken], now: float) -> Iterator[Inp
     for token in tokens:
         if token.expires is not None and token.expires < now + EXPIRY_WARNING_SECONDS:
             tense = "has expired" if token.expires <= now else "expires"
-            text = f"{tense} at {shown_moment(token.expires)}: make another, and give it to who uses this one"
+            text = (
+                f"{tense} at {format_moment_for_people(token.expires)}: make another, and give it to who uses this one"
+            )
             yield InputIssue(f"api.tokens_file: token {token.name!r}", text)

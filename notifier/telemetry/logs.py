@@ -34,7 +34,7 @@ from notifier.delivery.facts import (
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Delivered, Failed, Outcome, Refused
-from notifier.model.redaction import redact, without_subject
+from notifier.model.redaction import redact, redact_subject
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import read_subject_key
 from notifier.telemetry.log_output import (
@@ -206,7 +206,7 @@ class LogObserver:
 
     def _without_subject(self, text: str, delivery: Delivery) -> str:
         """Take the user out of an answer ("no session of alice") before it is cut."""
-        return text if self._subject == "raw" else without_subject(text, delivery.sub, delivery.sid)
+        return text if self._subject == "raw" else redact_subject(text, delivery.sub, delivery.sid)
 
 
 def _delivery_members(fact: Buried | Deferred | Skipped | Unexpected) -> dict[str, str]:

@@ -23,7 +23,7 @@ from notifier.delivery.facts import (
     Unexpected,
 )
 from notifier.model.client import Client
-from notifier.model.documents.event_document import INFORMATIONAL
+from notifier.model.documents.event_document import INFORMATIONAL_MEMBERS
 from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
@@ -115,7 +115,7 @@ class Metrics:
         self.clients = ClientSeries(registry, max_clients)
         self._events = dict.fromkeys(_RESULTS, 0)
         self._undated = self._ignored_overrides = 0
-        self._unread = dict.fromkeys((*INFORMATIONAL, "time"), 0)
+        self._unread = dict.fromkeys((*INFORMATIONAL_MEMBERS, "time"), 0)
         self._source_events: dict[tuple[str, str], int] = {}
         self.signatures = signatures or SignatureCounts()
         self._surplus: dict[Label, int] = {}

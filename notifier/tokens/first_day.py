@@ -6,9 +6,9 @@ key. A worker that reads the set reports since when the key is in it. Moments ar
 
 from collections.abc import Iterable, Mapping
 
-from notifier.model.durations import DAY
+from notifier.model.durations import DAY_SECONDS
 from notifier.model.frozen import frozen
-from notifier.model.moment import latest, shown_moment
+from notifier.model.moment import format_moment_for_people, latest
 
 
 @frozen
@@ -47,22 +47,22 @@ def describe_first_day(made_at: float | None, seen: SeenKey | None, now: float) 
     """Return since when the key is published, as far as that is known, and when its first day is over."""
     began = earliest_publication(made_at, seen)
     if seen is not None and seen.appeared:
-        since = f"since {shown_moment(seen.since)}"
+        since = f"since {format_moment_for_people(seen.since)}"
     elif seen is not None:
-        since = f"since {shown_moment(seen.since)} or longer"
-        since += "" if began is None else f" (made {shown_moment(began)})"
+        since = f"since {format_moment_for_people(seen.since)} or longer"
+        since += "" if began is None else f" (made {format_moment_for_people(began)})"
     elif began is not None:
-        since = f"since {shown_moment(began)} at the earliest, when it was made"
+        since = f"since {format_moment_for_people(began)} at the earliest, when it was made"
     else:
         return "nobody saw since when"
     return f"{since}; {_over(began, seen, now)}"
 
 
 def _over(began: float | None, seen: SeenKey | None, now: float) -> str:
-    if began is not None and now < began + DAY:
-        return f"its first day lasts until {shown_moment(began + DAY)}"
+    if began is not None and now < began + DAY_SECONDS:
+        return f"its first day lasts until {format_moment_for_people(began + DAY_SECONDS)}"
     if seen is None:
         return "its first day is over, if it was there then"
-    if now < seen.since + DAY:
-        return f"its first day is over by {shown_moment(seen.since + DAY)}"
+    if now < seen.since + DAY_SECONDS:
+        return f"its first day is over by {format_moment_for_people(seen.since + DAY_SECONDS)}"
     return "its first day is over"

@@ -12,7 +12,7 @@ from typing import Literal, TypeGuard
 from notifier.model.client import Algorithm
 from notifier.model.documents.cloudevents import read_json
 from notifier.model.errors import InputIssue, MalformedEvent
-from notifier.model.moment import in_milliseconds
+from notifier.model.moment import is_in_milliseconds
 
 SetError = Literal["invalid_request", "invalid_key", "invalid_issuer", "invalid_audience", "authentication_failed"]
 SET_ALGORITHMS = frozenset(map(str, Algorithm))  # public keys alone: with HS256 the published key would be the secret
@@ -84,7 +84,7 @@ def _find_error(claims: Mapping[str, object], now: float) -> str | None:
 
 
 def _format_future(name: str, moment: float) -> str:
-    unit = "is in milliseconds; it must be in seconds" if in_milliseconds(moment) else "is in the future"
+    unit = "is in milliseconds; it must be in seconds" if is_in_milliseconds(moment) else "is in the future"
     return f"{name} {unit}"
 
 

@@ -13,7 +13,7 @@ from notifier.model.defaults import MAX_EVENT
 from notifier.model.documents.event_document import read_event
 from notifier.model.errors import MalformedEvent
 from notifier.model.message import Lane, Message
-from notifier.model.redaction import redact_secret, spellings
+from notifier.model.redaction import list_spellings, redact_secret
 from tests.fuzz import grammar
 from tests.fuzz.conftest import many
 from tests.model.documents.test_event_document import IN_DISGUISE, MOMENTS, NO_MOMENTS, NO_URIS, URIS
@@ -88,6 +88,6 @@ def test_both_find_the_same_mistakes_in_made_up_events() -> None:
 @pytest.mark.parametrize("secret", ["ann", "a/b+c@d", 'x"<é>\\y', "ann smith"])
 def test_both_find_a_name_however_it_is_spelt(secret: str) -> None:
     """In JSON, in a URL, in a page, in capitals."""
-    for spelling in spellings(secret):
+    for spelling in list_spellings(secret):
         text = f"no session of {spelling}, nor {spelling.upper()}"
         assert redact(text, secret, "<sub>") == redact_secret(text, secret, "<sub>") == "no session of <sub>, nor <sub>"

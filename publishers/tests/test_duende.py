@@ -20,8 +20,8 @@ from notifier.features.browsers.front_channel_context import open_context
 from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
 from notifier.features.browsers.front_channel_routes import COOKIES_SEEN_HEADER, PAGE_PATH
 from notifier.model.client import Algorithm, FrontChannelClient
-from notifier.model.documents.cloudevents import ID_BYTES
-from notifier.model.documents.event_document import event_schema, understand
+from notifier.model.documents.cloudevents import MAX_ID_BYTES
+from notifier.model.documents.event_document import event_schema, parse_event
 from notifier.model.documents.event_members import EntryDocument, EventBody
 from notifier.model.front_channel import PagePlan
 from notifier.model.message import Lane, Message
@@ -59,7 +59,7 @@ def test_it_publishes_to_the_services_exchanges() -> None:
 
 def test_its_limits_are_the_services() -> None:
     """What would be refused or split there is refused or split here."""
-    assert int(constants(COMMON / "Publishing/AmqpTransport.cs")["LongestId"]) == ID_BYTES
+    assert int(constants(COMMON / "Publishing/AmqpTransport.cs")["LongestId"]) == MAX_ID_BYTES
     assert int(constants(SHARED / "SessionEndedTeller.cs")["ClientsInAnEvent"]) == PART_CLIENTS
 
 
@@ -145,7 +145,7 @@ def read(event: dict[str, Any]) -> SessionEnded:
     jsonschema.validate(event, event_schema(), format_checker=jsonschema.FormatChecker())
     body = json.dumps(event).encode()
     message = Message(lane=Lane.EVENTS, body=body, tag=1, user_id="idp", message_id=event["id"])
-    found = understand(message, max_bytes=131_072, new_id=lambda: "made up", now=2e9)
+    found = parse_event(message, max_bytes=131_072, new_id=lambda: "made up", now=2e9)
     assert found.wrong is None
     return found.event
 

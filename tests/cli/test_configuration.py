@@ -13,7 +13,7 @@ import pytest
 import yaml
 from joserfc.jwk import ECKey, KeySet
 
-from notifier.model.moment import shown_moment
+from notifier.model.moment import format_moment_for_people
 from notifier.telemetry.logs import SubjectHash
 from tests.cli.in_process import notifier
 
@@ -128,7 +128,7 @@ def test_check_says_how_long_a_new_key_may_be_refused(made: Path, tmp_path: Path
     (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
     write(tmp_path)
     os.utime(tmp_path / "k.pem", (made_at := time.time() - 3600, made_at))
-    until = shown_moment(made_at + 86_400)
+    until = format_moment_for_people(made_at + 86_400)
     assert f"may refuse it until {until}" in notifier("check", "-c", "n.yaml", cwd=tmp_path).stdout
     [key] = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=tmp_path).stdout)["issuers"][ISS]["keys"]
     assert key["first_day_until"] == until

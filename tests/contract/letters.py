@@ -4,8 +4,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from notifier.model.delivery import Delivery, Past
-from notifier.model.documents.dead_letter import DeadLetter, bury_delivery, dump_dead_letter
+from notifier.model.delivery import Delivery, PastOutcome
+from notifier.model.documents.dead_letter import DeadLetter, dead_letter_delivery, dump_dead_letter
 from notifier.model.message import DEAD
 from notifier.model.outcome import DeadReason
 from notifier.operators.deliveries.readmission import ReplayRules
@@ -16,14 +16,15 @@ from tests.contract.queues import ready
 ISS = "https://id.example.com"
 DELIVERY = Delivery(
     id="", event_id="e-1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=2,
-    first_taken_at=900.0, history=(Past(at=900.0, reason="server_error", status=500), Past(at=902.0, reason="dns")),
+    first_taken_at=900.0,
+    history=(PastOutcome(at=900.0, reason="server_error", status=500), PastOutcome(at=902.0, reason="dns")),
 )  # fmt: skip
 RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=128 * 1024)
 
 
 def letter(name: str, *, client_id: str = "shop", reason: DeadReason = DeadReason.REFUSED) -> DeadLetter:
     """A delivery given up."""
-    return bury_delivery(replace(DELIVERY, id=name, client_id=client_id), reason, "410 Gone", 1000.0)
+    return dead_letter_delivery(replace(DELIVERY, id=name, client_id=client_id), reason, "410 Gone", 1000.0)
 
 
 async def bury(queue: Queue, *buried: DeadLetter) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import LONGEST_PARKED, Message
+from notifier.model.message import MAX_PARKED_SECONDS, Message
 from notifier.queues.queue_port import Queue
 from tests.contract.queues import PATIENCE, outgoing
 from tests.system.waiting import until
@@ -16,7 +16,7 @@ async def park(queue: Queue, client: tuple[str, str], *messages: str) -> str:
     """Park messages for a client, one after the other. Returns the name of its bucket."""
     bucket = queue.bucket(client)
     for name in messages:
-        await queue.park(bucket, outgoing(name), until=time.time() + LONGEST_PARKED)
+        await queue.park(bucket, outgoing(name), until=time.time() + MAX_PARKED_SECONDS)
     return bucket
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import aiormq
 import pytest
 
-from notifier.model.documents.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
+from notifier.model.documents.dead_letter import dead_letter_raw, dump_dead_letter, load_dead_letter
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import InputIssue, QueueUnavailable
 from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing
@@ -65,7 +65,7 @@ async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters:
         lane=Lane.EVENTS, body=b"\xff\0" * 1000, tag=None, content_type="text/plain", message_id="m", user_id="idp",
         headers={"cloudEvents:id": "e", "cloudEvents:source": "/"},
     )  # fmt: skip
-    buried = bury_raw(came, [InputIssue("", "no JSON")], 1000.0)
+    buried = dead_letter_raw(came, [InputIssue("", "no JSON")], 1000.0)
     await bury(queue, buried, letter("a"))
     async with aclosing(find_messages(letters, DeadLetterFilter(ids=frozenset({buried.id})), whole=True)) as found:
         ((row, message),) = [each async for each in found]
@@ -87,7 +87,8 @@ async def test_of_a_letter_no_more_is_kept_than_is_asked(queue: Queue, letters: 
 async def test_large_letters_are_taken_a_few_at_a_time(queue: Queue, letters: DeadLetters) -> None:
     """A prefetch counts messages, and a page rows: bytes are bounded all the same, and the order is kept."""
     large = [
-        bury_raw(Message(lane=Lane.EVENTS, body=b"%d" % (n % 10) * 900_000, tag=None), [], 1000.0) for n in range(24)
+        dead_letter_raw(Message(lane=Lane.EVENTS, body=b"%d" % (n % 10) * 900_000, tag=None), [], 1000.0)
+        for n in range(24)
     ]
     await bury(queue, *large)
     async with ALL.open_visit(letters, whole=True) as visit:

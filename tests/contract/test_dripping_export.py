@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from notifier.model.documents.dead_letter import bury_raw
+from notifier.model.documents.dead_letter import dead_letter_raw
 from notifier.model.errors import InputIssue
 from notifier.model.message import DEAD, Lane, Message
 from notifier.model.registry import Registry
@@ -39,7 +39,7 @@ EVERY = 0.01  # seconds between two pieces of 10,000 bytes: all of it would take
 async def letters(queue: Queue) -> None:
     """Large dead letters."""
     wrong = [Message(lane=Lane.EVENTS, body=b"%d" % nth + b"x" * SIZE, tag=None) for nth in range(COUNT)]
-    await bury(queue, *(bury_raw(each, [InputIssue("", "is no JSON")], 1000.0) for each in wrong))
+    await bury(queue, *(dead_letter_raw(each, [InputIssue("", "is no JSON")], 1000.0) for each in wrong))
 
 
 @pytest.fixture

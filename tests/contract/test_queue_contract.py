@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import DEAD, LONGEST_PARKED, PARKED, Kind, Lane, NewerKind, Outgoing
+from notifier.model.message import DEAD, MAX_PARKED_SECONDS, PARKED, Kind, Lane, NewerKind, Outgoing
 from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
@@ -214,7 +214,7 @@ async def test_a_closed_queue_takes_nothing(place: Place) -> None:
     bucket = queue.bucket(SHOP)
     for use in (
         lambda: queue.publish(Lane.EVENTS, outgoing("a")),
-        lambda: queue.park(bucket, outgoing("a"), until=time.time() + LONGEST_PARKED),
+        lambda: queue.park(bucket, outgoing("a"), until=time.time() + MAX_PARKED_SECONDS),
         lambda: queue.fetch(bucket, 1),
         queue.count_parked,
     ):

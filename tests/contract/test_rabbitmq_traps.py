@@ -13,7 +13,7 @@ from pamqp.common import FieldTable
 from yarl import URL
 
 from notifier.model.errors import QueueError, QueueUnavailable
-from notifier.model.message import DEAD, Kind, Lane, Outgoing, Whole
+from notifier.model.message import DEAD, CutBody, Kind, Lane, Outgoing
 from notifier.queues.rabbitmq.connection import connected
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.topology_watch import SECOND_CHECK_SECONDS, TopologyWatch
@@ -132,7 +132,7 @@ async def test_what_is_too_large_is_not_held(worker: OpenWorker) -> None:
     await queue.publish(Lane.EVENTS, Outgoing(kind=Kind.EVENT, body=body, message_id="b"))
     cut, ours = await inbox.some(2)
     assert (cut.message_id, cut.body) == ("a", body[:1000])
-    assert cut.cut_from == Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
+    assert cut.cut_from == CutBody(size=len(body), sha256=hashlib.sha256(body).hexdigest())
     assert (ours.message_id, ours.body, ours.cut_from) == ("b", body, None)
 
 

@@ -6,10 +6,19 @@ from contextlib import aclosing
 
 import pytest
 
-from notifier.model.delivery import Delivery, Past
+from notifier.model.delivery import Delivery, PastOutcome
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import DEAD, LONGEST_PARKED, PARKED, SUSPECT, Kind, Lane, Outgoing, crash_headers
+from notifier.model.message import (
+    DEAD,
+    MAX_PARKED_SECONDS,
+    MIN_SUSPECT_CRASHES,
+    PARKED,
+    Kind,
+    Lane,
+    Outgoing,
+    crash_headers,
+)
 from notifier.model.outcome import Cause
 from notifier.operators.deliveries.repair import CLIENT_DELAY, DUE_EARLIER, make_due, remove
 from notifier.operators.deliveries.repair_pass import find_messages
@@ -35,7 +44,7 @@ def delivery(name: str, client: tuple[str, str] = SHOP, **more: object) -> Deliv
     plain: dict[str, object] = {
         "id": name, "event_id": f"e-{name}", "id_given": True, "iss": client[0], "client_id": client[1],
         "sub": "alice", "sid": None, "attempts": 1, "first_taken_at": 900.0,
-        "history": (Past(at=900.0, reason="server_error", status=503, text="busy"),),
+        "history": (PastOutcome(at=900.0, reason="server_error", status=503, text="busy"),),
     }  # fmt: skip
     return Delivery(**(plain | more))  # type: ignore[arg-type]
 
@@ -43,7 +52,7 @@ def delivery(name: str, client: tuple[str, str] = SHOP, **more: object) -> Deliv
 def message(waits: Delivery, due: float) -> Outgoing:
     """As the settlement writes it, with the crashes of a suspect."""
     body = dump_delivery(waits, due=due)
-    return Outgoing(kind=Kind.DELIVERY, body=body, message_id=waits.id, headers=crash_headers(SUSPECT))
+    return Outgoing(kind=Kind.DELIVERY, body=body, message_id=waits.id, headers=crash_headers(MIN_SUSPECT_CRASHES))
 
 
 async def delayed(queue: Queue, *waiting: Delivery, seconds: float = 3000.0) -> float:
@@ -55,7 +64,7 @@ async def delayed(queue: Queue, *waiting: Delivery, seconds: float = 3000.0) -> 
 
 async def parked(queue: Queue, *waiting: Delivery) -> None:
     """Park these, in this order."""
-    until = time.time() + LONGEST_PARKED
+    until = time.time() + MAX_PARKED_SECONDS
     await asyncio.gather(*(queue.park(queue.bucket(each.key), message(each, until), until=until) for each in waiting))
 
 
@@ -102,8 +111,8 @@ async def test_looking_changes_nothing(place: Place) -> None:
     assert names([await inbox.next()]) == ["soon"]
     fetched = await queue.fetch(queue.bucket(WIKI), 50)
     assert names(fetched) == [f"p-{id_}" for id_ in ids[:40]]
-    assert max(each.delivery_count for each in fetched) < SUSPECT
-    assert {each.crashes for each in fetched} == {SUSPECT}
+    assert max(each.delivery_count for each in fetched) < MIN_SUSPECT_CRASHES
+    assert {each.crashes for each in fetched} == {MIN_SUSPECT_CRASHES}
     assert load_delivery(fetched[0].body) == delivery("p-d-000", WIKI, parked=True)
     assert (await queue.depths())[DEAD].ready == 0
 
@@ -121,7 +130,7 @@ async def test_what_is_made_due_comes_at_once(place: Place) -> None:
     assert (done.done, done.kept, done.by_reason) == (1, {CLIENT_DELAY: 1}, {"server_error": 1})
     came = await inbox.next()
     assert (came.lane, came.kind, load_delivery(came.body)) == (Lane.RETRIES, Kind.DELIVERY, delivery("a"))
-    assert came.crashes == SUSPECT
+    assert came.crashes == MIN_SUSPECT_CRASHES
     queue.ack(came)
     assert (await make_due(queue.waiting(), meant, course(), force=True)).done == 1
     assert names([await inbox.next()]) == ["b"]
@@ -178,7 +187,7 @@ async def test_a_walk_leaves_no_copy_to_who_fetches_meanwhile(rabbit_place: Plac
     assert [one.id for one in await listed(queue)] == ids  # the next look gives none of them back
 
     async def park(bucket: str, message: Outgoing) -> None:
-        await queue.park(bucket, message, until=time.time() + LONGEST_PARKED)
+        await queue.park(bucket, message, until=time.time() + MAX_PARKED_SECONDS)
         anew.append(message.message_id)
         if len(anew) == len(ids):
             copied.set()

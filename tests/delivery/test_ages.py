@@ -10,7 +10,7 @@ from notifier.model.client import RetryPolicy
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import load_delivery
 from notifier.model.outcome import Cause
-from notifier.model.registry import ENDLESS
+from notifier.model.registry import ENDLESS_SECONDS
 from tests.delivery.stage import ISS, PARKED, Stage, answers, client, running
 
 HOUR = 3600.0
@@ -95,7 +95,7 @@ async def test_the_age_of_an_unknown_client_stands_still_for_max_paused_at_most(
     """Also while a registry source, which may have the client, does not answer. The issuer's limits apply."""
     own = client("", retry=RetryPolicy(max_age=5.0, sub_only_max_age=4.0, max_paused=10.0))
     async with running(Stage(client("shop"))) as stage:
-        stage.registry = replace(stage.registry, grace=ENDLESS, unregistered_at={ISS: own})
+        stage.registry = replace(stage.registry, grace=ENDLESS_SECONDS, unregistered_at={ISS: own})
         await stage.acked(stage.event("nobody", id="e1", sid=sid))
         looks = await stage.through_delays(most=60.0)
         [letter] = stage.dead()
@@ -108,7 +108,7 @@ async def test_the_age_of_an_unknown_client_stands_still_for_max_paused_at_most(
 async def test_an_event_of_an_unknown_issuer_waits_for_a_day_at_most() -> None:
     """Also while a registry source does not answer: no source has issuers."""
     async with running(Stage(client("shop"))) as stage:
-        stage.registry = replace(stage.registry, grace=ENDLESS)
+        stage.registry = replace(stage.registry, grace=ENDLESS_SECONDS)
         await stage.acked(stage.event("shop", iss="https://new.example"))
         looks = await stage.through_delays(most=90_000.0)
         [letter] = stage.dead()

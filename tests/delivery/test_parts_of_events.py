@@ -7,7 +7,7 @@ import pytest
 from notifier.delivery.event_clients import digest_of
 from notifier.delivery.selection import DELIVERIES_IN_A_ROW
 from notifier.model.documents.documents import EventDocument, dump_event
-from notifier.model.message import PART_OF, Kind, Lane, Message
+from notifier.model.message import PART_OF_HEADER, Kind, Lane, Message
 from notifier.model.outcome import Answer, Wire
 from notifier.model.request import Request
 from notifier.model.session_ended import SessionEnded
@@ -20,7 +20,7 @@ def take_part(stage: Stage, event: str, clients: list[str]) -> Message:
     """A part comes as the intake wrote it."""
     part = SessionEnded(id=event, id_given=True, iss=ISS, sub="s", sid=None, clients=tuple(clients), publisher="idp")
     body = dump_event(EventDocument(event=part))
-    return stage.take(body, kind=Kind.EVENT, headers={PART_OF: digest_of(part)})
+    return stage.take(body, kind=Kind.EVENT, headers={PART_OF_HEADER: digest_of(part)})
 
 
 def make_stage(parts: int, max_in_flight: int = 512) -> tuple[Stage, list[list[str]], asyncio.Event]:

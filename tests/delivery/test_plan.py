@@ -11,7 +11,7 @@ from notifier.delivery.event_clients import PART_CLIENTS, count_notices, ignored
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.intake import deliveries
 from notifier.model.client import Algorithm, Client
-from notifier.model.delivery import Delivery, Inline
+from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
@@ -76,7 +76,7 @@ def test_an_entry_knows_its_own_sub_and_sid() -> None:
 
 
 def test_what_is_given_inline_travels_and_nothing_else_does() -> None:
-    """An entry that gives nothing makes no `Inline`."""
+    """An entry that gives nothing makes no `ClientOverrides`."""
     given_uri, given_flag, plain = planned(
         event(
             ClientEntry(client_id="c0", backchannel_logout_uri=URI),
@@ -84,8 +84,8 @@ def test_what_is_given_inline_travels_and_nothing_else_does() -> None:
             "c2",
         )
     )
-    assert given_uri.inline == Inline(backchannel_logout_uri=URI)
-    assert given_flag.inline == Inline(backchannel_logout_session_required=False)
+    assert given_uri.inline == ClientOverrides(backchannel_logout_uri=URI)
+    assert given_flag.inline == ClientOverrides(backchannel_logout_session_required=False)
     assert plain.inline is None
 
 
@@ -203,7 +203,7 @@ def test_an_address_of_an_event_counts_from_the_identity_server(
     """Known by the issuer's publishers, or by what vouches for the event. Else it is kept, and counts for nothing."""
     by = registry(inline=inline, issuers={issuer.iss: issuer})
     (delivery,) = planned(event(ClientEntry(client_id="new", backchannel_logout_uri=URI), **speaker), by)
-    said = Inline(backchannel_logout_uri=URI)
+    said = ClientOverrides(backchannel_logout_uri=URI)
     in_vain = replace(said, vouched="vouched" in speaker)
     assert (delivery.inline, delivery.ignored) == ((said, None) if heard else (None, in_vain))
 

@@ -16,7 +16,7 @@ from notifier.delivery.pulls import MAX_FETCHES, RECENT_SECONDS
 from notifier.delivery.selection import GATHER_SECONDS
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery, load_delivery
-from notifier.model.message import SUSPECT, Kind, Lane, Message, Outgoing
+from notifier.model.message import MIN_SUSPECT_CRASHES, Kind, Lane, Message, Outgoing
 from tests.delivery.stage import ISS, PARKED, Stage, answers, client, running
 
 SHOP = f"{ISS} shop"
@@ -358,6 +358,8 @@ async def test_a_suspect_goes_the_suspects_way() -> None:
         await rounds()
         assert stage.told() == ["shop"]
         stage.now += GATHER_SECONDS
-        await until(stage, lambda: stage.queue.published[-1][1].headers == {"crashes": str(SUSPECT)}, step=0.0)
+        await until(
+            stage, lambda: stage.queue.published[-1][1].headers == {"crashes": str(MIN_SUSPECT_CRASHES)}, step=0.0
+        )
         await stage.acked(stage.retake("delay.1s"))
         assert stage.told() == ["shop", "shop"]

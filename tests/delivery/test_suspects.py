@@ -14,7 +14,16 @@ from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event
-from notifier.model.message import CRASHES, DEAD, LAST_CHANCE, SUSPECT, Kind, Lane, Message, NewerKind
+from notifier.model.message import (
+    CRASHES_HEADER,
+    DEAD,
+    LAST_CHANCE,
+    MIN_SUSPECT_CRASHES,
+    Kind,
+    Lane,
+    Message,
+    NewerKind,
+)
 from notifier.model.outcome import Answer, DeadReason, Wire
 from notifier.model.request import Request
 from notifier.model.session_ended import SessionEnded
@@ -50,7 +59,7 @@ def trial(crashes: int, **more: object) -> Message:
         tag=1,
         kind=Kind.DELIVERY,
         message_id="d",
-        headers={CRASHES: str(crashes)},
+        headers={CRASHES_HEADER: str(crashes)},
         **more,  # type: ignore[arg-type]
     )
 
@@ -82,17 +91,17 @@ def test_only_a_message_of_ours_says_how_often_it_crashed() -> None:
         message = replace(trial(50, delivery_count=1), kind=kind)
         assert (message.crashes, message.lasting_headers) == (1, {})
     for header in ("-1", "many", 10**9, None, ["3"]):
-        assert replace(trial(0), headers={CRASHES: header}).crashes == 0
+        assert replace(trial(0), headers={CRASHES_HEADER: header}).crashes == 0
 
 
 async def test_a_suspect_runs_from_a_trial() -> None:
     """It is rewritten, confirmed and acked; the trial rests for a second, and is attempted."""
     async with running(Stage(client("shop"))) as stage:
-        stage.event("shop", id="e", delivery_count=SUSPECT)
+        stage.event("shop", id="e", delivery_count=MIN_SUSPECT_CRASHES)
         stage.now += GATHER_SECONDS
         await stage.until(lambda: bool(stage.queue.acked))
         assert stage.queue.log == ["published delay.1s", "acked 1"]
-        assert (stage.told(), stage.queue.published[-1][1].headers) == ([], {CRASHES: str(SUSPECT)})
+        assert (stage.told(), stage.queue.published[-1][1].headers) == ([], {CRASHES_HEADER: str(MIN_SUSPECT_CRASHES)})
         await stage.acked(stage.retake("delay.1s"))
         assert stage.told() == ["shop"]
 
@@ -101,9 +110,9 @@ async def test_a_trial_that_is_put_off_keeps_its_crashes() -> None:
     """It is deferred like any delivery. An attempt that ended resets them."""
     stage = Stage(client("shop", paused=True))
     async with running(stage):
-        await stage.acked(stage.take(dump_delivery(DELIVERY), kind=Kind.DELIVERY, headers={CRASHES: "7"}))
+        await stage.acked(stage.take(dump_delivery(DELIVERY), kind=Kind.DELIVERY, headers={CRASHES_HEADER: "7"}))
         ((_, put_off),) = stage.queue.published
-        assert put_off.headers == {CRASHES: "7"}
+        assert put_off.headers == {CRASHES_HEADER: "7"}
         stage.registry.clients[ISS]["shop"] = client("shop")  # type: ignore[index]
         stage.receivers.behaviours["shop"] = answers(503)
         await stage.acked(stage.retake("delay.512s"))
@@ -115,16 +124,16 @@ async def test_fewer_crashes_than_a_suspect_has_are_kept_too() -> None:
     """Put off again and again, it would never become a suspect."""
     async with running(Stage(client("shop", paused=True))) as stage:
         await stage.acked(stage.event("shop", id="e", delivery_count=1))
-        assert stage.queue.published[-1][1].headers == {CRASHES: "1"}
+        assert stage.queue.published[-1][1].headers == {CRASHES_HEADER: "1"}
         again = stage.retake("delay.512s")
         await stage.acked(again)
-        assert stage.queue.published[-1][1].headers == {CRASHES: "1"}
+        assert stage.queue.published[-1][1].headers == {CRASHES_HEADER: "1"}
 
 
 async def test_a_suspect_with_its_last_crash_is_buried() -> None:
     """However few times its message was given back."""
     async with running(Stage(client("shop"))) as stage:
-        headers = {CRASHES: str(LAST_CHANCE - 1)}
+        headers = {CRASHES_HEADER: str(LAST_CHANCE - 1)}
         stage.take(dump_delivery(DELIVERY), kind=Kind.DELIVERY, headers=headers, delivery_count=1)
         stage.now += GATHER_SECONDS
         await stage.until(lambda: bool(stage.queue.acked))
@@ -137,7 +146,7 @@ async def test_a_suspect_tells_of_skipped_clients() -> None:
     """Whoever waits for the fates of an event gets them all, though its deliveries are rewritten."""
     nowhere = Client(iss=ISS, client_id="nowhere", backchannel_logout_uri=None)
     async with running(Stage(client("shop"), nowhere)) as stage:
-        came = stage.event("shop", "nowhere", id="e", delivery_count=SUSPECT)
+        came = stage.event("shop", "nowhere", id="e", delivery_count=MIN_SUSPECT_CRASHES)
         stage.now += GATHER_SECONDS
         await stage.acked(came)
         assert [fact.client_id for fact in stage.facts if isinstance(fact, Skipped)] == ["nowhere"]
@@ -155,14 +164,14 @@ async def test_what_is_no_suspect_goes_on_beside_them() -> None:
 
     stage.receivers.behaviours["hangs"] = hangs
     async with running(stage):
-        stage.event("hangs", id="first", delivery_count=SUSPECT)
+        stage.event("hangs", id="first", delivery_count=MIN_SUSPECT_CRASHES)
         stage.event("shop", id="fresh")
         await stage.until(lambda: stage.told() == ["shop"])
         stage.now += GATHER_SECONDS
         await stage.until(lambda: len(stage.queue.published) == 1)
         stage.retake("delay.1s")
         await stage.until(lambda: stage.told() == ["shop", "hangs"])
-        stage.event("shop", id="second", delivery_count=SUSPECT)
+        stage.event("shop", id="second", delivery_count=MIN_SUSPECT_CRASHES)
 
         def both_rewritten() -> bool:
             stage.now += GROUP_PAUSE_SECONDS

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from notifier.delivery.facts import Deferred
-from notifier.model.message import Kind, Lane, Message, NewerKind, kind_named
+from notifier.model.message import Kind, Lane, Message, NewerKind, parse_kind
 from notifier.model.outcome import Cause
 from tests.delivery.stage import Stage, client, running
 from tests.recorded.story import Recorded, kept, told
@@ -174,4 +174,4 @@ async def test_a_count_that_is_none_is_taken_as_none(headers: dict[str, object],
 @pytest.mark.parametrize("name", [None, "", "order.created", "Notifier.event", "notifier"])
 def test_what_is_not_named_as_ours_is_none_of_ours(name: str | None) -> None:
     """It is read as what a publisher wrote."""
-    assert kind_named(name) is None
+    assert parse_kind(name) is None

@@ -10,7 +10,7 @@ from notifier.delivery.ages import last_moment
 from notifier.delivery.verdict import CLIENT_CAUSES, Dead, Defer, RetryAt, Verdict, decide, postponed, record, uncharged
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Client, RetryPolicy
-from notifier.model.delivery import Delivery, Inline
+from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.outcome import Cause, DeadReason, Failed, FinalReason, Reason, Refused
 from notifier.model.registry import Issuer, Registry
 from notifier.queues.rabbitmq.delays import split_into_hops
@@ -191,9 +191,9 @@ def test_nothing_is_attempted_after_not_after() -> None:
     assert retry == RetryAt(due=NOW + 59)
 
 
-@pytest.mark.parametrize("inline", [None, Inline(backchannel_logout_uri="https://a.example/logout")])
+@pytest.mark.parametrize("inline", [None, ClientOverrides(backchannel_logout_uri="https://a.example/logout")])
 @pytest.mark.parametrize("denied", [False, True])
-def test_a_client_whose_address_is_gone_has_its_grace_too(inline: Inline | None, *, denied: bool) -> None:
+def test_a_client_whose_address_is_gone_has_its_grace_too(inline: ClientOverrides | None, *, denied: bool) -> None:
     """It had an address when the delivery was made. The delivery is deferred, then a dead letter with that reason."""
     silent = replace(CLIENT, backchannel_logout_uri=None)
     now, waiting = NOW, replace(DELIVERY, ignored=inline, first_taken_at=NOW - 90_000, attempts=7)
@@ -233,7 +233,7 @@ def test_an_unknown_client_has_its_grace() -> None:
 
 def test_where_addresses_are_denied_the_way_out_is_to_register() -> None:
     """To name a publisher would not help, whether the event is planned under `deny` or waited for it."""
-    said = Inline(backchannel_logout_uri="https://a.example/logout")
+    said = ClientOverrides(backchannel_logout_uri="https://a.example/logout")
     for asked in (replace(DELIVERY, ignored=said), replace(DELIVERY, inline=said)):
         verdict = before_attempt(asked, None, CLIENT, registry(grace=0.0, denied=True), NOW)
         assert isinstance(verdict, Dead)

@@ -14,7 +14,7 @@ from notifier.model.client import FrontChannelClient, FrontChannelWay, Route
 from notifier.model.errors import InternalFault
 from notifier.model.message import Lane
 from notifier.model.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
-from notifier.model.registry import ENDLESS, Issuer
+from notifier.model.registry import ENDLESS_SECONDS, Issuer
 from notifier.model.request import Request
 from tests.delivery.stage import ISS, OTHER, PATIENCE, Behaviour, Stage, answers, client, running
 
@@ -450,7 +450,7 @@ async def test_nobody_is_skipped_while_a_registry_source_was_never_read(address:
     none = {"client_id": "native", "backchannel_logout_uri": None}
     async with running(Stage(client("shop"), silent)) as stage:
         read, queue = stage.registry, ""
-        stage.registry = replace(read, grace=ENDLESS, unsure={ISS: "registry source db was never read"})
+        stage.registry = replace(read, grace=ENDLESS_SECONDS, unsure={ISS: "registry source db was never read"})
         for look in range(3):
             came = stage.event("shop", "silent", none, id="e1") if not look else stage.retake(queue)
             await stage.acked(came)

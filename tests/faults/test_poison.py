@@ -12,7 +12,7 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
-from notifier.model.message import CRASHES, Kind, Lane
+from notifier.model.message import CRASHES_HEADER, Kind, Lane
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import CLIENTS, Rig
 from tests.support.rabbit_options import BUCKETS
@@ -84,7 +84,7 @@ async def look_away(made: Rig) -> int:
                             message.body,
                             type=message.type,
                             message_id=message.message_id,
-                            headers={CRASHES: str(LIMIT - 3)},
+                            headers={CRASHES_HEADER: str(LIMIT - 3)},
                         )
                         await channel.default_exchange.publish(trial, f"{made.prefix}.{Lane.RETRIES}")
                         await message.ack()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.model.documents.event_entries import MISTAKES
+from notifier.model.documents.event_entries import MAX_ISSUES
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
 from tests.faults.rig import Rig
@@ -141,7 +141,7 @@ async def test_the_worst_events_by_http(tmp_path: Path, form: Form[int], tell: T
                 late.append(await one_behind(made, number))
                 for status, told in await asyncio.gather(*sending):
                     assert status == 400
-                    assert 0 < len(told["mistakes"]) <= MISTAKES + 1
+                    assert 0 < len(told["mistakes"]) <= MAX_ISSUES + 1
         await made.settle(running)
         tell(await made.account(), times=rounds * AT_ONCE)
     watch.check(late)

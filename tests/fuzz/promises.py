@@ -13,8 +13,8 @@ from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents import documents
 from notifier.model.documents.dead_letter import dump_dead_letter, load_dead_letter
-from notifier.model.documents.event_document import understand
-from notifier.model.documents.event_entries import MISTAKES
+from notifier.model.documents.event_document import parse_event
+from notifier.model.documents.event_entries import MAX_ISSUES
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.registry import Issuer, Registry
@@ -54,7 +54,7 @@ def intake() -> Intake:
 def fit(mistakes: Iterable[InputIssue]) -> None:
     """Mistakes are bounded and printable, and repeat of the input what they may."""
     found = tuple(mistakes)
-    assert 0 < len(found) <= MISTAKES + 1
+    assert 0 < len(found) <= MAX_ISSUES + 1
     for mistake in found:
         assert mistake.text
         assert len(mistake.path) <= PATH, mistake
@@ -67,7 +67,7 @@ def fit(mistakes: Iterable[InputIssue]) -> None:
 def read(message: Message) -> SessionEnded | None:
     """The event; None where the message is refused in the way that is promised."""
     try:
-        found = understand(message, max_bytes=MOST, new_id=lambda: "made-up", now=NOW)
+        found = parse_event(message, max_bytes=MOST, new_id=lambda: "made-up", now=NOW)
     except MalformedEvent as malformed:
         fit(malformed.mistakes)
         return None
@@ -79,7 +79,7 @@ def read(message: Message) -> SessionEnded | None:
     if found.wrong is not None:
         fit(found.wrong.mistakes)
     written = documents.dump_event(documents.EventDocument(event=event))
-    assert documents.load_event(written).event == documents.as_written(event)[1]
+    assert documents.load_event(written).event == documents.to_written(event)[1]
     assert len(written) <= len(message.body) + 4096 + sum(len(str(value)) for value in message.headers.values())
     return event
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from notifier.model.documents.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.model.errors import UnknownVersion
-from notifier.model.message import DEAD, SUSPECT, Lane
+from notifier.model.message import DEAD, MIN_SUSPECT_CRASHES, Lane
 from notifier.queues.rabbitmq.wire.decoding import to_message, tolerate_any_publisher
 from tests.fuzz import amqp, grammar
 from tests.fuzz.conftest import many
@@ -62,7 +62,7 @@ def test_who_hides_the_past_of_a_message_is_not_believed() -> None:
     assert to_message(Lane.RETRIES, amqp.delivered(b"\x00\x20" + typed, WAITING), None).kind is not None
     came = to_message(Lane.RETRIES, amqp.delivered(b"\x20\x20" + unreadable + typed, WAITING, redelivered=True), None)
     assert came.kind is None
-    assert came.delivery_count == SUSPECT
+    assert came.delivery_count == MIN_SUSPECT_CRASHES
 
 
 @pytest.mark.parametrize("value", [b"V" * 130_000, b"V" * 20_000], ids=["130,000", "20,000"])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.model.client import ResponsePolicy
-from notifier.model.egress import uri_mistake
+from notifier.model.egress import find_uri_issue
 from notifier.model.outcome import Answer, Break, StaleConnection, read_wire
 from notifier.network.http.transport import HttpTransport
 from tests.fuzz.answers import Script, scripts
@@ -109,7 +109,7 @@ def test_every_uri_that_is_taken_can_be_requested(bench: Bench) -> None:
     @given(st.sampled_from(URIS) | _MADE_UP)
     def each(uri: str) -> None:
         nonlocal tried
-        if uri_mistake(uri) is None:
+        if find_uri_issue(uri) is None:
             tried += 1
             bench.run(one(uri))
 

@@ -19,18 +19,18 @@ from notifier.delivery.ages import last_moment
 from notifier.delivery.verdict import Defer, RetryAt, decide, postponed, record
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Algorithm, Client
-from notifier.model.delivery import Delivery, Inline, Past
+from notifier.model.delivery import ClientOverrides, Delivery, PastOutcome
 from notifier.model.documents.dead_letter import (
     DeadLetter,
-    bury_delivery,
-    bury_event,
+    dead_letter_delivery,
+    dead_letter_event,
     dump_dead_letter,
     load_dead_letter,
 )
 from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event, load_delivery, load_event
-from notifier.model.documents.unreadable import Raw
+from notifier.model.documents.unreadable import RawMessage
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
-from notifier.model.logout_token import claims_for
+from notifier.model.logout_token import build_claims
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason, Refused
 from notifier.model.registry import Registry
@@ -53,19 +53,19 @@ EVENT = SessionEnded(
 )  # fmt: skip
 DELIVERY = Delivery(
     id="0" * 32, event_id="e-1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s-1", entry_sub=True,
-    inline=Inline(backchannel_logout_uri="https://shop.example/", id_token_signed_response_alg=Algorithm.ES256),
+    inline=ClientOverrides(backchannel_logout_uri="https://s.example/", id_token_signed_response_alg=Algorithm.ES256),
     ended_at=1.7e9, not_after=1.9e9, reason="user_logout", source="/idp", publisher="idp", claimed_publisher="app",
     attempts=3, rejections=1, ambiguous=True, first_taken_at=1.78e9, first_attempt_at=1.79e9, held=5.0,
     waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, leash=1.8e9, turn=1.8e9,
     backoffs=2, charged_at=1.79e9, unknown_since=1.79e9,
-    history=(Past(at=1.79e9, reason="refused", status=500, text="no"),),
+    history=(PastOutcome(at=1.79e9, reason="refused", status=500, text="no"),),
 )  # fmt: skip
-RAW = Raw(body=b"{", size=1, sha256="0" * 64, headers={"cloudEvents:id": "a"}, message_id="m")
+RAW = RawMessage(body=b"{", size=1, sha256="0" * 64, headers={"cloudEvents:id": "a"}, message_id="m")
 LETTERS = tuple(
     json.dumps(document_of(letter)).encode()
     for letter in (
-        bury_delivery(DELIVERY, DeadReason.REFUSED, "no", NOW),
-        bury_event(EVENT, DeadReason.UNKNOWN_ISSUER, "who?", NOW),
+        dead_letter_delivery(DELIVERY, DeadReason.REFUSED, "no", NOW),
+        dead_letter_event(EVENT, DeadReason.UNKNOWN_ISSUER, "who?", NOW),
     )
 )
 UNREADABLE = DeadLetter(
@@ -156,7 +156,7 @@ def go_through(delivery: Delivery) -> None:
             dump_delivery(postponed(delivery, before, client.retry, NOW))
     due = max(NOW, min(NOW + 5, last_moment(delivery, client, NOW)))
     assert deferral_wait(due - NOW)
-    claims_for(delivery, client, now=NOW, jti="j")
+    build_claims(delivery, client, now=NOW, jti="j")
     for outcome in OUTCOMES:
         after = record(delivery, outcome, NOW)
         verdict = decide(outcome, after, client, NOW, lambda: 0.5)
@@ -164,7 +164,7 @@ def go_through(delivery: Delivery) -> None:
             assert split_into_hops(verdict.due - NOW, verdict.rounding)
             assert math.isfinite(verdict.due)
         dump_delivery(after, due=NOW)
-    dump_dead_letter(bury_delivery(delivery, DeadReason.EXPIRED, "", NOW))
+    dump_dead_letter(dead_letter_delivery(delivery, DeadReason.EXPIRED, "", NOW))
 
 
 def loaded(load: Callable[[bytes], Any], body: bytes) -> Any:

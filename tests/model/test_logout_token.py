@@ -16,7 +16,7 @@ from notifier.model.client import (
     TokenProfile,
 )
 from notifier.model.delivery import Delivery
-from notifier.model.logout_token import LOGOUT_EVENT, Claims, Subject, claims_for, names_session, subject_of
+from notifier.model.logout_token import LOGOUT_EVENT, Claims, Subject, build_claims, has_session, subject_of
 from notifier.model.outcome import DeadReason
 
 ISS = "https://id.example.com"
@@ -40,7 +40,7 @@ def client(profile: TokenProfile | None = None, *, required: bool = False, pairw
 
 
 def claims_of(a_delivery: Delivery, a_client: Client) -> Claims:
-    claims = claims_for(a_delivery, a_client, now=NOW, jti="j-1")
+    claims = build_claims(a_delivery, a_client, now=NOW, jti="j-1")
     assert isinstance(claims, dict)
     return claims
 
@@ -98,7 +98,7 @@ def test_a_client_that_requires_sid_gets_it_in_every_mode(mode: SubjectMode) -> 
     """B7: `backchannel_logout_session_required` means that the token carries `sid`, or there is none."""
     a_client = client(TokenProfile(subject=mode), required=True)
     assert claims_of(delivery(), a_client)["sid"] == "s-1"
-    assert claims_for(delivery(sid=None), a_client, now=NOW, jti="j") is NO_SID
+    assert build_claims(delivery(sid=None), a_client, now=NOW, jti="j") is NO_SID
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_a_pairwise_client_never_gets_the_events_own_sub(
 
 
 def test_whether_a_token_names_a_session() -> None:
-    """`names_session` follows the token, not the event: `sub` mode drops the `sid` that the event has."""
-    assert names_session(delivery(), client())
-    assert not names_session(delivery(sid=None), client())
-    assert not names_session(delivery(), client(TokenProfile(subject=SUB)))
-    assert not names_session(delivery(sid=None), client(TokenProfile(subject=SID)))
+    """`has_session` follows the token, not the event: `sub` mode drops the `sid` that the event has."""
+    assert has_session(delivery(), client())
+    assert not has_session(delivery(sid=None), client())
+    assert not has_session(delivery(), client(TokenProfile(subject=SUB)))
+    assert not has_session(delivery(sid=None), client(TokenProfile(subject=SID)))
 
 
 @pytest.mark.parametrize("sid", ["s-1", None])
@@ -138,7 +138,7 @@ def test_a_front_channel_call_by_a_worker_names_the_session_of_the_event(sid: st
     for way in FrontChannelWay:
         front = FrontChannelClient(frontchannel_logout_uri="https://shop.example.com/out", way=way)
         called = replace(client(TokenProfile(subject=SUB)), backchannel_logout_uri=None, front_channel=front)
-        assert names_session(delivery(sid=sid), called) is (way is FrontChannelWay.SERVER and sid is not None)
+        assert has_session(delivery(sid=sid), called) is (way is FrontChannelWay.SERVER and sid is not None)
 
 
 @pytest.mark.parametrize(("lifetime", "seconds"), [(120.0, 120), (30.0, 30), (0.5, 1), (1.2, 2), (600.0, 120)])
@@ -188,10 +188,10 @@ def test_no_profile_bends_the_specification(
     required, pairwise, entry_sub = flags
     a_delivery = delivery(sub=sub, sid=sid, entry_sub=entry_sub, reason=reason)
     a_client = client(profile, required=required, pairwise=pairwise)
-    claims = claims_for(a_delivery, a_client, now=now, jti="j")
+    claims = build_claims(a_delivery, a_client, now=now, jti="j")
     if not isinstance(claims, dict):
         assert claims in (NO_SID, NO_SUB)
-        assert not names_session(a_delivery, a_client)
+        assert not has_session(a_delivery, a_client)
         return
     iat, exp = claims["iat"], claims["exp"]
     assert type(iat) is int
@@ -204,7 +204,7 @@ def test_no_profile_bends_the_specification(
     assert "sub" in claims or "sid" in claims
     assert claims.get("sub") in (None, sub)
     assert claims.get("sid") in (None, sid)
-    assert ("sid" in claims) is names_session(a_delivery, a_client)
+    assert ("sid" in claims) is has_session(a_delivery, a_client)
     assert "sid" in claims or not required
     assert not (pairwise and not entry_sub and "sub" in claims)
     if reason is not None and profile.reason_claim is not None and profile.reason_claim not in RESERVED_CLAIMS:

@@ -7,13 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.model import json_size
-from notifier.model.backoff import LONGEST_DEFERRAL, backoff, deferral_wait
+from notifier.model.backoff import MAX_DEFERRAL_SECONDS, compute_backoff, deferral_wait
 from notifier.model.client import Algorithm, RetryPolicy
-from notifier.model.delivery import ANSWER_TEXT, HISTORY_LENGTH, HISTORY_TEXT, Delivery, DeliveryIds, Inline, Past
+from notifier.model.delivery import (
+    MAX_ANSWER_BYTES,
+    MAX_HISTORY_BYTES,
+    MAX_HISTORY_LENGTH,
+    ClientOverrides,
+    Delivery,
+    DeliveryIds,
+    PastOutcome,
+)
 from notifier.model.durations import format_duration, parse_duration
 from notifier.model.frozen import replace
 from notifier.model.ids import new_id
-from notifier.model.moment import read_moment, render_moment
+from notifier.model.moment import format_moment, parse_moment
 
 # ── RFC 3339 timestamps. `test_event_schema` has those that are refused ───────────────────────────────────────────
 
@@ -31,20 +39,20 @@ from notifier.model.moment import read_moment, render_moment
 )
 def test_every_form_of_rfc_3339_is_read(text: str, expected: float) -> None:
     """Small letters, a space, any fraction, a leap second."""
-    assert read_moment(text) == expected
+    assert parse_moment(text) == expected
 
 
 @given(st.integers(-(10**15), 10**16))
 def test_a_rendered_time_is_read_back(microseconds: int) -> None:
     """To the microsecond, in UTC."""
     moment = microseconds / 1e6
-    assert read_moment(render_moment(moment)) == pytest.approx(moment, abs=2e-6)
+    assert parse_moment(format_moment(moment)) == pytest.approx(moment, abs=2e-6)
 
 
 @pytest.mark.parametrize("moment", [1e30, -1e30, float("inf"), float("nan")])
 def test_a_time_outside_the_calendar_is_the_epoch(moment: float) -> None:
     """A dead letter must be readable whatever it holds."""
-    assert render_moment(moment) == "1970-01-01T00:00:00.000000Z"
+    assert format_moment(moment) == "1970-01-01T00:00:00.000000Z"
 
 
 # ── Durations and sizes as operators write them ───────────────────────────────────────────────────────────────────
@@ -101,7 +109,7 @@ MIDDLE = 0.5  # the jitter source that moves nothing
 
 def test_the_default_waits_are_those_promised() -> None:
     """2 s, 6 s, 18 s, 54 s, 2 m 42 s, 8 m 6 s, 24 m 18 s, then every hour."""
-    waits = [backoff(RetryPolicy(), tries, lambda: MIDDLE) for tries in range(1, 11)]
+    waits = [compute_backoff(RetryPolicy(), tries, lambda: MIDDLE) for tries in range(1, 11)]
     assert waits == [2, 6, 18, 54, 162, 486, 1458, 3600, 3600, 3600]
 
 
@@ -109,8 +117,8 @@ def test_the_default_waits_are_those_promised() -> None:
 def test_jitter_moves_a_wait_by_a_quarter_at_most(tries: int, draw: float) -> None:
     """±25 %, however many tries there were: no overflow, no negative wait."""
     policy = RetryPolicy()
-    plain = backoff(policy, tries, lambda: MIDDLE)
-    assert 0.75 * plain <= backoff(policy, tries, lambda: draw) <= 1.25 * plain
+    plain = compute_backoff(policy, tries, lambda: MIDDLE)
+    assert 0.75 * plain <= compute_backoff(policy, tries, lambda: draw) <= 1.25 * plain
 
 
 @pytest.mark.parametrize(
@@ -121,7 +129,7 @@ def test_a_deferral_waits_for_a_power_of_two_seconds(seconds: float, down: int, 
     assert (deferral_wait(seconds), deferral_wait(seconds, "up")) == (down, up)
 
 
-@given(seconds=st.floats(1, LONGEST_DEFERRAL))
+@given(seconds=st.floats(1, MAX_DEFERRAL_SECONDS))
 def test_a_deferral_comes_back_after_half_of_its_time_at_the_least(seconds: float) -> None:
     """Rounded up, it comes after all of it and before the double."""
     assert seconds / 2 <= deferral_wait(seconds) <= seconds + 0.01
@@ -147,13 +155,13 @@ def test_an_id_is_a_random_uuid_and_never_the_same() -> None:
 DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub="s", sid=None)
 _PART = st.none() | st.text(max_size=4)
 _INLINE = st.none() | st.builds(
-    Inline,
+    ClientOverrides,
     backchannel_logout_uri=_PART,
     backchannel_logout_session_required=st.none() | st.booleans(),
     id_token_signed_response_alg=st.none() | st.sampled_from(Algorithm),
 )
 _PARTS = st.tuples(st.text(max_size=4), _PART, _PART, st.text(max_size=4), st.text(max_size=4), _PART, _PART, _INLINE)
-Parts = tuple[str, str | None, str | None, str, str, str | None, str | None, Inline | None]
+Parts = tuple[str, str | None, str | None, str, str, str | None, str | None, ClientOverrides | None]
 
 
 def identity(parts: Parts) -> str:
@@ -168,13 +176,16 @@ def test_history_is_bounded_and_keeps_the_newest(sizes: list[int]) -> None:
     delivery = DELIVERY
     for at, size in enumerate(sizes):
         delivery = replace(
-            delivery, history=delivery.with_past(Past(at=at, reason="server_error", status=500, text='"' * size))
+            delivery, history=delivery.with_past(PastOutcome(at=at, reason="server_error", status=500, text='"' * size))
         )
     history = delivery.history
-    assert [past.at for past in history] == list(range(len(sizes)))[-HISTORY_LENGTH:]
-    assert sum(json_size.size(past.text) for past in history) <= HISTORY_TEXT
+    assert [past.at for past in history] == list(range(len(sizes)))[-MAX_HISTORY_LENGTH:]
+    assert sum(json_size.size(past.text) for past in history) <= MAX_HISTORY_BYTES
     if sizes:
-        assert ANSWER_TEXT - 8 <= json_size.size(history[-1].text) <= ANSWER_TEXT or len(history[-1].text) == sizes[-1]
+        assert (
+            MAX_ANSWER_BYTES - 8 <= json_size.size(history[-1].text) <= MAX_ANSWER_BYTES
+            or len(history[-1].text) == sizes[-1]
+        )
 
 
 @given(_PARTS, _PARTS)
@@ -186,5 +197,5 @@ def test_different_parts_make_different_ids(one: Parts, other: Parts) -> None:
 def test_an_id_is_the_same_in_every_process() -> None:
     """It recognises copies, so it must not depend on anything of this run, nor on the release."""
     assert identity(("iss", None, "/s", "e", "c", "sub", None, None)) == "a27622f31c7a320139b78b7d6d74e144"
-    inline = Inline(backchannel_logout_uri="https://c/out", backchannel_logout_session_required=True)
+    inline = ClientOverrides(backchannel_logout_uri="https://c/out", backchannel_logout_session_required=True)
     assert identity(("iss", None, "/s", "e", "c", "sub", None, inline)) == "e11a5f126948ea1288f2d82930622cda"

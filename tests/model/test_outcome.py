@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.model.client import EgressPolicy, ResponsePolicy
-from notifier.model.egress import judge, uri_mistake
+from notifier.model.egress import find_uri_issue, judge
 from notifier.model.frozen import frozen, replace
 from notifier.model.outcome import Answer, Delivered, Failed, read_retry_after, read_wire
 
@@ -119,7 +119,7 @@ NAT64 = ip_network("64:ff9b::/96")
 )
 def test_what_was_copied_along_with_a_uri_is_named(uri: str, says: str) -> None:
     """An eye does not find it; at a client, in an event and at a list alike."""
-    assert (uri_mistake(uri) or "").startswith(says)
+    assert (find_uri_issue(uri) or "").startswith(says)
 
 
 @given(st.ip_addresses() | st.ip_addresses(network=str(NAT64)))

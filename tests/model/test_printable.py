@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 
 from notifier.model.client import Client
 from notifier.model.errors import InputIssue
-from notifier.model.ignored_members import FIRST, NAMED, IgnoredMembers, IgnoredMembersBuilder, IssueGroup, alike
-from notifier.model.nearest import near_client, near_issuer
+from notifier.model.ignored_members import (
+    MAX_KEPT_CLIENTS,
+    MAX_NAMED_CLIENTS,
+    IgnoredMembers,
+    IgnoredMembersBuilder,
+    IssueGroup,
+    group_issues,
+)
+from notifier.model.nearest import suggest_client, suggest_issuer
 from notifier.model.printable import json_text, printable, printable_lines, stray_character
 from notifier.model.redaction import redact_secret
 from notifier.model.registry import Issuer, Registry
@@ -135,7 +142,7 @@ NEAREST_REGISTRY = Registry(
 )
 def test_the_nearest_issuer_is_named(iss: str, hint: str | None) -> None:
     """With what is different, where that is hard to see."""
-    found = near_issuer(iss, NEAREST_REGISTRY)
+    found = suggest_issuer(iss, NEAREST_REGISTRY)
     assert (found and found.text) == hint
 
 
@@ -153,14 +160,14 @@ def test_the_nearest_issuer_is_named(iss: str, hint: str | None) -> None:
 )
 def test_the_nearest_client_is_named(client_id: str, hint: str | None) -> None:
     """Of the same issuer, or that name at another one."""
-    found = near_client(NEAR, client_id, NEAREST_REGISTRY)
+    found = suggest_client(NEAR, client_id, NEAREST_REGISTRY)
     assert (found is None) == (hint is None)
     assert found is None or found.text.startswith(hint or "")
 
 
 def test_a_publisher_hears_only_of_its_issuers() -> None:
     """Who may not speak for an issuer does not learn its name from a wrong one."""
-    of_b, of_all = near_issuer(OTHER.rstrip("/"), NEAREST_REGISTRY), near_issuer(f"{NEAR}/", NEAREST_REGISTRY)
+    of_b, of_all = suggest_issuer(OTHER.rstrip("/"), NEAREST_REGISTRY), suggest_issuer(f"{NEAR}/", NEAREST_REGISTRY)
     assert of_b is not None
     assert of_all is not None
     assert [of_b.concerns("b"), of_b.concerns("c"), of_b.concerns(None), of_all.concerns(None)] == [
@@ -201,7 +208,7 @@ def test_a_hundred_thousand_clients_cost_a_hundred_texts() -> None:
     found = said(names(100_000), TYP, CLAIMS)
     assert found.total == 200_000
     assert told(found) == [(TYP[1], 100_000), (CLAIMS[1], 100_000)]
-    assert [len(each.first) for each in found.by_kind()] == [FIRST, FIRST]
+    assert [len(each.first) for each in found.by_kind()] == [MAX_KEPT_CLIENTS, MAX_KEPT_CLIENTS]
     assert len(set(map(id, found.kinds[ISS].values()))) == 1
 
 
@@ -217,10 +224,10 @@ def test_a_change_of_some_clients_keeps_the_counts_right() -> None:
 
 def test_once_the_first_are_mended_the_next_are_named() -> None:
     """Their texts were not kept; what is left away was."""
-    found = said(names(300), TYP).updated(said([]), {*names(FIRST)}).collected()
+    found = said(names(300), TYP).updated(said([]), {*names(MAX_KEPT_CLIENTS)}).collected()
     [each] = found.by_kind()
     assert each.count == 200
-    assert len(each.first) == FIRST
+    assert len(each.first) == MAX_KEPT_CLIENTS
     assert each.first[0] == InputIssue(place("c100"), TYP[1])
 
 
@@ -231,16 +238,18 @@ def test_a_text_names_the_first_and_counts_the_others() -> None:
     [many] = said(names(100_000), TYP).by_kind()
     assert many.mistake.path == place("c0")
     assert many.mistake.text.startswith("notifier.typ: no; likewise of client 'c1', client 'c2', ")
-    assert many.mistake.text.endswith(f"client 'c{NAMED}' and {100_000 - 1 - NAMED:,} more")
+    assert many.mistake.text.endswith(f"client 'c{MAX_NAMED_CLIENTS}' and {100_000 - 1 - MAX_NAMED_CLIENTS:,} more")
 
 
 def test_faults_are_told_by_source_and_text() -> None:
     """And a list that makes up a text for each client fills no page."""
-    same = [*alike([InputIssue(place(name), "no") for name in names(100_000)])]
-    assert same == [IssueGroup(first=[InputIssue(place(name), "no") for name in names(FIRST)], count=100_000)]
-    made_up = [*alike([InputIssue(place(name), f"no {name}") for name in names(1000)])]
-    assert len(made_up) == FIRST + 1
-    assert (sum(each.count for each in made_up), made_up[-1].count) == (1000, 1000 - FIRST)
+    same = [*group_issues([InputIssue(place(name), "no") for name in names(100_000)])]
+    assert same == [
+        IssueGroup(first=[InputIssue(place(name), "no") for name in names(MAX_KEPT_CLIENTS)], count=100_000)
+    ]
+    made_up = [*group_issues([InputIssue(place(name), f"no {name}") for name in names(1000)])]
+    assert len(made_up) == MAX_KEPT_CLIENTS + 1
+    assert (sum(each.count for each in made_up), made_up[-1].count) == (1000, 1000 - MAX_KEPT_CLIENTS)
     assert "notifier clients list" in made_up[-1].mistake.text
 
 

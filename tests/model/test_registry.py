@@ -11,7 +11,7 @@ from notifier.configuration.clients.registry_checks import find_excessive_loss, 
 from notifier.delivery.event_clients import by_client_id
 from notifier.delivery.intake import deliveries
 from notifier.model.client import Algorithm, Client, EgressPolicy, Route, TlsFiles, TokenProfile
-from notifier.model.delivery import Delivery, Inline
+from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.registry import InlineRule, Issuer, Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 
@@ -54,7 +54,7 @@ class TestResolve:
 
     def test_inline_wins(self) -> None:
         """What the event gives wins, member by member."""
-        inline = Inline(
+        inline = ClientOverrides(
             backchannel_logout_uri=f"{URI}?tenant=2",
             backchannel_logout_session_required=True,
             id_token_signed_response_alg=Algorithm.ES256,
@@ -65,12 +65,12 @@ class TestResolve:
         assert client.backchannel_logout_session_required
         assert client.token.alg is Algorithm.ES256
         assert (client.timeout, client.route) == (3.0, ROUTE)
-        assert registry_of([SHOP]).resolve(ONE, "shop", Inline()) == SHOP
+        assert registry_of([SHOP]).resolve(ONE, "shop", ClientOverrides()) == SHOP
 
     def test_inline_is_denied(self) -> None:
         """Where `registry.inline` is deny, the event cannot say how to reach a client."""
         registry = registry_of([SHOP], inline="deny")
-        inline = Inline(backchannel_logout_uri="https://evil.example.com/")
+        inline = ClientOverrides(backchannel_logout_uri="https://evil.example.com/")
         assert registry.resolve(ONE, "shop", inline) is SHOP
         assert registry.resolve(ONE, "other", inline) is None
 
@@ -82,20 +82,20 @@ class TestResolve:
             "https://evil.example.com/hook",
             "http://shop.example.com/hook",
         ):
-            client = registry.resolve(ONE, "shop", Inline(backchannel_logout_uri=uri))
+            client = registry.resolve(ONE, "shop", ClientOverrides(backchannel_logout_uri=uri))
             assert client is not None
             assert client.route == TEMPLATE.route
         for uri in ("https://SHOP.example.com/other", "https://shop.example.com:443/hook"):
-            client = registry.resolve(ONE, "shop", Inline(backchannel_logout_uri=uri))
+            client = registry.resolve(ONE, "shop", ClientOverrides(backchannel_logout_uri=uri))
             assert client is not None
             assert client.route == ROUTE
 
     def test_unregistered(self) -> None:
         """A client that only the event names is served by the defaults, if the event says where it is."""
         registry = registry_of([])
-        client = registry.resolve(ONE, "new", Inline(backchannel_logout_uri=URI))
+        client = registry.resolve(ONE, "new", ClientOverrides(backchannel_logout_uri=URI))
         assert client == replace(TEMPLATE, iss=ONE, client_id="new", backchannel_logout_uri=URI)
-        assert registry.resolve(ONE, "new", Inline(backchannel_logout_session_required=True)) is None
+        assert registry.resolve(ONE, "new", ClientOverrides(backchannel_logout_session_required=True)) is None
 
 
 class TestUnsignable:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from notifier.model.fate import Fate, Notice
 from notifier.model.message import DEAD, Lane
-from notifier.model.reply import ReplyTo, asked_by_publisher
+from notifier.model.reply import ReplyTo, parse_reply_to
 from notifier.publishing.notice_wait import EventNotices, dump_reply, load_reply
 from notifier.publishing.reply_observer import ReplyObserver
 from tests.delivery.stage import ISS, Stage, answers, client, running
@@ -218,4 +218,4 @@ def test_what_is_no_reply_is_nothing(body: bytes) -> None:
 )
 def test_a_publisher_may_name_only_what_the_broker_makes_up(name: str, may: bool) -> None:
     """Else it could write into any queue by the worker's hand."""
-    assert asked_by_publisher(name, "7") == (ReplyTo(to=name, correlation_id="7") if may else None)
+    assert parse_reply_to(name, "7") == (ReplyTo(to=name, correlation_id="7") if may else None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from notifier.model.message import Lane, Message, Outgoing, kind_named
+from notifier.model.message import Lane, Message, Outgoing, parse_kind
 from notifier.model.outcome import Answer, Wire
 from notifier.model.request import Request
 from tests.delivery.stage import ISS, PARKED, Stage, client, running
@@ -57,7 +57,7 @@ class Recorded:
             lane=Lane.EVENTS if self.queue == "events" else Lane.RETRIES,
             body=json.dumps(self.body).encode(),
             tag=None,
-            kind=kind_named(self.type),
+            kind=parse_kind(self.type),
             content_type=self.content_type,
             headers=self.headers,
             message_id=self.message_id,

@@ -16,7 +16,7 @@ from notifier.model.backoff import Rounding
 from notifier.model.defaults import PREFETCH
 from notifier.model.errors import QueueUnavailable
 from notifier.model.frozen import replace
-from notifier.model.message import DEAD, LONGEST_PARKED, Kind, Lane, Message, Outgoing
+from notifier.model.message import DEAD, MAX_PARKED_SECONDS, Kind, Lane, Message, Outgoing
 from notifier.queues.queue_port import Inbox
 from notifier.queues.rabbitmq.delays import to_first_pass
 from tests.simulator.virtual_time import VirtualLoop
@@ -188,7 +188,7 @@ class Broker:
             if tag.bucket is None:
                 self._lanes[again.lane].appendleft(again)
             else:
-                self.parked_in[tag.bucket].appendleft((self.loop.now + LONGEST_PARKED, _again(again)))
+                self.parked_in[tag.bucket].appendleft((self.loop.now + MAX_PARKED_SECONDS, _again(again)))
         consumer.held.clear()
         for lane in Lane:
             self.hand_out(lane)
@@ -217,7 +217,7 @@ class Broker:
 
     def park(self, bucket: str, message: Outgoing) -> None:
         """A message is durable in this bucket."""
-        self.parked_in[bucket].append((self.loop.now + LONGEST_PARKED, message))
+        self.parked_in[bucket].append((self.loop.now + MAX_PARKED_SECONDS, message))
 
     def offer(self, message: Message) -> None:
         """A message waits in its lane."""

@@ -8,7 +8,7 @@ import heapq
 import random
 from collections import deque
 
-from notifier.model.backoff import backoff
+from notifier.model.backoff import compute_backoff
 from notifier.model.client import Client
 from tests.simulator.clients import OK, Behaviour
 from tests.simulator.world import RepairReport
@@ -37,6 +37,6 @@ def send(client: Client, behaviour: Behaviour, births: list[float], until: float
         if wire is OK and seconds < client.timeout:
             told.append(RepairReport(born, free, free + seconds))
         else:
-            wait = backoff(client.retry, tries + 1, chance.random)
+            wait = compute_backoff(client.retry, tries + 1, chance.random)
             heapq.heappush(coming, (free + seconds + wait, number, tries + 1, born))
     return [one for one in told if one.answered <= until]

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.front_channel_context import open_context
-from notifier.model.moment import render_moment
+from notifier.model.moment import format_moment
 from tests.system.clients import Clients
 from tests.system.site import ISSUER, OTHER, Site, client
 from tests.system.worker_process import worker
@@ -42,7 +42,7 @@ async def test_one_call_publishes_the_event_and_gives_the_page(place: tuple[str,
             sealed = urlsplit(page["url"]).path.rpartition("/")[2]
             opened = open_context(sealed, MultiFernet([Fernet(key)]), time.time())
             assert opened is not None
-            assert page["until"] == render_moment(opened.expires_at)[:19] + "Z"
+            assert page["until"] == format_moment(opened.expires_at)[:19] + "Z"
             assert (opened.context.sid, opened.context.clients) == ("s1", (("billing", None),))
             assert await running.stop() == 0
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from notifier.model.client import Algorithm
-from notifier.model.durations import DAY
+from notifier.model.durations import DAY_SECONDS
 from notifier.model.errors import InputIssue
-from notifier.model.moment import shown_moment
+from notifier.model.moment import format_moment_for_people
 from notifier.tokens.first_day import SeenKey, describe_first_day, earliest_publication, merge_seen_keys
 from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.key_files import KeySource, examine_keys
@@ -111,15 +111,15 @@ def seen(hours_ago: float, *, appeared: bool = False) -> SeenKey:
 def test_in_words(file: float | None, by_worker: SeenKey | None, words: str) -> None:
     """As much as the file's time and the workers tell, and no more. Moments stand as hours ago."""
     made_at = None if file is None else STARTED - file * HOUR
-    shown = re.sub(r"\{(-?\d+)\}", lambda hours: shown_moment(STARTED - int(hours[1]) * HOUR), words)
+    shown = re.sub(r"\{(-?\d+)\}", lambda hours: format_moment_for_people(STARTED - int(hours[1]) * HOUR), words)
     assert describe_first_day(made_at, by_worker, STARTED) == shown
 
 
 def test_a_file_that_was_written_anew_makes_a_key_new() -> None:
     """A key was not published before its file was written, nor before it appeared: the later counts."""
-    assert earliest_publication(STARTED - HOUR, seen(DAY, appeared=True)) == STARTED - HOUR
-    assert earliest_publication(STARTED - DAY, seen(1, appeared=True)) == STARTED - HOUR
-    assert earliest_publication(STARTED - DAY, seen(1)) == STARTED - DAY
+    assert earliest_publication(STARTED - HOUR, seen(DAY_SECONDS, appeared=True)) == STARTED - HOUR
+    assert earliest_publication(STARTED - DAY_SECONDS, seen(1, appeared=True)) == STARTED - HOUR
+    assert earliest_publication(STARTED - DAY_SECONDS, seen(1)) == STARTED - DAY_SECONDS
     assert earliest_publication(None, seen(1)) is None
 
 

@@ -10,7 +10,7 @@ import pytest
 from notifier.model.client import Algorithm, Client, TokenProfile
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
-from notifier.model.logout_token import Claims, claims_for
+from notifier.model.logout_token import Claims, build_claims
 from notifier.model.outcome import Cause
 from notifier.tokens.jws import compact_signer
 from notifier.tokens.key_files import generate_key, load_keys
@@ -22,7 +22,7 @@ from tests.tokens.memory_place import private
 def claims(iss: str = ISS, profile: TokenProfile | None = None) -> Claims:
     delivery = Delivery(id="d", event_id="e", id_given=True, iss=iss, client_id="shop", sub="alice", sid="s-1")
     client = Client(iss=iss, client_id="shop", backchannel_logout_uri=None, token=profile or TokenProfile())
-    made = claims_for(delivery, client, now=NOW, jti="j-1")
+    made = build_claims(delivery, client, now=NOW, jti="j-1")
     assert isinstance(made, dict)
     return made
 

@@ -12,7 +12,7 @@ from notifier.configuration.clients.layer import Layer, issuers_of
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
-from notifier.model.ignored_members import FIRST, IssueGroup
+from notifier.model.ignored_members import MAX_KEPT_CLIENTS, IssueGroup
 from notifier.model.printable import excerpt
 
 _PART = 5000  # rows, after which the thread pauses
@@ -44,7 +44,7 @@ def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[
             if owner == client_id:
                 continue
             count += 1
-            if len(mistakes) < FIRST:
+            if len(mistakes) < MAX_KEPT_CLIENTS:
                 text = f"alias {excerpt(alias)!r} is client {owner!r} already; it is ignored"
                 mistakes.append(InputIssue(f"client {client_id!r}", text))
     return AssignedAliases(aliases=aliases, taken_aliases=IssueGroup(first=mistakes, count=count))

@@ -25,7 +25,7 @@ from notifier.model.client import (
     SubjectMode,
     TokenProfile,
 )
-from notifier.model.egress import check_uri, uri_mistake
+from notifier.model.egress import check_uri, find_uri_issue
 from notifier.model.front_channel import find_front_channel_error
 from notifier.model.origins import origin_of
 from notifier.model.presets import PRESETS, Preset
@@ -170,7 +170,7 @@ def find_encryption_errors(metadata: ClientMetadata, client: Client, *, unsure: 
         yield "id_token_encrypted_response_alg", advice
     elif uri and isinstance(source := client.encryption.keys, ClientKeysSource):
         skips_egress = unsure or source.route.withheld is not None
-        if (text := uri_mistake(uri) if skips_egress else check_uri(uri, source.route.egress)) is not None:
+        if (text := find_uri_issue(uri) if skips_egress else check_uri(uri, source.route.egress)) is not None:
             yield "jwks_uri", text
 
 
@@ -216,7 +216,7 @@ def find_server_errors(metadata: ClientMetadata, client: Client, *, unsure: bool
     if uri is None:
         yield "notifier.front_channel", "is server, but the client has no frontchannel_logout_uri"
         return
-    text_of_uri = uri_mistake(uri)
+    text_of_uri = find_uri_issue(uri)
     if text_of_uri is None and not unsure:
         is_withheld = route.withheld is not None
         mistake = find_front_channel_error(

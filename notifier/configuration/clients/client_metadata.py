@@ -28,7 +28,7 @@ from notifier.model.client import (
     Client,
     SubjectMode,
 )
-from notifier.model.egress import check_uri, uri_mistake
+from notifier.model.egress import check_uri, find_uri_issue
 from notifier.model.errors import InputIssue
 from notifier.model.ignored_members import IgnoredMembersBuilder
 from notifier.model.presets import PRESETS
@@ -163,7 +163,7 @@ class RegistryBuilder:
     def _check_other_members(self, raw: dict[str, Any], errors: Collection[int | str], path: str) -> None:
         """Check the members that do not depend on the invalid ones, so that all errors are reported together."""
         uri = raw.get("backchannel_logout_uri")
-        text = uri_mistake(uri) if isinstance(uri, str) else None
+        text = find_uri_issue(uri) if isinstance(uri, str) else None
         if text is not None:
             self.mistakes.append(InputIssue(f"{path}.backchannel_logout_uri", text))
         if "issuer" not in errors:
@@ -185,7 +185,7 @@ class RegistryBuilder:
         uri = client.backchannel_logout_uri
         if uri is not None:
             skips_egress = "egress" in self._unsure or client.route.withheld is not None
-            text = uri_mistake(uri) if skips_egress else check_uri(uri, client.route.egress)
+            text = find_uri_issue(uri) if skips_egress else check_uri(uri, client.route.egress)
             if text is not None:
                 yield "backchannel_logout_uri", text
         by_preset = client.preset is not None and PRESETS[client.preset].subject is SubjectMode.SUB

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 from notifier.configuration.clients.authority import redact_options
 from notifier.configuration.clients.client_metadata import suggest_member
 from notifier.configuration.clients.client_rows import Row, SourceAnswer, intern_names
-from notifier.model.documents.cloudevents import TEXT_LENGTH
-from notifier.model.egress import URI_LENGTH, uri_mistake
+from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
+from notifier.model.egress import MAX_URI_LENGTH, find_uri_issue
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
 from notifier.model.origins import origin_of
@@ -57,8 +57,8 @@ def clean_row(raw: object, path: str, last: Row | None = None) -> Row | InputIss
         return last
     if not isinstance(client_id, str):
         return InputIssue(path, "has no client_id" if client_id is None else "client_id must be a text")
-    if len(client_id) > TEXT_LENGTH or _CONTROL.search(client_id) is not None:
-        return InputIssue(path, f"client_id must have at most {TEXT_LENGTH} characters, and no control characters")
+    if len(client_id) > MAX_TEXT_LENGTH or _CONTROL.search(client_id) is not None:
+        return InputIssue(path, f"client_id must have at most {MAX_TEXT_LENGTH} characters, and no control characters")
     if not _is_unicode(row):
         return InputIssue(path, "has a text that is not valid Unicode (a lone surrogate)")
     error = _find_error(row)
@@ -85,9 +85,9 @@ def _is_misspelt(name: object) -> bool:
 def _find_error(row: dict[str, Any]) -> str | None:
     uri = row.get("backchannel_logout_uri")
     if uri is not None:
-        text = uri_mistake(uri) if isinstance(uri, str) else "must be a text"
-        if text is None and len(uri) > URI_LENGTH:
-            text = f"must have at most {URI_LENGTH} characters"
+        text = find_uri_issue(uri) if isinstance(uri, str) else "must be a text"
+        if text is None and len(uri) > MAX_URI_LENGTH:
+            text = f"must have at most {MAX_URI_LENGTH} characters"
         if text is not None:
             return f"backchannel_logout_uri {text}"
     aliases = row.get("aliases", [])

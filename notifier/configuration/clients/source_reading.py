@@ -19,7 +19,7 @@ from notifier.configuration.clients.client_rows import (
 from notifier.configuration.clients.clients_file import pause_garbage_collection
 from notifier.model.errors import SourceFault
 from notifier.model.frozen import replace
-from notifier.model.own_thread import in_own_thread
+from notifier.model.own_thread import run_in_thread
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 EXTRA_SECONDS = 2.0  # seconds beyond the source's timeout, after which an unresponsive reading is given up
@@ -46,7 +46,7 @@ class SourceReading:
         """
         if self._reading is not None and not self._reading.done():
             raise SourceFault("the last reading still hangs")
-        self._reading = in_own_thread(lambda: self._read(last), f"registry-{self._source.called}")
+        self._reading = run_in_thread(lambda: self._read(last), f"registry-{self._source.called}")
         done, _ = await asyncio.wait({self._reading}, timeout=self._source.timeout + EXTRA_SECONDS)
         if not done:
             raise SourceFault(f"did not answer within {self._source.timeout:g} s")

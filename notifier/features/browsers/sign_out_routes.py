@@ -17,7 +17,7 @@ from notifier.features.browsers.web_keys import PageKeys
 from notifier.model.errors import InputIssue
 from notifier.model.front_channel import FrontChannelContext, create_page_context
 from notifier.model.frozen import replace
-from notifier.model.moment import render_moment
+from notifier.model.moment import format_moment
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem_response
@@ -119,7 +119,7 @@ class SignOutRoutes:
             else:
                 now = self._requests.sources.clock()
                 sealed = _seal(context, pages, now)
-                until = f"{render_moment(float(int(now) + CONTEXT_LIFETIME_SECONDS))[:19]}Z"
+                until = f"{format_moment(float(int(now) + CONTEXT_LIFETIME_SECONDS))[:19]}Z"
                 page = {"url": f"{url}/front-channel/{sealed}", "clients": count, "until": until}
         return {"front_channel": page} | ({"note": "; ".join(notes)} if notes else {})
 

@@ -14,7 +14,7 @@ from typing import TypeGuard
 from notifier.features.console.console_settings import OidcSettings
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.frozen import frozen
-from notifier.model.moment import in_milliseconds
+from notifier.model.moment import is_in_milliseconds
 from notifier.tokens.signed_content import SignedClaims
 
 MAX_LIFETIME_SECONDS = 3600.0  # seconds from `iat`; Entra ID's live for up to 90 minutes
@@ -86,7 +86,7 @@ class SignIn:
 
 
 def _format_future(iat: float, nbf: float) -> str:
-    if in_milliseconds(max(iat, nbf)):
+    if is_in_milliseconds(max(iat, nbf)):
         return "iat or nbf is in milliseconds; it must be in seconds"
     return "iat or nbf is in the future; compare the clocks"
 

@@ -18,7 +18,7 @@ from notifier.features.console.recent import Recent
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.frozen import frozen, replace
-from notifier.model.moment import rendered
+from notifier.model.moment import format_optional_moment
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import ServiceStatus, load_state, status_of
 from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer, WorkerRequest, ask_workers_to
@@ -56,7 +56,7 @@ class LocalAnswers:
             said["answers"] = [row.document() for row in recent.answers(key)]
             said["minutes"] = recent.minutes(key)
         if "acts" in asked:
-            said["acts"] = [{**act, "at": rendered(act["at"])} for act in recent_lines()]
+            said["acts"] = [{**act, "at": format_optional_moment(act["at"])} for act in recent_lines()]
         if "after" in asked or "find" in asked:
             async with self._search_lock:
                 await asyncio.sleep(0)  # deliveries go on between two answers of some milliseconds

@@ -20,7 +20,7 @@ from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.features.console.console_routes import STATES
 from notifier.model.client import Client, ClientKey
 from notifier.model.frozen import frozen
-from notifier.model.moment import render_moment
+from notifier.model.moment import format_moment
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import Authorization, permits_all_issuers, permits_issuer
@@ -162,7 +162,7 @@ class ClientRoutes:
             status, _ = await self._workers.clients(missing)
             states |= {(client.iss, client.client_id): client for client in status.clients}
         document = {
-            "at": render_moment(time.time()),
+            "at": format_moment(time.time()),
             "workers": {"seen": overview.seen, "answered": overview.answered},
             "states": page.states,
             "total": page.total,
@@ -193,7 +193,7 @@ class ClientRoutes:
         for minute, delivered, failed in (minute for answer in answers for minute in answer.said.get("minutes", ())):
             minutes.setdefault(minute, Counter()).update({"well": delivered, "failed": failed})
         document = {
-            "at": render_moment(time.time()),
+            "at": format_moment(time.time()),
             "client": self._row(key, state),
             "left_out": left_out,
             "workers": [

@@ -20,7 +20,7 @@ from notifier.features.console.recent import SERIES, STEP_SECONDS
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
 from notifier.model.message import PARKED, Lane
-from notifier.model.moment import rendered
+from notifier.model.moment import format_optional_moment
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization, permits_all_issuers, permits_issuer
 from notifier.network.listeners.operation import (
@@ -175,7 +175,7 @@ class ConsoleRoutes:
         _, answers = await self._workers.ask(request.who, find=asked, issuers=_sort_issuers(request.issuers))
         document = {
             "facts": collect_rows(answers),
-            "remembered_since": rendered(max((answer.said["since"] for answer in answers), default=None)),
+            "remembered_since": format_optional_moment(max((answer.said["since"] for answer in answers), default=None)),
         }
         return web.json_response(document, dumps=json_text)
 
@@ -200,8 +200,8 @@ class ConsoleRoutes:
                         "algs": list[str](),
                         "use": use,
                         "published": published.get((iss, kid)),
-                        "made_at": rendered(key.made_at),
-                        "published_since": None if since is None else rendered(since.since),
+                        "made_at": format_optional_moment(key.made_at),
+                        "published_since": None if since is None else format_optional_moment(since.since),
                     }
                     rows.setdefault((iss, kid, use), row)["algs"].append(str(key.alg))
         return web.json_response({"keys": [*rows.values()]}, dumps=json_text)

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, collect_rows
-from notifier.model.moment import rendered
+from notifier.model.moment import format_optional_moment
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, parse_answer, routes_of
@@ -103,8 +103,8 @@ class Doctor:
         """Return the last result."""
         return {
             "state": self._state,
-            "began_at": rendered(self._began_at),
-            "ended_at": rendered(self._ended_at),
+            "began_at": format_optional_moment(self._began_at),
+            "ended_at": format_optional_moment(self._ended_at),
             "problem": self._problem,
             "findings": self._findings,
         }

@@ -24,8 +24,8 @@ from notifier.delivery.facts import (
 )
 from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
-from notifier.model.moment import Clock, rendered
-from notifier.model.redaction import redact, without_subject
+from notifier.model.moment import Clock, format_optional_moment
+from notifier.model.redaction import redact, redact_subject
 
 STEP_SECONDS = 5  # seconds of one count
 MAX_STEPS = 360  # counts that are kept: half an hour
@@ -70,10 +70,11 @@ class RecentEntry(NamedTuple):
     def document(self) -> dict[str, Any]:
         """Return the entry as the API shows it."""
         return {
-            "n": self.number, "at": rendered(self.at), "kind": self.kind, "iss": self.iss, "client_id": self.client_id,
+            "n": self.number, "at": format_optional_moment(self.at), "kind": self.kind, "iss": self.iss,
+            "client_id": self.client_id,
             "event_id": self.event_id, "reason": self.reason or None, "status": self.status,
             "seconds": None if self.seconds is None else round(self.seconds, 4), "attempt": self.attempt,
-            "next_due": rendered(self.next_due), "text": self.text,
+            "next_due": format_optional_moment(self.next_due), "text": self.text,
         }  # fmt: skip
 
 
@@ -301,4 +302,4 @@ def _rows_after(ring: Sequence[RecentEntry], number: int, issuers: Collection[st
 
 def _redact_text(text: str, delivery: Delivery) -> str:
     """Return the text of a failure without secrets and subject."""
-    return text and redact(without_subject(text, delivery.sub, delivery.sid))[:MAX_TEXT_CHARS]
+    return text and redact(redact_subject(text, delivery.sub, delivery.sid))[:MAX_TEXT_CHARS]

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypeAliasType, TypedDict  # pydantic wants this TypedDict before Python 3.12
 
 from notifier.model.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice, Notice
-from notifier.model.moment import render_moment
+from notifier.model.moment import format_moment
 from notifier.model.outcome import DeadReason, Reason
 from notifier.queues.queue_port import FeedMessage
 
@@ -143,7 +143,7 @@ def dump_feed_event(notice: FeedNotice, source: str) -> bytes:
         "id": notice.id,
         "source": source,
         "type": CLIENT_TYPE if isinstance(notice, ClientNotice) else DELIVERY_TYPE,
-        "time": render_moment(notice.at),
+        "time": format_moment(notice.at),
         "datacontenttype": "application/json",
         "data": _to_data(notice),
     }
@@ -165,11 +165,11 @@ def _to_data(notice: FeedNotice) -> dict[str, object]:
     if notice.publisher is not None:
         data["publisher"] = notice.publisher
     if notice.ended_at is not None:
-        data["ended_at"] = render_moment(notice.ended_at)
+        data["ended_at"] = format_moment(notice.ended_at)
     if notice.propagation is not None:
         data["propagation_seconds"] = round(notice.propagation, 6)
     if notice.next_due is not None:
-        data["next_due"] = render_moment(notice.next_due)
+        data["next_due"] = format_moment(notice.next_due)
     if (last := notice.last_attempt) is not None:
         data["attempt"] = last.number
         data["attempt_seconds"] = round(last.seconds, 6)

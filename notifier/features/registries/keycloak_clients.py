@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from notifier.configuration.clients.client_rows import Row
 from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.model.client import Algorithm
-from notifier.model.egress import uri_mistake
+from notifier.model.egress import find_uri_issue
 from notifier.model.errors import InputIssue
 from notifier.network.http.json_parts import OutOfBounds
 
@@ -80,7 +80,7 @@ class KeycloakRealm:
             row["client_name"] = shown
         if not uri:
             return None
-        text = _find_variable(uri) or uri_mistake(uri)
+        text = _find_variable(uri) or find_uri_issue(uri)
         if text is not None:
             return InputIssue(name, f"its back-channel logout URL {text}")
         if algorithm not in tuple(Algorithm):
@@ -113,7 +113,7 @@ class KeycloakRealm:
         uri = self._resolve(
             _to_text(attributes.get("frontchannel.logout.url")) or _to_text(client.get("baseUrl")), client
         )
-        if uri and not _find_variable(uri) and uri_mistake(uri) is None:
+        if uri and not _find_variable(uri) and find_uri_issue(uri) is None:
             row["frontchannel_logout_uri"] = uri
             if "frontchannel.logout.session.required" in attributes:
                 required = _is_true(attributes["frontchannel.logout.session.required"])

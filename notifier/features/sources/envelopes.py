@@ -24,7 +24,7 @@ from notifier.model.documents.cloudevents import (
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import Message
-from notifier.model.moment import read_moment
+from notifier.model.moment import parse_moment
 from notifier.model.printable import excerpt
 from notifier.model.validation import kind_of
 from notifier.tokens.security_event_token import parse_claims
@@ -286,7 +286,7 @@ def _read_times(document: UnwrappedDocument, sent: object) -> Mapping[str, Any]:
     if sent is None:
         return {"time": document.time, "unread_time": document.unread_time}
     try:
-        return {"time": read_moment(str(sent)), "unread_time": None}
+        return {"time": parse_moment(str(sent)), "unread_time": None}
     except ValueError:
         return {"time": None, "unread_time": str(sent)}
 

@@ -9,7 +9,7 @@ from typing import cast
 from jmespath import functions
 from pydantic_core import from_json
 
-from notifier.model.moment import read_moment
+from notifier.model.moment import parse_moment
 from notifier.model.validation import kind_of
 
 MAX_JSON_CHARACTERS = 256 * 1024  # the longest message of SNS, parsed within 10 ms
@@ -104,7 +104,7 @@ def _format_iso(text: str, expected: str) -> str:
     """Return RFC 3339 for a time in any form of ISO 8601. The offset is required, as the time is ambiguous without."""
     try:
         try:
-            return datetime.fromtimestamp(read_moment(text), UTC).isoformat()
+            return datetime.fromtimestamp(parse_moment(text), UTC).isoformat()
         except ValueError:
             moment = datetime.fromisoformat(text)
             if moment.tzinfo is None:

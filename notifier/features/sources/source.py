@@ -34,9 +34,9 @@ from notifier.features.sources.translation import (
     explain_not_object,
     properties_of,
 )
-from notifier.model.documents.cloudevents import Opened
-from notifier.model.documents.event_document import INFORMATIONAL, Understood, read_opened
-from notifier.model.documents.sourced import Positions, as_kept
+from notifier.model.documents.cloudevents import OpenedMessage
+from notifier.model.documents.event_document import INFORMATIONAL_MEMBERS, ParsedEvent, parse_opened
+from notifier.model.documents.sourced import Positions, to_kept
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import replace
 from notifier.model.message import Message
@@ -90,7 +90,7 @@ class Source:
 
     def strip_headers(self, message: Message) -> Message:
         """Return the message without secret headers and without its request for a delivery report."""
-        return as_kept(message, self.secret_headers, self.used_names)
+        return to_kept(message, self.secret_headers, self.used_names)
 
     def translate(
         self,
@@ -162,7 +162,7 @@ class _MessageReader:
             path = f"sources.{source.name}.envelope"
             raise MalformedEvent([InputIssue(path, mistake.text) for mistake in wrong.mistakes]) from None
 
-    def read_event(self, document: UnwrappedDocument, only: Sequence[range] | None) -> Understood | None:
+    def read_event(self, document: UnwrappedDocument, only: Sequence[range] | None) -> ParsedEvent | None:
         """Return the event in the document, or None if it is ignored. Raises MalformedEvent."""
         source = self._source
         if isinstance(document.data, UnreadablePart):
@@ -187,12 +187,12 @@ class _MessageReader:
             data["iss"] = NO_ISSUER
         mistakes += self._check_type(document, str(data["iss"]))
         message = self._with_fallbacks(document, data)
-        unwrap_documents = Opened(
+        unwrap_documents = OpenedMessage(
             data=data, envelope=cloudevent_of(document), path=path, mistakes=tuple(mistakes), trace=document.trace,
             unread_time=document.unread_time,
         )  # fmt: skip
         try:
-            return read_opened(unwrap_documents, message, new_id=self._new_id, now=self._now, only=only)
+            return parse_opened(unwrap_documents, message, new_id=self._new_id, now=self._now, only=only)
         except MalformedEvent as wrong:
             if isinstance(document.data, dict) or data.keys() & {"sub", "sid", "clients"}:
                 raise
@@ -212,7 +212,7 @@ class _MessageReader:
             try:
                 value = reader.evaluate(expression)
             except EvaluationError as failed:
-                if name in INFORMATIONAL:
+                if name in INFORMATIONAL_MEMBERS:
                     data[name] = [document.data, document.envelope if "$envelope" in expression.fields else None]
                     continue
                 mistakes.append(InputIssue(path + name, str(failed)))
@@ -227,7 +227,11 @@ class _MessageReader:
 
     def _is_bare_number(self, name: str, value: object) -> bool:
         """Return whether a number was given for a required text member."""
-        numbers = ("clients", *INFORMATIONAL) if self._source.issuers is None else ("clients", "iss", *INFORMATIONAL)
+        numbers = (
+            ("clients", *INFORMATIONAL_MEMBERS)
+            if self._source.issuers is None
+            else ("clients", "iss", *INFORMATIONAL_MEMBERS)
+        )
         return type(value) in (int, float) and name not in numbers
 
     def _is_selected(self, reader: ExpressionReader, when: Expression) -> bool:

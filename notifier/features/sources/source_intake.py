@@ -14,7 +14,7 @@ from notifier.features.sources.source import Source
 from notifier.features.sources.translation import Translation
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
-from notifier.model.documents.sourced import Anew, as_kept, as_sourced, read_positions
+from notifier.model.documents.sourced import RereadMessage, parse_event_positions, to_kept, to_sourced
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource
 from notifier.model.frozen import replace
 from notifier.model.ids import new_id
@@ -34,7 +34,7 @@ class SourceIntake:
     def received(self, message: Message) -> Message:
         """Return the message without the headers that must not be stored."""
         source = self._sources().get(message.source or "")
-        return as_kept(message) if source is None else source.strip_headers(message)
+        return to_kept(message) if source is None else source.strip_headers(message)
 
     def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Alone | Move:
         """Read the message by the current mapping. Its replacements are held until `rest_until` (epoch seconds).
@@ -46,9 +46,9 @@ class SourceIntake:
         if source is None:
             text = f"the source {name} is not configured (any more); add sources.{name}, then replay"
             raise UnknownSource([InputIssue("", text)])
-        positions = None if only is None else read_positions(only)
+        positions = None if only is None else parse_event_positions(only)
         translation = source.translate(message, max_bytes=self._max_event, new_id=self._new_id, now=now, only=positions)
-        letter = None if translation.wrong is None else dead_letter.bury_events(message, translation.wrong, now)
+        letter = None if translation.wrong is None else dead_letter.dead_letter_events(message, translation.wrong, now)
         if len(translation.events) == 1:
             return Alone(event=translation.events[0], letter=letter)
         return Move(sends=self._sends(message, translation, letter, rest_until), fact=_to_fact(message, translation))
@@ -60,7 +60,7 @@ class SourceIntake:
         if letter is not None:
             yield buried(letter, None)
         for part in translation.parts:
-            yield Send(queue=lane, due=rest_until, message=as_sourced(message, self._new_id(), part))
+            yield Send(queue=lane, due=rest_until, message=to_sourced(message, self._new_id(), part))
         for event in translation.events:
             document = documents.EventDocument(event=replace(event, id_given=True), bulk=lane is Lane.BULK)
             # Separate message ids, because two events with the same id would be confirmed as one.
@@ -88,13 +88,13 @@ def _to_fact(message: Message, translation: Translation) -> EventTaken:
 
 def read_again(
     sources: Mapping[str, Source], max_event: int, message: Message, only: str | None, now: float
-) -> Anew | str:
+) -> RereadMessage | str:
     """Return the unchanged message for a replay if the sources can read it; otherwise return the reason.
 
     The worker reads it by the mapping that is configured then.
     """
     name = message.source or ""
-    source, positions = sources.get(name), None if only is None else read_positions(only)
+    source, positions = sources.get(name), None if only is None else parse_event_positions(only)
     why = f"sources.{name} is not configured"
     if source is not None:
         try:
@@ -102,5 +102,5 @@ def read_again(
         except MalformedEvent as malformed:
             why = str(malformed)
         else:
-            return Anew(message=message)
+            return RereadMessage(message=message)
     return f"still malformed ({why}): correct sources.{name}, and try it with `notifier sources try`"

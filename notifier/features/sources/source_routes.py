@@ -38,7 +38,7 @@ from notifier.features.sources.source_operations import (
     reason_of,
 )
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken, SnsSignature
-from notifier.model.documents.sourced import as_sourced, kept_headers
+from notifier.model.documents.sourced import kept_headers, to_sourced
 from notifier.model.message import Lane, Message, Outgoing
 from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.problem import Refusal, problem_response
@@ -257,7 +257,7 @@ class SourceRoutes:
         new_id = dependencies.new_id()
         with self._proven.one(source.name):
             await publish_in_time(
-                dependencies.publish(lane, as_sourced(message, new_id)), self._limits, "send the event again"
+                dependencies.publish(lane, to_sourced(message, new_id)), self._limits, "send the event again"
             )
         structlog.get_logger().info("source_taken", source=source.name, id=new_id)
         return new_id

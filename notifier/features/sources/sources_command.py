@@ -19,7 +19,7 @@ from notifier.features.sources.source_settings import sources_of
 from notifier.features.sources.source_trial import Trial, try_message
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.message import Lane, Message
-from notifier.model.moment import read_moment, rendered
+from notifier.model.moment import format_optional_moment, parse_moment
 from notifier.model.printable import counted, json_text, printable
 from notifier.model.session_ended import SessionEnded
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
@@ -186,7 +186,7 @@ def _create_message(
                 f"{text!r} is not one of {', '.join(_PROPERTIES)}, with = and its value", param_hint="--property"
             )
         try:
-            of_message[key] = read_moment(value) if key == "timestamp" else value
+            of_message[key] = parse_moment(value) if key == "timestamp" else value
         except ValueError:
             raise typer.BadParameter(
                 f"{value} is not a moment like 2026-01-31T12:00:00Z", param_hint="--property"
@@ -236,7 +236,7 @@ def _to_document(event: SessionEnded) -> dict[str, Any]:
         "sub": event.sub,
         "sid": event.sid,
         "clients": clients,
-        **{key: rendered(at) for key, at in moments.items()},
+        **{key: format_optional_moment(at) for key, at in moments.items()},
         "reason": event.reason,
     }
     return {key: value for key, value in document.items() if value is not None}

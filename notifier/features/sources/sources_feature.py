@@ -38,10 +38,10 @@ def _bindings(document: Mapping[str, Any]) -> tuple[Binding, ...]:
 def _read_again(settings: Settings | None) -> Mapping[str, ReadAgain]:
     from notifier.features.sources.source_compiler import compile_sources
     from notifier.features.sources.source_intake import read_again
-    from notifier.model.documents.sourced import Anew
+    from notifier.model.documents.sourced import RereadMessage
 
     if settings is None:
-        return {"": lambda message, _only, _now: Anew(message=message)}
+        return {"": lambda message, _only, _now: RereadMessage(message=message)}
     return {"": partial(read_again, compile_sources(settings)[0], MAX_EVENT)}
 
 

@@ -8,13 +8,13 @@ from pydantic_core import to_json
 
 from notifier.features.sources.envelopes import UnwrappedDocument
 from notifier.model.documents import cloudevents
-from notifier.model.documents.event_document import Understood
-from notifier.model.documents.event_entries import first_of, positions
-from notifier.model.documents.sourced import Positions, WrongEvents, written_positions
+from notifier.model.documents.event_document import ParsedEvent
+from notifier.model.documents.event_entries import abridge_issues, parse_positions
+from notifier.model.documents.sourced import Positions, WrongEvents, format_event_positions
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import frozen
 from notifier.model.message import Message
-from notifier.model.moment import rendered
+from notifier.model.moment import format_optional_moment
 from notifier.model.session_ended import SessionEnded
 from notifier.model.validation import kind_of
 
@@ -48,7 +48,7 @@ class TranslationBuilder:
         self._has_unknown_positions = False  # some positions are unknown
         self._names: set[tuple[str, str]] = set()
 
-    def add(self, number: int, entries: tuple[range, ...] | None, read: Callable[[], Understood | None]) -> None:
+    def add(self, number: int, entries: tuple[range, ...] | None, read: Callable[[], ParsedEvent | None]) -> None:
         """Read one event. `entries` are those of its clients that are read, None if all are."""
         try:
             value = read()
@@ -65,8 +65,8 @@ class TranslationBuilder:
         if value.wrong is not None:
             self._names.add((value.event.iss, value.event.id))
             self._has_unknown_positions = self._has_unknown_positions or not value.wrong.which
-            which = _to_whole_positions(positions(value.wrong.which), entries) if value.wrong.which else ()
-            self.add_errors(number, which, first_of(value.wrong.mistakes, value.wrong.more))
+            which = _to_whole_positions(parse_positions(value.wrong.which), entries) if value.wrong.which else ()
+            self.add_errors(number, which, abridge_issues(value.wrong.mistakes, value.wrong.more))
 
     def add_errors(self, number: int, entries: tuple[range, ...] | None, mistakes: Sequence[InputIssue]) -> None:
         """Record the errors of one event, or of these entries of it."""
@@ -79,10 +79,10 @@ class TranslationBuilder:
         if not self._mistakes:
             return Translation(events=tuple(self._events), ignored=self._ignored)
         iss, event_id = next(iter(self._names)) if len(self._names) == 1 else (_common_issuer(self._names), "")
-        mistakes = first_of(self._mistakes)
+        mistakes = abridge_issues(self._mistakes)
         if not self._events and not self._ignored:
             raise MalformedEvent(mistakes, {"iss": iss, "id": event_id})
-        which = "" if self._has_unknown_positions else written_positions(self._positions)
+        which = "" if self._has_unknown_positions else format_event_positions(self._positions)
         wrong = WrongEvents(mistakes=mistakes, which=which, iss=iss, event_id=event_id)
         return Translation(events=tuple(self._events), ignored=self._ignored, wrong=wrong)
 
@@ -126,7 +126,7 @@ def _text(value: object) -> str:
 def properties_of(message: Message) -> dict[str, object]:
     return {
         "message_id": message.message_id,
-        "timestamp": rendered(message.timestamp),
+        "timestamp": format_optional_moment(message.timestamp),
         "user_id": message.user_id,
         "app_id": message.app_id,
         "content_type": message.content_type,

@@ -17,8 +17,8 @@ from notifier.features.upstreams.upstream import (
 from notifier.features.upstreams.upstream_settings import SessionsHttpSettings
 from notifier.features.upstreams.upstream_token import is_plain_text
 from notifier.model.errors import SourceFault
-from notifier.model.own_thread import in_own_thread
-from notifier.model.redaction import without_subject
+from notifier.model.own_thread import run_in_thread
+from notifier.model.redaction import redact_subject
 from notifier.network.http.json_over_http import open_web, origin_of_url
 from notifier.network.http.json_parts import Bounds
 
@@ -49,7 +49,7 @@ class SessionLookups:
         except TimeoutError:
             text = f"{MAX_CONCURRENT_LOOK_UPS} look-ups are in progress, and none ended within {SLOT_WAIT_SECONDS:g} s"
             return SessionsUnavailable(text=text)
-        answer = in_own_thread(lambda: asyncio.run(_look_up(self._store, upstream_session)), "sessions")
+        answer = run_in_thread(lambda: asyncio.run(_look_up(self._store, upstream_session)), "sessions")
         answer.add_done_callback(lambda _: self._slots.release())
         done, _ = await asyncio.wait({answer}, timeout=LOOK_UP_TIMEOUT_SECONDS + LOOK_UP_GRACE_SECONDS)
         return answer.result() if done else SessionsUnavailable(text=f"no answer within {LOOK_UP_TIMEOUT_SECONDS:g} s")
@@ -61,7 +61,7 @@ async def _look_up(
     try:
         return await store.find_sessions(upstream_session)
     except SourceFault as fault:
-        return SessionsUnavailable(text=without_subject(str(fault), upstream_session.sub, upstream_session.sid))
+        return SessionsUnavailable(text=redact_subject(str(fault), upstream_session.sub, upstream_session.sid))
     except Exception as error:  # noqa: BLE001  of any library: the look-up is repeated
         return SessionsUnavailable(text=f"the look-up failed with {type(error).__name__}")
 

@@ -26,7 +26,7 @@ from notifier.features.upstreams.upstream import (
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import RetryPolicy
 from notifier.model.documents import dead_letter, documents
-from notifier.model.documents.sourced import Anew, as_kept, as_sourced
+from notifier.model.documents.sourced import RereadMessage, to_kept, to_sourced
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource
 from notifier.model.frozen import replace
 from notifier.model.message import Kind, Lane, Message, Outgoing
@@ -64,7 +64,7 @@ class UpstreamIntake:
 
     def received(self, message: Message) -> Message:
         """Return the message without the headers that must not be stored."""
-        return as_kept(message)
+        return to_kept(message)
 
     def open(self, message: Message, _only: str | None, _now: float, rest_until: float | None) -> Move:
         """Return the look-up of the message's sessions. Its messages are held until `rest_until` (epoch seconds).
@@ -83,7 +83,7 @@ class UpstreamIntake:
         try:
             session_end = load_session_end(upstream, message.body)
         except MalformedEvent as malformed:
-            return [buried(dead_letter.bury_raw(message, malformed.mistakes, self._clock()), None)]
+            return [buried(dead_letter.dead_letter_raw(message, malformed.mistakes, self._clock()), None)]
         sessions = await self._sessions.look_up(upstream, session_end.upstream_session)
         match sessions:
             case LocalSessions():
@@ -119,25 +119,25 @@ class UpstreamIntake:
         )
         if left <= 0:
             why = f"the look-up of the sessions that end with it failed: {text}"
-            letter = dead_letter.bury_unread(message, DeadReason.UNRESOLVED, why, now)
+            letter = dead_letter.dead_letter_unread(message, DeadReason.UNRESOLVED, why, now)
             self._observe(_to_fact(session_end, "given_up", text))
             return buried(letter, None)
         again = replace(message, headers={_LOOK_UPS_HEADER: look_up_count + 1})
         return Send(
-            message=as_sourced(again, self._new_id()),
+            message=to_sourced(again, self._new_id()),
             due=now + deferral_wait(min(left, fault_wait_seconds(look_up_count))),
             rounding="up",
             fact=_to_fact(session_end, "away", text),
         )
 
 
-def read_again(message: Message, _only: str | None, now: float) -> Anew | str:
+def read_again(message: Message, _only: str | None, now: float) -> RereadMessage | str:
     """Return the message for a replay, with the full time for look-ups again, or the reason against it."""
     try:
         sid = load_session_end(upstream_of(message), message.body).upstream_session.sid
     except MalformedEvent as malformed:
         return f"still malformed ({malformed}): only its upstream can send it again; discard this one"
-    return Anew(message=replace(message, headers={}, timestamp=now), sub_only=sid is None)
+    return RereadMessage(message=replace(message, headers={}, timestamp=now), sub_only=sid is None)
 
 
 def _count_failed_look_ups(message: Message) -> int:

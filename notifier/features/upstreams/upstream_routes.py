@@ -31,7 +31,7 @@ from notifier.features.upstreams.upstream_token import (
     UpstreamResult,
     VerifiedLogout,
 )
-from notifier.model.documents.sourced import as_sourced
+from notifier.model.documents.sourced import to_sourced
 from notifier.model.errors import QueueError
 from notifier.model.message import Lane, Message, Outgoing
 from notifier.model.printable import json_text
@@ -176,7 +176,7 @@ class UpstreamRoutes:
             user_id=upstream.name,
             source=SOURCE_PREFIX + upstream.name,
         )
-        return as_sourced(message, self._dependencies.new_id())
+        return to_sourced(message, self._dependencies.new_id())
 
 
 def _to_session_end(upstream: ConfiguredUpstream, logout: VerifiedLogout) -> UpstreamSessionEnd:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeGuard
 
-from notifier.model.documents.cloudevents import TEXT_LENGTH
-from notifier.model.moment import in_milliseconds
+from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
+from notifier.model.moment import is_in_milliseconds
 from notifier.tokens.security_event_token import KeysUnavailable
 from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
 from notifier.tokens.transmitter_keys import TransmitterKeys
@@ -91,7 +91,7 @@ def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
     if "exp" in claims:
         until = min(until, float(exp))
     expired = UpstreamResult.EXPIRED
-    if in_milliseconds(max(iat, nbf)):
+    if is_in_milliseconds(max(iat, nbf)):
         return UnacceptedLogout(result=expired, description="iat or nbf is in milliseconds; it must be in seconds")
     if iat > now + CLOCK_SKEW_SECONDS:
         return UnacceptedLogout(result=expired, description="iat is in the future; compare the clocks")
@@ -111,7 +111,7 @@ def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
 
 def is_plain_text(value: object) -> TypeGuard[str]:
     """Return whether an event can have the value as `sub` or `sid`."""
-    return isinstance(value, str) and 0 < len(value) <= TEXT_LENGTH and _FORBIDDEN_CHARACTERS.search(value) is None
+    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT_LENGTH and _FORBIDDEN_CHARACTERS.search(value) is None
 
 
 def _find_claims_error(claims: Mapping[str, object]) -> str | None:
@@ -125,7 +125,7 @@ def _find_claims_error(claims: Mapping[str, object]) -> str | None:
         return "neither sub nor sid is there"
     for name in (*names, "jti"):
         if not is_plain_text(claims.get(name)):
-            return f"{name} is missing, or is not plain text of 1 to {TEXT_LENGTH} characters"
+            return f"{name} is missing, or is not plain text of 1 to {MAX_TEXT_LENGTH} characters"
     return "iat is missing" if "iat" not in claims else None
 
 

@@ -22,16 +22,16 @@ from pydantic_core import from_json
 
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Message
-from notifier.model.moment import read_moment
+from notifier.model.moment import parse_moment
 from notifier.model.printable import excerpt
-from notifier.model.validation import kind_of, other_coding
+from notifier.model.validation import detect_coding, kind_of
 
 # Version 00, and the part of later versions that has the same form (Trace Context §3.2.4). All-zero ids are invalid.
 _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?=-|$)")
 _NAMES = ("cloudEvents_traceparent", "cloudEvents:traceparent", "ce-traceparent", "traceparent")
-LENGTH = 55
-ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
-TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
+TRACEPARENT_LENGTH = 55
+MAX_ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
+MAX_TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
 # AMQP binding §3.1.3 (both delimiters), HTTP binding §3.1.3.
 _PREFIXES = ("cloudevents_", "cloudevents:", "ce-")
 _REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
@@ -43,25 +43,25 @@ def traceparent_of(headers: Mapping[str, object], extension: object = None) -> s
     The CloudEvents extension precedes the header `traceparent`, which any hop may set. `extension` is the attribute of
     a structured envelope.
     """
-    if extension is not None and (context := _well_formed(extension)) is not None:
+    if extension is not None and (context := _validate_traceparent(extension)) is not None:
         return context
     for name in _NAMES:
         value = headers.get(name)
-        if value is not None and (context := _well_formed(value)) is not None:
+        if value is not None and (context := _validate_traceparent(value)) is not None:
             return context
     return None
 
 
-def _well_formed(value: object) -> str | None:
+def _validate_traceparent(value: object) -> str | None:
     text = value.decode(errors="replace") if isinstance(value, bytes | bytearray) else value
     if not isinstance(text, str) or _FORM.match(text) is None:
         return None
-    return text[:LENGTH]
+    return text[:TRACEPARENT_LENGTH]
 
 
 def parts(traceparent: str) -> tuple[int, int, bool]:
     """Return trace id, span id, and True if the publisher records the trace."""
-    _, trace, span, flags = traceparent[:LENGTH].split("-")
+    _, trace, span, flags = traceparent[:TRACEPARENT_LENGTH].split("-")
     return int(trace, 16), int(span, 16), bool(int(flags, 16) & 1)
 
 
@@ -80,7 +80,7 @@ class Attributes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class OpenedMessage:
     """The event's JSON. `envelope` is None for bare JSON, and if the envelope has mistakes.
 
     `path` is the prefix for the paths of mistakes in `data`. `unread_time`: a time around it that cannot be read.
@@ -94,7 +94,7 @@ class Opened:
     unread_time: str | None = None
 
 
-def open_message(message: Message, max_bytes: int) -> Opened:
+def open_message(message: Message, max_bytes: int) -> OpenedMessage:
     """Take the event's JSON out of the message. Raises MalformedEvent if it holds no JSON object."""
     if message.cut_from is not None:
         _refuse_size(message.cut_from.size, max_bytes)
@@ -114,10 +114,10 @@ def open_message(message: Message, max_bytes: int) -> Opened:
         _check_data_type(message.content_type, "content_type", mistakes)
         envelope = read_envelope(attributes, mistakes)
         unread = None if envelope is None else envelope.unread_time
-        return Opened(data=data, envelope=envelope, mistakes=tuple(mistakes), trace=trace, unread_time=unread)
+        return OpenedMessage(data=data, envelope=envelope, mistakes=tuple(mistakes), trace=trace, unread_time=unread)
     if "specversion" in data:
         return _open_structured(data, message.headers)
-    return Opened(data=data, trace=trace)
+    return OpenedMessage(data=data, trace=trace)
 
 
 def read_json(body: bytes, max_bytes: int) -> object:
@@ -130,7 +130,7 @@ def read_json(body: bytes, max_bytes: int) -> object:
     try:
         return cast("object", from_json(body, cache_strings="keys"))
     except ValueError as error:
-        _refuse("", _why_no_json(body, str(error)))
+        _refuse("", _explain_no_json(body, str(error)))
 
 
 def _refuse_size(size: int, max_bytes: int) -> NoReturn:
@@ -144,8 +144,8 @@ def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:
     return value
 
 
-def _why_no_json(body: bytes, error: str) -> str:
-    if (coding := other_coding(body)) is not None:
+def _explain_no_json(body: bytes, error: str) -> str:
+    if (coding := detect_coding(body)) is not None:
         return f"the body is {coding}: publish it as plain UTF-8"
     try:
         body.decode()
@@ -156,7 +156,7 @@ def _why_no_json(body: bytes, error: str) -> str:
     return f"not JSON: {excerpt(error)}"
 
 
-def _open_structured(envelope: dict[str, object], headers: Mapping[str, object]) -> Opened:
+def _open_structured(envelope: dict[str, object], headers: Mapping[str, object]) -> OpenedMessage:
     mistakes: list[InputIssue] = []
     for name in (*_REQUIRED, "datacontenttype"):
         value = envelope.get(name)
@@ -171,7 +171,9 @@ def _open_structured(envelope: dict[str, object], headers: Mapping[str, object])
         raise MalformedEvent([*mistakes, *error.mistakes]) from None
     trace = traceparent_of(headers, envelope.get("traceparent"))
     unread = None if read is None else read.unread_time
-    return Opened(data=data, envelope=read, path="data.", mistakes=tuple(mistakes), trace=trace, unread_time=unread)
+    return OpenedMessage(
+        data=data, envelope=read, path="data.", mistakes=tuple(mistakes), trace=trace, unread_time=unread
+    )
 
 
 def structured_attributes(event: Mapping[str, object]) -> dict[str, str]:
@@ -210,17 +212,17 @@ def read_envelope(attributes: Mapping[str, str], mistakes: list[InputIssue]) -> 
         value = attributes.get(name, "")
         if not value:
             mistakes.append(InputIssue(name, "is required by CloudEvents"))
-        elif len(value) > TEXT_LENGTH or not value.isprintable():
-            mistakes.append(InputIssue(name, f"must be printable and have at most {TEXT_LENGTH} characters"))
-        elif name == "id" and len(value.encode()) > ID_BYTES:
-            mistakes.append(InputIssue(name, f"must have at most {ID_BYTES} bytes in UTF-8"))
+        elif len(value) > MAX_TEXT_LENGTH or not value.isprintable():
+            mistakes.append(InputIssue(name, f"must be printable and have at most {MAX_TEXT_LENGTH} characters"))
+        elif name == "id" and len(value.encode()) > MAX_ID_BYTES:
+            mistakes.append(InputIssue(name, f"must have at most {MAX_ID_BYTES} bytes in UTF-8"))
         elif name == "specversion" and value != "1.0":
             mistakes.append(InputIssue(name, f'must be "1.0", not "{excerpt(value)}"'))
     if mistakes:
         return None
     time, written = None, attributes.get("time")
     with suppress(ValueError):
-        time = None if written is None else read_moment(written)
+        time = None if written is None else parse_moment(written)
     return Attributes(
         id=attributes["id"],
         source=attributes["source"],

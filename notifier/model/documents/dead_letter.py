@@ -17,24 +17,24 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.delivery import Delivery, Past, shortened
+from notifier.model.delivery import Delivery, PastOutcome, shorten_history
 from notifier.model.documents import unreadable
-from notifier.model.documents.documents import OF_NAMES, EventDocument, as_written, dump_event, parse
-from notifier.model.documents.event_entries import WrongEntries, first_of, positions
-from notifier.model.documents.letter_names import NAMES, disagreements
-from notifier.model.documents.sourced import WrongEvents, read_positions
-from notifier.model.documents.unreadable import HEADER, Raw
+from notifier.model.documents.documents import NAMES_VERSION, EventDocument, dump_event, parse, to_written
+from notifier.model.documents.event_entries import WrongEntries, abridge_issues, parse_positions
+from notifier.model.documents.letter_names import NAMES_ADAPTER, find_disagreements
+from notifier.model.documents.sourced import WrongEvents, parse_event_positions
+from notifier.model.documents.unreadable import LETTER_HEADER, RawMessage
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.json_size import fits
 from notifier.model.message import Kind, Lane, Message, Outgoing
-from notifier.model.moment import read_moment, render_moment
+from notifier.model.moment import format_moment, parse_moment
 from notifier.model.outcome import DeadReason
-from notifier.model.printable import escaped
+from notifier.model.printable import escape
 from notifier.model.session_ended import SessionEnded
 
-PAST_TEXT = 1024  # bytes of answers in a letter
-NAME = 128  # bytes of a name; a longer one is not repeated beside the delivery or event that holds it
-_MOVED: Mapping[str, str] = MappingProxyType(
+MAX_ANSWER_BYTES = 1024  # bytes of answers in a letter
+MAX_NAME_BYTES = 128  # bytes of a name; a longer one is not repeated beside the delivery or event that holds it
+_BROKER_REASONS: Mapping[str, str] = MappingProxyType(
     {
         "expired": "expired unread, by the AMQP `expiration` of its publisher or a message-ttl of the queue",
         "maxlen": "pushed out by a length limit, which a policy gave the queue",
@@ -43,11 +43,11 @@ _MOVED: Mapping[str, str] = MappingProxyType(
 )
 
 
-def _instant(value: object) -> object:
-    return read_moment(value) if isinstance(value, str) else value
+def _parse_instant(value: object) -> object:
+    return parse_moment(value) if isinstance(value, str) else value
 
 
-Instant = Annotated[float, BeforeValidator(_instant), PlainSerializer(render_moment)]
+Instant = Annotated[float, BeforeValidator(_parse_instant), PlainSerializer(format_moment)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +76,13 @@ class DeadLetter:
     mistakes: tuple[InputIssue, ...] = ()
     delivery: Delivery | None = None
     event: SessionEnded | None = None
-    raw: Raw | None = None
+    raw: RawMessage | None = None
     entries: str | None = None
     source: str | None = None
     events: str | None = None
 
     @property
-    def outcomes(self) -> tuple[Past, ...]:
+    def outcomes(self) -> tuple[PastOutcome, ...]:
         """The last ten outcomes, oldest first."""
         return () if self.delivery is None else self.delivery.history
 
@@ -92,27 +92,28 @@ class _Versioned(TypedDict):
 
 
 _VERSIONED = TypeAdapter(_Versioned)
-_LETTER = TypeAdapter(DeadLetter)
+_DEAD_LETTER = TypeAdapter(DeadLetter)
 
 
 # ── to a dead letter ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def bury_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float) -> DeadLetter:
+def dead_letter_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float) -> DeadLetter:
     """Return the letter of a delivery that is given up. It keeps the id, so that copies from a crash are recognised."""
     return DeadLetter(
-        id=delivery.id, reason=reason, text=unreadable.bounded(text), dead_since=now, iss=delivery.iss,
+        id=delivery.id, reason=reason, text=unreadable.bound_text(text), dead_since=now, iss=delivery.iss,
         client_id=delivery.client_id, event_id=delivery.event_id, publisher=delivery.publisher,
-        attempts=delivery.attempts, delivery=replace(delivery, history=shortened(delivery.history, PAST_TEXT)),
+        attempts=delivery.attempts,
+        delivery=replace(delivery, history=shorten_history(delivery.history, MAX_ANSWER_BYTES)),
     )  # fmt: skip
 
 
-def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> DeadLetter:
+def dead_letter_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> DeadLetter:
     """Return the letter of an event that is given up as a whole."""
     return DeadLetter(
-        id=digest(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
+        id=make_letter_id(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
         reason=reason,
-        text=unreadable.bounded(text),
+        text=unreadable.bound_text(text),
         dead_since=now,
         iss=event.iss,
         event_id=event.id,
@@ -121,7 +122,7 @@ def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -
     )
 
 
-def bury_raw(
+def dead_letter_raw(
     message: Message, mistakes: Sequence[InputIssue], now: float, data: Mapping[str, object] | None = None
 ) -> DeadLetter:
     """The letter of a message that is no event. It notes issuer and id if they can be found.
@@ -129,40 +130,42 @@ def bury_raw(
     `data` is the JSON of the event, if it is known: parsing it again would take milliseconds.
     """
     # The members `iss` and `id` of a source's own document are not those of an event.
-    iss, event_id = unreadable.names_of(message, {} if data is None and message.source is not None else data)
-    mistakes = unreadable.few(mistakes)
+    iss, event_id = unreadable.find_names(message, {} if data is None and message.source is not None else data)
+    mistakes = unreadable.limit_issues(mistakes)
     return DeadLetter(
-        id=digest(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
+        id=make_letter_id(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
         reason=DeadReason.MALFORMED_EVENT,
-        text=unreadable.text_of(mistakes),
+        text=unreadable.format_issues(mistakes),
         dead_since=now,
         iss=iss,
         event_id=event_id,
         publisher=message.user_id,
         vouched=message.vouched,
         mistakes=mistakes,
-        raw=unreadable.raw_of(message),
+        raw=unreadable.to_raw_message(message),
         source=message.source,
     )
 
 
-def bury_unread(message: Message, reason: DeadReason, text: str, now: float) -> DeadLetter:
+def dead_letter_unread(message: Message, reason: DeadReason, text: str, now: float) -> DeadLetter:
     """The letter of a message that is given up unread, for a reason that is not in its content."""
-    return replace(bury_raw(message, (), now), reason=reason, text=unreadable.bounded(text))
+    return replace(dead_letter_raw(message, (), now), reason=reason, text=unreadable.bound_text(text))
 
 
-def bury_entries(message: Message, event: SessionEnded, wrong: WrongEntries, now: float) -> DeadLetter:
+def dead_letter_entries(message: Message, event: SessionEnded, wrong: WrongEntries, now: float) -> DeadLetter:
     """One letter for all wrong entries of the event, so that no event makes thousands. A copy has the same id."""
     names = {"iss": event.iss, "id": event.id}
-    letter = bury_raw(message, first_of(wrong.mistakes, wrong.more), now, names)
-    same = digest(message.body, (message.message_id or "").encode(errors="replace"), b"entries")
+    letter = dead_letter_raw(message, abridge_issues(wrong.mistakes, wrong.more), now, names)
+    same = make_letter_id(message.body, (message.message_id or "").encode(errors="replace"), b"entries")
     return replace(letter, id=same, entries=wrong.which)
 
 
-def bury_events(message: Message, wrong: WrongEvents, now: float) -> DeadLetter:
+def dead_letter_events(message: Message, wrong: WrongEvents, now: float) -> DeadLetter:
     """One letter for all wrong events of a source's message. The others are served."""
-    letter = bury_raw(message, wrong.mistakes, now, {"iss": wrong.iss, "id": wrong.event_id})
-    same = digest(message.body, (message.message_id or "").encode(errors="replace"), b"events", wrong.which.encode())
+    letter = dead_letter_raw(message, wrong.mistakes, now, {"iss": wrong.iss, "id": wrong.event_id})
+    same = make_letter_id(
+        message.body, (message.message_id or "").encode(errors="replace"), b"events", wrong.which.encode()
+    )
     return replace(letter, id=same, events=wrong.which)
 
 
@@ -175,31 +178,32 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
     headers |= {"client_id": letter.client_id, "event_id": letter.event_id}
     if letter.source is not None:
         headers["source"] = letter.source
-    headers = {name: unreadable.header(value) for name, value in headers.items()}
+    headers = {name: unreadable.to_header_value(value) for name, value in headers.items()}
     if letter.raw is not None:
         attributes = (
             {} if letter.source is not None else {name: str(value) for name, value in letter.raw.headers.items()}
         )
         inside = letter.raw.headers if letter.source is not None else {}  # not as headers of ours
         notes = replace(letter, iss="", client_id="", event_id="", raw=replace(letter.raw, body=b"", headers=inside))
-        if letter.text == unreadable.text_of(letter.mistakes):
+        if letter.text == unreadable.format_issues(letter.mistakes):
             notes = replace(notes, text="")
         return Outgoing(
             kind=Kind.UNREADABLE,
             body=letter.raw.body,
             message_id=letter.id,
-            headers={**attributes, **headers, HEADER: escaped(_written(notes, 1).decode())},
+            headers={**attributes, **headers, LETTER_HEADER: escape(_dump(notes, 1).decode())},
             content_type="application/octet-stream",
         )
     version: Literal[1, 2] = 1
     if letter.event is not None:
-        version, event = as_written(letter.event)
+        version, event = to_written(letter.event)
         letter = replace(letter, event=event)
     beside = replace(
-        letter, iss=_short(letter.iss), client_id=_short(letter.client_id), event_id=_short(letter.event_id),
-        publisher=_short(letter.publisher or "") or None,
+        letter, iss=_omit_long_name(letter.iss), client_id=_omit_long_name(letter.client_id),
+        event_id=_omit_long_name(letter.event_id),
+        publisher=_omit_long_name(letter.publisher or "") or None,
     )  # fmt: skip
-    body = _written(beside, version)
+    body = _dump(beside, version)
     return Outgoing(kind=Kind.DEAD_LETTER, body=body, message_id=letter.id, headers=headers)
 
 
@@ -209,19 +213,21 @@ def load_dead_letter(message: Message) -> DeadLetter:
     Raises UnknownVersion if a later release wrote it. Any other unreadable message becomes a letter as it is.
     """
     if message.kind is not Kind.DEAD_LETTER and message.kind is not Kind.UNREADABLE:
-        return _moved_by_broker(message)
+        return _load_moved_by_broker(message)
     try:
-        return _unreadable(message) if message.kind is Kind.UNREADABLE else _readable(message)
+        return _load_unreadable(message) if message.kind is Kind.UNREADABLE else _load_readable(message)
     except MalformedEvent as error:
         since = message.timestamp or 0.0
-        return replace(bury_raw(message, error.mistakes, since), id=message.message_id or digest(message.body))
+        return replace(
+            dead_letter_raw(message, error.mistakes, since), id=message.message_id or make_letter_id(message.body)
+        )
 
 
-def _readable(message: Message) -> DeadLetter:
-    parse(_VERSIONED, message.body, latest=OF_NAMES)
-    if mistakes := disagreements(parse(NAMES, message.body)):
+def _load_readable(message: Message) -> DeadLetter:
+    parse(_VERSIONED, message.body, latest=NAMES_VERSION)
+    if mistakes := find_disagreements(parse(NAMES_ADAPTER, message.body)):
         raise MalformedEvent(mistakes)
-    letter = parse(_LETTER, message.body)
+    letter = parse(_DEAD_LETTER, message.body)
     source = letter.delivery or letter.event
     if source is None:
         return letter
@@ -232,23 +238,25 @@ def _readable(message: Message) -> DeadLetter:
     return replace(letter, iss=iss, client_id=client_id, event_id=event_id, publisher=publisher)
 
 
-def _unreadable(message: Message) -> DeadLetter:
-    notes = message.headers.get(HEADER)
+def _load_unreadable(message: Message) -> DeadLetter:
+    notes = message.headers.get(LETTER_HEADER)
     if not isinstance(notes, str):
-        raise MalformedEvent([InputIssue(HEADER, "this header is missing, and with it why the message is here")])
+        raise MalformedEvent([InputIssue(LETTER_HEADER, "this header is missing, and with it why the message is here")])
     parse(_VERSIONED, notes)
-    letter = parse(_LETTER, notes)
+    letter = parse(_DEAD_LETTER, notes)
     if letter.raw is None:
-        raise MalformedEvent([InputIssue(HEADER, "this header says nothing of the body")])
+        raise MalformedEvent([InputIssue(LETTER_HEADER, "this header says nothing of the body")])
     if letter.entries or letter.events:
         try:
-            _ = positions(letter.entries) if letter.entries else read_positions(letter.events or "")
+            _ = parse_positions(letter.entries) if letter.entries else parse_event_positions(letter.events or "")
         except ValueError:
-            raise MalformedEvent([InputIssue(HEADER, "this header says of no entries that they are wrong")]) from None
+            raise MalformedEvent(
+                [InputIssue(LETTER_HEADER, "this header says of no entries that they are wrong")]
+            ) from None
     iss, client_id, event_id = (str(message.headers.get(name, "")) for name in ("iss", "client_id", "event_id"))
     return replace(
         letter,
-        text=letter.text or unreadable.text_of(letter.mistakes),
+        text=letter.text or unreadable.format_issues(letter.mistakes),
         iss=iss,
         client_id=client_id,
         event_id=event_id,
@@ -260,16 +268,16 @@ def _unreadable(message: Message) -> DeadLetter:
     )
 
 
-def _short(name: str) -> str:
+def _omit_long_name(name: str) -> str:
     """The name, if it is short enough to be repeated."""
-    return name if fits(name, NAME) else ""
+    return name if fits(name, MAX_NAME_BYTES) else ""
 
 
-def _written(letter: DeadLetter, version: int) -> bytes:
-    return b'{"v":%d,%b' % (version, _LETTER.dump_json(letter, exclude_defaults=True)[1:])
+def _dump(letter: DeadLetter, version: int) -> bytes:
+    return b'{"v":%d,%b' % (version, _DEAD_LETTER.dump_json(letter, exclude_defaults=True)[1:])
 
 
-def message_of(letter: DeadLetter, lane: Lane) -> Message | None:
+def to_message(letter: DeadLetter, lane: Lane) -> Message | None:
     """The unreadable message of this letter, to be read again. None if it holds none, or not all of it."""
     raw = letter.raw
     if raw is None or raw.truncated:
@@ -281,19 +289,19 @@ def message_of(letter: DeadLetter, lane: Lane) -> Message | None:
     )  # fmt: skip
 
 
-def _moved_by_broker(message: Message) -> DeadLetter:
+def _load_moved_by_broker(message: Message) -> DeadLetter:
     death = message.headers.get("x-death")
     last = death[0] if isinstance(death, list) and death else None  # the broker puts the newest first
     time, why = (last.get("time"), last.get("reason")) if isinstance(last, Mapping) else (None, None)
     since = message.timestamp or 0.0
     if isinstance(time, datetime):
         since = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    text = _MOVED.get(str(why), "given back to the broker too often: a fault of ours, or poison")
+    text = _BROKER_REASONS.get(str(why), "given back to the broker too often: a fault of ours, or poison")
     # The id must be the same at each look, but headers such as the delivery count change.
-    identity = digest(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
-    return replace(bury_unread(message, DeadReason.DELIVERY_LIMIT, text, since), id=identity)
+    identity = make_letter_id(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
+    return replace(dead_letter_unread(message, DeadReason.DELIVERY_LIMIT, text, since), id=identity)
 
 
-def digest(*parts: bytes) -> str:
+def make_letter_id(*parts: bytes) -> str:
     """The id of a letter. It depends on the parts only, whoever makes the letter."""
     return hashlib.blake2b(b"".join(b"%d:%b" % (len(part), part) for part in parts), digest_size=16).hexdigest()

@@ -18,15 +18,15 @@ from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.delivery import Delivery, StoredCount
-from notifier.model.documents.cloudevents import ID_BYTES
+from notifier.model.documents.cloudevents import MAX_ID_BYTES
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
 from notifier.model.frozen import frozen, replace
 from notifier.model.printable import excerpt
 from notifier.model.session_ended import ClientEntry, SessionEnded
-from notifier.model.validation import mistakes_of
+from notifier.model.validation import to_issues
 
 VERSION: Literal[1] = 1
-OF_NAMES: Literal[2] = 2
+NAMES_VERSION: Literal[2] = 2
 NAMES = 200  # that version 1 may hold: 3,000 bytes more than came
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ def load_delivery(body: bytes) -> Delivery:
 
 def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
     """The body of a message that holds this event; `due` if it waits."""
-    version, event = as_written(document.event)
+    version, event = to_written(document.event)
     content: _EventV1 = {"v": version, "event": event, "deferrals": document.deferrals}
     if document.bulk:
         content["bulk"] = True
@@ -106,7 +106,7 @@ def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
 
 def load_event(body: bytes) -> EventDocument:
     """The event in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
-    content = parse(_EVENT, body, latest=OF_NAMES)
+    content = parse(_EVENT, body, latest=NAMES_VERSION)
     _check_id(content["event"].id, "event.id")
     return EventDocument(
         event=content["event"],
@@ -116,21 +116,21 @@ def load_event(body: bytes) -> EventDocument:
     )
 
 
-def as_written(event: SessionEnded) -> tuple[Literal[1, 2], SessionEnded]:
+def to_written(event: SessionEnded) -> tuple[Literal[1, 2], SessionEnded]:
     """The version of a document with this event, and the event as it is written there."""
     clients = event.clients
     if clients == "*":
         return VERSION, event
     if len(clients) > NAMES and sum(isinstance(entry, str) for entry in clients) > NAMES:
-        return OF_NAMES, event
+        return NAMES_VERSION, event
     objects = tuple(ClientEntry(client_id=entry) if isinstance(entry, str) else entry for entry in clients)
     return VERSION, replace(event, clients=objects)
 
 
 def _check_id(text: str, path: str) -> None:
     """Refuse an id that is too long for a `message_id`, which it becomes."""
-    if len(text.encode()) > ID_BYTES:
-        raise MalformedEvent([InputIssue(path, f"must have at most {ID_BYTES} bytes in UTF-8")])
+    if len(text.encode()) > MAX_ID_BYTES:
+        raise MalformedEvent([InputIssue(path, f"must have at most {MAX_ID_BYTES} bytes in UTF-8")])
 
 
 def parse(adapter: TypeAdapter[T], body: bytes | str, *, latest: int = VERSION) -> T:
@@ -143,7 +143,7 @@ def parse(adapter: TypeAdapter[T], body: bytes | str, *, latest: int = VERSION) 
             raise UnknownVersion(
                 f"version {excerpt(str(later), 20)} of a document; this release knows {latest}"
             ) from None
-        raise MalformedEvent(mistakes_of(error, most=10)) from None
+        raise MalformedEvent(to_issues(error, most=10)) from None
 
 
 def _later_version(body: bytes | str, latest: int) -> int | None:

@@ -19,15 +19,15 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema
 
-from notifier.model.documents.cloudevents import ID_BYTES, Opened, open_message
+from notifier.model.documents.cloudevents import MAX_ID_BYTES, OpenedMessage, open_message
 from notifier.model.documents.event_entries import (
     EntryList,
-    Good,
+    GoodEntries,
     WrongEntries,
-    first_of,
-    names_someone,
+    abridge_issues,
+    has_subject,
     read_entries,
-    sort_out,
+    separate_entries,
 )
 from notifier.model.documents.event_members import EventBody
 from notifier.model.errors import InputIssue, MalformedEvent
@@ -35,10 +35,12 @@ from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.printable import excerpt
 from notifier.model.session_ended import SessionEnded
-from notifier.model.validation import kind_of, mistakes_of
+from notifier.model.validation import kind_of, to_issues
 
-INFORMATIONAL = ("ended_at", "reason")
-MANY = 200  # entries; an event with more is read in parts at once, so that a wrong one is not read twice
+INFORMATIONAL_MEMBERS = ("ended_at", "reason")
+MAX_ENTRIES_READ_WHOLE = (
+    200  # entries; an event with more is read in parts at once, so that a wrong one is not read twice
+)
 
 _BODY = TypeAdapter(EventBody)
 
@@ -59,7 +61,7 @@ _EXAMPLES: list[dict[str, object]] = [
 ]
 
 
-class _Untitled(GenerateJsonSchema):
+class _SchemaWithoutTitles(GenerateJsonSchema):
     """Leaves out the titles that pydantic makes from member names."""
 
     def field_title_should_be_set(self, schema: CoreSchema) -> bool:
@@ -72,13 +74,13 @@ def event_schema() -> dict[str, object]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:notifier:session-ended:1",
-        **_BODY.json_schema(schema_generator=_Untitled),
+        **_BODY.json_schema(schema_generator=_SchemaWithoutTitles),
         "examples": _EXAMPLES,
     }
 
 
 @frozen
-class Understood:
+class ParsedEvent:
     """An event with at least one good entry, and its members as they were written.
 
     `wrong` describes the unreadable entries, None if there are none.
@@ -97,38 +99,43 @@ def read_event(
     `new_id` is called only if nobody gave an id. `now` is in epoch seconds; a later `ended_at` becomes `now`. `only`
     names the positions in `clients` to read; the other entries are left out.
     """
-    return read_whole(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only).event
+    return parse_strictly(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only).event
 
 
-def read_whole(
+def parse_strictly(
     message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
-) -> Understood:
+) -> ParsedEvent:
     """Like `read_event`, with the event's members as they were written."""
-    document = understand(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only)
+    document = parse_event(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only)
     if document.wrong is not None:
-        raise MalformedEvent(first_of(document.wrong.mistakes, document.wrong.more))
+        raise MalformedEvent(abridge_issues(document.wrong.mistakes, document.wrong.more))
     return document
 
 
-def understand(
+def parse_event(
     message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
-) -> Understood:
+) -> ParsedEvent:
     """Like `read_event`, but wrong entries are returned beside the good ones. Raises MalformedEvent if none is good."""
-    return read_opened(open_message(message, max_bytes), message, new_id=new_id, now=now, only=only)
+    return parse_opened(open_message(message, max_bytes), message, new_id=new_id, now=now, only=only)
 
 
-def read_opened(
-    opened: Opened, message: Message, *, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
-) -> Understood:
-    """Like `understand`, for an event that was taken out of its message already."""
+def parse_opened(
+    opened: OpenedMessage,
+    message: Message,
+    *,
+    new_id: Callable[[], str],
+    now: float,
+    only: Sequence[range] | None = None,
+) -> ParsedEvent:
+    """Like `parse_event`, for an event that was taken out of its message already."""
     if only is not None and isinstance(every := opened.data.get("clients"), list):
         opened.data["clients"] = [entry for run in only for entry in every[run.start : run.stop]]
     mistakes = list(opened.mistakes)
     envelope = opened.envelope
     message_id = (message.message_id or None) if envelope is None and opened.data.get("id") is None else None
-    if message_id is not None and (not message_id.isprintable() or len(message_id.encode()) > ID_BYTES):
-        mistakes.append(InputIssue("message_id", f"must be printable and have at most {ID_BYTES} bytes in UTF-8"))
-    body, clients, wrong, unread = _understand(opened.data, opened.path, mistakes)
+    if message_id is not None and (not message_id.isprintable() or len(message_id.encode()) > MAX_ID_BYTES):
+        mistakes.append(InputIssue("message_id", f"must be printable and have at most {MAX_ID_BYTES} bytes in UTF-8"))
+    body, clients, wrong, unread = _parse_members(opened.data, opened.path, mistakes)
     own_id = body.get("id") or (envelope.id if envelope else message_id)
     ended_at = body.get("ended_at")
     if ended_at is None:
@@ -152,12 +159,12 @@ def read_opened(
         reply_to=message.reply_to,
         unread=unread if opened.unread_time is None else (*unread, "time"),
     )
-    return Understood(event=event, wrong=wrong, data=opened.data)
+    return ParsedEvent(event=event, wrong=wrong, data=opened.data)
 
 
-def _understand(
+def _parse_members(
     data: dict[str, object], path: str, mistakes: list[InputIssue]
-) -> tuple[EventBody, Good | Literal["*"], WrongEntries | None, tuple[str, ...]]:
+) -> tuple[EventBody, GoodEntries | Literal["*"], WrongEntries | None, tuple[str, ...]]:
     """Read the members of the event, and its clients one by one. Raises MalformedEvent if there are any `mistakes`.
 
     `path` is the prefix for the paths of mistakes. The last value names the informational members that were dropped.
@@ -166,30 +173,30 @@ def _understand(
     unread: tuple[str, ...] = ()
     listed: EntryList | Literal["*"]
     many = data.get("clients")
-    if isinstance(many, list) and len(many) > MANY:
-        body, listed, unread = _understand_in_parts(data, path, mistakes)
+    if isinstance(many, list) and len(many) > MAX_ENTRIES_READ_WHOLE:
+        body, listed, unread = _parse_in_parts(data, path, mistakes)
     else:
         try:
             body = _BODY.validate_python(data)
         except ValidationError:
-            body, listed, unread = _understand_in_parts(data, path, mistakes)
+            body, listed, unread = _parse_in_parts(data, path, mistakes)
         else:
             listed = body["clients"]
     named = data.get("sub") is not None or data.get("sid") is not None
-    if not named and (listed == "*" or not any(map(names_someone, listed))):
+    if not named and (listed == "*" or not any(map(has_subject, listed))):
         mistakes.append(InputIssue(f"{path}sub", "sub or sid is required, here or in every entry of clients"))
         named = True  # reported once, not for each entry
-    clients: Good | Literal["*"] = "*"
+    clients: GoodEntries | Literal["*"] = "*"
     wrong: WrongEntries | None = None
     if listed != "*":
-        clients, wrong = sort_out(listed, data.get("clients"), f"{path}clients", named=named)
+        clients, wrong = separate_entries(listed, data.get("clients"), f"{path}clients", named=named)
     if body is None or mistakes or not clients:
         of_entries, more = ((), 0) if wrong is None else (wrong.mistakes, wrong.more)
-        raise MalformedEvent(first_of((*mistakes, *of_entries), more), data)
+        raise MalformedEvent(abridge_issues((*mistakes, *of_entries), more), data)
     return body, clients, wrong, unread
 
 
-def _understand_in_parts(
+def _parse_in_parts(
     data: dict[str, object], path: str, mistakes: list[InputIssue]
 ) -> tuple[EventBody | None, EntryList | Literal["*"], tuple[str, ...]]:
     """Read the members without `clients`, then the entries. The members' mistakes go to `mistakes`."""
@@ -200,20 +207,20 @@ def _understand_in_parts(
         body = _BODY.validate_python(members)
     except ValidationError as error:
         wrong = {str(each["loc"][0]) for each in error.errors(include_url=False, include_input=False) if each["loc"]}
-        unread = tuple(name for name in INFORMATIONAL if name in wrong)
+        unread = tuple(name for name in INFORMATIONAL_MEMBERS if name in wrong)
         try:
             body = _BODY.validate_python({name: value for name, value in members.items() if name not in unread})
         except ValidationError as remaining:
-            mistakes.extend(mistakes_of(remaining, path))
+            mistakes.extend(to_issues(remaining, path))
     raw = data.get("clients")
     if isinstance(raw, list) and raw:
         return body, read_entries(raw), unread
     if raw == "*":
         return body, "*", unread
-    fault = "is required" if raw is None else f"must not be {_shown(raw)}"
+    fault = "is required" if raw is None else f"must not be {_describe_value(raw)}"
     mistakes.append(InputIssue(f"{path}clients", f'{fault}: give a list of at least one client, or "*" for all'))
     return None, (), unread
 
 
-def _shown(value: object) -> str:
+def _describe_value(value: object) -> str:
     return "an empty list" if value == [] else f'"{excerpt(value)}"' if isinstance(value, str) else kind_of(value)

@@ -16,13 +16,13 @@ from notifier.model.documents.event_members import EntryDocument, Text
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
 from notifier.model.session_ended import ClientEntry
-from notifier.model.validation import kind_of, mistakes_of
+from notifier.model.validation import kind_of, to_issues
 
-MISTAKES = 20  # reported at most; the others are counted
-WHICH_BYTES = 1024
-SAME_NAMES = 100  # entries; a longer list is searched for duplicates
+MAX_ISSUES = 20  # reported at most; the others are counted
+MAX_POSITIONS_BYTES = 1024
+MAX_UNSEARCHED_ENTRIES = 100  # entries; a longer list is searched for duplicates
 
-Good: TypeAlias = tuple[str | ClientEntry, ...]
+GoodEntries: TypeAlias = tuple[str | ClientEntry, ...]
 EntryList: TypeAlias = Sequence[str | EntryDocument | None]
 
 
@@ -38,21 +38,21 @@ class WrongEntries:
     which: str
 
 
-class _OrNone:
+class _NoneOnError:
     """Validates a wrong value as None."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return with_default_schema(handler(source), default=None, on_error="default")
 
 
-def _tag(value: object) -> str | None:
+def _find_tag(value: object) -> str | None:
     return "name" if type(value) is str else "object" if type(value) is dict else None
 
 
-_Entry = Annotated[Annotated[Text, Tag("name")] | Annotated[EntryDocument, Tag("object")], Discriminator(_tag)]
+_Entry = Annotated[Annotated[Text, Tag("name")] | Annotated[EntryDocument, Tag("object")], Discriminator(_find_tag)]
 _TEXT = TypeAdapter[str](Text)
 _ENTRY = TypeAdapter(EntryDocument)
-_EACH: TypeAdapter[Any] = TypeAdapter(list[Annotated[_Entry, _OrNone()]])
+_EACH: TypeAdapter[Any] = TypeAdapter(list[Annotated[_Entry, _NoneOnError()]])
 
 
 def read_entries(raw: list[object]) -> EntryList:
@@ -62,7 +62,9 @@ def read_entries(raw: list[object]) -> EntryList:
     return [next(read) if fits else None for fits in fit]
 
 
-def sort_out(listed: EntryList, raw: object, path: str, *, named: bool) -> tuple[Good, WrongEntries | None]:
+def separate_entries(
+    listed: EntryList, raw: object, path: str, *, named: bool
+) -> tuple[GoodEntries, WrongEntries | None]:
     """Separate the good entries from the wrong ones. `raw` is what `listed` was read from.
 
     `named` is True if the event has `sub` or `sid`. `path` is the prefix for the paths of mistakes.
@@ -74,59 +76,59 @@ def sort_out(listed: EntryList, raw: object, path: str, *, named: bool) -> tuple
         if named and type(entry) is str and entry != "*":  # the usual case
             good.append(entry)
         elif named and type(entry) is dict and entry["client_id"] != "*":
-            good.append(entry["client_id"] if len(entry) == 1 else _with_members(entry))
-        elif entry is None or _misfit(entry, named=named) is not None:
+            good.append(entry["client_id"] if len(entry) == 1 else _to_client_entry(entry))
+        elif entry is None or _find_misfit(entry, named=named) is not None:
             if index != end:
                 wrong.append(range(begin, end))
                 begin = index
             end = index + 1
         else:
-            good.append(_entry(entry))
-    clients = tuple(good) if len(good) <= SAME_NAMES else tuple(dict.fromkeys(good))
+            good.append(_to_entry(entry))
+    clients = tuple(good) if len(good) <= MAX_UNSEARCHED_ENTRIES else tuple(dict.fromkeys(good))
     if end < 0:
         return clients, None
     assert isinstance(raw, list), "there are entries"
     wrong = [*wrong[1:], range(begin, end)]
     mistakes: list[InputIssue] = []
     count = 0
-    for index in islice(chain.from_iterable(wrong), MISTAKES):
-        if len(mistakes) >= MISTAKES:
+    for index in islice(chain.from_iterable(wrong), MAX_ISSUES):
+        if len(mistakes) >= MAX_ISSUES:
             break
-        mistakes += _why(raw[index], f"{path}[{index}]", named=named)
+        mistakes += _explain_entry(raw[index], f"{path}[{index}]", named=named)
         count += 1
-    more = max(0, len(mistakes) - MISTAKES) + sum(map(len, wrong)) - count
-    return clients, WrongEntries(mistakes=tuple(mistakes[:MISTAKES]), more=more, which=_written(wrong))
+    more = max(0, len(mistakes) - MAX_ISSUES) + sum(map(len, wrong)) - count
+    return clients, WrongEntries(mistakes=tuple(mistakes[:MAX_ISSUES]), more=more, which=_format_positions(wrong))
 
 
-def names_someone(entry: str | EntryDocument | None) -> bool:
+def has_subject(entry: str | EntryDocument | None) -> bool:
     """True if the entry has its own `sub` or `sid`."""
     return type(entry) is dict and (entry.get("sub") is not None or entry.get("sid") is not None)
 
 
-def first_of(mistakes: Sequence[InputIssue], more: int = 0) -> tuple[InputIssue, ...]:
+def abridge_issues(mistakes: Sequence[InputIssue], more: int = 0) -> tuple[InputIssue, ...]:
     """The first 20 mistakes, and one that counts the others."""
-    more += max(0, len(mistakes) - MISTAKES)
+    more += max(0, len(mistakes) - MAX_ISSUES)
     last = [InputIssue("", f"and {more} more mistake{'' if more == 1 else 's'}")] if more else []
-    return (*mistakes[:MISTAKES], *last)
+    return (*mistakes[:MAX_ISSUES], *last)
 
 
-def positions(which: str) -> tuple[range, ...]:
+def parse_positions(which: str) -> tuple[range, ...]:
     """Parse `WrongEntries.which`. Raises ValueError if notifier did not write it."""
     ends = (part.partition("-") for part in which.split(","))
     return tuple(range(int(first), int(last or first) + 1) for first, _, last in ends)
 
 
-def _entry(entry: str | EntryDocument) -> str | ClientEntry:
+def _to_entry(entry: str | EntryDocument) -> str | ClientEntry:
     if isinstance(entry, str):
         return entry
-    return entry["client_id"] if len(entry) == 1 else _with_members(entry)
+    return entry["client_id"] if len(entry) == 1 else _to_client_entry(entry)
 
 
-def _with_members(entry: EntryDocument) -> ClientEntry:
+def _to_client_entry(entry: EntryDocument) -> ClientEntry:
     return ClientEntry(**entry, no_address=entry.get("backchannel_logout_uri", "") is None)
 
 
-def _why(raw: object, path: str, *, named: bool) -> Iterator[InputIssue]:
+def _explain_entry(raw: object, path: str, *, named: bool) -> Iterator[InputIssue]:
     entry: str | EntryDocument
     try:
         if isinstance(raw, str):
@@ -137,21 +139,21 @@ def _why(raw: object, path: str, *, named: bool) -> Iterator[InputIssue]:
             yield InputIssue(path, f"must be a client_id or an object with one, not {kind_of(raw)}")
             return
     except ValidationError as error:
-        yield from mistakes_of(error, path if isinstance(raw, str) else f"{path}.")
+        yield from to_issues(error, path if isinstance(raw, str) else f"{path}.")
         return
-    yield InputIssue(path, _misfit(entry, named=named) or "cannot be read")
+    yield InputIssue(path, _find_misfit(entry, named=named) or "cannot be read")
 
 
-def _misfit(entry: str | EntryDocument, *, named: bool) -> str | None:
+def _find_misfit(entry: str | EntryDocument, *, named: bool) -> str | None:
     """Say what is wrong with a well-formed entry, None if nothing is."""
     if (entry if isinstance(entry, str) else entry["client_id"]) == "*":
         return 'is not a client_id; for all clients write "clients": "*", without a list'
-    if not named and not names_someone(entry):
+    if not named and not has_subject(entry):
         return "must have sub or sid, because the event has neither"
     return None
 
 
-def _written(runs: Sequence[range]) -> str:
-    most = WHICH_BYTES // 2  # a run takes two bytes at least
+def _format_positions(runs: Sequence[range]) -> str:
+    most = MAX_POSITIONS_BYTES // 2  # a run takes two bytes at least
     text = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:most])
-    return text if len(runs) <= most and len(text) <= WHICH_BYTES else ""
+    return text if len(runs) <= most and len(text) <= MAX_POSITIONS_BYTES else ""

@@ -15,9 +15,9 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.client import Algorithm
-from notifier.model.documents.cloudevents import ID_BYTES, TEXT_LENGTH
-from notifier.model.egress import URI_LENGTH, uri_mistake
-from notifier.model.moment import RFC_3339, read_moment
+from notifier.model.documents.cloudevents import MAX_ID_BYTES, MAX_TEXT_LENGTH
+from notifier.model.egress import MAX_URI_LENGTH, find_uri_issue
+from notifier.model.moment import RFC_3339, parse_moment
 from notifier.model.printable import excerpt
 from notifier.model.validation import kind_of
 
@@ -70,7 +70,7 @@ def _ipv6() -> str:
 def _moment(value: object) -> float:
     if isinstance(value, str):
         try:
-            return read_moment(value)
+            return parse_moment(value)
         except ValueError:
             pass
     raise _wrong("must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z")
@@ -86,15 +86,15 @@ def _algorithm(value: object) -> Algorithm:
 
 
 def _uri(value: str) -> str:
-    mistake = uri_mistake(value)
+    mistake = find_uri_issue(value)
     if mistake is not None:
         raise _wrong(mistake)
     return value
 
 
 def _id(value: str) -> str:
-    if len(value.encode()) > ID_BYTES:
-        raise _wrong(f"must have at most {ID_BYTES} bytes in UTF-8")
+    if len(value.encode()) > MAX_ID_BYTES:
+        raise _wrong(f"must have at most {MAX_ID_BYTES} bytes in UTF-8")
     return value
 
 
@@ -109,9 +109,11 @@ def _text(length: int, *further: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "not": allowed})
 
 
-Text = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH, pattern=_NO_CONTROL), _text(TEXT_LENGTH)]
-ClientId = Annotated[Text, _text(TEXT_LENGTH, {"const": "*"})]
-Id = Annotated[str, Field(min_length=1, max_length=ID_BYTES, pattern=_NO_CONTROL), AfterValidator(_id), _text(ID_BYTES)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, pattern=_NO_CONTROL), _text(MAX_TEXT_LENGTH)]
+ClientId = Annotated[Text, _text(MAX_TEXT_LENGTH, {"const": "*"})]
+Id = Annotated[
+    str, Field(min_length=1, max_length=MAX_ID_BYTES, pattern=_NO_CONTROL), AfterValidator(_id), _text(MAX_ID_BYTES)
+]
 Moment = Annotated[
     float,
     PlainValidator(_moment),
@@ -121,7 +123,10 @@ Alg = Annotated[
     Algorithm, PlainValidator(_algorithm), WithJsonSchema({"type": "string", "enum": [str(alg) for alg in Algorithm]})
 ]
 Uri = Annotated[
-    str, Field(min_length=1, max_length=URI_LENGTH), AfterValidator(_uri), WithJsonSchema(uri_schema(URI_LENGTH))
+    str,
+    Field(min_length=1, max_length=MAX_URI_LENGTH),
+    AfterValidator(_uri),
+    WithJsonSchema(uri_schema(MAX_URI_LENGTH)),
 ]
 
 

@@ -29,7 +29,7 @@ class _Event(TypedDict):
     ended_at: NotRequired[float | None]
 
 
-class Names(TypedDict):
+class StoredNames(TypedDict):
     """The names in a letter, or in what it holds."""
 
     id: str
@@ -41,16 +41,16 @@ class Names(TypedDict):
     event: NotRequired[_Event | None]
 
 
-NAMES = TypeAdapter(Names)
-_COMPARED = ("id", "iss", "client_id", "event_id", "publisher")
+NAMES_ADAPTER = TypeAdapter(StoredNames)
+_COMPARED_NAMES = ("id", "iss", "client_id", "event_id", "publisher")
 
 
-def disagreements(names: Names) -> list[InputIssue]:
+def find_disagreements(names: StoredNames) -> list[InputIssue]:
     """A mistake for each name that differs. A name that is left out never differs."""
-    values = {name: str(names.get(name) or "") for name in _COMPARED}
+    values = {name: str(names.get(name) or "") for name in _COMPARED_NAMES}
     names_in: dict[str, dict[str, str]] = {}
     if (delivery := names.get("delivery")) is not None:
-        names_in["delivery"] = {name: str(delivery.get(name) or "") for name in _COMPARED}
+        names_in["delivery"] = {name: str(delivery.get(name) or "") for name in _COMPARED_NAMES}
     if (event := names.get("event")) is not None:
         of_event = {"iss": event["iss"], "event_id": event["id"], "publisher": event.get("publisher") or ""}
         # A wrong entry's letter names its client, a whole event's letter names none.
@@ -61,6 +61,6 @@ def disagreements(names: Names) -> list[InputIssue]:
         InputIssue(name, f"is not that of the {holder} that it holds")
         for holder, names_held in names_in.items()
         if names_held != values
-        for name in _COMPARED
+        for name in _COMPARED_NAMES
         if values[name] and values[name] != names_held[name]
     ]

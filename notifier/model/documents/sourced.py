@@ -13,20 +13,20 @@ from typing import TypeAlias
 
 from pydantic_core import from_json, to_json
 
-from notifier.model.documents.event_entries import positions
+from notifier.model.documents.event_entries import parse_positions
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import Kind, Message, Outgoing
-from notifier.model.moment import render_moment
+from notifier.model.moment import format_moment
 
 
-def reader_of(source: str | None) -> str:
+def reader_name_of(source: str | None) -> str:
     """Return the name of the reader for this source: the part before its slash, empty for a source of events."""
     return "" if source is None else source.rpartition("/")[0]
 
 
 @frozen
-class Anew:
+class RereadMessage:
     """A message of a source that a replay puts back, to be read anew. `sub_only`: it names no session."""
 
     message: Message
@@ -46,13 +46,13 @@ class WrongEvents:
     event_id: str = ""
 
 
-ONLY = "only"
+ONLY_HEADER = "only"
 _SOURCE = "source"
 _RECEIVED = "received"
 _PROPERTIES = ("message_id", "timestamp", "user_id", "app_id")
-HEADER_LENGTH = 1024  # characters of a header that is kept
-HEADERS_BYTES = 4096  # of all that are kept, as JSON
-WHICH_BYTES = 1024  # of written positions
+MAX_HEADER_CHARACTERS = 1024  # characters of a header that is kept
+MAX_HEADERS_BYTES = 4096  # of all that are kept, as JSON
+MAX_POSITIONS_BYTES = 1024  # of written positions
 _SECRET = re.compile(
     r"authori[sz]ation|cookie|token|secret|passw|credential|signature|hmac|jwt|client-cert"
     r"|(api|access|functions|private|shared|subscription)[-_]?key",
@@ -60,14 +60,14 @@ _SECRET = re.compile(
 )
 
 Header: TypeAlias = str | int | float | bool
-ReadAgain: TypeAlias = Callable[[Message, str | None, float], Anew | str]
+ReadAgain: TypeAlias = Callable[[Message, str | None, float], RereadMessage | str]
 """Reads a message of a source for a replay; of its events those that are named (None: all). Or says why it stays."""
 Positions: TypeAlias = dict[int, tuple[range, ...] | None]
 """Events of a message by their number, each with the positions of its entries in `clients`; None: the whole event."""
 
 
-def as_sourced(message: Message, new_id: str, only: str | None = None) -> Outgoing:
-    """Return the message as one of ours, without headers that may be secret. `only`: see `written_positions`."""
+def to_sourced(message: Message, new_id: str, only: str | None = None) -> Outgoing:
+    """Return the message as one of ours, without headers that may be secret. `only`: see `format_event_positions`."""
     received = {name: value for name in _PROPERTIES if (value := getattr(message, name)) is not None}
     return Outgoing(
         kind=Kind.SOURCED,
@@ -76,13 +76,13 @@ def as_sourced(message: Message, new_id: str, only: str | None = None) -> Outgoi
         headers={
             _SOURCE: message.source or "",
             _RECEIVED: to_json(received | {"headers": kept_headers(message.headers)}).decode(),
-            **({} if only is None else {ONLY: only}),
+            **({} if only is None else {ONLY_HEADER: only}),
         },
         content_type=message.content_type or "",
     )
 
 
-def as_received(message: Message) -> Message:
+def to_received(message: Message) -> Message:
     """Return the message as its source sent it. Raises MalformedEvent."""
     try:
         received = from_json(str(message.headers[_RECEIVED]))
@@ -93,7 +93,7 @@ def as_received(message: Message) -> Message:
     return replace(message, kind=None, source=source, headers=headers, reply_to=None, **properties)
 
 
-def as_kept(message: Message, secret: Collection[str] = (), first: Collection[str] = ()) -> Message:
+def to_kept(message: Message, secret: Collection[str] = (), first: Collection[str] = ()) -> Message:
     """The message with the headers that may be kept, and without a wish to be told its fate. See `kept_headers`."""
     if not message.headers and message.reply_to is None:
         return message
@@ -108,7 +108,7 @@ def kept_headers(
     `secret`: names in lower case of further headers that must not be kept.
     """
     selected: dict[str, Header] = {}
-    room = HEADERS_BYTES
+    room = MAX_HEADERS_BYTES
     for name in sorted(headers, key=lambda name: name not in first) if first else headers:
         value = _json_header(headers[name])
         if value is None or name.lower() in secret or _is_secret(name):
@@ -120,7 +120,7 @@ def kept_headers(
     return selected
 
 
-def written_positions(events: Positions) -> str:
+def format_event_positions(events: Positions) -> str:
     """Return the positions as text, such as `0-3;7:1-2,4`. Empty if it would exceed 1 KiB: then nobody knows them."""
     parts: list[str] = []
     begin = end = -1
@@ -135,16 +135,16 @@ def written_positions(events: Positions) -> str:
             which = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in entries)
             parts.append(f"{number}:{which}")
     text = ";".join(parts)
-    return text if len(text) <= WHICH_BYTES else ""
+    return text if len(text) <= MAX_POSITIONS_BYTES else ""
 
 
-def read_positions(text: str) -> Positions:
-    """The inverse of `written_positions`. Raises ValueError if notifier did not write it."""
+def parse_event_positions(text: str) -> Positions:
+    """The inverse of `format_event_positions`. Raises ValueError if notifier did not write it."""
     read: Positions = {}
     for part in text.split(";"):
         numbers, colon, entries = part.partition(":")
-        for run in positions(numbers):
-            read.update(dict.fromkeys(run, positions(entries) if colon else None))
+        for run in parse_positions(numbers):
+            read.update(dict.fromkeys(run, parse_positions(entries) if colon else None))
     return read
 
 
@@ -158,7 +158,7 @@ def _json_header(value: object) -> Header | None:
         case bytes() | bytearray():
             value = bytes(value).decode(errors="replace")
         case datetime():
-            value = render_moment((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
+            value = format_moment((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
     if isinstance(value, str):
-        return value if len(value) <= HEADER_LENGTH else None
+        return value if len(value) <= MAX_HEADER_CHARACTERS else None
     return value if isinstance(value, (bool, int, float)) else None

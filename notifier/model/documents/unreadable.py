@@ -19,25 +19,32 @@ from notifier.model.documents.cloudevents import binary_attributes
 from notifier.model.documents.sourced import Header, kept_headers
 from notifier.model.errors import InputIssue
 from notifier.model.json_size import cut, cut_inside
-from notifier.model.message import Message, Whole
+from notifier.model.message import CutBody, Message
 from notifier.model.printable import excerpt, printable
 
-HEADER = "letter"
-RAW_BYTES = 1024 * 1024
-HEADER_BYTES = 255  # of each other header
-TEXT = 512  # bytes of `text`
-MISTAKES_BYTES = 1200  # of all that are told
-ATTRIBUTES_BYTES = 4096  # of the CloudEvents attributes, which came with it
-ATTRIBUTE = 1024  # characters of one
-READ = ("specversion", "id", "source", "type", "time", "datacontenttype")  # without these it would be another event
+LETTER_HEADER = "letter"
+MAX_BODY_BYTES = 1024 * 1024
+MAX_HEADER_BYTES = 255  # of each other header
+MAX_TEXT_BYTES = 512  # bytes of `text`
+MAX_ISSUES_BYTES = 1200  # of all that are told
+MAX_ATTRIBUTES_BYTES = 4096  # of the CloudEvents attributes, which came with it
+MAX_ATTRIBUTE_CHARACTERS = 1024  # characters of one
+READ_ATTRIBUTES = (
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "time",
+    "datacontenttype",
+)  # without these it would be another event
 _ATTRIBUTE = "cloudEvents:"
-_SHORTER = (400, 200, 120)  # bytes of each text; in fewer nobody reads what is wrong
+_SHORTENED_BYTES = (400, 200, 120)  # bytes of each text; in fewer nobody reads what is wrong
 _OTHERS = InputIssue("", "and others")
-_MOST = MISTAKES_BYTES // len('{"path":"","text":""},') + 1  # so many never fit, however short they are
+_MAX_ISSUES = MAX_ISSUES_BYTES // len('{"path":"","text":""},') + 1  # so many never fit, however short they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Raw:
+class RawMessage:
     """A message that could not be read: its body, at most the first 1 MiB or what the queue kept of a larger one.
 
     `size` and `sha256` are those of the whole body. `truncated` is True if something that the reader used is missing.
@@ -55,14 +62,14 @@ class Raw:
     app_id: str | None = None
 
 
-def raw_of(message: Message) -> Raw:
+def to_raw_message(message: Message) -> RawMessage:
     """Return what a dead letter keeps of the message."""
     body = message.body
-    whole = message.cut_from or Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
-    beginning = body if len(body) <= RAW_BYTES else body[:RAW_BYTES]
+    whole = message.cut_from or CutBody(size=len(body), sha256=hashlib.sha256(body).hexdigest())
+    beginning = body if len(body) <= MAX_BODY_BYTES else body[:MAX_BODY_BYTES]
     headers: Mapping[str, Header]
-    headers, all_kept = _attributes(message) if message.source is None else (kept_headers(message.headers), True)
-    return Raw(
+    headers, all_kept = _select_attributes(message) if message.source is None else (kept_headers(message.headers), True)
+    return RawMessage(
         body=beginning,
         size=whole.size,
         sha256=whole.sha256,
@@ -81,50 +88,50 @@ def attributes_of(letter: Message) -> Mapping[str, str]:
     return {name: value for name, value in headers if name.startswith(_ATTRIBUTE) and isinstance(value, str)}
 
 
-def few(mistakes: Sequence[InputIssue]) -> tuple[InputIssue, ...]:
+def limit_issues(mistakes: Sequence[InputIssue]) -> tuple[InputIssue, ...]:
     """The mistakes as a letter lists them: shorter if there are many, and without the last ones if they do not fit.
 
     Each keeps its end, where the way out is.
     """
-    shortened = tuple(InputIssue(excerpt(mistake.path), printable(mistake.text)) for mistake in mistakes[:_MOST])
-    for most in _SHORTER:
+    shortened = tuple(InputIssue(excerpt(mistake.path), printable(mistake.text)) for mistake in mistakes[:_MAX_ISSUES])
+    for most in _SHORTENED_BYTES:
         shortened = tuple(InputIssue(cut(mistake.path, most), cut_inside(mistake.text, most)) for mistake in shortened)
-        if _size(shortened) <= MISTAKES_BYTES:
+        if _size(shortened) <= MAX_ISSUES_BYTES:
             return shortened
-    while _size((*shortened, _OTHERS)) > MISTAKES_BYTES:
+    while _size((*shortened, _OTHERS)) > MAX_ISSUES_BYTES:
         shortened = shortened[:-1]
     return (*shortened, _OTHERS)
 
 
-def names_of(message: Message, data: Mapping[str, object] | None = None) -> tuple[str, str]:
+def find_names(message: Message, data: Mapping[str, object] | None = None) -> tuple[str, str]:
     """`iss` and event id, if they can be found. `data` is the event's JSON, if it is known."""
     content: object = data
-    if data is None and len(message.body) <= RAW_BYTES:
+    if data is None and len(message.body) <= MAX_BODY_BYTES:
         with contextlib.suppress(ValueError):
             content = from_json(message.body, allow_partial=message.cut_from is not None)
     content = content if isinstance(content, dict) else {}
     event = content.get("data") if "specversion" in content else content
     event = event if isinstance(event, dict) else {}
     ids = (event.get("id"), content.get("id"), binary_attributes(message.headers).get("id"), message.message_id)
-    return _name(event.get("iss")), next(filter(None, map(_name, ids)), "")
+    return _to_name(event.get("iss")), next(filter(None, map(_to_name, ids)), "")
 
 
-def header(value: str) -> str:
+def to_header_value(value: str) -> str:
     """The value as a header that any tool can show."""
-    return excerpt(value, HEADER_BYTES).encode()[:HEADER_BYTES].decode(errors="ignore")
+    return excerpt(value, MAX_HEADER_BYTES).encode()[:MAX_HEADER_BYTES].decode(errors="ignore")
 
 
-def bounded(text: str) -> str:
+def bound_text(text: str) -> str:
     """The text of a letter: one line of limited length."""
-    return cut(excerpt(text, TEXT), TEXT)
+    return cut(excerpt(text, MAX_TEXT_BYTES), MAX_TEXT_BYTES)
 
 
-def text_of(mistakes: Sequence[InputIssue]) -> str:
+def format_issues(mistakes: Sequence[InputIssue]) -> str:
     """Return the text of a letter about these mistakes."""
-    return bounded("; ".join(map(str, mistakes)))
+    return bound_text("; ".join(map(str, mistakes)))
 
 
-def shown(raw: Raw) -> dict[str, Any]:
+def body_document(raw: RawMessage) -> dict[str, Any]:
     """The body in JSON, as scripts get it: text if it is UTF-8, else base64."""
     try:
         return {"encoding": "utf-8", "body": raw.body.decode()}
@@ -132,20 +139,23 @@ def shown(raw: Raw) -> dict[str, Any]:
         return {"encoding": "base64", "body": base64.b64encode(raw.body).decode()}
 
 
-def _attributes(message: Message) -> tuple[Mapping[str, str], bool]:
+def _select_attributes(message: Message) -> tuple[Mapping[str, str], bool]:
     """The CloudEvents attributes, and True if none that the reader needs is missing."""
     attributes = binary_attributes(message.headers)
     headers: dict[str, str] = {}
-    for name in (*(name for name in READ if name in attributes), *(name for name in attributes if name not in READ)):
-        more = headers | {f"{_ATTRIBUTE}{name}": excerpt(attributes[name], ATTRIBUTE)}
-        if len(to_json(more)) > ATTRIBUTES_BYTES:
-            return (headers, True) if name not in READ else ({}, False)
+    for name in (
+        *(name for name in READ_ATTRIBUTES if name in attributes),
+        *(name for name in attributes if name not in READ_ATTRIBUTES),
+    ):
+        more = headers | {f"{_ATTRIBUTE}{name}": excerpt(attributes[name], MAX_ATTRIBUTE_CHARACTERS)}
+        if len(to_json(more)) > MAX_ATTRIBUTES_BYTES:
+            return (headers, True) if name not in READ_ATTRIBUTES else ({}, False)
         headers = more
     return headers, True
 
 
-def _name(value: object) -> str:
-    return header(value) if isinstance(value, str) else ""
+def _to_name(value: object) -> str:
+    return to_header_value(value) if isinstance(value, str) else ""
 
 
 def _size(mistakes: Sequence[InputIssue]) -> int:

@@ -15,7 +15,7 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from notifier.model.client import EgressPolicy
-from notifier.model.library_hooks import Hook, HookChanged, demand, difference, expect, expect_use, step
+from notifier.model.library_hooks import Hook, HookChanged, expect, expect_use, find_difference, require_behaviour, step
 from notifier.network.http.connections import OpenConnections, WatchedConnection
 from notifier.network.http.connector import GuardedConnector
 from notifier.network.http.requests import MAX_BODY_BYTES, NO_TIMEOUT
@@ -29,8 +29,8 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
 @cache
 def examine_aiohttp() -> Mapping[str, Hook]:
     """Return the hook `requests` by its name. Raises ConfigurationError if connections cannot be watched."""
-    demand("aiohttp", TRIED_VERSIONS, _examine_connections)
-    found = difference(_examine_requests)
+    require_behaviour("aiohttp", TRIED_VERSIONS, _examine_connections)
+    found = find_difference(_examine_requests)
     return {
         "requests": Hook(
             name="requests", library="aiohttp", tried=TRIED_VERSIONS, cost=COST_WITHOUT_HOOK, difference=found

@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver
 
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.frozen import frozen
-from notifier.model.moment import read_http_date
+from notifier.model.moment import parse_http_date
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.issuer_document import (
     AnswerHead,
@@ -58,7 +58,7 @@ class DocumentReader:
             return DocumentIssue(text="the answer is not JSON")
         headers = answer.headers
         cached = parse_max_age(answer.whole("Cache-Control"), headers.get("Age"))
-        return IssuerDocument(content=answer.content, date=read_http_date(headers.get("Date", "")), max_age=cached)
+        return IssuerDocument(content=answer.content, date=parse_http_date(headers.get("Date", "")), max_age=cached)
 
     async def post(
         self, uri: str, form: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float

@@ -21,7 +21,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from notifier.model.api_token import ApiToken, Scope
-from notifier.model.moment import Clock, shown_moment
+from notifier.model.moment import Clock, format_moment_for_people
 from notifier.network.listeners.openapi import description_of
 from notifier.network.listeners.problem import Refusal, problem_response
 
@@ -87,7 +87,7 @@ class Authorization:
             title = "The API does not know this token" if given else "A bearer token of the API is required"
             raise unauthorized(title, given=given)
         if token.expires is not None and token.expires <= self._clock():
-            raise unauthorized(f"The token has expired at {shown_moment(token.expires)}")
+            raise unauthorized(f"The token has expired at {format_moment_for_people(token.expires)}")
         if scope not in token.scopes:
             headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
             raise Refusal(problem_response(403, f"The token lacks the scope {scope}", headers=headers))

@@ -18,7 +18,7 @@ from notifier import __version__
 from notifier.model.api_token import Scope
 from notifier.model.documents.event_document import event_schema
 from notifier.model.errors import InputIssue
-from notifier.model.nearest import did_you_mean, nearest
+from notifier.model.nearest import find_nearest_name, format_suggestion
 from notifier.model.printable import excerpt
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 
@@ -171,9 +171,9 @@ async def refuse_unknown_query(request: web.Request, handler: typedefs.Handler) 
 
 
 def _describe_unknown(name: str, known: Iterable[str]) -> str:
-    near = nearest(name, known)
+    near = find_nearest_name(name, known)
     if near is not None:
-        return f"there is no such parameter; {did_you_mean(near, name)}"
+        return f"there is no such parameter; {format_suggestion(near, name)}"
     return f"there is no such parameter; there are {', '.join(known) or 'none'}"
 
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.errors import InputIssue
-from notifier.model.validation import mistakes_of
+from notifier.model.validation import to_issues
 from notifier.network.listeners.authorization import Authorization, name_of_caller, permits_issuer
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response, read_json_object
@@ -165,4 +165,4 @@ def _validate(validate: Callable[[T], Any], content: T) -> dict[str, Any]:
     try:
         return cast("dict[str, Any]", validate(content))
     except ValidationError as error:
-        raise malformed_refusal(*mistakes_of(error)) from None
+        raise malformed_refusal(*to_issues(error)) from None

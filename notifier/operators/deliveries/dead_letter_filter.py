@@ -12,7 +12,7 @@ from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
 from notifier.model.durations import parse_duration
 from notifier.model.errors import InputIssue, UnknownVersion
 from notifier.model.message import Message
-from notifier.model.moment import read_moment
+from notifier.model.moment import parse_moment
 from notifier.model.outcome import DeadReason
 from notifier.model.session_ended import ClientEntry
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary
@@ -161,7 +161,7 @@ def is_within(moment: float | None, since: float | None, until: float | None) ->
 def parse_moment_or_age(text: str, now: float) -> float:
     """Read a moment, or an age counted back from `now`. Raises ValueError."""
     try:
-        return read_moment(text)
+        return parse_moment(text)
     except ValueError:
         pass
     try:

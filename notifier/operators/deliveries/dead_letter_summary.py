@@ -11,12 +11,12 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter
 
 from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
-from notifier.model.documents.documents import OF_NAMES
-from notifier.model.documents.letter_names import Names, disagreements
-from notifier.model.documents.unreadable import Raw, shown
+from notifier.model.documents.documents import NAMES_VERSION
+from notifier.model.documents.letter_names import StoredNames, find_disagreements
+from notifier.model.documents.unreadable import RawMessage, body_document
 from notifier.model.errors import UnknownVersion
 from notifier.model.message import Kind, Message
-from notifier.model.moment import read_moment, render_moment
+from notifier.model.moment import format_moment, parse_moment
 from notifier.operators.deliveries.groups import Group
 
 NEWER_RELEASE = "newer_release"  # instead of a reason: a newer release wrote the dead letter
@@ -43,7 +43,7 @@ class DeadLetterSummary:
     def document(self) -> dict[str, object]:
         """Return the JSON for scripts and the API; `source` only if the dead letter came from a source."""
         members = {name: value for name in _LISTED_MEMBERS if (value := getattr(self, name)) is not None}
-        return members | {"dead_since": render_moment(self.dead_since)}
+        return members | {"dead_since": format_moment(self.dead_since)}
 
     def group(self) -> Group:
         """See Summary."""
@@ -54,7 +54,7 @@ class DeadLetterSummary:
 _LISTED_MEMBERS = tuple(member.name for member in fields(DeadLetterSummary) if "hidden" not in member.metadata)
 
 
-class _Members(Names):
+class _Members(StoredNames):
     v: int
     reason: str
     text: str
@@ -70,13 +70,13 @@ def read_summary(message: Message) -> DeadLetterSummary:
     if message.kind is Kind.DEAD_LETTER:
         try:
             members = _MEMBERS.validate_json(message.body)
-            since = read_moment(members["dead_since"])
+            since = parse_moment(members["dead_since"])
         except ValueError:  # includes pydantic's ValidationError
             pass
         else:
             # A client ID or issuer too long to be repeated is read from the delivery or event.
             whole = all(map(members.get, ("iss", "client_id", "event_id")))
-            if members["v"] <= OF_NAMES and whole and not disagreements(members):
+            if members["v"] <= NAMES_VERSION and whole and not find_disagreements(members):
                 shown: Mapping[str, Any] = {name: value for name, value in members.items() if name in _LISTED_MEMBERS}
                 held: Mapping[str, Any] = members.get("delivery") or members.get("event") or {}
                 session_at = _session_at(held.get("ended_at"), held.get("first_taken_at"), since)
@@ -102,7 +102,7 @@ def _session_at(ended: float | None, taken: float | None, dead_since: float) -> 
     return next(moment for moment in (ended, taken, dead_since) if moment is not None)
 
 
-_DEAD_LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(Raw)
+_DEAD_LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(RawMessage)
 
 
 def to_export_document(message: Message) -> dict[str, object]:
@@ -126,12 +126,12 @@ def document_of(dead_letter: DeadLetter) -> dict[str, Any]:
     content = _DEAD_LETTER.dump_python(replace(dead_letter, raw=None), mode="json", exclude_defaults=True)
     if dead_letter.raw is not None:
         rest = _RAW.dump_python(replace(dead_letter.raw, body=b""), mode="json", exclude_defaults=True)
-        content["raw"] = {**shown(dead_letter.raw), **rest}
+        content["raw"] = {**body_document(dead_letter.raw), **rest}
     return {"v": 1, **content, "outcomes": _outcomes(dead_letter)}
 
 
 def _outcomes(dead_letter: DeadLetter) -> list[dict[str, Any]]:
     return [
-        {"at": render_moment(past.at), "reason": past.reason, "status": past.status, "text": past.text}
+        {"at": format_moment(past.at), "reason": past.reason, "status": past.status, "text": past.text}
         for past in dead_letter.outcomes
     ]

@@ -11,7 +11,7 @@ from typing import IO, Any, TypeVar
 import typer
 
 from notifier.model.errors import InputIssue
-from notifier.model.moment import shown_moment
+from notifier.model.moment import format_moment_for_people
 from notifier.model.printable import counted, printable
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, read_filter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
@@ -25,7 +25,7 @@ T = TypeVar("T")
 def _format_row(dead_letter: DeadLetterSummary) -> Sequence[str]:
     parts = [
         dead_letter.id,
-        shown_moment(dead_letter.dead_since),
+        format_moment_for_people(dead_letter.dead_since),
         f"{dead_letter.reason:<21}",
         dead_letter.client_id or "–",
     ]

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from notifier.model.message import Message
-from notifier.model.moment import read_moment, shown_moment
-from notifier.model.nearest import NOBODY_KNOWS
+from notifier.model.moment import format_moment_for_people, parse_moment
+from notifier.model.nearest import UNKNOWN_REASONS
 from notifier.model.printable import counted, json_text, printable
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, DeadLetterFilterMembers
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, to_export_document
@@ -83,7 +83,7 @@ def show(
 
     def on_message(summary: DeadLetterSummary, message: Message) -> None:
         additions: dict[str, object] = {} if as_json else {"replay": preview_replay(message, config, context.obj)}
-        if not as_json and summary.reason in NOBODY_KNOWS:
+        if not as_json and summary.reason in UNKNOWN_REASONS:
             additions["hint"] = make_suggester(config, context.obj, known=DEAD_LETTER_TABLE.registered_hint)(
                 summary.iss, summary.client_id
             )
@@ -171,7 +171,7 @@ def _format_member(name: str, value: object) -> str:
 def _format_moment(value: object) -> str:
     """Format a time for people, given as epoch seconds or RFC 3339."""
     try:
-        return shown_moment(value if isinstance(value, (int, float)) else read_moment(str(value)))
+        return format_moment_for_people(value if isinstance(value, (int, float)) else parse_moment(str(value)))
     except ValueError:
         return str(value)
 

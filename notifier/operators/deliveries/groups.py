@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from notifier.model.moment import earliest, latest, rendered
+from notifier.model.moment import earliest, format_optional_moment, latest
 
 MAX_GROUPS = 10_000  # groups that are counted separately; malformed events can hold any client IDs
 
@@ -44,10 +44,10 @@ class Group:
     def document(self) -> dict[str, object]:
         """Return the JSON for the API."""
         names: dict[str, object] = {"client_id": self.client_id, "iss": self.iss}
-        counted = {"reason": self.reason, "count": self.count, "oldest": rendered(self.oldest)}
+        counted = {"reason": self.reason, "count": self.count, "oldest": format_optional_moment(self.oldest)}
         if self.where is None:
-            return names | counted | {"newest": rendered(self.newest)}
-        moments = {"next": rendered(self.next), "expires": rendered(self.expires)}
+            return names | counted | {"newest": format_optional_moment(self.newest)}
+        moments = {"next": format_optional_moment(self.next), "expires": format_optional_moment(self.expires)}
         return names | {"where": self.where} | counted | moments | {"without_sid": self.without_sid}
 
 

@@ -14,7 +14,7 @@ import structlog
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.ids import new_id
-from notifier.model.moment import render_moment, rendered
+from notifier.model.moment import format_moment, format_optional_moment
 from notifier.network.listeners.authorization import name_of_caller
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, Members, WorkerRequest, ask_workers_to
@@ -166,8 +166,8 @@ class Job:
             "who": self.who,
             "wanted": dict(self.work.conditions),
             "state": self.state,
-            "began_at": render_moment(self.began_at),
-            "ended_at": rendered(self.ended_at),
+            "began_at": format_moment(self.began_at),
+            "ended_at": format_optional_moment(self.ended_at),
             **self.work.account(),
         }
 

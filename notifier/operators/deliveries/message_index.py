@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.frozen import frozen
-from notifier.model.moment import render_moment
+from notifier.model.moment import format_moment
 from notifier.network.listeners.operation import Counts, Items
 from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
 
@@ -111,7 +111,7 @@ class MessageIndex:
                 self._last = asked.selection, await self._select(asked.selection)
             selected = self._last[1]
         return {
-            "as_of": render_moment(self._as_of),
+            "as_of": format_moment(self._as_of),
             "took": round(self._took_seconds, 3),
             "total": len(selected.summaries),
             "skip": asked.skip,

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.errors import InputIssue, QueueError
 from notifier.model.message import Message
-from notifier.model.nearest import NOBODY_KNOWS, near_either
+from notifier.model.nearest import UNKNOWN_REASONS, suggest_name
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import permits_issuer
@@ -234,14 +234,14 @@ class MessageRequests(Generic[P, S]):
         raise Refusal(problem_response(404, self._missing_text))
 
     def _add_hints(self, groups: Iterable[dict[str, Any]], request: ApiRequest) -> None:
-        for group in islice((each for each in groups if each["reason"] in NOBODY_KNOWS), MAX_HINTS):
+        for group in islice((each for each in groups if each["reason"] in UNKNOWN_REASONS), MAX_HINTS):
             group.update(self._hint(group["reason"], group["iss"], group["client_id"], request))
 
     def _hint(self, reason: str | None, iss: str, client_id: str, request: ApiRequest) -> dict[str, object]:
         """Return the likely intended name of an unknown client. Names only issuers that the token covers."""
-        if reason not in NOBODY_KNOWS:
+        if reason not in UNKNOWN_REASONS:
             return {}
-        hint = near_either(iss, client_id, self._access.registry(), if_registered=self._registered_hint)
+        hint = suggest_name(iss, client_id, self._access.registry(), if_registered=self._registered_hint)
         return {"hint": hint.text} if hint is not None and permits_issuer(request.token, hint.issuer.iss) else {}
 
     def require_narrowed(self, filter_: Filter[P, S], request: ApiRequest) -> None:

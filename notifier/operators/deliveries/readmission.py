@@ -17,13 +17,13 @@ from pydantic_core import from_json
 
 from notifier.model.client import RetryPolicy
 from notifier.model.delivery import NO_WAITS, Delivery
-from notifier.model.documents.dead_letter import DeadLetter, message_of
+from notifier.model.documents.dead_letter import DeadLetter, to_message
 from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event
 from notifier.model.documents.event_document import read_event
-from notifier.model.documents.event_entries import positions
-from notifier.model.documents.sourced import ReadAgain, as_sourced, reader_of
+from notifier.model.documents.event_entries import parse_positions
+from notifier.model.documents.sourced import ReadAgain, reader_name_of, to_sourced
 from notifier.model.errors import MalformedEvent
-from notifier.model.logout_token import names_session
+from notifier.model.logout_token import has_session
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
@@ -95,7 +95,7 @@ def readmit(dead_letter: DeadLetter, rules: ReplayRules, now: float) -> Readmiss
         return _readmit_delivery(dead_letter.delivery, rules, now)
     if dead_letter.event is not None:
         return _readmit_event(dead_letter.event, now)
-    message = message_of(dead_letter, Lane.EVENTS)
+    message = to_message(dead_letter, Lane.EVENTS)
     if message is None:
         return KeptDeadLetter(
             reason=KeepReason.CUT,
@@ -108,7 +108,7 @@ def readmit(dead_letter: DeadLetter, rules: ReplayRules, now: float) -> Readmiss
     if message.source is not None:
         return _readmit_source_message(dead_letter, message, rules, now)
     try:
-        only = None if dead_letter.entries is None else positions(dead_letter.entries)
+        only = None if dead_letter.entries is None else parse_positions(dead_letter.entries)
         event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)
     except MalformedEvent as malformed:
         return _keep_unproven() if _is_own_form(message) else _keep_malformed(str(malformed))
@@ -119,7 +119,7 @@ def _readmit_source_message(
     dead_letter: DeadLetter, message: Message, rules: ReplayRules, now: float
 ) -> Readmission | KeptDeadLetter:
     """Return a source's message unchanged, so that a worker parses it again."""
-    read = rules.readers.get(reader_of(message.source))
+    read = rules.readers.get(reader_name_of(message.source))
     if read is None:
         return _keep_malformed(f"this configuration has no reader for the source {message.source}")
     events = read(message, dead_letter.events, now)
@@ -129,7 +129,7 @@ def _readmit_source_message(
     age = 0.0 if message.timestamp is None else now - message.timestamp
     if events.sub_only and age > policy.sub_only_max_age and not rules.end_newer_sessions:
         return _keep_stale(f"it names no session, and was sent {age:.0f} s ago", policy.sub_only_max_age)
-    return Readmission(queue=Lane.EVENTS, outgoing=as_sourced(events.message, dead_letter.id, dead_letter.events))
+    return Readmission(queue=Lane.EVENTS, outgoing=to_sourced(events.message, dead_letter.id, dead_letter.events))
 
 
 def _readmit_delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmission | KeptDeadLetter:
@@ -231,4 +231,4 @@ def _sub_only_limit(delivery: Delivery, registry: Registry | None) -> float | No
     if registry is None:
         return DEFAULT_SUB_ONLY_MAX_AGE_SECONDS if delivery.sid is None else None
     client = registry.client_of(delivery) or registry.default_of(delivery.iss)
-    return None if names_session(delivery, client) else client.retry.sub_only_max_age
+    return None if has_session(delivery, client) else client.retry.sub_only_max_age

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.message import Message, Transfer
-from notifier.model.moment import render_moment
+from notifier.model.moment import format_moment
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, DeadLetterSummary
 from notifier.operators.deliveries.groups import Summary
@@ -110,7 +110,7 @@ def _format_condition(name: str, value: object) -> object:
             listed = sorted(value)
             return listed if name != "ids" or len(listed) <= MAX_LOGGED_IDS else [*listed[:MAX_LOGGED_IDS], "…"]
         case float() | int():
-            return render_moment(value)
+            return format_moment(value)
         case _:
             return value
 

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
-from notifier.model.moment import rendered
+from notifier.model.moment import format_optional_moment
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, find_messages
 from notifier.operators.deliveries.retry_request import RetryAccount, request_of, sum_of
@@ -81,7 +81,7 @@ class RetryResult:
         account = self.account.document()
         moments = ("next_try", "paused_until")
         counts = {name: account[name] for name in ("delivered", "failed", "dead", "put_off", "text")}
-        counts |= {name: rendered(account[name]) for name in moments}
+        counts |= {name: format_optional_moment(account[name]) for name in moments}
         return {
             "waited": sum(self.waited.values()),
             "asked": self.asked,

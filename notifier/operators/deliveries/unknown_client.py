@@ -9,7 +9,7 @@ import typer
 import uvloop
 
 from notifier.configuration.configured_feature import ConfiguredFeature
-from notifier.model.nearest import near_client
+from notifier.model.nearest import suggest_client
 from notifier.model.printable import printable
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
@@ -39,7 +39,7 @@ def end_if_unknown(
         return
     if uvloop.run(_is_in_queue(settings.queue, client_id, iss)):
         return
-    hints = (near_client(issuer, client_id, registry) for issuer in issuers)
+    hints = (suggest_client(issuer, client_id, registry) for issuer in issuers)
     text = next((hint.text for hint in hints if hint is not None), "`notifier clients` lists those of the registry")
     say(
         printable(

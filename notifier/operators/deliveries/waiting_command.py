@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from notifier.configuration.configured_feature import ConfiguredFeature
-from notifier.model.durations import in_words
-from notifier.model.nearest import NOBODY_KNOWS
+from notifier.model.durations import format_in_words
+from notifier.model.nearest import UNKNOWN_REASONS
 from notifier.model.printable import counted, printable
 from notifier.operators.deliveries.dead_letters_access import require_filter
 from notifier.operators.deliveries.groups import Group
@@ -69,8 +69,8 @@ def _format_cells(group: Group, now: float) -> Sequence[str]:
         f"{group.count:,}",
         f"{group.without_sid:,}" if group.without_sid else "",
         format_age(group.oldest, now),
-        "" if group.next is None else f"in {in_words(group.next - now)}",
-        "" if group.expires is None else f"in {in_words(group.expires - now)}",
+        "" if group.next is None else f"in {format_in_words(group.next - now)}",
+        "" if group.expires is None else f"in {format_in_words(group.expires - now)}",
     )
 
 
@@ -147,7 +147,7 @@ def show(
     if as_json:
         say_json(document)
         return
-    if summaries[0].reason in NOBODY_KNOWS:
+    if summaries[0].reason in UNKNOWN_REASONS:
         document["hint"] = make_suggester(config, context.obj, known=WAITING_TABLE.registered_hint)(
             summaries[0].iss, summaries[0].client_id
         )

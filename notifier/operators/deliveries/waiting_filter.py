@@ -12,11 +12,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.backoff import SOON
-from notifier.model.delivery import Delivery, Inline
+from notifier.model.backoff import MIN_WAIT_SECONDS
+from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.errors import InputIssue
 from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
-from notifier.model.moment import rendered
+from notifier.model.moment import format_optional_moment
 from notifier.model.outcome import Cause, Reason
 from notifier.operators.deliveries.dead_letter_filter import (
     REASON_DESCRIPTION,
@@ -63,7 +63,7 @@ class WaitingSummary:
     def document(self) -> dict[str, object]:
         """Return the JSON for scripts and the API."""
         members = {name: getattr(self, name) for name in _LISTED_MEMBERS}
-        return members | {name: rendered(getattr(self, name)) for name in ("since", "due", "expires")}
+        return members | {name: format_optional_moment(getattr(self, name)) for name in ("since", "due", "expires")}
 
     def group(self) -> Group:
         """See Summary."""
@@ -91,8 +91,8 @@ class _Delivery(TypedDict):
     sub: NotRequired[str | None]
     sid: NotRequired[str | None]
     entry_sub: NotRequired[bool]
-    inline: NotRequired[Inline | None]
-    ignored: NotRequired[Inline | None]
+    inline: NotRequired[ClientOverrides | None]
+    ignored: NotRequired[ClientOverrides | None]
     publisher: NotRequired[str | None]
     not_after: NotRequired[float | None]
     held: NotRequired[float]
@@ -294,7 +294,7 @@ def to_due_transfer(message: Message, wait: float, due: float) -> Transfer:
     """Return the transfer that makes a delayed message due after `wait` seconds, at `due`; now if `wait` is short."""
     document: dict[str, Any] = from_json(message.body, allow_inf_nan=False)
     document.pop("schedule", None)
-    if wait < SOON:
+    if wait < MIN_WAIT_SECONDS:
         wait = 0.0
     else:
         document["schedule"] = {"due": due}

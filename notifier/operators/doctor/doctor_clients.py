@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from notifier.model.client import Client, Route
 from notifier.model.front_channel import is_on_page
 from notifier.model.outcome import Reason
-from notifier.model.presets import PRESETS, beyond_preset, preset_doubt
+from notifier.model.presets import PRESETS, find_preset_doubt, find_preset_excess
 from notifier.network.http.issuer_document import is_for_tests
 from notifier.network.http.probe import ReachedAddress, ReachFailure
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
@@ -147,12 +147,12 @@ _QUARKUS_ADVICE = (
 def _check_preset(client: Client, name: str) -> Iterator[Finding]:
     """Findings if the client's settings override what its preset needs."""
     preset = PRESETS[name]
-    if (text := beyond_preset(client)) is not None:
+    if (text := find_preset_excess(client)) is not None:
         member = "id_token_signed_response_alg"
         if client.token.alg not in preset.refuses:
             member = "id_token_encrypted_response_alg" if preset.decrypts else "client, without encrypted tokens"
         yield warning(Area.CLIENT, client.client_id, text, f"register another {member}")
-    if (doubt := preset_doubt(client)) is not None:
+    if (doubt := find_preset_doubt(client)) is not None:
         yield warning(Area.CLIENT, client.client_id, *doubt)
     if name == "quarkus":
         yield warning(Area.CLIENT, client.client_id, _QUARKUS, _QUARKUS_ADVICE)

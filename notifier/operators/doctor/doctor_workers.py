@@ -5,10 +5,10 @@ A client that accepts connections may answer 400 to all tokens, or hang. Only a 
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 
-from notifier.model.durations import in_words
+from notifier.model.durations import format_in_words
 from notifier.model.library_hooks import Hook
 from notifier.model.printable import counted
-from notifier.model.trouble import MILD
+from notifier.model.trouble import MILD_KINDS
 from notifier.operators.doctor.doctor import Area, Finding, Severity, failure, ok, warning
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import ServiceStatus, troubles_of
@@ -43,7 +43,7 @@ def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], n
         trouble = shared.trouble
         whom = " ".join(filter(None, (trouble.client_id, trouble.iss or trouble.subject)))
         advice = f"notifier explain {trouble.explained}" if trouble.explained else "see the log of the worker"
-        judged = warning if trouble.kind in MILD else failure
+        judged = warning if trouble.kind in MILD_KINDS else failure
         yield judged(Area.WORKER, f"{trouble.kind.replace('_', ' ')} {whom}".strip(), trouble.text, advice)
     unexamined = [
         client for client in status.clients if client.circuit and (client.iss, client.client_id) not in examined
@@ -69,7 +69,7 @@ def judge_client(subject: str, met: ClientState, origin: str, now: float) -> Fin
 
 def _format_state(met: ClientState, now: float) -> str:
     status = "" if met.status is None else f" {met.status}"
-    ago = "" if met.last_failure is None else f" {in_words(now - met.last_failure)} ago"
+    ago = "" if met.last_failure is None else f" {format_in_words(now - met.last_failure)} ago"
     text = f": {met.text}" if met.text else ""
     waits = f"; {met.pending_count:,} of its deliveries wait" if met.pending_count else ""
     dead = f"; {met.dead:,} given up" if met.dead else ""

@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.model.outcome import Cause
-from notifier.model.trouble import EXPLAINED, TroubleKind
+from notifier.model.trouble import RUNBOOK_SECTIONS, TroubleKind
 from notifier.operators.doctor.runbook import RunbookSection, load_runbook, parse_sections
 from notifier.operators.doctor.settings_reference import explain_gone_setting, find_settings, suggest_settings
 from notifier.operators.terminal.command_options import Json
@@ -43,7 +43,7 @@ WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "well": ("The last attempt succeeded, or none was made.", ""),
         **{
             kind: ("`notifier status` shows this problem while it lasts.", name)
-            for kind, name in EXPLAINED.items()
+            for kind, name in RUNBOOK_SECTIONS.items()
             if kind != TroubleKind.QUEUE  # a section of the settings
         },
     }

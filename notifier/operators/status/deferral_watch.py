@@ -20,7 +20,7 @@ from notifier.delivery.admission import UNKNOWN_TEXTS
 from notifier.delivery.facts import Buried, Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
 from notifier.model.frozen import replace
 from notifier.model.moment import Clock
-from notifier.model.nearest import Hint, near_client, near_issuer
+from notifier.model.nearest import Hint, suggest_client, suggest_issuer
 from notifier.model.outcome import Cause
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
@@ -226,8 +226,8 @@ class DeferralWatch:
     def _find_hint(self, key: _Key) -> Hint | None:
         kind, iss, client_id, _ = key
         if kind is TroubleKind.UNKNOWN_ISSUER:
-            return near_issuer(iss, self._registry())
-        return near_client(iss, client_id, self._registry()) if kind is TroubleKind.UNKNOWN_CLIENT else None
+            return suggest_issuer(iss, self._registry())
+        return suggest_client(iss, client_id, self._registry()) if kind is TroubleKind.UNKNOWN_CLIENT else None
 
     def _on_attempt(self, iss: str, client_id: str) -> None:
         """Record that the client could be attempted: no internal cause defers its deliveries any more."""

@@ -16,7 +16,7 @@ from notifier.model import outcome
 from notifier.model.delivery import Delivery
 from notifier.model.moment import Clock, earliest
 from notifier.model.outcome import DeadReason
-from notifier.model.redaction import redact, without_subject
+from notifier.model.redaction import redact, redact_subject
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.status.life import LifeOf
@@ -215,7 +215,7 @@ class HealthObserver:
 
 def _redact_text(text: str, delivery: Delivery) -> str:
     """Return the text of a failure as operators may read it."""
-    return text and redact(without_subject(text, delivery.sub, delivery.sid))
+    return text and redact(redact_subject(text, delivery.sub, delivery.sid))
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from notifier.delivery.ages import expires_at
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import frozen
-from notifier.model.logout_token import names_session
+from notifier.model.logout_token import has_session
 from notifier.model.registry import Registry
 
 
@@ -29,4 +29,4 @@ def life_of(delivery: Delivery, registry: Registry) -> Life | None:
     if client is None or delivery.first_taken_at is None:
         return None
     now = delivery.first_taken_at + delivery.waits.seconds  # by the wall clock alone
-    return Life(expires=expires_at(delivery, client, now), has_sid=names_session(delivery, client))
+    return Life(expires=expires_at(delivery, client, now), has_sid=has_session(delivery, client))

@@ -14,7 +14,7 @@ from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.client import ClientKey
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import DELAYED, SOURCE, BindingState, Depth, Lane
-from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merged
+from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merge_troubles
 from notifier.operators.status.client_state import ClientState, merge_states
 from notifier.queues.queue_state import with_visited
 from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
@@ -160,7 +160,7 @@ def missing_bindings_of(status: ServiceStatus) -> list[BindingState]:
 def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
     """Return the workers' problems, most urgent first. While the queue accepts nothing, they may not report."""
     answered = {worker.worker for worker in status.workers}
-    troubles = merged(
+    troubles = merge_troubles(
         (worker.worker, trouble)
         for worker in status.workers
         for trouble in worker.troubles

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from notifier.delivery.admission import NO_ADDRESS, NO_SUCH_CLIENT
 from notifier.model.message import DEAD, PARKED
-from notifier.model.moment import render_moment, rendered
+from notifier.model.moment import format_moment, format_optional_moment
 from notifier.model.trouble import SharedTrouble, TroubleKind
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import (
@@ -37,7 +37,7 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = 
         queue: {
             "ready": status.depths[queue].ready,
             "held": count_held_messages(status, queue),
-            "oldest": rendered(status.oldest.get(queue)),
+            "oldest": format_optional_moment(status.oldest.get(queue)),
         }
         for queue in consumed_queues_of(status)
     }
@@ -45,9 +45,9 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = 
     if PARKED in status.depths:
         queues["parked"] = {"ready": status.depths[PARKED].ready}
     if DEAD in status.depths:
-        queues["dead"] = {"ready": status.depths[DEAD].ready, "oldest": rendered(status.oldest.get(DEAD))}
+        queues["dead"] = {"ready": status.depths[DEAD].ready, "oldest": format_optional_moment(status.oldest.get(DEAD))}
     return {
-        "at": render_moment(status.at),
+        "at": format_moment(status.at),
         "queues": queues,
         "rates": rates_of(status),
         "workers": {
@@ -71,7 +71,12 @@ def _concerns_all(_iss: str) -> bool:
 
 def _key_document(key: SeenKey) -> dict[str, object]:
     """`appeared`: it was missing before. Else it was there when the first of the workers looked, or for longer."""
-    return {"iss": key.iss, "kid": key.kid, "published_since": rendered(key.since), "appeared": key.appeared}
+    return {
+        "iss": key.iss,
+        "kid": key.kid,
+        "published_since": format_optional_moment(key.since),
+        "appeared": key.appeared,
+    }
 
 
 def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:
@@ -87,7 +92,7 @@ def _trouble_document(shared: SharedTrouble, *, whole: bool) -> dict[str, object
     return {
         "kind": trouble.kind,
         "text": text if named else "",
-        "since": rendered(trouble.since),
+        "since": format_optional_moment(trouble.since),
         "iss": trouble.iss or None,
         "client_id": (named and trouble.client_id) or None,
         "subject": (named and trouble.subject) or None,
@@ -101,7 +106,7 @@ def _worker_document(worker: WorkerState, *, whole: bool) -> dict[str, object]:
     return {
         "worker": worker.worker,
         "version": worker.version,
-        "since": render_moment(worker.since),
+        "since": format_moment(worker.since),
         "draining": worker.draining,
         "consuming": worker.consuming,
         "problem": (whole and worker.problem) or None,
@@ -126,7 +131,9 @@ def client_document(client: ClientState) -> dict[str, object]:
         *EXPIRY_MEMBERS,
     )
     plain = (name for name in _CLIENT_MEMBERS if name != "next_delayed")
-    shown = {name: getattr(client, name) for name in plain} | {name: rendered(getattr(client, name)) for name in names}
+    shown = {name: getattr(client, name) for name in plain} | {
+        name: format_optional_moment(getattr(client, name)) for name in names
+    }
     return shown | {
         "circuit": CIRCUIT_STATES[client.circuit],
         "state": client.state,

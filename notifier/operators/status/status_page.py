@@ -8,10 +8,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from notifier.configuration.clients.client_rows import SourceState
-from notifier.model.durations import in_words
+from notifier.model.durations import format_in_words
 from notifier.model.message import DEAD, PARKED, Lane
 from notifier.model.printable import counted
-from notifier.model.trouble import MILD
+from notifier.model.trouble import MILD_KINDS
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import (
     ServiceStatus,
@@ -61,12 +61,12 @@ def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
         trouble = shared.trouble
         of = f"({trouble.iss})" if trouble.client_id else trouble.iss or trouble.subject
         whom = " ".join(filter(None, (trouble.client_id, of)))
-        since = "" if trouble.since is None else f", since {in_words(status.at - trouble.since)}"
+        since = "" if trouble.since is None else f", since {format_in_words(status.at - trouble.since)}"
         many = len(status.workers) > 1 and bool(shared.workers)
         where = f", at {len(shared.workers)} of {len(status.workers)} workers" if many else ""
         count = f", {counted(trouble.count, trouble.counted)}" if trouble.count else ""
         head = f"{trouble.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
-        sign, style = ("!", "yellow") if trouble.kind in MILD else ("✗", "bold red")
+        sign, style = ("!", "yellow") if trouble.kind in MILD_KINDS else ("✗", "bold red")
         yield Text(f"{sign} {head}", style=style)
         more = f" (notifier explain {trouble.explained})" if trouble.explained else ""
         yield Padding(
@@ -109,7 +109,7 @@ def _format_workers(status: ServiceStatus) -> str:
     if not answered and not status.blocked:
         lines.append("They are busy or of an older release, or cannot be reached: their figures are missing.")
     for worker in status.workers:
-        life = "draining" if worker.draining else f"up {in_words(status.at - worker.since)}"
+        life = "draining" if worker.draining else f"up {format_in_words(status.at - worker.since)}"
         lines.append(f"  {worker.worker}  {worker.version}  {life}, {worker.in_flight:,} in flight")
         lines += [
             f"    registry source {source.name}: not read yet" for source in worker.registry if _is_unread(source)
@@ -147,7 +147,7 @@ def _format_clients(clients: list[ClientState], now: float) -> Grid:
             format_age(client.last_failure, now),
             reason,
             client.cause,
-            "" if client.next_attempt is None else f"in {in_words(client.next_attempt - now)}",
+            "" if client.next_attempt is None else f"in {format_in_words(client.next_attempt - now)}",
             _format_expiry(client, now),
             style="red" if client.circuit else "" if client.state == "well" else "yellow",
             of=client.iss,
@@ -160,7 +160,7 @@ def _format_expiry(client: ClientState, now: float) -> str:
     if client.expires is None:
         return ""
     sid = ", no sid" if client.expires == client.expires_without_sid else ""
-    return f"in {in_words(client.expires - now)}{sid}"
+    return f"in {format_in_words(client.expires - now)}{sid}"
 
 
 def _list_failures(clients: list[ClientState]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.client import TlsFiles
 from notifier.model.errors import QueueError
 from notifier.model.message import DEAD, DELAYED, PARKED, Depth
-from notifier.model.moment import read_moment
+from notifier.model.moment import parse_moment
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
@@ -31,7 +31,7 @@ _PATH = "/v1/status"
 def _read_moment(text: object) -> float:
     if not isinstance(text, str):
         raise ValueError("not a string")  # noqa: TRY004  pydantic treats a TypeError as an internal error
-    return read_moment(text)
+    return parse_moment(text)
 
 
 _MAX_NUMBER = 2**53

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.durations import in_words
+from notifier.model.durations import format_in_words
 from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble, TroubleKind
 
@@ -186,7 +186,7 @@ class WorkerPresence:
         offset = self.clock_offset
         if abs(offset) > MAX_OFFSET_SECONDS:
             direction = "ahead of" if offset > 0 else "behind"
-            text = f"the clock of {self._name} is {in_words(abs(offset))} {direction} those of the other workers"
+            text = f"the clock of {self._name} is {format_in_words(abs(offset))} {direction} those of the other workers"
             yield Trouble(kind=TroubleKind.CLOCK, text=text, subject=self._name)
 
 

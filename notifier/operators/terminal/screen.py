@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from notifier.model.durations import in_words
+from notifier.model.durations import format_in_words
 from notifier.model.printable import printable_lines
 from notifier.operators.terminal.grid import flow_lines
 from notifier.operators.terminal.output import COMMAND_SPACE, count_columns, is_piped, say, wrap_text
@@ -64,7 +64,7 @@ def make_screen(*, err: bool = False, width: int = 120) -> Screen:
 
 def format_age(moment: float | None, now: float) -> str:
     """Return how long ago it was."""
-    return "–" if moment is None else f"{in_words(now - moment)} ago"
+    return "–" if moment is None else f"{format_in_words(now - moment)} ago"
 
 
 @contextmanager

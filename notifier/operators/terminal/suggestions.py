@@ -9,7 +9,7 @@ from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.model.errors import ConfigurationError
 from notifier.model.frozen import frozen
-from notifier.model.nearest import NOBODY_KNOWS, near_either
+from notifier.model.nearest import UNKNOWN_REASONS, suggest_name
 from notifier.model.printable import printable
 from notifier.model.registry import Registry
 from notifier.operators.terminal.output import say
@@ -61,7 +61,7 @@ def print_suggestions(
     config: Path | None, features: Sequence[ConfiguredFeature], listed: Sequence[tuple[str, str, str]], *, known: str
 ) -> None:
     """Print a hint for each of the first few unknown names of a list, by reason, issuer and client."""
-    unknown = [(iss, client_id) for reason, iss, client_id in listed if reason in NOBODY_KNOWS][:_MAX_NAMES]
+    unknown = [(iss, client_id) for reason, iss, client_id in listed if reason in UNKNOWN_REASONS][:_MAX_NAMES]
     if not unknown:
         return
     hint_for = make_suggester(config, features, known=known)
@@ -71,5 +71,5 @@ def print_suggestions(
 
 
 def _find_hint(registry: Registry, iss: str, client_id: str, known: str) -> str | None:
-    hint = near_either(iss, client_id, registry, if_registered=known)
+    hint = suggest_name(iss, client_id, registry, if_registered=known)
     return None if hint is None else hint.text

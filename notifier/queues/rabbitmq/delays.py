@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from pydantic_core import from_json, to_json
 
-from notifier.model.backoff import SOON, Rounding, deferral_wait, whole_seconds
+from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding, deferral_wait, whole_seconds
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.moment import Clock
@@ -79,7 +79,7 @@ def to_next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
     except (ValueError, TypeError, KeyError):
         return None
     queue = f"delay.{first}s"
-    if not SOON <= seconds_left < math.inf or queue not in DELAY_QUEUES:
+    if not MIN_WAIT_SECONDS <= seconds_left < math.inf or queue not in DELAY_QUEUES:
         return None
     document["schedule"] = {**schedule, "hops": rest} if rest else {"due": schedule["due"]}
     body, headers = to_json(document), message.lasting_headers

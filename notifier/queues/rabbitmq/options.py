@@ -7,7 +7,7 @@ from typing import Literal
 from notifier.model.client import TlsFiles
 from notifier.model.defaults import BUCKETS, MAX_EVENT, MOST_BUCKETS, PREFETCH
 from notifier.model.errors import ConfigurationError, InputIssue
-from notifier.model.message import LONGEST_PARKED, Binding, Lane
+from notifier.model.message import MAX_PARKED_SECONDS, Binding, Lane
 
 
 def _as_the_url_says() -> None:
@@ -35,7 +35,7 @@ class RabbitOptions:
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
     max_event: int = MAX_EVENT
     buckets: int = BUCKETS
-    parked_for: int = int(LONGEST_PARKED)
+    parked_for: int = int(MAX_PARKED_SECONDS)
     name: str = "notifier"
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ from aiormq.exceptions import ChannelAccessRefused
 from pamqp import commands
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.reply import ReplyTo, asked_by_publisher
+from notifier.model.reply import ReplyTo, parse_reply_to
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     Connection,
@@ -206,11 +206,11 @@ class RabbitSideChannel:
     def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         properties = delivered.header.properties
         if properties.message_type == QUESTION:
-            reply_to = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
+            reply_to = parse_reply_to(properties.reply_to or "", properties.correlation_id)
             if reply_to is not None and self._state is not None:
                 self.reply(reply_to.to, reply_to.correlation_id, self._state())
         elif properties.message_type == REQUEST:
-            reply_to = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
+            reply_to = parse_reply_to(properties.reply_to or "", properties.correlation_id)
             if (
                 reply_to is not None
                 and self._handle_request is not None

@@ -33,9 +33,9 @@ from typing import Generic, TypeVar
 import aiormq
 import aiormq.abc
 
-from notifier.model.documents.unreadable import RAW_BYTES
+from notifier.model.documents.unreadable import MAX_BODY_BYTES
 from notifier.model.errors import QueueError, QueueUnavailable
-from notifier.model.message import Message, Outgoing, Transfer, Transferred
+from notifier.model.message import Message, Outgoing, Transfer, TransferResult
 from notifier.queues.passes import Reader, VisitedMessage
 from notifier.queues.rabbitmq.acks import AckLedger
 from notifier.queues.rabbitmq.connection import broker_request
@@ -79,7 +79,9 @@ class _Run(Generic[S]):
         self.count += 1
         self.was_returned = bool(delivered.redelivered)
         if self._read is not None:
-            self.entries.append(self._read(to_message(self._origin, delivered, delivered.delivery_tag, keep=RAW_BYTES)))
+            self.entries.append(
+                self._read(to_message(self._origin, delivered, delivered.delivery_tag, keep=MAX_BODY_BYTES))
+            )
             self.size += ROW_BYTES + len(self.entries[-1].message.body)
         self.arrived.set()
 
@@ -236,7 +238,7 @@ class RabbitVisit(Generic[S]):
         await self._ack(messages)
         return messages
 
-    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
+    async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
         """Make each message durable in its new queue, then delete the old one. If killed between, it is moved again."""
         results = await asyncio.gather(
             *(self._publish(*_to_first_queue(transfer)) for transfer in transfers), return_exceptions=True
@@ -251,7 +253,7 @@ class RabbitVisit(Generic[S]):
             else:
                 done.append(transfer.letter)
         await self._ack(done)
-        return Transferred(done=tuple(done), failure=failure)
+        return TransferResult(done=tuple(done), failure=failure)
 
     async def _ack(self, messages: Sequence[Message]) -> None:
         """Ack in few frames: the broker's channel forwards a frame as one command per run that it covers."""

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import aiormq
 
 from notifier.model.errors import QueueError
-from notifier.model.message import PARKED, Kind, Message, Outgoing, Transfer, Transferred
+from notifier.model.message import PARKED, Kind, Message, Outgoing, Transfer, TransferResult
 from notifier.queues.passes import Reader, VisitedMessage
 from notifier.queues.rabbitmq.administration import read_depths
 from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
@@ -138,7 +138,7 @@ class RabbitWalk(Generic[S]):
         self._forget_copies(messages)
         return await self._visit.remove(messages)
 
-    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
+    async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
         """Make each message durable in its new queue, then delete the old one. Raises QueueError."""
         assert self._visit is not None, "of the last page"
         moved = await self._visit.move(transfers)

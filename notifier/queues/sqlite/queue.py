@@ -15,7 +15,7 @@ from typing import NoReturn, TypeVar
 
 import structlog
 
-from notifier.model.backoff import SOON, Rounding
+from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.queues.queue_port import EncodeNotice, Inbox
@@ -128,7 +128,7 @@ class SqliteQueue:
     async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:  # noqa: ARG002
         """Return once the message is on disk. The due time is exact: nothing is rounded. Raises QueueUnavailable."""
         now = self._options.clock()
-        wait = max(SOON, due - now)
+        wait = max(MIN_WAIT_SECONDS, due - now)
         await self._write(new_row(queue_of_wait(wait), message, now, due=self._options.pace() + wait))
 
     async def send_event(

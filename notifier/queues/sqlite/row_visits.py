@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
-from notifier.model.message import Message, Transfer, Transferred
+from notifier.model.message import Message, Transfer, TransferResult
 from notifier.queues.passes import Reader, VisitedMessage
 from notifier.queues.sqlite.rows import NewRow, RowTag, new_row, queue_of_wait
 from notifier.queues.sqlite.store import Rows, Store
@@ -75,7 +75,7 @@ class SqliteVisit(Generic[S]):
         existing = await self._store.visit(work, writing=True)
         return tuple(message for message in messages if _row_id(message) in existing)
 
-    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
+    async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
         """Write each message to its new queue and delete its row, all or none. Raises QueueError."""
         now, pace = self._clock(), self._pace()
         rows = {_row_id(transfer.letter): _to_row(transfer, now, pace) for transfer in transfers}
@@ -87,7 +87,7 @@ class SqliteVisit(Generic[S]):
             return existing
 
         existing = await self._store.visit(work, writing=True)
-        return Transferred(
+        return TransferResult(
             done=tuple(transfer.letter for transfer in transfers if _row_id(transfer.letter) in existing)
         )
 

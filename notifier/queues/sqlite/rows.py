@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from notifier.model.errors import QueueError
-from notifier.model.message import DELAYED, Lane, Message, Outgoing, kind_named
+from notifier.model.message import DELAYED, Lane, Message, Outgoing, parse_kind
 from notifier.model.reply import ReplyTo
 
 FILE_ADDRESS = "file"  # the reply address of a publisher beside the worker: the tables of `side_channel`
@@ -86,7 +86,7 @@ def message_of(lane: Lane, row: list[Any], *, bucket: str | None = None) -> Mess
     given_up = headers.pop(GIVEN_UP_HEADER, None)
     if given_up is not None:  # in the form of RabbitMQ's header
         headers["x-death"] = [{"reason": "delivery_limit", "time": datetime.fromtimestamp(given_up, UTC)}]
-    own_kind = kind_named(kind)
+    own_kind = parse_kind(kind)
     return Message(
         lane=lane,
         body=bytes.fromhex(body),

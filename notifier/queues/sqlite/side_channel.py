@@ -187,8 +187,8 @@ class SqliteSideChannel:
         except QueueError:
             self.dropped += len(batch)
 
-    async def _answer(self, asker: str, write_answers: Awaitable[bytes]) -> None:
-        self._outbox.append(Note(asker, await write_answers))
+    async def _answer(self, asker: str, answer: Awaitable[bytes]) -> None:
+        self._outbox.append(Note(asker, await answer))
 
     async def _receive_replies(self) -> None:
         for body in await self._take_answers():

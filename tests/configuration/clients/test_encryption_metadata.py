@@ -19,7 +19,7 @@ from notifier.model.client import (
     SubjectMode,
     TlsFiles,
 )
-from notifier.model.delivery import Inline
+from notifier.model.delivery import ClientOverrides
 from notifier.model.errors import InputIssue
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
@@ -89,7 +89,7 @@ def test_the_way_to_the_keys_is_the_clients_without_its_secrets(tmp_path: Path) 
 def test_another_address_of_an_event_leaves_them_as_they_are(tmp_path: Path) -> None:
     """What is sent there can be opened by the client's key alone; and a client without an address has them too."""
     found = registered(tmp_path, jwks_uri=KEYS)
-    inline = Inline(backchannel_logout_uri="https://elsewhere.example.org/")
+    inline = ClientOverrides(backchannel_logout_uri="https://elsewhere.example.org/")
     client = found.resolve(ONE, "shop", inline)
     assert client is not None
     assert client.encryption == found.clients_of(ONE)["shop"].encryption

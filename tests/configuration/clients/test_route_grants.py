@@ -11,7 +11,7 @@ from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import BuiltRegistry, build_registry
 from notifier.configuration.clients.route_grants import withheld_routes_of
 from notifier.model.client import Client, ClientKeysSource, EgressPolicy, Route, TlsFiles
-from notifier.model.delivery import Inline
+from notifier.model.delivery import ClientOverrides
 from notifier.settings.policies import EgressSettings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, registry
 from tests.configuration.clients.test_authority import EVIL, build_context, built, of_file, of_list, row, told
@@ -254,7 +254,7 @@ def test_an_address_of_an_event_is_as_before(tmp_path: Path) -> None:
     """At the moved origin it waits as well; at another it is lent nothing."""
     made = built(tmp_path, ours(notifier=LENT["notifier.headers"] | {"origins": [SHOP]}), theirs())
     for uri, waits in ((f"{ELSEWHERE}/inline", True), (HOOK, False)):
-        found = made.registry.resolve(ONE, "shop", Inline(backchannel_logout_uri=uri))
+        found = made.registry.resolve(ONE, "shop", ClientOverrides(backchannel_logout_uri=uri))
         assert found is not None
         assert ((found.route.withheld is not None), found.route.headers) == (waits, ())
 
@@ -269,7 +269,7 @@ def test_defaults_reach_a_client_that_only_an_event_names(tmp_path: Path) -> Non
     }  # fmt: skip
     sections = {"delivery": {"retry": {"max_delay": "2m"}}, "registry": {"defaults": {ONE: defaults}}}
     made = registry(tmp_path, "[]", ONE, TWO, **sections)
-    brought = made.resolve(ONE, "new", Inline(backchannel_logout_uri=HOOK))
+    brought = made.resolve(ONE, "new", ClientOverrides(backchannel_logout_uri=HOOK))
     assert brought is not None
     assert not brought.registered
     assert (brought.timeout, brought.max_concurrent, brought.per_second) == (3.0, 4, 2.5)
@@ -277,7 +277,7 @@ def test_defaults_reach_a_client_that_only_an_event_names(tmp_path: Path) -> Non
     assert (retry.base, retry.max_delay, retry.max_age, retry.sub_only_max_age) == (1.0, 120.0, 3600.0, 60.0)
     assert brought.route == Route(tls=TlsFiles(ca_file=tmp_path / "ca.pem"))
     assert (brought.preset, brought.paused) == (None, False)
-    other = made.resolve(TWO, "new", Inline(backchannel_logout_uri=HOOK))
+    other = made.resolve(TWO, "new", ClientOverrides(backchannel_logout_uri=HOOK))
     assert made.unregistered is not None
     assert other == replace(made.unregistered, iss=TWO, client_id="new", backchannel_logout_uri=HOOK)
 
@@ -287,7 +287,7 @@ def test_a_moved_client_keeps_the_authority_of_the_defaults_alone(tmp_path: Path
     defaults = {"tls": {"ca_file": "ca.pem"}, "proxy": "http://proxy:3128"}
     text = f"[{{client_id: shop, backchannel_logout_uri: '{HOOK}'}}]"
     made = registry(tmp_path, text, registry={"file": "clients.yaml", "defaults": {ONE: defaults}})
-    moved = made.resolve(ONE, "shop", Inline(backchannel_logout_uri=EVIL))
+    moved = made.resolve(ONE, "shop", ClientOverrides(backchannel_logout_uri=EVIL))
     assert moved is not None
     assert moved.route == Route(tls=TlsFiles(ca_file=tmp_path / "ca.pem"))
 
@@ -311,7 +311,7 @@ def test_no_default_opens_more_to_an_address_of_an_event(
 ) -> None:
     """It may be stricter than `egress` of the service, and never wider: whoever publishes chooses the address."""
     sections = {"egress": of_service, "registry": {"defaults": {ONE: {"egress": of_defaults}}}}
-    brought = registry(tmp_path, "[]", **sections).resolve(ONE, "new", Inline(backchannel_logout_uri=HOOK))
+    brought = registry(tmp_path, "[]", **sections).resolve(ONE, "new", ClientOverrides(backchannel_logout_uri=HOOK))
     assert brought is not None
     assert brought.route.egress == EgressPolicy(**dict(EgressSettings.model_validate(effect)))
 

@@ -24,9 +24,9 @@ from notifier.features.console.recent import (
     Recent,
 )
 from notifier.model.delivery import Delivery
-from notifier.model.documents.cloudevents import ID_BYTES, TEXT_LENGTH
+from notifier.model.documents.cloudevents import MAX_ID_BYTES, MAX_TEXT_LENGTH
 from notifier.model.documents.documents import dump_delivery
-from notifier.model.egress import URI_LENGTH
+from notifier.model.egress import MAX_URI_LENGTH
 from notifier.model.frozen import replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason
 from notifier.operators.status.worker_requests import WorkerRequest
@@ -105,9 +105,9 @@ def test_the_longest_names_take_no_more_bytes() -> None:
     before, _ = tracemalloc.get_traced_memory()
     for number in range(2_000):
         told.now += STEP_SECONDS
-        event_id, name = f"{number:015}".ljust(ID_BYTES, "e"), f"{number:04}".ljust(TEXT_LENGTH, wide)
+        event_id, name = f"{number:015}".ljust(MAX_ID_BYTES, "e"), f"{number:04}".ljust(MAX_TEXT_LENGTH, wide)
         outcome = Delivered(status=200) if number % 2 else Failed(reason=Reason.TIMEOUT, text="")
-        iss = f"{ISS}/{number % 7}".ljust(URI_LENGTH, "i")
+        iss = f"{ISS}/{number % 7}".ljust(MAX_URI_LENGTH, "i")
         told.attempted(name, outcome, iss, event_id=event_id, sub=name, sid=name)
         deferred = _deferred(iss, name, event_id)
         told.recent.observe(replace(deferred, first=True, text=name))
@@ -120,8 +120,8 @@ def test_the_longest_names_take_no_more_bytes() -> None:
 def test_names_that_were_written_as_json_take_no_more_bytes() -> None:
     """As those of a delivery that is tried again are: each text then has its UTF-8 form beside it."""
     told, wide = Rig(), "\N{GRINNING FACE}"
-    names = (f"{number:04}".ljust(TEXT_LENGTH, wide) for number in count())
-    event_ids = (f"{number:03}".ljust(ID_BYTES // 4, wide) for number in count())
+    names = (f"{number:04}".ljust(MAX_TEXT_LENGTH, wide) for number in count())
+    event_ids = (f"{number:03}".ljust(MAX_ID_BYTES // 4, wide) for number in count())
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     for outcome in [Delivered(status=200)] * 1000 + [Failed(reason=Reason.TIMEOUT, text="")] * 1000:

@@ -25,7 +25,7 @@ from notifier.features.sources.source_proofs import (
     Subscription,
 )
 from notifier.features.sources.source_routes import SourceDependencies, SourceRoutes
-from notifier.model.documents.sourced import as_received
+from notifier.model.documents.sourced import to_received
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.publishing.event_requests import EventRequests, build_api_app
@@ -90,7 +90,7 @@ class Queue:
         message = Message(
             lane=lane, body=taken.body, tag=1, kind=taken.kind, headers=taken.headers, content_type=taken.content_type
         )
-        return as_received(message)
+        return to_received(message)
 
 
 class Api:

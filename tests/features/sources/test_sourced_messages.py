@@ -14,7 +14,7 @@ from notifier.delivery.replacements import Move
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_intake import SourceIntake, read_again
 from notifier.model.documents.dead_letter import load_dead_letter
-from notifier.model.documents.sourced import as_sourced
+from notifier.model.documents.sourced import to_sourced
 from notifier.model.frozen import replace as replaced
 from notifier.model.message import LAST_CHANCE, Kind, Lane, Message, Outgoing
 from notifier.model.outcome import Cause, DeadReason
@@ -180,7 +180,7 @@ async def test_a_source_that_only_another_worker_has_is_waited_for(kind: Kind | 
             lane=Lane.EVENTS, body=body, tag=1, source="shop", headers={"sid": "h", "Cookie": "s3cret"}, app_id="idp"
         )
         if kind is Kind.SOURCED:
-            came = replaced(as_taken(as_sourced(came, "id", "1"), Lane.EVENTS), message_id="id")
+            came = replaced(as_taken(to_sourced(came, "id", "1"), Lane.EVENTS), message_id="id")
         on.worker.take(came)
         await on.acked(came)
         ((queue, sent),) = on.queue.published
@@ -229,7 +229,7 @@ def test_a_message_of_a_source_at_its_last_chance_is_buried_unread() -> None:
         Registry, clock=lambda: 0.0, steady=lambda: 0.0, new_id=lambda: "new", max_event=4096, readers=readers
     )
     came = Message(lane=Lane.EVENTS, body=b"{}", tag=1, source="shop", delivery_count=LAST_CHANCE)
-    sent = as_taken(as_sourced(came, "id", "3"), Lane.EVENTS)
+    sent = as_taken(to_sourced(came, "id", "3"), Lane.EVENTS)
     for message, events in ((came, None), (replaced(sent, delivery_count=LAST_CHANCE), "3")):
         move = intake.open(message)
         assert isinstance(move, Move)

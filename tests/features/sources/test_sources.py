@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from notifier.features.sources.expressions import MAX_CACHED_TEXTS, Expression, ExpressionReader
 from notifier.features.sources.source_presets import SOURCE_PRESETS
-from notifier.model.documents.sourced import Positions, read_positions, written_positions
+from notifier.model.documents.sourced import Positions, format_event_positions, parse_event_positions
 from notifier.model.errors import MalformedEvent
 from notifier.model.message import Message
 from notifier.model.session_ended import ClientEntry
@@ -539,7 +539,7 @@ def test_what_has_no_issuer_names_none() -> None:
 def test_a_replay_reads_what_was_wrong_and_nothing_else() -> None:
     """Even if only some of it has been mended since."""
     what = listed({"s": "1", "c": ["a"]}, {}, {"s": "2", "c": ["a"]}, {"s": "3", "c": ["a", "x", "b", 6]})
-    found = translated(source(**LIST), what, only=read_positions("2;3:1,3"))
+    found = translated(source(**LIST), what, only=parse_event_positions("2;3:1,3"))
     assert [(event.sid, event.clients) for event in found.events] == [("2", ("a",)), ("3", ("x",))]
     assert found.wrong is not None
     assert found.wrong.which == "3:3"
@@ -553,7 +553,7 @@ def test_a_message_of_very_many_events_is_divided() -> None:
     sids = [
         event.sid
         for part in found.parts
-        for event in translated(source(**LIST), what, only=read_positions(part)).events
+        for event in translated(source(**LIST), what, only=parse_event_positions(part)).events
     ]
     assert sids == [f"{number}" for number in range(450)]
 
@@ -625,9 +625,9 @@ def test_a_reason_that_cannot_be_made_ends_the_session_all_the_same() -> None:
 def test_positions_are_written_in_short_and_read_back() -> None:
     """Too many of them are unknown."""
     positions: Positions = {0: None, 1: None, 2: None, 7: (range(1, 3), range(4, 5)), 9: None}
-    assert written_positions(positions) == "0-2;7:1-2,4;9"
-    assert read_positions("0-2;7:1-2,4;9") == positions
-    assert written_positions(dict.fromkeys(range(0, 2000, 2))) == ""
+    assert format_event_positions(positions) == "0-2;7:1-2,4;9"
+    assert parse_event_positions("0-2;7:1-2,4;9") == positions
+    assert format_event_positions(dict.fromkeys(range(0, 2000, 2))) == ""
 
 
 NAMES = sorted(

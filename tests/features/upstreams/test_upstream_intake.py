@@ -18,7 +18,7 @@ from notifier.features.upstreams.upstream import (
 from notifier.features.upstreams.upstream_intake import UpstreamIntake, read_again
 from notifier.model.client import Client
 from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
-from notifier.model.documents.sourced import as_received, as_sourced
+from notifier.model.documents.sourced import to_received, to_sourced
 from notifier.model.frozen import replace
 from notifier.model.message import DEAD, Kind, Lane, Message
 from notifier.model.outcome import DeadReason
@@ -78,7 +78,7 @@ def came(sid: str | None = "raw-sid", body: bytes | None = None, delivery_count:
         lane=Lane.EVENTS, body=dump_session_end(ending) if body is None else body, tag=None, timestamp=NOW,
         user_id="op", source=f"{SOURCE_PREFIX}op", content_type="application/json",
     )  # fmt: skip
-    return queued(Send(message=as_sourced(posted, "m1")), delivery_count)
+    return queued(Send(message=to_sourced(posted, "m1")), delivery_count)
 
 
 def queued(send: Send, delivery_count: int = 0) -> Message:
@@ -147,7 +147,7 @@ async def test_while_nobody_can_tell_the_message_waits_longer_and_longer_and_is_
     back = readmit(dead, rules(place.registry), place.now)
     assert isinstance(back, Readmission)
     replayed = queued(Send(message=back.outgoing))
-    assert as_received(replayed).body == as_received(came()).body
+    assert to_received(replayed).body == to_received(came()).body
     [send] = await place.sends(replayed)
     assert send.due is not None
     assert send.due < place.now + 10

@@ -12,22 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.model.delivery import Delivery, Past
+from notifier.model.delivery import Delivery, PastOutcome
 from notifier.model.documents.dead_letter import (
     DeadLetter,
-    bury_delivery,
-    bury_entries,
-    bury_event,
-    bury_raw,
+    dead_letter_delivery,
+    dead_letter_entries,
+    dead_letter_event,
+    dead_letter_raw,
     dump_dead_letter,
     load_dead_letter,
-    message_of,
+    to_message,
 )
 from notifier.model.documents.documents import NAMES, EventDocument, dump_delivery, dump_event
 from notifier.model.documents.event_entries import WrongEntries
-from notifier.model.documents.unreadable import RAW_BYTES, Raw
+from notifier.model.documents.unreadable import MAX_BODY_BYTES, RawMessage
 from notifier.model.errors import InputIssue, UnknownVersion
-from notifier.model.message import Kind, Lane, Message, Outgoing, Whole
+from notifier.model.message import CutBody, Kind, Lane, Message, Outgoing
 from notifier.model.outcome import DeadReason
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.operators.deliveries.dead_letter_summary import document_of
@@ -39,7 +39,9 @@ EVENT = SessionEnded(
 )
 DELIVERY = Delivery(
     id="d-1", event_id="e-1", id_given=True, iss="i", client_id="shop", sub="s", sid=None, attempts=2, publisher="idp",
-    history=(Past(at=NOW - 1, reason="server_error", status=500, text="oops"), Past(at=NOW, reason="dns")),
+    history=(
+        PastOutcome(at=NOW - 1, reason="server_error", status=500, text="oops"), PastOutcome(at=NOW, reason="dns"),
+    ),
 )  # fmt: skip
 
 
@@ -52,14 +54,14 @@ def through_the_queue(letter: DeadLetter) -> DeadLetter:
     return load_dead_letter(message(sent.body, kind=sent.kind, headers=dict(sent.headers), message_id=sent.message_id))
 
 
-def raw_of(letter: DeadLetter) -> Raw:
+def raw_of(letter: DeadLetter) -> RawMessage:
     assert letter.raw is not None
     return letter.raw
 
 
 def test_a_dead_letter_is_read_by_people() -> None:
     """JSON with the reason in words; whoever asks for it gets RFC 3339 times and every outcome."""
-    letter = bury_delivery(DELIVERY, DeadReason.REFUSED, "410 Gone", NOW)
+    letter = dead_letter_delivery(DELIVERY, DeadReason.REFUSED, "410 Gone", NOW)
     sent, content = dump_dead_letter(letter), document_of(letter)
     assert {name: content[name] for name in json.loads(sent.body)} == json.loads(sent.body)
     assert (sent.kind, sent.message_id) == (Kind.DEAD_LETTER, "d-1")
@@ -76,7 +78,7 @@ def test_a_dead_letter_is_read_by_people() -> None:
 @given(DELIVERIES, st.sampled_from(DeadReason), st.text(max_size=20))
 def test_a_buried_delivery_comes_back_whole(delivery: Delivery, reason: DeadReason, text: str) -> None:
     """A replay needs all of it."""
-    letter = bury_delivery(delivery, reason, text, NOW)
+    letter = dead_letter_delivery(delivery, reason, text, NOW)
     assert through_the_queue(letter) == letter
     assert letter.delivery == delivery
     assert letter.outcomes == delivery.history
@@ -85,7 +87,7 @@ def test_a_buried_delivery_comes_back_whole(delivery: Delivery, reason: DeadReas
 @given(EVENTS, st.sampled_from(DeadReason))
 def test_a_buried_event_comes_back_whole(event: SessionEnded, reason: DeadReason) -> None:
     """With all its clients, wrong ones too."""
-    letter = bury_event(event, reason, "text", NOW)
+    letter = dead_letter_event(event, reason, "text", NOW)
     assert through_the_queue(letter) == letter
     assert letter.event == event
 
@@ -94,20 +96,20 @@ def test_a_buried_event_comes_back_whole(event: SessionEnded, reason: DeadReason
 def test_a_buried_message_comes_back_to_the_byte(body: bytes) -> None:
     """It is the message's own body; whoever asks gets text where it is text, base64 where it is not."""
     came = message(body, content_type="text/plain", message_id="m", timestamp=5.0, user_id="idp", vouched=True)
-    letter = bury_raw(came, [InputIssue("", "no JSON")], NOW)
+    letter = dead_letter_raw(came, [InputIssue("", "no JSON")], NOW)
     assert through_the_queue(letter) == letter
     assert raw_of(letter).sha256 == hashlib.sha256(body).hexdigest()
     assert dump_dead_letter(letter).body == body
     told = document_of(letter)["raw"]
     assert (base64.b64decode(told["body"]) if told["encoding"] == "base64" else told["body"].encode()) == body
-    again = message_of(letter, Lane.BULK)
+    again = to_message(letter, Lane.BULK)
     assert again == replace(came, lane=Lane.BULK, tag=None, headers=raw_of(letter).headers)
 
 
 def test_a_binary_cloudevent_keeps_its_attributes() -> None:
     """Without them it would be another event when it is read again; other headers are left behind."""
     headers = {"cloudEvents_id": b"e", "ce-source": "/a%20b", "x-death": [{}], "secret": "x"}
-    again = message_of(bury_raw(message(b"{}", headers=headers), [], NOW), Lane.EVENTS)
+    again = to_message(dead_letter_raw(message(b"{}", headers=headers), [], NOW), Lane.EVENTS)
     assert again is not None
     assert again.headers == {"cloudEvents:id": "e", "cloudEvents:source": "/a b"}
 
@@ -115,10 +117,10 @@ def test_a_binary_cloudevent_keeps_its_attributes() -> None:
 def test_of_a_huge_message_the_first_mebibyte_is_kept() -> None:
     """What is not whole cannot be read again."""
     body = b"x" * 1_100_000
-    letter = bury_raw(message(body), [], NOW)
+    letter = dead_letter_raw(message(body), [], NOW)
     assert (raw_of(letter).size, raw_of(letter).truncated) == (len(body), True)
-    assert raw_of(letter).body == body[:RAW_BYTES]
-    assert message_of(letter, Lane.EVENTS) is None
+    assert raw_of(letter).body == body[:MAX_BODY_BYTES]
+    assert to_message(letter, Lane.EVENTS) is None
 
 
 def test_attributes_that_cannot_be_kept_keep_it_from_being_read_as_another_event() -> None:
@@ -129,21 +131,21 @@ def test_attributes_that_cannot_be_kept_keep_it_from_being_read_as_another_event
         "cloudEvents:source": "/",
         "cloudEvents:type": "t",
     }
-    more = bury_raw(message(b"{}", headers=needed | {f"ce-x{n}": "x" * 900 for n in range(9)}), [], NOW)
+    more = dead_letter_raw(message(b"{}", headers=needed | {f"ce-x{n}": "x" * 900 for n in range(9)}), [], NOW)
     assert needed.items() <= raw_of(more).headers.items()
-    assert message_of(more, Lane.EVENTS) is not None
+    assert to_message(more, Lane.EVENTS) is not None
     long = {"cloudEvents:source": "€" * 1000, "cloudEvents:type": "€" * 1000}
-    assert message_of(bury_raw(message(b"{}", headers=needed | long), [], NOW), Lane.EVENTS) is None
+    assert to_message(dead_letter_raw(message(b"{}", headers=needed | long), [], NOW), Lane.EVENTS) is None
 
 
 def test_a_message_that_the_queue_cut_is_shown_as_what_it_was() -> None:
     """With the size and digest of all of it, and what its beginning tells; it cannot be read again."""
-    cut = message(b'{"iss": "i", "id": "e", "sub": "aaaa', cut_from=Whole(size=9_000_000, sha256="ab"))
-    letter = through_the_queue(bury_raw(cut, [InputIssue("", "too large")], NOW))
+    cut = message(b'{"iss": "i", "id": "e", "sub": "aaaa', cut_from=CutBody(size=9_000_000, sha256="ab"))
+    letter = through_the_queue(dead_letter_raw(cut, [InputIssue("", "too large")], NOW))
     assert (raw_of(letter).size, raw_of(letter).sha256, raw_of(letter).truncated) == (9_000_000, "ab", True)
     assert raw_of(letter).body == cut.body
     assert (letter.iss, letter.event_id) == ("i", "e")
-    assert message_of(letter, Lane.EVENTS) is None
+    assert to_message(letter, Lane.EVENTS) is None
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_what_a_broken_message_tells_of_itself_is_noted(
     body: bytes, headers: Mapping[str, object], expected: tuple[str, str]
 ) -> None:
     """So that its dead letter is found by issuer and event."""
-    letter = bury_raw(message(body, headers=headers, message_id="m"), [InputIssue("iss", "is required")], NOW)
+    letter = dead_letter_raw(message(body, headers=headers, message_id="m"), [InputIssue("iss", "is required")], NOW)
     assert (letter.iss, letter.event_id) == expected
     assert letter.reason is DeadReason.MALFORMED_EVENT
     assert letter.text == "iss: is required"
@@ -172,13 +174,13 @@ def test_all_wrong_entries_of_an_event_share_a_letter() -> None:
     """With the body as it came, the first mistakes, and which entries they are; a copy is the same letter."""
     came = message(b'{"clients": ["shop", 1, 2]}', message_id="m", user_id="idp")
     wrong = WrongEntries(mistakes=(InputIssue("clients[1]", "no"),), more=1, which="1-2")
-    letter = bury_entries(came, EVENT, wrong, NOW)
+    letter = dead_letter_entries(came, EVENT, wrong, NOW)
     assert (letter.iss, letter.event_id, letter.publisher, letter.entries) == ("i", "e-1", "idp", "1-2")
     assert letter.text == "clients[1]: no; and 1 more mistake"
     assert raw_of(letter).body == came.body
     assert through_the_queue(letter) == letter
-    assert bury_entries(came, EVENT, wrong, NOW + 60).id == letter.id
-    assert bury_raw(came, [], NOW).id != letter.id
+    assert dead_letter_entries(came, EVENT, wrong, NOW + 60).id == letter.id
+    assert dead_letter_raw(came, [], NOW).id != letter.id
 
 
 def test_each_mistake_that_a_letter_lists_can_be_read() -> None:
@@ -186,12 +188,12 @@ def test_each_mistake_that_a_letter_lists_can_be_read() -> None:
     batch = [
         InputIssue("sources.s.event.sub", f"event {nth} of 99: must be a string, not a number") for nth in range(99)
     ]
-    letter = bury_raw(message(b"[]"), batch, NOW)
+    letter = dead_letter_raw(message(b"[]"), batch, NOW)
     *listed, last = letter.mistakes
     assert (tuple(batch[: len(listed)]), last) == (tuple(listed), InputIssue("", "and others"))
     assert len(listed) >= 8
     long = [InputIssue("a", f"begins {'x' * 500}; add sources.s") for _ in range(20)]
-    for mistake in bury_raw(message(b"[]"), long, NOW).mistakes[:-1]:
+    for mistake in dead_letter_raw(message(b"[]"), long, NOW).mistakes[:-1]:
         assert mistake.text.startswith("begins ")
         assert mistake.text.endswith("x; add sources.s")
 
@@ -199,7 +201,7 @@ def test_each_mistake_that_a_letter_lists_can_be_read() -> None:
 @pytest.mark.parametrize("headers", [{}, {"letter": "{}"}, {"letter": '{"v": 1}'}, {"letter": b"\xff"}])
 def test_a_letter_without_its_header_is_shown_as_it_is(headers: Mapping[str, object]) -> None:
     """Whatever its body says: that is a publisher's, who may write a dead letter there."""
-    forged = dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body
+    forged = dump_dead_letter(dead_letter_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body
     letter = load_dead_letter(message(forged, kind=Kind.UNREADABLE, headers=headers, message_id="x"))
     assert (letter.id, letter.delivery, letter.reason) == ("x", None, DeadReason.MALFORMED_EVENT)
 
@@ -236,8 +238,8 @@ def test_a_letter_never_holds_more_than_came_and_4_kib(filling: str, count: int)
     )  # fmt: skip
     wrong = WrongEntries(mistakes=tuple(mistakes[:20]), more=count, which=",".join(map(str, range(0, 600, 2))))
     for letter in (
-        bury_raw(came, mistakes, NOW),
-        bury_entries(came, replace(EVENT, iss=LONG, id="\N{CJK UNIFIED IDEOGRAPH-4E00}" * 85), wrong, NOW),
+        dead_letter_raw(came, mistakes, NOW),
+        dead_letter_entries(came, replace(EVENT, iss=LONG, id="\N{CJK UNIFIED IDEOGRAPH-4E00}" * 85), wrong, NOW),
     ):
         sent = dump_dead_letter(letter)
         assert grown(came, sent) <= 4096
@@ -254,7 +256,7 @@ def test_an_event_s_letter_never_holds_more_than_came_and_4_kib(names: int) -> N
         id="e", id_given=True, iss=LONG, sub=LONG, sid=LONG, reason=LONG, clients=clients, publisher="idp", ended_at=NOW
     )
     body = json.dumps(came, ensure_ascii=False, separators=(",", ":")).encode()
-    letter = bury_event(event, DeadReason.UNKNOWN_ISSUER, LONG, NOW)
+    letter = dead_letter_event(event, DeadReason.UNKNOWN_ISSUER, LONG, NOW)
     sent = dump_dead_letter(letter)
     assert grown(message(body, user_id="idp"), sent) <= 4096
     assert (letter.iss, letter.event_id) == (LONG, "e")
@@ -270,11 +272,11 @@ def test_a_delivery_s_letter_never_holds_more_than_came_and_4_kib(answer: str) -
     """However long its names are, and whatever the client answered ten times."""
     delivery = replace(DELIVERY, iss=LONG, client_id=LONG, event_id="a\0b", sub=LONG, sid=LONG, reason=LONG, history=())
     for attempt in range(10):
-        past = Past(at=NOW + attempt / 3, reason="server_error", status=500, text=answer * 1024)
+        past = PastOutcome(at=NOW + attempt / 3, reason="server_error", status=500, text=answer * 1024)
         delivery = replace(delivery, history=delivery.with_past(past))
     came = dict.fromkeys(("iss", "client_id", "sub", "sid", "reason"), LONG) | {"id": "a\0b"}
     body = json.dumps(came, ensure_ascii=False).encode()
-    letter = bury_delivery(delivery, DeadReason.REFUSED, answer * 2000, NOW)
+    letter = dead_letter_delivery(delivery, DeadReason.REFUSED, answer * 2000, NOW)
     sent = dump_dead_letter(letter)
     assert grown(message(body, user_id="idp"), sent) <= 4096
     assert all(value.isprintable() and len(value.encode()) <= 255 for value in sent.headers.values())
@@ -285,7 +287,10 @@ def test_a_delivery_s_letter_never_holds_more_than_came_and_4_kib(answer: str) -
 def test_two_parts_of_an_event_are_two_dead_letters() -> None:
     """They bear the same event id; a copy made by a crash is one and the same, whenever it was made."""
     one, other = (replace(EVENT, clients=(ClientEntry(client_id=name),)) for name in "ab")
-    ids = [bury_event(event, DeadReason.UNKNOWN_ISSUER, "", now).id for event, now in ((one, 1), (other, 1), (one, 2))]
+    ids = [
+        dead_letter_event(event, DeadReason.UNKNOWN_ISSUER, "", now).id
+        for event, now in ((one, 1), (other, 1), (one, 2))
+    ]
     assert ids[0] == ids[2] != ids[1]
 
 
@@ -294,7 +299,7 @@ def test_two_parts_of_an_event_are_two_dead_letters() -> None:
     [
         (Kind.DELIVERY, dump_delivery(DELIVERY)),
         (Kind.EVENT, dump_event(EventDocument(event=EVENT))),
-        (None, dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body),
+        (None, dump_dead_letter(dead_letter_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body),
     ],
 )
 def test_what_the_broker_moved_is_shown_as_it_is(kind: Kind | None, body: bytes) -> None:
@@ -309,7 +314,7 @@ def test_what_the_broker_moved_is_shown_as_it_is(kind: Kind | None, body: bytes)
 @pytest.mark.parametrize("name", ["id", "iss", "client_id", "event_id", "publisher"])
 def test_a_letter_that_is_at_odds_with_its_delivery_is_malformed(name: str) -> None:
     """It is found and shown by the one, and would be replayed as the other."""
-    content = json.loads(dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body)
+    content = json.loads(dump_dead_letter(dead_letter_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body)
     for odd in (content | {name: "other"}, content | {"delivery": content["delivery"] | {name: "other"}}):
         letter = load_dead_letter(message(json.dumps(odd).encode(), kind=Kind.DEAD_LETTER))
         assert (letter.reason, letter.delivery) == (DeadReason.MALFORMED_EVENT, None)
@@ -320,7 +325,7 @@ def test_a_letter_that_is_at_odds_with_its_delivery_is_malformed(name: str) -> N
 @pytest.mark.parametrize("name", ["iss", "client_id", "event_id", "publisher"])
 def test_a_letter_that_is_at_odds_with_its_event_is_malformed(name: str) -> None:
     """As one that is at odds with its delivery."""
-    content = json.loads(dump_dead_letter(bury_event(EVENT, DeadReason.MALFORMED_EVENT, "", NOW)).body)
+    content = json.loads(dump_dead_letter(dead_letter_event(EVENT, DeadReason.MALFORMED_EVENT, "", NOW)).body)
     letter = load_dead_letter(message(json.dumps(content | {name: "other"}).encode(), kind=Kind.DEAD_LETTER))
     assert (letter.reason, letter.event) == (DeadReason.MALFORMED_EVENT, None)
     assert letter.text == f"{name}: is not that of the event that it holds"

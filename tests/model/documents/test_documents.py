@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from notifier.model import frozen
 from notifier.model.client import Algorithm
-from notifier.model.delivery import Delivery, Inline, Past
+from notifier.model.delivery import ClientOverrides, Delivery, PastOutcome
 from notifier.model.documents.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.model.documents.documents import (
     NAMES,
@@ -34,9 +34,12 @@ _TIME = st.none() | st.floats(0, 4e9)
 _ALG = st.none() | st.sampled_from(Algorithm)
 _FLAG = st.none() | st.booleans()
 _INLINE = st.builds(
-    Inline, backchannel_logout_uri=_NAME, backchannel_logout_session_required=_FLAG, id_token_signed_response_alg=_ALG
+    ClientOverrides,
+    backchannel_logout_uri=_NAME,
+    backchannel_logout_session_required=_FLAG,
+    id_token_signed_response_alg=_ALG,
 )
-_PAST = st.builds(Past, at=st.floats(0, 4e9), reason=_TEXT, status=st.none() | st.integers(200, 599), text=_TEXT)
+_PAST = st.builds(PastOutcome, at=st.floats(0, 4e9), reason=_TEXT, status=st.none() | st.integers(200, 599), text=_TEXT)
 DELIVERIES = st.builds(
     Delivery, id=_TEXT, event_id=_TEXT, id_given=st.booleans(), iss=_TEXT, client_id=_TEXT, sub=_NAME, sid=_NAME,
     entry_sub=st.booleans(), inline=st.none() | _INLINE, ended_at=_TIME, not_after=_TIME, reason=_NAME, source=_NAME,

@@ -14,11 +14,11 @@ import pytest
 
 from notifier.model.client import Algorithm, EgressPolicy
 from notifier.model.documents import event_entries
-from notifier.model.documents.event_document import event_schema, read_event, understand
-from notifier.model.documents.event_entries import MISTAKES, first_of
+from notifier.model.documents.event_document import event_schema, parse_event, read_event
+from notifier.model.documents.event_entries import MAX_ISSUES, abridge_issues
 from notifier.model.egress import check_uri
 from notifier.model.errors import MalformedEvent
-from notifier.model.message import Lane, Message, Whole
+from notifier.model.message import CutBody, Lane, Message
 from notifier.model.session_ended import ClientEntry, SessionEnded
 
 NOW = 1_800_000_000.0
@@ -32,7 +32,7 @@ def message(body: object, **properties: Any) -> Message:
 
 
 def read(body: object, *, new_id: Callable[[], str] = lambda: "new", **properties: Any) -> SessionEnded:
-    return understand(message(body, **properties), max_bytes=131_072, new_id=new_id, now=NOW).event
+    return parse_event(message(body, **properties), max_bytes=131_072, new_id=new_id, now=NOW).event
 
 
 def mistakes(body: object, **properties: Any) -> list[str]:
@@ -44,8 +44,8 @@ def mistakes(body: object, **properties: Any) -> list[str]:
 
 def wrong(body: object) -> list[str]:
     """The mistakes of the wrong entries beside good ones, then their places."""
-    found = understand(message(body), max_bytes=131_072, new_id=lambda: "new", now=NOW).wrong
-    return [] if found is None else [*map(str, first_of(found.mistakes, found.more)), found.which]
+    found = parse_event(message(body), max_bytes=131_072, new_id=lambda: "new", now=NOW).wrong
+    return [] if found is None else [*map(str, abridge_issues(found.mistakes, found.more)), found.which]
 
 
 def test_every_member_is_understood() -> None:
@@ -276,7 +276,7 @@ def test_a_body_that_is_no_json_object_is_refused(body: bytes, expected: str) ->
 
 def test_a_message_that_the_queue_cut_is_too_large() -> None:
     """The mistake names the true size, and the beginning is not read."""
-    cut = Whole(size=9_000_000, sha256="ab")
+    cut = CutBody(size=9_000_000, sha256="ab")
     told = ["the event has 9000000 bytes; at most 131072 are allowed"]
     assert mistakes(EVENT, cut_from=cut) == told
     assert mistakes(EVENT, cut_from=cut, content_type="text/plain") == told
@@ -307,7 +307,7 @@ def test_the_places_of_wrong_entries_are_noted(places: set[int], which: str) -> 
     clients = [0 if index in places else f"c{index}" for index in range(1000 if not which else 500)]
     assert wrong(EVENT | {"clients": clients})[-1] == which
     if which:
-        only = event_entries.positions(which)
+        only = event_entries.parse_positions(which)
         assert [place for run in only for place in run] == sorted(places)
         meant = {"clients": [f"w{index}" if index in places else "told" for index in range(500)]}
         event = read_event(message(EVENT | meant), max_bytes=131_072, new_id=lambda: "new", now=NOW, only=only)
@@ -344,7 +344,7 @@ def test_an_end_in_the_future_counts_as_now() -> None:
 def test_twenty_mistakes_are_listed_and_the_others_counted() -> None:
     """The answer to 128 KiB of nonsense stays small."""
     found = mistakes(EVENT | {"clients": [1] * 5000})
-    assert len(found) == MISTAKES + 1
+    assert len(found) == MAX_ISSUES + 1
     assert found[-1] == "and 4980 more mistakes"
     assert wrong(EVENT | {"clients": ["a", *[1] * 5000]})[-2:] == ["and 4980 more mistakes", "1-5000"]
     assert mistakes(EVENT | {"iss": 1, "clients": [1] * 20})[-1] == "and 1 more mistake"

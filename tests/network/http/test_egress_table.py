@@ -10,7 +10,7 @@ import yaml
 from aiohttp.abc import ResolveResult
 
 from notifier.model.client import Client, EgressPolicy, Route
-from notifier.model.delivery import Inline
+from notifier.model.delivery import ClientOverrides
 from notifier.model.egress import check_uri, judge
 from notifier.model.outcome import Answer, Break, Reason, Wire
 from notifier.model.registry import Registry
@@ -304,7 +304,7 @@ async def inline_elsewhere() -> tuple[str, str, Wire | str]:
         registered = Client(iss="i", client_id="shop", backchannel_logout_uri=shop.url, route=route)
         template = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
         registry = Registry(clients={"i": {"shop": registered}}, unregistered=template)
-        client = registry.resolve("i", "shop", Inline(backchannel_logout_uri=other.url))
+        client = registry.resolve("i", "shop", ClientOverrides(backchannel_logout_uri=other.url))
         assert client is not None
         assert (client.route.headers, client.route.proxy) == ((), None)
         wire = await http.post(request(other.url, egress=client.route.egress, headers=client.route.headers))

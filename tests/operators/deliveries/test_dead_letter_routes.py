@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 
 from notifier.model.client import Client
-from notifier.model.documents.dead_letter import bury_delivery
+from notifier.model.documents.dead_letter import dead_letter_delivery
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import DEAD, Lane, Transfer, Transferred
+from notifier.model.message import DEAD, Lane, Transfer, TransferResult
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
@@ -37,8 +37,8 @@ from tests.publishing.serving import accept, serving, sources_of, token
 from tests.system.waiting import until
 
 OTHER = "https://other.example.com"
-ELSEWHERE = bury_delivery(replace(DELIVERY, id="o-1", iss=OTHER), DeadReason.EXPIRED, "too old", 1000.0)
-STALE = bury_delivery(replace(DELIVERY, id="stale", sid=None), DeadReason.EXPIRED, "too old", 1000.0)
+ELSEWHERE = dead_letter_delivery(replace(DELIVERY, id="o-1", iss=OTHER), DeadReason.EXPIRED, "too old", 1000.0)
+STALE = dead_letter_delivery(replace(DELIVERY, id="stale", sid=None), DeadReason.EXPIRED, "too old", 1000.0)
 LETTERS = (letter("d-1"), letter("d-2"), letter("m-1", client_id="mail"), STALE, ELSEWHERE)
 
 
@@ -149,7 +149,9 @@ async def test_what_an_unknown_name_may_mean(api: Api) -> None:
     }
     unknown = DeadReason.UNKNOWN_CLIENT
     await bury(api.queue, *(letter(f"u-{name}", client_id=name, reason=unknown) for name in meant))
-    await bury(api.queue, bury_delivery(replace(DELIVERY, id="u-o", iss=OTHER, client_id="shop"), unknown, "", 1000.0))
+    await bury(
+        api.queue, dead_letter_delivery(replace(DELIVERY, id="u-o", iss=OTHER, client_id="shop"), unknown, "", 1000.0)
+    )
     _, document = await api.ask("GET")
     hints = {(each["iss"], each["client_id"]): each["hint"] for each in document["groups"] if "hint" in each}
     assert hints.pop((OTHER, "shop")) == f"there is one of that name at the issuer {ISS}"
@@ -265,7 +267,7 @@ async def test_a_worker_that_ends_moves_the_letters_at_hand(api: Api, monkeypatc
     """Else a letter would stay whose delivery is on its way. Jobs that wait end at once, and none begins any more."""
     begun, confirmed, move = asyncio.Event(), asyncio.Event(), SqliteVisit.move
 
-    async def slow_move(visit: Any, transfers: Sequence[Transfer]) -> Transferred:
+    async def slow_move(visit: Any, transfers: Sequence[Transfer]) -> TransferResult:
         begun.set()
         await confirmed.wait()
         return await move(visit, transfers)
@@ -289,7 +291,7 @@ async def test_a_worker_that_ends_moves_the_letters_at_hand(api: Api, monkeypatc
 async def test_a_replay_onto_a_full_disk(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends, says what may be the matter, and names no file."""
 
-    async def refuse(*_: object) -> Transferred:
+    async def refuse(*_: object) -> TransferResult:
         raise QueueUnavailable("the disk of the queue file queue.db is full")
 
     monkeypatch.setattr(SqliteVisit, "move", refuse)

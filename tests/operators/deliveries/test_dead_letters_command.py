@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.model.documents.dead_letter import DeadLetter, bury_delivery, bury_raw
+from notifier.model.documents.dead_letter import DeadLetter, dead_letter_delivery, dead_letter_raw
 from notifier.model.errors import InputIssue
 from notifier.model.message import DEAD, Lane, Message
 from notifier.model.outcome import DeadReason
@@ -21,8 +21,10 @@ from tests.contract.letters import DELIVERY, bury, letter
 from tests.support.rabbit_options import rabbit_options
 
 BODY = b'{"iss": "https://id.example.com", "sub": "bob-sub-5", "clients": []}'
-WRONG = bury_raw(Message(lane=Lane.EVENTS, body=BODY, tag=None), [InputIssue("clients", "must not be empty")], 1000.0)
-STALE = bury_delivery(replace(DELIVERY, id="stale", sid=None), DeadReason.EXPIRED, "too old", 1000.0)
+WRONG = dead_letter_raw(
+    Message(lane=Lane.EVENTS, body=BODY, tag=None), [InputIssue("clients", "must not be empty")], 1000.0
+)
+STALE = dead_letter_delivery(replace(DELIVERY, id="stale", sid=None), DeadReason.EXPIRED, "too old", 1000.0)
 LETTERS = (letter("d-1"), letter("d-2"), letter("m-1", client_id="mail"), STALE, WRONG)
 
 

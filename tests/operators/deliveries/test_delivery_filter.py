@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given
 
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, RetryPolicy, SubjectMode, TokenProfile
-from notifier.model.delivery import NO_WAITS, Delivery, Past, RecordedWaits
+from notifier.model.delivery import NO_WAITS, Delivery, PastOutcome, RecordedWaits
 from notifier.model.documents.dead_letter import (
-    bury_delivery,
-    bury_entries,
-    bury_event,
-    bury_raw,
+    dead_letter_delivery,
+    dead_letter_entries,
+    dead_letter_event,
+    dead_letter_raw,
     dump_dead_letter,
     load_dead_letter,
 )
 from notifier.model.documents.documents import dump_delivery, load_delivery, load_event
 from notifier.model.documents.event_entries import WrongEntries
 from notifier.model.errors import InputIssue
-from notifier.model.message import Kind, Lane, Message, Whole
+from notifier.model.message import CutBody, Kind, Lane, Message
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
@@ -45,7 +45,7 @@ def message_of(body: bytes, kind: Kind | None = Kind.DEAD_LETTER) -> Message:
 
 
 def buried(delivery: Delivery = DELIVERY, reason: DeadReason = DeadReason.REFUSED, now: float = 1000.0) -> Message:
-    return message_of(dump_dead_letter(bury_delivery(delivery, reason, "410 Gone", now)).body)
+    return message_of(dump_dead_letter(dead_letter_delivery(delivery, reason, "410 Gone", now)).body)
 
 
 @given(DELIVERIES)
@@ -128,9 +128,9 @@ def test_dead_letters_and_pending_deliveries_have_the_same_filters() -> None:
 @pytest.mark.parametrize("subject", ["pairwise-1", "bob", "s-9", "carol"])
 def test_a_subject_is_found_wherever_it_stands(subject: str) -> None:
     """In an event's entries, and in what is no event at all, cut or not."""
-    event = dump_dead_letter(bury_event(EVENT, DeadReason.UNKNOWN_ISSUER, "", 1.0)).body
+    event = dump_dead_letter(dead_letter_event(EVENT, DeadReason.UNKNOWN_ISSUER, "", 1.0)).body
     body = b'{"data": {"sub": "bob", "sid": "s-9", "clients": [{"sub": "carol"}, {"sub'
-    raw = dump_dead_letter(bury_raw(message_of(body, kind=None), [], 1.0)).body
+    raw = dump_dead_letter(dead_letter_raw(message_of(body, kind=None), [], 1.0)).body
     rows = [(message, read_summary(message)) for message in (message_of(event), message_of(raw))]
     assert sum(DeadLetterFilter(subject=subject).matches(message, row) for message, row in rows) == 1
 
@@ -167,7 +167,7 @@ REPLAYED = Delivery(
     rejections=3, ambiguous=True, first_taken_at=NOW - 91_000, first_attempt_at=NOW - 90_000, held=5.0,
     waits=RecordedWaits(seconds=60.0), waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, leash=NOW,
     turn=NOW, backoffs=5, charged_at=NOW - 60,
-    history=(Past(at=NOW - 60, reason="timeout"),),
+    history=(PastOutcome(at=NOW - 60, reason="timeout"),),
 )  # fmt: skip
 REPLAYED_EVENT = SessionEnded(
     id="e-1", id_given=False, iss=ISS, sub="alice", sid=None, clients=(ClientEntry(client_id="shop"),), publisher="idp"
@@ -175,16 +175,16 @@ REPLAYED_EVENT = SessionEnded(
 
 
 def of_delivery(delivery: Delivery, rules: ReplayRules = RULES) -> Readmission | KeptDeadLetter:
-    return readmit(bury_delivery(delivery, DeadReason.EXPIRED, "", NOW), rules, NOW)
+    return readmit(dead_letter_delivery(delivery, DeadReason.EXPIRED, "", NOW), rules, NOW)
 
 
 def of_event(event: SessionEnded) -> Readmission | KeptDeadLetter:
-    return readmit(bury_event(event, DeadReason.UNKNOWN_ISSUER, "", NOW), RULES, NOW)
+    return readmit(dead_letter_event(event, DeadReason.UNKNOWN_ISSUER, "", NOW), RULES, NOW)
 
 
 def of_raw(body: bytes, **more: object) -> Readmission | KeptDeadLetter:
     message = Message(lane=Lane.EVENTS, body=body, tag=None, user_id="idp", **more)  # type: ignore[arg-type]
-    return readmit(bury_raw(message, [InputIssue("", "wrong")], NOW), RULES, NOW)
+    return readmit(dead_letter_raw(message, [InputIssue("", "wrong")], NOW), RULES, NOW)
 
 
 def stays(found: Readmission | KeptDeadLetter) -> KeepReason | None:
@@ -230,7 +230,7 @@ def test_what_may_end_newer_sessions_stays(
 
     One that no worker had in hand is sent however late, as a first attempt always is.
     """
-    history = () if earliest is None else (Past(at=earliest, reason="dns"),)
+    history = () if earliest is None else (PastOutcome(at=earliest, reason="dns"),)
     old = replace(REPLAYED, sid=None, first_taken_at=first, held=0.0, history=history)
     assert stays(of_delivery(old)) is expected
     assert stays(of_delivery(old, replace(RULES, end_newer_sessions=True))) is None
@@ -277,7 +277,7 @@ def test_what_could_not_be_read_is_read_again() -> None:
     assert isinstance(still, KeptDeadLetter)
     assert still.reason is KeepReason.MALFORMED
     assert "iss: must be a string" in still.text
-    assert stays(of_raw(body[:10], cut_from=Whole(size=5000, sha256="0" * 64))) is KeepReason.CUT
+    assert stays(of_raw(body[:10], cut_from=CutBody(size=5000, sha256="0" * 64))) is KeepReason.CUT
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_of_wrong_entries_only_those_are_told_who_were_not(
     body = json.dumps({"id": "e-2", "iss": ISS, "sub": "bob", "clients": clients}).encode()
     came = Message(lane=Lane.EVENTS, body=body, tag=None, user_id="idp")
     wrong = WrongEntries(mistakes=(InputIssue("clients[1]", "no"),), more=0, which=which)
-    letter = bury_entries(came, REPLAYED_EVENT, wrong, NOW)
+    letter = dead_letter_entries(came, REPLAYED_EVENT, wrong, NOW)
     sent = dump_dead_letter(letter)
     there = Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=Kind.UNREADABLE, headers=sent.headers)
     assert load_dead_letter(there) == letter

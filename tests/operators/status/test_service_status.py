@@ -9,7 +9,7 @@ from notifier.model.frozen import replace
 from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.model.registry import Registry
-from notifier.model.trouble import EXPLAINED, Trouble, TroubleKind, by_cause
+from notifier.model.trouble import RUNBOOK_SECTIONS, Trouble, TroubleKind, join_by_cause
 from notifier.operators.doctor.runbook import parse_sections
 from notifier.operators.status.client_state import ClientState, clients_of, merge_states, troubled_clients_of
 from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_SECONDS, HealthObserver
@@ -328,8 +328,8 @@ def test_troubles_of_all_workers_are_summed_up() -> None:
 def test_each_trouble_is_explained() -> None:
     """By a section that is there."""
     known = {section.name for section in parse_sections().values()}
-    assert {str(kind) for kind in EXPLAINED} == {str(kind) for kind in TroubleKind}
-    assert set(EXPLAINED.values()) <= known
+    assert {str(kind) for kind in RUNBOOK_SECTIONS} == {str(kind) for kind in TroubleKind}
+    assert set(RUNBOOK_SECTIONS.values()) <= known
 
 
 def test_a_missing_key_is_one_trouble() -> None:
@@ -337,8 +337,8 @@ def test_a_missing_key_is_one_trouble() -> None:
     missing = Trouble(kind=TroubleKind.KEY_MISSING, text="key k1: the key is not published", iss=ISS, subject="k1")
     caused = Trouble(kind=TroubleKind.SIGNING, text="the key is not published (kid k1): no", iss=ISS, count=3)
     other = Trouble(kind=TroubleKind.SIGNING, text="its file is gone", iss=ISS, count=2)
-    assert by_cause([missing, caused, other]) == [replace(missing, count=3), other]
-    assert by_cause([caused]) == [caused]
+    assert join_by_cause([missing, caused, other]) == [replace(missing, count=3), other]
+    assert join_by_cause([caused]) == [caused]
 
 
 def test_a_worker_with_nothing_to_try_does_not_know_better() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.model.durations import in_words
+from notifier.model.durations import format_in_words
 from notifier.operators.doctor.runbook import parse_sections
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.output import wrap_text
@@ -59,7 +59,7 @@ def test_no_width_breaks_a_word() -> None:
 
 def test_times_are_said_in_one_unit() -> None:
     """As people do."""
-    assert [in_words(each) for each in (-1, 31, 119, 121, 7300, 200_000)] == [
+    assert [format_in_words(each) for each in (-1, 31, 119, 121, 7300, 200_000)] == [
         "0 s",
         "31 s",
         "119 s",

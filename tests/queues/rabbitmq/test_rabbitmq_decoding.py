@@ -10,7 +10,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp import commands, decode, encode
 from pamqp.header import ContentHeader
 
-from notifier.model.message import DEAD, PARKED, Kind, Lane, NewerKind, Whole
+from notifier.model.message import DEAD, PARKED, CutBody, Kind, Lane, NewerKind
 from notifier.queues.rabbitmq.wire.decoding import MAX_CACHED_TABLE_BYTES, to_message, tolerate_any_publisher
 
 
@@ -125,7 +125,7 @@ def test_only_the_beginning_of_what_is_too_large_is_held() -> None:
     """With the size and the digest of all of it. What fits comes whole, and so does whatever is our own."""
     body = b"0123456789"
     cut = to_message(Lane.EVENTS, delivered("notifier.events", body=body), None, keep=9)
-    assert (cut.body, cut.cut_from) == (b"012345678", Whole(size=10, sha256=hashlib.sha256(body).hexdigest()))
+    assert (cut.body, cut.cut_from) == (b"012345678", CutBody(size=10, sha256=hashlib.sha256(body).hexdigest()))
     fits = to_message(Lane.EVENTS, delivered("notifier.events", body=body), None, keep=10)
     ours = to_message(Lane.EVENTS, delivered(body=body, message_type="notifier.event"), None, keep=9)
     for whole in (fits, ours):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import CRASHES, LAST_CHANCE, Kind, Lane, Message, NewerKind, Outgoing
+from notifier.model.message import CRASHES_HEADER, LAST_CHANCE, Kind, Lane, Message, NewerKind, Outgoing
 from notifier.queues.rabbitmq.delays import (
     HOP_SECONDS,
     MAX_HOPS,
@@ -87,9 +87,9 @@ def test_a_document_bears_the_passes_that_are_left() -> None:
 
 def test_the_crashes_of_a_delivery_go_on_with_it() -> None:
     """Other headers do not: a copied `x-death` makes the broker drop the message."""
-    waiting = replace(came(WAITING), headers={CRASHES: "7", "x-death": []}, delivery_count=1)
+    waiting = replace(came(WAITING), headers={CRASHES_HEADER: "7", "x-death": []}, delivery_count=1)
     _, sent = to_next_pass(waiting, NOW + 32) or pytest.fail("it is not due")
-    assert sent.headers == {CRASHES: "7"}
+    assert sent.headers == {CRASHES_HEADER: "7"}
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"v":7}', b"\xff}}"])

@@ -26,7 +26,7 @@ from pamqp import commands, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from notifier.model.library_hooks import Hook, HookChanged, demand, difference, expect, expect_use, step
+from notifier.model.library_hooks import Hook, HookChanged, expect, expect_use, find_difference, require_behaviour, step
 from notifier.queues.rabbitmq.wire.decoding import UnreadableTable, tolerate_any_publisher
 from notifier.queues.rabbitmq.wire.frames import LeanReceiver, hand_over, log_not_taken
 from notifier.queues.rabbitmq.wire.publish import ConfirmedWrites, Publish
@@ -48,10 +48,10 @@ def install() -> Mapping[str, Hook]:
     Raises ConfigurationError if pamqp cannot be made to decode what any publisher wrote.
     """
     tolerate_any_publisher()
-    demand("pamqp", TRIED_PAMQP, _look_at_decoding)
+    require_behaviour("pamqp", TRIED_PAMQP, _look_at_decoding)
     commands.Connection.Close.__repr__ = _in_words  # type: ignore[assignment,method-assign]
     hooks = [
-        Hook(name=name, library="aiormq", tried=TRIED_AIORMQ, cost=cost, difference=difference(look))
+        Hook(name=name, library="aiormq", tried=TRIED_AIORMQ, cost=cost, difference=find_difference(look))
         for name, cost, look in (
             ("frames", "an event takes up to a seventh more CPU", _look_at_frames),
             ("messages", "an event takes up to an eighth more CPU, a parked delivery a round trip", _look_at_messages),

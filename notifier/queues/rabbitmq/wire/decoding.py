@@ -25,8 +25,19 @@ from typing import Any
 import aiormq.abc
 from pamqp import commands, decode
 
-from notifier.model.message import DEAD, PARKED, SOURCE, SUSPECT, Kind, Lane, Message, NewerKind, Whole, kind_named
-from notifier.model.reply import asked_by_publisher
+from notifier.model.message import (
+    DEAD,
+    MIN_SUSPECT_CRASHES,
+    PARKED,
+    SOURCE,
+    CutBody,
+    Kind,
+    Lane,
+    Message,
+    NewerKind,
+    parse_kind,
+)
+from notifier.model.reply import parse_reply_to
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 
 MAX_VISIT_RETURNS = 1  # times that a walk over pending deliveries may have returned a message to a bucket
@@ -74,7 +85,7 @@ def to_message(
     kind = None if source is not None else _find_kind(origin, delivered.exchange, properties, headers)
     body, cut_from = delivered.body, None
     if kind is None and keep is not None and len(body) > keep:
-        cut_from = Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
+        cut_from = CutBody(size=len(body), sha256=hashlib.sha256(body).hexdigest())
         body = body[:keep]
     return Message(
         lane=origin if isinstance(origin, Lane) else Lane.RETRIES,
@@ -88,9 +99,7 @@ def to_message(
         user_id=properties.user_id or None,
         app_id=properties.app_id or None,
         delivery_count=_read_delivery_count(headers) if delivered.redelivered else 0,
-        reply_to=None
-        if not properties.reply_to
-        else asked_by_publisher(properties.reply_to, properties.correlation_id),
+        reply_to=None if not properties.reply_to else parse_reply_to(properties.reply_to, properties.correlation_id),
         survived=MAX_VISIT_RETURNS if origin == PARKED else 0,
         cut_from=cut_from,
         source=_find_source_of_dead(delivered.exchange, headers) if origin == DEAD and kind is None else source,
@@ -109,7 +118,7 @@ def _find_kind(
     leaves the rest unchanged. So in these queues any message with `x-death` counts as a publisher's. Messages reach
     `retries` only through the default exchange, our delay queues and buckets; buckets only through the first.
     """
-    kind = kind_named(properties.message_type)
+    kind = parse_kind(properties.message_type)
     if kind is None or exchange != "" or isinstance(headers, UnreadableTable):
         return None  # `x-death` may be in it
     if isinstance(kind, Kind) and kind not in _KINDS_BY_ORIGIN.get(origin, _KINDS_BY_ORIGIN[Lane.RETRIES]):
@@ -152,7 +161,7 @@ def _read_timestamp(properties: commands.Basic.Properties, headers: Mapping[str,
 def _read_delivery_count(headers: Mapping[str, Any]) -> int:
     """Return how often the message was returned. Read only if redelivered: otherwise a publisher set the header."""
     if isinstance(headers, UnreadableTable):
-        return SUSPECT  # the count may be in it
+        return MIN_SUSPECT_CRASHES  # the count may be in it
     count = headers.get("x-delivery-count")
     return count if isinstance(count, int) else 0
 
