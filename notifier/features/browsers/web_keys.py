@@ -28,7 +28,7 @@ _KEY_HINT = "make one by `notifier keys web`: 32 random bytes as base64url"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageKeys:
-    """The keys of pages: those that all issuers share, and each one's `own`. `single_issuer`: there is one issuer."""
+    """The keys of pages: `shared` by all issuers, and `own` by issuer. `single_issuer`: there is only one issuer."""
 
     shared: MultiFernet
     own: Mapping[str, MultiFernet]

@@ -25,7 +25,7 @@ _LOG_INTERVAL_SECONDS = 60.0  # between log lines of refused pages
 _UNKNOWN_ISSUER_HINT = (
     "web.issuers has no such issuer: have whoever makes the page write it letter by letter as there, or add it"
 )
-_FOREIGN_KEY_HINT = "the page's key is another issuer's: make it with one of its own keys_file, or of web.keys_file"
+_FOREIGN_KEY_HINT = "the page's key belongs to another issuer: use a key of the issuer's keys_file, or of web.keys_file"
 
 
 class WebPages:

@@ -170,7 +170,7 @@ class Subscription:
 class HttpSource:
     """A source that accepts events over HTTP. `challenge`: the protocol of its server's verification requests.
 
-    `subscription` is the one that a WebSub hub may verify. `used_names` has the names in its expressions, among them
+    `subscription` is the one that a WebSub hub may verify. `used_names` has the names in its expressions, including
     the headers that they read.
     """
 

@@ -72,8 +72,8 @@ def warn_open_exchanges(sources: Mapping[str, BindingOwner]) -> list[InputIssue]
     return [
         InputIssue(
             f"sources.{name}.bind[{nth}]",
-            f"whoever may write to {bind.exchange}, an exchange of the broker's own, may sign people out: let few "
-            "write to it, or have the server publish to an exchange of its own",
+            f"every user of the broker with write permission for {bind.exchange}, a predefined exchange, can sign users"
+            " out: restrict that permission, or have the server publish to a dedicated exchange",
         )
         for name, source in sources.items()
         for nth, bind in enumerate(source.bind)

@@ -40,7 +40,7 @@ class SessionDatabase:
             )
             if not result.returns_rows:
                 raise SourceFault("query must be a SELECT: it gives no rows")
-            names = [normalize_name(str(key)) for key in result.keys()]  # noqa: SIM118  a view of its own, not a mapping's
+            names = [normalize_name(str(key)) for key in result.keys()]  # noqa: SIM118  not the keys of a mapping
             if wrong := set(names) - set(_RESULT_COLUMNS) or not {"sub", "sid"} & set(names):
                 odd = f"there is no {', '.join(sorted(wrong))}" if isinstance(wrong, set) else "sub and sid are missing"
                 raise SourceFault(f"columns of query: {odd}; they are {', '.join(_RESULT_COLUMNS)}")

@@ -49,7 +49,7 @@ def test_an_exchange_of_the_brokers_own(folder: Path) -> None:
     source = {"issuer": ISS, "event": {"sub": "user", "clients": "clients"}, "bind": bind}
     told = [path for path, _ in warnings(folder, {"sources": {"shop": source}}) if path.startswith("sources.")]
     assert told == ["sources.shop.bind[1]"]
-    assert "whoever may write to amq.topic" in notifier("check", "-c", "n.yaml", cwd=folder).stdout
+    assert "with write permission for amq.topic" in notifier("check", "-c", "n.yaml", cwd=folder).stdout
 
 
 @pytest.mark.parametrize(
