@@ -24,7 +24,7 @@ SHARED, OWN, STRANGER = (Fernet.generate_key() for _ in range(3))
 @pytest.mark.parametrize(
     ("key", "iss", "hint"),
     [
-        (OWN, OTHER, "the page's key is another issuer's"),
+        (OWN, OTHER, "the page's key belongs to another issuer"),
         (SHARED, f"{ISS}/", "web.issuers has no such issuer"),
         (OWN, f"{ISS}/", "web.issuers has no such issuer"),
         (STRANGER, ISS, None),
