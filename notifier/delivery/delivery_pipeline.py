@@ -130,7 +130,7 @@ class DeliveryPipeline:
             if isinstance(answer, StartNow):
                 return answer
             if isinstance(answer, Wait):
-                answer.decided = asyncio.get_running_loop().create_future()
+                answer.called_up = asyncio.get_running_loop().create_future()
                 return answer
             delivery, verdict = answer
         if isinstance(verdict, Defer):
@@ -141,9 +141,13 @@ class DeliveryPipeline:
     # ── attempt and decide ──
 
     async def _attempt(self, ticket: Ticket) -> AttemptResult:
-        """Attempt the delivery when its turn has come, and decide what follows."""
+        """Wait for the delivery's turn, attempt it, and return the result.
+
+        A failed probe stays unacked until another delivery replaces it as the probe, for at most half of
+        `probe_wait_seconds`, if that is not 0.
+        """
         delivery, client = ticket.delivery, ticket.client
-        if ticket.decided is not None and (later := await ticket.decided) is not None:
+        if ticket.called_up is not None and (later := await ticket.called_up) is not None:
             return deferred(*later, client.retry, self._tools.clock())
         result: AttemptResult | None = None
         try:
@@ -155,13 +159,13 @@ class DeliveryPipeline:
             result = defer_for(fault, delivery, client, self._tools.clock(), self._tools.jitter)
         finally:  # of a task that is cancelled too
             ended = AttemptResult(delivery=delivery, verdict=DONE) if result is None else result
-            started, result, rotation_seconds = self._gate.on_ended(ticket, ended)
+            started, result, probe_wait_seconds = self._gate.on_ended(ticket, ended)
             for following in started:
                 following.call_up()
-        if rotation_seconds:
-            ticket.decided = asyncio.get_running_loop().create_future()
+        if probe_wait_seconds:
+            ticket.called_up = asyncio.get_running_loop().create_future()
             self._pump()
-            await asyncio.wait((ticket.decided,), timeout=rotation_seconds / 2)
+            await asyncio.wait((ticket.called_up,), timeout=probe_wait_seconds / 2)
             result = self._gate.buckets.on_rotated(ticket, result)
         if (fact := result.fact) is not None:
             due = result.verdict.due if isinstance(result.verdict, RetryAt | Defer) else None

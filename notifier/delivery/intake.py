@@ -120,7 +120,7 @@ class Intake:
             return last
         match message.kind:
             case None if message.source is not None:
-                return self._open_sourced(message, only, now)
+                return self._open_source_message(message, only, now)
             case None:
                 understood = parse_event(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
                 letter = None
@@ -142,14 +142,15 @@ class Intake:
             case _:
                 assert_never(message.kind)
 
-    def _open_sourced(self, message: Message, only: str | None, now: float) -> Expand | Move:
+    def _open_source_message(self, message: Message, only: str | None, now: float) -> Expand | Move:
+        """Read a message of a source through its reader. `only`: positions of the events to read, None for all."""
         reader = self._readers.get(reader_name_of(message.source))
         if reader is None:
             raise UnknownSource((InputIssue("", f"nothing here reads messages of the source {message.source}"),))
         opened = reader.open(message, only, now, now + TRIAL_DELAY_SECONDS if message.suspect else None)
         if isinstance(opened, Move):
             return opened
-        work = self._open_event(message, documents.EventDocument(event=opened.event), opened.letter, now)
+        work = self._open_event(message, documents.EventDocument(event=opened.event), opened.dead_letter, now)
         if isinstance(work, Expand) or work.fact is None:
             return work
         return replace(work, fact=replace(work.fact, source=message.source))

@@ -108,7 +108,7 @@ class Alone:
     """The only event of a message of a source, and the dead letter of the rest of that message."""
 
     event: SessionEnded
-    letter: DeadLetter | None
+    dead_letter: DeadLetter | None
 
 
 class SourceReader(Protocol):
@@ -118,7 +118,7 @@ class SourceReader(Protocol):
         """Return the message without secrets that may not be stored. Never raises."""
 
     def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Move | Alone:
-        """Read the message; of its events only the ones in `only`. Its replacements are due at `rest_until`.
+        """Read the message. `only`: positions of events to read, None for all. Replacements are due at `rest_until`.
 
         Raises MalformedEvent, and UnknownSource if the source is not configured.
         """

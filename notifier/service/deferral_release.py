@@ -134,7 +134,7 @@ class DeferralRelease:
             structlog.get_logger().info("clients_freed", clients=tried, deliveries=due)
 
     def _pace(self, issuers: Collection[str]) -> float:
-        """How many a second their keys can sign beside fresh logouts."""
+        """Return how many deliveries a second the keys of these issuers can sign beside those of new logouts."""
         return min(
             MAX_DUE_PER_SECOND,
             *(SIGNATURE_RATE_SHARE * self._live.now.keys.signatures_per_second(iss) for iss in issuers),
@@ -143,7 +143,7 @@ class DeferralRelease:
     async def _make_due(
         self, filter_: WaitingFilter, *, force: bool = False, pace: Callable[[], float] = lambda: math.inf
     ) -> RepairResult:
-        """Make due what is meant in the delay queues."""
+        """Make the delayed deliveries that match the filter due now. `force`, `pace`: see `repair.make_due`."""
         options = RepairOptions(clock=time.time, steady=time.monotonic, pause=asyncio.sleep, rate=MAX_DUE_PER_SECOND)
         try:
             depths = await self._queue.depths()

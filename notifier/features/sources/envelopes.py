@@ -43,8 +43,8 @@ class UnwrappedDocument:
     """A JSON document with the data of its envelope.
 
     `envelope` is the value of `"$envelope"`. `id` and `time` (epoch seconds) are the envelope's; `unread_time` is the
-    text of its time if that is unreadable. `source` is the CloudEvents attribute. `index` is the document's index in
-    its list, None without a list.
+    text of its time if that is unreadable. `source` is the CloudEvents attribute. `index` is the document's position
+    in the list of an `EventList`, or among all documents if lists are nested; None without such a list.
     """
 
     data: object
@@ -145,11 +145,14 @@ def unwrap_documents(
     *,
     ignore_case: bool = False,
 ) -> Sequence[UnwrappedDocument]:
-    """Remove these envelopes from each document. Members of lists are numbered. Raises MalformedEvent."""
-    lists = int(len(documents) > 1)
+    """Remove these envelopes from each document. Raises MalformedEvent.
+
+    Members get their position in the list as `index` or, if lists are nested, their position among all.
+    """
+    list_levels = int(len(documents) > 1)
     for envelope in envelopes:
         if isinstance(envelope, EventList):
-            lists += 1
+            list_levels += 1
             documents = [
                 member
                 for outer in documents
@@ -159,7 +162,7 @@ def unwrap_documents(
                 _refuse(f"holds {len(documents):,} events; {MAX_EVENTS:,} at most")
         else:
             documents = [envelope(inner, message) for inner in documents]
-    return [replace(inner, index=index) for index, inner in enumerate(documents)] if lists > 1 else documents
+    return [replace(inner, index=index) for index, inner in enumerate(documents)] if list_levels > 1 else documents
 
 
 def unwrap_masstransit(document: UnwrappedDocument, message: Message) -> UnwrappedDocument:

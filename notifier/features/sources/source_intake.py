@@ -50,7 +50,7 @@ class SourceIntake:
         translation = source.translate(message, max_bytes=self._max_event, new_id=self._new_id, now=now, only=positions)
         letter = None if translation.wrong is None else dead_letter.dead_letter_events(message, translation.wrong, now)
         if len(translation.events) == 1:
-            return Alone(event=translation.events[0], letter=letter)
+            return Alone(event=translation.events[0], dead_letter=letter)
         return Move(sends=self._sends(message, translation, letter, rest_until), fact=_to_fact(message, translation))
 
     def _sends(

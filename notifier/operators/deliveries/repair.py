@@ -166,7 +166,8 @@ async def make_due(
 ) -> RepairResult:
     """Attempt delayed deliveries now. Without `force`, deliveries that their client asked to delay stay.
 
-    `pace`: how many a second are to be attempted, asked for each. A delivery comes at its turn, or when it is due.
+    `pace` is called for each delivery and returns how many to attempt per second. A delivery is attempted at its turn,
+    or when it is due if that is earlier.
     """
     next_at = options.clock()
 

@@ -91,10 +91,13 @@ async def _loses_messages(channel: aiormq.Channel, name: str) -> bool:
 
 
 async def _drops_returned(channel: aiormq.Channel, name: str) -> bool:
-    """Return whether the first message is dropped after a few returns. Its count identifies the message."""
-    for given_back in range(DEFAULT_DELIVERY_LIMIT + 2):
+    """Return whether the first message is dropped within `DEFAULT_DELIVERY_LIMIT` + 1 returns.
+
+    A delivery count below the number of returns means that another message is first now.
+    """
+    for return_count in range(DEFAULT_DELIVERY_LIMIT + 2):
         got = await channel.basic_get(name)
-        if got.delivery_tag is None or _read_delivery_count(got) < given_back:
+        if got.delivery_tag is None or _read_delivery_count(got) < return_count:
             return True
         await channel.basic_nack(got.delivery_tag, requeue=True)
     return False

@@ -88,7 +88,7 @@ class SourceBindings:
 
 
 async def bind_all(connection: Connection, options: RabbitOptions) -> tuple[BindingState, ...]:
-    """Make every binding once. Never raises for a binding that cannot be made."""
+    """Make every binding once, and return the states. Never raises for a binding that cannot be made."""
     return tuple(
         await asyncio.gather(
             *(_bind(connection, binding, f"{options.prefix}.{SOURCE}{binding.source}") for binding in options.bindings)
@@ -97,7 +97,7 @@ async def bind_all(connection: Connection, options: RabbitOptions) -> tuple[Bind
 
 
 async def check_bindings(connection: Connection, options: RabbitOptions) -> tuple[BindingState, ...]:
-    """Return which bindings could be made, and change nothing: bind a queue that does not exist to each exchange.
+    """Return which bindings could be made, without making any: each is tried with a queue that does not exist.
 
     The broker checks the permission before it looks for the queue.
     """

@@ -163,15 +163,16 @@ class Store:
         self._database.execute("UPDATE lanes SET taken_to = 0")
 
     def bound_delays(self, now: float) -> None:
-        """If the wall clock was set back meanwhile, bring all due times forward by the excess of the farthest.
+        """Correct the due times after the wall clock was set back.
 
-        The excess is the time beyond the longest wait that a queue's name allows. Equal shifts keep the distances.
+        If a due time is further ahead than its queue's name allows, all are moved earlier by the largest such excess,
+        so their distances stay. `LONGEST_DELAY` is not compared: it also holds longer waits.
         """
-        farthest = "SELECT queue, max(due) FROM messages WHERE due IS NOT NULL GROUP BY queue"
-        last_dues = [(queue, due) for queue, due in self._database.execute(farthest) if queue != LONGEST_DELAY]
-        ahead = max((due - DELAYS[queue] - now for queue, due in last_dues), default=0.0)
-        if ahead > 0:
-            self._database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (ahead,))
+        last_due_by_queue = "SELECT queue, max(due) FROM messages WHERE due IS NOT NULL GROUP BY queue"
+        last_dues = [(queue, due) for queue, due in self._database.execute(last_due_by_queue) if queue != LONGEST_DELAY]
+        excess = max((due - DELAYS[queue] - now for queue, due in last_dues), default=0.0)
+        if excess > 0:
+            self._database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (excess,))
 
     def move_due(self, now: float, in_hand: Collection[int]) -> None:
         """Move due messages that are not in hand to `retries`, earliest first, at most `MAX_DUE_PER_ROUND`."""
