@@ -101,7 +101,10 @@ def find_fixed_changes(started: LoadedConfiguration, loaded: LoadedConfiguration
     """Return the settings that differ and need a restart."""
     old, new = started.settings, loaded.settings
     changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
-    before, now = ({name: value for part in of.parts for name, value in part.fixed.items()} for of in (started, loaded))
+    before, now = (
+        {name: value for part in configuration.parts for name, value in part.fixed.items()}
+        for configuration in (started, loaded)
+    )
     changed += sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     changed += [
         f"delivery.{name}" for name in FIXED_OF_DELIVERY if getattr(old.delivery, name) != getattr(new.delivery, name)

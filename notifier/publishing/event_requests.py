@@ -48,8 +48,8 @@ from notifier.network.listeners.openapi import (
     AnswerDescription,
     JsonSchema,
     OperationDescription,
+    check_query,
     openapi_route,
-    refuse_unknown_query,
 )
 from notifier.network.listeners.problem import (
     Refusal,
@@ -300,7 +300,7 @@ def build_api_app(
     tokens, limits = requests.sources.tokens, requests.limits
     throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_RETRY_SECONDS)
     others = () if judge is None else (judge_other_bearers(tokens, judge),)
-    guards = [answer_refusals, Authorization(tokens).local, *others, throttle.middleware, refuse_unknown_query]
+    guards = [answer_refusals, Authorization(tokens).local, *others, throttle.middleware, check_query]
 
     @_POST_EVENT
     async def post_event(request: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
 """Encrypts tokens to the keys of their clients, which are read from each `jwks_uri` when needed, and kept.
 
 A set is read again when its Cache-Control expires, and at once after a 400, since the client may have a new key. For a
-client that refuses everything it is read at most every DOUBTED_EVERY seconds. Sets are read only for deliveries. While
+client that refuses everything it is read at most every DOUBT_INTERVAL_SECONDS. Sets are read only for deliveries. While
 a set cannot be read, the last one stays. No delivery waits for a server that did not answer last time: a delivery
 without a key is deferred.
 """
@@ -42,14 +42,14 @@ MAX_SETS = 10_000  # kept, 3 KiB each; a dropped set is read again
 def compact_encrypter(key: PublishedKey, alg: KeyManagement, enc: ContentEncryption) -> Encrypt:
     """Return a function that encrypts to this key. Raises ValueError if the key is invalid.
 
-    It makes a JWS in a JWE (RFC 7516 §7.1, RFC 7519 §5.2) by joserfc. By default that refuses algorithms that it
-    does not recommend, and unknown headers such as the `iss` of B17. It supports more of RFC 7518 than clients may
-    request: `KeyManagement` and `ContentEncryption` are the limit.
+    The function makes a JWS in a JWE (RFC 7516 §7.1, RFC 7519 §5.2) with joserfc. By default, joserfc refuses
+    algorithms that it does not recommend, and unknown headers such as `iss` (B17). joserfc supports more of RFC 7518
+    than clients may request: `KeyManagement` and `ContentEncryption` are the limit.
     """
     registry = JWERegistry(algorithms=[alg, enc], strict_check_header=False)
     named = {} if key.kid is None else {"kid": key.kid}
     try:
-        # Without `use` and `key_ops`, which were looked at: of the latter joserfc takes `encrypt` alone.
+        # Leaves out `use` and `key_ops`: `encryption_key` has checked them, and joserfc accepts only `encrypt`.
         public = _KINDS[key.kty].import_key({"kty": key.kty, **dict(key.material)})
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"is no {key.kty} key ({type(error).__name__})") from error
@@ -95,8 +95,8 @@ _EncrypterKey: TypeAlias = tuple[KeyManagement, ContentEncryption]
 class _KeySet:
     """The keys of one `jwks_uri`, or of a registration.
 
-    `keys` None: never read. `fault`: why the last reading failed. By a clock that never goes back: `due` to be read
-    again, `read_at` when `keys` came, `doubted` by a 400.
+    `keys` None: never read. `fault`: why the last reading failed. By a clock that never goes back: `due`, when the set
+    is read again; `read_at`, when `keys` were read; `doubted_at`, when a 400 last caused a reading.
     """
 
     keys: tuple[PublishedKey, ...] | None = None
@@ -129,7 +129,7 @@ class ClientEncryption:
             _raise_fault(source, f"has a key that {error}")
 
     def doubted(self, encryption: Encryption) -> str | None:
-        """Say that a 400 may come from a key that the client no longer has. Its keys are read again, not too often."""
+        """Return why a 400 may come from an outdated key of the client, None if not. Reads its keys again if due."""
         source = encryption.keys
         if not isinstance(source, ClientKeysSource) or (key_set := self._sets.get(source)) is None:
             return None

@@ -133,7 +133,7 @@ class ExternalKey:
         self.algorithms: frozenset[Algorithm] = frozenset()
         self.fault: SignerFault | None = None
         self.changed: Callable[[], None] = lambda: None
-        """Called when the key gets a fault, and when a check is requested."""
+        """Called when the key gets a fault, and when `check_soon` makes a check due."""
 
     @property
     def signatures_per_second(self) -> float:

@@ -22,7 +22,7 @@ def _operate(view: WorkerView) -> FeatureRuntime:
     settings = view.live.now.settings
     section = console_of(settings)
     if section is None:
-        return FeatureRuntime() if settings.queue.sqlite_file is not None else _of_others(view)
+        return FeatureRuntime() if settings.queue.sqlite_file is not None else _answer_other_consoles(view)
     if not section.enabled:
         return FeatureRuntime()
     import time
@@ -68,12 +68,13 @@ def _operate(view: WorkerView) -> FeatureRuntime:
     )
 
 
-def _of_others(view: WorkerView) -> FeatureRuntime:
+def _answer_other_consoles(view: WorkerView) -> FeatureRuntime:
     """Answer the consoles of other workers. Nothing is recorded before the first request."""
-    parts: list[LocalAnswers] = []
+    answers: LocalAnswers | None = None
 
     async def act(request: WorkerRequest) -> Members:
-        if not parts:
+        nonlocal answers
+        if answers is None:
             import time
 
             from notifier.features.console.all_workers import LocalAnswers
@@ -81,8 +82,8 @@ def _of_others(view: WorkerView) -> FeatureRuntime:
 
             recent = Recent(time.time)
             view.add_observer(recent.observe)
-            parts.append(LocalAnswers(view, recent))
-        return await parts[0].act(request)
+            answers = LocalAnswers(view, recent)
+        return await answers.act(request)
 
     return FeatureRuntime(acts={CONSOLE.name: act})
 

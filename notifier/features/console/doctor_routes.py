@@ -165,7 +165,7 @@ class DoctorRoutes:
         client = self._view.live.registry().clients_of(iss).get(client_id)
         if client is None:
             raise Refusal(problem_response(404, "There is no such client"))
-        with self._canaries.one(f"{client_id} {iss}"):
+        with self._canaries.hold_slot(f"{client_id} {iss}"):
             findings = await self._view.canary(client)
         write_audit("canary_sent", who=request.who, iss=iss, client_id=client_id, level=findings[0].level.value)
         return web.json_response({"findings": list(map(asdict, findings))}, dumps=json_text)

@@ -93,7 +93,7 @@ class SignInRoutes:
         if self._signed_in is None:
             return web.json_response({"oidc": None})
         oidc = self._signed_in.oidc
-        with self._slots.one("GET"):
+        with self._slots.hold_slot("GET"):
             endpoints = await self._signed_in.provider.endpoints()
         answer = {
             "issuer": oidc.issuer,
@@ -110,7 +110,7 @@ class SignInRoutes:
         signed_in = self._signed_in
         if signed_in is None:
             raise Refusal(problem_response(404, "Nobody signs in by a provider here (api.console.oidc)"))
-        with self._slots.one("POST"):
+        with self._slots.hold_slot("POST"):
             members = await _parse_body(request)
         with self._reserve_slot():
             tokens = await signed_in.provider.exchange(

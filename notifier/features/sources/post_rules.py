@@ -70,16 +70,16 @@ def create_post_rules(http: SourceHttpSettings, source: Source) -> PostRules:
     )
 
 
-_HOP_BY_HOP_HEADERS = frozenset(
+_CONNECTION_HEADERS = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-)  # hop-by-hop headers
+)  # of the connection and the framing of the post, not of its content
 
 
 def join_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the headers by lower-case name. Repeated headers are joined (RFC 9110 §5.2)."""
+    """Return the headers by lower-case name, without those of the connection. Joins repeated ones (RFC 9110 §5.2)."""
     joined: dict[str, str] = {}
     for raw, value in headers:
         name, text = raw.lower(), value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        if name not in _HOP_BY_HOP_HEADERS:
+        if name not in _CONNECTION_HEADERS:
             joined[name] = f"{joined[name]}, {text}" if name in joined else text
     return joined

@@ -144,7 +144,7 @@ class SourceRoutes:
         try:
             if not isinstance(source.proof, BodySignature):
                 return answer_options(request, source, b"")
-            with self._unproven.one(source.name):
+            with self._unproven.hold_slot(source.name):
                 return answer_options(request, source, await self._read_unproven(request))
         except Refusal as refusal:
             self._count(source.name, refusal.response.status)
@@ -171,11 +171,11 @@ class SourceRoutes:
                 if not proof.is_valid(request.headers):
                     raise proof_refusal()
                 _check_type(request, source)
-                with self._proven.one(source.name):
+                with self._proven.hold_slot(source.name):
                     body = await read_body(request, self._limits)
             case BodySignature():
                 _check_type(request, source)
-                with self._unproven.one(source.name):
+                with self._unproven.hold_slot(source.name):
                     body = await self._read_unproven(request)
                 if not proof.is_valid(request.headers, body):
                     raise proof_refusal()
@@ -196,7 +196,7 @@ class SourceRoutes:
     async def _accept_set(self, request: web.Request, source: HttpSource, proof: SignedToken) -> web.Response:
         """Accept a Security Event Token, and answer according to RFC 8935 §2.2 and §2.3."""
         _check_type(request, source)
-        with self._unproven.one(source.name):
+        with self._unproven.hold_slot(source.name):
             result = await proof.verifier.verify(await self._read_unproven(request))
         if isinstance(result, VerifiedSet) and (unsigned := source.rules.check_headers(request.headers)) is not None:
             result = UnacceptedSet(err="invalid_request", description=unsigned.title)
@@ -216,7 +216,7 @@ class SourceRoutes:
     async def _accept_sns(self, request: web.Request, source: HttpSource, proof: SnsSignature) -> web.Response:
         """Accept an SNS message: a notification, or a message about the subscription."""
         _check_type(request, source)
-        with self._unproven.one(source.name):
+        with self._unproven.hold_slot(source.name):
             message = await proof.verifier.verify(await self._read_unproven(request))
         match message:
             case SnsRefusal():
@@ -255,7 +255,7 @@ class SourceRoutes:
             source=source.name,
         )
         new_id = dependencies.new_id()
-        with self._proven.one(source.name):
+        with self._proven.hold_slot(source.name):
             await publish_in_time(
                 dependencies.publish(lane, to_sourced(message, new_id)), self._limits, "send the event again"
             )

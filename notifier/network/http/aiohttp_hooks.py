@@ -28,7 +28,10 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
 
 @cache
 def examine_aiohttp() -> Mapping[str, Hook]:
-    """Return the hook `requests` by its name. Raises ConfigurationError if connections cannot be watched."""
+    """Examine aiohttp, and return its one optional hook by name.
+
+    Raises ConfigurationError if connections cannot be watched.
+    """
     require_behaviour("aiohttp", TRIED_VERSIONS, _examine_connections)
     found = find_difference(_examine_requests)
     return {

@@ -49,7 +49,7 @@ class DocumentReader:
 
         A `proxy` looks names up itself, so `egress` judges only what the URI says.
         """
-        answer = await self._asked(uri, _JSON, egress=egress, tls=tls, within=within, proxy=proxy)
+        answer = await self._request(uri, _JSON, egress=egress, tls=tls, within=within, proxy=proxy)
         if isinstance(answer, DocumentIssue):
             return answer
         if answer.status != 200:
@@ -65,13 +65,13 @@ class DocumentReader:
     ) -> JsonAnswer | DocumentIssue:
         """Post a form, and return the answer, whatever its status. Never raises."""
         accepted = {"Accept": "application/json"}
-        return await self._asked(uri, accepted, egress=egress, tls=tls, within=within, form=form)
+        return await self._request(uri, accepted, egress=egress, tls=tls, within=within, form=form)
 
     async def look(
         self, uri: str, headers: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float
     ) -> AnswerHead | DocumentIssue:
         """Send a GET with these headers, and return how it is answered. Never raises."""
-        answer = await self._asked(
+        answer = await self._request(
             uri, {"Accept": "*/*", **headers}, egress=egress, tls=tls, within=within, whole=False
         )
         if isinstance(answer, DocumentIssue):
@@ -79,7 +79,7 @@ class DocumentReader:
         names = {name.lower() for name in answer.headers}
         return AnswerHead(status=answer.status, headers={name: tuple(answer.headers.getall(name)) for name in names})
 
-    async def _asked(
+    async def _request(
         self,
         uri: str,
         headers: Mapping[str, str],

@@ -151,8 +151,8 @@ def build_openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
 
 
 @web.middleware
-async def refuse_unknown_query(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
-    """Refuse (400) a parameter that the route does not have: a misspelt filter would mean every dead letter."""
+async def check_query(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
+    """Refuse (400) unknown parameters, and repeated single values: a misspelt filter would select everything."""
     description: OperationDescription | None = getattr(request.match_info.handler, _DESCRIPTION_KEY, None)
     if description is not None and not description.foreign_query:
         unknown = [name for name in dict.fromkeys(request.query) if name not in description.query]

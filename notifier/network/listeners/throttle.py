@@ -1,7 +1,7 @@
 """Limits concurrent requests, in all and for each token, so that no publisher keeps others out.
 
 Each request may hold an event in memory. A request beyond the limits gets 429 and `Retry-After`, before its body is
-read. Who sends to `/v1/events/{source}` has no token: these routes have places of their own, for each source.
+read. Requests to `/v1/events/{source}` have no token: these routes have separate slots for each source.
 """
 
 import asyncio
@@ -19,7 +19,10 @@ RETRY_AFTER_SECONDS = "1"  # seconds
 
 
 class RequestSlots:
-    """Places for `most` requests at a time, of which each name has `most_of_each`. `whose` says whose these are."""
+    """Slots for `most` requests at a time, of which each name can hold `most_of_each`.
+
+    `whose` describes, in the refusal, the requests of one name.
+    """
 
     def __init__(self, most: int, most_of_each: int, whose: str) -> None:
         self._most, self._most_of_each, self._whose = most, most_of_each, whose
@@ -27,8 +30,11 @@ class RequestSlots:
         self._of_each: Counter[str] = Counter()
 
     @contextmanager
-    def one(self, name: str | None) -> Iterator[None]:
-        """Hold a place, without a name one of all. Raises Refusal (429)."""
+    def hold_slot(self, name: str | None) -> Iterator[None]:
+        """Hold a slot while the block runs. With a name, it also counts against the limit of that name.
+
+        Raises Refusal (429).
+        """
         if self._taken >= self._most:
             raise _refuse_too_many("")
         if name is not None and self._of_each[name] >= self._most_of_each:
@@ -52,13 +58,13 @@ class Throttle:
     def __init__(self, tokens: Tokens, most: int, most_of_token: int, body_within: float) -> None:
         self._tokens = tokens
         self._body_within = body_within
-        self._places = RequestSlots(most, most_of_token, "with this token")
+        self._slots = RequestSlots(most, most_of_token, "with this token")
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Serve the request. Raises Refusal (429)."""
         token = bearer_of(request, self._tokens() or ())
-        with self._places.one(None if token is None else token.name):
+        with self._slots.hold_slot(None if token is None else token.name):
             impatience = asyncio.get_running_loop().call_later(self._body_within, _give_up, request)
             try:
                 return await handler(request)

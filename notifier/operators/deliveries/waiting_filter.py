@@ -143,9 +143,10 @@ def read_waiting(message: Message, life: LifeOf = lambda _: None) -> WaitingSumm
 
 
 def _summarise_delivery(delivery: _Delivery, due: float | None, life: LifeOf) -> WaitingSummary:
+    """Summarise a delivery. While it is deferred, the cause of that replaces its last failure."""
     last = (delivery.get("history") or [_Past(reason="")])[-1]
     deferred = delivery.get("deferred_for")
-    known = life(_to_delivery(delivery))
+    lifetime = life(_to_delivery(delivery))
     since, ended = delivery.get("first_taken_at"), delivery.get("ended_at")
     return WaitingSummary(
         id=delivery["id"],
@@ -161,8 +162,8 @@ def _summarise_delivery(delivery: _Delivery, due: float | None, life: LifeOf) ->
         status=None if deferred else last.get("status"),
         text="" if deferred else last.get("text", ""),
         asked=delivery.get("asked", False) or deferred == Cause.RETRY_AFTER.value,
-        expires=None if known is None else known.expires,
-        has_sid=None if known is None else known.has_sid,
+        expires=None if lifetime is None else lifetime.expires,
+        has_sid=None if lifetime is None else lifetime.has_sid,
     )
 
 

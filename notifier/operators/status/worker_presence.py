@@ -25,7 +25,7 @@ from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble, TroubleKind
 
 ANNOUNCE_SECONDS = 10.0
-ANSWER_SECONDS = 1.0  # at least between two announcements, however many workers start
+MIN_INTERVAL_SECONDS = 1.0  # between two announcements, however many workers start
 MISSED_ROUNDS = 3
 SILENT_SECONDS = 29.0  # with the rounds: 30 s, less the jitter of a timer
 KEPT_SECONDS = 3600.0
@@ -82,10 +82,10 @@ class WorkerPresence:
             self._round_began_at = self._steady()
         elif self._farewell:
             self._farewell_sent.set()
-            await asyncio.Event().wait()
+            await asyncio.Event().wait()  # forever: nothing follows the farewell
         else:
-            await _wait_for(ANSWER_SECONDS, self._leaving)
-            await _wait_for(ANNOUNCE_SECONDS - ANSWER_SECONDS, self._soon)
+            await _wait_for(MIN_INTERVAL_SECONDS, self._leaving)
+            await _wait_for(ANNOUNCE_SECONDS - MIN_INTERVAL_SECONDS, self._soon)
         self._soon.clear()
         self._farewell = self._leaving.is_set()
         return self.document()
