@@ -133,7 +133,7 @@ def replay(
         result,
         dry_run=dry_run,
         as_json=as_json,
-        told=None
+        report=None
         if replay_result is None
         else RepairReport(document=replay_result.document(), lines=_format_result(replay_result)),
         end_newer_sessions=force,
