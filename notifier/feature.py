@@ -94,7 +94,7 @@ class FeatureRuntime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureReport:
-    """What `notifier check` says of a feature: members of its JSON, lines of its text, and warnings."""
+    """What `notifier check` reports on a feature: members of its JSON, lines of its text, and warnings."""
 
     members: Mapping[str, Any] = field(default_factory=dict)
     lines: Sequence[str] = ()
@@ -108,7 +108,7 @@ class Feature(ConfiguredFeature):
     `run` makes it for one worker, before that worker is constructed. `needs` names the Protocols of its folder, each as
     `module:Class`, whose objects it takes from the service. `operate` makes the part that shows the
     constructed worker to operators; `readers` and a `page` have no effect there. `checks` are the doctor's, over the
-    network. `asked` are mistakes that others find, whom `notifier check` asks unless it is offline. `commands` are
+    network. `asked` returns mistakes that other servers find; `notifier check --offline` skips it. `commands` are
     names, the modules that hold them, and the lines that begin their help. `schemas` are those of documents, for
     `notifier schema`.
     """

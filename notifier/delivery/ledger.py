@@ -138,7 +138,7 @@ class Ledger:
     # ── messages ──
 
     def take(self, message: Message) -> HeldMessage:
-        """Hold a message that came."""
+        """Hold a received message."""
         held = HeldMessage(message=message, lane=message.lane, arrived=self._clock())
         published = held.arrived if message.timestamp is None else message.timestamp
         self._last_taken[message.queue] = self._held[held.lane][held] = published
@@ -149,11 +149,11 @@ class Ledger:
         return len(self._held[lane])
 
     def release(self, held: HeldMessage) -> None:
-        """Hold the message no longer, without an ack: the queue will give it out again."""
+        """Stop holding the message, without an ack. An unacked message is redelivered by the queue."""
         self._held[held.lane].pop(held, None)
 
     def forget_queue(self, lane: Lane, source: str | None = None) -> None:
-        """Hold no message of the source's queue, or of the lane's own, any longer: all of them will come again."""
+        """Stop holding the messages of the source's queue, or of the lane's: the queue redelivers all of them."""
         self._held[lane] = {held: at for held, at in self._held[lane].items() if held.message.source != source}
 
     def origins(self) -> Collection[tuple[Lane, str | None]]:

@@ -161,7 +161,7 @@ class EventRequests:
 
     @asynccontextmanager
     async def _place_for(self, body: bytes) -> AsyncIterator[None]:
-        """Hold one of the few places for large events. Raises Refusal if none is free in time."""
+        """Hold one of the few slots for large events. Raises Refusal if none is free in time."""
         if len(body) <= LARGE_BODY_BYTES:
             yield
             return

@@ -21,7 +21,7 @@ from notifier.network.listeners.throttle import RequestSlots
 from notifier.publishing.route_steps import ApiLimits, media_type, read_body
 
 PATH = "/v1/sign-in"
-MAX_SIGN_INS = 32  # requests of each route: strangers with slow bodies must not take the places of publishers
+MAX_SIGN_INS = 32  # requests of each route: slow bodies without a token must not take the slots of publishers
 LIMITS = ApiLimits(body_timeout=5.0)  # seconds
 MAX_CONCURRENT_SIGN_INS = 8  # codes that are exchanged: a flood of made-up ones must not become one at the provider
 _VISIBLE = re.compile(r"[!-~]{1,4096}")  # codes of Entra ID have 1,500

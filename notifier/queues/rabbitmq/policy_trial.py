@@ -8,7 +8,7 @@ AMQP reports no policy: neither a declare nor a message shows one. But a policy 
 | `overflow` | a full queue accepts more, though declared to refuse. Then the broker dead-letters at most once |
 | `max-length`, `max-length-bytes` | the queue refuses or drops some of `MESSAGE_COUNT` messages |
 | `message-ttl` | some of them are gone within `WATCH_SECONDS` |
-| `delivery-limit` | a message that was returned `DEFAULT_DELIVERY_LIMIT` times is gone |
+| `delivery-limit` | a message is gone within `DEFAULT_DELIVERY_LIMIT` + 1 returns |
 | larger ones than these, `expires`, or for one queue alone | none: see `policy_watch` |
 """
 
