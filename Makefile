@@ -40,8 +40,8 @@ ALONGSIDE = --numprocesses 4 --dist loadfile --no-loadscope-reorder  # of two co
 NO_PARTS = $$($(DEV)/bin/python -m tools.parts elsewhere)
 # Faults that RabbitMQ has no part in, or only as the far end of a connection: `make faults` makes them on 4.x too.
 ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys forgeries \
-	front_channel key_rotation ledger moving network network_clients publishers \
-	rolling_update sent_again soak standstill unanswered upstreams worst_events)
+	ledger moving network network_clients publishers \
+	rolling_update soak standstill upstreams worst_events)
 
 test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 4 min
 	@$(PYTEST) $(if $(ARGS),$(ARGS),-m 'not full' $(NO_PARTS) $(ALONGSIDE))

@@ -62,9 +62,7 @@ class Buckets:
         if later.waits_as is not WaitsAs.PROBE:
             return delivery, Defer(due=min(due, last), cause=cause)
         if (due - now) * MAX_LATE_FACTOR <= last - now:
-            early = (
-                MIN_WAIT_SECONDS if cause is Cause.RETRY_AFTER else 0
-            )  # several passes, of which the last may end early
+            early = MIN_WAIT_SECONDS if cause is Cause.RETRY_AFTER else 0  # the last of several passes may end early
             known.on_probe_sent(due - ahead - early)
             return delivery, Defer(due=due, cause=cause, waits_as=WaitsAs.PROBE, rounding="up")
         due = min(due, last)

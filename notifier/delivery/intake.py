@@ -210,14 +210,10 @@ class Intake:
     def _parts(self, document: documents.EventDocument, registry: Registry, due: float | None) -> Iterator[Send]:
         """Write the parts as messages with separate ids: with one id they would be confirmed one by one."""
         event, lane = document.event, Lane.BULK if document.bulk else Lane.EVENTS
-        digest = event_clients.digest_of(event)
+        headers = {PART_OF_HEADER: event_clients.digest_of(event)}
         for part in event_clients.split(replace(event, id_given=True, unread=()), registry, self._steady()):
             message = replacements.event_message(part, bulk=document.bulk)
-            yield Send(
-                queue=lane,
-                due=due,
-                message=replace(message, message_id=self._new_id(), headers={PART_OF_HEADER: digest}),
-            )
+            yield Send(queue=lane, due=due, message=replace(message, message_id=self._new_id(), headers=headers))
 
 
 def deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:

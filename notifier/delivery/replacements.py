@@ -105,15 +105,13 @@ def bury_worn_out(message: Message, only: str | None, now: float) -> Move | None
     match message.kind:
         case Kind.DELIVERY:
             delivery = documents.load_delivery(message.body)
-            return Move(
-                sends=(buried(dead_letter.dead_letter_delivery(delivery, reason, text, now), delivery.reply_to),)
-            )
+            letter = dead_letter.dead_letter_delivery(delivery, reason, text, now)
+            return Move(sends=(buried(letter, delivery.reply_to),))
         case Kind.EVENT:
             return bury_event(documents.load_event(message.body).event, reason, text, now)
         case None:
-            return _bury_as_it_came(
-                message, dead_letter.dead_letter_unread(message, reason, text, now), only, "accepted"
-            )
+            letter = dead_letter.dead_letter_unread(message, reason, text, now)
+            return _bury_as_it_came(message, letter, only, "accepted")
         case _:
             return None
 

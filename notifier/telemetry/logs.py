@@ -37,9 +37,7 @@ from notifier.model.outcome import Delivered, Failed, Outcome, Refused
 from notifier.model.redaction import redact, redact_subject
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import read_subject_key
-from notifier.telemetry.log_output import (
-    make_quick_writer,
-)
+from notifier.telemetry.log_output import make_quick_writer
 
 MAX_NAME_LENGTH = 100  # characters of each client where several are named
 MAX_TEXT_LENGTH = 200  # characters of texts from outside

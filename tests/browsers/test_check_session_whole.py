@@ -3,13 +3,7 @@
 from pathlib import Path
 
 from notifier.features.browsers.check_session import SessionFormula
-from tests.browsers.check_session_world import (
-    ELSEWHERE,
-    SAME_SITE,
-    THIRD_PARTY,
-    CheckSessionWorld,
-    check_session_world,
-)
+from tests.browsers.check_session_world import ELSEWHERE, SAME_SITE, THIRD_PARTY, CheckSessionWorld, check_session_world
 from tests.browsers.conftest import NewPage
 from tests.browsers.test_check_session import FOLLOWED, ask, follow, watch
 

@@ -15,14 +15,7 @@ from aio_pika import connect
 
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
-from tests.faults.parking_rig import (
-    Down,
-    Sick,
-    parked,
-    parks,
-    sick_in,
-    until_parked,
-)
+from tests.faults.parking_rig import Down, Sick, parked, parks, sick_in, until_parked
 from tests.faults.rig import Rig, kill, load, rig
 from tests.faults.test_broker_restarts import BACK
 from tests.faults.test_broker_restarts import KILLED as BROKER_KILLED

@@ -9,16 +9,7 @@ import pytest
 from notifier.model.client import RetryPolicy
 from notifier.model.outcome import Answer, DeadReason
 from tests.simulator.broker import Costs
-from tests.simulator.clients import (
-    THROTTLED,
-    UNAVAILABLE,
-    Behaviour,
-    between,
-    client,
-    names,
-    refuses,
-    steady,
-)
+from tests.simulator.clients import THROTTLED, UNAVAILABLE, Behaviour, between, client, names, refuses, steady
 from tests.simulator.world import World
 
 

@@ -19,13 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from notifier.configuration.clients.client_rows import (
-    BuildReader,
-    Row,
-    SourceAnswer,
-    intern_names,
-    row_key,
-)
+from notifier.configuration.clients.client_rows import BuildReader, Row, SourceAnswer, intern_names, row_key
 from notifier.model.errors import ConfigurationError, InputIssue, SourceFault
 from notifier.settings.registry_settings import CACHE_FOLDER, RegistrySourceSettings, UnixIdentity
 

@@ -24,10 +24,7 @@ from notifier.configuration.clients.client_building import (
     merge_sections,
 )
 from notifier.configuration.clients.route_grants import RouteGrants, route_grants_of
-from notifier.model.client import (
-    Client,
-    SubjectMode,
-)
+from notifier.model.client import Client, SubjectMode
 from notifier.model.egress import check_uri, find_uri_issue
 from notifier.model.errors import InputIssue
 from notifier.model.ignored_members import IgnoredMembersBuilder

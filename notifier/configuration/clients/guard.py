@@ -22,11 +22,7 @@ from notifier.configuration.clients.layers import (
     client_id_of,
     complete_registry,
 )
-from notifier.configuration.clients.registry_checks import (
-    find_excessive_loss,
-    find_lost_clients,
-    find_sudden_changes,
-)
+from notifier.configuration.clients.registry_checks import find_excessive_loss, find_lost_clients, find_sudden_changes
 from notifier.model.client import Client
 from notifier.model.frozen import frozen, replace
 from notifier.model.registry import Registry

@@ -8,14 +8,7 @@ from operator import is_
 from pathlib import Path
 
 from notifier.configuration.clients.answers import Cache
-from notifier.configuration.clients.client_rows import (
-    BuildReader,
-    ClientsReader,
-    Row,
-    SourceAnswer,
-    row_ids,
-    row_key,
-)
+from notifier.configuration.clients.client_rows import BuildReader, ClientsReader, Row, SourceAnswer, row_ids, row_key
 from notifier.configuration.clients.clients_file import pause_garbage_collection
 from notifier.model.errors import SourceFault
 from notifier.model.frozen import replace

@@ -21,9 +21,7 @@ from notifier.features.sources.source_proofs import (
 from notifier.model.printable import json_text
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem_response
-from notifier.publishing.route_steps import (
-    LANES,
-)
+from notifier.publishing.route_steps import LANES
 
 OKTA_CHALLENGE = "x-okta-verification-challenge"
 REQUEST_ORIGIN, ALLOWED_ORIGIN, ALLOWED_RATE = (

@@ -191,8 +191,7 @@ class WaitingMembers(FilterMembers, total=False):
     """The members that select pending deliveries."""
 
     reason: Annotated[
-        list[Annotated[str, Field(json_schema_extra={"enum": [*REASONS]})]],
-        Field(description=REASON_DESCRIPTION),
+        list[Annotated[str, Field(json_schema_extra={"enum": [*REASONS]})]], Field(description=REASON_DESCRIPTION)
     ]
 
 

@@ -17,9 +17,7 @@ from notifier.configuration.configured_feature import bindings_in
 from notifier.model.errors import QueueUnavailable
 from notifier.model.printable import printable
 from notifier.operators.status.own_state import read_status_from_outside
-from notifier.operators.status.service_status import (
-    ServiceStatus,
-)
+from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_document import document_of
 from notifier.operators.status.status_page import PAGE_WIDTH, status_page
 from notifier.operators.status.status_request import fetch_status

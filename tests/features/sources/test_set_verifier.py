@@ -24,17 +24,7 @@ from notifier.tokens.transmitter_keys import (
     TransmitterKeys,
 )
 from tests.features.sources.set_transmitter import SetTransmitter
-from tests.tokens.transmitter import (
-    AUDIENCE,
-    CLAIMS,
-    ISSUER,
-    NOW,
-    key,
-    public,
-    segments,
-    shared_secret,
-    signed,
-)
+from tests.tokens.transmitter import AUDIENCE, CLAIMS, ISSUER, NOW, key, public, segments, shared_secret, signed
 
 OURS = public(key("P-256"))
 

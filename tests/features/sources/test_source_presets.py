@@ -9,16 +9,7 @@ import pytest
 from notifier.features.sources.source_presets import SOURCE_PRESETS
 from notifier.model.frozen import replace
 from notifier.model.session_ended import ClientEntry
-from tests.features.sources.source_documents import (
-    DEMO,
-    ISS,
-    RECORDED,
-    message,
-    recorded,
-    refused,
-    source,
-    translated,
-)
+from tests.features.sources.source_documents import DEMO, ISS, RECORDED, message, recorded, refused, source, translated
 
 SHOP_AND_MAIL = {"sub": "248289761001", "sid": "08A5019C17D9F5B7", "clients": ("shop", "mail"), "iss": ISS}
 OF_HOST = {"sub": "alice", "clients": ("bc1", "bc2", "nosid", "plain", "front")}

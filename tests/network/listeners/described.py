@@ -73,10 +73,7 @@ def described_at(url: str, examples: int, token: str) -> list[str]:
 
 
 def _examine(cases: SearchStrategy[Any], url: str, examples: int, token: str) -> None:
-    from schemathesis.specs.openapi.checks import (  # noqa: PLC0415
-        negative_data_rejection,
-        positive_data_acceptance,
-    )
+    from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance  # noqa: PLC0415
 
     @given(case=cases)
     @settings(

@@ -18,11 +18,7 @@ from notifier.operators.status.reload_request import (
     WorkerReload,
     make_reload_act,
 )
-from notifier.operators.status.service_status import (
-    status_of,
-    troubles_of,
-    vanished_workers_of,
-)
+from notifier.operators.status.service_status import status_of, troubles_of, vanished_workers_of
 from notifier.operators.status.worker_presence import KEPT_SECONDS, MAX_WORKERS, WorkerPresence
 from notifier.operators.status.worker_requests import RequestHandler, WorkerRequest
 from tests.operators.status.test_service_status import worker as state_of
