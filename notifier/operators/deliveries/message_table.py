@@ -180,7 +180,7 @@ def finish_repair(
     dry_run: bool,
     as_json: bool,
     report: RepairReport | None = None,
-    **more: object,
+    **more: bool,
 ) -> None:
     """Write the audit line (with `more`) and print the result; `report` has later results. Ends the command.
 
