@@ -120,10 +120,6 @@ class ApiSources:
     waiting: WaitingRequests | None = None
 
 
-def _prepare_nothing(_event: SessionEnded) -> Mapping[str, object]:
-    return {}
-
-
 class EventRequests:
     """Takes events from requests. All routes that take events share its limit of large events."""
 
@@ -136,7 +132,7 @@ class EventRequests:
         self._opening = asyncio.Lock()
         self._logged_at: dict[tuple[str | None, str], float] = {}
 
-    async def take(self, request: web.Request, prepare: Prepare = _prepare_nothing) -> web.Response:
+    async def take(self, request: web.Request, prepare: Prepare = lambda _: {}) -> web.Response:
         """Take one event. Raises Refusal."""
         token = self._authorization.require(request)
         lane, seconds = read_lane(request), _read_wait_seconds(request)
@@ -157,7 +153,9 @@ class EventRequests:
                 del event  # a request that waits holds nothing of it
             if seconds is None:
                 return web.json_response(document, status=202, dumps=json_text)
-            return _notices_response(document, EventNotices() if place is None else await place.notices(seconds))
+            notices = EventNotices() if place is None else await place.notices(seconds)
+            status = 200 if notices.settled else 202
+            return web.json_response({**document, **notices.document()}, status=status, dumps=json_text)
 
     @asynccontextmanager
     async def _place_for(self, body: bytes) -> AsyncIterator[None]:
@@ -213,15 +211,13 @@ class EventRequests:
         if not permits_issuer(token, event.iss):
             way = "if it may, add the issuer to issuers of the token in api.tokens_file"
             self._refuse(event, "The token may not speak for this issuer", way)
-        issuer = self.sources.registry().issuers.get(event.iss)
-        if issuer is None:
+        if (issuer := self.sources.registry().issuers.get(event.iss)) is None:
             hint = suggest_issuer(event.iss, self.sources.registry())
             concerned = hint is not None and hint.concerns(None if token is None else token.name)
             near = f"; {hint.text}" if hint is not None and concerned and permits_issuer(token, hint.issuer.iss) else ""
             mistake = InputIssue("iss", f"not one of the configured issuers{near}")
             raise Refusal(problem_response(400, "The event is malformed", mistakes=[mistake]))
-        objection = publisher_objection(event, issuer)
-        if objection is None:
+        if (objection := publisher_objection(event, issuer)) is None:
             return
         if objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED:
             way = "if it may, name it in issuers.<iss>.publishers"
@@ -240,8 +236,7 @@ class EventRequests:
 
 def _read_wait_seconds(request: web.Request) -> float | None:
     """Return the seconds to wait, None without the parameter. Raises Refusal (400)."""
-    text = request.query.get("wait")
-    if text is None:
+    if (text := request.query.get("wait")) is None:
         return None
     try:
         return parse_wait(text)
@@ -249,18 +244,10 @@ def _read_wait_seconds(request: web.Request) -> float | None:
         raise malformed_refusal(InputIssue("wait", str(error))) from None
 
 
-def _notices_response(document: Mapping[str, object], notices: EventNotices) -> web.Response:
-    """Return the answer after the wait."""
-    return web.json_response(
-        {**document, **notices.document()}, status=200 if notices.settled else 202, dumps=json_text
-    )
-
-
 def _check_media_type(request: web.Request) -> None:
     if media_type(request) not in BODY:
-        raise Refusal(
-            problem_response(415, f"The body must be {' or '.join(BODY)}", headers={"Accept": ", ".join(BODY)})
-        )
+        title = f"The body must be {' or '.join(BODY)}"
+        raise Refusal(problem_response(415, title, headers={"Accept": ", ".join(BODY)}))
     refuse_compressed(request)
 
 

@@ -190,26 +190,23 @@ ClaimName = Annotated[str, AfterValidator(_check_claim_name)]
 HeaderName = Annotated[str, AfterValidator(_check_header_name)]
 HeaderValue = Annotated[str, Secret, AfterValidator(_check_header_value)]
 Status = Annotated[int, Field(ge=200, le=599)]
+PresetName = Annotated[str, AfterValidator(_check_preset), Field(json_schema_extra={"enum": list(PRESETS)})]
+Audience = Annotated[
+    Literal["string"] | tuple[str, ...],
+    BeforeValidator(_audience, json_schema_input_type=Literal["string", "list"] | list[str]),
+]
 
 
 class ClientOptions(Section):
     """notifier's settings of a client. Members that are left out have the service's values."""
 
-    preset: Annotated[str, AfterValidator(_check_preset), Field(json_schema_extra={"enum": list(PRESETS)})] | None = (
-        None
-    )
+    preset: PresetName | None = None
     """A known receiver, by name. Its settings apply where none is given here."""
     typ: Literal["logout+jwt", "JWT", "none"] | None = None
     """The token's `typ` header. `none` leaves it out."""
     subject: SubjectMode | None = None
     """Which of sub and sid the token carries."""
-    audience: (
-        Annotated[
-            Literal["string"] | tuple[str, ...],
-            BeforeValidator(_audience, json_schema_input_type=Literal["string", "list"] | list[str]),
-        ]
-        | None
-    ) = None
+    audience: Audience | None = None
     """The form of `aud`: `string`, the client_id (the default); `list`, a list with it; or the names that follow it in
     that list (R5)."""
     lifetime: Annotated[float, DurationField(above=0.0, most=120.0)] | None = None
@@ -257,8 +254,7 @@ class ClientOptions(Section):
     def _check_consistency(self) -> Self:
         if self.reason_claim is not None and self.reason_claim in (self.claims or {}):
             raise ValueError(f"reason_claim and claims both name {self.reason_claim}")
-        both = (self.success_statuses or frozenset()) & (self.retry_statuses or frozenset())
-        if both:
+        if both := (self.success_statuses or frozenset()) & (self.retry_statuses or frozenset()):
             raise ValueError(f"{min(both)} is in success_statuses and in retry_statuses")
         names = [name.lower() for name in self.headers or ()]
         if len(set(names)) < len(names):

@@ -27,10 +27,7 @@ _SETTINGS = frozenset({"client_id", "issuer", "notifier"})  # a row of these add
 
 @frozen
 class BuiltRegistry:
-    """The registry of the layers. `mistakes`: errors in files. `faults`: left-out clients.
-
-    `warnings`: settings without effect.
-    """
+    """The registry. `mistakes`: errors in files. `faults`: left-out clients. `warnings`: settings without effect."""
 
     registry: Registry
     mistakes: Sequence[InputIssue]
@@ -115,9 +112,8 @@ class LayerMerge:
             self._add(key, parts.pop(key))  # popped one by one: freeing all at the end would block the event loop
         self._note_faults()
         return BuiltRegistry(
-            registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings,
-            faults=self._faults,
-        )  # fmt: skip
+            registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings, faults=self._faults
+        )
 
     def _note_faults(self) -> None:
         """Record the clients without a row, which their source's reader could not use."""
@@ -192,9 +188,7 @@ class LayerMerge:
             row = {"issuer": layer.issuer, **row}
         scratch.add(row, path := layer.path(index), {**layer.context})
         if layer.file is None:
-            mistakes = (
-                InputIssue(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in scratch.mistakes
-            )
+            mistakes = (InputIssue(each.path.removeprefix(path).lstrip("."), each.text) for each in scratch.mistakes)
             self._faults += [_fault(path, str(mistake)) for mistake in mistakes]
         else:
             self._builder.mistakes += scratch.mistakes

@@ -49,8 +49,8 @@ def registration_of(loaded: LoadedConfiguration, key: ClientKey) -> list[dict[st
         return [{"member": value.member, "value": value.value, "from": value.origin} for value in values]
     # With a file alone its rows are not kept: what is not as it would be without a row comes from the file.
     bare = Client(iss=key[0], client_id=key[1], backchannel_logout_uri=None)
-    others = {key[0]: {key[1]: bare}}
-    without = {value.member: value.value for value in values_of(_with_clients(loaded, others), key, ())}
+    rowless = replace(loaded, registry=replace(loaded.registry, clients={key[0]: {key[1]: bare}}))
+    without = {value.member: value.value for value in values_of(rowless, key, ())}
     [source] = loaded.settings.registry.all_sources
     file = f"{source.called} ({source.file and source.file.name})"
     return [
@@ -61,10 +61,6 @@ def registration_of(loaded: LoadedConfiguration, key: ClientKey) -> list[dict[st
         }
         for value in values_of(loaded, key, ())
     ]
-
-
-def _with_clients(loaded: LoadedConfiguration, clients: Mapping[str, Mapping[str, Client]]) -> LoadedConfiguration:
-    return replace(loaded, registry=replace(loaded.registry, clients=clients))
 
 
 _STRICT = ConfigDict(extra="forbid")

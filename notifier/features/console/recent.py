@@ -182,12 +182,8 @@ class Recent:
             counts[_DELIVERED] += 1
             minutes[-2] += 1
         else:
-            kind, reason, text, ring = (
-                "failed",
-                outcome.reason.value,
-                _redact_text(outcome.text, delivery),
-                self._trouble,
-            )
+            kind, ring = "failed", self._trouble
+            reason, text = outcome.reason.value, _redact_text(outcome.text, delivery)
             size = history.row_bytes + _size(event_id) + _size(text)
             counts[_FAILED] += 1
             minutes[-1] += 1
@@ -253,12 +249,8 @@ class Recent:
 
     def minutes(self, key: ClientKey) -> list[list[int]]:
         """Return the minutes of a client, each with its deliveries and failures."""
-        history = self._clients.get(key)
-        return (
-            []
-            if history is None
-            else [history.minutes[at : at + 3].tolist() for at in range(0, len(history.minutes), 3)]
-        )
+        minutes = self._clients[key].minutes if key in self._clients else array("I")
+        return [minutes[at : at + 3].tolist() for at in range(0, len(minutes), 3)]
 
     def after(self, number: int, *, well: bool, issuers: Collection[str] | None) -> list[RecentEntry]:
         """Return the newest rows after this number, in order. `well`: with deliveries. `issuers`: None for all."""

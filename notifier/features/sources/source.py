@@ -127,10 +127,7 @@ class _MessageReader:
     """The reading of one message by its source."""
 
     def __init__(self, source: Source, message: Message, new_id: Callable[[], str], now: float) -> None:
-        self._source = source
-        self._message = message
-        self._new_id = new_id
-        self._now = now
+        self._source, self._message, self._new_id, self._now = source, message, new_id, now
         self._names: dict[str, object] = {}
         self._texts: dict[str, object] = {}
         self.timeless_ids: set[str] = set()
@@ -151,9 +148,7 @@ class _MessageReader:
         try:
             documents = read_documents(message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
-            raise MalformedEvent(
-                [InputIssue(mistake.path or whole, mistake.text) for mistake in wrong.mistakes]
-            ) from None
+            raise MalformedEvent([InputIssue(each.path or whole, each.text) for each in wrong.mistakes]) from None
         if len(documents) == 1 and is_verification(documents[0].data):
             return documents
         try:
@@ -187,12 +182,12 @@ class _MessageReader:
             data["iss"] = NO_ISSUER
         mistakes += self._check_type(document, str(data["iss"]))
         message = self._with_fallbacks(document, data)
-        unwrap_documents = OpenedMessage(
+        opened = OpenedMessage(
             data=data, envelope=cloudevent_of(document), path=path, mistakes=tuple(mistakes), trace=document.trace,
             unread_time=document.unread_time,
         )  # fmt: skip
         try:
-            return parse_opened(unwrap_documents, message, new_id=self._new_id, now=self._now, only=only)
+            return parse_opened(opened, message, new_id=self._new_id, now=self._now, only=only)
         except MalformedEvent as wrong:
             if isinstance(document.data, dict) or data.keys() & {"sub", "sid", "clients"}:
                 raise
@@ -227,11 +222,7 @@ class _MessageReader:
 
     def _is_bare_number(self, name: str, value: object) -> bool:
         """Return whether a number was given for a required text member."""
-        numbers = (
-            ("clients", *INFORMATIONAL_MEMBERS)
-            if self._source.issuers is None
-            else ("clients", "iss", *INFORMATIONAL_MEMBERS)
-        )
+        numbers = ("clients", *INFORMATIONAL_MEMBERS, *(() if self._source.issuers is None else ("iss",)))
         return type(value) in (int, float) and name not in numbers
 
     def _is_selected(self, reader: ExpressionReader, when: Expression) -> bool:
@@ -269,8 +260,7 @@ class _MessageReader:
         if named in (None, ""):
             named = source.issuer
         if named is None:
-            text = "the document names none; set it"
-            raise MalformedEvent([InputIssue(f"sources.{source.name}.issuer", text)])
+            raise MalformedEvent([InputIssue(f"sources.{source.name}.issuer", "the document names none; set it")])
         if isinstance(named, str) and named not in source.speaks_for:
             text = f"the document names {excerpt(named)}; this source speaks for {', '.join(source.speaks_for)} alone"
             raise MalformedEvent([InputIssue(f"sources.{source.name}.issuer", text)])

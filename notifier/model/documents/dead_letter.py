@@ -180,9 +180,7 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
         headers["source"] = letter.source
     headers = {name: unreadable.to_header_value(value) for name, value in headers.items()}
     if letter.raw is not None:
-        attributes = (
-            {} if letter.source is not None else {name: str(value) for name, value in letter.raw.headers.items()}
-        )
+        attributes = {name: str(value) for name, value in letter.raw.headers.items() if letter.source is None}
         inside = letter.raw.headers if letter.source is not None else {}  # not as headers of ours
         notes = replace(letter, iss="", client_id="", event_id="", raw=replace(letter.raw, body=b"", headers=inside))
         if letter.text == unreadable.format_issues(letter.mistakes):
@@ -200,11 +198,9 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
         letter = replace(letter, event=event)
     beside = replace(
         letter, iss=_omit_long_name(letter.iss), client_id=_omit_long_name(letter.client_id),
-        event_id=_omit_long_name(letter.event_id),
-        publisher=_omit_long_name(letter.publisher or "") or None,
+        event_id=_omit_long_name(letter.event_id), publisher=_omit_long_name(letter.publisher or "") or None,
     )  # fmt: skip
-    body = _dump(beside, version)
-    return Outgoing(kind=Kind.DEAD_LETTER, body=body, message_id=letter.id, headers=headers)
+    return Outgoing(kind=Kind.DEAD_LETTER, body=_dump(beside, version), message_id=letter.id, headers=headers)
 
 
 def load_dead_letter(message: Message) -> DeadLetter:
@@ -217,10 +213,8 @@ def load_dead_letter(message: Message) -> DeadLetter:
     try:
         return _load_unreadable(message) if message.kind is Kind.UNREADABLE else _load_readable(message)
     except MalformedEvent as error:
-        since = message.timestamp or 0.0
-        return replace(
-            dead_letter_raw(message, error.mistakes, since), id=message.message_id or make_letter_id(message.body)
-        )
+        letter = dead_letter_raw(message, error.mistakes, message.timestamp or 0.0)
+        return replace(letter, id=message.message_id or make_letter_id(message.body))
 
 
 def _load_readable(message: Message) -> DeadLetter:
@@ -269,7 +263,6 @@ def _load_unreadable(message: Message) -> DeadLetter:
 
 
 def _omit_long_name(name: str) -> str:
-    """The name, if it is short enough to be repeated."""
     return name if fits(name, MAX_NAME_BYTES) else ""
 
 

@@ -65,9 +65,7 @@ _REMEDIES_BY_TEXT = (
     ("unable to open database file", "check the path and the rights of its folder"),
     ("invalid response to SSL negotiation", "this port is not one of PostgreSQL"),
 )
-_CONNECT_TIMEOUT_SECONDS = (
-    10.0  # seconds at most until a connection stands; a server that answers at all takes milliseconds
-)
+_CONNECT_TIMEOUT_SECONDS = 10.0  # seconds until a connection stands; a server that answers takes milliseconds
 _STEPS_PER_CHECK = 10_000  # of SQLite's machine between two looks at the clock: about 0.1 ms
 
 

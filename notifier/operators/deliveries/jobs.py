@@ -176,9 +176,7 @@ class Jobs:
     """The jobs of one worker. Needs a task for `run`."""
 
     def __init__(self, queue: Queue, clock: Callable[[], float], steady: Callable[[], float]) -> None:
-        self._queue = queue
-        self._clock = clock
-        self._steady = steady
+        self._queue, self._clock, self._steady = queue, clock, steady
         self._jobs: dict[str, Job] = {}
         self._new: asyncio.Queue[Job] = asyncio.Queue()
         self._stopped = False
@@ -206,10 +204,7 @@ class Jobs:
         return document
 
     async def show(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
-        """Return the document of a job of any worker; None if it is unknown or belongs to other issuers.
-
-        Raises QueueError.
-        """
+        """Return the document of a job of any worker; None if unknown or of other issuers. Raises QueueError."""
         return await self._request_job(SHOW_JOB, id_, token)
 
     async def end(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:

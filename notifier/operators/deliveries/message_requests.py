@@ -104,11 +104,8 @@ class MessageRequests(Generic[P, S]):
         self._messages = messages
         self._rows_member = rows_member
         self._unavailable_text = unavailable_text
-        self._registered_hint = registered_hint
-        self._missing_text = missing_text
-        self._exclusive_lock = asyncio.Lock()
-        self._read_lock = asyncio.Lock()
-        self._job_lock = asyncio.Lock()
+        self._registered_hint, self._missing_text = registered_hint, missing_text
+        self._exclusive_lock, self._read_lock, self._job_lock = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._waiter_count = 0
 
     @property
@@ -145,9 +142,8 @@ class MessageRequests(Generic[P, S]):
             raise self._refusal()
 
     def _refusal(self) -> Refusal:
-        return Refusal(
-            problem_response(503, f"{self._unavailable_text.rstrip('.')}; try again soon", headers={"Retry-After": "5"})
-        )
+        title = f"{self._unavailable_text.rstrip('.')}; try again soon"
+        return Refusal(problem_response(503, title, headers={"Retry-After": "5"}))
 
     def repair_options(self, request: ApiRequest | None = None) -> RepairOptions:
         """Return the options of a repair within one request, which may last REPAIR_SECONDS."""
@@ -197,10 +193,9 @@ class MessageRequests(Generic[P, S]):
             return index
 
         index = await self._access.indexes.index(self, asked.get("age", PAGE_AGE_SECONDS), build)
-        reasons = frozenset(asked.get("reason", ()))
-        selection = PageSelection(filter_=filter_, reasons=reasons, newest_first=newest_first)
+        chosen = PageSelection(filter_=filter_, reasons=frozenset(asked.get("reason", ())), newest_first=newest_first)
         skip, limit = asked.get("skip", 0), asked.get("rows", DEFAULT_PAGE_ROWS)
-        page_request = PageRequest(selection=selection, rows=limit, skip=skip, groups=groups)
+        page_request = PageRequest(selection=chosen, rows=limit, skip=skip, groups=groups)
         document = await index.page(page_request, self._rows_member)
         self._add_hints(document["groups"], request)
         return web.json_response(document, dumps=json_text)
@@ -252,10 +247,7 @@ class MessageRequests(Generic[P, S]):
     async def answer_removal(
         self, kind: Literal["discard", "cancel"], filter_: Filter[P, S], request: ApiRequest
     ) -> web.Response:
-        """Delete the message that the path names, or start a job that deletes the selected messages.
-
-        Raises Refusal (400, 404, 429, 503).
-        """
+        """Delete the named message, or start a job that deletes the selected. Raises Refusal (400, 404, 429, 503)."""
         one, dry_run = "id" in request.path, bool(request.members.get("dry_run"))
         who = request.who  # a job outlives its request
 
@@ -263,16 +255,15 @@ class MessageRequests(Generic[P, S]):
             if not dry_run:
                 self.audit.log_removal(who, summary)
 
-        async def act(options: RepairOptions) -> RepairResult:
-            return await remove(self._messages, filter_, options, report)
-
         def conclude(result: RepairResult) -> None:
             self.audit.log_repair(PAST_VERBS[kind], who, filter_, result)
 
         if not one:
             self.require_narrowed(filter_, request)
         if one or dry_run:
-            return await self.answer_repair(PAST_VERBS[kind], act, filter_, request)
+            return await self.answer_repair(
+                PAST_VERBS[kind], lambda options: remove(self._messages, filter_, options, report), filter_, request
+            )
         self.require_queue()
         repair = RepairRequest(
             kind=kind, filter_=filter_, issuers=issuers_of(filter_), conclude=conclude,

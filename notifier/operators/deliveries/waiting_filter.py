@@ -145,8 +145,7 @@ def read_waiting(message: Message, life: LifeOf = lambda _: None) -> WaitingSumm
 def _summarise_delivery(delivery: _Delivery, due: float | None, life: LifeOf) -> WaitingSummary:
     """Summarise a delivery. While it is deferred, the cause of that replaces its last failure."""
     last = (delivery.get("history") or [_Past(reason="")])[-1]
-    deferred = delivery.get("deferred_for")
-    lifetime = life(_to_delivery(delivery))
+    deferred, lifetime = delivery.get("deferred_for"), life(_to_delivery(delivery))
     since, ended = delivery.get("first_taken_at"), delivery.get("ended_at")
     return WaitingSummary(
         id=delivery["id"],
@@ -231,8 +230,7 @@ class WaitingFilter:
     @property
     def has_conditions(self) -> bool:
         """Return False if the filter selects every pending delivery."""
-        everything = WaitingFilter(issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, life=self.life)
-        return self != everything
+        return self != WaitingFilter(issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, life=self.life)
 
     def restrict_to_arrived_by(self, moment: float) -> Self:
         """See Filter."""
@@ -265,9 +263,7 @@ class WaitingFilter:
             and (self.keys is None or (summary.iss, summary.client_id) in self.keys)
             and (
                 self.ended is None
-                or not self.ended.isdisjoint(
-                    ((summary.reason, summary.iss, summary.client_id), (summary.reason, summary.iss, ""))
-                )
+                or any((summary.reason, summary.iss, client_id) in self.ended for client_id in (summary.client_id, ""))
             )
         )
 

@@ -39,9 +39,7 @@ from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
 FLUSH_TIMEOUT_SECONDS = 1.0  # seconds for the last acks; messages without one are redelivered
-STATUS_CONNECT_TIMEOUT_SECONDS = (
-    1.2  # seconds to connect for a status: with the command's start, an error appears within 2 s
-)
+STATUS_CONNECT_TIMEOUT_SECONDS = 1.2  # seconds to connect for a status: the command shows an error within 2 s
 
 
 class RabbitQueue:
@@ -59,19 +57,15 @@ class RabbitQueue:
         lanes = (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
         self._lanes = [LaneConsumer(lane, self._name(lane), options, self._watch.repair) for lane in lanes]
         for name in options.sources:
-            self._lanes.append(
-                LaneConsumer(Lane.EVENTS, self._name(SOURCE + name), options, self._repair_source_queue, name)
-            )
+            queue = self._name(SOURCE + name)
+            self._lanes.append(LaneConsumer(Lane.EVENTS, queue, options, self._repair_source_queue, name))
         self._bucket_names = bucket_names(options)
         self._bucket_reader = BucketReader(options, self._watch.repair_soon)
         self._publishing = Publishing(self._watch.repair_soon)
         # On 4.x a publish to a queue without a leader blocks its channel: no bucket may stop retries and dead letters.
         self._parking = Publishing(self._watch.repair_soon)
         self.side_channel = RabbitSideChannel(options, uuid4().hex)
-        self._links = (
-            Link(options, "consume", self._serve_consuming),
-            Link(options, "publish", self._serve_publishing),
-        )
+        self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
         self._tasks: list[asyncio.Task[None]] = []
 
     def _name(self, queue: str) -> str:
@@ -81,11 +75,8 @@ class RabbitQueue:
 
     async def open(self) -> None:
         """Start connecting in the background until `close`. Return at once."""
-        runs = (
-            *(link.run for link in self._links),
-            *((self.side_channel.run,) if self.side_channel.is_listening else ()),
-        )
-        self._tasks = [asyncio.create_task(run()) for run in runs]
+        more = (self.side_channel.run,) if self.side_channel.is_listening else ()
+        self._tasks = [asyncio.create_task(run()) for run in (*(link.run for link in self._links), *more)]
 
     async def wait_until_ready(self) -> None:
         """Return when connected and every queue exists.

@@ -195,11 +195,8 @@ class RabbitSideChannel:
         channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled.set())
         async with broker_timeout():
             await channel.exchange_declare(self._exchange, exchange_type="fanout", auto_delete=True)
-            await channel.queue_declare(
-                self.address,
-                exclusive=True,
-                arguments={"x-message-ttl": QUEUE_TTL_MILLISECONDS, "x-max-length": MAX_PENDING_REPLIES},
-            )
+            limits: dict[str, Any] = {"x-message-ttl": QUEUE_TTL_MILLISECONDS, "x-max-length": MAX_PENDING_REPLIES}
+            await channel.queue_declare(self.address, exclusive=True, arguments=limits)
             await channel.queue_bind(self.address, self._exchange)
             await channel.basic_consume(self.address, on_message, no_ack=True)
 
@@ -224,8 +221,7 @@ class RabbitSideChannel:
                 shared[1](delivered.body)
         elif properties.message_type == VISIT:
             if delivered.body.isdigit() and len(delivered.body) < MAX_COUNT_DIGITS:
-                self._visited = int(delivered.body)
-                self._visited_until = time.monotonic() + VISIT_TTL_SECONDS
+                self._visited, self._visited_until = int(delivered.body), time.monotonic() + VISIT_TTL_SECONDS
         elif properties.correlation_id:
             self._on_reply(properties.correlation_id, delivered.body)
 
@@ -266,8 +262,7 @@ async def request_workers(
     Returns the answers after `within` seconds, once there are `enough`, or once the broker reports that it accepts no
     messages. Raises QueueUnavailable.
     """
-    answers: list[bytes] = []
-    all_here = asyncio.Event()
+    answers, all_here = list[bytes](), asyncio.Event()
 
     async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
         answers.append(delivered.body)
