@@ -19,7 +19,7 @@ from tests.support.regular_expressions import SOURCE, Found, Worst, expressions,
 FOUND, OTHERS = expressions()
 BY_HAND = {  # no sample shows what a look-around wants
     "queues/rabbitmq/delays.py: _NO_HOPS": Worst("", '"schedule":{"due":1'),
-    "queues/rabbitmq/wire/decoding.py: _OF_SOURCE": Worst("", ".source.a", "."),
+    "queues/rabbitmq/wire/decoding.py: _SOURCE_QUEUE": Worst("", ".source.a", "."),
     "model/egress.py: _NAME": Worst("", "a.", "-"),
     r"network/http/issuer_document.py: (?i)(?<![\w-])max-age=\"?([0-9]{1,10})": Worst("", ' max-age="'),
     r"model/redaction.py: -----BEGIN [A-Z ]*PRIVATE KEY-----[^\"]*?(?:-----END [A-Z ]*-----|(?=\")|\Z)": Worst(

@@ -22,10 +22,10 @@ BROKEN = """
 from notifier.queues.sqlite.queue import SqliteQueue
 from notifier.cli import main
 
-async def parked(_queue, _buckets=None):
+async def count_parked(_queue, _buckets=None):
     raise ZeroDivisionError
 
-SqliteQueue.parked = parked
+SqliteQueue.count_parked = count_parked
 main()
 """
 
