@@ -1,6 +1,6 @@
-"""Makes the application that holds all commands, and handles every error that leaves a command.
+"""Builds the application with all commands, and handles every error that a command raises.
 
-A command and what it needs are imported when somebody types it, so that `--help` is there at once.
+A command is imported when it is called, so that `--help` starts quickly.
 """
 
 import os
@@ -27,7 +27,7 @@ from notifier.model.printable import counted
 from notifier.operators.terminal.help import LazyCommand, command_group
 from notifier.operators.terminal.output import say
 
-# In the order in which `notifier --help` shows them. The help of each begins with this line.
+# In the order of `notifier --help`. The help of each command begins with this line.
 COMMANDS = (
     LazyCommand("run", "notifier.service.run_command",
         "Run a worker: take events from the queue and deliver their logouts, until SIGTERM or SIGINT."),
@@ -71,7 +71,7 @@ GONE_OPTIONS = {
     "collect": "is gone: bind a queue to <prefix>.outcomes; its file is read by the SQL of docs/outcomes.md",
     **dict.fromkeys(("clients --issuer", "doctor --issuer", "keys --issuer"), "is gone: use --iss"),
 }
-"""Removed commands and options, with what to use instead. They exit with 2."""
+"""Removed commands and options, with their replacement. They exit with 2."""
 
 
 app = typer.Typer(
@@ -121,7 +121,7 @@ def main() -> None:
     sys.excepthook = _print_internal_fault
     _refuse_gone(sys.argv[1:])
     try:
-        application()(prog_name="notifier", obj=FEATURES)  # `app()` would replace our hook by typer's
+        application()(prog_name="notifier", obj=FEATURES)  # `app()` would replace sys.excepthook by typer's
     except KeyboardInterrupt:
         sys.exit(130)
     except (NotifierError, BaseExceptionGroup) as failure:
@@ -141,7 +141,7 @@ def _refuse_gone(words: list[str]) -> None:
 
 
 def print_error(error: NotifierError) -> None:
-    """Print what is wrong, each mistake on its own line."""
+    """Print the error, with each mistake on a separate line."""
     match error:
         case ConfigurationError(mistakes=mistakes):
             _print_issues(mistakes, "in the configuration")
@@ -160,13 +160,13 @@ def _print_issues(mistakes: tuple[InputIssue, ...], where: str) -> None:
 def _print_internal_fault(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
     """Print an unexpected error in one line. Python then exits with 1.
 
-    The frames go to the log, the text of the error does not: it may quote a `sub`.
+    The frames are logged, but not the error's text, which may quote a `sub`.
     """
     first = next(iter(leaf for leaf in iter_leaves(error) if not isinstance(leaf, NotifierError)), error)
     if isinstance(first, OSError) and first.strerror:
         of_file = "" if first.filename is None else f": {os.fsdecode(first.filename)}"
         say(f"notifier: {first.strerror}{of_file}", err=True)
-    elif isinstance(first, ImportError):  # its text names modules and nobody: a library too old or too new for us
+    elif isinstance(first, ImportError):  # its text names only modules: a library is too old or too new
         say(f"notifier: {first}; `pip check` names the packages that do not fit", err=True)
     else:
         frames = traceback.extract_tb(first.__traceback__)

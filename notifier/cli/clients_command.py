@@ -1,4 +1,4 @@
-"""`notifier clients`: which clients are in force, and which registry source each value comes from."""
+"""`notifier clients`: shows the current clients, and the registry source of each value."""
 
 from typing import Annotated, Any
 
@@ -154,7 +154,7 @@ def _load_clients(
 
 
 def _format_front_channel(row: dict[str, Any]) -> str:
-    """Format how a client without a back-channel URI is notified."""
+    """Return how a client without a back-channel URI is notified."""
     if row["front_channel"] is None:
         return "– never told"
     return f"{row['frontchannel_logout_uri']} (GET by {'a worker' if row['front_channel'] == 'server' else 'browsers'})"

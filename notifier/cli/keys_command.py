@@ -1,4 +1,4 @@
-"""`notifier keys`: makes a signing key or one for pages, and prints the public keys that the issuer publishes."""
+"""`notifier keys`: creates a key for signing or for pages, and prints the public keys that the issuer publishes."""
 
 import os
 import time
@@ -115,7 +115,7 @@ def web(
 
 
 def _parse_not_before(at: str | None) -> str | None:
-    """The moment of `--at` as it is written in the configuration; None for `once`."""
+    """Return the time of `--at` in the form of the configuration; None for `once`."""
     if at == "once":
         return None
     try:

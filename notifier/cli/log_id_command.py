@@ -1,4 +1,4 @@
-"""`notifier log-id`: prints the hash by which logs show a user or session, and its entries in a log."""
+"""`notifier log-id`: prints the hash of a user or session in logs, and its entries in a log."""
 
 import os
 import sys
@@ -66,7 +66,7 @@ def log_id(
 
 
 def _compute_log_id(sub: str, config: Path | None, *, raw_too: bool) -> str:
-    """Return how the logs show it. Raises ConfigurationError if they do not."""
+    """Return the form of `sub` in logs. Raises ConfigurationError if logs do not contain it."""
     settings = read_sections(config, os.environ, {"log", "queue"}).settings
     if raw_too and settings.log.subject == "raw":
         return sub
@@ -85,7 +85,7 @@ def _compute_log_id(sub: str, config: Path | None, *, raw_too: bool) -> str:
 
 @contextmanager
 def _open_log(log: Path) -> Iterator[TextIO]:
-    """Yield the lines. Show the progress on a terminal."""
+    """Yield the open log. Show the progress on a terminal."""
     if str(log) == "-":
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         yield sys.stdin

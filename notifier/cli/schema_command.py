@@ -1,4 +1,4 @@
-"""`notifier schema`: prints the JSON Schemas of what notifier reads and writes, generated from its types."""
+"""`notifier schema`: prints the JSON Schemas of notifier's documents, generated from its types."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def require_document(document: str) -> str:
-    """Read the name of a document."""
+    """Return the name of a document. Raises BadParameter for an unknown name."""
     if document not in SCHEMAS:
         raise typer.BadParameter(f"{document} is not one of {', '.join(SCHEMAS)}")
     return document

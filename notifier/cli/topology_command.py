@@ -76,8 +76,8 @@ def show(config: Config = None, as_json: Json = False) -> None:
 def declare(config: Config = None) -> None:
     """Declare the queues and exchanges that are missing, and bind the queues of sources.
 
-    Existing ones are not changed. The command prints which of them have wrong arguments. A binding that
-    cannot be made yet is no error: workers try it again.
+    Existing queues and exchanges are not changed. The command prints which of them have wrong arguments. A binding that
+    is not possible yet is not an error: workers try it again.
 
     Examples:
         # before the first worker starts
@@ -132,7 +132,7 @@ def delete(
 
 
 def _binding_document(binding: BindingState) -> dict[str, str]:
-    """Return the row of a binding in JSON. The broker reports only whether it can exist, not whether it does."""
+    """Return a binding as JSON. The broker reports only whether it can exist, not whether it does."""
     return {"what": "binding", **binding.row(), "state": "missing" if binding.problem else "ok"}
 
 
@@ -180,7 +180,7 @@ def _format_state(standing: TopologyState) -> str:
 
 
 def _merge_buckets(standings: Sequence[TopologyState], begins: str) -> Sequence[TopologyState]:
-    """Show all buckets as one row, unless they differ in their state."""
+    """Return the rows with all buckets merged into one, unless their states differ."""
     buckets = [standing for standing in standings if standing.name.startswith(begins)]
     if len({_format_state(bucket) for bucket in buckets}) != 1:
         return standings
@@ -217,7 +217,7 @@ def _print_table(standings: Sequence[TopologyState]) -> None:
 
 
 def _shared_arguments(standings: Sequence[TopologyState]) -> dict[str, str | int]:
-    """The arguments that have the same value in every queue that has them."""
+    """Return the arguments with one value in all queues that have them."""
     values: dict[str, set[str | int]] = {}
     for standing in standings:
         for name, value in standing.arguments.items():

@@ -1,1 +1,1 @@
-"""The demonstration: sample receivers that verify tokens, and the story they play."""
+"""The demonstration: sample clients that verify tokens, and the scenarios `notifier demo` runs. Open `story`."""

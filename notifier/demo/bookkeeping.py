@@ -1,6 +1,6 @@
-"""Keeps the books of the demo: counts while the service runs (`DemoTally`), and the fate of each delivery at the end.
+"""Counts the demo's deliveries while the service runs (`DemoTally`), and builds the result of each at the end.
 
-The fates come from the clients' records and the queue's dead letters, never from reports of the service itself.
+The results come from the clients' records and the queue's dead letters, never from reports of the service itself.
 """
 
 import statistics
@@ -15,7 +15,7 @@ from notifier.model.documents.dead_letter import DeadLetter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignOut:
-    """One user signing out: the event, the session it ended, and when, in epoch seconds."""
+    """The sign-out of one user: the event, the ended session, and the time in epoch seconds."""
 
     event_id: str
     sid: str
@@ -33,7 +33,7 @@ class DemoProgress:
 
 
 class DemoTally:
-    """Counts the service's facts, for the live display and to know when all is settled. An observer."""
+    """Counts facts, for the live display and to detect when all deliveries are settled. An observer."""
 
     def __init__(self, deliveries: int) -> None:
         self._deliveries = deliveries
@@ -56,15 +56,15 @@ class DemoTally:
             case Buried() | Skipped():
                 self._dead.add((fact.event_id, fact.client_id))
             case _:
-                pass  # an event taken is the sum of its deliveries
+                pass  # an event consists of its deliveries
 
     @property
     def is_settled(self) -> bool:
-        """True if the service has settled each delivery."""
+        """Return True if the service has settled each delivery."""
         return len(self._delivered | self._dead) >= self._deliveries
 
     def progress(self, client_id: str) -> DemoProgress:
-        """The progress of a client."""
+        """Return the progress of a client."""
         waiting = self._waiting - self._delivered - self._dead
         return DemoProgress(
             delivered=_count_of(client_id, self._delivered),
@@ -80,7 +80,7 @@ def _count_of(client_id: str, pairs: Iterable[tuple[str, str]]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientResult:
-    """What one client got. `median` is in seconds from sign-out to logged out, None if nobody was."""
+    """The deliveries to one client. `median`: seconds from sign-out to logout; None without a logout."""
 
     client_id: str
     kind: Behaviour
@@ -94,7 +94,7 @@ class ClientResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """The fate of every delivery. `unaccounted` and `invalid` must be empty."""
+    """The results of all deliveries. `unaccounted` and `invalid` must be empty."""
 
     rows: tuple[ClientResult, ...]
     unaccounted: tuple[tuple[str, str], ...]
@@ -102,29 +102,29 @@ class DemoResult:
 
     @property
     def is_complete(self) -> bool:
-        """True if each delivery is accounted for and every token was valid."""
+        """Return True if each delivery is accounted for and every token was valid."""
         return not self.unaccounted and not self.invalid
 
     @property
     def deliveries(self) -> int:
-        """The number of deliveries."""
+        """Return the number of deliveries."""
         return sum(row.deliveries for row in self.rows)
 
     @property
     def delivered(self) -> int:
-        """The number of logouts at clients."""
+        """Return the number of logouts at clients."""
         return sum(row.delivered for row in self.rows)
 
     @property
     def dead(self) -> Mapping[str, int]:
-        """The other ends, by reason: dead letters of deliveries that their client never accepted."""
+        """Return the number of dead letters by reason, without deliveries that their client accepted."""
         return sum((Counter(row.dead) for row in self.rows), Counter[str]())
 
 
 def build_result(
     sign_outs: Sequence[SignOut], receivers: Iterable[Receiver], given_up: Iterable[DeadLetter], tally: DemoTally
 ) -> DemoResult:
-    """Look for every (event, client) in the client's records, then in the dead letters."""
+    """Return the result: look up each (event, client) in the client's records, then in the dead letters."""
     reasons = {(letter.event_id, letter.client_id): letter.reason for letter in given_up}
     rows: list[ClientResult] = []
     unaccounted: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""Runs the real service for the demo: in this process, on the embedded queue, with its own configuration."""
+"""Runs the real service for the demo: in this process, on the embedded queue, with a separate configuration."""
 
 import asyncio
 import json
@@ -30,14 +30,14 @@ class EmbeddedService:
         await self._queue.send_event(Lane.EVENTS, json.dumps(event).encode(), message_id=None)
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
-        """The dead letters in the queue. They stay there."""
+        """Return the dead letters, and leave them in the queue."""
         async with aclosing(find_messages(self._queue.dead_letters(), DeadLetterFilter(), whole=True)) as letters:
             return [load_dead_letter(message) async for _, message in letters]
 
 
 @asynccontextmanager
 async def start_service(config: Path, observe: Observer, *more: Feature) -> AsyncIterator[EmbeddedService]:
-    """Run the service with these further features while entered. It ignores the settings in the environment."""
+    """Run the service with additional features while entered. It ignores settings in the environment."""
     features = (*FEATURES, *more)
     service = Service(LiveConfiguration(config, {}, load(config, {}, features)), (observe,), features=features)
     stop, started = asyncio.Event(), asyncio.Event()

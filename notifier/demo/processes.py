@@ -32,8 +32,8 @@ from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import read_sections
 
 FIRST_PORT = 9001
-SLOW_ANSWER_SECONDS = 0.6  # seconds
-RETRY_SECONDS = 1.0  # seconds until an unconfirmed event is published again
+SLOW_ANSWER_SECONDS = 0.6
+RETRY_SECONDS = 1.0  # until an unconfirmed event is published again
 
 
 async def serve_clients(jwks: Mapping[str, Any], host: str, first_port: int, only: Sequence[str]) -> None:
@@ -81,7 +81,7 @@ def _event() -> Mapping[str, object]:
 
 
 async def _try_publish(queue: Queue, event: Mapping[str, object]) -> bool:
-    """Publish an event. False if it was not confirmed; the caller sends it again with the same id."""
+    """Publish an event. Return False if it was not confirmed; the caller sends it again with the same id."""
     try:
         await queue.send_event(Lane.EVENTS, json.dumps(event).encode(), message_id=str(event["id"]))
     except QueueError as error:
@@ -102,7 +102,7 @@ def _print(text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the clients or the sign-outs."""
+    """Run the clients or the sign-outs, as the arguments select."""
     parser = argparse.ArgumentParser(
         prog="python -m notifier.demo.processes", description=(__doc__ or "").splitlines()[0]
     )

@@ -1,7 +1,7 @@
 """Sample clients that verify logout tokens, in one process, each on its own loopback port.
 
-`healthy` answers 204, `slow` does so after a while, `flaky` answers 503 to every other POST, else 204, `down` answers
-503 to each, `rejecting` always answers 400, and `dead` does not listen. Each keeps its sessions and notes every POST.
+`healthy` answers 204, `slow` answers 204 after a pause, `flaky` answers 503 to every other POST, `down` always answers
+503, `rejecting` always answers 400, and `dead` does not listen. Each stores its sessions and records every POST.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from notifier.model.moment import Clock
 
 PATH = "/backchannel-logout"
 LOOPBACK = "127.0.0.1"
-MAX_VISITS = 10_000  # of a client; a process that runs for weeks must not grow
+MAX_VISITS = 10_000  # per client: the memory of a process that runs for weeks is bounded
 
 
 class Behaviour(StrEnum):
-    """How a sample client behaves."""
+    """The behaviour of a sample client."""
 
     HEALTHY = "healthy"
     SLOW = "slow"
@@ -44,7 +44,7 @@ SAMPLE_BEHAVIOURS: Mapping[str, Behaviour] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
-    """What one client saw of one session. Epoch seconds. `logged_out_at` is None while the session lives."""
+    """A client's requests for one session. Epoch seconds. `logged_out_at` is None while the session lives."""
 
     posts: int
     accepted: int
@@ -54,9 +54,9 @@ class SessionRecord:
 
 
 class Receiver:
-    """One sample client: its behaviour, the sessions open at it, and what it saw. It does not listen if it is `dead`.
+    """One sample client: its behaviour, its open sessions, and its record of requests.
 
-    `place` is the address to listen on. Port 0 means any free port. `kind` may change while it listens.
+    `place`: the address to listen on; port 0 selects a free port. `kind` may change while it listens.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Receiver:
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[None]:
-        """Hold the port while entered and, unless `dead`, answer on it."""
+        """Bind the port while entered and, unless `dead`, answer requests."""
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(self._place)
@@ -118,7 +118,7 @@ class Receiver:
         return _answer(400, error="invalid_request", error_description=reason)
 
     async def _answer(self, token: VerifiedToken) -> web.Response:
-        """Answer a valid token as this client does. The session ends with an answer of success."""
+        """Return this client's answer to a valid token. A successful answer ends the session."""
         session = token.sid or token.sub
         now = self._clock()
         self._posts += 1
@@ -132,7 +132,7 @@ class Receiver:
             return _answer(400, error="application_error", error_description="the session store is read-only")
         if self.kind is Behaviour.DOWN or (self.kind is Behaviour.FLAKY and self._posts % 2):
             return _answer(503, error="temporarily_unavailable")
-        visit = self.visits.get(session, visit)  # read again: another POST may have come during the pause
+        visit = self.visits.get(session, visit)  # read again: another POST may have arrived during the pause
         self.visits[session] = replace(
             visit, accepted=visit.accepted + 1, logged_out_at=visit.logged_out_at or self._clock()
         )
@@ -144,7 +144,7 @@ class Receiver:
 async def sample_receivers(
     *, iss: str, jwks: Mapping[str, Any], clock: Clock, pause: float = 0.6
 ) -> AsyncIterator[Mapping[str, Receiver]]:
-    """Open the five while entered, by client_id. `pause` is the slow one's time for an answer, in seconds."""
+    """Run the five clients while entered, and yield them by client_id. `pause`: seconds of the slow client."""
     async with AsyncExitStack() as stack:
         receivers: dict[str, Receiver] = {}
         for client_id, kind in SAMPLE_BEHAVIOURS.items():

@@ -1,7 +1,7 @@
 """The story of `notifier demo`: users sign out of five sample clients, and each delivery is followed to its end.
 
-It runs the real service on a configuration in a temporary folder, and judges it from outside: by what the clients saw
-and by the dead letters. `StartService` starts the service, so that this module knows neither queue nor worker.
+It runs the real service with a configuration in a temporary folder, and checks it from outside: by the clients' records
+and the dead letters. `StartService` starts the service, so that this module needs neither queue nor worker.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ from notifier.model.documents.dead_letter import DeadLetter
 from notifier.tokens.key_files import KeySource, generate_key, load_keys
 
 ISS = "https://id.example.com"
-POLL_SECONDS = 0.1  # seconds between two updates of the progress
+POLL_SECONDS = 0.1  # between two updates of the progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """The pace of the demo: how many users sign out and how often, the slow client's time, and the time limit.
+    """The pace of the demo: number and interval of sign-outs, the slow client's response time, and the time limit.
 
-    All is settled after some 12 s: 4 s of sign-outs, and 8 s of retries for the dead client's last one.
+    All is settled after about 12 s: 4 s of sign-outs, and 8 s of retries of the dead client's last delivery.
     """
 
     events: int = 40
@@ -49,15 +49,15 @@ class RunningService(Protocol):
         """Publish this event."""
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
-        """The dead letters in the queue. They stay there."""
+        """Return the dead letters, and leave them in the queue."""
 
 
 StartService = Callable[[Path, Observer], AbstractAsyncContextManager[RunningService]]
-"""Runs the service with a configuration file, and gives its facts to the observer, while entered."""
+"""Runs the service with a configuration file while entered, and passes its facts to the observer."""
 
 
 async def play_story(start: StartService, console: Console, pace: Pace | None = None) -> int:
-    """Play the story. Returns 0 if every delivery is accounted for and every token was valid, else 1."""
+    """Run the demo. Return 0 if every delivery is accounted for and every token was valid, else 1."""
     pace = pace or Pace()
     with tempfile.TemporaryDirectory(prefix="notifier-demo-") as name:
         folder = Path(name)
@@ -80,7 +80,7 @@ async def play_story(start: StartService, console: Console, pace: Pace | None = 
 async def _play_sign_outs(
     service: RunningService, show: Display, tally: DemoTally, receivers: Sequence[Receiver], pace: Pace
 ) -> list[SignOut]:
-    """Sign the users out one by one, then wait until all is settled or the time is up."""
+    """Sign the users out one by one, then wait until all deliveries are settled, for `max_seconds` in all."""
     clients = [receiver.client_id for receiver in receivers]
     sign_outs: list[SignOut] = []
     started = time.monotonic()
@@ -98,7 +98,7 @@ async def _play_sign_outs(
 
 
 def event_of(sign_out: SignOut, sub: str, clients: Sequence[str]) -> Mapping[str, object]:
-    """The event that the identity server publishes for a sign-out."""
+    """Return the event that the identity server publishes for a sign-out."""
     return {
         "id": sign_out.event_id,
         "iss": ISS,
@@ -118,7 +118,7 @@ def _sid(number: int) -> str:
 
 
 def write_key(folder: Path) -> Mapping[str, Any]:
-    """Make the issuer's signing key in this folder. Returns the JWK Set that the issuer would publish."""
+    """Write the issuer's signing key to this folder. Return the JWK Set that the issuer publishes."""
     path = folder / "key.pem"
     path.touch(mode=0o600)
     path.write_bytes(generate_key(Algorithm.RS256))
@@ -126,7 +126,7 @@ def write_key(folder: Path) -> Mapping[str, Any]:
 
 
 def write_configuration(folder: Path, receivers: Sequence[Receiver]) -> Path:
-    """Write a configuration with waits that are short enough to watch. Returns the path of the main file."""
+    """Write a configuration with short retry delays. Return the path of the main file."""
     path = folder / "notifier.yaml"
     path.write_text(yaml.safe_dump(_settings(), sort_keys=False))
     (folder / "clients.yaml").write_text(

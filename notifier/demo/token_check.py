@@ -1,7 +1,7 @@
 """Verifies logout tokens with every check that any receiver of docs/specification.md makes.
 
-Signature by the issuer's JWK Set with the algorithm pinned, `typ`, `iss`, `aud`, `iat`, `exp`, `jti` never seen before
-(R2), `events` exactly `{}` inside (R4), no `nonce` (B14), `sub` or `sid` (B12). No other module verifies these tokens.
+It checks the signature by the issuer's JWK Set with a pinned algorithm, `typ`, `iss`, `aud`, `iat`, `exp`, a new `jti`
+(R2), `events` with exactly `{}` (R4), no `nonce` (B14), `sub` or `sid` (B12). No other module verifies these tokens.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from notifier.model.moment import Clock
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 MAX_LIFETIME_SECONDS = 120  # seconds between `iat` and `exp` (B29)
-MAX_REMEMBERED_TOKENS = 100_000  # what is older than LONGEST_AGE is refused for its age anyway
-MAX_AGE_SECONDS = 30  # seconds since `iat`: the narrowest window in the field, rauthy's
+MAX_REMEMBERED_TOKENS = 100_000  # older tokens are refused by MAX_AGE_SECONDS
+MAX_AGE_SECONDS = 30  # since `iat`: the shortest limit of known receivers (rauthy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedToken:
-    """A valid logout token. `sid` is empty if the token ends all sessions of `sub` (B13); `sub` may be empty too."""
+    """A valid logout token. `sid` is empty if the token ends all sessions of `sub` (B13); `sub` may be empty, too."""
 
     jti: str
     sub: str
@@ -29,13 +29,13 @@ class VerifiedToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvalidToken:
-    """An invalid logout token, and the rule that it breaks. Never quotes the token."""
+    """The rule that an invalid logout token breaks. The text never quotes the token."""
 
     reason: str
 
 
 class TokenCheck:
-    """Verifies the tokens sent to one client, and remembers each `jti`. `jwks` is the issuer's JWK Set as published."""
+    """Verifies the tokens sent to one client, and stores each `jti`. `jwks` is the issuer's published JWK Set."""
 
     def __init__(self, *, iss: str, client_id: str, alg: str, jwks: Mapping[str, Any], clock: Clock) -> None:
         self._iss = iss
@@ -43,13 +43,13 @@ class TokenCheck:
         self._alg = alg
         self._keys = {key["kid"]: jwt.PyJWK(key, algorithm=alg) for key in jwks["keys"] if self._is_usable_key(key)}
         self._clock = clock
-        self._seen: dict[str, None] = {}  # in order, so that the oldest can go
+        self._seen: dict[str, None] = {}  # in order, so that the oldest is dropped first
 
     def _is_usable_key(self, key: Mapping[str, Any]) -> bool:
         return "kid" in key and key.get("alg", self._alg) == self._alg
 
     def verify(self, token: str) -> VerifiedToken | InvalidToken:
-        """Verify a token: its session, or what is wrong. A `jti` counts as seen once its token was valid."""
+        """Return the session of a token, or its error. A `jti` counts as seen once its token was valid."""
         signed = self._verify_signature(token)
         if isinstance(signed, InvalidToken):
             return signed
@@ -65,7 +65,7 @@ class TokenCheck:
         return VerifiedToken(jti=jti, sub=signed.get("sub", ""), sid=signed.get("sid", ""))
 
     def _verify_signature(self, token: str) -> dict[str, Any] | InvalidToken:
-        """The claims, if header and signature are valid. The header chooses the key, but not the algorithm."""
+        """Return the claims if header and signature are valid. The header selects the key, not the algorithm."""
         try:
             header = jwt.get_unverified_header(token)
         except jwt.PyJWTError:
@@ -78,7 +78,7 @@ class TokenCheck:
         if key is None:
             return InvalidToken(reason="kid names no key of the issuer")
         try:
-            # The times are checked below, with a clock that is an argument.
+            # `_find_wrong_claim` checks the times with the injected clock.
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
@@ -92,7 +92,7 @@ class TokenCheck:
         return claims
 
     def _find_wrong_claim(self, claims: Mapping[str, Any]) -> str | None:
-        """Say which rule the claims break first. None if they break none."""
+        """Return the first rule that the claims break; None if all hold."""
         iat, exp, now = claims.get("iat"), claims.get("exp"), self._clock()
         if not _is_moment(iat) or not _is_moment(exp):
             return "iat and exp are not both whole numbers of seconds"

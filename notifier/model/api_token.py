@@ -8,10 +8,10 @@ Scope = Literal["publish", "read", "repair"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiToken:
-    """A token, known by its SHA-256. `name` is the `publisher` of its events, and `who` in audit lines.
+    """A token, identified by its SHA-256. `name` is the `publisher` of its events, and `who` in audit lines.
 
-    `issuers`: it may publish for these, and see and repair their dead letters; None: for all. `expires`: epoch seconds
-    from which on it is refused; None: never.
+    `issuers`: it may publish for these, and list and repair their dead letters; None: for all. `expires`: the end of
+    its validity in epoch seconds; None: never.
     """
 
     name: str

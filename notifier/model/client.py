@@ -1,6 +1,6 @@
-"""A client (relying party) as registered, with everything that decides how its logouts are delivered.
+"""A client (relying party) as registered, including all settings for the delivery of its logouts.
 
-Names of OpenID Connect's client metadata are kept verbatim. Durations are seconds.
+Names from OpenID Connect's client metadata are kept verbatim. Durations are seconds.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ ED25519_NAMES = frozenset({Algorithm.EDDSA, Algorithm.ED25519})
 
 
 class KeyManagement(StrEnum):
-    """How the key of an encrypted token reaches its client (RFC 7518 §4.1): by a public key of the client's."""
+    """How the content key of an encrypted token is protected (RFC 7518 §4.1): by a public key of the client."""
 
     RSA_OAEP = "RSA-OAEP"
     RSA_OAEP_256 = "RSA-OAEP-256"
@@ -71,14 +71,14 @@ class SubjectMode(StrEnum):
 
 
 class FrontChannelWay(StrEnum):
-    """Who calls a client's `frontchannel_logout_uri`: the user's browser by our page, the worker itself, or nobody."""
+    """The caller of a `frontchannel_logout_uri`: the user's browser by notifier's page, the worker, or none."""
 
     BROWSER = "browser"
     SERVER = "server"
     OFF = "off"
 
 
-# Claims that the specification owns: neither `claims` nor `reason_claim` may name them (B10–B14).
+# Claims that the specification reserves: neither `claims` nor `reason_claim` may name them (B10–B14).
 RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "sid", "events", "nonce"})
 IDENTIFYING_CLAIMS = frozenset(
     {
@@ -94,10 +94,10 @@ _IDENTIFYING_PARTS = (
 
 
 def is_identifying_claim(claim: str) -> bool:
-    """Whether services may know by a claim of this name who somebody is, or what somebody may do.
+    """Return True if services may use a claim of this name to identify or authorize a user.
 
-    A token with it could pass for an ID token or an access token, so no logout token has one. What is no letter does
-    not count, nor do capitals: `cognito:groups` and `https://example.com/roles` name groups and roles.
+    A token with such a claim could pass for an ID token or an access token, so no logout token has one. Case and
+    characters other than letters are ignored: `cognito:groups` and `https://example.com/roles` name groups and roles.
     """
     letters = "".join(filter(str.isalpha, claim.lower()))
     return letters in IDENTIFYING_CLAIMS or any(part in letters for part in _IDENTIFYING_PARTS)
@@ -105,10 +105,10 @@ def is_identifying_claim(claim: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenProfile:
-    """What a client's token holds. `typ` None leaves the header member out (R7). `lifetime` is at most 120 s (B29).
+    """The content of a client's token. `typ` None omits the header member (R7). `lifetime` is at most 120 s (B29).
 
     `audience` None makes `aud` the `client_id` as a string; otherwise it is a list of the `client_id` and these (R5).
-    `requires`: the claim without which the receiver ends nothing.
+    `requires`: the claim without which the receiver ends no session.
     """
 
     alg: Algorithm = Algorithm.RS256
@@ -123,7 +123,7 @@ class TokenProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """When to try again: `base · factor^n` seconds, capped at `max_delay`, ± `jitter`; until `max_age` or staleness."""
+    """When to retry: after `base · factor^n` seconds, at most `max_delay`, ± `jitter`; until `max_age` or staleness."""
 
     base: float = 2.0
     factor: float = 3.0
@@ -147,12 +147,12 @@ class EgressPolicy:
         object.__setattr__(self, "_hash", hash((self.allow, self.deny, self.allow_http)))
 
     def __hash__(self) -> int:
-        return self._hash  # hashed three times for each attempt; each network costs 1 µs
+        return self._hash  # hashed three times per attempt; each network costs 1 µs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponsePolicy:
-    """Statuses that this client uses in its own way."""
+    """Statuses that have a special meaning at this client."""
 
     success_statuses: frozenset[int] = frozenset()
     retry_statuses: frozenset[int] = frozenset()
@@ -160,7 +160,7 @@ class ResponsePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """PEM files of a client's TLS connection: authorities to trust, and our certificate and key for mutual TLS."""
+    """PEM files of a client's TLS connection: trusted authorities, and our certificate and key for mutual TLS."""
 
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -169,9 +169,9 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How a client is reached. It applies to the registered origin only, never to an inline URI of another origin.
+    """How a client is reached. It applies only to the registered origin, never to an inline URI of another origin.
 
-    `withheld`: why nothing may go this way, and what to do. Such a way lends nothing.
+    `withheld`: the reason why no request may use this route, and the remedy. Such a route has no other settings.
     """
 
     egress: EgressPolicy = EgressPolicy()
@@ -183,9 +183,9 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedKey:
-    """A public key of a JWK Set (RFC 7517 §4): a client's, an issuer's. `material`: the members of the key itself.
+    """A public key of a client's or an issuer's JWK Set (RFC 7517 §4). `material`: the members of the key itself.
 
-    `use`, `alg` and `key_ops` None mean any. `private`: its owner has published what nobody else may know.
+    `use`, `alg` and `key_ops` None mean any. `private`: its owner has published the private key too.
     """
 
     kty: str
@@ -199,7 +199,7 @@ class PublishedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientKeysSource:
-    """A client's `jwks_uri`, and the way to it: the client's own, without its headers."""
+    """A client's `jwks_uri`, and the route to it: the client's route, without its headers."""
 
     uri: str
     route: Route
@@ -207,7 +207,7 @@ class ClientKeysSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encryption:
-    """What a client asks for whose tokens nobody else may read (B16): algorithms, and its keys or where they are."""
+    """How the tokens of a client are encrypted (B16): algorithms, and the client's keys or their source."""
 
     alg: KeyManagement
     enc: ContentEncryption = ContentEncryption.A128CBC_HS256
@@ -216,7 +216,7 @@ class Encryption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontChannelClient:
-    """A client as Front-Channel Logout 1.0 §2 registers it. Its URI is fit for a page (`front_channel.uri_of`)."""
+    """A client as registered by Front-Channel Logout 1.0 §2. Its URI is valid for a page (`front_channel.uri_of`)."""
 
     frontchannel_logout_uri: str
     frontchannel_logout_session_required: bool = False
@@ -227,9 +227,9 @@ class FrontChannelClient:
 class Client:
     """One relying party of one issuer. `registered` is False for a client that only an event's inline URI names.
 
-    `encryption` None: its tokens are signed only.
-    `redirect_origins` are the origins of its redirect URIs: pages there may ask whether its session has changed.
-    `off_page`: it is meant that no browser asks it. `options`: members of its `notifier` that features declare.
+    `encryption` None: its tokens are only signed.
+    `redirect_origins`: the origins of its redirect URIs; pages there may check whether its session has changed.
+    `off_page`: by intention no browser calls it. `options`: members of its `notifier` that features declare.
     """
 
     iss: str
@@ -255,14 +255,14 @@ class Client:
     options: tuple[tuple[str, object], ...] = ()
 
     def option(self, name: str, kind: type[OptionT]) -> OptionT | None:
-        """Return the value of a member of `notifier` that a feature declares; None if it is left out."""
+        """Return the value of a member of `notifier` that a feature declares; None if it is omitted."""
         value = dict(self.options).get(name)
         assert value is None or isinstance(value, kind), f"{name} is declared as another type"
         return value
 
     @property
     def logout_uri(self) -> str | None:
-        """The URI that a worker calls: the back-channel URI, or the front-channel URI if the worker calls that."""
+        """The URI that a worker calls: the back-channel URI, or else a front-channel URI for the worker."""
         if self.backchannel_logout_uri is not None:
             return self.backchannel_logout_uri
         channel = self.front_channel
@@ -272,5 +272,5 @@ class Client:
 
     @property
     def key(self) -> ClientKey:
-        """The key of the client. One `client_id` at two issuers is two clients."""
+        """The key of the client. The same `client_id` at two issuers is two clients."""
         return (self.iss, self.client_id)

@@ -1,4 +1,4 @@
-"""Defaults of settings that other rooms compute with. The defaults of a client are in `client.py`."""
+"""Defaults of settings that other rooms use. The defaults of a client are in `client.py`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,7 +9,7 @@ PREFETCH: Mapping[Lane, int] = MappingProxyType({Lane.EVENTS: 512, Lane.RETRIES:
 MAX_IN_FLIGHT = 512
 SLOT_WAIT = 1.0  # seconds that a delivery may wait in memory for its client
 MAX_EVENT = 128 * 1024
-SIGNATURE_TIMEOUT_SECONDS = 2.0  # for one signature of a key that is not a file
-MAX_LIST_BYTES = 64 * 1024 * 1024  # of one answer of a registry source, unpacked
+SIGNATURE_TIMEOUT_SECONDS = 2.0  # for one signature of a key outside a file
+MAX_LIST_BYTES = 64 * 1024 * 1024  # of one response of a registry source, unpacked
 BUCKETS = 64
 MOST_BUCKETS = 1024

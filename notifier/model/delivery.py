@@ -1,6 +1,6 @@
 """Defines a delivery: the task to notify one client about one event. It has many attempts and never holds a token.
 
-Times are seconds since the epoch. Its history travels with it, so that any worker can go on.
+Times are seconds since the epoch. A delivery carries its history, so that any worker can continue it.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from notifier.model.json_size import cut, size
 from notifier.model.reply import ReplyTo
 
 MAX_HISTORY_LENGTH = 10
-MAX_HISTORY_BYTES = 2048  # bytes of answers' text in the whole history, as written in JSON
+MAX_HISTORY_BYTES = 2048  # bytes of response texts in the whole history, as written in JSON
 MAX_ANSWER_BYTES = 1024
 MAX_CLOCK_DIFFERENCE_SECONDS = 60.0  # seconds by which the clocks of two workers may differ
 
@@ -24,9 +24,9 @@ StoredCount = Annotated[int, Field(ge=0, lt=2**31)]
 
 @frozen
 class ClientOverrides:
-    """What the event says about the client. It overrides the registry if it counts: see `Registry.accepts_overrides`.
+    """The event's members about the client, which override the registry if `Registry.accepts_overrides` permits it.
 
-    `vouched` is the event's, and is noted only where the rest does not count yet.
+    `vouched` is that of the event, and is set only while the other members are not accepted.
     """
 
     backchannel_logout_uri: str | None = None
@@ -37,7 +37,7 @@ class ClientOverrides:
 
 @frozen
 class PastOutcome:
-    """One earlier outcome. `text` is the printable beginning of the answer or error."""
+    """One earlier outcome. `text` is the printable beginning of the response or error."""
 
     at: float
     reason: str
@@ -47,7 +47,7 @@ class PastOutcome:
 
 @frozen
 class RecordedWaits:
-    """The time that a delivery provably spent: `seconds` of waits and attempts. It bounds the age from below.
+    """The time that a delivery provably spent: `seconds` of waits and attempts. It is a lower bound of the age.
 
     `since` and `longest` are the beginning and the longest length of a wait that has not ended yet. `undated`: the
     clock was set back during a wait of unknown length, so the age is unknown.
@@ -59,7 +59,7 @@ class RecordedWaits:
     undated: bool = False
 
     def ended(self, now: float, *, parked: bool) -> "RecordedWaits":
-        """Return the record after the wait. A wait counts for no longer than a queue keeps a message.
+        """Return the record after the wait. A wait counts for at most as long as a queue keeps a message.
 
         If the clock was set back meanwhile, the planned wait counts; a parked delivery has none.
         """
@@ -80,18 +80,17 @@ class Delivery:
 
     `sub` and `sid` are those of the event or its entry; at each attempt the client's profile chooses between them.
 
-    `entry_sub` is True if `sub` is for this client only (pairwise). `inline` counts, `ignored` did not when the event
-    was planned; at most one of them is set. `rejections` counts 400s (R3, R12). `first_taken_at` is
-    when a worker first took the delivery, written with its first deferral or retry: its age begins then. `held`:
-    seconds since then that do not count as age. `waits` bounds the age from below, for clocks that are wrong.
-    `waited_for` has every cause of its deferrals, as text: a later release has further causes, and its workers run
-    beside this one's during an update.
+    `entry_sub` is True if `sub` is for this client only (pairwise). `inline` was accepted when the event was planned,
+    `ignored` was not; at most one of them is set. `rejections` counts 400s (R3, R12). `first_taken_at` is the time when
+    a worker first took the delivery, written with its first deferral or retry: its age begins then. `held`: seconds
+    since then that do not count as age. `waits` is a lower bound of the age, in case clocks are wrong. `waited_for` has
+    every cause of its deferrals, as text: during an update a worker of a later release may add further causes.
 
-    `leash`: the delivery is its client's probe, and returns at this moment for the next attempt. `turn`: its turn
-    in the line of a client that is up. `backoffs` counts the attempts whose failure was its own and not part of an
-    outage of the client; `charged_at` is when the last of them was. `parked`: it waits in its client's bucket; no
-    delivery in memory is. `asked`: it waits because its client asked for that (`Retry-After`); `asked_until` is the end
-    of that wait, out of its document.
+    `leash`: the delivery is its client's probe, and returns at this moment for the next attempt. `turn`: the moment of
+    its turn among the deferred deliveries of a client whose circuit is closed. `backoffs` counts the attempts that
+    failed outside an outage of the client; `charged_at` is the time of the last of these. `parked`: it waits in its
+    client's bucket; never set in memory. `asked`: it waits because its client requested that (`Retry-After`);
+    `asked_until` is the end of that wait, taken from its document.
     """
 
     id: str
@@ -139,20 +138,20 @@ class Delivery:
 
     @property
     def stage(self) -> tuple[int, int, str | None]:
-        """Its stage: each retry and each deferral starts another one."""
+        """The stage, which each retry and each deferral changes."""
         return (self.attempts, self.deferrals, self.deferred_for)
 
     def age_began(self, now: float) -> float:
-        """Return the moment from which its age counts: by the wall clock, but at the latest by its recorded waits."""
+        """Return the moment when its age began: by the wall clock, but at the latest by its recorded waits."""
         return now if self.first_taken_at is None else min(self.first_taken_at, now - self.waits.seconds)
 
     def with_past(self, past: PastOutcome) -> tuple[PastOutcome, ...]:
-        """The history with one more outcome: the last ten, and the newest 2 KiB of text."""
+        """Return the history with one more outcome: the last ten, and the newest 2 KiB of text."""
         return shorten_history((*self.history, past)[-MAX_HISTORY_LENGTH:], MAX_HISTORY_BYTES)
 
 
 def shorten_history(history: tuple[PastOutcome, ...], most: int) -> tuple[PastOutcome, ...]:
-    """The history with at most this many bytes of text. The newest texts are kept first."""
+    """Return the history with at most this many bytes of text. The newest texts are kept first."""
     if 6 * sum(len(past.text) for past in history) <= min(most, MAX_ANSWER_BYTES):  # the usual case
         return history
     newest_first: list[PastOutcome] = []
@@ -165,9 +164,9 @@ def shorten_history(history: tuple[PastOutcome, ...], most: int) -> tuple[PastOu
 
 
 class DeliveryIds:
-    """Makes the digests that identify the deliveries of one event.
+    """Creates the ids of the deliveries of one event, as digests.
 
-    `spoken_by` is (publisher, CloudEvents `source`): each has its own ids. What the deliveries share is digested once.
+    `spoken_by` is (publisher, CloudEvents `source`): each pair has separate ids. Common parts are hashed only once.
     """
 
     __slots__ = ("_shared",)
@@ -176,7 +175,7 @@ class DeliveryIds:
         self._shared = hashlib.blake2b(_join_parts(iss, *spoken_by, event_id), digest_size=16)
 
     def of(self, client_id: str, sub: str | None, sid: str | None, inline: ClientOverrides | None = None) -> str:
-        """Return the id of one delivery. Without an `inline`, which adds parts, it is the same in every release."""
+        """Return the id of one delivery. Without `inline`, which adds parts, it is the same in every release."""
         digest = self._shared.copy()
         if inline is None:
             digest.update(_join_parts(client_id, sub, sid))
@@ -189,5 +188,5 @@ class DeliveryIds:
 
 
 def _join_parts(*parts: str | None) -> bytes:
-    """The parts, each behind its length, so that two different lists of parts are never the same."""
+    """Join the parts, each after its length, so that different lists never give the same bytes."""
     return b"".join([b"-" if part is None else b"%d:%b" % (len(raw := part.encode()), raw) for part in parts])

@@ -1,4 +1,4 @@
-"""Parses and shows durations as operators write them: `500ms`, `5s`, `2m`, `24h`, `7d`.
+"""Parses and formats durations as operators write them: `500ms`, `5s`, `2m`, `24h`, `7d`.""
 
 A bare number is not a duration, because it might mean seconds or milliseconds. 0 needs no unit.
 """

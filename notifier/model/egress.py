@@ -2,11 +2,11 @@
 
 A host is checked twice: here if it is a literal address, and by the transport at the address that it connects to.
 `egress.allow` and `egress.deny` override the built-in ranges. The narrowest network decides; on a tie, deny does. An
-address that embeds another (IPv4-mapped, local NAT64, 6to4, Teredo, ISATAP) must be allowed in both forms. One of the
-well-known prefix of NAT64 (RFC 6052) is the IPv4 address to its network, and is judged as that. A cloud's metadata
-address needs an `allow` of exactly that address, so that allowing a private range does not give credentials away.
-A proxy resolves names itself, so behind a proxy only the name is checked: as an address if it is an address in disguise
-(`127.1`), and as loopback or metadata if it means that on every machine.
+address that embeds another (IPv4-mapped, local NAT64, 6to4, Teredo, ISATAP) must be allowed in both forms. An address
+in the well-known prefix of NAT64 (RFC 6052) is judged as the IPv4 address in it. A cloud's metadata address needs an
+`allow` of exactly that address, so that allowing a private range does not expose credentials. A proxy resolves names,
+so behind a proxy only the name is checked: as an address if it is one in an unusual form (`127.1`), and as loopback or
+metadata if it has that meaning on every machine.
 The ranges are listed here because `ipaddress.is_global` differs between Python versions: it allows NAT64 and 6to4.
 """
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from notifier.model.client import EgressPolicy
 from notifier.model.printable import stray_character
 
-MAX_URI_LENGTH = 4096  # characters of an address that others bring
+MAX_URI_LENGTH = 4096  # characters of a URI from outside
 Address = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
@@ -89,19 +89,19 @@ _METADATA = frozenset(
     )
 )
 
-# In the well-known prefix the last 32 bits are the IPv4 address. In the local-use /48 (RFC 8215) they are that too with
-# the usual /96. With a shorter prefix the IPv4 address is further left, and the last 24 bits are zeros (RFC 6052 §2.2),
+# In the well-known prefix the last 32 bits are the IPv4 address. So they are in the local-use /48 (RFC 8215) with the
+# usual /96. With a shorter prefix the IPv4 address is further left, and the last 24 bits are zeros (RFC 6052 §2.2),
 # which no other host has.
 _WELL_KNOWN_NAT64, _LOCAL_NAT64 = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
 
-# Also with the IPv4 address last: IPv4-compatible and IPv4-translated ones (RFC 4291, RFC 7915), and in any network, by
-# the 32 bits before it, those of ISATAP (RFC 5214 §6.1).
+# Also with the IPv4 address last: IPv4-compatible and IPv4-translated addresses (RFC 4291, RFC 7915), and, in any
+# network, ISATAP addresses, recognised by the 32 bits before it (RFC 5214 §6.1).
 _IPV4_LAST = tuple(IPv6Network(network) for network in ("::/96", "::ffff:0:0:0/96"))
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
 _PLAIN = frozenset(map(IPv6Address, ("::", "::1")))
 
-# Names that mean the same address on every machine (RFC 6761 §6.3; /etc/hosts as Debian and Fedora deliver it) and in
-# every network of a cloud.
+# Names that mean the same address on every machine (RFC 6761 §6.3; /etc/hosts of Debian and Fedora) or in every network
+# of a cloud.
 _LOCAL = frozenset({
     "localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback",
     "localhost.localdomain", "localhost4.localdomain4", "localhost6.localdomain6",
@@ -122,7 +122,7 @@ _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 class _Target(NamedTuple):
-    """The target of a well-formed URI: the scheme, and the addresses that the host itself means.
+    """The target of a well-formed URI: the scheme, and the addresses that the host stands for without a look-up.
 
     `disguised` is True if the host is an IPv4 address in an unusual form.
     """
@@ -133,14 +133,14 @@ class _Target(NamedTuple):
 
 
 def find_uri_issue(uri: str) -> str | None:
-    """Say what is malformed in a `backchannel_logout_uri`. None if it is well formed (B3, B4, B5)."""
+    """Return what is malformed in a `backchannel_logout_uri`; None if it is well formed (B3, B4, B5)."""
     target = _parse(uri)
     return target if isinstance(target, str) else None
 
 
 @lru_cache(maxsize=8192)  # called twice for each attempt at 10 µs; the result never changes
 def check_uri(uri: str, policy: EgressPolicy) -> str | None:
-    """Say why no request may go to `uri`, and which setting would allow it. None if it may.
+    """Return why no request may go to `uri`, and the setting that would allow it; None if a request may.
 
     The addresses of a name are unknown here: `judge` checks them later. Behind a proxy they stay unknown.
     """
@@ -156,7 +156,7 @@ def check_uri(uri: str, policy: EgressPolicy) -> str | None:
 
 
 def judge(address: str | Address, policy: EgressPolicy) -> str | None:
-    """Say why no connection may go to `address`, and which setting would allow it. None if it may.
+    """Return why no connection may go to `address`, and the setting that would allow it; None if a connection may.
 
     Raises ValueError if `address` is not an IP address.
     """
@@ -185,12 +185,12 @@ def _judge_as_written(address: Address, policy: EgressPolicy) -> str | None:
 
 
 def _narrowest(address: Address, networks: tuple[IPNetwork, ...]) -> int:
-    """The longest prefix of the networks that contain the address, -1 if none does."""
+    """Return the longest prefix of the networks that contain the address, -1 if none does."""
     return max([network.prefixlen for network in networks if address in network], default=-1) if networks else -1
 
 
 def _find_special_kind(address: Address) -> str | None:
-    """The kind of special range that contains the address, None if it is public."""
+    """Return the kind of special range that contains the address, None if it is public."""
     for network, kind in _IPV4_RANGES if address.version == 4 else _IPV6_RANGES:
         if address in network:
             return kind
@@ -200,7 +200,7 @@ def _find_special_kind(address: Address) -> str | None:
 
 
 def _extract_ipv4(address: Address) -> IPv4Address | None:
-    """The IPv4 address that packets to this IPv6 address reach."""
+    """Return the IPv4 address that packets to this IPv6 address reach."""
     if isinstance(address, IPv4Address):
         return None
     number = int(address)
@@ -215,7 +215,7 @@ def _extract_ipv4(address: Address) -> IPv4Address | None:
 
 
 def _parse(uri: str) -> _Target | str:
-    """Parse the URI: its target, or what is malformed."""
+    """Return the target of the URI, or what is malformed."""
     if _NO_URI_CHARACTER.search(uri) is not None:
         text = "has a character that no URI may have: percent-encode it, and write the host in punycode"
         return stray_character(uri) or text
@@ -241,7 +241,7 @@ def _parse(uri: str) -> _Target | str:
 
 
 def _addresses_of(name: str) -> tuple[Address, ...]:
-    """The addresses that a name means on every machine. One of them must be allowed. Empty for other names."""
+    """Return the addresses of a name that are the same on every machine; one of them must be allowed."""
     name = name.lower().removesuffix(".")
     if name in _LOCAL or name.endswith(".localhost"):
         return _LOOPBACK
@@ -249,7 +249,6 @@ def _addresses_of(name: str) -> tuple[Address, ...]:
 
 
 def _find_host_issue(host: str) -> str | None:
-    """Say what is wrong with a host name."""
     if host.startswith("["):
         return "must have an IPv6 address without a zone between the brackets"
     if len(host.removesuffix(".")) > 253 or _NAME.fullmatch(host) is None:
@@ -264,7 +263,7 @@ def _ends_in_number(host: str) -> bool:
 
 
 def address_of(host: str) -> Address | None:
-    """The address that a host itself means, by the rules of inet_aton and the resolver (`127.1`, `0x7f000001`).
+    """Return the address that a host stands for, by the rules of inet_aton and the resolver (`127.1`, `0x7f000001`).
 
     None for a name.
     """
@@ -276,7 +275,7 @@ def address_of(host: str) -> Address | None:
     if not _ends_in_number(host):
         return None
     with contextlib.suppress(ValueError):
-        return IPv4Address(host)  # the usual form, and the fastest
+        return IPv4Address(host)  # the usual form, and the fastest check
     parts = host.removesuffix(".").split(".")
     numbers = [_parse_inet_number(part) for part in parts]
     if len(parts) > 4 or any(number is None for number in numbers):
@@ -288,7 +287,7 @@ def address_of(host: str) -> Address | None:
 
 
 def _parse_inet_number(part: str) -> int | None:
-    """One part of an inet_aton address: decimal, `0x` hexadecimal or `0` octal."""
+    """Parse one part of an inet_aton address: decimal, `0x` hexadecimal or `0` octal."""
     if _NUMBER.fullmatch(part) is None or len(part) > 32:
         return None
     try:

@@ -4,8 +4,8 @@ NotifierError
 ├── ConfigurationError   the configuration cannot be used; carries every mistake
 ├── MalformedEvent       a message is not an event; carries every mistake
 │   └── UnknownSource    the configuration of this worker does not have its source
-├── UnknownVersion       a document of ours was written by a later release
-├── InternalFault             something of ours for one issuer or client; carries the deferral `cause`
+├── UnknownVersion       a document of notifier was written by a later release
+├── InternalFault        a fault of notifier for one issuer or client; carries the deferral `cause`
 └── QueueError
     ├── QueueUnavailable the queue cannot take a message now; try again later
     │   └── DiskFull     its disk has no room
@@ -20,9 +20,9 @@ from notifier.model.outcome import Cause
 
 @dataclass(frozen=True, slots=True)
 class InputIssue:
-    """One thing that is wrong in a document: where (`clients[2].sid`, empty for the whole) and what to do about it.
+    """One mistake in a document: its path (`clients[2].sid`, empty for the whole document), and the remedy.
 
-    `named`: what the entry of a list at this place is called, for people.
+    `named`: the name of the list entry at this path, for people.
     """
 
     path: str
@@ -30,7 +30,7 @@ class InputIssue:
     named: str = ""
 
     def __str__(self) -> str:
-        """`path: text`, or only the text if it is about the whole document."""
+        """Return `path: text`, or only the text if it is about the whole document."""
         entry, bracket, member = self.path.partition("]")
         path = f"{entry}{bracket} ({self.named}){member}" if self.named and bracket else self.path
         return f"{path}: {self.text}" if path else self.text
@@ -53,9 +53,9 @@ class ConfigurationError(_IssuesError):
 
 
 class MalformedEvent(_IssuesError):  # noqa: N818  a state, not a mistake
-    """The message is not an event. It becomes a dead letter, `malformed_event`, or is answered with 400 over HTTP.
+    """The message is not an event. It becomes a dead letter, `malformed_event`; over HTTP the response is 400.
 
-    `data` is its JSON, if it could be read.
+    `data` is its JSON, if it could be parsed.
     """
 
     def __init__(self, mistakes: Sequence[InputIssue], data: Mapping[str, object] | None = None) -> None:
@@ -71,7 +71,7 @@ class UnknownVersion(NotifierError):  # noqa: N818  a state, not a mistake
     """A later release wrote this document. This worker leaves it to a worker of that release."""
 
 
-class InternalFault(NotifierError):  # noqa: N818  the name says whose fault it is
+class InternalFault(NotifierError):  # noqa: N818  the name gives the origin of the fault
     """An internal fault affects one issuer or client (key, CA file, proxy). The delivery is deferred."""
 
     def __init__(self, cause: Cause, text: str) -> None:
@@ -95,7 +95,7 @@ class TopologyMismatch(QueueError):  # noqa: N818  a state, not a mistake
     """A queue or exchange is missing, or exists with other arguments; the text names both and the remedy."""
 
 
-class SourceFault(NotifierError):  # noqa: N818  the name says whose fault it is
+class SourceFault(NotifierError):  # noqa: N818  the name gives the origin of the fault
     """A registry source could not be read. The text has reason and remedy, on one line and without any secret."""
 
 
@@ -104,7 +104,7 @@ class AnswerFault(SourceFault):
 
 
 def iter_leaves(error: BaseException) -> Iterator[BaseException]:
-    """Return the error itself, or those of a group and its groups."""
+    """Yield the error itself, or the errors of a group and its groups."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from iter_leaves(inner)
@@ -113,7 +113,7 @@ def iter_leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def find_own_errors(error: BaseException) -> tuple[NotifierError, ...]:
-    """Return the errors that a failure consists of; none if one of them is not of notifier."""
+    """Return the errors that a failure consists of; none if any of them is not a NotifierError."""
     found = tuple(leaf for leaf in iter_leaves(error) if isinstance(leaf, NotifierError))
     return found if len(found) == sum(1 for _ in iter_leaves(error)) else ()
 

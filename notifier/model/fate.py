@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from notifier.model.frozen import frozen
 
-NO_URI = "no_uri"  # why a client is skipped
+NO_URI = "no_uri"  # the reason why a client is skipped
 
 
 class Fate(StrEnum):
@@ -53,13 +53,13 @@ class Notice:
     reason: str = ""
     next_due: float | None = None
 
-    # Only replies hold these. `of` is the number of clients that the event has; None if nobody could read it.
+    # Only replies hold these. `of` is the number of clients of the event; None if the event could not be parsed.
     text: str = ""
     status: int | None = None
     attempts: int = 0
     of: int | None = None
 
-    # Only the feed holds these. `id` is the same wherever the notice is repeated. `propagation` counts from `ended_at`.
+    # Only the feed holds these. `id` is the same in each copy of the notice. `propagation` counts from `ended_at`.
     id: str = ""
     at: float = 0.0
     publisher: str | None = None
@@ -75,7 +75,7 @@ class Notice:
 
 @frozen
 class ClientNotice:
-    """Reports in the feed that a client began or ceased to fail."""
+    """Reports in the feed that a client started or stopped failing."""
 
     id: str
     at: float

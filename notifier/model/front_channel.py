@@ -1,8 +1,8 @@
-"""Finds the clients that a front-channel page asks to sign a user out, and the address at which it asks each.
+"""Finds the clients that a front-channel page calls to sign a user out, and the URI of each call.
 
-OpenID Connect Front-Channel Logout 1.0: the URI is one of the client's own origins (F1), its query stays, and `iss` and
-`sid` are added together or not at all (F4). Addresses come from the registry when the page is shown. For a client that
-the registry does not have, an event or a context may bring one.
+OpenID Connect Front-Channel Logout 1.0: the URI has one of the client's own origins (F1), its query stays, and `iss`
+and `sid` are added together or not at all (F4). URIs come from the registry when the page is shown. For a client that
+the registry does not have, an event or a context may supply one.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -20,9 +20,9 @@ from notifier.model.session_ended import ClientEntry, SessionEnded
 
 @frozen
 class FrontChannelContext:
-    """Whose session ended, and which clients to ask: each `client_id`, with a `sid` of its own if it has one.
+    """The session that ended, and the clients to call: each `client_id`, with its separate `sid` if it has one.
 
-    `supplied`: the addresses of some of them, by `client_id`. They apply to clients that are not registered, if
+    `supplied`: addresses for some of them, by `client_id`. They apply to clients that are not registered, if
     `check_addresses` accepts them.
     """
 
@@ -33,12 +33,12 @@ class FrontChannelContext:
 
 
 class AddressRefusal(StrEnum):
-    """Why a page does not ask a client at the address that came with it.
+    """Why a page does not call a client at the supplied address.
 
-    `registered`: the registry has the client, without an address that a page can ask. `denied`: `registry.inline` lets
-    nobody bring one. `speaker`: it does not let the event's publisher. `shared_key`: the key of the page is not the
-    issuer's own. `address`: its scheme, form or `egress` forbids it. `own_host`: it is on the issuer's own host, where
-    cookies would come along.
+    `registered`: the registry has the client, without an address that a page can call. `denied`: `registry.inline`
+    accepts no supplied addresses. `speaker`: it accepts none from the event's publisher. `shared_key`: the key of the
+    page is not the issuer's own. `address`: its scheme, form or `egress` forbids it. `own_host`: it is on the
+    issuer's own host, so that the browser would send cookies.
     """
 
     REGISTERED = "registered"
@@ -51,7 +51,7 @@ class AddressRefusal(StrEnum):
 
 @frozen
 class OmittedClient:
-    """A client that a page does not ask, though an address came with it. `text` says what is wrong with that one."""
+    """A client that a page does not call although an address was supplied. `text`: the mistake in the address."""
 
     client_id: str
     reason: AddressRefusal
@@ -60,7 +60,7 @@ class OmittedClient:
 
 @frozen
 class AskedClient:
-    """A client of a page, and where the page asks it. `name` is what people call it."""
+    """A client of a page, and the URI that the page calls. `name` is its name for people."""
 
     client_id: str
     name: str
@@ -69,7 +69,7 @@ class AskedClient:
 
 @frozen
 class UnaskedClient:
-    """A client that a page cannot ask: it needs a `sid`, and there is none."""
+    """A client that a page cannot call: it needs a `sid`, and there is none."""
 
     client_id: str
     name: str
@@ -77,14 +77,14 @@ class UnaskedClient:
 
 @frozen
 class PagePlan:
-    """What a page does: the clients that it asks, and those that it cannot."""
+    """The content of a page: the clients that it calls, and the clients that it cannot call."""
 
     asked: tuple[AskedClient, ...]
     unasked: tuple[UnaskedClient, ...] = ()
 
 
 def find_front_channel_error(uri: str, redirect_origins: tuple[str, ...], *, allow_http: bool) -> str | None:
-    """Say why no page may ask a client at `uri`. None if it may. Without `redirect_origins` F1 cannot be checked."""
+    """Return why no page may call a client at `uri`, None if it may. F1 is checked only with `redirect_origins`."""
     malformed = find_uri_issue(uri)
     if malformed is not None:
         return malformed
@@ -96,23 +96,23 @@ def find_front_channel_error(uri: str, redirect_origins: tuple[str, ...], *, all
 
 
 def is_on_page(client: Client) -> bool:
-    """True if the client is asked by the user's browser."""
+    """True if the user's browser calls the client."""
     return client.front_channel is not None and client.front_channel.way is FrontChannelWay.BROWSER
 
 
 def uri_of(client: Client, iss: str, sid: str | None) -> str | None:
-    """The client's `frontchannel_logout_uri` with `iss` and `sid`, with neither if there is no `sid` (F4).
+    """Return the client's `frontchannel_logout_uri` with `iss` and `sid`; with neither if there is no `sid` (F4).
 
-    None if the client must have them and there is no `sid`, or has no such URI.
+    None if the client requires them and there is no `sid`, or if it has no such URI.
     """
     return None if client.front_channel is None else _address_of(client.front_channel, iss, sid)
 
 
 def create_page_context(event: SessionEnded, registry: Registry) -> FrontChannelContext | None:
-    """The context of the page for an event. None if the browser need ask none of its clients.
+    """Return the context of the page for an event; None if the browser has no client of the event to call.
 
-    Entries with a `sid` of their own keep it. A client is there once. Addresses in the event are in it
-    unchecked: see `check_addresses`.
+    Entries with a separate `sid` keep it. Each client occurs once. Addresses from the event are not checked here: see
+    `check_addresses`.
     """
     entries = {entry.client_id: entry for entry in _entries(event, registry)}
     supplied = {
@@ -136,7 +136,7 @@ def create_page_context(event: SessionEnded, registry: Registry) -> FrontChannel
 def check_addresses(
     context: FrontChannelContext, registry: Registry, hosts: Collection[str], refusal: AddressRefusal | None
 ) -> tuple[FrontChannelContext, tuple[OmittedClient, ...]]:
-    """Return the context with the clients that a page may ask, and those left out whose address does not count.
+    """Return the context with the clients that a page may call, and the clients whose address is not accepted.
 
     `hosts`: the issuer's own. `refusal`: why no address of their sender is accepted; None if they may be.
     """
@@ -165,9 +165,9 @@ def check_addresses(
 
 
 def plan_page(context: FrontChannelContext, registry: Registry) -> PagePlan:
-    """Return the requests of a context's page by the current registry. Clients that it no longer has are omitted.
+    """Return the calls of a context's page by the current registry. Clients that it no longer has are omitted.
 
-    Clients whose address the context supplies stay: `check_addresses` accepted it. Of several names of a client, the
+    Clients with a supplied address stay: `check_addresses` accepted it. If a client occurs under several names, the
     first applies.
     """
     asked: list[AskedClient] = []
@@ -192,7 +192,7 @@ def plan_page(context: FrontChannelContext, registry: Registry) -> PagePlan:
 
 
 def _is_address_known(iss: str, name: str, registry: Registry) -> bool:
-    """Whether the registry says where the client is asked, or that no browser does."""
+    """Return True if the registry has the address that a page calls, or excludes the client from pages."""
     client = registry.resolve(iss, name, None)
     return client is not None and (client.front_channel is not None or client.off_page)
 

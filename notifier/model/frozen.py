@@ -1,4 +1,4 @@
-"""Records that mypy keeps from being changed, at no cost at run time.
+"""Records that the type checker protects from changes, at no cost at run time.
 
 A dataclass that is frozen at run time sets each field through `object.__setattr__`. The records of one delivery have
 some sixty fields, so that would cost 8 µs of its 170, for a mistake that mypy finds anyway.

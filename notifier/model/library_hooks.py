@@ -1,8 +1,8 @@
 """Examines the internals of libraries that notifier uses, once before the first use.
 
-Where a public way exists, a hook is only faster: if its examination fails, the public way is used, and the log, the
-doctor and a metric show it. Where none exists, the library is required to be as expected: a worker does not start, and
-names the versions that work. The examinations are in `queues/rabbitmq/wire/aiormq_hooks.py` and
+If a hook has a public alternative, it is only faster: if its examination fails, the public API is used, and the log,
+the doctor and a metric show it. Without an alternative, the library must behave as expected: otherwise a worker does
+not start, and reports the versions that work. The examinations are in `queues/rabbitmq/wire/aiormq_hooks.py` and
 `network/http/aiohttp_hooks.py`.
 """
 
@@ -25,9 +25,9 @@ class HookChanged(Exception):  # noqa: N818  a finding, not an error
 
 @frozen
 class Hook:
-    """A faster way past a library's public one.
+    """A faster alternative to a library's public API.
 
-    `tried`: the versions with which the hook works. `cost`: what the public way costs. `difference` from the expected
+    `tried`: the versions with which the hook works. `cost`: the cost of the public API. `difference` from the expected
     internals is None while the hook is in use.
     """
 
@@ -39,18 +39,18 @@ class Hook:
 
     @property
     def reason(self) -> str:
-        """Why the hook is off, including the installed version and the versions that work."""
+        """The reason why the hook is off, with the installed version and the versions that work."""
         return f"{self.library} {version(self.library)} has other internals than {self.tried} ({self.difference})"
 
 
 def find_difference(examine: Callable[[], None]) -> str | None:
-    """Return what `examine` raises, None if nothing. It gets a running loop, in its own thread."""
+    """Return the text of what `examine` raises; None if it returns. It runs in an event loop in a separate thread."""
 
     async def in_loop() -> None:
         examine()
 
     try:
-        with ThreadPoolExecutor(max_workers=1) as thread:  # here a loop may run already
+        with ThreadPoolExecutor(max_workers=1) as thread:  # this thread may have a running loop
             thread.submit(lambda: asyncio.run(in_loop())).result()
     except Exception as error:  # noqa: BLE001  whatever an unknown version raises
         return (str(error) if isinstance(error, HookChanged) else f"{type(error).__name__}: {error}")[:300]

@@ -1,6 +1,6 @@
-"""Makes the claims of a logout token, and decides which of `sub` and `sid` a client receives.
+"""Builds the claims of a logout token, and decides which of `sub` and `sid` a client receives.
 
-Only this module decides that. It decides at each attempt, so that a corrected token profile also applies to pending
+No other module decides that. It is decided at each attempt, so that a corrected token profile also applies to pending
 deliveries.
 """
 
@@ -17,12 +17,12 @@ MAX_LIFETIME_SECONDS = 120  # seconds: `exp` is at most two minutes ahead (B29)
 
 Claims = dict[str, object]
 NoSubject = Literal[DeadReason.NO_SID, DeadReason.NO_SUB]
-"""Why no token can be made: the client requires what the event does not give. The delivery is a dead letter at once."""
+"""Why no token can be built: the event lacks what the client requires. The delivery becomes a dead letter at once."""
 
 
 @frozen
 class Subject:
-    """Whom a token is about. At least one of the two is set (B12). Without `sid`, all sessions of `sub` end (B13)."""
+    """The subject of a token. At least one of the two is set (B12). Without `sid`, all sessions of `sub` end (B13)."""
 
     sub: str | None
     sid: str | None
@@ -31,8 +31,8 @@ class Subject:
 def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
     """Choose which of `sub` and `sid` this client gets (B7, B12, R8).
 
-    A pairwise client gets only the `sub` of its own entry. The event's `sub` would link its user to those of other
-    clients. A client that requires `sid` gets it in every mode. No token is made without what its preset requires.
+    A pairwise client gets only the `sub` of its entry. The event's `sub` would link its user to those of other clients.
+    A client that requires `sid` gets it in every mode. No token is built without the claim that its preset requires.
     """
     mode, sid = client.token.subject, delivery.sid
     sub = delivery.sub if delivery.entry_sub or not client.pairwise else None
@@ -42,7 +42,7 @@ def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
     if sub is None and client.token.requires == "sub":
         return DeadReason.NO_SUB
     match mode:
-        case SubjectMode.BOTH:  # the usual one
+        case SubjectMode.BOTH:  # the usual mode
             return DeadReason.NO_SUB if sub is None and sid is None else Subject(sub=sub, sid=sid)
         case SubjectMode.SID:
             return Subject(sub=None, sid=sid)
@@ -57,9 +57,9 @@ def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
 
 
 def has_session(delivery: Delivery, client: Client) -> bool:
-    """Return True if the request to the client names one session. One that does not may end a newer session later.
+    """Return True if the request to the client names one session. Otherwise a late request may end a newer session.
 
-    A call of its front-channel URI by a worker has no token and names the session if the event does.
+    A worker's call of a front-channel URI has no token; it names the session if the event does.
     """
     if client.backchannel_logout_uri is None and client.logout_uri is not None:
         return delivery.sid is not None
@@ -71,7 +71,7 @@ def build_claims(delivery: Delivery, client: Client, *, now: float, jti: str) ->
     """Return the claims of one attempt (B10–B15, B29, R1, R4, R5, R10), or why there can be none.
 
     `now` is in seconds since the epoch. `jti` must be new. The client's own `claims` never replace the specification's,
-    and `nonce` is always left out (B14), whatever the profile says.
+    and `nonce` is always omitted (B14), regardless of the profile.
     """
     subject = subject_of(delivery, client)
     if not isinstance(subject, Subject):

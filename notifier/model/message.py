@@ -1,4 +1,4 @@
-"""Messages of any queue, as the pipeline and the queues exchange them.
+"""Messages of any queue, as exchanged between the pipeline and the queues.
 
 A message comes from a publisher (`kind` None) or from notifier itself (`Kind`). A queue sets `kind` only if notifier
 is proven to be the sender: others can write to its queues only through the exchanges.
@@ -15,13 +15,13 @@ from notifier.model.reply import ReplyTo
 
 
 class Lane(StrEnum):
-    """The queues that are consumed, in the order of their precedence for free slots."""
+    """The consumed queues, in the order of their precedence for free slots."""
 
     EVENTS = "events"
     RETRIES = "retries"
     BULK = "bulk"
 
-    __hash__ = str.__hash__  # that of Enum is a function in Python: nine look-ups for each delivery
+    __hash__ = str.__hash__  # Enum's hash is a Python function: nine look-ups per delivery
 
 
 class Kind(StrEnum):
@@ -30,39 +30,39 @@ class Kind(StrEnum):
     EVENT = "notifier.event"
     DELIVERY = "notifier.delivery"
     DEAD_LETTER = "notifier.dead-letter"
-    UNREADABLE = "notifier.unreadable"  # a dead letter too: its body is what came, see `unreadable`
-    SOURCED = "notifier.sourced"  # a message of a source, as it came: see `sourced`
+    UNREADABLE = "notifier.unreadable"  # also a dead letter, with the original body: see `unreadable`
+    SOURCED = "notifier.sourced"  # a message of a source, unchanged: see `sourced`
 
 
 class NewerKind(str):
-    """The `type` of a message that a later release wrote and this one does not know. It stays as it is."""
+    """The `type` of a message from a later release, which this release does not know. The message stays unchanged."""
 
     __slots__ = ()
 
 
 _KINDS: Mapping[str, Kind] = MappingProxyType({kind.value: kind for kind in Kind})
-OWN_KIND_PREFIX = "notifier."  # how every `type` of ours begins, in any release
+OWN_KIND_PREFIX = "notifier."  # the beginning of each `type` of notifier, in any release
 
 
 def parse_kind(name: str | None) -> Kind | NewerKind | None:
-    """The kind that a message of this `type` claims to be; None if it does not claim to be ours."""
+    """Return the kind that a message of this `type` claims to be; None if it does not claim to be from notifier."""
     if name is None or not name.startswith(OWN_KIND_PREFIX):
         return None
     return _KINDS.get(name) or NewerKind(name)
 
 
-DELIVERY_LIMIT = 100  # times that a message is given back to the queue; at the next time the queue gives it up
-# From this count on the worker itself buries the message: one that the queue gave up cannot be told from a forgery. It
-# is one below the limit, so that a worker has two chances.
+DELIVERY_LIMIT = 100  # times that a message may be returned to the queue; after one more the queue dead-letters it
+# From this count on the worker dead-letters the message: a message that the queue dead-lettered may be a forgery. It is
+# one below the limit, so that a worker has two chances.
 LAST_CHANCE = DELIVERY_LIMIT - 1
-MIN_SUSPECT_CRASHES = 3  # unexplained crashes after which a message may be what kills the process: it is a suspect
+MIN_SUSPECT_CRASHES = 3  # unexplained crashes after which a message is suspected to crash the process
 CRASHES_HEADER = "crashes"  # the header of a delivery's message that counts its crashes so far
 PART_OF_HEADER = "part_of"  # the header that all parts of one event share
 DEAD = "dead"
-MAX_PARKED_SECONDS = 1024.0  # seconds that a delivery stays in a bucket at most
-PARKED = "parked"  # all buckets together, where depths are counted
-SOURCE = "source."  # begins the names of the queues of sources
-DELAYED = "delay."  # begins the names of the queues in which messages wait until they are due
+MAX_PARKED_SECONDS = 1024.0  # the longest time of a delivery in a bucket
+PARKED = "parked"  # all buckets together, in depths
+SOURCE = "source."  # prefix of the queues of sources
+DELAYED = "delay."  # prefix of the queues in which messages wait until they are due
 
 
 @frozen
@@ -75,14 +75,13 @@ class CutBody:
 
 @frozen
 class Message:
-    """A message as taken from a queue. `tag` is the queue's own handle for the ack. `timestamp` in epoch seconds.
+    """A message taken from a queue. `tag` is the queue's handle for the ack. `timestamp` is in epoch seconds.
 
     With `cut_from` the message was too large for an event, and `body` is its beginning. `survived`: how many of the
-    `delivery_count` times that it was given back were no crash: this process lived through them, or an operator looked.
-    `source`: the name of the source by
-    whose own queue it came, None if it came by one of notifier's exchanges. With `unrouted` it was written into that
-    queue past all exchanges, and so past all that the broker permits there. `vouched`: who wrote it is known to be the
-    operator, or the identity server of the issuer that it names.
+    `delivery_count` returns were not crashes: this process survived them, or an operator inspected the message.
+    `source`: the name of the source from whose queue it came; None if it came through an exchange of notifier. With
+    `unrouted` it was written directly into that queue, which bypasses the permissions on the exchanges. `vouched`: its
+    author is known to be the operator, or the identity server of the issuer that it names.
     """
 
     lane: Lane
@@ -105,20 +104,20 @@ class Message:
 
     @property
     def queue(self) -> str:
-        """The queue that gave it out, by its name without prefix. For one out of a bucket it is `retries`."""
+        """The name of its queue without prefix. For a message from a bucket it is `retries`."""
         return self.lane.value if self.source is None else SOURCE + self.source
 
     @property
     def unexplained(self) -> int:
-        """How many times it was given back for no known reason."""
+        """The number of returns without a known reason."""
         return self.delivery_count - self.survived
 
     @property
     def crashes(self) -> int:
-        """Return how many processes ended for no known reason while they held this message.
+        """Return how many processes ended for unknown reasons while they held this message.
 
-        From `MIN_SUSPECT_CRASHES` on only the return of a trial counts, and once: a returned message waits for its next
-        trial, and may be returned any number of times meanwhile.
+        From `MIN_SUSPECT_CRASHES` on, only the return of a trial counts, and once: a returned message waits for its
+        next trial, and may be returned any number of times meanwhile.
         """
         counted = _counted_crashes(self.headers) if self.kind is Kind.DELIVERY else 0
         returns = max(0, self.unexplained)
@@ -128,17 +127,17 @@ class Message:
 
     @property
     def suspect(self) -> bool:
-        """True if the message may be what kills the process, and must be rewritten as a trial before it runs."""
+        """True if the message may be the cause of crashes, and must be rewritten as a trial before it is processed."""
         return self.unexplained > 0 and self.crashes >= MIN_SUSPECT_CRASHES
 
     @property
     def worn_out(self) -> bool:
-        """True if the message was given back so often that it must be buried now."""
+        """True if the message was returned so often that it must be dead-lettered now."""
         return self.delivery_count >= LAST_CHANCE or (self.delivery_count > 0 and self.crashes >= LAST_CHANCE)
 
     @property
     def lasting_headers(self) -> Mapping[str, str]:
-        """Return the headers that go on with the message wherever it is moved."""
+        """Return the headers that stay with the message wherever it is moved."""
         return crash_headers(_counted_crashes(self.headers)) if self.kind is Kind.DELIVERY else _NO_HEADERS
 
 
@@ -146,7 +145,7 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def crash_headers(crashes: int) -> Mapping[str, str]:
-    """Return the headers of a delivery's message with so many crashes. From `MIN_SUSPECT_CRASHES` on it is a trial."""
+    """Return the headers of a delivery's message with this crash count. From `MIN_SUSPECT_CRASHES` on it is a trial."""
     return {CRASHES_HEADER: str(crashes)} if crashes else _NO_HEADERS
 
 
@@ -157,7 +156,7 @@ def _counted_crashes(headers: Mapping[str, object]) -> int:
 
 @frozen
 class Outgoing:
-    """A message of ours to publish. Its headers are built anew, never copied from a message that came."""
+    """A message of notifier to publish. Its headers are built, never copied from a received message."""
 
     kind: Kind | NewerKind
     body: bytes
@@ -168,7 +167,7 @@ class Outgoing:
 
 @frozen
 class Transfer:
-    """A dead letter that was taken, and the message to publish to `queue` in its place, after `wait` seconds."""
+    """A dead letter that was taken, and the message that replaces it in `queue`, after `wait` seconds."""
 
     letter: Message
     queue: str
@@ -178,7 +177,7 @@ class Transfer:
 
 @frozen
 class TransferResult:
-    """The letters that were replaced, and why others were not; None if all were, or somebody else was quicker."""
+    """The replaced letters, and why others were not replaced: None if all were, or another process was faster."""
 
     done: tuple[Message, ...]
     failure: QueueError | None = None
@@ -186,7 +185,7 @@ class TransferResult:
 
 @frozen
 class Binding:
-    """The queue of a source, bound to an exchange of others."""
+    """The binding of a source's queue to an exchange outside notifier."""
 
     source: str
     exchange: str
@@ -195,7 +194,7 @@ class Binding:
 
 @frozen
 class BindingState:
-    """A binding, and why it is not there, with what to do. Both are empty if nothing is known to be wrong."""
+    """A binding, and why it is missing, with the remedy. Both texts are empty if no problem is known."""
 
     binding: Binding
     problem: str = ""
@@ -208,14 +207,14 @@ class BindingState:
         return names | {"problem": self.problem, "advice": self.advice}
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Format it on one line."""
         is_bound = f"source {self.binding.source} is {'not ' if self.problem else ''}bound to exchange"
         why = f": {'; '.join(filter(None, (self.problem, self.advice)))}" if self.problem else ""
         return f"{is_bound} {self.binding.exchange}{why}"
 
 
 class PolicyKey(StrEnum):
-    """What a policy of the broker may set and our queues do without, or have otherwise."""
+    """Settings of a broker policy that conflict with notifier's queues."""
 
     OVERFLOW = "overflow"
     MESSAGE_TTL = "message-ttl"
@@ -227,9 +226,9 @@ class PolicyKey(StrEnum):
 
 @frozen
 class PolicyOverride:
-    """A policy that changes what our queues were declared with: on these `queues` (full names), to this `value`.
+    """A policy that changes the declared arguments of our queues: on these `queues` (full names), to this `value`.
 
-    Both are empty where only a temporary queue of ours shows it.
+    Both are empty if it was detected on a temporary queue only.
     """
 
     key: PolicyKey
@@ -237,7 +236,7 @@ class PolicyOverride:
     queues: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Format it on one line."""
         if not self.queues:
             return f"a policy sets {self.key} on our queues"
         more = f" and {len(self.queues) - 1} more" if len(self.queues) > 1 else ""
@@ -248,10 +247,10 @@ class PolicyOverride:
 class QueueStatus:
     """The state of the connection to the queue. `problem`: what is wrong, or None.
 
-    `bindings` are those of the sources. One that is missing stops nothing else, so it is no problem of the queue. Nor
-    is an override: nobody but the broker's operator can end it. `visited`: how many dead letters there are, while a
-    visit holds some of them, so that the broker does not count these as ready; else 0. `moved_on`: how many messages
-    were stuck in delay queues and moved on.
+    `bindings` are those of the sources. A missing binding is not a problem of the queue, since all else continues. Nor
+    is an override, which only the broker's operator can remove. `visited`: the number of dead letters while a visit
+    holds some of them, so that the broker does not count these as ready; else 0. `moved_on`: the number of messages
+    that were stuck in delay queues and were moved on.
     """
 
     connected: bool
@@ -276,8 +275,8 @@ class Depth:
 class Unsettled:
     """The messages of one lane that a worker has taken and not acked.
 
-    `oldest` and `last_taken` say when the oldest of them, and the one taken last, were published (taken, if that is
-    unknown), in epoch seconds; None if there is none.
+    `oldest` is the publishing time of the oldest of them, `last_taken` that of the last one taken (the time of taking
+    if it is unknown), in epoch seconds; None without messages.
     """
 
     messages: int = 0

@@ -14,7 +14,7 @@ def is_in_milliseconds(moment: float) -> bool:
     return moment > 1e11
 
 
-_YEAR = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"  # none is 0000
+_YEAR = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"  # 0000 does not match
 _BY_FOUR = "(?:0[48]|[2468][048]|[13579][26])"
 _DATE = (
     f"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
@@ -40,10 +40,10 @@ def parse_moment(text: str) -> float:
 
 
 def parse_http_date(text: str) -> float | None:
-    """Return seconds since the epoch of an HTTP date (RFC 9110 §5.6.7, in any of three forms). None if unreadable."""
+    """Return seconds since the epoch of an HTTP date (RFC 9110 §5.6.7, any of three forms); None if it is invalid."""
     try:
         moment = parsedate_to_datetime(text[:64])
-        # asctime's form has no zone and means GMT, not this machine's
+        # asctime's form has no zone and means GMT, not the local zone
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, OSError):
         return None

@@ -1,6 +1,6 @@
 """Finds the known name that an unknown name most likely means: "did you mean …?".
 
-A registry may have 100,000 clients, so a search looks at a bounded number of names, and costs a few milliseconds.
+A registry may have 100,000 clients, so a search examines a bounded number of names and takes a few milliseconds.
 """
 
 from collections.abc import Iterable
@@ -15,23 +15,23 @@ from notifier.model.registry import Issuer, Registry
 UNKNOWN_REASONS = frozenset(map(str, (DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, Cause.UNKNOWN)))
 MAX_SEARCHED_NAMES = 5_000  # names of one search
 MAX_COMPARED_NAMES = 100  # of them by difflib, which takes up to 50 µs for each
-MIN_SIMILARITY = 0.75  # difflib's ratio from which a name is near: two letters of four are swapped
+MIN_SIMILARITY = 0.75  # difflib's ratio from which a name is near: two of four letters may be swapped
 
 
 @frozen
 class Hint:
-    """A sentence with the nearest name. `issuer`: the one named, or the one whose client is named."""
+    """A sentence with the nearest name. `issuer`: the named issuer, or the issuer of the named client."""
 
     text: str
     issuer: Issuer
 
     def concerns(self, publisher: str | None) -> bool:
-        """True if this publisher may speak for the issuer, and so may hear of it."""
+        """True if this publisher may publish for the issuer, and so may be shown its names."""
         return self.issuer.publishers is None or publisher in self.issuer.publishers
 
 
 def suggest_name(iss: str, client_id: str, registry: Registry, *, if_registered: str) -> Hint | None:
-    """Hint at what an unknown name may mean: an issuer or a client. `if_registered` is said if it is known by now."""
+    """Suggest an issuer or a client for an unknown name. `if_registered`: the text if it has been registered since."""
     issuer = registry.issuers.get(iss)
     if issuer is None:
         return suggest_issuer(iss, registry)
@@ -42,15 +42,15 @@ def suggest_name(iss: str, client_id: str, registry: Registry, *, if_registered:
 
 
 def suggest_issuer(iss: str, registry: Registry) -> Hint | None:
-    """Return the configured issuer that an unknown one may mean."""
+    """Return the configured issuer that an unknown issuer may mean."""
     near = find_nearest_name(iss, registry.issuers)
     return None if near is None else Hint(text=format_suggestion(near, iss), issuer=registry.issuers[near])
 
 
 def suggest_client(iss: str, client_id: str, registry: Registry) -> Hint | None:
-    """Return the client that an unknown one may mean: that name at another issuer, or a like name at this one.
+    """Return the client that an unknown name may mean: that name at another issuer, or a similar name at this one.
 
-    One that is registered here, and has no address, means itself.
+    A client that is registered here without an address gets no suggestion.
     """
     if client_id in registry.clients_of(iss):
         return None
@@ -63,7 +63,7 @@ def suggest_client(iss: str, client_id: str, registry: Registry) -> Hint | None:
 
 
 def format_suggestion(near: str, name: str) -> str:
-    """The question, with the difference where that is hard to see."""
+    """Return the question, with the difference if it is hard to see."""
     how = ""
     if f"{near}/" == name:
         how = ", without the slash at the end"
@@ -76,7 +76,7 @@ def format_suggestion(near: str, name: str) -> str:
 
 
 def find_nearest_name(name: str, known_names: Iterable[str]) -> str | None:
-    """The known name that is most like this one; None if none is."""
+    """Return the known name that is most similar to this one; None if none is similar."""
     plain = _normalize(name)
     alike: dict[str, str] = {}
     for candidate in islice(known_names, MAX_SEARCHED_NAMES):
@@ -89,5 +89,5 @@ def find_nearest_name(name: str, known_names: Iterable[str]) -> str | None:
 
 
 def _normalize(name: str) -> str:
-    """Without what people get wrong most: case, blanks around, the slash at the end, the scheme."""
+    """Remove the most frequent differences: case, surrounding blanks, the slash at the end, the scheme."""
     return name.strip().casefold().rstrip("/").removeprefix("https://").removeprefix("http://")

@@ -1,4 +1,4 @@
-"""Finds the origin and host of a URI, as browsers write and know them."""
+"""Finds the origin and host of a URI, as browsers define them."""
 
 from urllib.parse import urlsplit
 
@@ -23,6 +23,6 @@ def origin_of(uri: str) -> str | None:
 
 
 def host_of(uri: str) -> str | None:
-    """The host, as browsers know it: cookies are sent to each port of it. A dot at its end makes no other one."""
+    """Return the host as browsers compare it: cookies are sent to each port of it. A final dot is ignored."""
     origin = origin_of(uri)
     return None if origin is None else (urlsplit(origin).hostname or "").removesuffix(".")

@@ -1,12 +1,12 @@
 """The outcome of an attempt: exactly one of `Delivered`, `Refused`, `Failed`.
 
-The words that are also metric labels are here, in three closed lists: `Reason` (of an attempt), `DeadReason` (of a
-dead letter), `Cause` (of a deferral).
+The closed lists of metric labels are here: `Reason` (of an attempt), `DeadReason` (of a dead letter), `Cause` (of a
+deferral).
 
-`Signal` is the evidence of an outcome about its client, and so how it counts for the client's circuit and rate.
+`Signal` is the evidence of an outcome about its client. The client's circuit and rate depend on it.
 
-The transport reports what happened on the wire (`Answer`, `Break`, `StaleConnection`). `read_wire` decides what it
-means (docs/specification.md B27, B28, R3, R11, R12).
+The transport reports the events on the wire (`Answer`, `Break`, `StaleConnection`). `read_wire` interprets them
+(docs/specification.md B27, B28, R3, R11, R12).
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from notifier.model.moment import parse_http_date
 
 
 class Reason(StrEnum):
-    """How an attempt ended: the `reason` label of `attempts_total`."""
+    """The result of an attempt: the `reason` label of `attempts_total`."""
 
     DELIVERED = "delivered"
     REDIRECT = "redirect"
@@ -35,11 +35,11 @@ class Reason(StrEnum):
     PROXY = "proxy"
     EGRESS_DENIED = "egress_denied"
 
-    __hash__ = str.__hash__  # that of Enum is a function in Python
+    __hash__ = str.__hash__  # Enum's hash is a Python function
 
 
 FinalReason: TypeAlias = Literal[Reason.REDIRECT, Reason.REJECTED_TOKEN, Reason.REFUSED, Reason.EGRESS_DENIED]
-"""Reasons that make a delivery a dead letter: each is a `DeadReason` too."""
+"""Reasons that make a delivery a dead letter: each is also a `DeadReason`."""
 
 
 class DeadReason(StrEnum):
@@ -81,9 +81,9 @@ class Cause(StrEnum):
 
 @frozen
 class Answer:
-    """A response came. `text` is the printable start of the body (at most 1 KiB).
+    """A response arrived. `text` is the printable start of the body (at most 1 KiB).
 
-    `retry_after` is the raw header, and `date` that of `Date` beside it.
+    `retry_after` and `date` are the raw headers `Retry-After` and `Date`.
     """
 
     status: int
@@ -94,7 +94,7 @@ class Answer:
 
 @frozen
 class Break:
-    """No response came. `ambiguous` is True if the request was written: the client may have acted on it (R3)."""
+    """No response arrived. `ambiguous` is True if the request was written: the client may have acted on it (R3)."""
 
     reason: Reason
     ambiguous: bool
@@ -115,10 +115,10 @@ Wire = Answer | Break | StaleConnection
 class Signal(Enum):
     """The evidence of an outcome about the client."""
 
-    RESPONSIVE = "responsive"  # it answered as a client that works
-    RATE_LIMITED = "rate limited"  # fewer requests, or another time (429, 408, 425, a retry status below 500)
-    UNAVAILABLE = "unavailable"  # no connection, no answer, 5xx
-    NONE = "none"  # an internal fault, a refusing proxy among them
+    RESPONSIVE = "responsive"  # a response of a working client
+    RATE_LIMITED = "rate limited"  # reduce the rate or retry later (429, 408, 425, a retry status below 500)
+    UNAVAILABLE = "unavailable"  # no connection, no response, 5xx
+    NONE = "none"  # an internal fault, including a proxy that refuses
 
 
 @frozen
@@ -137,7 +137,7 @@ class Delivered:
 
 @frozen
 class Refused:
-    """The client or our egress policy refused. Another attempt would hardly help."""
+    """The client or the egress policy refused. Another attempt is unlikely to help."""
 
     reason: FinalReason
     status: int | None = None
@@ -151,7 +151,7 @@ class Refused:
 
 @frozen
 class Failed:
-    """The attempt failed and may be repeated. `retry_after` is the pause that the client asked for, in seconds."""
+    """The attempt failed and may be repeated. `retry_after` is the pause that the client requested, in seconds."""
 
     reason: Reason
     status: int | None = None
@@ -171,7 +171,7 @@ Outcome = Delivered | Refused | Failed
 
 
 def read_wire(wire: Answer | Break, policy: ResponsePolicy, now: float) -> Outcome:
-    """Decide the outcome for a client with this response policy. `now` is in seconds since the epoch."""
+    """Return the outcome for a client with this response policy. `now` is in seconds since the epoch."""
     match wire:
         case Break(reason=Reason.EGRESS_DENIED):
             return Refused(reason=Reason.EGRESS_DENIED, text=wire.text)
@@ -200,10 +200,10 @@ def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
 
 
 def read_retry_after(value: str | None, date: str | None, now: float) -> float | None:
-    """Return the seconds that `Retry-After` requests (RFC 9110 §10.2.3: seconds or an HTTP date). None if unreadable.
+    """Return the seconds that `Retry-After` requests (RFC 9110 §10.2.3: seconds or an HTTP date); None if invalid.
 
-    An HTTP date is compared with `date`, the `Date` of the same answer, since the server's clock may differ from ours;
-    with `now` if there is none that can be read.
+    An HTTP date is compared with `date`, the `Date` of the same response, since the server's clock may differ from
+    ours; with `now` if `date` is missing or invalid.
     """
     if value is None:
         return None

@@ -1,7 +1,7 @@
 """Runs work that may hang in a dedicated thread.
 
-Such work takes none of the event loop's own threads, of which there are few (six on two cores), and which read TLS
-files, reload and do much else. The process does not wait for the work at its end.
+Such work does not occupy the event loop's own threads. These are few (six on two cores), and they also read TLS files
+and reload. The process does not wait for the work at its end.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ def run_in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
         if done.cancelled():
             return
         if error is None:
-            done.set_result(result)  # type: ignore[arg-type]  # it is what `work` returned, which may be None
+            done.set_result(result)  # type: ignore[arg-type]  # the value that `work` returned, which may be None
         else:
             done.set_exception(error)
 
@@ -30,7 +30,7 @@ def run_in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
         result, fault = None, None
         try:
             result = work()
-        except Exception as error:  # noqa: BLE001  it is for whoever awaits the future
+        except Exception as error:  # noqa: BLE001  raised to the caller that awaits the future
             fault = error
         if not loop.is_closed():
             loop.call_soon_threadsafe(tell, result, fault)

@@ -1,7 +1,7 @@
-"""Makes text from outside safe to show: without characters that a terminal or a page obeys instead of showing.
+"""Makes text from outside safe to display: without characters that a terminal or a page interprets.
 
-These are all characters that Unicode does not call printable. Controls (C0, C1, DEL) move the cursor, set a title or
-overwrite text. Format characters include the bidirectional marks, which make `a\\u202egnp.exe` look like another name.
+These are all characters that are not printable according to Unicode. Controls (C0, C1, DEL) move the cursor, set a
+title or overwrite text. Format characters include the bidirectional marks, which disguise names: `a\\u202egnp.exe`.
 Line and paragraph separators break lines.
 """
 
@@ -19,7 +19,7 @@ def printable(text: str) -> str:
 
 
 def excerpt(text: str, length: int = EXCERPT_LENGTH) -> str:
-    """Return text from outside as an error may quote it: printable, and cut to `length` characters."""
+    """Return text from outside for use in an error text: printable, and cut to `length` characters."""
     return printable(text if len(text) <= length else text[: length - 1] + "…")
 
 
@@ -27,9 +27,9 @@ _QUOTES = frozenset("\"'`´‘’‚‛“”„‟«»‹›")
 
 
 def stray_character(text: str) -> str | None:
-    """Name what a copied identifier or URI has too much: blanks or quotation marks around it, or an invisible one.
+    """Describe a stray character in a copied identifier or URI: a blank or quotation mark at an end, or invisible.
 
-    Shows nothing else of it.
+    Shows no other part of the text.
     """
     for edge, where in ((text[:1], "begins"), (text[-1:], "ends")):
         if edge.isspace():
@@ -41,7 +41,7 @@ def stray_character(text: str) -> str | None:
 
 
 def name_character(char: str) -> str:
-    """The character by its number and name."""
+    """Return the number and name of the character."""
     return "a blank" if char == " " else f"U+{ord(char):04X} ({unicodedata.name(char, 'a control character')})"
 
 
@@ -51,14 +51,14 @@ def printable_lines(text: str) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """The number with its noun: `1 client`, `2,000 clients`, `2 deliveries`."""
+    """Return the number with its noun: `1 client`, `2,000 clients`, `2 deliveries`."""
     if count == 1:
         return f"1 {what}"
     return f"{count:,} {what[:-1]}ies" if what.endswith("ry") else f"{count:,} {what}s"
 
 
 def json_text(document: object, *, indent: int | None = None) -> str:
-    """The document as JSON. Characters that are not printable appear as escapes (`\\u202e`), so nothing is lost."""
+    """Return the document as JSON. Unprintable characters appear as escapes (`\\u202e`), so nothing is lost."""
     text = json.dumps(document, indent=indent, ensure_ascii=False)
     if text.isprintable():
         return text
@@ -66,7 +66,7 @@ def json_text(document: object, *, indent: int | None = None) -> str:
 
 
 def escape(line: str) -> str:
-    """A line of JSON with escapes for characters that are not printable."""
+    """Return a line of JSON with escapes for characters that are not printable."""
     return line if line.isprintable() else "".join(char if char.isprintable() else _escape(char) for char in line)
 
 

@@ -1,7 +1,7 @@
-"""Takes secrets out of texts: those with a known form, and a given one out of a client's answer, however it is spelt.
+"""Removes secrets from texts: secrets of a known form, and a given secret from a client's response in any spelling.
 
-Receivers escape what they quote, each in its own way. They send back `a/b+c@d` as `a\\/b+c@d` (PHP's json_encode), as
-`a%2Fb%2Bc%40d` (in a URL) or as `a/b&#43;c&#64;d` (in a page), and names of users in lower case.
+Receivers escape quoted values in different ways. They return `a/b+c@d` as `a\\/b+c@d` (PHP's json_encode), as
+`a%2Fb%2Bc%40d` (in a URL) or as `a/b&#43;c&#64;d` (in a page), and user names in lower case.
 """
 
 import html
@@ -10,7 +10,7 @@ import re
 from urllib.parse import quote, quote_plus
 
 _SECRETS = (
-    # Any base64url of a JSON object: a whole JWS or JWE, or the beginning of one that was cut.
+    # Any base64url of a JSON object: a whole JWS or JWE, or the beginning of a truncated one.
     ("eyJ", re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}"), "[token]"),
     ("earer ", re.compile(r"([Bb]earer +)[A-Za-z0-9._~+/=-]+"), r"\1[token]"),
     (
@@ -39,8 +39,8 @@ def _without_password(word: re.Match[str]) -> str:
     return word[0] if user is None else f"{before[: user.end()]}[password]@{after}"
 
 
-_TELLING = 3  # characters: a shorter `sub` may be any word of an answer
-_PLAIN = re.compile(r"[A-Za-z0-9._-]*")  # nobody escapes these
+_TELLING = 3  # characters: a shorter `sub` may be any word of a response
+_PLAIN = re.compile(r"[A-Za-z0-9._-]*")  # never escaped
 _NO_LETTER = re.compile(r"[^A-Za-z0-9]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9 ._,:;/=-]")
 
@@ -56,7 +56,7 @@ def redact_secret(text: str, secret: str, name: str) -> str:
 
 
 def redact_subject(text: str, sub: str | None, sid: str | None) -> str:
-    """Take the user out of an answer ("no session of alice")."""
+    """Remove the user from a response ("no session of alice")."""
     for name, value in (("[sub]", sub), ("[sid]", sid)):
         if value is not None and len(value) >= _TELLING:
             text = redact_secret(text, value, name)
@@ -64,7 +64,7 @@ def redact_subject(text: str, sub: str | None, sid: str | None) -> str:
 
 
 def list_spellings(secret: str) -> list[str]:
-    """Return the usual ways to quote `secret`, the longest first."""
+    """Return the usual spellings of `secret` in quotations, the longest first."""
     if _PLAIN.fullmatch(secret) is not None:
         return [secret]
     in_json = json.dumps(secret)[1:-1]

@@ -1,6 +1,6 @@
 """The registry: an immutable snapshot of issuers and clients. A reload replaces it.
 
-A client is looked up at every attempt, so that a corrected registration also applies to deliveries that wait.
+A client is looked up at every attempt, so that a corrected registration also applies to pending deliveries.
 """
 
 import math
@@ -16,10 +16,10 @@ from notifier.model.errors import InputIssue
 from notifier.model.ignored_members import IgnoredMembers, IssueGroup
 
 InlineRule: TypeAlias = Literal["publishers", "allow", "deny"]
-"""From whom an event's own members of a client count, such as its address."""
+"""The publishers whose events may override members of a client, such as its address."""
 
 ENDLESS_SECONDS = math.inf
-"""The `grace` while a registry source has no answer: an unknown client may be one of its. Ages alone end deliveries."""
+"""The `grace` while a registry source is unread: it may have the unknown client. Deliveries end only by their age."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NO_MOMENTS: Mapping[str, float] = MappingProxyType({})
@@ -38,16 +38,16 @@ class Issuer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
     """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names, and
-    `unregistered_at` those at issuers with defaults of their own.
+    `unregistered_at` those at issuers with separate defaults.
 
-    `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
-    used, by issuer and `client_id`. `refused`: likewise why a row is left out whose source may not have that client.
-    `beyond`: what sources said of clients and may not say. `taken_aliases`: those left away, since another client has
-    them. `unsure`: why an issuer may have clients that nobody here knows, so that nobody can say who all of them are.
+    `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client of a source cannot be used, by
+    issuer and `client_id`. `refused`: why a row is left out whose source is not permitted to have that client.
+    `beyond`: members that sources set without permission. `taken_aliases`: aliases left out because another client has
+    them. `unsure`: why an issuer may have unknown clients, so that no list of all its clients is complete.
 
-    `lost_at`: when a client that has no address now lost it, or left the registry, by issuer and `client_id`.
-    `narrowed_at`: when addresses of events last began to count from fewer publishers. Both are moments of the steady
-    clock, noted by the reload or refresh that replaced the registry.
+    `lost_at`: when a client without an address lost it, or left the registry, by issuer and `client_id`.
+    `narrowed_at`: when addresses of events were last restricted to fewer publishers. Both are times of the steady
+    clock, set by the reload or refresh that replaced the registry.
     """
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
@@ -77,14 +77,14 @@ class Registry:
         return self.beyond.total + self.taken_aliases.count
 
     def newly_left_away(self, old: "Registry") -> tuple[Sequence[InputIssue], int]:
-        """Return the mistakes that are new since `old`, some of them with their text, and their number."""
+        """Return the mistakes that are new since `old`, some of them with their text, and the number of all."""
         beyond, count = self.beyond.since(old.beyond)
         known = set(old.taken_aliases.first)
         mistakes = [mistake for mistake in self.taken_aliases.first if mistake not in known]
         return [*beyond, *mistakes], count + max(len(mistakes), self.taken_aliases.count - old.taken_aliases.count)
 
     def clients_of(self, iss: str) -> Mapping[str, Client]:
-        """The registered clients of one issuer by `client_id`, in the order of the file."""
+        """Return the registered clients of one issuer by `client_id`, in the order of the file."""
         return self.clients.get(iss, MappingProxyType({}))
 
     def has_address(self, iss: str, client_id: str) -> bool:
@@ -98,18 +98,18 @@ class Registry:
         return lost_at is not None and steady < lost_at + self.grace
 
     def has_just_narrowed(self, steady: float) -> bool:
-        """Return True if addresses of events have counted from more publishers less than `grace` ago."""
+        """Return True if addresses of events were accepted from more publishers less than `grace` ago."""
         return steady < self.narrowed_at + self.grace
 
     def why_left_out(self, iss: str, client_id: str) -> str | None:
-        """Why a client that is unknown here is in a source all the same; None if no source has it."""
+        """Return why a client that is unknown here was left out of a source's list; None if no source has it."""
         return self.faults.get(iss, _NONE).get(client_id) or self.refused.get(iss, _NONE).get(client_id)
 
     def accepts_overrides(self, iss: str, publisher: str | None, *, vouched: bool = False) -> bool:
-        """Whether what an event says of its clients counts. It names where tokens go, and so who gets one.
+        """Return True if an event may override members of its clients, including the address that receives the token.
 
-        It counts from the issuer's identity server, which signs what it likes anyway: from one of the issuer's
-        `publishers`, or if the event is `vouched` for. Without `publishers` a name proves nothing: anybody may publish.
+        It may if it comes from the issuer's identity server, which can sign anything anyway: from one of the issuer's
+        `publishers`, or `vouched`. Without `publishers` a name proves nothing: anybody may publish.
         """
         if self.inline != "publishers":
             return self.inline == "allow"
@@ -117,11 +117,11 @@ class Registry:
         return vouched or (issuer is not None and issuer.publishers is not None and publisher in issuer.publishers)
 
     def default_of(self, iss: str) -> Client:
-        """The defaults of an issuer's clients: the ages of a delivery whose client is unknown follow them."""
+        """Return the defaults of an issuer's clients, which set the ages of deliveries to unknown clients."""
         return self.template_of(iss) or _UNKNOWN
 
     def client_of(self, delivery: Delivery) -> Client | None:
-        """The client that the delivery is for. What the event said, and did not count, may count by now."""
+        """Return the client of the delivery. Overrides that were ignored at first apply if they are accepted now."""
         inline = delivery.inline
         ignored = delivery.ignored
         if ignored is not None and self.accepts_overrides(delivery.iss, delivery.publisher, vouched=ignored.vouched):
@@ -129,9 +129,9 @@ class Registry:
         return self.resolve(delivery.iss, delivery.client_id, inline)
 
     def resolve(self, iss: str, client_id: str, inline: ClientOverrides | None) -> Client | None:
-        """The client as it is registered now. None if neither the registry nor the event says how to reach it.
+        """Return the client as it is registered now; None if neither the registry nor the event has an address.
 
-        A name that nobody registered may be an alias: an event waited until the client was registered.
+        An unregistered name may be an alias of a client that was registered while the event waited.
 
         An inline URI of another origin (scheme, host, port) than the registered one gets none of that client's
         headers, TLS files, proxy or egress allowances.
@@ -160,7 +160,7 @@ class Registry:
         )
 
     def template_of(self, iss: str) -> Client | None:
-        """The defaults of a client of this issuer that only an event names."""
+        """Return the defaults of a client of this issuer that only an event names."""
         return self.unregistered_at.get(iss, self.unregistered)
 
     def _route_for(self, uri: str, registered: Client) -> Route:
@@ -171,11 +171,11 @@ class Registry:
 
 
 def _origin(uri: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port (RFC 6454 §4). A missing port becomes the default one."""
+    """Return scheme, host and port (RFC 6454 §4). A missing port becomes the default port."""
     parts = urlsplit(uri)
     scheme = parts.scheme.lower()
     return scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(scheme)
 
 
 CurrentRegistry = Callable[[], Registry]
-"""The registry as it stands now."""
+"""Returns the current registry."""

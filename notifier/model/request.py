@@ -1,4 +1,4 @@
-"""One request to a client, as an attempt asks for it."""
+"""One request to a client, as an attempt makes it."""
 
 from notifier.model.client import Client, Route
 from notifier.model.frozen import frozen
@@ -8,9 +8,9 @@ from notifier.model.frozen import frozen
 class Request:
     """One POST of a form, or a GET without a `body`.
 
-    `timeout` in seconds bounds everything, from name look-up to the last byte of the answer.
-    `secret` is taken out of the answer's text. `new_connection` asks for a connection that was not used before.
-    `client` is named where the connection is reported.
+    `timeout` in seconds bounds everything, from name look-up to the last byte of the response.
+    `secret` is removed from the response's text. `new_connection` requests a connection that was not used before.
+    `client` is named in reports about the connection.
     """
 
     uri: str

@@ -17,9 +17,9 @@ Identity: TypeAlias = tuple[str, str | None, str | None, ClientOverrides | None]
 class ClientEntry:
     """One entry of `clients`. Members other than `client_id` override the registry, if that is allowed.
 
-    `no_address`: the event says that the client has none. Unless the registry has one, or had one less than
-    `registry.grace` ago, it is skipped and never unknown.
-    The front-channel members are for the page of a sign-out alone, and only where the registry has no such client.
+    `no_address`: according to the event the client has no address. Unless the registry has one, or had one less than
+    `registry.grace` ago, the client is skipped and never unknown.
+    The front-channel members are only for the page of a sign-out, and only for clients that the registry does not have.
     """
 
     client_id: str
@@ -34,7 +34,7 @@ class ClientEntry:
 
     @property
     def overrides(self) -> ClientOverrides | None:
-        """The members that override the client's registration, None without any."""
+        """The members that override the client's registration; None if there are none."""
         uri, alg = self.backchannel_logout_uri, self.id_token_signed_response_alg
         required = self.backchannel_logout_session_required
         if uri is None and required is None and alg is None:
@@ -46,11 +46,11 @@ class ClientEntry:
 
 @frozen
 class SessionEnded:
-    """The event as it was read. `id_given` is False if notifier made up the id, which then marks no duplicate.
+    """The event as parsed. `id_given` is False if notifier generated the id, which then identifies no duplicates.
 
     A plain string in `clients` is a `client_id` without further members. `vouched`: its publisher is known to
-    be the issuer's identity server or the operator, even if the issuer names no `publishers`. `unread`: the
-    informational members that were dropped, since they could not be read.
+    be the issuer's identity server or the operator, even if the issuer has no `publishers`. `unread`: the
+    informational members that were dropped because they could not be parsed.
     """
 
     id: str
@@ -72,11 +72,11 @@ class SessionEnded:
     unread: tuple[str, ...] = ()
 
     def identity_of(self, entry: str | ClientEntry, *, brings: bool) -> Identity:
-        """Return what distinguishes the delivery of this entry from the others of the event, and its id from theirs.
+        """Return what distinguishes the delivery of this entry, and so its id, from the event's other deliveries.
 
         Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them,
-        and to notify a client twice does no harm. Overrides distinguish nothing unless they count, or did until lately
-        (`brings`).
+        and a second notification of a client does no harm. Overrides count only if they are accepted now or were
+        recently (`brings`).
         """
         if isinstance(entry, str):
             return entry, self.sub, self.sid, None

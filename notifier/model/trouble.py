@@ -1,6 +1,6 @@
-"""Defines what can be wrong at a worker, beside a client that fails: the lines with which `notifier status` begins.
+"""Defines the problems of a worker other than failing clients: the first lines of `notifier status`.
 
-A trouble is shown while it lasts; it is logged once. `merge_troubles` sums up the troubles of all workers.
+A trouble is shown while it lasts, and logged once. `merge_troubles` combines the troubles of all workers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -79,18 +79,18 @@ MILD_KINDS = frozenset(
         TroubleKind.SOURCE_CHANGED,
     }
 )
-"""Those that keep nothing from being delivered now."""
+"""Kinds that do not prevent any delivery now."""
 
 _URGENCY = {str(kind): place for place, kind in enumerate(TroubleKind)}
 
 
 @frozen
 class Trouble:
-    """One thing that is wrong, since `since` (epoch seconds) if that is shared.
+    """One problem, since `since` (epoch seconds) if that is shared.
 
-    `kind` is a TroubleKind, or one that a later release has. `iss` and `client_id` say whom it concerns, and are empty
-    if it concerns more than one; `subject` is the key, source, setting or reason. `count` deliveries or events were put
-    off for it, or refused.
+    `kind` is a TroubleKind, or a kind of a later release. `iss` and `client_id` are the affected issuer and client, and
+    empty if there are several; `subject` is the key, source, setting or reason. `count` deliveries or events were
+    deferred or refused because of it.
     """
 
     kind: str
@@ -103,7 +103,7 @@ class Trouble:
 
     @property
     def counted(self) -> str:
-        """What `count` counts."""
+        """The noun for `count`."""
         return "event" if self.kind == TroubleKind.EVENTS_REFUSED else "delivery"
 
     @property
@@ -113,7 +113,7 @@ class Trouble:
 
 
 def join_by_cause(troubles: Iterable[Trouble]) -> list[Trouble]:
-    """Join what a key that is missing in its issuer's JWK Set causes with that: it is one trouble, not two."""
+    """Merge the consequences of a key that is missing in its issuer's JWK Set into that trouble: it is one problem."""
     listed = list(troubles)
 
     def causes(key: Trouble, trouble: Trouble) -> bool:
@@ -139,7 +139,7 @@ class SharedTrouble:
 
 
 def merge_troubles(troubles: Iterable[tuple[str, Trouble]]) -> list[SharedTrouble]:
-    """Sum up the troubles of workers, each given with the worker's name. The most urgent come first."""
+    """Combine the troubles of workers, each given with the worker's name. The most urgent come first."""
     by_key: dict[tuple[str, str, str, str], SharedTrouble] = {}
     for worker, trouble in troubles:
         key = (trouble.kind, trouble.iss, trouble.client_id, trouble.subject)

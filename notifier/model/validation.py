@@ -1,4 +1,4 @@
-"""Rewords pydantic's findings about a document. A value is shown only if `excerpt` lets it through."""
+"""Rewords pydantic's findings about a document. Values are shown only as `excerpt` returns them."""
 
 import re
 
@@ -28,7 +28,7 @@ def detect_coding(content: bytes) -> str | None:
 
 
 def kind_of(value: object) -> str:
-    """Return the type of a JSON value, in JSON's words."""
+    """Return the type of a JSON value, in JSON's terms."""
     match value:
         case None:
             return "null"
@@ -45,7 +45,7 @@ def kind_of(value: object) -> str:
 
 
 def to_issues(error: ValidationError, path: str = "", *, most: int = 100) -> list[InputIssue]:
-    """Return the first mistakes of a JSON document, each by its path below `path`."""
+    """Return the first mistakes of a JSON document, each with its path below `path`."""
     return [
         InputIssue(path + excerpt(".".join(map(str, detail["loc"])), 100), _words(detail))
         for detail in error.errors(include_url=False)[:most]

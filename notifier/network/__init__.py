@@ -1,1 +1,1 @@
-"""How notifier calls others, and how it is called."""
+"""Outgoing requests and incoming connections."""

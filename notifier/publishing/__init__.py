@@ -1,1 +1,1 @@
-"""Events that come in over HTTP and from files, and what their publishers hear."""
+"""Accepts events over HTTP and from files, and reports their results to the publishers."""

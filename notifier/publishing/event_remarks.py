@@ -1,7 +1,7 @@
-"""Makes remarks on events that are good and perhaps not what their publishers meant, for the API and for `publish`.
+"""Creates remarks on valid events that are probably not what the publisher intended, for the API and for `publish`.
 
-An unknown member is ignored, since publishers may add their own. But a member that looks like an optional one which the
-event lacks is told: without its `sid` a logout ends all sessions of the user.
+An unknown member is ignored, since publishers may add their own. But a member is reported if it resembles an optional
+member that the event lacks: without its `sid`, a logout ends all sessions of the user.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,10 +15,10 @@ from notifier.model.printable import excerpt, stray_character
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 
-MAX_EXAMINED_ENTRIES = 100  # of `clients` that are looked at
+MAX_EXAMINED_ENTRIES = 100  # entries of `clients` that are examined
 MAX_EXAMINED_MEMBERS = 20  # unknown members of one event: difflib takes up to 0.3 ms for each
 MAX_NAMED_CLIENTS = 3  # unknown clients in one remark
-MIN_SIMILARITY = 0.8  # difflib's ratio from which a member is meant
+MIN_SIMILARITY = 0.8  # difflib's ratio from which a member counts as misspelt
 MAX_NAME_CHARACTERS = 60  # characters of a name that are compared
 
 _OF_EVENT, _OF_ENTRY = frozenset(get_type_hints(EventBody)), frozenset(get_type_hints(EntryDocument))
@@ -33,9 +33,9 @@ _SYNONYMS = {
 
 
 def remark_misspelt_members(data: Mapping[str, object]) -> Iterator[str]:
-    """Yield a remark for each member of the event that was perhaps meant as another one.
+    """Yield a remark for each member of the event that is probably a misspelling of a known member.
 
-    So few are looked at that a body full of names does not hold the loop.
+    The number of examined members is limited, so that a body full of unknown names does not block the event loop.
     """
     for path, name, members, known in islice(_find_unknown_members(data), MAX_EXAMINED_MEMBERS):
         if (member := _find_meant_member(name, known)) is not None and members.get(member) is None:
@@ -43,7 +43,7 @@ def remark_misspelt_members(data: Mapping[str, object]) -> Iterator[str]:
 
 
 def remark_unread_members(event: SessionEnded) -> Iterator[str]:
-    """Yield a remark for each informational member of the event that was dropped."""
+    """Yield a remark for each informational member that was dropped because it cannot be parsed."""
     for name in event.unread:
         form = "a text" if name == "reason" else "an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"
         yield f"{name} cannot be read and is left out; it must be {form}"
@@ -77,9 +77,9 @@ def _find_meant_member(name: str, known: frozenset[str]) -> str | None:
 
 
 def remark_unknown_clients(event: SessionEnded, registry: Registry, *, heard: bool) -> Iterator[str]:
-    """Yield a remark that names the clients which neither the registry nor the event says how to reach.
+    """Yield a remark that lists the clients for which neither the registry nor the event has an address.
 
-    `heard`: what the event says of its clients counts.
+    `heard`: addresses in the event are accepted.
     """
     unknown: list[str] = []
     for entry in () if event.clients == "*" else event.clients[:MAX_EXAMINED_ENTRIES]:

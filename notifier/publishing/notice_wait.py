@@ -1,8 +1,8 @@
 """Waits for the notices of events for a bounded time, for `POST /v1/events?wait=` and `notifier publish --wait`.
 
-A reply carries a notice, which gives a publisher the fate at one client: JSON with a version. `delivered`, `dead` and
-`skipped` are the last word on a client. An event that concerns no client alone (malformed, of an unknown issuer, a
-copy) gets one reply, without `client_id`.
+A reply contains a notice, which reports the result at one client to a publisher: JSON with a version. `delivered`,
+`dead` and `skipped` are final. If the whole event has one result (malformed, unknown issuer, a copy), there is one
+reply, without `client_id`.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
 
 from notifier.model.durations import parse_duration
 from notifier.model.fate import Fate, Notice
@@ -24,7 +24,7 @@ from notifier.model.reply import ReplyTo
 VERSION = 1
 MAX_TEXT_CHARACTERS = 500  # characters of `text`
 MAX_WAIT_SECONDS = 30.0  # seconds
-MAX_WAITING_REQUESTS = 128  # waiting requests: half of what the API serves at a time, so that others can still publish
+MAX_WAITING_REQUESTS = 128  # half of what the API serves at a time, so that others can still publish
 
 
 class _Reply(TypedDict):
@@ -68,7 +68,7 @@ def dump_reply(notice: Notice) -> bytes:
 
 
 def load_reply(body: bytes) -> Notice | None:
-    """Decode the body of a reply. None if it is not one, or a later release wrote it."""
+    """Decode the body of a reply. Return None if it is not a reply, or if a later release wrote it."""
     try:
         members: dict[str, Any] = {
             name: value for name, value in _REPLY.validate_json(body).items() if value is not None
@@ -76,12 +76,12 @@ def load_reply(body: bytes) -> Notice | None:
         del members["v"]
         due = members.pop("next_due", None)
         return Notice(delivery_id=members.pop("id", ""), next_due=None if due is None else parse_moment(due), **members)
-    except ValueError:  # pydantic's ValidationError is one
+    except ValueError:  # pydantic's ValidationError is a ValueError
         return None
 
 
 def parse_wait(text: str) -> float:
-    """Return the seconds of a wait, written like `5s`. Raises ValueError."""
+    """Return the seconds of a wait, written as `5s`. Raises ValueError."""
     seconds = parse_duration(text)
     if seconds > MAX_WAIT_SECONDS:
         raise ValueError(f"must be at most {MAX_WAIT_SECONDS:.0f}s")
@@ -89,7 +89,7 @@ def parse_wait(text: str) -> float:
 
 
 class EventNotices:
-    """The notices of one event so far: the last one of each client, or one of the whole event."""
+    """The notices of one event so far: the latest of each client, or one of the whole event."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[str, str], Notice] = {}
@@ -97,7 +97,7 @@ class EventNotices:
         self._of: int | None = None
 
     def add(self, notice: Notice) -> None:
-        """Take a notice. A late one does not replace the last word on its client."""
+        """Add a notice. A late notice does not replace the final notice of its client."""
         if not notice.of or notice.fate is Fate.DUPLICATE:
             self._whole = notice
             return
@@ -110,11 +110,11 @@ class EventNotices:
 
     @property
     def known(self) -> list[Notice]:
-        """The notices in the order in which their clients were first heard of."""
+        """The notices, in the order in which the first notice of each client arrived."""
         return [*self._clients.values(), *([] if self._whole is None else [self._whole])]
 
     def document(self) -> dict[str, object]:
-        """Return it as JSON: whether it is complete, the fate of each client, and that of the whole event if told."""
+        """Return it as JSON: whether it is complete, the result at each client, and any result of the whole event."""
         clients = [_omit_event(notice) for notice in self._clients.values()]
         whole = {} if self._whole is None else _omit_event(self._whole)
         return {"complete": self.settled, **whole, "clients": clients}
@@ -125,7 +125,7 @@ class EventNotices:
         return self.idle_until(math.inf)
 
     def idle_until(self, moment: float) -> bool:
-        """True if no notice can come before `moment` (epoch seconds): each delivery is settled or due later."""
+        """True if no notice can arrive before `moment` (epoch seconds): each delivery is settled or due later."""
         complete = self._whole is not None or (self._of is not None and len(self._clients) >= self._of)
         return complete and all(
             notice.settled or (notice.next_due is not None and notice.next_due >= moment) for notice in self.known
@@ -133,13 +133,13 @@ class EventNotices:
 
 
 def _omit_event(notice: Notice) -> dict[str, object]:
-    """The notice without what the publisher knows, and without what only tells replies apart."""
+    """Return the notice without members that the publisher already has or that only distinguish replies."""
     document = to_reply_document(notice)
     return {name: value for name, value in document.items() if name not in ("iss", "event_id", "of", "id")}
 
 
 class NoticeWait:
-    """Collects the notices of some events, each by a key, and waits for them. `clock` gives epoch seconds."""
+    """Collects the notices of some events by key, and waits for them. `clock` returns epoch seconds."""
 
     def __init__(self, keys: Iterable[str], clock: Callable[[], float]) -> None:
         self.events = {key: EventNotices() for key in keys}
@@ -148,23 +148,23 @@ class NoticeWait:
         self._ended = False
 
     def on_notice(self, key: str, notice: Notice) -> None:
-        """Take a notice of the event with this key."""
+        """Add a notice of the event with this key."""
         if (event := self.events.get(key)) is not None:
             event.add(notice)
             self._changed.set()
 
     def on_reply(self, body: bytes) -> None:
-        """Take the document of a reply, if this release can read it; its event's key is the event's id."""
+        """Add the notice of a reply, if this release can read it; the key of its event is the event's id."""
         if (notice := load_reply(body)) is not None:
             self.on_notice(notice.event_id, notice)
 
     def end(self) -> None:
-        """Let `wait` return."""
+        """Make `wait` return."""
         self._ended = True
         self._changed.set()
 
     async def wait(self, seconds: float) -> None:
-        """Return after so many seconds, or as soon as no notice can come within them."""
+        """Return after the given seconds, or as soon as no notice can arrive within them."""
         until = self._clock() + seconds
         pending = list(self.events.values())
         with suppress(TimeoutError):
@@ -182,7 +182,7 @@ class WaitingRequest:
     wait: NoticeWait
 
     async def notices(self, seconds: float) -> EventNotices:
-        """Wait, and return what is known then."""
+        """Wait, and return the notices so far."""
         await self.wait.wait(seconds)
         (event,) = self.wait.events.values()
         return event
@@ -203,7 +203,7 @@ class WaitingRequests:
 
     @contextmanager
     def admit(self) -> Iterator[WaitingRequest | None]:
-        """Admit one more request while entered. Yields None if too many wait already."""
+        """Admit one more request until exit. Yields None if too many already wait."""
         if self._closed or len(self._waiting) >= self._most:
             yield None
             return
@@ -215,14 +215,14 @@ class WaitingRequests:
             del self._waiting[key]
 
     def on_notice(self, correlation_id: str | None, notice: Notice) -> bool:
-        """Pass a reply on. False if no request here waits for it."""
+        """Pass on a reply. Return False if no request here waits for it."""
         if correlation_id is None or (wait := self._waiting.get(correlation_id)) is None:
             return False
         wait.on_notice(correlation_id, notice)
         return True
 
     def close(self) -> None:
-        """End every wait, and accept no more: the process stops."""
+        """End every wait, and admit no more: the process stops."""
         self._closed = True
         for wait in self._waiting.values():
             wait.end()

@@ -1,4 +1,4 @@
-"""Replies to publishers who asked for the fate of their events, and passes replies on to requests that wait here."""
+"""Replies to publishers that requested the results of their events, and passes replies on to waiting requests."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from notifier.queues.queue_port import SideChannel
 
 
 class ReplyObserver:
-    """The replies of one worker. `waiting` are the HTTP requests that wait here for replies."""
+    """Sends the replies of one worker. `waiting` are its HTTP requests that wait for replies."""
 
     def __init__(self, side_channel: SideChannel, *, clock: Clock, new_id: Callable[[], str]) -> None:
         self._side_channel = side_channel
@@ -35,7 +35,7 @@ class ReplyObserver:
                 Skipped: self._on_event,
             }
         )
-        """Replies if the publisher requested it and the fact has a notice."""
+        """Send a reply if the publisher requested it and the fact has a notice."""
 
     def _on_delivery(self, fact: LogoutDelivered | RetryScheduled) -> None:
         if (asked := fact.delivery.reply_to) is not None:
@@ -52,6 +52,6 @@ class ReplyObserver:
             self._side_channel.reply(asked.to, asked.correlation_id, dump_reply(notice))
 
     def on_reply(self, correlation_id: str, body: bytes) -> None:
-        """Take a reply of another worker, to an event that was published here."""
+        """Pass on the reply of another worker to an event that was published here."""
         if (notice := load_reply(body)) is not None:
             self.waiting.on_notice(correlation_id, notice)

@@ -1,1 +1,1 @@
-"""The queue port, and a room for each queue that implements it: RabbitMQ and SQLite. Start with `queue_port.py`."""
+"""The queue port, and a folder for each implementation: RabbitMQ and SQLite. Start with `queue_port.py`."""

@@ -27,7 +27,7 @@ Reader: TypeAlias = Callable[[Message], VisitedMessage[S]]
 def make_visit_reader(
     summarise: Callable[[Message], S], is_meant: Callable[[Message, S], bool], *, whole: bool
 ) -> Callable[[Message], VisitedMessage[S]]:
-    """Return a reader of the messages for which `is_meant` is true. It keeps them `whole`, or only their summaries."""
+    """Return a reader of the messages for which `is_meant` is true, kept `whole` or as summaries only."""
 
     def see(message: Message) -> VisitedMessage[S]:
         summary = summarise(message)
@@ -39,17 +39,17 @@ def make_visit_reader(
 
 
 class Visit(Protocol[S]):
-    """One pass over the messages that are in the queue when it begins. Messages that are not taken keep their order."""
+    """One pass over the messages that are in the queue at its start. Messages that stay keep their order."""
 
     @property
     def left(self) -> int:
-        """How many messages have not been read yet."""
+        """Return the number of messages that have not been read yet."""
 
     async def next_page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages; none at the end. Remove or move them before the next call. Raises QueueError."""
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Delete these messages, and return those that were still in the queue. Raises QueueError."""
+        """Delete these messages. Return the messages that were still in the queue. Raises QueueError."""
 
     async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
         """Make each message durable in its new queue, then delete the old one. Raises QueueError."""
@@ -59,7 +59,7 @@ OpenVisit: TypeAlias = AbstractAsyncContextManager[Visit[S]]
 
 
 Progress = Callable[[int, int], None]
-"""Called from time to time with the number of processed messages and the total."""
+"""Called repeatedly with the number of processed messages and the total."""
 
 
 def no_progress(_done: int, _total: int) -> None:
@@ -68,9 +68,9 @@ def no_progress(_done: int, _total: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairOptions:
-    """How a pass that removes or moves messages runs. `rate`: messages a second, `limit`: messages; None: unlimited.
+    """Options of a pass that removes or moves messages. `rate`: messages a second, `limit`: messages; None: unlimited.
 
-    `stop` is called between batches. `pause` waits for at most the given seconds. `steady` is a monotonic clock,
+    `stop` is called between batches. `pause` waits for the given seconds at most. `steady` is a monotonic clock,
     `clock` the wall clock.
     """
 

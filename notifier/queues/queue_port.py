@@ -1,6 +1,6 @@
-"""Declares the queue as notifier uses it. RabbitMQ and SQLite implement it; a third queue must too.
+"""Declares the queue as notifier uses it. RabbitMQ and SQLite implement these protocols.
 
-Differences between queues, such as where the feed is kept, stay in their rooms. `build_queue` chooses the queue.
+Differences between queues, such as where the feed is stored, stay in their folders. `build_queue` selects the queue.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -30,7 +30,7 @@ class Publisher(Protocol):
         """
 
     async def wait_until_available(self) -> None:
-        """Return when publishing can succeed again: connected and not blocked. Never raises; paces its caller."""
+        """Return when publishing can succeed: connected and not blocked. Never raises; waits briefly in any case."""
 
 
 class Parking(Protocol):
@@ -40,26 +40,26 @@ class Parking(Protocol):
         """Return the name of the bucket of this client (`iss`, `client_id`)."""
 
     def inherited_buckets(self) -> Collection[str]:
-        """Return the buckets that may hold messages of a worker that has ended."""
+        """Return the buckets that may contain messages of a worker that has ended."""
 
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
         """Return once the message is durable in the bucket. Raises QueueUnavailable.
 
         It stays there until it is fetched, or until the queue turns it into a retry: on RabbitMQ after
-        `LONGEST_PARKED`, elsewhere at `until` (epoch seconds).
+        `MAX_PARKED_SECONDS`, elsewhere at `until` (epoch seconds).
         """
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
         """Take up to `most` messages out of the bucket, oldest first. Ack them like messages of the lane of retries.
 
-        Fewer than `most` mean that the bucket is empty. A message may be for another client of the bucket. Unacked
+        Fewer than `most` means that the bucket is empty. A message may be for another client of the bucket. Unacked
         messages return to the bucket when the connection is lost or the process ends. Raises QueueUnavailable.
         """
 
     async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
-        """Return how many messages each of these buckets holds (None: all buckets), without the empty ones.
+        """Return the number of messages in each of these buckets (None: all buckets), without empty buckets.
 
-        Messages that were fetched and not acked do not count. Raises QueueUnavailable.
+        Fetched messages do not count. Raises QueueUnavailable.
         """
 
 
@@ -67,7 +67,7 @@ class Acknowledger(Protocol):
     """Takes the acks of messages."""
 
     def ack(self, message: Message) -> None:
-        """Ack the message once its fate is durable. Never raises or waits. No effect if its channel was lost."""
+        """Ack the message, whose result is durable. Never raises or waits. No effect if its channel was lost."""
 
 
 class WorkerQueue(Publisher, Parking, Acknowledger, Protocol):
@@ -81,22 +81,22 @@ class Inbox(Protocol):
         """Take a message. It counts against the lane's prefetch until it is acked."""
 
     def on_lost(self, lane: Lane, source: str | None = None) -> None:
-        """Forget the unacked messages of a queue: its channel is closed, and the broker redelivers all of them.
+        """Forget the unacked messages of a queue: its channel is closed, and the broker redelivers them.
 
-        The queue is that of `source`, which feeds the lane, or the lane's own if `source` is None.
+        It is the queue of `source`, which feeds the lane; if that is None, the queue of the lane.
         """
 
 
 class WaitingDeliveries(Protocol):
-    """The pending deliveries of a queue: in delay queues and buckets, without those that a worker holds."""
+    """The pending deliveries in delay queues and buckets, without deliveries that a worker holds."""
 
     def visit(
         self, read: Reader[S], *, clients: Collection[tuple[str, str]] | None = None, parked: bool = True
     ) -> OpenVisit[S]:
-        """Begin a walk that passes each message to `read`. `clients` restricts the walk to the messages of these.
+        """Begin a walk that passes each message to `read`. `clients`: skip buckets that contain none of these.
 
-        Without `parked` it covers the delay queues only. Messages that are not taken keep their due time and hops. On
-        RabbitMQ one walk runs at a time. Raises QueueError.
+        Without `parked` it covers the delay queues only. Messages that stay keep their due time and hops. On RabbitMQ
+        only one walk runs at a time. Raises QueueError.
         """
 
 
@@ -119,7 +119,7 @@ class FeedMessage:
 
 
 EncodeNotice = Callable[[FeedNotice, str], FeedMessage]
-"""Encodes a notice, for a target that sends messages. The second argument names this notifier in them."""
+"""Encodes a notice, for a target that sends messages. The second argument is the source, `/notifier/<prefix>`."""
 
 
 class FeedTarget(Protocol):
@@ -127,7 +127,7 @@ class FeedTarget(Protocol):
 
     @property
     def max_batch(self) -> int:
-        """The size of the largest batch."""
+        """Return the maximum number of notices in a batch."""
 
     async def run(self) -> None:
         """Keep the target connected, until cancelled."""
@@ -140,23 +140,23 @@ class FeedTarget(Protocol):
 
 
 class SideChannel(Protocol):
-    """A worker's communication besides deliveries, at best effort.
+    """A worker's best-effort communication besides deliveries.
 
     It replies to publishers, sends its state to operators, and shares observations of clients with other workers.
     """
 
     @property
     def address(self) -> str:
-        """The address to which other workers send replies to requests that this process received."""
+        """Return the address to which other workers send replies for requests that this process received."""
 
     @property
     def dropped(self) -> int:
-        """How many replies and answers this process dropped."""
+        """Return the number of replies and answers that this process dropped."""
 
     def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
-        """Set the callbacks of this worker, before the queue is opened. Both must return at once and never raise.
+        """Set the callbacks of this worker, before the queue is opened. They must not block or raise.
 
-        `state` returns the worker's state as a document. `heard` gets each reply to `address` and its correlation id.
+        `state` returns the worker's state as a document. `heard` receives correlation id and body of each reply.
         """
 
     def handle_requests(self, handle: Callable[[bytes], Awaitable[bytes]]) -> None:
@@ -166,30 +166,30 @@ class SideChannel(Protocol):
         """
 
     def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish what `next_update` returns to the other workers, and pass their news to `heard`. Call before `open`.
+        """Publish the updates of `next_update` to other workers; pass theirs to `heard`. Call it before `open`.
 
-        `next_update` waits for news, and is called a bounded number of times a second. `heard` must return at once.
-        Neither may raise. A queue that allows a single worker calls neither.
+        `next_update` waits for an update; its calls per second are bounded. `heard` must not block. Neither may raise.
+        A queue that permits only one worker calls neither.
         """
 
     def share_presence(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish the announcements of this worker, and pass those of all workers, this one included, to `heard`.
+        """Publish the announcements of this worker; pass the announcements of all workers, also its own, to `heard`.
 
         Otherwise as `share_updates`.
         """
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
-        """Send a reply, or drop and count it. Never waits, never raises."""
+        """Send a reply, or drop and count it. Never waits or raises."""
 
 
 class EventQueue(Protocol):
-    """A queue as a publisher of events uses it. `open` it before use, and `close` it at the end."""
+    """A queue as a publisher of events uses it. Call `open` before use, and `close` at the end."""
 
     async def open(self) -> None:
-        """Start to connect, and keep reconnecting until `close`. Never raises."""
+        """Start connecting, and reconnect until `close`. Never raises."""
 
     async def wait_until_ready(self) -> None:
-        """Return when the queue can be used. Raises QueueError if waiting longer cannot help."""
+        """Return when the queue can be used. Raises QueueError if waiting does not help."""
 
     async def close(self) -> None:
         """Stop. Never raises."""
@@ -209,21 +209,21 @@ class EventQueue(Protocol):
         """Publish an event to `events` or `bulk`, as any publisher does. Raises QueueUnavailable."""
 
     def receive_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Request replies to the events sent here, and pass each to `heard`. Call before `open`."""
+        """Request replies to the events sent here, and pass each to `heard`. Call it before `open`."""
 
 
 class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
-    """The queue of workers and operators. `open` it before use, and `close` it at the end."""
+    """The queue of workers and operators. Call `open` before use, and `close` at the end."""
 
     @property
     def side_channel(self) -> SideChannel:
-        """The side channel of this process."""
+        """Return the side channel of this process."""
 
     async def close(self) -> None:
         """Make every ack durable, and return the unacked messages to the queue. Never raises."""
 
     async def wait_until_broken(self) -> NoReturn:
-        """Raise QueueError once the queue cannot be used again without a restart."""
+        """Raise QueueError when the queue needs a restart of the process."""
 
     async def consume(self, inbox: Inbox) -> None:
         """Pass messages of the three lanes to `inbox` from now on. Raises QueueUnavailable."""
@@ -235,13 +235,13 @@ class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
         """Return whether the queue is connected and consumed, and the current problem."""
 
     def consumers(self) -> int:
-        """Return how many workers consume the queue; 0 while unknown."""
+        """Return the number of workers that consume the queue; 0 while unknown."""
 
     async def depths(self) -> Mapping[str, Depth]:
         """Return the depth of each queue, by its name without prefix. Raises QueueUnavailable."""
 
     async def read_overview(self, within: float) -> QueueOverview:
-        """Return the depths, and the states of the workers that answer `within` these seconds. Raises QueueError.
+        """Return the depths, and the states of workers that answer `within` these seconds. Raises QueueError.
 
         The queue need not be open.
         """
@@ -249,7 +249,7 @@ class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Send a request to all workers; return the answers that arrive `within` these seconds. Raises QueueError.
 
-        A worker that has not started by then ignores the request. The queue need not be open.
+        A worker that starts later does not receive the request. The queue need not be open.
         """
 
     async def examine(self) -> BrokerState | FileState:

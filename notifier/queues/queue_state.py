@@ -13,8 +13,8 @@ from notifier.model.message import DEAD, BindingState, Depth, PolicyOverride
 class QueueOverview:
     """The depths of the queues, and the states that workers sent (documents of `operators/status/own_state.py`).
 
-    `oldest`: when the first message of a queue was written, in epoch seconds; known for a file only. `blocked`: why
-    the queue takes no message, so that no worker can answer; empty if it takes messages.
+    `oldest`: when the first message of a queue was written, in epoch seconds; only for the embedded queue. `blocked`:
+    why the queue accepts no message, so that no worker can answer; empty if it accepts messages.
     """
 
     depths: Mapping[str, Depth]
@@ -25,7 +25,7 @@ class QueueOverview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerAnswers:
-    """Workers' answers to a request. `seen`: how many workers consume the queue and should have answered."""
+    """Workers' answers to a request. `seen`: the number of workers that should have answered."""
 
     seen: int
     answers: Sequence[bytes]
@@ -33,10 +33,10 @@ class WorkerAnswers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyCheck:
-    """The policies that override the arguments with which our queues were declared.
+    """The policies that override the declared arguments of notifier's queues.
 
-    `by`: the source, either the broker's management API, or a temporary queue, which shows only some policies.
-    `fault`: why the management API, though configured, did not return them.
+    `by`: the source: the broker's management API, or temporary queues, which reveal only some policies. `fault`: why
+    the configured management API did not return the policies.
     """
 
     by: Literal["management", "trial"] | None = None
@@ -48,10 +48,10 @@ class PolicyCheck:
 class BrokerState:
     """The state of a broker that accepted the login. `missing` and `different` name queues and exchanges.
 
-    `different` includes the differences. `declares`: workers declare what is missing (`queue.topology`). `blocked`: an
-    alarm stops publishing. `stamped`: the broker's clock in epoch seconds, if it stamps messages
-    (`message_interceptors`); `asked`: our clock then. `bindings`: those of the sources, and whether they can be made.
-    `keeps_expired`: an expired message stays until its next queue has it; None if it could not be tested.
+    `different` includes the differences. `declares`: workers declare missing ones (`queue.topology`). `blocked`: an
+    alarm stops publishing. `stamped`: the broker's time in epoch seconds, if it stamps messages
+    (`message_interceptors`); `asked`: our time then. `bindings`: of sources, and whether they can be created.
+    `keeps_expired`: an expired message stays until its next queue has it; None if not tested.
     """
 
     prefix: str
@@ -73,7 +73,7 @@ class BrokerState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileState:
-    """The embedded queue's file. `worker`: a worker consumes it now; `fault`: why the file cannot be used."""
+    """The embedded queue's file. `worker`: whether a worker consumes it now; `fault`: why it cannot be used."""
 
     path: Path
     size: int | None
@@ -88,7 +88,7 @@ def parse_release(version: str) -> tuple[int, int]:
 
 
 def with_visited(depths: Mapping[str, Depth], visited: int) -> Mapping[str, Depth]:
-    """Return the depths with the number of dead letters that a visit announces, if it exceeds the broker's count."""
+    """Return the depths with the number of dead letters that a visit announced, if that exceeds the broker's count."""
     dead = depths.get(DEAD)
     if dead is None or dead.ready >= visited:
         return depths

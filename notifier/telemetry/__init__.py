@@ -1,1 +1,1 @@
-"""Logs, metrics and traces: observers of facts."""
+"""Logs, metrics and traces, written by observers of facts."""

@@ -1,4 +1,4 @@
-"""Logs manual actions and who did them, at every level, so that an operator cannot hide them by the level."""
+"""Logs manual actions with the operator's name, whatever the log level, so that the level cannot hide them."""
 
 import getpass
 import logging
@@ -16,7 +16,7 @@ import structlog
 
 
 def operating_user() -> str:
-    """Who runs this command: `alice@host`, or `root@host (sudo by alice)`."""
+    """Return the user that runs this command: `alice@host`, or `root@host (sudo by alice)`."""
     name = "unknown"
     with suppress(OSError, KeyError):  # a user id without a name, as in containers
         name = getpass.getuser()
@@ -24,27 +24,25 @@ def operating_user() -> str:
     return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by else "")
 
 
-MAX_LINES_PER_KIND = (
-    20  # lines of one action of one person: to do harmless things often must not hide what else was done
-)
-MAX_BYTES_PER_KIND = 16_384  # of these lines; beyond it fewer, but the newest
-MAX_KINDS = 100  # actions of people; of more, that which was done last so long ago goes
+MAX_LINES_PER_KIND = 20  # lines per action and user: many harmless actions must not displace others
+MAX_BYTES_PER_KIND = 16_384  # of these lines; above it only the newest are kept
+MAX_KINDS = 100  # pairs of user and action; a new pair replaces the least recent
 
 _EVERY_LEVEL = structlog.make_filtering_bound_logger(logging.NOTSET)
 
 
 _recent: OrderedDict[tuple[object, str], deque[tuple[int, Mapping[str, Any]]]] = OrderedDict()
-"""Each line with its bytes."""
+"""Lines with their sizes in bytes, by user and action."""
 
 
 def recent_lines() -> Sequence[Mapping[str, Any]]:
-    """Return the newest lines of this process, the oldest first, each with `at` (epoch seconds) and `action`."""
+    """Return the newest lines of this process, oldest first, each with `at` (epoch seconds) and `action`."""
     lines = (line for _, line in chain.from_iterable(_recent.values()))
     return sorted(lines, key=lambda line: float(line["at"]))
 
 
 def write_audit(action: str, **members: object) -> None:
-    """Write one line, marked `audit`, with the usual processors. It must hold no `sub` or `sid`."""
+    """Log one line, marked `audit`, and keep it for `recent_lines`. It must not contain a `sub` or `sid`."""
     kind = members.get("who"), action
     line = {"at": time.time(), "action": action, **members}
     lines = _recent.setdefault(kind, deque(maxlen=MAX_LINES_PER_KIND))

@@ -1,4 +1,4 @@
-"""Sets up the log of the process. Lines are JSON, or text for people with outcomes in colour, and hold no secrets.
+"""Sets up the log of the process: JSON lines, or coloured text on a terminal. Secrets are redacted.
 
 A broken output stops nothing.
 """
@@ -22,15 +22,15 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from notifier.model.printable import printable, printable_lines
 from notifier.model.redaction import redact
 
-_MULTILINE_MEMBERS = frozenset({"event", "exception", "stack"})  # `event` of libraries' own lines
-EVENT_WIDTH = 16  # of most events
+_MULTILINE_MEMBERS = frozenset({"event", "exception", "stack"})  # `event` of libraries' lines
+EVENT_WIDTH = 16  # columns; most events fit
 FIRST_MEMBERS = ("client_id", "reason", "status", "error")  # the most useful of the other members
 _RESET, _BOLD, _DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
 _RED, _GREEN, _YELLOW, _CYAN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m"
 
 
 def escape_control_characters(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Remove what a terminal would obey, before colours are added. JSON escapes it anyway."""
+    """Replace terminal control characters, before colours are added. JSON escapes them itself."""
     return {
         name: (printable_lines if name in _MULTILINE_MEMBERS else printable)(value) if isinstance(value, str) else value
         for name, value in line.items()
@@ -38,9 +38,9 @@ def escape_control_characters(_logger: WrappedLogger, _method: str, line: EventD
 
 
 class JsonLine:
-    """The last processor of a line as JSON, in one step instead of structlog's own four.
+    """The last processor of a JSON line, in one step instead of structlog's four.
 
-    Every attempt has a line, thousands a second.
+    Every attempt has a line, thousands per second.
     """
 
     def __init__(self) -> None:
@@ -54,13 +54,13 @@ class JsonLine:
         return redact(self._encode(line))
 
     def format_plain_values(self, method: str, line: EventDict) -> str:
-        """Return the same line, for texts and numbers only: of an object it would show more than `repr`."""
+        """Return the same line faster. Only for strings and numbers: other objects would not be logged by `repr`."""
         self._stamp(method, line)
         try:
             text = to_json(line).decode()
         except PydanticSerializationError:
             text = ""
-        # Other characters than ASCII may control a terminal, so they are escaped.
+        # Characters outside ASCII may control a terminal, so the slow encoder escapes them.
         return redact(text if text and text.isascii() else self._encode(line))
 
     def _stamp(self, method: str, line: EventDict) -> None:
@@ -73,9 +73,9 @@ class JsonLine:
 
 
 def make_quick_writer() -> Callable[[str, EventDict], None] | None:
-    """Return a writer of info lines that does the same as structlog, if that only uses `JsonLine`. Otherwise None.
+    """Return a fast writer of info lines, equal to structlog's; None unless `JsonLine` is the only processor.
 
-    It takes texts and numbers only. structlog's bound logger costs as much as the line itself.
+    It accepts strings and numbers only. It saves structlog's bound logger, which costs as much as the line itself.
     """
     configured = structlog.get_config()
     processors, factory = configured["processors"], configured["logger_factory"]
@@ -93,14 +93,14 @@ def make_quick_writer() -> Callable[[str, EventDict], None] | None:
 class NonBlockingStream:
     """A stream that never raises: a full disk or a closed reader must not stop deliveries.
 
-    Lines of one pass of the event loop are written together: a write costs as much as making a line. None: stderr, as
-    it is at that moment, since a bar of progress stands in for it while it is drawn.
+    Lines of one pass of the event loop are written together: a write costs as much as rendering a line. None selects
+    the current `sys.stderr`, which a progress bar replaces while it is shown.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self._waiting: list[str] = []
-        atexit.register(self.drain)  # lines that the last pass of a loop has left
+        atexit.register(self.drain)  # lines of the loop's last pass
 
     def write(self, text: str) -> None:
         self._waiting.append(text)
@@ -131,7 +131,7 @@ _QUOTED = frozenset(" =\"'")
 
 
 def console_renderer(*, colors: bool) -> ConsoleRenderer:
-    """Return the last processor of such a line. `time` is RFC 3339."""
+    """Return the last processor of a console line. `time` is RFC 3339."""
     bold, dim, cyan, reset = (_BOLD, _DIM, _CYAN, _RESET) if colors else ("", "", "", "")
     name, pair = KeyValueColumnFormatter(None, dim, reset, str), KeyValueColumnFormatter(cyan, "", reset, _format_value)
     return ConsoleRenderer(
@@ -155,7 +155,7 @@ def drop_none(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDic
 
 
 def _format_time(value: object) -> str:
-    """Return `2026-01-31 12:00:00.123Z`."""
+    """Return the time as `2026-01-31 12:00:00.123Z`."""
     return f"{str(value)[:23].replace('T', ' ')}Z"
 
 
@@ -168,10 +168,10 @@ def _format_value(value: object) -> str:
 def configure(
     level: str = "info", log_format: Literal["auto", "json", "console"] = "auto", *, stream: TextIO | None = None
 ) -> bool:
-    """Set up the log of the process at its start, for libraries (stdlib `logging`) too. Returns whether it is JSON.
+    """Set up the log at the start of the process, also of libraries (stdlib `logging`). Return True for JSON.
 
     `auto` is `console` on a terminal and `json` elsewhere. Libraries log from `warning` on, or from `info` on if
-    `level` is `debug`: below that they log frames, which have tokens in them.
+    `level` is `debug`: below that they log frames, which contain tokens.
     """
     out = NonBlockingStream(stream)
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -198,14 +198,14 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     _set_library_levels(number)
-    for name in ("aiormq", "aio_pika"):  # the queue logs their failures, once and without frames
+    for name in ("aiormq", "aio_pika"):  # the queue logs their failures once, without frames
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
     return as_json
 
 
 def set_level(level: str) -> None:
-    """Log from this level on, from now on. Loggers bound before keep their level: see LogObserver.relevel."""
+    """Log from this level on. Loggers bound before keep their level; see LogObserver.on_level_change."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(**{**structlog.get_config(), "wrapper_class": structlog.make_filtering_bound_logger(number)})
     _set_library_levels(number)

@@ -1,6 +1,6 @@
-"""Finds the fates of one user's logouts in the log: for each event and client, the last entry of the log.
+"""Finds the results of one user's logouts in the log: the last entry for each event and client.
 
-The lines of attempts and dead letters hold the user's hash. Other lines of the same event and client join them.
+Lines of attempts and dead letters contain the user's hash. Other lines are matched by event and client.
 """
 
 import json
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-_RESULT_EVENTS = ('"dead_letter"', '"deferral"')  # lines that may add to a delivery found before
+_RESULT_EVENTS = ('"dead_letter"', '"deferral"')  # lines that may update a delivery found before
 DELIVERED, DEAD, WAITING = "delivered", "dead", "waiting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedDelivery:
-    """The last entry of the log about a delivery. `fate` is delivered, dead, or waiting (until `next_due`)."""
+    """The last log entry of a delivery. `fate` is delivered, dead, or waiting (until `next_due`)."""
 
     time: str
     iss: str
@@ -31,7 +31,7 @@ class LoggedDelivery:
 def find_deliveries(lines: Iterable[str], wanted: str) -> list[LoggedDelivery]:
     """Return the deliveries whose `sub` or `sid` is logged as `wanted`, in the order of their first lines.
 
-    Lines without JSON are skipped, and so is the text before the JSON of a line.
+    Lines without JSON are ignored, and so is text before the JSON of a line.
     """
     deliveries: dict[tuple[str, str, str], LoggedDelivery] = {}
     for line in lines:
@@ -79,7 +79,7 @@ def _from_attempt(members: dict[str, Any], before: LoggedDelivery | None) -> Log
     iss, event_id, client_id = _key_of(members)
     delivered = members.get("outcome") == "delivered"
     if before is not None and before.fate == DELIVERED and not delivered:
-        return before  # a copy of the event: the client was notified before
+        return before  # a copy of the event, after the client was notified
     due = members.get("next_due")
     return LoggedDelivery(
         time=str(members.get("time", "")),

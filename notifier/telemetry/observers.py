@@ -1,4 +1,4 @@
-"""Passes each fact to the observers that handle it. A failing observer is logged and stops nothing else."""
+"""Passes each fact to the observers that handle it. An observer's failure is logged, and the others continue."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +16,12 @@ class Observers:
         self._by_kind: dict[type[Fact], tuple[Callable[[Any], object], ...]] = {}
 
     def add(self, *observers: Observer) -> None:
-        """Pass facts to these observers too."""
+        """Pass facts to these observers, too."""
         self._observers |= dict.fromkeys(observers)
         self._by_kind.clear()
 
     def remove(self, observer: Observer) -> None:
-        """Pass no more facts to this observer."""
+        """Stop passing facts to this observer."""
         self._observers.pop(observer, None)
         self._by_kind.clear()
 

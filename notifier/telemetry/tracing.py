@@ -1,9 +1,9 @@
-"""Writes OpenTelemetry traces: from the publisher's span by the event to each attempt, its token and its request.
+"""Writes OpenTelemetry traces: the publisher's span, the event, each attempt, its token and its request.
 
-Spans are made of facts, afterwards and with the facts' times, so that no delivery waits for them. The id of an event's
-span follows from the trace and the event. So an attempt that another worker makes tomorrow knows its parent. If the
-publisher sent no trace, the trace's id follows from the event too. None of this runs without `tracing`, and none of it
-is sent to a client.
+Spans are created from facts, later and with the facts' times, so that no delivery waits for them. The id of an event's
+span is derived from the trace and the event, so that an attempt at another worker has the right parent. If the
+publisher sent no trace, the trace id is derived from the event, too. Nothing of this runs without `tracing`, and
+nothing is sent to clients.
 """
 
 import asyncio
@@ -42,11 +42,11 @@ from notifier.model.documents.cloudevents import parts
 from notifier.model.outcome import Wire
 from notifier.model.request import Request
 
-CLOSE_SECONDS = 2.0  # seconds that the collector has to take the last spans
-MAX_REMEMBERED_EVENTS = 10_000  # events whose span was written: the parts of a large event share one span
+CLOSE_SECONDS = 2.0  # seconds to export the last spans
+MAX_REMEMBERED_EVENTS = 10_000  # events with a written span; the parts of a large event share one
 NANOSECONDS_PER_SECOND = 1_000_000_000
 MINT, ENCRYPT = "mint", "encrypt"
-"""The steps that make a token: signing it and, for some clients, encrypting it. Another step is named by its method."""
+"""The steps that create a token: signing and, for some clients, encrypting. A request's step is named by its method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,14 @@ class _Step:
 
 
 _STEPS: ContextVar[tuple[_Step, ...]] = ContextVar("steps", default=())
-"""What the attempt of this task has done so far."""
+"""The completed steps of this task's attempt."""
 
 
 class Tracing:
-    """The observer that writes spans. It also wraps signer, encrypter and transport to time them."""
+    """Writes spans, and wraps signer, encrypter and transport to time them."""
 
     def __init__(self, version: str) -> None:
-        """Start the thread that exports. The OTEL_… variables set the destination and the sampling."""
+        """Start the export thread. The OTEL_… variables set the destination and the sampling."""
         resource = Resource.create({"service.version": version})
         if resource.attributes.get(SERVICE_NAME, "").startswith("unknown_service"):  # type: ignore[union-attr]
             resource = resource.merge(Resource({SERVICE_NAME: "notifier"}))
@@ -82,19 +82,19 @@ class Tracing:
         """Writes the span of a fact that has one."""
 
     def signer(self, signer: Signer) -> Signer:
-        """Return the same, timed."""
+        """Return the signer, timed."""
         return _TimedSigner(signer)
 
     def encrypter(self, encrypter: Encrypter) -> Encrypter:
-        """The same, timed."""
+        """Return the encrypter, timed."""
         return _TimedEncrypter(encrypter)
 
     def transport(self, transport: Transport) -> Transport:
-        """The same, timed."""
+        """Return the transport, timed."""
         return _TimedTransport(transport)
 
     async def close(self) -> None:
-        """Send the pending spans, for CLOSE_SECONDS at most: an unreachable collector must not delay the end."""
+        """Export the pending spans within CLOSE_SECONDS: an unreachable collector must not delay the shutdown."""
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         await asyncio.to_thread(ending.join, CLOSE_SECONDS)
@@ -155,14 +155,14 @@ class Tracing:
         span.end(max([ended, *(step.ended for step in steps)]))
 
     def _sampled(self, place: "_SpanIds") -> bool:
-        """Ask the sampler, with the same answer for all of an event: no attempt is left without its event."""
+        """Return the sampler's decision. It is the same for an event and all its attempts."""
         sampled = self._provider.sampler.should_sample(place.publisher, place.trace_id, "event")
         return sampled.decision is Decision.RECORD_AND_SAMPLE
 
 
 @dataclass(frozen=True, slots=True)
 class _SpanIds:
-    """Where the spans of an event belong. `publisher` is None if it sent no trace; `event` is the context within."""
+    """The ids of an event's span. `publisher`: the context of its parent, None if the publisher sent no trace."""
 
     trace_id: int
     span_id: int
@@ -193,7 +193,7 @@ def _digest(size: int, *texts: str) -> int:
 
 
 class _IdGenerator(RandomIdGenerator):
-    """Makes random ids, except for the next span if its ids are known."""
+    """Returns random ids, unless `use` has set the ids of the next span."""
 
     def __init__(self) -> None:
         self._next: tuple[int, int] | None = None
@@ -213,7 +213,7 @@ class _IdGenerator(RandomIdGenerator):
 
 @contextmanager
 def _time_step(name: str) -> Iterator[None]:
-    """Record a step once it has succeeded. An internal fault ends the attempt, and records none."""
+    """Record a step if it succeeds. An internal fault discards the steps of the attempt."""
     began, before = time.time_ns(), _STEPS.get()
     _STEPS.set(())
     yield

@@ -1,10 +1,10 @@
 """Serve `GET /check-session/{name}`: the page by which a client checks whether its session has changed.
 
 It is the `check_session_iframe` of Session Management 1.0 §3.2, served by the issuer's proxy on the issuer's origin.
-The page compares the `session_state` that a client was given with the browser-state cookie of the identity server, by
-that server's formula, in a script; the proxy passes on no cookie. Only Keycloak's formula binds neither client nor
-origin: there the page requests its own address with a query, and the registry decides whether the client may use it. So
-the page is the same for every user and client, browsers and proxies may keep it, and it lists no clients.
+A script in the page compares the client's `session_state` with the browser-state cookie of the identity server, by that
+server's formula; the proxy forwards no cookie. Only Keycloak's formula binds neither client nor origin: there the page
+requests its own address with a query, and the registry decides whether the client may use it. So the page is the same
+for every user and client, can be cached by browsers and proxies, and lists no clients.
 """
 
 import base64
@@ -19,12 +19,12 @@ from aiohttp import web
 from notifier.model.frozen import frozen
 from notifier.model.registry import Registry
 
-PAGE_MAX_AGE_SECONDS = 3600  # in caches; a page changes with a release and with its settings
+PAGE_MAX_AGE_SECONDS = 3600  # in caches; only a new release or new settings change a page
 PERMISSION_MAX_AGE_SECONDS = 300  # in caches
 
 
 class SessionFormula(StrEnum):
-    """How an identity server makes `session_state` from its browser-state cookie."""
+    """How an identity server computes `session_state` from its browser-state cookie."""
 
     SPECIFICATION = "specification"
     DUENDE = "duende"
@@ -37,12 +37,12 @@ STATE_COOKIES: Mapping[SessionFormula, str] = {
     SessionFormula.WSO2: "opbs",
     SessionFormula.KEYCLOAK: "KEYCLOAK_SESSION",
 }
-"""Each product's cookie name. With the specification's formula, the settings name the cookie."""
+"""The cookie name of each product. With the formula of the specification, the settings have the cookie name."""
 
 
 @frozen
 class CheckSessionPage:
-    """One page: the issuer of the sessions, the formula, and the name of the browser-state cookie."""
+    """One page. `cookie`: the name of the browser-state cookie."""
 
     issuer: str
     formula: SessionFormula
@@ -50,7 +50,7 @@ class CheckSessionPage:
 
     @property
     def binds_origin(self) -> bool:
-        """Return whether a `session_state` is bound to one client at one origin."""
+        """Return whether a `session_state` is valid for one client at one origin only."""
         return self.formula is not SessionFormula.KEYCLOAK
 
 
@@ -73,7 +73,7 @@ def read_check_session_script() -> str:
 
 
 class CheckSessionRoutes:
-    """Serves the pages. `page` returns the currently configured page of a name; `registry` the current clients."""
+    """Serves the pages. `page` returns the configured page with a name; `registry` returns the current registry."""
 
     def __init__(
         self, page: Callable[[str], CheckSessionPage | None], registry: Callable[[], Registry], script: str

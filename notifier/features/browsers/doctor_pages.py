@@ -1,7 +1,7 @@
-"""The doctor's check of front-channel pages: does the issuer's proxy pass them on unchanged and without cookies?
+"""The doctor's check of front-channel pages: does the issuer's proxy forward them unchanged and without cookies?
 
-It requests an invalid page address of the maximum length. The refusal reports whether a cookie came with the request,
-so that one answer verifies the whole path.
+It requests an invalid page address of the maximum length. The refusal states whether the request had a cookie, so that
+one answer verifies the whole path.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ _PROXY_ADVICE = (
 
 
 def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
-    """Yield a check for each issuer with pages, except for issuers of tests."""
+    """Yield a check for each issuer with pages, except test issuers."""
     egress = issuer_egress(settings.template().route.egress)
     section = web_of(settings)
     for iss, pages in ({} if section is None else section.issuers).items():
@@ -44,7 +44,7 @@ def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
 async def _examine_pages(
     url: str, ask: Callable[[Mapping[str, str]], Awaitable[AnswerHead | DocumentIssue]]
 ) -> Sequence[Finding]:
-    """Request a page through the proxy. `ask` sends these headers, and never raises."""
+    """Request a page through the proxy. `ask` sends the given headers and never raises."""
     answer = await ask(COOKIE_HEADERS)
     if isinstance(answer, DocumentIssue):
         advice = "look whether this machine reaches it, or only browsers do; see tls of the issuer for its certificate"
@@ -56,7 +56,7 @@ async def _examine_pages(
 
 
 def _explain_answer(answer: AnswerHead) -> tuple[str, str]:
-    """Return the error of an answer that is not a page's, and the remedy."""
+    """Return the error and the remedy for an answer that is not from the route of pages."""
     if DEFAULT_HEADERS["Content-Security-Policy"] in answer.headers.get("content-security-policy", ()):
         return f"notifier answers {answer.status}, since the address that reaches it is not a page's", _PROXY_ADVICE
     match answer.status:
@@ -99,5 +99,4 @@ def _check_headers(url: str, answer: AnswerHead) -> Iterator[Finding]:
 
 
 def _format_excerpts(value: str, instead_of: str) -> str:
-    """Return excerpts of both headers."""
     return f"{value[:80]!r} beside {instead_of[:40]!r}"

@@ -1,9 +1,9 @@
 """Seal the context of a front-channel page into its URL: the ended session, and the clients to request.
 
-The context is JSON, deflated (zlib, RFC 1950), and encrypted and authenticated by Fernet, without the padding at its
-end: `["iss", "sid" or null, client, …]`. A client is its `client_id`, or `[client_id, sid]` if its `sid` of the
-session differs, or `[client_id, sid or null, frontchannel_logout_uri, session required]` if the address is included.
-Nothing is stored: any holder of a key can seal and open contexts.
+The context is the JSON `["iss", "sid" or null, client, …]`, deflated (zlib, RFC 1950), and encrypted and authenticated
+by Fernet, without the padding at its end. A client is its `client_id`, or `[client_id, sid]` if it has another `sid`,
+or `[client_id, sid or null, frontchannel_logout_uri, session required]` if the address is included. Nothing is stored:
+any holder of a key can seal and open contexts.
 """
 
 import base64
@@ -18,14 +18,14 @@ from notifier.model.client import FrontChannelClient
 from notifier.model.front_channel import FrontChannelContext
 from notifier.model.frozen import frozen, replace
 
-CONTEXT_LIFETIME_SECONDS = 600  # then a context cannot be opened any more
+CONTEXT_LIFETIME_SECONDS = 600  # a context expires then
 MAX_CONTEXT_CHARACTERS = 7500  # servers accept a request line of 8,190
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]+={0,2}")  # decoders skip other characters
-_MAX_JSON_BYTES = 256 * 1024  # a compressed context could contain far more
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+={0,2}")  # decoders would skip other characters
+_MAX_JSON_BYTES = 256 * 1024  # bounds the inflated size
 
 
 class TooManyClients(Exception):  # noqa: N818  an expected result
-    """The context would be longer than MAX_CONTEXT_CHARACTERS. Its first `max_clients` clients would fit."""
+    """The context would exceed MAX_CONTEXT_CHARACTERS. Its first `max_clients` clients would fit."""
 
     def __init__(self, fit: int) -> None:
         super().__init__(
@@ -36,9 +36,9 @@ class TooManyClients(Exception):  # noqa: N818  an expected result
 
 @frozen
 class OpenedContext:
-    """A context sealed by one of notifier's keys. `id` is the same at each opening; it expires at `expires_at` (epoch).
+    """A context sealed by one of notifier's keys. `id` identifies the sealed context. `expires_at`: epoch seconds.
 
-    `own_key`: the key belongs to its issuer only.
+    `own_key`: the key belongs to the context's issuer only.
     """
 
     context: FrontChannelContext
@@ -48,7 +48,7 @@ class OpenedContext:
 
 
 def seal_context(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
-    """Seal the context by the first key. Raises TooManyClients."""
+    """Return the context sealed by the first key. Raises TooManyClients."""
     text = _encrypt(context, keys, now)
     if len(text) <= MAX_CONTEXT_CHARACTERS:
         return text
@@ -61,7 +61,7 @@ def seal_context(context: FrontChannelContext, keys: MultiFernet, now: float) ->
 
 
 def open_context(text: str, keys: MultiFernet, now: float) -> OpenedContext | None:
-    """Open a context. Return None if it is invalid, expired, or sealed by none of the keys."""
+    """Return the opened context; None if it is invalid, expired, or not sealed by one of the keys."""
     if len(text) > MAX_CONTEXT_CHARACTERS or not _BASE64URL.fullmatch(text):
         return None
     padded = (text + "=" * (-len(text) % 4)).encode()
@@ -70,13 +70,13 @@ def open_context(text: str, keys: MultiFernet, now: float) -> OpenedContext | No
         plain = inflating.decompress(keys.decrypt_at_time(padded, CONTEXT_LIFETIME_SECONDS, int(now)), _MAX_JSON_BYTES)
         sealed_at = keys.extract_timestamp(padded)
         document = json.loads(plain)
-        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair can be in no URL
+        json.dumps(document, ensure_ascii=False).encode()  # refuse half a surrogate pair, which no URL can contain
     except (InvalidToken, zlib.error, ValueError, RecursionError):
         return None
     context = _parse_context(document)
     if context is None or inflating.unconsumed_tail:
         return None
-    signed = base64.urlsafe_b64decode(padded)  # of the bytes, since the last character can be written in several ways
+    signed = base64.urlsafe_b64decode(padded)  # the id is of the bytes: the last character has several spellings
     digest = hashlib.blake2b(signed, digest_size=16).hexdigest()
     return OpenedContext(context=context, id=digest, expires_at=float(sealed_at + CONTEXT_LIFETIME_SECONDS))
 
@@ -94,7 +94,7 @@ def _to_entry(client_id: str, sid: str | None, supplied: FrontChannelClient | No
 
 
 def _parse_context(document: object) -> FrontChannelContext | None:
-    """Parse the context. Repeated clients are dropped, since otherwise a short text could make a vast page."""
+    """Parse the context. Repeated clients are dropped, as otherwise a short text could render a huge page."""
     match document:
         case [str(iss), None | str() as sid, *entries]:
             clients: dict[str, str | None] = {}

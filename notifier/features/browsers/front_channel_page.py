@@ -1,7 +1,7 @@
 """Render the front-channel page, which requests each client by the user's browser, and its security headers.
 
-The script and the style are files beside this one. They never vary, so the policy names them by their hashes. The parts
-that vary are in a block of JSON, which no policy concerns, and in attributes.
+The script and the style are files next to this one. They are constant, so the policy permits them by hash. Variable
+parts are in a JSON block, to which no policy applies, and in attributes.
 """
 
 import base64
@@ -16,16 +16,16 @@ from notifier.model.front_channel import AskedClient, PagePlan
 from notifier.model.frozen import frozen
 
 _SANDBOX = "allow-scripts allow-same-origin allow-forms"
-"""What a client's frame may do: keep its origin, so that it has its cookies; never lead the user away, or download."""
-MAX_FRAMES = 25  # each costs the browser up to a process
+"""A client's frame keeps its origin, and so its cookies; it may not navigate the top-level page or download."""
+MAX_FRAMES = 25  # each may cost the browser a process
 _STATUS = '<main id="status" role="status"><p>Signing you out of your applications…</p></main>\n'
 
 
 @frozen
 class PageRules:
-    """The rules of an issuer's pages. `path` is the proxied path, without a slash at its end.
+    """The rules of an issuer's pages. `path`: the proxied path without a trailing slash.
 
-    `origins` may frame the page. `limit`: seconds.
+    `origins`: may frame the page. `limit`: seconds.
     """
 
     path: str
@@ -35,7 +35,7 @@ class PageRules:
 
 
 class FrontChannelPage:
-    """Makes pages."""
+    """Renders pages."""
 
     def __init__(self) -> None:
         self.script = _read_resource("front_channel_page.js")
@@ -43,10 +43,10 @@ class FrontChannelPage:
         self._static = f"script-src {_hash_of(self.script)}; style-src {_hash_of(self.style)}"
 
     def headers(self, origins: Sequence[str], asked: Iterable[AskedClient] = ()) -> dict[str, str]:
-        """Return the headers of a page that only these origins may frame, as each of its ancestors.
+        """Return the headers of a page. Each ancestor frame must be of one of these origins.
 
-        `frame-src` lists no clients: a list would stop a client that redirects to another origin, and overflow the
-        buffers of proxies. The frames come from a sealed context.
+        `frame-src` does not list clients: a list would block redirects to other origins and overflow proxies' buffers.
+        The frames' addresses come from a sealed context.
         """
         schemes = "https: http:" if any(urlsplit(client.uri).scheme == "http" for client in asked) else "https:"
         policy = (
@@ -56,16 +56,16 @@ class FrontChannelPage:
         return {
             "Content-Security-Policy": policy,
             "Cache-Control": "no-store",
-            "Referrer-Policy": "strict-origin",  # clients see the issuer's origin, never the context in the path
+            "Referrer-Policy": "strict-origin",  # not the context in the path
             "X-Content-Type-Options": "nosniff",
             "Cross-Origin-Resource-Policy": "cross-origin",
             "X-Robots-Tag": "noindex",
         }
 
     def render(self, plan: PagePlan, rules: PageRules, report: str | None) -> str:
-        """Return the page. It reports to `report`, a path of its origin, unless that is None.
+        """Return the page. It sends its report to `report`, a path on its origin, unless that is None.
 
-        Without scripts only the frames send requests, and all clients have one.
+        Without scripts only the frames send requests, so every client has one.
         """
         show_names = rules.show_names
         content = {
@@ -87,12 +87,12 @@ class FrontChannelPage:
             '<meta name="viewport" content="width=device-width">\n'
             f"<style>{self.style}</style>\n"
             f'<script type="application/json" id="plan">{_format_json_block(content)}</script>\n'
-            f"<script>{self.script}</script></head>\n"  # before the frames, so that it asks before they start
+            f"<script>{self.script}</script></head>\n"  # before the frames, so that its requests come first
             f"<body>\n{_STATUS if show_names else ''}{body}\n</body></html>\n"
         )
 
 
-def _to_client_entry(client_id: str, name: str, show_names: bool) -> dict[str, str]:  # noqa: FBT001  as the rules have it
+def _to_client_entry(client_id: str, name: str, show_names: bool) -> dict[str, str]:  # noqa: FBT001
     return {"id": client_id, "name": name} if show_names else {"id": client_id}
 
 

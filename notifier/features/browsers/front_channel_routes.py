@@ -1,7 +1,7 @@
 """Serve `GET /front-channel/{context}`: the page that requests the clients of an ended session. `POST`: its report.
 
-A page depends on its context only: nothing is stored. Anyone with a page's URL can open it for ten minutes, in a frame
-of the issuer's own pages, which ends a session that has ended already. A report only counts in a metric.
+A page depends on its context only: nothing is stored. Anyone with a page's URL can open it for ten minutes in a frame
+of the issuer's own pages, but that session has already ended. A report changes only a metric.
 """
 
 from collections import OrderedDict
@@ -27,13 +27,13 @@ from notifier.publishing.route_steps import ApiLimits, read_body
 
 PAGE_PATH = "/front-channel/{context}"
 COOKIES_SEEN_HEADER = "Notifier-Cookies"
-"""The header of a refused page that reports whether the proxy passed cookies on: some, or none."""
+"""The header of a refused page: whether the request had cookies, `some` or `none`."""
 MAX_REPORTED_CONTEXTS = 10_000  # of one worker; they expire within CONTEXT_LIFETIME_SECONDS
 
 
 @frozen
 class PageDependencies:
-    """What the routes need, fetched at each request. `rules` returns None if the issuer has no pages.
+    """The dependencies of the routes, called at each request. `rules` returns None if the issuer has no pages.
 
     `open_context` returns None for an invalid or expired context. `seal_context` raises TooManyClients.
     """
@@ -47,7 +47,7 @@ class PageDependencies:
 
 
 class FrontChannelRoutes:
-    """The routes, and the answer that is a page."""
+    """Serves pages and receives their reports."""
 
     def __init__(self, dependencies: PageDependencies, *, max_reported: int = MAX_REPORTED_CONTEXTS) -> None:
         self._dependencies = dependencies
@@ -74,7 +74,7 @@ class FrontChannelRoutes:
     def page_of(self, context: FrontChannelContext | None, parents: tuple[str, ...] = ()) -> web.Response:
         """Return the page of a new context, for an upstream provider's request.
 
-        `parents` may frame it too. Without a context it is a page without clients.
+        `parents` may frame it, too. Without a context the page is empty.
         """
         if context is None:
             return web.Response(text="", content_type="text/html", headers=self._page.headers(parents))
@@ -83,10 +83,10 @@ class FrontChannelRoutes:
         try:
             return self._render_page(context, self._dependencies.seal_context(context), parents)
         except TooManyClients:
-            return self._render_page(context, None, parents)  # the context fits in no URL, so the page cannot report
+            return self._render_page(context, None, parents)  # too long for a URL, so the page cannot report
 
     def refuse(self) -> web.Response:
-        """Answer that the page does not exist. A frame with this answer loads at once."""
+        """Return the 400 for a missing page. A frame with this response loads at once."""
         self._dependencies.counts.on_page_refused()
         text = "This address is not valid, or not any more.\n"
         return web.Response(status=400, text=text, headers=self._page.headers(()))
@@ -113,7 +113,7 @@ class FrontChannelRoutes:
         if report is None:
             counts.on_refused_report()
             raise web.HTTPBadRequest
-        if opened.id in self._reported:  # another report came during the read
+        if opened.id in self._reported:  # another report arrived during the read
             counts.on_repeated_report()
             return web.Response(status=204)
         self._remember(opened.id)
@@ -132,7 +132,7 @@ class FrontChannelRoutes:
         rules = replace(rules, origins=tuple(dict.fromkeys((*rules.origins, *parents))))
         plan = self._plan_page(context, own_key=own_key, record=True)
         report = None
-        if context.clients:  # a page of no client is an identity server's question whether there are pages
+        if context.clients:  # an identity server requests an empty page to check for pages
             self._dependencies.counts.on_page_shown(context.iss, _clients_of(plan))
             report = None if sealed is None else rules.path + PAGE_PATH.format(context=sealed)
         text = self._page.render(plan, rules, report)

@@ -1,8 +1,8 @@
 """Check the front-channel addresses in events and contexts. Refused addresses are counted and logged.
 
-An address is used only for clients that are not registered. For an event, `registry.inline` decides whose addresses are
-accepted, as for back-channel addresses. For a context, it must be sealed by the issuer's own key: a holder of keys
-that several issuers share could supply addresses for each of them.
+An address is used only for unregistered clients. In an event, `registry.inline` decides whose addresses are accepted,
+as for back-channel addresses. A context must be sealed by the issuer's own key: the holder of a key that several
+issuers share could supply addresses for each of them.
 """
 
 import time
@@ -17,8 +17,8 @@ from notifier.model.printable import counted, excerpt
 from notifier.model.registry import CurrentRegistry
 from notifier.model.session_ended import SessionEnded
 
-_MAX_NAMED_CLIENTS = 3  # of each reason in a note
-_LOG_INTERVAL_SECONDS = 60.0  # between equal log lines of an issuer
+_MAX_NAMED_CLIENTS = 3  # per reason in a note
+_LOG_INTERVAL_SECONDS = 60.0  # per issuer and reason
 REMEDIES: Mapping[AddressRefusal, str] = {
     AddressRefusal.REGISTERED: "what is registered wins: write frontchannel_logout_uri there, or front_channel: off",
     AddressRefusal.DENIED: "registry.inline is deny: register them",
@@ -30,11 +30,11 @@ REMEDIES: Mapping[AddressRefusal, str] = {
     AddressRefusal.OWN_HOST: "browsers would send the issuer's own cookies along: write such a client into"
     " registry.file",
 }
-"""What to do, by why a client is left out."""
+"""The remedies, by the reason for which a client is left out."""
 
 
 class SuppliedAddresses:
-    """Checks contexts. `hosts` are the issuer's own; `has_own_keys`: its pages are sealed by its own keys."""
+    """Checks contexts. `hosts` returns an issuer's own hosts; `has_own_keys`: its own keys seal its pages."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class SuppliedAddresses:
         self._logged_at: dict[tuple[str, AddressRefusal], float] = {}
 
     def check_context(self, context: FrontChannelContext, *, own_key: bool, record: bool) -> FrontChannelContext:
-        """Return the context of a page with its accepted addresses. `record`: count and log the refused ones.
+        """Return the context of a page with its accepted addresses. `record`: count and log refused addresses.
 
-        `own_key`: the key that sealed it belongs to this issuer only.
+        `own_key`: the key that sealed the context belongs to this issuer only.
         """
         refusal = None if own_key else AddressRefusal.SHARED_KEY
         checked, omitted = check_addresses(context, self._registry(), self._hosts(context.iss), refusal)
@@ -61,7 +61,7 @@ class SuppliedAddresses:
         return checked
 
     def check_event(self, context: FrontChannelContext, event: SessionEnded) -> tuple[FrontChannelContext, str | None]:
-        """Return the context of an event likewise, and a note about the omitted clients, or None."""
+        """Return the context of an event with its accepted addresses, and a note on omitted clients, or None."""
         registry = self._registry()
         refusal = None if self._has_own_keys(event.iss) else AddressRefusal.SHARED_KEY
         if not registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched):

@@ -21,21 +21,21 @@ from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings
 
 _MAX_KEYS = 10
-"""The most keys in a file. A page lives for ten minutes, so two are enough during a rotation."""
+"""The maximum number of keys in a file. A page lives for ten minutes, so a rotation needs two."""
 _SHARED_SETTING = "web.keys_file"
 _KEY_HINT = "make one by `notifier keys web`: 32 random bytes as base64url"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageKeys:
-    """The keys of pages: `shared` by all issuers, and `own` by issuer. `single_issuer`: there is only one issuer."""
+    """The keys of pages: `shared` by all issuers, and `own` by issuer. `single_issuer`: only one is configured."""
 
     shared: MultiFernet
     own: Mapping[str, MultiFernet]
     single_issuer: bool
 
     def keys_of(self, iss: str) -> MultiFernet:
-        """Return the keys that seal an issuer's pages: its own, or else the shared ones."""
+        """Return the keys that seal an issuer's pages: its own keys, otherwise the shared keys."""
         return self.own.get(iss, self.shared)
 
     def has_own_keys(self, iss: str) -> bool:
@@ -45,9 +45,9 @@ class PageKeys:
     def open(
         self, text: str, now: float, on_foreign_key: Callable[[str], None] = lambda _: None
     ) -> OpenedContext | None:
-        """Open a context. None if it is invalid, expired, or not sealed by a key of its issuer.
+        """Return the opened context; None if it is invalid, expired, or not sealed by a key of its issuer.
 
-        `on_foreign_key` is called with the context's issuer if another issuer's key sealed it.
+        `on_foreign_key` receives the context's issuer if another issuer's key sealed it.
         """
         for keys in (self.shared, *self.own.values()):
             if (opened := open_context(text, keys, now)) is not None:
@@ -61,7 +61,7 @@ class PageKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagesPart(FeaturePart):
-    """The keys by which the URLs of pages are sealed. None without `web.keys_file`: no page is served."""
+    """The keys that seal the URLs of pages; None without `web.keys_file`, when no page is served."""
 
     keys: PageKeys | None = field(repr=False)
 
@@ -78,7 +78,7 @@ def read_pages(settings: Settings, registry: Registry) -> PagesPart:
 
 
 def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[InputIssue]]:
-    """Return the keys, None without `web.keys_file`, and every error."""
+    """Return the keys (None without `web.keys_file` or with errors) and all errors."""
     if (section := web_of(settings)) is None:
         return None, []
     mistakes = [
@@ -115,7 +115,7 @@ def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[InputIssue]
 
 
 def _read_lines(setting: str, path: Path) -> tuple[list[str], list[InputIssue]]:
-    """Return the lines of a file of keys, and the error in their number."""
+    """Return the lines of a key file, and the error if their number is wrong."""
     try:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except ConfigurationError as error:
@@ -136,7 +136,6 @@ def _find_double_encoding(line: str) -> str | None:
 
 
 def _key_files(settings: Settings) -> dict[str, Path]:
-    """Return the files of keys by setting."""
     if (section := web_of(settings)) is None:
         return {}
     own = {_own_setting(iss): issuer.keys_file for iss, issuer in section.issuers.items()}
@@ -148,7 +147,7 @@ def _own_setting(iss: str) -> str:
 
 
 def web_warnings(settings: Settings, registry: Registry) -> Iterator[InputIssue]:
-    """Warn of pages on another origin than their issuer, and of issuers with front-channel clients but without pages.
+    """Yield warnings of pages on another origin than their issuer, and of front-channel clients without pages.
 
     Without a section `web` there are no warnings.
     """

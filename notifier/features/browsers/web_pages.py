@@ -47,7 +47,7 @@ class WebPages:
         yield from CheckSessionRoutes(self._check_session, self._live.registry, read_check_session_script()).routes()
 
     def pages(self) -> PageAddresses | None:
-        """Return the keys and addresses of pages, None if no issuer has pages."""
+        """Return the keys and addresses of pages; None if no issuer has pages."""
         section, keys = web_of(self._live.now.settings), self._live.now.part(PagesPart).keys
         return (
             None
@@ -56,7 +56,7 @@ class WebPages:
         )
 
     def page_of(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
-        """Return the page that requests a context's clients, none if the issuer has no pages. See `PageRules`."""
+        """Return the page that requests a context's clients; an empty page if the issuer has no pages."""
         if (rules := self._rules(iss)) is None:
             return self._pages.page_of(None, parents)
         return self._pages.page_of(context, tuple(dict.fromkeys((*parents, *rules.origins))))
@@ -69,7 +69,7 @@ class WebPages:
         return opened
 
     def _log_refusal(self, iss: str) -> None:
-        """Log an authentic but unusable page, since its sender only gets a 400 without a reason."""
+        """Log an authentic but unusable page, as its caller only receives a 400 without a reason."""
         now = time.monotonic()
         if now - self._logged_at < _LOG_INTERVAL_SECONDS:
             return

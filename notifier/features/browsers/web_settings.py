@@ -22,7 +22,7 @@ from notifier.settings.values import (
 
 
 def _check_page_address(url: str) -> str:
-    """The address under which the proxy passes on to us, without a slash at its end."""
+    """Return the address that the proxy forwards to notifier, without a trailing slash."""
     if "?" in url or "@" in urlsplit(url).netloc:
         raise ValueError("must have neither a query nor a user: it is where the issuer's proxy passes on to notifier")
     url = check_single_host(url).rstrip("/")
@@ -42,32 +42,32 @@ class WebIssuerSettings(Section):
     gone: ClassVar[Mapping[str, str]] = {"frames": "is gone: it is 25 now"}
 
     url: PageAddress
-    """Where the issuer's proxy passes on to this listener, on the issuer's own origin, such as
+    """The address, on the issuer's own origin, that the issuer's proxy forwards to this listener, such as
     https://login.example.com/connect/notify."""
     keys_file: ExistingFile | None = None
-    """Fernet keys of this issuer's pages alone. Whoever has one may bring addresses of its clients."""
+    """Fernet keys of this issuer's pages only. A holder of a key may supply addresses of its clients."""
     parents: tuple[Origin, ...] = ()
-    """Origins beside that of `url` whose pages may be above ours: each ancestor of it counts."""
+    """Origins, besides that of `url`, that may frame the page. Each ancestor frame must be permitted."""
     limit: Annotated[float, DurationField(above=0.0, most=30.0)] = 5.0
-    """How long a page waits for clients."""
+    """Seconds that a page waits for clients."""
     show_names: bool = False
-    """Show the names of clients that gave no sign."""
+    """Show the names of clients without a response."""
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """The origins whose pages may be above ours."""
+        """Return the origins that may frame the page."""
         return tuple(dict.fromkeys((origin_of(self.url) or "", *self.parents)))
 
 
 class CheckSessionSettings(Section):
-    """A page by which clients of one issuer ask whether their session has changed (Session Management 1.0)."""
+    """A page by which clients of one issuer check whether their session has changed (Session Management 1.0)."""
 
     issuer: IssuerId
-    """The issuer whose clients may ask."""
+    """The issuer whose clients may use the page."""
     formula: SessionFormula
-    """How the issuer makes `session_state`: as the specification's example does, or as its product does."""
+    """The issuer's formula for `session_state`: the example of the specification, or that of a product."""
     cookie: CookieName | None = None
-    """The issuer's browser-state cookie, which scripts can read. Left out: what the product calls it."""
+    """The issuer's browser-state cookie, which scripts can read. Default: the product's cookie name."""
 
     @model_validator(mode="after")
     def _check_cookie(self) -> Self:
@@ -78,25 +78,24 @@ class CheckSessionSettings(Section):
         return self
 
     def page(self) -> CheckSessionPage:
-        """The page, with the name of its cookie."""
+        """Return the page, with the name of its cookie."""
         return CheckSessionPage(
             issuer=self.issuer, formula=self.formula, cookie=self.cookie or STATE_COOKIES[self.formula]
         )
 
 
 class WebSettings(WebListenerSettings, extra="forbid"):
-    """The listener of pages for browsers, and of what upstream providers call."""
+    """The listener of pages for browsers and of requests by upstream providers."""
 
     keys_file: ExistingFile | None = None
-    """Fernet keys by which the URLs of all pages are sealed, one a line. The first seals, all open. Required with
-    `issuers`."""
+    """Fernet keys for the URLs of all pages, one per line. The first seals, all open. Required with `issuers`."""
     issuers: dict[IssuerId, WebIssuerSettings] = Field({})
     """By issuer identifier, as in `iss`."""
     check_session: dict[PageName, CheckSessionSettings] = Field({})
-    """Pages by which clients ask whether their session has changed, by a name for each."""
+    """Pages by which clients check whether their session has changed, by page name."""
 
     def url_of(self, iss: str) -> str | None:
-        """Return where the issuer's pages are; None if it has none."""
+        """Return the address of the issuer's pages; None if it has none."""
         return self.issuers[iss].url if iss in self.issuers else None
 
     @model_validator(mode="after")

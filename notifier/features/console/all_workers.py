@@ -1,9 +1,9 @@
 """Collect the console's data from all workers over the side channel, and merge it.
 
-This worker's part needs no side channel, which is silent while the broker is unreachable or raises an alarm.
+This worker's data are read directly, as the side channel fails while the broker is unreachable or raises an alarm.
 
-A request names parts, and each worker answers with these. However many operators use the console, an overview is
-requested from the workers at most twice a second.
+A request lists parts, and each worker answers with these parts. An overview is requested from the workers at most
+twice a second, whatever the number of operators.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from notifier.telemetry.audit import recent_lines
 
 NAME = "console"
 ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
-FRESH_SECONDS = 0.5  # seconds
-CLIENTS_PER_STEP = 250  # clients: 3,000 held the loop for 60 ms
-KEPT_PER_COST = 10  # an overview is kept for so many times as long as it took to sum up: thousands of clients take long
+FRESH_SECONDS = 0.5
+CLIENTS_PER_STEP = 250  # 3,000 clients block the event loop for 60 ms
+KEPT_PER_COST = 10  # an overview is cached for this multiple of the time that its merge took
 
 
 class LocalAnswers:
-    """This worker's answers."""
+    """Answers requests with this worker's data."""
 
     def __init__(self, view: WorkerView, recent: Recent) -> None:
         self._view = view
@@ -41,7 +41,7 @@ class LocalAnswers:
         self._last: tuple[float, Sequence[str]] = (0.0, ())
 
     async def act(self, request: WorkerRequest) -> Members:
-        """Answer with the parts that the request names."""
+        """Return the requested parts."""
         asked, recent = request.members, self._recent
         said: dict[str, Any] = {}
         if "clients" in asked:
@@ -59,12 +59,12 @@ class LocalAnswers:
             said["acts"] = [{**act, "at": format_optional_moment(act["at"])} for act in recent_lines()]
         if "after" in asked or "find" in asked:
             async with self._search_lock:
-                await asyncio.sleep(0)  # deliveries go on between two answers of some milliseconds
+                await asyncio.sleep(0)  # deliveries run between two searches of some milliseconds
                 said |= self._rows(asked)
         return said
 
     async def _troubled_states(self) -> Sequence[str]:
-        """Return the recent state with all clients in trouble, without blocking deliveries."""
+        """Return a recent state with all clients in trouble, in parts, so that deliveries are not blocked."""
         async with self._state_lock:
             if time.monotonic() >= self._last[0]:
                 states = list[str]()
@@ -75,7 +75,7 @@ class LocalAnswers:
             return self._last[1]
 
     async def _states_of(self, keys: Sequence[Sequence[str]]) -> Sequence[str]:
-        """Return the state with these clients, some at a time."""
+        """Return the state with these clients, in parts."""
         states = list[str]()
         for start in range(0, len(keys), CLIENTS_PER_STEP):
             named = [(str(iss), str(client_id)) for iss, client_id in keys[start : start + CLIENTS_PER_STEP]]
@@ -84,7 +84,7 @@ class LocalAnswers:
         return states
 
     def _rows(self, asked: Members) -> Members:
-        """Return the matching rows of up to 7,000."""
+        """Return the matching rows. Searches up to 7,000 rows."""
         recent, issuers = self._recent, asked.get("issuers")
         if "after" in asked:
             number = int(asked["after"].get(self._view.name, 0))
@@ -97,7 +97,7 @@ class LocalAnswers:
 
 @frozen
 class Overview:
-    """The state of all workers, and the counts of the last half hour."""
+    """The state of all workers, and the counts of the last 30 minutes."""
 
     status: ServiceStatus
     steps: Sequence[Sequence[int]]
@@ -115,13 +115,13 @@ class AllWorkers:
         self._last: tuple[float, Overview] | None = None
 
     async def overview(self) -> Overview:
-        """Return the overview, at most a moment old."""
+        """Return the overview, from the cache while that is fresh."""
         async with self._lock:
             if self._last is None or time.monotonic() >= self._last[0]:
                 seen, answers = await self._ask_all("the console", clients=None, steps=0)
                 states = await self._states(answers)
                 states += await self._states_elsewhere(states)
-                began = time.monotonic()  # excludes the wait for a worker that hangs
+                began = time.monotonic()  # excludes the wait for an unresponsive worker
                 status = await asyncio.to_thread(self._status, states)
                 overview = Overview(
                     status=status,
@@ -152,7 +152,7 @@ class AllWorkers:
         return seen, [answer for answer in answers if answer.problem is None]
 
     async def _ask_all(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
-        """Do the same as `ask`, including answers of workers without a console."""
+        """Do the same as `ask`, and include answers of workers without a console."""
         request = WorkerRequest(name=NAME, who=who, members=members)
         name, seen = self._view.name, 0
         answers: Sequence[WorkerAnswer] = ()
@@ -163,7 +163,7 @@ class AllWorkers:
         return seen, answers
 
     async def _states(self, answers: Sequence[WorkerAnswer]) -> list[bytes]:
-        """Return the workers' states. A worker without a console (an older release) is asked by `status`."""
+        """Return the workers' states. A worker without a console (an older release) is queried as by `status`."""
         clients_by_worker = {answer.worker: answer.said["states"] for answer in answers if "states" in answer.said}
         if len(clients_by_worker) < len(answers):
             with suppress(QueueError):
@@ -173,7 +173,7 @@ class AllWorkers:
         return [str(state).encode() for states in clients_by_worker.values() for state in states]
 
     async def _states_elsewhere(self, states: Sequence[bytes]) -> list[bytes]:
-        """Return the other workers' states of clients in trouble at one: deliveries there may have succeeded since."""
+        """Return other workers' states of clients in trouble at one, as deliveries there may have succeeded since."""
         clients_by_worker = await asyncio.to_thread(_clients_of_workers, states)
         troubled = set().union(*clients_by_worker.values())
         others = {worker: sorted(troubled - keys) for worker, keys in clients_by_worker.items() if troubled - keys}
@@ -187,7 +187,6 @@ class AllWorkers:
 
 
 def _clients_of_workers(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:
-    """Return the clients in each worker's state."""
     clients_by_worker: dict[str, set[ClientKey]] = {}
     for state in filter(None, map(load_state, states)):
         clients_by_worker.setdefault(state.worker, set()).update(
@@ -197,13 +196,13 @@ def _clients_of_workers(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:
 
 
 def collect_rows(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Mapping[str, Any]]:
-    """Return the rows of all answers in order of time, each with its worker."""
+    """Return the rows of all answers by time, each with its worker."""
     rows = [{**row, "worker": answer.worker} for answer in answers for row in answer.said.get(part, ())]
     return sorted(rows, key=lambda row: str(row["at"]))
 
 
 def merge_steps(of_workers: Iterable[Iterable[Sequence[int]]]) -> list[list[int]]:
-    """Return the sums of all workers' counts, in order."""
+    """Return the sums of all workers' counts, by step."""
     sums: dict[int, list[int]] = {}
     for step, *counts in (step for steps in of_workers for step in steps):
         sum_so_far = sums.setdefault(step, [0] * len(counts))

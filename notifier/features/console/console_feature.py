@@ -69,7 +69,7 @@ def _operate(view: WorkerView) -> FeatureRuntime:
 
 
 def _answer_other_consoles(view: WorkerView) -> FeatureRuntime:
-    """Answer the consoles of other workers. Nothing is recorded before the first request."""
+    """Answer requests of other workers' consoles. Recording starts with the first request."""
     answers: LocalAnswers | None = None
 
     async def act(request: WorkerRequest) -> Members:

@@ -1,4 +1,4 @@
-"""Serves the files of the console below `/console/`. They are constant and without secrets, so no token is required."""
+"""Serves the files of the console below `/console/`. They are constant and not secret, so no token is required."""
 
 import gzip
 import hashlib

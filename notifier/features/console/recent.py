@@ -1,7 +1,7 @@
 """Keeps a worker's recent data for the console: counts per five seconds, last answers of clients, the newest facts.
 
-The data are bounded in rows and in bytes, and are lost with the worker: nothing depends on them. Of a fact only the
-members of its row are kept, and hashes of its user and session for searches.
+The data are bounded in rows and bytes, and are lost when the worker ends; nothing depends on them. A row keeps the
+members below of a fact, with hashes of its user and session for searches.
 """
 
 from array import array
@@ -28,14 +28,14 @@ from notifier.model.moment import Clock, format_optional_moment
 from notifier.model.redaction import redact, redact_subject
 
 STEP_SECONDS = 5  # seconds of one count
-MAX_STEPS = 360  # counts that are kept: half an hour
-MAX_MINUTES = 60  # of a client
-MAX_ANSWERS = 20  # of a client
-MAX_CLIENTS = 2000  # of which answers and minutes are kept
+MAX_STEPS = 360  # half an hour
+MAX_MINUTES = 60  # per client
+MAX_ANSWERS = 20  # per client
+MAX_CLIENTS = 2000  # with answers and minutes
 MAX_TROUBLE_ROWS, MAX_WELL_ROWS = 2000, 5000  # rows of failures, and of deliveries
-MAX_TROUBLE_BYTES, MAX_WELL_BYTES, MAX_CLIENT_BYTES = 3 * 2**20, 4 * 2**20, 8 * 2**20  # at most, where names are long
+MAX_TROUBLE_BYTES, MAX_WELL_BYTES, MAX_CLIENT_BYTES = 3 * 2**20, 4 * 2**20, 8 * 2**20  # limits where names are long
 MAX_ROWS_PER_ANSWER = 200  # rows of one answer
-NUMBERS_PER_SECOND = 100_000  # rows of a second at most
+NUMBERS_PER_SECOND = 100_000  # maximum rows per second
 MAX_TEXT_CHARS = 200  # characters
 SERIES = ("attempts", "delivered", "failed", "retried", "deferred", "dead")
 _, _DELIVERED, _FAILED, _RETRIED, _DEFERRED, _DEAD = range(len(SERIES))
@@ -47,8 +47,8 @@ EntryKind = Literal["delivered", "failed", "put_off", "dead", "down", "recovered
 class RecentEntry(NamedTuple):
     """One entry of `/v1/recent`. `number` counts the entries of this worker.
 
-    `at`: when the attempt ended, as in traces; else when the worker observed it.
-    `size`: the bytes that it takes at most. `sub`, `sid`: hashes of the delivery's.
+    `at`: when the attempt ended, as in traces; otherwise when the worker observed the fact.
+    `size`: the maximum bytes of memory. `sub`, `sid`: hashes of those of the delivery.
     """
 
     number: int
@@ -68,7 +68,7 @@ class RecentEntry(NamedTuple):
     sid: int | None = None
 
     def document(self) -> dict[str, Any]:
-        """Return the entry as the API shows it."""
+        """Return the entry as JSON of the API."""
         return {
             "n": self.number, "at": format_optional_moment(self.at), "kind": self.kind, "iss": self.iss,
             "client_id": self.client_id,
@@ -79,7 +79,7 @@ class RecentEntry(NamedTuple):
 
 
 class _Ring:
-    """The newest rows: so many, and of so many bytes, once trimmed. `dropped`: older ones are gone."""
+    """The newest rows; `trim` enforces the limits of rows and bytes. `dropped`: older rows were dropped."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self.rows: deque[RecentEntry] = deque()
@@ -88,7 +88,7 @@ class _Ring:
         self.dropped = False
 
     def trim(self) -> None:
-        """Drop the oldest rows while there is too much."""
+        """Drop the oldest rows above the limits."""
         while len(self.rows) > self.most or self.bytes > self.most_bytes:
             self.dropped = True
             self.bytes -= self.rows.popleft().size
@@ -96,10 +96,10 @@ class _Ring:
 
 @dataclass(slots=True)
 class _ClientHistory:
-    """The history of one client, whose rows share its names.
+    """The history of one client. Its rows share the strings of its names.
 
-    `minutes` has three numbers for each minute: that of the epoch, deliveries, failures. `row_bytes`: those
-    of a row without its other texts.
+    `minutes` has three numbers per minute: the minute since the epoch, deliveries, failures. `row_bytes`: the bytes of
+    a row without its other texts.
     """
 
     iss: str
@@ -125,7 +125,7 @@ class Recent:
         self._client_bytes = 0
         self._trouble, self._well = _Ring(MAX_TROUBLE_ROWS, MAX_TROUBLE_BYTES), _Ring(MAX_WELL_ROWS, MAX_WELL_BYTES)
         self.last = int(self._began * NUMBERS_PER_SECOND)
-        """The number of the newest row. A worker that follows one of the same name goes on from its numbers."""
+        """The number of the newest row. A restarted worker of the same name begins above all earlier numbers."""
         self.observe = FactHandlers(
             {
                 Attempted: self._on_attempt,
@@ -155,7 +155,6 @@ class Recent:
         self._add_entry("recovered", fact.iss, fact.client_id, seconds=fact.outage)
 
     def _step(self) -> list[int]:
-        """Return the current counts."""
         now = int(self._clock()) // STEP_SECONDS
         if now != self._step_now:
             self._step_now, self._minute = now, now * STEP_SECONDS // 60
@@ -204,7 +203,7 @@ class Recent:
             self._drop_oldest(history)
 
     def _drop_oldest(self, history: _ClientHistory) -> None:
-        """Forget the oldest answer of a client, or the least recently called client if this is its only answer."""
+        """Drop the client's oldest answer; if it has only one, drop the least recently attempted client."""
         if len(history.answers) > 1:
             self._client_bytes -= history.answers.pop(0).size
         else:
@@ -236,7 +235,7 @@ class Recent:
         self._trouble.trim()
 
     def steps(self, since: int) -> list[list[int]]:
-        """Return the counts from this step on, each after its step."""
+        """Return the counts since this step; each row begins with its step."""
         return [
             [step, delivered + failed, delivered, failed, *others]
             for step, (_, delivered, failed, *others) in self._steps.items()
@@ -244,7 +243,7 @@ class Recent:
         ]
 
     def answers(self, key: ClientKey) -> Iterable[RecentEntry]:
-        """Return the last answers of a client, the oldest first."""
+        """Return the last answers of a client, oldest first."""
         return self._clients[key].answers if key in self._clients else ()
 
     def minutes(self, key: ClientKey) -> list[list[int]]:
@@ -253,7 +252,7 @@ class Recent:
         return [minutes[at : at + 3].tolist() for at in range(0, len(minutes), 3)]
 
     def after(self, number: int, *, well: bool, issuers: Collection[str] | None) -> list[RecentEntry]:
-        """Return the newest rows after this number, in order. `well`: with deliveries. `issuers`: None for all."""
+        """Return the newest rows after this number, by number. `well`: include deliveries. `issuers`: None for all."""
         rings = (self._trouble, self._well) if well else (self._trouble,)
         newest = (islice(_rows_after(ring.rows, number, issuers), MAX_ROWS_PER_ANSWER) for ring in rings)
         return sorted((row for rows in newest for row in rows), key=lambda row: row.number)
@@ -274,13 +273,13 @@ class Recent:
 
     @property
     def since(self) -> float:
-        """The time since when no row was dropped."""
+        """Return the time since which no row was dropped."""
         rings = (self._trouble, self._well)
         return max((ring.rows[0].at for ring in rings if ring.dropped and ring.rows), default=self._began)
 
 
 def _size(text: str) -> int:
-    """The bytes that a text takes at most: Python keeps its UTF-8 form with it once a C function has read it."""
+    """Return the maximum bytes of a text: Python caches its UTF-8 form after a C function has read it."""
     return getsizeof(text) if text.isascii() else getsizeof(text) + 4 * len(text)
 
 
@@ -293,5 +292,4 @@ def _rows_after(ring: Sequence[RecentEntry], number: int, issuers: Collection[st
 
 
 def _redact_text(text: str, delivery: Delivery) -> str:
-    """Return the text of a failure without secrets and subject."""
     return text and redact(redact_subject(text, delivery.sub, delivery.sid))[:MAX_TEXT_CHARS]

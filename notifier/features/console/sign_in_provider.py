@@ -1,7 +1,7 @@
 """The OpenID Provider at which operators sign in: its endpoints, its keys, and the exchange of a code for a token.
 
-The worker exchanges the code, not the page: the provider needs no CORS, the page's policy names no other origin, and of
-the provider's answer only the access token reaches the browser. The worker has no secret, so it is trusted no further.
+The worker, not the page, exchanges the code: the provider needs no CORS, the page's policy permits no other origin, and
+only the access token of the provider's answer reaches the browser. The worker has no client secret.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.values import has_host, is_in_clear
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-TIMEOUT_SECONDS = 5.0  # seconds that the provider has for each answer
-FRESH_SECONDS = 300.0  # seconds that its metadata count
-RETRY_SECONDS = 5.0  # seconds after metadata that could not be read
-_ERROR_CODE = re.compile(r"[a-z_]{1,40}")  # an error of RFC 6749 §5.2; anything else is not shown
+TIMEOUT_SECONDS = 5.0  # per response of the provider
+FRESH_SECONDS = 300.0  # during which metadata are reused
+RETRY_SECONDS = 5.0  # after a failed read of metadata
+_ERROR_CODE = re.compile(r"[a-z_]{1,40}")  # error codes (RFC 6749 §5.2); other values are not shown
 SETTING = "api.console.oidc"
 
 
 @frozen
 class Endpoints:
-    """Where a browser signs in, and where a code is exchanged."""
+    """The addresses at which a browser signs in and a code is exchanged."""
 
     authorization: str
     token: str
@@ -38,7 +38,7 @@ class Endpoints:
 
 @frozen
 class ExchangedTokens:
-    """The tokens that a code was exchanged for."""
+    """The tokens received for a code."""
 
     access_token: str
     id_token: str
@@ -46,14 +46,14 @@ class ExchangedTokens:
 
 @frozen
 class ExchangeFailure:
-    """Why there are none. `refused`: the provider has refused the code."""
+    """Why an exchange failed. `refused`: the provider refused the code."""
 
     text: str
     refused: bool = False
 
 
 class SignInProvider:
-    """One provider. `egress` gives the policy that holds now, `steady` seconds of a clock that never goes back."""
+    """One provider. `egress` returns the current policy, `steady` monotonic seconds."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class SignInProvider:
         self.keys = TransmitterKeys(settings.issuer, self.read_keys, steady)
 
     async def endpoints(self) -> Endpoints | DocumentIssue:
-        """Return the endpoints, or why they are unavailable. They are read on demand, and kept if a read fails."""
+        """Return the endpoints, or why they are unavailable. They are read on demand; a failed read keeps the last."""
         if self._steady() >= self._due and not (self._reading.locked() and isinstance(self._endpoints, Endpoints)):
             async with self._reading:
                 if self._steady() >= self._due:
@@ -84,11 +84,11 @@ class SignInProvider:
         return self._endpoints
 
     async def read_keys(self) -> IssuerDocument | DocumentIssue:
-        """Read the JWK Set by which its tokens are verified. Never raises."""
+        """Return the JWK Set that verifies its tokens, or the error. Never raises."""
         return await self._discovery.read_keys(self._reader, self._egress())
 
     async def exchange(self, code: str, verifier: str, redirect_uri: str) -> ExchangedTokens | ExchangeFailure:
-        """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
+        """Return the tokens for a code, or the failure (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
         endpoints = await self.endpoints()
         if isinstance(endpoints, DocumentIssue):
             return ExchangeFailure(text=endpoints.text)
@@ -124,7 +124,7 @@ class SignInProvider:
         self._due = self._steady() + (FRESH_SECONDS if good else RETRY_SECONDS)
 
     def _to_endpoints(self, metadata: Mapping[str, object]) -> Endpoints | DocumentIssue:
-        """The endpoints in metadata. A browser is sent to one of them: it must be an address, and not in clear."""
+        """Return the endpoints of metadata. Each must be an https address (http on loopback), as browsers go there."""
         endpoints: dict[str, str] = {}
         for name in ("authorization", "token"):
             uri = metadata.get(f"{name}_endpoint")
@@ -136,7 +136,7 @@ class SignInProvider:
 
 
 def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
-    """Yield the checks, over the network. None without a provider."""
+    """Yield the network checks; none without a provider."""
     section = console_of(settings)
     oidc = None if section is None else section.oidc
     if oidc is not None:
@@ -146,7 +146,7 @@ def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check
 
 
 async def examine_provider(provider: SignInProvider, metadata: str) -> Sequence[Finding]:
-    """Read the endpoints and the keys."""
+    """Return the findings about the provider's endpoints and keys."""
     endpoints = await provider.endpoints()
     if isinstance(endpoints, DocumentIssue):
         advice = "nobody can sign in until it can be read; check issuer or discovery, tls beside it, and egress"

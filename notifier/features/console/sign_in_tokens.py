@@ -1,6 +1,6 @@
 """Validate the access tokens of operators who have signed in.
 
-A token is verified once, and then kept by its SHA-256 until it expires, so that a page that polls costs no signature.
+A token is verified once and cached by its SHA-256 until it expires, so that polling verifies no signature.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysUnavailable
 from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken, read_unverified_claims
 
-MAX_TOKEN_CHARS = 8000  # bytes of a token: the API takes no longer line of a header
-MAX_CACHED_TOKENS = 1000  # tokens; some hundred bytes each
+MAX_TOKEN_CHARS = 8000  # the API accepts no longer header line
+MAX_CACHED_TOKENS = 1000  # a few hundred bytes each
 
 
 class SignInTokens:
-    """Caches validated tokens. `live` has egress and issuers, `hashed` returns a user's hash for audit lines."""
+    """Caches validated tokens. `live` has egress and issuers; `hashed` returns a user's hash for the audit log."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class SignInTokens:
         self._cached: dict[bytes, ApiToken] = {}
 
     async def aclose(self) -> None:
-        """Stop reading TLS files."""
+        """Close the reader of documents."""
         await self._reader.close()
 
     async def judge(self, bearer: str) -> ApiToken | None:
@@ -94,7 +94,7 @@ class SignInTokens:
         raise Refusal(problem_response(401, f"The ID token is not that of this sign-in: {mistake}. Sign in again"))
 
     def _cache_token(self, token: ApiToken) -> None:
-        """Cache a token, and drop expired tokens, or else the oldest."""
+        """Cache a token. At the limit, drop expired tokens, then the oldest."""
         if len(self._cached) >= MAX_CACHED_TOKENS:
             now = self._clock()
             self._cached = {digest: cached for digest, cached in self._cached.items() if (cached.expires or 0.0) > now}

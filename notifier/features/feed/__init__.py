@@ -1,1 +1,1 @@
-"""The fates of deliveries, for audit systems: the feed, its collection, the propagation report."""
+"""The feed of delivery results for audit systems. Open `feed`."""

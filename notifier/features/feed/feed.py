@@ -1,7 +1,7 @@
-"""Publish the results of deliveries to audit systems, at best effort. It never slows or loses a delivery.
+"""Publish the results of deliveries to audit systems, best-effort. It never delays or loses a delivery.
 
 An observer converts facts to notices in a buffer of 1 MiB. A separate task (`run`) sends them to the target. A notice
-is dropped and counted if the buffer is full; so is a batch that the target loses. Nothing is sent twice. Only durable
+is dropped and counted if the buffer is full; so is a batch that cannot be sent. Nothing is sent twice. Only durable
 results are published.
 """
 
@@ -35,13 +35,13 @@ from notifier.queues.queue_port import FeedTarget
 from notifier.telemetry.families import plain_counter
 
 MAX_BUFFER_BYTES = 1024 * 1024  # estimated
-MAX_PENDING_ATTEMPTS = 8192  # failed attempts without a verdict yet; the worker's window holds far fewer
-FLUSH_TIMEOUT_SECONDS = 2.0  # at the end of a drain; then the rest is dropped
-NOTICE_OVERHEAD_BYTES = 400  # of a notice, without its texts
+MAX_PENDING_ATTEMPTS = 8192  # failed attempts without a verdict; a worker holds far fewer
+FLUSH_TIMEOUT_SECONDS = 2.0  # at the end of a drain; the rest is dropped
+NOTICE_OVERHEAD_BYTES = 400  # per notice, without its texts
 
 
 class Feed:
-    """The observer and its buffer."""
+    """Buffers notices of facts, and sends them to a target."""
 
     def __init__(
         self, *, include_successes: bool, clock: Clock, new_id: Callable[[], str], max_bytes: int = MAX_BUFFER_BYTES
@@ -52,7 +52,7 @@ class Feed:
         self._max_bytes = max_bytes
         self._attempts: dict[str, Attempted] = {}  # by delivery id
         self._pending: deque[tuple[FeedNotice, int]] = deque()
-        self._held_bytes = 0  # of the pending notices and of those being sent
+        self._held_bytes = 0  # pending notices and notices being sent
         self._has_pending = asyncio.Event()
         self.dropped_count = 0
 
@@ -90,7 +90,7 @@ class Feed:
             last = LastAttempt(
                 number=attempt.number, jti=attempt.jti or None, status=attempt.outcome.status, seconds=attempt.seconds
             )
-        # No token is sent twice, so its `jti` identifies the notice of its attempt wherever that is repeated.
+        # No token is sent twice, so its `jti` identifies the notice of its attempt, also in a repeated copy.
         id_ = self._new_id() if last is None or last.jti is None else last.jti
         notice = notice_of(fact)
         return None if notice is None else replace(notice, id=id_, at=self._clock(), last_attempt=last)
@@ -112,7 +112,7 @@ class Feed:
 
     @asynccontextmanager
     async def connect(self, target: FeedTarget) -> AsyncIterator[None]:
-        """Send notices while entered; then the remaining ones, for a bounded time."""
+        """Send notices while entered. On exit send the remaining notices within FLUSH_TIMEOUT_SECONDS."""
         sending, keeping_open = (asyncio.create_task(work) for work in (self.run(target), target.run()))
         try:
             yield
@@ -131,7 +131,7 @@ class Feed:
             await self._send(target)
 
     async def flush(self, target: FeedTarget, within: float) -> None:
-        """Send the remaining notices, and drop those not sent within this many seconds."""
+        """Send the remaining notices. Drop what is not sent `within` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while self._pending:
@@ -146,8 +146,8 @@ class Feed:
             await target.send([notice for notice, _ in batch])
             sent = True
         except QueueError:
-            pass  # counted below; the target logs why
-        except Exception as error:  # noqa: BLE001  around one observer: what only watches must not end a worker
+            pass  # counted below; the target logs the reason
+        except Exception as error:  # noqa: BLE001  an observer must not end the worker
             structlog.get_logger().error("outcomes_failed", error=type(error).__name__)
         finally:  # also on cancellation
             self.dropped_count += 0 if sent else len(batch)

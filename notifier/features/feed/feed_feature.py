@@ -1,4 +1,4 @@
-"""The feature `feed`: publishes the fates of deliveries to audit systems."""
+"""The feature `feed`: publishes the results of deliveries to audit systems."""
 
 from __future__ import annotations
 

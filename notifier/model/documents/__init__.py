@@ -1,1 +1,1 @@
-"""The documents that travel in queues: events as publishers write them, and what notifier writes itself."""
+"""The documents in queues: events as publishers write them, and notifier's own documents."""

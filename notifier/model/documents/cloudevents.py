@@ -1,11 +1,11 @@
-"""Takes the event's JSON out of a message: bare JSON, or a CloudEvents 1.0 envelope, structured or binary.
+"""Extracts the event's JSON from a message: bare JSON, or a CloudEvents 1.0 envelope, structured or binary.
 
 Any input gives a JSON object or `MalformedEvent` with every mistake. A byte order mark is allowed (RFC 8259 §8.1). If a
 member occurs twice, the last one counts. Nesting ends at 200 levels. Texts of mistakes are printable and quote at most
 100 characters of the input.
 
-A publisher's `traceparent` (W3C Trace Context) is kept by each delivery, so that an attempt made tomorrow by another
-worker still belongs to the sign-out that caused it. Clients never receive it.
+A publisher's `traceparent` (W3C Trace Context) is kept by each delivery, so that a later attempt by another worker
+still belongs to the sign-out that caused it. Clients never receive it.
 """
 
 import base64
@@ -38,7 +38,7 @@ _REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
 
 
 def traceparent_of(headers: Mapping[str, object], extension: object = None) -> str | None:
-    """Return the publisher's `traceparent`, None if there is none or it is not well-formed.
+    """Return the publisher's `traceparent`; None if it is missing or not well-formed.
 
     The CloudEvents extension precedes the header `traceparent`, which any hop may set. `extension` is the attribute of
     a structured envelope.
@@ -69,7 +69,7 @@ def parts(traceparent: str) -> tuple[int, int, bool]:
 class Attributes:
     """The CloudEvents attributes that notifier uses. `time` is in epoch seconds.
 
-    `unread_time`: the time as it was written, if it cannot be read. Nothing but measurement depends on it.
+    `unread_time`: the original time if it cannot be parsed. Only measurement depends on it.
     """
 
     id: str
@@ -83,7 +83,7 @@ class Attributes:
 class OpenedMessage:
     """The event's JSON. `envelope` is None for bare JSON, and if the envelope has mistakes.
 
-    `path` is the prefix for the paths of mistakes in `data`. `unread_time`: a time around it that cannot be read.
+    `path` is the prefix for the paths of mistakes in `data`. `unread_time`: a time of the envelope that is not valid.
     """
 
     data: dict[str, object]
@@ -95,7 +95,7 @@ class OpenedMessage:
 
 
 def open_message(message: Message, max_bytes: int) -> OpenedMessage:
-    """Take the event's JSON out of the message. Raises MalformedEvent if it holds no JSON object."""
+    """Extract the event's JSON from the message. Raises MalformedEvent if it holds no JSON object."""
     if message.cut_from is not None:
         _refuse_size(message.cut_from.size, max_bytes)
     attributes = binary_attributes(message.headers) if message.headers else {}
@@ -121,7 +121,7 @@ def open_message(message: Message, max_bytes: int) -> OpenedMessage:
 
 
 def read_json(body: bytes, max_bytes: int) -> object:
-    """Parse a JSON text of at most `max_bytes` bytes. Raises MalformedEvent that says what is wrong."""
+    """Parse a JSON text of at most `max_bytes` bytes. Raises MalformedEvent with the reason."""
     if len(body) > max_bytes:
         _refuse_size(len(body), max_bytes)
     body = body.removeprefix(b"\xef\xbb\xbf")
@@ -177,7 +177,7 @@ def _open_structured(envelope: dict[str, object], headers: Mapping[str, object])
 
 
 def structured_attributes(event: Mapping[str, object]) -> dict[str, str]:
-    """Return the attributes of a CloudEvent in structured mode. A `time` that is no string cannot be read later."""
+    """Return the attributes of a CloudEvent in structured mode. A `time` of another type becomes an invalid text."""
     attributes = {name: value for name, value in event.items() if isinstance(value, str)}
     if (time := event.get("time")) is not None:
         attributes["time"] = str(time)
@@ -204,7 +204,7 @@ def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
 
 
 def read_envelope(attributes: Mapping[str, str], mistakes: list[InputIssue]) -> Attributes | None:
-    """The envelope with these attributes. Adds to `mistakes`, and returns None if there are any."""
+    """Return the envelope with these attributes. If there are mistakes, adds them to `mistakes` and returns None."""
     wrong = {mistake.path for mistake in mistakes}
     for name in _REQUIRED:
         if name in wrong:
@@ -233,7 +233,7 @@ def read_envelope(attributes: Mapping[str, str], mistakes: list[InputIssue]) -> 
 
 
 def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
-    """The CloudEvents attributes among the headers of a message, by name: without prefix, in lower case."""
+    """Return the CloudEvents attributes among a message's headers, by name: without prefix, in lower case."""
     attributes: dict[str, str] = {}
     for header, value in headers.items():
         name = header.lower()
@@ -252,7 +252,7 @@ def is_attribute(header: str) -> bool:
 
 
 def _header_text(value: object) -> str:
-    """An AMQP or HTTP header as text. A value that cannot be an attribute becomes empty, and so counts as missing."""
+    """Return an AMQP or HTTP header as text. A value of an unsupported type becomes empty, and so counts as missing."""
     match value:
         case str():
             return value

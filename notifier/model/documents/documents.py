@@ -1,21 +1,21 @@
-"""Writes deliveries and events into notifier's own messages, and reads them, so that any worker can go on with them.
+"""Writes deliveries and events into notifier's own messages, and reads them, so that any worker can continue them.
 
 A document is JSON with a version, `"v": 1`. Members that a later release adds to the same version are ignored; a later
-version is `UnknownVersion`, to be left to a worker that knows it. Moments are seconds since the epoch. A value that no
-worker could go on with, such as a moment that is no number, is refused here and not met later.
+version is `UnknownVersion`, and is left to a worker that supports it. Moments are seconds since the epoch. A value that
+no worker could process, such as a moment that is not a number, is refused here.
 
-`schedule.due` tells people when a message that waits is due; how it waits is the business of the queue that holds it.
+`schedule.due` shows people when a waiting message is due; the queue that holds it decides how it waits.
 
-An event of more than 200 names is version 2, which writes a name as it came, `"shop"`. Version 1 has only objects,
+An event of more than 200 names is version 2, which writes a name as published, `"shop"`. Version 1 has only objects,
 `{"client_id":"shop"}`, with 15 bytes more for each, which made an event of short names five times as large. A worker
-that knows only version 1 leaves such an event to one that knows both.
+that supports only version 1 leaves such an event to one with both.
 """
 
 from typing import Literal, NotRequired, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
 
 from notifier.model.delivery import Delivery, StoredCount
 from notifier.model.documents.cloudevents import MAX_ID_BYTES
@@ -27,16 +27,16 @@ from notifier.model.validation import to_issues
 
 VERSION: Literal[1] = 1
 NAMES_VERSION: Literal[2] = 2
-NAMES = 200  # that version 1 may hold: 3,000 bytes more than came
+NAMES = 200  # the limit of version 1: 3,000 bytes more than the original
 
 T = TypeVar("T")
 
 
 @frozen
 class EventDocument:
-    """An event that we published again: a part of a larger one, or one whose issuer nobody knows yet.
+    """An event that notifier published again: a part of a larger one, or an event of an unknown issuer.
 
-    `bulk`: it came by the lane of mass logouts, and its parts go there again.
+    `bulk`: it arrived in the lane of mass logouts, and its parts go there again.
     """
 
     event: SessionEnded
@@ -92,7 +92,7 @@ def load_delivery(body: bytes) -> Delivery:
 
 
 def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
-    """The body of a message that holds this event; `due` if it waits."""
+    """Return the body of a message that holds this event; `due` if it waits."""
     version, event = to_written(document.event)
     content: _EventV1 = {"v": version, "event": event, "deferrals": document.deferrals}
     if document.bulk:
@@ -105,7 +105,7 @@ def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
 
 
 def load_event(body: bytes) -> EventDocument:
-    """The event in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
+    """Return the event in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
     content = parse(_EVENT, body, latest=NAMES_VERSION)
     _check_id(content["event"].id, "event.id")
     return EventDocument(
@@ -117,7 +117,7 @@ def load_event(body: bytes) -> EventDocument:
 
 
 def to_written(event: SessionEnded) -> tuple[Literal[1, 2], SessionEnded]:
-    """The version of a document with this event, and the event as it is written there."""
+    """Return the version of a document with this event, and the event as it is written there."""
     clients = event.clients
     if clients == "*":
         return VERSION, event
@@ -128,13 +128,13 @@ def to_written(event: SessionEnded) -> tuple[Literal[1, 2], SessionEnded]:
 
 
 def _check_id(text: str, path: str) -> None:
-    """Refuse an id that is too long for a `message_id`, which it becomes."""
+    """Refuse an id that is too long to become a `message_id`."""
     if len(text.encode()) > MAX_ID_BYTES:
         raise MalformedEvent([InputIssue(path, f"must have at most {MAX_ID_BYTES} bytes in UTF-8")])
 
 
 def parse(adapter: TypeAdapter[T], body: bytes | str, *, latest: int = VERSION) -> T:
-    """A versioned document by the type that knows versions up to `latest`. Raises MalformedEvent or UnknownVersion."""
+    """Parse a versioned document of at most the version `latest`. Raises MalformedEvent or UnknownVersion."""
     try:
         return adapter.validate_json(body)
     except ValidationError as error:

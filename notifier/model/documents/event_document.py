@@ -1,15 +1,15 @@
-"""Reads an event: from a message to `SessionEnded`. Also generates the JSON Schema that publishers write events by.
+"""Parses an event: from a message to `SessionEnded`. Also generates the JSON Schema of events for publishers.
 
 Unknown members are ignored. Wrong values of known members are mistakes. A wrong entry of `clients` does not affect the
-other entries. A good event takes one pass of the validator. Only a wrong one is read again, part by part, to say what
-is wrong. Reading holds the event loop: 10 ms for the worst event of 128 KiB.
+other entries. A valid event takes one pass of the validator. Only an invalid event is parsed again, part by part, to
+explain the mistakes. Parsing blocks the event loop: 10 ms for the worst event of 128 KiB.
 
 The `id` comes from the body, else from CloudEvents `id`, else from AMQP `message_id`. CloudEvents precedes `message_id`
-because libraries make up a new `message_id` at every publish, so that a repeated event would not be recognised.
+because libraries generate a new `message_id` at every publish, so that a repeated event would not be recognised.
 `ended_at` comes from the body, else from CloudEvents `time`, else from the message's timestamp.
 
-No delivery depends on the informational members: `ended_at`, CloudEvents `time`, and `reason`. What cannot be read of
-them is dropped, and their names are kept in `unread`.
+No delivery depends on the informational members: `ended_at`, CloudEvents `time`, and `reason`. Invalid ones are
+dropped, and their names are kept in `unread`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ from notifier.model.validation import kind_of, to_issues
 
 INFORMATIONAL_MEMBERS = ("ended_at", "reason")
 MAX_ENTRIES_READ_WHOLE = (
-    200  # entries; an event with more is read in parts at once, so that a wrong one is not read twice
+    200  # entries; a larger event is parsed in parts at once, so that an invalid one is not parsed twice
 )
 
 _BODY = TypeAdapter(EventBody)
@@ -70,7 +70,7 @@ class _SchemaWithoutTitles(GenerateJsonSchema):
 
 
 def event_schema() -> dict[str, object]:
-    """The JSON Schema (draft 2020-12) of the event, generated from the types that parse it."""
+    """Return the JSON Schema (draft 2020-12) of the event, generated from the types that parse it."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:notifier:session-ended:1",
@@ -81,9 +81,9 @@ def event_schema() -> dict[str, object]:
 
 @frozen
 class ParsedEvent:
-    """An event with at least one good entry, and its members as they were written.
+    """An event with at least one valid entry, and its members as they were written.
 
-    `wrong` describes the unreadable entries, None if there are none.
+    `wrong` describes the unreadable entries; None if there are none.
     """
 
     event: SessionEnded
@@ -94,10 +94,10 @@ class ParsedEvent:
 def read_event(
     message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
 ) -> SessionEnded:
-    """Read the event in the message. Raises MalformedEvent if it holds none, or if any entry of `clients` is wrong.
+    """Parse the event in the message. Raises MalformedEvent if it holds none, or if any entry of `clients` is wrong.
 
-    `new_id` is called only if nobody gave an id. `now` is in epoch seconds; a later `ended_at` becomes `now`. `only`
-    names the positions in `clients` to read; the other entries are left out.
+    `new_id` is called only if no id was given. `now` is in epoch seconds; a later `ended_at` becomes `now`. `only`
+    has the positions in `clients` to parse; the other entries are left out.
     """
     return parse_strictly(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only).event
 
@@ -115,7 +115,7 @@ def parse_strictly(
 def parse_event(
     message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
 ) -> ParsedEvent:
-    """Like `read_event`, but wrong entries are returned beside the good ones. Raises MalformedEvent if none is good."""
+    """Like `read_event`, but return wrong entries beside the valid ones. Raises MalformedEvent if none is valid."""
     return parse_opened(open_message(message, max_bytes), message, new_id=new_id, now=now, only=only)
 
 
@@ -127,7 +127,7 @@ def parse_opened(
     now: float,
     only: Sequence[range] | None = None,
 ) -> ParsedEvent:
-    """Like `parse_event`, for an event that was taken out of its message already."""
+    """Like `parse_event`, for an event that was already extracted from its message."""
     if only is not None and isinstance(every := opened.data.get("clients"), list):
         opened.data["clients"] = [entry for run in only for entry in every[run.start : run.stop]]
     mistakes = list(opened.mistakes)
@@ -165,7 +165,7 @@ def parse_opened(
 def _parse_members(
     data: dict[str, object], path: str, mistakes: list[InputIssue]
 ) -> tuple[EventBody, GoodEntries | Literal["*"], WrongEntries | None, tuple[str, ...]]:
-    """Read the members of the event, and its clients one by one. Raises MalformedEvent if there are any `mistakes`.
+    """Parse the members of the event, and its clients one by one. Raises MalformedEvent if there are any `mistakes`.
 
     `path` is the prefix for the paths of mistakes. The last value names the informational members that were dropped.
     """
@@ -199,7 +199,7 @@ def _parse_members(
 def _parse_in_parts(
     data: dict[str, object], path: str, mistakes: list[InputIssue]
 ) -> tuple[EventBody | None, EntryList | Literal["*"], tuple[str, ...]]:
-    """Read the members without `clients`, then the entries. The members' mistakes go to `mistakes`."""
+    """Parse the members without `clients`, then the entries. Adds the members' mistakes to `mistakes`."""
     body: EventBody | None = None
     unread: tuple[str, ...] = ()
     members = {**data, "clients": "*"}

@@ -1,7 +1,7 @@
-"""Sorts the entries of an event's `clients` into good and wrong ones. The good ones are served in any case.
+"""Separates the valid entries of an event's `clients` from the wrong ones. Valid entries are served in any case.
 
-One event may hold 65,000 wrong entries. So one pass of the validator checks all without saying why any is wrong (0.1 to
-0.3 µs each; an error would take 5 µs), and only the first 20 mistakes get words.
+An event may hold 65,000 wrong entries. So one pass of the validator checks all without explaining the mistakes (0.1 to
+0.3 µs each; an error would take 5 µs), and only the first 20 mistakes get a text.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from notifier.model.frozen import frozen
 from notifier.model.session_ended import ClientEntry
 from notifier.model.validation import kind_of, to_issues
 
-MAX_ISSUES = 20  # reported at most; the others are counted
+MAX_ISSUES = 20  # the largest number of reported mistakes; the others are counted
 MAX_POSITIONS_BYTES = 1024
 MAX_UNSEARCHED_ENTRIES = 100  # entries; a longer list is searched for duplicates
 
@@ -28,7 +28,7 @@ EntryList: TypeAlias = Sequence[str | EntryDocument | None]
 
 @frozen
 class WrongEntries:
-    """The entries that cannot be read: their first 20 mistakes. `more` counts the other wrong entries.
+    """The entries that cannot be parsed: their first 20 mistakes. `more` counts the other wrong entries.
 
     `which` lists their positions in `clients`, such as `3-7,12`. It is empty if it would exceed 1 KiB.
     """
@@ -56,7 +56,7 @@ _EACH: TypeAdapter[Any] = TypeAdapter(list[Annotated[_Entry, _NoneOnError()]])
 
 
 def read_entries(raw: list[object]) -> EntryList:
-    """Validate each entry. None stands for one that is wrong by itself."""
+    """Validate each entry. None replaces an entry that is wrong by itself."""
     fit = [entry != "" if type(entry) is str else type(entry) is dict and "client_id" in entry for entry in raw]
     read = iter(_EACH.validate_python(list(compress(raw, fit))))
     return [next(read) if fits else None for fits in fit]
@@ -65,12 +65,12 @@ def read_entries(raw: list[object]) -> EntryList:
 def separate_entries(
     listed: EntryList, raw: object, path: str, *, named: bool
 ) -> tuple[GoodEntries, WrongEntries | None]:
-    """Separate the good entries from the wrong ones. `raw` is what `listed` was read from.
+    """Separate the valid entries from the wrong ones. `listed` was parsed from `raw`.
 
     `named` is True if the event has `sub` or `sid`. `path` is the prefix for the paths of mistakes.
     """
     good: list[str | ClientEntry] = []
-    wrong: list[range] = []  # runs of wrong entries between good ones
+    wrong: list[range] = []  # runs of wrong entries between valid ones
     begin = end = -1
     for index, entry in enumerate(listed):
         if named and type(entry) is str and entry != "*":  # the usual case
@@ -106,7 +106,7 @@ def has_subject(entry: str | EntryDocument | None) -> bool:
 
 
 def abridge_issues(mistakes: Sequence[InputIssue], more: int = 0) -> tuple[InputIssue, ...]:
-    """The first 20 mistakes, and one that counts the others."""
+    """Return the first 20 mistakes, and one more with the count of the others."""
     more += max(0, len(mistakes) - MAX_ISSUES)
     last = [InputIssue("", f"and {more} more mistake{'' if more == 1 else 's'}")] if more else []
     return (*mistakes[:MAX_ISSUES], *last)
@@ -145,7 +145,7 @@ def _explain_entry(raw: object, path: str, *, named: bool) -> Iterator[InputIssu
 
 
 def _find_misfit(entry: str | EntryDocument, *, named: bool) -> str | None:
-    """Say what is wrong with a well-formed entry, None if nothing is."""
+    """Return what is wrong with a well-formed entry, None if nothing is."""
     if (entry if isinstance(entry, str) else entry["client_id"]) == "*":
         return 'is not a client_id; for all clients write "clients": "*", without a list'
     if not named and not has_subject(entry):
@@ -154,6 +154,6 @@ def _find_misfit(entry: str | EntryDocument, *, named: bool) -> str | None:
 
 
 def _format_positions(runs: Sequence[range]) -> str:
-    most = MAX_POSITIONS_BYTES // 2  # a run takes two bytes at least
+    most = MAX_POSITIONS_BYTES // 2  # a run takes at least two bytes
     text = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:most])
     return text if len(runs) <= most and len(text) <= MAX_POSITIONS_BYTES else ""

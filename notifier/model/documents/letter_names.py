@@ -1,12 +1,12 @@
 """Checks that the names in a dead letter are those of the delivery or event that it holds.
 
-Searches, lists and permissions go by the letter's names. A replay goes by what the letter holds. So both must agree.
+Searches, lists and permissions use the letter's names. A replay uses the content of the letter. So both must agree.
 """
 
 from typing import Any, NotRequired
 
 from pydantic import TypeAdapter
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
 
 from notifier.model.errors import InputIssue
 
@@ -30,7 +30,7 @@ class _Event(TypedDict):
 
 
 class StoredNames(TypedDict):
-    """The names in a letter, or in what it holds."""
+    """The names in a letter, or in its content."""
 
     id: str
     iss: NotRequired[str]
@@ -46,7 +46,7 @@ _COMPARED_NAMES = ("id", "iss", "client_id", "event_id", "publisher")
 
 
 def find_disagreements(names: StoredNames) -> list[InputIssue]:
-    """A mistake for each name that differs. A name that is left out never differs."""
+    """Return a mistake for each name that differs. A name that is left out never differs."""
     values = {name: str(names.get(name) or "") for name in _COMPARED_NAMES}
     names_in: dict[str, dict[str, str]] = {}
     if (delivery := names.get("delivery")) is not None:

@@ -1,8 +1,8 @@
-"""Writes messages of sources into notifier's own queue: messages that came by HTTP, and those that a replay reads anew.
+"""Writes messages of sources into notifier's own queue: messages that came by HTTP, and messages for a replay.
 
-The body stays as it came, byte for byte. The rest of the message is one JSON document in the header `received`. The
-message's `type` is proof that notifier wrote it, so the header `source` can be believed. The header `only` says which
-of its events are read, for a replay that tells nobody twice.
+The body stays unchanged, byte for byte. The rest of the message is one JSON document in the header `received`. The
+message's `type` proves that notifier wrote it, so the header `source` can be trusted. The header `only` selects the
+events to process, so that a replay notifies nobody twice.
 """
 
 import re
@@ -27,7 +27,7 @@ def reader_name_of(source: str | None) -> str:
 
 @frozen
 class RereadMessage:
-    """A message of a source that a replay puts back, to be read anew. `sub_only`: it names no session."""
+    """A message of a source that a replay puts back, to be parsed again. `sub_only`: it names no session."""
 
     message: Message
     sub_only: bool = False
@@ -35,9 +35,9 @@ class RereadMessage:
 
 @frozen
 class WrongEvents:
-    """The events of a message that cannot be read, in part or as a whole: their first mistakes.
+    """The events of a message that cannot be parsed, in part or as a whole: their first mistakes.
 
-    `which` says where they are, for a replay: see `sourced`. `iss` and `event_id` are empty if they are several.
+    `which` has their positions, for a replay: see `sourced`. `iss` and `event_id` are empty if they are several.
     """
 
     mistakes: tuple[InputIssue, ...]
@@ -50,8 +50,8 @@ ONLY_HEADER = "only"
 _SOURCE = "source"
 _RECEIVED = "received"
 _PROPERTIES = ("message_id", "timestamp", "user_id", "app_id")
-MAX_HEADER_CHARACTERS = 1024  # characters of a header that is kept
-MAX_HEADERS_BYTES = 4096  # of all that are kept, as JSON
+MAX_HEADER_CHARACTERS = 1024  # characters of a kept header
+MAX_HEADERS_BYTES = 4096  # of all kept headers, as JSON
 MAX_POSITIONS_BYTES = 1024  # of written positions
 _SECRET = re.compile(
     r"authori[sz]ation|cookie|token|secret|passw|credential|signature|hmac|jwt|client-cert"
@@ -61,7 +61,7 @@ _SECRET = re.compile(
 
 Header: TypeAlias = str | int | float | bool
 ReadAgain: TypeAlias = Callable[[Message, str | None, float], RereadMessage | str]
-"""Reads a message of a source for a replay; of its events those that are named (None: all). Or says why it stays."""
+"""Parses a source's message for a replay: its events at these positions (None: all). Or returns why it stays."""
 Positions: TypeAlias = dict[int, tuple[range, ...] | None]
 """Events of a message by their number, each with the positions of its entries in `clients`; None: the whole event."""
 
@@ -94,7 +94,7 @@ def to_received(message: Message) -> Message:
 
 
 def to_kept(message: Message, secret: Collection[str] = (), first: Collection[str] = ()) -> Message:
-    """The message with the headers that may be kept, and without a wish to be told its fate. See `kept_headers`."""
+    """Return the message with the headers that may be kept, and without its address for replies. See `kept_headers`."""
     if not message.headers and message.reply_to is None:
         return message
     return replace(message, headers=kept_headers(message.headers, secret, first), reply_to=None)
@@ -103,9 +103,9 @@ def to_kept(message: Message, secret: Collection[str] = (), first: Collection[st
 def kept_headers(
     headers: Mapping[str, object], secret: Collection[str] = (), first: Collection[str] = ()
 ) -> dict[str, Header]:
-    """The headers as JSON values, without those that hold secrets: 4 KiB of them, those of `first` before others.
+    """Return the headers as JSON values, without those with secrets: up to 4 KiB, the headers in `first` before others.
 
-    `secret`: names in lower case of further headers that must not be kept.
+    `secret`: lower-case names of further headers that must not be kept.
     """
     selected: dict[str, Header] = {}
     room = MAX_HEADERS_BYTES
@@ -121,7 +121,7 @@ def kept_headers(
 
 
 def format_event_positions(events: Positions) -> str:
-    """Return the positions as text, such as `0-3;7:1-2,4`. Empty if it would exceed 1 KiB: then nobody knows them."""
+    """Return the positions as text, such as `0-3;7:1-2,4`. Empty if it would exceed 1 KiB: they are unknown then."""
     parts: list[str] = []
     begin = end = -1
     for number, entries in sorted(events.items()):
@@ -139,7 +139,7 @@ def format_event_positions(events: Positions) -> str:
 
 
 def parse_event_positions(text: str) -> Positions:
-    """The inverse of `format_event_positions`. Raises ValueError if notifier did not write it."""
+    """Parse the text of `format_event_positions`. Raises ValueError if notifier did not write it."""
     read: Positions = {}
     for part in text.split(";"):
         numbers, colon, entries = part.partition(":")

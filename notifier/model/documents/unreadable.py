@@ -2,7 +2,7 @@
 
 In JSON the body would grow: quotes double, a zero byte takes six, base64 adds a third. So the reason and the first
 mistakes are one JSON document in the header `letter`, which adds less than 4 KiB. CloudEvents attributes stay headers.
-Only the message's `type` marks this form, never the body: publishers may write anything there.
+Only the message's `type` marks this form, never the body, which publishers control.
 """
 
 import base64
@@ -26,9 +26,9 @@ LETTER_HEADER = "letter"
 MAX_BODY_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 255  # of each other header
 MAX_TEXT_BYTES = 512  # bytes of `text`
-MAX_ISSUES_BYTES = 1200  # of all that are told
-MAX_ATTRIBUTES_BYTES = 4096  # of the CloudEvents attributes, which came with it
-MAX_ATTRIBUTE_CHARACTERS = 1024  # characters of one
+MAX_ISSUES_BYTES = 1200  # of all listed mistakes
+MAX_ATTRIBUTES_BYTES = 4096  # of the CloudEvents attributes of the original
+MAX_ATTRIBUTE_CHARACTERS = 1024  # characters of one attribute
 READ_ATTRIBUTES = (
     "specversion",
     "id",
@@ -38,17 +38,17 @@ READ_ATTRIBUTES = (
     "datacontenttype",
 )  # without these it would be another event
 _ATTRIBUTE = "cloudEvents:"
-_SHORTENED_BYTES = (400, 200, 120)  # bytes of each text; in fewer nobody reads what is wrong
+_SHORTENED_BYTES = (400, 200, 120)  # bytes of each text; a shorter text is not understandable
 _OTHERS = InputIssue("", "and others")
-_MAX_ISSUES = MAX_ISSUES_BYTES // len('{"path":"","text":""},') + 1  # so many never fit, however short they are
+_MAX_ISSUES = MAX_ISSUES_BYTES // len('{"path":"","text":""},') + 1  # more mistakes never fit, however short they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawMessage:
-    """A message that could not be read: its body, at most the first 1 MiB or what the queue kept of a larger one.
+    """A message that could not be parsed: its body, at most the first 1 MiB or the part that the queue kept.
 
-    `size` and `sha256` are those of the whole body. `truncated` is True if something that the reader used is missing.
-    `headers` are the CloudEvents attributes. Of a source's message they are all that a mapping may read.
+    `size` and `sha256` are those of the whole body. `truncated` is True if something that the parser used is missing.
+    `headers` are the CloudEvents attributes. For a source's message they are all headers that a mapping may use.
     """
 
     body: bytes = b""
@@ -63,7 +63,7 @@ class RawMessage:
 
 
 def to_raw_message(message: Message) -> RawMessage:
-    """Return what a dead letter keeps of the message."""
+    """Return the parts of the message that a dead letter keeps."""
     body = message.body
     whole = message.cut_from or CutBody(size=len(body), sha256=hashlib.sha256(body).hexdigest())
     beginning = body if len(body) <= MAX_BODY_BYTES else body[:MAX_BODY_BYTES]
@@ -89,9 +89,9 @@ def attributes_of(letter: Message) -> Mapping[str, str]:
 
 
 def limit_issues(mistakes: Sequence[InputIssue]) -> tuple[InputIssue, ...]:
-    """The mistakes as a letter lists them: shorter if there are many, and without the last ones if they do not fit.
+    """Return the mistakes as a letter lists them: shortened if there are many, without the last if they do not fit.
 
-    Each keeps its end, where the way out is.
+    Each text keeps its end, which has the remedy.
     """
     shortened = tuple(InputIssue(excerpt(mistake.path), printable(mistake.text)) for mistake in mistakes[:_MAX_ISSUES])
     for most in _SHORTENED_BYTES:
@@ -104,7 +104,7 @@ def limit_issues(mistakes: Sequence[InputIssue]) -> tuple[InputIssue, ...]:
 
 
 def find_names(message: Message, data: Mapping[str, object] | None = None) -> tuple[str, str]:
-    """`iss` and event id, if they can be found. `data` is the event's JSON, if it is known."""
+    """Return `iss` and event id, if they can be found. `data` is the event's JSON, if it is known."""
     content: object = data
     if data is None and len(message.body) <= MAX_BODY_BYTES:
         with contextlib.suppress(ValueError):
@@ -117,12 +117,12 @@ def find_names(message: Message, data: Mapping[str, object] | None = None) -> tu
 
 
 def to_header_value(value: str) -> str:
-    """The value as a header that any tool can show."""
+    """Return the value as a header that any tool can show."""
     return excerpt(value, MAX_HEADER_BYTES).encode()[:MAX_HEADER_BYTES].decode(errors="ignore")
 
 
 def bound_text(text: str) -> str:
-    """The text of a letter: one line of limited length."""
+    """Return the text of a letter: one line of limited length."""
     return cut(excerpt(text, MAX_TEXT_BYTES), MAX_TEXT_BYTES)
 
 
@@ -132,7 +132,7 @@ def format_issues(mistakes: Sequence[InputIssue]) -> str:
 
 
 def body_document(raw: RawMessage) -> dict[str, Any]:
-    """The body in JSON, as scripts get it: text if it is UTF-8, else base64."""
+    """Return the body in JSON, as scripts get it: text if it is UTF-8, else base64."""
     try:
         return {"encoding": "utf-8", "body": raw.body.decode()}
     except UnicodeDecodeError:
@@ -140,7 +140,7 @@ def body_document(raw: RawMessage) -> dict[str, Any]:
 
 
 def _select_attributes(message: Message) -> tuple[Mapping[str, str], bool]:
-    """The CloudEvents attributes, and True if none that the reader needs is missing."""
+    """Return the CloudEvents attributes, and True if all that the parser needs are included."""
     attributes = binary_attributes(message.headers)
     headers: dict[str, str] = {}
     for name in (

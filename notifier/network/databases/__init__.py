@@ -1,1 +1,1 @@
-"""Reads databases of others, and never writes to them."""
+"""Reads external databases, and never writes to them."""

@@ -1,9 +1,9 @@
 """Reads columns of a database as values of client metadata. Drivers differ in their types.
 
-A ValueError says what is wrong with a value, and never shows it: a wrong column could be a secret one.
+A ValueError describes the mistake in a value, and never shows it: a wrong column could be a secret one.
 
-Anybody who may write to the database writes these values. Decoding 60 MiB of JSON takes ten seconds, in which no other
-thread of the process has its turn. So a value, its nesting and all values of a reading have the bounds of an answer
+Anybody who may write to the database controls these values. Decoding 60 MiB of JSON takes ten seconds, in which no
+other thread of the process runs. So a value, its nesting and all values of a reading have the same bounds as a response
 over HTTP.
 """
 
@@ -23,8 +23,8 @@ from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_connection import Deadline
 from notifier.network.http.json_parts import MAX_NESTING, MAX_PART_CHARACTERS, Bounds, format_size
 
-FETCH_ROWS = 1000  # rows at once from PostgreSQL: each fetch is a question of its own, and is answered in C in 2 ms
-ROWS_PER_TURN = 250  # rows, 2 to 4 ms, after which the event loop of the process gets its turn
+FETCH_ROWS = 1000  # rows at once from PostgreSQL: each fetch is a query, which takes 2 ms in C
+ROWS_PER_TURN = 250  # rows, 2 to 4 ms, after which the event loop of the process may run
 PAUSE_SECONDS = 0.001  # seconds
 
 _ALGORITHMS = frozenset(Algorithm)
@@ -34,17 +34,17 @@ _FALSE = frozenset(("0", "f", "false", "n", "no", "off"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A statement that is running, and how to read its rows."""
+    """A running statement, and how to read its rows."""
 
     result: sa.CursorResult[Any]
     client_id: int
-    """The place of the column with the client's id."""
+    """The index of the column with the client's id."""
     read: Callable[[Sequence[Any]], dict[str, Any] | None]
-    """Returns a row of metadata; None if it is not to be listed. Raises ValueError."""
+    """Returns the metadata of a row; None if the row is not to be listed. Raises ValueError."""
 
 
 class ReadAmount:
-    """The amount that one reading has taken."""
+    """Counts the amount of data of one reading."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -52,7 +52,7 @@ class ReadAmount:
         self._values = 0
 
     def add(self, rows: Sequence[Sequence[Any]]) -> None:
-        """Count these rows. Raises SourceFault if it is too much."""
+        """Count these rows. Raises SourceFault if the amount exceeds the bounds."""
         values = [value for row in rows for value in row if value is not None]
         self._values += len(values)
         self._characters += sum(len(value) for value in values if isinstance(value, str | bytes | list | dict))
@@ -61,7 +61,7 @@ class ReadAmount:
 
 
 def streaming_options(connection: sa.Connection) -> dict[str, Any]:
-    """How to run a statement whose rows come in parts."""
+    """Return the options of a statement whose rows are fetched in parts."""
     return {"stream_results": True, "yield_per": _rows_per_fetch(connection.dialect)}
 
 
@@ -74,12 +74,12 @@ def read_parts(
 ) -> Iterator[tuple[int, Sequence[Any]]]:
     """Fetch a result in parts, with pauses: the number of a part's first row, and its rows.
 
-    Raises SourceFault if the time is over, or it is too much.
+    Raises SourceFault at the deadline, or if the amount exceeds the bounds.
     """
     number = 1
     for fetched in result.partitions(
         _rows_per_fetch(result.dialect)
-    ):  # said again: SQLAlchemy 2.1 forgets it of a text
+    ):  # repeated: SQLAlchemy 2.1 ignores it for text statements
         deadline.check()
         for start in range(0, len(fetched), ROWS_PER_TURN):
             pause(PAUSE_SECONDS)
@@ -90,12 +90,12 @@ def read_parts(
 
 
 def normalize_name(name: str) -> str:
-    """A name without regard to case and `_`."""
+    """Return a name without case and `_`, for comparison."""
     return name.replace("_", "").lower()
 
 
 def to_text(value: object) -> str | None:
-    """A text; None if there is none. Blanks at its end are those of a column of fixed width."""
+    """Return a text; None if there is none. Blanks at its end are padding of a column of fixed width."""
     if value is None:
         return None
     if isinstance(value, str | bytes | bytearray | memoryview) and len(value) > MAX_PART_CHARACTERS:
@@ -117,7 +117,7 @@ def to_text(value: object) -> str | None:
 
 
 def to_lower(value: object) -> str | None:
-    """A word that servers write in capitals as well."""
+    """Return a word in lower case: some servers write it in capitals."""
     word = to_text(value)
     return None if word is None else word.lower()
 
@@ -140,7 +140,7 @@ def to_bool(value: object) -> bool | None:
 
 
 def to_list(value: object) -> list[str] | None:
-    """A list of texts: an array, JSON, or one text."""
+    """Return a list of texts from an array, JSON, or one text."""
     if isinstance(value, str | bytes):
         word = (to_text(value) or "").strip()
         if not word.startswith("["):
@@ -155,7 +155,7 @@ def to_list(value: object) -> list[str] | None:
 
 
 def to_mapping(value: object) -> Mapping[str, object] | None:
-    """A JSON object."""
+    """Return a JSON object."""
     if isinstance(value, str | bytes):
         word = to_text(value)
         value = None if word is None else _parse_json(word)
@@ -168,7 +168,7 @@ def to_mapping(value: object) -> Mapping[str, object] | None:
 
 
 def parse_scalar(word: str) -> object:
-    """What a text in a column for texts means: JSON if it is JSON, True and False as .NET writes them, else itself."""
+    """Return the value of a text column: JSON if it is JSON, True and False as .NET writes them, else the text."""
     stripped = word.strip()
     if stripped in ("True", "False"):
         return stripped == "True"
@@ -179,7 +179,7 @@ def parse_scalar(word: str) -> object:
 
 
 def to_algorithms(value: object) -> str | list[str] | None:
-    """Return one algorithm, or a list of the supported ones, of which the first that a key can sign with is used."""
+    """Return one algorithm, or a list of the supported ones, of which the first with a signing key is used."""
     if isinstance(value, list | tuple):  # an array of PostgreSQL
         value = ",".join(to_list(value) or ())
     word = to_text(value)
@@ -188,7 +188,7 @@ def to_algorithms(value: object) -> str | list[str] | None:
 
 @lru_cache(maxsize=256)
 def _parse_algorithms(word: str) -> str | list[str] | None:
-    words = re.findall(r"[^\s,;\"\[\]]+", word)  # a list as JSON likewise
+    words = re.findall(r"[^\s,;\"\[\]]+", word)  # also a list as JSON
     known = [word for word in words if word in _ALGORITHMS]
     return known if len(known) > 1 else next(iter(known or words), None)
 
@@ -203,7 +203,7 @@ def _parse_json(word: str) -> Any:
 
 
 def _check_depth(value: object) -> None:
-    """Raise ValueError if whoever looks at the value would have to go deep."""
+    """Raise ValueError if the value is nested too deeply."""
     level = [value]
     for _ in range(MAX_NESTING):
         level = [

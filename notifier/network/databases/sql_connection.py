@@ -1,7 +1,7 @@
-"""Connects to a database for one reading: driver, time limits, read only, and faults in words for operators.
+"""Connects to a database for one reading: driver, time limits, read only, and errors in words for operators.
 
-A fault is explained by the server's own words in one line, and the way out if one is known. Neither the SQL nor its
-values are shown, and no password.
+An error is explained by the server's text in one line, and the remedy if it is known. Neither the SQL nor its values
+nor a password is shown.
 
 | | a statement ends by | a server that hangs ends by | read only by |
 |---|---|---|---|
@@ -11,8 +11,8 @@ values are shown, and no password.
 | SQL Server | the driver's `timeout` | `login_timeout`, `timeout` | the rights of its user alone |
 | SQLite | a progress handler | – | `query_only` |
 
-Limits are set within the transaction, not by options of the connection: PgBouncer refuses those. Read only is a guard
-against mistakes: the user should have the right to SELECT and no other.
+Limits are set within the transaction, not by options of the connection: PgBouncer refuses those. Read only is a
+safeguard against mistakes: the user should only have the right to SELECT.
 """
 
 import json
@@ -35,7 +35,7 @@ from notifier.network.http.json_parts import MAX_PART_CHARACTERS
 from notifier.network.http.pem_files import set_verify_flags
 from notifier.settings.secret_text import read_secret
 
-_MAX_TEXT_CHARACTERS = 300  # characters of a server's own words
+_MAX_TEXT_CHARACTERS = 300  # characters of a server's text
 _SELECT = "give notifier's user the right to SELECT from it"
 _READ_ONLY = "query must only read: it runs in a transaction that is read only"
 _ONE_SELECT = "query must be one SELECT"
@@ -65,12 +65,12 @@ _REMEDIES_BY_TEXT = (
     ("unable to open database file", "check the path and the rights of its folder"),
     ("invalid response to SSL negotiation", "this port is not one of PostgreSQL"),
 )
-_CONNECT_TIMEOUT_SECONDS = 10.0  # seconds until a connection stands; a server that answers takes milliseconds
-_STEPS_PER_CHECK = 10_000  # of SQLite's machine between two looks at the clock: about 0.1 ms
+_CONNECT_TIMEOUT_SECONDS = 10.0  # seconds to connect; a working server takes milliseconds
+_STEPS_PER_CHECK = 10_000  # SQLite's virtual-machine steps between two checks of the time: about 0.1 ms
 
 
 def to_source_fault_text(error: BaseException, secret: str) -> str:
-    """Return the fault in one line. `secret` is blotted out, should a driver show it."""
+    """Return the error in one line. `secret` is removed, in case a driver shows it."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
     code, words = _code_and_text(cause)
     if not words:
@@ -84,7 +84,7 @@ def to_source_fault_text(error: BaseException, secret: str) -> str:
     if not isinstance(error, sa.exc.SQLAlchemyError) and not isinstance(error, OSError):
         return f"the database answered nonsense ({type(error).__name__}: {words})"
     way = _REMEDIES.get(code) if code is not None else None
-    if "affected by row-level security" in words:  # of the code of a missing right
+    if "affected by row-level security" in words:  # it has the code of a missing right
         way = _POLICY
     if way is None:
         way = next((way for part, way in _REMEDIES_BY_TEXT if part in words), None)
@@ -92,7 +92,7 @@ def to_source_fault_text(error: BaseException, secret: str) -> str:
 
 
 def _code_and_text(cause: BaseException) -> tuple[str | int | None, str]:
-    """The driver's error number and its words."""
+    """Return the driver's error number and text."""
     diagnosis = getattr(cause, "diag", None)  # psycopg
     if diagnosis is not None and diagnosis.message_primary:
         return getattr(cause, "sqlstate", None), str(diagnosis.message_primary)
@@ -115,7 +115,7 @@ _DRIVERS = {
     "sqlite": "sqlite+pysqlite",
 }
 _EXTRAS = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql", "mssql": "mssql"}
-# What drivers raise when a server answers nonsense: they read lengths, codes and texts that are none.
+# Exceptions of drivers after an invalid response of a server: they parse lengths, codes and texts without checks.
 _DRIVER_BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError)
 
 
@@ -132,16 +132,16 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """The seconds left."""
+        """The remaining seconds."""
         return self._end - time.monotonic()
 
     def check(self) -> None:
-        """Raise SourceFault if it has passed."""
+        """Raise SourceFault after the deadline."""
         if self.left <= 0:
             raise self.fault()
 
     def fault(self) -> SourceFault:
-        """What to say when it has passed."""
+        """Return the error for a passed deadline."""
         return SourceFault(f"not read within {self.within:g} s (the source's `timeout`)")
 
 
@@ -161,16 +161,16 @@ def database_url(url: SecretStr | None, file: Path | None) -> str:
 
 @contextmanager
 def open_for_reading(url: str, deadline: Deadline, *, row_security: bool) -> Iterator[sa.Connection]:
-    """Open a transaction that only reads, for one reading. Raises SourceFault for whatever fails within.
+    """Open a read-only transaction for one reading. Raises SourceFault for any failure within.
 
-    `row_security`: whether PostgreSQL may hide rows. False: a hidden row is a fault.
+    `row_security`: whether PostgreSQL may hide rows. If False, a hidden row is an error.
     """
     engine = _build_engine(url, deadline)
     secret = engine.url.password or ""
     try:
         connection = engine.connect()
         raw = _driver(connection)
-        with _guard_time(connection, deadline), connection:  # its end is guarded too: it rolls back
+        with _guard_time(connection, deadline), connection:  # its end is guarded too, since it rolls back
             try:
                 _limit_time(connection, deadline)
                 if connection.dialect.name == "postgresql":
@@ -183,7 +183,7 @@ def open_for_reading(url: str, deadline: Deadline, *, row_security: bool) -> Ite
     except SourceFault:
         raise
     except (sa.exc.SQLAlchemyError, *_DRIVER_BUGS) as error:
-        if deadline.left < 0.05 * deadline.within:  # limits of servers and drivers end it a little sooner
+        if deadline.left < 0.05 * deadline.within:  # limits of servers and drivers end it slightly earlier
             raise deadline.fault() from None
         raise SourceFault(to_source_fault_text(error, str(secret))) from None
     finally:
@@ -222,12 +222,12 @@ def _set_verify_flags(dialect: sa.Dialect, _record: object, _words: object, opti
 
 
 def _bounded_json(value: str | bytes) -> Any:
-    """Decode a value of the type JSON. One that is too long stays what it is: whoever reads the column refuses it."""
+    """Decode a value of the type JSON. A value that is too long stays encoded: the reader of the column refuses it."""
     return value if len(value) > MAX_PART_CHARACTERS else json.loads(value)
 
 
 def _require_file(url: sa.URL) -> sa.URL:
-    """The file as it is: SQLite would make one that is missing."""
+    """Return the URL of the existing file: SQLite would create a missing one."""
     if (url.database or "").startswith("file:"):
         return url
     path = (url.database or "").replace("%", "%25").replace("?", "%3f").replace("#", "%23")
@@ -235,7 +235,7 @@ def _require_file(url: sa.URL) -> sa.URL:
 
 
 def _connect_options(database: str, within: float) -> Mapping[str, Any]:
-    """What the drivers take. Where a limit is whole seconds, it is at least one."""
+    """Return the options of the driver. Limits in whole seconds are at least 1."""
     whole, connecting = math.ceil(within), math.ceil(min(_CONNECT_TIMEOUT_SECONDS, within))
     if database in ("postgresql", "postgres"):
         return {"connect_timeout": connecting}
@@ -247,7 +247,7 @@ def _connect_options(database: str, within: float) -> Mapping[str, Any]:
 
 
 def _limit_time(connection: sa.Connection, deadline: Deadline) -> None:
-    """Begin a transaction that only reads and whose statements end in time."""
+    """Begin a read-only transaction whose statements end in time."""
     dialect, left = connection.dialect, max(deadline.left, 0.001)
     match dialect.name:
         case "postgresql":
@@ -268,7 +268,7 @@ def _limit_time(connection: sa.Connection, deadline: Deadline) -> None:
 
 @contextmanager
 def _guard_time(connection: sa.Connection, deadline: Deadline) -> Iterator[None]:
-    """Shut the socket at the end of the time: psycopg waits for a server that hangs without any end."""
+    """Shut down the socket at the deadline: psycopg waits forever for a server that does not respond."""
     if connection.dialect.name != "postgresql":
         yield
         return
@@ -285,12 +285,12 @@ def _guard_time(connection: sa.Connection, deadline: Deadline) -> Iterator[None]
 
 
 def _shut_down(own: socket.socket) -> None:
-    with suppress(OSError):  # the server was first
+    with suppress(OSError):  # the server closed it first
         own.shutdown(socket.SHUT_RDWR)
 
 
 def _discard_unread(raw: Any) -> None:
-    """PyMySQL would read the rest of a long answer before it closes, and complain if there is none."""
+    """Discard unread rows. PyMySQL would read the rest of a long response on close, and fail if there is none."""
     unread = getattr(raw, "_result", None)
     if unread is not None:
         unread.unbuffered_active = False

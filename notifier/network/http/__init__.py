@@ -1,1 +1,1 @@
-"""How notifier calls others: egress, connections, TLS, one request, JSON and published documents."""
+"""Outgoing HTTP: egress, connections, TLS, one request, JSON and published documents."""

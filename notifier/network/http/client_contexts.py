@@ -1,8 +1,8 @@
-"""Makes TLS contexts from the PEM files of a client's registration. The contexts follow their files.
+"""Creates TLS contexts from the PEM files of a client's registration. The contexts follow their files.
 
-A context is built when it is first needed, and again when a file changes. If the new files cannot be used, the old
-context stays. A few files of a client's own take under 1 ms: the context is built at once. The system's authorities,
-or a bundle like theirs, take 20 to 50 ms: the context is built on a thread, one at a time, even if the caller gives up.
+A context is built on first use, and again when a file changes. If the new files are unusable, the old context stays. A
+few files of a client take under 1 ms: the context is built immediately. The system's authorities, or a bundle of that
+size, take 20 to 50 ms: the context is built on a thread, one at a time, even if the caller gives up.
 (With every build on a thread, a start with 200 clients' files took twice as long: beside a busy loop each thread waits
 5 ms or more for the interpreter.)
 """
@@ -18,7 +18,7 @@ from notifier.model.outcome import Cause
 from notifier.network.http.pem_files import build_client_context
 from notifier.settings.file_watch import Stamps, stamps_of
 
-MAX_CONTEXTS = 256  # contexts kept; one with the system's authorities takes about 1 MiB
+MAX_CONTEXTS = 256  # kept contexts; one with the system's authorities takes about 1 MiB
 MAX_INLINE_BYTES = 32 * 1024  # bytes of all files together; the system's authorities are 200 KiB
 
 
@@ -38,7 +38,7 @@ class TlsContexts:
         self._builds: dict[TlsFiles, asyncio.Task[_Entry]] = {}
 
     async def context(self, files: TlsFiles) -> ssl.SSLContext:
-        """Return the context for these files as of now. Raises InternalFault(cause=tls_files) if none was ever good."""
+        """Return the context for these files. Raises InternalFault(cause=tls_files) if they were never usable."""
         stamps = _read_stamps(files)
         entry = self._current(files, stamps)
         if entry is None:
@@ -66,7 +66,7 @@ class TlsContexts:
 
     async def _build_on_thread(self, files: TlsFiles) -> _Entry:
         build = self._builds.get(files)
-        if build is None:  # a hundred requests for one new client build one context
+        if build is None:  # a hundred requests for a new client build one context
             build = self._builds[files] = asyncio.create_task(self._threaded(files))
             build.add_done_callback(lambda _: self._builds.pop(files, None))
         try:

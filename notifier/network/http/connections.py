@@ -1,8 +1,8 @@
-"""Notes what happens on a connection, beside what aiohttp reports.
+"""Records events on a connection that aiohttp does not report.
 
-An outcome depends on three things that aiohttp does not report: whether a connection was used before, whether any byte
-of a response came, and the status line of a response that it cannot parse. So `connector` makes connections
-of this class. Each request has an `Exchange` for these notes, which aiohttp's tasks find by a context variable.
+An outcome depends on three such facts: whether a connection was used before, whether any byte of a response arrived,
+and the status line of a response that aiohttp cannot parse. So `connector` makes connections of this class. Each
+request has an `Exchange` for these records, which aiohttp's tasks find by a context variable.
 """
 
 import asyncio
@@ -17,29 +17,29 @@ from aiohttp.client_proto import ResponseHandler
 from notifier.model.client import Client
 
 MAX_HEAD_BYTES = 16 * 1024  # bytes of a response's status line and headers
-# Bytes of any kind that are parsed for one request. Chunk extensions never become part of a body. Unrequested answers
-# cost 10 µs each, and pile up in a connection that is kept for reuse (1.6 GiB within 3 s).
+# Bytes of any kind that are parsed for one request. Chunk extensions never become part of a body. Unrequested responses
+# cost 10 µs each, and accumulate in a connection that is kept for reuse (1.6 GiB within 3 s).
 MAX_WIRE_BYTES = MAX_HEAD_BYTES + 32 * 1024
-GOODBYE_SECONDS = 1.0  # seconds a TLS peer has to answer our close_notify; asyncio would hold its socket for 30
-MAX_INTERIM_RESPONSES = 16  # informational responses before the answer; each costs 6 µs
-MAX_PIECES = 16  # in which a chunked answer is parsed, each up to a possible start of another answer
+GOODBYE_SECONDS = 1.0  # seconds for a TLS peer to answer our close_notify; asyncio would hold its socket for 30
+MAX_INTERIM_RESPONSES = 16  # informational responses before the final one; each costs 6 µs
+MAX_PIECES = 16  # pieces in which a chunked response is parsed, each up to a possible start of another response
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
 _LENGTH = re.compile(rb"\nContent-Length:[ \t]*([0-9]{1,15})[ \t]*\r?\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\nTransfer-Encoding:", re.IGNORECASE)
 MAX_HEADER_VALUE_BYTES = 100  # bytes of a header of a broken response
-_BODILESS_STATUSES = (101, 204, 304)  # of 101, what follows is of another protocol
+_BODILESS_STATUSES = (101, 204, 304)  # after 101 another protocol follows
 _FINAL_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})[ \r\n]")
 
 
 @dataclass(slots=True)
 class Exchange:
-    """Notes of one request. `denied`: why an address was refused. `tried`: the last address that was not refused.
+    """Records of one request. `denied`: why an address was refused. `tried`: the last address that was not refused.
 
-    `reached` is the time of the first connection (with a proxy, to the proxy). `connection` carries the request, which
-    is written as soon as there is one. `reused` is True if that connection served an earlier request. `repeated`: if
-    the connection breaks, aiohttp's session may repeat a GET on another one.
+    `reached`: True once a connection exists (with a proxy, to the proxy). `connection` carries the request, which is
+    written as soon as it is set. `reused` is True if that connection served an earlier request. `repeated`: if the
+    connection breaks, aiohttp's session may repeat a GET on another one.
     """
 
     new_connection: bool = False
@@ -59,8 +59,8 @@ class OpenConnections:
     """Counts the open connections that carried a request, in all connectors.
 
     Beyond `keep` connections none is kept alive, so that a logout at 100,000 clients does not leave 100,000 idle
-    sockets. A connection counts from its first request: a protocol that asked a proxy for a tunnel never hears of its
-    loss.
+    sockets. A connection counts from its first request: a protocol that requested a tunnel from a proxy is not notified
+    of its loss.
     """
 
     def __init__(self, keep: int, on_surplus: Sequence[Callable[[Client], None]] = ()) -> None:
@@ -70,32 +70,32 @@ class OpenConnections:
 
 
 class WatchedConnection(ResponseHandler):
-    """aiohttp's protocol. It keeps the head of the response, and gives up if that is too large.
+    """aiohttp's protocol. It keeps the head of the response, and aborts if the head is too large.
 
-    The first complete answer decides. Bytes behind it are dropped unparsed, and the connection is closed: each further
-    answer would cost 6 µs.
+    The first complete response decides. Bytes after it are dropped unparsed, and the connection is closed: each further
+    response would cost 6 µs.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, open_connections: OpenConnections, wire_limit: int) -> None:
         super().__init__(loop=loop)
         self._wire_limit = wire_limit
         self.uses = 0
-        self.head = b""  # includes any number of informational responses before the answer
+        self.head = b""  # includes all informational responses before the final one
         self.head_too_large = False
         self._parsed = 0  # bytes since the last request was written
-        self._answer = 0  # where in it the answer begins
+        self._answer = 0  # offset in `head` at which the response begins
         self._head_complete = False
         self._interim = 0  # informational responses so far
-        self._left: int | None = None  # bytes of the body that are to come; negative if only aiohttp finds the end
+        self._left: int | None = None  # remaining bytes of the body; negative if only aiohttp finds the end
         self._surplus = False
         self._client: Client | None = None
         self._lost = False
         self._open_connections = open_connections
 
     def begin(self, client: Client | None = None) -> None:
-        """Note that a request is about to be written, to this client."""
+        """Record that a request to this client is about to be written."""
         if self._lost:
-            return  # the loss came earlier: the request will meet it
+            return  # the connection was lost before: the request will fail
         if not self.uses:
             self._open_connections.count += 1
         self.uses += 1
@@ -113,7 +113,7 @@ class WatchedConnection(ResponseHandler):
         return int(line[1]) if line is not None and int(line[1]) >= 200 else None
 
     def header(self, name: bytes) -> str | None:
-        """Return a header, by its name in small letters, of a response that is broken elsewhere; None if not read."""
+        """Return a header of a response that is otherwise broken, by its name in lower case; None if not read."""
         end = _HEAD_END.search(self.head, self._answer)
         lines = self.head[self._answer : None if end is None else end.start()].split(b"\n")[1:]
         fields = (line.partition(b":") for line in lines)
@@ -165,9 +165,9 @@ class WatchedConnection(ResponseHandler):
         super().data_received(data)
 
     def _head_end(self) -> int:
-        """Return where the head of the answer ends, 0 if it is not complete."""
+        """Return the offset at which the head of the response ends, 0 if it is not complete."""
         end = self.head.find(b"\r\n\r\n") + 4
-        if end > 3 and _FINAL_STATUS_LINE.match(self.head):  # nearly all of them
+        if end > 3 and _FINAL_STATUS_LINE.match(self.head):  # nearly all responses
             return end
         while (match := _HEAD_END.search(self.head, self._answer)) is not None:
             if _FINAL_STATUS_LINE.match(self.head, self._answer):
@@ -180,7 +180,7 @@ class WatchedConnection(ResponseHandler):
         return 0
 
     def _body_received(self, data: bytes, start: int, head_end: int) -> None:
-        """Parse what belongs to the answer. From `start`, the data are behind its head."""
+        """Parse the part of the data that belongs to the response. Its body begins at `start`."""
         if self._left is None:
             self._left = self._length(head_end)
         if self._left < 0:
@@ -203,7 +203,7 @@ class WatchedConnection(ResponseHandler):
         return -1 if length is None or _CHUNKED.search(self.head, self._answer, head_end) else int(length[1])
 
     def _pass_on(self, data: bytes, start: int) -> bool:
-        """Parse up to the end of the answer, as aiohttp finds it. Returns True if there is more."""
+        """Parse up to the end of the response, as aiohttp finds it. Returns True if there is more."""
         end = start
         for _ in range(MAX_PIECES):
             if end:

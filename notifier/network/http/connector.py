@@ -1,10 +1,10 @@
 """Connects only to addresses that the egress policy allows, and only to the first few of each name.
 
-It uses a private hook, the connector's `_factory` of protocols, which `aiohttp_hooks` looks at.
+It uses a private hook, the connector's `_factory` of protocols, which `aiohttp_hooks` examines.
 
 The number of TLS handshakes is not limited. A start with 1,000 deliveries for 200 clients makes 600, which take 0.5 s,
-or 1.5 s if three other processes compete for the two cores. That is far from any deadline, since a client begins with
-two attempts at a time. With a limit, handshakes that never end would keep healthy clients from connecting.
+or 1.5 s if three other processes compete for the two cores. That is far below any deadline, since a client begins with
+two concurrent attempts. With a limit, handshakes that never end would prevent connections to healthy clients.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from notifier.network.http.connections import MAX_WIRE_BYTES, OpenConnections, W
 KEEP_ALIVE_SECONDS = (
     15.0  # seconds an idle connection is kept; many servers close theirs after 5 s, which costs a repetition
 )
-MAX_ADDRESSES = 8  # tried of each family; a name server may send thousands, which kept a core busy to the deadline
+MAX_ADDRESSES = 8  # tried of each family; a name server may return thousands, which kept a core busy until the deadline
 
 
 class _LimitedResolver(AbstractResolver):
-    """Returns the first addresses of each family, in the order of the resolver. The resolver's maker closes it."""
+    """Returns the first addresses of each family, in the order of the resolver. The resolver's creator closes it."""
 
     def __init__(self, resolver: AbstractResolver) -> None:
         self._resolver = resolver
@@ -44,11 +44,11 @@ class _LimitedResolver(AbstractResolver):
         return [address for address in addresses if id(address) in few]
 
     async def close(self) -> None:
-        """It has nothing to close."""
+        """Do nothing: the resolver's creator closes it."""
 
 
 class GuardedConnector(aiohttp.TCPConnector):
-    """A pool of connections under one egress policy, which is None if a proxy connects for us."""
+    """A pool of connections under one egress policy, or None if a proxy connects instead."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         super().__init__(
             resolver=_LimitedResolver(resolver),
             keepalive_timeout=kept_for,
-            limit=0,  # admission limits each client and all; a client that hangs must not keep others waiting here
+            limit=0,  # admission limits each client and all; a hanging client must not delay others here
             socket_factory=_open_socket if policy is None else _guarded_socket_factory(policy),
         )
         self._open_connections = open_connections
@@ -73,7 +73,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         return WatchedConnection(asyncio.get_running_loop(), self._open_connections, self._wire_limit)
 
     async def connect(self, *asked: Any, **more: Any) -> aiohttp.connector.Connection:
-        """Called by aiohttp. A connection from the pool, or a new one."""
+        """Called by aiohttp. Return a connection from the pool, or a new one."""
         exchange = current_exchange.get()
         if (broken := exchange.connection) is not None and not exchange.repeated:
             raise broken.exception() or aiohttp.ServerDisconnectedError
@@ -83,8 +83,8 @@ class GuardedConnector(aiohttp.TCPConnector):
             assert isinstance(watched, WatchedConnection)
             if not watched.uses or not (exchange.new_connection or watched.should_close):
                 break
-            # Either the caller met a stale one, and the others of that host are probably stale too; or
-            # data came while it was idle, which aiohttp would take for the answer to this request.
+            # Either the last connection was stale, and the others of that host are probably stale too; or data
+            # arrived while it was idle, which aiohttp would take for the response to this request.
             connection.close()
         exchange.reused = watched.uses > 0
         exchange.connection = watched

@@ -24,10 +24,10 @@ _PROXY_FAILURE_STATUSES = (502, 503, 504)  # statuses of a proxy that could not 
 async def read_expiry_day(
     error: ssl.SSLCertVerificationError, address: str, port: int, name: str, deadline: float | None = None
 ) -> str:
-    """Return the day, ` on 2026-01-31`; empty if the error is another one, or if the server does not show it in time.
+    """Return the day, ` on 2026-01-31`; empty for another error, or if the server does not show it in time.
 
-    It connects once more, takes any certificate, sends nothing, and hangs up. `deadline` is of the loop's clock. Never
-    raises.
+    It opens another connection, accepts any certificate, sends nothing, and closes. `deadline` is by the loop's clock.
+    Never raises.
     """
     if error.verify_code != _HAS_EXPIRED:
         return ""
@@ -40,7 +40,7 @@ async def read_expiry_day(
 
 
 async def _read_expiry(address: str, port: int, name: str) -> datetime:
-    """When the certificate there ends. Raises OSError or ValueError."""
+    """Return when the certificate there expires. Raises OSError or ValueError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     transport, _ = await asyncio.get_running_loop().create_connection(
@@ -54,18 +54,18 @@ async def _read_expiry(address: str, port: int, name: str) -> datetime:
 
 
 def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Wire:
-    """Translate an error, with the help of what the exchange noted."""
+    """Translate an error, using the records of the exchange."""
     if exchange.connection is None:
         return _translate_unwritten(error, exchange, proxy)
     status = exchange.connection.status
     if status is not None and (exchange.connection.head_too_large or isinstance(error, aiohttp.ClientResponseError)):
-        # A response came. Of its unusable headers, only the pause counts.
+        # A response arrived. Of its unusable headers, only the pause counts.
         retry_after, date = exchange.connection.header(b"retry-after"), exchange.connection.header(b"date")
         return Answer(status=status, text="", retry_after=retry_after, date=date)
     if exchange.reused and not exchange.connection.head:
         return StaleConnection()
     fault = _find_tls_fault(error)
-    if fault is not None:  # with TLS 1.3 the server judges our certificate after the request
+    if fault is not None:  # with TLS 1.3 the server checks our certificate after the request
         return _to_break(Reason.TLS, fault, ambiguous=True)
     return _to_break(Reason.DISCONNECTED, _describe_disconnect(error), ambiguous=True)
 
@@ -73,7 +73,7 @@ def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
 async def add_expiry_day(
     fault: Wire, error: BaseException, exchange: Exchange, uri: str, deadline: float | None
 ) -> Wire:
-    """Return the fault, with the day if the certificate has expired. To find the day it connects once more.
+    """Return the fault, with the day if the certificate has expired. This takes another connection.
 
     Never raises.
     """
@@ -87,7 +87,7 @@ async def add_expiry_day(
 
 def translate_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> Break:
     """Translate a passed deadline."""
-    shown = f"{round(seconds, 2):g}"  # the rest of a timeout of 2 s is 1.99978 s
+    shown = f"{round(seconds, 2):g}"  # a timeout of 2 s may have 1.99978 s left
     if exchange.connection is not None:
         return _to_break(Reason.TIMEOUT, f"no complete answer within {shown} s", ambiguous=True)
     if proxy is not None and not exchange.reached:
@@ -96,12 +96,12 @@ def translate_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> 
 
 
 def translate_proxy_refusal(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> Break:
-    """The proxy answered in place of the client."""
+    """Return the break of a response from the proxy instead of the client."""
     return _to_break(reason, f"proxy {_name_peer(proxy)}: answered {status}")
 
 
 def _translate_unwritten(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Break:
-    """A break before anything was written: the request had no effect."""
+    """Return the break of a request that was not written, and so had no effect."""
     if isinstance(error, aiohttp.InvalidURL):
         return _to_break(Reason.EGRESS_DENIED, f"host {error.description or 'cannot be used'}")
     if proxy is not None and _is_proxy_failure(error, proxy):
@@ -127,7 +127,7 @@ def _is_proxy_failure(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
 
 
 def _find_tls_fault(error: BaseException) -> str | None:
-    """The fault in OpenSSL's words, None if TLS did not fail."""
+    """Return the fault in OpenSSL's words, None if TLS did not fail."""
     cause = _find_cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"certificate: {cause.verify_message}"
@@ -137,9 +137,9 @@ def _find_tls_fault(error: BaseException) -> str | None:
 
 
 def _find_cause(error: BaseException) -> BaseException | None:
-    """The error of OpenSSL or of the system below those of aiohttp."""
+    """Return the error of OpenSSL or of the system that caused aiohttp's errors."""
     cause: BaseException | None = error
-    while isinstance(cause, aiohttp.ClientError):  # some of these are also SSLErrors, without a text
+    while isinstance(cause, aiohttp.ClientError):  # some of these are also SSLErrors without a text
         cause = cause.__cause__
     return cause
 
@@ -163,7 +163,7 @@ def _describe(error: BaseException) -> str:
 
 
 def _name_peer(proxy: URL) -> str:
-    """Host and port, without user name and password."""
+    """Return host and port, without user name and password."""
     return f"{proxy.host}:{proxy.port}"
 
 

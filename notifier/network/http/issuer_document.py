@@ -19,8 +19,8 @@ _ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 class IssuerDocument:
     """A JSON document. `date` is the server's clock from its `Date` header, in epoch seconds, None without one.
 
-    `max_age`: seconds for which it may still be kept, as its Cache-Control says; None if that says nothing.
-    `algorithms`: what the issuer's metadata name for its tokens; None if they name nothing.
+    `max_age`: seconds for which it may be cached by its Cache-Control; None if unspecified.
+    `algorithms`: the algorithms for tokens in the issuer's metadata; None if unspecified.
     """
 
     content: object
@@ -38,7 +38,7 @@ class DocumentIssue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerHead:
-    """The head of an answer. `headers` are by their names in small letters, each with all its values."""
+    """The head of a response. `headers` have names in lower case, each with all its values."""
 
     status: int
     headers: Mapping[str, tuple[str, ...]]
@@ -53,7 +53,7 @@ def present_members(document: Mapping[str, object]) -> dict[str, object]:
 
 
 def parse_max_age(cache_control: str, age: str | None) -> float | None:
-    """The seconds that a Cache-Control leaves to us, with the Age of the answer (RFC 9111 §4.2, §5.2.2)."""
+    """Return the seconds of caching that Cache-Control allows, less the response's Age (RFC 9111 §4.2, §5.2.2)."""
     if re.search(r"(?i)\bno-(cache|store)\b", cache_control) is not None:
         return 0.0
     max_age = re.search(r"(?i)(?<![\w-])max-age=\"?([0-9]{1,10})", cache_control)
@@ -64,7 +64,7 @@ def parse_max_age(cache_control: str, age: str | None) -> float | None:
 
 
 def issuer_egress(policy: EgressPolicy) -> EgressPolicy:
-    """The egress policy for the issuer's own documents.
+    """Return the egress policy for the issuer's own documents.
 
     The operator names these addresses, not a registration, so private ones are allowed. `deny`, the block of clouds'
     metadata services, and https without `allow_http` apply as for clients.
@@ -73,29 +73,29 @@ def issuer_egress(policy: EgressPolicy) -> EgressPolicy:
 
 
 def discovered_egress(policy: EgressPolicy, uri: str, *named: str) -> EgressPolicy:
-    """The egress policy for `uri`, which a document says.
+    """Return the egress policy for `uri`, which a document contains.
 
-    At the servers of the addresses `named` by the operator it is that of the issuer's own documents. Anywhere else it
-    is that of clients: no document opens the way to a private address.
+    On the origins of the addresses `named` by the operator it is that of the issuer's own documents. On any other it
+    is that of clients: no document gives access to a private address.
     """
     return issuer_egress(policy) if origin_of(uri) in map(origin_of, named) else policy
 
 
 def is_for_tests(iss: str) -> bool:
-    """Whether nobody can have the name that the issuer is called by, in `.invalid` (RFC 2606 §2), as with `helm test`.
+    """Return True if the issuer's host is in `.invalid`, which nobody can own (RFC 2606 §2), as with `helm test`.
 
-    It publishes nothing, and its clients are there only while a test runs.
+    Such an issuer publishes nothing, and its clients exist only while a test runs.
     """
     host = urlsplit(iss).hostname or ""
     return f".{host}".endswith(".invalid")
 
 
 def find_only_issuer(issuers: Iterable[str]) -> str | None:
-    """The issuer that is meant where none is said: the only one, beside those of tests."""
+    """Return the issuer to use if none is given: the only one, apart from those for tests."""
     real = [iss for iss in issuers if not is_for_tests(iss)]
     return real[0] if len(real) == 1 else None
 
 
 def metadata_uri(iss: str) -> str:
-    """The URI of the issuer's metadata (OpenID Connect Discovery 1.0 §4.1)."""
+    """Return the URI of the issuer's metadata (OpenID Connect Discovery 1.0 §4.1)."""
     return iss.rstrip("/") + "/.well-known/openid-configuration"

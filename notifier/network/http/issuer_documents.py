@@ -1,4 +1,4 @@
-"""Reads the JSON documents that issuers, and clients, publish: one GET, one deadline, a bounded body, no redirects.
+"""Reads JSON documents that issuers and clients publish: one GET, one deadline, a bounded body, no redirects.
 
 The documents are read every few minutes, so no connection is kept.
 """
@@ -47,7 +47,7 @@ class DocumentReader:
     ) -> IssuerDocument | DocumentIssue:
         """Return the document, or the reason why it could not be read in `within` seconds. Never raises.
 
-        A `proxy` looks names up itself, so `egress` judges only what the URI says.
+        A `proxy` resolves names, so `egress` checks only the URI itself.
         """
         answer = await self._request(uri, _JSON, egress=egress, tls=tls, within=within, proxy=proxy)
         if isinstance(answer, DocumentIssue):
@@ -63,14 +63,14 @@ class DocumentReader:
     async def post(
         self, uri: str, form: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float
     ) -> JsonAnswer | DocumentIssue:
-        """Post a form, and return the answer, whatever its status. Never raises."""
+        """Post a form, and return the response, whatever its status. Never raises."""
         accepted = {"Accept": "application/json"}
         return await self._request(uri, accepted, egress=egress, tls=tls, within=within, form=form)
 
     async def look(
         self, uri: str, headers: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float
     ) -> AnswerHead | DocumentIssue:
-        """Send a GET with these headers, and return how it is answered. Never raises."""
+        """Send a GET with these headers, and return the head of the response. Never raises."""
         answer = await self._request(
             uri, {"Accept": "*/*", **headers}, egress=egress, tls=tls, within=within, whole=False
         )
@@ -106,7 +106,7 @@ class DocumentReader:
 
 @frozen
 class Discovery:
-    """A provider, and where its metadata are. Each document is read within `within` seconds."""
+    """A provider, and the URI of its metadata. Each document is read within `within` seconds."""
 
     issuer: str
     metadata: str
@@ -127,9 +127,9 @@ class Discovery:
     async def read_keys(
         self, reader: DocumentReader, egress: EgressPolicy, algorithms_in: str | None = None
     ) -> IssuerDocument | DocumentIssue:
-        """Read the metadata, and the JWK Set that they name. Never raises.
+        """Read the metadata, and the JWK Set at its `jwks_uri`. Never raises.
 
-        `algorithms_in`: the member of the metadata with the algorithms that its tokens may be signed by.
+        `algorithms_in`: the member of the metadata with the signing algorithms of its tokens.
         """
         metadata = await self.read(reader, egress)
         if isinstance(metadata, DocumentIssue):
@@ -147,5 +147,5 @@ class Discovery:
         return replace(document, algorithms=tuple(map(str, named)) if isinstance(named, list) else None)
 
     def egress(self, egress: EgressPolicy, uri: str) -> EgressPolicy:
-        """The egress policy for an address that the metadata name."""
+        """Return the egress policy for an address in the metadata."""
         return discovered_egress(egress, uri, self.metadata, self.issuer)

@@ -1,12 +1,12 @@
-"""Fetches JSON over HTTP from servers that may say anything. It bounds what it takes.
+"""Fetches JSON over HTTP from servers that are not trusted. It limits the accepted amount.
 
-| what comes | what is taken of it |
+| received | accepted |
 |---|---|
 | status line and headers | 16 KiB |
-| a body | as many bytes as the caller's `Bounds` say, 64 KiB beside a status that is no success. More is not read |
-| one that is compressed | gzip and deflate, in parts of 64 KiB, which are counted. Nothing asks for it |
-| its JSON | read in parts, within bounds of its own (json_parts) |
-| a redirect | nothing: it would take secrets along |
+| a body | up to the caller's `Bounds`; 64 KiB unless the status is a success. More is not read |
+| a compressed body | gzip and deflate, in parts of 64 KiB, which are counted. It is never requested |
+| JSON | read in parts, within separate bounds (json_parts) |
+| a redirect | never followed: it would send secrets along |
 """
 
 import asyncio
@@ -32,19 +32,19 @@ from notifier.network.http.faults import translate_fault, translate_timeout
 from notifier.network.http.json_parts import Bounds, format_size, read_json
 
 MAX_ERROR_BYTES = 64 * 1024  # bytes
-_PART_BYTES = 64 * 1024  # bytes unpacked at a time
-_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # gzip or zlib, as its head says
+_PART_BYTES = 64 * 1024  # bytes decompressed at a time
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # gzip or zlib, by the header of the data
 _CODINGS = ("gzip", "x-gzip", "deflate")
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
 
 ReadBody: TypeAlias = Callable[[bytes, str, Bounds], Awaitable[Any]]
-"""Turns a body and its content type into a value. Raises ValueError, whose text is shown: it must hold no secret."""
+"""Parses a body by its content type. Raises ValueError with a text to show, which must not contain a secret."""
 
 
 class NoAnswer(NotifierError):  # noqa: N818  what it is
-    """There is no usable answer. The text is the reason, in one line and without secrets.
+    """There is no usable response. The text is the reason, in one line and without secrets.
 
-    `lasting`: it stays so until somebody changes a setting or a certificate.
+    `lasting`: retrying is useless until somebody changes a setting or a certificate.
     """
 
     def __init__(self, text: str, *, lasting: bool = False) -> None:
@@ -53,14 +53,14 @@ class NoAnswer(NotifierError):  # noqa: N818  what it is
 
 
 class BeyondBounds(NoAnswer):
-    """An answer came whose body cannot be taken: it is too large, or no JSON."""
+    """A response arrived whose body is unusable: it is too large, or not JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonAnswer:
-    """An answer: its status, headers, and its JSON, None if it has none.
+    """A response: its status, headers, and its JSON, None if it has none.
 
-    If the status is no success, the JSON is somebody else's text, and must not be shown.
+    Unless the status is a success, the JSON is an untrusted text and must not be shown.
     """
 
     status: int
@@ -68,7 +68,7 @@ class JsonAnswer:
     content: Any = field(default=None, repr=False)
 
     def whole(self, name: str) -> str:
-        """Return a header that may come several times; empty if it is missing."""
+        """Return a header that may occur several times; empty if it is missing."""
         return ", ".join(self.headers.getall(name, ()))
 
 
@@ -78,10 +78,10 @@ async def only_json(body: bytes, _: str, bounds: Bounds) -> Any:
 
 
 class JsonClient:
-    """Asks servers. It keeps up to `keep` connections open, and is used in one event loop.
+    """Sends requests. It keeps up to `keep` connections open, and is used in one event loop.
 
-    Without an `egress` policy the operator named the addresses. A `proxy` looks names up itself, so that the policy
-    judges only what the address says. Several clients may `share` the TLS contexts of who made these, and closes them.
+    Without an `egress` policy the operator chose the addresses. A `proxy` resolves names, so that the policy checks
+    only the URL itself. Several clients may `share` TLS contexts, which their creator closes.
     """
 
     def __init__(
@@ -117,14 +117,14 @@ class JsonClient:
         whole: bool = True,
         **sent: Any,
     ) -> JsonAnswer:
-        """Send a request, with `json` or a form as `data`, and return the answer; its head alone unless `whole`.
+        """Send a request, with `json` or a form as `data`, and return the response; its head alone unless `whole`.
 
         Raises NoAnswer.
         """
         denied = None if self._egress is None else check_uri(url, self._egress)
         if denied is not None:
             raise NoAnswer(denied, lasting=True)
-        to = url if self._egress is None else URL(url, encoded=True)  # byte for byte as it was checked
+        to = url if self._egress is None else URL(url, encoded=True)  # unchanged since the check
         exchange = Exchange(repeated=True)
         context = current_exchange.set(exchange)
         try:
@@ -157,7 +157,7 @@ class JsonClient:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             policy = self._egress if self._proxy is None else None
-            most = 2 * self._bounds.answer + MAX_HEAD_BYTES  # what surrounds the chunks of a body counts too
+            most = 2 * self._bounds.answer + MAX_HEAD_BYTES  # chunk framing counts too
             resolver = self._resolver or aiohttp.ThreadedResolver()
             self._session, _ = new_session(policy, resolver, _HEADERS, self._open, wire_limit=most)
         return self._session
@@ -171,7 +171,7 @@ class JsonClient:
         try:
             content = await self._content(response, good=good)
         except ValueError as error:
-            wrong = str(error)  # and no more of it: its frames hold the answer
+            wrong = str(error)  # without the exception, whose frames hold the response
         if wrong and good:
             raise BeyondBounds(f"the answer {wrong}")
         return JsonAnswer(status=status, headers=response.headers, content=content)
@@ -188,12 +188,12 @@ def _to_head(response: aiohttp.ClientResponse) -> JsonAnswer:
 
 
 async def _read_body(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
-    """The body, unpacked. Raises ValueError if it is too large, or packed in a way that nobody can unpack."""
+    """Return the decompressed body. Raises ValueError if it is too large or its compression is not supported."""
     coding = ", ".join(response.headers.getall("Content-Encoding", ())).lower()
     packing = None if coding in ("", "identity") else zlib.decompressobj(_GZIP_OR_ZLIB)
     if packing is not None and coding not in _CODINGS:
         raise ValueError("is compressed, which nobody asked for, and in another way than gzip")
-    body, received = bytearray(), 0  # in one piece, which goes back to the system at once
+    body, received = bytearray(), 0  # in one piece, which is returned to the system at once
     async for raw in response.content.iter_any():
         received += len(raw)
         for part in _unpack(raw, packing):
@@ -208,7 +208,7 @@ async def _read_body(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
 
 
 def _unpack(raw: bytes, packing: Any) -> Iterator[bytes]:
-    """What the next bytes of a body hold, in parts."""
+    """Yield the content of the next bytes of a body, in parts."""
     if packing is None:
         yield raw
         return

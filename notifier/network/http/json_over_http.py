@@ -1,7 +1,7 @@
 """Fetches JSON over HTTP within the time of one reading: clients of registry sources, and sessions.
 
-It is used in a thread with an event loop of its own, for one reading at a time. No egress policy applies: the operator
-names the address.
+It is used in a thread with a separate event loop, for one reading at a time. No egress policy applies: the operator
+chose the address.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from notifier.network.http.json_client import BeyondBounds, JsonAnswer, JsonClie
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.policies import TlsSettings
 
-LIST_BOUNDS = Bounds(answer=MAX_LIST_BYTES)  # of one answer of a registry source
-_MAX_KEPT_CONNECTIONS = 8  # connections, more than any source asks at a time
+LIST_BOUNDS = Bounds(answer=MAX_LIST_BYTES)  # of one response of a registry source
+_MAX_KEPT_CONNECTIONS = 8  # more than any source requests at a time
 
 
 class JsonWeb:
-    """Sends requests to one server. Raises SourceFault for whatever goes wrong before there is an answer."""
+    """Sends requests to one server. Raises SourceFault for any failure before there is a response."""
 
     def __init__(self, client: JsonClient, until: float) -> None:
         self._client = client
         self._until = until
 
     def left(self) -> float:
-        """The seconds that the reading has left."""
+        """Return the remaining seconds of the reading."""
         return self._until - asyncio.get_running_loop().time()
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str] | None = None, **sent: Any) -> JsonAnswer:
@@ -57,6 +57,6 @@ async def open_web(
 
 
 def origin_of_url(url: str) -> str:
-    """Scheme, host, port and path: a query may hold a secret."""
+    """Return scheme, host, port and path, without the query, which may hold a secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,12 +1,12 @@
 """Resolves names by aiodns within the caller's deadline, with the name servers that resolv.conf lists at that moment.
 
-c-ares queries one name server after another. Its timeouts follow from earlier answers: after fast ones 0.25 s, doubled
-at each of three tries, and an answer to an earlier try is dropped. A recursive name server that needs 3 s therefore
-failed after 1.4 s. If no answer has come within HEDGE_DELAY_SECONDS, each name server is also queried on a separate
-channel, which sees slow answers only and waits 5 s at its first try. The first answer wins, and the caller's deadline
-ends the others. A dead name server costs HEDGE_DELAY_SECONDS.
+c-ares queries one name server after another. Its timeouts depend on earlier responses: after fast ones 0.25 s, doubled
+at each of three tries, and a response to an earlier try is dropped. A recursive name server that needs 3 s therefore
+failed after 1.4 s. If no response has arrived within HEDGE_DELAY_SECONDS, each name server is also queried on a
+separate channel, which has only seen slow responses and waits 5 s at its first try. The first response wins, and the
+caller's deadline ends the others. A dead name server costs HEDGE_DELAY_SECONDS.
 
-c-ares reads resolv.conf when a channel is made. Later it watches the folder of that name only, not that of a link's
+c-ares reads resolv.conf when a channel is made. Later it watches only the folder of that name, not that of a link's
 target. New channels are made when the file has changed, and after no name server was reachable.
 """
 
@@ -26,10 +26,10 @@ from pycares import AresError
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 HEDGE_DELAY_SECONDS = 0.5  # seconds
-FIRST_WAIT_SECONDS = 5.0  # seconds; c-ares takes no more
-MAX_TRIES = 4  # the waits double: together more than any deadline
+FIRST_WAIT_SECONDS = 5.0  # seconds; the maximum of c-ares
+MAX_TRIES = 4  # the waits double: together they exceed any deadline
 RENEW_INTERVAL_SECONDS = 10.0  # seconds between two renewals while no server is reachable: each channel has a thread
-CLOSE_DELAY_SECONDS = 120.0  # seconds; longer than any caller of the old channels waits
+CLOSE_DELAY_SECONDS = 120.0  # seconds; longer than any caller waits on the old channels
 _FINAL_CODES = (ARES_ENOTFOUND, ARES_ENODATA)
 _UNREACHABLE_CODES = (ARES_ECONNREFUSED, ARES_ETIMEOUT)
 
@@ -100,7 +100,7 @@ class _Channels:
     def __init__(self, path: Path, state: object, made_at: float) -> None:
         self.state, self.made_at = state, made_at
         self._servers = list(dict.fromkeys(_read_servers(path)))
-        self.shared = _make_channel(self._servers) or aiohttp.AsyncResolver(nameservers=None)  # not that of all others
+        self.shared = _make_channel(self._servers) or aiohttp.AsyncResolver(nameservers=None)  # not the shared one
         self._patient: list[aiohttp.AsyncResolver] | None = None
 
     def patient(self) -> list[aiohttp.AsyncResolver]:

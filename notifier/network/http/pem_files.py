@@ -1,6 +1,6 @@
 """Loads PEM files into TLS contexts, and explains why a file is unusable. TLS 1.2 is the oldest version.
 
-Certificates are judged the same on all versions of Python. Since 3.13 `create_default_context` refuses a private
+Certificates are checked the same way on all versions of Python. Since 3.13 `create_default_context` refuses a private
 authority's certificates without key usage or authority key identifier (VERIFY_X509_STRICT), and accepts an intermediate
 certificate as the end of a chain (VERIFY_X509_PARTIAL_CHAIN); before, it does neither. Here the first is always off,
 and the second always on: each certificate in `ca_file` is trusted.
@@ -19,7 +19,7 @@ from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.settings.policies import ListenerTls
 
-MAX_EXAMINED_BYTES = 65_536  # of a file in which a known mistake is looked for
+MAX_EXAMINED_BYTES = 65_536  # of a file that are searched for a known mistake
 _BEGIN = b"-----BEGIN "
 
 
@@ -30,7 +30,7 @@ def set_verify_flags(context: ssl.SSLContext) -> None:
 
 
 def build_client_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return the context of a connection that we open. Without `ca_file` it trusts the system's authorities.
+    """Return the context of an outgoing connection. Without `ca_file` it trusts the system's authorities.
 
     Raises InternalFault(cause=tls_files) that names the file.
     """
@@ -64,7 +64,7 @@ def build_server_context(files: ListenerTls) -> ssl.SSLContext:
 
 
 def find_pem_issue(raw: bytes) -> str | None:
-    """Name how a PEM file was damaged when it was copied, and the way out; None if it is none of these."""
+    """Return how a PEM file was damaged while it was copied, and the remedy; None if the damage is unknown."""
     if not raw.strip():
         return "is empty"
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -93,7 +93,7 @@ def _is_coded_twice(raw: bytes) -> bool:
 
 
 def _find_known_issue(*files: Path | None) -> str | None:
-    """The first of these files that was damaged in a known way, and how."""
+    """Return the first of these files with known damage, and the damage."""
     for file in filter(None, files):
         with suppress(OSError), file.open("rb") as opened:
             if (mistake := find_pem_issue(opened.read(MAX_EXAMINED_BYTES))) is not None:

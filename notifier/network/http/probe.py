@@ -24,7 +24,7 @@ from notifier.network.http.name_resolver import NameResolver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReachedAddress:
-    """Connected to `address` (the proxy's, if there is one). `expires`: end of the certificate, in epoch seconds."""
+    """The `address` of the connection (the proxy's, if there is one). `expires`: end of the certificate in epoch s."""
 
     address: str
     proxy: bool = False
@@ -57,7 +57,7 @@ class Probe:
             await self._resolver.close()
 
     async def reach(self, uri: str, route: Route, within: float) -> ReachedAddress | ReachFailure:
-        """Connect within `within` seconds, and hang up. Never raises."""
+        """Connect within `within` seconds, and disconnect. Never raises."""
         denied = check_uri(uri, route.egress)
         if denied is not None:
             return ReachFailure(reason=Reason.EGRESS_DENIED, text=denied)

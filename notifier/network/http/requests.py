@@ -1,10 +1,10 @@
-"""Sends a POST or GET over one of aiohttp's connections, in one write, with a head that is made once a host.
+"""Sends a POST or GET over one of aiohttp's connections, in one write, with a head that is made once per host.
 
-From the answer it keeps the printable beginning for diagnosis (R11), without secrets that it quotes.
+From the response it keeps the printable beginning for diagnosis (R11), without quoted secrets.
 
-aiohttp's session makes each request anew: headers, cookies, redirects, a writing task, a response that outlives its
-connection. That costs 100 µs for each request, and a logout needs none of it. This module uses aiohttp's connector
-(look-up, TLS, pool) and parser. Requests through a proxy use the session.
+aiohttp's session builds each request from scratch: headers, cookies, redirects, a writing task, a response that
+outlives its connection. That costs 100 µs for each request, and a logout needs none of it. This module uses aiohttp's
+connector (look-up, TLS, pool) and parser. Requests through a proxy use the session.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ MAX_TEXT_CHARACTERS = 1024  # characters that are kept
 
 _RUN = re.compile(r"[A-Za-z0-9_.-]{15,}")
 _STEP = 8  # characters: any 15 consecutive ones of the token contain an aligned piece of 8
-_SHORT = 5  # characters: a shorter header value is no secret, and might be any word
+_SHORT = 5  # characters: a shorter header value is not treated as a secret, since it may be any word
 MAX_HEADS = 2048  # kept in all, 3 KiB each
 # TLS contexts alive; the TLS files keep half as many. One with the system's authorities takes 0.8 MiB.
 MAX_CONTEXTS = 512
@@ -60,7 +60,7 @@ def _echoes_secret(run: str, secret: str) -> bool:
 
 
 def _find_secrets(route: Route) -> Iterator[str]:
-    """The secrets in extra headers and the proxy's password, as a client might quote them: `Bearer x`, or only `x`."""
+    """Yield the secrets in extra headers and the proxy's password, as a client might quote them: `Bearer x`, or `x`."""
     values = [value for _, value in route.headers]
     if route.proxy is not None and (password := URL(route.proxy).password):
         values += [password, base64.b64encode(f"{URL(route.proxy).user or ''}:{password}".encode()).decode()]
@@ -72,7 +72,7 @@ def _find_secrets(route: Route) -> Iterator[str]:
 
 
 def _split_basic(credentials: str) -> tuple[str, ...]:
-    """`user:password`, and the password (RFC 7617)."""
+    """Return `user:password`, and the password (RFC 7617)."""
     try:
         pair = base64.b64decode(credentials, validate=True).decode()
     except ValueError:
@@ -80,7 +80,7 @@ def _split_basic(credentials: str) -> tuple[str, ...]:
     return pair, pair.partition(":")[2]
 
 
-NO_TIMEOUT = aiohttp.ClientTimeout()  # no timers of aiohttp: ours are the only deadlines
+NO_TIMEOUT = aiohttp.ClientTimeout()  # no timers of aiohttp: the deadlines are ours alone
 
 
 class _Content(Protocol):
@@ -98,7 +98,7 @@ class Response:
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request that is made once, and with it the connector's key for its connections."""
+    """A request that is created once, with the connector's key for its connections."""
 
     @cached_property
     def connection_key(self) -> "aiohttp.client_reqrep.ConnectionKey":
@@ -111,12 +111,12 @@ class Head:
 
     request: aiohttp.ClientRequest
     tls: SSLContext | None
-    until_length: bytes  # from behind the target
-    of_get: bytes  # the same of a request without a body, to its end
+    until_length: bytes  # from after the target
+    of_get: bytes  # the same for a request without a body, to its end
 
 
 class Heads:
-    """The heads of one session's requests, each made on first use."""
+    """The heads of one session's requests, each created on first use."""
 
     def __init__(self, session: aiohttp.ClientSession, always: Mapping[str, str]) -> None:
         self._session = session
@@ -125,16 +125,16 @@ class Heads:
         self._contexts: WeakSet[SSLContext] = WeakSet()
 
     def of(self, origin: str, route: Route, tls: SSLContext | None) -> Head:
-        """The head for this origin, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError (a broken header)."""
+        """Return the head for this origin, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError."""
         key = (origin, route.headers, route.tls)
-        if (head := self._heads.get(key)) is None or head.tls is not tls:  # a certificate that was renewed
+        if (head := self._heads.get(key)) is None or head.tls is not tls:  # a renewed certificate
             head = self._make(origin, route.headers, tls)
             self._make_room(tls)
             self._heads[key] = head
         return head
 
     def _make_room(self, tls: SSLContext | None) -> None:
-        """Drop the oldest heads, so that few TLS contexts stay alive: only heads still know replaced ones."""
+        """Drop the oldest heads, so that few TLS contexts stay alive: only heads still refer to replaced ones."""
         if tls is not None:
             self._contexts.add(tls)
         if len(self._contexts) > MAX_CONTEXTS:
@@ -178,7 +178,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, body: bytes | None) -> Response:
-    """Send the request, a GET without a body, and read the answer. The caller sets the deadline.
+    """Send the request, a GET without a body, and read the response. The caller sets the deadline.
 
     Raises aiohttp.ClientError, OSError.
     """
@@ -200,17 +200,17 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, bo
             refuse_below_100(message.code, head.request.request_info)
             message, content = await protocol.read()
         body_of_answer = b"" if content.at_eof() else await read_body(content)
-        whole = content.is_eof() and message.code != 101  # after which it is another protocol's
+        whole = content.is_eof() and message.code != 101  # after 101 the connection belongs to another protocol
     except aiohttp.http_exceptions.HttpProcessingError as broken:
         raise aiohttp.ClientResponseError(
             head.request.request_info, (), status=broken.code, message=broken.message
         ) from broken
     finally:
         if whole:
-            connection.release()  # which keeps it, unless it is to be closed
+            connection.release()  # keeps it, unless it is to be closed
         else:
             if connection.protocol is not None:
-                connection.protocol.abort()  # no goodbyes with one that hangs
+                connection.protocol.abort()  # no orderly close if the client hangs
             connection.close()
     return Response(status=message.code, headers=message.headers, body=body_of_answer)
 

@@ -32,10 +32,8 @@ from notifier.network.http.faults import add_expiry_day, translate_fault, transl
 from notifier.network.http.name_resolver import NameResolver
 from notifier.network.http.requests import MAX_TEXT_CHARACTERS, answer_text
 
-MAX_WAYS = 4096  # addresses whose routes are cached
-MAX_KEPT_CONNECTIONS = (
-    4096  # connections kept alive, or half of the open files that the process may have, if that is less
-)
+MAX_WAYS = 4096  # URIs whose routes are cached
+MAX_KEPT_CONNECTIONS = 4096  # connections kept alive, or half of the process's limit of open files, if that is less
 
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
 _REDIRECTS = range(300, 400)
@@ -45,7 +43,7 @@ _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"noti
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """The part that all requests to one address by one route share. `denied`: why none is allowed.
+    """The common part of all requests to one URI by one route. `denied`: why none is allowed.
 
     Without an `origin`, aiohttp's session sends them.
     """
@@ -80,7 +78,7 @@ class _Pool:
 
 
 class RequestDeadline:
-    """Ends what a task awaits inside with TimeoutError after so many seconds. `when` is by the loop's clock.
+    """Raises TimeoutError in what a task awaits inside, after the given seconds. `when` is by the loop's clock.
 
     `asyncio.timeout` takes three times as long: 7 µs for each request.
     """
@@ -98,12 +96,12 @@ class RequestDeadline:
         self._task.cancel()
 
     def __enter__(self) -> None:
-        """The time counts from the making."""
+        """Do nothing: the time counts from the construction."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._timer.cancel()
         if self._passed and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from error  # nobody else has cancelled the task
+            raise TimeoutError from error  # no other cancellation is pending
 
 
 class HttpTransport:
@@ -111,7 +109,7 @@ class HttpTransport:
 
     Without a `resolver`, `NameResolver` resolves names. Beyond `keep` open connections, none is kept alive. An idle
     connection is kept for `kept_for` seconds. A session may be closed when it is idle for `session_idle` seconds.
-    `on_surplus` are called for each client that sends more than its answer.
+    `on_surplus` are called for each client that sends more than its response.
     """
 
     def __init__(
@@ -131,7 +129,7 @@ class HttpTransport:
         self._tls = TlsContexts()
         self._open_connections = OpenConnections(_half_of_open_file_limit() if keep is None else keep, on_surplus)
         self._pools: dict[EgressPolicy | None, _Pool] = {}
-        self._ways: dict[str, _Way] = {}  # by URI, those of POSTs: each GET has a URI of its own
+        self._ways: dict[str, _Way] = {}  # by URI, only of POSTs: each GET has a different URI
 
     @property
     def open_connections(self) -> int:
@@ -180,7 +178,7 @@ class HttpTransport:
                     response = await requests.exchange(pool.connector, head, way.target, request.body)
                 else:
                     if tls is None and proxy is not None and proxy.scheme == "https":
-                        tls = await self._tls.context(TlsFiles())  # of the proxy
+                        tls = await self._tls.context(TlsFiles())  # TLS of the proxy
                     response = await _by_session(request, pool.session, proxy, tls)
         except TimeoutError:
             return translate_timeout(request.timeout, exchange, proxy)
@@ -215,14 +213,14 @@ class HttpTransport:
         try:
             async with asyncio.timeout(request.timeout):
                 return await self._tls.context(request.route.tls)
-        except TimeoutError:  # after a start with very many clients that have a certificate each
+        except TimeoutError:  # after a start with very many clients with certificates
             text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
             raise InternalFault(Cause.TLS_FILES, text) from None
 
     async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
-        """A session for an egress policy, or for all requests through a proxy (None)."""
+        """Return a session for an egress policy, or for all requests through a proxy (None)."""
         await self._close_idle()
-        if (existing := self._pools.get(policy)) is not None:  # another task made it meanwhile
+        if (existing := self._pools.get(policy)) is not None:  # another task created it meanwhile
             return existing
         assert self._resolver is not None, "open() comes before post()"
         session, connector = new_session(
@@ -234,7 +232,7 @@ class HttpTransport:
         return pool
 
     async def _close_idle(self) -> None:
-        """Close idle sessions. New policies come only with a new configuration, so this runs when a session is made."""
+        """Close idle sessions, whenever a session is created: new policies come only with a new configuration."""
         long_ago = asyncio.get_running_loop().time() - self._session_idle
         for policy, pool in list(self._pools.items()):
             if pool.in_use == 0 and pool.last_used < long_ago:
@@ -271,11 +269,11 @@ async def _by_session(
     finally:
         response.close()  # has no effect if the response was read to its end: such a connection is kept
         if response.status < 200 and (connection := current_exchange.get().connection) is not None:
-            connection.abort()  # what follows is another protocol's
+            connection.abort()  # the rest belongs to another protocol
 
 
 def _headers(request: Request) -> CIMultiDict[str]:
-    """Those of the route, and of a form where there is one. A GET has no type."""
+    """Return the headers of the route, and of a form if there is one. A GET has no type."""
     headers = CIMultiDict(request.route.headers)
     if request.body is None:
         headers.popall(_FORM[0], None)
@@ -291,6 +289,6 @@ def _text(response: requests.Response, request: Request) -> str:
     location = response.headers.get("Location") if response.status in _REDIRECTS else None
     if location is None:
         return text
-    path, query, _ = _USER.sub("//", location).partition("?")  # the query of a login page may hold what is nobody's
+    path, query, _ = _USER.sub("//", location).partition("?")  # the query of a login page may be confidential
     to = answer_text(f"to {path}{query and '?…'}".encode("utf-8", "surrogateescape"), request.secret, request.route)
     return f"{to}: {text}"[:MAX_TEXT_CHARACTERS] if text else to

@@ -1,1 +1,1 @@
-"""How notifier is called: listeners, who may, how much, refusals, the API's description."""
+"""Incoming HTTP: listeners, authorization, limits, refusals, the description of the API."""

@@ -1,12 +1,12 @@
 """Authorizes requests to the API: bearer tokens of `tokens_file`, each with scopes and issuers.
 
-A feature may take bearer tokens of others too. These are judged once, before the limits of requests count them, and
-the request keeps what came of it.
+A feature may accept bearer tokens of other systems too. These are checked once, before the limits of requests count
+them, and the request keeps the result.
 
 Without a tokens file (only on loopback) every program on the machine may do everything, but no web page may. A page
 whose host name resolves to loopback (DNS rebinding) can reach the listener, and its reads have no Origin. But its
-browser sends the name as Host. So only a Host that means this machine everywhere is answered. Images and links of a
-page have no Origin either. But browsers say in Sec-Fetch-Site that they are of another.
+browser sends the name as Host. So only a Host that means this machine everywhere is accepted. Images and links of a
+page have no Origin either. But browsers mark them in Sec-Fetch-Site as cross-site or same-site.
 """
 
 import hashlib
@@ -30,16 +30,16 @@ LOOPBACK_ONLY_TEXT = "Only this machine is answered: ask for localhost or 127.0.
 
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _HOST = re.compile(rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::[0-9]{{1,5}})?")  # RFC 9110 §7.2
-_JUDGED: Any = getattr(web, "RequestKey", lambda name, _: name)("judged", object)  # aiohttp 3.13 keeps by names
+_JUDGED: Any = getattr(web, "RequestKey", lambda name, _: name)("judged", object)  # aiohttp 3.13 uses names as keys
 
 _FOR_PAGES = "for_pages"
 _FOREIGN_SITES = ("cross-site", "same-site")  # a page of another origin (Fetch Metadata)
 
 Tokens = Callable[[], Iterable[ApiToken] | None]
-"""Asked at each request, since they may have been reloaded; None: no tokens file."""
+"""Called at each request, since the tokens may have been reloaded; None: no tokens file."""
 
 JudgeBearer = Callable[[str], Awaitable[ApiToken | None]]
-"""Says what a bearer token of others may do; None if it is none of theirs. Raises Refusal (401, 403, 503)."""
+"""Returns the permissions of another system's bearer token; None if it is unknown. Raises Refusal (401, 403, 503)."""
 
 
 class Authorization:
@@ -51,21 +51,21 @@ class Authorization:
 
     @web.middleware
     async def local(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Without tokens, refuse other machines and web pages. Raises Refusal: 403, 421."""
+        """Without tokens, refuse other machines and web pages. Raises Refusal (403, 421)."""
         if self._tokens() is None:
             sent_by_page = "Origin" in request.headers or request.headers.get("Sec-Fetch-Site") in _FOREIGN_SITES
             if sent_by_page and not getattr(request.match_info.handler, _FOR_PAGES, False):
                 raise Refusal(problem_response(403, "A web page may not use this API"))
             hosts = request.headers.getall("Host", ())
-            # A whole URL in the request line overrides Host (RFC 9112 §3.2.2). Only requests to a proxy have one.
+            # A whole URL in the request line overrides Host (RFC 9112 §3.2.2). Only requests to a proxy contain one.
             if not hosts or not all(map(is_loopback, hosts)) or not request.raw_path.startswith("/"):
                 raise Refusal(problem_response(421, LOOPBACK_ONLY_TEXT))
         return await handler(request)
 
     def require(self, request: web.Request) -> ApiToken | None:
-        """Return the token of the request, None if none is needed. It must have the scope that the route declares.
+        """Return the token of the request; None if none is required. It must have the scope that the route declares.
 
-        Raises Refusal: 401, 403.
+        Raises Refusal (401, 403).
         """
         operation = description_of(request.match_info.handler)
         if operation is None or operation.scope is None:
@@ -95,7 +95,7 @@ class Authorization:
 
 
 def allow_for_pages(handler: Handler) -> Handler:
-    """Let web pages ask this handler: it holds no secret. A browser names the origin of a page's own scripts, too."""
+    """Permit web pages to call this handler: it holds no secret. Scripts of a page's own origin send Origin too."""
     setattr(handler, _FOR_PAGES, True)
     return handler
 
@@ -115,7 +115,7 @@ def is_loopback(host: str) -> bool:
 
 
 def name_of_caller(token: ApiToken | None) -> str:
-    """Who asks, for the audit."""
+    """Return the name of the caller, for the audit."""
     return "anyone (no tokens_file)" if token is None else token.name
 
 
@@ -130,13 +130,13 @@ def permits_all_issuers(token: ApiToken | None) -> bool:
 
 
 def unauthorized(title: str, *, given: bool = True) -> Refusal:
-    """Return the refusal (401) of a request without a good token. `given`: it has one that is none."""
+    """Return the refusal (401) of a request without a valid token. `given`: it has an invalid one."""
     challenge = 'Bearer error="invalid_token"' if given else "Bearer"
     return Refusal(problem_response(401, title, headers={"WWW-Authenticate": challenge}))
 
 
 def judge_other_bearers(tokens: Tokens, judge: JudgeBearer) -> Middleware:
-    """Return what judges a bearer token that is none of `tokens`. Only a route that needs a token refuses a bad one."""
+    """Return a middleware that checks bearer tokens other than `tokens`. Only routes that need a token refuse one."""
 
     @web.middleware
     async def judged(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -152,7 +152,7 @@ def judge_other_bearers(tokens: Tokens, judge: JudgeBearer) -> Middleware:
 
 
 def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
-    """Find the token of the request. It compares the digests of all tokens, so the time reveals nothing."""
+    """Return the token of the request. It compares the digests of all tokens, so the time reveals nothing."""
     if isinstance(judged := request.get(_JUDGED), ApiToken):
         return judged
     scheme, credentials = _credentials(request)
@@ -165,7 +165,7 @@ def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | No
 
 
 def _credentials(request: web.Request) -> tuple[str, str]:
-    """None if several are given: a proxy before us may have judged another than we would."""
+    """Return the credentials; empty if there are several headers, of which a proxy may have checked another one."""
     given = request.headers.getall("Authorization", ())
     scheme, _, credentials = (given[0] if len(given) == 1 else "").partition(" ")
     return scheme.lower(), credentials.strip()

@@ -1,4 +1,4 @@
-"""Bounds what a connection holds before and between requests. Stands between asyncio's transport and aiohttp's handler.
+"""Bounds the bytes that a connection holds before and between requests, between asyncio's transport and aiohttp.
 
 aiohttp alone keeps a head of 64 lines of 8 KiB, 32 parsed requests behind a slow one, and, for each part that it
 receives after a broken body, an error with a copy of that part. So aiohttp receives one request at a time:
@@ -6,16 +6,16 @@ receives after a broken body, an error with a copy of that part. So aiohttp rece
 | received | effect |
 |---|---|
 | a head | held here, as bytes, until it is complete: 32 KiB at most (400). A broken request line is refused at once |
-| a body | passed on up to its end, while aiohttp wants more of it |
-| a broken body | nothing behind the first broken byte is read. The route answers 400 |
-| bytes behind a request | held here, as bytes, until the answer is made. Beyond 8 KiB nothing more is read |
-| an answer that nobody reads | counted from 16 KiB, and given up after a deadline |
+| a body | passed on up to its end, while aiohttp accepts more of it |
+| a broken body | nothing after the first broken byte is read. The route answers 400 |
+| bytes after a request | held here, as bytes, until the response is made. Beyond 8 KiB nothing more is read |
+| a response that the peer does not read | counted from 16 KiB, and dropped after a deadline |
 
 All this is counted, for all listeners of the process together. Beyond the budget the connection that holds most is
-closed. What a running request has read is not counted: listeners limit requests and their bodies.
+closed. Bytes that a running request has read are not counted: listeners limit requests and their bodies.
 
 Only public interfaces of asyncio and aiohttp are needed: `web.Server.request_handler` shows when a request begins.
-aiohttp's list of parsed messages shows a broken body at once; without it, it is noticed after 32 KiB.
+aiohttp's list of parsed messages shows a broken body at once; without it, it is detected after 32 KiB.
 """
 
 import asyncio
@@ -34,20 +34,20 @@ from notifier.network.listeners.held_bytes import (
 
 BODY_BUFFER_BYTES = (
     8 * 1024
-)  # bytes of a body at which aiohttp reads no more until the route takes some; it reads twice that
+)  # bytes of a body at which aiohttp pauses reading until the route takes some; it reads twice that
 _MAX_BODY_BYTES_HELD = 2 * BODY_BUFFER_BYTES + PIECE_BYTES
-_MAX_UNREAD_BYTES = 16 * 1024  # bytes of answers from which these are counted
-_MAX_TLS_BYTES_HELD = 64 * 1024  # bytes that a TLS connection may hold, undecrypted, while nothing is read from it
-LINGER_SECONDS = 2.0  # seconds for the rest of a request that was refused, so that the answer is read before the reset
-MAX_DROPPED_PIECES = 16  # at most in that time
-_PIECE_COST = 4  # what a piece costs besides, as lines
-_MAX_UNWANTED_BYTES = 8 * 1024  # bytes passed on of such a body after its answer; then the connection is closed
+_MAX_UNREAD_BYTES = 16 * 1024  # bytes of responses from which these are counted
+_MAX_TLS_BYTES_HELD = 64 * 1024  # bytes that a TLS connection may hold, encrypted, while nothing is read from it
+LINGER_SECONDS = 2.0  # seconds for the rest of a refused request, so that the response is read before the reset
+MAX_DROPPED_PIECES = 16  # maximum in that time
+_PIECE_COST = 4  # the fixed cost of a piece, in lines
+_MAX_UNWANTED_BYTES = 8 * 1024  # bytes of such a body passed on after its response; then the connection is closed
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class BoundedConnection(asyncio.BufferedProtocol):
-    """One connection of `connections`, which it joins and leaves. `unread_seconds`: the deadline to read an answer."""
+    """One connection, which adds itself to `connections` and removes itself. `unread_seconds`: to read a response."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         unread_seconds: float,
         connections: MutableMapping[web.RequestHandler, Any],
     ) -> None:
-        """`buffer`: what is read at a time; connections share it, since each read is taken out at once."""
+        """`buffer` receives each read; connections share it, since the bytes are taken out immediately."""
         self.handler = handler
         self._budget = budget
         self._buffer = buffer
@@ -67,36 +67,36 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._tls = False
         self._bytes = HeldBytes()
         self._content: Any = None  # of the current request
-        self._most = 0  # bytes of it that are passed on, if it is costly
+        self._most = 0  # bytes of it to pass on, if it is costly
         self._answering = False
         self._broken = False
-        self._refused = 0  # pieces that are still read, and dropped, after a refusal
-        self._full = False  # aiohttp wants no more now
+        self._refused = 0  # remaining pieces to read and drop after a refusal
+        self._full = False  # aiohttp accepts no more now
         self._waits = False  # for its turn
         self._reading = True
         self._unread: asyncio.TimerHandle | None = None
 
     @property
     def busy(self) -> bool:
-        """True while a request is under way."""
+        """True while a request is in progress."""
         return self._answering or self._bytes.head > 0
 
     def end(self) -> None:
-        """Close the connection: after the answer, if a request is under way."""
+        """Close the connection: after the response, if a request is in progress."""
         if self.busy:
             self.handler.close()
         else:
             self.handler.force_close()
 
     def abort(self) -> None:
-        """Close the connection at once, and drop what it holds."""
+        """Close the connection at once, and drop its bytes."""
         transport, self._transport = self._transport, None
         self._bytes.held.clear()
         if transport is not None:
             transport.abort()
 
     def on_request(self, request: web.BaseRequest) -> None:
-        """Note that aiohttp begins with the request whose head was passed on."""
+        """Record that aiohttp begins with the request whose head was passed on."""
         self._content, self._answering = request.content, True
         self._bytes.on_request(request.content_length)
         if self._transport is None and not request.content.is_eof():
@@ -105,7 +105,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self.advance()
 
     def on_answer(self) -> None:
-        """Note that the answer was made. It is written before the next request is read."""
+        """Record that the response was made. It is written before the next request is read."""
         self._answering = False
         self._most = self._bytes.passed + _MAX_UNWANTED_BYTES
         self._advance_soon()
@@ -154,7 +154,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
                 self.advance()
 
     def pause_writing(self) -> None:
-        """Called by asyncio: the peer does not read as fast as answers are written."""
+        """Called by asyncio: the peer does not read as fast as responses are written."""
         self.handler.pause_writing()
         self._unread = asyncio.get_running_loop().call_later(self._unread_seconds, self.abort)
         self._count()
@@ -170,19 +170,19 @@ class BoundedConnection(asyncio.BufferedProtocol):
     # ── reading ──
 
     def want(self, *, more: bool) -> None:
-        """Note whether aiohttp wants more of a body. It gets that later: now it may be taking out all that there is."""
+        """Record whether aiohttp accepts more of a body. It gets more later: it may be taking out the data now."""
         if self._full is more:
             self._full = not more
             self._advance_soon()
 
     def _advance_soon(self) -> None:
-        """Pass more on after the other connections had their turn."""
+        """Pass on more after the other connections' turns."""
         if not self._waits:
             self._waits = True
             self._budget.advance_soon(self)
 
     def advance(self) -> None:
-        """Pass on what aiohttp may have now."""
+        """Pass on the data that aiohttp may receive now."""
         self._waits = False
         if self._transport is None:
             return
@@ -214,7 +214,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         return head or b""
 
     def _is_broken(self) -> bool:
-        """True if the body is broken, or if its chunks have more around them than they hold."""
+        """True if the body is broken, or if its chunk framing is larger than the chunks."""
         content = self._content
         if content.is_eof():
             return False
@@ -223,14 +223,14 @@ class BoundedConnection(asyncio.BufferedProtocol):
         return self._bytes.left is None and self._bytes.passed - 2 * content.total_bytes > MAX_HEAD_BYTES
 
     def _stop(self) -> None:
-        """Read no more, and let the route know."""
+        """Stop reading, and report the error to the route."""
         self._broken = True
         self._bytes.held.clear()
         if self._content.exception() is None:
             self._content.set_exception(web.RequestPayloadError("the body is broken"))
 
     def _refuse(self) -> None:
-        """Answer 400 and close. For a moment, more is read and dropped: a reset would overtake the answer."""
+        """Answer 400 and close. For a moment, more is read and dropped: a reset would overtake the response."""
         self._broken = True
         self._refused = MAX_DROPPED_PIECES
         self._bytes.held.clear()
@@ -242,7 +242,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.abort)
 
     def _count(self) -> None:
-        """Read more only if it has a place, and count what is held."""
+        """Read more only if there is space, and count the held bytes."""
         transport = self._transport
         if transport is None:
             return
@@ -265,7 +265,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
 
 
 class _TransportView:
-    """The transport as aiohttp sees it. Whether anything is read is up to the connection."""
+    """The transport for aiohttp. The connection decides whether anything is read."""
 
     def __init__(self, transport: asyncio.Transport, connection: BoundedConnection) -> None:
         self._transport = transport

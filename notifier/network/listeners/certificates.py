@@ -1,8 +1,8 @@
-"""TLS certificates that we present: the context of a listener, and when each certificate expires.
+"""TLS certificates that notifier presents: the context of a listener, and when each certificate expires.
 
-A listener's context follows its files: a renewed certificate serves the next connection. Each handshake looks at the
-files (three calls of `stat`). If the new files cannot be used, the old context stays and the log says so once: a
-certificate is often written before its key.
+A listener's context follows its files: a renewed certificate serves the next connection. Each handshake checks the
+files (three calls of `stat`). If the new files are unusable, the old context stays, which is logged once: a certificate
+is often written before its key.
 """
 
 import ssl
@@ -22,10 +22,10 @@ from notifier.settings.service_settings import Settings
 
 
 class ListenerContext:
-    """Holds the newest context that could be made. Raises ConfigurationError if the first one cannot be made."""
+    """Holds the newest usable context. Raises ConfigurationError if the first context cannot be built."""
 
     def __init__(self, files: ListenerTls, key: str) -> None:
-        """`key` names the listener's section in errors: `api`."""
+        """`key` is the listener's section in errors: `api`."""
         self._files = files
         self._stamps = self._look()
         try:
@@ -38,7 +38,7 @@ class ListenerContext:
         self.context.sni_callback = self._choose
 
     def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: Any, _context: Any) -> None:
-        """OpenSSL calls this at each handshake, with or without a server name."""
+        """Called by OpenSSL at each handshake, with or without a server name."""
         stamps = self._look()
         if stamps != self._stamps:
             self._stamps = stamps
@@ -66,7 +66,7 @@ def _load_context(files: ListenerTls) -> ssl.SSLContext:
 
 
 def find_presented_files(settings: Settings, registry: Registry) -> dict[tuple[str, str], Path]:
-    """Return our certificate files, by their use (`api`, `web`, `queue` or `client`) and name."""
+    """Return notifier's certificate files, by their use (`api`, `web`, `queue` or `client`) and name."""
     files: dict[tuple[str, str], Path] = {}
     if settings.api is not None and settings.api.tls is not None:
         files["api", str(settings.api.tls.cert_file)] = settings.api.tls.cert_file

@@ -1,4 +1,4 @@
-"""Keeps the bytes that a connection received and has not passed on, cut into requests, and bounds those of all."""
+"""Holds the received bytes of connections until they are passed on, cut into requests, and bounds their total."""
 
 import asyncio
 import re
@@ -10,8 +10,8 @@ import structlog
 
 BUDGET_BYTES = 32 * 1024 * 1024  # bytes that connections hold outside of requests
 MAX_HEAD_BYTES = 32 * 1024  # bytes of a request's line and fields
-PIECE_BYTES = 8 * 1024  # bytes that are read at a time
-MAX_LINES_PER_TURN = 12  # of chunked bodies passed on at a time, 10 µs each; then it is the turn of other connections
+PIECE_BYTES = 8 * 1024  # bytes per read
+MAX_LINES_PER_TURN = 12  # of chunked bodies passed on at a time, 10 µs each; then other connections have their turn
 _SHORT_PIECE_BYTES = 64  # bytes passed on of a body with more lines than that
 _LOG_INTERVAL_SECONDS = 60.0  # seconds
 CONNECTIONS_PER_PASS = 2  # connections that pass on a further piece or request in one pass of the loop
@@ -22,17 +22,17 @@ _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IG
 
 
 class Holder(Protocol):
-    """A connection, as the budget uses it."""
+    """A connection, as used by the budget."""
 
     def advance(self) -> None:
-        """Pass on what may be passed on now."""
+        """Pass on the data that is permitted now."""
 
     def abort(self) -> None:
-        """Close the connection at once, and drop what it holds."""
+        """Close the connection at once, and drop its bytes."""
 
 
 class ConnectionBudget:
-    """Counts the bytes that connections hold, and shares the time between them.
+    """Counts the bytes that connections hold, and shares the processing time between them.
 
     Beyond `most` bytes, it closes the largest holders.
     """
@@ -47,9 +47,9 @@ class ConnectionBudget:
         self._turn: asyncio.Handle | None = None
 
     def advance_soon(self, connection: Holder) -> None:
-        """Let the connection pass on its next piece in its turn. A few have theirs in each pass of the loop.
+        """Schedule the connection's next piece. A few connections have their turn in each pass of the loop.
 
-        So the passes are short, in which new connections are accepted: uvloop accepts one in each.
+        So the passes, in each of which uvloop accepts one new connection, are short.
         """
         self._waiting.append(connection)
         if self._turn is None:
@@ -61,7 +61,7 @@ class ConnectionBudget:
         self._turn = asyncio.get_running_loop().call_soon(self._advance_some) if self._waiting else None
 
     def hold(self, connection: Holder, count: int) -> None:
-        """Note how many bytes the connection holds now."""
+        """Set how many bytes the connection holds now."""
         self._total += count - self._held.get(connection, 0)
         self._held[connection] = count
         if not count:
@@ -82,10 +82,10 @@ class ConnectionBudget:
 
 
 class HeldBytes:
-    """The bytes `held` of one connection, of which it passes on a head, then pieces of the body, then the next head.
+    """The bytes `held` of one connection, which passes on a head, then pieces of the body, then the next head.
 
-    `head`: bytes of a head that was passed on, until its request begins. `left`: bytes of the body that are to come,
-    None if it is chunked. `passed`: bytes of the body that were passed on.
+    `head`: bytes of a head that was passed on, until its request begins. `left`: remaining bytes of the body, None if
+    it is chunked. `passed`: bytes of the body that were passed on.
     """
 
     def __init__(self) -> None:
@@ -93,21 +93,21 @@ class HeldBytes:
         self.head = 0
         self.left: int | None = None
         self.passed = 0
-        self._searched = 0  # bytes of a head in which no end was found
+        self._searched = 0  # bytes of a head that were searched for its end
         self._blank = 0  # bytes of empty lines before it
 
     def on_request(self, length: int | None) -> None:
-        """Note that the request begins whose head was passed on. `length`: its Content-Length."""
+        """Record the start of the request whose head was passed on. `length`: its Content-Length."""
         self.head = 0
         if self.left is None and length is not None:
             self.left = max(0, length - self.passed)
 
     def on_end(self) -> None:
-        """Note that the body was passed on whole and the answer was made."""
+        """Record that the whole body was passed on and the response was made."""
         self.left, self.passed = None, 0
 
     def next_head(self) -> bytes | None:
-        """Return the next head and what is here of its body: empty until it is complete, None if it is refused."""
+        """Return the next head with the received part of its body: empty if it is incomplete, None if it is refused."""
         held = self.held
         if held[0] in b"\r\n":
             lines = held.lstrip(b"\r\n")
@@ -129,7 +129,7 @@ class HeldBytes:
         return self._taken(size + self.passed)
 
     def _is_no_request(self) -> bool:
-        """True if what is held cannot become a head."""
+        """True if the held bytes cannot become a head."""
         held = self.held
         if not held:
             return False
@@ -137,7 +137,7 @@ class HeldBytes:
         return not held[:1].isalpha() or (line > 0 and _REQUEST_LINE.match(held, 0, line) is None)
 
     def next_of_body(self) -> bytes:
-        """Return a piece that does not go beyond the body: a chunked one ends with an empty line."""
+        """Return a piece that ends within the body: a chunked body ends with an empty line."""
         held = self.held
         size = min(len(held), PIECE_BYTES)
         if self.left is not None:

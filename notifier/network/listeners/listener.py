@@ -1,8 +1,8 @@
 """Starts and stops an HTTP listener with an aiohttp application, and limits its connections.
 
 aiohttp closes a connection that has not sent a whole header within `keepalive_timeout`, counted from its start or from
-the last answer. The application limits bodies. Compressed bodies are not supported. What a connection holds outside of
-a request is bounded by `bounded_connection`.
+the last response. The application limits bodies. Compressed bodies are not supported. `bounded_connection` limits the
+bytes that a connection holds outside of a request.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ MAX_BACKLOG = 1024  # connections that the kernel queues; with asyncio's default
 MAX_HEADERS = 64
 RECEIVE_BUFFER_BYTES = (
     32 * 1024
-)  # bytes that the kernel holds of each connection (it doubles that), so that a read is no larger
+)  # bytes that the kernel holds of each connection (it doubles that), so that no read is larger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """Seconds for a whole header, which is also how long a connection may idle, and to read an answer."""
+    """Seconds for a whole header, which is also the idle time of a connection, and to read a response."""
 
     header: float = 10.0
     answer: float = 60.0
@@ -56,7 +56,7 @@ class Listener:
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
     async def close(self) -> None:
-        """Accept no more connections, let requests end within the grace, and close."""
+        """Accept no more connections, give running requests the grace to end, and close."""
         self.server.close()
         await self.runner.cleanup()
 
@@ -73,15 +73,15 @@ async def listen(  # noqa: PLR0913  each has its default
     connections: int = MAX_CONNECTIONS,
     budget: ConnectionBudget | None = None,
 ) -> Listener:
-    """Serve `app` at this address. `key` is the setting that names it (`ops.listen`).
+    """Serve `app` at this address, which the setting `key` names (`ops.listen`).
 
-    `grace`: seconds for requests that run when the listener closes. `connections` at a time: see `_Acceptor`.
+    `grace`: seconds for running requests when the listener closes. `connections`: how many at a time, see `_Acceptor`.
     All listeners of a process share one `budget`.
 
-    Raises ConfigurationError, which says what is wrong with the address.
+    Raises ConfigurationError with the reason if the address is unusable.
     """
     logger = logging.getLogger("notifier.server")
-    logger.addFilter(_is_loggable)  # once only, however often this runs
+    logger.addFilter(_is_loggable)  # only once, however often this runs
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -110,11 +110,11 @@ async def listen(  # noqa: PLR0913  each has its default
 
 
 class _Acceptor:
-    """Accepts every connection. Beyond `most`, it closes the oldest ones: idle ones at once, others after their answer.
+    """Accepts every connection. Beyond `most`, it closes the oldest: idle ones at once, others after their response.
 
-    So silent connections never keep others out. If all of them have a request under way, the newcomer is told to come
-    again, and closed. Connections accepted in one pass of the loop, at most BACKLOG, count at the next one. With TLS
-    a connection counts from before its handshake, in which it holds 50 KiB.
+    So silent connections never exclude others. If all of them have a request in progress, the new connection gets 503
+    with Retry-After, and is closed. Connections accepted in one pass of the loop, at most BACKLOG, count at the next
+    one. With TLS a connection counts from before its handshake, in which it holds 50 KiB.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class _Acceptor:
         server.request_handler = self._answer_one
 
     async def _answer_one(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request, and note when it is under way."""
+        """Answer a request, and record that it is in progress."""
         connection = self._connections.get(request.protocol)
         if isinstance(connection, BoundedConnection):
             connection.on_request(request)
@@ -160,10 +160,10 @@ class _Acceptor:
 
 
 class _Handshake(asyncio.Protocol):
-    """Holds the place of a TLS connection until its handshake is done, and can end it.
+    """Represents a TLS connection in the count until its handshake is done, and can end it.
 
-    asyncio's server starts the handshake itself, and shows the connection after it only. So the server accepts the
-    connection without TLS, and its socket is taken over.
+    asyncio's server starts the handshake itself, and reveals the connection only after it. So the server accepts the
+    connection without TLS, and this class takes over its socket.
     """
 
     busy = False
@@ -188,7 +188,7 @@ class _Handshake(asyncio.Protocol):
         except OSError:  # too many open files
             return
         finally:
-            stream.abort()  # which closes this descriptor, not the connection
+            stream.abort()  # closes this descriptor, not the connection
         self._connections[self._connection.handler] = self
         self._task = asyncio.get_running_loop().create_task(self._shake(self._socket))
 
@@ -204,21 +204,21 @@ class _Handshake(asyncio.Protocol):
                 lambda: self._connection, taken, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS
             )
         except OSError:
-            return  # a handshake that failed, or was ended
+            return  # the handshake failed, or was ended
         finally:
-            if self._connections.get(self._connection.handler) is self:  # else the connection has taken the place
+            if self._connections.get(self._connection.handler) is self:  # else the connection has replaced it
                 del self._connections[self._connection.handler]
 
 
 class _ConnectionRefusal(asyncio.Protocol):
-    """Refuses a connection before anything is read, because there are too many. With TLS there is no answer."""
+    """Refuses a connection before anything is read, because there are too many. With TLS there is no response."""
 
     def __init__(self, *, secure: bool) -> None:
         self._secure = secure
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Of asyncio."""
-        stream = cast("asyncio.Transport", transport)  # uvloop's is of no class of asyncio
+        """Called by asyncio."""
+        stream = cast("asyncio.Transport", transport)  # uvloop's class does not inherit from asyncio's
         if not self._secure:
             stream.write(
                 b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -234,10 +234,10 @@ _EXPLANATIONS: Mapping[int, str] = {
 
 
 async def _remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:
-    """Remove the header that names the versions of libraries."""
+    """Remove the header with the versions of libraries."""
     response.headers.popall("Server", None)
 
 
 def _is_loggable(record: logging.LogRecord) -> bool:
-    """Drop aiohttp's log of a request that it cannot parse: the quoted line may hold the token."""
+    """Drop aiohttp's log of a request that it cannot parse: the quoted line may contain the token."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError))

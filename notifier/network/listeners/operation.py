@@ -1,6 +1,6 @@
-"""Declares an operation of the API once: its route, its description, and what is checked before its handler runs.
+"""Declares an operation of the API once: its route, its description, and the checks before its handler runs.
 
-The handler runs only for a token of the declared scope, and only if the members of the query or the body are those of
+The handler runs only for a token with the declared scope, and only if the members of the query or the body conform to
 the declared TypedDict.
 """
 
@@ -36,7 +36,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiRequest:
-    """An authorized request. `members`: those of its query or its body, as declared. `path`: those of its path."""
+    """An authorized request. `members`: those of its query or body, as declared. `path`: the parameters of its path."""
 
     http: web.Request
     token: ApiToken | None
@@ -50,7 +50,7 @@ class ApiRequest:
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """The issuers that the token covers, None for all."""
+        """The issuers that the token covers; None for all."""
         return None if self.token is None else self.token.issuers
 
     def require_issuer(self, iss: str) -> None:
@@ -66,7 +66,7 @@ ApiHandler: TypeAlias = Callable[[ApiRequest], Awaitable[web.StreamResponse]]
 class ApiOperation:
     """One operation, as a decorator of its handler. `route`: method and path.
 
-    `query` or `body`: the TypedDict of its members. For the others see OperationDescription.
+    `query` or `body`: the TypedDict of its members. For the other fields see OperationDescription.
     """
 
     route: str
@@ -85,7 +85,7 @@ class ApiOperation:
 
 
 def routes_of(holder: object, authorization: Authorization) -> list[web.RouteDef]:
-    """Return the routes of the declared methods of an object, in their order."""
+    """Return the routes of the declared methods of an object, in order of declaration."""
     methods = [name for name, method in vars(type(holder)).items() if hasattr(method, _DECLARED)]
     return [route_of(getattr(holder, name), authorization) for name in methods]
 
@@ -113,7 +113,7 @@ def route_of(handler: ApiHandler, authorization: Authorization) -> web.RouteDef:
         if query:
             members = _validate(adapter.validate_python, _read_query_members(http, query["properties"]))
         elif body:
-            # Strict JSON takes strings as reasons, but not "5" as a number.
+            # Strict JSON accepts strings as reasons, but not "5" as a number.
             members = _validate(partial(adapter.validate_json, strict=True), json.dumps(await _read_body_members(http)))
         return await handler(ApiRequest(http=http, token=token, members=members, path=http.match_info))
 
@@ -122,7 +122,7 @@ def route_of(handler: ApiHandler, authorization: Authorization) -> web.RouteDef:
 
 
 def parse_answer(text: str, /, **members: Any) -> AnswerDescription:
-    """Describe an answer: a JSON object with members of these types, of which those NotRequired may be absent."""
+    """Describe a response: a JSON object with members of these types, of which those NotRequired may be absent."""
     optional = {name for name, kind in members.items() if get_origin(kind) is NotRequired}
     kinds = {name: get_args(kind)[0] if name in optional else kind for name, kind in members.items()}
     schemas = {name: TypeAdapter(kind).json_schema() for name, kind in kinds.items()}
@@ -131,7 +131,7 @@ def parse_answer(text: str, /, **members: Any) -> AnswerDescription:
 
 
 def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
-    """Return the schema of a TypedDict, in one piece."""
+    """Return the schema of a TypedDict, with all references resolved."""
     schema = adapter.json_schema()
     parts = schema.pop("$defs", {})
     text = json.dumps(schema)

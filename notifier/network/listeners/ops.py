@@ -1,6 +1,6 @@
 """The ops listener: `/livez`, `/readyz`, `/metrics`. It shows nothing secret and accepts no input.
 
-`/livez` checks nothing: the event loop answers it, so an answer proves that the loop runs. Anybody may reach this
+`/livez` checks nothing: the event loop answers it, so a response proves that the loop runs. Anybody may reach this
 listener. So it allows fewer connections than the API, and even fewer scrapes. A probe waits for neither.
 """
 
@@ -13,16 +13,16 @@ from aiohttp import web
 
 from notifier.network.listeners.problem import problem_response
 
-MAX_CONNECTIONS = 100  # at a time; a probe and a few that scrape need ten
-MAX_SCRAPES = 4  # at a time, since each takes time of the loop; enough for two Prometheus servers and some people
-SCRAPE_TIMEOUT_SECONDS = 10.0  # seconds for a page to be read; as long as Prometheus waits for one by default
+MAX_CONNECTIONS = 100  # at a time; a probe and a few scrapers need ten
+MAX_SCRAPES = 4  # at a time, since each blocks the loop; enough for two Prometheus servers and some people
+SCRAPE_TIMEOUT_SECONDS = 10.0  # seconds to read a page; the default scrape timeout of Prometheus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """The worker's readiness. `queue`: connected, topology in place. `blocked`: the queue takes no messages now.
+    """The worker's readiness. `queue`: connected, topology in place. `blocked`: the queue accepts no messages now.
 
-    `problem` says what is wrong.
+    `problem` is the reason if it is not ready or blocked.
     """
 
     queue: bool
@@ -33,11 +33,11 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """True if the worker does its work now.
+        """True if the worker operates now.
 
-        A blocked worker is ready: it still delivers, and only failed deliveries wait. The broker blocks all workers
-        alike. If they were unready, all would leave their Service, so that `POST /v1/events` could not answer why it
-        takes nothing (503), and the roll-out that may be the cure would stop.
+        A blocked worker is ready: it still delivers, and only failed deliveries wait. The broker blocks all workers at
+        once. If they were unready, all would leave their Service, so that `POST /v1/events` could not explain its 503,
+        and a rollout that may be the remedy would stop.
         """
         return self.queue and self.consuming and not self.draining
 
@@ -54,7 +54,7 @@ class Exposition(Protocol):
         """The same for OpenMetrics."""
 
     def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
-        """Yield the page in pieces. Must not hold the loop."""
+        """Yield the page in pieces. Must not block the event loop."""
 
 
 class _Scrapes:
@@ -66,7 +66,7 @@ class _Scrapes:
         self._room = most
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """`/metrics`."""
+        """Serve `/metrics`."""
         if not self._room:
             return problem_response(503, "Too many scrapes at a time; try again soon", headers={"Retry-After": "1"})
         openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
@@ -80,7 +80,7 @@ class _Scrapes:
                     await response.write(chunk)
         except TimeoutError:
             if request.transport is not None:
-                request.transport.abort()  # half a page must not look like a whole one
+                request.transport.abort()  # half a page must not look complete
         finally:
             self._room += 1
         return response
@@ -93,8 +93,8 @@ def ops_app(
     scrapes: int = MAX_SCRAPES,
     scrape_within: float = SCRAPE_TIMEOUT_SECONDS,
 ) -> web.Application:
-    """The application. `health` is asked at each probe and must return at once. `scrapes` at a time, each in so many
-    seconds.
+    """Return the application. `health` is called at each probe and must return at once. `scrapes`: concurrent ones,
+    each of which may take `scrape_within` seconds.
     """
 
     async def livez(_request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""Reads JSON bodies, and makes error answers for people and programs: `application/problem+json` (RFC 9457)."""
+"""Reads JSON bodies, and creates error responses for people and programs: `application/problem+json` (RFC 9457)."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from notifier.model.printable import json_text
 def problem_response(
     status: int, title: str, *, mistakes: Iterable[InputIssue] = (), headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Make the answer. `title` must be safe to show to strangers. `mistakes` say where, and what to do."""
+    """Return the response. `title` must be safe to show to anybody. `mistakes` have the paths and remedies."""
     document: dict[str, object] = {"type": "about:blank", "title": title, "status": status}
     listed = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
     if listed:
@@ -39,7 +39,7 @@ def malformed_refusal(*mistakes: InputIssue) -> Refusal:
 
 
 async def forbid_caching(request: web.Request, answer: web.StreamResponse) -> None:
-    """Have nobody keep what the API is about to answer, nor take it for anything else than it says it is."""
+    """Forbid caches to store responses of the API, and browsers to guess another content type."""
     if request.path.startswith("/v1/"):
         answer.headers.setdefault("Cache-Control", "no-store")
         answer.headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -47,7 +47,7 @@ async def forbid_caching(request: web.Request, answer: web.StreamResponse) -> No
 
 @web.middleware
 async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What is refused is answered, and what aiohttp itself refuses (404, 405, 413 …) in the same form."""
+    """Answer refusals, including those of aiohttp itself (404, 405, 413 …), in the same form."""
     try:
         return await handler(request)
     except Refusal as refusal:
@@ -60,7 +60,7 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
 async def read_json_object(request: web.Request) -> dict[str, Any] | None:
     """Return the object in the body; None if there is none.
 
-    It is UTF-8 whatever its `charset` says: JSON has no other (RFC 8259 §8.1). aiohttp's own ways decode by it, and
+    It is UTF-8 regardless of its `charset`: JSON has no other (RFC 8259 §8.1). aiohttp would decode by the charset, and
     among Python's codecs is punycode, which takes seconds for 128 KiB.
     """
     try:

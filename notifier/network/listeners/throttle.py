@@ -1,4 +1,4 @@
-"""Limits concurrent requests, in all and for each token, so that no publisher keeps others out.
+"""Limits concurrent requests, in total and for each token, so that no publisher excludes others.
 
 Each request may hold an event in memory. A request beyond the limits gets 429 and `Retry-After`, before its body is
 read. Requests to `/v1/events/{source}` have no token: these routes have separate slots for each source.
@@ -19,7 +19,7 @@ RETRY_AFTER_SECONDS = "1"  # seconds
 
 
 class RequestSlots:
-    """Slots for `most` requests at a time, of which each name can hold `most_of_each`.
+    """Slots for `most` concurrent requests, of which each name can hold `most_of_each`.
 
     `whose` describes, in the refusal, the requests of one name.
     """
@@ -68,14 +68,14 @@ class Throttle:
             impatience = asyncio.get_running_loop().call_later(self._body_within, _give_up, request)
             try:
                 return await handler(request)
-            except ConnectionResetError:  # the body was cut off: nobody reads the answer
+            except ConnectionResetError:  # the body was cut off: the client does not read the response
                 return problem_response(408, "The body did not come")
             finally:
                 impatience.cancel()
 
 
 def _give_up(request: web.Request) -> None:
-    """Close the connection of a slow body after this time, on any route."""
+    """Close the connection of a slow body after the time, on any route."""
     if not request.content.is_eof() and request.transport is not None:
         request.transport.abort()
 

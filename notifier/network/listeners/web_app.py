@@ -1,7 +1,7 @@
 """The application of the web listener: pages for browsers, which the proxy of an issuer serves on the issuer's origin.
 
-Anybody may reach it, without a token: a page's URL is sealed, and what upstream providers send is signed. It sets no
-cookie and reads none. Nothing of a request is logged, since a path may hold a sealed context, and a query a `sid`.
+Anybody may reach it without a token: a page's URL is sealed, and messages from upstream providers are signed. It sets
+no cookie and reads none. No part of a request is logged: a path may hold a sealed context, and a query a `sid`.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from notifier.model.frozen import frozen
 from notifier.network.listeners.problem import answer_refusals
 from notifier.network.listeners.throttle import Throttle
 
-MAX_CONNECTIONS = 1000  # at a time; a proxy keeps a few tens open, and asks again on each
+MAX_CONNECTIONS = 1000  # at a time; a proxy keeps a few tens open, and reuses them
 DEFAULT_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -21,12 +21,12 @@ DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex",
 }
-"""What each answer says unless its route says otherwise."""
+"""The headers of each response, unless its route sets them."""
 
 
 @frozen
 class WebLimits:
-    """The limits of the listener: bytes, seconds, requests at a time. Fairness to addresses is the proxy's part."""
+    """The limits of the listener: bytes, seconds, concurrent requests. The proxy ensures fairness between addresses."""
 
     body: int = 65_536
     body_timeout: float = 10.0

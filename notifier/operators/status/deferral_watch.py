@@ -1,11 +1,11 @@
-"""Marks the first deferral of an issuer or client for a cause that an operator must remove, and keeps its cause.
+"""Detects deferrals whose cause an operator must remove, and marks the first of each issuer or client.
 
 A wrong `iss` or `client_id`, or a key that cannot sign, defers deliveries silently for minutes. So the first deferral
 is logged with the nearest known name, and `notifier status` shows it while it lasts. Invented names take bounded
 memory: each issuer has a limit, and all unknown issuers share one.
 
-Only this module detects the end of a cause: an attempt succeeds, or a key signs again. Then it calls `on_cause_end`,
-which fetches the deliveries that still wait for that cause.
+Only this module detects the end of a cause: an attempt is possible, or a key signs again. Then it calls
+`on_cause_end`, which fetches the deliveries that are still pending for that cause.
 """
 
 import re
@@ -28,11 +28,11 @@ from notifier.model.trouble import Trouble, TroubleKind
 MAX_NAMES_PER_ISSUER = 100  # names of one issuer and one kind, and of all unknown issuers together
 MAX_NAMES = 2_000  # names in all
 KEEP_SECONDS = (
-    300.0  # seconds without a report after the last due time, until a cause counts as ended: others may have it
+    300.0  # seconds after the last due time until an unreported cause counts as ended: other workers may report it
 )
-MAX_SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for near names: at once, and then; one takes up to 10 ms among thousands
+MAX_SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for similar names: burst, rate; a search among thousands takes 10 ms
 DUE_SOON_SECONDS = 4.0  # seconds: deliveries due this soon need not be fetched
-FORGET_INTERVAL_SECONDS = 1.0  # seconds: made-up names must not cost more
+FORGET_INTERVAL_SECONDS = 1.0  # seconds: bounds the cost of invented names
 CLIENT_TROUBLES = (
     TroubleKind.UNKNOWN_CLIENT,
     TroubleKind.ENCRYPTION,
@@ -56,14 +56,14 @@ _CAUSES = MappingProxyType(
 )
 
 _Key = tuple[TroubleKind, str, str, str]
-"""Kind, issuer, client (empty: all of the issuer), and what else distinguishes two."""
+"""Kind, issuer, client (empty: all of the issuer), and the text without its age (only for `SIGNING`)."""
 _Group = tuple[TroubleKind, str]
-"""Kind and issuer (empty: unknown issuers). Names that publishers invent hide none of the registry's clients."""
+"""Kind and issuer (empty: unknown issuers). Limits per group keep invented names from hiding registered clients."""
 
 
 @dataclass(slots=True)
 class _OpenDeferral:
-    """The deferred deliveries' cause. `clients`: the clients concerned, if it is kept by issuer."""
+    """The cause of deferred deliveries. `clients`: the clients concerned, if the cause is stored per issuer."""
 
     since: float
     until: float = 0.0
@@ -75,7 +75,7 @@ class _OpenDeferral:
 
 
 class DeferralWatch:
-    """Precedes the observers: `next_observer` receives each fact, deferrals with `first` and the hint."""
+    """Passes each fact to `next_observer`, and adds `first` and the hint to deferrals."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class DeferralWatch:
         self._log = structlog.get_logger()
 
     def observe(self, fact: Fact) -> None:
-        """Pass a fact on."""
+        """Record a fact, and pass it to the next observer."""
         if type(fact) is Deferred:
             fact = self._mark(fact)
         elif self._open:
@@ -127,9 +127,9 @@ class DeferralWatch:
             yield Trouble(kind=kind, text=text, since=since, iss=iss, subject="others", count=count)
 
     def on_key_signs(self, iss: str, since: float = float("-inf")) -> None:
-        """Treat the deferrals for this issuer's keys as ended. If they are not, the next deferral reports them again.
+        """Record that this issuer's deferrals for signing have ended. If they have not, the next deferral reports them.
 
-        The key has not signed since `since`: other workers may have deferred deliveries for as long.
+        `since`: when the key last signed before. Other workers may have deferred deliveries since then.
         """
         now = self._clock()
         pending = [self._is_pending(self._end(key), now) for key in list(self._signing.get(iss, ()))]
@@ -159,7 +159,7 @@ class DeferralWatch:
             ("", False) if deferral.hint is None else (deferral.hint.text, deferral.hint.concerns(publisher))
         )
         if (why := self._reason_left_out(key)) is not None:
-            hint, is_for_publisher = why, False  # it names settings of ours
+            hint, is_for_publisher = why, False  # it names settings of notifier
         return replace(fact, first=is_first, hint=hint, hint_for_publisher=is_for_publisher)
 
     def _key_of(self, fact: Deferred) -> _Key | None:
@@ -168,9 +168,9 @@ class DeferralWatch:
                 return TroubleKind.UNKNOWN_VERSION, "", "", ""
             if fact.iss not in self._registry().issuers:
                 return TroubleKind.UNKNOWN_ISSUER, fact.iss, "", ""
-            if not fact.client_id:  # of an event for all clients: a source may have more of them
+            if not fact.client_id:  # an event for all clients: a registry source may have more
                 return TroubleKind.UNKNOWN_CLIENT, fact.iss, "*", ""
-            # Otherwise it is an internal fault, which the line `unexpected` reports.
+            # Other texts are internal faults, which are logged as `unexpected`.
             known = fact.text in UNKNOWN_TEXTS
             return (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, "") if known else None
         if (kind := _KINDS.get(fact.cause)) is None:
@@ -180,7 +180,7 @@ class DeferralWatch:
         return kind, fact.iss, fact.client_id, ""
 
     def _begin(self, key: _Key, now: float, *, again: bool) -> _OpenDeferral | None:
-        """Store it. Return None if its group has no room for another name."""
+        """Store a deferral. Return None if its group has reached its limit of names."""
         group = _group_of(key)
         if self._is_full(group) and now - self._forgot_at >= FORGET_INTERVAL_SECONDS:
             self._forget()
@@ -209,7 +209,7 @@ class DeferralWatch:
         return self._groups[group] >= MAX_NAMES_PER_ISSUER or len(self._open) >= MAX_NAMES
 
     def _may_search(self, now: float) -> bool:
-        """Return True if invented names have not used up the searches. A search that is refused is made later."""
+        """Return True and use one search if the rate permits. The next deferral repeats a refused search."""
         self._searches = min(MAX_SEARCHES, self._searches + max(0.0, now - self._searches_at) * SEARCHES_PER_SECOND)
         self._searches_at = now
         if self._searches < 1:
@@ -218,7 +218,7 @@ class DeferralWatch:
         return True
 
     def _reason_left_out(self, key: _Key) -> str | None:
-        """Return why a client that a source has is unknown to the current registry."""
+        """Return why the current registry lacks a client that a registry source has."""
         kind, iss, client_id, _ = key
         why = self._registry().why_left_out(iss, client_id) if kind is TroubleKind.UNKNOWN_CLIENT else None
         return None if why is None else f"its row is left out: {why}"
@@ -230,7 +230,7 @@ class DeferralWatch:
         return suggest_client(iss, client_id, self._registry()) if kind is TroubleKind.UNKNOWN_CLIENT else None
 
     def _on_attempt(self, iss: str, client_id: str) -> None:
-        """Record that the client could be attempted: no internal cause defers its deliveries any more."""
+        """End the client's causes: an attempt shows that no internal cause defers its deliveries any more."""
         ended = [key for kind in CLIENT_TROUBLES if (key := (kind, iss, client_id, "")) in self._open]
         released = {*ended}
         for key in self._signing.get(iss, ()):
@@ -245,7 +245,7 @@ class DeferralWatch:
             self._log.info("deferral_over", cause=str(key[0]), iss=iss, client_id=key[2], put_off=deferral.count)
 
     def _on_dead_letter(self, fact: Buried) -> None:
-        """Record that a deferred delivery became a dead letter, and is not pending any more."""
+        """Subtract a deferred delivery that became a dead letter, so that it is no longer counted as pending."""
         for key in (
             (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, ""),
             (TroubleKind.UNKNOWN_ISSUER, fact.iss, "", ""),
@@ -256,11 +256,11 @@ class DeferralWatch:
                     self._end(key)
 
     def _is_pending(self, deferral: _OpenDeferral, now: float) -> bool:
-        """Return True if a deferred delivery for it is pending for more than SHORT seconds."""
+        """Return True if a deferred delivery is not due within DUE_SOON_SECONDS."""
         return deferral.until - KEEP_SECONDS - now > DUE_SOON_SECONDS
 
     def _forget(self) -> None:
-        """Forget ended causes: the registry has the name by now, or no deferral was reported for long."""
+        """Forget causes that have ended: the registry now has the name, or KEEP_SECONDS have passed."""
         self._forgot_at, registry = self._clock(), self._registry()
         for key, deferral in list(self._open.items()):
             kind, iss, client_id, _ = key

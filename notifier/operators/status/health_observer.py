@@ -1,8 +1,8 @@
-"""Counts the results of each client at this worker, the worker's rates, and whole events that became dead letters.
+"""Counts each client's results at this worker, the worker's rates, and events that became dead letters as a whole.
 
-`notifier status` shows the counts. An attempt costs a look-up and a few additions. The observer keeps at most 10,000
-clients; a new client replaces the oldest. The issuer of a refused event may be invented, so the counts by issuer are
-bounded: further events are counted without issuer.
+`notifier status` shows the counts. An attempt costs a look-up and a few additions. At most 10,000 clients are kept; a
+new client replaces the oldest. The issuer of a refused event may be invented, so the counts by issuer are bounded;
+above the limit, events are counted without issuer.
 """
 
 from collections import deque
@@ -22,14 +22,12 @@ from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.status.life import LifeOf
 
 MAX_CLIENTS = 10_000  # clients
-MAX_SKIPPED_CLIENTS = 10  # of them, skipped before a client in trouble is forgotten
+MAX_SKIPPED_CLIENTS = 10  # clients in trouble that are skipped when the oldest is replaced
 MAX_TEXT_LENGTH = 200  # characters of a failure text
-MAX_REMEDY_TEXT_LENGTH = 500  # characters of notifier's text on a dead letter: the remedy comes last
-UNREGISTERED_SECONDS = (
-    3600.0  # seconds for which a client that the registry lacks is remembered: events bring any number
-)
+MAX_REMEDY_TEXT_LENGTH = 500  # characters of the text of a dead letter, which ends with the remedy
+UNREGISTERED_SECONDS = 3600.0  # seconds that an unregistered client is kept; events may name any number of them
 MAX_OVERDUE_SECONDS = 1200.0  # maximum seconds from when a delivery is due until it is attempted or deferred again
-EXPIRING_SECONDS = 3600.0  # seconds
+EXPIRING_SECONDS = 3600.0
 MAX_SAMPLES = 13  # one every five seconds: they cover the last minute
 MAX_COUNTS = 50  # pairs of issuer and reason
 KEPT_SECONDS = 3600.0  # after the last refusal, as the alert NotifierEventsRefused does
@@ -39,10 +37,10 @@ KEPT_SECONDS = 3600.0  # after the last refusal, as the alert NotifierEventsRefu
 class ClientRecord:
     """The record of one client since the worker started. Moments are in epoch seconds.
 
-    `put_off` counts retries and deferrals. `waits_for`: the cause of the last deferral, at `deferred_at`. `text`: what
-    the last failure met, without the user. `failing_since`: the first failure since it last took a token, as far as
-    this worker and the delivery that failed know. `expires_with_sid` and `expires_without_sid`: when the first
-    deferred delivery is given up, by whether its token names one session; None if that delivery has ended.
+    `put_off` counts retries and deferrals. `waits_for`: the cause of the last deferral, at `deferred_at`. `text`: the
+    last failure, without the user. `failing_since`: the first failure since the last success, by the record of this
+    worker and of the failed delivery. `expires_with_sid` and `expires_without_sid`: when the first deferred delivery
+    expires, by whether its token has a `sid`; None if that delivery has ended.
     """
 
     delivered: int = 0
@@ -73,7 +71,7 @@ class ClientRecord:
 
 
 class HealthObserver:
-    """The observer. Its owner calls `sample` every five seconds, for the rates, and `forget` now and then."""
+    """Counts facts. The owner calls `sample` every five seconds (for the rates) and `forget` periodically."""
 
     def __init__(self, *, clock: Clock, steady: Clock, life: LifeOf = lambda _: None) -> None:
         self._clock = clock
@@ -95,34 +93,34 @@ class HealthObserver:
         self.sample()
 
     def sample(self) -> None:
-        """Record the counts so far."""
+        """Record the current counts for the rates."""
         self._samples.append((self._steady(), MappingProxyType(dict(self.counts))))
 
     def forget(self, registry: Registry) -> None:
-        """Forget unregistered clients that no recent event named: they may never be attempted again."""
+        """Forget unregistered clients without a result or a planned attempt in the last hour."""
         since = self._clock() - UNREGISTERED_SECONDS
         for (iss, client_id), record in list(self.clients.items()):
             if client_id not in registry.clients_of(iss) and record.last_activity_at < since:
                 del self.clients[iss, client_id]
 
     def count_expiring_clients(self) -> Mapping[str, int]:
-        """Return for how many clients a deferred delivery is given up within the hour: with `sid`, without."""
+        """Return the number of clients with a delivery that expires within an hour, by `sid`: "yes" or "no"."""
         now, counts = self._clock(), {"yes": 0, "no": 0}
         for record in self.clients.values():
             if record.next_due is None or record.next_due + MAX_OVERDUE_SECONDS < now:
-                continue  # another worker has delivered it, or it would have been deferred again
+                continue  # another worker has delivered it; otherwise it would be deferred again
             for sid, expires in (("yes", record.expires_with_sid), ("no", record.expires_without_sid)):
                 counts[sid] += expires is not None and now < expires <= now + EXPIRING_SECONDS
         return counts
 
     def rates(self) -> dict[str, float]:
-        """Return counts per second, over the last minute or the life of the worker, whichever is shorter."""
+        """Return counts per second, over the last minute or since the worker started, whichever is shorter."""
         since, before = self._samples[0]
         seconds = max(1.0, self._steady() - since)
         return {name: round((count - before[name]) / seconds, 2) for name, count in self.counts.items()}
 
     def _get_record(self, key: tuple[str, str], *, unknown: bool = False) -> ClientRecord:
-        """Return the client's record. An unknown client replaces no other: publishers may invent names."""
+        """Return the client's record. Unknown clients use half of the room at most: publishers may invent names."""
         record = self.clients.get(key)
         if record is None:
             if unknown and len(self.clients) >= MAX_CLIENTS // 2:
@@ -133,12 +131,12 @@ class HealthObserver:
         return record
 
     def _make_room(self) -> None:
-        """Forget the oldest record, or a newer one if those before it belong to clients in trouble."""
+        """Forget the oldest record, skipping up to MAX_SKIPPED_CLIENTS clients in trouble."""
         for key in list(islice(self.clients, MAX_SKIPPED_CLIENTS)):
             record = self.clients.pop(key)
             if not record.is_in_trouble:
                 return
-            self.clients[key] = record  # moved behind all others
+            self.clients[key] = record  # moved to the end
         del self.clients[next(iter(self.clients))]
 
     def _on_attempt(self, fact: Attempted) -> None:
@@ -182,7 +180,7 @@ class HealthObserver:
         return record
 
     def _forget_expiry(self, record: ClientRecord, delivery: Delivery) -> None:
-        """Forget the first expiry, if this delivery has it. The next deferral records the next one."""
+        """Clear the first expiry if it is this delivery's. The next deferral sets it again."""
         if record.expires_with_sid is None and record.expires_without_sid is None:
             return
         if (life := self._life(delivery)) is None:
@@ -201,10 +199,10 @@ class HealthObserver:
         record.dead += 1
         if fact.delivery is not None:
             self._forget_expiry(record, fact.delivery)
-        if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
-            if fact.reason is outcome.DeadReason.EXPIRED:  # of which the client knows nothing
+        if fact.delivery is None or not fact.delivery.attempts:  # there was no attempt that could give a reason
+            if fact.reason is outcome.DeadReason.EXPIRED:  # the client did not cause it
                 if (record.last_failure or 0.0) > (record.last_success or 0.0):
-                    return  # its answer is more useful
+                    return  # the client's last failure is more useful
             else:
                 record.last_failure = self._clock()
                 record.failing_since = record.failing_since or record.last_failure
@@ -214,7 +212,7 @@ class HealthObserver:
 
 
 def _redact_text(text: str, delivery: Delivery) -> str:
-    """Return the text of a failure as operators may read it."""
+    """Return the text of a failure without secrets and the user."""
     return text and redact(redact_subject(text, delivery.sub, delivery.sid))
 
 
@@ -244,7 +242,7 @@ class RefusedEventCounts:
             key = key if len(self._refusals) < MAX_COUNTS else ("", fact.reason)
         refusals = self._refusals.setdefault(key, _Refusals(since=now))
         refusals.count += 1
-        # What a malformed event contains may name a user.
+        # The text of a malformed event may name a user.
         text = "" if fact.reason is DeadReason.MALFORMED_EVENT else f": {fact.text}"
         refusals.last_at, refusals.text = now, text
 

@@ -1,4 +1,4 @@
-"""Returns when a pending delivery expires, and whether its request names one session, for lists and `status`."""
+"""When a pending delivery expires, and whether its token has a `sid`, for lists and `notifier status`."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ from notifier.model.registry import Registry
 
 @frozen
 class Life:
-    """`expires`: when it is given up, in epoch seconds; later if it waits through no fault of its client.
+    """`expires`: epoch seconds when the delivery is given up; deferrals that its client did not cause extend it.
 
-    Without `has_sid` the request ends all sessions of its user, and so is sent for a short time only.
+    A token without `sid` ends all sessions of the user, so the delivery has a shorter life.
     """
 
     expires: float
@@ -24,9 +24,9 @@ LifeOf = Callable[[Delivery], Life | None]
 
 
 def life_of(delivery: Delivery, registry: Registry) -> Life | None:
-    """Return its life by the current registry. None if its client is unknown, or no worker has taken it yet."""
+    """Return a delivery's life by the current registry; None if its client is unknown or no worker has taken it."""
     client = registry.client_of(delivery)
     if client is None or delivery.first_taken_at is None:
         return None
-    now = delivery.first_taken_at + delivery.waits.seconds  # by the wall clock alone
+    now = delivery.first_taken_at + delivery.waits.seconds  # by the wall clock only
     return Life(expires=expires_at(delivery, client, now), has_sid=has_session(delivery, client))

@@ -21,12 +21,12 @@ from notifier.queues.queue_state import QueueOverview
 from notifier.tokens.first_day import SeenKey
 
 ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
-MAX_AGE_SECONDS = 0.5  # seconds for which a state is reused: of a hundred requests a second only two compute it
+MAX_AGE_SECONDS = 0.5  # seconds that a state is reused: it is computed twice a second at most
 
 
 @frozen
 class OwnSources:
-    """The sources of a worker's state. Each is called per request, and must return at once."""
+    """The sources of a worker's state. Each is called per request and must not block."""
 
     readiness: Callable[[], Readiness]
     registry: Callable[[], Sequence[SourceState]]
@@ -51,7 +51,7 @@ class OwnState:
         self._last: tuple[bytes, float] = (b"", 0.0)
 
     def document(self) -> bytes:
-        """Return a state at most half a second old, with the clients in most trouble. Returns at once."""
+        """Return a state at most half a second old, with the clients in most trouble."""
         document, at = self._last
         now = self._steady()
         if not document or now - at > MAX_AGE_SECONDS:
@@ -60,11 +60,11 @@ class OwnState:
         return document
 
     def document_with_clients(self, which: Collection[ClientKey]) -> bytes:
-        """Return the current state with these clients. Returns at once."""
+        """Return the current state with these clients."""
         return dump_state(self._state_with_clients(which))
 
     def split_document(self, size: int) -> Iterator[bytes]:
-        """Return the state in parts, each with a limited number of unwell clients. A part takes some milliseconds."""
+        """Yield the state in parts of `size` clients in trouble. Each part takes a few milliseconds to build."""
         state = self._state(())
         yield dump_state(state)
         gate = self._worker.gate

@@ -1,7 +1,7 @@
 """The status of the whole service for operators: pending messages, and the states of workers and clients.
 
-Each worker answers with its state (`WorkerState`), as a versioned document. The caller sums up the answers
-(`status_of`). `client_state` has the state of a client, `status_document` writes the status as JSON.
+Each worker answers with its state (`WorkerState`) as a versioned document. The caller merges the answers
+(`status_of`). `client_state` has the state of a client; `status_document` writes the status as JSON.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
 
 @frozen
 class LaneState:
-    """The messages of a lane, or of a source's queue, that a worker holds: their number, and how old the oldest is."""
+    """A worker's unsettled messages of a lane or a source's queue. `oldest`: epoch seconds of the oldest message."""
 
     unsettled: int = 0
     oldest: float | None = None
@@ -30,9 +30,9 @@ class LaneState:
 
 @frozen
 class WorkerState:
-    """The state of one worker. `rates` are per second, over the last minute; `held` is by queue.
+    """The state of one worker. `rates` are per second over the last minute; `held` is by queue.
 
-    `visited`: see QueueStatus. `consuming`: it takes messages; None if unknown. `problem`: why it does not.
+    `visited`: see QueueStatus. `consuming`: whether it consumes; None if unknown. `problem`: why it does not.
     """
 
     worker: str
@@ -68,7 +68,7 @@ def dump_state(state: WorkerState) -> bytes:
 
 
 def load_state(body: bytes) -> WorkerState | None:
-    """Parse a worker's answer. Return None if this release does not know its form."""
+    """Return the state in a worker's answer; None if this release cannot read it."""
     try:
         return _DOCUMENT.validate_json(body)["stands"]
     except ValidationError:
@@ -82,8 +82,8 @@ def load_state(body: bytes) -> WorkerState | None:
 class ServiceStatus:
     """The state of queues, workers and clients, as operators see it.
 
-    `oldest` is the age of each queue's oldest message, as epoch seconds. `seen` workers consume the queue. `blocked`:
-    why the queue took no message of the asker; empty if it did.
+    `oldest`: epoch seconds of each queue's oldest message. `seen`: the number of workers that consume the queue.
+    `blocked`: why the queue accepted no message from the caller; empty if it did.
     """
 
     at: float
@@ -104,7 +104,7 @@ def status_of(
     oldest: Mapping[str, float] | None = None,
     blocked: str = "",
 ) -> ServiceStatus:
-    """Sum up the workers' answers. `oldest` has the times that the queue itself knows.
+    """Merge the workers' answers. `oldest` has the times that the queue itself reports.
 
     A worker may report its clients in several answers.
     """
@@ -146,19 +146,19 @@ def count_delayed(status: ServiceStatus) -> int:
 
 
 def consumed_queues_of(status: ServiceStatus) -> list[str]:
-    """Return the existing queues that workers consume: the lanes, and those of sources."""
+    """Return the existing queues that workers consume: the lanes and the queues of sources."""
     sources = sorted(name for name in status.depths if name.startswith(SOURCE))
     return [name for name in (*map(str, Lane), *sources) if name in status.depths]
 
 
 def missing_bindings_of(status: ServiceStatus) -> list[BindingState]:
-    """Return the bindings of sources that workers cannot make; each once."""
+    """Return the bindings of sources that workers cannot create; each once."""
     states = {state.binding: state for worker in status.workers for state in worker.bindings_missing}
     return [states[binding] for binding in sorted(states, key=lambda binding: (binding.source, binding.exchange))]
 
 
 def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
-    """Return the workers' problems, most urgent first. While the queue accepts nothing, they may not report."""
+    """Return the workers' problems, most urgent first. A blocked queue is added, as workers cannot report it then."""
     answered = {worker.worker for worker in status.workers}
     troubles = merge_troubles(
         (worker.worker, trouble)
@@ -178,7 +178,7 @@ def vanished_workers_of(status: ServiceStatus) -> list[tuple[str, float | None]]
 
 
 def seen_keys_of(status: ServiceStatus) -> Seen:
-    """Return since when the workers have seen each key in its issuer's JWK Set."""
+    """Return when the workers first saw each key in its issuer's JWK Set."""
     return merge_seen_keys(key for worker in status.workers for key in worker.keys)
 
 

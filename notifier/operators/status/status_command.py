@@ -31,7 +31,7 @@ from notifier.settings.secret_text import read_secret
 from notifier.settings.service_settings import ApiSettings
 from notifier.settings.values import Listen, ListenAddress, is_in_clear
 
-REFRESH_SECONDS = 2.0  # seconds
+REFRESH_SECONDS = 2.0
 _UNKNOWN_API_URL = "http://HOST:PORT of its API"
 _LISTEN: TypeAdapter[Listen] = TypeAdapter(ListenAddress)
 
@@ -97,7 +97,6 @@ class _Away(QueueUnavailable):
 
 
 def _make_queue_reader(context: typer.Context, config: Path | None) -> Callable[[], ServiceStatus]:
-    """What asks all workers, through the queue."""
     part = read_sections(config, os.environ, {"queue"})
     require_queue(config, os.environ, part)
     bindings = bindings_in(context.obj, part.document)
@@ -115,28 +114,26 @@ def _make_queue_reader(context: typer.Context, config: Path | None) -> Callable[
 
 
 def _list_remedies(part: PartialSettings) -> Iterator[str]:
-    """Yield the remedies while the broker is unreachable."""
     yield "  Workers connect again by themselves, and nothing that the broker has confirmed is lost."
     yield "  What to do: notifier explain NotifierQueueDisconnected; notifier doctor tries each step."
     yield f"  What a worker knows meanwhile: notifier status --from {_api_of(part.document.get('api'))}"
 
 
 def _api_of(section: object) -> str:
-    """How to ask the API of a worker on this machine, by a section `api` that nobody has checked."""
+    """Return the `--from` options for a worker on this machine, from an `api` section that may be invalid."""
     if not isinstance(section, dict):
         return _UNKNOWN_API_URL
     try:
         listen = _LISTEN.validate_python(section.get("listen", ApiSettings().listen))
     except ValidationError:
         return _UNKNOWN_API_URL
-    if listen.host in ("0.0.0.0", "::"):  # noqa: S104  no address that one can ask
+    if listen.host in ("0.0.0.0", "::"):  # noqa: S104  not an address to connect to
         listen = Listen("127.0.0.1", listen.port)
     scheme = "https" if section.get("tls") else "http"
     return f"{scheme}://{listen}{' --token-file FILE' if section.get('tokens_file') else ''}"
 
 
 def _make_worker_reader(url: str, token_file: Path | None) -> Callable[[], ServiceStatus]:
-    """What asks one worker's API."""
     if not url.lower().startswith(("http://", "https://")):
         raise typer.BadParameter("must begin with http:// or https://", param_hint="--from")
     try:
@@ -164,7 +161,7 @@ def _watch(read: Callable[[], ServiceStatus], *, every_client: bool) -> None:
         while True:
             try:
                 page = status_page(read(), every_client=every_client)
-            except QueueUnavailable as away:  # it may come back
+            except QueueUnavailable as away:  # retried at the next refresh
                 page = Text(f"{time.strftime('%H:%M:%S')}  {away}", style="bold red")
             live.update(page, refresh=True)
             time.sleep(REFRESH_SECONDS)

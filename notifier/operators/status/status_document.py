@@ -27,9 +27,9 @@ _CLIENT_MEMBERS = tuple(member.name for member in fields(ClientState))
 
 
 def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = None) -> dict[str, object]:
-    """Return the JSON of `GET /v1/status` and `--json`, with the clients whose issuer `concerns` the reader.
+    """Return the JSON of `GET /v1/status` and `--json`, with the clients of issuers for which `concerns` is true.
 
-    None: all issuers do. Otherwise names and texts that belong to no single issuer are left out, too.
+    None permits all issuers. Otherwise names and texts without a single issuer are omitted, too.
     """
     whole = concerns is None
     concerns = concerns or _concerns_all
@@ -70,7 +70,7 @@ def _concerns_all(_iss: str) -> bool:
 
 
 def _key_document(key: SeenKey) -> dict[str, object]:
-    """`appeared`: it was missing before. Else it was there when the first of the workers looked, or for longer."""
+    """`appeared`: the key was added at `published_since`. Otherwise it was already there at the first check."""
     return {
         "iss": key.iss,
         "kid": key.kid,
@@ -84,7 +84,7 @@ def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:
 
 
 def _trouble_document(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:
-    """One without an issuer may name clients of any, and so may the hint of an unknown client, after its text."""
+    """Omit names of other issuers: a trouble without issuer, or the hint after an unknown client, may have some."""
     trouble = shared.trouble
     text, named = trouble.text, whole or bool(trouble.iss)
     if not whole and trouble.kind == TroubleKind.UNKNOWN_CLIENT:

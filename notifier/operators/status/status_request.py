@@ -23,7 +23,7 @@ from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState
 from notifier.operators.status.status_document import CIRCUIT_STATES
 
-TIMEOUT_SECONDS = 5.0  # seconds: the worker asks the others for two of them
+TIMEOUT_SECONDS = 5.0  # the worker itself waits 2 s for the others
 _BOUNDS = Bounds(answer=16 * 1024 * 1024)
 _PATH = "/v1/status"
 
@@ -149,7 +149,7 @@ async def fetch_status(url: str, token: str | None) -> ServiceStatus:
 
 
 def parse_status(content: object) -> ServiceStatus:
-    """Parse a document that `document_of` wrote. Raises ValidationError for anything else."""
+    """Return the status from a document of `document_of`. Raises ValidationError if the document is invalid."""
     document = _STATUS.validate_python(content, strict=True)
     queues, workers = document["queues"], document["workers"]
     held = {name: queue["held"] for name, queue in queues.items() if "held" in queue}
@@ -157,10 +157,10 @@ def parse_status(content: object) -> ServiceStatus:
         DELAYED if name == "delayed" else name: Depth(ready=queue["ready"], consumers=0)
         for name, queue in queues.items()
     }
-    known = bool(held) or PARKED in depths or DEAD in depths  # else the worker reached no queue
+    known = bool(held) or PARKED in depths or DEAD in depths  # otherwise the worker cannot reach the queue
     troubles = document["troubles"]
     each = [_parse_worker(worker, troubles) for worker in workers["each"]]
-    if each:  # the document sums up what the workers hold
+    if each:  # the document has the total of held messages only
         each[0] = _parse_worker(workers["each"][0], troubles, held)
     return ServiceStatus(
         at=document["at"],
@@ -201,7 +201,7 @@ def _parse_worker(members: _Worker, troubles: list[_Trouble], held: Mapping[str,
 
 
 def _parse_trouble(members: _Trouble, worker: str) -> Trouble:
-    """One trouble at one worker. The document sums up its count, which the first worker gets."""
+    """Return a trouble at one worker. The document has the total count, which is given to the first worker."""
     return Trouble(
         kind=members["kind"],
         since=members["since"],

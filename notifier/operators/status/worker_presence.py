@@ -1,11 +1,11 @@
 """Announces this worker to the others over the side channel, and detects workers that vanished.
 
-Each worker publishes its presence every ten seconds, and once more when it stops. A worker that was silent for 30 s
+Each worker publishes its presence every ten seconds, and once more when it stops. A worker that is silent for 30 s
 without announcing a stop has vanished: it hangs, was killed or lost the broker. It is listed for an hour, unless a
-worker replaced it on the same host.
+worker replaces it on the same host.
 
 Silence counts only while this worker receives its own announcements. During a broker alarm nothing is received; after
-such a gap a worker starts counting again. Announcements carry the sender's clock, so they show which clock differs.
+such a gap the count restarts. Announcements contain the sender's time, so they show which clock differs.
 
 """
 
@@ -31,9 +31,7 @@ SILENT_SECONDS = 29.0  # with the rounds: 30 s, less the jitter of a timer
 KEPT_SECONDS = 3600.0
 MAX_WORKERS = 1000
 MAX_BYTES = 1024
-MAX_CLOCK_SAMPLES = (
-    6  # announcements whose clock is remembered: a late one makes a clock seem behind, so the greatest counts
-)
+MAX_CLOCK_SAMPLES = 6  # announcements: a late one makes a clock seem behind, so the greatest offset counts
 MAX_OFFSET_SECONDS = 5.0
 LEAVE_SECONDS = 1.0
 
@@ -50,7 +48,7 @@ _PRESENCE = TypeAdapter(_Presence)
 
 @dataclass(slots=True, kw_only=True)
 class _OtherWorker:
-    """Another worker. `replaces`: it was started in place of a worker that stopped or vanished."""
+    """Another worker. `replaces`: it replaced a worker that stopped or vanished."""
 
     first_seen: float
     last_seen: float
@@ -61,15 +59,15 @@ class _OtherWorker:
 
 
 class WorkerPresence:
-    """The presence of this worker, `name`, and of the others. `clock` is the wall clock, `steady` a steady one."""
+    """The presence of this worker (`name`) and of the others. `clock` is the wall clock, `steady` is monotonic."""
 
     def __init__(self, name: str, clock: Clock, steady: Clock) -> None:
         self._name = name
         self._clock = clock
         self._steady = steady
         self._others: dict[str, _OtherWorker] = {}
-        self._stopped = Counter[str]()  # by host: workers that announced a stop, and were not replaced yet
-        self._round = 0  # announcements that came back
+        self._stopped = Counter[str]()  # by host: workers that announced a stop and are not replaced yet
+        self._round = 0  # own announcements received
         self._round_began_at: float | None = None  # None where nothing is announced
         self._soon, self._leaving, self._farewell_sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._farewell = False
@@ -77,7 +75,7 @@ class WorkerPresence:
     # ── this worker ──
 
     async def next_announcement(self) -> bytes:
-        """Return the next announcement when it is due. The next call implies that the previous one was sent."""
+        """Return the next announcement when it is due. A call confirms that the previous one was sent."""
         if self._round_began_at is None:
             self._round_began_at = self._steady()
         elif self._farewell:
@@ -97,7 +95,7 @@ class WorkerPresence:
         )
 
     async def leave(self) -> None:
-        """Announce the stop, and return once that was sent, after a second at most."""
+        """Announce the stop. Return when that was sent, after one second at most."""
         self._leaving.set()
         self._soon.set()
         if self._round_began_at is not None:
@@ -106,7 +104,7 @@ class WorkerPresence:
     # ── the others ──
 
     def on_announcement(self, document: bytes) -> None:
-        """Take an announcement. What this release cannot read has no effect."""
+        """Record a worker's announcement. Ignore one that this release cannot read."""
         try:
             presence = _PRESENCE.validate_json(document if len(document) <= MAX_BYTES else b"")
         except ValidationError:
@@ -117,13 +115,13 @@ class WorkerPresence:
         elif presence["leaving"]:
             if self._others.pop(name, None) is not None:
                 self._stopped[_host_of(name)] += 1
-                if len(self._stopped) > MAX_WORKERS:  # of pods, no host comes back
+                if len(self._stopped) > MAX_WORKERS:  # the host names of pods do not return
                     del self._stopped[next(iter(self._stopped))]
         else:
             self._on_presence(name, presence["at"] - self._clock(), now)
 
     def _begin_round(self, now: float) -> None:
-        """Record that an announcement of this worker came back, so that the side channel works."""
+        """Record that this worker received its own announcement. After a gap, forget workers that had not vanished."""
         if self._round_began_at is not None and now - self._round_began_at > MISSED_ROUNDS * ANNOUNCE_SECONDS:
             gone = {name for name, _ in self.list_vanished()}
             self._others = {name: other for name, other in self._others.items() if name in gone}
@@ -146,7 +144,7 @@ class WorkerPresence:
         other.clocks.append(offset)
 
     def _forget_silent(self, now: float) -> bool:
-        """Forget the worker that has been silent longest; return False if none is silent."""
+        """Forget the worker that is silent for longest. Return False if none is silent."""
         name, oldest = min(self._others.items(), key=lambda item: item[1].last_seen)
         if self._is_silent(oldest, now):
             del self._others[name]
@@ -171,7 +169,7 @@ class WorkerPresence:
 
     @property
     def clock_offset(self) -> float:
-        """Return by how many seconds this worker's clock is ahead of the median, or of the only other worker."""
+        """Return the seconds that this worker's clock is ahead of the median, or of the only other worker."""
         gone = {name for name, _ in self.list_vanished()}
         theirs = [
             max(other.clocks) for name, other in self._others.items() if len(other.clocks) > 1 and name not in gone
@@ -191,7 +189,7 @@ class WorkerPresence:
 
 
 def _take_replacement(silent: _OtherWorker, others: Iterable[_OtherWorker]) -> bool:
-    """Return True if another worker of the host was started since. It replaces this one and no other."""
+    """Return True if a worker of the host was started since; mark it, as it replaces only one."""
     for other in others:
         if not other.replaces and other.first_seen > silent.last_seen:
             other.replaces = True
@@ -200,7 +198,6 @@ def _take_replacement(silent: _OtherWorker, others: Iterable[_OtherWorker]) -> b
 
 
 async def _wait_for(seconds: float, event: asyncio.Event) -> None:
-    """Wait for an event, for a limited number of seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

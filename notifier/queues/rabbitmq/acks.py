@@ -1,8 +1,7 @@
-"""Sends the acks of one channel in batches: at 3,000 messages a second ten acks go in one frame.
+"""Sends the acks of one channel in batches: at 3,000 messages a second one frame acks ten.
 
-Delivery tags of a channel count up from 1. `multiple` acks every tag up to the given one, so it is used only for a tag
-below which every tag is settled. RabbitMQ closes the channel over a tag that was acked before, so each tag is sent
-once.
+Delivery tags of a channel count up from 1. `multiple` acks every tag up to the given tag, so it is used only if all
+these are settled. RabbitMQ closes the channel if a tag is acked twice, so each tag is sent once.
 """
 
 import asyncio
@@ -13,11 +12,11 @@ import aiormq
 
 from notifier.queues.rabbitmq.connection import CONNECTION_ERRORS
 
-FLUSH_DELAY_SECONDS = 0.003  # seconds in which acks gather
+FLUSH_DELAY_SECONDS = 0.003  # during which acks are collected
 
 
 class AckLedger:
-    """Decides which acks to send. Pure: settled tags in, frames out."""
+    """Decides which acks to send: settled tags in, frames out, without I/O."""
 
     __slots__ = ("_ahead", "_fresh", "_next")
 
@@ -35,7 +34,7 @@ class AckLedger:
         return True
 
     def take(self) -> list[tuple[int, bool]]:
-        """Return the frames to send now, as (tag, multiple): one for the contiguous run, one each for the rest."""
+        """Return the frames to send now, as (tag, multiple): one for the contiguous run, one per other tag."""
         first = self._next
         while self._next in self._ahead:
             self._ahead.remove(self._next)
@@ -43,7 +42,7 @@ class AckLedger:
         fresh, self._fresh = self._fresh, []
         if first == self._next:
             return [(tag, False) for tag in fresh]
-        # The last tag of the run that was not sent before. `first` was not, so there is at least one.
+        # The last unsent tag of the run. `first` is unsent, so there is at least one.
         end = max(tag for tag in fresh if tag < self._next)
         return [(end, True), *((tag, False) for tag in fresh if tag > end)]
 

@@ -27,13 +27,13 @@ __all__ = [
     "verify_topology",
 ]
 
-MAX_CHANNELS = 8  # channels that query depths in parallel: there are many queues, and each answer may be slow
+MAX_CHANNELS = 8  # channels that query depths in parallel: there are many queues, and answers may be slow
 
 
 async def declare_topology(options: RabbitOptions, settling: Settling | None = None) -> tuple[BindingState, ...]:
-    """Declare what is missing, and bind the queues of sources. Return once new queues can be used.
+    """Declare missing queues and exchanges, and bind the queues of sources. Return once new queues can be used.
 
-    A binding that cannot be made is not an error: its state is returned. Raises TopologyMismatch, QueueError.
+    A refused binding is not an error: its state is returned. Raises TopologyMismatch, QueueError.
     """
     async with connected(options, "topology") as connection:
         await require_kept_expired(connection, options)
@@ -48,7 +48,7 @@ async def verify_topology(options: RabbitOptions) -> None:
 
 
 async def survey_bindings(options: RabbitOptions) -> tuple[BindingState, ...]:
-    """Return which bindings of sources could be made. Changes nothing. Raises QueueError."""
+    """Return which bindings of sources could be created, and create none. Raises QueueError."""
     async with connected(options, "topology") as connection:
         return await check_bindings(connection, options)
 
@@ -60,13 +60,13 @@ async def survey_topology(options: RabbitOptions) -> tuple[TopologyState, ...]:
 
 
 async def delete_topology(options: RabbitOptions) -> Mapping[str, int]:
-    """Delete everything under the prefix. Return how many ready messages each queue had. Raises QueueError."""
+    """Delete everything under the prefix. Return the number of ready messages per queue. Raises QueueError."""
     async with connected(options, "topology") as connection:
         return await topology.delete(connection, topology.topology_of(options))
 
 
 async def count_workers(connection: Connection, options: RabbitOptions) -> int:
-    """Return how many workers consume the queue of events. Raises QueueUnavailable."""
+    """Return the number of workers that consume the queue of events. Raises QueueUnavailable."""
     depths = await read_depths(connection, {Lane.EVENTS: f"{options.prefix}.{Lane.EVENTS}"})
     return depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
 
@@ -74,7 +74,7 @@ async def count_workers(connection: Connection, options: RabbitOptions) -> int:
 async def read_all_depths(connection: Connection, options: RabbitOptions) -> dict[str, Depth]:
     """Return the depth of each queue, by its name without prefix, and of all buckets together.
 
-    Missing queues are left out. Raises QueueUnavailable.
+    Missing queues are omitted. Raises QueueUnavailable.
     """
     buckets = bucket_names(options)
     sources = [f"{SOURCE}{name}" for name in options.sources]
@@ -101,7 +101,6 @@ async def read_depths(connection: Connection, names: Mapping[str, str]) -> dict[
 async def _read_depths_on_one_channel(
     connection: Connection, names: Sequence[tuple[str, str]]
 ) -> list[tuple[str, Depth]]:
-    """Query the depths of these queues one after another on one channel."""
     depths: list[tuple[str, Depth]] = []
     channel = await open_channel(connection)
     try:

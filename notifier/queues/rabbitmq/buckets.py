@@ -1,8 +1,8 @@
 """Fetches deliveries from the buckets, in which they wait for a client whose circuit is open or that is paused.
 
-A bucket is a queue without a consumer: a message that is not fetched moves to `retries` after `LONGEST_PARKED`.
-Messages are fetched by `basic.get` and acked. They are never returned to the bucket, since each delivery adds to their
-delivery count.
+A bucket is a queue without a consumer: an unfetched message moves to `retries` after `MAX_PARKED_SECONDS`. Messages are
+fetched by `basic.get` and acked. They are never returned to the bucket, since each delivery increments their delivery
+count.
 """
 
 import asyncio
@@ -31,22 +31,22 @@ from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.queues.rabbitmq.wire.decoding import to_message
 from notifier.queues.rabbitmq.wire.frames import hand_over
 
-MAX_CHANNELS = 4  # fetches at a time
+MAX_CHANNELS = 4  # concurrent fetches
 
 
 def bucket_names(options: RabbitOptions) -> tuple[str, ...]:
-    """Return the names of the buckets, without prefix: `parked-00.delay.1024s`, with the ending of delay queues."""
+    """Return the names of the buckets without prefix: `parked-00.delay.1024s`, with the suffix of delay queues."""
     return tuple(f"{PARKED}-{number:02d}.delay.{options.parked_for}s" for number in range(options.buckets))
 
 
 def bucket_number(client: tuple[str, str], buckets: int) -> int:
-    """Return the number of this client's bucket, the same at every worker and in every release."""
+    """Return the number of this client's bucket. It is the same at every worker and in every release."""
     digest = hashlib.sha256("\0".join(client).encode()).digest()
     return int.from_bytes(digest[:4]) % buckets
 
 
 def abridge_buckets(names: Sequence[str]) -> Sequence[str]:
-    """Return the names with one of the buckets, and the number of the other buckets."""
+    """Return the names with only one bucket, and the number of other buckets."""
     buckets = [name for name in names if f".{PARKED}-" in name]
     if len(buckets) < 2:
         return names
@@ -69,7 +69,7 @@ class _Getter:
             hand_over(channel, self._on_answer)
 
     async def get(self, queue: str, most: int) -> list[DeliveredMessage]:
-        """Return up to `most` messages of this queue. Raises what aiormq does."""
+        """Return up to `most` messages of this queue. Raises aiormq's errors."""
         return await (self._get_together(queue, most) if self._gets_together else self._get_singly(queue, most))
 
     async def _get_singly(self, queue: str, most: int) -> list[DeliveredMessage]:
@@ -79,7 +79,7 @@ class _Getter:
         return answers
 
     async def _get_together(self, queue: str, most: int) -> list[DeliveredMessage]:
-        """Write all gets at once: one round trip instead of `most`, and half of the CPU here."""
+        """Write all gets at once: one round trip instead of `most`, and half the CPU time."""
         channel, closing = self.channel, self.channel.closing
         self._received, self._most, self._all_answered = [], most, asyncio.get_running_loop().create_future()
         if channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
@@ -129,8 +129,8 @@ class BucketReader:
     async def fetch(self, queue: str, most: int) -> Sequence[Message]:
         """Take up to `most` messages from this queue (full name), oldest first. Raises QueueUnavailable.
 
-        An error closes the channel, and all its unacked messages are redelivered, also those of earlier fetches. So a
-        queue whose last fetch failed is tried on a new channel.
+        An error closes the channel, and all its unacked messages are redelivered, also from earlier fetches. So a queue
+        whose last fetch failed is tried on a new channel.
         """
         async with self._channel_slots:
             getter = await self._take_getter(new=queue in self._failed_queues)

@@ -2,9 +2,9 @@
 
 No error includes a URL, since that may contain a password.
 
-aiormq's own timeouts use `wait_for`, which in Python 3.11 loses a cancellation that coincides with an answer: the
-cancelled task runs for ever. So `asyncio.timeout` bounds requests. Closing always uses a timeout of aiormq, so it runs
-in a separate task (`close_bounded`).
+aiormq's timeouts use `wait_for`, which in Python 3.11 loses a cancellation that coincides with an answer: the cancelled
+task runs forever. So `asyncio.timeout` bounds requests. Closing always uses a timeout of aiormq, so it runs in a
+separate task (`close_bounded`).
 """
 
 import asyncio
@@ -37,11 +37,9 @@ from notifier.queues.rabbitmq.wire import aiormq_hooks
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 CLOSE_TIMEOUT_SECONDS = 5.0
-BLOCKED_CLOSE_TIMEOUT_SECONDS = 0.1  # of a connection that the broker blocks: the broker does not read a close there
-HEARTBEAT_SECONDS = (
-    10  # seconds; aiormq gives up a silent peer after three: 33 s instead of 3 min with its default of 60
-)
-RPC_TIMEOUT_SECONDS = 10.0  # seconds that an answer of the broker may take
+BLOCKED_CLOSE_TIMEOUT_SECONDS = 0.1  # the broker does not read the close of a connection that it blocks
+HEARTBEAT_SECONDS = 10  # aiormq gives up a silent peer after three: 33 s, instead of 3 min with its default of 60
+RPC_TIMEOUT_SECONDS = 10.0  # for an answer of the broker
 CONNECTION_ERRORS = (AMQPError, OSError, RuntimeError)
 """The errors of a request without an answer: TimeoutError is an OSError, a closed channel a RuntimeError."""
 
@@ -49,7 +47,7 @@ Connection = aio_pika.abc.AbstractConnection
 
 
 class _Attempt(aio_pika.Connection):
-    """Closed as soon as it has failed. aio-pika closes it at garbage collection, when its loop may have ended."""
+    """Closes itself when connecting fails. aio-pika closes it at garbage collection, when the loop may have ended."""
 
     async def connect(self, timeout: aiormq.abc.TimeoutType = None) -> None:  # noqa: ASYNC109  aio-pika's signature
         try:
@@ -60,9 +58,9 @@ class _Attempt(aio_pika.Connection):
 
 
 async def connect(options: RabbitOptions, purpose: str, within: float = math.inf) -> Connection:
-    """Return a new connection to the first host that accepts it, `within` this many seconds in all.
+    """Return a new connection to the first host that accepts it, `within` this number of seconds in all.
 
-    Raises QueueError (refused), QueueUnavailable (not reached), ConfigurationError (a library is not as it was tried).
+    Raises QueueError (refused), QueueUnavailable (unreachable), ConfigurationError (a library behaves differently).
     """
     aiormq_hooks.install()
     credentials = options.credentials()
@@ -83,7 +81,7 @@ async def connect(options: RabbitOptions, purpose: str, within: float = math.inf
                     client_properties={"connection_name": f"{options.name} {purpose}"},
                     connection_class=_Attempt,
                 )
-        # StopAsyncIteration: the stream ended right after the broker's first frame.
+        # StopAsyncIteration: the stream ended after the broker's first frame.
         except (AMQPError, OSError, TimeoutError, RuntimeError, ValueError, StopAsyncIteration) as error:
             failure = _translate(error, url, each)
     raise failure
@@ -101,7 +99,7 @@ def _tls_context(tls: TlsFiles | None, url: URL) -> ssl.SSLContext | None:
 
 
 def _build_context(url: URL) -> ssl.SSLContext:
-    """Return the context that aiormq makes from the URL's options, with the verification flags of all contexts."""
+    """Return the context that aiormq would create from the URL, with the verification flags of all contexts."""
     query = url.query
     data = query.get("cadata")
     context = ssl.create_default_context(
@@ -144,16 +142,16 @@ def reason_of(error: BaseException | None) -> str:
     """Return the error as one line of text: the broker's text if it gave one."""
     if error is None:
         return "closed"
-    if isinstance(error, asyncio.CancelledError):  # aiormq ends a connection that it gives up by a cancellation
+    if isinstance(error, asyncio.CancelledError):  # aiormq gives up a connection by a cancellation
         return "nothing was heard from the broker for three heartbeats"
     words = " ".join(str(part) for part in error.args if part not in (None, "", 0)) or type(error).__name__
     return " ".join(words.split())[:500]
 
 
 def is_cancelled() -> bool:
-    """Return True if the present task was cancelled. Endless loops check it in each round.
+    """Return True if the current task was cancelled. Endless loops check it in each round.
 
-    aiormq may raise its own error instead of a cancellation that arrives while one of its calls fails.
+    A cancellation that arrives while a call of aiormq fails may be replaced by aiormq's error.
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
@@ -163,8 +161,8 @@ def is_cancelled() -> bool:
 def translating_losses() -> Iterator[None]:
     """Raise QueueUnavailable for the two ways in which aiormq ends a wait on a lost connection without a reason.
 
-    One is a bare `Exception`: the stream ended between two frames. The other is a cancellation that we did not request:
-    the peer was silent, or the channel was closed.
+    One is a bare `Exception`: the stream ended between two frames. The other is a cancellation that was not requested
+    here: the peer was silent, or the channel was closed.
     """
     try:
         yield
@@ -180,7 +178,7 @@ def translating_losses() -> Iterator[None]:
 
 @asynccontextmanager
 async def broker_timeout(seconds: float | None = RPC_TIMEOUT_SECONDS) -> AsyncIterator[None]:
-    """Bound requests to the broker. Raises what aiormq does, TimeoutError, or QueueUnavailable."""
+    """Limit the time of requests to the broker. Raises aiormq's errors, TimeoutError, or QueueUnavailable."""
     with translating_losses():
         async with asyncio.timeout(seconds):
             yield
@@ -188,7 +186,7 @@ async def broker_timeout(seconds: float | None = RPC_TIMEOUT_SECONDS) -> AsyncIt
 
 @asynccontextmanager
 async def broker_request(what: str, seconds: float | None = RPC_TIMEOUT_SECONDS) -> AsyncIterator[None]:
-    """Bound requests to the broker. Raises QueueUnavailable, which begins with `what`, for each of their errors."""
+    """Limit the time of requests to the broker. Raises QueueUnavailable, which begins with `what`, for any error."""
     try:
         async with broker_timeout(seconds):
             yield
@@ -198,7 +196,7 @@ async def broker_request(what: str, seconds: float | None = RPC_TIMEOUT_SECONDS)
 
 @asynccontextmanager
 async def connected(options: RabbitOptions, purpose: str, within: float = math.inf) -> AsyncIterator[Connection]:
-    """Open a connection for the duration of the block. Raises QueueError, QueueUnavailable if it is lost inside."""
+    """Open a connection for the block. Raises QueueError, and QueueUnavailable if it is lost inside."""
     connection = await connect(options, purpose, within)
     try:
         with translating_losses():
@@ -213,7 +211,7 @@ async def connected(options: RabbitOptions, purpose: str, within: float = math.i
 
 @asynccontextmanager
 async def channel_of(connection: Connection, *, confirms: bool = False) -> AsyncIterator[aiormq.Channel]:
-    """Open a channel for the duration of the block. Unacked messages are returned then. Raises QueueUnavailable."""
+    """Open a channel for the block. Its end returns unacked messages. Raises QueueUnavailable."""
     channel = await open_channel(connection, confirms=confirms)
     try:
         yield channel
@@ -235,10 +233,10 @@ async def open_channel(connection: Connection, *, confirms: bool = False) -> aio
 
 
 async def close_channel(channel: aiormq.Channel) -> None:
-    """Close the channel in any state, which returns its unacked messages. The wait for the broker's answer is bounded.
+    """Close the channel in any state, which returns its unacked messages. Wait for the broker for a bounded time.
 
-    aiormq's own `close` sends Channel.Close again if it was cut short or the broker took longer than a heartbeat. The
-    broker answers the second one by closing the connection, as in a cluster that elected leaders for 8 s.
+    aiormq's `close` sends Channel.Close again if it is interrupted or the broker needs longer than a heartbeat. The
+    broker then closes the connection, as in a cluster that elected leaders for 8 s.
     """
     if not channel.is_closed:
         goodbye = commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
@@ -249,7 +247,7 @@ async def close_channel(channel: aiormq.Channel) -> None:
 
 
 async def close_bounded(closing: Coroutine[object, object, None], within: float = CLOSE_TIMEOUT_SECONDS) -> None:
-    """Await one of aiormq's close coroutines, bounded, without its errors. It cannot lose our cancellation."""
+    """Await a close coroutine of aiormq for a bounded time. Ignore its errors, and never lose a cancellation."""
     task = asyncio.ensure_future(closing)
     try:
         await asyncio.wait({task}, timeout=within)
@@ -259,7 +257,7 @@ async def close_bounded(closing: Coroutine[object, object, None], within: float 
 
 
 def _retrieve_error(done: asyncio.Future[Any]) -> None:
-    done.cancelled() or done.exception()  # or asyncio complains
+    done.cancelled() or done.exception()  # otherwise asyncio logs an unretrieved error
 
 
 def underlay_of(connection: Connection) -> aiormq.abc.AbstractConnection:

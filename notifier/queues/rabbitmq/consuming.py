@@ -1,7 +1,7 @@
-"""Takes the messages of one lane, and acks them. The queue of a source also feeds the lane of events.
+"""Consumes the messages of one lane, and acks them. The queue of a source also feeds the lane of events.
 
-Each queue has its own channel, and so its own delivery tags. If the channel or its consumer fails (`basic.cancel`
-included), the channel is closed, the inbox forgets the unacked messages, which will be redelivered, and a new channel
+Each queue has a separate channel, and so separate delivery tags. If the channel or its consumer fails (also by
+`basic.cancel`), the channel is closed, the inbox forgets the unacked messages, which are redelivered, and a new channel
 consumes. A message refers to the acks of its channel, so that a late ack cannot ack the tag of another message.
 """
 
@@ -70,14 +70,14 @@ class LaneConsumer:
 
     @property
     def is_consuming(self) -> bool:
-        """True while the broker sends us messages."""
+        """Return True while the broker sends messages."""
         return self._consumer_tag is not None
 
     async def start(self, inbox: Inbox) -> None:
-        """Consume from now on. Return at once if there is no connection yet."""
+        """Consume from now on, or as soon as there is a connection."""
         self._inbox = inbox
         self._wanted.set()
-        with suppress(*_CHANNEL_ERRORS):  # `run` sees the failure too, and opens a new channel
+        with suppress(*_CHANNEL_ERRORS):  # `run` also detects the failure, and opens a new channel
             await self._consume()
 
     async def stop(self) -> None:
@@ -113,7 +113,7 @@ class LaneConsumer:
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     async def _consume_on(self, channel: aiormq.Channel) -> bool:
-        """Consume on this channel until it is closed or its consumer is cancelled. Return True if it ever consumed."""
+        """Consume until the channel is closed or its consumer is cancelled. Return True if consuming had started."""
         acks = ChannelAcks(channel)
         flushing = asyncio.create_task(acks.run())
         inbox = self._inbox
@@ -146,7 +146,7 @@ class LaneConsumer:
         return consumed
 
     async def _consume(self) -> None:
-        """Start the consumer if `start` was called, there is a channel, and it does not run yet."""
+        """Start the consumer if `start` was called, there is a channel, and it is not running."""
         async with self._changing:
             channel, acks, inbox = self._channel, self._acks, self._inbox
             lane, source = self._lane, self._source

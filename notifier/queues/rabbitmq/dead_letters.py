@@ -1,9 +1,9 @@
 """Opens visits to the dead letters on RabbitMQ (see `visit`), each over a dedicated connection, one at a time.
 
-The broker does not count as ready what a visit holds. So a visit announces the number of dead letters to the workers,
-over another connection, since one that publishes stops reading during an alarm. Of two simultaneous visits, in any
-process, each would see only a part. So a visit holds an exclusive queue, which ends with its connection. A user who may
-not declare such a queue visits without it.
+The broker does not count messages as ready while a visit holds them. So a visit announces the number of dead letters to
+the workers, over another connection, since a publishing connection is not read during an alarm. Two simultaneous visits
+would see only a part each. So a visit holds an exclusive queue, which ends with its connection. A user who may not
+declare such a queue visits without it.
 """
 
 import asyncio
@@ -29,13 +29,11 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.side_channel import announce_visit
 from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
 
-BUSY_TIMEOUT_SECONDS = (
-    15.0  # seconds to wait for another visit's end; an export of the API waits up to ten for its reader
-)
+BUSY_TIMEOUT_SECONDS = 15.0  # wait for another visit's end; an export of the API waits up to 10 s for its reader
 BUSY_RETRY_SECONDS = 0.2
-ANNOUNCEMENT_DELAY_SECONDS = 0.3  # seconds: shorter visits are not noticed
+ANNOUNCEMENT_DELAY_SECONDS = 0.3  # shorter visits are not announced
 ANNOUNCEMENT_INTERVAL_SECONDS = 0.5
-END_ANNOUNCEMENT_TIMEOUT_SECONDS = 1.0  # seconds for the announcement of the end
+END_ANNOUNCEMENT_TIMEOUT_SECONDS = 1.0
 
 
 async def hold_exclusively(connection: Connection, name: str, busy_for: float, what: str = "the dead letters") -> None:
@@ -47,7 +45,7 @@ async def hold_exclusively(connection: Connection, name: str, busy_for: float, w
             try:
                 await channel.queue_declare(name, exclusive=True, auto_delete=True)
             except ChannelAccessRefused:
-                return  # may not declare: a simultaneous visit would see a part only, and lose nothing
+                return  # may not declare: simultaneous visits would see a part each, and lose nothing
             except ChannelLockedResource:
                 if asyncio.get_running_loop().time() > deadline:
                     text = f"{what} are held by another command or request; wait for its end, or stop it"
@@ -100,7 +98,7 @@ class RabbitDeadLetters:
 
 @asynccontextmanager
 async def _announcing_visit(options: RabbitOptions, totals: Sequence[Callable[[], int]]) -> AsyncIterator[None]:
-    """Announce the visit to the workers, without a guarantee, until it has returned the messages that it held."""
+    """Announce the visit to the workers, best-effort, until it has returned its messages."""
     ended = asyncio.Event()
     announcing = asyncio.create_task(_announce_visit(options, totals, ended))
     try:

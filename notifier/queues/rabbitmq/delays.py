@@ -1,10 +1,10 @@
 """Delays a message on RabbitMQ by sending it through up to three delay queues.
 
-A delay queue holds every message for the same time, so that none waits behind one with a longer wait. There is a delay
-queue for each power of two seconds up to 65,536, and each dead-letters into `retries`. Three passes come within 13 % of
+A delay queue holds every message for the same time, so no message waits behind another with a longer wait. There is a
+delay queue for each power of two seconds up to 65,536, and each dead-letters into `retries`. Three passes reach 13 % of
 any wait: 45 s become 32, 8 and 4. The remaining passes are in the message's document, `"schedule": {"due": …, "hops":
-[8, 4]}`, since any worker may take the message after a pass. `Forwarder` publishes it again. So the pipeline gets only
-messages that are due.
+[8, 4]}`, since any worker may take the message after a pass. `Forwarder` publishes it again. So the pipeline only
+receives due messages.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from notifier.model.moment import Clock
 from notifier.queues.queue_port import Inbox
 
 DELAY_QUEUES: Mapping[str, int] = MappingProxyType({f"delay.{2**power}s": 2**power for power in range(17)})
-"""The seconds that a message waits in each delay queue, by the queue's name without prefix."""
+"""The wait in seconds by delay queue (name without prefix)."""
 
 HOP_SECONDS = tuple(DELAY_QUEUES.values())
 MAX_HOPS = 3
@@ -40,7 +40,7 @@ def split_into_hops(seconds: float, rounding: Rounding = "down") -> tuple[int, .
         whole -= HOP_SECONDS[-1]
     hops_left = MAX_HOPS - len(parts)
     while rounding == "up" and whole.bit_count() > hops_left and whole < HOP_SECONDS[-1]:
-        whole += whole & -whole  # carries the lowest bit: the next sum that needs fewer powers of two
+        whole += whole & -whole  # carry the lowest bit: the next larger sum of fewer powers of two
     for _ in range(hops_left):
         if not whole:
             break
@@ -53,7 +53,7 @@ def split_into_hops(seconds: float, rounding: Rounding = "down") -> tuple[int, .
 def to_first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tuple[str, Outgoing]:
     """Return the first delay queue of a message's wait, and the message with the remaining passes.
 
-    A document without a due time cannot hold its passes: it has one pass.
+    A document without a due time cannot contain passes, so it has only one.
     """
     first, *rest = split_into_hops(seconds, rounding)
     if rest and _NO_HOPS.search(message.body, max(0, len(message.body) - _TAIL_BYTES)):
@@ -64,10 +64,9 @@ def to_first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tupl
 
 
 def to_next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
-    """Return the delay queue of a message's next pass, after a pass; None if its wait is over.
+    """Return the delay queue and the message for the next pass; None if the wait is over.
 
-    The wall clock may only shorten a wait: after the last pass the wait is over. So is a wait that no delay queue can
-    keep.
+    The wall clock can only shorten a wait: it is over after the last pass, or if no delay queue can keep it.
     """
     if message.kind not in (Kind.EVENT, Kind.DELIVERY) or b'"hops":[' not in message.body[-_TAIL_BYTES:]:
         return None
@@ -88,7 +87,7 @@ def to_next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
 
 
 class Forwarder:
-    """Wraps the inbox of the retries: forwards messages that have to wait longer, and passes due ones to the inbox.
+    """Wraps the inbox of the retries: forwards messages with further passes, and passes due messages to the inbox.
 
     A message is acked once its next pass is confirmed. If the ack is lost, it is redelivered and forwarded again.
     """
@@ -111,7 +110,7 @@ class Forwarder:
         self._forwarding: set[asyncio.Task[None]] = set()
 
     def take(self, message: Message) -> None:
-        """Forward the message, or pass it to the inbox. A worn-out message becomes a dead letter, due or not."""
+        """Forward the message, or pass it to the inbox, also if it is worn out and thus becomes a dead letter."""
         if message.lane is Lane.RETRIES:
             self._on_retry(message)
         waits = message.lane is Lane.RETRIES and not message.worn_out
@@ -124,7 +123,7 @@ class Forwarder:
         task.add_done_callback(self._forwarding.discard)
 
     def on_lost(self, lane: Lane, source: str | None = None) -> None:
-        """Stop forwarding messages of the lost channel, which will be redelivered. Each lane has its own channel."""
+        """Stop forwarding the messages of a lost channel, which are redelivered. Each lane has a separate channel."""
         if lane is Lane.RETRIES:
             self.stop()
         self._inbox.on_lost(lane, source)

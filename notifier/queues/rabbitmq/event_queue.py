@@ -1,6 +1,6 @@
 """Publishes events to RabbitMQ as any publisher does. It declares nothing.
 
-So its user needs permission to write to the two exchanges of events only. A passive declare needs no permission.
+So its user only needs write permission on the two exchanges of events. A passive declare needs no permission.
 """
 
 import asyncio
@@ -57,11 +57,11 @@ class RabbitEventQueue:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Start connecting in the background until `close`. Return at once."""
+        """Start connecting in the background. Reconnect until `close`."""
         self._task = asyncio.create_task(self._link.run())
 
     async def wait_until_ready(self) -> None:
-        """Return when connected and the exchanges exist. Raises QueueError if the broker refuses us."""
+        """Return when connected and the exchanges exist. Raises QueueError if the broker refuses the connection."""
         await self._link.wait_until_ready([] if self._task is None else [self._task])
 
     async def close(self) -> None:
@@ -111,7 +111,7 @@ class RabbitEventQueue:
         await self._publishing.serve(connection, opened)
 
     async def _check_exchanges(self, connection: Connection) -> None:
-        """Check that published events would reach a queue. Raises QueueUnavailable if not."""
+        """Raise QueueUnavailable if published events would not reach a queue."""
         for lane in (Lane.EVENTS, Lane.BULK):
             name, exists = f"{self._prefix}.{lane}", False
             async with channel_of(connection) as channel, broker_request("cannot ask the broker"):

@@ -1,8 +1,8 @@
 """Examines the broker for the doctor, and leaves nothing behind.
 
-It tests permissions on an exclusive queue under our prefix and on the name of a missing queue. It tests on temporary
-queues how messages expire and which policies apply. So it reads, moves and counts no message of a session. The broker
-reports an alarm only to a connection that publishes, so there is a second connection.
+It tests permissions on an exclusive queue under our prefix and on the name of a missing queue. Temporary queues show
+how messages expire and which policies apply. So it reads, moves and counts no message of a session. The broker reports
+an alarm only to a publishing connection, so there is a second connection.
 """
 
 import asyncio
@@ -21,14 +21,12 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.policy_watch import check_policies
 from notifier.queues.rabbitmq.source_bindings import check_bindings
 
-CONFIRM_TIMEOUT_SECONDS = (
-    15.0  # seconds for a confirm; a broker with an alarm reports that it blocks, and confirms nothing
-)
+CONFIRM_TIMEOUT_SECONDS = 15.0  # a broker with an alarm reports that it blocks, and confirms nothing
 CHECK_INTERVAL_SECONDS = 0.05
 
 
 async def examine_broker(options: RabbitOptions) -> BrokerState:
-    """Return the state of the broker. Raises QueueError if it cannot be reached or refuses us."""
+    """Return the state of the broker. Raises QueueError if it is unreachable or refuses the connection."""
     name = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
     async with connected(options, "doctor") as looking, connected(options, "doctor") as publishing:
         properties = underlay_of(looking).server_properties
@@ -67,7 +65,7 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
 
 
 async def _may_configure(connection: Connection, name: str) -> bool:
-    """Return True if we may declare queues of our prefix. Then a queue of this name exists from now on."""
+    """Return True if we may declare queues of our prefix. Leaves an exclusive queue of this name."""
     async with channel_of(connection) as channel:
         try:
             await channel.queue_declare(name, exclusive=True, auto_delete=True)
@@ -79,7 +77,7 @@ async def _may_configure(connection: Connection, name: str) -> bool:
 async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
     """Return whether we may publish to the default exchange, as our messages do, and whether an alarm blocks us."""
     async with channel_of(connection, confirms=True) as channel:
-        for _ in range(2):  # the first message may be accepted before the broker reports that it blocks
+        for _ in range(2):  # the broker may accept the first message before it reports that it blocks
             sending = asyncio.ensure_future(
                 channel.basic_publish(b"", exchange="", routing_key=name, mandatory=True, wait=False)
             )
@@ -94,7 +92,7 @@ async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
             except TimeoutError:
                 raise QueueUnavailable(f"the broker confirmed nothing within {CONFIRM_TIMEOUT_SECONDS:.0f} s") from None
             except DeliveryError:
-                pass  # returned, since no queue has that name; but permitted
+                pass  # returned, since there is no such queue; but permitted
             finally:
                 sending.cancel()
                 await asyncio.wait({sending}, timeout=1.0)
@@ -106,7 +104,7 @@ async def _may_read(connection: Connection, name: str) -> tuple[bool, float | No
     async with channel_of(connection) as channel:
         try:
             message = await channel.basic_get(name, no_ack=True)
-        except ChannelNotFoundEntity:  # checked after the permission
+        except ChannelNotFoundEntity:  # the broker checks the permission first
             return True, None
         except ChannelAccessRefused:
             return False, None

@@ -2,8 +2,8 @@
 
 RabbitMQ 3.10 and 3.11 do so only with the feature flag `stream_queue`. Without it they accept the arguments of
 at-least-once dead-lettering, but drop messages that expire while `retries` is missing or full. AMQP does not report
-flags, so a temporary queue is tested: messages that a queue keeps after their expiry count towards its maximum length.
-From 3.12 on the flag is always on.
+flags, so a temporary queue is tested: messages kept after their expiry count towards the queue's maximum length. From
+3.12 on the flag is always on.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from notifier.queues.rabbitmq.connection import (
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.policy_trial import refuses_when_full
 
-FLAG_REQUIRED_FROM = (3, 12)  # the first version that does not start without the flag
+FLAG_REQUIRED_FROM = (3, 12)  # from this version on, the broker requires the flag
 MAX_PUBLISHES = 8  # with the flag the second or third message is refused
 CHECK_INTERVAL_SECONDS = 0.01
 TEST_TIMEOUT_SECONDS = 5.0
@@ -37,7 +37,7 @@ TEST_QUEUE_ARGUMENTS: dict[str, str | int] = {
     "x-overflow": "reject-publish",
     "x-message-ttl": 1,
     "x-max-length": 1,
-    "x-expires": 60_000,  # in case it is not deleted
+    "x-expires": 60_000,  # if the deletion fails
 }
 DROPS_EXPIRED = (
     "drops messages that expire while their next queue is missing or full: its feature flag stream_queue is off"
@@ -48,7 +48,7 @@ REMEDY = "run `rabbitmqctl enable_feature_flag stream_queue` on one of its nodes
 async def require_kept_expired(connection: Connection, options: RabbitOptions) -> None:
     """Raise QueueError with the remedy if the broker drops expired messages, or if we may not test it.
 
-    It uses a dedicated connection, since an alarm stops one that publishes. Raises QueueUnavailable if the test is
+    It uses a dedicated connection, since an alarm stops a publishing connection. Raises QueueUnavailable if the test is
     impossible now.
     """
     if _has_permanent_flag(connection):
@@ -77,7 +77,7 @@ async def keeps_expired(connection: Connection, prefix: str) -> bool:
         )
         kept = await _fills_up(channel, name)
         await channel.queue_delete(name)
-        # A policy with overflow drop-head has the same effect, and is reported as a policy.
+        # A policy `overflow: drop-head` has the same effect; it is reported as a policy.
         return kept or not await refuses_when_full(channel, f"{name}.full")
 
 
@@ -86,7 +86,7 @@ def _has_permanent_flag(connection: Connection) -> bool:
 
 
 async def _fills_up(channel: aiormq.Channel, name: str) -> bool:
-    """Return whether expired messages fill the queue. One at a time, so that no unexpired one is counted."""
+    """Return whether expired messages fill the queue. Publish one at a time, so that only expired messages count."""
     for _ in range(MAX_PUBLISHES):
         try:
             confirmed = await channel.basic_publish(b"", routing_key=name, mandatory=True)

@@ -1,7 +1,7 @@
 """Publishes the feed to the exchange `<prefix>.outcomes`, unconfirmed, on a dedicated connection.
 
-So a broker that blocks or is slow delays nothing else. Each new channel checks that the exchange exists. If it is
-deleted later, the broker closes the channel, and the notices written meanwhile are lost and not counted.
+So a blocking or slow broker delays nothing else. Each new channel checks that the exchange exists. If that is deleted
+later, the broker closes the channel, and notices written meanwhile are lost without being counted.
 """
 
 import asyncio
@@ -31,10 +31,8 @@ from notifier.queues.rabbitmq.topology import OUTCOMES_EXCHANGE
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.queues.rabbitmq.wire.publish import Publish, frames_of, publish_singly
 
-CHECK_INTERVAL_SECONDS = 0.1  # seconds between two checks whether the broker accepts messages again
-REOPEN_DELAY_SECONDS = (
-    2.0  # seconds until a channel that the broker closed is reopened: the exchange is missing, or forbidden
-)
+CHECK_INTERVAL_SECONDS = 0.1  # between checks whether the broker accepts messages
+REOPEN_DELAY_SECONDS = 2.0  # after the broker closed the channel because the exchange is missing or forbidden
 
 
 class RabbitFeedTarget:
@@ -81,7 +79,7 @@ class RabbitFeedTarget:
 
     @property
     def _ready(self) -> aiormq.Channel | None:
-        """The channel, if it can publish now."""
+        """Return the channel if it can publish now."""
         if self._channel is None or self._channel.is_closed or self._connection is None:
             return None
         return None if is_blocked(self._connection) else self._channel
@@ -102,7 +100,7 @@ class RabbitFeedTarget:
                     await publish_singly(self._publish_of(notice), channel, None)
             return
         payload = b"".join([frames_of(self._publish_of(notice), channel) for notice in batch])
-        # Wait until the connection has taken it: then a broker that reads slowly fills the buffer of the feed.
+        # Wait until the connection has written it, so that a slow broker fills the buffer of the feed instead.
         written: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=written))
         closing = channel.closing
@@ -111,11 +109,11 @@ class RabbitFeedTarget:
             if not written.done():
                 raise QueueUnavailable("the connection was lost")
         finally:
-            closing.cancel()  # our own future: aiormq's stays
+            closing.cancel()  # `channel.closing` returns a new future
             written.cancel()
 
     def _publish_of(self, notice: FeedNotice) -> Publish:
-        """Return the notice as a message. It is not mandatory: there may be no listener."""
+        """Return the notice as a message, not mandatory, since the exchange may have no queue."""
         message = self._encode(notice, self._source)
         return Publish(
             exchange=self._exchange,

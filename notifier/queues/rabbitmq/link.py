@@ -1,6 +1,6 @@
-"""Maintains a connection for one purpose: connects, serves, waits after a loss, connects again.
+"""Maintains a connection for one purpose: connects, serves, and reconnects after a loss.
 
-Credentials and TLS files are read at each attempt. Hosts are tried in turn. The pause doubles from 0.1 s to 15 s.
+Each attempt reads credentials and TLS files. Hosts are tried in turn. The pause doubles from 0.1 s to 15 s.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ from notifier.queues.rabbitmq.connection import (
 from notifier.queues.rabbitmq.options import RabbitOptions
 
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 15.0
-STABLE_AFTER_SECONDS = 5.0  # after a connection that lasted this long, the next pause is short again
+STABLE_AFTER_SECONDS = 5.0  # a connection that lasted this long resets the pause
 
-STREAM_END_ERRORS = (Exception, StopAsyncIteration)  # aiormq's errors without a reason, as after a suspension
+STREAM_END_ERRORS = (Exception, StopAsyncIteration)  # aiormq's errors without a reason, such as after a suspension
 
 Serve = Callable[["Link", Connection], Awaitable[None]]
-"""Uses a connection until cancelled. Calls `link.mark_connected()` once usable. An exception ends the connection."""
+"""Uses a connection until cancelled. Calls `link.mark_connected()` when usable. An exception ends the connection."""
 
 
 class Link:
-    """A connection for one purpose, which is made again whenever it is lost. One task runs `run`."""
+    """A connection for one purpose, which is restored after each loss. One task runs `run`."""
 
     def __init__(self, options: RabbitOptions, purpose: str, serve: Serve) -> None:
         self._options = options
@@ -41,7 +41,7 @@ class Link:
         self._log = structlog.get_logger(__name__).bind(connection=purpose)
         self.connection: Connection | None = None
         self.connected = asyncio.Event()
-        self.failed = asyncio.Event()  # set while the last attempt failed for a reason that waiting does not remove
+        self.failed = asyncio.Event()  # the last attempt failed, and waiting does not help
         self.failure: NotifierError | None = None
         self._connected_at = 0.0
 
@@ -54,7 +54,7 @@ class Link:
         self._log.info("queue_connected")
 
     async def wait_until_ready(self, tasks: Iterable["asyncio.Task[None]"] = ()) -> None:
-        """Return once the connection is usable. Raises QueueError if waiting does not help, or once a task ended."""
+        """Return once the connection is usable. Raises QueueError if waiting does not help, or when a task ends."""
         events = {asyncio.ensure_future(event.wait()) for event in (self.connected, self.failed)}
         try:
             await asyncio.wait({*events, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -71,9 +71,9 @@ class Link:
             try:
                 self.connection = await connect(self._options, self._purpose)
                 await self._serve_until_lost(self.connection)
-            except (NotifierError, OSError) as error:  # OSError: a file of credentials or TLS cannot be read
+            except (NotifierError, OSError) as error:  # OSError: credentials or TLS files cannot be read
                 self._log_failure(error)
-            except Exception as error:  # noqa: BLE001  around one connection: after any error the next one is made
+            except Exception as error:  # noqa: BLE001  any error ends only this connection
                 first = _first_leaf(error)
                 if type(first) in STREAM_END_ERRORS:
                     self._log_failure(QueueUnavailable("the connection was lost"))
@@ -86,7 +86,7 @@ class Link:
                 self.connected.clear()
             if was_connected and asyncio.get_running_loop().time() - self._connected_at > STABLE_AFTER_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the workers; no secret
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the workers; not a secret
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     def _log_failure(self, error: NotifierError | OSError) -> None:
@@ -101,7 +101,7 @@ class Link:
             self._log.warning("queue_not_connected", reason=str(self.failure))
 
     async def _serve_until_lost(self, connection: Connection) -> None:
-        """Serve until the connection or the serving ends; always raises the reason."""
+        """Serve until the connection or the serving ends. Always raises the reason."""
         closing = underlay_of(connection).closing
         serving = asyncio.ensure_future(self._serve(self, connection))
         try:
@@ -117,7 +117,7 @@ class Link:
         finally:
             serving.cancel()
             await asyncio.wait({serving})
-            serving.cancelled() or serving.exception()  # retrieved, or asyncio complains
+            serving.cancelled() or serving.exception()  # otherwise asyncio logs an unretrieved error
             closing.cancel()
             await close_bounded(connection.close())
 

@@ -18,14 +18,14 @@ def _as_the_url_says() -> None:
 class RabbitOptions:
     """The broker's address and how to connect to it. Raises ConfigurationError if the parts contradict each other.
 
-    `urls` are hosts of one cluster, tried one after another. `credentials` returns user name and password, or None for
-    those of the URL. It is called for each connection, so that a new password needs no restart. A lane missing from
-    `prefetch` gets its default. At most `max_event` bytes of a publisher's message are kept. Each source of the
-    `bindings` has its own queue. A delivery stays in one of the `buckets` for `parked_for` seconds, a power of two,
-    which only tests change. `management` is the address of the broker's management API.
+    `urls`: hosts of one cluster, tried in turn. `credentials` returns user name and password, or None to use those of
+    the URL. It is called per connection, so that a new password needs no restart. A lane missing from `prefetch` gets
+    its default. At most `max_event` bytes of a publisher's message are kept. Each source of the `bindings` has a
+    separate queue. A delivery stays in one of the `buckets` for `parked_for` seconds, a power of two, which only tests
+    change. `management`: the address of the broker's management API.
     """
 
-    urls: tuple[str, ...] = field(repr=False)  # may hold a password
+    urls: tuple[str, ...] = field(repr=False)  # may contain a password
     credentials: Callable[[], tuple[str, str] | None] = field(default=_as_the_url_says, repr=False)
     tls: TlsFiles | None = None
     prefix: str = "notifier"
@@ -47,7 +47,7 @@ class RabbitOptions:
             mistakes.append(InputIssue("queue.tls", "needs an amqps:// URL; amqp:// is not encrypted"))
         for lane, count in self.prefetch.items():
             if not 1 <= count <= 2000:
-                # 0 means "no limit" to AMQP, and a quorum queue then gives 2,000 messages and no more.
+                # 0 means "no limit" in AMQP, but a quorum queue then sends at most 2,000 messages.
                 mistakes.append(InputIssue(f"queue.prefetch.{lane}", f"{count} is not between 1 and 2000"))
         if not 1 <= self.buckets <= MOST_BUCKETS:
             mistakes.append(InputIssue("queue.buckets", f"{self.buckets} is not between 1 and {MOST_BUCKETS}"))
@@ -60,5 +60,5 @@ class RabbitOptions:
         return tuple(dict.fromkeys(binding.source for binding in self.bindings))
 
     def prefetch_of(self, lane: Lane) -> int:
-        """Return the greatest number of unacked messages of this lane at a worker."""
+        """Return the maximum number of unacked messages of this lane per worker."""
         return self.prefetch.get(lane, PREFETCH[lane])

@@ -1,9 +1,9 @@
 """Moves messages that are stuck in delay queues because the broker's clock was set back.
 
 The expiry of a quorum queue follows the wall clock of its node, and only the message at the head expires. After a
-restart with the clock an hour back, a message that was written before stays an hour longer, and all behind it (measured
-on 3.10.8 and 4.0.5). This worker records by a steady clock when its messages should leave each delay queue. If they are
-OVERDUE seconds late, and nothing came out of the queue meanwhile, it visits the queue and moves the messages that are
+restart with the clock set back an hour, older messages stay an hour longer, and so do all behind them (measured on
+3.10.8 and 4.0.5). This worker records by a monotonic clock when its messages should leave each delay queue. If they are
+OVERDUE_SECONDS late, and the queue delivered nothing meanwhile, it visits the queue and moves the messages that are
 overdue by their document to `retries`.
 """
 
@@ -24,9 +24,9 @@ from notifier.queues.rabbitmq.connection import is_cancelled
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 
-OVERDUE_SECONDS = 30.0  # seconds
+OVERDUE_SECONDS = 30.0
 CHECK_INTERVAL_SECONDS = 5.0
-MAX_PAUSE_SECONDS = 1024.0  # seconds between two visits that found nothing to move
+MAX_PAUSE_SECONDS = 1024.0  # between two visits that moved nothing
 HELP = "notifier explain NotifierDelaysStuck"
 _SCHEDULE = re.compile(rb'"schedule":(\{[^{}]{1,200}\})\}$')
 
@@ -80,7 +80,7 @@ class OverdueDelays:
                 await self._move_overdue(queue)
 
     def find_missed(self) -> list[str]:
-        """Return the delay queues from which messages are overdue and nothing came."""
+        """Return the delay queues with overdue messages that delivered nothing."""
         return [queue for queue, leaves in self._first.items() if self._steady() > leaves + OVERDUE_SECONDS]
 
     async def _move_overdue(self, queue: str) -> None:
@@ -111,7 +111,7 @@ class OverdueDelays:
         self._last.setdefault(queue, self._first[queue])
 
     def read(self, message: Message) -> VisitedMessage[bool]:
-        """Return the message with its body if it is overdue, else without."""
+        """Return the message, with its body only if it is overdue."""
         overdue = (
             message.kind in (Kind.EVENT, Kind.DELIVERY) and _read_due(message.body) + OVERDUE_SECONDS < self._clock()
         )

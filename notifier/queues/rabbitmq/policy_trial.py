@@ -1,15 +1,15 @@
-"""Tests with temporary queues whether a policy overrides the arguments of our queues.
+"""Tests with temporary queues whether a policy overrides the arguments of notifier's queues.
 
 AMQP reports no policy: neither a declare nor a message shows one. But a policy that matches our prefix (`.*`,
-`^notifier`) also matches a temporary queue of ours, and changes its behaviour. Tried on 3.10.8 and 4.0.5:
+`^notifier`) also matches our temporary queues, and changes their behaviour. Tested on 3.10.8 and 4.0.5:
 
 | policy | effect on the temporary queue |
 |---|---|
-| `overflow` | a full queue accepts more, though declared to refuse. Then the broker dead-letters at most once |
+| `overflow` | a full queue accepts more, though declared to refuse; then the broker dead-letters at most once |
 | `max-length`, `max-length-bytes` | the queue refuses or drops some of `MESSAGE_COUNT` messages |
 | `message-ttl` | some of them are gone within `WATCH_SECONDS` |
 | `delivery-limit` | a message is gone within `DEFAULT_DELIVERY_LIMIT` + 1 returns |
-| larger ones than these, `expires`, or for one queue alone | none: see `policy_watch` |
+| larger limits, `expires`, or a policy for one queue only | none: see `policy_watch` |
 """
 
 import asyncio
@@ -25,24 +25,24 @@ from notifier.queues.rabbitmq.connection import Connection, broker_timeout, chan
 
 MAX_PUBLISHES = 8  # the second or third message is refused
 MESSAGE_COUNT, MESSAGE_BYTES = 100, 1024  # 100 KiB in all
-WATCH_SECONDS = 3.0  # seconds
+WATCH_SECONDS = 3.0
 CHECK_INTERVAL_SECONDS = 0.05
 DEFAULT_DELIVERY_LIMIT = 20  # the delivery limit that 4.x sets by default
-TRIAL_TIMEOUT_SECONDS = 20.0  # a broker that answers in 200 ms takes 12
+TRIAL_TIMEOUT_SECONDS = 20.0  # a broker that answers in 200 ms needs 12 s
 TRIAL_QUEUE_ARGUMENTS: dict[str, str | int] = {
     "x-queue-type": "quorum",
     "x-overflow": "reject-publish",
     "x-delivery-limit": 2**31 - 1,
-    "x-expires": 60_000,  # in case it is not deleted
+    "x-expires": 60_000,  # if the deletion fails
 }
 
 
 async def try_policies(connection: Connection, name: str) -> tuple[PolicyOverride, ...]:
-    """Return the policies that affect two temporary queues, named after `name`. Leaves nothing.
+    """Return the policies that affect two temporary queues, named after `name`, and delete these queues.
 
-    Queues of an interrupted test are deleted first: if they expired during this test, that would look like a policy.
+    Queues of an interrupted test are deleted first, since their expiry during this test would look like a policy.
 
-    Needs all permissions on the name. Raises what aiormq does, TimeoutError and QueueUnavailable.
+    Needs all permissions on the name. Raises aiormq's errors, TimeoutError and QueueUnavailable.
     """
     async with channel_of(connection, confirms=True) as channel, broker_timeout(TRIAL_TIMEOUT_SECONDS):
         for left in (f"{name}.full", f"{name}.room"):
@@ -55,7 +55,7 @@ async def try_policies(connection: Connection, name: str) -> tuple[PolicyOverrid
 
 
 async def refuses_when_full(channel: aiormq.Channel, name: str) -> bool:
-    """Return True if a queue that was declared to refuse messages when full does so."""
+    """Return True if a queue declared to refuse messages when full really does."""
     await channel.queue_declare(name, durable=True, arguments={**TRIAL_QUEUE_ARGUMENTS, "x-max-length": 1})
     refused = any([not await _accepts(channel, name, b"") for _ in range(MAX_PUBLISHES)])
     await channel.queue_delete(name)

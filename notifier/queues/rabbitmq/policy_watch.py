@@ -1,12 +1,12 @@
-"""Watches which policies of the broker override the arguments of our queues.
+"""Watches which policies of the broker override the arguments of notifier's queues.
 
-The management API reports all of them, if `queue.management` names it: `effective_policy_definition` combines a policy
+The management API reports all policies, if `queue.management` is set: `effective_policy_definition` combines a policy
 and an operator policy. For numbers the broker uses the smaller of policy and argument, for `overflow` the policy. The
-definition comes with the statistics: some ten seconds after a queue was declared, and after a policy was set, on 3.10.8
+definition comes with the statistics: about ten seconds after a queue is declared, and after a policy is set, on 3.10.8
 and 4.0.5.
 
-Otherwise a temporary queue shows some. Only a process that may declare queues can test that: with `topology: verify`
-only the doctor. A worker checks while it starts, and its start does not wait for the result.
+Otherwise a temporary queue reveals some policies. Only a process that may declare queues can test that: with
+`topology: verify` only the doctor. A worker checks during its start, which does not wait for the result.
 """
 
 import asyncio
@@ -34,13 +34,13 @@ from notifier.queues.rabbitmq.topology import QueueSpec, topology_of
 REQUEST_TIMEOUT_SECONDS = 5.0
 PAGE_SIZE = 500  # the largest page of the API
 _BOUNDS = Bounds(answer=4 * 1024 * 1024)
-CHECK_INTERVAL_SECONDS = 600.0  # seconds: an override ends when the broker's operator removes it, or begins
+CHECK_INTERVAL_SECONDS = 600.0  # detects that an operator sets or removes a policy
 INCOMPLETE_CHECK_INTERVAL_SECONDS = 60.0  # after an incomplete check
 HELP = "notifier explain NotifierQueuePolicy"
 
 
 async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
-    """Return the policies that override the arguments of our queues. Raises QueueUnavailable with the reason."""
+    """Return the policies that override the arguments of our queues. Raises QueueUnavailable."""
     assert options.management is not None
     wanted = {queue.name: queue for queue in topology_of(options).queues}
     queues_of: dict[tuple[PolicyKey, str], list[str]] = {}
@@ -60,7 +60,7 @@ async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
                     silent += "effective_policy_definition" not in item
                     for key, value in _find_overrides(queue, item.get("effective_policy_definition")):
                         queues_of.setdefault((key, value), []).append(queue.name)
-    except (NotifierError, OSError) as fault:  # OSError: a file of credentials cannot be read
+    except (NotifierError, OSError) as fault:  # OSError: credentials cannot be read
         raise QueueUnavailable(str(fault)) from None
     except (KeyError, TypeError, AttributeError):
         raise QueueUnavailable("its answer is not a list of queues") from None
@@ -109,7 +109,7 @@ def _find_overrides(queue: QueueSpec, definition: object) -> Iterator[tuple[Poli
 
 
 async def check_policies(options: RabbitOptions, name: str, *, may_try: bool) -> PolicyCheck:
-    """Query the management API, else test with queues named `name`…, if allowed. Raises QueueError."""
+    """Query the management API, or test with queues named `name`… if `may_try`. Raises QueueError."""
     fault = ""
     if options.management is not None:
         try:
@@ -126,10 +126,10 @@ async def check_policies(options: RabbitOptions, name: str, *, may_try: bool) ->
 
 
 class PolicyWatch:
-    """Checks once a worker consumes, and every ten minutes if the result may change.
+    """Checks when a worker starts consuming, then every ten minutes if the result may change.
 
-    A test that finds nothing is not repeated: each leaves two names in the broker's memory for good, if they are new.
-    So a process uses one name.
+    A test that finds nothing is not repeated. Each new name of a queue stays in the broker's memory permanently, so a
+    process uses the same names.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
@@ -142,7 +142,7 @@ class PolicyWatch:
         self.overrides: tuple[PolicyOverride, ...] = ()
 
     def begin(self) -> None:
-        """Check from now on."""
+        """Start the checks."""
         self._wanted.set()
 
     async def run(self) -> None:
@@ -164,7 +164,7 @@ class PolicyWatch:
             )
 
     def _log_changes(self, check: PolicyCheck) -> None:
-        """Log changes. A check without a result, because of an alarm for instance, ends no override."""
+        """Log changes. A check without a result, such as during an alarm, ends no override."""
         if check.fault and check.fault != self._fault:
             self._log.info("queue_policies_unread", reason=check.fault)
         self._fault = check.fault

@@ -1,4 +1,4 @@
-"""The queue on RabbitMQ. It has two connections: an alarm blocks the one that publishes, and must not stop the acks.
+"""The queue on RabbitMQ. It has two connections: an alarm blocks the publishing connection, but must not stop acks.
 
 Callers name queues without prefix.
 """
@@ -38,8 +38,8 @@ from notifier.queues.rabbitmq.topology_watch import TopologyWatch
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
-FLUSH_TIMEOUT_SECONDS = 1.0  # seconds for the last acks; messages without one are redelivered
-STATUS_CONNECT_TIMEOUT_SECONDS = 1.2  # seconds to connect for a status: the command shows an error within 2 s
+FLUSH_TIMEOUT_SECONDS = 1.0  # for the last acks; unacked messages are redelivered
+STATUS_CONNECT_TIMEOUT_SECONDS = 1.2  # the command shows an error within 2 s
 
 
 class RabbitQueue:
@@ -62,7 +62,7 @@ class RabbitQueue:
         self._bucket_names = bucket_names(options)
         self._bucket_reader = BucketReader(options, self._watch.repair_soon)
         self._publishing = Publishing(self._watch.repair_soon)
-        # On 4.x a publish to a queue without a leader blocks its channel: no bucket may stop retries and dead letters.
+        # On 4.x a publish to a queue without a leader blocks its channel: a bucket must not stop retries, dead letters.
         self._parking = Publishing(self._watch.repair_soon)
         self.side_channel = RabbitSideChannel(options, uuid4().hex)
         self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
@@ -74,14 +74,14 @@ class RabbitQueue:
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def open(self) -> None:
-        """Start connecting in the background until `close`. Return at once."""
+        """Start connecting in the background. Reconnect until `close`."""
         more = (self.side_channel.run,) if self.side_channel.is_listening else ()
         self._tasks = [asyncio.create_task(run()) for run in (*(link.run for link in self._links), *more)]
 
     async def wait_until_ready(self) -> None:
         """Return when connected and every queue exists.
 
-        Raises TopologyMismatch if a queue differs, QueueError if the broker refuses us. Connecting continues.
+        Raises TopologyMismatch if a queue differs, QueueError if the broker refuses the connection, and keeps trying.
         """
         for link in self._links:
             await link.wait_until_ready(self._tasks)
@@ -133,7 +133,7 @@ class RabbitQueue:
                 tasks.create_task(lane.run(connection))
 
     async def _repair_source_queue(self) -> None:
-        """Declare the queue again, and its bindings, which were deleted with it."""
+        """Restore a source's queue, and its bindings, which were deleted with it."""
         await self._watch.repair()
         self._bindings.bind_soon.set()
 
@@ -148,7 +148,7 @@ class RabbitQueue:
             tasks.create_task(self.side_channel.serve(connection))
 
     def ack(self, message: Message) -> None:
-        """Delete the message for good. No effect if its channel is closed: then it is redelivered."""
+        """Delete the message. No effect if its channel is closed: then it is redelivered."""
         if isinstance(message.tag, AckTag):
             message.tag.acks.settle(message.tag.number)
 
@@ -173,7 +173,7 @@ class RabbitQueue:
         )  # fmt: skip
 
     async def wait_until_available(self) -> None:
-        """Return when publishing can succeed again."""
+        """Return when publishing can succeed."""
         await self._publishing.wait_until_available()
 
     async def send_event(
@@ -188,7 +188,7 @@ class RabbitQueue:
         await self._publishing.publish(publish)
 
     def receive_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Request replies to the events sent here, and pass each to `heard`. Call before `open`."""
+        """Request replies to the events sent here, and pass each to `heard`. Call it before `open`."""
         self._publishing.request_replies(heard)
 
     def bucket(self, client: tuple[str, str]) -> str:
@@ -211,7 +211,7 @@ class RabbitQueue:
         return await self._bucket_reader.fetch(self._name(bucket), most)
 
     async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
-        """Return how many messages each of these buckets holds, without empty ones. Raises QueueUnavailable."""
+        """Return the number of messages per bucket, without empty buckets. Raises QueueUnavailable."""
         names = {bucket: self._name(bucket) for bucket in (self._bucket_names if buckets is None else buckets)}
         depths = await read_depths(self._consuming_connection(), names)
         if len(depths) < len(names):
@@ -219,7 +219,7 @@ class RabbitQueue:
         return {bucket: depth.ready for bucket, depth in depths.items() if depth.ready}
 
     def status(self) -> QueueStatus:
-        """Return the state. Connected: both connections are. Consuming: all lanes are, and no queue is new."""
+        """Return the state. `connected`: both connections. `consuming`: all lanes, and no queue is too new."""
         connected = all(link.connected.is_set() for link in self._links)
         blocked, new = self._publishing.blocked, self._watch.settling.problem
         problems = (
@@ -234,7 +234,7 @@ class RabbitQueue:
         )  # fmt: skip
 
     def consumers(self) -> int:
-        """Return how many workers consume `events`, as of the last 15 s while connected; 0 while unknown."""
+        """Return the number of workers that consume `events`, at most 15 s old while connected; 0 while unknown."""
         return self._watch.consumers
 
     async def depths(self) -> Mapping[str, Depth]:
@@ -243,9 +243,9 @@ class RabbitQueue:
         return with_visited(depths, self.side_channel.visited)
 
     async def read_overview(self, within: float) -> QueueOverview:
-        """Return the depths, and the states of the workers that answer in time. Raises QueueError.
+        """Return the depths, and the states of workers that answer in time. Raises QueueError.
 
-        A queue that is not open makes a temporary connection, and declares nothing.
+        A queue that is not open uses a temporary connection, and declares nothing.
         """
         async with self._at_broker("status", STATUS_CONNECT_TIMEOUT_SECONDS) as connection:
             depths = await read_all_depths(connection, self._options)
@@ -276,11 +276,11 @@ class RabbitQueue:
         return await examine_broker(self._options)
 
     def dead_letters(self) -> RabbitDeadLetters:
-        """Return the dead letters, over a dedicated connection. A replay needs this queue open."""
+        """Return the dead letters, over a dedicated connection. A replay requires this queue to be open."""
         return RabbitDeadLetters(self._options, self.publish)
 
     def waiting(self) -> RabbitWaiting:
-        """Return the pending deliveries, over a dedicated connection. Making one due needs this queue open."""
+        """Return the pending deliveries, over a dedicated connection. A move requires this queue to be open."""
         return RabbitWaiting(self._options, self.publish, self._park)
 
     async def _is_empty(self, queue: str) -> bool:

@@ -1,7 +1,7 @@
-"""Sends replies to publishers that requested them: bounded, unconfirmed, dropped and counted if they cannot go at once.
+"""Sends replies to publishers that requested them, bounded and unconfirmed. Drops and counts unsendable replies.
 
-A publisher may write any name of direct reply-to into its event, and RabbitMQ (3.10.8) closes the connection over a
-name that it cannot decode. So these names never travel on a connection that logouts need. `ReplyConnection` is a
+A publisher may write any name of direct reply-to into its event, and RabbitMQ (3.10.8) closes the connection if it
+cannot decode the name. So these names are never sent on a connection that logouts need. `ReplyConnection` is a
 dedicated connection, which exists only while there are replies.
 """
 
@@ -18,14 +18,14 @@ from notifier.queues.rabbitmq.connection import Connection, broker_timeout, is_b
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 
-MAX_PENDING_REPLIES, MAX_PENDING_BYTES = 2000, 1024 * 1024  # of the pending replies
+MAX_PENDING_REPLIES, MAX_PENDING_BYTES = 2000, 1024 * 1024  # pending
 REPLY_TYPE = "notifier.reply"
 TRANSIENT_MODE = 1
-IDLE_SECONDS = 60.0  # seconds without a reply, after which the connection is closed
+IDLE_SECONDS = 60.0  # without a reply, until the connection is closed
 
 
 class Outbox:
-    """Pending replies, in bounded number. Counts the replies that it drops."""
+    """A bounded number of pending replies. Counts dropped replies."""
 
     def __init__(self) -> None:
         self._pending: deque[tuple[str, str | None, bytes]] = deque()
@@ -35,7 +35,7 @@ class Outbox:
         self.written = 0
 
     def put(self, to: str, correlation_id: str | None, body: bytes) -> None:
-        """Add a reply. Never waits. Drops a reply whose name cannot be written: it would end the connection for all."""
+        """Add a reply without waiting. Drop a reply whose name cannot be encoded, which would end the connection."""
         full = len(self._pending) >= MAX_PENDING_REPLIES or self._bytes + len(body) > MAX_PENDING_BYTES
         if full or not ReplyTo(to=to, correlation_id=correlation_id).writable:
             self.dropped += 1
@@ -56,7 +56,7 @@ class Outbox:
         self.filled.clear()
 
     async def write(self, channel: aiormq.Channel, connection: Connection) -> None:
-        """Write replies as they come, until cancelled. Raises what aiormq does, or QueueUnavailable."""
+        """Write replies until cancelled. Raises aiormq's errors, or QueueUnavailable."""
         while True:
             await self.filled.wait()
             self.filled.clear()
@@ -73,13 +73,13 @@ class Outbox:
                     correlation_id=correlation_id,
                 )
                 self.written += 1
-                # Wait until the connection has taken it: then a slow broker fills the outbox.
+                # Wait until the connection has written it, so that a slow broker fills the outbox.
                 async with broker_timeout(None):
                     await channel.basic_publish(body, routing_key=to, properties=properties)
 
 
 class ReplyConnection:
-    """The connection for replies to names that publishers provided. Needs a task for `run`."""
+    """The connection for replies to names that publishers provided. `run` needs a dedicated task."""
 
     def __init__(self, options: RabbitOptions) -> None:
         self._link = Link(options, "replies", self._serve)
@@ -97,7 +97,7 @@ class ReplyConnection:
         while before != self.outbox.written or self._link.connection is None:
             before = self.outbox.written
             await asyncio.sleep(IDLE_SECONDS)
-            if self._link.connection is None:  # the broker is unreachable: the requesters have given up by now
+            if self._link.connection is None:  # the broker is unreachable, and requesters have given up
                 self.outbox.clear()
                 return
 
@@ -117,7 +117,7 @@ async def _wait_until_closed(closing: "asyncio.Future[object]") -> None:
 
 
 async def _run_until_one_ends(first: Coroutine[object, object, None], second: Coroutine[object, object, None]) -> None:
-    """Run both until one ends; the other is cancelled. Raises its error."""
+    """Run both until one ends, and cancel the other. Raises the error of the ended one."""
     tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

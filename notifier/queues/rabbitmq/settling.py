@@ -1,9 +1,9 @@
-"""Waits until the broker would find a new queue again after a crash.
+"""Waits until a new queue would survive a crash of the broker.
 
-RabbitMQ (3.10 to 4.x) keeps the names of quorum queues in a file, `names.dets`. The last declared name is written to
-it 0.5 to 1.0 s after the broker has confirmed the declare. If the broker is killed before that, it does not find the
-name at its next start, and creates the queue again: all confirmed messages are lost. On a single node the queue never
-elects a leader either: it confirms and delivers nothing.
+RabbitMQ (3.10 to 4.x) keeps the names of quorum queues in a file, `names.dets`. A declared name is written to it 0.5 to
+1.0 s after the broker has confirmed the declare. If the broker is killed before that, it does not find the name at its
+next start, and creates the queue again: all confirmed messages are lost. On a single node the queue never elects a
+leader either: it confirms and delivers nothing.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import structlog
 
 from notifier.model.errors import QueueUnavailable
 
-SETTLE_SECONDS = 2.0  # twice the longest that was measured: docs/decisions/new-queues-settle.md
+SETTLE_SECONDS = 2.0  # twice the longest measured time: docs/decisions/new-queues-settle.md
 NEW_QUEUES_PROBLEM = "queues are new; they are used once RabbitMQ has written their names to its disk"
 
 OnNewQueues = Callable[[Sequence[str], float], None]
@@ -22,7 +22,7 @@ OnNewQueues = Callable[[Sequence[str], float], None]
 
 
 def log_new_queues(names: Sequence[str], seconds: float) -> None:
-    """Log which queues are new, and why they are not used yet."""
+    """Log the number of new queues, and why they are not used yet."""
     log = structlog.get_logger(__name__)
     log.info("queues_new", queues=len(names), used_in=round(seconds, 1), reason=NEW_QUEUES_PROBLEM)
 
@@ -33,14 +33,14 @@ class Settling:
     def __init__(self, on_new_queues: OnNewQueues = log_new_queues, *, seconds: float | None = None) -> None:
         self._on_new_queues = on_new_queues
         self._seconds = SETTLE_SECONDS if seconds is None else seconds
-        self._usable_at: dict[str, float] = {}  # what was missing, by name, in the loop's time
+        self._usable_at: dict[str, float] = {}  # new queues by name, in the loop's time
 
     def on_missing(self, name: str) -> None:
-        """Record that this queue is about to be created. It is too new until `wait_until_usable` returns."""
+        """Record that this queue will be created. It is too new until `wait_until_usable` returns."""
         self._usable_at[name] = math.inf
 
     def on_declared(self, name: str) -> None:
-        """Record that this queue exists. If it was missing, its time starts."""
+        """Record that this queue exists. If it was missing, its waiting time starts."""
         if self._usable_at.get(name) == math.inf:
             self._usable_at[name] = asyncio.get_running_loop().time() + self._seconds
 

@@ -1,13 +1,13 @@
 """The side channel on RabbitMQ: replies to publishers, a worker's state for operators, news for other workers.
 
-A logout is worth more than any of these. So the side channel has a dedicated AMQP channel on the publishing connection,
-waits for no confirm, and drops and counts messages when the outbox is full or the broker blocks. An error closes that
-channel only. It is reopened, and no error leaves `serve`. Replies to a name that a publisher provided go over another
-connection (`replies`).
+Logouts have priority. So the side channel has a dedicated AMQP channel on the publishing connection, waits for no
+confirm, and drops and counts messages when the outbox is full or the broker blocks. An error closes only that channel,
+which is reopened; `serve` raises no error. Replies to a name that a publisher provided use another connection
+(`replies`).
 
 Each worker has an exclusive queue, bound to a fanout exchange that is deleted with the last worker. A worker whose user
-may not declare them (`topology: verify`) still replies to publishers. But it cannot send its state to operators, and
-neither publishes nor receives news.
+may not declare them (`topology: verify`) still replies to publishers, but it cannot send its state to operators, and
+neither publishes nor receives updates.
 """
 
 import asyncio
@@ -39,19 +39,19 @@ from notifier.queues.rabbitmq.replies import MAX_PENDING_REPLIES, TRANSIENT_MODE
 from notifier.queues.rabbitmq.wire.publish import DIRECT_REPLY_TO
 
 QUESTION = "notifier.question"  # the AMQP `type` of a request for the state of workers
-REQUEST = "notifier.request"  # the `type` of a request for an operation; its body names it
+REQUEST = "notifier.request"  # the `type` of a request for an operation, which is in its body
 NEWS = "notifier.news"  # the `type` of a worker's observations for the other workers; `app_id` is the sender
 PRESENCE = "notifier.presence"  # the `type` of a worker's announcement to all workers
-VISIT = "notifier.visit"  # the `type` of the announced number of dead letters, while a visit holds some
-VISIT_TTL_SECONDS = 3.0  # seconds for which it counts: a visit that is killed announces no end
-SHARE_INTERVAL_SECONDS = 0.02  # seconds between two messages of one type
-MESSAGE_TTL_MILLISECONDS = 3000  # milliseconds, after which they are of no use
+VISIT = "notifier.visit"  # the `type` of an announcement of the number of dead letters during a visit
+VISIT_TTL_SECONDS = 3.0  # of an announcement: a killed visit does not announce its end
+SHARE_INTERVAL_SECONDS = 0.02  # between two messages of one type
+MESSAGE_TTL_MILLISECONDS = 3000  # later they are useless
 MAX_COUNT_DIGITS = 12
-MAX_RUNNING_REQUESTS = 8  # requests that a worker carries out at a time; it ignores more
-GENERATED_PREFIX = "amq."  # prefix of the names that the broker generates, and that a publisher may forge
-BLOCKED_CHECK_SECONDS = 0.05  # seconds between two looks whether the broker blocks
-REOPEN_DELAY_SECONDS = 5.0  # seconds until a closed channel is reopened
-QUEUE_TTL_MILLISECONDS = 30_000  # milliseconds; no requester waits longer for an answer
+MAX_RUNNING_REQUESTS = 8  # per worker; further requests are ignored
+GENERATED_PREFIX = "amq."  # of names that the broker generates and a publisher may forge
+BLOCKED_CHECK_SECONDS = 0.05  # between checks whether the broker blocks
+REOPEN_DELAY_SECONDS = 5.0  # of a closed channel
+QUEUE_TTL_MILLISECONDS = 30_000  # no requester waits longer for an answer
 
 
 class RabbitSideChannel:
@@ -76,13 +76,13 @@ class RabbitSideChannel:
 
     @property
     def is_listening(self) -> bool:
-        """True after `listen`."""
+        """Return True after `listen`."""
         return self._state is not None
 
     def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
-        """Set the callbacks of a worker, from the next connection on. Both must return at once and never raise.
+        """Set the callbacks of a worker, from the next connection on. They must not block or raise.
 
-        `state` returns the worker's state as a document. `heard` gets each reply to `address` and its correlation id.
+        `state` returns the worker's state as a document. `heard` receives correlation id and body of each reply.
         """
         self._state, self._on_reply = state, heard
 
@@ -91,25 +91,25 @@ class RabbitSideChannel:
         self._handle_request = handle
 
     def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish what `next_update` returns, and pass the updates of other workers to `heard`. Neither may raise."""
+        """Publish the updates of `next_update`; pass those of other workers to `heard`. Neither may raise."""
         self._shared[NEWS] = next_update, heard
 
     def share_presence(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish what `next_update` returns, and pass the updates of all workers to `heard`. Neither may raise."""
+        """Publish the updates of `next_update`; pass those of all workers to `heard`. Neither may raise."""
         self._shared[PRESENCE] = next_update, heard
 
     @property
     def visited(self) -> int:
-        """Return the number of dead letters that a visit has just announced; else 0."""
+        """Return the number of dead letters that a visit has recently announced, otherwise 0."""
         return self._visited if time.monotonic() < self._visited_until else 0
 
     @property
     def dropped(self) -> int:
-        """Return how many replies and answers were dropped here."""
+        """Return the number of replies and answers that were dropped here."""
         return self._outbox.dropped + self._reply_connection.outbox.dropped
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
-        """Send a reply, or drop and count it. Never waits, never raises."""
+        """Send a reply, or drop and count it. Never waits or raises."""
         if to.startswith(GENERATED_PREFIX):
             self._reply_connection.outbox.put(to, correlation_id, body)
         elif self._connection is None:
@@ -171,7 +171,7 @@ class RabbitSideChannel:
                     _retrieve_error(task)  # retrieved, or asyncio complains
 
     async def _share_messages(self, channel: aiormq.Channel, connection: Connection, kind: str) -> None:
-        """Publish this worker's messages of `kind`, until cancelled. Raises what aiormq does, or QueueUnavailable."""
+        """Publish this worker's messages of `kind`, until cancelled. Raises aiormq's errors, or QueueUnavailable."""
         next_update, _ = self._shared[kind]
         properties = commands.Basic.Properties(
             content_type="application/json",
@@ -231,9 +231,9 @@ class RabbitSideChannel:
     async def collect_answers(
         self, connection: Connection, workers: int, within: float, request: bytes | None = None
     ) -> list[bytes]:
-        """Return the workers' answers that arrive in time. A command uses `connection`; may raise QueueUnavailable.
+        """Return the workers' answers that arrive in time. A command uses `connection`, and may get QueueUnavailable.
 
-        A worker asks over its own connection, itself included, and gets nothing without one.
+        A worker queries all workers, itself included, over its side channel's connection; without one it gets nothing.
         """
         if not self.is_listening:
             if not workers:
@@ -247,7 +247,7 @@ class RabbitSideChannel:
 
 
 async def announce_visit(channel: aiormq.Channel, options: RabbitOptions, dead_letters: int) -> None:
-    """Announce the number of dead letters to all workers; 0 ends the visit. Raises what aiormq does."""
+    """Announce the number of dead letters to all workers; 0 ends the visit. Raises aiormq's errors."""
     properties = commands.Basic.Properties(
         message_type=VISIT, delivery_mode=TRANSIENT_MODE, expiration=str(MESSAGE_TTL_MILLISECONDS)
     )
@@ -259,7 +259,7 @@ async def request_workers(
 ) -> list[bytes]:
     """Request the state of every worker, or that it carries out a `request`.
 
-    Returns the answers after `within` seconds, once there are `enough`, or once the broker reports that it accepts no
+    Return the answers after `within` seconds, when there are `enough`, or when the broker reports that it accepts no
     messages. Raises QueueUnavailable.
     """
     answers, all_here = list[bytes](), asyncio.Event()
@@ -282,7 +282,7 @@ async def request_workers(
         waiting, closing = asyncio.ensure_future(all_here.wait()), channel.closing
         blocked = asyncio.ensure_future(_wait_until_blocked(connection))
         try:
-            # The broker closes the channel if the exchange does not exist, which means that there is no worker.
+            # The broker closes the channel if the exchange does not exist, that is, if there is no worker.
             await asyncio.wait({closing, waiting, blocked}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in (waiting, closing, blocked):

@@ -1,9 +1,9 @@
 """Binds the queues of sources to exchanges of other services, and keeps them bound.
 
-Such an exchange may be created after we start: MassTransit creates it at its first publication. It may be deleted at
-any time, which silently deletes our binding. AMQP cannot query a binding, but making an existing one changes nothing.
-So all bindings are made again every 30 s, and a refused one sooner at first. A refusal closes the channel, so each try
-has its own channel. A missing binding stops nothing else.
+Such an exchange may be created later: MassTransit creates it at its first publication. It may be deleted at any time,
+which silently deletes the binding. AMQP cannot query a binding, but binding again changes nothing. So all bindings are
+renewed every 30 s, and a refused binding sooner at first. A refusal closes the channel, so each attempt has its own
+channel. A missing binding stops nothing else.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from notifier.queues.rabbitmq.connection import (
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
 
-BIND_INTERVAL_SECONDS = 30.0  # seconds
+BIND_INTERVAL_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 1.0
 
 _REFUSED_USER = re.compile(r"refused for user '([^']*)'")
@@ -36,9 +36,9 @@ _MISSING_QUEUE = re.compile(r"no queue '")
 
 
 class SourceBindings:
-    """Keeps the bindings over the current connection. `states` has the missing ones, with the reason.
+    """Maintains the bindings over the current connection. `states` has them, with the reason if one is missing.
 
-    Set `bind_soon` to have all bindings made at once, after a queue was declared again.
+    Set `bind_soon` to renew all bindings at once, after a queue was declared again.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
@@ -54,7 +54,7 @@ class SourceBindings:
         return tuple(_to_state(binding, problem) for binding, problem in self._problems.items())
 
     async def run(self, connection: Connection) -> None:
-        """Make the bindings over this connection, repeatedly, until cancelled."""
+        """Renew the bindings over this connection, until cancelled."""
         pause = FIRST_PAUSE_SECONDS
         while self._options.bindings and not is_cancelled():
             self.bind_soon.clear()
@@ -65,7 +65,7 @@ class SourceBindings:
             for state in states:
                 self._log_change(state)
             missing = any(self._problems.values())
-            if self._problems != before:  # an operator may be working on it
+            if self._problems != before:  # an operator may be repairing it
                 pause = FIRST_PAUSE_SECONDS
             try:
                 async with asyncio.timeout(pause if missing else BIND_INTERVAL_SECONDS):
@@ -75,7 +75,6 @@ class SourceBindings:
                 pause = min(2 * pause, BIND_INTERVAL_SECONDS) if missing else FIRST_PAUSE_SECONDS
 
     def _log_change(self, state: BindingState) -> None:
-        """Log a change of the binding's state."""
         binding = state.binding
         problem = (state.problem, state.advice) if state.problem else None
         log = self._log.bind(source=binding.source, exchange=binding.exchange, routing_key=binding.routing_key)
@@ -88,7 +87,7 @@ class SourceBindings:
 
 
 async def bind_all(connection: Connection, options: RabbitOptions) -> tuple[BindingState, ...]:
-    """Make every binding once, and return the states. Never raises for a binding that cannot be made."""
+    """Create every binding, and return the states. Never raises for a refused binding."""
     return tuple(
         await asyncio.gather(
             *(_bind(connection, binding, f"{options.prefix}.{SOURCE}{binding.source}") for binding in options.bindings)
@@ -97,15 +96,15 @@ async def bind_all(connection: Connection, options: RabbitOptions) -> tuple[Bind
 
 
 async def check_bindings(connection: Connection, options: RabbitOptions) -> tuple[BindingState, ...]:
-    """Return which bindings could be made, without making any: each is tried with a queue that does not exist.
+    """Return which bindings could be created, and create none: each is tried with a queue that does not exist.
 
-    The broker checks the permission before it looks for the queue.
+    The broker checks the permission before it looks up the queue.
     """
     missing_queue = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
     states = []
     for binding in options.bindings:
         state = await _bind(connection, binding, missing_queue)
-        # Where both are missing, the broker names one of them.
+        # If queue and exchange are missing, the broker reports only one.
         states.append(await _check_exchange(connection, binding) if state.problem == _NO_QUEUE_PROBLEM else state)
     return tuple(states)
 
@@ -118,7 +117,7 @@ async def _check_exchange(connection: Connection, binding: Binding) -> BindingSt
 async def _bind(connection: Connection, binding: Binding, queue: str) -> BindingState:
     bind = _Bind(queue=queue, exchange=binding.exchange, routing_key=binding.routing_key)
     state = await _try_frame(connection, binding, bind, queue)
-    if state.problem.startswith(_REFUSED_PROBLEM):  # the broker does so before it looks for the exchange
+    if state.problem.startswith(_REFUSED_PROBLEM):  # reported before a missing exchange
         exchange = await _check_exchange(connection, binding)
         if exchange.problem == _NO_EXCHANGE_PROBLEM:
             return replace(exchange, advice=f"{state.advice}, and {exchange.advice}")
@@ -129,15 +128,15 @@ async def _try_frame(connection: Connection, binding: Binding, frame: base.Frame
     try:
         async with channel_of(connection) as channel, broker_timeout():
             await channel.rpc(frame)
-    except (*CONNECTION_ERRORS, QueueUnavailable, ValueError) as error:  # ValueError: a name that AMQP cannot write
+    except (*CONNECTION_ERRORS, QueueUnavailable, ValueError) as error:  # ValueError: a name that AMQP cannot encode
         return _explain_refusal(binding, error, queue)
     return BindingState(binding=binding)
 
 
 class _Bind(commands.Queue.Bind):
-    """Allows names of exchanges that only RabbitMQ accepts, not pamqp: over 127 characters, or with other characters.
+    """Permits exchange names that RabbitMQ accepts but pamqp does not: over 127 characters, or with other characters.
 
-    MassTransit and NServiceBus name exchanges after .NET types, and those of generic types are long and have brackets.
+    MassTransit and NServiceBus name exchanges after .NET types; names of generic types are long and have brackets.
     """
 
     def validate(self) -> None:
@@ -145,7 +144,7 @@ class _Bind(commands.Queue.Bind):
 
 
 class _Declare(commands.Exchange.Declare):
-    """Allows the same names."""
+    """Permits the same names as `_Bind`."""
 
     def validate(self) -> None:
         """Leave the check to the broker."""

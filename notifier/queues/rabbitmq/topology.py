@@ -1,7 +1,7 @@
 """Lists the queues and exchanges that notifier needs; declares, verifies, surveys and deletes them.
 
-Every queue is a durable quorum queue that dead-letters at least once. The delivery limit is always given and finite:
-leaving it out means 20 on RabbitMQ 4.x, and -1 means "drop at the first requeue" on 3.10.
+Every queue is a durable quorum queue with at-least-once dead-lettering. The delivery limit is always set and finite: a
+missing limit means 20 on RabbitMQ 4.x, and -1 means "drop at the first requeue" on 3.10.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
-UNLIMITED_DELIVERIES = 2**31 - 1  # visits must never use up a dead letter
+UNLIMITED_DELIVERIES = 2**31 - 1  # visits must never exhaust a dead letter's limit
 OUTCOMES_EXCHANGE = "outcomes"
-COLLECTED_QUEUE = "collected"  # declared by releases that had a collector; no release fills or reads it now
+COLLECTED_QUEUE = "collected"  # declared by older releases; no release fills or reads it now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +35,9 @@ class QueueSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeSpec:
-    """A durable topic exchange, and the queue that gets everything published to it, if any.
+    """A durable topic exchange, and the queue that receives all its messages, if any.
 
-    `collected`: a queue that other releases may have bound to it, and that is deleted with it.
+    `collected`: a queue that older releases may have bound to it; it is deleted with the exchange.
     """
 
     name: str
@@ -90,7 +90,7 @@ def _build_queue_spec(name: str, *, limit: int, to: str | None, ttl: int | None 
 
 
 class _Surveyor:
-    """Checks a topology and collects the differences. The broker closes the channel at each one."""
+    """Checks a topology and collects the differences. The broker closes the channel at each difference."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -112,7 +112,7 @@ class _Surveyor:
             await self._declare_queue(queue)
             settling.on_declared(queue.name)
         if not all([await self._find_exchange(exchange.name) for exchange in topology.exchanges]):
-            # Another worker may have just created the queues, and wait for them as we do.
+            # Another worker may have just created the queues, and also wait for them.
             for queue in topology.queues:
                 settling.on_missing(queue.name)
                 settling.on_declared(queue.name)
@@ -165,7 +165,7 @@ class _Surveyor:
         except ChannelPreconditionFailed as failed:
             self.different.append(_explain_difference(f"exchange {exchange.name}", failed))
         except ChannelNotFoundEntity:
-            pass  # its queue could not be declared, which is reported already
+            pass  # its queue could not be declared, which is already reported
         except ChannelAccessRefused as refused:
             raise _to_refusal(refused) from refused
 
@@ -190,7 +190,7 @@ class _Surveyor:
 
 
 async def declare(connection: Connection, topology: Topology, settling: Settling) -> None:
-    """Declare what is missing, and change nothing else. Return once new queues can be used.
+    """Declare missing queues and exchanges, and change nothing else. Return once new queues can be used.
 
     Raises TopologyMismatch, or QueueError if not allowed.
     """
@@ -250,11 +250,11 @@ async def survey(connection: Connection, topology: Topology) -> tuple[TopologySt
 
 
 async def delete(connection: Connection, topology: Topology) -> Mapping[str, int]:
-    """Delete everything. Return how many ready messages each queue had. A missing queue is not an error."""
+    """Delete everything. Return the number of ready messages per queue. A missing queue is not an error."""
     lost: dict[str, int] = {}
     surveyor = _Surveyor(connection)
     # Never `if-empty`: on quorum queues it closes the whole connection.
-    # Queues that dead-letter into others go first, so that no message goes into a deleted queue.
+    # Queues that dead-letter into others are deleted first, so that no message goes to a deleted queue.
     for queue in reversed(topology.queues):
         try:
             deleted = await (await surveyor.channel()).queue_delete(queue.name)
@@ -284,7 +284,7 @@ def _explain_difference(what: str, failed: ChannelPreconditionFailed) -> str:
 
 
 def _strip_quotes(value: str) -> str:
-    """Strip the broker's `the value '5' of type 'signedint'`, which it writes if the other value is missing."""
+    """Return the value without the broker's `the value … of type …`, used if the other value is missing."""
     value = value.strip()
     return value.removeprefix("the value ").rpartition(" of type ")[0] if value.startswith("the value ") else value
 

@@ -1,4 +1,4 @@
-"""Maintains the topology while a worker runs: checks for missing queues, and declares or verifies them again."""
+"""Maintains the topology while a worker runs: detects missing queues, and declares or verifies them again."""
 
 import asyncio
 from contextlib import suppress
@@ -14,8 +14,8 @@ from notifier.queues.rabbitmq.expiry import require_kept_expired
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
-CHECK_INTERVAL_SECONDS = 15.0  # seconds between two checks of the number of consumers and of required queues
-SECOND_CHECK_SECONDS = 1.0  # seconds from the first check to the second, which counts workers that started together
+CHECK_INTERVAL_SECONDS = 15.0  # between checks of the number of consumers and of required queues
+SECOND_CHECK_SECONDS = 1.0  # from the first check to the second, which counts workers that started together
 REPAIR_INTERVAL_SECONDS = 0.5
 FAILED_REPAIR_INTERVAL_SECONDS = 5.0  # after a failed repair: an operator must act first
 
@@ -23,9 +23,9 @@ FAILED_REPAIR_INTERVAL_SECONDS = 5.0  # after a failed repair: an operator must 
 class TopologyWatch:
     """Watches the topology over the current connection. `repair_soon` requests an immediate check.
 
-    `problem`: what cannot be repaired; `settling`: which queues are too new to be used. `consumers`: how many workers
-    consume `events` and share the clients' limits; 0 until the second check, a second after the start. It does not fall
-    in the first seconds of a connection: after a restart of the broker the other workers may return later.
+    `problem`: the error that prevents a repair; `settling`: queues that are too new to be used. `consumers`: the number
+    of workers that consume `events` and share the clients' limits; 0 until the second check, one second after the
+    start. It does not fall during the first 15 s of a connection: other workers may reconnect later.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
@@ -45,7 +45,7 @@ class TopologyWatch:
         self._counts_fewer_at = 0.0  # by the loop's clock
 
     async def establish(self, connection: Connection) -> None:
-        """Declare or verify everything, after the check that the broker keeps expired messages. Raises QueueError."""
+        """Declare everything, if the broker keeps expired messages, or verify everything. Raises QueueError."""
         async with broker_timeout(None):
             if self._declares:
                 await self._try_expiry(connection)
@@ -55,12 +55,12 @@ class TopologyWatch:
 
     async def _try_expiry(self, connection: Connection) -> None:
         if not self._expiry_tested:
-            with suppress(QueueUnavailable):  # an alarm blocks publishing: the next connection tests it
+            with suppress(QueueUnavailable):  # such as during an alarm; the next connection tests it
                 await require_kept_expired(connection, self._options)
                 self._expiry_tested = True
 
     async def repair(self) -> None:
-        """Declare or verify the topology again, since a part of it is missing."""
+        """Declare or verify the topology again, after a part of it was found missing."""
         connection = self._connection
         if connection is None:
             return
@@ -68,7 +68,7 @@ class TopologyWatch:
             try:
                 await self.establish(connection)
             except (QueueUnavailable, *CONNECTION_ERRORS):
-                pass  # the connection is lost, and a new one will be made
+                pass  # the connection is lost, and will be restored
             except NotifierError as error:
                 if str(error) != self.problem:
                     self._log.error("queue_topology_wrong", reason=str(error))
@@ -99,8 +99,8 @@ class TopologyWatch:
     async def _check_queues(self, connection: Connection) -> bool:
         """Count the workers. Return False if a queue is missing.
 
-        `retries` must exist even without consumers: messages of the delay queues go there, and a broker that does not
-        find it tries again only after three minutes.
+        `retries` must exist even without consumers: the delay queues dead-letter into it, and a broker that does not
+        find it retries only after three minutes.
         """
         try:
             depths = await read_depths(connection, self._watched_queues)

@@ -1,28 +1,28 @@
-"""Goes once through the messages of a queue on RabbitMQ without using them up and without changing their order.
+"""Reads the messages of a queue on RabbitMQ once, without consuming them and without changing their order.
 
-A visit takes the messages in runs. A consumer gets as many as its prefetch and is cancelled: then it keeps them, and
-gets no more. So a run bounds the memory, and of each message only the requested part is kept: a summary, or all of it.
-The prefetch counts messages and not bytes. So the first run is short, and the length of the next follows from the size
-of the last. When the channel ends, the broker returns the messages that were still held: consumer by consumer, in the
-order of their tags (3.10) or ages (4.0), the messages of each in their order. That holds for up to 32 consumers, for
-which Erlang keeps a map sorted. It does not hold for a nack, which returns more than 32 messages in any order (3.10.8).
+A visit takes the messages in runs. A consumer gets as many as its prefetch and is cancelled: it keeps these, and gets
+no more. So a run bounds the memory; of each message only the requested part is kept, a summary or all of it. The
+prefetch counts messages, not bytes. So the first run is short, and the size of a run determines the length of the next.
+When the channel ends, the broker returns the messages that are still held: consumer by consumer, in the order of their
+tags (3.10) or ages (4.0), the messages of each in order. This applies to up to 32 consumers, for which Erlang keeps a
+map sorted. It does not apply to a nack, which returns more than 32 messages in any order (3.10.8).
 
-Returned messages stand before messages that were never taken, but behind earlier returned ones. So a visit that
-ends early first takes the remaining messages that had been returned before. Only a visit that is killed changes the
-order. A visit counts as a delivery, so the queue's delivery limit is out of reach.
+Returned messages precede messages that were never taken, but follow earlier returned messages. So a visit that ends
+early first takes the remaining messages that had been returned before. Only a killed visit changes the order. A visit
+counts as a delivery, so the queue's delivery limit is out of reach.
 
-An ack has no answer, and the broker's channel holds acks back while more than 32 are on their way to the queue. A
-channel that is closed then loses them (on 3.10.8 and 4.0.5), and the removed messages reappear. So a visit that acked
-ends with one more consumer, which is cancelled at once. Both commands go through the queue's log, behind the acks that
-were sent: after the first, the channel learns that those are done, and sends the acks that it held back. That consumer
-may get a message, which is returned with the rest. In a shared queue, where that would add a delivery, a visit with
-few acks omits that consumer.
+An ack has no answer, and the broker's channel holds acks back while more than 32 are on their way to the queue. If the
+channel is closed then, they are lost (on 3.10.8 and 4.0.5), and the removed messages reappear. So a visit with acks
+ends with one more consumer, which is cancelled at once. Both commands go through the queue's log, after the sent acks:
+the first reports these as done to the channel, which then sends the acks that it held back. That consumer may get a
+message, which is returned with the rest. In a shared queue, where this would add a delivery, a visit with few acks
+omits that consumer.
 
-A message that was removed is never returned: another consumer could take it before us, beside its replacement.
+A removed message is never returned: another consumer could take it, in addition to its replacement.
 
 A queue of dead letters has one visitor at a time. A queue of pending deliveries is *shared*: due messages leave it
 during the visit, and workers fetch from buckets. There a visit ends as soon as the queue is empty, and returned
-messages may be gone before they are taken again.
+messages may have left before they are taken again.
 """
 
 import asyncio
@@ -43,17 +43,17 @@ from notifier.queues.rabbitmq.delays import to_first_pass
 from notifier.queues.rabbitmq.wire.aiormq_hooks import callback_of
 from notifier.queues.rabbitmq.wire.decoding import to_message
 
-FIRST_RUN_LENGTH, MAX_RUN_LENGTH = 8, 5000  # messages; longer if there would be more than RUNS
-MAX_WHOLE_RUN_LENGTH = 500  # messages that are kept whole: 64 MiB of the largest that workers write
-MAX_RUN_GROWTH = 8  # factor by which a run may be longer than the one before: the next messages may be larger
-MAX_RUNS = 30  # see above
+FIRST_RUN_LENGTH, MAX_RUN_LENGTH = 8, 5000  # messages; longer if MAX_RUNS requires it
+MAX_WHOLE_RUN_LENGTH = 500  # messages with bodies: 64 MiB of the largest that workers write
+MAX_RUN_GROWTH = 8  # maximum factor between two runs, since the next messages may be larger
+MAX_RUNS = 30  # at most 32 consumers keep the order
 MAX_PREFETCH = 65_535  # of AMQP; so 1,900,000 messages keep their order
-RUN_BYTES = 16 * 1024 * 1024  # kept per run, by the average of the run before
+RUN_BYTES = 16 * 1024 * 1024  # kept per run, by the average of the previous run
 ROW_BYTES = 2048  # of a message without its body
-SILENCE_TIMEOUT_SECONDS = 20.0  # seconds without a message, after which the queue is empty or the broker is stuck
-SHARED_SILENCE_TIMEOUT_SECONDS = 0.2  # the same in a shared queue, twice: the remaining messages may have left it
+SILENCE_TIMEOUT_SECONDS = 20.0  # without a message: the queue is empty or the broker is stuck
+SHARED_SILENCE_TIMEOUT_SECONDS = 0.2  # in a shared queue, twice: other messages may have left it
 FORGET_TIMEOUT_SECONDS = 30.0
-MAX_UNCONFIRMED_ACKS = 24  # commands that the broker's channel surely does not hold back
+MAX_UNCONFIRMED_ACKS = 24  # acks that the broker's channel does not hold back
 
 PublishMessage = Callable[[str, Outgoing], Awaitable[None]]
 
@@ -62,7 +62,7 @@ S = TypeVar("S")
 
 
 class _Run(Generic[S]):
-    """The messages that one consumer gets. Without `read`, they are only counted."""
+    """The messages of one consumer. Without `read`, they are only counted."""
 
     def __init__(self, origin: str, read: Reader[S] | None) -> None:
         self._origin = origin
@@ -75,7 +75,7 @@ class _Run(Generic[S]):
         self.cancelled = False
 
     def on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
-        """Take a message."""
+        """Record a message of the consumer."""
         self.count += 1
         self.was_returned = bool(delivered.redelivered)
         if self._read is not None:
@@ -92,9 +92,9 @@ class _Run(Generic[S]):
 
 
 class RabbitVisit(Generic[S]):
-    """One pass over a queue (full name), for one task. `origin` is its name as `to_message` expects it.
+    """One pass over a queue (full name), for one task. `origin`: its name for `to_message`.
 
-    `what` names its messages in errors.
+    `what`: its messages, in errors.
     """
 
     def __init__(
@@ -118,30 +118,30 @@ class RabbitVisit(Generic[S]):
         self._publish = publish
         self._left = 0
         self._runs = 0
-        self._held = 0  # taken in earlier runs, and not removed
+        self._held = 0  # taken in earlier runs and not removed
         self._length = FIRST_RUN_LENGTH
-        self._acks = AckLedger()  # its tags count from 1, as those of a visit do
-        self._unconfirmed_acks = 0  # commands of acks, at most, that may not have reached the queue
-        self._run = _Run[S](origin, None)  # the present one
+        self._acks = AckLedger()  # tags count from 1, as on the visit's channel
+        self._unconfirmed_acks = 0  # upper bound of acks that may not have reached the queue
+        self._run = _Run[S](origin, None)  # the current run
         self._was_returned = False  # whether the last taken message had been returned before
 
     @property
     def left(self) -> int:
-        """Return how many messages have not been read yet."""
+        """Return the number of messages that have not been read yet."""
         return self._left
 
     @property
     def total(self) -> int:
-        """Return how many messages of the beginning remain: not read yet, or held here."""
+        """Return the number of initial messages that remain: not read yet, or held here."""
         return self._left + self._held
 
     @property
     def was_returned(self) -> bool:
-        """True if the last taken message had been returned before."""
+        """Return True if the last taken message had been returned before."""
         return self._was_returned
 
     async def begin(self) -> None:
-        """Read how many messages there are now. Later messages are left to the next visit."""
+        """Count the present messages. The visit ignores later messages."""
         self._left = await self._count_ready()
 
     def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
@@ -156,7 +156,7 @@ class RabbitVisit(Generic[S]):
         return tuple(run.entries)
 
     async def take_returned(self) -> None:
-        """Take the remaining messages that were returned before, so that the order stays. Never raises."""
+        """Take the remaining messages that were returned before, which preserves the order. Never raises."""
         with suppress(QueueError):
             while self._was_returned and self._left > 0:
                 await self._take_next_run(min(self._left, MAX_PREFETCH), None)
@@ -198,7 +198,7 @@ class RabbitVisit(Generic[S]):
                         f"the broker has {self._what}, and sent none for {SILENCE_TIMEOUT_SECONDS:.0f} s"
                     )
             elif quiet > SHARED_SILENCE_TIMEOUT_SECONDS:
-                self._left = 0  # other consumers have the rest
+                self._left = 0  # other consumers took the rest
                 return
 
     @property
@@ -206,7 +206,7 @@ class RabbitVisit(Generic[S]):
         return SHARED_SILENCE_TIMEOUT_SECONDS if self._shared else SILENCE_TIMEOUT_SECONDS
 
     def _plan_next_run(self, run: "_Run[S]") -> None:
-        """Set the length of the next run: bounded in bytes, unless that would change the order."""
+        """Set the length of the next run: bounded in bytes, unless more than MAX_RUNS would be needed."""
         got, size = run.count, run.size
         longest = MAX_RUN_LENGTH if size <= ROW_BYTES * got else MAX_WHOLE_RUN_LENGTH
         by_bytes = min(longest, MAX_RUN_GROWTH * got, RUN_BYTES * got // max(1, size))
@@ -234,12 +234,12 @@ class RabbitVisit(Generic[S]):
         return queue.message_count or 0
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Delete these messages for good, and return all: only this visit holds them. Raises QueueUnavailable."""
+        """Delete these messages, and return all, since only this visit holds them. Raises QueueUnavailable."""
         await self._ack(messages)
         return messages
 
     async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
-        """Make each message durable in its new queue, then delete the old one. If killed between, it is moved again."""
+        """Make each message durable in its new queue, then delete the old one. A kill in between leaves both."""
         results = await asyncio.gather(
             *(self._publish(*_to_first_queue(transfer)) for transfer in transfers), return_exceptions=True
         )
@@ -256,7 +256,7 @@ class RabbitVisit(Generic[S]):
         return TransferResult(done=tuple(done), failure=failure)
 
     async def _ack(self, messages: Sequence[Message]) -> None:
-        """Ack in few frames: the broker's channel forwards a frame as one command per run that it covers."""
+        """Ack in few frames: the broker's channel forwards a frame as one command per covered run."""
         self._held -= len(messages)
         for message in messages:
             assert isinstance(message.tag, int), "a message of this visit"
@@ -267,7 +267,7 @@ class RabbitVisit(Generic[S]):
                 await self._channel.basic_ack(tag, multiple=multiple, wait=False)
 
     async def wait_until_deleted(self) -> None:
-        """Return once all acked messages are deleted for good. Raises QueueUnavailable."""
+        """Return once all acked messages are deleted. Raises QueueUnavailable."""
         if not self._unconfirmed_acks:
             return
         if self._shared and self._unconfirmed_acks < MAX_UNCONFIRMED_ACKS:

@@ -1,13 +1,12 @@
-"""Walks over the pending deliveries on RabbitMQ: the delay queues, the longest first, then the buckets.
+"""Walks over the pending deliveries on RabbitMQ: the delay queues, longest first, then the buckets.
 
 A message that moves during the walk goes to a shorter delay queue or to a bucket, and so is seen twice rather than
-missed. While the walk is in a queue, it holds all messages there: those that are due leave the queue seconds late, and
-a worker that drains the bucket finds it empty and tries again. Each queue is a visit (see `visit`); one walk runs at a
-time.
+missed. While the walk visits a queue, it holds all its messages: due messages leave the queue seconds late, and a
+worker that drains the bucket finds it empty and retries. Each queue is a visit (see `visit`); one walk runs at a time.
 
-A visit adds one to a message's delivery count. In delay queues the count ends with the message's stay. A worker ignores
+A visit increments a message's delivery count. In delay queues the count ends with the message's stay. A worker ignores
 one return of a message from a bucket. So before the walk would return a message for the second time, it parks the
-message again and then acks the old copy. The message stays in its bucket, behind those that were visited less often.
+message again and then acks the old copy. The message stays in its bucket, behind messages with fewer visits.
 """
 
 import asyncio
@@ -35,7 +34,7 @@ MESSAGES_NAME = "the waiting deliveries"
 
 
 class RabbitWaiting:
-    """The pending deliveries under one prefix. `publish` and `park` make a message durable in a queue or bucket."""
+    """The pending deliveries under one prefix. `publish` and `park` make a message durable in a queue or a bucket."""
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class RabbitWaiting:
         parked: bool = True,
         only: str | None = None,
     ) -> AsyncIterator["RabbitWalk[S]"]:
-        """Open one walk over the present pending deliveries (`only`: in this queue).
+        """Open one walk over the current pending deliveries (`only`: in this queue).
 
         Raises QueueError if the queue is missing or another walk runs.
         """
@@ -92,7 +91,7 @@ class RabbitWaiting:
 
 
 class RabbitWalk(Generic[S]):
-    """One walk over queues (`waiting`: how many messages each has). One task uses it."""
+    """One walk over queues, for one task. `waiting`: the number of messages per queue."""
 
     def __init__(
         self,
@@ -116,7 +115,7 @@ class RabbitWalk(Generic[S]):
 
     @property
     def left(self) -> int:
-        """Return how many messages have not been read yet."""
+        """Return the number of messages that have not been read yet."""
         return sum(self._waiting.values()) + (0 if self._visit is None else self._visit.left)
 
     async def next_page(self) -> Sequence[VisitedMessage[S]]:
@@ -146,7 +145,7 @@ class RabbitWalk(Generic[S]):
         return moved
 
     async def leave(self) -> None:
-        """End the visit of the present queue: messages not taken return to their places. Raises QueueError."""
+        """End the visit of the current queue: remaining messages return to their positions. Raises QueueError."""
         visit, channel, self._visit, self._channel = self._visit, self._channel, None, None
         if visit is None or channel is None:
             return
@@ -185,7 +184,7 @@ class RabbitWalk(Generic[S]):
             self._returned.pop(message.tag, None)
 
     async def _renew(self, visit: RabbitVisit[S]) -> None:
-        """Park messages of an earlier visit again, and delete the old copies. Their order stays."""
+        """Park messages that were returned once again, in order, and delete the old copies."""
         old = [message for message in self._returned.values() if message.kind is Kind.DELIVERY]
         self._returned.clear()
         for start in range(0, len(old), RENEWALS_PER_BATCH):

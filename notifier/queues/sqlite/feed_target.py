@@ -1,8 +1,8 @@
-"""Keeps the feed in the embedded queue's file: the queue's thread writes batches and deletes old notices.
+"""Stores the feed in the embedded queue's file: the queue's thread writes batches and deletes old notices.
 
-The functions on the table `outcomes` take an open database, inside a transaction. The first notice creates the table,
-so a file without notices keeps its form. Of several copies of a notice (the same `id`) one is kept. Rows are ordered
-by `at`, the clock of the worker that wrote them; two workers' clocks may differ.
+The functions on the table `outcomes` need an open database, inside a transaction. The first notice creates the table,
+so a file without notices keeps its schema. Copies of a notice (the same `id`) are stored once. Rows are ordered by
+`at`, the time of the worker that wrote them; two workers' clocks may differ.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from typing import Final
 from notifier.model.fate import ClientNotice, FeedNotice
 from notifier.queues.sqlite.side_channel import QueueFile
 
-MAX_ROWS_PER_INSERT = 128  # rows of one statement; queues/sqlite/store.py explains why no query steps row by row
-MAX_PRUNED_ROWS = 5000  # rows, so that a shorter retention does not delay other work
+MAX_ROWS_PER_INSERT = 128  # per statement; queues/sqlite/store.py explains why no query steps row by row
+MAX_PRUNED_ROWS = 5000  # per write, so that a shorter retention does not delay other work
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS outcomes (
@@ -40,12 +40,12 @@ _SCHEMA = (
     )""",
     "CREATE INDEX IF NOT EXISTS outcomes_at ON outcomes (at)",
 )
-GATHER_SECONDS = 0.25  # seconds in which a batch grows: each batch costs the deliveries' thread a commit
+GATHER_SECONDS = 0.25  # during which a batch grows: each batch costs the queue's thread a commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """The greatest number of notices, and their greatest age in seconds."""
+    """The maximum number of notices, and their maximum age in seconds."""
 
     most: int
     age: float
@@ -64,7 +64,7 @@ def create_table(database: sqlite3.Connection) -> None:
 
 
 def write_notices(database: sqlite3.Connection, batch: Sequence[FeedNotice], retention: Retention, now: float) -> int:
-    """Write the notices, and delete the oldest. Return how many were new."""
+    """Write the notices, and delete notices beyond the retention. Return the number of new notices."""
     create_table(database)
     new = _write(database, batch)
     _prune(database, retention, now)
@@ -122,7 +122,7 @@ RETENTION = Retention(most=200_000, age=7 * 86_400.0)
 
 
 class SqliteFeedTarget:
-    """Stores the notices of the feed while the queue is open. `clock` is the queue's. `blocked`: the disk is full."""
+    """Stores notices while the queue is open. `clock`: of the queue. `blocked` returns True if the disk is full."""
 
     max_batch: Final = 2048
 
@@ -139,7 +139,7 @@ class SqliteFeedTarget:
         self._retention = retention
 
     async def run(self) -> None:
-        """Do nothing: the queue is open."""
+        """Do nothing, since the queue keeps the file open."""
 
     async def wait_until_available(self) -> None:
         """Wait until a batch has grown, and until the disk has room. Never raises."""

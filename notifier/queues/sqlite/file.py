@@ -1,6 +1,6 @@
 """Creates, opens and checks the file of the embedded queue before anything is written to it.
 
-A file that another program wrote, or that is damaged, is refused and left unchanged, byte for byte.
+A damaged file, or a file of another program, is refused and left unchanged, byte for byte.
 """
 
 import errno
@@ -16,14 +16,14 @@ from notifier.queues.queue_state import FileState
 from notifier.queues.sqlite.lock import find_moved_file, has_worker
 
 SCHEMA_VERSION = 1
-APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: distinguishes our files from other programs'
-# With less room the disk counts as full. An event has at most 128 KiB, and a commit is usually small. The rest is
-# reserved for acks: they free room, but must be written first.
+APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: distinguishes our files from others
+# With less free space the disk counts as full. An event has at most 128 KiB, and a commit is usually small. The rest
+# is reserved for acks, which free space but must be written first.
 MIN_FREE_BYTES = 2 * 1024 * 1024  # bytes
 _AMPLE_BYTES = (
     8 * MIN_FREE_BYTES
-)  # bytes; with more room the log (4 MiB, which may have to go into the file) is not counted
-BUSY_TIMEOUT_SECONDS = 5.0  # seconds to wait for another process's transaction; ours take milliseconds
+)  # bytes; with more space the log (4 MiB, which may have to be copied into the file) is not counted
+BUSY_TIMEOUT_SECONDS = 5.0  # wait for another process's transaction; transactions take milliseconds
 _DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # SQLite's errors on a full disk
 
 _SCHEMA = (
@@ -42,7 +42,7 @@ _SCHEMA = (
     )""",
     "CREATE INDEX messages_queue ON messages (queue)",
     "CREATE INDEX messages_due ON messages (due) WHERE due IS NOT NULL",
-    "CREATE INDEX messages_parked ON messages (parked) WHERE parked IS NOT NULL",  # and by id: SQLite appends it
+    "CREATE INDEX messages_parked ON messages (parked) WHERE parked IS NOT NULL",  # SQLite appends the id
     "CREATE TABLE lanes (queue TEXT PRIMARY KEY, taken_to INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
     "INSERT INTO lanes (queue) VALUES ('events'), ('retries'), ('bulk')",
     f"PRAGMA application_id = {APPLICATION_ID}",
@@ -51,7 +51,7 @@ _SCHEMA = (
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """Open or create the file. Raises TopologyMismatch for a file of another program, and leaves it unchanged."""
+    """Open or create the file. Raises TopologyMismatch for another program's file, which is left unchanged."""
     if (left := find_moved_file(path)) is not None:
         raise QueueUnavailable(left)
     try:
@@ -69,10 +69,10 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def _make_file(path: Path) -> None:
-    """Create the file with mode 0600: it holds `sub` and `sid`. SQLite gives -wal and -shm the same mode."""
+    """Create the file with mode 0600, as it contains `sub` and `sid`. SQLite gives -wal and -shm the same mode."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:  # it must not be opened here, see `id_of`
+    except FileExistsError:  # do not open it here, see `file_id_of`
         wrong = errno.EISDIR if path.is_dir() else 0 if os.access(path, os.R_OK | os.W_OK) else errno.EACCES
         if wrong:
             raise OSError(wrong, os.strerror(wrong)) from None
@@ -81,7 +81,7 @@ def _make_file(path: Path) -> None:
 def examine(path: Path) -> None:
     """Read the whole file without writing. Raises TopologyMismatch if it is damaged.
 
-    The connection is read-only: a writable one may fold the write-ahead log into the file when it closes.
+    The connection is read-only: closing a writable connection may copy the write-ahead log into the file.
     `open_file` checks for a file that is not ours or cannot be opened.
     """
     log = _log_of(path)
@@ -90,7 +90,7 @@ def examine(path: Path) -> None:
         logged = log.stat().st_size if log.exists() else 0
     except OSError:
         return
-    if not size and logged:  # SQLite takes it for a new file, and deletes the contents of the log
+    if not size and logged:  # SQLite would treat it as new and clear the log
         raise _to_mismatch(path, "it is empty, and its write-ahead log is not")
     if not size or not path.is_file() or not os.access(path, os.R_OK):
         return
@@ -108,7 +108,7 @@ def examine(path: Path) -> None:
 
 
 def _log_of(path: Path) -> Path:
-    """Return the write-ahead log, which SQLite keeps beside the resolved file."""
+    """Return the path of the write-ahead log, which SQLite stores next to the resolved file."""
     file = path.resolve()
     return file.with_name(f"{file.name}-wal")
 
@@ -124,9 +124,9 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
 
 
 def describe_full_disk(path: Path, database: sqlite3.Connection | None = None) -> str | None:
-    """Return an error if the file's disk is full; None if it has room, or its size is unknown. Raises sqlite3.Error.
+    """Return an error if the file's disk is full; None if it has space or its size is unknown. Raises sqlite3.Error.
 
-    With the open `database`, the free pages inside the file count as room.
+    With the open `database`, free pages inside the file count as space.
     """
     try:
         disk = os.statvfs(path if path.exists() else path.absolute().parent)
@@ -143,9 +143,9 @@ def describe_full_disk(path: Path, database: sqlite3.Connection | None = None) -
 
 
 def _count_free_bytes(database: sqlite3.Connection, path: Path) -> int:
-    """Return the bytes that a backlog has left free in the file, as far as the log can fill them.
+    """Return the free bytes inside the file that the log can fill, less the bytes that the log adds to the file.
 
-    Subtract what the log will add to the file: if that does not fit, the log cannot restart, and no ack succeeds.
+    If these do not fit on the disk, the log cannot restart, and no ack succeeds.
     """
     size, pages, free = (value_of(database, f"PRAGMA {name}") for name in ("page_size", "page_count", "freelist_count"))
     log = _log_of(path)
@@ -154,7 +154,7 @@ def _count_free_bytes(database: sqlite3.Connection, path: Path) -> int:
 
 
 def examine_file(path: Path) -> FileState:
-    """Return the file's state for the doctor, as the current user sees it. Reads the whole file, changes nothing."""
+    """Return the file's state for the doctor, with the current user's permissions. Reads the whole file only."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -184,14 +184,14 @@ def _describe_full_disk(path: Path) -> str | None:
 
 @contextmanager
 def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """Make everything done inside durable together (fsync), or nothing."""
+    """Run the block in a transaction: all its changes become durable (fsync), or none."""
     with translating(path), committed(database):
         yield
 
 
 @contextmanager
 def committed(database: sqlite3.Connection) -> Iterator[None]:
-    """As `transaction`, with SQLite's own errors."""
+    """Do the same as `transaction`, but raise SQLite's errors."""
     try:
         database.execute("BEGIN IMMEDIATE")
         yield
@@ -205,7 +205,7 @@ def committed(database: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def translating(path: Path) -> Iterator[None]:
-    """Translate SQLite's errors: TopologyMismatch if only an operator can help, else QueueUnavailable."""
+    """Translate SQLite's errors: TopologyMismatch if an operator must act, DiskFull, or QueueUnavailable."""
     try:
         yield
     except sqlite3.Error as error:
@@ -218,23 +218,23 @@ def translating(path: Path) -> Iterator[None]:
 
 
 def value_of(database: sqlite3.Connection, sql: str, *parameters: object) -> Any:
-    """Return the one value of a query."""
+    """Return the single value of a query."""
     with closing(database.execute(sql, parameters)) as cursor:
         return cursor.fetchone()[0]
 
 
 def _prepare(database: sqlite3.Connection, path: Path) -> None:
     with translating(path):
-        new = _is_new(database, path)  # before any write: another program's file stays untouched
+        new = _is_new(database, path)  # before any write: another program's file stays unchanged
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
-    with transaction(database, path):  # writes nothing to a finished file, but fails now if it is not writable
-        for statement in _SCHEMA if new and _is_new(database, path) else ():  # another process may have been quicker
+    with transaction(database, path):  # fails now if the file is not writable
+        for statement in _SCHEMA if new and _is_new(database, path) else ():  # another process may have been faster
             database.execute(statement)
 
 
 def _is_new(database: sqlite3.Connection, path: Path) -> bool:
-    """Return True if the file is empty. Raises TopologyMismatch if it holds anything but our schema."""
+    """Return True if the file is empty. Raises TopologyMismatch if it has another schema than ours."""
     try:
         application = value_of(database, "PRAGMA application_id")
         version = value_of(database, "PRAGMA user_version")

@@ -1,10 +1,10 @@
 """Holds the writer thread's state of the three lanes and of parked rows: which are in hand, and which to wake.
 
-- A parked row waits like a delayed one, with its bucket in `parked`. It leaves the bucket when it is fetched and acked,
-  when it is due, or when a worker starts.
-- A fetch writes nothing. A row in hand is not fetched again and does not come due until the commit that deletes it.
-  When a process dies, the rows that it had in hand are parked as before.
-- A new worker has no state of its clients: it wakes the rows parked before its start, as retries, oldest first.
+- A parked row is a delayed row with its bucket in `parked`. It leaves the bucket when it is fetched and acked, when it
+  is due, or when a worker starts.
+- A fetch writes nothing. A row in hand is neither fetched again nor due until the commit that deletes it. When a
+  process dies, its rows in hand are still parked.
+- A new worker has no state of its clients: it wakes the rows parked before its start as retries, oldest first.
 - A queue that closes counts its rows in hand as returned; a death does not. But the next worker gets a row that kills
   its worker as a retry, and then each further death counts as for any retry.
 """
@@ -18,13 +18,13 @@ from notifier.model.message import Lane, Message
 from notifier.queues.sqlite.rows import RowTag
 from notifier.queues.sqlite.store import MAX_DUE_PER_ROUND, Store
 
-MAX_TAKEN_PER_ROUND = 128  # messages per lane and round: 16 MiB of bodies if each is as large as allowed
+MAX_TAKEN_PER_ROUND = 128  # messages per lane and round: 16 MiB of the largest bodies
 LanePages = Mapping[Lane, list[tuple[int, Message]]]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Lane:
-    """`hungry`: there may be messages beyond `taken_to`."""
+    """`room`: messages that it can take. `hungry`: there may be messages beyond `taken_to`."""
 
     room: int
     taken_to: int = 0
@@ -47,13 +47,13 @@ class Lanes:
             self._lanes[lane].hungry = True
 
     def find_takers(self) -> dict[Lane, int]:
-        """Return how many messages each lane can take now, without lanes that have no room or no messages."""
+        """Return the number of messages that each lane can take now, without full or empty lanes."""
         return {
             name: min(lane.room, MAX_TAKEN_PER_ROUND) for name, lane in self._lanes.items() if lane.hungry and lane.room
         }
 
     def take(self, store: Store, find_takers: Mapping[Lane, int]) -> LanePages:
-        """Read that many messages for each lane, and mark them as taken. Call `on_committed` after the commit."""
+        """Read this number of messages per lane, and mark them as taken. Call `on_committed` after the commit."""
         pages = {lane: store.read(lane, self._lanes[lane].taken_to, limit) for lane, limit in find_takers.items()}
         for lane, page in pages.items():
             if page:
@@ -76,21 +76,21 @@ class ParkedRows:
     def __init__(self) -> None:
         self._in_hand: dict[str, set[int]] = {}
         self._acked: list[tuple[str, int]] = []
-        self._inherited = array("q")  # ids, 8 bytes each: there may be a million
-        self._woken = self._waking = 0  # how many of them are woken, now and after this commit
+        self._inherited = array("q")  # ids, 8 bytes each; there may be a million
+        self._woken = self._waking = 0  # number of woken ids, now and after this commit
 
     @property
     def in_hand(self) -> set[int]:
-        """The ids of the rows in hand."""
+        """Return the ids of the rows in hand."""
         return set().union(*self._in_hand.values())
 
     @property
     def has_inherited(self) -> bool:
-        """True while rows are left that were parked before the start."""
+        """Return True while rows from before the start are still parked."""
         return bool(self._inherited)
 
     def start(self, store: Store) -> None:
-        """Schedule all rows that are parked at the start of a worker to be woken."""
+        """Schedule the waking of all rows that are parked when a worker starts."""
         self._inherited = array("q", store.read_parked_ids())
 
     def wake_inherited(self, store: Store) -> None:
@@ -105,11 +105,11 @@ class ParkedRows:
             self._in_hand.setdefault(bucket, set()).update(_ids(fetched))
 
     def put_back(self, bucket: str, fetched: Iterable[Message]) -> None:
-        """Allow rows to be fetched again that did not reach their caller."""
+        """Release rows that did not reach their caller, so that they can be fetched again."""
         self._release(bucket, _ids(fetched))
 
     def on_acked(self, bucket: str, id_: int) -> None:
-        """Note that the next commit deletes a row in hand."""
+        """Record that the next commit deletes a row in hand."""
         self._acked.append((bucket, id_))
 
     def on_committed(self) -> None:
@@ -122,7 +122,7 @@ class ParkedRows:
             self._inherited, self._woken, self._waking = array("q"), 0, 0
 
     def count(self, store: Store, buckets: Collection[str] | None) -> Mapping[str, int]:
-        """Return how many rows of each bucket are not in hand. Raises QueueUnavailable."""
+        """Return the number of rows per bucket that are not in hand. Raises QueueUnavailable."""
         counted = store.count_parked(buckets)
         waiting = {bucket: rows - len(self._in_hand.get(bucket, ())) for bucket, rows in counted.items()}
         return {bucket: rows for bucket, rows in waiting.items() if rows}

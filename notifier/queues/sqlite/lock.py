@@ -1,8 +1,8 @@
-"""Allows one worker at a time on a queue file, by an flock on `<path>.lock`. The kernel releases it with the process.
+"""Permits one worker at a time on a queue file, by an flock on `<path>.lock`. The kernel releases it with the process.
 
-The path is the resolved one: a symbolic link is another name of the same file. An older release locks the configured
-name, so that name is locked too. The lock file holds the worker's pid, for the error that a second worker gets, and
-device and inode of its queue file. It is never deleted: a lock on a deleted file would not exclude other workers.
+The path is resolved, as a symbolic link is another name of the same file. An older release locks the configured name,
+so that is locked, too. The lock file has the worker's pid, for a second worker's error, and device and inode of the
+queue file. It is never deleted: a lock on a deleted file would not exclude other workers.
 """
 
 import errno
@@ -17,9 +17,9 @@ from typing import TypeAlias
 
 from notifier.model.errors import QueueUnavailable
 
-# `has_worker` holds the lock for microseconds. A worker that starts at that moment tries again.
+# `has_worker` holds the lock for microseconds, so a worker that starts at that time retries.
 _MAX_TRIES = 10
-_RETRY_SECONDS = 0.02  # seconds
+_RETRY_SECONDS = 0.02
 _PID_WIDTH = 31  # characters of the first line; an older release reads 20 bytes, and strips blanks
 
 FileId: TypeAlias = tuple[int, int]
@@ -29,7 +29,7 @@ FileId: TypeAlias = tuple[int, int]
 def file_id_of(path: Path) -> FileId | None:
     """Return the device and inode of the file at `path`; None if it does not exist. Opens nothing.
 
-    Never open a queue file outside SQLite: closing it releases the locks that SQLite has in this process.
+    Never open a queue file outside SQLite: closing it releases SQLite's locks of this process.
     """
     try:
         found = path.stat()
@@ -46,7 +46,7 @@ class WorkerLock:
         self._fds = [_acquire(own, path, file)]
         try:
             for other in others:
-                with suppress(OSError):  # a folder that we cannot write is not used by an older release either
+                with suppress(OSError):  # an older release cannot use a read-only folder either
                     self._fds.append(_acquire(other, path, file))
         except QueueUnavailable:
             self.release()
@@ -72,14 +72,14 @@ def _acquire(lock_file: Path, path: Path, file: FileId) -> int:
             f"{path} is in use by another worker (pid {pid}, lock file {lock_file}): the embedded queue serves one "
             "worker; stop that one, or use another file, or RabbitMQ for several workers"
         )
-    with suppress(OSError):  # on a full disk the lock holds without its content
+    with suppress(OSError):  # on a full disk the lock is valid without its content
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid():<{_PID_WIDTH}}\n{file[0]} {file[1]}\n".encode(), 0)
     return fd
 
 
 def _open_regular(lock_file: Path, flags: int) -> int:
-    """Open a regular file only: another user may have put a link or a FIFO there, if the folder allows it."""
+    """Open a regular file only: another user may have created a link or FIFO, if the folder permits it."""
     fd = os.open(lock_file, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -99,12 +99,12 @@ def _try_lock(fd: int) -> bool:
 
 
 def has_worker(path: Path) -> bool:
-    """Return True if a worker, of this process or another, consumes the queue at `path` now."""
+    """Return True if a worker of any process consumes the queue at `path` now."""
     return any(_read_holder(lock_file) is not None for lock_file in _lock_files(path))
 
 
 def find_moved_file(path: Path) -> str | None:
-    """Return an error if a worker uses another file than the one now at `path`. Older releases do not record it."""
+    """Return an error if a worker uses another file than `path` has now. Older releases do not record the file."""
     for lock_file in _lock_files(path):
         words = (_read_holder(lock_file) or "").split()
         here = file_id_of(path)
@@ -114,7 +114,7 @@ def find_moved_file(path: Path) -> str | None:
 
 
 def describe_move(path: Path, here: FileId | None, who: str) -> str:
-    """Return the error for a queue file that `who` has open, while `path` is `here`: another file, or None."""
+    """Return the error for a moved queue file: `who` has it open, and `path` now has the file `here`, or None."""
     found = "is gone" if here is None else "is another file now"
     return (
         f"the queue file {path} {found}: {who} has the former one open; move that one back, or stop the worker first"

@@ -10,7 +10,7 @@ from notifier.model.message import Lane
 
 
 def from_now_on() -> Callable[[], float]:
-    """Return a clock that starts at the wall clock's time and is unaffected when the wall clock is set."""
+    """Return a monotonic clock in epoch seconds: it starts at the wall clock's time, and ignores later changes."""
     ahead = time.time() - time.monotonic()
     return lambda: ahead + time.monotonic()
 
@@ -19,8 +19,8 @@ def from_now_on() -> Callable[[], float]:
 class SqliteOptions:
     """The path of the file, the unacked messages that each lane may have, and two clocks.
 
-    A lane missing from `prefetch` gets its default. `clock` gives the publication time of messages. Delays use `pace`,
-    in epoch seconds too, since another process continues them. With the wall clock, all delays would end at once when
+    A lane missing from `prefetch` gets its default. `clock` returns the publication time of messages. Delays use `pace`
+    (epoch seconds), since another process continues them. With the wall clock, all delays would end at once when
     it is set an hour ahead, and last an hour longer when it is set back.
     """
 

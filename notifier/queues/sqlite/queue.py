@@ -1,6 +1,6 @@
 """The embedded queue, for the event loop. Only the writer's thread uses SQLite.
 
-The queue keeps the tag of a taken message until it is acked. An ack of any other message has no effect.
+The queue stores the tag of a taken message until it is acked. An ack of any other message has no effect.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ from notifier.queues.sqlite.store import Store
 from notifier.queues.sqlite.writer import Writer
 
 _NOT_OPEN = "not open"
-_RETRY_PAUSE_SECONDS = 0.5  # seconds between tries of a publish while the file cannot be written
+_RETRY_PAUSE_SECONDS = 0.5  # between attempts to publish while the file is not writable
 _Result = TypeVar("_Result")
 
 
@@ -53,7 +53,7 @@ class SqliteQueue:
         self._options = options
         self._writer: Writer | None = None
         self._thread: Thread | None = None
-        self._inbox: Inbox | None = None  # its `on_lost` is never called: a file loses no consumer
+        self._inbox: Inbox | None = None  # `on_lost` is never called: a file has no connection to lose
         self._held: dict[int, RowTag] = {}
         self._connected = False
         self._problem: str | None = _NOT_OPEN
@@ -65,7 +65,7 @@ class SqliteQueue:
         self._log = structlog.get_logger()
 
     async def open(self) -> None:
-        """Start the thread, and open or create the file. Never raises: `wait_until_ready` and each use do."""
+        """Start the thread, and open or create the file. Never raises; `wait_until_ready` and each use raise."""
         if self._writer is not None:
             return
         self._ended.clear()
@@ -78,7 +78,7 @@ class SqliteQueue:
             await self.wait_until_ready()
 
     async def wait_until_ready(self) -> None:
-        """Return once the file can be used. Raises QueueUnavailable, or TopologyMismatch if the file is not ours."""
+        """Return if the file can be used. Raises QueueUnavailable, or TopologyMismatch if the file is not ours."""
         await self._call(self._require_writer().check)
 
     async def wait_until_broken(self) -> NoReturn:
@@ -109,7 +109,7 @@ class SqliteQueue:
         with suppress(QueueError):  # if the last commit fails, its messages are delivered again
             await self.stop_consuming()
             await self._call(self._writer.finish)
-        # The thread's last report to the loop arrives before the end of this wait.
+        # The thread's last report arrives in the loop before this wait ends.
         await asyncio.get_running_loop().run_in_executor(None, thread.join)
 
     def ack(self, message: Message) -> None:
@@ -120,13 +120,13 @@ class SqliteQueue:
             self._writer.put(Ack(tag.id, message.lane, tag.bucket))
 
     async def publish(self, queue: str, message: Outgoing) -> None:
-        """Return once the message is on disk. Raises QueueUnavailable: unknown queue, closed, disk full, locked."""
+        """Return once the message is on disk. Raises QueueUnavailable if closed, locked, full, or no such queue."""
         if queue not in {*Lane, DEAD}:
             raise QueueUnavailable(f"there is no queue {queue!r}")
         await self._write(new_row(queue, message, self._options.clock()))
 
     async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:  # noqa: ARG002
-        """Return once the message is on disk. The due time is exact: nothing is rounded. Raises QueueUnavailable."""
+        """Return once the message is on disk. The due time is not rounded. Raises QueueUnavailable."""
         now = self._options.clock()
         wait = max(MIN_WAIT_SECONDS, due - now)
         await self._write(new_row(queue_of_wait(wait), message, now, due=self._options.pace() + wait))
@@ -140,11 +140,11 @@ class SqliteQueue:
         await self._write(event_row(lane, body, message_id, content_type, headers, self._options.clock()))
 
     def bucket(self, client: tuple[str, str]) -> str:
-        """Return the name of the client's bucket. No other client shares it."""
+        """Return the name of the client's bucket, which no other client shares."""
         return json.dumps(client)
 
     def inherited_buckets(self) -> Sequence[str]:
-        """Return none: parked messages become retries when a worker starts."""
+        """Return no buckets: parked messages become retries when a worker starts."""
         return ()
 
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
@@ -171,7 +171,7 @@ class SqliteQueue:
         return fetched
 
     async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
-        """Return how many messages each bucket holds. Raises QueueUnavailable."""
+        """Return the number of messages per bucket. Raises QueueUnavailable."""
         return await self._call(partial(self._require_writer().count_parked, buckets))
 
     async def wait_until_available(self) -> None:
@@ -231,7 +231,7 @@ class SqliteQueue:
         return await asyncio.to_thread(examine_file, self._options.path)
 
     def consumers(self) -> int:
-        """Return the number of workers, always one."""
+        """Return 1: the file has a single worker."""
         return 1
 
     def dead_letters(self) -> SqliteDeadLetters:
@@ -247,7 +247,7 @@ class SqliteQueue:
         return SqliteFeedTarget(self, self._options.pace, blocked=lambda: self.status().blocked)
 
     async def use(self, work: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
-        """Run work that touches no messages on the queue's thread, in a transaction if it writes. Raises QueueError."""
+        """Run `work`, without messages, on the queue's thread, in a transaction if it writes. Raises QueueError."""
         return await self._call(partial(self._require_writer().use, work, writing=writing))
 
     def _require_writer(self) -> Writer:
@@ -270,7 +270,7 @@ class SqliteQueue:
         return await done
 
     def _on_report(self, report: WriterReport) -> None:
-        """Process a report of the writer, on the loop."""
+        """Process a report of the writer. Runs on the loop."""
         before = self._problem
         self._connected, self._problem, self._damage = report.connected, report.problem, report.damage
         report.complete()
@@ -280,7 +280,7 @@ class SqliteQueue:
                 self._inbox.take(message)
         if report.ended:
             self._on_thread_end()
-        elif report.problem is not None and report.problem != before:  # last: a log may lie on the same full disk
+        elif report.problem is not None and report.problem != before:  # last: a log may be on that full disk
             self._log.warning("queue_file_unusable", reason=report.problem)
         elif report.problem is None and before not in (None, _NOT_OPEN):
             self._log.info("queue_file_usable", file=str(self._options.path))
@@ -289,7 +289,7 @@ class SqliteQueue:
         self._held.update({message.tag.id: message.tag for message in taken if isinstance(message.tag, RowTag)})
 
     def _on_thread_end(self) -> None:
-        """Fail all calls that wait for the thread, which has ended. Acks of its messages have no effect."""
+        """Fail all calls that wait for the ended thread. Acks of its messages have no effect."""
         writer, self._writer, self._thread = self._require_writer(), None, None
         self._consuming = False
         self._held.clear()

@@ -1,8 +1,8 @@
 """Visits the dead letters or the pending deliveries of the embedded queue. It reads pages, and locks or marks nothing.
 
-A message is moved by one transaction that writes it and deletes its old row. So it is neither lost nor doubled, and of
-two visits only one moves it. Transactions are short, so that a worker of another process can continue. A visit may
-delete a parked row that a worker has in hand; its client may still be notified.
+One transaction moves a message: it writes the new row and deletes the old row. So the message is neither lost nor
+duplicated, and of two visits only one moves it. Transactions are short, so that a worker in another process can
+continue. A visit may delete a parked row that a worker has in hand; its client may still be notified.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -16,8 +16,8 @@ from notifier.queues.sqlite.store import Rows, Store
 
 S = TypeVar("S")
 T = TypeVar("T")
-PAGE_LENGTH = 200  # messages of a page: 10 ms of the thread that the worker uses too
-PAGE_BYTES = 4 * 1024 * 1024  # of their bodies, which occupy three times as much while read; at least one message
+PAGE_LENGTH = 200  # messages per page: 10 ms of the thread that the worker also uses
+PAGE_BYTES = 4 * 1024 * 1024  # of bodies, which need three times that memory while read; at least one message
 
 
 class OpenStore(Protocol):
@@ -43,11 +43,11 @@ class SqliteVisit(Generic[S]):
 
     @property
     def left(self) -> int:
-        """How many messages have not been read yet."""
+        """Return the number of messages that have not been read yet."""
         return self._left
 
     async def begin(self) -> None:
-        """Read how many messages there are now. Later messages are left to the next visit."""
+        """Count the present messages. The visit ignores later messages."""
         self._last, self._left = await self._store.visit(lambda store: store.read_newest(self._rows), writing=False)
 
     async def next_page(self) -> Sequence[VisitedMessage[S]]:
@@ -64,7 +64,7 @@ class SqliteVisit(Generic[S]):
         return tuple(map(self._read, messages))
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Delete these messages, and return those that were still in the file. Raises QueueError."""
+        """Delete these messages. Return the messages that were still in the file. Raises QueueError."""
         ids = [_row_id(message) for message in messages]
 
         def work(store: Store) -> set[int]:

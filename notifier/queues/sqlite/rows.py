@@ -14,19 +14,18 @@ from notifier.model.errors import QueueError
 from notifier.model.message import DELAYED, Lane, Message, Outgoing, parse_kind
 from notifier.model.reply import ReplyTo
 
-FILE_ADDRESS = "file"  # the reply address of a publisher beside the worker: the tables of `side_channel`
-ASKER_HEADER = "notifier.asker"  # the header that identifies it; only we write to the file
+FILE_ADDRESS = "file"  # the reply address of a publisher in another process: the tables of `side_channel`
+ASKER_HEADER = "notifier.asker"  # the header with the publisher's name; only notifier writes to the file
 GIVEN_UP_HEADER = "notifier.given_up"  # the header with the time of the dead letter, in epoch seconds
-# A pending message is due at its due time. The queue's name, `delay.64s`, only states the longest wait, so that
-# people find the names of RabbitMQ.
+# The due time of a message is in its row. The queue's name, `delay.64s`, only states the maximum wait, as on RabbitMQ.
 DELAYS: Mapping[str, int] = MappingProxyType({f"{DELAYED}{2**power}s": 2**power for power in range(17)})
 LONGEST_DELAY = f"{DELAYED}{2**16}s"  # longer waits too
 
 
 class NewRow(NamedTuple):
-    """A message to write. `headers` is a JSON object; `due` in epoch seconds, None if the message is not delayed.
+    """A message to write. `headers`: a JSON object; `due`: epoch seconds, None if the message is not delayed.
 
-    `parked` is the bucket that holds it until it is fetched or due.
+    `parked`: the bucket that holds it until it is fetched or due.
     """
 
     queue: str
@@ -92,7 +91,7 @@ def message_of(lane: Lane, row: list[Any], *, bucket: str | None = None) -> Mess
         body=bytes.fromhex(body),
         tag=RowTag(id_, bucket),
         kind=own_kind,
-        vouched=own_kind is None,  # an event over HTTP is checked by now; any other writer has access to the file
+        vouched=own_kind is None,  # the API has checked its events; other writers have access to the file
         content_type=content_type,
         headers=headers,
         message_id=message_id,
@@ -149,7 +148,7 @@ class FutureResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterReport:
-    """The results of a commit. `problem`: why the file is unusable, or None. `ended`: no further report follows.
+    """The results of a commit. `problem`: why the file is unusable, or None. `ended`: this is the last report.
 
     `damage`: why a worker cannot continue with this file.
     """

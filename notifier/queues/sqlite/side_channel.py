@@ -1,10 +1,10 @@
 """The side channel on the embedded queue: replies and states, as notes in tables of the queue's file.
 
-The first note creates the tables, so a file without requests keeps its form. A note is useful for seconds; every write
-deletes old ones.
+The first note creates the tables, so a file without requests keeps its schema. A note is useful for seconds; every
+write deletes old notes.
 
 The worker checks for requests four times a second, and writes its replies in batches on the queue's thread. If the
-outbox is full or the file cannot be written, replies are dropped and counted.
+outbox is full or the file is not writable, replies are dropped and counted.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS requests (asker TEXT NOT NULL, until REAL NOT NULL, body BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS answers (asker TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL)",
 )
-NOTE_TTL_SECONDS = 60.0  # seconds
-CHECK_INTERVAL_SECONDS = 0.25  # seconds
+NOTE_TTL_SECONDS = 60.0
+CHECK_INTERVAL_SECONDS = 0.25
 MAX_OUTBOX_NOTES = 2000
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Note(NamedTuple):
 
 
 def write_request(database: sqlite3.Connection, wanted: Note, now: float, until: float) -> None:
-    """Write a request for the worker, which ignores it after `until`. An empty body requests its state."""
+    """Write a request, which the worker ignores after `until`. An empty body requests its state."""
     _prepare(database, now)
     database.execute("INSERT INTO requests VALUES (?, ?, ?)", (wanted.asker, until, wanted.body))
 
@@ -53,7 +53,7 @@ def has_requests(database: sqlite3.Connection) -> bool:
 
 
 def take_requests(database: sqlite3.Connection, now: float) -> list[Note]:
-    """Read and delete the requests, oldest first. Skip expired ones."""
+    """Delete the requests. Return the requests that have not expired, oldest first."""
     rows = database.execute("SELECT asker, body FROM requests WHERE until >= ? ORDER BY rowid", (now,)).fetchall()
     database.execute("DELETE FROM requests")
     return [Note(asker, bytes(body)) for asker, body in rows]
@@ -67,7 +67,7 @@ def write_answers(database: sqlite3.Connection, notes: Iterable[Note], now: floa
 
 
 def take_answers(database: sqlite3.Connection, asker: str) -> list[bytes]:
-    """Read and delete the answers to this requester, oldest first."""
+    """Delete the answers to this requester, and return them, oldest first."""
     if not _has_tables(database):
         return []
     rows = database.execute("SELECT body FROM answers WHERE asker = ? ORDER BY rowid", (asker,)).fetchall()
@@ -91,7 +91,7 @@ def _prepare(database: sqlite3.Connection, now: float) -> None:
 class SqliteSideChannel:
     """Replies to publishers, sends the worker's state on request, and receives replies for a publisher."""
 
-    address = "here"  # this process alone serves the file's API, so its own replies need no file
+    address = "here"  # only this process serves the API, so its replies need no file
 
     def __init__(self, file: QueueFile, clock: Callable[[], float]) -> None:
         self._file = file

@@ -2,11 +2,11 @@
 
 Rules of this module:
 - Ids only grow, in the order of commits, so "taken" is one number per lane: every remaining message up to
-  `lanes.taken_to` was taken and not acked. Taking writes one row, however many messages it takes.
-- sqlite3 releases the interpreter lock at each step of a statement, and waits up to 5 ms to get it back from a busy
-  event loop. So nothing here steps row by row: many rows are written by one INSERT, and read as one JSON text.
+  `lanes.taken_to` was taken and not acked. Taking any number of messages writes one row.
+- sqlite3 releases the interpreter lock at each step of a statement, and may wait 5 ms to get it back from a busy event
+  loop. So nothing here steps row by row: one INSERT writes many rows, and one JSON text reads them.
 - A message that comes due is written again, so that its id is the newest of `retries`. So is a dead letter.
-- A death of the process costs one write for the messages that it held. A successful delivery costs none.
+- The death of a process costs one write for its unacked messages. A successful delivery costs none.
 """
 
 import json
@@ -26,8 +26,8 @@ from notifier.queues.sqlite.lock import FileId, describe_move, file_id_of
 from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP_HEADER, LONGEST_DELAY, NewRow, message_of
 
 T = TypeVar("T")
-MAX_ROWS_PER_INSERT = 256  # rows of one statement
-MAX_DUE_PER_ROUND = 512  # messages moved in one transaction, so that a backlog does not delay other work
+MAX_ROWS_PER_INSERT = 256
+MAX_DUE_PER_ROUND = 512  # messages per transaction: a backlog does not delay other work
 LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
 QUEUES = frozenset({*LANES, *DELAYS, PARKED, DEAD})
 
@@ -54,7 +54,7 @@ _COUNT = """
         SELECT parked, count(*) AS waiting FROM messages WHERE {} GROUP BY parked)"""
 _COUNT_ALL = _COUNT.format("parked IS NOT NULL")
 _COUNT_THESE = _COUNT.format("parked IN (SELECT value FROM json_each(?))")
-# The window covers sizes only: over whole rows it would keep a page of bodies, however large, in memory.
+# The window covers sizes only: over whole rows it would hold all bodies of a page in memory.
 _READ_ROWS = f"""{_AS_JSON} FROM messages WHERE id IN (
     SELECT id FROM (
         SELECT id, sum(size) OVER (ORDER BY id) - size AS before
@@ -94,7 +94,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open or create the file. Raises TopologyMismatch for a file of another program, and leaves it unchanged."""
+        """Open or create the file. Raises TopologyMismatch for another program's file, which is left unchanged."""
         before, database = file_id_of(path), open_file(path)
         file = file_id_of(path)
         if file is None or before not in (None, file):  # it is unknown which of the two is open
@@ -103,14 +103,14 @@ class Store:
         return cls(database, path, file)
 
     def check_place(self) -> None:
-        """Raise QueueUnavailable if the path has another file or none: later processes would not find our messages."""
+        """Raise QueueUnavailable if the path has another file or none: the next process would not find our messages."""
         here = file_id_of(self._path)
         self.in_place = here == self.file
         if not self.in_place:
             raise QueueUnavailable(describe_move(self._path, here, "this process"))
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Make everything done inside durable together (fsync), or nothing."""
+        """Return a transaction: all changes inside become durable (fsync), or none."""
         return transaction(self._database, self._path)
 
     def describe_full_disk(self) -> str | None:
@@ -119,10 +119,10 @@ class Store:
             return describe_full_disk(self._path, self._database)
 
     def reclaim(self) -> None:
-        """Fold the write-ahead log into the file as far as possible, so that the log restarts.
+        """Copy the write-ahead log into the file as far as possible, so that the log restarts. Never waits or raises.
 
-        SQLite does so after a commit, once the log has 4 MiB. If the disk is full before that, no commit succeeds,
-        SQLite never does it, and the log keeps the disk full. Does not wait for other processes, and never raises.
+        SQLite does so after a commit, once the log has 4 MiB. If the disk is full before that, no commit succeeds, so
+        SQLite never does it, and the log keeps the disk full.
         """
         with suppress(sqlite3.Error):
             self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -152,10 +152,10 @@ class Store:
         self._database.execute("UPDATE lanes SET taken_to = ? WHERE queue = ?", (id_, lane))
 
     def give_back(self, now: float) -> None:
-        """Return the taken and unacked messages to their places, with `delivery_count` one higher.
+        """Return the taken and unacked messages to their positions, and increment their `delivery_count`.
 
-        A message that kills each process that takes it would do so for ever. Beyond the limit it is moved to `dead`
-        unchanged. It is not read on the way, because reading may be what kills the process.
+        A message may kill each process that takes it. Beyond the limit it is moved to `dead` unchanged, without being
+        read, since reading it may be the cause.
         """
         self._database.execute(_GIVE_BACK)
         self._database.execute(_GIVE_UP, (now,))
@@ -165,8 +165,8 @@ class Store:
     def bound_delays(self, now: float) -> None:
         """Correct the due times after the wall clock was set back.
 
-        If a due time is further ahead than its queue's name allows, all are moved earlier by the largest such excess,
-        so their distances stay. `LONGEST_DELAY` is not compared: it also holds longer waits.
+        If due times are further ahead than the names of their queues permit, all are moved earlier by the largest
+        excess, so that their distances stay. `LONGEST_DELAY` is not compared, since it also contains longer waits.
         """
         last_due_by_queue = "SELECT queue, max(due) FROM messages WHERE due IS NOT NULL GROUP BY queue"
         last_dues = [(queue, due) for queue, due in self._database.execute(last_due_by_queue) if queue != LONGEST_DELAY]
@@ -181,7 +181,7 @@ class Store:
         self._database.execute(_UNDELAY, parameters)
 
     def read_next_due(self, in_hand: Collection[int]) -> float | None:
-        """Return when the next delayed message that is not in hand comes due, in epoch seconds."""
+        """Return when the next delayed message that is not in hand is due, in epoch seconds; None without one."""
         row = self._database.execute(_NEXT_DUE, (_json(in_hand),)).fetchone()
         return None if row is None else float(row[0])
 
@@ -194,7 +194,7 @@ class Store:
         return [message_of(Lane.RETRIES, row, bucket=bucket) for row in sorted(rows, key=lambda row: int(row[0]))]
 
     def count_parked(self, buckets: Collection[str] | None = None) -> dict[str, int]:
-        """Return how many messages each bucket holds (None: all buckets), with those in hand, without empty buckets."""
+        """Return the number of messages per bucket (None: all), with messages in hand, without empty buckets."""
         with translating(self._path):
             counts = self._value(_COUNT_ALL) if buckets is None else self._value(_COUNT_THESE, json.dumps([*buckets]))
         counted: dict[str, int] = json.loads(counts)
@@ -211,7 +211,7 @@ class Store:
         self.delete(ids)
 
     def count_return(self, ids: Collection[int]) -> None:
-        """Raise the `delivery_count` of messages that were fetched and are returned."""
+        """Increment the `delivery_count` of fetched messages that are returned."""
         self._database.execute(_COUNT_RETURN, (_json(ids),))
 
     # ── rows for visits ─────────────────────────────────────────────────────────────────────────────────────────
@@ -224,7 +224,7 @@ class Store:
         return int(newest), int(count)
 
     def read_rows(self, rows: Rows, after: int, last: int, limit: int, size: int) -> list[Message]:
-        """Return the first of these messages beyond the id `after`, up to `last`, of `size` bytes or one more."""
+        """Return the first of these messages with ids after `after`, up to `last`, until they exceed `size` bytes."""
         read = json.loads(self._value(_READ_ROWS.format(rows.value), after, last, limit, size))
         return [message_of(Lane.RETRIES, row) for row in sorted(read, key=lambda row: int(row[0]))]
 
@@ -236,9 +236,9 @@ class Store:
     # ── counts and times ────────────────────────────────────────────────────────────────────────────────────────
 
     def depths(self, *, consumed: bool) -> Mapping[str, int]:
-        """Return the number of messages in each queue. With a worker (`consumed`), those that it took do not count.
+        """Return the number of messages per queue. `consumed`: without messages that a worker has taken.
 
-        Those that it fetched do: only the worker itself can count them.
+        Messages that it fetched count, since only the worker itself knows them.
         """
         with translating(self._path):
             counted: dict[str, int] = json.loads(self._value(_DEPTHS, consumed))
@@ -261,7 +261,7 @@ class Store:
             return work(self._database)
 
     def close(self) -> None:
-        """Close the file. The last process to close it folds the write-ahead log into it."""
+        """Close the file. The last process that closes it copies the write-ahead log into it."""
         self._database.close()
 
     def _value(self, sql: str, *parameters: object) -> Any:

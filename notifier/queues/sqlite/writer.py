@@ -1,12 +1,12 @@
 """Does all SQLite work on one thread, in group commits: operations that arrive during a commit go into the next one.
 
 Rules of this module:
-- One round is one transaction: acks, publishes, messages that are due, messages that the lanes have room for. One
-  report to the loop follows. So a round costs one fsync and two thread switches, however many operations it has.
+- One round is one transaction: acks, publishes, due messages, and messages for lanes with room. One report to the loop
+  follows. So a round costs one fsync and two thread switches, whatever the number of operations.
 - Nothing is reported before it is durable, and no state of a round is updated before its commit.
-- On a full disk, publishes are refused before SQLite would: the rest of the room is for acks, which free room.
-- A failed commit refuses its publishes and keeps its acks for the next round, a poll later. Only a damaged file ends
-  the thread of a worker: further writes would make the damage worse.
+- On a full disk, publishes are refused earlier than by SQLite: the remaining space is for acks, which free space.
+- A failed commit refuses its publishes and keeps its acks for the next round, one poll later. Only a damaged file ends
+  the thread of a worker, since further writes would increase the damage.
 """
 
 import time
@@ -27,14 +27,14 @@ from notifier.queues.sqlite.rows import Ack, Call, FutureResult, Insert, Operati
 from notifier.queues.sqlite.store import LANES, QUEUES, Store
 
 T = TypeVar("T")
-ACKS_PER_COMMIT = 8  # of the largest events: 1 MiB, half of what a full disk has left
+ACKS_PER_COMMIT = 8  # 1 MiB of the largest events, half of the space that a full disk has left
 POLL_SECONDS = 0.25  # seconds between checks for commits of other processes; a check reads one number
 
 
 class Writer:
     """Does all work on the queue file, on a dedicated thread.
 
-    `put` is for the loop, `run` for the thread, the other methods for `Call`s. `on_report` runs on the thread.
+    `put` is for the loop, `run` for the thread, other methods for `Call`s. `on_report` is called on the thread.
     """
 
     def __init__(self, options: SqliteOptions, on_report: Callable[[WriterReport], object]) -> None:
@@ -61,13 +61,13 @@ class Writer:
         self._inbox.put(operation)
 
     def run(self) -> None:
-        """Do one round after another, until `finish`."""
+        """Run rounds until `finish`."""
         try:
             while not self._closing:
                 self._current_operations = self._gather()
                 self._run_round(self._current_operations)
                 self._current_operations = ()
-        finally:  # also after a bug: no caller may wait for ever, and the next worker must be able to start
+        finally:  # also after a bug: callers must not wait forever, and the next worker must be able to start
             if self._store is not None:
                 self._store.close()
             if self._lock is not None:
@@ -85,7 +85,7 @@ class Writer:
     def _report(self, report: WriterReport) -> None:
         try:
             self._on_report(report)
-        except RuntimeError:  # the loop was closed before the queue: there are no callers
+        except RuntimeError:  # the loop was closed before the queue, so there are no callers
             self._closing = True
 
     def _gather(self) -> list[Operation]:
@@ -98,7 +98,7 @@ class Writer:
             return operations
 
     def _wait_seconds(self) -> float | None:
-        """Return the seconds to wait for an operation before a round without one."""
+        """Return the seconds to wait for an operation before the next round; None for no limit."""
         if self._problem is not None:
             return POLL_SECONDS
         if self._lock is None:
@@ -141,7 +141,7 @@ class Writer:
             self._report(WriterReport(connected=connected, completions=completions, taken=taken, problem=self._problem))
 
     def _make_room(self, store: Store) -> None:
-        """Commit acks without publishes, a few at a time: they free room, but their deletions are written to the log.
+        """Commit acks without publishes, a few at a time, since their deletions are first written to the log.
 
         The last few are left for the regular commit.
         """
@@ -198,7 +198,7 @@ class Writer:
         return self._lanes.find_takers() if self._consuming else {}
 
     def _count_foreign_changes(self, store: Store) -> int | None:
-        """Return a number that changes with each commit of another process. It is read once per poll."""
+        """Return a number that changes with each commit of another process. Reads it once per poll."""
         if self._lock is None or time.monotonic() < self._next_check:
             return self._foreign_changes
         changes = store.count_foreign_changes()
@@ -213,7 +213,7 @@ class Writer:
 
     def _open_store(self) -> Store:
         if self._store is None:
-            if not has_worker(self._path):  # a running worker has examined the file, which may be large
+            if not has_worker(self._path):  # a running worker has already examined the file, which may be large
                 examine(self._path)
             self._store = Store.open(self._path)
         self._store.check_place()
@@ -224,7 +224,7 @@ class Writer:
         self._open_store()
 
     def describe_full_disk(self) -> str | None:
-        """Return an error if the disk is full; None if it has room. Raises QueueError."""
+        """Return an error if the disk is full, otherwise None. Raises QueueError."""
         return self._open_store().describe_full_disk()
 
     def start_consuming(self) -> None:
@@ -263,20 +263,20 @@ class Writer:
         self._parked.fetch(self._open_store(), bucket, most, fetched)
 
     def put_back(self, bucket: str, fetched: Sequence[Message]) -> None:
-        """Allow messages to be fetched again whose caller has gone. Raises QueueUnavailable."""
+        """Release messages whose caller was cancelled, so that they can be fetched again. Raises QueueUnavailable."""
         self._parked.put_back(bucket, fetched)
         self._next_due = self._open_store().read_next_due(self._parked.in_hand)
 
     def count_parked(self, buckets: Collection[str] | None) -> Mapping[str, int]:
-        """Return how many messages each bucket holds. Raises QueueUnavailable."""
+        """Return the number of messages per bucket. Raises QueueUnavailable."""
         return self._parked.count(self._open_store(), buckets)
 
     def use(self, work: Callable[[Connection], T], *, writing: bool) -> T:
-        """Run `work` on the open file, in its own transaction if it writes: a failure must not affect deliveries."""
+        """Run `work` on the open file, in a separate transaction if it writes: a failure must not affect deliveries."""
         return self._open_store().use(work, writing=writing)
 
     def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
-        """Run `work` on the store. After a change the lanes are checked again, since it may have added messages."""
+        """Run `work` on the store. If it writes, check the lanes again, since it may have added messages."""
         store = self._open_store()
         done = store.use(lambda _: work(store), writing=writing)
         if writing:
@@ -285,7 +285,7 @@ class Writer:
         return done
 
     def finish(self) -> None:
-        """End the thread after a last transaction that returns the unacked messages."""
+        """End the thread, after a last transaction that returns the unacked messages."""
         self._consuming = False
         self._closing = True
         if self._store is not None and self._lock is not None:

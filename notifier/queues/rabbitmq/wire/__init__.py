@@ -1,1 +1,1 @@
-"""The frames that RabbitMQ sends and receives. Start with `decoding.py`."""
+"""The frames exchanged with RabbitMQ. Start with `decoding.py`."""

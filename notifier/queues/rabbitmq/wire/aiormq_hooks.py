@@ -3,13 +3,13 @@
 | hook | purpose | otherwise |
 |---|---|---|
 | frames | frames in one step, not three | aiormq's own receiver |
-| messages | a message without its own task and queue | a coroutine for `basic_consume`, and single `basic_get` |
+| messages | no task and queue per message | a coroutine for `basic_consume`, and single `basic_get` |
 | confirms | publishes that are written together | `basic_publish` |
-| alarms | a memory or disk alarm is known before a publish | the publish fails without a confirm, after 10 s |
+| alarms | a memory or disk alarm is detected before a publish | the publish fails without a confirm, after 10 s |
 | decoding | a publisher's malformed property is None, and other messages are kept | required |
 
-Decoding is required since pamqp raises if it cannot decode properties, and aiormq then closes the connection: at each
-redelivery again, until the message and all its neighbours reach the delivery limit.
+Decoding is required because pamqp raises if it cannot decode properties, and aiormq then closes the connection, also at
+each redelivery, until the message and its neighbours reach the delivery limit.
 """
 
 import asyncio
@@ -43,9 +43,9 @@ _PUBLISH = Publish(exchange="", routing_key="k", body=b"hello", message_id="m", 
 
 @cache
 def install() -> Mapping[str, Hook]:
-    """Examine aiormq and pamqp, install the hooks that fit, and return all by name. Calling again changes nothing.
+    """Examine aiormq and pamqp, install the hooks that fit, and return all by name. A second call changes nothing.
 
-    Raises ConfigurationError if pamqp cannot be made to decode what any publisher wrote.
+    Raises ConfigurationError if pamqp cannot be made to decode any publisher's properties.
     """
     tolerate_any_publisher()
     require_behaviour("pamqp", TRIED_PAMQP, _look_at_decoding)
@@ -74,7 +74,7 @@ def is_installed(name: str) -> bool:
 def callback_of(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> ConsumerCallback:
     """Return the callback of this channel's consumers, which passes their messages to `take`, in order.
 
-    `take` returns at once. With the hook `messages` it gets messages as they are read, without the callback.
+    `take` must not block. With the hook `messages` it receives messages as they are read, without the callback.
     """
     if is_installed("messages"):
         hand_over(channel, take)
@@ -93,14 +93,14 @@ def _in_words(close: commands.Connection.Close) -> str:
 
 
 def refusal_of(error: InvalidFrameError) -> str:
-    """Return the broker's text. aiormq quotes the unexpected frame that contains it."""
+    """Return the broker's text from an error of aiormq, which quotes the unexpected frame."""
     return str(error).rpartition(", got ")[2]
 
 
 def blocked(connection: aiormq.abc.AbstractConnection) -> bool:
     """Return True if the broker blocks publishing on this connection (memory or disk alarm).
 
-    aiormq shows it only by `ready()`, which returns at once unless blocked. So one step of it is the answer.
+    aiormq reveals it only by `ready()`, which returns at once unless blocked. So one step of `ready()` is enough.
     """
     return is_installed("alarms") and _waits(connection.ready())
 
@@ -156,7 +156,7 @@ def _look_at_confirms() -> None:
     kept = (*books, "number", "max_content_size", "write_queue", "publisher_confirms", "_close_exception")
     expect_use(aiormq.Channel.__init__, *kept)
     expect_use(aiormq.Channel.basic_publish, *books, "write_queue")
-    expect_use(aiormq.Channel._on_close_frame, "_close_exception")  # noqa: SLF001  what is looked at
+    expect_use(aiormq.Channel._on_close_frame, "_close_exception")  # noqa: SLF001  the examined method
     channel = aiormq.Channel.__new__(aiormq.Channel)
     channel.number, channel.max_content_size, channel.delivery_tag = 1, 3, 0
     channel.publisher_confirms = channel.on_return_raises = True
@@ -194,7 +194,7 @@ def _look_at_alarms() -> None:
 
 
 # A header that no strict reader decodes: a table with a name that is not UTF-8, a message id that is not UTF-8, and a
-# timestamp of the year 36,536,598.
+# timestamp in the year 36,536,598.
 _UNREADABLE = b"".join(
     (
         b"\x00\x3c\x00\x00" + (5).to_bytes(8) + (1 << 13 | 1 << 7 | 1 << 6).to_bytes(2),

@@ -2,15 +2,15 @@
 
 It protects against:
 
-- A message that claims to be one of notifier's own: see `_find_kind`.
+- A message that pretends to be one of notifier's: see `_find_kind`.
 - A message in the queue of a source that was not sent through an exchange, and so bypassed the broker's permissions. It
   is marked `unrouted`.
-- A message that pamqp cannot decode, such as one with a timestamp in microseconds. It would close the connection, at
-  each redelivery again, and take its neighbours to the delivery limit with it.
+- A message that pamqp cannot decode, such as with a timestamp in microseconds. It would close the connection, also at
+  each redelivery, until it and its neighbours reach the delivery limit.
 - A message too large to be an event. The prefetch counts messages, and hundreds of the broker's largest (16 MiB on 4.x)
   would fill the memory.
-- Headers with very many values. pamqp copies the rest of a table for each value, so that 130,000 values in a table of
-  128 KiB blocked the loop for 3 s.
+- Headers with very many values. pamqp copies the rest of a table for each value: 130,000 values in a table of 128 KiB
+  blocked the loop for 3 s.
 """
 
 import datetime as dt
@@ -40,16 +40,16 @@ from notifier.model.message import (
 from notifier.model.reply import parse_reply_to
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 
-MAX_VISIT_RETURNS = 1  # times that a walk over pending deliveries may have returned a message to a bucket
-MAX_HEADER_BYTES = 16 * 1024  # bytes of a table that are decoded: 50 ms at most, 0.1 ms for usual headers
+MAX_VISIT_RETURNS = 1  # returns of a message to its bucket by walks over pending deliveries
+MAX_HEADER_BYTES = 16 * 1024  # larger tables are not decoded; 50 ms at most, 0.1 ms usually
 
-# Bytes of a table that is decoded once. Messages from a delay queue name it in their headers, and all that arrive
-# within a second have the same table: 10 of the 14 µs that a header takes. Decoded tables must not be changed.
+# Smaller tables are decoded once and cached. Messages from a delay queue have it in their headers, and all that arrive
+# within a second have the same table: this saves 10 of 14 µs per header. Decoded tables must not be changed.
 MAX_CACHED_TABLE_BYTES = 1024
 
-# Which of notifier's own messages may be in which queue. Parts of events, and rewritten events, are sent to the lane of
-# the event; deliveries and everything deferred, to `retries` or through a delay queue (also an upstream's logout while
-# its session cannot be looked up); only deliveries to a bucket.
+# The kinds of notifier's messages that each queue may contain. Parts of events and rewritten events are sent to the
+# event's lane; deliveries and everything deferred to `retries` or a delay queue (also an upstream's logout while its
+# session cannot be looked up); only deliveries to a bucket.
 _KINDS_BY_ORIGIN: Mapping[str, frozenset[Kind]] = MappingProxyType(
     {
         Lane.EVENTS: frozenset({Kind.EVENT, Kind.SOURCED}),
@@ -64,7 +64,7 @@ _SOURCE_QUEUE = re.compile(rf"\.{re.escape(SOURCE)}([^.]+)\Z")
 
 
 class UnreadableTable(dict[str, Any]):
-    """A table that was not decoded. It is empty, and its contents are unknown."""
+    """An undecoded table. It is empty, and its contents are unknown."""
 
 
 def to_message(
@@ -77,8 +77,8 @@ def to_message(
 ) -> Message:
     """Return the message for the pipeline. `origin`: the queue from which it was taken: a lane, `dead`, `parked`.
 
-    `tag` is for the later ack. At most `keep` bytes of a publisher's body are kept; our own bodies are never cut.
-    `source`: the message is from this source's queue, which feeds the lane, and where no message is our own.
+    `tag` is for the later ack. At most `keep` bytes of a publisher's body are kept; bodies of notifier are never cut.
+    `source`: the message is from this source's queue, which feeds the lane and has no messages of notifier.
     """
     properties = delivered.header.properties
     headers: Mapping[str, Any] = {} if properties.headers is None else properties.headers
@@ -110,17 +110,17 @@ def to_message(
 def _find_kind(
     origin: str, exchange: str | None, properties: commands.Basic.Properties, headers: Mapping[str, Any]
 ) -> Kind | NewerKind | None:
-    """Return which of notifier's own messages it is; None for a publisher's message.
+    """Return the kind of a message of notifier; None for a publisher's message.
 
     A user who may write only to the two exchanges can send messages to `events`, `bulk` and, if the broker moves them,
-    `dead`: through an exchange other than the default one, or with `x-death`. The contents of `x-death` prove nothing:
-    up to 3.12, and from 3.13.3 until 4.0, the broker increases the count of an entry that a publisher forged, and
-    leaves the rest unchanged. So in these queues any message with `x-death` counts as a publisher's. Messages reach
+    `dead`: through an exchange other than the default exchange, or with `x-death`. The contents of `x-death` are not
+    proof: up to 3.12, and from 3.13.3 until 4.0, the broker increases the count of an entry that a publisher forged,
+    and leaves the rest unchanged. So in these queues any message with `x-death` counts as a publisher's. Messages reach
     `retries` only through the default exchange, our delay queues and buckets; buckets only through the first.
     """
     kind = parse_kind(properties.message_type)
     if kind is None or exchange != "" or isinstance(headers, UnreadableTable):
-        return None  # `x-death` may be in it
+        return None  # the table may contain `x-death`
     if isinstance(kind, Kind) and kind not in _KINDS_BY_ORIGIN.get(origin, _KINDS_BY_ORIGIN[Lane.RETRIES]):
         return None
     if "x-death" not in headers:
@@ -131,7 +131,7 @@ def _find_kind(
 
 
 def _is_expiry(death: object) -> bool:
-    """True if the entry names a delay queue or bucket, of any prefix: a shovel may have moved the message."""
+    """Return True for a delay queue or bucket of any prefix, since a shovel may have moved the message."""
     if not isinstance(death, dict) or death.get("exchange") != "" or death.get("reason") != "expired":
         return False
     queue = death.get("queue")
@@ -141,8 +141,8 @@ def _is_expiry(death: object) -> bool:
 def _find_source_of_dead(exchange: str | None, headers: Mapping[str, Any]) -> str | None:
     """Return the source from whose queue the broker moved the message to `dead`; None if it did not.
 
-    The newest entry of `x-death` is the broker's own: of a forged entry it at most increases the count, if that names
-    the same queue. `x-first-death-queue` is the publisher's, if it set one.
+    The newest entry of `x-death` is the broker's: it only increases the count of a forged entry for the same queue.
+    `x-first-death-queue` is the publisher's, if it set one.
     """
     deaths = headers.get("x-death")
     newest = deaths[0] if exchange == "" and isinstance(deaths, list) and deaths else None
@@ -159,9 +159,9 @@ def _read_timestamp(properties: commands.Basic.Properties, headers: Mapping[str,
 
 
 def _read_delivery_count(headers: Mapping[str, Any]) -> int:
-    """Return how often the message was returned. Read only if redelivered: otherwise a publisher set the header."""
+    """Return how often a redelivered message was returned. On other messages a publisher set the header."""
     if isinstance(headers, UnreadableTable):
-        return MIN_SUSPECT_CRASHES  # the count may be in it
+        return MIN_SUSPECT_CRASHES  # the table may contain the count
     count = headers.get("x-delivery-count")
     return count if isinstance(count, int) else 0
 
@@ -169,7 +169,7 @@ def _read_delivery_count(headers: Mapping[str, Any]) -> int:
 def tolerate_any_publisher() -> None:
     """Make pamqp decode unreadable values as None (names: replacement characters, tables: empty) instead of raising.
 
-    It has no setting for that: its decoders are in two tables, which are changed here for the whole process.
+    pamqp has no setting for that: its decoders are in two tables, which are changed here for the whole process.
     Calling again changes nothing.
     """
     for table, key, tolerant in (
@@ -203,7 +203,7 @@ def _decode_table(value: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def _decode_any_table(value: bytes) -> tuple[int, dict[str, Any]]:
-    with suppress(ValueError, OverflowError, RecursionError):  # nested too deeply, or holds an unreadable name
+    with suppress(ValueError, OverflowError, RecursionError):  # nested too deeply, or an unreadable name
         return decode.field_table(value)
     return int.from_bytes(value[:4], "big") + 4, UnreadableTable()
 

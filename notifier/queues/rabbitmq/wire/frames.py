@@ -1,10 +1,10 @@
-"""Reads frames from the broker in 15 µs a message, where aiormq takes 30. Every event comes this way.
+"""Reads frames from the broker in 15 µs per message, where aiormq takes 30. Every event arrives this way.
 
 aiormq reads a frame in three steps through a buffer and puts it into a queue for its channel. The channel's task
 assembles a message and starts a task with it. Here all received frames are read in one step. Messages for a consumer
-are assembled where their frames are read, and are passed on at once. All other frames are left to aiormq.
+are assembled where their frames are read, and are passed on at once. aiormq processes all other frames.
 
-Both hook into aiormq: into the name by which its connection finds the receiver, and into `frames.put` of its channels.
+There are two hooks: the name by which aiormq's connection finds the receiver, and `frames.put` of its channels.
 `aiormq_hooks` examines whether they fit.
 """
 
@@ -24,7 +24,7 @@ from pamqp.body import ContentBody
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
 
-# Messages between two pauses. A burst of 500 messages read without a pause holds the loop for 10 ms.
+# Messages between two pauses. A burst of 500 messages without a pause blocks the loop for 10 ms.
 MAX_FRAMES_IN_A_ROW = 8
 CHUNK_BYTES = 64 * 1024  # bytes read at a time
 
@@ -37,19 +37,19 @@ _Delivery = commands.Basic.Deliver | commands.Basic.GetOk | commands.Basic.GetEm
 
 
 class LeanReceiver:
-    """Parses all frames received so far. An asynchronous iterator, as aiormq's own receiver is."""
+    """Parses all frames received so far. An asynchronous iterator, as aiormq's receiver is."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self.reader = reader
         self.started = False
         self._read = b""
-        self._at = 0  # where the next frame begins in it
+        self._at = 0  # the start of the next frame in it
 
     def __aiter__(self) -> Self:
         return self
 
     async def get_frame(self) -> Any:
-        """Return (weight, channel number, frame), as aiormq's own receiver does. Raises the same errors."""
+        """Return (weight, channel number, frame), as aiormq's receiver does. Raises the same errors."""
         while len(self._read) < self._at + 7:
             await self._read_on()
         kind, channel, size = _HEAD.unpack_from(self._read, self._at)
@@ -73,7 +73,7 @@ class LeanReceiver:
     __anext__ = get_frame
 
     async def _read_on(self) -> None:
-        """Append the next received bytes to the unparsed rest."""
+        """Append the next received bytes to the unparsed bytes."""
         left = self._read[self._at :]
         if not left and self.reader.at_eof():
             del self.reader
@@ -88,7 +88,7 @@ class LeanReceiver:
 
 
 def _parse_deliver(payload: bytes) -> commands.Basic.Deliver:
-    """Parse a Basic.Deliver, the method that arrives thousands of times a second (AMQP 0-9-1 §1.8.3.9)."""
+    """Parse a Basic.Deliver, which arrives thousands of times a second (AMQP 0-9-1 §1.8.3.9)."""
     at = 5 + payload[4]
     delivery_tag, redelivered = _TAG_AND_BIT.unpack_from(payload, at)
     exchange, routing_key = _parse_two_names(payload[at + 9 :])
@@ -112,16 +112,16 @@ def _parse_two_names(raw: bytes) -> tuple[str, str]:
 
 
 def hand_over(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
-    """Pass this channel's messages to `take`, in order, as they are read: a consumer's, and the answers to gets.
+    """Pass this channel's messages (of consumers and gets) to `take` in order, as they are read.
 
-    An answer without a message has no delivery tag. `take` must return at once.
+    An empty answer to a get has no delivery tag. `take` must not block.
     """
     assembler = _MessageAssembler(channel, take)
     channel.frames.put = assembler.put  # type: ignore[method-assign]
 
 
 class _MessageAssembler:
-    """Assembles messages from their frames. Other frames go to the queue of the channel."""
+    """Assembles messages from their frames. Puts other frames into the queue of the channel."""
 
     def __init__(self, channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
         self._channel = channel
@@ -148,7 +148,7 @@ class _MessageAssembler:
         elif isinstance(frame, ContentBody):
             self._parts.append(frame.value)
             self._missing -= len(frame.value)
-        else:  # no method may interrupt content (AMQP 0-9-1 §4.2.6), but Channel.Close may come at any time
+        else:  # no method may interrupt content (AMQP 0-9-1 §4.2.6), except Channel.Close
             self._delivery = self._header = None
             await self._put_in_queue(item)
             return

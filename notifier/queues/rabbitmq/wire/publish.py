@@ -1,12 +1,12 @@
 """A message to publish, and its frames: a retry, a deferral, a dead letter, or a notice of the feed.
 
 Writes the publishes of a channel together and confirms each, at a third of the cost of aiormq's `basic_publish`. aiormq
-takes a lock, three context managers, four callbacks and a write to the socket for each publish: 145 µs, of which 50
-remain here. A delivery that fails costs 235 µs in all. Here a publish gets its number and its frames at once, without a
-wait, so that both keep their order. One task writes all frames that have gathered. A patient message waits a moment for
-others: alone it costs a write, a read of its confirm and one or two rounds of the loop.
+needs a lock, three context managers, four callbacks and a socket write per publish: 145 µs, of which 50 remain here. A
+failing delivery costs 235 µs in all. Here a publish gets its number and its frames at once, without a wait, so that
+both have the same order. One task writes all collected frames. A patient message waits briefly for others: alone it
+costs a write, a read of its confirm and one or two rounds of the loop.
 
-aiormq reads confirms and returns. So each publish is entered in its tables of the channel (`confirmations`,
+aiormq reads confirms and returns. So each publish is entered in aiormq's tables of the channel (`confirmations`,
 `message_id_delivery_tag`), and no other code may publish on the channel.
 """
 
@@ -27,18 +27,18 @@ from notifier.model.frozen import frozen
 
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 _PERSISTENT_MODE = 2
-# Seconds that a patient message waits for others, and how many are enough. A client that hangs in each of 600 events a
-# second causes 600 deferrals. When hundreds return at once, the next are sent only once these are confirmed.
+# Seconds that a patient message waits for others, and the number that ends the wait. An unresponsive client in each of
+# 600 events a second causes 600 deferrals. When hundreds return at once, these are confirmed before the next are sent.
 GATHER_SECONDS = 0.02
 MAX_GATHERED = 16
 
 
 @frozen
 class Publish:
-    """A persistent message. `timestamp` in whole seconds since the epoch.
+    """A persistent message. `timestamp`: whole seconds since the epoch.
 
-    `user_id` is the connection's own user: the broker refuses any other. A `mandatory` message is returned if no queue
-    takes it. A `patient` one may be written some milliseconds later, with others.
+    `user_id`: the user of the connection, since the broker refuses any other. `mandatory`: returned if it reaches no
+    queue. `patient`: may be written some milliseconds later, with other messages.
     """
 
     exchange: str
@@ -55,7 +55,7 @@ class Publish:
 
 
 def frames_of(publish: Publish, channel: aiormq.Channel, *, replies: bool = False) -> bytes:
-    """Return the frames of this message on the channel. With `replies`, it asks for replies by direct reply-to.
+    """Return the frames of this message on the channel. With `replies`, it requests replies by direct reply-to.
 
     Raises TypeError for an id or type of more than 255 bytes.
     """
@@ -72,9 +72,9 @@ def frames_of(publish: Publish, channel: aiormq.Channel, *, replies: bool = Fals
 async def publish_singly(
     publish: Publish, channel: aiormq.Channel, within: float | None, *, replies: bool = False
 ) -> None:
-    """Publish by aiormq's public method. It returns once the message is confirmed, or written.
+    """Publish by aiormq's public method. Return once confirmed, or once written if the channel has no confirms.
 
-    Raises what aiormq does, TimeoutError, TypeError for an id or type of more than 255 bytes.
+    Raises aiormq's errors, TimeoutError, TypeError for an id or type of more than 255 bytes.
     """
     await channel.basic_publish(
         publish.body,
@@ -108,8 +108,8 @@ Confirmation = asyncio.Future[object]
 class ConfirmedWrites:
     """Publishes on one channel: writes messages together and confirms each.
 
-    `timeout`: seconds after which an unconfirmed publish fails with TimeoutError. With `replies`, the publisher
-    receives the fates of each message.
+    `timeout`: seconds after which an unconfirmed publish fails with TimeoutError. With `replies`, messages request
+    replies by direct reply-to.
     """
 
     def __init__(self, channel: aiormq.Channel, timeout: float, *, replies: bool = False) -> None:
@@ -118,18 +118,18 @@ class ConfirmedWrites:
         self._loop = asyncio.get_running_loop()
         self._gathered: list[bytes] = []
         self._wake = asyncio.Event()
-        self._waking = False  # `_wake` will be set within GATHER
+        self._waking = False  # `_wake` will be set within GATHER_SECONDS
         self._under_way: deque[tuple[float, Confirmation]] = deque()  # in the order of their deadlines
         self._replies = replies
 
     def write(self, publish: Publish) -> Confirmation:
-        """Begin a mandatory publish. The future ends with its confirm, or with the error of aiormq or `end`.
+        """Start a mandatory publish. The future ends with its confirm, or with an error of aiormq or `end`.
 
-        No two in flight may have the same `message_id`, since only that distinguishes returned messages. A `patient`
-        one is written with the next that is not patient, once ENOUGH have gathered, or after GATHER.
+        Messages in flight must differ in `message_id`, which identifies returned messages. A `patient` message is
+        written with the next impatient message, with MAX_GATHERED others, or after GATHER_SECONDS.
         """
         channel = self._channel
-        frames = frames_of(publish, channel, replies=self._replies)  # raises for what cannot be encoded
+        frames = frames_of(publish, channel, replies=self._replies)  # raises if it cannot be encoded
         confirmation: Confirmation = self._loop.create_future()
         channel.delivery_tag += 1
         channel.confirmations[channel.delivery_tag] = confirmation
@@ -151,18 +151,18 @@ class ConfirmedWrites:
         self._wake.set()
 
     def forget(self, message_id: str) -> None:
-        """Forget the publish of this id, which has ended."""
+        """Forget the publish of this id after its end."""
         self._channel.message_id_delivery_tag.pop(message_id, None)
 
     async def run(self) -> None:
-        """Write the publishes that gather, until cancelled or the broker closes the channel."""
+        """Write the collected publishes, until cancelled or the broker closes the channel."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             if not self._gathered:
-                continue  # already written, with a publish that was not patient
+                continue  # already written, with an impatient publish
             if self._channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
-                return  # after our Channel.CloseOk a publish is an error, for which RabbitMQ closes the connection
+                return  # RabbitMQ closes the connection if a publish follows Channel.CloseOk
             payload, self._gathered = b"".join(self._gathered), []
             await self._channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))
 
