@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 from pydantic import ConfigDict, Field, with_config
 from pydantic_core import from_json
@@ -63,9 +63,6 @@ class ReplayMembers(RepairMembers, total=False):
     end_newer_sessions: Annotated[
         bool, Field(description="Also replay old letters whose token has no sid: they end newer sessions of the user.")
     ]
-
-
-_CONDITION_NAMES = frozenset(DeadLetterFilterMembers.__annotations__) | frozenset(FilterMembers.__annotations__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,13 +130,18 @@ def read_filter(
 
     A time may also be an age, counted back from `now`. A member that is None counts as absent.
     """
-    conditions = read_conditions(members, now, [*DeadReason])
+    conditions = read_conditions(members, now, DeadLetterFilterMembers, [*DeadReason])
     return conditions if isinstance(conditions, InputIssue) else DeadLetterFilter(issuers=issuers, **conditions)
 
 
-def read_conditions(members: Mapping[str, Any], now: float, reasons: Sequence[str]) -> dict[str, Any] | InputIssue:
-    """Read the members into the arguments of a filter; return an InputIssue if one is invalid. See `read_filter`."""
-    given = {name: members[name] for name in _CONDITION_NAMES if members.get(name) is not None}
+def read_conditions(
+    members: Mapping[str, Any], now: float, kind: type[FilterMembers], reasons: Sequence[str]
+) -> dict[str, Any] | InputIssue:
+    """Read the members that `kind` declares into the arguments of a filter; return an InputIssue for an invalid member.
+
+    See `read_filter`.
+    """
+    given = {name: members[name] for name in get_type_hints(kind) if members.get(name) is not None}
     for name in given.keys() & {"since", "until", "given_up_until"}:
         try:
             given[name] = parse_moment_or_age(given[name], now)

@@ -272,7 +272,7 @@ def read_waiting_filter(
     members: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None
 ) -> WaitingFilter | InputIssue:
     """Read a filter of pending deliveries. See `read_filter` of dead letters."""
-    conditions = read_conditions(members, now, REASONS)
+    conditions = read_conditions(members, now, WaitingMembers, REASONS)
     return conditions if isinstance(conditions, InputIssue) else WaitingFilter(issuers=issuers, **conditions)
 
 

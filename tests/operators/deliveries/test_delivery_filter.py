@@ -25,7 +25,12 @@ from notifier.model.message import CutBody, Kind, Lane, Message
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
-from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, DeadLetterFilterMembers, read_filter
+from notifier.operators.deliveries.dead_letter_filter import (
+    DeadLetterFilter,
+    DeadLetterFilterMembers,
+    read_conditions,
+    read_filter,
+)
 from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, read_summary, summary_of
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingMembers, read_waiting
@@ -123,6 +128,18 @@ def test_dead_letters_and_pending_deliveries_have_the_same_filters() -> None:
     letters, waiting = get_type_hints(DeadLetterFilterMembers).keys(), get_type_hints(WaitingMembers).keys()
     assert letters - waiting == {"source", "given_up_until"}
     assert not waiting - letters
+
+
+class DeferredMembers(WaitingMembers, total=False):
+    """A further condition of pending deliveries."""
+
+    min_attempts: int
+
+
+def test_a_condition_of_pending_deliveries_alone_is_read() -> None:
+    """A condition that is accepted but not read would cancel every delivery."""
+    conditions = read_conditions({"min_attempts": 3, "all": True}, 0.0, DeferredMembers, ())
+    assert conditions == {"ids": frozenset(), "reasons": frozenset(), "min_attempts": 3}
 
 
 @pytest.mark.parametrize("subject", ["pairwise-1", "bob", "s-9", "carol"])
