@@ -109,7 +109,7 @@ def _format_condition(name: str, value: object) -> object:
         case frozenset():
             listed = sorted(value)
             return listed if name != "ids" or len(listed) <= MAX_LOGGED_IDS else [*listed[:MAX_LOGGED_IDS], "…"]
-        case float() | int():
+        case float():
             return format_moment(value)
         case _:
             return value

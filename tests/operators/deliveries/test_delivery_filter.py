@@ -1,7 +1,7 @@
 """Which messages a filter selects, and what a replay accepts again."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import get_type_hints
 
@@ -33,6 +33,7 @@ from notifier.operators.deliveries.dead_letter_filter import (
 )
 from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, read_summary, summary_of
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
+from notifier.operators.deliveries.repair import format_conditions
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingMembers, read_waiting
 from tests.model.documents.test_documents import DELIVERIES
 
@@ -136,10 +137,23 @@ class DeferredMembers(WaitingMembers, total=False):
     min_attempts: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeferredFilter(WaitingFilter):
+    """A filter with that condition."""
+
+    min_attempts: int = 0
+
+
 def test_a_condition_of_pending_deliveries_alone_is_read() -> None:
     """A condition that is accepted but not read would cancel every delivery."""
     conditions = read_conditions({"min_attempts": 3, "all": True}, 0.0, DeferredMembers, ())
     assert conditions == {"ids": frozenset(), "reasons": frozenset(), "min_attempts": 3}
+
+
+def test_the_audit_line_formats_only_moments_as_moments() -> None:
+    """A count stays a number."""
+    conditions = format_conditions(DeferredFilter(since=60.0, min_attempts=3))
+    assert conditions == {"since": "1970-01-01T00:01:00.000000Z", "min_attempts": 3}
 
 
 @pytest.mark.parametrize("subject", ["pairwise-1", "bob", "s-9", "carol"])
