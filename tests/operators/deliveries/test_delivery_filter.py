@@ -1,6 +1,7 @@
 """Which messages a filter selects, and what a replay accepts again."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import get_type_hints
@@ -34,7 +35,12 @@ from notifier.operators.deliveries.dead_letter_filter import (
 from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, read_summary, summary_of
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
 from notifier.operators.deliveries.repair import format_conditions
-from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingMembers, read_waiting
+from notifier.operators.deliveries.waiting_filter import (
+    WaitingFilter,
+    WaitingMembers,
+    read_waiting,
+    read_waiting_filter,
+)
 from tests.model.documents.test_documents import DELIVERIES
 
 # ── Rows and filters: what a list tells of any message among the dead, and which letters an operator means ────────
@@ -124,11 +130,30 @@ def test_since_and_until_compare_with_the_end_of_the_session(
     assert not WaitingFilter(until=moment - 1).matches_summary(waiting)
 
 
-def test_dead_letters_and_pending_deliveries_have_the_same_filters() -> None:
+def test_dead_letters_and_pending_deliveries_differ_only_in_these_filters() -> None:
     """Only a dead letter has a source and a time at which it was given up."""
     letters, waiting = get_type_hints(DeadLetterFilterMembers).keys(), get_type_hints(WaitingMembers).keys()
     assert letters - waiting == {"source", "given_up_until"}
     assert not waiting - letters
+
+
+@pytest.mark.parametrize(
+    ("kind", "read", "member"),
+    [
+        (kind, read, member)
+        for kind, read in ((DeadLetterFilterMembers, read_filter), (WaitingMembers, read_waiting_filter))
+        for member in get_type_hints(kind)
+    ],
+)
+def test_each_member_alone_is_a_condition(
+    kind: type, read: Callable[[dict[str, object], float], DeadLetterFilter | WaitingFilter | InputIssue], member: str
+) -> None:
+    """A filter without conditions selects every message of this `kind`."""
+    reason = DeadReason.EXPIRED.value if kind is DeadLetterFilterMembers else Cause.PAUSED.value
+    values = {"id": ["d-1"], "reason": [reason], **dict.fromkeys(("since", "until", "given_up_until"), "24h")}
+    conditions = read({member: values.get(member, "x")}, 0.0)
+    assert not isinstance(conditions, InputIssue), conditions.text
+    assert conditions.has_conditions
 
 
 class DeferredMembers(WaitingMembers, total=False):
