@@ -1,0 +1,66 @@
+"""What each option of a client changes in the client that is built."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from notifier.configuration.clients.client_building import build_client
+from notifier.configuration.clients.route_grants import route_grants_of
+from notifier.model.client import Client
+from notifier.settings.clients import ClientMetadata, ClientOptions
+
+ISS = "https://id.example.com"
+ORIGIN = "https://shop.example.com"
+TEMPLATE = Client(iss="", client_id="", backchannel_logout_uri=None)
+VALUES: dict[str, object] = {
+    "preset": "rauthy",
+    "typ": "JWT",
+    "subject": "sid",
+    "audience": "list",
+    "lifetime": "60s",
+    "claims": {"tenant": "a"},
+    "reason_claim": "why",
+    "timeout": "4s",
+    "max_concurrent": 3,
+    "per_second": 7.0,
+    "paused": True,
+    "max_age": "1h",
+    "sub_only_max_age": "1m",
+    "retry": {"base": "7s"},
+    "egress": {"allow_http": True},
+    "tls": {"ca_file": __file__},
+    "proxy": "http://proxy.example.com:3128",
+    "headers": {"X-Key": "a"},
+    "success_statuses": [404],
+    "retry_statuses": [404],
+    "front_channel": "off",
+}
+
+
+def built(options: Mapping[str, object], listed_members: tuple[str, ...] = ()) -> Client:
+    metadata = ClientMetadata(
+        client_id="shop",
+        backchannel_logout_uri=f"{ORIGIN}/hook",
+        frontchannel_logout_uri=f"{ORIGIN}/out",
+        redirect_uris=(f"{ORIGIN}/in",),
+        notifier=ClientOptions.model_validate(options),
+    )
+    assert metadata.notifier is not None
+    grants = route_grants_of(
+        ISS, metadata, metadata.notifier, TEMPLATE.route, defaults=None, listed_members=listed_members
+    )
+    return build_client(ISS, metadata, metadata.notifier, grants, TEMPLATE, {})
+
+
+@pytest.mark.parametrize("option", sorted(ClientOptions.model_fields.keys() - {"origins"}))
+def test_each_option_alone_changes_the_client(option: str) -> None:
+    """An option that is accepted but not applied would be ignored without an error."""
+    assert built({option: VALUES[option]}) != built({})
+
+
+def test_origins_change_the_route_of_a_client_whose_address_a_list_sets() -> None:
+    """They permit credentials at an address that no file has."""
+    secret = {"headers": {"X-Key": "a"}}
+    listed = ("backchannel_logout_uri", "frontchannel_logout_uri")
+    assert built(secret, listed).route.withheld is not None
+    assert built({**secret, "origins": [ORIGIN]}, listed) == built(secret)
