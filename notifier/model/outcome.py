@@ -45,10 +45,10 @@ FinalReason: TypeAlias = Literal[Reason.REDIRECT, Reason.REJECTED_TOKEN, Reason.
 class DeadReason(StrEnum):
     """Why something is a dead letter: the `reason` label of `dead_letters_total`, and the header `reason`."""
 
-    REDIRECT = "redirect"
-    REJECTED_TOKEN = "rejected_token"  # noqa: S105  a reason, not a secret
-    REFUSED = "refused"
-    EGRESS_DENIED = "egress_denied"
+    REDIRECT = Reason.REDIRECT.value
+    REJECTED_TOKEN = Reason.REJECTED_TOKEN.value
+    REFUSED = Reason.REFUSED.value
+    EGRESS_DENIED = Reason.EGRESS_DENIED.value
     EXPIRED = "expired"
     MALFORMED_EVENT = "malformed_event"
     UNKNOWN_CLIENT = "unknown_client"
