@@ -9,16 +9,13 @@ from notifier.configuration.configured_feature import reader_by
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.configuration.provenance import sources_of, values_of
 from notifier.features import FEATURES
-from notifier.model.durations import format_duration
 from notifier.model.printable import counted, json_text, printable
 from notifier.operators.terminal.command_options import Config, Json, load_configuration, quiet_logs
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import make_screen
-
-DURATION_MEMBERS = frozenset({"timeout", "max_age", "sub_only_max_age", "max_paused", "lifetime", "base", "max_delay"})
-
+from notifier.settings.clients import ClientOptions
 
 app = typer.Typer()
 
@@ -175,8 +172,10 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
 
 
 def _format_value(member: str, value: object) -> str:
-    if isinstance(value, float) and member.rpartition(".")[2] in DURATION_MEMBERS:
-        return format_duration(value)
+    option = member.removeprefix("notifier.")
+    if isinstance(value, float) and option in ClientOptions.model_fields:  # a default, in seconds if it is a duration
+        options: dict[str, Any] = {option: value}
+        value = ClientOptions.model_construct(**options).model_dump(mode="json")[option]
     return value if isinstance(value, str) else json_text(value)
 
 

@@ -115,6 +115,16 @@ def test_each_value_has_its_origin(tmp_path: Path) -> None:
     assert "notifier.retry" not in found
 
 
+def test_default_durations_have_a_unit(tmp_path: Path) -> None:
+    """A number that is not a duration is shown as it is."""
+    folder = made(tmp_path)
+    shop = {"client_id": "shop", "issuer": ISS, "backchannel_logout_uri": URI, "notifier": {"per_second": 7.5}}
+    write(folder, {"sources": [{"name": "a", "file": "a.yaml"}]}, a=[shop])
+    shown = notifier("clients", "show", "-c", "n.yaml", "shop", cwd=folder).stdout
+    for value in ("timeout value: 5s", "max_age value: 1d", "max_concurrent value: 32", "per_second value: 7.5"):
+        assert f"notifier.{value} from: " in " ".join(shown.split())
+
+
 # ── A library with other internals: no start where no public way exists, and a start on the public way where one does
 
 
