@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cryptography.fernet import Fernet
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
@@ -29,12 +30,13 @@ from notifier.configuration.loading import LoadedConfiguration, load
 from notifier.delivery import facts
 from notifier.delivery.facts import Skipped
 from notifier.features import FEATURES
-from notifier.model.client import Algorithm
+from notifier.model.client import Algorithm, Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents.event_document import read_event
 from notifier.model.documents.event_members import EntryDocument, EventBody
 from notifier.model.durations import format_duration
 from notifier.model.message import Lane, Message
+from notifier.model.outcome import Delivered
 from notifier.model.presets import PRESETS, Preset
 from notifier.model.session_ended import SessionEnded
 from notifier.operators.doctor.settings_reference import list_settings as reference_settings
@@ -48,6 +50,7 @@ from notifier.settings.tokens_file import TokenEntry, load_tokens
 from notifier.tokens.key_files import generate_key
 from tests.settings.whole_settings import SETTINGS, SOURCE_SETTINGS
 from tests.support.lane_looks import at_broker
+from tests.support.outcome_facts import attempted
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.command import notifier as run_notifier
@@ -265,14 +268,23 @@ def test_every_member_of_the_event_has_its_row() -> None:
 
 
 async def test_every_metric_has_its_row(tmp_path: Path) -> None:
-    """As the page names them, with their labels."""
+    """As the page names them, and with the labels of their series."""
     path = written(tmp_path)
     service = Service(LiveConfiguration(path, {}, load(path, {}, FEATURES)))
     service.metrics.observe(Skipped(iss=ISS, client_id="shop", event_id="1"))
     service.metrics.observe(facts.RetryScheduled(delivery=delivery(), due=0.0))
+    service.metrics.observe(attempted(delivery(), Delivered(status=200), jti="1"))
+    service.metrics.count_surplus(Client(iss=ISS, client_id="shop", backchannel_logout_uri=None))
+    service.metrics.signatures.add_kinds(("vault",))
     page = (await service.metrics_page.render()).decode()
     served = set(re.findall(r"^# TYPE notifier_(\w+)", page, re.MULTILINE))
-    assert set(names(table(METRICS, "## Metrics"))) == served
+    rows = table(METRICS, "## Metrics")
+    assert set(names(rows)) == served
+    labels = {name: set(names([row], 1)) for row in rows for name in names([row])}
+    for sample in (sample for family in text_string_to_metric_families(page) for sample in family.samples):
+        name = re.sub(r"^notifier_|_(bucket|count|sum|created)$", "", sample.name)
+        if name in served:
+            assert sample.labels.keys() - {"le"} == labels[name], name
     for name in re.findall(r"notifier_(\w+)", METRICS):
         assert name in served, name
 
