@@ -206,9 +206,8 @@ class Metrics:
             CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events
         )
         yield from self.signatures.families()
-        yield labelled_family(
-            CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted
-        )
+        text = "Tokens signed, by issuer and algorithm."
+        yield labelled_family(CounterMetricFamily, "tokens_minted_total", text, ("iss", "alg"), self._minted)
         yield self._attempt_seconds.family(exemplars=exemplars)
         yield HistogramMetricFamily(
             "notifier_recovery_seconds",
