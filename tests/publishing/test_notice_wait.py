@@ -66,7 +66,7 @@ async def test_200_means_that_the_last_word_on_every_client_was_said(subject: Su
     """At once, however long the wait may be."""
     subject.worker = lambda: [
         notice(Fate.DELIVERED, "shop", attempts=1),
-        notice(Fate.DEAD, "mail", reason="refused", text="the client answered 410", attempts=1),
+        notice(Fate.DEAD, "mail", reason="refused", text="the client answered 403", attempts=1),
     ]
     assert await subject.post("30s") == (
         200,
@@ -80,7 +80,7 @@ async def test_200_means_that_the_last_word_on_every_client_was_said(subject: Su
                     "client_id": "mail",
                     "reason": "refused",
                     "attempts": 1,
-                    "text": "the client answered 410",
+                    "text": "the client answered 403",
                 },
             ],
         },

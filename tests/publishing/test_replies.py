@@ -85,20 +85,20 @@ async def test_who_publishes_learns_no_address_behind_a_name() -> None:
 async def test_each_client_s_fate_is_told_with_its_reason() -> None:
     """Delivered, retrying, dead and skipped, and of how many in all: so the asker knows that these are all."""
     silent = replace(client("silent"), backchannel_logout_uri=None)
-    stage = Stage(client("well"), client("down"), client("gone"), silent)
-    stage.receivers.behaviours |= {"down": answers(500), "gone": answers(410)}
-    fates = {told.client_id: told for told in await served(stage, body_of("well", "down", "gone", "silent", id="e-1"))}
+    stage = Stage(client("well"), client("down"), client("wiki"), silent)
+    stage.receivers.behaviours |= {"down": answers(500), "wiki": answers(403)}
+    fates = {told.client_id: told for told in await served(stage, body_of("well", "down", "wiki", "silent", id="e-1"))}
     assert {asked for asked, _ in replies_of(stage)} == {ASKED}
     assert {name: told.fate for name, told in fates.items()} == {
         "well": Fate.DELIVERED,
         "down": Fate.RETRYING,
-        "gone": Fate.DEAD,
+        "wiki": Fate.DEAD,
         "silent": Fate.SKIPPED,
     }
     assert all((told.of, told.event_id, told.iss) == (4, "e-1", ISS) for told in fates.values())
     assert (fates["down"].reason, fates["down"].status, fates["down"].attempts) == ("server_error", 500, 1)
     assert fates["down"].next_due == stage.now + 1.0
-    assert (fates["gone"].reason, fates["gone"].text) == ("refused", "the client answered 410")
+    assert (fates["wiki"].reason, fates["wiki"].text) == ("refused", "the client answered 403")
     known = known_of(stage)
     assert not known.settled
     assert known.idle_until(stage.now + 1.0)
@@ -108,10 +108,10 @@ async def test_each_client_s_fate_is_told_with_its_reason() -> None:
 async def test_a_client_with_two_uris_is_told_at_both_and_each_has_its_fate() -> None:
     """By one event: neither delivery is taken for a copy of the other, nor its dead letter, nor its reply."""
     stage = Stage(client("well"), inline="allow")
-    stage.receivers.behaviours["gone"] = stage.receivers.behaviours["off"] = answers(410)
-    uris = [f"https://{host}.example/out" for host in ("well", "gone", "off", "gone")]
+    stage.receivers.behaviours["wiki"] = stage.receivers.behaviours["off"] = answers(403)
+    uris = [f"https://{host}.example/out" for host in ("well", "wiki", "off", "wiki")]
     told = await served(stage, body_of(*({"client_id": "well", "backchannel_logout_uri": uri} for uri in uris)))
-    assert sorted(name for name, _ in stage.receivers.posts) == ["gone", "off", "well"]
+    assert sorted(name for name, _ in stage.receivers.posts) == ["off", "well", "wiki"]
     letters = [message.message_id for queue, message in stage.queue.published if queue == DEAD]
     assert len(set(letters)) == len(letters) == 2
     assert sorted((each.fate, each.of) for each in told) == [(Fate.DEAD, 3), (Fate.DEAD, 3), (Fate.DELIVERED, 3)]

@@ -21,7 +21,7 @@ def judge(hit: Hit) -> int | web.Response:
     """By the client's name; the one that is down says for how long."""
     if hit.path == "/down":
         return web.Response(status=503, headers={"Retry-After": "600"})
-    return {"/gone": 410}.get(hit.path, 200)
+    return {"/wiki": 403}.get(hit.path, 200)
 
 
 def site_of(folder: Path, clients: Clients, url: str, prefix: str = "notifier") -> Site:
@@ -30,7 +30,7 @@ def site_of(folder: Path, clients: Clients, url: str, prefix: str = "notifier") 
     del site.config["delivery"]["retry"]["max_delay"]  # it bounds the pause
     site.write()
     silent = {"client_id": "silent", "issuer": ISSUER}
-    site.write_clients([*(client(name, clients.url(name)) for name in ("shop", "gone", "down")), silent])
+    site.write_clients([*(client(name, clients.url(name)) for name in ("shop", "wiki", "down")), silent])
     return site
 
 
@@ -67,7 +67,7 @@ async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amq
             await inbox.consume(replies.put, no_ack=True)
             events = await channel.get_exchange(f"{prefix}.events", ensure=False)
             for reply_to in (f"{prefix}.dead", "amq.rabbitmq.reply-to"):
-                event = {"id": reply_to, "iss": ISSUER, "sub": "a", "sid": "s", "clients": ["shop", "gone", "down"]}
+                event = {"id": reply_to, "iss": ISSUER, "sub": "a", "sid": "s", "clients": ["shop", "wiki", "down"]}
                 message = aio_pika.Message(json.dumps(event).encode(), reply_to=reply_to, correlation_id="c-7")
                 await events.publish(message, "session.ended")
             async with asyncio.timeout(PATIENCE):
@@ -76,7 +76,7 @@ async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amq
             documents = {document["client_id"]: document for document in (json.loads(each.body) for each in found)}
             assert {name: document["fate"] for name, document in documents.items()} == {
                 "shop": "delivered",
-                "gone": "dead",
+                "wiki": "dead",
                 "down": "retrying",
             }
             assert all((each["v"], each["of"]) == (1, 3) for each in documents.values())
@@ -86,7 +86,7 @@ async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amq
                 queue = await channel.declare_queue(f"{prefix}.dead", passive=True)
                 return queue.declaration_result.message_count
 
-            assert await until(dead, lambda count: (count or 0) >= 2) == 2  # the dead letters of `gone`, and no reply
+            assert await until(dead, lambda count: (count or 0) >= 2) == 2  # the dead letters of `wiki`, and no reply
 
 
 async def test_at_the_command_line_each_client_s_fate_is_told(place: tuple[str, str], tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ async def test_at_the_command_line_each_client_s_fate_is_told(place: tuple[str, 
             assert fates == {"shop": "delivered", "silent": "skipped"}
             text = await publish(clients="*", code=1)
             assert "  shop  delivered\n" in text
-            assert "  gone  dead: refused (the client answered 410)\n" in text
+            assert "  wiki  dead: refused (the client answered 403)\n" in text
             assert "  down  retrying: server_error 503, again in " in text
             assert "duplicate: " in await publish(id="e-1", clients=["shop"])
 
