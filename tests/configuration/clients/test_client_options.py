@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from notifier.configuration.clients.client_building import build_client
+from notifier.configuration.clients.client_building import build_client, build_unregistered_client
 from notifier.configuration.clients.route_grants import route_grants_of
 from notifier.model.client import Client
 from notifier.settings.clients import ClientMetadata, ClientOptions
@@ -56,6 +56,16 @@ def built(options: Mapping[str, object], listed_members: tuple[str, ...] = ()) -
 def test_each_option_alone_changes_the_client(option: str) -> None:
     """An option that is accepted but not applied would be ignored without an error."""
     assert built({option: VALUES[option]}) != built({})
+
+
+def test_a_client_that_only_an_event_names_has_these_options_of_its_issuer() -> None:
+    """A publisher chooses its address: it gets times, limits and CAs, but no credentials or wider egress."""
+    options = {name: ClientOptions.model_validate({name: VALUES[name]}) for name in VALUES}
+    applied = {name for name, option in options.items() if build_unregistered_client(TEMPLATE, option) != TEMPLATE}
+    assert VALUES.keys() - applied == {
+        "preset", "typ", "subject", "audience", "lifetime", "claims", "reason_claim", "paused", "egress", "proxy",
+        "headers", "success_statuses", "retry_statuses", "front_channel",
+    }  # fmt: skip
 
 
 def test_origins_change_the_route_of_a_client_whose_address_a_list_sets() -> None:
