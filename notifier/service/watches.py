@@ -77,11 +77,11 @@ class ReloadWatch:
         It does not change the files, and reading 100,000 clients again would take as long as the drop itself.
         """
         accepted_by = reload.who if reload.accept_loss else None
-        write_audit("reload_asked", who=reload.who, accept_loss=reload.accept_loss, drop=reload.drop)
-        if reload.drop is None:
+        write_audit("reload_asked", who=reload.who, accept_loss=reload.accept_loss, drop=reload.dropped_source)
+        if reload.dropped_source is None:
             problems = await self._reload(requested=True, accepted_by=accepted_by)
         else:
-            unknown = self._registry.drop(reload.drop, reload.who)
+            unknown = self._registry.drop(reload.dropped_source, reload.who)
             problems = () if unknown is None else (unknown,)
         sources = await self._registry.refresh.refresh(accepted_by=accepted_by)
         registry = self._live.registry()

@@ -91,7 +91,7 @@ class Work(Protocol):
         """Return the results so far, with `unfinished`."""
 
     async def carry_out(self, job: "Job") -> None:
-        """Do the work, and log the result. Raises no JobEnds."""
+        """Do the work, and log the result. Raises no JobEndRequested."""
 
 
 class JobEndRequested(Exception):  # noqa: N818  a requested end, not an error
@@ -110,11 +110,11 @@ class Job:
         self.began_at = clock()
         self.ended_at: float | None = None
         self.state = "waiting"
-        self.end_reason: str | None = None  # why it is to end, if it is
-        self.idle = asyncio.Event()  # it has no messages at hand
+        self.end_reason: str | None = None  # the first reason to end it
+        self.idle = asyncio.Event()  # set while it holds no messages
         self.idle.set()
         self._deadline = steady() + MAX_JOB_SECONDS
-        self._waiting_task: asyncio.Task[None] | None = None  # its task, while it waits for its turn
+        self._waiting_task: asyncio.Task[None] | None = None  # its task, but only while it waits for its turn
 
     def end(self, why: str) -> None:
         """End the job: at once if it waits, otherwise after the current batch."""
@@ -125,7 +125,7 @@ class Job:
 
     @asynccontextmanager
     async def hold(self, access: ExclusiveAccess, due: float = 0.0) -> AsyncIterator[None]:
-        """Hold the messages exclusively, not before `due` (steady). Raises JobEnds on an earlier end, and Refusal."""
+        """Hold the messages exclusively, not before `due` (steady). Raises Refusal, or JobEndRequested at a job end."""
         async with AsyncExitStack() as stack:
             self._waiting_task = asyncio.current_task()
             try:

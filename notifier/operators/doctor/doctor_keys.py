@@ -26,10 +26,8 @@ from notifier.tokens.foreign_keys import find_unused_keys, read_jwks, verifying_
 from notifier.tokens.key_watch import ReadIssuer
 from notifier.tokens.published_keys import Signing, publication_fault, publication_faults
 
-"""Fetches a document of the issuer by its URI. Never raises."""
-
 GetSeenKeys = Callable[[], Awaitable[Seen]]
-"""Asks the workers since when they see the keys."""
+"""Return since when the workers have seen each published key."""
 
 PUBLISH_ADVICE = "have the issuer publish the output of `notifier keys jwks`"
 NEW_KEY_ADVICE = (
@@ -44,7 +42,7 @@ PENDING_TEXT = "its logouts wait meanwhile, and none is sent in clear; "
 class IssuerCase:
     """An issuer as configured. `client_counts`: the number of clients that need each algorithm.
 
-    `upcoming`: public halves of keys that are not due yet. `slow_clients`: the clients that learn of a new key late.
+    `upcoming`: public halves of keys that are not due yet. `slow_clients`: the clients that cache the JWK Set for long.
     """
 
     iss: str
@@ -63,7 +61,7 @@ async def see_no_keys() -> Seen:
 async def examine_issuer(
     case: IssuerCase, read: ReadIssuer, clock: Callable[[], float], get_seen: GetSeenKeys = see_no_keys
 ) -> list[Finding]:
-    """Check the issuer's metadata, JWK Set and clock. An issuer of tests has none of them."""
+    """Check the issuer's metadata, JWK Set and clock. Issuers for tests have none. `read` takes a document's URI."""
     if is_for_tests(case.iss):
         text = "is for tests alone, since nobody can have a name in .invalid; it publishes neither keys nor metadata"
         return [ok(Area.ISSUER, case.iss, text)]
@@ -88,7 +86,7 @@ async def examine_issuer(
 
 
 def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: Seen, now: float) -> Iterator[Finding]:
-    """Say of each key whether receivers can verify by it, and since when; and who may not know it yet."""
+    """Yield for each key since when it is published, or the fault; then new keys that clients may not have read yet."""
 
     def published_key(key: Signing, name: str) -> Finding:
         since = describe_first_day(key.made_at, workers.get((case.iss, key.public["kid"])), now)
@@ -97,8 +95,8 @@ def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: S
     if any(key.private for key in published):
         advice = "take it away, and replace the key: whoever has read it can end every session, or sign in as anybody"
         yield failure(Area.KEYS, case.iss, "its JWK Set holds a private key", advice)
-    asked = [key for key in case.signing if case.client_counts.get(key.alg)]
-    for key in asked:
+    used_keys = [key for key in case.signing if case.client_counts.get(key.alg)]
+    for key in used_keys:
         clients = counted(case.client_counts[key.alg], "client")
         name = f"{key.public['kid']} ({key.alg})"
         fault = publication_fault(key.public, key.alg, published)
@@ -106,10 +104,10 @@ def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: S
             yield published_key(key, f"{name}, for {clients}")
         else:
             yield failure(Area.KEYS, case.iss, f"key {name}: {fault}; {clients} will answer 400", PUBLISH_ADVICE)
-    asked_kids = {key.public["kid"] for key in asked}
-    others = [key for key in case.signing if key.public["kid"] not in asked_kids]
-    by_kid = {key.public["kid"]: key for key in (*others, *case.upcoming)}
-    for kid, fault in publication_faults(others, published).items():
+    used_kids = {key.public["kid"] for key in used_keys}
+    unused_keys = [key for key in case.signing if key.public["kid"] not in used_kids]
+    by_kid = {key.public["kid"]: key for key in (*unused_keys, *case.upcoming)}
+    for kid, fault in publication_faults(unused_keys, published).items():
         if fault is None:
             yield published_key(by_kid[kid], f"{kid}, which no registered client asks for")
         elif case.client_counts:
@@ -129,7 +127,7 @@ def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: S
 
 
 def _check_new_keys(case: IssuerCase, workers: Seen, now: float) -> Iterator[Finding]:
-    """The keys that clients may not know yet, since they keep the JWK Set."""
+    """Yield a warning for each new key that clients may not have read yet, since they cache the JWK Set."""
     for key in case.signing:
         began = earliest_publication(key.made_at, workers.get((case.iss, key.public["kid"])))
         age = math.inf if began is None else now - began
@@ -180,7 +178,7 @@ def _check_metadata(case: IssuerCase, metadata: IssuerDocument | DocumentIssue) 
 
 
 def key_sources_of(clients: Iterable[Client]) -> Mapping[ClientKeysSource, Sequence[Client]]:
-    """Return the places from which keys must be read, each with its clients."""
+    """Return the URIs from which keys must be read, each with its clients."""
     users: dict[ClientKeysSource, list[Client]] = {}
     for client, encryption in _encryptions_of(clients):
         if isinstance(encryption.keys, ClientKeysSource):

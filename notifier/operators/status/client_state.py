@@ -12,7 +12,7 @@ from notifier.model.outcome import Cause, Reason
 from notifier.operators.status.health_observer import ClientRecord, HealthObserver
 
 MAX_REPORTED_CLIENTS = 500  # clients of one worker
-_ATTEMPT_REASONS = frozenset(map(str, Reason))  # other reasons belong to dead letters only
+_ATTEMPT_REASONS = frozenset(map(str, Reason))  # other reasons are those of dead letters, which do not wait
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,11 +43,11 @@ class ClientState(ClientRecord):
             return "hangs"
         if self.is_deferred:
             return "put_off"
-        return "fails" if self.is_troubled else "well"
+        return "fails" if self.is_failing else "well"
 
     @property
     def is_deferred(self) -> bool:
-        """Return True if its last delivery was deferred for an internal fault, or before it ever accepted one."""
+        """Return True if the client's last delivery was deferred by an internal fault, or before any was accepted."""
         since = max(self.last_success or 0.0, self.last_failure or 0.0)
         is_client_cause = self.waits_for in CLIENT_CAUSES and self.last_success is not None
         return self.deferred_at is not None and self.deferred_at >= since and not is_client_cause
@@ -59,33 +59,33 @@ class ClientState(ClientRecord):
 
     @property
     def next_attempt(self) -> float | None:
-        """Return when the next attempt is due; None if nothing is pending or the time is unknown."""
+        """Return when the client is attempted next, as far as known; None if nothing is pending."""
         return self.next_try if self.circuit else self.next_delayed
 
     @property
     def expires(self) -> float | None:
-        """Return when its first pending delivery expires; None if nothing is pending or the time is unknown."""
+        """Return when the client's first pending delivery is given up, as far as known; None if nothing is pending."""
         return earliest(self.expires_with_sid, self.expires_without_sid) if self.pending_count else None
 
     @property
     def cause(self) -> str:
-        """Return why its deliveries are pending: the cause of a deferral, or the last failure's reason; "" if neither.
+        """Return why the client's deliveries are pending: a `Cause` or the last failure's `Reason`. Empty if none is.
 
-        An attempt since the last deferral shows that the internal fault is over.
+        An attempt after the last deferral shows that its cause (`waits_for`) is over, unless the client is the cause.
         """
         if self.circuit and self.waits_for != Cause.RETRY_AFTER:
             return Cause.CIRCUIT
         if not (self.circuit or self.pending_count or self.is_deferred):
             return ""
         if max(self.last_success or 0.0, self.last_failure or 0.0) > (self.deferred_at or 0.0):
-            if self.is_troubled and self.waits_for != Cause.RETRY_AFTER:
+            if self.is_failing and self.waits_for != Cause.RETRY_AFTER:
                 return self.reason if self.reason in _ATTEMPT_REASONS else self.waits_for
             return self.waits_for if self.waits_for in CLIENT_CAUSES else ""
         return self.waits_for
 
     @property
-    def is_troubled(self) -> bool:
-        """Return True if its last attempt failed, or its circuit is not closed."""
+    def is_failing(self) -> bool:
+        """Return True if the client's last attempt failed, or its circuit is not closed."""
         return self.circuit > 0 or (self.last_failure or 0.0) > (self.last_success or 0.0)
 
     @property
@@ -93,7 +93,7 @@ class ClientState(ClientRecord):
         """Return a sort key that is greatest for the client in most trouble."""
         return (
             self.circuit,
-            self.is_troubled or self.silent > 0,
+            self.is_failing or self.silent > 0,
             self.is_deferred,
             self.waiting,
             self.last_failure or 0.0,
@@ -124,9 +124,10 @@ def clients_of(
     *,
     which: Collection[ClientKey] | int = MAX_REPORTED_CLIENTS,
 ) -> tuple[Iterator[ClientState], int]:
-    """Return an iterator that builds each client's state on demand, and the number of clients left out.
+    """Return an iterator that makes the states of clients, and the number of clients left out.
 
-    `which`: the clients to report, known to this worker or not; or the maximum number, most trouble first.
+    `which`: the clients to return, known to this worker or not; or the maximum number of known ones, the clients in
+    most trouble first.
     """
     states = {(iss, client_id): state for iss, client_id, state in circuits}
     in_memory = {(iss, client_id): count for iss, client_id, count in waiting}
@@ -135,7 +136,7 @@ def clients_of(
     later = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
     unresponsive = {(iss, client_id): seconds for iss, client_id, seconds in silent}
     if isinstance(which, int):
-        # A client may have pending deliveries from before the worker started, and no record yet.
+        # For a client of the time before the worker started, its pending deliveries may be all that is known.
         with_pending = (
             *states,
             *in_memory,

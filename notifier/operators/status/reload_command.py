@@ -56,7 +56,7 @@ def reload(
     quiet_logs()
     queue = read_queue(config, environ, "-c FILE, --url URL").settings.queue
     reloads = asyncio.run(
-        _request_reload(queue, ReloadRequest(who=operating_user(), accept_loss=accept_loss, drop=drop))
+        _request_reload(queue, ReloadRequest(who=operating_user(), accept_loss=accept_loss, dropped_source=drop))
     )
     if as_json:
         say_json(reloads.document(), indent=2)

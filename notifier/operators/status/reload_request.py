@@ -1,4 +1,4 @@
-"""Defines the reload that an operator asks of all workers, and its result at each."""
+"""Defines the reload that an operator requests from all workers, and its result at each."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,21 +17,21 @@ RELOAD_TIMEOUT_SECONDS = 60.0  # seconds for a reload: 100,000 clients take some
 
 @frozen
 class ReloadRequest:
-    """A reload, requested by `who`. `accept_loss`: take it even if many clients could no longer be notified.
+    """A reload, requested by `who`. `accept_loss`: apply it even if many clients could no longer be notified.
 
-    `drop`: the registry source whose answers are dropped, with its cache, before it is read.
+    `dropped_source`: the registry source whose answers and cache are discarded before it is read again.
     """
 
     who: str
     accept_loss: bool
-    drop: str | None = None
+    dropped_source: str | None = None
 
 
 @frozen
 class ReloadResult:
-    """The result of a reload at one worker. `problems`: why it keeps the old files; none if it took them.
+    """The result of a reload at one worker. `problems`: why it keeps the old files; empty if it applied the new ones.
 
-    `restart_needed` names changed settings that only a restart takes. `sources` are those of the registry. `signers`:
+    `restart_needed` names changed settings that only a restart applies. `sources` are those of the registry. `signers`:
     the external keys that do not sign now, and why.
     """
 
@@ -104,14 +104,14 @@ def _to_document(result: ReloadResult) -> Mapping[str, Any]:
 
 
 def make_reload_act(carry_out: Callable[[ReloadRequest], Awaitable[ReloadResult]]) -> Act:
-    """Return the worker's handler of the request."""
+    """Return the worker's handler of reload requests, which calls `carry_out`."""
 
     async def act(request: WorkerRequest) -> Mapping[str, Any]:
-        drop = request.members.get("drop")
+        source = request.members.get("drop")
         reload = ReloadRequest(
             who=request.who,
             accept_loss=request.members.get("accept_loss") is True,
-            drop=drop if isinstance(drop, str) else None,
+            dropped_source=source if isinstance(source, str) else None,
         )
         return asdict(await carry_out(reload))
 
@@ -121,7 +121,7 @@ def make_reload_act(carry_out: Callable[[ReloadRequest], Awaitable[ReloadResult]
 async def reload_all(queue: Queue, reload: ReloadRequest) -> ReloadResults:
     """Reload the configuration at all workers. Raises QueueError."""
     request = WorkerRequest(
-        name=RELOAD_REQUEST, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.drop}
+        name=RELOAD_REQUEST, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.dropped_source}
     )
     present, answers = await ask_workers_to(queue, request, RELOAD_TIMEOUT_SECONDS)
     return ReloadResults(seen=present, workers=[_parse_answer(answer) for answer in answers])

@@ -167,7 +167,7 @@ def _list_failures(clients: list[ClientState]) -> Iterator[str]:
     """What each client that fails met last, in words."""
     issuers = {client.iss for client in clients}
     for client in clients:
-        if client.text and client.is_troubled:
+        if client.text and client.is_failing:
             name = client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})"
             yield f"{name}: {client.text}"
     yield ""

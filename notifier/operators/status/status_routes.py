@@ -119,7 +119,9 @@ def reload_routes(
         asked = request.members
         try:
             reloads = await reload(
-                ReloadRequest(who=request.who, accept_loss=asked.get("accept_loss", False), drop=asked.get("drop"))
+                ReloadRequest(
+                    who=request.who, accept_loss=asked.get("accept_loss", False), dropped_source=asked.get("drop")
+                )
             )
         except QueueError:
             title = "The queue is away; try again soon"

@@ -103,7 +103,7 @@ async def test_what_an_attempt_met_is_kept() -> None:
     assert [(each.client_id, each.circuit, each.waiting) for each in told] == [("nobody", 2, 0), ("well", 0, 4)]
     nobody, well = told
     assert (nobody.cause, nobody.next_try, well.cause, well.parked) == ("circuit", stage.now + 9, "", -3)
-    assert (well.delivered, well.last_success, well.is_troubled) == (1, stage.now, False)
+    assert (well.delivered, well.last_success, well.is_failing) == (1, stage.now, False)
     assert (nobody.put_off, nobody.next_due is not None) == (1, True)
     assert health.counts == {"attempts": 1, "delivered": 1, "retried": 0, "deferred": 1, "dead": 0}
 
