@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from notifier.delivery.ages import expiry_text, fault_wait_seconds, grace_left, is_too_old, story
+from notifier.delivery.ages import describe_attempts, expiry_text, fault_wait_seconds, grace_left, is_too_old
 from notifier.delivery.verdict import Dead, Defer, WaitsAs
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
@@ -120,7 +120,7 @@ def before_attempt(
     `judged_as`: the client, or its issuer's default if the client is unknown.
     """
     if delivery.not_after is not None and now > delivery.not_after:
-        text = f"{story(delivery, now)}: not_after has passed, the session ran out at the client by itself"
+        text = f"{describe_attempts(delivery, now)}: not_after has passed, the session ran out at the client by itself"
         return Dead(reason=DeadReason.EXPIRED, text=text)
     if delivery.first_taken_at is not None and is_too_old(delivery, judged_as, now):
         return Dead(reason=DeadReason.EXPIRED, text=expiry_text(delivery, judged_as, now))

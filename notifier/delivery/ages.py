@@ -76,7 +76,7 @@ def _age_limit(delivery: Delivery, client: Client, now: float) -> float:
         return -math.inf
     else:
         longest = min(policy.max_age, policy.sub_only_max_age)
-    return delivery.age_began(now) + delivery.held + longest
+    return delivery.age_began_at(now) + delivery.held + longest
 
 
 def _recorded_rest(delivery: Delivery, policy: RetryPolicy) -> float:
@@ -105,15 +105,15 @@ def expiry_text(delivery: Delivery, client: Client, now: float) -> str:
             f"a token without sid is not sent after sub_only_max_age ({policy.sub_only_max_age:g} s), since it would "
             "end a session that began since"
         )
-    return f"{story(delivery, now)}: {why}"
+    return f"{describe_attempts(delivery, now)}: {why}"
 
 
-def story(delivery: Delivery, now: float) -> str:
-    """Return how often the delivery was attempted, how long it has been pending, and for which causes."""
+def describe_attempts(delivery: Delivery, now: float) -> str:
+    """Return as text how often the delivery was attempted, how long it has been pending, and for which causes."""
     tries = delivery.attempts
     tried = f"given up after {tries} attempt{'s' if tries > 1 else ''}" if tries else "never attempted"
     if delivery.first_taken_at is None:
         return tried
     causes = f", deferred for {', '.join(dict.fromkeys(delivery.waited_for))}" if delivery.waited_for else ""
     uncounted = f", {delivery.held:.0f} s of it through no fault of the client" if delivery.held else ""
-    return f"{tried} in {now - delivery.age_began(now):.0f} s{causes}{uncounted}"
+    return f"{tried} in {now - delivery.age_began_at(now):.0f} s{causes}{uncounted}"

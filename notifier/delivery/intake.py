@@ -15,7 +15,7 @@ from notifier.delivery import event_clients, replacements
 from notifier.delivery.event_clients import PART_CLIENTS
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.ports import SourceReader
-from notifier.delivery.replacements import TRIAL_DELAY_SECONDS, Move, Send, buried
+from notifier.delivery.replacements import TRIAL_DELAY_SECONDS, Move, Send, bury_dead_letter
 from notifier.model.delivery import Delivery, DeliveryIds
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
@@ -130,7 +130,7 @@ class Intake:
             case Kind.EVENT:
                 return self._open_event(message, documents.load_event(message.body), None, now)
             case Kind.DELIVERY if message.delivery_count and message.suspect:
-                return replacements.trial(message.body, message.message_id or "", message.crashes, now)
+                return replacements.write_trial(message.body, message.message_id or "", message.crashes, now)
             case Kind.DELIVERY:
                 return Expand(steps=iter((_returned(documents.load_delivery(message.body), now),)), event=None)
             case Kind.SOURCED:
@@ -169,7 +169,7 @@ class Intake:
         work = self._open_good_entries(message, document, registry, now)
         if letter is None:
             return work
-        entries_letter = (buried(letter, event.reply_to),)
+        entries_letter = (bury_dead_letter(letter, event.reply_to),)
         if isinstance(work, Expand):
             return replace(work, steps=chain((Move(sends=entries_letter),), work.steps))
         return replace(work, sends=chain(entries_letter, work.sends))
@@ -180,11 +180,11 @@ class Intake:
         event = document.event
         issuer = registry.issuers.get(event.iss)
         if issuer is None:
-            never = DeadReason.UNKNOWN_ISSUER, f"{event.iss} is not one of `issuers`; add it, then replay"
-            return replacements.postpone_event(document, "not one of `issuers` (yet)", never, registry.grace, now)
+            dead_reason = DeadReason.UNKNOWN_ISSUER, f"{event.iss} is not one of `issuers`; add it, then replay"
+            return replacements.postpone_event(document, "not one of `issuers` (yet)", dead_reason, registry.grace, now)
         if event.clients == "*" and (why := registry.unsure.get(event.iss)) is not None:
-            never = DeadReason.UNKNOWN_CLIENT, f"{why}; correct it, or set empty: true there, then replay"
-            return replacements.postpone_event(document, why, never, registry.grace, now)
+            dead_reason = DeadReason.UNKNOWN_CLIENT, f"{why}; correct it, or set empty: true there, then replay"
+            return replacements.postpone_event(document, why, dead_reason, registry.grace, now)
         if registry.aliases:
             event = event_clients.by_client_id(event, registry)
             document = replace(document, event=event)
@@ -193,12 +193,12 @@ class Intake:
             return replacements.bury_event(event, *objection, now)
         if event.clients == "*" or len(event.clients) > PART_CLIENTS:
             due = now + TRIAL_DELAY_SECONDS if message.suspect else None
-            return Move(sends=self._parts(document, registry, due), fact=replacements.event_taken(event, "split"))
+            return Move(sends=self._parts(document, registry, due), fact=replacements.to_event_taken(event, "split"))
         steps: Iterator[Step]
         if message.delivery_count and message.suspect:
             steps = _trials(event, registry, self._steady(), message.crashes, now)
         elif message.delivery_count >= MIN_SUSPECT_CRASHES and not event.id_given:
-            return replacements.event_with_id(event, bulk=document.bulk)
+            return replacements.rewrite_with_id(event, bulk=document.bulk)
         else:
             steps = deliveries(event, registry, self._steady())
         if registry.grace == ENDLESS_SECONDS and (why := registry.unsure.get(event.iss)) is not None:
@@ -252,7 +252,7 @@ def _trials(event: SessionEnded, registry: Registry, steady: float, crashes: int
     """Write the event as trials, one for each delivery, so that a crash is counted for the delivery that ran."""
     for step in deliveries(replace(event, id_given=True), registry, steady):
         if isinstance(step, Delivery):
-            yield replacements.trial(documents.dump_delivery(step), step.id, crashes, now)
+            yield replacements.write_trial(documents.dump_delivery(step), step.id, crashes, now)
         else:
             yield step
 
@@ -267,9 +267,9 @@ def _without_skipped(document: documents.EventDocument, steps: Iterator[Step], w
             yield step
     if skipped:
         left = tuple(entry for entry in event.clients if event_clients.name_of(entry) in skipped)
-        never = DeadReason.UNKNOWN_CLIENT, f"{why}; correct it, then replay"
+        dead_reason = DeadReason.UNKNOWN_CLIENT, f"{why}; correct it, then replay"
         later = replace(document, event=replace(event, clients=left))
-        yield replacements.postpone_event(later, why, never, ENDLESS_SECONDS, now)
+        yield replacements.postpone_event(later, why, dead_reason, ENDLESS_SECONDS, now)
 
 
 def _returned(delivery: Delivery, now: float) -> Delivery:

@@ -1,6 +1,6 @@
 """Makes the messages with which a worker replaces a taken message, acked only once these are durable.
 
-A replacement is a dead letter, a later look at the same message, a part of a large event, or a trial of a suspect. The
+A replacement is a dead letter, the same message postponed, a part of a large event, or a trial of a suspect. The
 settlement publishes it; nothing here waits.
 """
 
@@ -68,7 +68,7 @@ class Move:
 # ── dead letters ──
 
 
-def buried(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None) -> Send:
+def bury_dead_letter(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None) -> Send:
     """Return the message that makes a dead letter durable."""
     fact = Buried(
         iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
@@ -80,13 +80,13 @@ def buried(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | No
 def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
     """Return the dead letter of a whole event."""
     letter = dead_letter.dead_letter_event(event, reason, text, now)
-    return Move(sends=(buried(letter, event.reply_to),), fact=event_taken(event, "accepted"))
+    return Move(sends=(bury_dead_letter(letter, event.reply_to),), fact=to_event_taken(event, "accepted"))
 
 
 def bury_unreadable(
     message: Message, mistakes: tuple[InputIssue, ...], data: Mapping[str, object] | None, only: str | None, now: float
 ) -> Move:
-    """Return the dead letter of a message that cannot be read. `only`: see `_bury_as_it_came`."""
+    """Return the dead letter of an unreadable message. `only`: see `_bury_as_it_came`."""
     return _bury_as_it_came(message, dead_letter.dead_letter_raw(message, mistakes, now, data), only, "malformed")
 
 
@@ -106,7 +106,7 @@ def bury_worn_out(message: Message, only: str | None, now: float) -> Move | None
         case Kind.DELIVERY:
             delivery = documents.load_delivery(message.body)
             letter = dead_letter.dead_letter_delivery(delivery, reason, text, now)
-            return Move(sends=(buried(letter, delivery.reply_to),))
+            return Move(sends=(bury_dead_letter(letter, delivery.reply_to),))
         case Kind.EVENT:
             return bury_event(documents.load_event(message.body).event, reason, text, now)
         case None:
@@ -124,22 +124,22 @@ def _bury_as_it_came(message: Message, letter: DeadLetter, only: str | None, res
         result=result, event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
         dated=message.timestamp is not None, source=message.source,
     )  # fmt: skip
-    return Move(sends=(buried(letter, message.reply_to),), fact=fact)
+    return Move(sends=(bury_dead_letter(letter, message.reply_to),), fact=fact)
 
 
-def event_taken(event: SessionEnded, result: EventResult) -> EventTaken:
-    """Return the fact of an event that no delivery in memory stands for."""
+def to_event_taken(event: SessionEnded, result: EventResult) -> EventTaken:
+    """Return the fact for an event that is replaced as a whole, so that no delivery in memory belongs to it."""
     return EventTaken(
         result=result, event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=0,
         dated=event.ended_at is not None, reply_to=event.reply_to, unread=event.unread,
     )  # fmt: skip
 
 
-# ── later looks ──
+# ── postponed messages ──
 
 
 def postpone_newer(message: Message, newer: Exception, now: float) -> Move:
-    """Return the message of a later release for a later pass: during an upgrade another worker can read it."""
+    """Return the message of a later release postponed: during an upgrade another worker can read it."""
     assert message.kind is not None
     passes = _passes_of(message)
     due = now + NEWER_WAITS[min(passes, len(NEWER_WAITS) - 1)]
@@ -154,7 +154,7 @@ def postpone_newer(message: Message, newer: Exception, now: float) -> Move:
 def postpone_unknown_source(
     message: Message, only: str | None, taken: Message, unknown: UnknownSource, grace: float, new_id: str, now: float
 ) -> Move:
-    """Return the message for a later pass: during an update another worker may have its source configured.
+    """Return the message postponed: during an update another worker may have its source configured.
 
     `taken` is the message as it was taken. After `grace`, counted by passes, the message becomes a dead letter.
     """
@@ -178,14 +178,17 @@ def _message_deferred(message: Message, due: float, text: str, passes: int) -> D
 
 
 def postpone_event(
-    document: documents.EventDocument, why: str, never: tuple[DeadReason, str], grace: float, now: float
+    document: documents.EventDocument, why: str, dead_reason: tuple[DeadReason, str], grace: float, now: float
 ) -> Move:
-    """Return the whole event for a later look, while its clients are unknown; after `grace` its dead letter."""
+    """Return the whole event postponed, since its clients are unknown now; or its dead letter once `grace` is over.
+
+    `dead_reason`: the reason and text of that dead letter.
+    """
     event = document.event
     since = now if document.unknown_since is None else document.unknown_since
     time_left = grace_left(document.unknown_since, document.deferrals, min(grace, MAX_GRACE_SECONDS), now)
     if time_left <= 0:
-        return bury_event(event, *never, now)
+        return bury_event(event, *dead_reason, now)
     wait = min(time_left, fault_wait_seconds(document.deferrals))
     later = replace(
         document, event=replace(event, id_given=True), unknown_since=since, deferrals=document.deferrals + 1
@@ -199,7 +202,7 @@ def postpone_event(
 
 
 def _postponed_event(later: documents.EventDocument, look_again: float, fact: Deferred) -> Iterator[Send]:
-    """Write the event in a separate round of the loop: reading 20,000 names has taken a whole one."""
+    """Write the event in a separate pass of the event loop: reading 20,000 names has taken a whole pass."""
     body = documents.dump_event(later, due=fact.due)
     message = Outgoing(kind=Kind.EVENT, body=body, message_id=later.event.id)
     yield Send(due=look_again, rounding="up", message=message, fact=fact)
@@ -213,14 +216,14 @@ def _passes_of(message: Message) -> int:
 # ── trials and events with an id ──
 
 
-def trial(body: bytes, message_id: str, crashes: int, now: float) -> Move:
-    """Write a suspect delivery as a trial: the message from which it runs, once, and whose return counts."""
+def write_trial(body: bytes, message_id: str, crashes: int, now: float) -> Move:
+    """Write a suspect delivery as a trial: it runs from this message only once, and a return of the message counts."""
     message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=message_id, headers=crash_headers(crashes))
     return Move(sends=(Send(due=now + TRIAL_DELAY_SECONDS, message=message),), deliveries=1)
 
 
-def event_with_id(event: SessionEnded, *, bulk: bool) -> Move:
-    """Write the event with the id that this worker gave it.
+def rewrite_with_id(event: SessionEnded, *, bulk: bool) -> Move:
+    """Write an event that came without an id again, with the id that this worker gave it.
 
     A made-up id is new at every reading, so an event without an id is new whenever it is redelivered. If connections
     are shorter than a client's answer, the client would be notified again on each one, and the ack would come too late

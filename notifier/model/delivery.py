@@ -141,8 +141,8 @@ class Delivery:
         """The stage, which each retry and each deferral changes."""
         return (self.attempts, self.deferrals, self.deferred_for)
 
-    def age_began(self, now: float) -> float:
-        """Return the moment when its age began: by the wall clock, but at the latest by its recorded waits."""
+    def age_began_at(self, now: float) -> float:
+        """Return when the age began: by the wall clock, or earlier if the recorded waits are longer than its age."""
         return now if self.first_taken_at is None else min(self.first_taken_at, now - self.waits.seconds)
 
     def with_past(self, past: PastOutcome) -> tuple[PastOutcome, ...]:
