@@ -1,8 +1,8 @@
-"""Reads JSON that somebody else wrote, within bounds and in parts, so that an event loop of this process gets its turn.
+"""Reads JSON from other parties within bounds and in parts, so that the event loops of this process can run between.
 
-One call of `json.loads` keeps the interpreter for itself: 100 MiB of `[],[],…` take it for ten seconds, and 2.8 GB. So
-a list, or a list in an object, is read member by member from windows of its text, each as long as a member may be. If a
-member of a list breaks a bound, that member alone is lost: an `OutOfBounds` stands for it.
+One call of `json.loads` holds the interpreter: 100 MiB of `[],[],…` hold it for ten seconds, and take 2.8 GB. So a
+list, or a list in an object, is read member by member from windows of its text, each as long as a member may be. If a
+member of a list breaks a bound, only that member is lost: an `OutOfBounds` replaces it.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ _DECODER = json.JSONDecoder()
 
 @frozen
 class Bounds:
-    """How much one answer may hold: bytes in all, and characters in one member of a list or of the outermost object."""
+    """The limits of one answer: bytes in all, and characters in one member of a list or of the outermost object."""
 
     answer: int
     member: int = MAX_PART_CHARACTERS
 
     @property
     def values(self) -> int:
-        """Texts, numbers, lists and objects, by the signs before them. `{"a":1},` takes 200 bytes of memory."""
+        """Return the most values, counted by `[`, `{` and `,` before them. `{"a":1},` takes 200 bytes of memory."""
         return self.answer // 16
 
 
@@ -46,12 +46,12 @@ class OutOfBounds:
     text: str
 
 
-class NotJson(ValueError):  # noqa: N818  what it is
+class NotJson(ValueError):  # noqa: N818  named after the fact
     """The text is not valid JSON."""
 
 
 async def read_json(body: bytes, bounds: Bounds) -> Any:
-    """The value that the document means; None if it is empty. Raises NotJson, or ValueError if it is too much."""
+    """Return the parsed value; None if the body is empty. Raises NotJson, or ValueError if a bound is exceeded."""
     try:
         text = body.decode().removeprefix("\ufeff")
         return await _PartReader(text, bounds).document() if text.strip() else None
@@ -62,129 +62,135 @@ async def read_json(body: bytes, bounds: Bounds) -> Any:
 
 
 class _BoundsError(ValueError):
-    """It may be JSON, and is too much."""
+    """The text may be JSON, but exceeds a bound."""
 
 
 class _PartReader:
-    """A text, how far it is read, and the window that is read from."""
+    """Reads one text from its `_position` on, by a window of it that begins at `_window_start`.
+
+    `_skippable_characters`: how many more characters may be skipped.
+    """
 
     def __init__(self, text: str, bounds: Bounds) -> None:
         self._text = text
         self._bounds = bounds
-        self._may_pass = MAX_SKIPPED_CHARACTERS
-        self._at = 0
-        self._begins = 0
+        self._skippable_characters = MAX_SKIPPED_CHARACTERS
+        self._position = 0
+        self._window_start = 0
         self._window = ""
 
     async def document(self) -> Any:
         if sum(map(self._text.count, "[{,")) > self._bounds.values:
             raise _BoundsError(f"has more than {self._bounds.values} values")
-        sign = self._sign()
-        value = await (self._object() if sign == "{" else self._value())
-        if self._sign():
+        character = self._next_character()
+        value = await (self._read_object() if character == "{" else self._read_value())
+        if self._next_character():
             raise ValueError("a second document")
         return value
 
-    def _sign(self) -> str:
+    def _next_character(self) -> str:
         """Return the next character that is not white space; empty at the end."""
-        blanks = _BLANKS.match(self._text, self._at)
-        self._at = blanks.end() if blanks is not None else self._at
-        return self._text[self._at : self._at + 1]
+        blanks = _BLANKS.match(self._text, self._position)
+        self._position = blanks.end() if blanks is not None else self._position
+        return self._text[self._position : self._position + 1]
 
     def _take(self, expected: str) -> str:
-        sign = self._sign()
-        if not sign or sign not in expected:
+        character = self._next_character()
+        if not character or character not in expected:
             raise ValueError(f"{expected!r} is missing")
-        self._at += 1
-        return sign
+        self._position += 1
+        return character
 
-    async def _value(self) -> Any:
-        return await self._list() if self._sign() == "[" else _values_in(await self._whole())
+    async def _read_value(self) -> Any:
+        return (
+            await self._read_list() if self._next_character() == "[" else _require_in_bounds(await self._read_member())
+        )
 
-    async def _list(self) -> list[Any]:
+    async def _read_list(self) -> list[Any]:
         values: list[Any] = []
-        sign = self._take("[")
-        if self._sign() == "]":
-            sign = self._take("]")
-        while sign != "]":
-            values.append(await self._whole())
-            await self._rest(len(values))
-            sign = self._take(",]")
+        character = self._take("[")
+        if self._next_character() == "]":
+            character = self._take("]")
+        while character != "]":
+            values.append(await self._read_member())
+            await self._pause_at_times(len(values))
+            character = self._take(",]")
         return values
 
-    async def _object(self) -> dict[str, Any]:
+    async def _read_object(self) -> dict[str, Any]:
         members: dict[str, Any] = {}
         read = 0
-        sign = self._take("{")
-        if self._sign() == "}":
-            sign = self._take("}")
-        while sign != "}":
-            if self._sign() != '"':
+        character = self._take("{")
+        if self._next_character() == "}":
+            character = self._take("}")
+        while character != "}":
+            if self._next_character() != '"':
                 raise ValueError("a name is missing")
-            name = _values_in(await self._whole())
+            name = _require_in_bounds(await self._read_member())
             self._take(":")
-            members[name] = await self._value()
+            members[name] = await self._read_value()
             read += 1
-            await self._rest(read)
-            sign = self._take(",}")
+            await self._pause_at_times(read)
+            character = self._take(",}")
         return members
 
-    async def _rest(self, read: int) -> None:
-        """Pause after some members: a window holds very many that are tiny."""
+    async def _pause_at_times(self, read: int) -> None:
+        """Pause after every `MAX_MEMBERS` members: a window holds very many if they are tiny."""
         if read % MAX_MEMBERS == 0:
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _whole(self) -> Any:
-        """The value that comes, read in one step, or `OutOfBounds`."""
-        sign = self._sign()
+    async def _read_member(self) -> Any:
+        """Return the next value, read in one step, or `OutOfBounds`."""
+        character = self._next_character()
         for again in (False, True):
             if again:
-                await self._look()
+                await self._move_window()
             try:
-                value, end = _DECODER.raw_decode(self._window, self._at - self._begins)
+                value, end = _DECODER.raw_decode(self._window, self._position - self._window_start)
             except RecursionError:
-                return await self._passed(sign, f"is nested more than {MAX_NESTING} deep")
+                return await self._skip_value(character, f"is nested more than {MAX_NESTING} deep")
             except json.JSONDecodeError:
-                if self._last:
+                if self._is_last_window:
                     raise
                 continue
             except ValueError:  # of Python's own bound, 4,300 digits
-                return await self._passed(sign, "has a number that is too long")
-            if self._last or end + _NUMBER_CUT < len(self._window):
-                return self._taken(value, end)
-        begins = self._at
-        passed = await self._passed(sign, f"is larger than {format_size(self._bounds.member)}")
-        if self._at - begins < self._bounds.member - _NUMBER_CUT:
+                return await self._skip_value(character, "has a number that is too long")
+            if self._is_last_window or end + _NUMBER_CUT < len(self._window):
+                return self._accept(value, end)
+        start = self._position
+        skipped = await self._skip_value(character, f"is larger than {format_size(self._bounds.member)}")
+        if self._position - start < self._bounds.member - _NUMBER_CUT:
             raise ValueError("a member that is no JSON")
-        return passed
+        return skipped
 
     @property
-    def _last(self) -> bool:
-        """True if the window reaches to the end."""
-        return self._begins + len(self._window) == len(self._text)
+    def _is_last_window(self) -> bool:
+        """Return True if the window reaches the end of the text."""
+        return self._window_start + len(self._window) == len(self._text)
 
-    async def _look(self) -> None:
-        """Move the window to what comes."""
-        if self._at:
+    async def _move_window(self) -> None:
+        """Move the window to the current position."""
+        if self._position:
             await asyncio.sleep(PAUSE_SECONDS)
-        self._begins, self._window = self._at, self._text[self._at : self._at + self._bounds.member]
+        self._window_start = self._position
+        self._window = self._text[self._position : self._position + self._bounds.member]
 
-    def _taken(self, value: Any, end: int) -> Any:
-        """Go behind a value that ends there in the window."""
-        begins = self._at - self._begins
-        opened = self._window.count("[", begins, end) + self._window.count("{", begins, end)
-        self._at = self._begins + end
+    def _accept(self, value: Any, end: int) -> Any:
+        """Move behind a value that ends at `end` in the window. Return it, or `OutOfBounds` if it is too deep."""
+        start = self._position - self._window_start
+        opened = self._window.count("[", start, end) + self._window.count("{", start, end)
+        self._position = self._window_start + end
         deep = opened > MAX_NESTING and _is_too_deep(value)
         return OutOfBounds(f"is nested more than {MAX_NESTING} deep") if deep else value
 
-    async def _passed(self, sign: str, text: str) -> OutOfBounds:
-        """Go behind a value without reading it. Raises ValueError if it does not end."""
-        if sign not in ("[", "{", '"'):
+    async def _skip_value(self, character: str, text: str) -> OutOfBounds:
+        """Move behind a value without reading it. Raises ValueError if it does not end."""
+        if character not in ("[", "{", '"'):
             raise ValueError("a number without end")
         depth, quoted = 0, False
-        while self._at < len(self._text):
-            end = read = min(self._at + MAX_PART_CHARACTERS, len(self._text))
-            for mark in _MARKS.finditer(self._text, self._at, end):
+        while self._position < len(self._text):
+            end = read = min(self._position + MAX_PART_CHARACTERS, len(self._text))
+            for mark in _MARKS.finditer(self._text, self._position, end):
                 read, char = mark.end(), mark[0]
                 if char == '"':
                     quoted = not quoted
@@ -193,24 +199,24 @@ class _PartReader:
                 elif not quoted and char in "]}":
                     depth -= 1
                 if depth == 0 and not quoted:
-                    self._pass(read)
+                    self._skip_to(read)
                     return OutOfBounds(text)
             cut = self._text[end - 1] == "\\" and read < end  # what it escapes is in the next part
-            self._pass(end - 1 if cut and end < len(self._text) else end)
+            self._skip_to(end - 1 if cut and end < len(self._text) else end)
             await asyncio.sleep(PAUSE_SECONDS)
         raise ValueError("cut off")
 
-    def _pass(self, to: int) -> None:
-        self._may_pass -= to - self._at
-        self._at = to
-        if self._may_pass < 0:
+    def _skip_to(self, to: int) -> None:
+        self._skippable_characters -= to - self._position
+        self._position = to
+        if self._skippable_characters < 0:
             raise _BoundsError(
                 f"has members that cannot be taken, of more than {format_size(MAX_SKIPPED_CHARACTERS)} in all"
             )
 
 
-def _values_in(value: Any) -> Any:
-    """The value. Raises ValueError if it is out of bounds: it is no member of a list that could be left out."""
+def _require_in_bounds(value: Any) -> Any:
+    """Return the value. Raises ValueError if it is out of bounds, since only members of lists can be left out."""
     if isinstance(value, OutOfBounds):
         raise _BoundsError(f"has a member that {value.text}")
     return value
@@ -225,5 +231,5 @@ def _is_too_deep(value: Any) -> bool:
 
 
 def format_size(size: int) -> str:
-    """A number of bytes, or characters, for people."""
+    """Return a number of bytes, or characters, as text for people."""
     return f"{size // 1024 // 1024} MiB" if size >= 1024 * 1024 else f"{size // 1024} KiB"

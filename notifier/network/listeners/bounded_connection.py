@@ -70,9 +70,9 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._most = 0  # bytes of it to pass on, if it is costly
         self._answering = False
         self._broken = False
-        self._refused = 0  # remaining pieces to read and drop after a refusal
-        self._full = False  # aiohttp accepts no more now
-        self._waits = False  # for its turn
+        self._refused = 0  # pieces that are still read, and dropped, after a refusal
+        self._full = False  # aiohttp wants no more now
+        self._waits = False  # for its turn: `advance` is scheduled
         self._reading = True
         self._unread: asyncio.TimerHandle | None = None
 
@@ -108,7 +108,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         """Record that the response was made. It is written before the next request is read."""
         self._answering = False
         self._most = self._bytes.passed + _MAX_UNWANTED_BYTES
-        self._advance_soon()
+        self._schedule_advance()
 
     # ── asyncio's protocol ──
 
@@ -148,7 +148,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         elif self._transport is not None:
             self._bytes.held += self._buffer[:nbytes]
             if self._waits or self._content is not None:
-                self._advance_soon()
+                self._schedule_advance()
                 self._count()
             else:  # the first request, or the first after a pause
                 self.advance()
@@ -170,19 +170,19 @@ class BoundedConnection(asyncio.BufferedProtocol):
     # ── reading ──
 
     def want(self, *, more: bool) -> None:
-        """Record whether aiohttp accepts more of a body. It gets more later: it may be taking out the data now."""
+        """Note whether aiohttp wants more of a body. It gets more later, since it may be emptying its buffer now."""
         if self._full is more:
             self._full = not more
-            self._advance_soon()
+            self._schedule_advance()
 
-    def _advance_soon(self) -> None:
-        """Pass on more after the other connections' turns."""
+    def _schedule_advance(self) -> None:
+        """Pass more on after the turns of the other connections."""
         if not self._waits:
             self._waits = True
-            self._budget.advance_soon(self)
+            self._budget.schedule_advance(self)
 
     def advance(self) -> None:
-        """Pass on the data that aiohttp may receive now."""
+        """Pass on the bytes that aiohttp may have now."""
         self._waits = False
         if self._transport is None:
             return
@@ -194,7 +194,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             elif (lines := lines + piece.count(b"\n") + _PIECE_COST) > MAX_LINES_PER_TURN:
                 if self._content is not None and not self._answering and self._bytes.passed > self._most:
                     self._stop()
-                self._advance_soon()
+                self._schedule_advance()
                 break
         self._count()
 

@@ -1,4 +1,4 @@
-"""Holds the received bytes of connections until they are passed on, cut into requests, and bounds their total."""
+"""Keeps received bytes that a connection has not passed on yet, cut into requests, and bounds those of all."""
 
 import asyncio
 import re
@@ -25,40 +25,40 @@ class Holder(Protocol):
     """A connection, as used by the budget."""
 
     def advance(self) -> None:
-        """Pass on the data that is permitted now."""
+        """Pass on the bytes that may be passed on now."""
 
     def abort(self) -> None:
-        """Close the connection at once, and drop its bytes."""
+        """Close the connection at once, and drop the bytes that it holds."""
 
 
 class ConnectionBudget:
     """Counts the bytes that connections hold, and shares the processing time between them.
 
-    Beyond `most` bytes, it closes the largest holders.
+    Beyond `max_bytes` bytes, it closes the largest holders.
     """
 
-    def __init__(self, most: int = BUDGET_BYTES) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int = BUDGET_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._total = 0
         self._held: dict[Holder, int] = {}
         self._closed = 0
         self._logged_at = float("-inf")
-        self._waiting: deque[Holder] = deque()  # for their turn
-        self._turn: asyncio.Handle | None = None
+        self._advance_queue: deque[Holder] = deque()
+        self._next_pass: asyncio.Handle | None = None
 
-    def advance_soon(self, connection: Holder) -> None:
-        """Schedule the connection's next piece. A few connections have their turn in each pass of the loop.
+    def schedule_advance(self, connection: Holder) -> None:
+        """Call `advance` of the connection in its turn: `CONNECTIONS_PER_PASS` turns in each pass of the event loop.
 
-        So the passes, in each of which uvloop accepts one new connection, are short.
+        This keeps the passes short. uvloop accepts one new connection per pass.
         """
-        self._waiting.append(connection)
-        if self._turn is None:
-            self._turn = asyncio.get_running_loop().call_soon(self._advance_some)
+        self._advance_queue.append(connection)
+        if self._next_pass is None:
+            self._next_pass = asyncio.get_running_loop().call_soon(self._advance_next)
 
-    def _advance_some(self) -> None:
-        for _ in range(min(CONNECTIONS_PER_PASS, len(self._waiting))):
-            self._waiting.popleft().advance()
-        self._turn = asyncio.get_running_loop().call_soon(self._advance_some) if self._waiting else None
+    def _advance_next(self) -> None:
+        for _ in range(min(CONNECTIONS_PER_PASS, len(self._advance_queue))):
+            self._advance_queue.popleft().advance()
+        self._next_pass = asyncio.get_running_loop().call_soon(self._advance_next) if self._advance_queue else None
 
     def hold(self, connection: Holder, count: int) -> None:
         """Set how many bytes the connection holds now."""
@@ -66,7 +66,7 @@ class ConnectionBudget:
         self._held[connection] = count
         if not count:
             del self._held[connection]
-        while self._total > self._most:
+        while self._total > self._max_bytes:
             largest = max(self._held, key=self._held.__getitem__)
             self._total -= self._held.pop(largest)
             largest.abort()
@@ -97,7 +97,7 @@ class HeldBytes:
         self._blank = 0  # bytes of empty lines before it
 
     def on_request(self, length: int | None) -> None:
-        """Record the start of the request whose head was passed on. `length`: its Content-Length."""
+        """Note that the request of the last head begins. `length`: its Content-Length."""
         self.head = 0
         if self.left is None and length is not None:
             self.left = max(0, length - self.passed)
@@ -107,7 +107,7 @@ class HeldBytes:
         self.left, self.passed = None, 0
 
     def next_head(self) -> bytes | None:
-        """Return the next head with the received part of its body: empty if it is incomplete, None if it is refused."""
+        """Return the next head and the received part of its body: empty until it is complete, None if it is refused."""
         held = self.held
         if held[0] in b"\r\n":
             lines = held.lstrip(b"\r\n")
@@ -126,10 +126,10 @@ class HeldBytes:
             whole = int(length[1])
             self.passed = min(len(held) - size, whole)
             self.left = whole - self.passed
-        return self._taken(size + self.passed)
+        return self._take(size + self.passed)
 
     def _is_no_request(self) -> bool:
-        """True if the held bytes cannot become a head."""
+        """Return True if the held bytes cannot become a head."""
         held = self.held
         if not held:
             return False
@@ -148,12 +148,12 @@ class HeldBytes:
         else:
             size -= next((count for count in (3, 2, 1) if held.endswith(_END[:count], 0, size)), 0)
         self.passed += size
-        return self._taken(size)
+        return self._take(size)
 
     def _chunked_size(self, size: int) -> int:
         return size if self.held.count(b"\n", 0, size) <= MAX_LINES_PER_TURN else min(size, _SHORT_PIECE_BYTES)
 
-    def _taken(self, size: int) -> bytes:
+    def _take(self, size: int) -> bytes:
         taken = bytes(self.held[:size])
         del self.held[:size]
         return taken
