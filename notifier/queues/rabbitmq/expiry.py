@@ -1,4 +1,4 @@
-"""Tests whether the broker keeps an expired message until its next queue has it, as the delay queues need.
+"""Tests whether the broker keeps an expired message until its next queue has it, as the delay queues require.
 
 RabbitMQ 3.10 and 3.11 do so only with the feature flag `stream_queue`. Without it they accept the arguments of
 at-least-once dead-lettering, but drop messages that expire while `retries` is missing or full. AMQP does not report
@@ -46,10 +46,10 @@ REMEDY = "run `rabbitmqctl enable_feature_flag stream_queue` on one of its nodes
 
 
 async def require_kept_expired(connection: Connection, options: RabbitOptions) -> None:
-    """Raise QueueError with the remedy if the broker drops expired messages, or if we may not test it.
+    """Raise QueueError with the remedy if the broker drops expired messages, or refuses the test.
 
-    It uses a dedicated connection, since an alarm stops a publishing connection. Raises QueueUnavailable if the test is
-    impossible now.
+    It uses a dedicated connection, since an alarm blocks a connection that publishes. Raises QueueUnavailable if the
+    test is impossible now.
     """
     if _has_permanent_flag(connection):
         return
@@ -64,7 +64,7 @@ async def require_kept_expired(connection: Connection, options: RabbitOptions) -
 
 
 async def keeps_expired(connection: Connection, prefix: str) -> bool:
-    """Return whether an expired message stays until it is moved. Needs all permissions on the prefix.
+    """Return True if the broker keeps an expired message until it is moved. Needs all permissions on the prefix.
 
     Raises QueueUnavailable, and ChannelAccessRefused without these permissions.
     """
@@ -75,7 +75,7 @@ async def keeps_expired(connection: Connection, prefix: str) -> bool:
         await channel.queue_declare(
             name, durable=True, arguments={**TEST_QUEUE_ARGUMENTS, "x-dead-letter-routing-key": f"{name}.none"}
         )
-        kept = await _fills_up(channel, name)
+        kept = await _is_filled_by_expired(channel, name)
         await channel.queue_delete(name)
         # A policy `overflow: drop-head` has the same effect; it is reported as a policy.
         return kept or not await refuses_when_full(channel, f"{name}.full")
@@ -85,8 +85,11 @@ def _has_permanent_flag(connection: Connection) -> bool:
     return parse_release(str(underlay_of(connection).server_properties.get("version", ""))) >= FLAG_REQUIRED_FROM
 
 
-async def _fills_up(channel: aiormq.Channel, name: str) -> bool:
-    """Return whether expired messages fill the queue. Publish one at a time, so that only expired messages count."""
+async def _is_filled_by_expired(channel: aiormq.Channel, name: str) -> bool:
+    """Return True if expired messages fill the queue, which has a maximum length.
+
+    Each message is published after the expiry of the last one, so no unexpired message counts.
+    """
     for _ in range(MAX_PUBLISHES):
         try:
             confirmed = await channel.basic_publish(b"", routing_key=name, mandatory=True)

@@ -55,7 +55,7 @@ async def try_policies(connection: Connection, name: str) -> tuple[PolicyOverrid
 
 
 async def refuses_when_full(channel: aiormq.Channel, name: str) -> bool:
-    """Return True if a queue declared to refuse messages when full really does."""
+    """Return True if a queue that is declared to refuse messages when full does so."""
     await channel.queue_declare(name, durable=True, arguments={**TRIAL_QUEUE_ARGUMENTS, "x-max-length": 1})
     refused = any([not await _accepts(channel, name, b"") for _ in range(MAX_PUBLISHES)])
     await channel.queue_delete(name)

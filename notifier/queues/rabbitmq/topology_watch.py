@@ -23,9 +23,9 @@ FAILED_REPAIR_INTERVAL_SECONDS = 5.0  # after a failed repair: an operator must 
 class TopologyWatch:
     """Watches the topology over the current connection. `repair_soon` requests an immediate check.
 
-    `problem`: the error that prevents a repair; `settling`: queues that are too new to be used. `consumers`: the number
-    of workers that consume `events` and share the clients' limits; 0 until the second check, one second after the
-    start. It does not fall during the first 15 s of a connection: other workers may reconnect later.
+    `problem`: what cannot be repaired; `settling`: which queues are too new to be used. `consumers`: how many workers
+    consume `events` and share the clients' limits; 0 until the second check, a second after the start. It does not
+    decrease in the first seconds of a connection: after a restart of the broker the other workers may return later.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
@@ -42,10 +42,10 @@ class TopologyWatch:
         self.problem: str | None = None
         self.consumers = 0
         self._has_checked = False
-        self._counts_fewer_at = 0.0  # by the loop's clock
+        self._decrease_allowed_at = 0.0  # from then on the count of consumers may decrease; by the loop's clock
 
     async def establish(self, connection: Connection) -> None:
-        """Declare everything, if the broker keeps expired messages, or verify everything. Raises QueueError."""
+        """Declare or verify the topology, after the test that the broker keeps expired messages. Raises QueueError."""
         async with broker_timeout(None):
             if self._declares:
                 await self._try_expiry(connection)
@@ -68,7 +68,7 @@ class TopologyWatch:
             try:
                 await self.establish(connection)
             except (QueueUnavailable, *CONNECTION_ERRORS):
-                pass  # the connection is lost, and will be restored
+                pass  # the connection is lost, and a new one follows
             except NotifierError as error:
                 if str(error) != self.problem:
                     self._log.error("queue_topology_wrong", reason=str(error))
@@ -77,16 +77,16 @@ class TopologyWatch:
                 self.problem = None
 
     async def run(self, connection: Connection) -> None:
-        """Watch over this connection, until cancelled."""
-        self._connection, second_check = connection, SECOND_CHECK_SECONDS
-        self._counts_fewer_at = asyncio.get_running_loop().time() + CHECK_INTERVAL_SECONDS
+        """Check the queues over this connection at intervals, and repair the topology when needed, until cancelled."""
+        self._connection, next_interval = connection, SECOND_CHECK_SECONDS
+        self._decrease_allowed_at = asyncio.get_running_loop().time() + CHECK_INTERVAL_SECONDS
         try:
             while not is_cancelled():
                 if not await self._check_queues(connection):
                     self.repair_soon.set()
+                interval, next_interval = next_interval, CHECK_INTERVAL_SECONDS
                 try:
-                    second_check, wait = CHECK_INTERVAL_SECONDS, second_check
-                    async with asyncio.timeout(wait):
+                    async with asyncio.timeout(interval):
                         await self.repair_soon.wait()
                 except TimeoutError:
                     continue
@@ -99,7 +99,7 @@ class TopologyWatch:
     async def _check_queues(self, connection: Connection) -> bool:
         """Count the workers. Return False if a queue is missing.
 
-        `retries` must exist even without consumers: the delay queues dead-letter into it, and a broker that does not
+        `retries` must exist even without consumers: messages of the delay queues go there, and a broker that does not
         find it retries only after three minutes.
         """
         try:
@@ -107,7 +107,7 @@ class TopologyWatch:
         except QueueUnavailable:
             return True
         if Lane.EVENTS in depths and self._has_checked:  # at the first check other workers may be starting too
-            least = self.consumers if asyncio.get_running_loop().time() < self._counts_fewer_at else 1
+            least = self.consumers if asyncio.get_running_loop().time() < self._decrease_allowed_at else 1
             self.consumers = max(1, least, depths[Lane.EVENTS].consumers)
         self._has_checked = True
         return len(depths) == len(self._watched_queues) and self.problem is None
