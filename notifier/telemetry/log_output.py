@@ -30,7 +30,7 @@ _RED, _GREEN, _YELLOW, _CYAN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m"
 
 
 def escape_control_characters(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Replace terminal control characters, before colours are added. JSON escapes them itself."""
+    """Replace characters that a terminal would obey, before colours are added. JSON escapes them anyway."""
     return {
         name: (printable_lines if name in _MULTILINE_MEMBERS else printable)(value) if isinstance(value, str) else value
         for name, value in line.items()
@@ -38,9 +38,9 @@ def escape_control_characters(_logger: WrappedLogger, _method: str, line: EventD
 
 
 class JsonLine:
-    """The last processor of a JSON line, in one step instead of structlog's four.
+    """Formats a line as JSON in one processor instead of structlog's four.
 
-    Every attempt has a line, thousands per second.
+    Every attempt writes a line, thousands per second.
     """
 
     def __init__(self) -> None:
@@ -54,13 +54,16 @@ class JsonLine:
         return redact(self._encode(line))
 
     def format_plain_values(self, method: str, line: EventDict) -> str:
-        """Return the same line faster. Only for strings and numbers: other objects would not be logged by `repr`."""
+        """Return the line like `__call__`, but faster. Values must be strings and numbers.
+
+        Of an object it would write the fields, where `__call__` writes only the `repr`.
+        """
         self._stamp(method, line)
         try:
             text = to_json(line).decode()
         except PydanticSerializationError:
             text = ""
-        # Characters outside ASCII may control a terminal, so the slow encoder escapes them.
+        # Characters outside ASCII may control a terminal: `_encode` escapes them.
         return redact(text if text and text.isascii() else self._encode(line))
 
     def _stamp(self, method: str, line: EventDict) -> None:
@@ -73,9 +76,9 @@ class JsonLine:
 
 
 def make_quick_writer() -> Callable[[str, EventDict], None] | None:
-    """Return a fast writer of info lines, equal to structlog's; None unless `JsonLine` is the only processor.
+    """Return a faster writer of info lines than structlog, if structlog only uses `JsonLine`. Otherwise None.
 
-    It accepts strings and numbers only. It saves structlog's bound logger, which costs as much as the line itself.
+    Values must be strings and numbers. structlog's bound logger costs as much as the line itself.
     """
     configured = structlog.get_config()
     processors, factory = configured["processors"], configured["logger_factory"]
@@ -93,8 +96,8 @@ def make_quick_writer() -> Callable[[str, EventDict], None] | None:
 class NonBlockingStream:
     """A stream that never raises: a full disk or a closed reader must not stop deliveries.
 
-    Lines of one pass of the event loop are written together: a write costs as much as rendering a line. None selects
-    the current `sys.stderr`, which a progress bar replaces while it is shown.
+    Lines of one pass of the event loop are written together: a write costs as much as formatting a line. Without
+    `stream` it writes to the current `sys.stderr`, which a progress bar replaces while it is drawn.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -131,7 +134,7 @@ _QUOTED = frozenset(" =\"'")
 
 
 def console_renderer(*, colors: bool) -> ConsoleRenderer:
-    """Return the last processor of a console line. `time` is RFC 3339."""
+    """Return the last processor of a line for people. `time` is RFC 3339."""
     bold, dim, cyan, reset = (_BOLD, _DIM, _CYAN, _RESET) if colors else ("", "", "", "")
     name, pair = KeyValueColumnFormatter(None, dim, reset, str), KeyValueColumnFormatter(cyan, "", reset, _format_value)
     return ConsoleRenderer(
