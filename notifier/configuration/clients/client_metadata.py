@@ -96,19 +96,19 @@ class RegistryBuilder:
         """Return the client as added; None if there is none."""
         return self._clients[iss].get(client_id)
 
-    def add(self, raw: object, path: str, context: dict[str, Any], listed_members: Collection[str] = ()) -> None:
+    def add(self, raw: object, path: str, context: dict[str, Any], list_only: Collection[str] = ()) -> None:
         """Add a client. `path` names it in errors; `context` has the folder that its file names are relative to.
 
-        `listed_members`: its address members that no file sets.
+        `list_only`: the members with addresses (`ADDRESSES`) that no file sets, so a list does.
         """
         previous_count = len(self.mistakes)
-        self._add(raw, path, context, listed_members)
+        self._add(raw, path, context, list_only)
         client_id = raw.get("client_id") if isinstance(raw, dict) else None
         if isinstance(client_id, str) and len(self.mistakes) > previous_count:
             named = [replace(mistake, named=excerpt(client_id)) for mistake in self.mistakes[previous_count:]]
             self.mistakes[previous_count:] = named
 
-    def _add(self, raw: object, path: str, context: dict[str, Any], listed_members: Collection[str]) -> None:
+    def _add(self, raw: object, path: str, context: dict[str, Any], list_only: Collection[str]) -> None:
         if isinstance(raw, dict):
             for name in raw.keys() - _MEMBERS:
                 suggestion = suggest_member(str(name))
@@ -128,7 +128,7 @@ class RegistryBuilder:
         if (stray := stray_character(metadata.client_id)) is not None:
             self.warnings.append(InputIssue(f"{path}.client_id", stray))
         issuers = self._issuers_of(metadata, path)
-        client, grants = self._build(issuers[0] if issuers else "", metadata, listed_members)
+        client, grants = self._build(issuers[0] if issuers else "", metadata, list_only)
         unsure = "egress" in self._unsure
         if not unsure and (unused := find_front_channel_warning(metadata, client)) is not None:
             self.warnings.append(InputIssue(f"{path}.frontchannel_logout_uri", printable(unused)))
@@ -137,21 +137,19 @@ class RegistryBuilder:
         for iss in issuers:
             local = client if iss == client.iss else replace(client, iss=iss)
             if iss in self._defaults and local is not client:
-                local, grants = self._build(iss, metadata, listed_members)
+                local, grants = self._build(iss, metadata, list_only)
                 errors |= dict(self._find_errors(local)) | dict(grants.find_errors())
             self._clients[iss][client.client_id] = local
         self.mistakes += [InputIssue(f"{path}.{key}", text) for key, text in errors.items()]
         self._register_name(metadata.client_id, issuers, path)
 
-    def _build(self, iss: str, metadata: ClientMetadata, listed_members: Collection[str]) -> tuple[Client, RouteGrants]:
+    def _build(self, iss: str, metadata: ClientMetadata, list_only: Collection[str]) -> tuple[Client, RouteGrants]:
         """Return the client with the defaults of its issuer and of the service, and the operator's grants to it."""
         options = metadata.notifier or _NO_OPTIONS
         if (defaults := self._defaults.get(iss)) is not None:
             options = merge_sections(defaults, options)
         template_route = self._template.route
-        grants = route_grants_of(
-            iss, metadata, options, template_route, defaults=defaults, listed_members=listed_members
-        )
+        grants = route_grants_of(iss, metadata, options, template_route, defaults=defaults, list_only=list_only)
         client = build_client(iss, metadata, options, grants, self._template, self._profiles)
         own = [(name, value) for name in self._feature_options if (value := getattr(options, name, None)) is not None]
         client = replace(client, options=tuple(own)) if own else client

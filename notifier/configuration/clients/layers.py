@@ -22,7 +22,7 @@ from notifier.model.printable import printable
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 
-_SETTINGS = frozenset({"client_id", "issuer", "notifier"})  # a row of these adds settings to a client of other sources
+_SETTINGS = frozenset({"client_id", "issuer", "notifier"})  # such a row only adds settings to other sources' clients
 
 
 @frozen
@@ -44,7 +44,7 @@ class BuildContext:
     unsure: frozenset[str] = frozenset()
 
 
-_Parts: TypeAlias = list[tuple[int, int]]  # of each layer that has the client: its index, and the row's index in it
+_Parts: TypeAlias = list[tuple[int, int]]  # per layer that has the client: its index, and the row's index in it
 
 
 def build_registry(
@@ -116,7 +116,7 @@ class LayerMerge:
         )
 
     def _note_faults(self) -> None:
-        """Record the clients without a row, which their source's reader could not use."""
+        """Record the clients that have no row because their source's reader could not use it."""
         for layer in self._layers:
             for fault in layer.faults:
                 path = f"client {fault.path!r} of registry source {layer.name}"
@@ -231,24 +231,24 @@ class LayerMerge:
     def _build_client(
         self, key: ClientKey, path: str, parts: _Parts, rows: Sequence[Row], file_rows: Sequence[Row]
     ) -> list[InputIssue]:
-        """Add the client of these rows, and return its errors."""
+        """Add the client of these rows to the builder, and return its errors, which the builder does not keep."""
         (iss, client_id), builder = key, self._builder
-        context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
-        whole = {**merge_rows(rows), "client_id": client_id, "issuer": iss}
-        whole.pop("aliases", None)
-        mixed = len(file_rows) < len(rows)
-        algorithms = whole.get("id_token_signed_response_alg")
+        file_context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
+        merged_row = {**merge_rows(rows), "client_id": client_id, "issuer": iss}
+        merged_row.pop("aliases", None)
+        mixed = len(file_rows) < len(rows)  # lists have set members too
+        algorithms = merged_row.get("id_token_signed_response_alg")
         if isinstance(algorithms, list) and mixed:
-            whole["id_token_signed_response_alg"] = self._first_signable(algorithms, iss)
-        listed_members = [name for name in ADDRESSES & whole.keys() if not any(name in row for row in file_rows)]
-        before, warned = len(builder.mistakes), len(builder.warnings)
-        builder.add(whole, path, {**context}, listed_members)
-        errors = builder.mistakes[before:]
+            merged_row["id_token_signed_response_alg"] = self._first_signable(algorithms, iss)
+        list_only = [name for name in ADDRESSES & merged_row.keys() if not any(name in row for row in file_rows)]
+        mistake_count, warning_count = len(builder.mistakes), len(builder.warnings)
+        builder.add(merged_row, path, {**file_context}, list_only)
+        errors = builder.mistakes[mistake_count:]
         client = builder.client(iss, client_id)
         if not errors and client is not None and mixed and (text := self._reason_unsignable(client)) is not None:
             errors = [InputIssue(f"{path}.id_token_signed_response_alg", text)]
         if errors:
-            del builder.mistakes[before:], builder.warnings[warned:]
+            del builder.mistakes[mistake_count:], builder.warnings[warning_count:]
         return errors
 
     def _leave_out(

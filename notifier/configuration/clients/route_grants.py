@@ -31,7 +31,7 @@ _NO_ORIGIN = (
 
 @frozen
 class RouteGrants:
-    """The settings `granted` to the origins `named_origins`. `listed_members`: the address members that lists set.
+    """The settings `granted` to the origins `named_origins`. `list_only`: its addresses that no file sets.
 
     `full_route`: the route with all granted settings. `origins_at`: the setting for further origins.
     """
@@ -39,7 +39,7 @@ class RouteGrants:
     full_route: Route
     granted: tuple[str, ...] = ()
     named_origins: frozenset[str] = frozenset()
-    listed_members: Collection[str] = ()
+    list_only: Collection[str] = ()
     origins_at: str = ""
 
     def to_client(self, metadata: ClientMetadata, options: ClientOptions) -> Route:
@@ -69,7 +69,7 @@ class RouteGrants:
         if (
             not granted
             or uri is None
-            or member not in self.listed_members
+            or member not in self.list_only
             or (origin := origin_of(uri)) in self.named_origins
         ):
             return None
@@ -86,7 +86,7 @@ def route_grants_of(
     template: Route,
     *,
     defaults: ClientOptions | None,
-    listed_members: Collection[str],
+    list_only: Collection[str],
 ) -> RouteGrants:
     """Return the grants to a client. `options`: its own options merged with the `defaults` of its issuer."""
     full_route = _full_route(options, template)
@@ -95,14 +95,14 @@ def route_grants_of(
     own, of_defaults = metadata.notifier or ClientOptions(), f'registry.defaults["{iss}"]'
     base = template.egress if defaults is None else override_policy(template.egress, defaults.egress)
     granted = tuple(_granted_settings(options, own, base, of_defaults))
-    of_files = (getattr(metadata, member) for member in _LOGOUT_URIS if member not in listed_members)
+    of_files = (getattr(metadata, member) for member in _LOGOUT_URIS if member not in list_only)
     named_origins = {origin for uri in of_files if uri is not None and (origin := origin_of(uri)) is not None}
     its_own = own.origins is not None or any(member.startswith("notifier.") for member in granted)
     return RouteGrants(
         full_route=full_route,
         granted=granted,
         named_origins=frozenset(named_origins | set(options.origins or ())),
-        listed_members=listed_members,
+        list_only=list_only,
         origins_at="the client's notifier.origins in a file" if its_own else f"{of_defaults}.origins",
     )
 
