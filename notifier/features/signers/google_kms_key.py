@@ -2,11 +2,11 @@
 
 | call | |
 |---|---|
-| `GetPublicKey` | the public half, and the one algorithm that this version signs by; asked of the next version too |
+| `GetPublicKey` | the public half, and the only algorithm of this version; also requested for the next version |
 | `AsymmetricSign` | signs a digest, or the message itself for Ed25519. ECDSA comes as DER |
 
-Each call carries a checksum of what is signed. The answer confirms the checksum and names the version
-signed. The client would try again for most of a minute, whatever its `timeout` is. So its retries are off.
+Each signing call carries a checksum of the signed bytes. The answer confirms the checksum and names the version that
+signed. Retries are off, since the client would retry for most of a minute, whatever its `timeout` is.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.published_keys import algorithms_of
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, to_raw_ecdsa
 
-TIMEOUT_SECONDS = 30.0  # after which a call ends whose caller has given up
+TIMEOUT_SECONDS = 30.0  # after which a call ends, even if its caller has given up before
 _MAX_SHOWN_CHARS = 300  # characters of Google's text
 _SCOPES = ("https://www.googleapis.com/auth/cloudkms",)
 _FAMILIES: Mapping[str, str] = MappingProxyType({"RSA_SIGN_PKCS1": "RS", "RSA_SIGN_PSS": "PS", "EC_SIGN_P": "ES"})
@@ -52,7 +52,7 @@ _CRC32C = tuple(map(_crc32c_of, range(256)))
 
 
 class GoogleKmsKey:
-    """One version of a key. `channel` opens a connection, if not the usual one."""
+    """One version of a key. `channel` opens a connection in place of Google's client."""
 
     def __init__(self, settings: GoogleKmsSettings, channel: Callable[[], grpc.aio.Channel] | None = None) -> None:
         self._name = settings.name
@@ -70,14 +70,14 @@ class GoogleKmsKey:
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises SignerError."""
-        asked: dict[str, object] = {"name": self._name}
+        parameters: dict[str, object] = {"name": self._name}
         if alg in ED25519_NAMES:
-            asked |= {"data": message, "data_crc32c": crc32c(message)}
+            parameters |= {"data": message, "data_crc32c": crc32c(message)}
         else:
             kind = f"sha{alg[-3:]}"
             digest = hashlib.new(kind, message).digest()
-            asked |= {"digest": {kind: digest}, "digest_crc32c": crc32c(digest)}
-        answer = await self._request("asymmetric_sign", asked)
+            parameters |= {"digest": {kind: digest}, "digest_crc32c": crc32c(digest)}
+        answer = await self._request("asymmetric_sign", parameters)
         if answer.name != self._name:
             raise SignerError(f"Google signed by {answer.name} where another was asked for")
         if not (answer.verified_data_crc32c if alg in ED25519_NAMES else answer.verified_digest_crc32c):
@@ -108,11 +108,11 @@ class GoogleKmsKey:
             return "", None
         return f"version {int(version) + 1}", newer
 
-    async def _request(self, call: str, words: Mapping[str, object]) -> Any:
+    async def _request(self, call: str, parameters: Mapping[str, object]) -> Any:
         try:
             if self._client is None:
                 self._client = await self._new_client()
-            return await getattr(self._client, call)(request=words, retry=None, timeout=TIMEOUT_SECONDS)
+            return await getattr(self._client, call)(request=parameters, retry=None, timeout=TIMEOUT_SECONDS)
         except refusals.GoogleAPICallError as error:
             result = SignatureResult.WRONG if isinstance(error, _LASTING_ERRORS) else SignatureResult.AWAY
             status = error.grpc_status_code.name if error.grpc_status_code is not None else type(error).__name__
@@ -127,7 +127,7 @@ class GoogleKmsKey:
             return KeyManagementServiceAsyncClient(
                 transport=KeyManagementServiceGrpcAsyncIOTransport(channel=self._channel())
             )
-        # This may ask the machine's own service.
+        # In Google's cloud this requests credentials from the machine's metadata server, and would block the loop.
         credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
         return KeyManagementServiceAsyncClient(credentials=credentials)
 

@@ -16,37 +16,40 @@ from notifier.settings.service_settings import Settings
 from notifier.tokens.signer import SignerBackend
 from notifier.tokens.signers import KeyKind
 
-DEFAULT_PROCESSES = 2  # of a PKCS#11 token
+DEFAULT_PROCESSES = 2  # processes of a PKCS#11 token
 
 
 def key_kinds() -> Mapping[str, KeyKind]:
-    """Return the kinds. The keys that they make in one PKCS#11 token share its processes."""
+    """Return each kind of key by its name in the configuration. Keys in one PKCS#11 token share its processes."""
     tokens: dict[tuple[TokenAddress, int], Pkcs11Token] = {}
 
-    def pkcs11(of: Pkcs11Settings, size: int) -> tuple[SignerBackend, str]:
-        address = TokenAddress(module=of.module, token=of.token, pin_file=of.pin_file)
+    def make_pkcs11(settings: Pkcs11Settings, size: int) -> tuple[SignerBackend, str]:
+        address = TokenAddress(module=settings.module, token=settings.token, pin_file=settings.pin_file)
         token = tokens.setdefault((address, size), Pkcs11Token(address, size))
-        named = " ".join(name for name in (of.label, of.id) if name is not None)
-        return Pkcs11Key(token, KeyName(label=of.label, id=of.id)), f"{of.token}/{named}"
+        key_name = " ".join(name for name in (settings.label, settings.id) if name is not None)
+        return Pkcs11Key(token, KeyName(label=settings.label, id=settings.id)), f"{settings.token}/{key_name}"
 
     azure = ("azure.identity", "azure.keyvault.keys")
     return {
         "pkcs11": KeyKind(
-            make=pkcs11,
+            make=make_pkcs11,
             extra="pkcs11",
             libraries=("pkcs11",),
             concurrency=DEFAULT_PROCESSES,
             requests_per_signature=REQUESTS_PER_PROCESS,
         ),
-        "vault": KeyKind(make=_vault),
-        "aws_kms": KeyKind(make=_aws, extra="aws", libraries=("aiobotocore",)),
-        "azure_key_vault": KeyKind(make=_azure, extra="azure", libraries=azure),
-        "google_kms": KeyKind(make=_google, extra="google", libraries=("google.cloud.kms_v1",)),
+        "vault": KeyKind(make=_make_vault),
+        "aws_kms": KeyKind(make=_make_aws, extra="aws", libraries=("aiobotocore",)),
+        "azure_key_vault": KeyKind(make=_make_azure, extra="azure", libraries=azure),
+        "google_kms": KeyKind(make=_make_google, extra="google", libraries=("google.cloud.kms_v1",)),
     }
 
 
 def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
-    """Return the files with which notifier logs in at signers, by setting. Kubernetes provides a pod's token."""
+    """Yield the settings of files with which notifier logs in to signers, and the files; None if not set.
+
+    A pod's token is not among them: Kubernetes provides it.
+    """
     for iss, issuer in settings.issuers.items():
         for nth, key in enumerate(issuer.keys):
             place = f'issuers["{iss}"].keys[{nth}]'
@@ -58,25 +61,25 @@ def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
                 yield f"{place}.vault.tls.key_file", getattr(vault.tls, "key_file", None)
 
 
-def _vault(of: VaultKeySettings, _concurrency: int) -> tuple[SignerBackend, str]:
+def _make_vault(settings: VaultKeySettings, _concurrency: int) -> tuple[SignerBackend, str]:
     from notifier.features.signers.vault_key import VaultKey  # noqa: PLC0415  aiohttp takes 0.1 s
 
-    return VaultKey(of), of.called
+    return VaultKey(settings), settings.called
 
 
-def _aws(of: AwsKmsSettings, _concurrency: int) -> tuple[SignerBackend, str]:
+def _make_aws(settings: AwsKmsSettings, _concurrency: int) -> tuple[SignerBackend, str]:
     from notifier.features.signers.aws_kms_key import AwsKmsKey  # noqa: PLC0415  an extra
 
-    return AwsKmsKey(of), of.called
+    return AwsKmsKey(settings), settings.called
 
 
-def _azure(of: AzureKeySettings, _concurrency: int) -> tuple[SignerBackend, str]:
+def _make_azure(settings: AzureKeySettings, _concurrency: int) -> tuple[SignerBackend, str]:
     from notifier.features.signers.azure_key import AzureKey  # noqa: PLC0415  an extra
 
-    return AzureKey(of), of.called
+    return AzureKey(settings), settings.called
 
 
-def _google(of: GoogleKmsSettings, _concurrency: int) -> tuple[SignerBackend, str]:
+def _make_google(settings: GoogleKmsSettings, _concurrency: int) -> tuple[SignerBackend, str]:
     from notifier.features.signers.google_kms_key import GoogleKmsKey  # noqa: PLC0415  an extra
 
-    return GoogleKmsKey(of), of.called
+    return GoogleKmsKey(settings), settings.called

@@ -181,14 +181,17 @@ def _explain_compile_error(error: Exception) -> str:
 
 
 def _explain_failure(error: Exception) -> str:
+    """Return why an expression fails on a document. No reason quotes a value of the document."""
     match error:
         case exceptions.JMESPathTypeError():
             expected = " or ".join(map(str, error.expected_types))
             return f"{error.function_name}() takes {expected}, not {error.actual_type}"
         case RecursionError():
             return "it is nested too deeply"
+        case ValueError() if error.args and not isinstance(error, exceptions.JMESPathError):
+            return excerpt(str(error))  # from notifier's functions
         case ValueError():
-            return excerpt(str(error)) if error.args and not isinstance(error, exceptions.JMESPathError) else "no value"
+            return "no value"
         case TypeError():
             return "it compares or counts values of types that do not fit"
         case _:
