@@ -167,9 +167,9 @@ class Outgoing:
 
 @frozen
 class Transfer:
-    """A dead letter that was taken, and the message that replaces it in `queue`, after `wait` seconds."""
+    """A message `taken` from a queue, and the message to publish to `queue` in its place, after `wait` seconds."""
 
-    letter: Message
+    taken: Message
     queue: str
     outgoing: Outgoing
     wait: float = 0.0
@@ -177,7 +177,7 @@ class Transfer:
 
 @frozen
 class TransferResult:
-    """The replaced letters, and why others were not replaced: None if all were, or another process was faster."""
+    """The replaced messages, and the error that kept others; None if there was none, or another worker was faster."""
 
     done: tuple[Message, ...]
     failure: QueueError | None = None

@@ -151,7 +151,7 @@ async def replay(
         if isinstance(readmission, KeptDeadLetter):
             return KeptMessage(readmission.reason.value)
         on_readmission(summary, readmission)
-        return Transfer(letter=message, queue=readmission.queue, outgoing=readmission.outgoing)
+        return Transfer(taken=message, queue=readmission.queue, outgoing=readmission.outgoing)
 
     return await RepairPass(filter_.open_visit(dead_letters, whole=True), decide, options, report, filter_.ids).run()
 
@@ -178,6 +178,6 @@ async def make_due(
         at, next_at = next_at, next_at + 1 / pace()
         if summary.due is not None and summary.due <= at:
             return KeptMessage(DUE_EARLIER)
-        return to_due_transfer(message, at - options.clock(), at)
+        return to_due_transfer(message, at, options.clock())
 
     return await RepairPass(filter_.open_visit(waiting, whole=True), decide, options).run()

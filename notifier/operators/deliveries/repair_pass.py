@@ -237,7 +237,7 @@ class RepairPass(Generic[S]):
         self, visit: Visit[S], removed: Sequence[Message], transfers: Sequence[Transfer], selected: Mapping[int, S]
     ) -> None:
         if self._options.dry_run:
-            self._count([*removed, *(transfer.letter for transfer in transfers)], selected)
+            self._count([*removed, *(transfer.taken for transfer in transfers)], selected)
             return
         if removed:
             self._count(await visit.remove(removed), selected)

@@ -286,15 +286,14 @@ def _names_subject(body: bytes, subject: str) -> bool:
     return any(subject in subjects_of(part) for part in parts)
 
 
-def to_due_transfer(message: Message, wait: float, due: float) -> Transfer:
-    """Return the transfer that makes a delayed message due after `wait` seconds, at `due`; now if `wait` is short."""
+def to_due_transfer(message: Message, due_at: float, now: float) -> Transfer:
+    """Return the transfer that makes a delayed message due at `due_at`, or at once if that is in a moment."""
     document: dict[str, Any] = from_json(message.body, allow_inf_nan=False)
     document.pop("schedule", None)
-    if wait < MIN_WAIT_SECONDS:
-        wait = 0.0
-    else:
-        document["schedule"] = {"due": due}
+    wait = due_at - now if due_at - now >= MIN_WAIT_SECONDS else 0.0
+    if wait:
+        document["schedule"] = {"due": due_at}
     assert message.kind is not None, "pending messages are notifier's own"
     body, headers = to_json(document), message.lasting_headers
-    again = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
-    return Transfer(letter=message, queue=Lane.RETRIES.value, outgoing=again, wait=wait)
+    outgoing = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
+    return Transfer(taken=message, queue=Lane.RETRIES.value, outgoing=outgoing, wait=wait)

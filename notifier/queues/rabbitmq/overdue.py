@@ -132,4 +132,4 @@ def _to_transfer(message: Message) -> Transfer:
     outgoing = Outgoing(
         kind=message.kind, body=message.body, message_id=message.message_id or "", headers=message.lasting_headers
     )
-    return Transfer(letter=message, queue=Lane.RETRIES, outgoing=outgoing)
+    return Transfer(taken=message, queue=Lane.RETRIES, outgoing=outgoing)

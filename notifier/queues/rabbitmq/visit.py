@@ -251,7 +251,7 @@ class RabbitVisit(Generic[S]):
             elif isinstance(result, BaseException):
                 raise result
             else:
-                done.append(transfer.letter)
+                done.append(transfer.taken)
         await self._ack(done)
         return TransferResult(done=tuple(done), failure=failure)
 

@@ -78,7 +78,7 @@ class SqliteVisit(Generic[S]):
     async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
         """Write each message to its new queue and delete its row, all or none. Raises QueueError."""
         now, pace = self._clock(), self._pace()
-        rows = {_row_id(transfer.letter): _to_row(transfer, now, pace) for transfer in transfers}
+        rows = {_row_id(transfer.taken): _to_row(transfer, now, pace) for transfer in transfers}
 
         def work(store: Store) -> set[int]:
             existing = store.find_existing(self._rows, list(rows))
@@ -88,7 +88,7 @@ class SqliteVisit(Generic[S]):
 
         existing = await self._store.visit(work, writing=True)
         return TransferResult(
-            done=tuple(transfer.letter for transfer in transfers if _row_id(transfer.letter) in existing)
+            done=tuple(transfer.taken for transfer in transfers if _row_id(transfer.taken) in existing)
         )
 
 
