@@ -160,7 +160,7 @@ class DeadLetterRoutes:
         seconds_left, steady = EXPORT_READ_SECONDS, self._access.steady
         try:
             async with (
-                self._requests.hold(reading=True),
+                self._requests.lock(reading=True),
                 aclosing(find_messages(self._dead_letters, filter_, whole=True)) as dead_letters,
             ):
                 async for _, message in dead_letters:

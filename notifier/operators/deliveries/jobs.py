@@ -68,8 +68,8 @@ class ExclusiveAccess(Protocol):
     def has_waiters(self) -> bool:
         """Return True if a request waits for its turn."""
 
-    def hold(self, *, patient: bool) -> AbstractAsyncContextManager[None]:
-        """Hold the messages exclusively, waiting without a limit if `patient`. Raises Refusal."""
+    def lock(self, *, patient: bool) -> AbstractAsyncContextManager[None]:
+        """Lock the messages for one request, waiting without a limit if `patient`. Raises Refusal."""
 
 
 class Work(Protocol):
@@ -124,15 +124,15 @@ class Job:
                 self._waiting_task.cancel()
 
     @asynccontextmanager
-    async def hold(self, access: ExclusiveAccess, due: float = 0.0) -> AsyncIterator[None]:
-        """Hold the messages exclusively, not before `due` (steady). Raises Refusal, or JobEndRequested at a job end."""
+    async def lock(self, access: ExclusiveAccess, due: float = 0.0) -> AsyncIterator[None]:
+        """Lock the messages for this job, not before `due` (steady). Raises Refusal, or JobEndRequested."""
         async with AsyncExitStack() as stack:
             self._waiting_task = asyncio.current_task()
             try:
                 async with asyncio.timeout(self._deadline - self.steady()):
                     if self.end_reason is None:
                         await asyncio.sleep(due - self.steady())
-                        await stack.enter_async_context(access.hold(patient=True))
+                        await stack.enter_async_context(access.lock(patient=True))
             except TimeoutError:
                 raise JobEndRequested(TIME_OVER_TEXT) from None
             except asyncio.CancelledError:

@@ -114,8 +114,8 @@ class MessageRequests(Generic[P, S]):
         return self._waiter_count > 0
 
     @asynccontextmanager
-    async def hold(self, *, reading: bool = False, patient: bool = False) -> AsyncIterator[None]:
-        """Hold the messages exclusively. Raises Refusal (503) if the queue is unavailable or (not `patient`) busy."""
+    async def lock(self, *, reading: bool = False, patient: bool = False) -> AsyncIterator[None]:
+        """Lock the messages for a request. Raises Refusal (503) if the queue is unavailable or (not `patient`) busy."""
         async with AsyncExitStack() as stack:
             if patient:
                 await stack.enter_async_context(self._job_lock)
@@ -160,7 +160,7 @@ class MessageRequests(Generic[P, S]):
         self.audit.log_search(request.who, filter_)
         limit, skip = asked.get("rows", 0), asked.get("skip", 0)
         counts, listed = GroupCounts(), list[dict[str, object]]()
-        async with self.hold(reading=True), aclosing(find_messages(self._messages, filter_)) as summaries:
+        async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_)) as summaries:
             async for summary, _ in summaries:
                 counts.add(summary)
                 if skip < counts.total <= skip + limit:
@@ -186,7 +186,7 @@ class MessageRequests(Generic[P, S]):
 
         async def build() -> MessageIndex:
             index = MessageIndex(self._access.clock, self._access.steady)
-            async with self.hold(reading=True), aclosing(find_messages(self._messages, everything)) as summaries:
+            async with self.lock(reading=True), aclosing(find_messages(self._messages, everything)) as summaries:
                 async for summary, _ in summaries:
                     index.add(summary)
             index.complete()
@@ -206,7 +206,7 @@ class MessageRequests(Generic[P, S]):
             raise malformed_refusal(InputIssue("", "give subject (a sub or a sid) or event_id to search for"))
         self.audit.log_read("looked_for", request.who, filter_)
         total, listed = 0, list[dict[str, object]]()
-        async with self.hold(reading=True), aclosing(find_messages(self._messages, filter_)) as summaries:
+        async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_)) as summaries:
             async for summary, _ in summaries:
                 total += 1
                 if total <= MAX_FOUND_MESSAGES:
@@ -222,7 +222,7 @@ class MessageRequests(Generic[P, S]):
         whole: bool = False,
     ) -> web.Response:
         """Answer with the first selected message as a document. Raises Refusal (404)."""
-        async with self.hold(reading=True), aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries:
+        async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries:
             async for summary, message in summaries:
                 hint = self._hint(summary.reason, summary.iss, summary.client_id, request)
                 return web.json_response(document(summary, message) | hint, dumps=json_text)
@@ -285,7 +285,7 @@ class MessageRequests(Generic[P, S]):
         dry_run = bool(request.members.get("dry_run"))
         if dry_run:
             self.audit.log_search(request.who, filter_)
-        async with self.hold(reading=dry_run):
+        async with self.lock(reading=dry_run):
             result = await act(self.repair_options(request))
             if not dry_run:
                 self.audit.log_repair(past_verb, request.who, filter_, result)

@@ -146,7 +146,7 @@ class RepairWork:
     async def _repair(self, job: Job) -> None:
         due, until, rate = job.steady(), None, self._request.rate
         while True:
-            async with job.hold(self._access, due):
+            async with job.lock(self._access, due):
                 began = job.steady()
                 part = await self._request.passes.run(self._build_pass_options(job), until)
             if part.failed:  # its own text names hosts and files
@@ -209,8 +209,8 @@ class RetryWork:
         """See Work."""
         until = job.steady() + WATCH_SECONDS
 
-        def hold() -> AbstractAsyncContextManager[None]:
-            return job.hold(self._access)
+        def lock() -> AbstractAsyncContextManager[None]:
+            return job.lock(self._access)
 
         def on_progress(result: RetryResult) -> None:
             self._result, self._is_counted = result, True
@@ -224,7 +224,7 @@ class RetryWork:
             stop=lambda: job.end_reason is not None or job.steady() >= until,
         )
         try:
-            self._result = await retry_now(self._queue, self.request, options, hold=hold, on_progress=on_progress)
+            self._result = await retry_now(self._queue, self.request, options, lock=lock, on_progress=on_progress)
         except JobEndRequested as ends:
             self._result = replace(self._result, unfinished=str(ends))
         except (QueueError, Refusal):  # its own text names hosts and files

@@ -110,14 +110,14 @@ async def retry_now(
     request: RetryRequest,
     options: RepairOptions,
     *,
-    hold: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    lock: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     on_progress: Callable[[RetryResult], None] = lambda _: None,
 ) -> RetryResult:
-    """Attempt the pending deliveries. `hold` is entered for passes over them; `on_progress` receives the progress.
+    """Attempt the pending deliveries. Each pass over them is within `lock`.
 
-    The queue must be open. Raises QueueError.
+    The queue must be open. `on_progress` receives the results so far. Raises QueueError.
     """
-    async with hold():
+    async with lock():
         before = await _count(queue, request, options)
         result = RetryResult(
             waited=before.by_reason, asked=0 if request.force else before.asked, waiting=before.by_reason,
@@ -147,7 +147,7 @@ async def retry_now(
     unfinished = await _watch(queue, request, options, before.total, due.unfinished, last_answers, on_account)
     if unfinished not in (None, GONE_WORKER_TEXT):
         return replace(result, unfinished=unfinished)
-    async with hold():
+    async with lock():
         after = await _count(queue, request, options)
     return replace(result, waiting=after.by_reason, unfinished=after.unfinished or unfinished)
 

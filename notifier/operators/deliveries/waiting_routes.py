@@ -176,7 +176,7 @@ class WaitingRoutes:
             work = RetryWork(access.queue, retry, self._requests, access.write_audit)
             running_job = await access.jobs.find_equal(work, token)
             return start_job(access.jobs, work, token) if running_job is None else answer_accepted(running_job)
-        async with self._requests.hold(reading=True):
+        async with self._requests.lock(reading=True):
             result = await preview_retry(access.queue, retry, self._requests.repair_options())
         document = {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}
         return web.json_response(document, dumps=json_text)

@@ -40,13 +40,13 @@ class FakeAccess:
     has_waiters = False
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
+        self.taken = asyncio.Lock()
 
     @asynccontextmanager
-    async def hold(self, *, patient: bool) -> AsyncIterator[None]:
+    async def lock(self, *, patient: bool) -> AsyncIterator[None]:
         """As the port says."""
         assert patient
-        async with self.lock:
+        async with self.taken:
             yield
 
 
@@ -68,7 +68,7 @@ class FakeWork:
     async def carry_out(self, job: Job) -> None:
         """As the port says."""
         try:
-            async with job.hold(self._access):
+            async with job.lock(self._access):
                 await self.go_on.wait()
         except JobEndRequested as ends:
             self.ended = str(ends)
@@ -114,7 +114,7 @@ async def test_a_job_that_waits_for_its_hour_ends(jobs: Jobs, monkeypatch: pytes
     """Somebody has the messages all the time."""
     monkeypatch.setattr(jobs_module, "MAX_JOB_SECONDS", 0.0)
     turns = FakeAccess()
-    async with turns.lock:
+    async with turns.taken:
         jobs.begin(late := FakeWork(turns), None)
         await settled(jobs, "ended")
     assert late.ended == "its hour is over; the rest is unchanged"
@@ -177,7 +177,7 @@ async def test_what_waits_is_not_known_until_it_is_counted(empty_queue: SqliteQu
     """Somebody else goes through it meanwhile. Whoever ends the job before that has none of it tried."""
     turns, written = FakeAccess(), list[str]()
     wish = RetryRequest(key=(ISS, "shop"), who="sre")
-    async with turns.lock:
+    async with turns.taken:
         one, two = (
             retry_jobs.begin(RetryWork(empty_queue, wish, turns, lambda action, **_: written.append(action)), None)[
                 "id"
