@@ -83,7 +83,7 @@ class DeadLetter:
 
     @property
     def outcomes(self) -> tuple[PastOutcome, ...]:
-        """The last ten outcomes, oldest first."""
+        """Return the last ten outcomes, oldest first."""
         return () if self.delivery is None else self.delivery.history
 
 
@@ -99,7 +99,7 @@ _DEAD_LETTER = TypeAdapter(DeadLetter)
 
 
 def dead_letter_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float) -> DeadLetter:
-    """Return the letter of a delivery that is given up. It keeps the id, so that copies from a crash are recognised."""
+    """Return the dead letter of a delivery that is given up. It keeps the id, by which copies are detected."""
     return DeadLetter(
         id=delivery.id, reason=reason, text=unreadable.bound_text(text), dead_since=now, iss=delivery.iss,
         client_id=delivery.client_id, event_id=delivery.event_id, publisher=delivery.publisher,
@@ -109,7 +109,7 @@ def dead_letter_delivery(delivery: Delivery, reason: DeadReason, text: str, now:
 
 
 def dead_letter_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> DeadLetter:
-    """Return the letter of an event that is given up as a whole."""
+    """Return the dead letter of an event that is given up as a whole."""
     return DeadLetter(
         id=make_letter_id(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
         reason=reason,
@@ -125,7 +125,7 @@ def dead_letter_event(event: SessionEnded, reason: DeadReason, text: str, now: f
 def dead_letter_raw(
     message: Message, mistakes: Sequence[InputIssue], now: float, data: Mapping[str, object] | None = None
 ) -> DeadLetter:
-    """The letter of a message that is no event. It notes issuer and id if they can be found.
+    """Return the dead letter of a message that is not a valid event, with the issuer and id if they can be found.
 
     `data` is the JSON of the event, if it is known: parsing it again would take milliseconds.
     """
@@ -148,12 +148,12 @@ def dead_letter_raw(
 
 
 def dead_letter_unread(message: Message, reason: DeadReason, text: str, now: float) -> DeadLetter:
-    """The letter of a message that is given up unread, for a reason that is not in its content."""
+    """Return the dead letter of a message that is given up unread, for a reason other than its content."""
     return replace(dead_letter_raw(message, (), now), reason=reason, text=unreadable.bound_text(text))
 
 
 def dead_letter_entries(message: Message, event: SessionEnded, wrong: WrongEntries, now: float) -> DeadLetter:
-    """One letter for all wrong entries of the event, so that no event makes thousands. A copy has the same id."""
+    """Return one dead letter for all invalid entries of the event. A redelivered copy gets the same id."""
     names = {"iss": event.iss, "id": event.id}
     letter = dead_letter_raw(message, abridge_issues(wrong.mistakes, wrong.more), now, names)
     same = make_letter_id(message.body, (message.message_id or "").encode(errors="replace"), b"entries")
@@ -161,7 +161,7 @@ def dead_letter_entries(message: Message, event: SessionEnded, wrong: WrongEntri
 
 
 def dead_letter_events(message: Message, wrong: WrongEvents, now: float) -> DeadLetter:
-    """One letter for all wrong events of a source's message. The others are served."""
+    """Return one dead letter for all invalid events of a source's message. The valid events are delivered."""
     letter = dead_letter_raw(message, wrong.mistakes, now, {"iss": wrong.iss, "id": wrong.event_id})
     same = make_letter_id(
         message.body, (message.message_id or "").encode(errors="replace"), b"events", wrong.which.encode()
@@ -173,7 +173,7 @@ def dead_letter_events(message: Message, wrong: WrongEvents, now: float) -> Dead
 
 
 def dump_dead_letter(letter: DeadLetter) -> Outgoing:
-    """The message to be published to `dead`."""
+    """Return the message to publish to `dead`."""
     headers = {"reason": letter.reason.value, "iss": letter.iss}
     headers |= {"client_id": letter.client_id, "event_id": letter.event_id}
     if letter.source is not None:
@@ -204,9 +204,9 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
 
 
 def load_dead_letter(message: Message) -> DeadLetter:
-    """Read a message of the queue `dead` as a dead letter, whoever put it there.
+    """Return the dead letter in a message of `dead`. Raises UnknownVersion if a later release wrote it.
 
-    Raises UnknownVersion if a later release wrote it. Any other unreadable message becomes a letter as it is.
+    A message that is not one of notifier's dead letters, or a damaged one, is returned as a dead letter that holds it.
     """
     if message.kind is not Kind.DEAD_LETTER and message.kind is not Kind.UNREADABLE:
         return _load_moved_by_broker(message)
@@ -271,7 +271,7 @@ def _dump(letter: DeadLetter, version: int) -> bytes:
 
 
 def to_message(letter: DeadLetter, lane: Lane) -> Message | None:
-    """The unreadable message of this letter, to be read again. None if it holds none, or not all of it."""
+    """Return the unreadable message in this dead letter; None if it holds none, or only a part of it."""
     raw = letter.raw
     if raw is None or raw.truncated:
         return None
@@ -290,11 +290,11 @@ def _load_moved_by_broker(message: Message) -> DeadLetter:
     if isinstance(time, datetime):
         since = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     text = _BROKER_REASONS.get(str(why), "given back to the broker too often: a fault of ours, or poison")
-    # The id must be the same at each look, but headers such as the delivery count change.
+    # The id must be the same at each reading, but headers such as the delivery count change.
     identity = make_letter_id(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
     return replace(dead_letter_unread(message, DeadReason.DELIVERY_LIMIT, text, since), id=identity)
 
 
 def make_letter_id(*parts: bytes) -> str:
-    """The id of a letter. It depends on the parts only, whoever makes the letter."""
+    """Return the id of a dead letter. It depends on the parts only, so all workers derive the same id."""
     return hashlib.blake2b(b"".join(b"%d:%b" % (len(part), part) for part in parts), digest_size=16).hexdigest()
