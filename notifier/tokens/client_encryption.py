@@ -187,8 +187,8 @@ class ClientEncryption:
         assert isinstance(document, IssuerDocument), "it was read"
         fresh_seconds = (
             DEFAULT_FRESH_SECONDS
-            if document.max_age is None
-            else min(max(document.max_age, MIN_FRESH_SECONDS), MAX_FRESH_SECONDS)
+            if document.fresh_seconds is None
+            else min(max(document.fresh_seconds, MIN_FRESH_SECONDS), MAX_FRESH_SECONDS)
         )
         key_set.fault, key_set.due, key_set.read_at = None, now + fresh_seconds, now
         if keys != key_set.keys:

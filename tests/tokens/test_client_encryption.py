@@ -47,7 +47,7 @@ class Publishing:
     more: asyncio.Event = field(default_factory=asyncio.Event)
 
     def publish(self, *jwks: dict[str, Any], max_age: float | None = None) -> None:
-        self.answers = IssuerDocument(content={"keys": list(jwks)}, max_age=max_age)
+        self.answers = IssuerDocument(content={"keys": list(jwks)}, fresh_seconds=max_age)
         self.more.set()
 
     async def give(self, place: ClientKeysSource) -> IssuerDocument | DocumentIssue:

@@ -19,13 +19,13 @@ _ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 class IssuerDocument:
     """A JSON document. `date` is the server's clock from its `Date` header, in epoch seconds, None without one.
 
-    `max_age`: seconds for which it may be cached by its Cache-Control; None if unspecified.
-    `algorithms`: the algorithms for tokens in the issuer's metadata; None if unspecified.
+    `fresh_seconds`: seconds for which it may be cached, by its Cache-Control; None if that sets no limit.
+    `algorithms`: what the issuer's metadata name for its tokens; None if they name nothing.
     """
 
     content: object
     date: float | None = None
-    max_age: float | None = None
+    fresh_seconds: float | None = None
     algorithms: tuple[str, ...] | None = None
 
 
@@ -52,15 +52,18 @@ def present_members(document: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in document.items() if value is not None and value not in ("", [])}
 
 
-def parse_max_age(cache_control: str, age: str | None) -> float | None:
-    """Return the seconds of caching that Cache-Control allows, less the response's Age (RFC 9111 §4.2, §5.2.2)."""
+def parse_remaining_freshness(cache_control: str, age: str | None) -> float | None:
+    """Return the seconds for which a response stays fresh: `max-age` minus its `Age` (RFC 9111 §4.2, §5.2.2).
+
+    0 for `no-cache` and `no-store`, None without `max-age`.
+    """
     if re.search(r"(?i)\bno-(cache|store)\b", cache_control) is not None:
         return 0.0
     max_age = re.search(r"(?i)(?<![\w-])max-age=\"?([0-9]{1,10})", cache_control)
     if max_age is None:
         return None
-    passed = age.strip() if age is not None else ""
-    return max(0.0, float(max_age[1]) - (float(passed) if re.fullmatch(r"[0-9]{1,10}", passed) else 0.0))
+    age = age.strip() if age is not None else ""
+    return max(0.0, float(max_age[1]) - (float(age) if re.fullmatch(r"[0-9]{1,10}", age) else 0.0))
 
 
 def issuer_egress(policy: EgressPolicy) -> EgressPolicy:
@@ -75,14 +78,14 @@ def issuer_egress(policy: EgressPolicy) -> EgressPolicy:
 def discovered_egress(policy: EgressPolicy, uri: str, *named: str) -> EgressPolicy:
     """Return the egress policy for `uri`, which a document contains.
 
-    On the origins of the addresses `named` by the operator it is that of the issuer's own documents. On any other it
-    is that of clients: no document gives access to a private address.
+    At the servers of the addresses `named` by the operator it is that of the issuer's own documents. Anywhere else it
+    is that of clients, so that no document can allow a private address.
     """
     return issuer_egress(policy) if origin_of(uri) in map(origin_of, named) else policy
 
 
 def is_for_tests(iss: str) -> bool:
-    """Return True if the issuer's host is in `.invalid`, which nobody can own (RFC 2606 §2), as with `helm test`.
+    """Return True if the issuer's host is in `.invalid` (RFC 2606 §2), as with `helm test`.
 
     Such an issuer publishes nothing, and its clients exist only while a test runs.
     """
@@ -91,7 +94,7 @@ def is_for_tests(iss: str) -> bool:
 
 
 def find_only_issuer(issuers: Iterable[str]) -> str | None:
-    """Return the issuer to use if none is given: the only one, apart from those for tests."""
+    """Return the default issuer: the only one, not counting those of tests; None if there are several."""
     real = [iss for iss in issuers if not is_for_tests(iss)]
     return real[0] if len(real) == 1 else None
 

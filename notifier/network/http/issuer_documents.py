@@ -19,7 +19,7 @@ from notifier.network.http.issuer_document import (
     IssuerDocument,
     discovered_egress,
     issuer_egress,
-    parse_max_age,
+    parse_remaining_freshness,
     present_members,
 )
 from notifier.network.http.json_client import JsonAnswer, JsonClient, NoAnswer
@@ -57,8 +57,10 @@ class DocumentReader:
         if answer.content is None:
             return DocumentIssue(text="the answer is not JSON")
         headers = answer.headers
-        cached = parse_max_age(answer.whole("Cache-Control"), headers.get("Age"))
-        return IssuerDocument(content=answer.content, date=parse_http_date(headers.get("Date", "")), max_age=cached)
+        cached = parse_remaining_freshness(answer.whole("Cache-Control"), headers.get("Age"))
+        return IssuerDocument(
+            content=answer.content, date=parse_http_date(headers.get("Date", "")), fresh_seconds=cached
+        )
 
     async def post(
         self, uri: str, form: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float

@@ -359,7 +359,7 @@ def test_the_metadata_is_below_the_issuer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "max_age"),
+    ("headers", "fresh_seconds"),
     [
         (b"", None),
         (b"Cache-Control: public, max-age=600\r\n", 600.0),
@@ -372,13 +372,13 @@ def test_the_metadata_is_below_the_issuer() -> None:
         (b"Cache-Control: max-age=-1\r\nAge: x\r\n", None),
     ],
 )
-async def test_how_long_a_document_may_be_kept(headers: bytes, max_age: float | None) -> None:
+async def test_how_long_a_document_may_be_kept(headers: bytes, fresh_seconds: float | None) -> None:
     """As its Cache-Control says to a cache that is not shared (RFC 9111 §5.2.2)."""
     answer = raw(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\n{}" % headers)
     async with scripted(answer) as client:
         found = await read(client.url)
     assert isinstance(found, IssuerDocument)
-    assert found.max_age == max_age
+    assert found.fresh_seconds == fresh_seconds
 
 
 async def test_a_document_behind_a_proxy() -> None:
