@@ -142,21 +142,21 @@ def find_uri_issue(uri: str) -> str | None:
 def check_uri(uri: str, policy: EgressPolicy) -> str | None:
     """Return why no request may go to `uri`, and the setting that would allow it; None if a request may.
 
-    The addresses of a name are unknown here: `judge` checks them later. Behind a proxy they stay unknown.
+    The addresses of a name are unknown here: `check_address` checks them later. Behind a proxy they stay unknown.
     """
     target = _parse(uri)
     if isinstance(target, str):
         return target
     if not target.secure and not policy.allow_http:
         return "is http; to allow it, set egress.allow_http"
-    mistakes = [judge(address, policy) for address in target.addresses]
+    mistakes = [check_address(address, policy) for address in target.addresses]
     if mistakes and None not in mistakes:
         return mistakes[0]
     return f"must write its address as {target.addresses[0]}" if target.disguised else None
 
 
-def judge(address: str | Address, policy: EgressPolicy) -> str | None:
-    """Return why no connection may go to `address`, and the setting that would allow it; None if a connection may.
+def check_address(address: str | Address, policy: EgressPolicy) -> str | None:
+    """Say why no connection may go to `address`, and which setting would allow it. None if it may.
 
     Raises ValueError if `address` is not an IP address.
     """
@@ -164,14 +164,14 @@ def judge(address: str | Address, policy: EgressPolicy) -> str | None:
         address = ip_address(address)
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         address = IPv6Address(int(address))  # fe80::1%eth0 is not equal to fe80::1, but the same address
-    mistake = _judge_as_written(address, policy)
+    mistake = _check_address_as_written(address, policy)
     if mistake is not None:
         return mistake
     inner = _extract_ipv4(address)
-    return None if inner is None else judge(inner, policy)
+    return None if inner is None else check_address(inner, policy)
 
 
-def _judge_as_written(address: Address, policy: EgressPolicy) -> str | None:
+def _check_address_as_written(address: Address, policy: EgressPolicy) -> str | None:
     allowed = _narrowest(address, policy.allow)
     denied = _narrowest(address, policy.deny)
     if denied >= 0 and denied >= allowed:

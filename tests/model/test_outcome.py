@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.model.client import EgressPolicy, ResponsePolicy
-from notifier.model.egress import find_uri_issue, judge
+from notifier.model.egress import check_address, find_uri_issue
 from notifier.model.frozen import frozen, replace
 from notifier.model.outcome import Answer, Delivered, Failed, read_retry_after, read_wire
 
@@ -128,12 +128,12 @@ def test_nothing_passes_that_the_standard_library_knows_to_be_special(address: I
 
     One of the well-known prefix of NAT64 is the IPv4 address in it.
     """
-    if judge(address, STRICT) is None:
+    if check_address(address, STRICT) is None:
         if address in NAT64:
             address = IPv4Address(int(address) & 0xFFFF_FFFF)
         assert address.is_global
         assert not any((address.is_multicast, address.is_reserved, address.is_link_local))
-        assert judge(str(address), STRICT) is None
+        assert check_address(str(address), STRICT) is None
 
 
 @given(st.ip_addresses())
@@ -141,5 +141,5 @@ def test_an_address_allowed_by_its_own_number_is_open_unless_it_carries_another(
     address: IPv4Address | IPv6Address,
 ) -> None:
     """The narrowest `allow` there can be opens everything but what is an IPv4 address in another coat."""
-    if judge(address, EgressPolicy(allow=(ip_network(str(address)),))) is not None:
+    if check_address(address, EgressPolicy(allow=(ip_network(str(address)),))) is not None:
         assert isinstance(address, IPv6Address)

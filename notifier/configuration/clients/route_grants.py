@@ -12,7 +12,7 @@ client's `ca_file` does as well: it is not secret and opens no network. For an a
 from collections.abc import Collection, Iterator, Mapping
 
 from notifier.model.client import Client, ClientKeysSource, EgressPolicy, FrontChannelWay, RetryPolicy, Route, TlsFiles
-from notifier.model.egress import IPNetwork, judge
+from notifier.model.egress import IPNetwork, check_address
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
 from notifier.model.origins import origin_of
@@ -171,11 +171,11 @@ def _intersect(policy: EgressPolicy, by: EgressPolicy) -> EgressPolicy:
 
 
 def _is_allowed(network: IPNetwork, policy: EgressPolicy) -> bool:
-    """Return True if the policy allows the whole network. A metadata address needs its own entry, hence `judge`."""
+    """Return True if the policy allows the whole network. `check_address` applies the rules for single addresses."""
     if network in policy.allow:
         return True
     if network.prefixlen == network.max_prefixlen:
-        return judge(network.network_address, policy) is None
+        return check_address(network.network_address, policy) is None
     inside = any(_contains(other, network) for other in policy.allow)
     return inside and not any(denied.overlaps(network) for denied in policy.deny)
 

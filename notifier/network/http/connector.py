@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from notifier.model.client import EgressPolicy
-from notifier.model.egress import judge
+from notifier.model.egress import check_address
 from notifier.network.http.connections import MAX_WIRE_BYTES, OpenConnections, WatchedConnection, current_exchange
 
 KEEP_ALIVE_SECONDS = (
@@ -99,7 +99,7 @@ def _guarded_socket_factory(policy: EgressPolicy) -> Callable[[Any], socket.sock
 
     def make(address: Any) -> socket.socket:
         exchange = current_exchange.get()
-        mistake = judge(address[4][0], policy)
+        mistake = check_address(address[4][0], policy)
         if mistake is not None:
             exchange.denied = mistake
             raise OSError(errno.EACCES, mistake)

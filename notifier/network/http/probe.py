@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from notifier.model.client import EgressPolicy, Route
-from notifier.model.egress import check_uri, judge
+from notifier.model.egress import check_address, check_uri
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Reason
 from notifier.network.http.client_contexts import TlsContexts
@@ -78,9 +78,9 @@ class Probe:
         except OSError as error:
             return ReachFailure(reason=Reason.DNS, text=f"{host}: {error.args[-1] if error.args else 'not found'}")
         context = await self._tls.context(route.tls) if url.scheme == "https" else None
-        allowed = addresses if policy is None else [address for address in addresses if judge(address, policy) is None]
+        allowed = [address for address in addresses if policy is None or check_address(address, policy) is None]
         if policy is not None and addresses and not allowed:
-            return ReachFailure(reason=Reason.EGRESS_DENIED, text=judge(addresses[0], policy) or "")
+            return ReachFailure(reason=Reason.EGRESS_DENIED, text=check_address(addresses[0], policy) or "")
         result: ReachedAddress | ReachFailure = ReachFailure(reason=Reason.DNS, text=f"{host} has no address")
         for address in allowed:
             result = await _try_connect(address, port, context, host)

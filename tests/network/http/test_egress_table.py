@@ -11,7 +11,7 @@ from aiohttp.abc import ResolveResult
 
 from notifier.model.client import Client, EgressPolicy, Route
 from notifier.model.delivery import ClientOverrides
-from notifier.model.egress import check_uri, judge
+from notifier.model.egress import check_address, check_uri
 from notifier.model.outcome import Answer, Break, Reason, Wire
 from notifier.model.registry import Registry
 from notifier.settings.policies import EgressSettings, override_policy
@@ -220,7 +220,7 @@ async def address_results(cases: list[Case]) -> AsyncIterator[tuple[Verdict, str
     async with opened(ScriptedResolver(names)) as http:
         for name, case in zip(names, cases, strict=True):
             egress = policy(case.settings)
-            text = judge(case.tried, egress)
+            text = check_address(case.tried, egress)
             if text is not None:
                 wire = await http.post(request(f"https://{name}/", egress=egress))
                 assert wire == Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=text), case
