@@ -151,12 +151,12 @@ class ClientSeries:
         self._snapshot = registry()
         self._own = _first_clients(self._snapshot, max_clients)
 
-    def of(self, iss: str, client_id: str, *, unknown: bool = False) -> ClientNumbers:
-        """Return the current numbers of this client. `unknown`: the fact reports it as unregistered."""
+    def of(self, iss: str, client_id: str, *, unregistered: bool = False) -> ClientNumbers:
+        """Return the current numbers of this client. `unregistered`: the fact reports it as unregistered."""
         self._follow_registry()
         numbers = self._numbers.get((iss, client_id))  # a client with its own label is found at once
         if numbers is None:
-            label = self._label(iss, client_id, unknown=unknown)
+            label = self._label(iss, client_id, unregistered=unregistered)
             numbers = self._numbers.get(label)
             if numbers is None:
                 numbers = self._numbers[label] = ClientNumbers(label)
@@ -165,14 +165,14 @@ class ClientSeries:
     def label(self, iss: str, client_id: str) -> Label:
         """Return the label under which a registered client counts now."""
         self._follow_registry()
-        return self._label(iss, client_id, unknown=True)
+        return self._label(iss, client_id, unregistered=True)
 
     def iss(self, iss: str) -> str:
         """Return the label of an issuer. All issuers that publishers invented share one."""
         return iss if not iss or iss in self._snapshot.issuers else UNKNOWN_CLIENT
 
     def set_circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
-        """Set the state of the clients that are down (1 tried now, 2 rests); all others are well."""
+        """Set the circuit states from the open circuits: 1 during a probe, else 2. All other circuits are closed."""
         for client in self._numbers.values():
             client.numbers[_CIRCUIT] = 0
         for iss, client_id, state in states:
@@ -201,7 +201,7 @@ class ClientSeries:
                         for position, (suffix, more) in enumerate(family.samples, family.start)
                     )
 
-    def _label(self, iss: str, client_id: str, *, unknown: bool) -> Label:
+    def _label(self, iss: str, client_id: str, *, unregistered: bool) -> Label:
         registry = self._snapshot
         label = self.iss(iss)
         if not client_id or client_id in self._own.get(iss, frozenset()):
@@ -210,7 +210,7 @@ class ClientSeries:
             return label, OTHER_ISSUER
         return (
             label,
-            UNKNOWN_CLIENT if unknown or label == UNKNOWN_CLIENT or registry.inline == "deny" else INLINE_CLIENT,
+            UNKNOWN_CLIENT if unregistered or label == UNKNOWN_CLIENT or registry.inline == "deny" else INLINE_CLIENT,
         )
 
     def _follow_registry(self) -> None:

@@ -154,10 +154,11 @@ class Metrics:
         self._surplus[label] = self._surplus.get(label, 0) + 1
 
     def _on_deferred(self, fact: Deferred) -> None:
-        self.clients.of(fact.iss, fact.client_id, unknown=fact.cause is Cause.UNKNOWN).on_deferred(fact.cause)
+        self.clients.of(fact.iss, fact.client_id, unregistered=fact.cause is Cause.UNKNOWN).on_deferred(fact.cause)
 
     def _on_dead_letter(self, fact: Buried) -> None:
-        self.clients.of(fact.iss, fact.client_id, unknown=fact.reason in _UNKNOWN_REASONS).on_dead_letter(fact.reason)
+        unregistered = fact.reason in _UNKNOWN_REASONS
+        self.clients.of(fact.iss, fact.client_id, unregistered=unregistered).on_dead_letter(fact.reason)
 
     def _on_ignored_overrides(self, _: IgnoredOverrides) -> None:
         self._ignored_overrides += 1

@@ -30,7 +30,7 @@ _SLICE_SECONDS = 0.002  # seconds of rendering, after which other work runs
 class MetricsSources:
     """The sources of the gauges. Each is called at a scrape and must return at once.
 
-    `circuits` gives (iss, client_id, 1 tried now | 2 rests) of the clients that are down, `waiting` (iss, client_id,
+    `circuits` gives (iss, client_id, 1 during a probe, else 2) of open circuits, `waiting` (iss, client_id,
     deliveries that wait for it), `signing_keys` (iss, kid, published), `certificates` (what for, file, when the first
     in it expires in epoch seconds), `registry_sources` (name, up, age in seconds, changed), `clients_expiring` how many
     clients lose a delivery within the hour, by whether its token has a sid (yes, no). `clock_offset` is in seconds.

@@ -19,9 +19,9 @@ _ATTEMPT_REASONS = frozenset(map(str, Reason))  # other reasons are those of dea
 class ClientState(ClientRecord):
     """The state of one client at one worker, or at all of them.
 
-    Counts of deliveries: `waiting` for a slot in memory; `parked` in its bucket (`BucketCounts`); `delayed` in delay
-    queues, the first due at `next_delayed` (`DelayCounts`). `circuit`: 0 closed, 1 half-open, 2 open until `next_try`.
-    `silent`: seconds without an answer while an attempt is running; 0 unless that is long.
+    `parked` deliveries wait in its bucket, see `BucketCounts`; `delayed` ones in delay queues, the next until
+    `next_delayed`, see `DelayCounts`. `circuit`: 0 closed, 1 during a probe, 2 open until `next_try`. `silent`: seconds
+    for which an attempt has had no answer, if that is long.
     """
 
     iss: str

@@ -119,11 +119,11 @@ class HealthObserver:
         seconds = max(1.0, self._steady() - since)
         return {name: round((count - before[name]) / seconds, 2) for name, count in self.counts.items()}
 
-    def _get_record(self, key: tuple[str, str], *, unknown: bool = False) -> ClientRecord:
-        """Return the client's record. Unknown clients use half of the room at most: publishers may invent names."""
+    def _get_record(self, key: tuple[str, str], *, unregistered: bool = False) -> ClientRecord:
+        """Return the client's record. An unregistered one replaces no other: publishers may invent names."""
         record = self.clients.get(key)
         if record is None:
-            if unknown and len(self.clients) >= MAX_CLIENTS // 2:
+            if unregistered and len(self.clients) >= MAX_CLIENTS // 2:
                 return ClientRecord()
             if len(self.clients) >= MAX_CLIENTS:
                 self._make_room()
@@ -162,14 +162,14 @@ class HealthObserver:
         self.counts["deferred"] += 1
         if not fact.client_id:
             return
-        unknown = fact.cause is outcome.Cause.UNKNOWN
-        record = self._record_deferral((fact.iss, fact.client_id), fact.due, fact.delivery, unknown=unknown)
+        unregistered = fact.cause is outcome.Cause.UNKNOWN
+        record = self._record_deferral((fact.iss, fact.client_id), fact.due, fact.delivery, unregistered=unregistered)
         record.waits_for, record.deferred_at = fact.cause.value, self._clock()
 
     def _record_deferral(
-        self, key: tuple[str, str], due: float, delivery: Delivery | None, *, unknown: bool = False
+        self, key: tuple[str, str], due: float, delivery: Delivery | None, *, unregistered: bool = False
     ) -> ClientRecord:
-        record = self._get_record(key, unknown=unknown)
+        record = self._get_record(key, unregistered=unregistered)
         record.put_off += 1
         record.next_due = due
         if delivery is not None and (life := self._life(delivery)) is not None:
@@ -194,8 +194,8 @@ class HealthObserver:
         self.counts["dead"] += 1
         if not fact.client_id:
             return
-        unknown = fact.reason in (outcome.DeadReason.UNKNOWN_CLIENT, outcome.DeadReason.UNKNOWN_ISSUER)
-        record = self._get_record((fact.iss, fact.client_id), unknown=unknown)
+        unregistered = fact.reason in (outcome.DeadReason.UNKNOWN_CLIENT, outcome.DeadReason.UNKNOWN_ISSUER)
+        record = self._get_record((fact.iss, fact.client_id), unregistered=unregistered)
         record.dead += 1
         if fact.delivery is not None:
             self._forget_expiry(record, fact.delivery)
