@@ -13,7 +13,10 @@ from notifier.model.moment import format_moment_for_people, latest
 
 @frozen
 class SeenKey:
-    """A key that a worker sees in its issuer's JWK Set since a moment. `appeared`: an earlier look had missed it."""
+    """A key that a worker has found in its issuer's JWK Set since a moment.
+
+    `appeared`: the worker had read the set without the key before, so `since` is when it was published.
+    """
 
     iss: str
     kid: str
@@ -26,20 +29,23 @@ Seen = Mapping[tuple[str, str], SeenKey]
 
 
 def merge_seen_keys(seen_keys: Iterable[SeenKey]) -> dict[tuple[str, str], SeenKey]:
-    """Sum up what workers see. If any saw a key appear, the last of them counts, else the first that saw it."""
-    first: dict[tuple[str, str], SeenKey] = {}
+    """Return the best observation of each key from those of all workers.
+
+    One with `appeared` is preferred, and of several the latest. Without any it is the earliest observation.
+    """
+    best: dict[tuple[str, str], SeenKey] = {}
     for seen in seen_keys:
         key = (seen.iss, seen.kid)
-        known = first.setdefault(key, seen)
-        if seen.appeared > known.appeared or (
-            seen.appeared == known.appeared and (seen.since > known.since) == seen.appeared
-        ):
-            first[key] = seen
-    return first
+        best[key] = max(best.get(key, seen), seen, key=_rank)
+    return best
+
+
+def _rank(seen: SeenKey) -> tuple[bool, float]:
+    return seen.appeared, seen.since if seen.appeared else -seen.since
 
 
 def earliest_publication(made_at: float | None, seen: SeenKey | None) -> float | None:
-    """Return until when a key made at `made_at` (None: unknown) was surely not published. None if nobody knows."""
+    """Return the earliest time at which a key made at `made_at` (None: unknown) can have been published; or None."""
     return latest(made_at, seen.since if seen is not None and seen.appeared else None)
 
 

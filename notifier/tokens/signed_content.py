@@ -94,10 +94,11 @@ class SignedContent:
     async def _verify_payload(
         self, token: bytes, kid: str | None, alg: str
     ) -> bytes | UnverifiedToken | KeysUnavailable:
+        """Return the payload if a key verifies the signature. If none does, try the key set once more, reread."""
         message, _, signature = token.rpartition(b".")
         tried = 0
-        for doubted in (False, True):
-            keys = await self._keys.matching_keys(kid, alg, doubted=doubted)
+        for reread in (False, True):
+            keys = await self._keys.matching_keys(kid, alg, reread=reread)
             if isinstance(keys, KeysUnavailable):
                 return keys
             if not keys:

@@ -134,11 +134,12 @@ class TransmitterKeys:
         self._fault: str | None = None
 
     async def matching_keys(
-        self, kid: str | None, alg: str, *, doubted: bool = False
+        self, kid: str | None, alg: str, *, reread: bool = False
     ) -> tuple[VerifyingKey, ...] | KeysUnavailable:
         """Return the keys that may verify a token with this header; none if the transmitter publishes none.
 
-        `doubted`: the keys that fit did not verify it, and no kid identifies them as the right keys.
+        `reread`: return the matching keys of a set that is read again, since those returned before did not verify the
+        token; none if the set has just been read.
         """
         arrived = self._steady()
         if self._set is None or (arrived >= self._due and not self._reading.locked()):
@@ -146,8 +147,8 @@ class TransmitterKeys:
         if self._set is None:
             return KeysUnavailable(text="The keys of the issuer cannot be read; send the token again")
         keys = tuple(islice(self._set.matching_keys(kid, alg), MAX_TRIED_KEYS))
-        if (keys and not doubted) or self._is_missing(kid, arrived):
-            return () if doubted else keys
+        if (keys and not reread) or self._is_missing(kid, arrived):
+            return () if reread else keys
         await self._refresh(unknown=True)
         keys = tuple(islice(self._set.matching_keys(kid, alg), MAX_TRIED_KEYS))
         if keys or self._is_missing(kid, arrived):
