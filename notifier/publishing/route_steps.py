@@ -25,9 +25,9 @@ class ApiLimits:
     accept_timeout: float = 5.0
     requests: int = 256
     requests_of_token: int = 128  # and of a source whose sender has given its proof
-    unproven: int = 128  # to sources, while the proof has not come: it is in the body
-    unproven_of_source: int = 64
-    unproven_timeout: float = 5.0
+    unverified: int = 128  # to all sources, whose sender is unauthenticated until the body is read
+    unverified_of_source: int = 64
+    unverified_timeout: float = 5.0
 
 
 def media_type(request: web.Request) -> str:

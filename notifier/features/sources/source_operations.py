@@ -69,14 +69,14 @@ def answer_options(request: web.Request, source: HttpSource, body: bytes) -> web
     """
     match source.proof:
         case HeaderSecret():
-            proven = source.proof.is_valid(request.headers)
+            verified = source.proof.is_valid(request.headers)
         case BodySignature():
-            proven = source.proof.is_valid(request.headers, body)
+            verified = source.proof.is_valid(request.headers, body)
         case SignedToken() | SnsSignature():
             raise method_refusal()
         case _:
             assert_never(source.proof)
-    if not proven:
+    if not verified:
         raise proof_refusal()
     origin = request.headers.get(REQUEST_ORIGIN, "")
     if _ORIGIN.fullmatch(origin) is None:

@@ -79,15 +79,15 @@ class SourceRoutes:
     def __init__(self, dependencies: SourceDependencies, limits: ApiLimits) -> None:
         self._dependencies = dependencies
         self._limits = limits
-        self._proven = RequestSlots(limits.requests, limits.requests_of_token, "to this source")
-        self._unproven = RequestSlots(limits.unproven, limits.unproven_of_source, "to this source")
-        self._logged_at: dict[tuple[str, str], float] = {}
-        self._requests: dict[tuple[str, str], int] = {}
+        self._verified_slots = RequestSlots(limits.requests, limits.requests_of_token, "to this source")
+        self._unverified_slots = RequestSlots(limits.unverified, limits.unverified_of_source, "to this source")
+        self._logged_at: dict[tuple[str, str], float] = {}  # by source, and status or mode
+        self._counts: dict[tuple[str, str], int] = {}  # by source and status
 
     def families(self) -> Iterator[Metric]:
         """Return the metric families for a scrape."""
         text = "Requests to POST /v1/events/{source}."
-        yield labelled_family(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._requests)
+        yield labelled_family(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._counts)
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes for the API's application."""
@@ -144,8 +144,8 @@ class SourceRoutes:
         try:
             if not isinstance(source.proof, BodySignature):
                 return answer_options(request, source, b"")
-            with self._unproven.hold_slot(source.name):
-                return answer_options(request, source, await self._read_unproven(request))
+            with self._unverified_slots.hold_slot(source.name):
+                return answer_options(request, source, await self._read_unverified(request))
         except Refusal as refusal:
             self._count(source.name, refusal.response.status)
             self._log_refusal(source.name, refusal.response.status, refusal.response.text or "")
@@ -161,8 +161,8 @@ class SourceRoutes:
             raise Refusal(problem_response(404, title))
         return source
 
-    async def _read_unproven(self, request: web.Request) -> bytes:
-        return await read_body(request, self._limits, self._limits.unproven_timeout)
+    async def _read_unverified(self, request: web.Request) -> bytes:
+        return await read_body(request, self._limits, self._limits.unverified_timeout)
 
     async def _accept(self, request: web.Request, source: HttpSource) -> web.Response:
         proof, rules = source.proof, source.rules
@@ -171,12 +171,12 @@ class SourceRoutes:
                 if not proof.is_valid(request.headers):
                     raise proof_refusal()
                 _check_type(request, source)
-                with self._proven.hold_slot(source.name):
+                with self._verified_slots.hold_slot(source.name):
                     body = await read_body(request, self._limits)
             case BodySignature():
                 _check_type(request, source)
-                with self._unproven.hold_slot(source.name):
-                    body = await self._read_unproven(request)
+                with self._unverified_slots.hold_slot(source.name):
+                    body = await self._read_unverified(request)
                 if not proof.is_valid(request.headers, body):
                     raise proof_refusal()
             case SignedToken():
@@ -196,8 +196,8 @@ class SourceRoutes:
     async def _accept_set(self, request: web.Request, source: HttpSource, proof: SignedToken) -> web.Response:
         """Accept a Security Event Token, and answer according to RFC 8935 §2.2 and §2.3."""
         _check_type(request, source)
-        with self._unproven.hold_slot(source.name):
-            result = await proof.verifier.verify(await self._read_unproven(request))
+        with self._unverified_slots.hold_slot(source.name):
+            result = await proof.verifier.verify(await self._read_unverified(request))
         if isinstance(result, VerifiedSet) and (unsigned := source.rules.check_headers(request.headers)) is not None:
             result = UnacceptedSet(err="invalid_request", description=unsigned.title)
         match result:
@@ -216,8 +216,8 @@ class SourceRoutes:
     async def _accept_sns(self, request: web.Request, source: HttpSource, proof: SnsSignature) -> web.Response:
         """Accept an SNS message: a notification, or a message about the subscription."""
         _check_type(request, source)
-        with self._unproven.hold_slot(source.name):
-            message = await proof.verifier.verify(await self._read_unproven(request))
+        with self._unverified_slots.hold_slot(source.name):
+            message = await proof.verifier.verify(await self._read_unverified(request))
         match message:
             case SnsRefusal():
                 raise proof_refusal(f"The message is not accepted: {message.text}")
@@ -255,7 +255,7 @@ class SourceRoutes:
             source=source.name,
         )
         new_id = dependencies.new_id()
-        with self._proven.hold_slot(source.name):
+        with self._verified_slots.hold_slot(source.name):
             await publish_in_time(
                 dependencies.publish(lane, to_sourced(message, new_id)), self._limits, "send the event again"
             )
@@ -264,7 +264,7 @@ class SourceRoutes:
 
     def _count(self, source: str, status: int) -> None:
         key = (source, str(status))
-        self._requests[key] = self._requests.get(key, 0) + 1
+        self._counts[key] = self._counts.get(key, 0) + 1
 
     def _log_refusal(self, source: str, status: int, answer: str) -> None:
         """Log refusals, each at most once a minute, since senders of webhooks seldom show the answer to a person."""

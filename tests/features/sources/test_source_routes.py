@@ -639,7 +639,7 @@ async def test_strangers_with_slow_bodies_keep_out_nobody_who_is_known(method: s
 
     A proof in a header comes before the body, as does a token. So these wait for no stranger.
     """
-    async with answering(ApiLimits(unproven_timeout=60, body_timeout=60)) as api:
+    async with answering(ApiLimits(unverified_timeout=60, body_timeout=60)) as api:
         async with slow_bodies(api, 140, "wso2", method), slow_bodies(api, 140, "okta", method):
             await until(lambda: api.ask("wso2", SIGNATURE), lambda answer: answer[0] == 429)
             others = {"x-hub-signature": signed(BODY, algorithm="sha1").hex()}
@@ -658,7 +658,7 @@ async def test_strangers_with_slow_bodies_keep_out_nobody_who_is_known(method: s
 
 async def test_a_body_without_proof_has_less_time() -> None:
     """So that the next ones have its place."""
-    limits = ApiLimits(unproven_of_source=1, unproven_timeout=1, body_timeout=60)
+    limits = ApiLimits(unverified_of_source=1, unverified_timeout=1, body_timeout=60)
     async with answering(limits) as api, slow_bodies(api, 1):
         await until(api.counts, lambda counted: counted.get(("wso2", 408)) == 1)
         assert (await api.ask("wso2", SIGNATURE))[0] == 202
