@@ -91,20 +91,23 @@ def upstream_warnings(settings: Settings) -> list[InputIssue]:
 def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iterator[InputIssue]:
     iss, place = local_issuer(upstream, settings), f"upstreams.{name}"
     if not upstream.front_channel:
-        named = [member for member in ("parents", "without_iss") if member in upstream.model_fields_set]
+        unused = [member for member in ("parents", "without_iss") if member in upstream.model_fields_set]
         text = "has no effect: browsers may not call this upstream's address without front_channel: true"
-        yield from (InputIssue(f"{place}.{member}", text) for member in named)
+        yield from (InputIssue(f"{place}.{member}", text) for member in unused)
     if upstream.algorithms is None and upstream.jwks_uri is not None:
         text = (
-            "is not set, and jwks_uri is read without the provider's metadata, so tokens by any algorithm are accepted:"
-            " name the registered id_token_signed_response_alg, RS256 by default"
+            "is not set, and jwks_uri is read without the provider's metadata, so tokens signed with any algorithm are"
+            " accepted: name the registered id_token_signed_response_alg, RS256 by default"
         )
         yield InputIssue(f"{place}.algorithms", text)
     if upstream.issuer == iss:
-        return  # it is the identity server itself
+        return  # the upstream is the identity server itself
     for way, section in _prefix_sections(upstream):
         if section.prefix == "":
-            text = f"is empty, so {upstream.issuer} can end the sessions of every user at {iss}: name its users apart"
+            text = (
+                f"is empty, so {upstream.issuer} can end the sessions of every user at {iss}: write a prefix that only"
+                " the sub of its own users has"
+            )
             yield InputIssue(f"{place}.resolve.{way}.prefix", text)
     sql = upstream.resolve.sql
     if sql is not None and sql.preset is not None and sql.prefix is None:
