@@ -30,7 +30,7 @@ def _run(context: FeatureContext) -> FeatureRuntime:
 
     counts = FrontChannelCounts(context.need(ClientLabels).label)
     web_pages = WebPages(context.live, counts)
-    api = SignOutRoutes(context.need(EventRequestHandler), web_pages.pages, web_pages.supplied).routes()
+    api = SignOutRoutes(context.need(EventRequestHandler), web_pages.page_addresses, web_pages.supplied).routes()
     return FeatureRuntime(api=api, pages=web_pages.routes(), families=counts.families, page=web_pages.page_of)
 
 

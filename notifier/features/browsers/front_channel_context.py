@@ -38,13 +38,13 @@ class TooManyClients(Exception):  # noqa: N818  an expected result
 class OpenedContext:
     """A context sealed by one of notifier's keys. `id` identifies the sealed context. `expires_at`: epoch seconds.
 
-    `own_key`: the key belongs to the context's issuer only.
+    `exclusive_key`: no other issuer than that of the context has the key.
     """
 
     context: FrontChannelContext
     id: str
     expires_at: float
-    own_key: bool = False
+    exclusive_key: bool = False
 
 
 def seal_context(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:

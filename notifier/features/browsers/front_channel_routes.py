@@ -66,7 +66,7 @@ class FrontChannelRoutes:
         sealed = request.match_info["context"]
         opened = self._dependencies.open_context(sealed)
         if opened is not None:
-            return self._render_page(opened.context, sealed, own_key=opened.own_key)
+            return self._render_page(opened.context, sealed, exclusive_key=opened.exclusive_key)
         refused = self.refuse()
         refused.headers[COOKIES_SEEN_HEADER] = "some" if "Cookie" in request.headers else "none"
         return refused
@@ -92,7 +92,7 @@ class FrontChannelRoutes:
         return web.Response(status=400, text=text, headers=self._page.headers(()))
 
     async def post_report(self, request: web.Request) -> web.Response:
-        """Count a page's report, once for each context."""
+        """Count the results that a page reports, once for each context."""
         counts = self._dependencies.counts
         opened = self._dependencies.open_context(request.match_info["context"])
         if opened is None:
@@ -103,7 +103,7 @@ class FrontChannelRoutes:
             return web.Response(status=204)
         if not opened.context.clients:  # a context without clients has no reporting page
             return web.Response(status=204)
-        plan = self._plan_page(opened.context, own_key=opened.own_key, record=False)
+        plan = self._plan_page(opened.context, exclusive_key=opened.exclusive_key, record=False)
         try:
             body = await read_body(request, self._limits)
         except (Refusal, web.HTTPException):
@@ -124,23 +124,28 @@ class FrontChannelRoutes:
         return web.Response(status=204)
 
     def _render_page(
-        self, context: FrontChannelContext, sealed: str | None, parents: tuple[str, ...] = (), *, own_key: bool = False
+        self,
+        context: FrontChannelContext,
+        sealed: str | None,
+        parents: tuple[str, ...] = (),
+        *,
+        exclusive_key: bool = False,
     ) -> web.Response:
         rules = self._dependencies.rules(context.iss)
         if rules is None:
             return self.refuse()
         rules = replace(rules, origins=tuple(dict.fromkeys((*rules.origins, *parents))))
-        plan = self._plan_page(context, own_key=own_key, record=True)
+        plan = self._plan_page(context, exclusive_key=exclusive_key, record=True)
         report = None
-        if context.clients:  # an identity server requests an empty page to check for pages
+        if context.clients:  # with a page of no client, an identity server tests whether there are pages
             self._dependencies.counts.on_page_shown(context.iss, _clients_of(plan))
             report = None if sealed is None else rules.path + PAGE_PATH.format(context=sealed)
         text = self._page.render(plan, rules, report)
         headers = self._page.headers(rules.origins, plan.asked)
         return web.Response(text=text, content_type="text/html", charset="utf-8", headers=headers)
 
-    def _plan_page(self, context: FrontChannelContext, *, own_key: bool, record: bool) -> PagePlan:
-        checked = self._dependencies.supplied.check_context(context, own_key=own_key, record=record)
+    def _plan_page(self, context: FrontChannelContext, *, exclusive_key: bool, record: bool) -> PagePlan:
+        checked = self._dependencies.supplied.check_context(context, exclusive_key=exclusive_key, record=record)
         return plan_page(checked, self._dependencies.registry())
 
     def _remember(self, context_id: str) -> None:

@@ -34,27 +34,27 @@ REMEDIES: Mapping[AddressRefusal, str] = {
 
 
 class SuppliedAddresses:
-    """Checks contexts. `hosts` returns an issuer's own hosts; `has_own_keys`: its own keys seal its pages."""
+    """Checks contexts. `hosts` are the issuer's own; `has_exclusive_keys`: no other issuer has its keys."""
 
     def __init__(
         self,
         counts: FrontChannelCounts,
         registry: CurrentRegistry,
         hosts: Callable[[str], Collection[str]],
-        has_own_keys: Callable[[str], bool],
+        has_exclusive_keys: Callable[[str], bool],
     ) -> None:
         self._counts = counts
         self._registry = registry
         self._hosts = hosts
-        self._has_own_keys = has_own_keys
+        self._has_exclusive_keys = has_exclusive_keys
         self._logged_at: dict[tuple[str, AddressRefusal], float] = {}
 
-    def check_context(self, context: FrontChannelContext, *, own_key: bool, record: bool) -> FrontChannelContext:
-        """Return the context of a page with its accepted addresses. `record`: count and log refused addresses.
+    def check_context(self, context: FrontChannelContext, *, exclusive_key: bool, record: bool) -> FrontChannelContext:
+        """Return the context of a page with its accepted addresses. `record`: count and log the refused ones.
 
-        `own_key`: the key that sealed the context belongs to this issuer only.
+        `exclusive_key`: no other issuer has the key that sealed it.
         """
-        refusal = None if own_key else AddressRefusal.SHARED_KEY
+        refusal = None if exclusive_key else AddressRefusal.SHARED_KEY
         checked, omitted = check_addresses(context, self._registry(), self._hosts(context.iss), refusal)
         if record:
             self._record(context.iss, omitted, None)
@@ -63,7 +63,7 @@ class SuppliedAddresses:
     def check_event(self, context: FrontChannelContext, event: SessionEnded) -> tuple[FrontChannelContext, str | None]:
         """Return the context of an event with its accepted addresses, and a note on omitted clients, or None."""
         registry = self._registry()
-        refusal = None if self._has_own_keys(event.iss) else AddressRefusal.SHARED_KEY
+        refusal = None if self._has_exclusive_keys(event.iss) else AddressRefusal.SHARED_KEY
         if not registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched):
             refusal = AddressRefusal.SPEAKER
         checked, omitted = check_addresses(context, registry, self._hosts(event.iss), refusal)

@@ -38,8 +38,8 @@ class PageKeys:
         """Return the keys that seal an issuer's pages: its own keys, otherwise the shared keys."""
         return self.own.get(iss, self.shared)
 
-    def has_own_keys(self, iss: str) -> bool:
-        """Return whether the keys that seal an issuer's pages belong to it only."""
+    def has_exclusive_keys(self, iss: str) -> bool:
+        """Return True if no other issuer has the keys that seal this issuer's pages."""
         return self.single_issuer or iss in self.own
 
     def open(
@@ -53,7 +53,7 @@ class PageKeys:
             if (opened := open_context(text, keys, now)) is not None:
                 own = self.own.get(opened.context.iss) is keys
                 if own or keys is self.shared:
-                    return replace(opened, own_key=own or self.single_issuer)
+                    return replace(opened, exclusive_key=own or self.single_issuer)
                 on_foreign_key(opened.context.iss)
                 return None
         return None

@@ -34,7 +34,7 @@ class WebPages:
     def __init__(self, live: LiveConfiguration, counts: FrontChannelCounts) -> None:
         self._live = live
         self._logged_at = float("-inf")
-        self.supplied = SuppliedAddresses(counts, live.registry, self._hosts, self._has_own_keys)
+        self.supplied = SuppliedAddresses(counts, live.registry, self._hosts, self._has_exclusive_keys)
         access = PageDependencies(
             open_context=self._open, seal_context=self._seal, rules=self._rules, registry=live.registry,
             supplied=self.supplied, counts=counts,
@@ -46,8 +46,8 @@ class WebPages:
         yield from self._pages.routes()
         yield from CheckSessionRoutes(self._check_session, self._live.registry, read_check_session_script()).routes()
 
-    def pages(self) -> PageAddresses | None:
-        """Return the keys and addresses of pages; None if no issuer has pages."""
+    def page_addresses(self) -> PageAddresses | None:
+        """Return the address of each issuer's pages, and the keys that seal it; None if no issuer has pages."""
         section, keys = web_of(self._live.now.settings), self._live.now.part(PagesPart).keys
         return (
             None
@@ -82,9 +82,9 @@ class WebPages:
         assert keys is not None, "an issuer with pages is in the section `web`, which has keys"
         return seal_context(context, keys.keys_of(context.iss), time.time())
 
-    def _has_own_keys(self, iss: str) -> bool:
+    def _has_exclusive_keys(self, iss: str) -> bool:
         keys = self._live.now.part(PagesPart).keys
-        return keys is None or keys.has_own_keys(iss)
+        return keys is None or keys.has_exclusive_keys(iss)
 
     def _hosts(self, iss: str) -> Collection[str]:
         return issuer_hosts(self._live.now.settings, iss)

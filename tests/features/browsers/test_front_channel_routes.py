@@ -102,7 +102,9 @@ def access(
         seal_context=lambda made: seal_context(made, page_keys.keys_of(made.iss), NOW),
         rules={ISS: RULES, THIRD: RULES}.get,
         registry=lambda: registry,
-        supplied=SuppliedAddresses(counted, lambda: registry, lambda _: {"login.example.com"}, page_keys.has_own_keys),
+        supplied=SuppliedAddresses(
+            counted, lambda: registry, lambda _: {"login.example.com"}, page_keys.has_exclusive_keys
+        ),
         counts=counted,
     )
 

@@ -72,7 +72,7 @@ def _sign_outs(requests: EventRequests, pages: PageAddresses | None, registry: R
         counts,
         lambda: registry,
         lambda _: {"login.example.com"},
-        lambda iss: pages is None or pages.keys.has_own_keys(iss),
+        lambda iss: pages is None or pages.keys.has_exclusive_keys(iss),
     )
     return SignOutRoutes(requests, lambda: pages, brought)
 
@@ -257,7 +257,7 @@ async def test_an_own_key_seals_the_pages_of_its_issuer() -> None:
     assert open_context(sealed, KEYS, NOW) is None
     opened = pages.keys.open(sealed, NOW)
     assert opened is not None
-    assert (opened.own_key, list(opened.context.supplied)) == (True, ["new"])
+    assert (opened.exclusive_key, list(opened.context.supplied)) == (True, ["new"])
 
 
 async def test_as_many_addresses_as_fit_into_a_url() -> None:

@@ -129,11 +129,11 @@ def test_an_issuer_has_keys_of_its_own(loaded: Load) -> None:
     """They seal and open its pages alone; those that all share open its pages, too. Nobody else may read the files."""
     part = loaded(KEYS[0], ONE, TWO, own={ONE: f"{KEYS[1]}\n{KEYS[2]}"}).part(PagesPart)
     assert part.keys is not None
-    assert (part.keys.has_own_keys(ONE), part.keys.has_own_keys(TWO)) == (True, False)
+    assert (part.keys.has_exclusive_keys(ONE), part.keys.has_exclusive_keys(TWO)) == (True, False)
     opened = {
         (number, iss): part.keys.open(_sealed(iss, KEYS[number]), NOW) for number in range(4) for iss in (ONE, TWO)
     }
-    assert {which: each.own_key for which, each in opened.items() if each is not None} == {
+    assert {which: each.exclusive_key for which, each in opened.items() if each is not None} == {
         (0, ONE): False, (0, TWO): False, (1, ONE): True, (2, ONE): True,
     }  # fmt: skip
     assert Fernet(KEYS[1]).decrypt(part.keys.keys_of(ONE).encrypt(b"x")) == b"x"
