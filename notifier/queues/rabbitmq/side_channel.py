@@ -238,11 +238,11 @@ class RabbitSideChannel:
         if not self.is_listening:
             if not workers:
                 return []
-            return await request_workers(connection, self._exchange, within=within, enough=workers, request=request)
+            return await broadcast_request(connection, self._exchange, within=within, enough=workers, request=request)
         with suppress(QueueUnavailable):
             if (own := self._connection) is not None and not is_blocked(own):
                 enough = max(1, workers)
-                return await request_workers(own, self._exchange, within=within, enough=enough, request=request)
+                return await broadcast_request(own, self._exchange, within=within, enough=enough, request=request)
         return []
 
 
@@ -254,20 +254,20 @@ async def announce_visit(channel: aiormq.Channel, options: RabbitOptions, dead_l
     await channel.basic_publish(str(dead_letters).encode(), exchange=f"{options.prefix}.workers", properties=properties)
 
 
-async def request_workers(
+async def broadcast_request(
     connection: Connection, exchange: str, *, within: float, enough: int, request: bytes | None = None
 ) -> list[bytes]:
-    """Request the state of every worker, or that it carries out a `request`.
+    """Send a request to all workers and return their answers. Without `request`, each answers with its state.
 
-    Return the answers after `within` seconds, when there are `enough`, or when the broker reports that it accepts no
-    messages. Raises QueueUnavailable.
+    Returns after `within` seconds, with `enough` answers, or when the broker blocks publishing, whichever is first.
+    Raises QueueUnavailable.
     """
-    answers, all_here = list[bytes](), asyncio.Event()
+    answers, has_enough = list[bytes](), asyncio.Event()
 
     async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
         answers.append(delivered.body)
         if len(answers) >= enough:
-            all_here.set()
+            has_enough.set()
 
     async with channel_of(connection) as channel:
         async with broker_request("cannot ask the workers"):
@@ -279,7 +279,7 @@ async def request_workers(
                 expiration=str(round(within * 1000)),
             )
             await channel.basic_publish(request or b"", exchange=exchange, properties=properties)
-        waiting, closing = asyncio.ensure_future(all_here.wait()), channel.closing
+        waiting, closing = asyncio.ensure_future(has_enough.wait()), channel.closing
         blocked = asyncio.ensure_future(_wait_until_blocked(connection))
         try:
             # The broker closes the channel if the exchange does not exist, that is, if there is no worker.
