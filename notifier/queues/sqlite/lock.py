@@ -43,10 +43,10 @@ class WorkerLock:
 
     def __init__(self, path: Path, file: FileId) -> None:
         own, *others = _lock_files(path)
-        self._fds = [_acquire(own, path, file)]
+        self._fds = [_acquire(own, path, file, required=True)]
         try:
             for other in others:
-                with suppress(OSError):  # an older release cannot use a read-only folder either
+                with suppress(OSError):  # an older release cannot write to such a folder either
                     self._fds.append(_acquire(other, path, file))
         except QueueUnavailable:
             self.release()
@@ -58,11 +58,16 @@ class WorkerLock:
             os.close(fd)
 
 
-def _acquire(lock_file: Path, path: Path, file: FileId) -> int:
+def _acquire(lock_file: Path, path: Path, file: FileId, *, required: bool = False) -> int:
+    """Lock `lock_file`, write the holder to it, and return its descriptor.
+
+    Raises QueueUnavailable if another worker holds it. If it cannot be opened, raises QueueUnavailable when it is
+    `required`, otherwise OSError.
+    """
     try:
         fd = _open_regular(lock_file, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        if lock_file != next(_lock_files(path)):
+        if not required:
             raise
         raise QueueUnavailable(f"cannot open the lock file {lock_file}: {error.strerror}") from error
     if not _try_lock(fd):
@@ -72,7 +77,7 @@ def _acquire(lock_file: Path, path: Path, file: FileId) -> int:
             f"{path} is in use by another worker (pid {pid}, lock file {lock_file}): the embedded queue serves one "
             "worker; stop that one, or use another file, or RabbitMQ for several workers"
         )
-    with suppress(OSError):  # on a full disk the lock is valid without its content
+    with suppress(OSError):  # on a full disk the lock is held all the same
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid():<{_PID_WIDTH}}\n{file[0]} {file[1]}\n".encode(), 0)
     return fd
