@@ -65,7 +65,7 @@ def examine_settings(
         except ConfigurationError as error:
             mistakes += error.mistakes
             unsure |= model.model_fields.keys()  # the file may hold any of them
-    mistakes += _apply_variables(document, environ, model, relative=path is not None, unsure=unsure)
+    mistakes += _apply_variables(document, environ, model, has_file=path is not None, unsure=unsure)
     _set_default_queue(document)
     base = Path() if path is None else path.absolute().parent
     usable = usable_settings(document, {"base": base, "files": files}, model)
@@ -90,7 +90,7 @@ def read_sections(
     """
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
-    mistakes = _apply_variables(document, environ, model, relative=path is not None, unsure=set())
+    mistakes = _apply_variables(document, environ, model, has_file=path is not None, unsure=set())
     if "queue" in sections:
         _set_default_queue(document)
     issuers = document.get("issuers")
@@ -175,9 +175,9 @@ def _undeclared_prefixes(model: type[BaseModel], path: tuple[str, ...] = ()) -> 
 
 
 def _apply_variables(
-    document: dict[str, Any], environ: Mapping[str, str], model: type[Settings], *, relative: bool, unsure: set[str]
+    document: dict[str, Any], environ: Mapping[str, str], model: type[Settings], *, has_file: bool, unsure: set[str]
 ) -> list[InputIssue]:
-    """Put the variables into the document. `relative`: its paths are not relative to the working directory.
+    """Write the variables into the document, and return the errors. `has_file`: the document is that of a file.
 
     Adds each section that an invalid variable may belong to to `unsure`.
     """
@@ -185,7 +185,7 @@ def _apply_variables(
     gone = {variable_of(setting): why for setting, why in gone_settings(model)}
     unread = tuple(_undeclared_prefixes(model))
     mistakes = []
-    if not relative and not environ.get("NOTIFIER_CONFIG", "-").strip():
+    if not has_file and not environ.get("NOTIFIER_CONFIG", "-").strip():
         mistakes.append(InputIssue("NOTIFIER_CONFIG", "is empty; name the file, or unset it"))
     for name in sorted(environ):  # so that NOTIFIER_QUEUE comes before NOTIFIER_QUEUE__URL
         value = environ[name]
@@ -207,24 +207,24 @@ def _apply_variables(
             unsure.add(variable.path[0])
         else:
             try:
-                _set_value(document, variable.path, _parse_variable(value, variable, relative=relative))
+                _set_value(document, variable.path, _parse_variable(value, variable, has_file=has_file))
             except (yaml.YAMLError, ValueError):
                 mistakes.append(InputIssue(name, "is not valid JSON: a value that begins with [ or { must be"))
                 unsure.add(variable.path[0])
     return mistakes
 
 
-def _parse_variable(text: str, variable: _Variable, *, relative: bool) -> object:
+def _parse_variable(text: str, variable: _Variable, *, has_file: bool) -> object:
     """Return the value of a variable, parsed as JSON if it looks like JSON.
 
-    A relative path is resolved against the working directory.
+    With a file, whose own paths are relative to its folder, a relative path is made absolute in the working directory.
     """
     annotation = str(variable.annotation)
     if text[0] in "[{" and SecretStr.__name__ not in annotation:
         return parse_yaml(text)
-    if relative and Path.__name__ in annotation:
+    if has_file and Path.__name__ in annotation:
         return _to_absolute(text)
-    if relative and text.startswith("sqlite:"):
+    if has_file and text.startswith("sqlite:"):
         return f"sqlite:{_to_absolute(text.removeprefix('sqlite:'))}"
     return text
 
