@@ -31,7 +31,7 @@ from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.secret_text import secret_of
 
 PAGE = 100
-RECHECK_SECONDS = 600.0  # seconds in which each application is asked for its address, a few at each reading
+RECHECK_SECONDS = 600.0  # seconds in which each application is read again, a few at each reading of the list
 MAX_CONCURRENT_REQUESTS = 4
 _SCOPE = "internal_application_mgt_view (Console → the user's role → Application Management, view)"
 _ADVICE = {
@@ -47,11 +47,11 @@ _Item: TypeAlias = Mapping[str, Any] | OutOfBounds
 
 @frozen
 class _Application:
-    """The row of an application as read `at` a time, with its entry in the list then. `result`: None if not OIDC."""
+    """The row of an application, and its entry in the list, as read at `read_at` (steady). `result` None: not OIDC."""
 
     listed: _Item
     result: Row | InputIssue | None
-    at: float
+    read_at: float
 
 
 class Wso2Reader:
@@ -109,14 +109,14 @@ class Wso2Reader:
         return listed
 
     def _due(self, listed: Mapping[str, _Item], tick: float) -> list[str]:
-        """The applications to ask now."""
-        new = [name for name, item in listed.items() if self._needs_reading(name, item)]
+        """Return the ids of the applications to read now: all that changed, and a share of the others, oldest first."""
+        changed = [name for name, item in listed.items() if self._needs_reading(name, item)]
         share = ceil(len(listed) * min(1.0, (tick - self._last_tick) / RECHECK_SECONDS))
-        known = sorted(listed.keys() - set(new), key=lambda name: self._applications[name].at)
-        return new + known[:share]
+        unchanged = sorted(listed.keys() - set(changed), key=lambda name: self._applications[name].read_at)
+        return changed + unchanged[:share]
 
     def _needs_reading(self, name: str, item: _Item) -> bool:
-        """True if the application is new, changed in the list, or could not be read."""
+        """Return True if the application is new, changed in the list, or could not be read."""
         application = self._applications.get(name)
         return application is None or application.listed != item or isinstance(application.result, InputIssue)
 
@@ -131,7 +131,7 @@ class Wso2Reader:
                 before = self._applications.get(name)
                 if isinstance(answer, InputIssue) and before is not None:
                     answer = before.result  # its last good address stays
-                self._applications[name] = _Application(listed=listed[name], result=answer, at=self._ticks())
+                self._applications[name] = _Application(listed=listed[name], result=answer, read_at=self._ticks())
 
         names = iter(due)
         tasks = [asyncio.ensure_future(read_some(names)) for _ in range(MAX_CONCURRENT_REQUESTS)]
