@@ -79,9 +79,9 @@ class BackChannel:
         return replace(outcome, text=f"{means}; its answer: {outcome.text}" if outcome.text else means)
 
     def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
-        """Blame ourselves for a rejected token that the client must reject.
+        """Return the internal fault because of which a client rejects a token; None if there is none.
 
-        The key that signs is not published, or too new; or the key that it was encrypted to may be an old one.
+        The signing key is not published, or too new; or the client may have replaced the key of the encryption.
         """
         if outcome.reason is not Reason.REJECTED_TOKEN:
             return None
@@ -111,14 +111,14 @@ class FrontChannel:
         return Push(jti="", body=None, secret=delivery.sid, uri=uri)
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
-        """Read the client's answer by its response policy. A 400 refuses the call: there was no token."""
+        """Read the client's answer by its response policy. A 400 is REFUSED, not REJECTED_TOKEN: no token was sent."""
         outcome = read_wire(answer, client.response, self._clock())
         if isinstance(outcome, Refused) and outcome.reason is Reason.REJECTED_TOKEN:
             return replace(outcome, reason=Reason.REFUSED)
         return outcome
 
     def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:  # noqa: ARG002
-        """Return None: nothing of ours is in what is sent."""
+        """Return None: the request contains nothing that an internal fault could make wrong."""
         return None
 
 
