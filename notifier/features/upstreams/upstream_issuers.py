@@ -66,7 +66,7 @@ def _check_prefixes(settings: Settings) -> Iterator[InputIssue]:
             if iss == of and prefix != shorter and prefix.startswith(shorter):
                 text = (
                     f"begins with that of {other}, {shorter!r}, so that upstream could end sessions of this one's"
-                    " users; let none begin with another, such as by a sign at the end that is in none of them"
+                    " users; let none begin with another: end each with a character that is nowhere else in them"
                 )
                 yield InputIssue(place, text)
 
@@ -105,8 +105,8 @@ def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iter
     for way, section in _prefix_sections(upstream):
         if section.prefix == "":
             text = (
-                f"is empty, so {upstream.issuer} can end the sessions of every user at {iss}: write a prefix that only"
-                " the sub of its own users has"
+                f"is empty, so {upstream.issuer} can end the sessions of every user at {iss}: write a prefix that no"
+                " other user's sub has"
             )
             yield InputIssue(f"{place}.resolve.{way}.prefix", text)
     sql = upstream.resolve.sql
