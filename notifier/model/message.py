@@ -45,7 +45,7 @@ OWN_KIND_PREFIX = "notifier."  # the beginning of each `type` of notifier, in an
 
 
 def parse_kind(name: str | None) -> Kind | NewerKind | None:
-    """Return the kind that a message of this `type` claims to be; None if it does not claim to be from notifier."""
+    """Return the kind that a message of this `type` claims to be; None if it is not one of notifier's."""
     if name is None or not name.startswith(OWN_KIND_PREFIX):
         return None
     return _KINDS.get(name) or NewerKind(name)
@@ -104,12 +104,12 @@ class Message:
 
     @property
     def queue(self) -> str:
-        """The name of its queue without prefix. For a message from a bucket it is `retries`."""
+        """Return the queue that delivered it, without prefix; `retries` for a message of a bucket."""
         return self.lane.value if self.source is None else SOURCE + self.source
 
     @property
     def unexplained(self) -> int:
-        """The number of returns without a known reason."""
+        """Return how many times it was returned to the queue for no known reason."""
         return self.delivery_count - self.survived
 
     @property
@@ -127,12 +127,12 @@ class Message:
 
     @property
     def suspect(self) -> bool:
-        """True if the message may be the cause of crashes, and must be rewritten as a trial before it is processed."""
+        """Return True if the message may crash the process, and must be rewritten as a trial before it runs."""
         return self.unexplained > 0 and self.crashes >= MIN_SUSPECT_CRASHES
 
     @property
     def worn_out(self) -> bool:
-        """True if the message was returned so often that it must be dead-lettered now."""
+        """Return True if the message was returned so often that it must become a dead letter now."""
         return self.delivery_count >= LAST_CHANCE or (self.delivery_count > 0 and self.crashes >= LAST_CHANCE)
 
     @property

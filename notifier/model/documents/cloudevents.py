@@ -204,7 +204,7 @@ def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
 
 
 def read_envelope(attributes: Mapping[str, str], mistakes: list[InputIssue]) -> Attributes | None:
-    """Return the envelope with these attributes. If there are mistakes, adds them to `mistakes` and returns None."""
+    """Return the envelope with these attributes. Adds to `mistakes`, and returns None if there are any."""
     wrong = {mistake.path for mistake in mistakes}
     for name in _REQUIRED:
         if name in wrong:
@@ -233,7 +233,7 @@ def read_envelope(attributes: Mapping[str, str], mistakes: list[InputIssue]) -> 
 
 
 def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
-    """Return the CloudEvents attributes among a message's headers, by name: without prefix, in lower case."""
+    """Return the CloudEvents attributes in the headers of a message, by name without prefix, in lower case."""
     attributes: dict[str, str] = {}
     for header, value in headers.items():
         name = header.lower()
@@ -247,12 +247,12 @@ def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
 
 
 def is_attribute(header: str) -> bool:
-    """True if a header of this name is an attribute of a binary CloudEvent."""
+    """Return True if a header of this name is an attribute of a binary CloudEvent."""
     return header.lower().startswith(_PREFIXES)
 
 
 def _header_text(value: object) -> str:
-    """Return an AMQP or HTTP header as text. A value of an unsupported type becomes empty, and so counts as missing."""
+    """Return an AMQP or HTTP header as text. A value that cannot be an attribute is empty, and counts as missing."""
     match value:
         case str():
             return value

@@ -92,7 +92,7 @@ def load_delivery(body: bytes) -> Delivery:
 
 
 def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
-    """Return the body of a message that holds this event; `due` if it waits."""
+    """Return the body of a message that holds this event. `due`: when a deferred event is attempted."""
     version, event = to_written(document.event)
     content: _EventV1 = {"v": version, "event": event, "deferrals": document.deferrals}
     if document.bulk:
@@ -134,7 +134,7 @@ def _check_id(text: str, path: str) -> None:
 
 
 def parse(adapter: TypeAdapter[T], body: bytes | str, *, latest: int = VERSION) -> T:
-    """Parse a versioned document of at most the version `latest`. Raises MalformedEvent or UnknownVersion."""
+    """Parse a document of a type with versions up to `latest`. Raises MalformedEvent or UnknownVersion."""
     try:
         return adapter.validate_json(body)
     except ValidationError as error:

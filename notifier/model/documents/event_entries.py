@@ -101,12 +101,12 @@ def separate_entries(
 
 
 def has_subject(entry: str | EntryDocument | None) -> bool:
-    """True if the entry has its own `sub` or `sid`."""
+    """Return True if the entry has its own `sub` or `sid`."""
     return type(entry) is dict and (entry.get("sub") is not None or entry.get("sid") is not None)
 
 
 def abridge_issues(mistakes: Sequence[InputIssue], more: int = 0) -> tuple[InputIssue, ...]:
-    """Return the first 20 mistakes, and one more with the count of the others."""
+    """Return the first 20 mistakes, and one that counts the others."""
     more += max(0, len(mistakes) - MAX_ISSUES)
     last = [InputIssue("", f"and {more} more mistake{'' if more == 1 else 's'}")] if more else []
     return (*mistakes[:MAX_ISSUES], *last)

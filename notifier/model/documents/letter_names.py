@@ -46,7 +46,7 @@ _COMPARED_NAMES = ("id", "iss", "client_id", "event_id", "publisher")
 
 
 def find_disagreements(names: StoredNames) -> list[InputIssue]:
-    """Return a mistake for each name that differs. A name that is left out never differs."""
+    """Return a mistake for each name that differs. A missing name does not differ."""
     values = {name: str(names.get(name) or "") for name in _COMPARED_NAMES}
     names_in: dict[str, dict[str, str]] = {}
     if (delivery := names.get("delivery")) is not None:

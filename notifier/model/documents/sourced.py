@@ -94,7 +94,7 @@ def to_received(message: Message) -> Message:
 
 
 def to_kept(message: Message, secret: Collection[str] = (), first: Collection[str] = ()) -> Message:
-    """Return the message with the headers that may be kept, and without its address for replies. See `kept_headers`."""
+    """Return the message with the headers that may be kept, and without `reply_to`. See `kept_headers`."""
     if not message.headers and message.reply_to is None:
         return message
     return replace(message, headers=kept_headers(message.headers, secret, first), reply_to=None)
@@ -103,7 +103,7 @@ def to_kept(message: Message, secret: Collection[str] = (), first: Collection[st
 def kept_headers(
     headers: Mapping[str, object], secret: Collection[str] = (), first: Collection[str] = ()
 ) -> dict[str, Header]:
-    """Return the headers as JSON values, without those with secrets: up to 4 KiB, the headers in `first` before others.
+    """Return at most 4 KiB of the headers as JSON values, those of `first` before others, none that hold secrets.
 
     `secret`: lower-case names of further headers that must not be kept.
     """

@@ -89,9 +89,9 @@ def attributes_of(letter: Message) -> Mapping[str, str]:
 
 
 def limit_issues(mistakes: Sequence[InputIssue]) -> tuple[InputIssue, ...]:
-    """Return the mistakes as a letter lists them: shortened if there are many, without the last if they do not fit.
+    """Return the mistakes as a dead letter lists them: shortened if there are many, and as many as fit.
 
-    Each text keeps its end, which has the remedy.
+    A shortened text keeps its end, which has the remedy.
     """
     shortened = tuple(InputIssue(excerpt(mistake.path), printable(mistake.text)) for mistake in mistakes[:_MAX_ISSUES])
     for most in _SHORTENED_BYTES:
@@ -104,7 +104,7 @@ def limit_issues(mistakes: Sequence[InputIssue]) -> tuple[InputIssue, ...]:
 
 
 def find_names(message: Message, data: Mapping[str, object] | None = None) -> tuple[str, str]:
-    """Return `iss` and event id, if they can be found. `data` is the event's JSON, if it is known."""
+    """Return `iss` and the event id, each empty if it is not found. `data` is the event's JSON, if it is known."""
     content: object = data
     if data is None and len(message.body) <= MAX_BODY_BYTES:
         with contextlib.suppress(ValueError):
@@ -122,17 +122,17 @@ def to_header_value(value: str) -> str:
 
 
 def bound_text(text: str) -> str:
-    """Return the text of a letter: one line of limited length."""
+    """Return the text as one line of limited length, as dead letters have it."""
     return cut(excerpt(text, MAX_TEXT_BYTES), MAX_TEXT_BYTES)
 
 
 def format_issues(mistakes: Sequence[InputIssue]) -> str:
-    """Return the text of a letter about these mistakes."""
+    """Return the text of a dead letter about these mistakes."""
     return bound_text("; ".join(map(str, mistakes)))
 
 
 def body_document(raw: RawMessage) -> dict[str, Any]:
-    """Return the body in JSON, as scripts get it: text if it is UTF-8, else base64."""
+    """Return the body as JSON members for scripts: text if it is UTF-8, else base64."""
     try:
         return {"encoding": "utf-8", "body": raw.body.decode()}
     except UnicodeDecodeError:
@@ -140,7 +140,7 @@ def body_document(raw: RawMessage) -> dict[str, Any]:
 
 
 def _select_attributes(message: Message) -> tuple[Mapping[str, str], bool]:
-    """Return the CloudEvents attributes, and True if all that the parser needs are included."""
+    """Return the CloudEvents attributes that fit, and True if they include all that the reader needs."""
     attributes = binary_attributes(message.headers)
     headers: dict[str, str] = {}
     for name in (
