@@ -108,7 +108,7 @@ class WatchedConnection(ResponseHandler):
 
     @property
     def status(self) -> int | None:
-        """The status of the final response, once its status line was read."""
+        """Return the status of the final response; None until its status line is read."""
         line = _STATUS_LINE.match(self.head, self._answer)
         return int(line[1]) if line is not None and int(line[1]) >= 200 else None
 

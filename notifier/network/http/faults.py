@@ -96,12 +96,12 @@ def translate_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> 
 
 
 def translate_proxy_refusal(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> Break:
-    """Return the break of a response from the proxy instead of the client."""
+    """Return the break for a proxy that answered in place of the client."""
     return _to_break(reason, f"proxy {_name_peer(proxy)}: answered {status}")
 
 
 def _translate_unwritten(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Break:
-    """Return the break of a request that was not written, and so had no effect."""
+    """Return the break for an error before anything was written: the request had no effect."""
     if isinstance(error, aiohttp.InvalidURL):
         return _to_break(Reason.EGRESS_DENIED, f"host {error.description or 'cannot be used'}")
     if proxy is not None and _is_proxy_failure(error, proxy):
@@ -118,7 +118,7 @@ def _translate_unwritten(error: aiohttp.ClientError | OSError, exchange: Exchang
 
 
 def _is_proxy_failure(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
-    """True if the proxy failed, not the client behind it. A connection error names the host."""
+    """Return True if the proxy failed, not the client behind it. A connection error names the host."""
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
         return isinstance(error, aiohttp.ClientProxyConnectionError) or (
             (error.host, error.port) == (proxy.raw_host, proxy.port)
@@ -127,7 +127,7 @@ def _is_proxy_failure(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
 
 
 def _find_tls_fault(error: BaseException) -> str | None:
-    """Return the fault in OpenSSL's words, None if TLS did not fail."""
+    """Return OpenSSL's text for the fault; None if TLS did not fail."""
     cause = _find_cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"certificate: {cause.verify_message}"
@@ -137,7 +137,7 @@ def _find_tls_fault(error: BaseException) -> str | None:
 
 
 def _find_cause(error: BaseException) -> BaseException | None:
-    """Return the error of OpenSSL or of the system that caused aiohttp's errors."""
+    """Return the error of OpenSSL or of the system that caused aiohttp's."""
     cause: BaseException | None = error
     while isinstance(cause, aiohttp.ClientError):  # some of these are also SSLErrors without a text
         cause = cause.__cause__

@@ -149,5 +149,5 @@ class Discovery:
         return replace(document, algorithms=tuple(map(str, named)) if isinstance(named, list) else None)
 
     def egress(self, egress: EgressPolicy, uri: str) -> EgressPolicy:
-        """Return the egress policy for an address in the metadata."""
+        """Return the egress policy for an address that the metadata name."""
         return discovered_egress(egress, uri, self.metadata, self.issuer)

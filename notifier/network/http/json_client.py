@@ -188,7 +188,7 @@ def _to_head(response: aiohttp.ClientResponse) -> JsonAnswer:
 
 
 async def _read_body(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
-    """Return the decompressed body. Raises ValueError if it is too large or its compression is not supported."""
+    """Return the decompressed body. Raises ValueError if it is too large, or compressed in an unsupported way."""
     coding = ", ".join(response.headers.getall("Content-Encoding", ())).lower()
     packing = None if coding in ("", "identity") else zlib.decompressobj(_GZIP_OR_ZLIB)
     if packing is not None and coding not in _CODINGS:

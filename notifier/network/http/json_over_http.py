@@ -28,7 +28,7 @@ class JsonWeb:
         self._until = until
 
     def left(self) -> float:
-        """Return the remaining seconds of the reading."""
+        """Return the seconds until the time limit of the reading."""
         return self._until - asyncio.get_running_loop().time()
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str] | None = None, **sent: Any) -> JsonAnswer:

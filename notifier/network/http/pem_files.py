@@ -93,7 +93,7 @@ def _is_coded_twice(raw: bytes) -> bool:
 
 
 def _find_known_issue(*files: Path | None) -> str | None:
-    """Return the first of these files with known damage, and the damage."""
+    """Return the first of these files that is damaged in a known way, and how."""
     for file in filter(None, files):
         with suppress(OSError), file.open("rb") as opened:
             if (mistake := find_pem_issue(opened.read(MAX_EXAMINED_BYTES))) is not None:

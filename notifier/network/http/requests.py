@@ -60,7 +60,7 @@ def _echoes_secret(run: str, secret: str) -> bool:
 
 
 def _find_secrets(route: Route) -> Iterator[str]:
-    """Yield the secrets in extra headers and the proxy's password, as a client might quote them: `Bearer x`, or `x`."""
+    """Yield the secrets in extra headers and the proxy's password as a client might quote them: `Bearer x`, or `x`."""
     values = [value for _, value in route.headers]
     if route.proxy is not None and (password := URL(route.proxy).password):
         values += [password, base64.b64encode(f"{URL(route.proxy).user or ''}:{password}".encode()).decode()]
@@ -125,7 +125,7 @@ class Heads:
         self._contexts: WeakSet[SSLContext] = WeakSet()
 
     def of(self, origin: str, route: Route, tls: SSLContext | None) -> Head:
-        """Return the head for this origin, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError."""
+        """Return the head for this origin, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError (header)."""
         key = (origin, route.headers, route.tls)
         if (head := self._heads.get(key)) is None or head.tls is not tls:  # a renewed certificate
             head = self._make(origin, route.headers, tls)

@@ -96,7 +96,7 @@ class RequestDeadline:
         self._task.cancel()
 
     def __enter__(self) -> None:
-        """Do nothing: the time counts from the construction."""
+        """Do nothing: the time limit runs from the constructor on."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._timer.cancel()
@@ -133,7 +133,7 @@ class HttpTransport:
 
     @property
     def open_connections(self) -> int:
-        """The number of open connections, in use or kept alive."""
+        """Return the number of open connections, in use or kept alive."""
         return self._open_connections.count
 
     async def open(self) -> None:
@@ -218,7 +218,7 @@ class HttpTransport:
             raise InternalFault(Cause.TLS_FILES, text) from None
 
     async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
-        """Return a session for an egress policy, or for all requests through a proxy (None)."""
+        """Return a pool for an egress policy, or for all requests through a proxy (None)."""
         await self._close_idle()
         if (existing := self._pools.get(policy)) is not None:  # another task created it meanwhile
             return existing
