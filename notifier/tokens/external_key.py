@@ -137,7 +137,7 @@ class ExternalKey:
 
     @property
     def signatures_per_second(self) -> float:
-        """The number of signatures a second, as far as it is known."""
+        """Return the number of signatures per second, as far as it is known."""
         return self._circuit.signatures_per_second
 
     def due(self, now: float) -> float:

@@ -190,7 +190,7 @@ class KeyRing:
         return {"keys": [dict(key.public) for key in self._keys.get(iss, ())]}
 
     def _distinct_keys(self, iss: str) -> Iterator[SigningKey]:
-        """The keys that are known. Of two with the same `kid` one: that of a file, or else the first."""
+        """Yield the known keys. Of two with the same `kid`, yield that of a file, or else the first."""
         settings = {key.kid: key.setting for key in self._all[iss] if isinstance(key, SigningKey)}
         for entry in self._all[iss]:
             key = _to_signing_key(entry)

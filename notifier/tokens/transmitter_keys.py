@@ -160,7 +160,7 @@ class TransmitterKeys:
         return None if self._set is None else self._set.reason_against(kid, alg)
 
     def _is_missing(self, kid: str | None, arrived: float) -> bool:
-        """Return True if the set was read since then, or short ago with the same question, and has no key for it."""
+        """Return True if the set lacks the key, and was read since `arrived`, or a moment ago for the same `kid`."""
         assert self._set is not None, "it stays once it was read"
         if self._set.began_at >= arrived:
             self._set.missing_kids.add(kid)
@@ -168,7 +168,7 @@ class TransmitterKeys:
         return kid in self._set.missing_kids and arrived - self._set.began_at < UNKNOWN_INTERVAL_SECONDS
 
     async def _refresh(self, *, unknown: bool) -> None:
-        """Read the set if it is due, for an unknown key once it is. Who comes meanwhile waits, unless many do."""
+        """Read the set if it is due. For an unknown key, wait until it is. Returns at once if too many callers wait."""
         if self._waiting >= MAX_WAITING_TOKENS:
             return
         self._waiting += 1
@@ -224,7 +224,7 @@ class TransmitterKeys:
 
 
 def _to_verifying_key(key: PublishedKey) -> VerifyingKey | str:
-    """The key, or why it verifies nothing: it is for something else, too weak, too slow, or broken."""
+    """Return the key, or the reason against it: it is for something else, too weak, too slow, or damaged."""
     if (fault := verifying_fault(key)) is not None:
         return fault
     try:
