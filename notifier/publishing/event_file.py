@@ -1,7 +1,7 @@
 """Reads a file of events, checks all of them, and then publishes them.
 
-A file holds one JSON object or several, each on one line (JSON Lines) or on many. One mistake stops everything. Events
-that the queue does not confirm are named by their lines, so that a script can resume.
+A file holds one or more JSON objects, each on one line (JSON Lines) or on several. If any event has a mistake, nothing
+is published. Events that the queue does not confirm are reported by their lines, so that a script can resume.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.publishing.event_remarks import remark_misspelt_members, remark_unknown_clients, remark_unread_members
 
-MAX_IN_FLIGHT_EVENTS = 256  # events sent and not yet confirmed
+MAX_IN_FLIGHT_EVENTS = 256  # sent and not yet confirmed
 
 _LINE_OF_ERROR = re.compile(r"\bat line ([0-9]+) column\b")
 _JSON, _CLOUDEVENTS = "application/json", "application/cloudevents+json"
@@ -36,9 +36,9 @@ class EventSender(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEvent:
-    """An event of the file: the line where it begins, and its id, which is made up if the file gives none.
+    """An event of the file: its first line, and its id, which is generated if the file has none.
 
-    `remarks` tell what the publisher perhaps did not mean.
+    `remarks` point out what the publisher probably did not intend.
     """
 
     line: int
@@ -51,7 +51,7 @@ class FileEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFileRules:
-    """The rules that events must keep. Without `issuers` any issuer may be named. `now` is in epoch seconds.
+    """The rules that events must keep. If `issuers` is empty, any issuer is allowed. `now` is in epoch seconds.
 
     `registry` is None if the clients are not looked up.
     """
@@ -64,7 +64,7 @@ class EventFileRules:
 
 
 def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
-    """Return every event of the file. Raises MalformedEvent with the mistakes of all events, by their lines."""
+    """Return every event of the file. Raises MalformedEvent with the mistakes of all events and their lines."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -86,7 +86,7 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
             FileEvent(line=line, id=event.id, iss=event.iss, body=body, content_type=content_type, remarks=remarks)
         )
     if not written and not mistakes:
-        mistakes.append(InputIssue("", "there is no event; one is a JSON object (`notifier schema event`)"))
+        mistakes.append(InputIssue("", "there is no event; an event is a JSON object (`notifier schema event`)"))
     if mistakes:
         raise MalformedEvent(mistakes)
     return written
@@ -108,12 +108,12 @@ def _read_event(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tup
 
 
 def _shift_line(text: str, line: int) -> str:
-    """Count lines from the beginning of the file; the parser counts them from the beginning of its document."""
+    """Convert line numbers of the parser, which start at the document, to line numbers of the file."""
     return _LINE_OF_ERROR.sub(lambda place: f"at line {int(place[1]) + line - 1} column", text)
 
 
 def _split_documents(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each JSON text and its first line. Other text reaches to the next line that begins an object."""
+    """Yield each JSON text with its first line. Text that is not JSON ends before the next line that starts with {."""
     decoder = json.JSONDecoder()
     at, line, end = 0, 1, len(text)
     while True:
@@ -135,9 +135,9 @@ def _split_documents(text: str) -> Iterator[tuple[int, str]]:
 async def send_all(
     queue: EventSender, lane: Lane, events: Sequence[FileEvent], confirmed: Callable[[FileEvent], None]
 ) -> QueueError | None:
-    """Send the events in order, and call `confirmed` for each. Return why it stopped early, or None.
+    """Send the events in order, and call `confirmed` for each. Return the first failure, or None.
 
-    After the first failure it sends no more, and waits for those under way.
+    After a failure no further event is sent; those in flight are awaited.
     """
     rest = iter(events)
     failures: list[QueueError] = []
@@ -158,7 +158,7 @@ async def send_all(
 
 
 def format_line_ranges(events: Sequence[FileEvent], chosen: AbstractSet[FileEvent]) -> str:
-    """Return the lines of the `chosen` events: `1-300, 302`. Neighbours in the file are joined."""
+    """Return the line numbers of the `chosen` events, such as `1-300, 302`. Consecutive events are joined."""
     runs: list[list[int]] = []
     joined = False
     for event in events:

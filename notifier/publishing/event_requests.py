@@ -1,16 +1,16 @@
-"""`POST /v1/events`: takes a request that brings one event, checks it, and makes the event durable before the answer.
+"""`POST /v1/events`: receives one event per request, checks it, and makes it durable before the response.
 
-The checks are, in this order: the number of requests that run, the token, the content type (a browser's form or
-`no-cors` request can send none that is accepted), the body's size and pace, the event itself, and who may speak for its
-issuer. A refusal lists the first 20 mistakes.
+The checks are, in this order: the number of running requests, the token, the content type (a browser's form or
+`no-cors` request cannot send an accepted type), the size and pace of the body, the event itself, and whether the
+publisher is allowed for the issuer. A refusal lists the first 20 mistakes.
 
-Reading a large event holds the loop. So few large events are read at a time, one every few passes of the loop (see
-`delivery/selection.py`). The other requests hold only their body, and wait for nothing but the queue.
+Reading a large event blocks the event loop. So only a few large events are read at a time, each after several
+passes of the loop (see `delivery/selection.py`). Other requests hold only their body, and wait only for the queue.
 
-With `wait` the answer tells the fate at each client so far. 200 means that every client has its last notice; 202
-means that more may follow. The event is durable in both cases. If too many requests wait already, 202 comes at once.
+With `wait` the response has the results at the clients so far. 200 means that every client has its last notice; 202
+means that more may follow. The event is durable in both cases. If too many requests already wait, 202 comes at once.
 
-A `note` in the answer tells what the publisher perhaps did not mean.
+A `note` in the response points out what the publisher probably did not intend.
 """
 
 import asyncio
@@ -73,14 +73,14 @@ from notifier.publishing.route_steps import (
     refuse_compressed,
 )
 
-LARGE_BODY_BYTES = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 of them may come at once
+LARGE_BODY_BYTES = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 may arrive at once
 MAX_LARGE_EVENTS = 8
-_LOG_INTERVAL_SECONDS = 60.0  # seconds between two log lines that say the same of a publisher
+_LOG_INTERVAL_SECONDS = 60.0  # seconds between two identical log lines about a publisher
 
 _WAIT: Mapping[str, object] = {
     "type": "string",
     "pattern": r"^(0|[0-9]{1,3}(\.[0-9]{1,3})?(ms|s))$",
-    "description": f"How long to wait for what becomes of it: at most {MAX_WAIT_SECONDS:.0f}s.",
+    "description": f"How long to wait for the results: at most {MAX_WAIT_SECONDS:.0f}s.",
     "examples": ["500ms", "5s"],
 }
 QUERY: Mapping[str, JsonSchema] = {"lane": {"type": "string", "enum": list(LANES), "default": "events"}, "wait": _WAIT}
@@ -88,29 +88,29 @@ BODY: Mapping[str, JsonSchema] = {"application/json": EVENT, "application/cloude
 MAX_REMARKS = 5  # in one answer
 NOTE: JsonSchema = {
     "type": "string",
-    "description": "What was perhaps not meant so. The event is durable all the same.",
+    "description": "Remarks on probable mistakes. The event is durable nevertheless.",
 }
-EVENT_ID: JsonSchema = {"type": "string", "description": "The id of the event. A copy has the same."}
+EVENT_ID: JsonSchema = {"type": "string", "description": "The id of the event. A copy has the same id."}
 PROBLEMS: Mapping[int, str] = {
     400: "The event or the request is malformed. The answer lists the first 20 mistakes and counts the rest.",
-    408: "The body did not come in time.",
+    408: "The body did not arrive in time.",
     413: "The event is too large.",
     415: "The content type is not supported, or the body is compressed.",
-    503: "The queue is away. Send the event again.",
+    503: "The queue is unavailable. Send the event again.",
 }
 
 AcceptEvent = Callable[[SessionEnded, Lane], Awaitable[None]]
 """Publishes an event to a lane. Returns once the event is durable. Raises QueueError."""
 
 Prepare = Callable[[SessionEnded], Mapping[str, object]]
-"""What the answer says beside the event's id. Called before it is published; raises Refusal if it must not be."""
+"""Returns the members of the response beside the event's id. Called before publishing; raises Refusal to prevent it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSources:
-    """What a request needs. It is fetched at each request, since a reload may change it.
+    """Dependencies of a request, fetched at each request because a reload may change them.
 
-    Without tokens anyone may publish (on loopback). Without `waiting` a request that asks to wait is answered at once.
+    Without tokens anyone may publish (on loopback). Without `waiting` a request with `wait` is answered at once.
     """
 
     registry: Callable[[], Registry]
@@ -121,7 +121,7 @@ class ApiSources:
 
 
 class EventRequests:
-    """Takes events from requests. All routes that take events share its limit of large events."""
+    """Accepts events from requests. All routes that accept events share its limit of large events."""
 
     def __init__(self, accept: AcceptEvent, sources: ApiSources, limits: ApiLimits | None = None) -> None:
         self.limits = ApiLimits() if limits is None else limits
@@ -133,7 +133,7 @@ class EventRequests:
         self._logged_at: dict[tuple[str | None, str], float] = {}
 
     async def take(self, request: web.Request, prepare: Prepare = lambda _: {}) -> web.Response:
-        """Take one event. Raises Refusal."""
+        """Accept one event. Raises Refusal."""
         token = self._authorization.require(request)
         lane, seconds = read_lane(request), _read_wait_seconds(request)
         _check_media_type(request)
@@ -150,7 +150,7 @@ class EventRequests:
                 if notes := [*notes, *misspelt, *remark_unknown_clients(event, registry, heard=heard)]:
                     document["note"] = "; ".join(notes)
                 await self._take(event if place is None else replace(event, reply_to=place.reply_to), lane)
-                del event  # a request that waits holds nothing of it
+                del event  # a waiting request holds no part of it
             if seconds is None:
                 return web.json_response(document, status=202, dumps=json_text)
             notices = EventNotices() if place is None else await place.notices(seconds)
@@ -159,7 +159,7 @@ class EventRequests:
 
     @asynccontextmanager
     async def _place_for(self, body: bytes) -> AsyncIterator[None]:
-        """Hold one of the few slots for large events. Raises Refusal if none is free in time."""
+        """Hold one of the slots for large events. Raises Refusal if none becomes free in time."""
         if len(body) <= LARGE_BODY_BYTES:
             yield
             return
@@ -178,14 +178,14 @@ class EventRequests:
             self._large.release()
 
     async def _take(self, event: SessionEnded, lane: Lane) -> None:
-        # Perhaps only the confirm was lost, and the event is in the queue: with its id a copy is recognised.
+        # Perhaps only the confirm was lost and the event is in the queue: by the id, a copy is recognised.
         then = f"send the event again with the id {event.id}, so that a copy is recognised"
         await publish_in_time(self._accept(event, lane), self.limits, then)
 
     def _understand(
         self, request: web.Request, body: bytes, token: ApiToken | None
     ) -> tuple[SessionEnded, Sequence[str]]:
-        """Read the event, strictly, with remarks. One without an id gets one here, and keeps it."""
+        """Parse the event strictly, with remarks. An event without an id gets one, and keeps it."""
         message = Message(
             lane=Lane.EVENTS,
             body=body,
@@ -197,7 +197,7 @@ class EventRequests:
                 if name.lower().startswith("ce-") or name.lower() == "traceparent"
             },
             user_id=token.name if token is not None else None,
-            vouched=token is not None and token.issuers is not None,  # one of another issuer is refused below
+            vouched=token is not None and token.issuers is not None,  # an issuer outside the token's is refused below
         )
         sources = self.sources
         try:
@@ -225,7 +225,7 @@ class EventRequests:
         raise Refusal(problem_response(400, "The event is malformed", mistakes=[InputIssue("type", objection[1])]))
 
     def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
-        """Answer 403. The log says who, once a minute: few publishers show the answer to anybody."""
+        """Answer 403, and log the publisher once a minute: few publishers show the response to anybody."""
         now = time.monotonic()
         if now - self._logged_at.get((event.publisher, title), float("-inf")) >= _LOG_INTERVAL_SECONDS:
             self._logged_at[event.publisher, title] = now
@@ -235,7 +235,7 @@ class EventRequests:
 
 
 def _read_wait_seconds(request: web.Request) -> float | None:
-    """Return the seconds to wait, None without the parameter. Raises Refusal (400)."""
+    """Return the seconds to wait, or None without the parameter. Raises Refusal (400)."""
     if (text := request.query.get("wait")) is None:
         return None
     try:
@@ -262,14 +262,14 @@ _NOTICES: Mapping[str, object] = {
     },
 }
 _POST_EVENT = OperationDescription(
-    summary="Publish one event: a session ended. The answer says that it is durable.",
+    summary="Publish one event: a session ended. The response confirms that it is durable.",
     scope="publish",
     query=QUERY,
     body=BODY,
     answers={
         200: AnswerDescription(text="With wait: every client has its last notice.", schema=_NOTICES),
         202: AnswerDescription(
-            text="The event is durable. With wait: what has become of it so far.",
+            text="The event is durable. With wait: the results so far.",
             schema={"type": "object", "required": ["id"], "properties": {"id": EVENT_ID, "note": NOTE}},
         ),
     },
@@ -280,9 +280,9 @@ _POST_EVENT = OperationDescription(
 def build_api_app(
     requests: EventRequests, more: Iterable[web.RouteDef] = (), judge: JudgeBearer | None = None
 ) -> web.Application:
-    """Return the application. The routes of `more` share its limits; each authorises for itself.
+    """Return the application. The routes of `more` share its limits; each authorises its own requests.
 
-    `judge` knows bearer tokens beside those of the tokens file.
+    `judge` authorises bearer tokens that are not in the tokens file.
     """
     tokens, limits = requests.sources.tokens, requests.limits
     throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_RETRY_SECONDS)

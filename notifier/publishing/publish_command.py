@@ -1,4 +1,4 @@
-"""`notifier publish`: publishes events from a file or stdin. It checks all of them before it sends the first."""
+"""`notifier publish`: publishes events from a file or stdin, after all of them have been checked."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from notifier.queues.building import build_event_queue
 from notifier.settings.queue_settings import QueueSettings
 
 MAX_AWAITED_EVENTS = 1000  # events
-MAX_REMARKED_BYTES = 64 * 1024  # bytes: of a larger file nobody looks whether the registry has its clients
-MAX_LISTED_EVENTS = 20  # so many events are named one by one
+MAX_REMARKED_BYTES = 64 * 1024  # larger files are not compared with the registry
+MAX_LISTED_EVENTS = 20  # events that are listed individually
 MAX_COLUMN_CHARACTERS = 40  # characters of a client_id before it breaks the column
 
 
@@ -43,45 +43,45 @@ def publish(
         "-"
     ),
     config: Config = None,
-    url: Annotated[str | None, typer.Option(help="The queue, like queue.url; wins over the configuration.")] = None,
+    url: Annotated[str | None, typer.Option(help="The queue, like queue.url; overrides the configuration.")] = None,
     lane: Annotated[
-        EventLane, typer.Option(help="bulk is for mass logouts: they wait behind all others.")
+        EventLane, typer.Option(help="bulk is for mass logouts: they are delivered after all others.")
     ] = EventLane.EVENTS,
     wait: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Wait for what becomes of each client; at most 30s.")
+        str | None, typer.Option(metavar="DURATION", help="Wait for the result at each client; at most 30s.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Publish events from a file or stdin, and wait until the queue has confirmed each.
 
-    An event is a JSON object, bare or as a CloudEvent, on one line or many; several events follow one another. The
-    command reads all of them before it sends the first: if one is wrong, it sends nothing and exits with 2. An event
-    without an id gets one. What was perhaps not meant so, such as a misspelt member, is told on stderr.
+    An event is a JSON object, bare or as a CloudEvent, on one line or several; more events may follow it. The command
+    reads all of them before it sends the first: if any is wrong, it sends nothing and exits with 2. An event without
+    an id gets one. Probable mistakes, such as a misspelt member, are reported on stderr.
 
-    If the queue goes away, the exit status is 1, and the command names the lines that were not confirmed. Send those
-    again; a copy does no harm. --json prints id, line and confirmed of each event.
+    If the queue becomes unavailable, the exit status is 1, and the command lists the lines that were not confirmed.
+    Send those again; a copy does no harm. --json prints id, line and confirmed of each event.
 
-    With --wait 5s it also shows what has become of each client so far: delivered, retrying (with the reason and the
-    next attempt), dead (with the reason), or skipped. It ends early if nothing more can come in time. The exit status
+    With --wait 5s it also shows the result at each client so far: delivered, retrying (with the reason and the next
+    attempt), dead (with the reason), or skipped. It ends early if no further result can arrive in time. The exit status
     is 1 if an event, or a delivery of it, has become a dead letter by then; otherwise it depends on the confirms alone.
     --wait takes at most 1,000 events.
 
     On RabbitMQ each event carries the user of the connection as `user_id`, so that `issuers.<iss>.publishers` can name
     it; not with `auth=external`, whose user the certificate names.
 
-    It reads the queue and the issuers' names from the configuration, and no key. Without a configuration, name the
+    It reads the queue and the issuers' names from the configuration, but no key. Without a configuration, give the
     queue by --url or NOTIFIER_QUEUE__URL (NOTIFIER_QUEUE__PASSWORD is a better place for a password than either).
 
     Examples:
         # one event from a file
         notifier publish -c n.yaml event.json
-        # one made up here; no configuration is needed where the broker is named
+        # an event from stdin; with the broker's URL no configuration is needed
         echo '{"iss": "https://id.example.com", "sub": "alice", "clients": "*"}' | notifier publish --url amqp://mq/
-        # one event, and what becomes of it
+        # one event, and its result at each client
         notifier publish -c n.yaml --wait 5s event.json
-        # a mass logout: JSON Lines, behind everybody who has just signed out
+        # a mass logout: JSON Lines, delivered after users who have just signed out
         notifier publish --lane bulk all.jsonl
-        # what was not confirmed, for a script
+        # the lines that were not confirmed, for a script
         notifier publish --json all.jsonl | jq 'select(.confirmed | not).line'
     """
     environ: Mapping[str, str] = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
@@ -108,7 +108,7 @@ def publish(
     try:
         with report.progress():
             failure = asyncio.run(_send(queue, Lane(lane), events, report, seconds))
-    except BaseException:  # Ctrl-C, or nobody reads stdout any more
+    except BaseException:  # Ctrl-C, or stdout was closed
         report.conclude(queue, "interrupted")
         raise
     report.conclude(queue, None if failure is None else str(failure))
@@ -127,7 +127,7 @@ def _read_content(file: Path) -> bytes:
 
 
 def _wait_seconds(wait: str | None, events: int) -> float | None:
-    """Return how long to wait for notices of so many events. None without the option."""
+    """Return how long to wait for notices of this many events, or None without the option."""
     if wait is None:
         return None
     if events > MAX_AWAITED_EVENTS:
@@ -160,7 +160,7 @@ async def _send(
 
 
 class _PublishReport:
-    """Says what became of each event: at once with `--json`, else at the end. Progress goes to stderr."""
+    """Reports the result of each event: at once with `--json`, else at the end. Progress goes to stderr."""
 
     def __init__(self, events: Sequence[FileEvent], *, as_json: bool, notices: NoticeWait | None = None) -> None:
         self._events = events
@@ -170,7 +170,7 @@ class _PublishReport:
         self._tick: Callable[[], object] = lambda: None
 
     def confirm(self, event: FileEvent) -> None:
-        """Note that the queue has confirmed an event."""
+        """Record that the queue has confirmed an event."""
         self._confirmed.add(event)
         if self._as_json and self.notices is None:
             self._report(event, confirmed=True)
@@ -178,7 +178,7 @@ class _PublishReport:
 
     @property
     def has_dead(self) -> bool:
-        """True if an event, or the delivery to one of its clients, is known to be a dead letter."""
+        """True if an event, or its delivery to one of its clients, has become a dead letter."""
         noted = () if self.notices is None else self.notices.events.values()
         return any(notice.fate is Fate.DEAD for event in noted for notice in event.known)
 
@@ -193,13 +193,13 @@ class _PublishReport:
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Show the progress while entered."""
+        """Show the progress until exit."""
         with show_progress("confirmed", rows=self._as_json) as progress:
             self._tick = lambda: progress(len(self._confirmed), len(self._events))
             yield
 
     def conclude(self, queue: QueueSettings, failure: str | None) -> None:
-        """Say at the end what was confirmed. `failure` says why not all events were."""
+        """Report at the end which events were confirmed. `failure` is the reason if some were not."""
         lost = [event for event in self._events if event not in self._confirmed]
         if failure is not None:  # first, since stdout may be what failed
             say(f"notifier: {failure}", err=True)
@@ -222,7 +222,7 @@ class _PublishReport:
 
 
 def _format_notices(event: EventNotices, now: float) -> Iterator[str]:
-    """Yield a line for each client, in the order in which they were heard of. `now` in epoch seconds."""
+    """Yield a line for each client, in the order of their first notices. `now` is in epoch seconds."""
     known = event.known
     width = min(MAX_COLUMN_CHARACTERS, max((len(notice.client_id) for notice in known), default=0))
     for notice in known:
@@ -233,7 +233,7 @@ def _format_notices(event: EventNotices, now: float) -> Iterator[str]:
         if missing is None:
             yield "nothing was heard of it yet: no worker took it, or it could not reply"
         elif missing > 0:
-            yield f"of {counted(missing, 'more client')} nothing was heard yet"
+            yield f"no notice of {counted(missing, 'more client')} yet"
 
 
 def _format_notice(notice: Notice, now: float) -> str:
@@ -251,4 +251,4 @@ def _format_notice(notice: Notice, now: float) -> str:
                 return "skipped: no client of the issuer has a backchannel_logout_uri"
             return "skipped: it has no backchannel_logout_uri"
         case Fate.DUPLICATE:
-            return "duplicate: a copy of an event that was taken before"
+            return "duplicate: a copy of an event that was received before"

@@ -1,4 +1,4 @@
-"""The steps of each route that takes events: check the request's kind, read its body in time, publish before 202."""
+"""The steps of each route that accepts events: check the request's kind, read its body in time, publish before 202."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -11,14 +11,14 @@ from notifier.model.errors import DiskFull, InputIssue, QueueError
 from notifier.model.message import Lane
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 
-BODY_RETRY_SECONDS = 2.0  # seconds after a route's own deadline for its body, the connection is closed
-RETRY_AFTER_SECONDS = "5"  # seconds after which a publisher should try again
+BODY_RETRY_SECONDS = 2.0  # seconds between a route's deadline for its body and the end of the connection
+RETRY_AFTER_SECONDS = "5"  # seconds after which a publisher should retry
 LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiLimits:
-    """The limits of the listener: bytes, seconds, requests at a time."""
+    """The limits of the listener: bytes, seconds, concurrent requests."""
 
     max_event: int = MAX_EVENT
     body_timeout: float = 10.0
@@ -31,12 +31,12 @@ class ApiLimits:
 
 
 def media_type(request: web.Request) -> str:
-    """Return the media type of the body, in lower case and without parameters. Empty without `Content-Type`."""
+    """Return the media type of the body, in lower case and without parameters; empty without `Content-Type`."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def read_lane(request: web.Request) -> Lane:
-    """Return the lane that the query asks for. Raises Refusal (400)."""
+    """Return the lane that the query selects. Raises Refusal (400)."""
     lane = LANES.get(request.query.get("lane", "events"))
     if lane is None:
         raise malformed_refusal(InputIssue("lane", f"must be one of {', '.join(LANES)}"))
@@ -44,13 +44,13 @@ def read_lane(request: web.Request) -> Lane:
 
 
 def refuse_compressed(request: web.Request) -> None:
-    """Raises Refusal (415) for a compressed body: nothing is unpacked, so no small body becomes a large one."""
+    """Raise Refusal (415) for a compressed body: nothing is decompressed, so a small body cannot become a large one."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Refusal(problem_response(415, "The body must not be compressed", headers={"Accept-Encoding": "identity"}))
 
 
 async def read_body(request: web.Request, limits: ApiLimits, within: float | None = None) -> bytes:
-    """Read the body, `within` so many seconds or those of the limits.
+    """Read the body, in at most `within` seconds (default: the limit of `limits`).
 
     Raises Refusal (400, 408) and HTTPRequestEntityTooLarge.
     """
@@ -62,19 +62,19 @@ async def read_body(request: web.Request, limits: ApiLimits, within: float | Non
             return await request.read()
     except TimeoutError:
         raise Refusal(_close_after(problem_response(408, "The body did not come in time"))) from None
-    except ConnectionResetError:  # the sender is gone, and reads no answer: it is for what counts and logs them
+    except ConnectionResetError:  # the sender is gone: the response is only for metrics and the log
         raise Refusal(_close_after(problem_response(408, "The body did not come whole"))) from None
     except web.RequestPayloadError:
         raise Refusal(_close_after(problem_response(400, "The body is broken HTTP"))) from None
 
 
 async def publish_in_time(publishing: Awaitable[None], limits: ApiLimits, then: str) -> None:
-    """Wait until the event is durable. Raises Refusal (503), with `then` as advice, if the queue is away or full."""
+    """Wait until the event is durable. Raises Refusal (503), with `then` as advice, if the queue is unavailable."""
     try:
         async with asyncio.timeout(limits.accept_timeout):
             await publishing
     except (QueueError, TimeoutError) as error:
-        why = "The disk of the queue is full" if isinstance(error, DiskFull) else "The queue is away"
+        why = "The disk of the queue is full" if isinstance(error, DiskFull) else "The queue is unavailable"
         raise Refusal(problem_response(503, f"{why}; {then}", headers={"Retry-After": RETRY_AFTER_SECONDS})) from None
 
 
