@@ -1,7 +1,7 @@
 """Collects members of clients that registry sources may not set: by kind, with the number of clients of each kind.
 
-A list of 100,000 rows may go beyond its authority in each row. So a client has only the names of kinds, which all
-clients share, and the text is kept for the first clients of each kind. A source has few kinds, whatever its rows say.
+A list of 100,000 rows may contain such members in each row. So each client refers to shared names of kinds, and the
+text is kept only for the first clients of each kind. A source has few kinds, whatever its rows contain.
 """
 
 from collections import Counter
@@ -32,7 +32,7 @@ class IssueGroup:
 
     @property
     def mistake(self) -> InputIssue:
-        """The first mistake, with the names of other clients that have it."""
+        """The first mistake, with the names of other clients that have it too."""
         mistake, *others = self.first[: 1 + MAX_NAMED_CLIENTS]
         if not others:
             return mistake
@@ -46,7 +46,7 @@ class IssueGroup:
 
 
 def group_issues(faults: Sequence[InputIssue]) -> Iterator[IssueGroup]:
-    """Group faults of clients by source and text. A list may make up as many texts as it has clients."""
+    """Group faults of clients by source and text. The number of groups is limited, since each text may be different."""
     groups: dict[tuple[str, str], list[InputIssue]] = {}
     rest = 0
     for fault in faults:
@@ -57,7 +57,7 @@ def group_issues(faults: Sequence[InputIssue]) -> Iterator[IssueGroup]:
             rest += 1
     yield from (IssueGroup(first=group[:MAX_KEPT_CLIENTS], count=len(group)) for group in groups.values())
     if rest:
-        summary = InputIssue("registry", f"{rest:,} more clients are left out; `notifier clients list` tells all")
+        summary = InputIssue("registry", f"{rest:,} more clients are left out; `notifier clients list` lists all")
         yield IssueGroup(first=[summary], count=rest)
 
 
@@ -75,13 +75,13 @@ class IgnoredMembers:
         return sum(self.counts.values())
 
     def by_kind(self) -> Iterator[IssueGroup]:
-        """Each kind."""
+        """Yield each kind, with its first clients and their number."""
         yield from (
             IssueGroup(first=tuple(self.first[kind].values()), count=count) for kind, count in self.counts.items()
         )
 
     def since(self, old: "IgnoredMembers") -> tuple[Sequence[InputIssue], int]:
-        """What is new: some of it with its text, and how much it is in all."""
+        """Return the news since `old`: some of the mistakes with their text, and the number of all."""
         news = [
             mistake
             for kind, first in self.first.items()
@@ -97,7 +97,7 @@ class IgnoredMembers:
         return kind not in self.kinds.get(key[0], {}).get(key[1], ()) if earlier is None else earlier != mistake
 
     def updated(self, part: "IgnoredMembers", changed: Collection[str]) -> "IgnoredMembersBuilder":
-        """Return a copy in which the `changed` clients are as in `part`. More may be added to it."""
+        """Return a copy in which the `changed` clients are as in `part`. More mistakes may be added to it."""
         kinds: dict[str, dict[str, tuple[IgnoredKind, ...]]] = {}
         counts = Counter(self.counts)
         for iss in self.kinds.keys() | part.kinds.keys():
@@ -121,14 +121,14 @@ class IgnoredMembers:
 def _find_clients_of_kind(
     kinds: Mapping[str, Mapping[str, tuple[IgnoredKind, ...]]], kind: IgnoredKind, most: int
 ) -> dict[ClientKey, InputIssue]:
-    """Return the next clients of a kind, once none of those whose texts were kept is of it any more."""
+    """Return further clients of a kind, after all clients with a kept text have left the kind."""
     source, text = kind
     names = ((iss, name) for iss, clients in kinds.items() for name, of_client in clients.items() if kind in of_client)
     return {key: InputIssue(f"client {key[1]!r} of registry source {source}", text) for key in islice(names, most)}
 
 
 class IgnoredMembersBuilder:
-    """Collects what is left away of one client after the other."""
+    """Collects the ignored members, client by client."""
 
     def __init__(
         self,
@@ -136,14 +136,14 @@ class IgnoredMembersBuilder:
         counts: Counter[IgnoredKind] | None = None,
         first: dict[IgnoredKind, dict[ClientKey, InputIssue]] | None = None,
     ) -> None:
-        """Add to what is given."""
+        """Start with the given contents."""
         self._shared: dict[tuple[IgnoredKind, ...], tuple[IgnoredKind, ...]] = {}
         self._kinds = {} if kinds is None else kinds
         self._counts: Counter[IgnoredKind] = Counter() if counts is None else counts
         self._first = {} if first is None else first
 
     def add(self, key: ClientKey, kind: IgnoredKind, mistake: InputIssue) -> None:
-        """Note one mistake. A kind that comes twice for a client counts once."""
+        """Record one mistake. A kind counts once per client."""
         of_issuer = self._kinds.setdefault(key[0], {})
         kinds = of_issuer.get(key[1], ())
         if kind in kinds:

@@ -1,7 +1,7 @@
 """Lists the settings that widely deployed receivers need, by name (docs/specification.md lists the receivers).
 
-A preset is a partial profile, and the client's own settings override it. Most receivers need only the defaults, which
-suit them (R1–R12). Naming a preset still documents in the registry which receiver it is.
+A preset is a partial profile, and the client's own settings override it. Most receivers need only the defaults
+(R1–R12). Naming a preset still documents in the registry which receiver it is.
 """
 
 import re
@@ -19,13 +19,13 @@ _REALM = re.compile(r"/realms/[^/]+/?$")  # the end of each issuer of Keycloak a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """What a receiver needs. None means the default. `why` and `answers` are for people.
+    """Settings that a receiver needs. None means the default. `why` and `answers` are for people.
 
-    `means`: what an answer of this status most likely means, where it does not say so itself. `requires`: the claim
-    without which it ends nothing, whatever it answers.
-    `refuses`: algorithms that it never takes. `decrypts`: how a token may be encrypted for it, None if that is not
-    known. `learns_keys_within`: seconds after which it surely knows a key that is
-    new in the issuer's JWK Set. 0: it asks when it meets one.
+    `means`: the most likely meaning of a response status, if the response does not explain it. `requires`: the claim
+    without which the receiver ends no session, whatever it answers.
+    `refuses`: algorithms that it never accepts. `decrypts`: how a token may be encrypted for it; None if unknown.
+    `learns_keys_within`: seconds after which it certainly has a key that is new in the issuer's JWK Set; 0: it reads
+    the set when it encounters a new key.
     """
 
     why: str
@@ -45,14 +45,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "mod_auth_openidc": Preset(
             why="refuses a repeated jti, and every attempt has a fresh one anyway; it decrypts RSA-OAEP alone",
-            answers="it answers 400 for every failure, and its error log says which: the algorithm if one is pinned, "
+            answers="it answers 400 for every failure; its error log has the reason: the algorithm if one is pinned, "
             "an iat more than 600 s off, a key that it does not find, a session that it does not know",
             decrypts=frozenset({KeyManagement.RSA_OAEP}),
         ),
         "express_openid_connect": Preset(
             why="its hooks store sub and sid both by default, so a token with both ends all the user's sessions there",
             answers="invalid_request is a token that it refuses: it takes exactly one algorithm, RS256 unless it is "
-            "configured otherwise; application_error is a fault of its own session store",
+            "configured otherwise; application_error is a fault in its session store",
             subject=SubjectMode.SID_FIRST,
         ),
         "spring": Preset(
@@ -63,9 +63,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "duende_bff": Preset(
             why="ends the session by sub and sid, and revokes refresh tokens before it answers; it takes no EdDSA "
             "(Ed25519), and keeps the issuer's keys for 12 h",
-            answers="200 says nothing of a session: an address or a sub that is wrong looks delivered; 400 is a token "
+            answers="200 does not prove a logout: a wrong address or sub looks delivered too; 400 is a token "
             "that it refuses: issuer, audience, EdDSA, or a key newer than its copy of the JWK Set, which it reads "
-            "every 12 h and when it is started; 500 is any fault of its own, such as an issuer that it cannot reach",
+            "every 12 h and when it is started; 500 is any internal fault there, such as an unreachable issuer",
             subject=SubjectMode.BOTH,
             timeout=10.0,
             refuses=ED25519_NAMES,
@@ -75,19 +75,19 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             why="looks at sid first, and compares it with session_state of the token response, which only Keycloak "
             "sends: behind any other provider it is keycloak_broker; its 501 and 504 are retried as any 5xx is",
             answers="200 with a sid that it does not know ends nothing; 400 is a token that it refuses, or the issuer "
-            "is no identity provider of that realm; 501 is a fault of its own, 504 one of a client behind it",
+            "is not an identity provider of that realm; 501 is an internal fault there, 504 one of a client behind it",
         ),
         "keycloak_broker": Preset(
             why="finds sessions by sub alone, and ends all of the user's: it compares sid with session_state of the "
             "token response, which providers other than Keycloak do not send",
-            answers="200 says nothing of a session; 400 is a token that it refuses, or the issuer is no identity "
-            "provider of that realm; 501 is a fault of its own, 504 one of a client behind it",
+            answers="200 does not prove a logout; 400 is a token that it refuses, or the issuer is not an identity "
+            "provider of that realm; 501 is an internal fault there, 504 one of a client behind it",
             subject=SubjectMode.SUB,
         ),
         "quarkus": Preset(
             why="200 means that it remembers the logout in memory, by sub, until the browser's next request; it reads "
             "no new key for a logout token",
-            answers="200 says nothing of a session: set quarkus.oidc.logout.backchannel.logout-token-key=sid there, "
+            answers="200 does not prove a logout: set quarkus.oidc.logout.backchannel.logout-token-key=sid there, "
             "and token-cache-size above the number of sessions; 400 is a token that it refuses, or one without sub, "
             "or a key newer than its copy of the JWK Set",
             subject=SubjectMode.BOTH,
@@ -105,13 +105,13 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "synapse": Preset(
             why="sid is mandatory, and a sub that it maps to another user ends nothing, though it answers 200",
-            answers="200 says nothing of a session; 400 is a token that it refuses; 500 is a key that it does not know",
+            answers="200 does not prove a logout; 400 is a token that it refuses; 500 is a key that it does not know",
             subject=SubjectMode.SID,
             requires="sid",
         ),
         "django_lasuite": Preset(
             why="finds sessions by sub alone, and ends all of the user's; it takes no iat ahead of its clock",
-            answers="204 says nothing of a session; 400 is a token that it refuses, an iat ahead of its clock, or a "
+            answers="204 does not prove a logout; 400 is a token that it refuses, an iat ahead of its clock, or a "
             "JWK Set that it cannot read",
             means=MappingProxyType(
                 {BAD_REQUEST: "it answers so where it cannot read the JWK Set, or its clock is behind, too"}
@@ -121,7 +121,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "django_pyoidc": Preset(
             why="finds sessions by sub alone, and ends all of the user's; it takes no iat ahead of its clock",
-            answers="200 with a sub that it does not know is no success, and the token is not verified; 500 is a token "
+            answers="200 with a sub that it does not know is not a success; the token is not verified; 500 is a token "
             "that it refuses, too",
             means=MappingProxyType(
                 {
@@ -160,7 +160,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "lemonldap": Preset(
             why="aud must be a list with its client id, and the token less than 30 s old, as one an attempt is",
-            answers="400 tells what is missing; a bare 500 is an aud, iat, events or nonce that it does not take:"
+            answers="400 has the reason in its text; a bare 500 is an aud, iat, events or nonce that it does not take:"
             " compare the client id and the clocks; 501 is an old release, such as 2.16, that takes no logout token",
             means=MappingProxyType(
                 {
@@ -181,7 +181,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def meaning_of(client: Client, status: int | None) -> str | None:
-    """Say what an answer of this status means by the client's preset; None if that is not known."""
+    """Return the meaning of a response of this status by the client's preset; None if it is unknown."""
     if status == BAD_REQUEST and (beyond := find_preset_excess(client)) is not None:
         return beyond
     preset = None if client.preset is None else PRESETS.get(client.preset)
@@ -190,7 +190,7 @@ def meaning_of(client: Client, status: int | None) -> str | None:
 
 
 def find_preset_excess(client: Client) -> str | None:
-    """Say which limit of the receiver the client's registration exceeds, so that it must answer 400; None if none."""
+    """Return the receiver's limit that the client's registration exceeds, so that it must answer 400; None if none."""
     preset = None if client.preset is None else PRESETS.get(client.preset)
     if preset is None:
         return None
@@ -204,10 +204,10 @@ def find_preset_excess(client: Client) -> str | None:
 
 
 def find_preset_doubt(client: Client) -> tuple[str, str] | None:
-    """Say why sessions may live on where the receiver of this preset answers 200, and the remedy; None if they end."""
+    """Return why sessions may survive although a receiver of this preset answers 200, and the remedy; None if none."""
     if client.preset == "keycloak" and _REALM.search(client.iss) is None:
         text = (
-            f"preset keycloak compares sid with session_state of the token response, and {client.iss} is no realm of a"
+            f"preset keycloak compares sid with session_state of the token response, and {client.iss} is not a realm of"
             " Keycloak, which sends it: each logout is answered 200 and ends no session"
         )
         return text, "name the preset keycloak_broker, unless the provider sends session_state"
@@ -221,7 +221,7 @@ def find_preset_doubt(client: Client) -> tuple[str, str] | None:
 
 
 def too_new(client: Client, age: float) -> str | None:
-    """Say that the client may not know yet the key that signs for it, which it can have known for `age` seconds."""
+    """Return a warning if the client may not yet have its signing key, which has been visible for `age` seconds."""
     preset = None if client.preset is None else PRESETS.get(client.preset)
     if preset is None or age >= preset.learns_keys_within:
         return None

@@ -1,10 +1,10 @@
-"""A dead letter: a delivery or event that was given up, or a message that could not be read, ready to be replayed.
+"""A dead letter: a delivery or event that was given up, or a message that could not be parsed, ready to be replayed.
 
-A dead letter is JSON that people can read in any RabbitMQ tool. The message's headers say `reason`, `iss`, `client_id`
+A dead letter is JSON that is readable in any RabbitMQ tool. The message's headers have `reason`, `iss`, `client_id`
 and `event_id`. An unreadable message keeps its form, and the JSON is a header: see `unreadable`. A letter holds at most
-what came and 4 KiB: long values are written once, and texts are limited. A message that the broker itself moved to the
-dead letters (it has `x-death`) is read as a letter too, with reason `delivery_limit` and a text that says what the
-broker did. Such a message is never read as what it claims to be, since nobody knows who wrote it.
+4 KiB more than the original: long values are written once, and texts are limited. A message that the broker itself
+moved to the dead letters (it has `x-death`) is also read as a letter, with reason `delivery_limit` and a text with the
+broker's action. Its `type` is ignored, since its author is unknown.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
 
 from notifier.model.delivery import Delivery, PastOutcome, shorten_history
 from notifier.model.documents import unreadable
@@ -32,8 +32,8 @@ from notifier.model.outcome import DeadReason
 from notifier.model.printable import escape
 from notifier.model.session_ended import SessionEnded
 
-MAX_ANSWER_BYTES = 1024  # bytes of answers in a letter
-MAX_NAME_BYTES = 128  # bytes of a name; a longer one is not repeated beside the delivery or event that holds it
+MAX_ANSWER_BYTES = 1024  # bytes of responses in a letter
+MAX_NAME_BYTES = 128  # bytes of a name; longer names are not repeated beside the delivery or event
 _BROKER_REASONS: Mapping[str, str] = MappingProxyType(
     {
         "expired": "expired unread, by the AMQP `expiration` of its publisher or a message-ttl of the queue",
@@ -52,15 +52,15 @@ Instant = Annotated[float, BeforeValidator(_parse_instant), PlainSerializer(form
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A delivery that was given up, or a message that could not be read.
+    """A delivery that was given up, or a message that could not be parsed.
 
     At most one of `delivery`, `event` and `raw` is set: a replay uses it.
 
     `dead_since` is in epoch seconds. `iss`, `client_id` and `event_id` are empty if unknown or not applicable.
     `entries` limits the letter to these entries of `clients` in `raw`, in the form of `WrongEntries.which`; the others
     were served. None means the whole message. `source` is the name of the source that the message in `raw` came from.
-    `events` says which events of that message the letter is for, in the form of `sourced.written_positions`. `vouched`
-    is that of the message.
+    `events` limits the letter to these events of that message, in the form of `sourced.format_event_positions`.
+    `vouched` is that of the message.
     """
 
     id: str
@@ -181,7 +181,7 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
     headers = {name: unreadable.to_header_value(value) for name, value in headers.items()}
     if letter.raw is not None:
         attributes = {name: str(value) for name, value in letter.raw.headers.items() if letter.source is None}
-        inside = letter.raw.headers if letter.source is not None else {}  # not as headers of ours
+        inside = letter.raw.headers if letter.source is not None else {}  # not as headers of this message
         notes = replace(letter, iss="", client_id="", event_id="", raw=replace(letter.raw, body=b"", headers=inside))
         if letter.text == unreadable.format_issues(letter.mistakes):
             notes = replace(notes, text="")
@@ -225,7 +225,7 @@ def _load_readable(message: Message) -> DeadLetter:
     source = letter.delivery or letter.event
     if source is None:
         return letter
-    # A name that is too long to be repeated.
+    # A name that is too long is not repeated.
     of_delivery = (source.event_id, source.client_id) if isinstance(source, Delivery) else (source.id, "")
     event_id, client_id = letter.event_id or of_delivery[0], letter.client_id or of_delivery[1]
     iss, publisher = letter.iss or source.iss, letter.publisher or source.publisher
@@ -239,13 +239,13 @@ def _load_unreadable(message: Message) -> DeadLetter:
     parse(_VERSIONED, notes)
     letter = parse(_DEAD_LETTER, notes)
     if letter.raw is None:
-        raise MalformedEvent([InputIssue(LETTER_HEADER, "this header says nothing of the body")])
+        raise MalformedEvent([InputIssue(LETTER_HEADER, "this header does not describe the body")])
     if letter.entries or letter.events:
         try:
             _ = parse_positions(letter.entries) if letter.entries else parse_event_positions(letter.events or "")
         except ValueError:
             raise MalformedEvent(
-                [InputIssue(LETTER_HEADER, "this header says of no entries that they are wrong")]
+                [InputIssue(LETTER_HEADER, "this header has no valid positions of wrong entries")]
             ) from None
     iss, client_id, event_id = (str(message.headers.get(name, "")) for name in ("iss", "client_id", "event_id"))
     return replace(

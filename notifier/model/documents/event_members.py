@@ -1,18 +1,18 @@
 """The members of an event as publishers write them. These types parse the event and generate its JSON Schema.
 
-`null` means that a member is left out, since many serializers write it so. Only `backchannel_logout_uri: null` says
-something: the client has no address, so it is skipped unless the registry knows one.
+`null` means that a member is left out, since many serializers write it so. Only `backchannel_logout_uri: null` has a
+meaning: the client has no address, so it is skipped unless the registry has one.
 
-The patterns of a URI and a text allow exactly what the reader allows. They use no look-around, since some validators
-(RE2) do not know it. In some engines, as in Python, `$` matches before a last line break: a `not` beside the pattern
-excludes that.
+The patterns of a URI and a text allow exactly the values that the parser allows. They use no look-around, since some
+validators (RE2) do not support it. In some engines, as in Python, `$` matches before a last line break: a `not` beside
+the pattern excludes that.
 """
 
 from typing import Annotated, Any, Literal, Required
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, with_config
 from pydantic_core import PydanticCustomError
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
 
 from notifier.model.client import Algorithm
 from notifier.model.documents.cloudevents import MAX_ID_BYTES, MAX_TEXT_LENGTH
@@ -37,7 +37,7 @@ _NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]*$"  # ids travel in headers and logs
 
 
 def uri_schema(max_length: int) -> dict[str, Any]:
-    """The schema of an absolute http or https URI: visible ASCII, no user name, no fragment (B3, B5). See `egress`."""
+    """Return the schema of an absolute http or https URI: visible ASCII, no user name, no fragment (B3, B5)."""
     return {
         "type": "string",
         "format": "uri",
@@ -58,7 +58,7 @@ def uri_schema(max_length: int) -> dict[str, Any]:
 
 
 def _ipv6() -> str:
-    """RFC 3986 §3.2.2: eight groups; the last two may be IPv4, and one `::` may stand for groups of zero."""
+    """Return the pattern of RFC 3986 §3.2.2: eight groups; the last two may be IPv4, and one `::` replaces zeros."""
     group = "[0-9A-Fa-f]{1,4}"
     last = f"(?:{group}:{group}|{_IPV4})"
     forms = [f"(?:{group}:){{6}}{last}", f"::(?:{group}:){{5}}{last}"]
@@ -103,7 +103,7 @@ def _wrong(text: str) -> PydanticCustomError:
 
 
 def _text(length: int, *further: dict[str, Any]) -> WithJsonSchema:
-    """The schema of a text without control characters. It uses `not`, since `$` may match before a last line break."""
+    """Return the schema of a text without control characters. It uses `not`: `$` may match before a last line break."""
     wrong = [{"pattern": CONTROLS}, *further]
     allowed = wrong[0] if len(wrong) == 1 else {"anyOf": wrong}
     return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "not": allowed})
@@ -132,7 +132,7 @@ Uri = Annotated[
 
 @with_config(ConfigDict(strict=True, title="Client"))
 class EntryDocument(TypedDict, total=False):
-    """A client to tell. Its members override the registry for this event, if they count (`registry.inline`)."""
+    """A client to notify. Its members override the registry for this event, if `registry.inline` permits it."""
 
     client_id: Required[Annotated[ClientId, Field(description="The client's `client_id` at this issuer.")]]
     backchannel_logout_uri: Annotated[
@@ -149,8 +149,8 @@ class EntryDocument(TypedDict, total=False):
     frontchannel_logout_uri: Annotated[
         Uri | None,
         Field(
-            description="Where the page of `POST /v1/sign-outs` asks a client that the registry does not have, if the"
-            " address counts (`registry.inline`)."
+            description="The URI that the page of `POST /v1/sign-outs` calls for a client that the registry does not"
+            " have, if `registry.inline` accepts the address."
         ),
     ]
     frontchannel_logout_session_required: Annotated[
@@ -168,13 +168,13 @@ def _needed(*names: str) -> list[dict[str, Any]]:
 _OF_EACH = {"properties": {"clients": {"type": "array", "items": {"type": "object", "anyOf": _needed("sub", "sid")}}}}
 _WHOSE: dict[str, Any] = {
     "anyOf": [*_needed("sub", "sid"), _OF_EACH],  # B12
-    "not": {"required": ["specversion"]},  # that would be an envelope with the event in `data`
+    "not": {"required": ["specversion"]},  # an envelope with the event in `data`
 }
 
 
 @with_config(ConfigDict(strict=True, title="Session ended", json_schema_extra=_WHOSE))
 class EventBody(TypedDict, total=False):
-    """One session of a user, or all sessions of a user, ended at one issuer, and these clients must be told.
+    """One session of a user, or all sessions of a user, ended at one issuer, and these clients must be notified.
 
     `sub` or `sid` must be given, here or in every entry of `clients`. Unknown members are ignored.
     """
@@ -192,7 +192,7 @@ class EventBody(TypedDict, total=False):
     clients: Required[
         Annotated[
             Annotated[list[ClientId | EntryDocument], Field(min_length=1, fail_fast=True)] | Literal["*"],
-            Field(description='Whom to tell: `client_id`s or objects; or "*", all registered clients of the issuer.'),
+            Field(description='Clients to notify: `client_id`s or objects; or "*", all registered ones of the issuer.'),
         ]
     ]
     ended_at: Annotated[
@@ -203,5 +203,5 @@ class EventBody(TypedDict, total=False):
         Field(description="When the sessions at the clients expire by themselves. No attempt is made after it."),
     ]
     reason: Annotated[
-        Text | None, Field(description="`user_logout`, `session_expiration`, `terminated`, or a word of your own.")
+        Text | None, Field(description="`user_logout`, `session_expiration`, `terminated`, or any other word.")
     ]
