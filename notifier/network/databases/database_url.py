@@ -1,4 +1,4 @@
-"""Checks the URL of a database, as settings hold it."""
+"""Checks the URL of a database in settings."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ _FILE = re.compile(r"(sqlite(?:\+pysqlite)?:///)(?!/|file:)(.+)")
 
 
 def find_url_issue(url: str) -> str | None:
-    """Return why this is not a database URL, without showing any part of it; None if it may be one."""
+    """Return why this is not a database URL, without showing any part of it; None if it may be valid."""
     if url != url.strip() or not url.isprintable():
         return stray_character(url)
     scheme, colon, rest = url.partition("://")
@@ -42,12 +42,12 @@ def find_url_issue(url: str) -> str | None:
     try:
         port = urlsplit(f"//{authority.rpartition('@')[2]}").port
     except ValueError:
-        return "has a port that is no number, or a password with special characters; write these as %3A and the like"
+        return "has a port that is not a number, or a password with special characters; write these as %3A and so on"
     return "has the port 0" if port == 0 else None
 
 
 def _check_url(value: SecretStr, info: ValidationInfo) -> SecretStr:
-    """The URL. A relative file of SQLite starts at the folder of the configuration."""
+    """Return the URL. A relative file of SQLite is resolved against the folder of the configuration."""
     url = value.get_secret_value()
     text = find_url_issue(url)
     if text is not None:

@@ -1,4 +1,4 @@
-"""Finds tables and columns as they are really called."""
+"""Finds tables and columns by their real names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy.sql import quoted_name
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_columns import normalize_name
 
-# SQLAlchemy reflects by SHOW CREATE, for which the right to SELECT is not enough if it is a view.
+# SQLAlchemy reflects by SHOW CREATE, for which the right to SELECT is not sufficient if it is a view.
 _MYSQL_COLUMNS = """
 SELECT table_name, column_name FROM information_schema.columns
 WHERE table_name = :table AND table_schema = COALESCE(:schema, DATABASE()) ORDER BY ordinal_position
@@ -20,7 +20,7 @@ _MAX_SHOWN_NAMES = 8
 
 
 class TableFinder:
-    """Finds tables and columns as they are really called."""
+    """Finds tables and columns by their real names."""
 
     def __init__(self, connection: sa.Connection, schema: str | None) -> None:
         self.connection = connection
@@ -29,12 +29,12 @@ class TableFinder:
         self._names = self._names_in(self._schema)
 
     def find(self, name: str, member: str, *, explicit: bool) -> str | None:
-        """Return the one table of that name. The exact name counts only if an operator wrote it."""
+        """Return the only table of that name. An exact match has precedence only for a name from the operator."""
         hits = [hit for hit in self._names if normalize_name(hit) == normalize_name(name)] if name else []
         if explicit and name in hits:
             return name
         if len(hits) > 1:
-            raise SourceFault(f"there are the tables {' and '.join(hits)}; say which one it is by sql.tables.{member}")
+            raise SourceFault(f"there are the tables {' and '.join(hits)}; select one of them by sql.tables.{member}")
         return hits[0] if hits else None
 
     def columns(
@@ -60,7 +60,7 @@ class TableFinder:
         return {name: selected.c[column.name] for name, column in bare.items()}
 
     def nothing_like(self, name: str) -> str:
-        """What to say if there is no such table."""
+        """Return the error text for a table that does not exist."""
         schema = self._schema or self._inspector.default_schema_name
         where = f"the schema {schema}" if schema else "the database"
         shown = ", ".join(sorted(self._names)[:_MAX_SHOWN_NAMES]) + (
@@ -86,7 +86,7 @@ class TableFinder:
             columns = self._inspector.get_columns(quoted_name(table, quote=True), schema=self._schema)
             return [column["name"] for column in columns]
         rows = self.connection.execute(sa.text(_MYSQL_COLUMNS), {"table": table, "schema": self._schema})
-        return [column for name, column in rows if name == table]  # its comparison may ignore case
+        return [column for name, column in rows if name == table]  # the comparison of MySQL may ignore case
 
     def _names_in(self, schema: str | None) -> list[str]:
         names = [*self._inspector.get_table_names(schema), *self._inspector.get_view_names(schema)]

@@ -1,7 +1,7 @@
-"""Examines the internals of aiohttp that requests use, and makes sessions.
+"""Examines the internals of aiohttp that requests use, and creates sessions.
 
-The connector's factory of protocols (`connections`) makes outcomes exact, and is required. Requests are written past
-aiohttp's session (`requests`) for speed only: if the examination fails, `ClientSession.request` sends them.
+The connector's factory of protocols (`connections`) makes outcomes exact, and is required. Requests bypass aiohttp's
+session (`requests`) only for speed: if the examination fails, `ClientSession.request` sends them.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ def _examine_requests() -> None:
 
 
 class _Wire(asyncio.Transport):
-    """A transport with nobody at the other end."""
+    """A transport without a peer."""
 
     closing = False
 
@@ -120,7 +120,7 @@ def _make_watched() -> tuple[WatchedConnection, _Wire, OpenConnections]:
     counted, wire = OpenConnections(1), _Wire()
     watched = WatchedConnection(asyncio.get_running_loop(), counted, 10_000)
     if not isinstance(watched, ResponseHandler):
-        raise HookChanged("a connection is no ResponseHandler")
+        raise HookChanged("a connection is not a ResponseHandler")
     watched.connection_made(wire)
     watched.begin()
     return watched, wire, counted

@@ -15,12 +15,10 @@ from notifier.model.frozen import frozen
 
 MAX_PART_CHARACTERS = 256 * 1024  # characters, read within about 5 ms
 MAX_MEMBERS = 1000  # of a list or object, read within about 3 ms: each takes a call of the decoder
-MAX_NESTING = (
-    32  # lists and objects within one another in a member; deeper ones exhaust the stack of whoever looks at them
-)
-MAX_SKIPPED_CHARACTERS = 16 * 1024 * 1024  # characters of members that are left out, at up to 1 µs for each
+MAX_NESTING = 32  # nested lists and objects in a member; deeper ones exhaust the stack of the code that visits them
+MAX_SKIPPED_CHARACTERS = 16 * 1024 * 1024  # characters of members that are skipped, at up to 1 µs each
 PAUSE_SECONDS = 0.001  # seconds
-_NUMBER_CUT = 2  # signs of a number that its reader leaves where the text ends too early: `1.5e+`
+_NUMBER_CUT = 2  # characters of a number that its parser leaves if the text ends too early: `1.5e+`
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _DECODER = json.JSONDecoder()

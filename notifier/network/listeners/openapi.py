@@ -1,8 +1,8 @@
-"""`GET /v1/openapi.json`: the API as OpenAPI 3.1, made of what each module of routes says of its own handlers.
+"""`GET /v1/openapi.json`: the API as OpenAPI 3.1, built from the descriptions of the handlers.
 
-A handler is described where it is defined, and the document is made of the routes that the application really serves.
-So no route lacks a description, and no description a route. A handler without a description shows the first line of its
-docstring.
+A handler is described where it is defined, and the document is built from the routes that the application serves. So
+every route has a description, and every description a route. A handler without a description shows the first line of
+its docstring.
 """
 
 import inspect
@@ -28,8 +28,8 @@ PATH = "/v1/openapi.json"
 MAX_NAMED_PARAMETERS = 20  # unknown parameters
 _COMMON_PROBLEMS = {
     400: "The request is malformed.",
-    403: "Without api.tokens_file: a web page asks.",
-    421: "Without api.tokens_file: Host is no loopback name.",
+    403: "Without api.tokens_file: the caller is a web page.",
+    421: "Without api.tokens_file: Host is not a loopback name.",
     429: "Too many requests at a time.",
 }
 _DESCRIPTION_KEY = "described"
@@ -82,11 +82,11 @@ class AnswerDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationDescription:
-    """One operation, as a decorator of its handler. `scope` None: no token is needed.
+    """One operation, as a decorator of its handler. `scope` None: no token is required.
 
-    `query`, `path` and `headers` are schemas by name, `body` by media type; `required` names the members of the query
-    that must be given. A problem need not be among `answers`; its status must be in `problems`. `foreign_query`: a
-    foreign standard says what else may be in the query. `unbound`: only a token without issuers is accepted.
+    `query`, `path` and `headers` are schemas by name, `body` by media type; `required` lists the mandatory members of
+    the query. A problem need not be among `answers`; its status must be in `problems`. `foreign_query`: another
+    standard defines further members of the query. `unbound`: only a token without issuers is accepted.
     """
 
     summary: str
@@ -112,7 +112,7 @@ def description_of(handler: Callable[..., Any]) -> OperationDescription | None:
 
 
 def omit(handler: Handler) -> Handler:
-    """Omit the routes of this handler from the document: they were removed."""
+    """Omit the routes of this handler from the document: they were removed from the API."""
     setattr(handler, _OMITTED_KEY, True)
     return handler
 
@@ -178,7 +178,7 @@ def _describe_unknown(name: str, known: Iterable[str]) -> str:
 
 
 def _event_schema() -> dict[str, Any]:
-    """The event's schema, as `notifier schema event` prints it, with what it refers to beside it."""
+    """Return the event's schema, as `notifier schema event` prints it, with the referenced schemas beside it."""
     schema = event_schema()
     parts = cast("dict[str, object]", schema.pop("$defs", {}))
     event = {name: value for name, value in schema.items() if name not in ("$schema", "$id")}
@@ -245,7 +245,7 @@ def _build_responses(description: OperationDescription) -> dict[str, Any]:
         }
     for status, text in sorted({**problems, **description.problems}.items()):
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}
-        also = responses.get(str(status), {}).get("content", {})  # the same status may have an answer of its own form
+        also = responses.get(str(status), {}).get("content", {})  # the status may also have a response in another form
         responses[str(status)] = {"description": text, "content": {**also, **content}}
         if status in (429, 503):
             retry = {"description": "Seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}}
