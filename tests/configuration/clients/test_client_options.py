@@ -37,7 +37,7 @@ VALUES: dict[str, object] = {
 }
 
 
-def built(options: Mapping[str, object], listed_members: tuple[str, ...] = ()) -> Client:
+def built(options: Mapping[str, object], list_only: tuple[str, ...] = ()) -> Client:
     metadata = ClientMetadata(
         client_id="shop",
         backchannel_logout_uri=f"{ORIGIN}/hook",
@@ -46,9 +46,7 @@ def built(options: Mapping[str, object], listed_members: tuple[str, ...] = ()) -
         notifier=ClientOptions.model_validate(options),
     )
     assert metadata.notifier is not None
-    grants = route_grants_of(
-        ISS, metadata, metadata.notifier, TEMPLATE.route, defaults=None, listed_members=listed_members
-    )
+    grants = route_grants_of(ISS, metadata, metadata.notifier, TEMPLATE.route, defaults=None, list_only=list_only)
     return build_client(ISS, metadata, metadata.notifier, grants, TEMPLATE, {})
 
 
