@@ -12,7 +12,7 @@ from notifier.operators.status.worker_requests import Act, WorkerAnswer, WorkerR
 from notifier.queues.queue_port import Queue
 
 RELOAD_REQUEST = "reload"
-RELOAD_TIMEOUT_SECONDS = 60.0  # seconds for a reload: 100,000 clients take some, and a registry source has its timeout
+RELOAD_TIMEOUT_SECONDS = 60.0  # seconds: covers 100,000 clients and the timeout of a registry source
 
 
 @frozen
@@ -48,7 +48,7 @@ _RESULT = TypeAdapter(ReloadResult)
 
 @frozen
 class WorkerReload:
-    """One worker, and the result of the reload there. `result` is None if it could not try; `problem` says why."""
+    """A worker and its result. `result` is None if the worker could not try; `problem` has the reason."""
 
     worker: str
     version: str
@@ -57,7 +57,7 @@ class WorkerReload:
 
     @property
     def problems(self) -> list[str]:
-        """Return all parts of the request that failed."""
+        """Return the problems of the worker and of its registry sources."""
         if self.result is None:
             return [self.problem or "it did not say what became of it"]
         sources = (
@@ -68,14 +68,14 @@ class WorkerReload:
 
 @frozen
 class ReloadResults:
-    """The reload at all workers that answered in time, of the `seen` workers."""
+    """The results of the workers that answered in time. `seen`: the number of all workers."""
 
     seen: int
     workers: Sequence[WorkerReload]
 
     @property
     def taken(self) -> bool:
-        """Return True if every worker has the new configuration and registry."""
+        """Return True if every worker applied the new configuration and registry."""
         return 0 < self.seen == len(self.workers) and not any(worker.problems for worker in self.workers)
 
     def document(self) -> dict[str, Any]:

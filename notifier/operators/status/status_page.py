@@ -27,7 +27,7 @@ from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.output import count_columns, join_commands
 from notifier.operators.terminal.screen import format_age
 
-MAX_CLIENT_ROWS = 20  # clients
+MAX_CLIENT_ROWS = 20
 PAGE_WIDTH = 120  # columns, without COLUMNS and a terminal
 STATES = {
     "well": "well",
@@ -55,7 +55,7 @@ def status_page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
 
 
 def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
-    """What is wrong, first of all: a line each, with where to read on."""
+    """Yield the troubles: a headline each, then its text with the command that explains it."""
     troubles = troubles_of(status)
     for shared in troubles[:MAX_CLIENT_ROWS]:
         trouble = shared.trouble
@@ -156,7 +156,7 @@ def _format_clients(clients: list[ClientState], now: float) -> Grid:
 
 
 def _format_expiry(client: ClientState, now: float) -> str:
-    """When the first delivery that waits is given up; soon, if its token has no sid."""
+    """Return when the first pending delivery expires, and whether its token lacks a `sid`."""
     if client.expires is None:
         return ""
     sid = ", no sid" if client.expires == client.expires_without_sid else ""
@@ -164,7 +164,7 @@ def _format_expiry(client: ClientState, now: float) -> str:
 
 
 def _list_failures(clients: list[ClientState]) -> Iterator[str]:
-    """What each client that fails met last, in words."""
+    """Yield the last failure of each client in trouble, then an empty line."""
     issuers = {client.iss for client in clients}
     for client in clients:
         if client.text and client.is_failing:

@@ -1,8 +1,8 @@
 """`GET /v1/status` and `POST /v1/reload`.
 
 The status has the pending messages, the rates, and the states of workers and clients, for tokens with scope `read`. A
-token with issuers sees only their clients, and no text or name that concerns all issuers. The workers are queried once
-a second at most, however many requests come. A reload makes all workers read their configuration and sources.
+token with issuers gets only their clients, and no text or name that concerns all issuers. The workers are queried once
+a second at most, whatever the number of requests. A reload makes all workers read their configuration and sources.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from notifier.operators.status.reload_request import ReloadRequest, ReloadResult
 from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_document import document_of
 
-MAX_AGE_SECONDS = 1.0  # seconds
+MAX_AGE_SECONDS = 1.0
 _STATUS: JsonSchema = {
     "type": "object",
     "required": ["at", "queues", "rates", "workers", "clients", "clients_left_out"],
@@ -42,7 +42,7 @@ _STATUS: JsonSchema = {
 
 
 class StatusRoutes:
-    """The route of the status. `ask_workers` asks all workers; `steady` gives seconds."""
+    """The status route. `ask_workers` queries all workers; `steady` returns seconds."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class ReloadQuery(TypedDict, total=False):
 def reload_routes(
     authorization: Authorization, reload: Callable[[ReloadRequest], Awaitable[ReloadResults]]
 ) -> list[web.RouteDef]:
-    """Return the route. It needs the scope `repair` and no issuers."""
+    """Return the route of the reload. It requires a token with scope `repair` and without issuers."""
 
     @ApiOperation(
         route="POST /v1/reload",

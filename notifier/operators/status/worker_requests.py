@@ -1,6 +1,6 @@
 """Operators' requests to workers, and the answers, as documents on the side channel.
 
-A request has a name, its own members, and the operator `who`. An answer has the worker's result, or why there is none.
+A request has a name, members, and the operator `who`. An answer has the worker's result or the problem.
 """
 
 import traceback
@@ -24,7 +24,7 @@ Members: TypeAlias = Mapping[str, Any]
 
 @frozen
 class WorkerRequest:
-    """A request to a worker. `who` is for the audit."""
+    """A request to a worker. `who` is recorded in the audit log."""
 
     name: str
     who: str
@@ -33,7 +33,7 @@ class WorkerRequest:
 
 @frozen
 class WorkerAnswer:
-    """The answer of one worker. `problem`: why it did nothing."""
+    """The answer of one worker. `said`: its result; `problem`: why it did nothing."""
 
     worker: str
     version: str
@@ -66,7 +66,7 @@ class RequestHandler:
         self._acts = acts
 
     async def carry_out(self, document: bytes) -> bytes:
-        """Carry out the request, and answer it. Never raises."""
+        """Carry out the request in `document`, and return the answer. Never raises."""
         members: Members = {}
         problem = None
         try:
@@ -78,7 +78,7 @@ class RequestHandler:
                 members = await act(request)
         except ValidationError:
             problem = f"notifier {__version__} cannot read the request"
-        except QueueError as error:  # as after a suspension, in which the broker gave the connection up
+        except QueueError as error:  # such as after a suspension, when the broker has closed the connection
             problem = f"the queue is unreachable: {error}"
         except Exception as error:  # noqa: BLE001  a request must not end the worker
             problem = f"it failed with {type(error).__name__}"
@@ -95,14 +95,14 @@ class LastAnswers:
         self._last: dict[str, WorkerAnswer] = {}
 
     def take_missing(self, answers: Sequence[WorkerAnswer]) -> Sequence[WorkerAnswer]:
-        """Store these answers, and return the last ones of the workers that did not answer this time."""
+        """Store these answers, and return the last answers of the workers that are missing."""
         said = {answer.worker: answer for answer in answers if answer.problem is None}
         self._last |= said
         return [answer for worker, answer in self._last.items() if worker not in said]
 
 
 async def ask_workers_to(queue: Queue, request: WorkerRequest, within: float) -> tuple[int, Sequence[WorkerAnswer]]:
-    """Send a request to all workers. Return their number, and the answers in time. Raises QueueError."""
+    """Send a request to all workers. Return their number and the answers `within` seconds. Raises QueueError."""
     answered = await queue.request(_REQUEST.dump_json({"v": 1, "asks": request}), within)
     read = [answer for body in answered.answers if (answer := _parse_answer(body)) is not None]
     return max(answered.seen, len(read)), sorted(read, key=lambda answer: answer.worker)
