@@ -1,8 +1,8 @@
 // The OP iframe of OpenID Connect Session Management 1.0 §3.2. A client's page sends "client_id session_state" and is
-// answered "unchanged", "changed" or "error". It must never be told "changed" while the user may still be signed in.
+// answered "unchanged", "changed" or "error". The answer must not be "changed" while the user may still be signed in.
 (() => {
   "use strict";
-  const LONGEST = 4096; // characters of a message; session_state has some hundred
+  const LONGEST = 4096; // characters of a message; session_state has about a hundred
   const { formula, cookie: name } = JSON.parse(document.getElementById("settings").textContent);
 
   const digest = async (algorithm, text) =>
@@ -17,25 +17,25 @@
     return value.length > 1 && value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value;
   }
 
-  // Without a cookie the user is signed out, or the browser hides it from this frame. Only this tells which.
+  // Without a cookie the user is signed out, or the browser hides it from this frame. This distinguishes the two.
   let asked = null;
   function seesCookies() {
     if (!document.requestStorageAccess) return Promise.resolve(true);
     asked ??= document.requestStorageAccess().then(
-      () => true, // granted unasked within a site, and where third-party cookies are allowed
+      () => true, // granted without a prompt within a site, and where third-party cookies are allowed
       () => document.hasStorageAccess(),
     );
     return asked;
   }
 
-  // Whether this client may ask from there. One client for each frame, so that a page cannot make us ask without end.
+  // Whether this client may use the page from that origin. One client per frame bounds the number of requests.
   let registered = null;
   async function mayAsk(client, origin) {
     const query = new URLSearchParams({ client_id: client, origin }).toString();
     registered ??= { query, answer: fetch(location.pathname + "?" + query, { credentials: "omit" }) };
     if (registered.query !== query) return false;
     const answer = await registered.answer.catch(() => null);
-    if (answer === null || (!answer.ok && answer.status !== 403)) registered = null; // away or busy: ask again
+    if (answer === null || (!answer.ok && answer.status !== 403)) registered = null; // unavailable or busy: try again
     return answer !== null && answer.ok;
   }
 
@@ -73,14 +73,14 @@
       state = browserState();
     }
     seen ||= state !== "";
-    if (!given) return state ? "changed" : "unchanged"; // Keycloak's clients also watch for somebody to sign in
+    if (!given) return state ? "changed" : "unchanged"; // Keycloak's clients also wait for a sign-in
     return state && (await matches(client, origin, state, given)) ? "unchanged" : "changed";
   }
 
   if (window.parent === window) return;
   addEventListener("message", async ({ data, origin, source }) => {
     if (source !== window.parent || typeof data !== "string" || data.length > LONGEST) return;
-    // crypto.subtle is missing where the page above is plain http; an origin "null" cannot be answered.
+    // crypto.subtle is missing under a page on plain http; an origin "null" cannot be answered.
     const answer = await verdict(data, origin).catch(() => "error");
     if (origin !== "null") source.postMessage(answer, origin);
   });

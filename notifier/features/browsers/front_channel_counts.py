@@ -1,6 +1,6 @@
-"""Count front-channel pages and browsers' reports about clients. Reports prove nothing, so they are metrics only.
+"""Count front-channel pages and browsers' reports about clients. Reports are not proof, so they are metrics only.
 
-A client's series begin at zero with the first page that asks it, so that `increase()` sees its first report too.
+A client's series begin at zero with the first page that requests it, so that `increase()` counts its first report.
 """
 
 import json
@@ -23,7 +23,7 @@ _SHOWN, _REFUSED, _REPEATED = "shown", "refused", "repeated"
 
 
 class PageEnd(StrEnum):
-    """How a page ended: all clients were done, its time was over, or it was left before."""
+    """How a page ended: all clients are done, its time limit has passed, or the user left it earlier."""
 
     DONE = "done"
     LIMIT = "limit"
@@ -31,10 +31,10 @@ class PageEnd(StrEnum):
 
 
 class PageResult(StrEnum):
-    """A page's result for a client. `confirmed`: its frame reported it. `answered`: an answer came over valid TLS.
+    """A page's result for a client. `confirmed`: reported by its frame. `answered`: a response came over valid TLS.
 
-    `failed`: no answer came. `unclear`: no answer came that the page may see, but the frame loaded something. `loaded`,
-    `silent`: no answer had come by the end, and the frame had loaded, or had not.
+    `failed`: no response. `unclear`: no response that the page may read, but the frame loaded something. `loaded`,
+    `silent`: no response yet when the page ended; the frame had loaded or not.
     """
 
     CONFIRMED = "confirmed"
@@ -46,7 +46,7 @@ class PageResult(StrEnum):
 
 
 class BrowserReach(StrEnum):
-    """A client's result in the metrics: it answered the browser, it did not answer, or this is unknown."""
+    """A client's result in the metrics: whether it answered the browser."""
 
     REACHED = "reached"
     UNREACHABLE = "unreachable"
@@ -67,14 +67,14 @@ REACH: Mapping[PageResult, BrowserReach] = MappingProxyType(
 
 @frozen
 class PageReport:
-    """How a page ended, and its result for each client, in the order of its plan."""
+    """How a page ended, and its result for each client in the order of the plan."""
 
     end: PageEnd
     results: tuple[PageResult, ...]
 
 
 def read_report(body: bytes, clients: int) -> PageReport | None:
-    """Return the report of a page with this number of clients. None if it is too large or malformed."""
+    """Return the report of a page with this number of clients; None if it is too large or malformed."""
     if len(body) > MAX_REPORT_BYTES:
         return None
     try:
@@ -102,7 +102,7 @@ class FrontChannelCounts:
         self._clients: dict[Label, dict[BrowserReach, int]] = {}
 
     def on_page_shown(self, iss: str, client_ids: Iterable[str]) -> None:
-        """Count a page that asks these clients."""
+        """Count a page that requests these clients."""
         self._pages[_SHOWN] += 1
         for client_id in client_ids:
             self._counts_of(iss, client_id)
@@ -130,7 +130,7 @@ class FrontChannelCounts:
         self._reports[_REFUSED] += 1
 
     def families(self) -> Iterator[Metric]:
-        """Return the metric families. Clients without an individual label any more are dropped."""
+        """Yield the metric families. Drop clients that no longer have an individual label."""
         self._clients = {
             label: counts
             for label, counts in self._clients.items()

@@ -1,8 +1,8 @@
-// What the front-channel page does, as docs/front-channel.md says. It is the same on every page, so that the page's
-// policy can name it by its hash; what varies is in the element "plan".
+// The script of the front-channel page (docs/front-channel.md). It is the same on every page, so that the page's
+// policy can permit it by its hash; variable parts are in the element "plan".
 "use strict";
 (() => {
-  const KEPT_ALIVE = 200; // fetches that go on if the page is left; a browser allows 256 at a time
+  const KEPT_ALIVE = 200; // fetches that continue after the page is left; a browser allows 256 at a time
   const GRACE = 50; // milliseconds: a client's message may come after its frame has loaded
   const TOLD = new Set(["confirmed", "answered"]);
 
@@ -28,17 +28,17 @@
     tellParent(how, told);
     show(told.filter((client) => !TOLD.has(client.result)));
     for (const frame of document.querySelectorAll("iframe")) {
-      if (!clients[frame.dataset.n].loaded) frame.remove(); // so that the page, and all pages above it, are loaded now
+      if (!clients[frame.dataset.n].loaded) frame.remove(); // completes the load of the page and of all pages above it
     }
   }
 
   function report(seen) {
     if (plan.report === null) return;
     const request = { method: "POST", keepalive: true, credentials: "omit", body: JSON.stringify(seen) };
-    fetch(plan.report, request).catch(() => {}); // it is for metrics alone
+    fetch(plan.report, request).catch(() => {}); // only for metrics
   }
 
-  // null: no browser tells it. A parent may ask for no referrer, and Firefox had no `ancestorOrigins`.
+  // null: unknown. A parent may suppress the referrer, and Firefox had no `ancestorOrigins`.
   function originOfParent() {
     try {
       return parent.location.origin;
@@ -52,9 +52,9 @@
     if (parent === self) return;
     const above = originOfParent();
     for (const origin of plan.parents.includes(above) ? [above] : plan.parents) {
-      // The browser delivers only what is addressed to the parent's own origin, and says in the console what it does not.
+      // The browser delivers only messages addressed to the parent's own origin, and logs the others in the console.
       parent.postMessage({ type: "front-channel-logout", how, clients: told }, origin);
-      parent.postMessage("logout-iframes-complete", origin); // what Duende IdentityServer 8 waits for
+      parent.postMessage("logout-iframes-complete", origin); // expected by Duende IdentityServer 8
     }
   }
 
@@ -70,8 +70,8 @@
     place.replaceChildren(text, ...(missing.length ? [list] : []));
   }
 
-  // Every client is asked by fetch, before its frame is read below. A fetch needs no process, goes on if the page is
-  // left, passes by the HTTP cache, and is rejected unless an answer came over valid TLS.
+  // Every client is requested by fetch, before its frame is read below. A fetch needs no process, continues after the
+  // page is left, bypasses the HTTP cache, and is rejected without a response over valid TLS.
   const fetches = clients.map(async (client, nth) => {
     const request = { mode: "no-cors", credentials: "include", cache: "no-store", keepalive: nth < KEPT_ALIVE };
     try {
@@ -82,7 +82,7 @@
     }
   });
 
-  // A frame's `load` does not bubble, so it is caught on its way down.
+  // A frame's `load` does not bubble, so it is captured.
   document.addEventListener("load", ({ target }) => {
     if (target.localName === "iframe") clients[target.dataset.n].loaded = true;
   }, true);
@@ -94,8 +94,8 @@
     if (client && origin === new URL(client.uri).origin) client.confirmed = true;
   });
 
-  // The window's own `load` comes after all frames, also after those that never have one: a 204, a download, a
-  // connection that Firefox or Safari was refused. To count the frames' would wait for these for ever.
+  // The window's own `load` comes after all frames, also after frames without one: a 204, a download, a connection
+  // that Firefox or Safari was refused. Counting the frames' `load` events would wait for these forever.
   const loaded = new Promise((done) => addEventListener("load", done));
   Promise.all([loaded, ...fetches]).then(() => setTimeout(finish, GRACE, "done"));
   setTimeout(finish, plan.limit, "limit");

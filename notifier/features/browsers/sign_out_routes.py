@@ -1,7 +1,7 @@
 """Serve `POST /v1/sign-outs`: publish an event, and return the URL of the front-channel page for the user's browser.
 
-The event is published as by `POST /v1/events`, independently of the page. Too many clients for a page are refused
-before anything is published.
+The event is published as by `POST /v1/events`, independently of the page. A request with too many clients for a page is
+refused before anything is published.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,7 @@ from notifier.network.listeners.openapi import AnswerDescription, OperationDescr
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.publishing.event_requests import BODY, EVENT_ID, NOTE, PROBLEMS, QUERY, ApiSources, Prepare
 
-_MAX_SEALED_CLIENTS = 4000  # more never fit into a context; trying 100,000 would block the loop for a second
+_MAX_SEALED_CLIENTS = 4000  # a context has no room for more; trying 100,000 would block the loop for 1 s
 _FRONT_CHANNEL: Mapping[str, object] = {
     "type": ["object", "null"],
     "description": "The page for a hidden frame of the logged-out page. null: the browser need ask no client.",
@@ -65,14 +65,14 @@ _POST_SIGN_OUT = OperationDescription(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageAddresses:
-    """The front-channel pages: the keys that seal their contexts, and where each issuer's proxy serves them."""
+    """The keys that seal pages' contexts, and by issuer the URL at which its proxy serves pages."""
 
     keys: PageKeys
     urls: Mapping[str, str]
 
 
 class EventRequestHandler(Protocol):
-    """Accepts the event of a request like `POST /v1/events`."""
+    """Publishes the event of a request, as `POST /v1/events` does."""
 
     @property
     def sources(self) -> ApiSources: ...
@@ -96,7 +96,7 @@ class SignOutRoutes:
 
     @_POST_SIGN_OUT
     async def post_sign_out(self, request: web.Request) -> web.Response:
-        """Accept one event, and seal its page's URL."""
+        """Publish one event, and return its page's URL."""
         return await self._requests.take(request, self._create_page)
 
     def _create_page(self, event: SessionEnded) -> Mapping[str, object]:
