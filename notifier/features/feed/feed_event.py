@@ -1,8 +1,8 @@
-"""Encode the events of the feed: the results of deliveries, and the clients that fail.
+"""Encode the events of the feed: results of deliveries, and clients that fail or recover.
 
-Each is a CloudEvent 1.0 in the structured mode, one JSON text. It holds codes and the `jti` of the token that was sent;
-never a token, an error's text, a `sub` or a `sid`. `notifier schema outcome` prints the schema. Readers ignore members
-that they do not know; a change that would break a reader comes with another `type`.
+Each is a CloudEvent 1.0 in structured mode, one JSON text. It contains codes and the `jti` of the sent token, but no
+token, error text, `sub` or `sid`. `notifier schema outcome` prints the schema. Readers ignore unknown members; a
+breaking change has another `type`.
 """
 
 import json
@@ -22,10 +22,10 @@ REASONS = tuple(dict.fromkeys([*map(str, Reason), *map(str, DeadReason), NO_URI]
 
 
 def feed_message(notice: FeedNotice, source: str) -> FeedMessage:
-    """Encode a notice as a message of an exchange: its routing key is `<fate>.<reason>`, or `client.<state>`.
+    """Return a notice as a message for an exchange. The routing key is `<fate>.<reason>`, or `client.<state>`.
 
-    Bindings and filters go by its headers, since a routing key cannot hold client ids, which have dots. `source` names
-    this notifier: `/notifier/<queue.prefix>`.
+    The headers serve bindings and filters: a routing key cannot contain client ids, which have dots. `source` is
+    `/notifier/<queue.prefix>`.
     """
     event_id = notice.event_id if isinstance(notice, Notice) else ""
     named = {"iss": notice.iss, "client_id": notice.client_id, "event_id": event_id}
@@ -45,7 +45,7 @@ _Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 _Text = Annotated[str, Field(max_length=4096)]
 _Seconds = Annotated[float, Field(ge=0)]
 _OPEN_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
-# The schema names these two, and readers generate code from it.
+# These two names are in the schema, from which readers generate code.
 _Fate = TypeAliasType(
     "_Fate",
     Annotated[
@@ -121,7 +121,7 @@ def feed_schema() -> dict[str, Any]:
 
 
 def _to_public(schema: Any) -> Any:
-    """Return the schema without leading underscores of names, and without titles that repeat the names."""
+    """Return the schema without the underscore of private names, and without titles, which repeat the names."""
     match schema:
         case dict():
             members = {name: _to_public(value) for name, value in schema.items() if name != "title"}
@@ -137,7 +137,7 @@ def _to_public(schema: Any) -> Any:
 
 
 def dump_feed_event(notice: FeedNotice, source: str) -> bytes:
-    """Encode a notice as a CloudEvent. `source` names this notifier: `/notifier/<queue.prefix>`."""
+    """Return a notice as a CloudEvent. `source` is `/notifier/<queue.prefix>`."""
     content = {
         "specversion": "1.0",
         "id": notice.id,
