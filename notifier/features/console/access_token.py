@@ -1,8 +1,8 @@
 """Validate the claims of a JWT access token (RFC 9068) of the provider at which operators sign in.
 
-Signature and `typ` are verified before. Two rules are stricter than the RFC: the token must be issued to the console's
-client, since another application could obtain one from an operator, and it is accepted for an hour at most, so that a
-withdrawn role ends.
+The caller has verified signature and `typ`. Two rules are stricter than the RFC: the token must be issued to the
+console's client, since another application could obtain one from an operator; and it is accepted for one hour at most,
+so that the withdrawal of a role takes effect.
 """
 
 import base64
@@ -17,19 +17,19 @@ from notifier.model.frozen import frozen
 from notifier.model.moment import is_in_milliseconds
 from notifier.tokens.signed_content import SignedClaims
 
-MAX_LIFETIME_SECONDS = 3600.0  # seconds from `iat`; Entra ID's live for up to 90 minutes
-MAX_SKEW_SECONDS = 60.0  # seconds that the clocks of two machines may differ
+MAX_LIFETIME_SECONDS = 3600.0  # seconds from `iat`; tokens of Entra ID live up to 90 minutes
+MAX_SKEW_SECONDS = 60.0  # seconds that two clocks may differ
 TYPES = ("at+jwt", "application/at+jwt")
 ALL_ISSUERS = "*"
 _MAX_SUBJECT_CHARS = 255  # characters (OpenID Connect Core 1.0 §2)
 _MAX_NAME_CHARS = 64
-_SPACE_SEPARATED_CLAIMS = ("scope", "scp")  # claims that are one text of words (RFC 8693 §4.2)
+_SPACE_SEPARATED_CLAIMS = ("scope", "scp")  # (RFC 8693 §4.2)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @frozen
 class RejectedToken:
-    """Why a token is not accepted. `text` is safe to show to anybody. `known`: the user is authenticated."""
+    """Why a token is rejected. `text` is safe to show to anyone. `known`: the user is authenticated."""
 
     text: str
     known: bool = False
@@ -37,7 +37,7 @@ class RejectedToken:
 
 @frozen
 class AccessRules:
-    """The rules for tokens. `issuers`: the configured ones. `hashed` returns a user's keyed hash."""
+    """The rules for tokens. `issuers`: the configured issuers. `hashed` returns a user's keyed hash."""
 
     oidc: OidcSettings
     issuers: frozenset[str]
@@ -47,7 +47,7 @@ class AccessRules:
 def check_access_token(
     claims: Mapping[str, object], digest: bytes, rules: AccessRules, now: float
 ) -> ApiToken | RejectedToken:
-    """Return the permissions of a token with a verified signature and the SHA-256 `digest`."""
+    """Return the permissions of a verified token, or why it is rejected. `digest`: its SHA-256."""
     oidc = rules.oidc
     mistake = _find_error(claims, oidc)
     if mistake is not None:
@@ -92,9 +92,9 @@ def _format_future(iat: float, nbf: float) -> str:
 
 
 def find_id_token_error(content: SignedClaims, sign_in: SignIn, oidc: OidcSettings, now: float) -> str | None:
-    """Return the error in an ID token with a verified signature (OpenID Connect Core 3.1.3.7, 3.1.3.8, 3.3.2.11).
+    """Return the error in a verified ID token, or None (OpenID Connect Core 3.1.3.7, 3.1.3.8, 3.3.2.11).
 
-    Its `sub` is not compared with the access token's: some providers have two for one user.
+    Its `sub` is not compared with that of the access token: some providers use two for one user.
     """
     claims = content.claims
     aud, azp = claims.get("aud"), claims.get("azp")
@@ -120,9 +120,9 @@ def find_id_token_error(content: SignedClaims, sign_in: SignIn, oidc: OidcSettin
 
 
 def half_hash(value: str, alg: str) -> str:
-    """Return the left half of the hash that the algorithm of the ID token has, in base64url: `at_hash`, `c_hash`.
+    """Return the left half of the value's hash in base64url, as `at_hash` and `c_hash` have it.
 
-    Ed25519 hashes by SHA-512 (RFC 8032 §5.1).
+    The ID token's algorithm determines the hash; Ed25519 uses SHA-512 (RFC 8032 §5.1).
     """
     bits = "512" if alg.startswith("Ed") else alg[2:]
     digest = hashlib.new(f"sha{bits}", value.encode("utf-8", "surrogatepass")).digest()
@@ -135,7 +135,7 @@ def has_audience(aud: object, audience: str) -> bool:
 
 
 def _find_error(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
-    """Return the error in the claims except times. Keycloak and Entra ID write `azp` instead of `client_id`."""
+    """Return the error in the claims without times. Keycloak and Entra ID write `azp` instead of `client_id`."""
     if claims.get("iss") != oidc.issuer:
         return "iss is another issuer"
     if not has_audience(claims.get("aud"), oidc.audience):
@@ -153,7 +153,7 @@ def _find_error(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
 
 
 def _values_at(claims: Mapping[str, object], path: Sequence[str]) -> frozenset[str]:
-    """Return the text or list of texts at this path of claims."""
+    """Return the string, or the strings of the list, at this path of claims."""
     value: object = claims
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -163,7 +163,7 @@ def _values_at(claims: Mapping[str, object], path: Sequence[str]) -> frozenset[s
 
 
 def _user_name(claims: Mapping[str, object], rules: AccessRules) -> str:
-    """Return the user's name for audit lines, with the hash, since users can choose their names."""
+    """Return the user's name for the audit log, with a hash, since users can choose their names."""
     hashed = "user " + rules.hashed(f"{claims['iss']}#{claims['sub']}")
     name = claims.get(rules.oidc.name_claim) if rules.oidc.name_claim is not None else None
     if not isinstance(name, str) or not name:

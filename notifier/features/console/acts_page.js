@@ -1,4 +1,4 @@
-// Who acted: jobs of the last hour, and what people did while these workers have run.
+// Who acted: jobs of the last hour, and actions of operators since these workers started.
 import { Clock, Said, html, quoted } from "./text.js";
 import { Asking } from "./parts.js";
 import { Table } from "./tables.js";
@@ -23,7 +23,7 @@ export function Acts({ data }) {
 
 const actKey = (act) => `${act.worker} ${act.n ?? act.at} ${act.action}`;
 const ASIDE = new Set(["at", "who", "action", "worker", "n", "log", "iss"]);
-/** What else the audit's line says. */
+/** The other members of an audit line. */
 const rest = (act) => Object.entries(act).filter(([name, value]) => !ASIDE.has(name) && saysSomething(value))
   .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 const saysSomething = (value) => ![null, false, ""].includes(value) && JSON.stringify(value) !== "{}";

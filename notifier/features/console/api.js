@@ -1,16 +1,16 @@
-// The way to the API: the same origin, a bearer token, no cookies, no cache, no redirects.
+// Requests to the API: the same origin, a bearer token, no cookies, no cache, no redirects.
 import { state } from "./state.js";
 
-const ANSWER_WITHIN = 90_000; // milliseconds: a first look at 100,000 dead letters takes some seconds, a dry run a minute
+const ANSWER_WITHIN = 90_000; // milliseconds: reading 100,000 dead letters takes some seconds, a dry run a minute
 const FILE_WITHIN = 3_600_000;
 let refused = () => {};
 
-/** Say what is to happen when the token is not taken any more. */
+/** Set the handler for a token that the API no longer accepts. */
 export function whenRefused(callback) {
   refused = callback;
 }
 
-/** An answer that is none. `status` is 0 where there was no answer at all. */
+/** A failed request. `status` is 0 without a response. */
 export class Problem extends Error {
   constructor(status, title, mistakes = [], again = 0) {
     super(title);
@@ -18,7 +18,7 @@ export class Problem extends Error {
   }
 }
 
-/** Ask the API. A `body` makes it a POST. With `file` the answer is a Blob, however long that takes. Throws a Problem. */
+/** Send a request. With `body` it is a POST. With `file` return a Blob, without a time limit. Throws a Problem. */
 export async function api(path, { query = {}, body, method, signal, token = state.token, file = false } = {}) {
   const headers = { Accept: "application/json" };
   if (token) headers.Authorization = `Bearer ${token}`;
@@ -53,13 +53,13 @@ async function fetched(address, request) {
   }
 }
 
-/** A query without what is empty. A list is a parameter given several times. */
+/** A query without empty values. A list becomes a repeated parameter. */
 function search(query) {
   const given = Object.entries(narrowed(query)).flatMap(([name, value]) => [value].flat().map((each) => [name, each]));
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
-/** The members that say something. */
+/** The members that are not empty. */
 export function narrowed(members) {
   const empty = [undefined, null, "", false];
   return Object.fromEntries(Object.entries(members).filter(([, value]) => !empty.includes(value)));

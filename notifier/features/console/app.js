@@ -1,4 +1,4 @@
-// The console: joins state, pages and frame, and begins.
+// The console: connects state, pages and frame, and starts.
 import { Acts, loadActs } from "./acts_page.js";
 import { Client, loadClient } from "./client_page.js";
 import { Clients, loadClients } from "./clients_page.js";
@@ -22,9 +22,9 @@ import { unsettle } from "./tables.js";
 import { whenRefused } from "./api.js";
 
 /**
- * By the name in the address: `title` and `view`; `load`, which gets what the view shows, and `every` so many milliseconds
- * again; `again`, which looks at what is not followed; `nav` for those of the side bar, `unbound` for those that a token of some issuers does not see; `fresh` for those
- * that keep nothing when the query changes.
+ * Pages by their name in the address. `load` requests the data of `view`, `every` so many milliseconds again; `again`
+ * reloads a page that is not polled. `nav`: in the side bar. `unbound`: hidden for a token with issuers. `fresh`: drops
+ * its data when the query changes.
  */
 const PAGES = {
   overview: { title: "Overview", nav: true, view: Overview },
@@ -43,7 +43,7 @@ function clientHeading({ client_id }) {
   return html`<${Said} text=${client_id} most=${120} />`;
 }
 
-// ── where we are ──
+// ── the address ──
 
 function go() {
   const before = arrive();
@@ -76,7 +76,7 @@ function pressed(event) {
   }
 }
 
-// ── it begins ──
+// ── start ──
 
 async function begin() {
   state.pages = PAGES;
@@ -86,7 +86,7 @@ async function begin() {
   addEventListener("hashchange", go);
   addEventListener("keydown", pressed);
   setInterval(() => {
-    if (state.me && !document.hidden) update(); // what is told as "12 s ago"
+    if (state.me && !document.hidden) update(); // texts such as "12 s ago"
     renewInTime();
   }, 1000);
   const came = await finish();

@@ -1,4 +1,4 @@
-// One client: how it fares, what it answered, how it is registered, and what can be done.
+// One client: its state, its last answers, its registration, and the available actions.
 import { Ago, Clock, Said, Until, ago, clock, counted, html, inWords, now, number, quoted } from "./text.js";
 import { Answer, Asking, Chip, EventLink } from "./parts.js";
 import { CanaryButton } from "./canary.js";
@@ -37,7 +37,7 @@ function sentence({ client: c, left_out: leftOut }) {
   }
 }
 
-/** When the first of what waits is given up. What names no session is given up sooner. */
+/** When the first pending delivery expires. A delivery without `sid` expires earlier. */
 function expiry({ expires }) {
   return expires ? `; the first is given up in ${inWords((Date.parse(expires) - now()) / 1000)}` : "";
 }
@@ -74,7 +74,7 @@ export function Client({ data }) {
       <${Pausing} client=${c} />`}`;
 }
 
-/** Its registration is read when the page is opened, and not followed. */
+/** The registration is read when the page is opened, and not polled. */
 export async function loadClient({ iss, client_id }, signal, before) {
   const query = { iss, client_id };
   const data = await api("client", { signal, query });
@@ -89,7 +89,7 @@ const Ways = ({ client }) => html`<div class="ways">
   <a class="button" href=${hash("waiting", { client_id: client.client_id, iss: client.iss })}>Waiting</a>
   <a class="button" href=${hash("dead", { client_id: client.client_id, iss: client.iss })}>Dead letters</a></div>`;
 
-/** What the last retry left, since the client asked for it. */
+/** The deliveries that the last retry left pending, as the client asked to wait. */
 function AskedToWait({ client }) {
   const job = retryOf(client)?.job;
   if (!(job?.asked > 0) || !may("repair")) return null;
@@ -109,7 +109,7 @@ function bars(minutes) {
 
 // ── its registration ──
 
-/** Each value in force, and where it comes from. What is as everywhere comes last. */
+/** Each current value with its origin. Defaults come last. */
 function Registration({ values }) {
   const rows = [...values].sort((one, other) => (one.from === DEFAULT) - (other.from === DEFAULT));
   return html`<${Table} caption="Registration" rows=${rows} keyOf=${(row) => row.member} columns=${VALUES} empty="None." />`;

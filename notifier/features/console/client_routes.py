@@ -1,4 +1,4 @@
-"""Serve pages of clients with their state at all workers, and one client with its last answers."""
+"""Serve lists of clients with their state at all workers, and one client with its last answers."""
 
 import asyncio
 import time
@@ -37,17 +37,17 @@ from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.status_document import client_document
 
-CLIENTS_PER_PAGE = 40  # answers of one client, of all workers
-MAX_SORTED_CLIENTS = 2000  # names at once
-NAMES_KEPT_SECONDS = 120.0  # seconds that the names in order are kept after their last use: they hold an old registry
+CLIENTS_PER_PAGE = 40  # last answers of a client, from all workers
+MAX_SORTED_CLIENTS = 2000  # names that are sorted at a time
+NAMES_KEPT_SECONDS = 120.0  # seconds after the last use; the sorted names keep an old registry in memory
 
 
 def registration_of(loaded: LoadedConfiguration, key: ClientKey) -> list[dict[str, Any]]:
-    """Return the values in force, each with its member and origin. Takes a second with 100,000 clients."""
+    """Return the current values, each with member and origin. Takes one second with 100,000 clients."""
     if any(layer.rows for layer in loaded.layers):
         values = values_of(loaded, key, sources_of(loaded).get(key, ()))
         return [{"member": value.member, "value": value.value, "from": value.origin} for value in values]
-    # With a file alone its rows are not kept: what is not as it would be without a row comes from the file.
+    # The rows of a single file are not kept: a value that differs from that of a client without a row is the file's.
     bare = Client(iss=key[0], client_id=key[1], backchannel_logout_uri=None)
     rowless = replace(loaded, registry=replace(loaded.registry, clients={key[0]: {key[1]: bare}}))
     without = {value.member: value.value for value in values_of(rowless, key, ())}
@@ -68,7 +68,7 @@ _STRICT = ConfigDict(extra="forbid")
 
 @with_config(_STRICT)
 class ClientsQuery(TypedDict, total=False):
-    """The query of a page of clients."""
+    """The query of a list of clients."""
 
     q: Annotated[str, Field(max_length=200, description="Part of its client_id, name or address.")]
     iss: Annotated[str, Field(min_length=1, description="Only clients of this issuer.")]
@@ -92,7 +92,7 @@ class ClientQuery(TypedDict):
 class ClientNames:
     """The registered clients by name, each with its searchable text.
 
-    They are sorted once for each registry, and cached while operators use them.
+    They are sorted once per registry, and cached while in use.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class ClientNames:
         self._forget: asyncio.TimerHandle | None = None
 
     async def get(self, registry: Registry) -> Mapping[ClientKey, str]:
-        """Return the texts in order of names. 100,000 take half a second, in a thread."""
+        """Return the texts by name. Sorting 100,000 takes 0.5 s in a thread."""
         if registry is not self._registry:
             self._texts = await asyncio.to_thread(_sort_names, registry)
             self._registry = registry
@@ -242,7 +242,7 @@ def _requested_client(request: ApiRequest) -> ClientKey:
 
 @frozen
 class _Page:
-    """A page of clients. `states`: how many fare how, whatever `state` the query wants; `total`: how many it means."""
+    """A page of clients. `states`: the number of matches per state; `total`: the matches with the requested `state`."""
 
     states: Mapping[str, int]
     total: int
@@ -250,7 +250,7 @@ class _Page:
 
 
 def _page_of(request: ApiRequest, texts: Mapping[ClientKey, str], troubled: Mapping[ClientKey, ClientState]) -> _Page:
-    """Return the page of clients. Clients without a reported trouble are well, sorted by name. Runs in a thread."""
+    """Return the page of clients. Runs in a thread. Clients not in `troubled` are well, and sorted by name."""
     asked, token = request.members, request.token
     text, iss, wanted = asked.get("q", "").casefold(), asked.get("iss"), asked.get("state")
 
@@ -293,5 +293,5 @@ def _name(key: ClientKey) -> tuple[str, str]:
 
 
 def _has_state(state: ClientState) -> bool:
-    """Return whether any worker has state of the client."""
+    """Return whether a worker has recorded anything about the client."""
     return bool(state.pending_count or state.delivered or state.dead or state.put_off or state.last_failure)

@@ -1,4 +1,4 @@
-// All clients, fifty at a time: those in most trouble first.
+// All clients, fifty per page, most trouble first.
 import { Ago, html, number } from "./text.js";
 import { Asking, Choice, Filters, IssuerChoice, Search, clientKey } from "./parts.js";
 import { CLIENT_COLUMNS, Count, NEXT_TRY } from "./overview_page.js";

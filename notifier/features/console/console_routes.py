@@ -1,6 +1,6 @@
 """Serve the console's additional API: the user, an overview, the newest facts, keys, explanations.
 
-Each answer covers all workers. A token with issuers only gets data of these, and no text that concerns all.
+Each answer covers all workers. A token with issuers only gets data of these issuers, and no text that concerns all.
 """
 
 import time
@@ -40,9 +40,9 @@ from notifier.telemetry.audit import write_audit
 from notifier.telemetry.logs import subject_id
 
 STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
-"""How a client fares, the worst first."""
-MAX_URGENT_CLIENTS = 12  # clients of an overview
-MAX_FOLLOWED_WORKERS = 20  # of workers that are silent
+"""The states of a client, worst first."""
+MAX_URGENT_CLIENTS = 12  # in an overview
+MAX_FOLLOWED_WORKERS = 20  # unresponsive workers whose position is kept
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -222,7 +222,7 @@ class ConsoleRoutes:
 
 
 def _count_pending(status: ServiceStatus) -> int:
-    """Return the pending messages by the queues' recent depths, which are right after a restart too."""
+    """Return the number of pending messages by the queues' depths, which include those from before a restart."""
     ready = (status.depths[name].ready for name in (PARKED, Lane.RETRIES) if name in status.depths)
     return sum(ready) + count_delayed(status) + count_held_messages(status, Lane.RETRIES)
 

@@ -1,4 +1,4 @@
-"""The section `api.console`: the pages for operators, which the API listener serves, and how operators sign in."""
+"""The section `api.console`: pages for operators on the API listener, and how operators sign in."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -11,7 +11,7 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.values import IssuerId, Name, PublicAddress, Section, TextList, check_single_host, is_in_clear
 
 OperatorScope = Literal["read", "repair"]
-"""What somebody in a browser may do. Events are published by programs, which have tokens of the file."""
+"""The permissions of a user in a browser. Programs publish events, with tokens of the file."""
 
 
 _SCOPE = r"^openid( [!#-\[\]-~]+)*$"
@@ -30,28 +30,28 @@ def _not_in_clear(url: str) -> str:
 
 
 class OidcSettings(Section):
-    """An OpenID Provider whose users look and act. The API takes its JWT access tokens (RFC 9068)."""
+    """An OpenID Provider at which operators sign in. The API accepts its JWT access tokens (RFC 9068)."""
 
     issuer: Annotated[IssuerId, AfterValidator(check_single_host), AfterValidator(_not_in_clear)]
     """The `iss` of its tokens."""
     client_id: Name = Field(min_length=1, max_length=256)
-    """The console there: a public client with code and PKCE. Its redirect URI is the console's address."""
+    """The console's client at the provider: public, with code and PKCE. Its redirect URI is the console's address."""
     audience: Name = Field(min_length=1, max_length=256)
-    """What the `aud` of its access tokens names for this API."""
+    """The value for this API in the `aud` of its access tokens."""
     scopes_claim: TextList = Field(min_length=1)
     """The claim with a user's roles or groups, such as `groups`; a list is a path: `[realm_access, roles]`."""
     map: dict[str, frozenset[OperatorScope]] = Field(min_length=1)
-    """What each of its values may do: `read`, `repair`. Others mean nothing."""
+    """The permissions of each value of that claim: `read`, `repair`. Other values have none."""
     issuers_claim: TextList = ()
-    """The claim with the issuers of `issuers` that concern a user, or `*`. Left out: all concern everybody."""
+    """The claim with the issuers that a user may access, or `*`. Default: every user may access all issuers."""
     name_claim: str | None = Field(None, min_length=1)
-    """The claim that names a user in audit lines, such as `preferred_username`. Left out: a hash does."""
+    """The claim with the user's name for the audit log, such as `preferred_username`. Default: only a hash."""
     scope: Annotated[str, AfterValidator(_with_openid)] = Field("openid", json_schema_extra={"pattern": _SCOPE})
-    """What the console asks the provider for; it begins with `openid`."""
+    """The scope that the console requests from the provider; it begins with `openid`."""
     accept_typ_jwt: bool = False
-    """Take access tokens of `typ: JWT` too, for a provider that cannot write `at+jwt`."""
+    """Also accept access tokens with `typ: JWT`, for a provider that does not support `at+jwt`."""
     discovery: PublicAddress | None = None
-    """Its metadata. Left out: `issuer` with `/.well-known/openid-configuration`."""
+    """The address of its metadata. Default: `issuer` with `/.well-known/openid-configuration`."""
     tls: TlsSettings | None = None
     """TLS to the provider."""
 
@@ -66,17 +66,17 @@ class OidcSettings(Section):
 
     @property
     def metadata(self) -> str:
-        """Where its metadata are."""
+        """Return the address of the provider's metadata."""
         return metadata_uri(self.issuer) if self.discovery is None else self.discovery
 
 
 class ConsoleSettings(TokenKeeperSettings, extra="forbid"):
-    """The console: pages for operators, at `/console/` of the API's address."""
+    """The console: pages for operators, at `/console/` on the API listener."""
 
     enabled: bool = True
-    """Serve it."""
+    """Serve the console."""
     oidc: OidcSettings | None = None
-    """Sign in at an OpenID Provider. Left out: by a token of `tokens_file` alone."""
+    """Sign in at an OpenID Provider. Default: only with a token of `tokens_file`."""
 
     @model_validator(mode="after")
     def _served(self) -> Self:
@@ -86,7 +86,7 @@ class ConsoleSettings(TokenKeeperSettings, extra="forbid"):
 
     @property
     def knows_tokens(self) -> bool:
-        """True if access tokens of the provider are taken."""
+        """Return True if access tokens of a provider are accepted."""
         return self.oidc is not None
 
 

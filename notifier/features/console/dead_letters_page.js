@@ -1,4 +1,4 @@
-// Dead letters: reasons as filters with counts, the newest first, and what can be done with all that the filter means.
+// Dead letters, newest first: reasons as filters with counts, and actions on all matches of the filter.
 import { Asking, AsOf, Choice, Filters, IssuerChoice, Search, Who, Word, clientKey } from "./parts.js";
 import { Clock, Said, counted, html, number, plain, sum, these } from "./text.js";
 import { Pages, Table } from "./tables.js";
@@ -12,7 +12,7 @@ import { state } from "./state.js";
 
 const ROWS = 50;
 const AGES = [["", "any time"], ["1h", "last hour"], ["24h", "last day"], ["7d", "last week"]];
-const KEPT = 60; // seconds that a pass through the letters is good for
+const KEPT = 60; // seconds that a listing of the dead letters is reused
 let age = KEPT;
 
 const filterOf = ({ client_id, iss, event_id, reason, since }) =>
@@ -24,7 +24,7 @@ export function loadDeadLetters(query, signal) {
   return api("dead-letters/page", { signal, query: asked });
 }
 
-/** Look at the letters themselves, not at what is remembered of them. */
+/** Read the dead letters again, not the cached listing. */
 export function lookAgain() {
   age = 0;
   follow();
@@ -52,7 +52,7 @@ export function DeadLetters({ data, query }) {
 const Meaning = ({ reason }) => html`<button type="button" class="quiet" onClick=${() => explain(reason)}>
   What ${plain(reason)} means</button>`;
 
-/** How many came or went since the list was made, as far as the queue's count tells. */
+/** How many were added or removed since the listing, by the queue's depth. */
 function changesSince(data, query) {
   const dead = state.service?.queues.dead;
   if (!dead || Object.keys(filterOf(query)).length) return "";

@@ -1,19 +1,19 @@
-// Dialogs of the browser's own: they keep the focus inside, Escape closes them, and the focus goes back where it was.
+// Native dialogs: they keep the focus inside, Escape closes them, and the focus returns to its previous element.
 import { Markdown } from "./markdown.js";
 import { api } from "./api.js";
 import { html, plain } from "./text.js";
 import { onceDrawn, state, update } from "./state.js";
 
-let opener = null; // what had the focus before the first dialog
+let opener = null; // the element that had the focus before the first dialog
 
-/** Open a dialog, in the place of the one that is open. */
+/** Open a dialog, instead of any open dialog. */
 export function openDialog(dialog) {
   if (!state.dialog) opener = document.activeElement;
   update({ dialog });
   return dialog;
 }
 
-/** Change the open dialog, if it is still this one. What came too late changes nothing. */
+/** Change the dialog if it is still open. A late answer changes nothing. */
 export function changeDialog(dialog, patch) {
   if (state.dialog?.id !== dialog.id || state.dialog.kind !== dialog.kind) return;
   update({ dialog: { ...state.dialog, ...patch } });
@@ -26,10 +26,10 @@ export function closeDialog() {
   onceDrawn(() => back?.focus());
 }
 
-/** Put the focus on the button that closes, when what had it is gone. */
+/** Focus the close button when the focused element was removed. */
 export const focusClose = () => onceDrawn(() => document.querySelector("dialog footer button")?.focus());
 
-/** A new id for a dialog: an answer for one that was closed does not change the next. */
+/** A new id for a dialog, so that an answer for a closed dialog does not change the next. */
 let ids = 0;
 export const newId = () => ++ids;
 
@@ -46,7 +46,7 @@ export function Dialog({ title, children, look = "", leave = closeDialog }) {
     </div></dialog>`;
 }
 
-/** What a filter means, as a list of names and values. */
+/** A filter as a list of names and values. */
 export const Meant = ({ filter, none = "all of them" }) => {
   const given = Object.entries(filter);
   return html`<dl class="facts">${given.length
@@ -54,13 +54,13 @@ export const Meant = ({ filter, none = "all of them" }) => {
     : html`<dt>which</dt><dd>${none}</dd>`}</dl>`;
 };
 
-/** What asks for the number before something is deleted for good. */
+/** The field that requires the number before anything is deleted permanently. */
 export const Typed = ({ dialog, count, children }) => html`<label class="typed">${children} Type <b>${count}</b> to go on.
   <input inputmode="numeric" autocomplete="off" value=${dialog.typed ?? ""}
     onInput=${(event) => changeDialog(dialog, { typed: event.target.value })} /></label>`;
 export const typedRightly = (dialog, count) => (dialog.typed ?? "").replace(/[\s,.]/g, "") === String(count);
 
-// ── what a name means ──
+// ── explanations ──
 
 /** Show the runbook's section about a reason, a cause, an alert. */
 export async function explain(name) {

@@ -1,4 +1,4 @@
-// The doctor, on request: it checks all that a logout depends on, and touches no session.
+// The doctor, on request: it checks everything that a logout depends on, and ends no session.
 import { clock, html } from "./text.js";
 import { Asking, NeedsToken, Trouble, notice } from "./parts.js";
 import { Findings } from "./findings.js";
@@ -6,7 +6,7 @@ import { api, unbound } from "./api.js";
 import { follow } from "./following.js";
 import { state } from "./state.js";
 
-/** One worker examines. Behind a balancer another may answer, which knows less: what came later counts. */
+/** Return the later result. The doctor runs at one worker; behind a load balancer another may answer. */
 export async function loadDoctor(_query, signal, before) {
   const told = await api("doctor", { signal });
   return (told.began_at ?? "") < (before?.began_at ?? "") ? before : told;

@@ -24,9 +24,9 @@ from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.network.listeners.throttle import RequestSlots
 from notifier.telemetry.audit import write_audit
 
-FRESH_SECONDS = 30.0  # seconds for which the doctor's result is fresh
-MAX_CANARIES = 16  # at a time, one to each client: a client that hangs must not use up publishers' slots
-MAX_RUN_SECONDS = 120.0  # seconds that the doctor has
+FRESH_SECONDS = 30.0  # during which the doctor's result is reused
+MAX_CANARIES = 16  # at a time, one per client: an unresponsive client must not occupy publishers' slots
+MAX_RUN_SECONDS = 120.0
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -50,7 +50,7 @@ class CanaryBody(TypedDict):
 class Doctor:
     """Runs `notifier doctor` in a separate process, one at a time, and keeps the last result.
 
-    The doctor reads the whole configuration, which must neither block a worker's loop nor stay in its memory.
+    The doctor loads the whole configuration, which must neither block the worker's loop nor remain in its memory.
     """
 
     def __init__(self, config: Path | None) -> None:
@@ -63,7 +63,7 @@ class Doctor:
         self._problem: str | None = None
 
     def begin(self) -> None:
-        """Start it, unless it is running or has a fresh result."""
+        """Start the doctor, unless it is running or has a fresh result."""
         if self._state == "running" or time.time() - (self._ended_at or 0.0) < FRESH_SECONDS:
             return
         self._state, self._began_at = "running", time.time()
@@ -94,7 +94,7 @@ class Doctor:
             self._findings, self._state, self._ended_at = findings, "ended", time.time()
 
     async def close(self) -> None:
-        """End it, if it runs."""
+        """Cancel the doctor if it is running."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})

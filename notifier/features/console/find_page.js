@@ -1,4 +1,4 @@
-// What became of a user, a session or an event at each client: from the workers' memory, the dead letters, what waits.
+// The results of a user, a session or an event at each client: from workers' memory, dead letters, pending deliveries.
 import { Answer, EventLink, NeedsToken, Trouble, Who, clientKey } from "./parts.js";
 import { Clock, Until, clock, html } from "./text.js";
 import { KINDS } from "./words.js";
@@ -6,7 +6,7 @@ import { Table } from "./tables.js";
 import { api } from "./api.js";
 import { state, update } from "./state.js";
 
-/** An event may be named in the address. A user never is: what is typed goes in a body. */
+/** The address may contain an event, but never a user, who is sent in a request body. */
 export async function loadFind({ event_id }) {
   return event_id && !state.me.open ? find({ event_id }) : null;
 }
@@ -34,7 +34,7 @@ async function search(event) {
   if (state.route === route) update({ page: { ...state.page, data } });
 }
 
-/** All that is known, in the order of time. A dead letter that a worker tells of too is one row. */
+/** All results, by time. A dead letter that a worker also reports is one row. */
 function rowsOf({ facts, letters, waiting }) {
   const known = (facts.facts ?? []).map((row) => ({ ...row, by: "a worker" }));
   const dead = (letters.letters ?? []).map((row) => ({ ...row, at: row.dead_since, kind: "dead", by: "dead letters" }));

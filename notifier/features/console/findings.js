@@ -1,11 +1,11 @@
-// What the doctor and the canary found: a sentence each, and what to do.
+// Findings of the doctor and the canary: a sentence each, and the remedy.
 import { Said, html, number } from "./text.js";
 import { Word } from "./parts.js";
 
 const LEVELS = { ok: ["good", "well"], warning: ["warn", "warning"], failed: ["bad", "failed"] };
 const ORDER = ["failed", "warning", "ok"];
 
-/** The worst first. */
+/** Worst first. */
 export function Findings({ findings }) {
   const place = ({ level }) => ORDER.indexOf(level);
   const sorted = [...findings].sort((one, other) => place(one) - place(other));
@@ -23,7 +23,7 @@ function Finding({ finding }) {
     ${advice && level !== "ok" && html`<p class="advice">→ <${Advice} text=${advice} /></p>`}</li>`;
 }
 
-/** What is advised. What the runbook says of it is a click away. */
+/** The remedy, with a link to the runbook's section. */
 function Advice({ text }) {
   const [, name] = /^notifier explain (\S+)$/.exec(text) ?? [];
   return name ? html`<${Word} name=${name} />` : html`<${Said} text=${text} most=${1000} />`;

@@ -1,4 +1,4 @@
-// What is followed by polling: the service on every page, and the page's own data while it is looked at.
+// Polling: the service on every page, and the data of the open page.
 import { Problem, api } from "./api.js";
 import { setClock } from "./text.js";
 import { STATES } from "./words.js";
@@ -6,14 +6,14 @@ import { state, update } from "./state.js";
 
 const SERVICE_EVERY = 1500; // milliseconds
 const AFTER_A_PROBLEM = 2000;
-const SERVICE_WITHIN = 8000; // a service that hangs must not look live
+const SERVICE_WITHIN = 8000; // an unresponsive service must not look live
 const KEPT_STEPS = 360; // of five seconds: half an hour
 
 const NO_STATES = Object.fromEntries(Object.keys(STATES).map((name) => [name, 0]));
 
 let serviceTimer, pageTimer, loading, serial = 0;
 
-/** Ask how the service stands, again and again. Nothing is asked while the tab is hidden. */
+/** Poll the state of the service, except while the tab is hidden. */
 export async function followService() {
   clearTimeout(serviceTimer);
   const asker = state.token;
@@ -21,7 +21,7 @@ export async function followService() {
   if (!document.hidden) {
     try {
       const last = Math.max(0, ...state.steps.keys());
-      const query = { since: last ? last - 1 : undefined }; // the last step was not over
+      const query = { since: last ? last - 1 : undefined }; // the last step was incomplete
       const service = await api("overview", { query, signal: AbortSignal.timeout(SERVICE_WITHIN) });
       if (!state.me || state.token !== asker) return;
       take(service);
@@ -45,7 +45,7 @@ function take(service) {
   update({ service, heardAt: Date.now(), lost: null });
 }
 
-/** Load the page's own data, and go on doing so if the page wants that. */
+/** Load the page's data, and poll them if the page has `every`. */
 export async function follow() {
   clearTimeout(pageTimer);
   loading?.abort();
@@ -70,17 +70,17 @@ function followAgain() {
   else follow();
 }
 
-/** Follow the page anew if it is one that is followed. */
+/** Reload the page now if it is polled. */
 export function refresh() {
   if (state.pages[state.route.name].every) follow();
 }
 
-/** A job is over: look at the page anew, also if it is one that is not followed. */
+/** Reload the page after a job has ended, also if it is not polled. */
 export function afterJob() {
   (state.pages[state.route.name].again ?? refresh)();
 }
 
-/** Ask nothing more. */
+/** Stop polling. */
 export function stopFollowing() {
   clearTimeout(serviceTimer);
   clearTimeout(pageTimer);

@@ -1,4 +1,4 @@
-// The frame of all pages: where one can go, how the service stands, whose token it is, and what is open above the page.
+// The frame of all pages: navigation, the state of the service, the user, and open dialogs.
 import { Canary } from "./canary.js";
 import { Dialog, Explained, openDialog, newId } from "./dialogs.js";
 import { Letter } from "./letter.js";
@@ -14,10 +14,10 @@ import { may, unbound } from "./api.js";
 import { signOut } from "./session.js";
 import { state } from "./state.js";
 
-const STALE = 5000; // milliseconds without an answer: then it is not called live
-const MANY = 9999; // more are told in thousands
+const STALE = 5000; // milliseconds without an answer until the page is not "live"
+const MANY = 9999; // above it numbers are in thousands
 
-/** Keys of the keyboard: `g` and then one of these. */
+/** Keyboard shortcuts: `g`, then one of these. */
 export const GO = {
   o: "overview", c: "clients", d: "dead", w: "waiting", f: "find", l: "live", k: "keys", x: "doctor", a: "acts",
 };
@@ -54,7 +54,7 @@ function toThePage(event) {
   document.querySelector("h1").focus();
 }
 
-/** How many troubles and failing clients there are is in the tab's title too. */
+/** The tab's title has the number of troubles and failing clients, too. */
 function titled(page) {
   const { service } = state;
   const count = service ? failingOf(service) + service.troubles.length : 0;
@@ -62,7 +62,7 @@ function titled(page) {
   if (document.title !== title) document.title = title;
 }
 
-/** At the bottom of the window, above the page, so that nothing moves when one comes. */
+/** Notices, at the bottom of the window and above the page, so that nothing moves when one appears. */
 function Alarms() {
   const { lost, service, page: { data, problem } } = state;
   return html`<div class="alarms">

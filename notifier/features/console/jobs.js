@@ -1,4 +1,4 @@
-// Jobs: retries, replays, discards, cancellations. A worker carries them on, whether this tab is open or not.
+// Jobs: retries, replays, discards, cancellations. A worker runs them, whether this tab is open or not.
 import { Said, clock, counted, html, listed, number, sum } from "./text.js";
 import { api } from "./api.js";
 import { notice } from "./parts.js";
@@ -9,14 +9,14 @@ const ASK_EVERY = 1000; // milliseconds
 const FORGOTTEN = 404;
 let timer = null;
 
-/** Watch a job that was just begun. Returns its id. */
+/** Follow a job that has just started. Return its id. */
 export function watch(job) {
   keep(job);
   timer ??= setTimeout(askAll, ASK_EVERY);
   return job.id;
 }
 
-/** Put what is known of a job in the place of what was known. */
+/** Replace the state of a job. */
 export function keep(job) {
   update({ jobs: new Map(state.jobs).set(job.id, job) });
 }
@@ -35,7 +35,7 @@ async function askOne(job) {
   if (told.state === "ended") over(told);
 }
 
-/** A job that nobody knows has gone with its worker. Else it is asked for again. */
+/** Handle a failed poll: an unknown job has ended with its worker; otherwise poll again. */
 function withoutAnswer(job, { status }) {
   const gone = "the worker that carried it on has ended; it may have done more at last, which the log tells";
   return status === FORGOTTEN ? { ...job, state: "ended", unfinished: gone } : job;
@@ -46,7 +46,7 @@ function over(job) {
   afterJob();
 }
 
-/** Red if something was given up, yellow if something stays, green once all of it is done. */
+/** Red if a delivery was given up, yellow if any remain, green when all are done. */
 export function toneOf(job) {
   if (job.state !== "ended") return "";
   const { dead, waiting } = job.became ?? job;
@@ -54,7 +54,7 @@ export function toneOf(job) {
   return job.unfinished || waiting || sum(job.kept) ? "warn" : "good";
 }
 
-/** End a job after what it has at hand. */
+/** Stop a job after its current step. */
 export async function end(job) {
   try {
     keep(await api(`jobs/${encodeURIComponent(job.id)}`, { method: "DELETE" }));
@@ -63,13 +63,13 @@ export async function end(job) {
   }
 }
 
-// ── the account ──
+// ── the summary ──
 
 const DONE = { replay: "replayed", discard: "discarded", cancel: "cancelled" };
 const THINGS = { replay: ["letter"], discard: ["letter"], cancel: ["delivery", "deliveries"] };
 export const doneBy = (job) => job[DONE[job.kind]] ?? 0;
 
-/** What a job came to, or has come to by now, in one sentence. */
+/** The result of a job, or its progress, in one sentence. */
 export function inShort(job) {
   if (job.kind === "retry") return `${job.client_id}: ${retried(job)}`;
   const words = [`${counted(doneBy(job), ...THINGS[job.kind])} ${DONE[job.kind]}`];
@@ -82,7 +82,7 @@ export function inShort(job) {
 function retried(job) {
   if (job.waited === null) return "counting what waits …";
   if (!job.waited) return "nothing waited.";
-  const all = Math.max(job.waited, job.delivered); // what a worker had in hand, or came since, was not counted
+  const all = Math.max(job.waited, job.delivered); // excludes deliveries that a worker held or that came later
   const words = [`${number(job.delivered)} of ${counted(all, "delivery", "deliveries")} delivered`];
   if (sum(job.failed)) words.push(`${counted(sum(job.failed), "attempt")} failed (${job.text || listed(job.failed)})`);
   if (sum(job.dead)) words.push(`${number(sum(job.dead))} given up (${listed(job.dead)})`);
@@ -96,7 +96,7 @@ const STANDS = {
   waiting: "waits for its turn", running: "under way", watching: "done; what comes of it is watched", ended: "over",
 };
 
-/** A job as it goes on: asked for every second. */
+/** The progress of a job, polled every second. */
 export function Account({ id }) {
   const job = state.jobs.get(id);
   if (!job) return null;
@@ -121,6 +121,6 @@ function Became({ became }) {
     ${became.unfinished && html`<li class="dim"><${Said} text=${became.unfinished} /></li>`}</ul>`;
 }
 
-/** Says that a closed tab stops nothing. */
+/** The note that a job continues when the tab is closed. */
 export const GoesOn = ({ ids }) => html`<p class="dim" role="status">${ids.every((id) => state.jobs.get(id)?.state === "ended")
   ? "It is over." : "It goes on if you close this, or the whole tab. The page “Who acted” has it."}</p>`;

@@ -1,4 +1,4 @@
-// Signing keys and registry sources: does each issuer publish what signs, and could each source be read.
+// Signing keys and registry sources: whether each issuer publishes its keys, and whether each source could be read.
 import { Ago, Said, host, html, inWords, number } from "./text.js";
 import { Asking } from "./parts.js";
 import { ReadSources } from "./sources.js";

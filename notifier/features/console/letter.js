@@ -1,4 +1,4 @@
-// One dead letter: its summary and its outcomes. Whom it names is shown when asked for, and that is audited.
+// One dead letter: its summary and its outcomes. The user is shown on request, which is audited.
 import { Clock, Said, html } from "./text.js";
 import { Dialog, changeDialog, newId, openDialog } from "./dialogs.js";
 import { Answer, EventLink, Trouble, Who, Word } from "./parts.js";
@@ -7,7 +7,7 @@ import { beginRepair } from "./repairs.js";
 
 const path = (letter) => `dead-letters/${encodeURIComponent(letter.id)}`;
 
-/** Open it, with the outcomes of its attempts. */
+/** Open a dead letter, with the outcomes of its attempts. */
 export async function showLetter(letter) {
   const dialog = openDialog({ kind: "letter", id: newId(), letter });
   try {

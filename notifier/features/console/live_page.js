@@ -1,4 +1,4 @@
-// What happens, as it happens: failures, outages, recoveries, dead letters, and deliveries if they are wanted.
+// Live events: failures, outages, recoveries, dead letters, and deliveries if selected.
 import { Answer, Asking, EventLink, Filters, Search, Who } from "./parts.js";
 import { Clock, Said, Until, html, number } from "./text.js";
 import { KINDS } from "./words.js";
@@ -19,7 +19,7 @@ export async function loadLive({ good }, signal, before) {
 }
 
 const rowKey = (row) => `${row.worker} ${row.n}`;
-let still = []; // the rows as they stood when the pointer came
+let still = []; // the rows when the pointer entered
 
 export function Live({ data, query }) {
   const words = (query.q ?? "").toLowerCase();

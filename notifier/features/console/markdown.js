@@ -1,4 +1,4 @@
-// The runbook's Markdown: paragraphs, lists, code, bold. Nothing in it becomes markup, and its links become words.
+// The runbook's Markdown: paragraphs, lists, code, bold. Nothing in it becomes markup, and links become text.
 import { html } from "./text.js";
 
 const SPAN = /(`[^`]+`|\*\*[^*]+\*\*|\[[^\]]+\]\([^)]+\))/;
@@ -41,7 +41,7 @@ function blocksOf(text) {
   return blocks;
 }
 
-/** An indented line goes on with the item before it. */
+/** An indented line continues the previous item. */
 function follows(last, line) {
   if (!["ol", "ul"].includes(last?.kind) || !/^\s/.test(line)) return false;
   last.lines.push(`${last.lines.pop()} ${line.trim()}`);

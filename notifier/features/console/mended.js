@@ -1,4 +1,4 @@
-// "Mended": a client works again. One dialog tries it now and replays its letters, and then tells how it goes.
+// For a client that works again: one dialog retries it and replays its dead letters, and shows the progress.
 import { Account, GoesOn, watch } from "./jobs.js";
 import { Dialog, changeDialog, closeDialog, focusClose, newId, openDialog } from "./dialogs.js";
 import { Counting, NAMELESS, Nameless, bounds, fixed, going } from "./repairs.js";
@@ -8,7 +8,7 @@ import { beginCanary } from "./canary.js";
 import { counted, html, listed, now, number, plain, sum } from "./text.js";
 import { follow } from "./following.js";
 
-/** Open the dialog, and count what would be tried and replayed. */
+/** Open the dialog, and count the deliveries to retry and the dead letters to replay. */
 async function beginMended({ client_id, iss }) {
   const filter = fixed({ client_id, iss }, new Date(now()).toISOString());
   const dialog = openDialog({ kind: "mended", id: newId(), still: true, client: { client_id, iss }, filter });
@@ -23,7 +23,7 @@ async function beginMended({ client_id, iss }) {
   }
 }
 
-/** The client is tried first: what waits for it and its letters then meet it as it is. */
+/** Retry the client first, so that pending deliveries and replays meet its current state. */
 async function carryOut(dialog) {
   const { client, filter, waits, letters, nameless } = dialog;
   const jobs = [];
@@ -83,6 +83,6 @@ function Plan({ dialog }) {
       ${" "}<button type="button" class="quiet" onClick=${() => beginCanary(client)}>Send a canary first</button></p>`;
 }
 
-/** Opens the dialog. */
+/** The button that opens the dialog. */
 export const MendedButton = ({ client }) => may("repair") && html`<button type="button" class="do"
   title="Try this client now, and replay its dead letters" onClick=${() => beginMended(client)}>Mended …</button>`;

@@ -1,4 +1,4 @@
-// The overview: is all well, and if not, who does not get their logouts, since when, and what to do.
+// The overview: whether all is well; if not, which clients do not receive logouts, since when, and the remedy.
 import { Ago, Said, Until, counted, host, html, number, plain, rate } from "./text.js";
 import { Asking, Chip, Who, Why, clientKey, troubledSince } from "./parts.js";
 import { MILD, TROUBLES } from "./words.js";
@@ -12,22 +12,22 @@ import { state } from "./state.js";
 
 const SLOTS = 180; // of five seconds: a quarter of an hour
 const OF_THE_QUEUE = ["queue", "publishing_blocked"];
-const FEW = 20; // deliveries: so many may wait for clients that no worker has met, without a word
+const FEW = 20; // deliveries: up to this number may be pending for clients without a recorded state
 
 // ── the sentence ──
 
 export const waitingIn = ({ waits }) => waits.all;
-/** How many clients do not get their logouts, and are not held back by us. */
+/** The number of clients that do not receive logouts, without those deferred by notifier. */
 export const failingOf = ({ states }) => states.rests + states.tried + states.hangs + states.fails;
 const are = (count) => (count === 1 ? "is" : "are");
 
-/** What is wrong with the queue itself, which comes before all else; undefined if nothing is. */
+/** The queue's own trouble, which precedes all others; undefined without one. */
 export const queueTrouble = ({ troubles }) => troubles.find(({ kind }) => OF_THE_QUEUE.includes(kind));
 /** How many workers answered: "2 of 3 workers". */
 export const answeredOf = ({ workers: { answered, seen } }) => `${answered} of ${counted(Math.max(seen, answered), "worker")}`;
 export const allAnswered = ({ workers: { answered, seen } }) => seen > 0 && answered >= seen;
 
-/** How the service stands: a tone, a sentence, and the numbers behind it. */
+/** The state of the service: a tone, a sentence, and its numbers. */
 function sentence(service) {
   const { states, troubles, queues, workers } = service;
   const waits = waitingIn(service);
@@ -89,7 +89,7 @@ export function Overview() {
 
 let troublesBefore = [];
 
-/** The troubles are above a table: while the pointer is in it, their list keeps its height. */
+/** The troubles, above a table: while the pointer is in the table, their list keeps its height. */
 function steadyTroubles(troubles) {
   if (!state.pointed) troublesBefore = troubles;
   return troublesBefore;
@@ -103,7 +103,7 @@ function bars({ timeline: { step, now: last, series } }) {
   });
 }
 
-// ── troubles of our own ──
+// ── internal troubles ──
 
 const troubleKey = (one) => `${one.kind} ${clientKey(one)} ${one.subject}`;
 const Troubles = ({ troubles, workers }) => html`<section><h2>Troubles of our own</h2><ul class="troubles">
@@ -136,7 +136,7 @@ function about(one) {
 const Named = ({ client }) => html`<${Who} client=${client} />
   ${client.name && html`<span class="dim name"><${Said} text=${client.name} most=${60} /></span>`}`;
 
-/** The columns that every list of clients begins with. */
+/** The first columns of every list of clients. */
 export const CLIENT_COLUMNS = [
   { head: "Client", wide: true, cell: (c) => html`<${Named} client=${c} />` },
   { head: "State", cell: (c) => html`<${Chip} state=${stateOf(c)} />` },
@@ -151,13 +151,13 @@ const EXPIRES = { head: "Expires", cell: (c) => html`<${Until} at=${c.waits ? c.
 
 export const Count = ({ value }) => (value ? number(value) : html`<span class="dim">0</span>`);
 const stateOf = (c) => (c.state === "well" && c.tried === false ? "untried" : c.state);
-const mayHelp = (c) => (c.waits > 0 || retryOf(c)) && c.waits_for !== "unknown"; // the button stays once it was pressed
+const mayHelp = (c) => (c.waits > 0 || retryOf(c)) && c.waits_for !== "unknown"; // a pressed button stays
 const RETRY = { label: "Actions", act: true, cell: (c) => mayHelp(c) && html`<${Retry} client=${c} />` };
 
 function InTrouble({ service }) {
   const { clients, states } = service;
   const failing = failingOf(service) + states.put_off;
-  const whole = clients.length === failing; // then who left the list has no trouble any more
+  const whole = clients.length === failing; // then a client that left the list is well
   const rows = settled(clients, clientKey).map((row) => (row.gone && whole ? { ...row, state: "well", waits: 0 } : row));
   const unmet = service.waits.all - service.waits.known;
   return html`<section ...${holding}><h2>Clients that do not get their logouts

@@ -1,4 +1,4 @@
-// Where we are: the hash names the page and its query. An address changes nothing by being opened.
+// The address: the hash has the page and its query. Opening an address changes nothing.
 import { state, update } from "./state.js";
 import { narrowed } from "./api.js";
 
@@ -10,12 +10,12 @@ export function hash(page, query = {}) {
   return `#/${page}${Object.keys(given).length ? `?${new URLSearchParams(given)}` : ""}`;
 }
 
-/** Change the query of this page; what is empty goes. */
+/** Change the query of this page, and remove empty values. */
 export function ask(query) {
   location.hash = hash(state.route.name, { ...state.route.query, ...query });
 }
 
-/** Take the address as it is now. Returns the name of the page before. */
+/** Apply the current address. Return the name of the previous page. */
 export function arrive() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const name = Object.hasOwn(state.pages, path) ? path : HOME;

@@ -1,13 +1,13 @@
-// Bars on a time axis, as SVG: its colours follow the theme, and a screen reader hears its sums.
+// Bars on a time axis, as SVG: the colours follow the theme, and screen readers get the sums.
 import { clock, html, number } from "./text.js";
 import { state, update } from "./state.js";
 
-const HEIGHT = 96; // of 100: the highest bar leaves some air
-const LEAST = 1.5; // so that one failure among thousands is seen
+const HEIGHT = 96; // of 100: the highest bar leaves some space
+const LEAST = 1.5; // keeps one failure among thousands visible
 const TONES = ["good", "warn", "bad"];
 const WORDS = ["delivered", "failed", "given up"];
 
-/** `bars`: [moment, delivered, failed, given up] for each slot, or without the last; a slot lasts `width` of `unit`. */
+/** `bars`: [time, delivered, failed, given up] per slot, or without the last; a slot lasts `width` of `unit`. */
 export function Plot({ bars, width, unit, label }) {
   const sums = bars.map(([, ...counts]) => counts).reduce((all, counts) => all.map((had, nth) => had + counts[nth]));
   const most = Math.max(1, ...bars.map(([, ...counts]) => counts.reduce((all, count) => all + count, 0)));

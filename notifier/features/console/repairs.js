@@ -1,4 +1,4 @@
-// Replay, discard, cancel: what a filter means, with a dry run first and the number on the button.
+// Replay, discard or cancel all matches of a filter, with a dry run first and the number on the button.
 import { Account, GoesOn, doneBy, watch } from "./jobs.js";
 import { Dialog, Meant, Typed, changeDialog, closeDialog, focusClose, newId, openDialog, typedRightly } from "./dialogs.js";
 import { Trouble, Who, clientKey } from "./parts.js";
@@ -6,9 +6,9 @@ import { api, narrowed } from "./api.js";
 import { Said, clock, counted, host, html, listed, now, number, sum } from "./text.js";
 
 const HOUR = 3_600_000;
-const KEPT = 60_000; // milliseconds that the browser has to save a file
+const KEPT = 60_000; // milliseconds for the browser to save a file
 const AGES = { "1h": HOUR, "24h": 24 * HOUR, "7d": 168 * HOUR };
-export const NAMELESS = "would_end_newer_sessions"; // why a letter stays that names no session
+export const NAMELESS = "would_end_newer_sessions"; // why a dead letter without `sid` stays
 
 const ACTIONS = {
   replay: {
@@ -37,7 +37,7 @@ const ACTIONS = {
   },
 };
 
-/** What a filter means at this moment: what comes later stays. Everything must be asked for by name. */
+/** The matches of a filter now; later ones stay. Selecting everything must be explicit. */
 export function fixed(filter, given_up_until) {
   const given = narrowed({ ...filter, given_up_until });
   if (AGES[given.since]) given.since = new Date(now() - AGES[given.since]).toISOString();
@@ -55,12 +55,12 @@ export async function beginRepair(action, filter, given_up_until) {
   }
 }
 
-/** How many go, by what the dry run told and whether those without a session are ticked. */
+/** The number to repair, by the dry run and by whether dead letters without `sid` are ticked. */
 export const going = (dry, nameless) => doneBy(dry) + (nameless ? dry.kept?.[NAMELESS] ?? 0 : 0);
 
 /**
- * What holds a job to its dry run. `given_up_until` holds letters to those that were counted; what waits has none, and a count that
- * ended early is not of all: then the number is the limit.
+ * The limits that bind a job to its dry run. `given_up_until` restricts dead letters to the counted ones. Pending
+ * deliveries have no such time, and an incomplete count does not cover all: then the number is the limit.
  */
 export const bounds = (dry, nameless) => ({
   ...(nameless && { end_newer_sessions: true }),
@@ -100,7 +100,7 @@ export function Repair({ dialog }) {
         ${dry ? `${verb} ${counted(count, ...things)}` : "…"}</button></footer><//>`;
 }
 
-/** Keeps a copy of what is about to be deleted, as the command's export writes it. */
+/** Save a copy of the dead letters before they are deleted, in the format of the export command. */
 function Export({ dialog }) {
   const { exported } = dialog;
   const save = async () => {
@@ -143,7 +143,7 @@ function ByClient({ dry: { by_client = [], clients = 0 } }) {
     ${more > 0 && html`<li class="dim">and ${counted(more, "more client")}</li>`}</ul>`;
 }
 
-/** Letters that name no session stay unless they are ticked, since they may end a session that began later. */
+/** Dead letters without `sid` stay unless ticked, since they may end a session that began later. */
 export function Nameless({ dry, ticked, tick }) {
   const count = dry.kept?.[NAMELESS] ?? 0;
   if (!count) return null;

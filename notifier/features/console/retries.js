@@ -1,4 +1,4 @@
-// Have all workers try a client now. It is one click, since it harms nothing.
+// Have all workers retry a client now. It needs one click, since it is harmless.
 import { api, may } from "./api.js";
 import { clientKey, notice } from "./parts.js";
 import { html, inWords, plain } from "./text.js";
@@ -6,9 +6,9 @@ import { refresh } from "./following.js";
 import { state, update } from "./state.js";
 import { watch } from "./jobs.js";
 
-const BUSY_FOR = 10_000; // milliseconds: then the button is free again, however long the client takes
+const BUSY_FOR = 10_000; // milliseconds until the button is enabled again, even if the client is slow
 
-/** The last retry of a client that this tab began. */
+/** The last retry of a client that this tab started. */
 export function retryOf(client) {
   const last = state.retries.get(clientKey(client));
   return last && { ...last, job: state.jobs.get(last.id) };
@@ -35,7 +35,7 @@ export async function retry(client, force = false) {
   refresh();
 }
 
-/** Stays in its place while it is busy: a button that is disabled loses the focus. */
+/** The retry button. It stays enabled while busy, as a disabled button loses the focus. */
 export function Retry({ client }) {
   if (!may("repair")) return null;
   const busy = isBusy(client);

@@ -1,4 +1,4 @@
-// Who is signed in. The token stays in this tab: in its session storage, never in an address or a cookie.
+// The signed-in user. The token stays in this tab's session storage, never in an address or a cookie.
 import { begin, renew } from "./sign_in.js";
 import { Problem, api } from "./api.js";
 import { follow, followService, stopFollowing } from "./following.js";
@@ -7,13 +7,13 @@ import { unsettle } from "./tables.js";
 
 const TOKEN = "notifier.token";
 const EXPIRES = "notifier.expires"; // epoch seconds, of a token of the organisation's OpenID Provider
-const RENEWED = "notifier.renewed"; // when it was last renewed, in milliseconds
-const AHEAD = 60; // seconds before its end that a token is renewed
-const NOT_AGAIN = 60_000; // milliseconds: a token that is refused at once is not renewed again and again
+const RENEWED = "notifier.renewed"; // time of the last renewal, in milliseconds
+const AHEAD = 60; // seconds before its expiry that a token is renewed
+const NOT_AGAIN = 60_000; // milliseconds between renewals: a token that is refused at once must not cause a loop
 
 export const keptToken = () => sessionStorage.getItem(TOKEN);
 
-/** Take a token, or none: on the loopback interface the API may be open. */
+/** Use a token, or none: on the loopback interface the API may be open. */
 export async function signIn(token, expires = Number(sessionStorage.getItem(EXPIRES)) || null) {
   update({ signIn: { ...state.signIn, busy: true, problem: "" } });
   try {
@@ -41,7 +41,7 @@ function forget() {
   sessionStorage.removeItem(EXPIRES);
 }
 
-/** End the session of this tab. Nothing that was shown stays. */
+/** End the session of this tab, and remove all data that were shown. */
 export async function signOut(problem = "") {
   forget();
   stopFollowing();
@@ -61,7 +61,7 @@ export async function showSignIn(problem) {
   if (!state.me) update({ signIn: { ...state.signIn, oidc } });
 }
 
-/** Go to the provider. It leads back to the page that was looked at. */
+/** Go to the provider, which redirects back to the current page. */
 export async function signInByProvider() {
   try {
     await begin(state.signIn.oidc, location.hash);
@@ -70,19 +70,19 @@ export async function signInByProvider() {
   }
 }
 
-/** The API does not take the token any more: get a new one without a word, if the provider gives one. */
+/** Handle a refused token: renew it silently, if the provider permits. */
 export async function refused(problem) {
   if (state.expires && !(await renewed())) return;
   if (state.me) await signOut(problem);
 }
 
-/** Get a new token before this one ends. Not while somebody is about to act: the page is left and comes again. */
+/** Renew the token before it expires, except during an action, since the page is reloaded. */
 export function renewInTime() {
   if (!state.me || !state.expires || state.dialog || document.hidden) return;
   if (Date.now() / 1000 > state.expires - AHEAD) renewed();
 }
 
-/** Leave the page for a new token. True if that is of no use. */
+/** Leave the page for a new token. Return true if renewal is not possible. */
 async function renewed() {
   if (Date.now() - Number(sessionStorage.getItem(RENEWED)) < NOT_AGAIN) return true;
   const { oidc } = await api("sign-in", { token: null }).catch(() => ({ oidc: null }));

@@ -1,4 +1,4 @@
-// Signs in at the organisation's OpenID Provider: code with PKCE, by a redirect of the whole page. It draws nothing.
+// Sign-in at the organisation's OpenID Provider: code with PKCE, by a redirect of the whole page. No rendering here.
 
 const KEY = "notifier.sign-in";
 
@@ -9,7 +9,7 @@ const here = () => location.origin + location.pathname;
 /** Leave the page to sign in. `config` is `oidc` of /v1/sign-in; `place` comes back from `finish`. */
 export const begin = (config, place = null) => leave(config, place, false);
 
-/** Leave the page for a new token, without a question. */
+/** Leave the page for a new token, without a prompt. */
 export const renew = (config, place = null) => leave(config, place, true);
 
 async function leave(config, place, renewing) {
@@ -27,8 +27,8 @@ async function leave(config, place, renewing) {
 }
 
 /**
- * Finish a sign-in, once, when the page is loaded: null if the address says of none, else `{token, expires_at, place}`, or
- * `{error, place, renewing}`. The address is clean from then on.
+ * Finish a sign-in, once, when the page is loaded: null if the address has none, else `{token, expires_at, place}`, or
+ * `{error, place, renewing}`. The sign-in is removed from the address.
  */
 export async function finish() {
   const said = new URLSearchParams(location.search);

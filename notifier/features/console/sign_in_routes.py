@@ -1,6 +1,6 @@
 """Serve `/v1/sign-in`: how operators sign in, and the exchange of the provider's code.
 
-No token is required, since operators have none yet. Nothing here is secret, and anybody could send the same requests to
+No token is required, since operators have none yet. Nothing here is secret, and anyone could send the same requests to
 the provider's token endpoint directly.
 """
 
@@ -21,9 +21,9 @@ from notifier.network.listeners.throttle import RequestSlots
 from notifier.publishing.route_steps import ApiLimits, media_type, read_body
 
 PATH = "/v1/sign-in"
-MAX_SIGN_INS = 32  # requests of each route: slow bodies without a token must not take the slots of publishers
+MAX_SIGN_INS = 32  # per route: slow bodies without a token must not occupy publishers' slots
 LIMITS = ApiLimits(body_timeout=5.0)  # seconds
-MAX_CONCURRENT_SIGN_INS = 8  # codes that are exchanged: a flood of made-up ones must not become one at the provider
+MAX_CONCURRENT_SIGN_INS = 8  # codes: limits the flood of invented codes that reaches the provider
 _VISIBLE = re.compile(r"[!-~]{1,4096}")  # codes of Entra ID have 1,500
 _MEMBERS = ("code", "code_verifier", "redirect_uri", "nonce")
 _TEXT: JsonSchema = {"type": "string", "pattern": f"^{_VISIBLE.pattern}$"}
@@ -75,7 +75,7 @@ _POST = OperationDescription(
 
 
 class SignInRoutes:
-    """The routes. They are served wherever the console is, also if nobody signs in by a provider."""
+    """The routes. They are served with the console, also without a provider (`signed_in` None)."""
 
     def __init__(self, signed_in: SignInTokens | None) -> None:
         self._signed_in = signed_in
@@ -83,13 +83,13 @@ class SignInRoutes:
         self._room = MAX_CONCURRENT_SIGN_INS
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """Yield them."""
+        """Yield the routes that the API serves."""
         yield web.get(PATH, self.get)
         yield web.post(f"{PATH}/token", self.post)
 
     @_GET
     async def get(self, _request: web.Request) -> web.Response:
-        """Return where operators sign in."""
+        """Return the provider at which operators sign in, or null."""
         if self._signed_in is None:
             return web.json_response({"oidc": None})
         oidc = self._signed_in.oidc
@@ -106,7 +106,7 @@ class SignInRoutes:
 
     @_POST
     async def post(self, request: web.Request) -> web.Response:
-        """Exchange a code. The user's permissions are checked at once, so that a wrong setting shows at the sign-in."""
+        """Exchange a code. The user's permissions are checked, so that the sign-in reports a wrong setting."""
         signed_in = self._signed_in
         if signed_in is None:
             raise Refusal(problem_response(404, "Nobody signs in by a provider here (api.console.oidc)"))
@@ -139,7 +139,7 @@ class SignInRoutes:
 
 
 async def _parse_body(request: web.Request) -> Mapping[str, str]:
-    """The members of the request. A form of another site cannot send JSON. Raises Refusal (400, 415)."""
+    """Return the members of the request. JSON excludes forms of other sites. Raises Refusal (400, 415)."""
     if media_type(request) != "application/json":
         raise Refusal(
             problem_response(415, "The body must be application/json", headers={"Accept": "application/json"})

@@ -1,4 +1,4 @@
-// Has all workers read the configuration and the registry sources now.
+// Have all workers read the configuration and the registry sources now.
 import { api } from "./api.js";
 import { html } from "./text.js";
 import { notice } from "./parts.js";

@@ -1,22 +1,22 @@
-// What the console knows, in one object. Whoever changes it calls `update`; the page is drawn once after all changes.
+// The state of the console, in one object. Change it by `update`; the page is drawn once after all changes.
 
 export const state = {
-  pages: {}, // by name: title, view, and what it loads
+  pages: {}, // by name: title, view, and loader
   token: null,
-  me: null, // whose token it is, and what it may do
-  signIn: null, // how the sign-in stands, while nobody is signed in
+  me: null, // the user and the permissions
+  signIn: null, // the state of the sign-in, while no user is signed in
   route: { name: "overview", query: {} },
-  service: null, // the overview as it came last
+  service: null, // the last overview
   heardAt: 0,
-  lost: null, // why there is no news, and since when
-  steps: new Map(), // what the plot of the overview shows, by step of five seconds
+  lost: null, // why updates fail, and since when
+  steps: new Map(), // the data of the overview's plot, by step of five seconds
   page: { data: null, problem: null, loading: false },
   dialog: null,
-  jobs: new Map(), // what this tab began, by id
+  jobs: new Map(), // jobs that this tab started, by id
   retries: new Map(), // the last retry of each client
   notices: [],
-  held: false, // pointer or focus is in a table: its rows keep their places
-  pointed: false, // the pointer is: what is above the table keeps its height too
+  held: false, // pointer or focus is in a table, whose rows must not move
+  pointed: false, // the pointer is in a table: the parts above it keep their height, too
   plotAt: null,
   paused: false,
   theme: "auto",
@@ -25,12 +25,12 @@ export const state = {
 let draw = () => {};
 let due = false;
 
-/** Say what draws the page. */
+/** Set the function that draws the page. */
 export function drawWith(render) {
   draw = render;
 }
 
-/** Do something once the page is drawn after the changes so far. */
+/** Call a function after the page is drawn with the current changes. */
 export const onceDrawn = (action) => queueMicrotask(() => queueMicrotask(action));
 
 /** Change the state. */

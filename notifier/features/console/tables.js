@@ -1,10 +1,10 @@
-// Tables, their pages, and what keeps a row in its place while somebody points at it.
+// Tables and their pages. A row does not move while the pointer is on it.
 import { html, number } from "./text.js";
 import { state, update } from "./state.js";
 
 /**
- * A table. A column: `head`, `cell(row)`, and how it looks: `num`, `wide`, `say` (takes the rest), `act`.
- * A column without words at its head has a `label`, which screen readers hear.
+ * A table. A column has `head`, `cell(row)`, and a style: `num`, `wide`, `say` (takes the remaining width), `act`.
+ * A column with an empty head has a `label` for screen readers.
  */
 export function Table({ caption, columns, rows, keyOf, empty }) {
   if (!rows.length) return html`<p class="empty">${empty}</p>`;
@@ -33,7 +33,7 @@ export function Pages({ skip, rows, total, go }) {
 
 // ── nothing moves under the pointer ──
 
-// What holds a table: the pointer, or the focus if it came by the keyboard. After a click the focus alone holds nothing.
+// A table is held by the pointer, or by the focus if the keyboard moved it. After a click the focus does not hold it.
 const holds = { pointer: false, focus: false };
 
 function hold(by, on) {
@@ -41,7 +41,7 @@ function hold(by, on) {
   update({ held: holds.pointer || holds.focus, pointed: holds.pointer });
 }
 
-/** What surrounds a table that is followed: while pointer or focus is in it, its rows keep their places. */
+/** Surrounds a polled table: while pointer or focus is in it, its rows do not move. */
 export const holding = {
   onPointerEnter: () => hold("pointer", true),
   onPointerLeave: () => hold("pointer", false),
@@ -49,9 +49,9 @@ export const holding = {
   onFocusout: () => hold("focus", false),
 };
 
-let shown = []; // rows as they stand on the page
+let shown = []; // rows as shown on the page
 
-/** The rows in the order of the page. While it is held, those that went stay, marked, and new ones come last. */
+/** The rows in the order of the page. While it is held, removed rows stay, marked, and new rows are added last. */
 export function settled(rows, keyOf) {
   if (!state.held) return (shown = rows);
   const left = new Map(rows.map((row) => [keyOf(row), row]));
@@ -64,7 +64,7 @@ export function settled(rows, keyOf) {
   return (shown = [...kept, ...left.values()]);
 }
 
-/** Forget the rows of the page that was left. */
+/** Forget the rows of the previous page. */
 export function unsettle() {
   shown = [];
   hold("pointer", false);

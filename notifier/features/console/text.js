@@ -4,16 +4,16 @@ import htm from "./htm.mjs";
 
 export const html = htm.bind(h);
 
-// What is not seen, or reorders what is seen: control and format characters, line separators, unassigned code points.
+// Invisible or reordering characters: control and format characters, line separators, unassigned code points.
 const ODD = /([\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}])/u;
 const code = (odd) => `U+${odd.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
-const SHOWN_WHOLE = 60; // characters: longer text may be cut by its column, so its title has all of it
+const SHOWN_WHOLE = 60; // characters: a column may cut longer text, so its title has the whole text
 const TITLE = 2000;
 
-/** Text of others as a plain string, for where there can be no nodes. */
+/** Untrusted text as a plain string, where nodes are not possible. */
 export const plain = (text) => String(text ?? "").split(ODD).map((part, nth) => (nth % 2 ? code(part) : part)).join("");
 
-/** Text of others. What would reorder or hide it is shown as its code. With `lines`, lines stay lines. */
+/** Untrusted text. Characters that reorder or hide text are shown as codes. `lines` keeps line breaks. */
 export function Said({ text, most = 400, className, lines = false }) {
   const whole = String(text ?? "");
   const shown = whole.length > most ? `${whole.slice(0, most)}…` : whole;
@@ -28,8 +28,8 @@ export function Said({ text, most = 400, className, lines = false }) {
 const escaped = (odd) => odd.split("").map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join("");
 
 /**
- * Text of others in lines that people copy into a shell or a file, as JSON: an apostrophe must not end what is quoted there,
- * and what is shown must be what is meant.
+ * Untrusted text as JSON, in lines that people copy into a shell or a file: an apostrophe must not end a quoted text,
+ * and the shown text must equal the copied text.
  */
 export const quoted = (text) => JSON.stringify(text ?? null)
   .split(ODD).map((part, nth) => (nth % 2 ? escaped(part) : part)).join("").replaceAll("'", "\\u0027");
@@ -40,15 +40,15 @@ export const host = (iss) => String(iss ?? "").replace(/^https:\/\//, "");
 
 export const number = (value) => (value ?? 0).toLocaleString("en");
 export const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
-/** "this one", or "these 12": what a button does something to. */
+/** "this one", or "these 12": the object of a button. */
 export const these = (count) => (count === 1 ? "this one" : `these ${number(count)}`);
 export const sum = (counts) => Object.values(counts ?? {}).reduce((all, count) => all + count, 0);
-/** A rate: with a decimal as long as it is small. */
+/** A rate, with a decimal if it is small. */
 export const rate = (value) => number(value < 10 ? Math.round(value * 10) / 10 : Math.round(value));
 /** Counts by name as words: "expired 40, rejected_token 3". */
 export const listed = (counts) => Object.entries(counts ?? {}).map(([name, count]) => `${name} ${number(count)}`).join(", ");
 
-// ── moments: the service's clock, since a browser's may be wrong ──
+// ── times: by the service's clock, since a browser's clock may be wrong ──
 
 let ahead = 0; // milliseconds
 export function setClock(at) {
@@ -66,10 +66,10 @@ export function inWords(seconds) {
 
 export const ago = (at) => inWords((now() - Date.parse(at)) / 1000);
 
-const A_DAY_SHORT = 20 * 3_600_000; // milliseconds after which a time alone could be of yesterday
+const A_DAY_SHORT = 20 * 3_600_000; // milliseconds after which a time without a date could be of yesterday
 const two = (value) => String(value).padStart(2, "0");
 
-/** A moment by the browser's own time zone. */
+/** A time in the browser's time zone. */
 export function clock(moment, withDate = false) {
   const d = new Date(moment);
   const time = [d.getHours(), d.getMinutes(), d.getSeconds()].map(two).join(":");
@@ -79,14 +79,14 @@ export function clock(moment, withDate = false) {
 
 const Nothing = ({ none }) => html`<span class="dim">${none}</span>`;
 
-/** A moment on the clock. Its title is the moment as the log writes it. */
+/** A time. Its title is the time in the format of the log. */
 export const Clock = ({ at, withDate, none = "–" }) =>
   at ? html`<time datetime=${at} title=${at}>${clock(at, withDate)}</time>` : html`<${Nothing} none=${none} />`;
 
 export const Ago = ({ at, none = "–", suffix = " ago" }) =>
   at ? html`<time datetime=${at} title=${at}>${ago(at)}${suffix}</time>` : html`<${Nothing} none=${none} />`;
 
-const LONG_PAST = -15; // seconds: a try that is so late is another's news, not "now"
+const LONG_PAST = -15; // seconds: an attempt that is so late is not "now" but another worker's
 
 export function Until({ at, none = "–" }) {
   const left = at ? (Date.parse(at) - now()) / 1000 : LONG_PAST;

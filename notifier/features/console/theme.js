@@ -1,4 +1,4 @@
-// Light, dark, or as the browser says. It is the one thing that is kept beyond the tab.
+// Light, dark, or the browser's setting. Only this is kept beyond the tab.
 import { state, update } from "./state.js";
 
 const KEY = "notifier.theme";

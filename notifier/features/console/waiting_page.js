@@ -1,4 +1,4 @@
-// What waits. It is looked at when somebody asks and never followed, since each look goes through the queues.
+// Pending deliveries. They are listed on request and never polled, since a listing reads the queues.
 import { Ago, Said, Until, counted, html, number, these } from "./text.js";
 import { Answer, AsOf, Asking, EventLink, Filters, IssuerChoice, Search, Who, Word, clientKey } from "./parts.js";
 import { Pages, Table } from "./tables.js";
@@ -9,7 +9,7 @@ import { beginRepair } from "./repairs.js";
 import { follow } from "./following.js";
 
 const ROWS = 50;
-const KEPT = 60; // seconds that a pass through the queues is good for
+const KEPT = 60; // seconds that a listing of the queues is reused
 let age = KEPT;
 
 const filterOf = ({ client_id, iss, event_id }) => narrowed({ client_id, iss, event_id });
@@ -20,7 +20,7 @@ export function loadWaiting(query, signal) {
   return api("waiting/page", { signal, query: asked });
 }
 
-/** Look at the queues themselves, not at what is remembered of them. */
+/** Read the queues again, not the cached listing. */
 export function lookAgain() {
   age = 0;
   follow();

@@ -1,6 +1,6 @@
-// What the API's names are called on a page.
+// The words of pages for the names of the API.
 
-/** How a client fares: the word, its tone, and what it means. */
+/** The states of a client: the word, its tone, and its meaning. */
 export const STATES = {
   rests: ["down", "bad", "Its last attempts failed. It rests, and is tried now and then."],
   tried: ["tried now", "bad", "It is down, and an attempt is under way."],
@@ -37,10 +37,10 @@ export const TROUBLES = {
   registry_source_changed: "A registry source changed for many clients",
 };
 
-/** Troubles that keep no logout from its client. */
+/** Troubles that delay no logout. */
 export const MILD = new Set(["worker_vanished", "jwks_unread", "restart_needed", "queue_policy", "registry_source_beyond", "registry_source_changed"]);
 
-/** What happened to a delivery, and its tone. */
+/** The kinds of recent entries, with their tone. */
 export const KINDS = {
   delivered: "good",
   recovered: "good",
