@@ -1,8 +1,8 @@
 """Keeps the metrics of each client: its label, its numbers, and their text at a scrape.
 
-prometheus-client does not keep these metrics, since they are many: 500 clients with 49 series took it 280 ms a scrape.
-Plain lists and one f-string for each line take 5 ms, and a scrape can pause between pieces of the text. All series of a
-client begin at its first fact, at zero, so that `increase()` sees the first failure too.
+prometheus-client is too slow for so many series: a scrape of 500 clients with 49 series each took 280 ms. Plain lists
+and one f-string per line take 5 ms, and a scrape can pause between pieces of the text. All series of a client begin at
+zero with its first fact, so that `increase()` counts the first failure.
 """
 
 from bisect import bisect_left
@@ -21,14 +21,14 @@ OTHER_ISSUER, INLINE_CLIENT, UNKNOWN_CLIENT = "_other", "_inline", "_unknown"
 NO_CLIENT: Label = ("", "")
 SHARED_LABELS = frozenset({"", OTHER_ISSUER, INLINE_CLIENT, UNKNOWN_CLIENT})
 
-# From half of what a healthy path takes to a quarter of an hour, which only retries reach; +Inf is the eighth. 30 s is
-# the limit of the alerts. A minute has no bucket: nobody decides by it, and each bucket is a series for each client.
+# From half the time of a healthy delivery to 15 minutes, which only retries reach; +Inf is the eighth. The alerts use
+# 30 s. There is no bucket of one minute: no alert uses it, and each bucket is a series per client.
 PROPAGATION_BUCKETS = (0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 900.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Family:
-    """One metric. Each sample is a suffix of its name and the labels that follow those of the client."""
+    """One metric. A sample is a suffix of its name, and the labels after the client's labels."""
 
     name: str
     kind: str
@@ -39,7 +39,7 @@ class _Family:
 
 
 def _layout() -> tuple[_Family, ...]:
-    """Return the families in the order of a client's numbers."""
+    """Return the families, in the order of the numbers of a client."""
     buckets = [("_bucket", f',le="{bound}"') for bound in (*PROPAGATION_BUCKETS, "+Inf")]
     plan: list[tuple[str, str, str, list[tuple[str, str]]]] = [
         ("attempts_total", "counter", "Attempts to deliver, by what they met.", _label_values("reason", Reason)),
@@ -124,25 +124,25 @@ class ClientNumbers:
         self.numbers[_DEFERRALS[cause]] += 1
 
     def on_dead_letter(self, reason: DeadReason) -> None:
-        """Count a dead letter, which is the end of a delivery too."""
+        """Count a dead letter, which also settles the delivery."""
         self.numbers[_DEAD[reason]] += 1
         self.numbers[_SETTLED["dead"]] += 1
 
     def on_delivered(self, propagation: float | None) -> None:
-        """Count a delivery that is done, `propagation` seconds after `ended_at`, if that is known."""
+        """Count a successful delivery. `propagation`: seconds since `ended_at`; None if unknown."""
         numbers = self.numbers
         numbers[_SETTLED["delivered"]] += 1
         if propagation is None:
             return
         seconds = max(0.0, propagation)
         for position in range(_PROPAGATION + bisect_left(PROPAGATION_BUCKETS, seconds), _INFINITE + 1):
-            numbers[position] += 1  # buckets are kept cumulative, as they are shown
+            numbers[position] += 1  # buckets are cumulative, as in the text format
         numbers[_INFINITE + 1] += 1
         numbers[_INFINITE + 2] += seconds
 
 
 class ClientSeries:
-    """The clients' numbers, by label. The first `max_clients` of the current registry have their own labels."""
+    """The clients' numbers, by label. The first `max_clients` of the current registry have individual labels."""
 
     def __init__(self, registry: Callable[[], Registry], max_clients: int) -> None:
         self._registry = registry
@@ -154,7 +154,7 @@ class ClientSeries:
     def of(self, iss: str, client_id: str, *, unregistered: bool = False) -> ClientNumbers:
         """Return the current numbers of this client. `unregistered`: the fact reports it as unregistered."""
         self._follow_registry()
-        numbers = self._numbers.get((iss, client_id))  # a client with its own label is found at once
+        numbers = self._numbers.get((iss, client_id))  # finds a client with an individual label
         if numbers is None:
             label = self._label(iss, client_id, unregistered=unregistered)
             numbers = self._numbers.get(label)
@@ -163,12 +163,12 @@ class ClientSeries:
         return numbers
 
     def label(self, iss: str, client_id: str) -> Label:
-        """Return the label under which a registered client counts now."""
+        """Return the current label of a registered client."""
         self._follow_registry()
         return self._label(iss, client_id, unregistered=True)
 
     def iss(self, iss: str) -> str:
-        """Return the label of an issuer. All issuers that publishers invented share one."""
+        """Return the label of an issuer. Unknown issuers share one label, as publishers may invent names."""
         return iss if not iss or iss in self._snapshot.issuers else UNKNOWN_CLIENT
 
     def set_circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
@@ -180,15 +180,15 @@ class ClientSeries:
             numbers[_CIRCUIT] = max(numbers[_CIRCUIT], state)
 
     def set_waiting(self, counts: Iterable[tuple[str, str, int]]) -> None:
-        """Set the number of waiting deliveries of each client: the sum of its counts, 0 for clients without any."""
+        """Set the number of pending deliveries of each client: the sum of its counts, 0 without counts."""
         for client in self._numbers.values():
             client.numbers[_WAITING] = 0
         for iss, client_id, count in counts:
             self.of(iss, client_id).numbers[_WAITING] += count
 
     def render(self, *, openmetrics: bool = False) -> Iterator[str]:
-        """Return the text of a scrape in pieces. OpenMetrics names counters without `_total`."""
-        clients = tuple(self._numbers.values())  # the caller may pause between pieces, and clients may come meanwhile
+        """Yield the text of a scrape in pieces. OpenMetrics describes counters without `_total`."""
+        clients = tuple(self._numbers.values())  # new clients may appear while the caller pauses
         for family in _FAMILIES:
             name = f"notifier_{family.name}"
             base = name.removesuffix("_total") if openmetrics else name
@@ -214,7 +214,7 @@ class ClientSeries:
         )
 
     def _follow_registry(self) -> None:
-        """After a reload, forget the numbers of clients that no longer have their own label."""
+        """After a reload, drop the numbers of clients that no longer have an individual label."""
         registry = self._registry()
         if registry is self._snapshot:
             return
@@ -227,7 +227,7 @@ class ClientSeries:
 
 
 def _first_clients(registry: Registry, count: int) -> Mapping[str, frozenset[str]]:
-    """Return the first clients of the registry, by issuer."""
+    """Return the first `count` clients of the registry, by issuer."""
     keys = islice(((iss, client_id) for iss, clients in registry.clients.items() for client_id in clients), count)
     own: dict[str, set[str]] = {}
     for iss, client_id in keys:
@@ -236,6 +236,6 @@ def _first_clients(registry: Registry, count: int) -> Mapping[str, frozenset[str
 
 
 def _escape(value: str) -> str:
-    """Escape a label's value for the text format."""
+    """Return a label value escaped for the text format."""
     clean = value.encode("utf-8", "backslashreplace").decode()  # a lone surrogate would break the whole page
     return clean.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

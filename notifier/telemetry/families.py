@@ -1,4 +1,4 @@
-"""Makes the metric families that are read at a scrape, such as the messages in the queues."""
+"""Builds the metric families that are read at a scrape, such as the messages in the queues."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +11,12 @@ from notifier.model.message import SOURCE, Depth, Lane, Unsettled
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
-    """Return one gauge."""
+    """Return a gauge named `notifier_<name>`."""
     return GaugeMetricFamily(f"notifier_{name}", text, value=float(value))
 
 
 def plain_counter(name: str, text: str, value: float) -> Metric:
-    """Return one counter."""
+    """Return a counter named `notifier_<name>`."""
     return CounterMetricFamily(f"notifier_{name}", text, value=value)
 
 
@@ -27,7 +27,7 @@ def labelled_family(
     labels: tuple[str, ...],
     values: Mapping[str, float] | Mapping[tuple[str, str], float],
 ) -> Metric:
-    """Return series with labels."""
+    """Return a family named `notifier_<name>`, with one series per key of `values`."""
     metric = family(f"notifier_{name}", text, labels=labels)
     for key, value in values.items():
         metric.add_metric((key,) if isinstance(key, str) else key, float(value))
@@ -35,7 +35,7 @@ def labelled_family(
 
 
 class Histogram:
-    """Counts values by these bounds, as prometheus-client takes a histogram."""
+    """Counts values per bucket, in the form that prometheus-client accepts."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
@@ -43,7 +43,7 @@ class Histogram:
         self.sum = 0.0
 
     def add(self, value: float) -> int:
-        """Count a value. Returns the number of its bucket."""
+        """Count a value. Return the index of its bucket."""
         bucket = bisect_left(self._bounds, value)
         self._counts[bucket] += 1
         self.sum += value
@@ -51,7 +51,7 @@ class Histogram:
 
     @property
     def buckets(self) -> list[tuple[str, float]]:
-        """Each bound, and how many values are within it."""
+        """Return each bound with the number of values within it."""
         return list(zip((*map(str, self._bounds), "+Inf"), accumulate(self._counts), strict=True))
 
 
@@ -73,7 +73,7 @@ class WaitingMessages:
                 self._empty_at[queue] = now
 
     def families(self, of_worker: Mapping[str, Unsettled]) -> Iterator[Metric]:
-        """Yield the families; `of_worker`: what this worker holds of each queue."""
+        """Yield the families. `of_worker`: this worker's unsettled messages by queue."""
         ready = {queue: depth.ready for queue, depth in self._depths.items()}
         consumers = {queue: depth.consumers for queue, depth in self._depths.items()}
         consumed = dict.fromkeys((*map(str, Lane), *of_worker, *(name for name in ready if name.startswith(SOURCE))))
@@ -88,10 +88,10 @@ class WaitingMessages:
             yield labelled_family(GaugeMetricFamily, name, text, ("queue",), values)
 
     def _oldest(self, queue: str, of_worker: Unsettled) -> float:
-        """Return the age of the oldest message that waits, in seconds.
+        """Return the age of the oldest pending message, in seconds.
 
-        A queue delivers in order, so a message in it is younger than the last one taken. It also came after the
-        queue was last seen empty; without this the first event after a quiet hour would seem an hour old.
+        A queue delivers in order, so a message in it is younger than the last message taken. It also arrived after
+        the queue was last seen empty; otherwise the first event after a quiet hour would seem an hour old.
         """
         now = self._clock()
         if of_worker.oldest is not None:

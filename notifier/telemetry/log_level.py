@@ -1,6 +1,6 @@
-"""Changes the log level while the worker runs: SIGUSR1 turns debug on and off.
+"""Changes this worker's log level without a restart.
 
-`GET` and `PUT /v1/log-level` show and set the level of this worker, without a restart.
+SIGUSR1 turns debug on and off; `GET` and `PUT /v1/log-level` return and set the level.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class LogLevel:
         self._follow = follow
 
     def set(self, level: str, *, by: str) -> None:
-        """Set the level. `by` names who asked for it, for the log."""
+        """Set the level. `by`: the requester, for the audit log."""
         before, self.current = self.current, level
         write_audit("log_level", level_now=level, level_before=before, by=by)
         set_level(level)
@@ -50,7 +50,7 @@ class LevelMembers(TypedDict):
 
 
 def log_level_routes(authorization: Authorization, level: LogLevel) -> list[web.RouteDef]:
-    """Return the routes. A change concerns all issuers, so it needs a token without issuers."""
+    """Return the routes. A change concerns all issuers, so it requires a token without issuers."""
 
     def answer() -> web.Response:
         return web.json_response({"level": level.current, "configured": level.configured})

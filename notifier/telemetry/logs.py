@@ -1,7 +1,7 @@
-"""Writes the log: one line for each attempt, in JSON unless on a terminal, with nothing that does harm if it leaks.
+"""Writes the log: one line per attempt, JSON unless on a terminal, without secrets.
 
-`sub` and `sid` appear as a keyed hash (or not at all, or raw if the operator chooses so). Text that clients wrote is
-printable and short. If a token or a password comes this far, `redact` takes it out of the finished line.
+`sub` and `sid` appear as a keyed hash (or not at all, or raw if the operator chooses so). Text from clients is made
+printable and short. `redact` removes tokens and passwords from the finished line.
 """
 
 import hmac
@@ -39,16 +39,16 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import read_subject_key
 from notifier.telemetry.log_output import make_quick_writer
 
-MAX_NAME_LENGTH = 100  # characters of each client where several are named
+MAX_NAME_LENGTH = 100  # characters per client in a list of clients
 MAX_TEXT_LENGTH = 200  # characters of texts from outside
-MAX_REMEDY_TEXT_LENGTH = 800  # of notifier's own texts, with names in them: the remedy comes last
+MAX_REMEDY_TEXT_LENGTH = 800  # characters of notifier's own texts, which end with the remedy
 _OUTCOMES: Mapping[type[Outcome], str] = {Delivered: "delivered", Refused: "refused", Failed: "failed"}
 
 Subjects = Literal["hash", "omit", "raw"]
 
 
 class SubjectHash:
-    """The keyed hash under which a `sub` or `sid` appears in logs: HMAC-SHA-256, the first 16 hexadecimal digits."""
+    """The keyed hash of a `sub` or `sid` in logs: HMAC-SHA-256, 16 digits. `lasting`: the key is a configured one."""
 
     def __init__(self, key: bytes | None = None) -> None:
         self.lasting = key is not None
@@ -61,16 +61,16 @@ class SubjectHash:
 
 
 def clip(text: str, length: int = MAX_TEXT_LENGTH) -> str:
-    """Return the start of a text that somebody else wrote, printable."""
+    """Return the start of an untrusted text, with unprintable characters replaced."""
     text = text[:length]
     return text if text.isprintable() else "".join(char if char.isprintable() else "·" for char in text)
 
 
-_clip_name = lru_cache(1024)(clip)  # of issuers and clients, of which there are few
+_clip_name = lru_cache(1024)(clip)  # for issuers and clients, which repeat
 
 
 class LogObserver:
-    """Logs the facts of the pipeline. Make it after `configure`."""
+    """Logs the facts of the pipeline. Create it after `configure`."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class LogObserver:
         self._log: FilteringBoundLogger = structlog.get_logger().bind() if logger is None else logger
         self._quick = make_quick_writer() if logger is None else None
         self._brief = not self._log.is_enabled_for(logging.DEBUG)  # saves 40 µs for each line that is not written
-        self.observe = FactHandlers(  # the line of an attempt, or `UpstreamRecord`, covers the others
+        self.observe = FactHandlers(  # `attempt` or UpstreamRecord covers others
             {
                 Attempted: self._on_attempt,
                 LogoutDelivered: self._on_attempt,
@@ -101,7 +101,7 @@ class LogObserver:
                 ClientServed: self._on_client_served,
             }
         )
-        """Logs a fact, at once."""
+        """Logs a fact."""
         if subject == "hash" and not self._hash.lasting:
             self._log.info(
                 "log_key_made_up",
@@ -109,12 +109,12 @@ class LogObserver:
             )
 
     def on_level_change(self) -> None:
-        """Take over a level that was set meanwhile."""
+        """Apply the log level that was set last."""
         self._log = structlog.get_logger().bind()
         self._brief = not self._log.is_enabled_for(logging.DEBUG)
 
     def log_surplus(self, client: Client) -> None:
-        """Log that a client sent more than its answer."""
+        """Log that a client sent bytes after its response."""
         hint = "its server sends bytes behind its answer; they were dropped, and the connection was closed"
         self._log.warning("answer_surplus", iss=clip(client.iss), client_id=clip(client.client_id), hint=hint)
 
@@ -152,7 +152,7 @@ class LogObserver:
             )
 
     def _on_unexpected(self, fact: Unexpected) -> None:
-        frames = "".join(traceback.format_tb(fact.error.__traceback__))  # without the text, which may quote a `sub`
+        frames = "".join(traceback.format_tb(fact.error.__traceback__))  # without the error's text, which may quote a `sub`
         self._log.error("unexpected", **_delivery_members(fact), error=type(fact.error).__name__, exception=frames)
 
     def _on_client_failing(self, fact: ClientFailing) -> None:
@@ -193,7 +193,7 @@ class LogObserver:
         return line
 
     def _subject_members(self, delivery: Delivery) -> dict[str, str]:
-        """Return `sub` and `sid` in the form that the log may show."""
+        """Return `sub` and `sid` in the configured form."""
         names: dict[str, str] = {}
         if (shown := self._shown) is not None:
             if delivery.sub is not None:
@@ -203,7 +203,7 @@ class LogObserver:
         return names
 
     def _without_subject(self, text: str, delivery: Delivery) -> str:
-        """Take the user out of an answer ("no session of alice") before it is cut."""
+        """Return a client's text without the user ("no session of alice"). Call it before `clip`."""
         return text if self._subject == "raw" else redact_subject(text, delivery.sub, delivery.sid)
 
 
@@ -223,7 +223,7 @@ _UNREAD_HINT = (
 
 
 def _ignored_members(fact: IgnoredOverrides) -> dict[str, object]:
-    """Which members of which clients, without their values, and the way out."""
+    """Return the ignored members by client, without their values, and the remedy."""
     text = "; ".join(
         f"{clip(client_id, MAX_NAME_LENGTH)}: {', '.join(names)}" for client_id, names in fact.members.items()
     )
@@ -243,12 +243,12 @@ def _rfc3339(moment: float) -> str:
 
 
 def subject_hash(settings: Settings) -> SubjectHash:
-    """The hash that stands for `sub` and `sid` in logs. Raises ConfigurationError."""
+    """Return the hash of `sub` and `sid` in logs. Raises ConfigurationError."""
     key = read_subject_key(settings)
     return SubjectHash(None if key is None else key.encode())
 
 
 def subject_id(settings: Settings) -> Callable[[str], str]:
-    """Return what replaces a `sub` or `sid` in audit lines: its hash, as in the log, if the key of the hash is set."""
+    """Return the function for a `sub` or `sid` in audit lines: the hash of the log if its key is set, else a mark."""
     made = subject_hash(settings)
     return made.log_id if made.lasting and settings.log.subject != "omit" else lambda _: "[given]"

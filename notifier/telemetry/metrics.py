@@ -1,6 +1,6 @@
-"""Counts the facts of the pipeline. Nothing else counts.
+"""Counts the facts of the pipeline.
 
-`metrics_page` serves them, with the gauges. All runs on the event loop: no locks, no threads.
+`metrics_page` serves the counters and the gauges. Everything runs on the event loop, without locks and threads.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,7 +38,7 @@ RECOVERY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 
 class AttemptSeconds:
-    """Counts attempts by their length. Keeps the last attempt of each bucket as its fact, which costs nothing."""
+    """Counts attempts by duration. Keeps the last attempt of each bucket for exemplars."""
 
     def __init__(self) -> None:
         self._seconds = Histogram(ATTEMPT_BUCKETS)
@@ -49,7 +49,7 @@ class AttemptSeconds:
         self._latest[self._seconds.add(fact.seconds)] = fact
 
     def family(self, *, exemplars: bool) -> Metric:
-        """Return the histogram for prometheus-client. The text format 0.0.4 has no exemplars."""
+        """Return the histogram. `exemplars`: with exemplars, which the text format 0.0.4 does not support."""
         buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
         for bucket, latest in zip(self._seconds.buckets, self._latest, strict=True):
             example = _exemplar(latest) if exemplars else None
@@ -60,7 +60,7 @@ class AttemptSeconds:
 
 
 def _exemplar(fact: Attempted | None) -> Exemplar | None:
-    """Return the attempt's trace; without one its token's `jti`, which the client's log has too."""
+    """Return an exemplar with the attempt's trace; without a trace with the `jti`, which clients log, too."""
     if fact is None or not fact.jti:
         return None
     trace = fact.delivery.trace
@@ -69,28 +69,28 @@ def _exemplar(fact: Attempted | None) -> Exemplar | None:
 
 
 class SignatureCounts:
-    """The counters of signers. Each series of a kind that is configured starts at zero."""
+    """The counters of signers. The series of each configured kind start at zero."""
 
     def __init__(self) -> None:
         self._results: dict[tuple[str, str], int] = {}
         self._seconds: dict[str, Histogram] = {}
 
     def add_kinds(self, kinds: Iterable[str]) -> None:
-        """Begin the series of these kinds."""
+        """Start the series of these kinds."""
         for kind in kinds:
             self._seconds.setdefault(kind, Histogram(SIGNATURE_BUCKETS))
             for result in SignatureResult:
                 self._results.setdefault((kind, result.value), 0)
 
     def count(self, kind: str, result: SignatureResult, seconds: float) -> None:
-        """Count the result of a request to a signer. Only signatures have a duration."""
+        """Count the result of a request to a signer. Only successful requests count in the durations."""
         self.add_kinds((kind,))
         self._results[kind, result.value] += 1
         if result is SignatureResult.OK:
             self._seconds[kind].add(seconds)
 
     def families(self) -> Iterator[Metric]:
-        """The families for a scrape."""
+        """Yield the families for a scrape."""
         text = "Requests to places that keep keys, by what became of them."
         yield labelled_family(CounterMetricFamily, "signatures_total", text, ("signer", "result"), self._results)
         text = "How long signatures took that a place of keys made."
@@ -101,7 +101,7 @@ class SignatureCounts:
 
 
 class Metrics:
-    """The observer that counts. `clients` are the series of clients, `waiting` the messages in the queues."""
+    """Counts facts. `clients` has the series of clients, `waiting` the messages in the queues."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Metrics:
         """Counts a fact."""
 
     def label(self, iss: str, client_id: str) -> Label:
-        """Return the label under which a registered client counts now."""
+        """Return the current label of a registered client."""
         return self.clients.label(iss, client_id)
 
     def set_depths(self, depths: Mapping[str, Depth]) -> None:
@@ -149,7 +149,7 @@ class Metrics:
         self.waiting.set_depths(depths)
 
     def count_surplus(self, client: Client) -> None:
-        """Count a connection that was closed since the client sent more than its answer."""
+        """Count a connection that was closed because the client sent bytes after its response."""
         label = self.clients.label(client.iss, client.client_id)
         self._surplus[label] = self._surplus.get(label, 0) + 1
 
@@ -182,12 +182,12 @@ class Metrics:
         if isinstance(fact, LogoutDelivered):
             numbers.on_delivered(fact.propagation)
         self._attempt_seconds.add(fact)
-        if fact.jti:  # no token is made for an attempt that egress denies
+        if fact.jti:  # an attempt that egress denies has no token
             key = (self.clients.iss(iss), fact.alg)
             self._minted[key] = self._minted.get(key, 0) + 1
 
     def families(self, *, exemplars: bool) -> Iterator[Metric]:
-        """Return the families of the counters that have no client."""
+        """Yield the families without a client label."""
         yield labelled_family(
             CounterMetricFamily, "events_total", "Event messages come to their end here.", ("result",), self._events
         )

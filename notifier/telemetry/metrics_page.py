@@ -1,7 +1,7 @@
 """Serves the counters of `metrics` and the gauges to Prometheus.
 
-Gauges are read at the scrape, through `MetricsSources`. prometheus-client writes the metrics without a client and those
-of the process; `client_series` writes the others.
+Gauges are read at the scrape, through `MetricsSources`. prometheus-client writes the metrics of the process and all
+others without a client; `client_series` writes the metrics of clients.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from notifier.model.message import PolicyKey, QueueStatus, Unsettled
 from notifier.telemetry.families import gauge, labelled_family, plain_counter
 from notifier.telemetry.metrics import Metrics
 
-_END = b"# EOF\n"  # of a page of OpenMetrics
-_SLICE_SECONDS = 0.002  # seconds of rendering, after which other work runs
+_END = b"# EOF\n"  # ends an OpenMetrics page
+_SLICE_SECONDS = 0.002  # seconds of rendering before other tasks run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSources:
-    """The sources of the gauges. Each is called at a scrape and must return at once.
+    """The sources of the gauges. Each is called at a scrape and must not block.
 
     `circuits` gives (iss, client_id, 1 during a probe, else 2) of open circuits, `waiting` (iss, client_id,
     deliveries that wait for it), `signing_keys` (iss, kid, published), `certificates` (what for, file, when the first
@@ -56,7 +56,7 @@ class MetricsSources:
 
 
 class MetricsPage:
-    """The page that `/metrics` serves: the metrics, the gauges, and the families of features."""
+    """The page of `/metrics`: counters, gauges, and the families of features."""
 
     content_type: Final = CONTENT_TYPE_PLAIN_0_0_4
     openmetrics_type: Final = CONTENT_TYPE_OPENMETRICS
@@ -74,13 +74,13 @@ class MetricsPage:
         self._open_page = _registry(partial(self._families, exemplars=True))
 
     async def render(self, *, openmetrics: bool = False) -> bytes:
-        """Return the page, in one piece."""
+        """Return the whole page."""
         return b"".join([chunk async for chunk in self.chunks(openmetrics=openmetrics)])
 
     async def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
-        """Return the page in pieces, in the text format 0.0.4 or as OpenMetrics, with exemplars.
+        """Yield the page in pieces, in the text format 0.0.4, or as OpenMetrics with exemplars.
 
-        Other work runs every 2 ms. A page of 10,000 clients has 50 MB: to join its pieces held the loop for 40 ms.
+        Other tasks run every 2 ms. A page of 10,000 clients has 50 MB: joining its pieces blocked the loop for 40 ms.
         """
         self._metrics.clients.set_circuits(self._sources.circuits())
         self._metrics.clients.set_waiting(self._sources.waiting())
@@ -159,7 +159,7 @@ class MetricsPage:
 
 
 class _Page(Collector):
-    """Gives the families to prometheus-client when it asks."""
+    """Provides the families to prometheus-client."""
 
     def __init__(self, families: Callable[[], Iterator[Metric]]) -> None:
         self._families = families
@@ -176,6 +176,6 @@ def _registry(families: Callable[[], Iterator[Metric]]) -> CollectorRegistry:
 
 
 def _openmetrics(registry: CollectorRegistry) -> bytes:
-    """Return the page without its end mark, which comes after the clients."""
+    """Return the page without its end mark, which follows the series of clients."""
     page: bytes = openmetrics_latest(registry)  # type: ignore[no-untyped-call]
     return page.removesuffix(_END)
