@@ -1,4 +1,4 @@
-"""`notifier check`: lists every mistake of a configuration, or sums it up."""
+"""`notifier check`: lists every mistake of a configuration, or summarizes it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import CREATE_COMMAND, find_short_key, is_subject_key_missing
 from notifier.tokens.key_ring import SigningKey
 
-MAX_REASONS = 3  # of rows that are left out, in the line of their source; the warnings have all
+MAX_REASONS = 3  # reasons for left-out rows per source; the warnings have all
 _CLIENT_GROUPS = (
     ("by_browser", "told by browsers alone"),
     ("without_uri", "without backchannel_logout_uri, never told"),
@@ -144,9 +144,9 @@ def _summarize(
 
 
 def _summarize_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, Any]:
-    """How many clients of a registry source are served, and how many of its rows are left out, with the first reasons.
+    """Return the number of served clients and left-out rows of a registry source, with the first reasons.
 
-    A mistake in a file is none of these: it refuses the configuration.
+    A mistake in a file is not counted: the configuration is refused.
     """
     if layer.file is not None:
         return {"source": layer.name, "clients": len(layer.rows), "left_out": 0, "why": []}
@@ -159,7 +159,7 @@ def _summarize_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, An
 
 
 def _summarize_group(group: IssueGroup) -> dict[str, Any]:
-    """A warning that may concern very many clients: `count` of them, with the paths of the `first`."""
+    """Return a warning that may concern very many clients: their `count`, and the paths of the `first`."""
     mistake = group.mistake
     return {
         "path": mistake.path,
@@ -170,7 +170,7 @@ def _summarize_group(group: IssueGroup) -> dict[str, Any]:
 
 
 def _summarize_key(key: SigningKey) -> dict[str, Any]:
-    """`not_before` only if it is still to come; `first_day_until` only if the key signs before that, by its file."""
+    """Return a key. `not_before` only if in the future; `first_day_until` only if it signs within its first day."""
     now = time.time()
     begins = now if key.not_before is None else max(key.not_before, now)
     known = None if key.made_at is None else key.made_at + DAY_SECONDS
@@ -183,7 +183,7 @@ def _summarize_key(key: SigningKey) -> dict[str, Any]:
 
 
 def _list_unsigned(loaded: LoadedConfiguration) -> Iterator[InputIssue]:
-    """Issuers none of whose keys is due."""
+    """Yield the issuers without a key that signs now."""
     for iss in loaded.settings.issuers:
         moments = [key.not_before for key in loaded.keys.keys_of(iss)]
         due = [moment for moment in moments if moment is not None and moment > time.time()]
