@@ -1,7 +1,7 @@
 """The demo of the console: an incident to watch and to repair, with the real service and its clients, all on loopback.
 
-A client goes down. Its logouts are retried, and after a while given up. It comes back, and somebody repairs it: whoever
-looks at the console, else the demo. Then it begins again.
+A client goes down. Its logouts are retried and finally given up. It recovers, and the user of the console repairs it,
+otherwise the demo does. Then it begins again.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ from notifier.feature import Feature, FeatureRuntime
 from notifier.model.durations import format_in_words
 
 STORAGE_KEY = "notifier.token"
-"""Under this name the console keeps the token of the tab (`session.js`)."""
+"""The name under which the console stores the token of the tab (`session.js`)."""
 
 FAILING_CLIENT = "payroll"
-POLL_SECONDS = 0.2  # seconds between two looks
+POLL_SECONDS = 0.2  # between two checks
 
 
 class TokenPage:
-    """Signs whoever opens its `path` into the console, once. Only the demo's service has this route.
+    """Signs the first visitor of its `path` into the console. Only the demo's service has this route.
 
-    The console takes a token from no address: a link could sign somebody in as another. So this page, of the same
-    origin, puts the token where the console keeps it. The path is secret, and the page is shown once, since processes
-    and histories show addresses.
+    The console accepts no token in an address, since a link could sign in a user as another. So this page, of the same
+    origin, stores the token for the console. The path is secret, and the page is shown once, since process lists and
+    histories show addresses.
     """
 
     def __init__(self, token: str) -> None:
@@ -50,7 +50,7 @@ class TokenPage:
         self._token: str | None = token
 
     def feature(self) -> Feature:
-        """What the demo adds to its service."""
+        """Return the feature that adds this page to the demo's service."""
         return Feature(name="demo", run=lambda _given: FeatureRuntime(api=[web.get(self.path, self._show)]))
 
     async def _show(self, _request: web.Request) -> web.Response:
@@ -82,9 +82,9 @@ PrintStory = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """How long its parts last, in seconds, and how often a user signs out.
+    """The durations of the incident, and the interval between sign-outs.
 
-    `max_age_seconds` is how long a logout of the client is tried. It is down until so many of them were given up.
+    `max_age_seconds`: how long a logout is tried. The client is down until `dead_letter_count` logouts are given up.
     """
 
     sign_out_interval_seconds: float = 0.7
@@ -96,7 +96,7 @@ class Incident:
 
 
 class DemoScenario:
-    """The clients, one of which fails, and the service."""
+    """The service and its clients, one of which fails."""
 
     def __init__(self, service: EmbeddedService, receivers: Mapping[str, Receiver], api: str, token: str) -> None:
         self.address = ""
@@ -121,7 +121,7 @@ class DemoScenario:
         await self._service.publish({**event, "ended_at": datetime.now(UTC).isoformat()})
 
     async def wait_for_dead_letters(self, enough: Callable[[int], bool]) -> None:
-        """Wait until so many logouts of the failing client are dead letters."""
+        """Return when `enough` is true for the number of the failing client's dead letters."""
         while True:
             letters = await self._service.dead_letters()
             if enough(sum(letter.client_id == FAILING_CLIENT for letter in letters)):
@@ -129,7 +129,7 @@ class DemoScenario:
             await asyncio.sleep(POLL_SECONDS)
 
     async def repair_client(self) -> None:
-        """Retry the client now and replay its dead letters, as a console does."""
+        """Retry the client now and replay its dead letters, as the console does."""
         whom = {"client_id": FAILING_CLIENT, "iss": ISS}
         headers = {"Authorization": f"Bearer {self._token}"}
         async with aiohttp.ClientSession(self._api, headers=headers, raise_for_status=True) as api:
@@ -163,7 +163,7 @@ async def console_demo(incident: Incident) -> AsyncIterator[DemoScenario]:
 async def show_console(
     console: Console, open_page: Callable[[str], object] | None, incident: Incident | None = None
 ) -> None:
-    """Run the demo until SIGINT or SIGTERM, or until it has lasted long enough."""
+    """Run the demo until SIGINT or SIGTERM, or for `max_seconds` of the incident."""
     incident, stop, loop = incident or Incident(), asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
@@ -189,14 +189,14 @@ async def show_console(
 
 
 async def sign_users_out(scenario: DemoScenario, incident: Incident) -> None:
-    """Users sign out, one after the other."""
+    """Sign users out at regular intervals, until cancelled."""
     while True:
         await scenario.sign_out()
         await asyncio.sleep(incident.sign_out_interval_seconds)
 
 
 async def play_incidents(scenario: DemoScenario, incident: Incident, print_story: PrintStory) -> None:
-    """Let the client fail, recover and be repaired, again and again."""
+    """Let the client fail, recover and be repaired, repeatedly until cancelled."""
     while True:
         print_story("Users sign out of shop, reports, forum and payroll. All of them hear of it.")
         await asyncio.sleep(incident.healthy_seconds)
@@ -219,7 +219,7 @@ async def play_incidents(scenario: DemoScenario, incident: Incident, print_story
 
 
 async def _is_repaired(scenario: DemoScenario, within: float) -> bool:
-    """Wait until no dead letter is left. False if that takes longer."""
+    """Wait until no dead letter is left. Return False if that takes longer than `within` seconds."""
     try:
         async with asyncio.timeout(within):
             await scenario.wait_for_dead_letters(lambda count: count == 0)

@@ -1,4 +1,4 @@
-"""The command `notifier demo`: the whole service at work on this machine."""
+"""The command `notifier demo`: runs the whole service on this machine."""
 
 import webbrowser
 from typing import Annotated

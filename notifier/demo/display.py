@@ -1,6 +1,6 @@
-"""Shows the demo: an introduction, the progress, and the account at the end.
+"""Shows the demo: an introduction, the progress, and the result at the end.
 
-On a terminal the progress is drawn in place. Elsewhere it is a line every two seconds.
+On a terminal the progress is drawn in place. Elsewhere it is one line every two seconds.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from notifier.demo.receivers import Behaviour, Receiver
 from notifier.model.printable import counted
 
 BAR_WIDTH = 26  # characters
-PLAIN_INTERVAL_SECONDS = 2.0  # seconds between two plain lines
+PLAIN_INTERVAL_SECONDS = 2.0  # between two lines without a terminal
 
 STORY_BY_BEHAVIOUR = {
     Behaviour.HEALTHY: ("answers 204 at once", "delivered"),
@@ -30,11 +30,11 @@ STORY_BY_BEHAVIOUR = {
 
 
 Display = Callable[[float], None]
-"""Shows the progress, so many seconds after the start."""
+"""Shows the progress. The argument is the seconds since the start."""
 
 
 def print_introduction(console: Console, receivers: Sequence[Receiver], *, events: int, folder: Path) -> None:
-    """Say what is about to happen, and what to expect."""
+    """Print what the demo does, and the expected results."""
     console.print(
         f"[bold]{events} users sign out.[/] Each has a session at {len(receivers)} clients, and each client must hear"
         f" of it: [bold]{events * len(receivers)} deliveries[/].\n",
@@ -58,7 +58,7 @@ def print_introduction(console: Console, receivers: Sequence[Receiver], *, event
 
 @contextmanager
 def display(console: Console, tally: DemoTally, receivers: Sequence[Receiver], *, events: int) -> Iterator[Display]:
-    """The display for this console, while entered."""
+    """Yield the display for this console."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             yield lambda seconds: live.update(_draw_progress(seconds, tally, receivers, events), refresh=True)
@@ -96,7 +96,7 @@ def _format_progress(seconds: float, tally: DemoTally, receivers: Sequence[Recei
 
 
 def _draw_bar(now: DemoProgress, events: int) -> Text:
-    """One client's deliveries as a bar: delivered, dead, waiting for a retry, not yet tried."""
+    """Return one client's deliveries as a bar: delivered, dead, pending, not yet tried."""
     bar = Text()
     end = 0
     total = 0
@@ -110,7 +110,7 @@ def _draw_bar(now: DemoProgress, events: int) -> Text:
 def print_result(
     console: Console, account: DemoResult, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]
 ) -> None:
-    """Print what each client got, the account, and if it holds."""
+    """Print the result of each client, and whether every delivery is accounted for."""
     table = _make_table(
         "client",
         "kind",
@@ -122,7 +122,7 @@ def print_result(
         "dead letters",
         right=5,
         last=1,
-        gap=0,  # so that 80 characters hold it
+        gap=0,  # fits 80 columns
     )
     for row in account.rows:
         table.add_row(*_format_cells(row))
@@ -143,7 +143,7 @@ def _format_counts(dead: Mapping[str, int]) -> str:
 
 
 def _print_sign_out(console: Console, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]) -> None:
-    """Tell the story of one session, to explain the numbers."""
+    """Print the logouts of one session, to explain the numbers."""
     sign_out = sign_outs[len(sign_outs) // 2]
     ends: list[str] = []
     for receiver in receivers:
@@ -176,7 +176,7 @@ def _print_account(console: Console, account: DemoResult) -> None:
 
 
 def _make_table(*columns: str, right: int = 0, last: int = 0, gap: int = 1) -> Table:
-    """A table with `right` columns of numbers before the `last` ones."""
+    """Return a table with `right` columns of numbers before the `last` columns."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), caption_justify="left")
     until = len(columns) - last
     for index, name in enumerate(columns):
