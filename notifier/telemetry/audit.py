@@ -24,9 +24,7 @@ def operating_user() -> str:
     return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by else "")
 
 
-MAX_LINES_PER_KIND = (
-    20  # lines per action and user: many harmless actions must not displace others
-)
+MAX_LINES_PER_KIND = 20  # lines per action and user: many harmless actions must not displace others
 MAX_BYTES_PER_KIND = 16_384  # of these lines; above it only the newest are kept
 MAX_KINDS = 100  # pairs of user and action; a new pair replaces the least recent
 

@@ -152,7 +152,7 @@ class LogObserver:
             )
 
     def _on_unexpected(self, fact: Unexpected) -> None:
-        frames = "".join(traceback.format_tb(fact.error.__traceback__))  # without the error's text, which may quote a `sub`
+        frames = "".join(traceback.format_tb(fact.error.__traceback__))  # not the text, which may quote a `sub`
         self._log.error("unexpected", **_delivery_members(fact), error=type(fact.error).__name__, exception=frames)
 
     def _on_client_failing(self, fact: ClientFailing) -> None:

@@ -25,9 +25,7 @@ MAX_CLIENTS = 10_000  # clients
 MAX_SKIPPED_CLIENTS = 10  # clients in trouble that are skipped when the oldest is replaced
 MAX_TEXT_LENGTH = 200  # characters of a failure text
 MAX_REMEDY_TEXT_LENGTH = 500  # characters of the text of a dead letter, which ends with the remedy
-UNREGISTERED_SECONDS = (
-    3600.0  # seconds that an unregistered client is kept; events may name any number of them
-)
+UNREGISTERED_SECONDS = 3600.0  # seconds that an unregistered client is kept; events may name any number of them
 MAX_OVERDUE_SECONDS = 1200.0  # maximum seconds from when a delivery is due until it is attempted or deferred again
 EXPIRING_SECONDS = 3600.0
 MAX_SAMPLES = 13  # one every five seconds: they cover the last minute

@@ -31,9 +31,7 @@ SILENT_SECONDS = 29.0  # with the rounds: 30 s, less the jitter of a timer
 KEPT_SECONDS = 3600.0
 MAX_WORKERS = 1000
 MAX_BYTES = 1024
-MAX_CLOCK_SAMPLES = (
-    6  # announcements: a late one makes a clock seem behind, so the greatest offset counts
-)
+MAX_CLOCK_SAMPLES = 6  # announcements: a late one makes a clock seem behind, so the greatest offset counts
 MAX_OFFSET_SECONDS = 5.0
 LEAVE_SECONDS = 1.0
 
