@@ -1,6 +1,6 @@
 """Changes this worker's log level without a restart.
 
-SIGUSR1 turns debug on and off; `GET` and `PUT /v1/log-level` return and set the level.
+SIGUSR1 turns debug on and off. `GET` and `PUT /v1/log-level` return and set the level.
 """
 
 from collections.abc import Callable

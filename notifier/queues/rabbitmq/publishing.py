@@ -1,7 +1,7 @@
 """Publishes durable messages: persistent, mandatory, confirmed, many at a time on one channel.
 
 If a publish returns, the message is durable. If it raises QueueUnavailable, the message may still be durable, since
-only the confirm may have been lost. So a retry may double a message, but never loses one.
+only the confirm may be lost. So a retry may duplicate a message, but never loses one.
 """
 
 import asyncio
@@ -28,13 +28,11 @@ from notifier.queues.rabbitmq.connection import (
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.queues.rabbitmq.wire.publish import DIRECT_REPLY_TO, ConfirmedWrites, Publish, publish_singly
 
-MAX_IN_FLIGHT_PUBLISHES = 1000  # unconfirmed publishes; bounds memory (128 KiB each at most) and the broker's backlog
-CONFIRM_TIMEOUT_SECONDS = (
-    10.0  # without a confirm after this time the broker is blocked or stuck, and the publish fails
-)
-CHECK_INTERVAL_SECONDS = 1.0  # seconds between two checks for unconfirmed publishes
-RETRY_PAUSE_SECONDS = 0.1  # seconds between two tries of one caller, on average
-REFUSAL_SHOWN_SECONDS = 15.0  # seconds for which the status shows a refusal: a lasting one recurs ten times a second
+MAX_IN_FLIGHT_PUBLISHES = 1000  # unconfirmed; bounds memory (128 KiB each at most) and the broker's backlog
+CONFIRM_TIMEOUT_SECONDS = 10.0  # without a confirm by then the broker is blocked or stuck, and the publish fails
+CHECK_INTERVAL_SECONDS = 1.0  # between checks for overdue publishes
+RETRY_PAUSE_SECONDS = 0.1  # between two attempts of one caller, on average
+REFUSAL_SHOWN_SECONDS = 15.0  # in the status; a permanent refusal recurs ten times a second
 _UNCONFIRMED_PROBLEM = "connection lost before the confirm"
 BLOCKED_PROBLEM = "the broker blocks publishing: memory or disk alarm"
 NO_WORKER_ANSWERS_PROBLEM = (
@@ -45,7 +43,7 @@ NO_WORKER_ANSWERS_PROBLEM = (
 
 
 class Publishing:
-    """Publishes on a channel that `serve` keeps open. Sets `repair_soon` if a queue or exchange seems missing."""
+    """Publishes on a channel that `serve` keeps open. Sets `repair_soon` if a queue or exchange may be missing."""
 
     def __init__(self, repair_soon: asyncio.Event) -> None:
         self._repair_soon = repair_soon
@@ -56,7 +54,7 @@ class Publishing:
         self._window = asyncio.Semaphore(MAX_IN_FLIGHT_PUBLISHES)
         self._in_flight: dict[str, asyncio.Future[None]] = {}  # by message id, while it is being published
         self._log = structlog.get_logger(__name__)
-        self._refused, self._refused_at = "", -REFUSAL_SHOWN_SECONDS  # why the broker closed a channel last, and when
+        self._refused, self._refused_at = "", -REFUSAL_SHOWN_SECONDS  # the last refusal by the broker
 
     async def serve(self, connection: Connection, opened: Callable[[], None]) -> None:
         """Keep a channel on this connection, until cancelled. `opened` is called for each channel."""
@@ -67,13 +65,13 @@ class Publishing:
                 if self._on_reply is not None:
                     await _consume_replies(channel, self._on_reply)
                 await self._publish_on(channel, opened)
-                self._repair_soon.set()  # a publish to an exchange that is missing closes the channel
+                self._repair_soon.set()  # a publish to a missing exchange closes the channel
                 await asyncio.sleep(RETRY_PAUSE_SECONDS)
         finally:
             self._connection = None
 
     def request_replies(self, on_reply: Callable[[bytes], None]) -> None:
-        """From the next channel on, request a reply to every message, and pass each reply to `on_reply`.
+        """Request a reply to every message, from the next channel on, and pass each reply to `on_reply`.
 
         Direct reply-to delivers replies to the channel that published.
         """
@@ -102,7 +100,7 @@ class Publishing:
             writes.end(QueueUnavailable(reason))
 
     def _log_refusal(self, error: BaseException | None) -> None:
-        """Log that the broker closed the channel and kept the connection, which nothing else reports."""
+        """Log that the broker closed only the channel, which nothing else reports."""
         if isinstance(error, ChannelClosed):
             before, self._refused = self.refusal, reason_of(error)
             self._refused_at = asyncio.get_running_loop().time()
@@ -111,13 +109,13 @@ class Publishing:
 
     @property
     def refusal(self) -> str | None:
-        """Return why the broker closed our channel recently, or None. It may still accept other messages."""
+        """Return why the broker recently closed the channel, or None. It may still accept other messages."""
         lately = asyncio.get_running_loop().time() - self._refused_at < REFUSAL_SHOWN_SECONDS
         return self._refused if lately else None
 
     @property
     def is_open(self) -> bool:
-        """True if there is a channel to publish on."""
+        """Return True if there is a channel to publish on."""
         return self._channel is not None
 
     @property
@@ -127,13 +125,13 @@ class Publishing:
 
     @property
     def blocked(self) -> bool:
-        """True if a memory or disk alarm of the broker blocks our publishing."""
+        """Return True if a memory or disk alarm of the broker blocks publishing."""
         return self._connection is not None and is_blocked(self._connection)
 
     async def publish(self, publish: Publish) -> None:
         """Return once the broker has confirmed the message. Raises QueueUnavailable."""
-        # aiormq distinguishes returned messages by id only. With two of the same id in flight it would report the
-        # wrong one as lost, and confirm the lost one. So the second waits, outside the window that others need.
+        # aiormq identifies returned messages by id only. With two of the same id in flight it would report the wrong
+        # one as lost, and confirm the lost one. So the second waits, without a slot of the window.
         message_id = publish.message_id
         while (before := self._in_flight.get(message_id)) is not None:
             await asyncio.wait({before})
@@ -182,7 +180,7 @@ class Publishing:
         return f"no confirm within {CONFIRM_TIMEOUT_SECONDS:.0f} s{why}"
 
     async def wait_until_available(self) -> None:
-        """Wait until a publish can succeed again. Never raises. Always waits for a moment, to pace its caller."""
+        """Wait until a publish can succeed. Never raises. Always waits briefly, to pace its caller."""
         await asyncio.sleep(RETRY_PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
         while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  there is no event for all three
             await asyncio.sleep(RETRY_PAUSE_SECONDS)
