@@ -60,11 +60,11 @@ def check(
     """List every mistake of a configuration, or sum it up if there is none.
 
     It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue and of the
-    listeners, as `run` does, even if some of it is wrong. It reads each registry source, has each key that is no file
-    sign, asks each database that knows sessions (`upstreams`) for those of nobody, and connects to nothing else
-    (`notifier doctor` does). A source, key or database without an answer is a mistake. If all is well, it shows the
+    listeners, as `run` does, even if a part of it is wrong. It reads each registry source, has each external key sign,
+    queries each session database (`upstreams`) with a user that cannot exist, and connects to nothing else
+    (`notifier doctor` does). A source, key or database without an answer is a mistake. Without mistakes it shows the
     issuers with their keys, the clients, the queue and the listeners. It warns of secrets that others may read, of
-    settings that have no effect, of exchanges that belong to the broker, and where nobody can find a user in the log
+    settings that have no effect, of exchanges that belong to the broker, and if a user cannot be found in the log
     (log.subject_key_file).
 
     Examples:

@@ -198,7 +198,7 @@ async def sign_users_out(scenario: DemoScenario, incident: Incident) -> None:
 async def play_incidents(scenario: DemoScenario, incident: Incident, print_story: PrintStory) -> None:
     """Let the client fail, recover and be repaired, repeatedly until cancelled."""
     while True:
-        print_story("Users sign out of shop, reports, forum and payroll. All of them hear of it.")
+        print_story("Users sign out of shop, reports, forum and payroll. All of them are notified.")
         await asyncio.sleep(incident.healthy_seconds)
         scenario.failing_client.kind = Behaviour.DOWN
         print_story(
@@ -215,7 +215,7 @@ async def play_incidents(scenario: DemoScenario, incident: Incident, print_story
         while not await _is_repaired(scenario, incident.repair_seconds):
             await scenario.repair_client()
             print_story("Nobody did, so the demo does: see Who acted.")
-        print_story("payroll has heard of every logout.\n")
+        print_story("payroll was notified of every logout.\n")
 
 
 async def _is_repaired(scenario: DemoScenario, within: float) -> bool:

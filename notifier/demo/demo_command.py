@@ -18,7 +18,7 @@ SIGN_OUTS_PER_SECOND = 4.0  # seconds in which all users sign out
 def demo(
     events: Annotated[int, typer.Option("--events", min=1, max=200, help="The number of users who sign out.")] = 40,
     console: Annotated[
-        bool, typer.Option("--console", help="Watch an incident, and mend it, in the console: pages for operators.")
+        bool, typer.Option("--console", help="Watch an incident, and repair it, in the console: pages for operators.")
     ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="With --console: print the address alone.")] = False,
 ) -> None:
@@ -35,7 +35,7 @@ def demo(
         notifier demo
         # a shorter one
         notifier demo --events 8
-        # in a browser, as an operator: a client goes down, and is mended
+        # in a browser, as an operator: a client goes down, and is repaired
         notifier demo --console
         # in a script: 0 if every logout is accounted for
         notifier demo >demo.txt && echo good

@@ -36,8 +36,8 @@ Display = Callable[[float], None]
 def print_introduction(console: Console, receivers: Sequence[Receiver], *, events: int, folder: Path) -> None:
     """Print what the demo does, and the expected results."""
     console.print(
-        f"[bold]{events} users sign out.[/] Each has a session at {len(receivers)} clients, and each client must hear"
-        f" of it: [bold]{events * len(receivers)} deliveries[/].\n",
+        f"[bold]{events} users sign out.[/] Each has a session at {len(receivers)} clients, and each client must be"
+        f" notified: [bold]{events * len(receivers)} deliveries[/].\n",
         markup=True,
         highlight=False,
     )

@@ -42,13 +42,13 @@ def _layout() -> tuple[_Family, ...]:
     """Return the families, in the order of the numbers of a client."""
     buckets = [("_bucket", f',le="{bound}"') for bound in (*PROPAGATION_BUCKETS, "+Inf")]
     plan: list[tuple[str, str, str, list[tuple[str, str]]]] = [
-        ("attempts_total", "counter", "Attempts to deliver, by what they met.", _label_values("reason", Reason)),
+        ("attempts_total", "counter", "Attempts to deliver, by reason.", _label_values("reason", Reason)),
         ("deliveries_settled_total", "counter", "Deliveries that found their fate.", _label_values("fate", FATES)),
         ("retries_scheduled_total", "counter", "Retries made durable.", [("", "")]),
         (
             "deferrals_total",
             "counter",
-            "Deliveries put off without an attempt, by cause.",
+            "Deliveries deferred without an attempt, by cause.",
             _label_values("cause", Cause),
         ),
         ("dead_letters_total", "counter", "Dead letters, by reason.", _label_values("reason", DeadReason)),

@@ -80,8 +80,8 @@ class WaitingMessages:
         unsettled = {queue: of_worker.get(queue, Unsettled()).messages for queue in consumed}
         oldest = {queue: self._oldest(queue, of_worker.get(queue, Unsettled())) for queue in consumed}
         for name, text, values in (
-            ("queue_messages", "Ready messages, as the broker says.", ready),
-            ("queue_consumers", "Consumers, as the broker says.", consumers),
+            ("queue_messages", "Ready messages, as counted by the broker.", ready),
+            ("queue_consumers", "Consumers, as counted by the broker.", consumers),
             ("queue_unsettled", "Messages this worker holds.", unsettled),
             ("queue_oldest_seconds", "Age of the oldest message that waits; 0 where none does.", oldest),
         ):

@@ -91,7 +91,7 @@ class SignatureCounts:
 
     def families(self) -> Iterator[Metric]:
         """Yield the families for a scrape."""
-        text = "Requests to places that keep keys, by what became of them."
+        text = "Requests to external signers, by result."
         yield labelled_family(CounterMetricFamily, "signatures_total", text, ("signer", "result"), self._results)
         text = "How long signatures took that a place of keys made."
         seconds = HistogramMetricFamily("notifier_signature_seconds", text, labels=("signer",))

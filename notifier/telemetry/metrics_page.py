@@ -108,7 +108,7 @@ class MetricsPage:
         sources = self._sources
         status = sources.queue()
         yield gauge("in_flight", "Attempts in flight.", sources.in_flight())
-        yield gauge("ready", "1 while /readyz says so.", sources.ready())
+        yield gauge("ready", "1 while /readyz reports that the worker is ready.", sources.ready())
         yield gauge("loop_lag_seconds", "How late the event loop was at most, of late.", sources.loop_lag())
         text = "Other workers that were last seen within the hour, announced no stop and are silent."
         yield gauge("workers_vanished", text, sources.workers_vanished())
@@ -145,7 +145,7 @@ class MetricsPage:
         yield plain_counter("delays_moved_total", text, status.moved_on)
         left_out = sum(map(len, self._metrics.registry().faults.values()))
         yield gauge("registry_clients_left_out", "Clients of registry sources that cannot be used.", left_out)
-        text = "What registry sources said of clients, may not say, and was left away."
+        text = "Members of clients that registry sources are not permitted to set, and that were ignored."
         yield gauge("registry_members_left_away", text, self._metrics.registry().left_away_count)
         published = {(iss, kid): present for iss, kid, present in sources.signing_keys()}
         text = "1 while the issuer's JWKS has the key we sign with."

@@ -142,7 +142,7 @@ class FrontChannelCounts:
         yield labelled_family(CounterMetricFamily, "front_channel_reports_total", text, ("result",), self._reports)
         text = "Clients left out of a page though an address came with them, by why it does not count."
         yield labelled_family(CounterMetricFamily, "front_channel_left_out_total", text, ("reason",), self._omitted)
-        text = "Clients that browsers asked, by what the browser could tell."
+        text = "Clients that browsers requested, by the result that the browser could detect."
         family = CounterMetricFamily(
             "notifier_front_channel_clients_total", text, labels=("iss", "client_id", "result")
         )

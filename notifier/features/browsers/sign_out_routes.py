@@ -138,6 +138,6 @@ def _seal(context: FrontChannelContext, pages: PageAddresses, now: float) -> str
         fit = error.max_clients
     text = (
         f"has {count} clients that the browser must ask, and the URL of one page takes {fit} of these; nothing was "
-        "published: publish the event by POST /v1/events, or send each part of its clients as an event of its own"
+        "published: publish the event by POST /v1/events, or send each part of its clients as a separate event"
     )
     raise Refusal(problem_response(400, "One page cannot ask so many clients", mistakes=[InputIssue("clients", text)]))

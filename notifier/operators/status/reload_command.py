@@ -22,32 +22,32 @@ def reload(
     config: Config = None,
     url: Annotated[str | None, typer.Option(help="The queue, like queue.url; wins over the configuration.")] = None,
     accept_loss: Annotated[
-        bool, typer.Option("--accept-loss", help="Also if many clients, or all, could no longer be told.")
+        bool, typer.Option("--accept-loss", help="Also if many or all clients could no longer be notified.")
     ] = False,
     drop: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="Drop the answers and cache of this registry source, and read it anew."),
+        typer.Option(metavar="SOURCE", help="Drop the answers and cache of this registry source, and read it again."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Have all workers read their configuration and their registry sources now, and show what each did.
 
-    A worker reads the files of its own machine. It takes all of them or nothing: it keeps the old ones if a file has a
-    mistake, or if more than one client and more than a fifth of all, or the last one, could no longer be told. It names
-    them. Of a registry source's answer it takes all but such a loss. If the loss is meant, say --accept-loss; the log
-    then says who did. If a source was poisoned, correct it and say --drop: nothing that it said before is kept, and no
-    file is read. Until it answers, the logouts of its clients wait, and an event for "*" does not reach them. A worker
-    that does not run keeps its cache: say it again once that one runs.
+    A worker reads the files on its machine, and applies all of them or none: it keeps the old files if one has a
+    mistake, or if more than one client and more than a fifth of all, or the last client, could no longer be notified.
+    It lists these clients. It applies a registry source's answer except for such a loss. If the loss is intended, use
+    --accept-loss, which the log records with your name. If a source was poisoned, correct it and use --drop: all its
+    earlier answers are dropped, and no file is read. Until it answers, the logouts of its clients are deferred, and an
+    event for "*" does not reach them. A stopped worker keeps its cache: repeat the command when it runs.
 
-    The workers are asked through the queue, whose settings the command reads; it needs the rights of an operator there.
-    A worker that does not answer within 60 s is missing. The exit status is 0 if every worker has what it should.
+    The command sends its request through the queue, whose settings it reads; it needs an operator's permissions there.
+    A worker that does not answer within 60 s is missing. The exit status is 0 if every worker has applied everything.
 
     Examples:
-        # what each worker did, and what keeps it from the new files
+        # what each worker did, and why it does not apply the new files
         notifier reload -c n.yaml
-        # these clients are meant to go
+        # the removal of these clients is intended
         notifier reload -c n.yaml --accept-loss
-        # the list was poisoned: forget its answers
+        # the list was poisoned: drop its answers
         notifier reload -c n.yaml --drop keycloak
         # for a script
         notifier reload -c n.yaml --json | jq -r '.workers.each[].problems[]'
@@ -89,7 +89,7 @@ def _print_reloads(reloads: ReloadResults, drop: str | None) -> None:
         missing = f"; {silent} did not answer" if silent else ""
         say(f"{took} of {counted(reloads.seen, 'worker')} took everything{missing}")
     if drop is not None:
-        say(f"a worker that does not run now keeps its cache of {printable(drop)}: say it again once it runs")
+        say(f"a stopped worker keeps its cache of {printable(drop)}: repeat the command when it runs")
 
 
 def _format_worker(worker: WorkerReload) -> list[str]:

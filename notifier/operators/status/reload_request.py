@@ -59,7 +59,7 @@ class WorkerReload:
     def problems(self) -> list[str]:
         """Return the problems of the worker and of its registry sources."""
         if self.result is None:
-            return [self.problem or "it did not say what became of it"]
+            return [self.problem or "it reported no result"]
         sources = (
             f"registry source {source.name}: {source.problem}" for source in self.result.sources if source.problem
         )

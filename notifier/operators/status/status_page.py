@@ -103,7 +103,7 @@ def _format_workers(status: ServiceStatus) -> str:
     if not present and status.depths:
         return (
             "No worker consumes the queue: nothing is delivered. Start one: notifier run. If one runs, its /readyz "
-            "says why it does not consume."
+            "returns why it does not consume."
         )
     lines = [f"{answered} of {counted(present, 'worker')} answered."]
     if not answered and not status.blocked:

@@ -17,7 +17,7 @@ from notifier.model.frozen import frozen
 from notifier.queues.queue_port import Queue
 
 ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
-GONE_WORKER_TEXT = "a worker has ended meanwhile, and what it did at last is not counted; the log tells of it"
+GONE_WORKER_TEXT = "a worker has ended meanwhile, and its last results are not counted; see its log"
 
 Members: TypeAlias = Mapping[str, Any]
 
