@@ -196,7 +196,7 @@ def _check_subject_key(settings: Settings) -> list[dict[str, str]]:
     if not is_subject_key_missing(settings):
         short = find_short_key(settings)
         return [] if short is None else [{"path": short.path, "text": short.text}]
-    text = "is not set: each worker hashes users by a key of its own, so nobody can find a user's logouts in the log"
+    text = "is not set: each worker hashes users with a random key, so a user's logouts cannot be found in the log"
     return [{"path": "log.subject_key_file", "text": f"{text}: {CREATE_COMMAND}"}]
 
 

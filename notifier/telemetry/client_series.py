@@ -43,7 +43,7 @@ def _layout() -> tuple[_Family, ...]:
     buckets = [("_bucket", f',le="{bound}"') for bound in (*PROPAGATION_BUCKETS, "+Inf")]
     plan: list[tuple[str, str, str, list[tuple[str, str]]]] = [
         ("attempts_total", "counter", "Attempts to deliver, by reason.", _label_values("reason", Reason)),
-        ("deliveries_settled_total", "counter", "Deliveries that found their fate.", _label_values("fate", FATES)),
+        ("deliveries_settled_total", "counter", "Deliveries with a final result.", _label_values("fate", FATES)),
         ("retries_scheduled_total", "counter", "Retries made durable.", [("", "")]),
         (
             "deferrals_total",

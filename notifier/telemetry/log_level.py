@@ -55,13 +55,13 @@ def log_level_routes(authorization: Authorization, level: LogLevel) -> list[web.
     def answer() -> web.Response:
         return web.json_response({"level": level.current, "configured": level.configured})
 
-    @ApiOperation(route="GET /v1/log-level", summary="Tell what this worker logs.", scope="read", answers=_ANSWERS)
+    @ApiOperation(route="GET /v1/log-level", summary="Return this worker's log level.", scope="read", answers=_ANSWERS)
     async def get(_request: ApiRequest) -> web.Response:
         return answer()
 
     @ApiOperation(
         route="PUT /v1/log-level",
-        summary="Change what this worker logs, until it ends.",
+        summary="Change this worker's log level, until it ends.",
         scope="repair",
         unbound=True,
         body=LevelMembers,

@@ -228,7 +228,7 @@ def _ignored_members(fact: IgnoredOverrides) -> dict[str, object]:
         f"{clip(client_id, MAX_NAME_LENGTH)}: {', '.join(names)}" for client_id, names in fact.members.items()
     )
     hint = (
-        "registry.inline is deny: no event says how to reach a client"
+        "registry.inline is deny: no event may supply a client's address"
         if fact.denied
         else "only the identity server's word counts (registry.inline); if this publisher is it, name it in"
         " issuers.<iss>.publishers"

@@ -189,20 +189,18 @@ class Metrics:
     def families(self, *, exemplars: bool) -> Iterator[Metric]:
         """Yield the families without a client label."""
         yield labelled_family(
-            CounterMetricFamily, "events_total", "Event messages come to their end here.", ("result",), self._events
+            CounterMetricFamily, "events_total", "Event messages processed here, by result.", ("result",), self._events
         )
-        yield plain_counter(
-            "events_undated_total", "Accepted events of which nobody knows when they happened.", self._undated
-        )
+        yield plain_counter("events_undated_total", "Accepted events without a time.", self._undated)
         text = "Informational members of events that could not be read and were dropped."
         yield labelled_family(CounterMetricFamily, "event_members_unread_total", text, ("member",), self._unread)
         yield plain_counter(
-            "events_unheard_total", "Events whose word on registered clients does not count.", self._ignored_overrides
+            "events_unheard_total", "Events whose members for registered clients were ignored.", self._ignored_overrides
         )
         text = "Connections that were closed since the client sent more than its answer."
         yield labelled_family(CounterMetricFamily, "answers_surplus_total", text, ("iss", "client_id"), self._surplus)
-        yield plain_counter("own_faults_total", "Deliveries that met a fault in our own code.", self._internal_faults)
-        text = "Messages of sources that come to their end here."
+        yield plain_counter("own_faults_total", "Deliveries with a fault in notifier's code.", self._internal_faults)
+        text = "Messages of sources processed here, by result."
         yield labelled_family(
             CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events
         )

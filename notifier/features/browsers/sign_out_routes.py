@@ -53,11 +53,9 @@ _POST_SIGN_OUT = OperationDescription(
     body=BODY,
     answers={
         200: AnswerDescription(
-            text="With wait: every client told by back-channel has its last notice.", schema=_ANSWER_SCHEMA
+            text="With wait: every back-channel delivery has its final result.", schema=_ANSWER_SCHEMA
         ),
-        202: AnswerDescription(
-            text="The event is durable. With wait: what has become of it so far.", schema=_ANSWER_SCHEMA
-        ),
+        202: AnswerDescription(text="The event is durable. With wait: its results so far.", schema=_ANSWER_SCHEMA),
     },
     problems={**PROBLEMS, 400: f"{PROBLEMS[400]} Or it has too many clients for one page. Nothing was published."},
 )

@@ -148,7 +148,7 @@ def _find_error(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
         return "client_id, or azp, is another client than the console"
     sub = claims.get("sub")
     if not isinstance(sub, str) or not 0 < len(sub) <= _MAX_SUBJECT_CHARS or _UNPRINTABLE.search(sub):
-        return f"sub is missing, or is no plain text of 1 to {_MAX_SUBJECT_CHARS} characters"
+        return f"sub is missing, or is not a plain text of 1 to {_MAX_SUBJECT_CHARS} characters"
     return None
 
 

@@ -74,9 +74,9 @@ class ClientsQuery(TypedDict, total=False):
     iss: Annotated[str, Field(min_length=1, description="Only clients of this issuer.")]
     state: Annotated[
         Literal["rests", "tried", "hangs", "fails", "put_off", "well", "troubled"],
-        Field(description="Only clients that fare so. `troubled`: all that are not well."),
+        Field(description="Only clients in this state. `troubled`: all that are not well."),
     ]
-    order: Annotated[Literal["urgency", "name", "waits"], Field(description="What comes first.")]
+    order: Annotated[Literal["urgency", "name", "waits"], Field(description="The sort order.")]
     rows: Annotated[int, Field(ge=1, le=200)]
     skip: Annotated[int, Field(ge=0, le=1_000_000)]
 
@@ -141,7 +141,7 @@ class ClientRoutes:
 
     @ApiOperation(
         route="GET /v1/clients",
-        summary="Show a page of clients with how they fare, those in most trouble first.",
+        summary="Show a page of clients with their state, most trouble first.",
         scope="read",
         query=ClientsQuery,
         answers={
@@ -169,12 +169,12 @@ class ClientRoutes:
 
     @ApiOperation(
         route="GET /v1/client",
-        summary="Show one client: how it fares at each worker, its last answers, and what was delivered by the minute.",
+        summary="Show one client: its state at each worker, its last answers, and its deliveries by the minute.",
         scope="read",
         query=ClientQuery,
         answers={200: parse_answer("The client.", at=str, client=Document, left_out=str | None, workers=Items,
             answers=Items, minutes=list[list[int]])},
-        problems={404: "Nobody knows this client."},
+        problems={404: "No worker has this client."},
     )  # fmt: skip
     async def _client(self, request: ApiRequest) -> web.Response:
         key = _requested_client(request)
@@ -184,7 +184,7 @@ class ClientRoutes:
         left_out = registry.why_left_out(*key)
         registered = key[1] in registry.clients_of(key[0])
         if not registered and left_out is None and (state is None or not _has_state(state)):
-            raise Refusal(problem_response(404, "Nobody knows this client"))
+            raise Refusal(problem_response(404, "No worker has this client"))
         minutes: dict[int, Counter[str]] = {}
         for minute, delivered, failed in (minute for answer in answers for minute in answer.said.get("minutes", ())):
             minutes.setdefault(minute, Counter()).update({"well": delivered, "failed": failed})

@@ -84,7 +84,7 @@ class ConsoleRoutes:
 
     @ApiOperation(
         route="GET /v1/whoami",
-        summary="Tell whose token this is, and what it may do.",
+        summary="Return the token's name and permissions.",
         scope="read",
         answers={200: parse_answer("Name, scopes, issuers.", name=str, scopes=list[str], issuers=list[str] | None,
             open=bool, version=str, issuers_known=list[str])},
@@ -104,10 +104,10 @@ class ConsoleRoutes:
 
     @ApiOperation(
         route="GET /v1/overview",
-        summary="Tell how the service stands, in the size of a page however many clients there are.",
+        summary="Return the state of the service, at most a page, whatever the number of clients.",
         scope="read",
         query=OverviewQuery,
-        answers={200: parse_answer("As it stands.", at=str, queues=Document, rates=Document, workers=Document,
+        answers={200: parse_answer("The state.", at=str, queues=Document, rates=Document, workers=Document,
             clients=Items, states=Counts, waits=Counts, timeline=Document)},
     )  # fmt: skip
     async def _overview(self, request: ApiRequest) -> web.Response:
@@ -137,7 +137,7 @@ class ConsoleRoutes:
 
     @ApiOperation(
         route="GET /v1/recent",
-        summary="Tell what happened after an earlier answer: failures, outages, dead letters.",
+        summary="Return what happened since an earlier answer: failures, outages, dead letters.",
         scope="read",
         query=RecentQuery,
         answers={200: parse_answer("The newest facts of all workers.", facts=Items, next=str)},
@@ -161,7 +161,7 @@ class ConsoleRoutes:
 
     @ApiOperation(
         route="POST /v1/find",
-        summary="Tell what the workers remember of an event, or of the logouts of a user or session. It is audited.",
+        summary="Return the workers' records of an event, or of the logouts of a user or session. It is audited.",
         scope="read",
         body=FindBody,
         answers={200: parse_answer("Attempts and fates, the oldest first.", facts=Items, remembered_since=str | None)},
@@ -169,7 +169,7 @@ class ConsoleRoutes:
     async def _find(self, request: ApiRequest) -> web.Response:
         asked = request.members
         if len(asked) != 1:
-            raise malformed_refusal(InputIssue("", "say either subject or event_id"))
+            raise malformed_refusal(InputIssue("", "give either subject or event_id"))
         subject = self._subject_id(asked["subject"]) if "subject" in asked else None
         write_audit("looked_for", who=request.who, event_id=asked.get("event_id"), subject=subject)
         _, answers = await self._workers.ask(request.who, find=asked, issuers=_sort_issuers(request.issuers))
@@ -181,7 +181,7 @@ class ConsoleRoutes:
 
     @ApiOperation(
         route="GET /v1/keys",
-        summary="Tell which keys sign, which are to come, and whether each issuer publishes them.",
+        summary="Return the current and future signing keys, and whether each issuer publishes them.",
         scope="read",
         answers={200: parse_answer("By issuer.", keys=Items)},
     )

@@ -59,8 +59,8 @@ class OidcSettings(Section):
     def _no_id_token(self) -> Self:
         if self.accept_typ_jwt and self.audience == self.client_id:
             raise ValueError(
-                "audience must not be client_id with accept_typ_jwt: nothing would tell an access token from an ID"
-                " token; give the API an audience of its own at the provider"
+                "audience must not be client_id with accept_typ_jwt: access tokens and ID tokens could not be"
+                " distinguished; give the API a separate audience at the provider"
             )
         return self
 

@@ -87,7 +87,7 @@ class Doctor:
         except TimeoutError:
             self._problem = f"the doctor took longer than {MAX_RUN_SECONDS:g} s; try notifier doctor"
         except (OSError, ValueError, LookupError):  # no memory for a process, no file descriptor
-            self._problem = "the doctor could not look; try notifier doctor"
+            self._problem = "the doctor could not run; try notifier doctor"
         finally:
             if process is not None and process.returncode is None:
                 process.kill()
@@ -135,7 +135,7 @@ class DoctorRoutes:
         summary="Have the doctor check everything that a logout depends on. It ends no session.",
         scope="read",
         unbound=True,
-        answers={202: parse_answer("It looks. GET tells what it found.", **_RESULT_MEMBERS)},
+        answers={202: parse_answer("It has started. GET returns its findings.", **_RESULT_MEMBERS)},
     )
     async def _start_examination(self, _request: ApiRequest) -> web.Response:
         self._doctor.begin()
@@ -143,7 +143,7 @@ class DoctorRoutes:
 
     @ApiOperation(
         route="GET /v1/doctor",
-        summary="Tell what the doctor found last, at this worker.",
+        summary="Return the doctor's last findings at this worker.",
         scope="read",
         unbound=True,
         answers={200: parse_answer("Its findings.", **_RESULT_MEMBERS)},
@@ -172,7 +172,7 @@ class DoctorRoutes:
 
     @ApiOperation(
         route="GET /v1/acts",
-        summary="Tell who replayed, discarded, cancelled, retried or reloaded while these workers have run.",
+        summary="Return who replayed, discarded, cancelled, retried or reloaded since these workers started.",
         scope="read",
         unbound=True,
         answers={200: parse_answer("Lines of the audit log, the newest first.", acts=Items)},

@@ -53,7 +53,7 @@ _TOKEN: JsonSchema = {
     "properties": {"access_token": {"type": "string"}, "expires_at": _MOMENT},
 }
 _GET = OperationDescription(
-    summary="Tell where operators sign in with a browser.",
+    summary="Return the provider at which operators sign in with a browser.",
     answers={200: AnswerDescription(text="`oidc` is null: by a token alone.", schema=_TOLD)},
 )
 _POST = OperationDescription(

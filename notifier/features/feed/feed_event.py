@@ -50,7 +50,7 @@ _Fate = TypeAliasType(
     "_Fate",
     Annotated[
         Literal[Fate.DELIVERED, Fate.RETRYING, Fate.DEAD, Fate.SKIPPED],
-        Field(description="What became of a delivery. `retrying` is not the last word: another attempt is due."),
+        Field(description="The result of a delivery. `retrying` is not final: another attempt is due."),
     ],
 )
 _State = TypeAliasType(
@@ -64,7 +64,7 @@ _State = TypeAliasType(
 
 @with_config(_OPEN_CONFIG)
 class _Delivery(TypedDict):
-    fate: Annotated[_Fate, Field(description="retrying is not the last word: another attempt is due.")]
+    fate: Annotated[_Fate, Field(description="retrying is not final: another attempt is due.")]
     reason: Annotated[_Text, Field(description="Why, as in the metrics.", json_schema_extra={"enum": [*REASONS]})]
     iss: Annotated[_Text, Field(description="Empty where a message could not be read.")]
     client_id: Annotated[_Text, Field(description="Empty where a whole event was given up.")]

@@ -41,7 +41,7 @@ STATES = {
 
 def status_page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
     """Return the page: troubles, queues, workers, rates, and clients that are not well."""
-    waiting = _format_queues(status) if status.depths else Text("The queue is away: what waits there is not known.\n")
+    waiting = _format_queues(status) if status.depths else Text("The queue is unavailable: its messages are unknown.\n")
     parts: list[RenderableType] = [*_format_troubles(status), waiting]
     parts += [Text(str(binding), style="yellow") for binding in missing_bindings_of(status)]
     parts += [Text(_format_workers(status)), Text(_format_rates(status))]

@@ -65,7 +65,7 @@ class StatusRoutes:
         route="GET /v1/status",
         summary="Show the pending messages, the rates, and the state of workers and clients.",
         scope="read",
-        answers={200: AnswerDescription(text="As it stands.", schema=_STATUS)},
+        answers={200: AnswerDescription(text="The current status.", schema=_STATUS)},
     )
     async def _get(self, request: ApiRequest) -> web.Response:
         status = await self._read_status()
@@ -124,7 +124,7 @@ def reload_routes(
                 )
             )
         except QueueError:
-            title = "The queue is away; try again soon"
+            title = "The queue is unavailable; try again soon"
             raise Refusal(problem_response(503, title, headers={"Retry-After": "5"})) from None
         return web.json_response(reloads.document(), dumps=json_text)
 
