@@ -227,7 +227,6 @@ class ClientSeries:
 
 
 def _first_clients(registry: Registry, count: int) -> Mapping[str, frozenset[str]]:
-    """Return the first `count` clients of the registry, by issuer."""
     keys = islice(((iss, client_id) for iss, clients in registry.clients.items() for client_id in clients), count)
     own: dict[str, set[str]] = {}
     for iss, client_id in keys:
@@ -236,6 +235,5 @@ def _first_clients(registry: Registry, count: int) -> Mapping[str, frozenset[str
 
 
 def _escape(value: str) -> str:
-    """Return a label value escaped for the text format."""
     clean = value.encode("utf-8", "backslashreplace").decode()  # a lone surrogate would break the whole page
     return clean.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -136,7 +136,6 @@ def _find_double_encoding(line: str) -> str | None:
 
 
 def _key_files(settings: Settings) -> dict[str, Path]:
-    """Return the key files by setting."""
     if (section := web_of(settings)) is None:
         return {}
     own = {_own_setting(iss): issuer.keys_file for iss, issuer in section.issuers.items()}

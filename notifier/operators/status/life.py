@@ -11,7 +11,7 @@ from notifier.model.registry import Registry
 
 @frozen
 class Life:
-    """`expires`: epoch seconds when the delivery is given up; time spent on internal faults extends it.
+    """`expires`: epoch seconds when the delivery is given up; deferrals that its client did not cause extend it.
 
     A token without `sid` ends all sessions of the user, so the delivery has a shorter life.
     """
@@ -28,5 +28,5 @@ def life_of(delivery: Delivery, registry: Registry) -> Life | None:
     client = registry.client_of(delivery)
     if client is None or delivery.first_taken_at is None:
         return None
-    now = delivery.first_taken_at + delivery.waits.seconds  # without a monotonic clock
+    now = delivery.first_taken_at + delivery.waits.seconds  # by the wall clock only
     return Life(expires=expires_at(delivery, client, now), has_sid=has_session(delivery, client))

@@ -97,7 +97,6 @@ class _Away(QueueUnavailable):
 
 
 def _make_queue_reader(context: typer.Context, config: Path | None) -> Callable[[], ServiceStatus]:
-    """Return a function that queries all workers through the queue."""
     part = read_sections(config, os.environ, {"queue"})
     require_queue(config, os.environ, part)
     bindings = bindings_in(context.obj, part.document)
@@ -135,7 +134,6 @@ def _api_of(section: object) -> str:
 
 
 def _make_worker_reader(url: str, token_file: Path | None) -> Callable[[], ServiceStatus]:
-    """Return a function that queries one worker's API."""
     if not url.lower().startswith(("http://", "https://")):
         raise typer.BadParameter("must begin with http:// or https://", param_hint="--from")
     try:

@@ -101,7 +101,6 @@ async def read_depths(connection: Connection, names: Mapping[str, str]) -> dict[
 async def _read_depths_on_one_channel(
     connection: Connection, names: Sequence[tuple[str, str]]
 ) -> list[tuple[str, Depth]]:
-    """Query the depths of these queues in sequence on one channel."""
     depths: list[tuple[str, Depth]] = []
     channel = await open_channel(connection)
     try:

@@ -60,7 +60,7 @@ class _Attempt(aio_pika.Connection):
 async def connect(options: RabbitOptions, purpose: str, within: float = math.inf) -> Connection:
     """Return a new connection to the first host that accepts it, `within` this number of seconds in all.
 
-    Raises QueueError (refused), QueueUnavailable (unreachable), ConfigurationError (an untested library version).
+    Raises QueueError (refused), QueueUnavailable (unreachable), ConfigurationError (a library behaves differently).
     """
     aiormq_hooks.install()
     credentials = options.credentials()

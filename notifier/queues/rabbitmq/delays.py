@@ -66,7 +66,7 @@ def to_first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tupl
 def to_next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
     """Return the delay queue and the message for the next pass; None if the wait is over.
 
-    The wall clock can only shorten a wait: it is over after the last pass, or if it is too short for a delay queue.
+    The wall clock can only shorten a wait: it is over after the last pass, or if no delay queue can keep it.
     """
     if message.kind not in (Kind.EVENT, Kind.DELIVERY) or b'"hops":[' not in message.body[-_TAIL_BYTES:]:
         return None
