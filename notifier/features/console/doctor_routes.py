@@ -87,7 +87,7 @@ class Doctor:
         except TimeoutError:
             self._problem = f"the doctor took longer than {MAX_RUN_SECONDS:g} s; try notifier doctor"
         except (OSError, ValueError, LookupError):  # no memory for a process, no file descriptor
-            self._problem = "the doctor could not run; try notifier doctor"
+            self._problem = "the doctor could not look; try notifier doctor"
         finally:
             if process is not None and process.returncode is None:
                 process.kill()

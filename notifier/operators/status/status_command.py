@@ -139,7 +139,7 @@ def _make_worker_reader(url: str, token_file: Path | None) -> Callable[[], Servi
     try:
         clear = is_in_clear(url)
     except ValueError:
-        raise typer.BadParameter("is not an address such as http://127.0.0.1:8080", param_hint="--from") from None
+        raise typer.BadParameter("is no address, such as http://127.0.0.1:8080", param_hint="--from") from None
     token = None
     if token_file is not None:
         if clear:
