@@ -151,7 +151,7 @@ async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url
                 rows[0] = None
                 away = await notifier_at(site, "reload", "--drop", "idp")
                 assert away.returncode == 1
-                assert "a worker that does not run now keeps its cache of idp" in away.stdout
+                assert "a stopped worker keeps its cache of idp" in away.stdout
                 assert "registry source idp was never read" in (await running.get("/readyz"))[1]
                 assert not (tmp_path / "cache" / "idp.jsonl").exists()
                 await rabbit.publish(event("s2", "c0"))

@@ -253,7 +253,7 @@ def test_a_table_that_is_not_clear_is_asked_for(tmp_path: Path) -> None:
     plain = recorded("is-7.4.8", "sqlite")
     both = sqlite_with(tmp_path / "both.db", plain, renamed(plain, lambda name: f"{snake(name)}_"))
     with pytest.raises(
-        SourceFault, match=r"there are the tables Clients and clients_; say which.* sql\.tables\.Clients"
+        SourceFault, match=r"there are the tables Clients and clients_; select one of them by sql\.tables\.Clients"
     ):
         read(both)
     with pytest.raises(SourceFault, match=r"ClientProperties and client_properties_.*sql\.tables\.ClientProperties"):

@@ -286,7 +286,7 @@ SECRET = "hunter2-of-the-reader"
         ({"url": f"jdbc:postgresql://a:{SECRET}@db/x", "preset": "duende"}, ["without jdbc:"]),
         ({"url": f"oracle://a:{SECRET}@db/x", "preset": "duende"}, ["must be a URL that begins with postgresql://"]),
         ({"url": f"postgresql://a:/{SECRET}@db/x", "preset": "duende"}, ["write them as %40, %2F"]),
-        ({"url": f"postgresql://a:{SECRET}@db:x/x", "preset": "duende"}, ["has a port that is no number"]),
+        ({"url": f"postgresql://a:{SECRET}@db:x/x", "preset": "duende"}, ["has a port that is not a number"]),
         ({"url": f"postgresql://a:{SECRET}@db,db2/x", "preset": "duende"}, ["names several hosts"]),
         ({"url": "sqlite://", "preset": "duende"}, ["must name a file"]),
         ({"url": "sqlite:////x", "preset": "duende", "tables": {"clientz": "x"}}, ["sql.tables.clientz"]),
