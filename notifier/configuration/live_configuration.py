@@ -142,7 +142,7 @@ class LiveConfiguration:
         built, result = guard_result.built, guard_result.result
         old_faults = set(now.faults)
         log_faults(new := [fault for fault in built.faults if fault not in old_faults])
-        log_ignored_values(*built.registry.newly_left_away(now.registry))
+        log_ignored_values(*built.registry.newly_ignored(now.registry))
         self.answers.hold(source, result.answer)
         remaining = _remaining_faults(now.faults, built.registry)
         old = _list_clients(now.registry)

@@ -82,7 +82,7 @@ class LoadedConfiguration:
         if more := len(warnings[MAX_LOGGED:]):
             log.warning("configuration_warnings", more=more, hint="`notifier check` lists all")
         log_faults(self.faults)
-        log_ignored_values(*self.registry.newly_left_away(Registry()))
+        log_ignored_values(*self.registry.newly_ignored(Registry()))
 
 
 def log_faults(faults: Sequence[InputIssue]) -> None:

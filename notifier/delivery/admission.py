@@ -59,7 +59,7 @@ class Room(Protocol):
 class Ticket:
     """A delivery that has a slot of its client or waits in memory for one, and the client as resolved for it.
 
-    `fetched`: by this worker, from its bucket. `called_up`: what its task waits for. `call_up` sets it to
+    `fetched`: by this worker, from its bucket. `woken`: what its task waits for. `wake` sets it to
     the deferral, or to None if the delivery starts or a probe need not wait for its replacement any more. `posted_at`:
     when its request was sent, by the steady clock.
     """
@@ -68,15 +68,15 @@ class Ticket:
     client: Client
     lane: Lane
     fetched: bool = False
-    called_up: "asyncio.Future[Deferral | None] | None" = None
+    woken: "asyncio.Future[Deferral | None] | None" = None
     posted_at: float = math.inf
     opened_circuit: bool = False
     rotated: bool | None = None
 
-    def call_up(self, deferred: Deferral | None = None) -> None:
+    def wake(self, deferred: Deferral | None = None) -> None:
         """End the wait, unless the process ends and has cancelled it."""
-        if self.called_up is not None and not self.called_up.done():
-            self.called_up.set_result(deferred)
+        if self.woken is not None and not self.woken.done():
+            self.woken.set_result(deferred)
 
     def on_circuit_opened(self) -> None:
         """Note that the failure of this attempt opened the client's circuit."""

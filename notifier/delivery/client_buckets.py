@@ -227,7 +227,7 @@ class Buckets:
         """End the wait of the probe that was to be replaced, if any."""
         if (ticket := known.end_rotation()) is not None:
             self._rotations -= 1
-            ticket.call_up()
+            ticket.wake()
 
     # ── for operators ──
 

@@ -13,7 +13,7 @@ from typing import Any
 from notifier.delivery.admission import StartNow, Ticket, Wait, before_attempt
 from notifier.delivery.facts import Attempted, LogoutDelivered, Unexpected
 from notifier.delivery.gate import Gate
-from notifier.delivery.ledger import HeldMessage, Ledger, stands_for
+from notifier.delivery.ledger import HeldMessage, Ledger, coverage_seconds
 from notifier.delivery.pending_counts import BucketCounts, DelayCounts
 from notifier.delivery.ports import Channel, Tools
 from notifier.delivery.settlement import Settlement
@@ -80,26 +80,26 @@ class DeliveryPipeline:
         if not self._making_room:
             for ticket, later in self._gate.free_memory():
                 self._making_room = True
-                ticket.call_up(later)
+                ticket.wake(later)
 
     async def _run(self, held: HeldMessage, begun: Delivery, admitted: Ticket | AttemptResult) -> None:
         while True:
             result = await self._attempt(admitted) if isinstance(admitted, Ticket) else admitted
             verdict = result.verdict
             if isinstance(verdict, Done):  # nearly always
-                stands_until: float | None = math.inf
+                covers_copies_until: float | None = math.inf
                 break
-            since, stands_until = self._tools.steady(), None
+            since, covers_copies_until = self._tools.steady(), None
             if not isinstance(verdict, Dead):  # as of now: the retry may be back before its confirm
                 wait, alone = verdict.due - self._tools.clock(), self._gate.slots.workers() == 1
-                stands_until = since + stands_for(wait, alone=alone)
+                covers_copies_until = since + coverage_seconds(wait, alone=alone)
             if await self.settlement.settle(result.delivery, verdict, held.message):
                 break
             self._making_room = False
             begun = not_taken(begun, result.delivery, self._tools.steady() - since)
             admitted = self._admit(held, begun)
         self._making_room = False
-        for holder, copy in self._ledger.settle_delivery(held, begun, stands_until=stands_until):
+        for holder, copy in self._ledger.settle_delivery(held, begun, covers_copies_until=covers_copies_until):
             self.start(holder, copy)
         if not isinstance(verdict, RetryAt | Defer):
             return
@@ -130,7 +130,7 @@ class DeliveryPipeline:
             if isinstance(answer, StartNow):
                 return answer
             if isinstance(answer, Wait):
-                answer.called_up = asyncio.get_running_loop().create_future()
+                answer.woken = asyncio.get_running_loop().create_future()
                 return answer
             delivery, verdict = answer
         if isinstance(verdict, Defer):
@@ -147,7 +147,7 @@ class DeliveryPipeline:
         `probe_wait_seconds`, if that is not 0.
         """
         delivery, client = ticket.delivery, ticket.client
-        if ticket.called_up is not None and (later := await ticket.called_up) is not None:
+        if ticket.woken is not None and (later := await ticket.woken) is not None:
             return deferred(*later, client.retry, self._tools.clock())
         result: AttemptResult | None = None
         try:
@@ -161,11 +161,11 @@ class DeliveryPipeline:
             ended = AttemptResult(delivery=delivery, verdict=DONE) if result is None else result
             started, result, probe_wait_seconds = self._gate.on_ended(ticket, ended)
             for following in started:
-                following.call_up()
+                following.wake()
         if probe_wait_seconds:
-            ticket.called_up = asyncio.get_running_loop().create_future()
+            ticket.woken = asyncio.get_running_loop().create_future()
             self._pump()
-            await asyncio.wait((ticket.called_up,), timeout=probe_wait_seconds / 2)
+            await asyncio.wait((ticket.woken,), timeout=probe_wait_seconds / 2)
             result = self._gate.buckets.on_rotated(ticket, result)
         if (fact := result.fact) is not None:
             due = result.verdict.due if isinstance(result.verdict, RetryAt | Defer) else None

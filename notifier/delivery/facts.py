@@ -142,7 +142,7 @@ class Deferred(EventClientFact):
 
 
 @frozen
-class Buried(EventClientFact):
+class DeadLettered(EventClientFact):
     """A dead letter is durable. `delivery` is set if it is one."""
 
     reason: DeadReason

@@ -15,7 +15,7 @@ from notifier.delivery import event_clients, replacements
 from notifier.delivery.event_clients import PART_CLIENTS
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.ports import SourceReader
-from notifier.delivery.replacements import TRIAL_DELAY_SECONDS, Move, Send, bury_dead_letter
+from notifier.delivery.replacements import TRIAL_DELAY_SECONDS, Move, Send, send_dead_letter
 from notifier.model.delivery import Delivery, DeliveryIds
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
@@ -77,31 +77,31 @@ class Intake:
         """Return what the message requests. Never raises: an unreadable message becomes a dead letter."""
         only, taken = None, message
         try:
-            message, only = self._as_came(message)
+            message, only = self._split_positions(message)
             return self._open(message, only)
         except UnknownSource as unknown:
             grace, now = self._registry().grace, self._clock()
             return replacements.postpone_unknown_source(message, only, taken, unknown, grace, self._new_id(), now)
         except MalformedEvent as malformed:
-            return replacements.bury_unreadable(message, malformed.mistakes, malformed.data, only, self._clock())
+            return replacements.reject_unreadable(message, malformed.mistakes, malformed.data, only, self._clock())
         except UnknownVersion as newer:
             return replacements.postpone_newer(message, newer, self._clock())
         except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker goes on
-            return self._bury_broken(message, error, only)
+            return self._reject_broken(message, error, only)
 
     def step(self, message: Message, steps: Iterator[Step]) -> Step | None:
         """Return the next step of the message, None after the last. Never raises."""
         try:
             return next(steps, None)
         except Exception as error:  # noqa: BLE001  as above; a generator that raised gives nothing more
-            came, only = self._as_came(message)
-            return self._bury_broken(came, error, only)
+            came, only = self._split_positions(message)
+            return self._reject_broken(came, error, only)
 
-    def _bury_broken(self, message: Message, error: Exception, only: str | None) -> Move:
+    def _reject_broken(self, message: Message, error: Exception, only: str | None) -> Move:
         mistake = InputIssue("", f"reading it failed with {type(error).__name__}")
-        return replacements.bury_unreadable(message, (mistake,), None, only, self._clock())
+        return replacements.reject_unreadable(message, (mistake,), None, only, self._clock())
 
-    def _as_came(self, message: Message) -> tuple[Message, str | None]:
+    def _split_positions(self, message: Message) -> tuple[Message, str | None]:
         if message.source is None and message.kind is not Kind.SOURCED:
             return message, None
         only = None
@@ -116,7 +116,7 @@ class Intake:
         now = self._clock()
         if message.unrouted:
             raise MalformedEvent((InputIssue("", _UNROUTED.format(source=message.source)),))
-        if message.worn_out and (last := replacements.bury_worn_out(message, only, now)) is not None:
+        if message.at_delivery_limit and (last := replacements.reject_crashing(message, only, now)) is not None:
             return last
         match message.kind:
             case None if message.source is not None:
@@ -169,7 +169,7 @@ class Intake:
         work = self._open_good_entries(message, document, registry, now)
         if letter is None:
             return work
-        entries_letter = (bury_dead_letter(letter, event.reply_to),)
+        entries_letter = (send_dead_letter(letter, event.reply_to),)
         if isinstance(work, Expand):
             return replace(work, steps=chain((Move(sends=entries_letter),), work.steps))
         return replace(work, sends=chain(entries_letter, work.sends))
@@ -190,7 +190,7 @@ class Intake:
             document = replace(document, event=event)
         restricted = issuer.publishers is not None or issuer.event_types is not None
         if restricted and (objection := event_clients.publisher_objection(event, issuer)) is not None:
-            return replacements.bury_event(event, *objection, now)
+            return replacements.reject_event(event, *objection, now)
         if event.clients == "*" or len(event.clients) > PART_CLIENTS:
             due = now + TRIAL_DELAY_SECONDS if message.suspect else None
             return Move(sends=self._parts(document, registry, due), fact=replacements.to_event_taken(event, "split"))

@@ -19,7 +19,7 @@ from notifier.model.moment import Clock
 from notifier.queues.queue_port import Acknowledger
 
 MIN_REMEMBERED = 25_000  # deliveries at least, and twice as many at most: 6 MB
-MAX_STANDING_SECONDS = 60.0  # for which a retry stands for its delivery at most
+MAX_COVERAGE_SECONDS = 60.0  # for which a retry stands for its delivery at most
 LARGE_BYTES = 16 * 1024  # bytes, of which the worst take 2 ms to read; events of a hundred clients have 3,000
 
 
@@ -55,7 +55,7 @@ class HeldMessage:
         return digest if isinstance(digest, str) else None
 
     @property
-    def is_at_hand(self) -> bool:
+    def is_in_progress(self) -> bool:
         """True if it is not read yet, or if the messages that take its place are still being made."""
         return self.work is None or (isinstance(self.work, Move) and not self.closed)
 
@@ -92,12 +92,12 @@ class HeldMessage:
         )  # fmt: skip
 
 
-def stands_for(wait: float, *, alone: bool = False) -> float:
-    """Return for how many seconds a retry that is due after `wait` stands for its delivery: its first delay at most.
+def coverage_seconds(wait: float, *, alone: bool = False) -> float:
+    """Return for how many seconds a retry due after `wait` covers copies of its delivery: at most its first delay.
 
-    `alone`: no other worker can get it, so it stands for a minute.
+    `alone`: no other worker can take the retry, so it covers copies for a minute.
     """
-    return MAX_STANDING_SECONDS if alone else min(MAX_STANDING_SECONDS, deferral_wait(wait))
+    return MAX_COVERAGE_SECONDS if alone else min(MAX_COVERAGE_SECONDS, deferral_wait(wait))
 
 
 class Ledger:
@@ -222,24 +222,24 @@ class Ledger:
         self.close(held)
 
     def settle_delivery(
-        self, held: HeldMessage, begun: Delivery, *, stands_until: float | None
+        self, held: HeldMessage, begun: Delivery, *, covers_copies_until: float | None
     ) -> list[tuple[HeldMessage, Delivery]]:
         """Note that the delivery, as it was started, is settled. Returns the copies to start now.
 
-        `stands_until`: until when its retry stands for a copy; infinite if it was delivered, None if it was given up.
+        `covers_copies_until`: when its retry stops covering copies; infinite if delivered, None if given up.
         """
         copies = self._in_flight.pop(begun.id) if begun.id_given else []
-        if stands_until is None:
+        if covers_copies_until is None:
             self._newest.pop(begun.id, None)
             self._older.pop(begun.id, None)
         elif begun.id_given:
-            self._newest[begun.id] = stands_until
+            self._newest[begun.id] = covers_copies_until
             if len(self._newest) >= self._remembered:
                 self._newest, self._older = {}, self._newest
         self.settle(held)
         begun_again = []
         for holder, copy in copies:
-            if stands_until == math.inf or (stands_until is not None and copy.stage == begun.stage):
+            if covers_copies_until == math.inf or (covers_copies_until is not None and copy.stage == begun.stage):
                 self._join(holder)
             elif self._try_start(holder, copy):
                 begun_again.append((holder, copy))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from notifier.delivery.facts import Buried, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled, Skipped
+from notifier.delivery.facts import DeadLettered, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled, Skipped
 from notifier.model.delivery import Delivery
 from notifier.model.fate import NO_URI, Fate, Notice
 from notifier.model.outcome import Cause, DeadReason, Reason
@@ -21,7 +21,7 @@ def notice_of(fact: Fact) -> Notice | None:
             return _notice(delivery, Fate.RETRYING, reason, status=status, next_due=due)
         case Deferred(cause=cause, due=due):
             return _notice(fact.delivery or fact, Fate.RETRYING, cause, next_due=due, text=_text_of(fact))
-        case Buried(delivery=delivery, reason=reason):
+        case DeadLettered(delivery=delivery, reason=reason):
             # Whoever may publish may name any URI: only operators learn which of our addresses it led to.
             secret = delivery is not None and reason is DeadReason.EGRESS_DENIED
             return _notice(delivery or fact, Fate.DEAD, reason, text="" if secret else fact.text)
@@ -43,7 +43,9 @@ def _text_of(fact: Deferred) -> str:
     return f"{fact.text}; {fact.hint}" if fact.hint and fact.hint_for_publisher else fact.text
 
 
-def _notice(of: Delivery | Buried | Deferred | EventTaken | Skipped, fate: Fate, reason: str, **more: Any) -> Notice:
+def _notice(
+    of: Delivery | DeadLettered | Deferred | EventTaken | Skipped, fate: Fate, reason: str, **more: Any
+) -> Notice:
     """Return the notice of a delivery, or of a fact without one: of a whole event, or of a client that is skipped."""
     if isinstance(of, Delivery):
         of_delivery = {"delivery_id": of.id, "publisher": of.publisher, "ended_at": of.ended_at}

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Literal, TypeAlias
 
 from notifier.delivery.ages import fault_wait_seconds, grace_left
-from notifier.delivery.facts import Buried, Deferred, EventTaken, Fact
+from notifier.delivery.facts import DeadLettered, Deferred, EventTaken, Fact
 from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding, deferral_wait
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
@@ -68,33 +68,33 @@ class Move:
 # ── dead letters ──
 
 
-def bury_dead_letter(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None) -> Send:
+def send_dead_letter(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None) -> Send:
     """Return the message that makes a dead letter durable."""
-    fact = Buried(
+    fact = DeadLettered(
         iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
         delivery=delivery or letter.delivery, reply_to=reply_to,
     )  # fmt: skip
     return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
 
 
-def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
+def reject_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
     """Return the dead letter of a whole event."""
     letter = dead_letter.dead_letter_event(event, reason, text, now)
-    return Move(sends=(bury_dead_letter(letter, event.reply_to),), fact=to_event_taken(event, "accepted"))
+    return Move(sends=(send_dead_letter(letter, event.reply_to),), fact=to_event_taken(event, "accepted"))
 
 
-def bury_unreadable(
+def reject_unreadable(
     message: Message, mistakes: tuple[InputIssue, ...], data: Mapping[str, object] | None, only: str | None, now: float
 ) -> Move:
-    """Return the dead letter of an unreadable message. `only`: see `_bury_as_it_came`."""
-    return _bury_as_it_came(message, dead_letter.dead_letter_raw(message, mistakes, now, data), only, "malformed")
+    """Return the dead letter of an unreadable message. `only`: see `_reject_unchanged`."""
+    return _reject_unchanged(message, dead_letter.dead_letter_raw(message, mistakes, now, data), only, "malformed")
 
 
-def bury_worn_out(message: Message, only: str | None, now: float) -> Move | None:
+def reject_crashing(message: Message, only: str | None, now: float) -> Move | None:
     """Return the dead letter of a message that the queue would give up, before its deliveries start; None if none.
 
     A message that the queue itself gives up looks like a forgery and cannot be replayed. A publisher's message is
-    buried unread: reading it may be what kills the process.
+    dead-lettered unread: reading it may be what kills the process.
     """
     times = max(message.delivery_count, message.crashes)
     text = (
@@ -106,25 +106,28 @@ def bury_worn_out(message: Message, only: str | None, now: float) -> Move | None
         case Kind.DELIVERY:
             delivery = documents.load_delivery(message.body)
             letter = dead_letter.dead_letter_delivery(delivery, reason, text, now)
-            return Move(sends=(bury_dead_letter(letter, delivery.reply_to),))
+            return Move(sends=(send_dead_letter(letter, delivery.reply_to),))
         case Kind.EVENT:
-            return bury_event(documents.load_event(message.body).event, reason, text, now)
+            return reject_event(documents.load_event(message.body).event, reason, text, now)
         case None:
             letter = dead_letter.dead_letter_unread(message, reason, text, now)
-            return _bury_as_it_came(message, letter, only, "accepted")
+            return _reject_unchanged(message, letter, only, "accepted")
         case _:
             return None
 
 
-def _bury_as_it_came(message: Message, letter: DeadLetter, only: str | None, result: EventResult) -> Move:
-    """Bury a message with its body. If it came for some of its source's events alone (`only`), so does the letter."""
+def _reject_unchanged(message: Message, letter: DeadLetter, only: str | None, result: EventResult) -> Move:
+    """Return the dead letter of a message, with its body.
+
+    `only`: the positions of the source's events for which the message was sent; the dead letter is for these too.
+    """
     if only is not None:
         letter = dataclasses.replace(letter, events=only)
     fact = EventTaken(
         result=result, event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
         dated=message.timestamp is not None, source=message.source,
     )  # fmt: skip
-    return Move(sends=(bury_dead_letter(letter, message.reply_to),), fact=fact)
+    return Move(sends=(send_dead_letter(letter, message.reply_to),), fact=fact)
 
 
 def to_event_taken(event: SessionEnded, result: EventResult) -> EventTaken:
@@ -161,7 +164,7 @@ def postpone_unknown_source(
     passes = _passes_of(taken)
     left = grace_left(-math.inf, passes, min(grace, MAX_GRACE_SECONDS), now)
     if left <= 0:
-        return bury_unreadable(message, unknown.mistakes, unknown.data, only, now)
+        return reject_unreadable(message, unknown.mistakes, unknown.data, only, now)
     wait = min(left, fault_wait_seconds(passes))
     fact = _message_deferred(message, now + wait, f"the source {message.source} is not configured (yet)", passes)
     own_id = taken.message_id if taken.kind is Kind.SOURCED else None
@@ -188,7 +191,7 @@ def postpone_event(
     since = now if document.unknown_since is None else document.unknown_since
     time_left = grace_left(document.unknown_since, document.deferrals, min(grace, MAX_GRACE_SECONDS), now)
     if time_left <= 0:
-        return bury_event(event, *dead_reason, now)
+        return reject_event(event, *dead_reason, now)
     wait = min(time_left, fault_wait_seconds(document.deferrals))
     later = replace(
         document, event=replace(event, id_given=True), unknown_since=since, deferrals=document.deferrals + 1

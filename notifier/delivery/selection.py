@@ -37,7 +37,7 @@ GATHER_SECONDS = 0.5  # that suspects wait for one another: the broker sends wha
 GROUP_PAUSE_SECONDS = 0.1  # between two groups: an ack that is still with us when the process dies was never given
 SUSPECT_GROUPS = 4  # a quarter of the waiting suspects is rewritten together: 500 take 20 groups and three seconds
 MAX_GROUP_SECONDS = 30.0  # a group that takes longer waits for the broker
-MAX_LARGE_AT_HAND = 4  # large messages: enough that the broker's confirms are not waited for one by one
+MAX_LARGE_IN_PROGRESS = 4  # large messages: enough that the broker's confirms are not waited for one by one
 LARGE_ROUNDS = 3  # rounds of the loop: an answer to a request takes as many
 MAX_PASSED_OVER = 9  # times a lane is passed over before it goes next: it gets every tenth delivery
 # Deliveries that an event gives before the next event goes: a user who signs out after 50 large events waits for 500
@@ -63,7 +63,7 @@ class Selection:
         self._tried: list[HeldMessage] = []  # the group of suspects that is being rewritten
         self._parts: dict[Lane, dict[str, deque[HeldMessage]]] = {lane: {} for lane in Lane}  # behind a queued one
         self._large: deque[HeldMessage] = deque()
-        self._at_hand: list[HeldMessage] = []  # large ones; at most one of them is not read yet
+        self._in_progress: list[HeldMessage] = []  # large ones; at most one of them is not read yet
         self._rounds_since = LARGE_ROUNDS  # since the last large one was opened
         self._next_group = 0.0  # not before this moment
         self._group_overdue = 0.0  # from this moment on, even if some of `_tried` have no fate yet
@@ -103,14 +103,14 @@ class Selection:
         """Begin a round of the loop: open another large message if that is allowed. Returns True if more follow."""
         if not self._large:
             return False
-        self._at_hand = [held for held in self._at_hand if held.is_at_hand]
-        if len(self._at_hand) == MAX_LARGE_AT_HAND or any(held.work is None for held in self._at_hand):
+        self._in_progress = [held for held in self._in_progress if held.is_in_progress]
+        if len(self._in_progress) == MAX_LARGE_IN_PROGRESS or any(held.work is None for held in self._in_progress):
             return False
         self._rounds_since += 1
         if self._rounds_since >= LARGE_ROUNDS:
             self._rounds_since = 0
             held = self._large.popleft()
-            self._at_hand.append(held)
+            self._in_progress.append(held)
             self._queues[held.lane].append(held)
         return bool(self._large)
 
@@ -127,7 +127,7 @@ class Selection:
         self._suspects = list(filter(stays, self._suspects))
         self._tried = list(filter(stays, self._tried))
         self._large = deque(filter(stays, self._large))
-        self._at_hand = list(filter(stays, self._at_hand))
+        self._in_progress = list(filter(stays, self._in_progress))
 
     def remove_unstarted(self) -> list[HeldMessage]:
         """Forget and return the queued messages that were not started.

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from notifier.delivery import facts
-from notifier.delivery.replacements import Send, bury_dead_letter
+from notifier.delivery.replacements import Send, send_dead_letter
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs, delay_of
 from notifier.model.backoff import MIN_WAIT_SECONDS
 from notifier.model.delivery import Delivery
@@ -54,7 +54,7 @@ class Settlement:
                 self._observe(deferred)
             case Dead():
                 letter = dead_letter.dead_letter_delivery(delivery, verdict.reason, verdict.text, now)
-                await self.send_all((bury_dead_letter(letter, delivery.reply_to, delivery),))
+                await self.send_all((send_dead_letter(letter, delivery.reply_to, delivery),))
         return True
 
     async def send_all(self, sends: Iterable[Send]) -> None:

@@ -120,9 +120,9 @@ class Worker:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             for ticket, later in self.gate.defer_overdue():
-                ticket.call_up(later)
+                ticket.wake(later)
             for ticket in self.gate.start_waiting():
-                ticket.call_up()
+                ticket.wake()
             self._pump()
 
     def stop(self) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled, Skipped
+from notifier.delivery.facts import Attempted, DeadLettered, Deferred, Fact, LogoutDelivered, RetryScheduled, Skipped
 from notifier.demo.receivers import Behaviour, Receiver
 from notifier.model.documents.dead_letter import DeadLetter
 
@@ -53,7 +53,7 @@ class DemoTally:
                 self._waiting.add((delivery.event_id, delivery.client_id))
             case Deferred():
                 self._waiting.add((fact.event_id, fact.client_id))
-            case Buried() | Skipped():
+            case DeadLettered() | Skipped():
                 self._dead.add((fact.event_id, fact.client_id))
             case _:
                 pass  # an event consists of its deliveries

@@ -131,7 +131,7 @@ class Message:
         return self.unexplained > 0 and self.crashes >= MIN_SUSPECT_CRASHES
 
     @property
-    def worn_out(self) -> bool:
+    def at_delivery_limit(self) -> bool:
         """Return True if the message was returned so often that it must become a dead letter now."""
         return self.delivery_count >= LAST_CHANCE or (self.delivery_count > 0 and self.crashes >= LAST_CHANCE)
 

@@ -65,18 +65,18 @@ class Registry:
     lost_at: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
     narrowed_at: float = -math.inf
 
-    def left_away(self) -> Iterator[IssueGroup]:
+    def ignored_groups(self) -> Iterator[IssueGroup]:
         """Return the members that sources are not permitted to set, which were ignored."""
         yield from self.beyond.by_kind()
         if self.taken_aliases.count:
             yield self.taken_aliases
 
     @property
-    def left_away_count(self) -> int:
-        """Return the number of ignored members in `left_away`."""
+    def ignored_count(self) -> int:
+        """Return the number of ignored members in `ignored_groups`."""
         return self.beyond.total + self.taken_aliases.count
 
-    def newly_left_away(self, old: "Registry") -> tuple[Sequence[InputIssue], int]:
+    def newly_ignored(self, old: "Registry") -> tuple[Sequence[InputIssue], int]:
         """Return the mistakes that are new since `old`, some of them with their text, and the number of all."""
         beyond, count = self.beyond.since(old.beyond)
         known = set(old.taken_aliases.first)

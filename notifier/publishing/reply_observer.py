@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from notifier.delivery.facts import (
-    Buried,
+    DeadLettered,
     Deferred,
     EventTaken,
     Fact,
@@ -31,7 +31,7 @@ class ReplyObserver:
                 RetryScheduled: self._on_delivery,
                 EventTaken: self._on_event,
                 Deferred: self._on_event,
-                Buried: self._on_event,
+                DeadLettered: self._on_event,
                 Skipped: self._on_event,
             }
         )
@@ -41,7 +41,7 @@ class ReplyObserver:
         if (asked := fact.delivery.reply_to) is not None:
             self._reply(asked, fact)
 
-    def _on_event(self, fact: EventTaken | Deferred | Buried | Skipped) -> None:
+    def _on_event(self, fact: EventTaken | Deferred | DeadLettered | Skipped) -> None:
         if (asked := fact.reply_to) is not None:
             self._reply(asked, fact)
 

@@ -178,7 +178,7 @@ class _Checks:
                 yield warning(Area.CLIENT, subject, "has no clients", "register them there, or remove the source")
         for group in group_issues(self._loaded.faults):
             yield _group_finding(group, "correct it where the client is registered, or do here what it says")
-        for group in self._loaded.registry.left_away():
+        for group in self._loaded.registry.ignored_groups():
             yield _group_finding(group, "take it out where the client is registered, or write it in a `file` source")
         for name, text in self._sources.warnings:
             yield warning(Area.CLIENT, f"registry source {name}", text, "give it no more rights than it needs")

@@ -163,8 +163,8 @@ class Watches:
         yield from self.signers.troubles()
         yield from self.registry.refresh.troubles()
         registry = self._live.now.registry
-        if beyond := next(registry.left_away(), None):
-            count = registry.left_away_count
+        if beyond := next(registry.ignored_groups(), None):
+            count = registry.ignored_count
             more = f", and {count - 1} more" if count > 1 else ""
             yield Trouble(kind=TroubleKind.BEYOND, text=f"{beyond.first[0]}{more}; notifier check tells all")
         yield from self._deferrals.troubles()

@@ -10,7 +10,7 @@ from notifier.model.client import EgressPolicy, RetryPolicy, TlsFiles
 from notifier.model.defaults import SLOT_WAIT
 from notifier.model.durations import format_duration
 from notifier.settings.values import (
-    MAX_HOLD_SECONDS,
+    MAX_COVERAGE_SECONDS,
     ExistingFile,
     FeatureSection,
     Listen,
@@ -115,7 +115,7 @@ def override_policy(policy: _Policy, section: Section | None) -> _Policy:
 
 def find_hold_error(timeout: float) -> str | None:
     """Return why this timeout is too long; None if it is not. The broker requeues messages held too long."""
-    most = MAX_HOLD_SECONDS - SLOT_WAIT
+    most = MAX_COVERAGE_SECONDS - SLOT_WAIT
     if timeout < most:
         return None
     return (

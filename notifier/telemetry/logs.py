@@ -19,10 +19,10 @@ from structlog.typing import FilteringBoundLogger
 
 from notifier.delivery.facts import (
     Attempted,
-    Buried,
     ClientFailing,
     ClientRecovered,
     ClientServed,
+    DeadLettered,
     Deferred,
     EventTaken,
     FactHandlers,
@@ -90,7 +90,7 @@ class LogObserver:
             {
                 Attempted: self._on_attempt,
                 LogoutDelivered: self._on_attempt,
-                Buried: self._on_dead_letter,
+                DeadLettered: self._on_dead_letter,
                 Deferred: self._on_deferred,
                 EventTaken: self._on_event_taken,
                 Skipped: lambda fact: self._log.debug("skipped", **_delivery_members(fact)),
@@ -118,7 +118,7 @@ class LogObserver:
         hint = "its server sends bytes behind its answer; they were dropped, and the connection was closed"
         self._log.warning("answer_surplus", iss=clip(client.iss), client_id=clip(client.client_id), hint=hint)
 
-    def _on_dead_letter(self, fact: Buried) -> None:
+    def _on_dead_letter(self, fact: DeadLettered) -> None:
         error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
         more = {} if fact.delivery is None else self._subject_members(fact.delivery)
         members = {
@@ -207,7 +207,7 @@ class LogObserver:
         return text if self._subject == "raw" else redact_subject(text, delivery.sub, delivery.sid)
 
 
-def _delivery_members(fact: Buried | Deferred | Skipped | Unexpected) -> dict[str, str]:
+def _delivery_members(fact: DeadLettered | Deferred | Skipped | Unexpected) -> dict[str, str]:
     return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "client_id": clip(fact.client_id)}
 
 

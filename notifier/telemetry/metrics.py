@@ -11,8 +11,8 @@ from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetri
 
 from notifier.delivery.facts import (
     Attempted,
-    Buried,
     ClientServed,
+    DeadLettered,
     Deferred,
     EventTaken,
     FactHandlers,
@@ -133,7 +133,7 @@ class Metrics:
                 Deferred: self._on_deferred,
                 Skipped: lambda fact: self.clients.of(fact.iss, fact.client_id).on_skipped(),
                 IgnoredOverrides: self._on_ignored_overrides,
-                Buried: self._on_dead_letter,
+                DeadLettered: self._on_dead_letter,
                 Unexpected: self._on_unexpected,
                 ClientServed: lambda fact: self._recoveries.add(fact.seconds),
             }
@@ -156,7 +156,7 @@ class Metrics:
     def _on_deferred(self, fact: Deferred) -> None:
         self.clients.of(fact.iss, fact.client_id, unregistered=fact.cause is Cause.UNKNOWN).on_deferred(fact.cause)
 
-    def _on_dead_letter(self, fact: Buried) -> None:
+    def _on_dead_letter(self, fact: DeadLettered) -> None:
         unregistered = fact.reason in _UNKNOWN_REASONS
         self.clients.of(fact.iss, fact.client_id, unregistered=unregistered).on_dead_letter(fact.reason)
 

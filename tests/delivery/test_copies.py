@@ -8,7 +8,7 @@ import pytest
 
 from notifier.delivery.facts import AlreadyDelivered, EventTaken
 from notifier.delivery.intake import Expand
-from notifier.delivery.ledger import MAX_STANDING_SECONDS, MIN_REMEMBERED, HeldMessage, Ledger, stands_for
+from notifier.delivery.ledger import MAX_COVERAGE_SECONDS, MIN_REMEMBERED, HeldMessage, Ledger, coverage_seconds
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.message import Kind, Lane, Message
@@ -56,10 +56,10 @@ class Copies:
         assert held.closed is (delivery_id not in self.started)
         return not held.closed
 
-    def end(self, delivery_id: str, *, stands_until: float | None) -> None:
+    def end(self, delivery_id: str, *, covers_copies_until: float | None) -> None:
         """Settle the started delivery."""
         held, delivery = self.started.pop(delivery_id)
-        for holder, copy in self.ledger.settle_delivery(held, delivery, stands_until=stands_until):
+        for holder, copy in self.ledger.settle_delivery(held, delivery, covers_copies_until=covers_copies_until):
             self.started[delivery_id] = holder, copy
 
 
@@ -71,21 +71,21 @@ def begun() -> Copies:
 
 
 @pytest.mark.parametrize(
-    ("stands_until", "of_same_stage", "of_another"),
+    ("covers_copies_until", "of_same_stage", "of_another"),
     [
         pytest.param(FOREVER, True, True, id="delivered: done"),
         pytest.param(NOW + HOP, True, False, id="put off: its retry stands for the copy, but not for itself"),
         pytest.param(None, False, False, id="given up: attempted"),
     ],
 )
-def test_a_copy_waits_for_the_end(stands_until: float | None, of_same_stage: bool, of_another: bool) -> None:
+def test_a_copy_waits_for_the_end(covers_copies_until: float | None, of_same_stage: bool, of_another: bool) -> None:
     """All messages of this delivery wait while it is in flight, its retry included."""
     copies = begun()
     copy = copies.begin("d", 0, of_event=False)
     retry = copies.begin("d", 1, of_event=False)
     assert not copy.closed
     assert not retry.closed
-    copies.end("d", stands_until=stands_until)
+    copies.end("d", covers_copies_until=covers_copies_until)
     assert (copy.closed, retry.closed) == (of_same_stage, of_another)
     assert ("d" in copies.started) is not of_another
 
@@ -93,7 +93,7 @@ def test_a_copy_waits_for_the_end(stands_until: float | None, of_same_stage: boo
 def test_what_was_delivered_is_done() -> None:
     """It stays done as long as it is remembered."""
     copies = begun()
-    copies.end("d", stands_until=FOREVER)
+    copies.end("d", covers_copies_until=FOREVER)
     copies.now += 1e6
     assert not copies.starts("d", of_event=True)
     assert not copies.starts("d", 3, of_event=False)
@@ -104,11 +104,11 @@ def test_a_retry_stands_for_its_event() -> None:
     dead letter.
     """
     copies = begun()
-    copies.end("d", stands_until=NOW + HOP)
+    copies.end("d", covers_copies_until=NOW + HOP)
     copies.now = NOW + HOP - 0.01
     assert not copies.starts("d", of_event=True)
     assert copies.starts("d", of_event=False)
-    copies.end("d", stands_until=NOW + HOP)
+    copies.end("d", covers_copies_until=NOW + HOP)
     copies.now = NOW + HOP
     assert copies.starts("d", of_event=True)
 
@@ -116,9 +116,9 @@ def test_a_retry_stands_for_its_event() -> None:
 def test_what_was_given_up_may_be_sent_again() -> None:
     """An event sent again after its dead letter requests another attempt, immediately."""
     copies = begun()
-    copies.end("d", stands_until=NOW + HOP)
+    copies.end("d", covers_copies_until=NOW + HOP)
     assert copies.starts("d", 1, of_event=False)
-    copies.end("d", stands_until=None)
+    copies.end("d", covers_copies_until=None)
     assert copies.starts("d", of_event=True)
 
 
@@ -129,7 +129,7 @@ def test_memory_is_bounded() -> None:
     copies = Copies(remembered=2)
     for name in "abcde":
         assert copies.starts(name, of_event=True)
-        copies.end(name, stands_until=FOREVER)
+        copies.end(name, covers_copies_until=FOREVER)
     assert [copies.starts(name, of_event=True) for name in "edcba"] == [False, False, False, True, True]
 
 
@@ -138,15 +138,15 @@ def test_what_is_given_up_is_forgotten_however_long_ago_its_retry_was() -> None:
     copies = Copies(remembered=2)
     for name, until in (("a", NOW + HOP), ("b", FOREVER), ("a", None)):
         assert copies.starts(name, of_event=False)
-        copies.end(name, stands_until=until)
+        copies.end(name, covers_copies_until=until)
     assert copies.starts("a", of_event=True)
     assert not copies.starts("b", of_event=True)
 
 
-@pytest.mark.parametrize(("wait", "seconds"), [(0.2, 1), (2.4, 2), (45, 32), (3600, MAX_STANDING_SECONDS)])
+@pytest.mark.parametrize(("wait", "seconds"), [(0.2, 1), (2.4, 2), (45, 32), (3600, MAX_COVERAGE_SECONDS)])
 def test_what_is_put_off_stands_until_its_first_delay_is_over(wait: float, seconds: float) -> None:
     """After that delay another worker can fetch it and give it up. After a minute it covers no copy in any case."""
-    assert stands_for(wait) == seconds
+    assert coverage_seconds(wait) == seconds
 
 
 # ── by a worker ─────────────────────────────────────────────────────────────────────────────────────────────────

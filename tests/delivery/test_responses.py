@@ -4,7 +4,7 @@ from email.utils import formatdate
 
 import pytest
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, LogoutDelivered, RetryScheduled
+from notifier.delivery.facts import Attempted, DeadLettered, Deferred, LogoutDelivered, RetryScheduled
 from notifier.model.client import ResponsePolicy, RetryPolicy
 from notifier.model.outcome import Break, Cause, Reason, Wire
 from notifier.model.request import Request
@@ -185,7 +185,7 @@ async def test_a_400_while_our_key_is_not_published_is_a_fault_of_ours() -> None
 
 async def test_only_a_400_is_held_back_by_a_missing_key() -> None:
     """If the client accepts the token or is down, this proves nothing about the key."""
-    for status, fact in ((200, LogoutDelivered), (503, RetryScheduled), (404, Buried)):
+    for status, fact in ((200, LogoutDelivered), (503, RetryScheduled), (404, DeadLettered)):
         async with running(Stage(client("shop", retry=EXACT))) as stage:
             stage.unpublished = "the key is not published (kid k1)"
             stage.receivers.behaviours["shop"] = answers(status)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from notifier.delivery.facts import Buried, Skipped
+from notifier.delivery.facts import DeadLettered, Skipped
 from notifier.delivery.selection import GATHER_SECONDS, GROUP_PAUSE_SECONDS
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
@@ -80,7 +80,7 @@ def trial(crashes: int, **more: object) -> Message:
 def test_what_counts_as_a_crash(counted: int, returns: int, crashes: int, suspect: bool) -> None:
     """Each return makes a suspect; then the return of a trial alone, once. A trial that comes first is none."""
     message = trial(counted, delivery_count=returns)
-    assert (message.crashes, message.suspect, message.worn_out) == (crashes, suspect, False)
+    assert (message.crashes, message.suspect, message.at_delivery_limit) == (crashes, suspect, False)
     survived = replace(message, delivery_count=returns + 5, survived=5)
     assert (survived.crashes, survived.suspect) == (crashes, suspect)
 
@@ -211,7 +211,7 @@ async def test_at_the_last_chance_it_is_buried_unread(kind: Kind | None, body: b
         )
         assert (letter.reason, letter.publisher) == (DeadReason.DELIVERY_LIMIT, "idp")
         assert str(LAST_CHANCE) in letter.text
-        assert [(fact.reason, fact.delivery) for fact in stage.facts if isinstance(fact, Buried)] == [
+        assert [(fact.reason, fact.delivery) for fact in stage.facts if isinstance(fact, DeadLettered)] == [
             (DeadReason.DELIVERY_LIMIT, DELIVERY if kind is Kind.DELIVERY else None)
         ]
         assert (letter.delivery, letter.event) == (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from notifier.delivery.selection import LARGE_ROUNDS, MAX_LARGE_AT_HAND
+from notifier.delivery.selection import LARGE_ROUNDS, MAX_LARGE_IN_PROGRESS
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.reply import ReplyTo
 from tests.delivery.stage import ISS, Stage, client, running
@@ -113,7 +113,7 @@ async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
             await asyncio.sleep(0)
         lanes = stage.worker.ledger._held.values()
         opened = [held for lane in lanes for held in lane if held.is_large and held.work is not None]
-        assert len(opened) == MAX_LARGE_AT_HAND
+        assert len(opened) == MAX_LARGE_IN_PROGRESS
         stage.queue.open.set()
         await stage.until(lambda: len(stage.queue.acked) == len(large) + 1)
     assert len(stage.dead()) == len(large)

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from rich.console import Console
 
-from notifier.delivery.facts import Buried, Observer
+from notifier.delivery.facts import DeadLettered, Observer
 from notifier.demo.console_demo import TokenPage
 from notifier.demo.story import Pace, RunningService, StartService, play_story
 from notifier.demo.token_check import LOGOUT_EVENT
@@ -75,7 +75,9 @@ class Courier:
         )
         self._dead.append(given_up)
         self._observe(
-            Buried(iss=event["iss"], client_id=client_id, event_id=event["id"], reason=DeadReason.EXPIRED, text="")
+            DeadLettered(
+                iss=event["iss"], client_id=client_id, event_id=event["id"], reason=DeadReason.EXPIRED, text=""
+            )
         )
 
     async def _post(self, event: Mapping[str, Any], client_id: str) -> int:

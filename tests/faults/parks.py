@@ -57,11 +57,11 @@ def die_at(step: str, count: int) -> None:
         return durable
 
     def settle_delivery(
-        self: Ledger, held: HeldMessage, begun: Delivery, *, stands_until: float | None
+        self: Ledger, held: HeldMessage, begun: Delivery, *, covers_copies_until: float | None
     ) -> list[tuple[HeldMessage, Delivery]]:
-        if stands_until == math.inf and begun.id in fetched:
+        if covers_copies_until == math.inf and begun.id in fetched:
             comes_to("told")
-        return _settle_delivery(self, held, begun, stands_until=stands_until)
+        return _settle_delivery(self, held, begun, covers_copies_until=covers_copies_until)
 
     pipeline.Worker._take_parked = take_parked  # type: ignore[method-assign]
     Settlement.settle = settle  # type: ignore[method-assign]

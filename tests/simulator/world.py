@@ -11,10 +11,10 @@ from typing import NamedTuple, Self
 
 from notifier.configuration.clients.registry_checks import record_losses
 from notifier.delivery.facts import (
-    Buried,
     ClientFailing,
     ClientRecovered,
     ClientServed,
+    DeadLettered,
     Deferred,
     EventTaken,
     Fact,
@@ -76,7 +76,7 @@ class Tally:
     running: Counter[str] = field(default_factory=Counter)
     most_running: Counter[str] = field(default_factory=Counter)
     changes: list[ClientFailing | ClientRecovered | ClientServed] = field(default_factory=list)
-    buried: list[tuple[float, Buried]] = field(default_factory=list)
+    buried: list[tuple[float, DeadLettered]] = field(default_factory=list)
     open: set[tuple[str, str]] = field(default_factory=set)  # deliveries without a fate, by event and client
     waiting: set[tuple[str, str]] = field(default_factory=set)  # those that were ever put off
     skipped: Counter[str] = field(default_factory=Counter)  # by workers that could not know better
@@ -415,7 +415,7 @@ class World:
                 tally.open.discard((delivery.event_id, name))
                 tally.failed[name] = max(tally.failed[name], delivery.attempts)
                 tally.charged[name] = max(tally.charged[name], delivery.backoffs)
-            case Buried():
+            case DeadLettered():
                 tally.open.discard((fact.event_id, fact.client_id or ""))
                 tally.buried.append((self.now, fact))
             case Deferred():

@@ -13,7 +13,7 @@ from notifier.delivery import facts
 from notifier.delivery.facts import (
     AlreadyDelivered,
     Attempted,
-    Buried,
+    DeadLettered,
     Deferred,
     EventTaken,
     Fact,
@@ -98,7 +98,7 @@ def test_the_level_is_kept(log_format: Literal["json", "console"]) -> None:
     observer = LogObserver(hashing=SubjectHash(KEY))
     observer.observe(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy")))
     assert stream.getvalue() == ""
-    observer.observe(Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.EXPIRED, text=""))
+    observer.observe(DeadLettered(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.EXPIRED, text=""))
     assert "dead_letter" in stream.getvalue()
 
 
@@ -113,7 +113,7 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
     """Dead letters, malformed events and the first deferral for a fault of ours are warnings, the usual is debug."""
     who: dict[str, Any] = {"iss": ISS, "client_id": "shop", "event_id": "evt-1"}
     told = lines_of(
-        Buried(**who, reason=DeadReason.REFUSED, text="410"),
+        DeadLettered(**who, reason=DeadReason.REFUSED, text="410"),
         Deferred(**who, cause=Cause.SLOT, due=1.0),
         Deferred(**who, cause=Cause.SIGNING, due=1.0, text="no key is due", first=True),
         Deferred(**who, cause=Cause.SIGNING, due=1.0, text="no key is due"),
@@ -180,7 +180,7 @@ def test_a_long_reason_keeps_its_way_out() -> None:
     who: dict[str, Any] = {"iss": ISS, "client_id": "shop", "event_id": "evt-1"}
     text = f"{'w' * 500}; register it, then replay"
     for line in lines_of(
-        Buried(**who, reason=DeadReason.UNKNOWN_CLIENT, text=text),
+        DeadLettered(**who, reason=DeadReason.UNKNOWN_CLIENT, text=text),
         Deferred(**who, cause=Cause.ORIGIN, due=1.0, text=text, first=True),
     ):
         assert line["error"] == text
@@ -211,7 +211,7 @@ def test_no_raw_sub_or_sid_in_any_line(subject: Subjects) -> None:
     """Not even where the client's answer names the user."""
     text = f"no session {SID} of {SUB}, and {SUB} again"
     refused = attempt(Refused(reason=Reason.REFUSED, status=404, text=text))
-    buried = Buried(
+    buried = DeadLettered(
         iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=text, delivery=refused.delivery
     )
     took, line, dead = lines_of(attempt(Delivered(status=200, text=text)), refused, buried, subject=subject)

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from notifier import __version__
 from notifier.delivery.facts import (
     Attempted,
-    Buried,
     ClientServed,
+    DeadLettered,
     Deferred,
     EventTaken,
     IgnoredOverrides,
@@ -133,7 +133,7 @@ async def test_each_fact_counts_once_where_it_belongs() -> None:
         delivered(delivery("shop"), propagation=None),
         Skipped(iss=ISS, client_id="shop", event_id="e"),
         IgnoredOverrides(iss=ISS, event_id="e", publisher=None, clients=3, members={}, denied=False),
-        Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=""),
+        DeadLettered(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=""),
         Unexpected(iss=ISS, client_id="shop", event_id="e", error=ValueError()),
     ):
         subject.observe(fact)
@@ -169,7 +169,7 @@ async def test_only_the_first_clients_of_the_file_have_labels_of_their_own() -> 
     for client_id in ("zebra", "apple", "mango", "surprise"):
         subject.observe(attempt(client_id, Delivered(status=200)))
     subject.observe(Deferred(iss=ISS, client_id="nobody", event_id="e", cause=Cause.UNKNOWN, due=1.0))
-    subject.observe(Buried(iss=ISS, client_id="nobody", event_id="e", reason=DeadReason.UNKNOWN_CLIENT, text=""))
+    subject.observe(DeadLettered(iss=ISS, client_id="nobody", event_id="e", reason=DeadReason.UNKNOWN_CLIENT, text=""))
     samples = await scrape(subject)
     labels = {dict(labels).get("client_id", "") for _, labels in samples}
     assert labels == {"", "zebra", "apple", "_other", "_inline", "_unknown"}
@@ -182,7 +182,9 @@ async def test_what_publishers_make_up_makes_no_series() -> None:
     before = len(await scrape(subject))
     for n in range(2000):
         subject.observe(
-            Buried(iss=f"https://{n}.example", client_id="", event_id="e", reason=DeadReason.UNKNOWN_ISSUER, text="")
+            DeadLettered(
+                iss=f"https://{n}.example", client_id="", event_id="e", reason=DeadReason.UNKNOWN_ISSUER, text=""
+            )
         )
         subject.observe(attempt(f"made-up-{n}", Delivered(status=200), iss=f"https://{n}.example"))
     samples = await scrape(subject)

@@ -144,7 +144,7 @@ def merge_rows(rows: Sequence[Row]) -> dict[str, Any]:
 ROWS_PER_STEP = 500  # clients, after which the thread pauses to let the event loop run
 
 
-def find_unsure_issuers(
+def find_invalid_issuers(
     layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
 ) -> Mapping[str, str]:
     """Return the issuers that may have unknown clients, with the reason: a source of the issuer has listed none."""

@@ -12,7 +12,7 @@ from notifier.configuration.clients.aliases import aliases_of
 from notifier.configuration.clients.authority import MOVED, ListBounds, bounds_of, kind_of, limit_row
 from notifier.configuration.clients.client_metadata import RegistryBuilder
 from notifier.configuration.clients.client_rows import Row
-from notifier.configuration.clients.layer import ROWS_PER_STEP, Layer, find_unsure_issuers, issuers_of, merge_rows
+from notifier.configuration.clients.layer import ROWS_PER_STEP, Layer, find_invalid_issuers, issuers_of, merge_rows
 from notifier.configuration.clients.registry_checks import AlgorithmsOf, explain_unsignable
 from notifier.configuration.clients.route_grants import ADDRESSES, withheld_routes_of
 from notifier.model.client import Client, ClientKey
@@ -60,7 +60,7 @@ def complete_registry(
     """Add the parts that depend on all layers and are never patched: aliases, and issuers that may lack clients."""
     issuers = tuple(build_context.settings.issuers)
     named = aliases_of(layers, issuers, pause)
-    unsure = find_unsure_issuers(layers, issuers, pause)
+    unsure = find_invalid_issuers(layers, issuers, pause)
     registry = dataclasses.replace(
         built.registry, aliases=named.aliases, taken_aliases=named.taken_aliases, unsure=unsure
     )

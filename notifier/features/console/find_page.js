@@ -41,9 +41,9 @@ function rowsOf({ facts, letters, waiting }) {
   const waits = (waiting.deliveries ?? [])
     .map((row) => ({ ...row, at: row.since, kind: "waits", next_due: row.due, by: "what waits" }));
   const letterKey = (row) => `${row.event_id} ${clientKey(row)}`;
-  const buried = new Set(dead.map(letterKey));
-  const told = known.filter((row) => row.kind !== "dead" || !buried.has(letterKey(row)));
-  return [...told, ...dead, ...waits].sort((one, other) => Date.parse(one.at) - Date.parse(other.at));
+  const deadKeys = new Set(dead.map(letterKey));
+  const rows = known.filter((row) => row.kind !== "dead" || !deadKeys.has(letterKey(row)));
+  return [...rows, ...dead, ...waits].sort((one, other) => Date.parse(one.at) - Date.parse(other.at));
 }
 
 const BY_COMMAND = "notifier log-id -c notifier.yaml SUB --in notifier.log";

@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 from notifier.delivery.facts import (
     Attempted,
-    Buried,
     ClientFailing,
     ClientRecovered,
+    DeadLettered,
     Deferred,
     FactHandlers,
     LogoutDelivered,
@@ -132,7 +132,7 @@ class Recent:
                 LogoutDelivered: self._on_attempt,
                 RetryScheduled: lambda _: self._count(_RETRIED),
                 Deferred: self._on_deferred,
-                Buried: self._on_dead_letter,
+                DeadLettered: self._on_dead_letter,
                 ClientFailing: self._on_failing,
                 ClientRecovered: self._on_recovered,
             }
@@ -209,7 +209,7 @@ class Recent:
         else:
             self._client_bytes -= self._clients.popitem(last=False)[1].bytes()
 
-    def _on_dead_letter(self, fact: Buried) -> None:
+    def _on_dead_letter(self, fact: DeadLettered) -> None:
         self._step()[_DEAD] += 1
         text, hashes, delivery = fact.text[:MAX_TEXT_CHARS], dict[str, int](), fact.delivery
         if delivery is not None:

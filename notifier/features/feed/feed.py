@@ -15,9 +15,9 @@ from prometheus_client import Metric
 
 from notifier.delivery.facts import (
     Attempted,
-    Buried,
     ClientFailing,
     ClientRecovered,
+    DeadLettered,
     Deferred,
     Fact,
     LogoutDelivered,
@@ -75,9 +75,9 @@ class Feed:
                 self._attempts[fact.delivery.id] = fact
             case Deferred(delivery=Delivery(id=id_)):
                 self._attempts.pop(id_, None)  # an internal fault: the attempt does not count
-            case RetryScheduled(delivery=delivery) | Buried(delivery=Delivery() as delivery):
+            case RetryScheduled(delivery=delivery) | DeadLettered(delivery=Delivery() as delivery):
                 self._put(self._to_notice(fact, self._attempts.pop(delivery.id, None)))
-            case Buried() | Skipped():
+            case DeadLettered() | Skipped():
                 self._put(self._to_notice(fact, None))
             case ClientFailing() | ClientRecovered():
                 state = ClientChange.FAILING if isinstance(fact, ClientFailing) else ClientChange.RECOVERED

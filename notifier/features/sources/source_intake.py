@@ -9,7 +9,7 @@ from typing import Literal
 
 from notifier.delivery.facts import EventTaken
 from notifier.delivery.ports import Alone
-from notifier.delivery.replacements import Move, Send, bury_dead_letter
+from notifier.delivery.replacements import Move, Send, send_dead_letter
 from notifier.features.sources.source import Source
 from notifier.features.sources.translation import Translation
 from notifier.model.documents import dead_letter, documents
@@ -58,7 +58,7 @@ class SourceIntake:
     ) -> Iterator[Send]:
         lane = Lane.BULK if message.lane is Lane.BULK else Lane.EVENTS
         if letter is not None:
-            yield bury_dead_letter(letter, None)
+            yield send_dead_letter(letter, None)
         for part in translation.parts:
             yield Send(queue=lane, due=rest_until, message=to_sourced(message, self._new_id(), part))
         for event in translation.events:

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, assert_never
 
 from notifier.delivery.ages import fault_wait_seconds, grace_left
 from notifier.delivery.facts import Fact
-from notifier.delivery.replacements import Move, Send, bury_dead_letter
+from notifier.delivery.replacements import Move, Send, send_dead_letter
 from notifier.features.upstreams.upstream import (
     LocalSessions,
     SessionsLookedUp,
@@ -83,7 +83,7 @@ class UpstreamIntake:
         try:
             session_end = load_session_end(upstream, message.body)
         except MalformedEvent as malformed:
-            return [bury_dead_letter(dead_letter.dead_letter_raw(message, malformed.mistakes, self._clock()), None)]
+            return [send_dead_letter(dead_letter.dead_letter_raw(message, malformed.mistakes, self._clock()), None)]
         sessions = await self._sessions.look_up(upstream, session_end.upstream_session)
         match sessions:
             case LocalSessions():
@@ -121,7 +121,7 @@ class UpstreamIntake:
             why = f"the look-up of the sessions that end with it failed: {text}"
             letter = dead_letter.dead_letter_unread(message, DeadReason.UNRESOLVED, why, now)
             self._observe(_to_fact(session_end, "given_up", text))
-            return bury_dead_letter(letter, None)
+            return send_dead_letter(letter, None)
         again = replace(message, headers={_LOOK_UPS_HEADER: look_up_count + 1})
         return Send(
             message=to_sourced(again, self._new_id()),

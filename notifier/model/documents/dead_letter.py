@@ -21,8 +21,8 @@ from notifier.model.delivery import Delivery, PastOutcome, shorten_history
 from notifier.model.documents import unreadable
 from notifier.model.documents.documents import NAMES_VERSION, EventDocument, dump_event, parse, to_written
 from notifier.model.documents.event_entries import WrongEntries, abridge_issues, parse_positions
-from notifier.model.documents.letter_names import NAMES_ADAPTER, find_disagreements
 from notifier.model.documents.sourced import WrongEvents, parse_event_positions
+from notifier.model.documents.stored_names import NAMES_ADAPTER, find_disagreements
 from notifier.model.documents.unreadable import LETTER_HEADER, RawMessage
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.json_size import fits
@@ -111,7 +111,7 @@ def dead_letter_delivery(delivery: Delivery, reason: DeadReason, text: str, now:
 def dead_letter_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> DeadLetter:
     """Return the dead letter of an event that is given up as a whole."""
     return DeadLetter(
-        id=make_letter_id(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
+        id=make_dead_letter_id(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
         reason=reason,
         text=unreadable.bound_text(text),
         dead_since=now,
@@ -133,7 +133,7 @@ def dead_letter_raw(
     iss, event_id = unreadable.find_names(message, {} if data is None and message.source is not None else data)
     mistakes = unreadable.limit_issues(mistakes)
     return DeadLetter(
-        id=make_letter_id(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
+        id=make_dead_letter_id(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
         reason=DeadReason.MALFORMED_EVENT,
         text=unreadable.format_issues(mistakes),
         dead_since=now,
@@ -156,14 +156,14 @@ def dead_letter_entries(message: Message, event: SessionEnded, wrong: WrongEntri
     """Return one dead letter for all invalid entries of the event. A redelivered copy gets the same id."""
     names = {"iss": event.iss, "id": event.id}
     letter = dead_letter_raw(message, abridge_issues(wrong.mistakes, wrong.more), now, names)
-    same = make_letter_id(message.body, (message.message_id or "").encode(errors="replace"), b"entries")
+    same = make_dead_letter_id(message.body, (message.message_id or "").encode(errors="replace"), b"entries")
     return replace(letter, id=same, entries=wrong.which)
 
 
 def dead_letter_events(message: Message, wrong: WrongEvents, now: float) -> DeadLetter:
     """Return one dead letter for all invalid events of a source's message. The valid events are delivered."""
     letter = dead_letter_raw(message, wrong.mistakes, now, {"iss": wrong.iss, "id": wrong.event_id})
-    same = make_letter_id(
+    same = make_dead_letter_id(
         message.body, (message.message_id or "").encode(errors="replace"), b"events", wrong.which.encode()
     )
     return replace(letter, id=same, events=wrong.which)
@@ -214,7 +214,7 @@ def load_dead_letter(message: Message) -> DeadLetter:
         return _load_unreadable(message) if message.kind is Kind.UNREADABLE else _load_readable(message)
     except MalformedEvent as error:
         letter = dead_letter_raw(message, error.mistakes, message.timestamp or 0.0)
-        return replace(letter, id=message.message_id or make_letter_id(message.body))
+        return replace(letter, id=message.message_id or make_dead_letter_id(message.body))
 
 
 def _load_readable(message: Message) -> DeadLetter:
@@ -291,10 +291,12 @@ def _load_moved_by_broker(message: Message) -> DeadLetter:
         since = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     text = _BROKER_REASONS.get(str(why), "given back to the broker too often: a fault of ours, or poison")
     # The id must be the same at each reading, but headers such as the delivery count change.
-    identity = make_letter_id(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
+    identity = make_dead_letter_id(
+        message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode()
+    )
     return replace(dead_letter_unread(message, DeadReason.DELIVERY_LIMIT, text, since), id=identity)
 
 
-def make_letter_id(*parts: bytes) -> str:
+def make_dead_letter_id(*parts: bytes) -> str:
     """Return the id of a dead letter. It depends on the parts only, so all workers derive the same id."""
     return hashlib.blake2b(b"".join(b"%d:%b" % (len(part), part) for part in parts), digest_size=16).hexdigest()

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
 from notifier.model.documents.documents import NAMES_VERSION
-from notifier.model.documents.letter_names import StoredNames, find_disagreements
+from notifier.model.documents.stored_names import StoredNames, find_disagreements
 from notifier.model.documents.unreadable import RawMessage, body_document
 from notifier.model.errors import UnknownVersion
 from notifier.model.message import Kind, Message

@@ -9,7 +9,7 @@ from typing import Any
 from notifier.delivery.facts import (
     AlreadyDelivered,
     Attempted,
-    Buried,
+    DeadLettered,
     Deferred,
     EventTaken,
     Fact,
@@ -88,7 +88,7 @@ class _FollowedReplay:
         account = self.account
         if (heard := self.deliveries.get(delivery_id)) is not None:
             self.deliveries[delivery_id] = True
-            if isinstance(fact, AlreadyDelivered | LogoutDelivered | Buried):
+            if isinstance(fact, AlreadyDelivered | LogoutDelivered | DeadLettered):
                 del self.deliveries[delivery_id]  # a copy counts once
         elif (heard := self.events.get(event_id)) is not None:
             self.events[event_id] = True
@@ -103,7 +103,7 @@ class _FollowedReplay:
                     account.events += 1
             case Skipped():
                 account.skipped += 1
-            case Buried(delivery=None):
+            case DeadLettered(delivery=None):
                 account.refused += 1
             case AlreadyDelivered():
                 account.results.delivered += 1
@@ -124,7 +124,7 @@ class ReplayAccounts:
         match fact:
             case AlreadyDelivered() | Attempted():
                 delivery_id, event_id = fact.delivery.id, fact.delivery.event_id
-            case Buried() | Deferred():
+            case DeadLettered() | Deferred():
                 delivery_id, event_id = "" if fact.delivery is None else fact.delivery.id, fact.event_id
             case EventTaken() | Skipped():
                 delivery_id, event_id = "", fact.event_id

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered
+from notifier.delivery.facts import Attempted, DeadLettered, Deferred, Fact, LogoutDelivered
 from notifier.delivery.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.moment import Clock, earliest, latest
@@ -53,7 +53,7 @@ class RetryAccount:
                 self.failed[fact.outcome.reason.value] += 1
                 status = "" if fact.outcome.status is None else str(fact.outcome.status)
                 self.text = " ".join(filter(None, (status, fact.outcome.text)))
-            case Buried():
+            case DeadLettered():
                 self.dead[fact.reason.value] += 1
             case Deferred():
                 self.put_off[fact.cause.value] += 1
@@ -87,7 +87,7 @@ class RetryAccounts:
         match fact:
             case Attempted():
                 key = fact.delivery.key
-            case Buried() | Deferred():
+            case DeadLettered() | Deferred():
                 key = (fact.iss, fact.client_id or "")
             case _:
                 return

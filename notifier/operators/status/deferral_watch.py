@@ -17,7 +17,7 @@ from types import MappingProxyType
 import structlog
 
 from notifier.delivery.admission import UNKNOWN_TEXTS
-from notifier.delivery.facts import Buried, Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
+from notifier.delivery.facts import DeadLettered, Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
 from notifier.model.frozen import replace
 from notifier.model.moment import Clock
 from notifier.model.nearest import Hint, suggest_client, suggest_issuer
@@ -109,7 +109,7 @@ class DeferralWatch:
         match fact:
             case LogoutDelivered() | RetryScheduled():
                 self._on_attempt(*fact.delivery.key)
-            case Buried():
+            case DeadLettered():
                 self._on_dead_letter(fact)
 
     def troubles(self) -> Iterator[Trouble]:
@@ -244,7 +244,7 @@ class DeferralWatch:
             deferral = self._end(key)
             self._log.info("deferral_over", cause=str(key[0]), iss=iss, client_id=key[2], put_off=deferral.count)
 
-    def _on_dead_letter(self, fact: Buried) -> None:
+    def _on_dead_letter(self, fact: DeadLettered) -> None:
         """Subtract a deferred delivery that became a dead letter, so that it is no longer counted as pending."""
         for key in (
             (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, ""),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, FactHandlers, LogoutDelivered, RetryScheduled
+from notifier.delivery.facts import Attempted, DeadLettered, Deferred, FactHandlers, LogoutDelivered, RetryScheduled
 from notifier.model import outcome
 from notifier.model.delivery import Delivery
 from notifier.model.moment import Clock, earliest
@@ -86,7 +86,7 @@ class HealthObserver:
                 LogoutDelivered: self._on_attempt,
                 RetryScheduled: self._on_retry_scheduled,
                 Deferred: self._on_deferred,
-                Buried: self._on_dead_letter,
+                DeadLettered: self._on_dead_letter,
             }
         )
         """Counts a fact."""
@@ -190,7 +190,7 @@ class HealthObserver:
         elif not life.has_sid and life.expires <= (record.expires_without_sid or 0.0):
             record.expires_without_sid = None
 
-    def _on_dead_letter(self, fact: Buried) -> None:
+    def _on_dead_letter(self, fact: DeadLettered) -> None:
         self.counts["dead"] += 1
         if not fact.client_id:
             return
@@ -230,10 +230,10 @@ class RefusedEventCounts:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._refusals: dict[tuple[str, DeadReason], _Refusals] = {}
-        self.observe = FactHandlers({Buried: self._on_dead_letter})
+        self.observe = FactHandlers({DeadLettered: self._on_dead_letter})
         """Count an event that became a dead letter."""
 
-    def _on_dead_letter(self, fact: Buried) -> None:
+    def _on_dead_letter(self, fact: DeadLettered) -> None:
         if fact.client_id:
             return
         now, key = self._clock(), (fact.iss, fact.reason)

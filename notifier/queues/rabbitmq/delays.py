@@ -110,10 +110,10 @@ class Forwarder:
         self._forwarding: set[asyncio.Task[None]] = set()
 
     def take(self, message: Message) -> None:
-        """Forward the message, or pass it to the inbox, also if it is worn out and thus becomes a dead letter."""
+        """Forward the message or pass it to the inbox; at its delivery limit it is passed and becomes a dead letter."""
         if message.lane is Lane.RETRIES:
             self._on_retry(message)
-        waits = message.lane is Lane.RETRIES and not message.worn_out
+        waits = message.lane is Lane.RETRIES and not message.at_delivery_limit
         following = to_next_pass(message, self._clock()) if waits else None
         if following is None:
             self._inbox.take(message)

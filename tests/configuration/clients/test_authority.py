@@ -63,7 +63,7 @@ def build_context(folder: Path, **sections: Any) -> BuildContext:
 
 def told(made: BuiltRegistry) -> list[str]:
     """What was left away, and whom it concerns."""
-    return [str(each) for of_kind in made.registry.left_away() for each in of_kind.first]
+    return [str(each) for of_kind in made.registry.ignored_groups() for each in of_kind.first]
 
 
 def shop(made: BuiltRegistry, iss: str = ONE) -> Client:
@@ -461,8 +461,8 @@ def test_kinds_are_few_whatever_rows_say(tmp_path: Path) -> None:
         row(f"c{nth}", aliases=[f"a{nth}"], notifier={f"typ{nth}": "x", "claims": {"x": nth}}) for nth in range(300)
     ]
     made = built(tmp_path, of_list(*rows, issuer=ONE, clients=["c*"]))
-    assert [each.count for each in made.registry.left_away()] == [300, 300, 300]
-    assert made.registry.left_away_count == 900
+    assert [each.count for each in made.registry.ignored_groups()] == [300, 300, 300]
+    assert made.registry.ignored_count == 900
 
 
 def test_no_value_is_kept_that_no_list_may_say() -> None:

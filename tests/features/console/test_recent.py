@@ -186,7 +186,7 @@ def test_what_happened_after_an_answer_is_told_once() -> None:
     deferred = _deferred(ISS, "shop", "e")
     recent.observe(deferred)  # not the first of its kind: nothing new
     recent.observe(replace(deferred, first=True))
-    buried = facts.Buried(iss=ISS, client_id="", event_id="e", reason=DeadReason.MALFORMED_EVENT, text="no JSON")
+    buried = facts.DeadLettered(iss=ISS, client_id="", event_id="e", reason=DeadReason.MALFORMED_EVENT, text="no JSON")
     recent.observe(buried)
     assert [row.kind for row in recent.after(last, well=True, issuers=None)] == [
         "down",

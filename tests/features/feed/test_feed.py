@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from notifier.delivery.facts import Attempted, Buried, ClientFailing, ClientRecovered, Deferred
+from notifier.delivery.facts import Attempted, ClientFailing, ClientRecovered, DeadLettered, Deferred
 from notifier.features.feed.feed import NOTICE_OVERHEAD_BYTES, Feed
 from notifier.features.feed.feed_event import feed_message
 from notifier.model.client import Client
@@ -138,7 +138,7 @@ async def test_an_attempt_that_was_put_off_is_not_told_of_what_comes_later() -> 
     feed, target = feed_of(), Target()
     feed.observe(attempted)
     feed.observe(Deferred(cause=Cause.SIGNING, due=1_800_000_009.0, **who))
-    feed.observe(Buried(reason=DeadReason.EXPIRED, text="too late", **who))
+    feed.observe(DeadLettered(reason=DeadReason.EXPIRED, text="too late", **who))
     await feed.flush(target, 5)
     assert [one.last_attempt for one in target.told if isinstance(one, Notice)] == [None]
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from notifier.delivery.facts import AlreadyDelivered, Attempted, Buried, Deferred, EventTaken, Skipped
+from notifier.delivery.facts import AlreadyDelivered, Attempted, DeadLettered, Deferred, EventTaken, Skipped
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.operators.deliveries import jobs as jobs_module
 from notifier.operators.deliveries.jobs import LIST_JOBS, SHOW_JOB, Job, JobEndRequested, JobKind, Jobs
@@ -209,10 +209,12 @@ def taken(event_id: str, deliveries: int) -> EventTaken:
     return EventTaken(result="accepted", event_id=event_id, iss=ISS, publisher=None, deliveries=deliveries, dated=False)
 
 
-def buried(name: str, event_id: str = "e-1") -> Buried:
+def buried(name: str, event_id: str = "e-1") -> DeadLettered:
     """A delivery was given up."""
     delivery = replace(DELIVERY, id=name, event_id=event_id)
-    return Buried(iss=ISS, client_id="shop", event_id=event_id, reason=DeadReason.EXPIRED, text="", delivery=delivery)
+    return DeadLettered(
+        iss=ISS, client_id="shop", event_id=event_id, reason=DeadReason.EXPIRED, text="", delivery=delivery
+    )
 
 
 async def account(accounts: ReplayAccounts, id_: str = "r") -> ReplayAccount:

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from notifier.configuration.clients.client_rows import SourceState
-from notifier.delivery.facts import Buried
+from notifier.delivery.facts import DeadLettered
 from notifier.model.message import DEAD, Depth, Lane
 from notifier.model.outcome import DeadReason
 from notifier.model.trouble import Trouble, TroubleKind
@@ -188,9 +188,11 @@ def test_a_command_in_what_a_client_met_is_on_one_line(tmp_path: Path) -> None:
 # ── Refused events: `notifier status` and the console begin with them, by issuer and reason, until an hour has passed
 
 
-def refused(iss: str = ISS, reason: DeadReason = DeadReason.PUBLISHER_NOT_ALLOWED, client_id: str = "") -> Buried:
+def refused(iss: str = ISS, reason: DeadReason = DeadReason.PUBLISHER_NOT_ALLOWED, client_id: str = "") -> DeadLettered:
     """A dead letter: of a whole event, unless it names a client."""
-    return Buried(iss=iss, client_id=client_id, event_id="e-1", reason=reason, text="publisher 'guest' may not speak")
+    return DeadLettered(
+        iss=iss, client_id=client_id, event_id="e-1", reason=reason, text="publisher 'guest' may not speak"
+    )
 
 
 def test_events_are_counted_until_none_was_refused_for_an_hour() -> None:

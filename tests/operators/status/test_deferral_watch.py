@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from notifier.delivery.admission import NO_SUCH_CLIENT
-from notifier.delivery.facts import Buried, Deferred, Fact
+from notifier.delivery.facts import DeadLettered, Deferred, Fact
 from notifier.delivery.notices import notice_of
 from notifier.model.client import Client
 from notifier.model.fate import Notice
@@ -61,7 +61,7 @@ class Rig:
     def buried(self, client_id: str) -> None:
         """It was given up."""
         self.watch.observe(
-            Buried(iss=ISS, client_id=client_id, event_id="e", reason=DeadReason.UNKNOWN_CLIENT, text="")
+            DeadLettered(iss=ISS, client_id=client_id, event_id="e", reason=DeadReason.UNKNOWN_CLIENT, text="")
         )
 
     def troubles(self) -> list[tuple[str, str, str, int]]:

@@ -231,7 +231,7 @@ def buried(
 ) -> None:
     """Observe a dead letter without an attempt."""
     letter: dict[str, Any] = {"iss": ISS, "client_id": client_id, "event_id": "e", "reason": reason, "text": text}
-    health.observe(facts.Buried(**letter, delivery=delivery))
+    health.observe(facts.DeadLettered(**letter, delivery=delivery))
 
 
 def test_a_client_whose_event_came_too_late_does_not_fail() -> None:

@@ -177,6 +177,6 @@ async def test_what_is_lost_is_not_forwarded(lane: Lane, published: list[str]) -
 
 async def test_what_is_worn_out_waits_no_longer() -> None:
     """It is at its last chance to be buried."""
-    broker, worn_out = Broker(), replace(came(WAITING), delivery_count=LAST_CHANCE)
-    broker.forwarder.take(worn_out)
-    assert await broker.inbox.next() == worn_out
+    broker, at_delivery_limit = Broker(), replace(came(WAITING), delivery_count=LAST_CHANCE)
+    broker.forwarder.take(at_delivery_limit)
+    assert await broker.inbox.next() == at_delivery_limit
