@@ -50,7 +50,7 @@ COMMANDS = (
     LazyCommand("retry", "notifier.operators.deliveries.retry_command",
         "Attempt the pending deliveries of a client now, instead of when they are due."),
     LazyCommand("log-id", "notifier.cli.log_id_command",
-        "Print the hash under which logs show a `sub` or `sid`; with --in, show the results of that user's logouts."),
+        "Print the hash under which logs show a `sub` or `sid`."),
     LazyCommand("clients", "notifier.cli.clients_command",
         "Show the clients that are in force, and where each value of them comes from."),
     LazyCommand("keys", "notifier.cli.keys_command",
@@ -66,6 +66,9 @@ COMMANDS = (
 
 GONE_OPTIONS = {
     "demo --browser": "is gone: use `notifier demo` or `notifier demo --console`",
+    "status --from": "is gone: use GET /v1/status of the worker's API, or its console",
+    "status --watch": "is gone: use watch notifier status",
+    "log-id --in": 'is gone: use grep "$(notifier log-id SUB)" FILE',
     "capacity": "is gone: the tables of docs/scaling.md show the number of workers",
     "report": "is gone: the SQL query and the PromQL of docs/outcomes.md show shares and times by client",
     "collect": "is gone: bind a queue to <prefix>.outcomes; its file is read by the SQL of docs/outcomes.md",

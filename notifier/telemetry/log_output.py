@@ -10,23 +10,19 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, TextIO, cast
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_json
-from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, LogLevelColumnFormatter, plain_traceback
+from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from notifier.model.printable import printable, printable_lines
 from notifier.model.redaction import redact
 
 _MULTILINE_MEMBERS = frozenset({"event", "exception", "stack"})  # `event` of libraries' lines
-EVENT_WIDTH = 16  # columns; most events fit
-FIRST_MEMBERS = ("client_id", "reason", "status", "error")  # the most useful of the other members
-_RESET, _BOLD, _DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
-_RED, _GREEN, _YELLOW, _CYAN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m"
 
 
 def escape_control_characters(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
@@ -128,46 +124,6 @@ class NonBlockingStream:
         return (self._stream or sys.stderr).isatty()
 
 
-_LEVELS: Mapping[str, str] = {"debug": _DIM, "info": "", "warning": _YELLOW, "error": _BOLD + _RED}
-_OUTCOMES: Mapping[object, str] = {"delivered": _GREEN, "refused": _RED, "failed": _RED}
-_QUOTED = frozenset(" =\"'")
-
-
-def console_renderer(*, colors: bool) -> ConsoleRenderer:
-    """Return the last processor of a line for people. `time` is RFC 3339."""
-    bold, dim, cyan, reset = (_BOLD, _DIM, _CYAN, _RESET) if colors else ("", "", "", "")
-    name, pair = KeyValueColumnFormatter(None, dim, reset, str), KeyValueColumnFormatter(cyan, "", reset, _format_value)
-    return ConsoleRenderer(
-        sort_keys=False,
-        exception_formatter=plain_traceback,
-        columns=[
-            Column("time", KeyValueColumnFormatter(None, dim, reset, _format_time)),
-            Column("level", LogLevelColumnFormatter({level: _LEVELS[level] * colors for level in _LEVELS}, reset)),
-            Column("event", KeyValueColumnFormatter(None, bold, reset, str, width=EVENT_WIDTH)),
-            Column("logger", name),
-            Column("outcome", lambda _key, value: f"{_OUTCOMES.get(value, '') * colors}{value!s:9}{reset}"),
-            *(Column(key, pair) for key in FIRST_MEMBERS),
-            Column("", pair),
-        ],
-    )
-
-
-def drop_none(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Remove members without a value."""
-    return {name: value for name, value in line.items() if value is not None}
-
-
-def _format_time(value: object) -> str:
-    """Return the time as `2026-01-31 12:00:00.123Z`."""
-    return f"{str(value)[:23].replace('T', ' ')}Z"
-
-
-def _format_value(value: object) -> str:
-    if isinstance(value, str):
-        return repr(value) if not value or _QUOTED & set(value) else value
-    return repr(value)
-
-
 def configure(
     level: str = "info", log_format: Literal["auto", "json", "console"] = "auto", *, stream: TextIO | None = None
 ) -> bool:
@@ -223,7 +179,10 @@ def _renderers(out: NonBlockingStream, *, as_json: bool) -> list[Processor]:
     if as_json:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
     colors = out.isatty() and "NO_COLOR" not in os.environ
-    return [drop_none, escape_control_characters, console_renderer(colors=colors), _redact]
+    renderer = ConsoleRenderer(
+        colors=colors, sort_keys=False, exception_formatter=plain_traceback, timestamp_key="time"
+    )
+    return [escape_control_characters, renderer, _redact]
 
 
 def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:

@@ -143,7 +143,7 @@ def test_what_is_gone_is_refused_with_its_successor(gone: str, tmp_path: Path) -
         "dead-letters discard --yes --client-id",
         "waiting cancel --yes --event-id",
         "waiting cancel --yes",
-        "status --from",
+        "dead-letters show",
     ],
 )
 def test_an_empty_option_is_refused(words: str, tmp_path: Path) -> None:

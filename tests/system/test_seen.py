@@ -140,8 +140,6 @@ async def test_no_command_writes_what_a_terminal_obeys(seen: Seen) -> None:
         await seen.on_a_terminal(*words)
     assert "[red]fuses" in await seen.on_a_terminal("doctor")
     assert obeyed(seen.running.log) == set()
-    (seen.site.folder / "worker.log").write_text(seen.running.log)
-    assert "[red]fuses" in await seen.on_a_terminal("log-id", NAME, "--in", "worker.log")
 
 
 async def test_no_answer_of_the_api_holds_what_a_terminal_obeys(seen: Seen) -> None:

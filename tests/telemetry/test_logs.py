@@ -26,8 +26,7 @@ from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason,
 from notifier.model.redaction import redact
 from notifier.model.registry import Registry
 from notifier.service.run_command import build_tracing
-from notifier.telemetry.log_output import configure, console_renderer
-from notifier.telemetry.log_search import LoggedDelivery, find_deliveries
+from notifier.telemetry.log_output import configure
 from notifier.telemetry.logs import LogObserver, SubjectHash, Subjects, clip
 from notifier.telemetry.metrics import Metrics
 from tests.support.outcome_facts import attempted
@@ -332,107 +331,6 @@ def test_a_terminal_obeys_no_line(log_format: Literal["console", "json"]) -> Non
     written = stream.getvalue()
     assert {char for char in written if not char.isprintable()} == {"\n"}
     assert ("one\ntwo" in written) == (log_format == "console")
-
-
-def test_a_person_sees_when_how_grave_and_how_it_went_first() -> None:
-    """In colours on a terminal: what was delivered is green, what was not is red, and info has none."""
-    stream = captured("info", "console")
-    observer = LogObserver(hashing=SubjectHash(KEY))
-    observer.observe(attempt(Delivered(status=204)))
-    observer.observe(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy")))
-    good, bad = stream.getvalue().splitlines()
-    head = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z \[info   \] attempt +"
-    assert re.match(head + "delivered client_id=shop reason=delivered status=204 ", good)
-    assert re.match(head + "failed    client_id=shop reason=server_error status=503 error=busy ", bad)
-    assert "None" not in good + bad
-    shown = [console_renderer(colors=True)(None, "info", {"outcome": how}) for how in ("delivered", "refused")]
-    assert shown == ["\x1b[32mdelivered\x1b[0m", "\x1b[31mrefused  \x1b[0m"]
-
-
-# ── What became of a user's logouts, by the log alone ─────────────────────────────────────────────────────────────
-
-
-WHO = "8266657b159f3f9e"
-
-
-def searched_attempt(
-    client_id: str, outcome: str, *, due: str | None = None, sub: str = WHO, reason: str = "timeout"
-) -> str:
-    """A line as the worker writes it."""
-    return json.dumps(
-        {
-            "event_id": "e1", "iss": "https://i", "client_id": client_id, "attempt": 1, "jti": f"j-{client_id}",
-            "outcome": outcome, "reason": "delivered" if outcome == "delivered" else reason, "next_due": due,
-            "sub": sub, "event": "attempt", "level": "info", "time": "2026-11-20T08:54:49.030882Z",
-        }
-    )  # fmt: skip
-
-
-def said(event: str, client_id: str, **more: str) -> str:
-    """A line that bears no user."""
-    return json.dumps({"event_id": "e1", "iss": "https://i", "client_id": client_id, "event": event, **more})
-
-
-def by_client(lines: list[str]) -> dict[str, LoggedDelivery]:
-    return {fate.client_id: fate for fate in find_deliveries(lines, WHO)}
-
-
-def test_each_client_has_the_last_that_was_said_of_it() -> None:
-    """Delivered at last, still waiting, and dead by a line that names no user."""
-    found = by_client(
-        [
-            searched_attempt("shop", "failed", due="2026-11-20T08:54:51.000Z"),
-            searched_attempt("mail", "failed", due="2026-11-20T08:54:51.000Z"),
-            searched_attempt("wiki", "refused", reason="refused"),
-            said("dead_letter", "wiki", reason="refused", error="gone", time="2026-11-20T08:55:00Z"),
-            searched_attempt("shop", "delivered"),
-            searched_attempt("other", "delivered", sub="0000000000000000"),
-        ]
-    )
-    assert {name: fate.fate for name, fate in found.items()} == {"shop": "delivered", "mail": "waiting", "wiki": "dead"}
-    assert found["shop"].attempts == 2
-    assert found["mail"].next_due == "2026-11-20T08:54:51.000Z"
-    assert (found["wiki"].reason, found["wiki"].error) == ("refused", "gone")
-
-
-def test_a_deferral_after_an_attempt_is_waiting_for_its_cause() -> None:
-    """A fault of ours is told by its cause."""
-    [fate] = find_deliveries(
-        [
-            searched_attempt("shop", "failed", due="2026-11-20T08:54:51.000Z"),
-            said("deferral", "shop", cause="tls_files", due="2026-11-20T09:00:00.000Z"),
-        ],
-        WHO,
-    )
-    assert (fate.fate, fate.reason, fate.next_due) == ("waiting", "tls_files", "2026-11-20T09:00:00.000Z")
-
-
-def test_a_dead_letter_without_any_attempt_is_found() -> None:
-    """A client that nobody knew was never tried."""
-    [fate] = find_deliveries([said("dead_letter", "nobody", reason="unknown_client", sub=WHO)], WHO)
-    assert (fate.fate, fate.reason, fate.attempts) == ("dead", "unknown_client", 0)
-
-
-def test_who_was_told_stays_told() -> None:
-    """A second copy of the event that fails changes nothing."""
-    lines = [
-        searched_attempt("shop", "delivered"),
-        searched_attempt("shop", "failed", due="x"),
-        said("dead_letter", "shop", reason="expired"),
-    ]
-    assert by_client(lines)["shop"].fate == "delivered"
-
-
-def test_what_is_no_line_of_ours_is_passed_over() -> None:
-    """Prefixes of a collector, broken lines, and lines that only happen to hold the hash."""
-    lines = [
-        f"[pod/notifier-1] {searched_attempt('shop', 'delivered')}",
-        f"not JSON {WHO}",
-        f'{{"broken": "{WHO}',
-        f'["{WHO}"]',
-        json.dumps({"event": "attempt", "sub": "x", "error": f"of {WHO}"}),
-    ]
-    assert list(by_client(lines)) == ["shop"]
 
 
 # ── When traces are written: where the standard environment asks for them, and nowhere else ───────────────────────

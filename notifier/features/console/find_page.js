@@ -46,7 +46,7 @@ function rowsOf({ facts, letters, waiting }) {
   return [...rows, ...dead, ...waits].sort((one, other) => Date.parse(one.at) - Date.parse(other.at));
 }
 
-const BY_COMMAND = "notifier log-id -c notifier.yaml SUB --in notifier.log";
+const BY_COMMAND = 'grep "$(notifier log-id -c notifier.yaml SUB)" notifier.log';
 
 export function Find({ data, query }) {
   if (state.me.open) return html`<${NeedsToken} what="A search from here" command=${BY_COMMAND} />`;

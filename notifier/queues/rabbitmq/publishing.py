@@ -37,8 +37,8 @@ _UNCONFIRMED_PROBLEM = "connection lost before the confirm"
 BLOCKED_PROBLEM = "the broker blocks publishing: memory or disk alarm"
 NO_WORKER_ANSWERS_PROBLEM = (
     "the broker takes no message (a memory or disk alarm), so that no worker can answer; logouts go on, and failed ones"
-    " wait in the workers' memory; rabbitmq-diagnostics alarms shows the node, and notifier"
-    " status --from URL the state of a worker"
+    " wait in the workers' memory; rabbitmq-diagnostics alarms shows the node, and"
+    " GET /v1/status of its API the state of a worker"
 )
 
 
