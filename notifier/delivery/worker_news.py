@@ -23,6 +23,7 @@ from notifier.model.moment import Clock
 MAX_REPORTS = 2000  # clients with a report that waits; beyond them the oldest report is dropped
 MAX_REPORT_SECONDS = 2.0  # after which a report is dropped
 MAX_DOCUMENT_BYTES = 4 * 1024  # bytes of a document
+MAX_SENT_SPACING_SECONDS = 16.0  # earlier releases refuse a document with a longer spacing
 DOCUMENTS_PER_SECOND = 50  # read a second, for each worker
 
 _Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
@@ -105,6 +106,7 @@ def _dump(news: News, waited: float) -> bytes:
     failing = news.failing if news.up else news.failing + waited
     members: dict[str, Any] = asdict(news) | {"failing": failing, "rest": max(0.0, news.rest - waited)}
     members["iss"], members["client_id"] = members.pop("key")
+    members["spacing"] = min(MAX_SENT_SPACING_SECONDS, news.spacing)
     return _OF_CLIENT.dump_json(cast("_OfClient", members))
 
 

@@ -55,6 +55,13 @@ def test_what_is_told_is_heard(others: Others) -> None:
     assert others.told() == []
 
 
+def test_the_sent_spacing_is_limited(others: Others) -> None:
+    """A worker of an earlier release refuses a document with a spacing of more than 16 s."""
+    others.tell("shop", spacing=16.0)
+    others.tell("wiki", spacing=300.0)
+    assert [news.spacing for news in others.told()] == [16.0, 16.0]
+
+
 def test_of_each_client_the_newest_counts(others: Others) -> None:
     """Clients of other issuers with the same name are others."""
     others.tell("shop", rest=1.0)
