@@ -214,33 +214,17 @@ class BindingState:
 
 
 class PolicyKey(StrEnum):
-    """Settings of a broker policy that conflict with notifier's queues."""
+    """Settings of a broker policy that conflict with notifier's queues, as far as a temporary queue shows them."""
 
     OVERFLOW = "overflow"
     MESSAGE_TTL = "message-ttl"
     MAX_LENGTH = "max-length"
-    MAX_LENGTH_BYTES = "max-length-bytes"
-    EXPIRES = "expires"
     DELIVERY_LIMIT = "delivery-limit"
 
-
-@frozen
-class PolicyOverride:
-    """A policy that changes the declared arguments of our queues: on these `queues` (full names), to this `value`.
-
-    Both are empty if it was detected on a temporary queue only.
-    """
-
-    key: PolicyKey
-    value: str = ""
-    queues: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        """Format it on one line."""
-        if not self.queues:
-            return f"a policy sets {self.key} on our queues"
-        more = f" and {len(self.queues) - 1} more" if len(self.queues) > 1 else ""
-        return f"a policy sets {self.key} to {self.value} on {self.queues[0]}{more}"
+    @property
+    def text(self) -> str:
+        """The problem, on one line."""
+        return f"a policy sets {self} on our queues"
 
 
 @frozen
@@ -258,7 +242,7 @@ class QueueStatus:
     blocked: bool = False
     problem: str | None = None
     bindings: tuple[BindingState, ...] = ()
-    overrides: tuple[PolicyOverride, ...] = ()
+    overrides: tuple[PolicyKey, ...] = ()
     visited: int = 0
     moved_on: int = 0
 

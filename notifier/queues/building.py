@@ -51,7 +51,6 @@ def rabbit_options(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) 
         tls=None if tls is None else tls.files(),
         prefix=settings.prefix,
         topology=settings.topology,
-        management=settings.management,
         bindings=bindings,
         buckets=settings.buckets,
     )

@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from notifier.model.message import DEAD, BindingState, Depth, PolicyOverride
+from notifier.model.message import DEAD, BindingState, Depth, PolicyKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,26 +31,13 @@ class WorkerAnswers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyCheck:
-    """The policies that override the declared arguments of notifier's queues.
-
-    `by`: the source: the broker's management API, or temporary queues, which reveal only some policies. `fault`: why
-    the configured management API did not return the policies.
-    """
-
-    by: Literal["management", "trial"] | None = None
-    overrides: tuple[PolicyOverride, ...] = ()
-    fault: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerState:
     """The state of a broker that accepted the login. `missing` and `different` name queues and exchanges.
 
     `different` includes the differences. `declares`: workers declare missing ones (`queue.topology`). `blocked`: an
-    alarm stops publishing. `stamped`: the broker's time in epoch seconds, if it stamps messages
-    (`message_interceptors`); `asked`: our time then. `bindings`: of sources, and whether they can be created.
-    `keeps_expired`: an expired message stays until its next queue has it; None if not tested.
+    alarm stops publishing. `bindings`: of sources, and whether they can be created.
+    `keeps_expired`: an expired message stays until its next queue has it; None if not tested. `policies`: those that
+    change a temporary queue, or why that could not be tested; None if not tested.
     """
 
     prefix: str
@@ -64,11 +50,9 @@ class BrokerState:
     blocked: bool
     missing: tuple[str, ...] = ()
     different: tuple[str, ...] = ()
-    stamped: float | None = None
-    asked: float = 0.0
     bindings: Sequence[BindingState] = ()
     keeps_expired: bool | None = None
-    policies: PolicyCheck = PolicyCheck()
+    policies: tuple[PolicyKey, ...] | str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

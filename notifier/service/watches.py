@@ -157,7 +157,7 @@ class Watches:
             yield Trouble(kind=kind, text=status.problem or "the queue takes no message")
         yield from self.refused.troubles()
         for override in status.overrides:
-            yield Trouble(kind=TroubleKind.POLICY, text=str(override), subject=str(override.key))
+            yield Trouble(kind=TroubleKind.POLICY, text=override.text, subject=str(override))
         yield from self._live.reloads.troubles()
         yield from self.signing_keys.troubles()
         yield from self.signers.troubles()

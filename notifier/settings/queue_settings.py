@@ -14,7 +14,7 @@ from notifier.model.message import Lane
 from notifier.model.printable import stray_character
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath, SecretText
-from notifier.settings.values import Name, Section, TextList, WebAddress, expand_home, has_host, is_in_clear
+from notifier.settings.values import Name, Section, TextList, expand_home, has_host
 
 _SEVERAL = re.compile(r"(?i)[,;|\s](sqlite|amqps?):")
 _OPTIONS = ("auth", "heartbeat", "timeout", "name")
@@ -91,7 +91,10 @@ class Prefetch(Section):
 class QueueSettings(Section):
     """The queue: RabbitMQ, or one SQLite file for a single worker."""
 
-    gone: ClassVar[Mapping[str, str]] = {"max_event": f"is gone: it is {MAX_EVENT // 1024}KiB now"}
+    gone: ClassVar[Mapping[str, str]] = {
+        "max_event": f"is gone: it is {MAX_EVENT // 1024}KiB now",
+        "management": "is gone: rabbitmqctl list_queues name effective_policy_definition shows all policies",
+    }
 
     tls: TlsSettings | None = Field(  # before url, whose check reads it
         None, description="TLS to the broker. If given, amqp:// is read as amqps://."
@@ -112,8 +115,6 @@ class QueueSettings(Section):
     """The beginning of all names of queues and exchanges."""
     topology: Literal["declare", "verify"] = "declare"
     """`declare` creates what is missing; `verify` changes nothing on the broker."""
-    management: WebAddress | None = None
-    """The broker's management API, the only source of all policies: `https://HOST:15671`."""
     buckets: int = Field(BUCKETS, ge=1, le=MOST_BUCKETS)
     """Queues in which deliveries wait for clients that are down. Clients share them."""
     prefetch: Prefetch = Prefetch()
@@ -149,30 +150,17 @@ class QueueSettings(Section):
             "must be sqlite:PATH, amqp://HOST, amqps://HOST, or a list of URLs that are all amqp or all amqps"
         )
 
-    @field_validator("management", mode="after")
-    @classmethod
-    def _no_user(cls, url: str | None) -> str | None:
-        if url is not None and ("@" in urlsplit(url).netloc or "?" in url):
-            raise ValueError("must have no user and no query: it is called as the user of the queue")
-        return url
-
     @model_validator(mode="after")
     def _credentials(self) -> Self:
         if self.password is not None and self.password_file is not None:
             raise ValueError("password and password_file are both given; remove one of them")
         if self.sqlite_file is not None:
-            options = [
-                name
-                for name in ("username", "password", "password_file", "tls", "management")
-                if getattr(self, name) is not None
-            ]
-            if options:
+            names = ("username", "password", "password_file", "tls")
+            if options := [name for name in names if getattr(self, name) is not None]:
                 raise ValueError(
                     f"{', '.join(options)} cannot be used with sqlite; remove it, or set url to that of a broker"
                 )
             return self
-        if self.management is not None and self.url[0].startswith("amqps:") and is_in_clear(self.management):
-            raise ValueError("management must begin with https://: the password that TLS hides in url goes there too")
         if mistake := self._wrong_account():
             raise ValueError(mistake)
         beside = self.username is not None or self.password is not None or self.password_file is not None
@@ -195,8 +183,6 @@ class QueueSettings(Section):
             return "url: auth=external takes the user name from our certificate; remove the user name and the password"
         if self.password is not None or self.password_file is not None:
             return "url: auth=external needs no password; remove it"
-        if self.management is not None:
-            return "management needs a password, and auth=external has none; remove it"
         return None
 
 

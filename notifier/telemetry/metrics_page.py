@@ -138,8 +138,7 @@ class MetricsPage:
         text = "Exchanges of others to which the source's queue is not bound."
         yield labelled_family(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
         text = "1 while a policy of the broker changes this on our queues."
-        overridden = {override.key for override in status.overrides}
-        series = {str(key): key in overridden for key in PolicyKey}
+        series = {str(key): key in status.overrides for key in PolicyKey}
         yield labelled_family(GaugeMetricFamily, "queue_policy_overrides", text, ("key",), series)
         text = "Messages moved out of delay queues in which the broker's clock held them up."
         yield plain_counter("delays_moved_total", text, status.moved_on)

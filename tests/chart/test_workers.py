@@ -94,7 +94,7 @@ def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> 
     """Names, the broker and its API, each port of the URI of a client or JWKS, the canary's pod, nothing else."""
     policy = every["everything"].one("NetworkPolicy", "n-logout")["spec"]
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
-    assert ports == [[53, 53], [5671, 15671], [443, 80, 8444, 8445, 9443], [8080], [4318]]
+    assert ports == [[53, 53], [5671], [443, 80, 8444, 8445, 9443], [8080], [4318]]
     assert policy["egress"][3]["to"] == [
         {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "logout-canary", "app.kubernetes.io/instance": "n"}}}
     ]

@@ -138,15 +138,12 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- toJson (concat $first $rest) -}}
 {{- end -}}
 
-{{/* The broker's TCP ports, that of its management API last. JSON. */}}
+{{/* The broker's TCP ports. JSON. */}}
 {{- define "notifier.brokerPorts" -}}
 {{- $ports := list -}}
 {{- $tls := hasKey (default dict .Values.config.queue) "tls" -}}
 {{- range (include "notifier.brokers" . | fromJsonArray) -}}
 {{- $ports = append $ports (include "notifier.portOf" (dict "url" . "default" (ternary "5671" "5672" (or $tls (hasPrefix "amqps:" .)))) | int) -}}
-{{- end -}}
-{{- with dig "queue" "management" "" .Values.config -}}
-{{- $ports = append $ports (include "notifier.portOf" (dict "url" . "default" (ternary "80" "443" (hasPrefix "http:" .))) | int) -}}
 {{- end -}}
 {{- toJson ($ports | uniq) -}}
 {{- end -}}

@@ -61,8 +61,6 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
             yield warning(Area.QUEUE, host, str(replace(binding, advice="")), binding.advice)
         else:
             yield ok(Area.QUEUE, host, f"source {binding.binding.source} may read exchange {binding.binding.exchange}")
-    if state.stamped is not None:
-        yield clock_finding(host, state.stamped - state.asked)
 
 
 HARM: Mapping[PolicyKey, str] = MappingProxyType(
@@ -70,8 +68,6 @@ HARM: Mapping[PolicyKey, str] = MappingProxyType(
         PolicyKey.OVERFLOW: "a full queue drops its oldest, and what expires while its next queue is missing is lost",
         PolicyKey.MESSAGE_TTL: "an event that waits longer becomes a dead letter, and a dead letter is deleted",
         PolicyKey.MAX_LENGTH: "a full queue takes no more, and that of the dead letters drops its oldest",
-        PolicyKey.MAX_LENGTH_BYTES: "a full queue takes no more, and that of the dead letters drops its oldest",
-        PolicyKey.EXPIRES: "a queue that nobody uses for so long is deleted with all that waits there",
         PolicyKey.DELIVERY_LIMIT: "a dead letter that was looked at so often is deleted",
     }
 )
@@ -79,18 +75,16 @@ HARM: Mapping[PolicyKey, str] = MappingProxyType(
 
 def _check_policies(state: BrokerState, host: str) -> Iterator[Finding]:
     """What the broker's policies change, and what could not be seen of them."""
-    policies = state.policies
-    for override in policies.overrides:
+    match state.policies:
+        case str(fault):
+            advice = "`rabbitmqctl list_queues name effective_policy_definition` shows them"
+            yield warning(Area.QUEUE, host, f"its policies are not known: {fault}", advice)
+        case ():
+            text = "no policy shows on a temporary queue; `rabbitmqctl list_policies` shows a longer or larger limit"
+            yield ok(Area.QUEUE, host, text)
+    for key in () if isinstance(state.policies, str) else state.policies or ():
         advice = f"leave {state.prefix}.* out of the policy, or ask who runs the broker to; `rabbitmqctl list_policies`"
-        yield failure(Area.QUEUE, host, f"{override}: {HARM[override.key]}", advice)
-    if policies.fault:
-        advice = "look at queue.management, if you can give it, and whether the user has the tag `management`"
-        yield warning(Area.QUEUE, host, f"its policies are not known: {policies.fault}", advice)
-    elif policies.by == "management" and not policies.overrides:
-        yield ok(Area.QUEUE, host, f"no policy changes a queue under {state.prefix}")
-    elif policies.by == "trial" and not policies.overrides:
-        text = "no policy shows on a temporary queue; a longer or larger limit would not: queue.management has it read"
-        yield ok(Area.QUEUE, host, text)
+        yield failure(Area.QUEUE, host, f"{key.text}: {HARM[key]}", advice)
 
 
 def _check_version(state: BrokerState, host: str) -> Finding:

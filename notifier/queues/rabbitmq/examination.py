@@ -7,10 +7,9 @@ an alarm only to a publishing connection, so there is a second connection.
 
 import asyncio
 import secrets
-import time
+from contextlib import suppress
 
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, DeliveryError
-from pamqp import commands
 
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.queues.queue_state import BrokerState
@@ -18,7 +17,7 @@ from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.connection import Connection, channel_of, connected, is_blocked, reason_of, underlay_of
 from notifier.queues.rabbitmq.expiry import keeps_expired
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.policy_watch import check_policies
+from notifier.queues.rabbitmq.policy_trial import check_policies
 from notifier.queues.rabbitmq.source_bindings import check_bindings
 
 CONFIRM_TIMEOUT_SECONDS = 15.0  # a broker with an alarm reports that it blocks, and confirms nothing
@@ -33,17 +32,14 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         version = properties.get("version", "")
         configure = await _may_configure(looking, name)
         write, blocked = await _may_write(publishing, name)
-        read, stamped = await _may_read(looking, name)
-        asked = time.time()
+        read = await _may_read(looking, name)
         try:
             standings = await topology.survey(looking, topology.topology_of(options))
             bindings = await check_bindings(looking, options)
-            kept = (
-                await keeps_expired(publishing, options.prefix)
-                if configure and write and read and not blocked
-                else None
-            )
-            policies = await check_policies(options, name, may_try=configure and write and read and not blocked)
+            kept = policies = None
+            if configure and write and read and not blocked:
+                kept = await keeps_expired(publishing, options.prefix)
+                policies = await check_policies(options, name)
         except ChannelAccessRefused as refused:
             raise QueueError(reason_of(refused)) from refused
     return BrokerState(
@@ -56,8 +52,6 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         blocked=blocked,
         missing=tuple(f"{standing.what} {standing.name}" for standing in standings if standing.missing),
         different=tuple(standing.difference for standing in standings if standing.difference is not None),
-        stamped=stamped,
-        asked=asked,
         bindings=bindings,
         keeps_expired=kept,
         policies=policies,
@@ -99,20 +93,12 @@ async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
         return True, is_blocked(connection)
 
 
-async def _may_read(connection: Connection, name: str) -> tuple[bool, float | None]:
-    """Return whether we may read queues of our prefix, and the broker's clock if it stamps messages."""
+async def _may_read(connection: Connection, name: str) -> bool:
+    """Return True if we may read queues of our prefix."""
     async with channel_of(connection) as channel:
         try:
-            message = await channel.basic_get(name, no_ack=True)
-        except ChannelNotFoundEntity:  # the broker checks the permission first
-            return True, None
+            with suppress(ChannelNotFoundEntity):  # the broker checks the permission first
+                await channel.basic_get(name, no_ack=True)
         except ChannelAccessRefused:
-            return False, None
-        return True, _read_stamp(message.header.properties)
-
-
-def _read_stamp(properties: commands.Basic.Properties) -> float | None:
-    stamp = (properties.headers or {}).get("timestamp_in_ms")
-    if isinstance(stamp, int):
-        return stamp / 1000
-    return None if properties.timestamp is None else properties.timestamp.timestamp()
+            return False
+        return True

@@ -22,7 +22,7 @@ class RabbitOptions:
     the URL. It is called per connection, so that a new password needs no restart. A lane missing from `prefetch` gets
     its default. At most `max_event` bytes of a publisher's message are kept. Each source of the `bindings` has a
     separate queue. A delivery stays in one of the `buckets` for `parked_for` seconds, a power of two, which only tests
-    change. `management`: the address of the broker's management API.
+    change.
     """
 
     urls: tuple[str, ...] = field(repr=False)  # may contain a password
@@ -30,7 +30,6 @@ class RabbitOptions:
     tls: TlsFiles | None = None
     prefix: str = "notifier"
     topology: Literal["declare", "verify"] = "declare"
-    management: str | None = None
     bindings: tuple[Binding, ...] = ()
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
     max_event: int = MAX_EVENT

@@ -9,25 +9,42 @@ AMQP reports no policy: neither a declare nor a message shows one. But a policy 
 | `max-length`, `max-length-bytes` | the queue refuses or drops some of `MESSAGE_COUNT` messages |
 | `message-ttl` | some of them are gone within `WATCH_SECONDS` |
 | `delivery-limit` | a message is gone within `DEFAULT_DELIVERY_LIMIT` + 1 returns |
-| larger limits, `expires`, or a policy for one queue only | none: see `policy_watch` |
+| larger limits, `expires`, or a policy for one queue only | none |
+
+Only a process that may declare queues can test that: with `topology: verify` only the doctor. A worker tests it during
+its start, which does not wait for the result.
 """
 
 import asyncio
+import secrets
 
 import aiormq
+import structlog
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import DeliveryError
 from pamqp import commands
 
-from notifier.model.errors import QueueUnavailable
-from notifier.model.message import PolicyKey, PolicyOverride
-from notifier.queues.rabbitmq.connection import Connection, broker_timeout, channel_of
+from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.message import PolicyKey
+from notifier.queues.rabbitmq.connection import (
+    CONNECTION_ERRORS,
+    Connection,
+    broker_timeout,
+    channel_of,
+    connected,
+    is_cancelled,
+    reason_of,
+)
+from notifier.queues.rabbitmq.options import RabbitOptions
 
 MAX_PUBLISHES = 8  # the second or third message is refused
 MESSAGE_COUNT, MESSAGE_BYTES = 100, 1024  # 100 KiB in all
 WATCH_SECONDS = 3.0
 CHECK_INTERVAL_SECONDS = 0.05
 DEFAULT_DELIVERY_LIMIT = 20  # the delivery limit that 4.x sets by default
+REPEAT_INTERVAL_SECONDS = 600.0  # detects that an operator removes a policy
+FAILED_INTERVAL_SECONDS = 60.0  # after a test without a result
+HELP = "notifier explain NotifierQueuePolicy"
 TRIAL_TIMEOUT_SECONDS = 20.0  # a broker that answers in 200 ms needs 12 s
 TRIAL_QUEUE_ARGUMENTS: dict[str, str | int] = {
     "x-queue-type": "quorum",
@@ -37,7 +54,59 @@ TRIAL_QUEUE_ARGUMENTS: dict[str, str | int] = {
 }
 
 
-async def try_policies(connection: Connection, name: str) -> tuple[PolicyOverride, ...]:
+class PolicyWatch:
+    """Tests for policies when a worker starts consuming, and repeatedly while there is one.
+
+    Each new name of a queue stays in the broker's memory permanently, so a process uses the same names.
+    """
+
+    def __init__(self, options: RabbitOptions) -> None:
+        self._options = options
+        self._name = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
+        self._wanted = asyncio.Event()
+        self._due: float | None = 0.0 if options.topology == "declare" else None  # in the loop's time; None: never
+        self._fault = ""
+        self._log = structlog.get_logger(__name__)
+        self.overrides: tuple[PolicyKey, ...] = ()
+
+    def begin(self) -> None:
+        """Start the tests."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Test while there is a connection, until cancelled. A test without a result ends no override."""
+        await self._wanted.wait()
+        loop = asyncio.get_running_loop()
+        while self._due is not None and not is_cancelled():
+            await asyncio.sleep(max(0.0, self._due - loop.time()))
+            found = await check_policies(self._options, self._name)
+            if isinstance(found, str):
+                if found != self._fault:
+                    self._log.info("queue_policies_unread", reason=found)
+                self._fault, self._due = found, loop.time() + FAILED_INTERVAL_SECONDS
+            else:
+                self._log_changes(found)
+                self._fault, self._due = "", loop.time() + REPEAT_INTERVAL_SECONDS if found else None
+
+    def _log_changes(self, found: tuple[PolicyKey, ...]) -> None:
+        for key in found:
+            if key not in self.overrides:
+                self._log.warning("queue_policy", reason=key.text, help=HELP)
+        if self.overrides and not found:
+            self._log.info("queue_policy_gone")
+        self.overrides = found
+
+
+async def check_policies(options: RabbitOptions, name: str) -> tuple[PolicyKey, ...] | str:
+    """Return the policies that affect temporary queues, named after `name`, or why they cannot be tested."""
+    try:
+        async with connected(options, "policies") as connection:
+            return await try_policies(connection, name)
+    except (QueueError, *CONNECTION_ERRORS) as error:
+        return f"no temporary queue can be tried: {reason_of(error)}"
+
+
+async def try_policies(connection: Connection, name: str) -> tuple[PolicyKey, ...]:
     """Return the policies that affect two temporary queues, named after `name`, and delete these queues.
 
     Queues of an interrupted test are deleted first, since their expiry during this test would look like a policy.
@@ -49,9 +118,7 @@ async def try_policies(connection: Connection, name: str) -> tuple[PolicyOverrid
             await channel.queue_delete(left)
         overflow = not await refuses_when_full(channel, f"{name}.full")
         keys = await _find_effective_keys(channel, f"{name}.room")
-    if overflow:
-        keys = (PolicyKey.OVERFLOW, *keys)
-    return tuple(PolicyOverride(key=key) for key in keys)
+    return (PolicyKey.OVERFLOW, *keys) if overflow else keys
 
 
 async def refuses_when_full(channel: aiormq.Channel, name: str) -> bool:
