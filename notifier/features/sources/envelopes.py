@@ -1,4 +1,4 @@
-"""Unwrap the envelopes of a source's message: CloudEvents, a SET, MassTransit, NServiceBus, a list.
+"""Unwrap the envelopes of a source's message: CloudEvents, a SET, MassTransit, a list.
 
 CloudEvents, also in batches, and Security Event Tokens are detected automatically. The source names the others, from
 the outermost inwards. A list contains several documents, each a separate event. Errors are raised as MalformedEvent.
@@ -6,7 +6,6 @@ the outermost inwards. A list contains several documents, each a separate event.
 
 import base64
 import binascii
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
@@ -35,7 +34,6 @@ _SET_TYPE = "application/secevent+jwt"  # RFC 8935 §2
 _BATCH_TYPE = "application/cloudevents-batch+json"  # CloudEvents JSON format §4
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MASSTRANSIT_TYPE = "application/vnd.masstransit"
-_NSERVICEBUS_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d):(\d{1,9}) Z")
 
 
 @frozen
@@ -185,24 +183,8 @@ def unwrap_masstransit(document: UnwrappedDocument, message: Message) -> Unwrapp
     )
 
 
-def unwrap_nservicebus(document: UnwrappedDocument, message: Message) -> UnwrappedDocument:
-    """Take id and time from NServiceBus' headers. The body has no envelope."""
-    sent = _find_header(message.headers, "nservicebus.timesent")
-    return replace(
-        document,
-        id=_find_header(message.headers, "nservicebus.messageid") or document.id,
-        **_read_times(document, None if sent is None else _NSERVICEBUS_TIME.sub(r"\1T\2.\3Z", sent)),
-    )
-
-
-def is_message_header(header: str) -> bool:
-    """Return whether an envelope takes the event's id or time from a header of this name."""
-    return header.lower() == "messageid" or header.lower().startswith("nservicebus.")
-
-
 ENVELOPES: Mapping[str, Callable[[UnwrappedDocument, Message], UnwrappedDocument]] = {
     "masstransit": unwrap_masstransit,
-    "nservicebus": unwrap_nservicebus,
     "cloudevents": lambda document, _message: document,  # already unwrapped
 }
 

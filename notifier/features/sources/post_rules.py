@@ -1,4 +1,4 @@
-"""Check a post to a source apart from its proof. `notifier sources try` applies the same rules."""
+"""Check a post to a source apart from its proof."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,20 +7,12 @@ from typing import Literal
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_settings import SourceHttpSettings
 from notifier.model.documents.cloudevents import is_attribute, media_type_of
+from notifier.network.listeners.problem import Refusal, problem_response
 
 SET_TYPE = "application/secevent+jwt"  # RFC 8935 §2
 MAX_TYPE_LENGTH = 255  # of a media type in AMQP
 _JSON_TYPES = ("application/json", "application/x-ndjson", "application/ndjson", "application/jsonl")  # and any +json
 _ACCEPTED_TYPES = "application/json, application/cloudevents+json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PostObjection:
-    """Why a post is refused. `title` is safe to show to unauthenticated clients. `accept`: the allowed media types."""
-
-    status: Literal[400, 415]
-    title: str
-    accept: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,31 +27,31 @@ class PostRules:
     signed: bool = False
     accepts_empty: bool = False
 
-    def check_type(self, content_type: str | None) -> PostObjection | None:
-        """Refuse a wrong media type; forms of web pages cannot send JSON."""
+    def check_type(self, content_type: str | None) -> None:
+        """Raise Refusal (415) for a wrong media type; forms of web pages cannot send JSON."""
         media_type = media_type_of(content_type)
-        if self.body == "any":
-            return None
+        title, accept = "The body must be application/json, or of a type that ends with +json", _ACCEPTED_TYPES
+        good = (media_type in _JSON_TYPES or media_type.endswith("+json")) and len(media_type) <= MAX_TYPE_LENGTH
         if self.body == "token":
-            title = f"The body must be {SET_TYPE}"
-            return None if media_type == SET_TYPE else PostObjection(status=415, title=title, accept=SET_TYPE)
-        if (media_type in _JSON_TYPES or media_type.endswith("+json")) and len(media_type) <= MAX_TYPE_LENGTH:
-            return None
-        title = "The body must be application/json, or of a type that ends with +json"
-        return PostObjection(status=415, title=title, accept=_ACCEPTED_TYPES)
+            title, accept, good = f"The body must be {SET_TYPE}", SET_TYPE, media_type == SET_TYPE
+        if not good and self.body != "any":
+            raise Refusal(problem_response(415, title, headers={"Accept": accept}))
 
-    def check_headers(self, names: Iterable[str]) -> PostObjection | None:
-        """Refuse an unsigned header that would change the id or type of a signed body."""
+    def find_unsigned_header(self, names: Iterable[str]) -> str | None:
+        """Return an error for an unsigned header that would change the id or type of a signed body."""
         name = next(filter(is_attribute, names), None) if self.signed else None
-        if name is None:
-            return None
         text = "is not signed: send structured CloudEvents, application/cloudevents+json"
-        return PostObjection(status=400, title=f"The header {name.lower()[:60]} {text}")
+        return None if name is None else f"The header {name.lower()[:60]} {text}"
 
-    def check_body(self, body: bytes) -> PostObjection | None:
-        """Refuse an empty body, unless `when` evaluates it."""
-        empty = not body.strip() and not self.accepts_empty
-        return PostObjection(status=400, title="The body is empty") if empty else None
+    def check_headers(self, names: Iterable[str]) -> None:
+        """Raise Refusal (400) for such a header."""
+        if (title := self.find_unsigned_header(names)) is not None:
+            raise Refusal(problem_response(400, title))
+
+    def check_body(self, body: bytes) -> None:
+        """Raise Refusal (400) for an empty body, unless `when` evaluates it."""
+        if not body.strip() and not self.accepts_empty:
+            raise Refusal(problem_response(400, "The body is empty"))
 
 
 def create_post_rules(http: SourceHttpSettings, source: Source) -> PostRules:

@@ -57,15 +57,6 @@ class SnsMessage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SnsMembers:
-    """The members of an unverified message, and the signed ones among them."""
-
-    kind: SnsKind
-    posted: Mapping[str, str] = field(repr=False)
-    signed: Mapping[str, str] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SnsRefusal:
     """Why a message is refused. `text` is safe to show to unauthenticated clients."""
 
@@ -93,28 +84,6 @@ _DOCUMENT = TypeAdapter(_SnsDocument)
 
 def read_sns(body: bytes, topic: SnsTopic) -> SnsMessage | SnsRefusal:
     """Read a message of the topic. Never raises."""
-    members = read_members(body, topic)
-    if isinstance(members, SnsRefusal):
-        return members
-    posted = members.posted
-    if (error := _find_signature_error(posted, topic)) is not None:
-        return SnsRefusal(text=error)
-    signature = _decode_base64(posted.get("Signature", ""))
-    if signature is None:
-        return SnsRefusal(text="Signature is not base64")
-    return SnsMessage(
-        kind=members.kind,
-        certificate=posted["SigningCertURL"],
-        algorithm=_HASHES[posted["SignatureVersion"]],
-        signature=signature,
-        text="".join(f"{name}\n{value}\n" for name, value in members.signed.items()).encode(),
-        signed=to_json(members.signed),
-        subscribe=members.signed.get("SubscribeURL"),
-    )
-
-
-def read_members(body: bytes, topic: SnsTopic) -> SnsMembers | SnsRefusal:
-    """Read a message of the topic without its signature, which may be missing. Never raises."""
     try:
         document = _DOCUMENT.validate_json(body, strict=True)
     except ValidationError:
@@ -123,10 +92,23 @@ def read_members(body: bytes, topic: SnsTopic) -> SnsMembers | SnsRefusal:
     kind = _to_kind(posted.get("Type"))
     if kind is None:
         return SnsRefusal(text=_NOT_SNS)
-    if (error := _find_signed_error(kind, posted, topic)) is not None:
+    if (error := _find_signed_error(kind, posted, topic) or _find_signature_error(posted, topic)) is not None:
         return SnsRefusal(text=error)
+    try:
+        signature = base64.b64decode(posted.get("Signature", ""), validate=True)
+    except (binascii.Error, ValueError):
+        return SnsRefusal(text="Signature is not base64")
     names = _NOTIFICATION_MEMBERS if kind == "Notification" else _CONFIRMATION_MEMBERS
-    return SnsMembers(kind=kind, posted=posted, signed={name: posted[name] for name in names if name in posted})
+    signed = {name: posted[name] for name in names if name in posted}
+    return SnsMessage(
+        kind=kind,
+        certificate=posted["SigningCertURL"],
+        algorithm=_HASHES[posted["SignatureVersion"]],
+        signature=signature,
+        text="".join(f"{name}\n{value}\n" for name, value in signed.items()).encode(),
+        signed=to_json(signed),
+        subscribe=signed.get("SubscribeURL"),
+    )
 
 
 def _find_signed_error(kind: SnsKind, posted: Mapping[str, str], topic: SnsTopic) -> str | None:
@@ -163,10 +145,3 @@ def _to_kind(name: str | None) -> SnsKind | None:
             return name
         case _:
             return None
-
-
-def _decode_base64(text: str) -> bytes | None:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return None

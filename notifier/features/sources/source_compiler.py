@@ -21,6 +21,7 @@ _EVENT_MEMBERS = tuple(EventBody.__annotations__)
 OWN_EXCHANGES = ("events", "bulk", "outcomes")
 _NO_PRESET = SourcePreset(server="", ids="", event=MappingProxyType({}))
 _ALL_CLIENTS = "'*'"
+_NSERVICEBUS_ID = '\'"$headers"."NServiceBus.MessageId"\''
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -181,6 +182,9 @@ class _SourceCompiler:
         place = f"envelope[{number}]"
         if text in ENVELOPES:
             return ENVELOPES[text]
+        if text == "nservicebus":
+            self.add_error(place, f"nservicebus is gone: remove it, and write event: {{id: {_NSERVICEBUS_ID}}}")
+            return None
         if text == LINES and number == 0:
             return EventList(Expression("@"))
         if text == LINES:

@@ -6,7 +6,6 @@ from typing import assert_never
 
 import structlog
 from aiohttp import web
-from pydantic_core import from_json
 
 from notifier.features.sources.post_rules import SET_TYPE
 from notifier.features.sources.source_proofs import (
@@ -30,9 +29,7 @@ REQUEST_ORIGIN, ALLOWED_ORIGIN, ALLOWED_RATE = (
     "WebHook-Allowed-Rate",
 )
 _MAX_CHALLENGE_CHARACTERS = 2048
-_MAX_CODE_CHARACTERS = 255
 _ORIGIN = re.compile(r"[A-Za-z0-9.*:_-]{1,255}")
-_VALIDATION_EVENT = "Microsoft.EventGrid.SubscriptionValidationEvent"
 
 
 def answer_okta(request: web.Request, proof: Proof) -> web.Response:
@@ -83,27 +80,6 @@ def answer_options(request: web.Request, source: HttpSource, body: bytes) -> web
         raise Refusal(problem_response(400, f"The header {REQUEST_ORIGIN} must name the sender"))
     structlog.get_logger().info("sender_allowed", source=source.name, origin=origin)
     return web.Response(headers={"Allow": "POST", ALLOWED_ORIGIN: origin, ALLOWED_RATE: "*"})
-
-
-def answer_grid(body: bytes, source: str) -> web.Response | None:
-    """Return the code of Event Grid's validation event with 200, the only status it accepts. None for other bodies."""
-    if (code := find_grid_code(body)) is None:
-        return None
-    structlog.get_logger().info("sender_allowed", source=source, origin="Event Grid")
-    return web.json_response({"validationResponse": code}, dumps=json_text)
-
-
-def find_grid_code(body: bytes) -> str | None:
-    """Return the code in Event Grid's validation event, None for other bodies."""
-    if _VALIDATION_EVENT.encode() not in body:
-        return None
-    try:
-        match from_json(body):
-            case [{"eventType": str(kind), "data": {"validationCode": str(code)}}] if kind == _VALIDATION_EVENT:
-                return code if 0 < len(code) <= _MAX_CODE_CHARACTERS else None
-    except ValueError:
-        pass
-    return None
 
 
 def method_refusal() -> Refusal:

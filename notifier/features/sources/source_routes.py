@@ -13,6 +13,7 @@ that slowly; until it is verified, such a request has a lower limit and a shorte
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -21,15 +22,13 @@ from aiohttp import web
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
-from notifier.features.sources.envelopes import is_message_header
-from notifier.features.sources.post_rules import MAX_TYPE_LENGTH, PostObjection, join_headers
+from notifier.features.sources.post_rules import MAX_TYPE_LENGTH, join_headers
 from notifier.features.sources.sns_message import SnsMessage, SnsRefusal
 from notifier.features.sources.sns_server import CertificateUnavailable
 from notifier.features.sources.source_operations import (
     GET_OPERATION,
     OPTIONS_OPERATION,
     POST_OPERATION,
-    answer_grid,
     answer_okta,
     answer_options,
     answer_websub,
@@ -99,22 +98,10 @@ class SourceRoutes:
     async def post_event(self, request: web.Request) -> web.Response:
         """Accept one message of a source."""
         source = self._find_source(request)
-        status, why = 500, ""
-        try:
+        with self._record_refusals(source.name):
             answer = await self._accept(request, source)
-            status, why = answer.status, answer.text or ""
-        except Refusal as refusal:
-            status, why = refusal.response.status, refusal.response.text or ""
-            raise
-        except web.HTTPException as error:
-            status, why = error.status, error.reason
-            raise
-        else:
-            return answer
-        finally:
-            self._count(source.name, status)
-            if status >= 400:
-                self._log_refusal(source.name, status, why)
+        self._record(source.name, answer)
+        return answer
 
     @GET_OPERATION
     async def get_challenge(self, request: web.Request) -> web.Response:
@@ -122,34 +109,22 @@ class SourceRoutes:
         source = self._find_source(request)
         if source.challenge is None:
             raise method_refusal()
-        try:
-            match source.challenge:
-                case "okta":
-                    return answer_okta(request, source.proof)
-                case "websub":
-                    answer = answer_websub(request, source.subscription)
-                    self._log_confirmed(source.name, request)
-                    return answer
-                case _:
-                    assert_never(source.challenge)
-        except Refusal as refusal:
-            self._count(source.name, refusal.response.status)
-            self._log_refusal(source.name, refusal.response.status, refusal.response.text or "")
-            raise
+        with self._record_refusals(source.name):
+            if source.challenge == "okta":
+                return answer_okta(request, source.proof)
+            answer = answer_websub(request, source.subscription)
+            self._log_confirmed(source.name, request)
+            return answer
 
     @OPTIONS_OPERATION
     async def allow_sender(self, request: web.Request) -> web.Response:
         """Answer a CloudEvents sender's request for permission to send."""
         source = self._find_source(request)
-        try:
+        with self._record_refusals(source.name):
             if not isinstance(source.proof, BodySignature):
                 return answer_options(request, source, b"")
             with self._unverified_slots.hold_slot(source.name):
                 return answer_options(request, source, await self._read_unverified(request))
-        except Refusal as refusal:
-            self._count(source.name, refusal.response.status)
-            self._log_refusal(source.name, refusal.response.status, refusal.response.text or "")
-            raise
 
     def _find_source(self, request: web.Request) -> HttpSource:
         source = self._dependencies.find_source(request.match_info["source"])
@@ -185,9 +160,8 @@ class SourceRoutes:
                 return await self._accept_sns(request, source, proof)
             case _:
                 assert_never(proof)
-        _raise_objection(rules.check_headers(request.headers) or rules.check_body(body))
-        if (answer := answer_grid(body, source.name)) is not None:
-            return answer
+        rules.check_headers(request.headers)
+        rules.check_body(body)
         kind = request.headers.get("Content-Type", "")
         kind = kind if len(kind) <= MAX_TYPE_LENGTH else media_type(request)[:MAX_TYPE_LENGTH]
         new_id = await self._publish(request, source, body, kind)
@@ -198,8 +172,9 @@ class SourceRoutes:
         _check_type(request, source)
         with self._unverified_slots.hold_slot(source.name):
             result = await proof.verifier.verify(await self._read_unverified(request))
-        if isinstance(result, VerifiedSet) and (unsigned := source.rules.check_headers(request.headers)) is not None:
-            result = UnacceptedSet(err="invalid_request", description=unsigned.title)
+        unsigned = source.rules.find_unsigned_header(request.headers)
+        if isinstance(result, VerifiedSet) and unsigned is not None:
+            result = UnacceptedSet(err="invalid_request", description=unsigned)
         match result:
             case VerifiedSet():
                 await self._publish(request, source, result.claims, "application/json")
@@ -224,7 +199,7 @@ class SourceRoutes:
             case CertificateUnavailable():
                 raise Refusal(problem_response(503, message.text, headers={"Retry-After": RETRY_AFTER_SECONDS}))
             case SnsMessage(kind="Notification"):
-                _raise_objection(source.rules.check_headers(request.headers))
+                source.rules.check_headers(request.headers)
                 new_id = await self._publish(request, source, message.signed, "application/json")
                 return web.json_response({"id": new_id}, status=202, dumps=json_text)
             case SnsMessage():
@@ -243,7 +218,7 @@ class SourceRoutes:
         dependencies, lane = self._dependencies, read_lane(request)
         headers = join_headers(request.headers.items())
         if source.rules.signed:
-            headers = {name: value for name, value in headers.items() if not is_message_header(name)}
+            headers.pop("messageid", None)  # of MassTransit, which takes the event's id from it
         message = Message(
             lane=lane,
             body=body,
@@ -262,14 +237,28 @@ class SourceRoutes:
         structlog.get_logger().info("source_taken", source=source.name, id=new_id)
         return new_id
 
-    def _count(self, source: str, status: int) -> None:
-        key = (source, str(status))
-        self._counts[key] = self._counts.get(key, 0) + 1
+    @contextmanager
+    def _record_refusals(self, source: str) -> Iterator[None]:
+        """Count and log a refusal or an error."""
+        try:
+            yield
+        except Refusal as refusal:
+            self._record(source, refusal.response)
+            raise
+        except web.HTTPException as error:
+            self._record(source, error)
+            raise
+        except BaseException:
+            self._record(source, web.Response(status=500))
+            raise
 
-    def _log_refusal(self, source: str, status: int, answer: str) -> None:
-        """Log refusals, each at most once a minute, since senders of webhooks seldom show the answer to a person."""
-        if self._is_log_due(source, str(status)):
-            structlog.get_logger().warning("source_refused", source=source, status=status, reason=reason_of(answer))
+    def _record(self, source: str, answer: web.Response) -> None:
+        """Count an answer. Log refusals, each at most once a minute, since senders seldom show them to a person."""
+        key = (source, str(answer.status))
+        self._counts[key] = self._counts.get(key, 0) + 1
+        if answer.status >= 400 and self._is_log_due(*key):
+            reason = reason_of(answer.text or "")
+            structlog.get_logger().warning("source_refused", source=source, status=answer.status, reason=reason)
 
     def _log_confirmed(self, source: str, request: web.Request) -> None:
         """Log a WebSub hub's confirmed verification at most once a minute, as the request is unauthenticated."""
@@ -290,11 +279,5 @@ class SourceRoutes:
 
 def _check_type(request: web.Request, source: HttpSource) -> None:
     """Raises Refusal (415)."""
-    _raise_objection(source.rules.check_type(request.headers.get("Content-Type")))
+    source.rules.check_type(request.headers.get("Content-Type"))
     refuse_compressed(request)
-
-
-def _raise_objection(objection: PostObjection | None) -> None:
-    if objection is not None:
-        headers = None if objection.accept is None else {"Accept": objection.accept}
-        raise Refusal(problem_response(objection.status, objection.title, headers=headers))

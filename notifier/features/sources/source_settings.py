@@ -168,7 +168,7 @@ class SourceSettings(Section):
     content_type: Literal["json"] | None = None
     """`json`: bodies are JSON, whatever their content type."""
     envelope: TextList | None = None
-    """What is around the event, from the outside in: `masstransit`, `nservicebus`, or an expression that gives a list,
+    """What is around the event, from the outside in: `masstransit`, or an expression that gives a list,
     each member of which is an event (`@` if the document is the list)."""
     ignore_case: bool | None = None
     """Lower all member names, and drop `_`, before anything is read."""

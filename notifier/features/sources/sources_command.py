@@ -3,34 +3,35 @@
 import json
 import os
 import sys
+import time
 from base64 import b64decode
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from notifier.configuration.configured_feature import settings_model
+from notifier.features.sources.post_rules import SET_TYPE
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_compiler import compile_sources
 from notifier.features.sources.source_presets import SOURCE_PRESETS
 from notifier.features.sources.source_settings import sources_of
-from notifier.features.sources.source_trial import Trial, try_message
-from notifier.model.errors import ConfigurationError, InputIssue
+from notifier.features.sources.translation import Translation
+from notifier.model.defaults import MAX_EVENT
+from notifier.model.errors import ConfigurationError, InputIssue, MalformedEvent
 from notifier.model.message import Lane, Message
-from notifier.model.moment import format_optional_moment, parse_moment
-from notifier.model.printable import counted, json_text, printable
+from notifier.model.moment import format_optional_moment
+from notifier.model.printable import counted
 from notifier.model.session_ended import SessionEnded
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import make_screen
+from notifier.publishing.event_remarks import remark_unread_members
 from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import Settings
-
-_PROPERTIES = ("message_id", "timestamp", "user_id", "app_id", "content_type")
 
 app = typer.Typer()
 
@@ -99,53 +100,60 @@ def try_(
         "-"
     ),
     config: Config = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option("--header", metavar="'K: V'", help="A header that came with it; may be repeated."),
-    ] = None,
-    prop: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--property",
-            metavar="K=V",
-            help="An AMQP property: message_id, timestamp, user_id, app_id; may be repeated.",
-        ),
-    ] = None,
-    content_type: Annotated[str | None, typer.Option("--content-type", help="Its content type.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what a document of a source becomes: the events in it, that it is ignored, or each mistake.
 
     It sends nothing, and needs no queue: a recorded document, and the configuration with the source. An event is shown
-    with its sub and sid. The file may also be a dead letter, as `notifier dead-letters show --json` prints it.
+    with its sub and sid. The file may also be a dead letter with headers and properties, as
+    `notifier dead-letters show --json` prints it. The proof and the content type of a post are not checked.
 
-    For a source with `http` and without `bind` it is checked as a post, except for its secret or signature. Without
-    --content-type it is of a type that is taken.
-
-    The exit status is 0 if all of it becomes events or is ignored, 1 if there is a mistake in it or a post of it is
-    refused, and 2 if the source itself is wrong.
+    The exit status is 0 if all of it becomes events or is ignored, 1 if there is a mistake in it, and 2 if the source
+    itself is wrong.
 
     Examples:
         # what a recorded message becomes
         notifier sources try -c n.yaml duende message.json
-        # its AMQP properties
-        notifier sources try -c n.yaml nsb body.json --header 'NServiceBus.MessageId: 7f2c'
         # a dead letter, after its source was corrected
         notifier dead-letters show -c n.yaml --json 6f1c… | notifier sources try -c n.yaml duende -
     """
     quiet_logs()
     settings = load_settings(config, os.environ, settings_model(context.obj))
-    source, body = _load_source(settings, name), _read_content(file)
-    letter = _parse_dead_letter(body)
-    message = _create_message(name, letter or (body, {}, {}), header or (), prop or (), content_type)
-    trial = try_message(settings, source, message, is_dead_letter=letter is not None)
+    source = _load_source(settings, name)
+    message = source.strip_headers(_create_message(settings, name, _read_content(file)))
+    translation, mistakes = Translation(), tuple[InputIssue, ...]()
+    try:
+        translation = source.translate(
+            message, max_bytes=MAX_EVENT, new_id=lambda: "", now=time.time(), most=sys.maxsize
+        )
+        mistakes = () if translation.wrong is None else translation.wrong.mistakes
+    except MalformedEvent as malformed:
+        mistakes = malformed.mistakes
+    events, warnings = [_to_document(event) for event in translation.events], list(_find_warnings(name, translation))
     if as_json:
-        shown = {"events": [_to_document(event) for event in trial.events], "ignored": trial.ignored}
-        issues = {"mistakes": _to_json(trial.mistakes), "warnings": _to_json(trial.warnings)}
-        say_json({"source": name, **shown, **issues}, indent=2)
+        issues = {"mistakes": _to_json(mistakes), "warnings": _to_json(warnings)}
+        say_json({"source": name, "events": events, "ignored": translation.ignored, **issues}, indent=2)
     else:
-        _print_trial(trial, "by `when`" if source.when is not None else "as a verification of the stream")
-    raise typer.Exit(1 if trial.mistakes else 0)
+        for event in events:
+            say_json(event, indent=2)
+        if translation.ignored or not (events or mistakes):
+            why = "by `when`" if source.when is not None else "as a verification of the stream"
+            say(f"{counted(translation.ignored, 'event')} ignored, {why}")
+        for warning in warnings:
+            say(f"warning: {warning}", err=True)
+        if mistakes:
+            say(f"notifier: {counted(len(mistakes), 'mistake')}; it would become a dead letter", err=True)
+        for mistake in mistakes:
+            say(f"  {mistake}", err=True)
+    raise typer.Exit(1 if mistakes else 0)
+
+
+def _find_warnings(name: str, translation: Translation) -> Iterator[InputIssue]:
+    if any(event.id in translation.timeless_ids for event in translation.events):
+        text = "is a digest without a time: another message with the same content counts as a copy; read ended_at or id"
+        yield InputIssue(f"sources.{name}.event.id", text)
+    for remark in dict.fromkeys(remark for event in translation.events for remark in remark_unread_members(event)):
+        yield InputIssue(f"sources.{name}.event", remark)
 
 
 def _to_json(mistakes: Iterable[InputIssue]) -> list[dict[str, str]]:
@@ -154,9 +162,7 @@ def _to_json(mistakes: Iterable[InputIssue]) -> list[dict[str, str]]:
 
 def _load_source(settings: Settings, name: str) -> Source:
     if name not in sources_of(settings):
-        near = get_close_matches(name.lower(), sources_of(settings), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sources_of(settings)) or 'none'}"
-        say(f"notifier: there is no source {name} in the configuration; {hint}", err=True)
+        say(f"notifier: there is no source {name}; there are {', '.join(sources_of(settings)) or 'none'}", err=True)
         raise typer.Exit(2)
     sources, mistakes = compile_sources(settings, frozenset({"queue"}))  # which queue it is does not matter here
     if name not in sources:
@@ -164,53 +170,31 @@ def _load_source(settings: Settings, name: str) -> Source:
     return sources[name]
 
 
-def _create_message(
-    name: str,
-    came: tuple[bytes, dict[str, Any], dict[str, Any]],
-    headers: Iterable[str],
-    properties: Iterable[str],
-    content_type: str | None,
-) -> Message:
-    body, of_headers, of_message = came
-    for text in headers:
-        key, colon, value = text.partition(":")
-        if not colon or not key.strip():
-            raise typer.BadParameter(f"{text!r} is not of the form 'name: value'", param_hint="--header")
-        of_headers[key.strip()] = value.strip()
-        if key.strip().lower() == "content-type":
-            of_message["content_type"] = value.strip()
-    for text in properties:
-        key, equals, value = text.partition("=")
-        if not equals or key not in _PROPERTIES:
-            raise typer.BadParameter(
-                f"{text!r} is not one of {', '.join(_PROPERTIES)}, with = and its value", param_hint="--property"
-            )
-        try:
-            of_message[key] = parse_moment(value) if key == "timestamp" else value
-        except ValueError:
-            raise typer.BadParameter(
-                f"{value} is not a moment like 2026-01-31T12:00:00Z", param_hint="--property"
-            ) from None
-    if content_type is not None:
-        of_message["content_type"] = content_type
-    return Message(lane=Lane.EVENTS, body=body, tag=None, source=name, headers=of_headers, **of_message)
+def _create_message(settings: Settings, name: str, content: bytes) -> Message:
+    """Return the message of a body, or that in a dead letter."""
+    http, properties = sources_of(settings)[name].http, dict[str, Any]()
+    body, headers = content, dict[str, Any]()
+    if (letter := _parse_dead_letter(content)) is not None:
+        raw: dict[str, Any] = letter["raw"]
+        body = b64decode(raw["body"], validate=True) if raw.get("encoding") == "base64" else raw["body"].encode()
+        headers = dict(raw.get("headers") or {})
+        properties = {key: raw.get(key) for key in ("message_id", "timestamp", "app_id", "content_type")}
+        properties["user_id"] = letter.get("publisher")
+    elif http is not None and http.set is not None and body.lstrip()[:1] != b"{":
+        properties["content_type"] = SET_TYPE
+    return Message(lane=Lane.EVENTS, body=body, tag=None, source=name, headers=headers, **properties)
 
 
-def _parse_dead_letter(content: bytes) -> tuple[bytes, dict[str, Any], dict[str, Any]] | None:
-    """Return body, headers and properties of the message in a dead letter; None if the file is not one."""
+def _parse_dead_letter(content: bytes) -> dict[str, Any] | None:
+    """Return the dead letter of an unread message; None if the file is not one."""
     try:
         letter = json.loads(content)
     except (ValueError, RecursionError):
         return None
     if not isinstance(letter, dict) or not {"reason", "dead_since", "raw"} <= letter.keys():
         return None
-    raw: Any = letter["raw"]
-    if not isinstance(raw, dict) or not isinstance(body := raw.get("body"), str):
-        return None
-    properties = {key: raw.get(key) for key in ("message_id", "timestamp", "app_id", "content_type")}
-    properties["user_id"] = letter.get("publisher")
-    content = b64decode(body, validate=True) if raw.get("encoding") == "base64" else body.encode()
-    return content, dict(raw.get("headers") or {}), properties
+    raw = letter["raw"]
+    return letter if isinstance(raw, dict) and isinstance(raw.get("body"), str) else None
 
 
 def _read_content(file: Path) -> bytes:
@@ -249,34 +233,6 @@ def _to_entry(entry: Any) -> dict[str, Any]:
     )  # fmt: skip
     members = {key: value for key in names if (value := getattr(entry, key)) is not None}
     return members | ({"backchannel_logout_uri": None} if entry.no_address else {})
-
-
-def _print_trial(trial: Trial, why: str) -> None:
-    """Print the trial's result. `why`: what causes an event to be ignored."""
-    events, ignored, mistakes = trial.events, trial.ignored, trial.mistakes
-    for number, event in enumerate(events, 1):
-        say(f"event {number} of {len(events)}" if len(events) > 1 else "event")
-        document = _to_document(event)
-        if not event.id_given:
-            say("  id        none: a new one is made at each reading, so copies are not recognised")
-        for key, value in document.items():
-            clients = value if isinstance(value, str) else [_format_client(client) for client in value]
-            say(printable(f"  {key:<9} {clients if isinstance(clients, str) else ', '.join(clients)}"))
-    if ignored:
-        say(f"{counted(ignored, 'event')} ignored, {why}" if events or mistakes or ignored > 1 else f"ignored, {why}")
-    if not (events or ignored or mistakes or trial.warnings):
-        say("no event: its list is empty, so the message is ignored")
-    for warning in trial.warnings:
-        say(f"warning: {warning}", err=True)
-    if mistakes:
-        fate = "be refused" if trial.refused else "become a dead letter"
-        say(f"notifier: {counted(len(mistakes), 'mistake')}; it would {fate}", err=True)
-        for mistake in mistakes:
-            say(f"  {mistake}", err=True)
-
-
-def _format_client(entry: Any) -> str:
-    return entry if isinstance(entry, str) else json_text(entry)
 
 
 try_.__name__ = "try"

@@ -79,15 +79,14 @@ def test_a_message_of_the_documentation_is_the_event_that_is_meant(heading: str)
 
 @pytest.mark.parametrize("heading", EXAMPLES)
 def test_try_takes_the_documentation_as_it_is_printed(heading: str, tmp_path: Path) -> None:
-    """A message of SNS without its signature, too: the answer says that a post would need it."""
+    """Also a message of SNS without its signature."""
     named, bodies = shown(heading)
     ((name, options),) = named.items()
     config = {"issuers": {ISS: {"keys": [{"file": __file__}]}}, "sources": {name: placed(options)}}
     (tmp_path / "n.json").write_text(json.dumps(config))
     for body, expected in zip(bodies, EXAMPLES[heading], strict=True):
         done = notifier("sources", "try", "-c", "n.json", name, "-", cwd=tmp_path, stdin=body)
-        assert (done.returncode, f"  sub       {expected['sub']}\n" in done.stdout) == (0, True), done.stderr
-        assert ("answered 401: SigningCertURL is missing" in done.stderr) == (heading == "Amazon SNS")
+        assert (done.returncode, f'"sub": "{expected["sub"]}"' in done.stdout) == (0, True), done.stderr
 
 
 def test_a_message_of_too_many_events_is_cut_into_parts(tmp_path: Path) -> None:
