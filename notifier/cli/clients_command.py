@@ -11,10 +11,9 @@ from notifier.configuration.provenance import sources_of, values_of
 from notifier.features import FEATURES
 from notifier.model.printable import counted, json_text, printable
 from notifier.operators.terminal.command_options import Config, Json, load_configuration, quiet_logs
-from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.screen import make_screen
+from notifier.operators.terminal.screen import Grid, make_screen
 from notifier.settings.clients import ClientOptions
 
 app = typer.Typer()
@@ -158,7 +157,7 @@ def _format_front_channel(row: dict[str, Any]) -> str:
 
 
 def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> None:
-    console = make_screen(width=160)
+    console = make_screen()
     table = Grid("client", "backchannel_logout_uri", "sources")
     for row in rows:
         uri = row["backchannel_logout_uri"] or _format_front_channel(row)
@@ -168,7 +167,7 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
     console.print(table)
     say(counted(len(rows), "client"))
     for client in left_out:
-        console.say(f"left out: {client['client']}: {client['reason']}", style="yellow")
+        console.print(f"left out: {client['client']}: {client['reason']}", style="yellow")
 
 
 def _format_value(member: str, value: object) -> str:
@@ -180,11 +179,11 @@ def _format_value(member: str, value: object) -> str:
 
 
 def _print_clients(clients: list[dict[str, Any]]) -> None:
-    console = make_screen(width=160)
+    console = make_screen()
     for client in clients:
-        console.say(f"{client['client_id']} of {client['iss']}", style="bold")
+        console.print(f"{client['client_id']} of {client['iss']}", style="bold")
         if client["left_out"]:
-            console.say(f"left out: {client['left_out']}", style="yellow")
+            console.print(f"left out: {client['left_out']}", style="yellow")
         if not client["values"]:
             continue
         table = Grid("member", "value", "from")

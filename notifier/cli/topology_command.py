@@ -14,10 +14,9 @@ from notifier.features import FEATURES
 from notifier.model.message import PARKED, BindingState
 from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
-from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.screen import make_screen
+from notifier.operators.terminal.screen import Grid, make_screen
 from notifier.queues.building import rabbit_options
 from notifier.queues.rabbitmq.administration import (
     TopologyState,
@@ -192,7 +191,7 @@ def _merge_buckets(standings: Sequence[TopologyState], begins: str) -> Sequence[
 
 
 def _print_table(standings: Sequence[TopologyState]) -> None:
-    console = make_screen(width=200)
+    console = make_screen()
     table = Grid("name", "state", "ready:", "arguments")
     shared = _shared_arguments(standings)
     for standing in standings:
@@ -210,10 +209,10 @@ def _print_table(standings: Sequence[TopologyState]) -> None:
         )
     console.print(table)
     text = " ".join(f"{name}={value or '(default)'}" for name, value in shared.items())
-    console.say(f"Every queue that has them: {text}", style="dim")
+    console.print(f"Every queue that has them: {text}", style="dim")
     for standing in standings:
         if standing.difference is not None:
-            console.say(standing.difference)
+            console.print(standing.difference)
 
 
 def _shared_arguments(standings: Sequence[TopologyState]) -> dict[str, str | int]:

@@ -41,7 +41,7 @@ def demo(
         notifier demo >demo.txt && echo good
     """
     log_output.configure("error", "auto")
-    terminal = make_screen(width=100)
+    terminal = make_screen()
     if console:
         uvloop.run(show_console(terminal, None if no_open else webbrowser.open))
         return

@@ -6,8 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
@@ -22,9 +21,8 @@ from notifier.model.fate import Fate, Notice
 from notifier.model.message import Lane
 from notifier.model.printable import counted, printable
 from notifier.operators.terminal.command_options import Config, EventLane, Json, quiet_logs
-from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.output import make_progress, say, say_json
 from notifier.operators.terminal.queue_access import read_queue, redact_urls, wait_until_ready
-from notifier.operators.terminal.screen import show_progress
 from notifier.operators.terminal.suggestions import load_known_registry
 from notifier.publishing.event_file import EventFileRules, FileEvent, format_line_ranges, read_events, send_all
 from notifier.publishing.notice_wait import EventNotices, NoticeWait, parse_wait
@@ -106,8 +104,7 @@ def publish(
     wait_for = None if seconds is None else NoticeWait((event.id for event in events), time.time)
     report = _PublishReport(events, as_json=as_json, notices=wait_for)
     try:
-        with report.progress():
-            failure = asyncio.run(_send(queue, Lane(lane), events, report, seconds))
+        failure = asyncio.run(_send(queue, Lane(lane), events, report, seconds))
     except BaseException:  # Ctrl-C, or stdout was closed
         report.conclude(queue, "interrupted")
         raise
@@ -167,14 +164,14 @@ class _PublishReport:
         self._as_json = as_json
         self.notices = notices  # with --wait
         self._confirmed: set[FileEvent] = set()
-        self._tick: Callable[[], object] = lambda: None
+        self._progress = make_progress("confirmed")
 
     def confirm(self, event: FileEvent) -> None:
         """Record that the queue has confirmed an event."""
         self._confirmed.add(event)
         if self._as_json and self.notices is None:
             self._report(event, confirmed=True)
-        self._tick()
+        self._progress(len(self._confirmed), len(self._events))
 
     @property
     def has_dead(self) -> bool:
@@ -189,14 +186,7 @@ class _PublishReport:
 
     def _report_fates(self, event: FileEvent) -> None:
         for line in () if self.notices is None else _format_notices(self.notices.events[event.id], time.time()):
-            say(printable(f"  {line}"), fold=False)
-
-    @contextmanager
-    def progress(self) -> Iterator[None]:
-        """Show the progress until exit."""
-        with show_progress("confirmed", rows=self._as_json) as progress:
-            self._tick = lambda: progress(len(self._confirmed), len(self._events))
-            yield
+            say(printable(f"  {line}"))
 
     def conclude(self, queue: QueueSettings, failure: str | None) -> None:
         """Report at the end which events were confirmed. `failure` is the reason if some were not."""
@@ -216,7 +206,7 @@ class _PublishReport:
         if count <= MAX_LISTED_EVENTS or self.notices is not None:
             for event in self._events:
                 if event in self._confirmed:
-                    say(printable(f"line {event.line}: {event.id}"), fold=False)
+                    say(printable(f"line {event.line}: {event.id}"))
                     self._report_fates(event)
         say(f"{counted(count, 'event')} confirmed by {redact_urls(queue)[0]}")
 

@@ -14,8 +14,8 @@ from notifier.features import FEATURES
 from notifier.model.printable import counted, printable
 from notifier.operators.doctor.doctor import Finding, Severity
 from notifier.operators.terminal.command_options import Config, Json, load_configuration, quiet_logs
-from notifier.operators.terminal.output import say_json
-from notifier.operators.terminal.screen import Screen, make_screen, show_progress
+from notifier.operators.terminal.output import make_progress, say_json
+from notifier.operators.terminal.screen import Screen, make_screen
 from notifier.service.doctor_checks import DoctorScope, examine_installation
 
 MANY_CHECKS = 20  # good findings of one area; more are shown as one line
@@ -58,8 +58,7 @@ def doctor(
     sources = DirectReader(None if offline else reader_by(FEATURES))
     loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources)
     scope = DoctorScope(offline=offline, canary=canary, canary_issuer=iss)
-    with show_progress("looking", plain=False) as progress:
-        findings = uvloop.run(examine_installation(loaded, sources, scope, progress))
+    findings = uvloop.run(examine_installation(loaded, sources, scope, make_progress("looking")))
     if as_json:
         say_json(list(map(asdict, findings)), indent=2)
     else:
@@ -68,24 +67,24 @@ def doctor(
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    console = make_screen(width=100)
+    console = make_screen()
     area = ""
     well = Counter(finding.area for finding in findings if finding.level == "ok")
     for finding in findings:
         if finding.area != area:
             area = finding.area
-            console.say(area, style="bold")
+            console.print(area, style="bold")
             if well[finding.area] > MANY_CHECKS:
                 _line(console, "ok", f"{well[finding.area]:,} are well")
         if finding.level == "ok" and well[finding.area] > MANY_CHECKS:
             continue
         _line(console, finding.level, printable(f"{finding.subject}: {finding.text}"))
         if finding.advice:
-            console.say(printable(f"    → {finding.advice}"))
+            console.print(printable(f"    → {finding.advice}"))
     counts = Counter(finding.level.value for finding in findings)
-    console.say(f"{counts['failed']} failed, {counted(counts['warning'], 'warning')}, {counts['ok']} well")
+    console.print(f"{counts['failed']} failed, {counted(counts['warning'], 'warning')}, {counts['ok']} well")
 
 
 def _line(console: Screen, level: str, text: str) -> None:
     mark, style = MARKS[level]
-    console.say(f"  {mark} {text}", style=style)
+    console.print(f"  {mark} {text}", style=style)

@@ -17,7 +17,7 @@ from tests.system.waiting import until
 from tests.system.worker_process import worker
 
 ANSWERS = {"/forum": 503, "/payroll": 400, "/shop": 200}
-WIDTH = 118
+WIDTH = 132
 MOST = 40_000  # bytes
 
 

@@ -25,10 +25,9 @@ from notifier.model.moment import format_optional_moment
 from notifier.model.printable import counted
 from notifier.model.session_ended import SessionEnded
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
-from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.screen import make_screen
+from notifier.operators.terminal.screen import Grid, make_screen
 from notifier.publishing.event_remarks import remark_unread_members
 from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import Settings

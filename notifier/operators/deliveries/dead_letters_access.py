@@ -17,7 +17,7 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, r
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.deliveries.message_table import MessageTable
-from notifier.operators.terminal.screen import format_age
+from notifier.operators.terminal.output import format_age
 
 T = TypeVar("T")
 

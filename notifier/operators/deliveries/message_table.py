@@ -25,12 +25,11 @@ from notifier.operators.deliveries.readmission import KeepReason
 from notifier.operators.deliveries.repair import RepairAudit, remove
 from notifier.operators.deliveries.repair_pass import MAX_CLIENTS, Filter, RepairResult, find_messages
 from notifier.operators.deliveries.unknown_client import end_if_unknown
-from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.output import make_progress, say, say_json
 from notifier.operators.terminal.queue_access import load_queue_part, open_queue, run_on_queue
-from notifier.operators.terminal.screen import make_screen, show_progress
+from notifier.operators.terminal.screen import Grid, make_screen
 from notifier.operators.terminal.suggestions import print_suggestions
-from notifier.queues.passes import RepairOptions
+from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 from notifier.telemetry.audit import operating_user, write_audit
 
@@ -79,7 +78,7 @@ def list_messages(
     skip: int = 0, limit: int | None = None,
 ) -> None:  # fmt: skip
     """Print the counts of the chosen messages by group, or each message. Exit with 1 if the client is unknown."""
-    counts, console = GroupCounts(), make_screen()
+    counts = GroupCounts()
 
     def on_message(summary: S, _message: Message) -> None:
         counts.add(summary)
@@ -88,14 +87,14 @@ def list_messages(
         if as_json:
             say_json(summary.document())
         elif rows:
-            console.say_row(*map(printable, table.format_row(summary)))
+            say("  ".join(map(printable, table.format_row(summary))))
 
     visit_messages(table, context, filter_, on_message, rows=rows or as_json)
     if (groups := counts.groups()) and not (rows or as_json):
         grid, now = Grid(*table.heads), time.time()
         for group in groups:
             grid.add_row(*table.format_cells(group, now), of=printable(group.iss))
-        make_screen(width=200).print(grid)
+        make_screen().print(grid)
         listed = [(group.reason, group.iss, group.client_id) for group in groups]
         print_suggestions(context.config, context.features, listed, known=table.registered_hint)
     if not as_json:
@@ -112,15 +111,15 @@ def visit_messages(
     settings = load_queue_part(context.config).settings.queue
 
     async def visit() -> None:
-        with show_progress("looked at", rows=rows) as progress:
-            async with (
-                open_queue(settings, opening=table.opens_queue) as queue,
-                aclosing(find_messages(table.messages_of(queue), filter_, progress, whole=whole)) as messages,
-            ):
-                async for summary, message in messages:
-                    on_message(summary, message)
-                    if first:
-                        return
+        progress = no_progress if rows else make_progress("looked at")
+        async with (
+            open_queue(settings, opening=table.opens_queue) as queue,
+            aclosing(find_messages(table.messages_of(queue), filter_, progress, whole=whole)) as messages,
+        ):
+            async for summary, message in messages:
+                on_message(summary, message)
+                if first:
+                    return
 
     uvloop.run(visit())
 
@@ -232,7 +231,7 @@ def _say_clients(result: RepairResult, *, err: bool = False) -> None:
     several = len({iss for iss, _ in result.by_client}) > 1
     for (iss, client_id), count in islice(result.by_client.items(), MAX_CLIENTS):
         whose = f"client {client_id}" if client_id else "whole events"
-        say(printable(f"  {whose}{f' ({iss})' if several or not client_id else ''}: {count:,}"), err=err, fold=False)
+        say(printable(f"  {whose}{f' ({iss})' if several or not client_id else ''}: {count:,}"), err=err)
     if (more := len(result.by_client) - MAX_CLIENTS) > 0:
         rest = sum(result.by_client.values()) - sum(islice(result.by_client.values(), MAX_CLIENTS))
         say(f"  {counted(more, 'more client')}: {rest:,}", err=err)

@@ -31,8 +31,7 @@ from notifier.operators.deliveries.waiting_filter import (
 from notifier.operators.status.life import LifeOf, life_of
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
-from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.screen import format_age
+from notifier.operators.terminal.output import format_age, say, say_json
 from notifier.operators.terminal.suggestions import load_known_registry, make_suggester
 
 app = typer.Typer()

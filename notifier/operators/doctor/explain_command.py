@@ -2,25 +2,20 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import Annotated
 
 import typer
-from rich.markdown import Markdown
 
-from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.model.outcome import Cause
 from notifier.model.trouble import RUNBOOK_SECTIONS, TroubleKind
 from notifier.operators.doctor.runbook import RunbookSection, load_runbook, parse_sections
-from notifier.operators.doctor.settings_reference import explain_gone_setting, find_settings, suggest_settings
+from notifier.operators.doctor.settings_reference import find_settings
 from notifier.operators.terminal.command_options import Json
-from notifier.operators.terminal.output import join_commands, say, say_json
-from notifier.operators.terminal.screen import make_screen
+from notifier.operators.terminal.output import say, say_json
 
-WIDTH = 80  # columns, without COLUMNS and a terminal
-INDENT = 8  # columns of a list in a list, at most
 CAUSES_HEADING = "Causes of deferrals"
 _WORDS_HEADING = "Words of status, waiting and the log"
 _OPEN, _CLOSED = "The client's circuit is open.", "The client's circuit is closed: attempts run."
@@ -53,7 +48,6 @@ _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
 
 def explain(
-    context: typer.Context,
     name: Annotated[
         str | None,
         typer.Argument(
@@ -88,7 +82,7 @@ def explain(
         return
     section = known.get(re.sub("[ -]", "_", name.lower()))
     if section is None:
-        _explain_settings(name, [each.name for each in known.values()], context.obj, as_json=as_json)
+        _explain_settings(name, as_json=as_json)
         return
     if as_json:
         say_json({"name": section.name, "group": section.group, "text": _adapt_to_terminal(section.text)})
@@ -118,16 +112,11 @@ def _list_names(known: Iterable[RunbookSection]) -> list[tuple[str, str]]:
     return [(name, group) for group, names in groups.items() for name in names]
 
 
-def _explain_settings(name: str, others: list[str], features: Sequence[ConfiguredFeature], *, as_json: bool) -> None:
-    """Tell the setting of this name, or those of this section. Exits with 2 if there is none."""
+def _explain_settings(name: str, *, as_json: bool) -> None:
+    """Print the setting of this name, or those of this section. Exits with 2 if there is none."""
     found = find_settings(name)
-    if not found and (gone := explain_gone_setting(name, settings_model(features))) is not None:
-        say_json([{"name": name, "gone": gone}]) if as_json else say(f"{name} {gone}")
-        return
     if not found:
-        near = suggest_settings(name, others)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        say(f"notifier: there is no explanation of {name}{hint}; `notifier explain` lists all names", err=True)
+        say(f"notifier: there is no explanation of {name}; `notifier explain` lists all names", err=True)
         raise typer.Exit(2)
     if as_json:
         say_json([asdict(setting) for setting in found])
@@ -142,13 +131,8 @@ def _explain_settings(name: str, others: list[str], features: Sequence[Configure
 
 
 def _print_markdown(markdown: str) -> None:
-    """Print it as people read it, to a pipe too."""
-    console = make_screen(width=WIDTH)
-    lines = _LINK.sub(r"\1", _adapt_to_terminal(markdown)).split("\n")
-    # A cell of a table is narrower than a line.
-    console.print(
-        Markdown("\n".join(x if x.startswith("|") else join_commands(x, console.width - INDENT) for x in lines))
-    )
+    """Print it as it is written, without the targets of its links."""
+    say(_LINK.sub(r"\1", _adapt_to_terminal(markdown)))
 
 
 def _adapt_to_terminal(text: str) -> str:

@@ -2,18 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import resources
-from typing import get_origin
 
-from pydantic import BaseModel
-
-from notifier.settings.clients import ClientOptions
-from notifier.settings.input_issues import submodel
-from notifier.settings.service_settings import Settings
-from notifier.settings.values import Section
-
-MAX_SUGGESTIONS = 3  # suggested settings
 PAGES = ("service", "issuers", "sources-and-browsers", "clients", "registry-sources")
 _PREFIX = "NOTIFIER_"
 _RESTARTS = ("no", "yes", "to name another")
@@ -67,30 +57,6 @@ def find_settings(name: str) -> list[SettingText]:
     return exact or [
         setting for setting, names in everything if len(names) > len(parts) > 0 and _is_match(parts, names)
     ]
-
-
-def explain_gone_setting(name: str, model: type[Settings]) -> str | None:
-    """Say what to do without a setting that is no more; None if there was none of this name."""
-    parts = _parse_name(name)
-    gone = (*_list_gone(model), *_list_gone(ClientOptions, ("notifier",)))
-    return next((why for names, why in gone if len(parts) >= len(names) and _is_match(parts, names)), None)
-
-
-def suggest_settings(name: str, others: Sequence[str] = ()) -> list[str]:
-    """Return the settings whose last word it is, else the setting or other name that is spelt most like it."""
-    parts, names = _parse_name(name), [setting.name for setting in list_settings()]
-    same = [full for full in names if _parse_name(full)[-1:] == parts[-1:] or _parse_name(full)[-2:-1] == parts]
-    return same[:MAX_SUGGESTIONS] or get_close_matches(".".join(parts), [*names, *others], n=1)
-
-
-def _list_gone(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    if issubclass(model, Section):
-        yield from (((*path, name), why) for name, why in model.gone.items())
-    for name, member in model.model_fields.items():
-        inner = submodel(member.annotation)
-        if inner is not None:
-            through = ("<name>",) if get_origin(member.annotation) is dict else ()
-            yield from _list_gone(inner, (*path, member.alias or name, *through))
 
 
 def _parse_name(name: str) -> list[str]:

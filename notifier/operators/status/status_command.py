@@ -12,7 +12,7 @@ from notifier.model.errors import QueueUnavailable
 from notifier.model.printable import printable
 from notifier.operators.status.own_state import read_status_from_outside
 from notifier.operators.status.status_document import document_of
-from notifier.operators.status.status_page import PAGE_WIDTH, status_page
+from notifier.operators.status.status_page import status_page
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import require_queue
@@ -66,4 +66,4 @@ def status(
     if as_json:
         say_json(document_of(shown), indent=2)
     else:
-        make_screen(width=PAGE_WIDTH).print(status_page(shown, every_client=every_client))
+        make_screen().print(status_page(shown, every_client=every_client))

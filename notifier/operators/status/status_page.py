@@ -1,10 +1,8 @@
 """Lays out the status of the service as a page for a terminal."""
 
-import sys
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from notifier.configuration.clients.client_rows import SourceState
@@ -23,12 +21,10 @@ from notifier.operators.status.service_status import (
     troubles_of,
     vanished_workers_of,
 )
-from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.output import count_columns, join_commands
-from notifier.operators.terminal.screen import format_age
+from notifier.operators.terminal.output import format_age
+from notifier.operators.terminal.screen import Grid
 
 MAX_CLIENT_ROWS = 20
-PAGE_WIDTH = 120  # columns, without COLUMNS and a terminal
 STATES = {
     "well": "well",
     "fails": "fails",
@@ -49,7 +45,7 @@ def status_page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
     if shown:
         rows = shown if every_client else shown[:MAX_CLIENT_ROWS]
         parts.append(_format_clients(rows, status.at))
-        parts += [Text(join_commands(line, count_columns(sys.stdout, PAGE_WIDTH))) for line in _list_failures(rows)]
+        parts += [Text(line) for line in _list_failures(rows)]
     parts.append(Text(_count_others(status, len(shown), every_client=every_client)))
     return Group(*parts)
 
@@ -69,9 +65,7 @@ def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
         sign, style = ("!", "yellow") if trouble.kind in MILD_KINDS else ("✗", "bold red")
         yield Text(f"{sign} {head}", style=style)
         more = f" (notifier explain {trouble.explained})" if trouble.explained else ""
-        yield Padding(
-            Text(join_commands(f"{trouble.text}{more}", count_columns(sys.stdout, PAGE_WIDTH) - 2)), (0, 0, 0, 2)
-        )
+        yield Text(f"  {trouble.text}{more}")
     if len(troubles) > MAX_CLIENT_ROWS:
         yield Text(f"and {len(troubles) - MAX_CLIENT_ROWS:,} more: --json shows them")
     if troubles:

@@ -1,84 +1,40 @@
-"""Prints all text of the commands. `screen` has tables and the progress of long work."""
+"""Prints text of the commands. `screen` has tables and colours. Lines are never broken: the terminal does that."""
 
-import os
-import re
 import sys
-import textwrap
-from stat import S_ISFIFO, S_ISSOCK
-from typing import TextIO
+import time
+from collections.abc import Callable
 
+from notifier.model.durations import format_in_words
 from notifier.model.printable import json_text, printable_lines
 
+PROGRESS_INTERVAL_SECONDS = 2.0
 
-def say(text: str, *, err: bool = False, nl: bool = True, fold: bool = True) -> None:
-    """Print a text without characters that a terminal obeys: on stdout, or with `err` on stderr.
 
-    On a terminal, lines that are too long are broken between words. Without `fold` it is left to the terminal.
-    """
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print a text without characters that a terminal obeys: on stdout, or with `err` on stderr."""
     stream = sys.stderr if err else sys.stdout
-    text = printable_lines(text)
-    _print(wrap_text(text, count_columns(stream)) if fold and stream.isatty() else text, stream, "\n" * nl)
-
-
-def say_json(document: object, *, indent: int | None = None) -> None:
-    """Print a document as JSON. A terminal breaks its lines, not we, so that it can be copied."""
-    _print(json_text(document, indent=indent), sys.stdout)
-
-
-def _print(text: str, stream: TextIO, end: str = "\n") -> None:
-    """Not by typer.echo: it knows the streams of the start, and so writes into a bar of progress."""
-    stream.write(text + end)
+    stream.write(printable_lines(text) + "\n" * nl)
     stream.flush()
 
 
-def count_columns(stream: TextIO, otherwise: int = 80) -> int:
-    """Return the width to write in: COLUMNS, the width of the terminal, or `otherwise`.
-
-    Text that another program reads most likely ends on the terminal of stderr, as with `| less`.
-    """
-    wanted = os.environ.get("COLUMNS", "")
-    if wanted.isdigit() and int(wanted):
-        return int(wanted)
-    try:
-        shown = sys.stderr if is_piped(stream) else stream
-        return os.get_terminal_size(shown.fileno()).columns or otherwise
-    except (OSError, ValueError):
-        return otherwise
+def say_json(document: object, *, indent: int | None = None) -> None:
+    """Print a document as JSON."""
+    say(json_text(document, indent=indent))
 
 
-COMMAND_SPACE = "\ue000"  # a character of private use, which no text that is printed contains
-_COMMAND = re.compile(r"`[^`\n]+`|\bnotifier explain \w+")
+def format_age(moment: float | None, now: float) -> str:
+    """Return how long ago it was."""
+    return "–" if moment is None else f"{format_in_words(now - moment)} ago"
 
 
-def join_commands(text: str, width: int) -> str:
-    """The text with JOINT for the blanks in each command that fits into a line, so that no line ends in a command."""
+def make_progress(what: str) -> Callable[[int, int], None]:
+    """Return a function that prints on stderr now and then how much is done, and how much there is in all."""
+    due = time.monotonic() + PROGRESS_INTERVAL_SECONDS
 
-    def keep(command: re.Match[str]) -> str:
-        return command[0].replace(" ", COMMAND_SPACE) if len(command[0]) <= width else command[0]
+    def tell(done: int, total: int) -> None:
+        nonlocal due
+        if done < total and time.monotonic() >= due:  # the command itself prints the end
+            due = time.monotonic() + PROGRESS_INTERVAL_SECONDS
+            say(f"{what}: {done:,} of {total:,}", err=True)
 
-    return _COMMAND.sub(keep, text)
-
-
-def wrap_text(text: str, width: int) -> str:
-    """Break the lines of the text between words. A continuation is indented by two more than its beginning."""
-    return "\n".join(_wrap_line(line, width) for line in text.split("\n"))
-
-
-def _wrap_line(line: str, width: int) -> str:
-    if len(line) <= width:
-        return line
-    indent = line[: len(line) - len(line.lstrip())] + "  "
-    lines = textwrap.wrap(
-        join_commands(line, width - len(indent)), width, subsequent_indent=indent, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
-    return "\n".join(lines).replace(COMMAND_SPACE, " ")
-
-
-def is_piped(stream: TextIO) -> bool:
-    """Return True if another program reads what is written there."""
-    try:
-        mode = os.fstat(stream.fileno()).st_mode
-    except (OSError, ValueError):
-        return False
-    return S_ISFIFO(mode) or S_ISSOCK(mode)
+    return tell

@@ -14,8 +14,7 @@ import uvloop
 
 from notifier.model.errors import ConfigurationError, InputIssue, QueueError, QueueUnavailable
 from notifier.operators.terminal.command_options import quiet_logs
-from notifier.operators.terminal.output import say
-from notifier.operators.terminal.screen import show_progress
+from notifier.operators.terminal.output import make_progress, say
 from notifier.queues.building import build_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import EventQueue, Queue
@@ -92,9 +91,8 @@ def run_on_queue(
     rate: float | None = None,
     limit: int | None = None,
     dry_run: bool = False,
-    rows: bool = False,
 ) -> T:
-    """Open the queue, and act on it. The options stop at Ctrl-C, and show progress unless rows are printed meanwhile.
+    """Open the queue, and act on it. The options stop at Ctrl-C, and show progress.
 
     Raises QueueError.
     """
@@ -112,17 +110,16 @@ def run_on_queue(
             except TimeoutError:
                 pass
 
-        with show_progress(what, rows=rows) as progress:
-            options = RepairOptions(
-                clock=time.time, steady=time.monotonic, pause=pause, progress=progress, stop=stop.is_set, rate=rate,
-                limit=limit, dry_run=dry_run,
-            )  # fmt: skip
-            try:
-                async with open_queue(settings, opening=opening) as queue:
-                    return await act(queue, options)
-            finally:
-                for number in STOP_SIGNALS:  # a closed loop of uvloop keeps them, and ignores them
-                    loop.remove_signal_handler(number)
+        options = RepairOptions(
+            clock=time.time, steady=time.monotonic, pause=pause, progress=make_progress(what), stop=stop.is_set,
+            rate=rate, limit=limit, dry_run=dry_run,
+        )  # fmt: skip
+        try:
+            async with open_queue(settings, opening=opening) as queue:
+                return await act(queue, options)
+        finally:
+            for number in STOP_SIGNALS:  # a closed loop of uvloop keeps them, and ignores them
+                loop.remove_signal_handler(number)
 
     return uvloop.run(run())
 

@@ -164,41 +164,15 @@ def test_explain_tells_a_setting_and_a_section(tmp_path: Path) -> None:
     """With type, default and whether it needs a restart; JSON for scripts."""
     shown = notifier("explain", "queue.prefix", cwd=tmp_path)
     assert shown.returncode == 0
-    assert shown.stdout.startswith("queue.prefix (text; default: notifier; needs a restart)\n\nThe beginning of")
-    assert "issuers.<iss>.keys[].kid (text)" in notifier("explain", "issuers.<iss>.keys[0].kid", cwd=tmp_path).stdout
+    facts = "**`queue.prefix`** (text; default: `notifier`; needs a restart)"
+    assert shown.stdout.startswith(f"{facts}\n\nThe beginning of")
+    assert (
+        "**`issuers.<iss>.keys[].kid`** (text)" in notifier("explain", "issuers.<iss>.keys[0].kid", cwd=tmp_path).stdout
+    )
     told = json.loads(notifier("explain", "delivery.retry", "--json", cwd=tmp_path).stdout)
     assert [each["name"] for each in told] == ["delivery.retry.base", "delivery.retry.max_delay"]
     wrong = notifier("explain", "delivery.timeot", cwd=tmp_path)
-    assert (wrong.returncode, "did you mean delivery.timeout?" in wrong.stderr) == (2, True)
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("delivery.slot_wait", "is gone: it is 1s now"),
-        ("NOTIFIER_TRACING__SAMPLE", "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector"),
-        ("clients.yaml[3] (shop).notifier.retry.factor", "is gone: it is 3 now"),
-    ],
-)
-def test_what_is_a_setting_no_more_says_so(tmp_path: Path, name: str, says: str) -> None:
-    """And not which other one is spelt like it."""
-    done = notifier("explain", name, cwd=tmp_path)
-    assert (done.returncode, done.stdout.startswith(f"{name} {says}")) == (0, True), done.stdout
-
-
-@pytest.mark.parametrize(
-    ("name", "near"),
-    [
-        ("rejected_tokens", "rejected_token"),
-        ("max_age", "delivery.max_age or upstreams.<name>.max_age or notifier.max_age"),
-        ("kid", "issuers.<iss>.keys[].kid"),
-        ("NOTIFIER_QUEUE_URL", "queue.url"),
-    ],
-)
-def test_a_part_of_a_name_leads_to_the_whole(tmp_path: Path, name: str, near: str) -> None:
-    """Also with one underscore where a variable has two."""
-    done = notifier("explain", name, cwd=tmp_path)
-    assert (done.returncode, done.stdout, f"did you mean {near}?" in done.stderr) == (2, "", True)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
 
 
 # ── `notifier explain`: a section of the runbook, or what it has sections of ──────────────────────────────────────
@@ -208,7 +182,7 @@ def test_a_reason_is_explained(tmp_path: Path) -> None:
     """By its name, whatever its case."""
     done = notifier("explain", "rejected_token", cwd=tmp_path)
     assert done.returncode == 0
-    assert done.stdout.startswith("rejected_token\n\nMeaning. The client answered 400")
+    assert done.stdout.startswith("rejected_token\n\n**Meaning.** The client answered 400")
     assert notifier("explain", "notifierdeadletters", cwd=tmp_path).stdout.startswith("NotifierDeadLetters\n")
 
 
@@ -243,12 +217,11 @@ def test_without_a_name_all_names_are_listed(tmp_path: Path) -> None:
 
 
 def test_the_whole_runbook_can_be_had(tmp_path: Path) -> None:
-    """Without the markup of its source."""
+    """Without the targets of its links."""
     shown = notifier("explain", "--all", cwd=tmp_path).stdout
-    assert shown.split(maxsplit=1)[0] == "Runbook"
+    assert shown.startswith("# Runbook\n")
     assert "NotifierDeadLetters" in shown
-    assert not [line for line in shown.splitlines() if "**" in line or "`" in line or "](" in line or len(line) > 80]
-    assert not [line for line in shown.splitlines() if line.endswith(" ")]
+    assert "](" not in shown
 
 
 def test_commands_are_as_they_are_typed_here(tmp_path: Path) -> None:
