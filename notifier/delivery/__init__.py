@@ -12,11 +12,14 @@ A worker is one process with one event loop. Each decision is a synchronous func
 
 A delivery takes four, in `DeliveryPipeline._run`:
 
-1. *Admit.* `admission.py` returns a verdict where no attempt is needed (expired, unknown, paused). Otherwise
-   `KnownClient.offer` returns whether the delivery starts, waits in memory, or is deferred, and `Gate` carries it out.
+1. *Admit.* `admission.py` returns a verdict where no attempt is needed: the delivery has expired, or its client is
+   unknown or registered with `paused: true`. Otherwise `KnownClient.offer` returns whether the delivery starts, waits
+   in memory, or is deferred, and `Gate` carries it out.
 2. *Attempt.* The client's channel (`channels.py`) makes a logout token, new for each attempt, and reads the answer.
 3. *Decide.* The outcome is delivered, refused or failed. `verdict.py` returns the verdict (done, a retry, a deferral or
-   a dead letter) and the delivery as it is afterwards. `ages.py` bounds how long a delivery may be pending.
+   a dead letter) and the delivery as it is afterwards. A retry follows after a backoff, which grows
+   only if the client has accepted another delivery meanwhile; while the circuit is open the delivery waits for that
+   instead. `ages.py` bounds how long a delivery may be pending.
 4. *Settle.* `settlement.py` publishes the retry, deferral or dead letter and waits for the confirm of the queue.
 
 The ledger acks a message once each of its deliveries is settled. A crash before that repeats work and loses none.
@@ -25,33 +28,42 @@ Four values describe the result. The *outcome* belongs to the attempt; its `sign
 *verdict* belongs to the delivery; an `AttemptResult` contains it with the changed delivery and the signal. A *fact* is
 for observers: logs, metrics, traces. A *notice* is made from a fact, for the publisher and the feed.
 
-**The circuit.** Each client has a circuit in this worker's memory (`circuit.py`). It is untried until the client has
-answered or failed once; until then attempts are made one at a time. While it is closed, attempts run as they come. Each
-success adds four failures to a budget of 32 at most, each failure takes one. If none is left, or if all attempts have
-failed for ten seconds, the circuit opens. It stays open for half of the outage so far, 1 to 64 s, and is then
-half-open: one delivery, the *probe*, is attempted. Its success closes the circuit, its failure opens it for longer.
-Before that a fresh delivery may be attempted, 4 s after the last attempt, while half of the slots for probes are free:
-its success closes the circuit, too, and its failure changes nothing. Workers report openings and recoveries to each
-other without a guarantee (`worker_news.py`). A pause that the client requests by `Retry-After` is kept beside that.
+**One client.** A worker keeps all that it has learned of a client in one object in memory, a `KnownClient`: the
+circuit, the rate, a requested pause, and where its pending deliveries are. Other modules call its methods, and none
+writes a member. A worker that starts has none of it, and learns it again.
+
+**The circuit** (`circuit.py`) is untried until the client has answered or failed once; until then attempts are made one
+at a time. While it is closed, attempts run as they come. Each success adds four failures to a budget of 32 at most,
+each failure takes one. If none is left, or if all attempts have failed for ten seconds, the circuit opens. It stays
+open for half of the outage so far, 1 to 64 s, and is then half-open: one delivery, the *probe*, is attempted. Its
+success closes the circuit, its failure opens it for longer. The probe is marked in its message (`leash`);
+`KnownClient.can_start` decides when it runs. Before that a *fresh* delivery, which no worker has deferred or attempted
+yet, may be attempted, 4 s after the last attempt, while half of the slots for probes are free: its success closes the
+circuit, too, and its failure changes nothing. Workers report openings and recoveries to each other without a guarantee
+(`worker_news.py`). A pause that the client requests (`Retry-After` with 429 or 503) is kept beside the circuit: no
+attempt starts before its end, and deliveries wait as they do while the circuit is open.
 
 **The rate.** An attempt starts only if the client is below its concurrency limit, which grows with each success and is
 halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot
 (`gate.py`). Slow clients and probes use separate slots, so that they do not delay other clients. The time of an attempt
 is that of the request, without signing. Where many attempts of less than a second fail although the circuit is closed,
-the client may be overloaded. The worker tries a lower rate, then none, and limits the rate if far fewer attempts failed
-meanwhile and many fail again (`rate.py`).
+the client may be overloaded. If most of them have the status 429, 408 or 425, the worker limits the rate at once.
+Otherwise it tries a lower rate, then no limit, and limits the rate if far fewer attempts failed meanwhile and many fail
+again (`rate.py`).
 
 **Where pending deliveries are kept.** The message of a delivery in memory is unacked. All other places are queues, so
 that any worker continues after a crash.
 
 - *In memory:* for a second or two, less as memory fills, until the client has a slot and its rate allows an attempt.
   At most twice `max_in_flight` deliveries exist in a worker, beside attempts at slow clients and probes.
-- *In delay queues:* retries, deferrals whose turn is further away, and the probe of a client whose circuit is open.
-  A delay queue has one fixed delay, 1 s to 65,536 s, and then returns the message to `retries`.
-- *Parked in a bucket:* all other deliveries of a client whose circuit is open or that is paused, while a probe of this
-  worker is in a delay queue (`pending.py`). A worker that sees a client recover fetches them (`pulls.py`). After each
-  fourth attempt that fails, a parked delivery replaces the probe: once it is durable as the probe, the former probe
-  is parked (`client_buckets.py`). A message that is not fetched returns to `retries` after 1,024 s. A
+- *In delay queues:* retries; deferrals whose turn is further away, or for `paused: true`, an unknown client or an
+  internal fault; and the probe of a client whose circuit is open or that requested a pause. A delay queue has one fixed
+  delay, 1 s to 65,536 s, and then returns the message to the lane `retries`.
+- *Parked in a bucket:* all other deliveries of a client whose circuit is open or that requested a pause, while a probe
+  of this worker is in a delay queue (`pending.py`). A worker that sees a client recover fetches them (`pulls.py`).
+  After each fourth attempt of the probe that fails, a parked delivery replaces it: once that is durable as the probe,
+  the former probe is parked (`client_buckets.py`). A message that is not fetched returns to `retries` after 1,024 s. A
   delivery that expires within a minute is not parked, and a worker that stops parks none.
-- *As dead letters:* deliveries that were refused, expired or could not be read, until an operator replays them.
+- *As dead letters:* deliveries that were refused or expired, and messages that could not be read, until an operator
+  replays or discards them.
 """

@@ -44,7 +44,7 @@ class KnownClient(PendingDeliveries):
     # ── its state ──
 
     def is_available(self, now: float) -> bool:
-        """Return True unless the circuit is open or half-open, or the client paused."""
+        """Return True unless the circuit is open or half-open, or the client requested a pause."""
         return self.circuit.state is not State.OPEN and now >= self.paused_until
 
     @property

@@ -5,9 +5,10 @@
 - While the circuit is closed or untried, a delivery is deferred until its turn, which follows from the deliveries
   deferred before and the client's pace. If the turn is far, it is offered again earlier: after as long as it is old,
   1 to 64 s, or after 1,024 s where a registered rate determines the turn.
-- If the circuit is open or the client paused, a delivery becomes the *probe*: it waits in a delay queue until the
-  circuit is half-open, and is the next attempt. While a probe of this worker cannot have returned yet
-  (`covered_until`), other deliveries are *parked* in the bucket. So a worker that parks has a probe in a delay queue.
+- If the circuit is open or the client requested a pause, a delivery becomes the *probe*: it waits in a delay queue
+  until the circuit is half-open or the pause is over, and is the next attempt. While a probe of this worker cannot have
+  returned yet (`covered_until`), other deliveries are *parked* in the bucket. So a worker that parks has a probe in a
+  delay queue.
 """
 
 import math

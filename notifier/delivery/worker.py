@@ -116,7 +116,7 @@ class Worker:
             raise self._broken
 
     async def _tick(self) -> None:
-        """Defer deliveries of unresponsive and paused clients, and start the deliveries whose turn has come."""
+        """Defer deliveries that can wait in memory no longer, and start the deliveries whose turn has come."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             for ticket, later in self.gate.defer_overdue():
@@ -211,7 +211,7 @@ class Worker:
 
 
 class UnsuspendedClock:
-    """Counts the seconds of `steady`, but at most LONGEST_GAP between two readings.
+    """Counts the seconds of `steady`, but at most MAX_GAP_SECONDS between two readings.
 
     A process may be frozen, its machine moved, its CPU quota used up. Afterwards answers lie unread and deadlines have
     passed. By a plain clock every client with a running attempt has then been silent for seconds. After six such

@@ -34,7 +34,7 @@ class Publisher(Protocol):
 
 
 class Parking(Protocol):
-    """Stores deliveries for clients whose circuit is open or that are paused, in buckets that clients may share."""
+    """Stores deliveries for clients whose circuit is open or that requested a pause, in buckets that may be shared."""
 
     def bucket(self, client: tuple[str, str]) -> str:
         """Return the name of the bucket of this client (`iss`, `client_id`)."""

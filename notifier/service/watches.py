@@ -111,7 +111,7 @@ class ReloadWatch:
 class Watches:
     """The watches of one worker. `depths` are those of the queues at the last `check_queue`.
 
-    `observe` takes the worker's facts; `passed_on` receives them, deferrals with their hint.
+    `observe` takes the worker's facts; `next_observer` receives them, deferrals with their hint.
     """
 
     def __init__(

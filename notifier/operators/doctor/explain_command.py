@@ -20,7 +20,10 @@ CAUSES_HEADING = "Causes of deferrals"
 _WORDS_HEADING = "Words of status, waiting and the log"
 _OPEN, _CLOSED = "The client's circuit is open.", "The client's circuit is closed: attempts run."
 _HALF_OPEN = "One delivery is attempted at a client that is down."
-_PARKED = "A bucket is a queue for deliveries to clients that are down or paused. To park is to put a delivery there."
+_PARKED = (
+    "A bucket is a queue for deliveries to clients that are down or requested a pause. To park is to put a delivery "
+    "there."
+)
 WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         **dict.fromkeys(("rests", "down", "open", "client_failing"), (_OPEN, "circuit")),

@@ -1,4 +1,5 @@
-"""Fetches deliveries from the buckets, in which they wait for a client whose circuit is open or that is paused.
+"""Fetches deliveries from the buckets, in which they wait for a client whose circuit is open or that
+requested a pause.
 
 A bucket is a queue without a consumer: an unfetched message moves to `retries` after `MAX_PARKED_SECONDS`. Messages are
 fetched by `basic.get` and acked. They are never returned to the bucket, since each delivery increments their delivery
