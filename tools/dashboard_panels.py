@@ -73,7 +73,7 @@ def _at_a_glance() -> list[Panel]:
         ),
         number(
             "Clients down", f"sum(client:notifier_circuit_state:max{{{HERE}}} > bool 0)", "short",
-            "Clients that rest or are tried now.", (None, GOOD), (1, SO_SO), (5, BAD),
+            "Clients whose circuit is open or half-open.", (None, GOOD), (1, SO_SO), (5, BAD),
         ),
         number(
             "Dead letters, 1 h", f"sum(client:notifier_dead_letters:increase1h{{{HERE}}})", "short",
@@ -260,7 +260,7 @@ def _clients() -> list[Panel]:
             queries=[(f"topk(10, sum by ({by}) ({delivered}))", "{{client_id}}")],
         ),
         Panel(
-            title="Clients down", kind="states", width=24, text="0 well, 1 tried now, 2 rests.",
+            title="Clients down", kind="states", width=24, text="0 closed, 1 half-open, 2 open.",
             read="notifierclientfailing",
             queries=[(f"topk(30, client:notifier_circuit_state:max{{{CLIENT}}})", "{{client_id}}")],
             steps=[(None, GOOD), (1, SO_SO), (2, BAD)],

@@ -210,11 +210,11 @@ async def play_incidents(scenario: DemoScenario, incident: Incident, print_story
         )
         scenario.failing_client.kind = Behaviour.HEALTHY
         print_story(
-            "payroll is well again. Press *Mended* on its page: it is tried now, and its dead letters are replayed."
+            "payroll works again. Press *Resolved* on its page: it is retried, and its dead letters are replayed."
         )
         while not await _is_repaired(scenario, incident.repair_seconds):
             await scenario.repair_client()
-            print_story("Nobody did, so the demo does: see Who acted.")
+            print_story("Nobody did, so the demo does: see the audit log.")
         print_story("payroll was notified of every logout.\n")
 
 

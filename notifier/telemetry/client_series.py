@@ -55,7 +55,7 @@ def _layout() -> tuple[_Family, ...]:
         (
             "circuit_state",
             "gauge",
-            "0 well, 1 tried now, 2 rests; of clients that share a label, the worst.",
+            "0 closed, 1 half-open, 2 open; of clients that share a label, the worst.",
             [("", "")],
         ),
         ("waiting_deliveries", "gauge", "Deliveries that wait for the client. The sum over all workers.", [("", "")]),

@@ -26,4 +26,4 @@ async def test_the_address_opens_the_console_signed_in_once(new_page: NewPage) -
         assert answer is not None
         assert answer.status == 404
         await other.goto(ward.address.partition("/demo/")[0] + "/console/")
-        await expect(other.get_by_label("Token of the API")).to_be_visible()
+        await expect(other.get_by_label("API token")).to_be_visible()

@@ -44,7 +44,7 @@ async def test_pictures_of_the_console(new_page: NewPage, tmp_path: Path) -> Non
         await expect(page.get_by_role("main")).to_contain_text("Down since")
         await picture("client", 560)
         await heard("well again")
-        await page.get_by_role("button", name="Mended …").click()
+        await page.get_by_role("button", name="Resolved …").click()
         await expect(page.get_by_role("dialog")).to_contain_text("replayed")
         await picture("mended", 440)
         for task in playing:

@@ -77,8 +77,8 @@ async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_
             done = await until(lambda: run(site, "--json"), lambda done: told(json.loads(done.stdout)) == expected)
             assert (done.returncode, done.stderr) == (0, "")
             done = await until(lambda: run(site), lambda done: "1 of 1 worker answered" in done.stdout)
-            assert re.search(r"down +rests .* server_error 503 +circuit +in [0-9]+ min", done.stdout)
-            assert "1 client is well" in done.stdout
+            assert re.search(r"down +unreachable .* server_error 503 +circuit +in [0-9]+ min", done.stdout)
+            assert "1 client is healthy" in done.stdout
             doctor = await notifier_at(site, "doctor")
             assert re.search(r"✗ down: .* takes connections, but a worker met server_error 503", doctor.stdout)
             assert re.search(r"✓ shop: .* takes connections", doctor.stdout)

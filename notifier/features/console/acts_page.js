@@ -1,4 +1,4 @@
-// Who acted: jobs of the last hour, and actions of operators since these workers started.
+// The audit log: jobs of the last hour, and actions of operators since these workers started.
 import { Clock, Said, html, quoted } from "./text.js";
 import { Asking } from "./parts.js";
 import { Table } from "./tables.js";
@@ -7,26 +7,26 @@ import { end, inShort, keep, toneOf } from "./jobs.js";
 import { follow } from "./following.js";
 
 export async function loadActs(_query, signal) {
-  const [told, { jobs }] = await Promise.all([unbound() ? api("acts", { signal }) : null, api("jobs", { signal })]);
-  return { ...told, jobs };
+  const [audit, { jobs }] = await Promise.all([unbound() ? api("acts", { signal }) : null, api("jobs", { signal })]);
+  return { ...audit, jobs };
 }
 
 export function Acts({ data }) {
   if (!data) return html`<${Asking} />`;
   return html`<section><h2>Jobs of the last hour</h2>
       <${Table} caption="Jobs" rows=${data.jobs} keyOf=${(job) => job.id} columns=${JOBS} empty="None." /></section>
-    ${data.acts && html`<section><h2>What people did</h2>
-      <${Table} caption="What people did" rows=${data.acts} keyOf=${actKey} columns=${ACTS}
-        empty="Nobody acted since the workers started." />
-      <p class="dim note">Workers forget this when they end. The log keeps it: the command in the last column finds the line, in a log as JSON.</p></section>`}`;
+    ${data.acts && html`<section><h2>Actions of operators</h2>
+      <${Table} caption="Actions of operators" rows=${data.acts} keyOf=${actKey} columns=${ACTS}
+        empty="No action since the workers started." />
+      <p class="dim note">Workers keep this in memory until they stop. The log has it permanently: the command in the last column finds the line in a JSON log.</p></section>`}`;
 }
 
 const actKey = (act) => `${act.worker} ${act.n ?? act.at} ${act.action}`;
-const ASIDE = new Set(["at", "who", "action", "worker", "n", "log", "iss"]);
-/** The other members of an audit line. */
-const rest = (act) => Object.entries(act).filter(([name, value]) => !ASIDE.has(name) && saysSomething(value))
+const SHOWN_ELSEWHERE = new Set(["at", "who", "action", "worker", "n", "log", "iss"]);
+/** The other members of an audit line that have a value. */
+const rest = (act) => Object.entries(act).filter(([name, value]) => !SHOWN_ELSEWHERE.has(name) && hasValue(value))
   .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
-const saysSomething = (value) => ![null, false, ""].includes(value) && JSON.stringify(value) !== "{}";
+const hasValue = (value) => ![null, false, ""].includes(value) && JSON.stringify(value) !== "{}";
 
 function logLine({ action, who }) {
   return `jq -c 'select(.audit and .event == ${quoted(action)} and .who == ${quoted(who)})' notifier.log`;
@@ -39,21 +39,21 @@ async function endJob(job) {
 }
 
 const JOBS = [
-  { head: "Began", cell: (job) => html`<${Clock} at=${job.began_at} />` },
+  { head: "Started", cell: (job) => html`<${Clock} at=${job.began_at} />` },
   { head: "Who", cell: (job) => html`<${Said} text=${job.who} most=${60} />` },
   { head: "Job", cell: (job) => job.kind },
   { head: "State", cell: (job) => html`<span class="chip ${toneOf(job) || "warn"}">${job.state}</span>` },
-  { head: "Account", wide: true, cell: (job) => html`<${Said} text=${inShort(job)} most=${400} />` },
+  { head: "Result", wide: true, cell: (job) => html`<${Said} text=${inShort(job)} most=${400} />` },
   { label: "Actions", act: true, cell: (job) => may("repair") && job.state !== "ended" && html`<${End} job=${job} />` },
 ];
 
-const End = ({ job }) => html`<button type="button" class="danger-quiet" onClick=${() => endJob(job)}>End it</button>`;
+const End = ({ job }) => html`<button type="button" class="danger-quiet" onClick=${() => endJob(job)}>Stop</button>`;
 
 const ACTS = [
   { head: "When", cell: (act) => html`<${Clock} at=${act.at} />` },
   { head: "Who", cell: (act) => html`<${Said} text=${act.who} most=${60} />` },
-  { head: "Did", cell: (act) => html`<${Said} text=${act.action.replaceAll("_", " ")} />` },
-  { head: "What", wide: true, cell: (act) => html`<${Said} text=${rest(act)} most=${400} />` },
+  { head: "Action", cell: (act) => html`<${Said} text=${act.action.replaceAll("_", " ")} />` },
+  { head: "Details", wide: true, cell: (act) => html`<${Said} text=${rest(act)} most=${400} />` },
   { head: "Worker", cell: (act) => html`<${Said} text=${act.worker} most=${40} className="dim" />` },
-  { head: "In the log", wide: true, cell: (act) => html`<code><${Said} text=${logLine(act)} most=${400} /></code>` },
+  { head: "Find in the log", wide: true, cell: (act) => html`<code><${Said} text=${logLine(act)} most=${400} /></code>` },
 ];

@@ -35,10 +35,10 @@ export async function api(path, { query = {}, body, method, signal, token = stat
     redirect: "error",
     referrerPolicy: "no-referrer",
   });
-  if (answer.ok && file) return answer.blob().catch(() => { throw new Problem(0, "The answer broke off."); });
+  if (answer.ok && file) return answer.blob().catch(() => { throw new Problem(0, "The response ended early."); });
   const document = await answer.json().catch(() => null);
   if (answer.ok && document) return document;
-  const title = document?.title ?? `The API answered ${answer.status}.`;
+  const title = document?.title ?? `The API returned status ${answer.status}.`;
   if (answer.status === 401 && state.me && token === state.token) refused(title);
   throw new Problem(answer.status, title, document?.mistakes, Number(answer.headers.get("Retry-After")));
 }
@@ -49,7 +49,7 @@ async function fetched(address, request) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     const late = error.name === "TimeoutError";
-    throw new Problem(0, late ? "The API takes too long to answer." : "The API does not answer.");
+    throw new Problem(0, late ? "The API did not respond in time." : "The API is unreachable.");
   }
 }
 

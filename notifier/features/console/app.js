@@ -2,7 +2,7 @@
 import { Acts, loadActs } from "./acts_page.js";
 import { Client, loadClient } from "./client_page.js";
 import { Clients, loadClients } from "./clients_page.js";
-import { DeadLetters, loadDeadLetters, lookAgain as lookAtLetters } from "./dead_letters_page.js";
+import { DeadLetters, loadDeadLetters, refreshLetters } from "./dead_letters_page.js";
 import { Doctor, loadDoctor } from "./doctor_page.js";
 import { Find, loadFind } from "./find_page.js";
 import { Frame, GO, showKeyboard } from "./frame.js";
@@ -10,7 +10,7 @@ import { Keys, loadKeys } from "./keys_page.js";
 import { Live, loadLive } from "./live_page.js";
 import { Overview } from "./overview_page.js";
 import { Said, html } from "./text.js";
-import { Waiting, loadWaiting, lookAgain as lookAtWaiting } from "./waiting_page.js";
+import { Waiting, loadWaiting, refreshWaiting } from "./waiting_page.js";
 import { arrive } from "./places.js";
 import { drawWith, onceDrawn, state, update } from "./state.js";
 import { finish } from "./sign_in.js";
@@ -30,13 +30,13 @@ const PAGES = {
   overview: { title: "Overview", nav: true, view: Overview },
   clients: { title: "Clients", nav: true, view: Clients, load: loadClients, every: 3000 },
   client: { title: "Client", view: Client, load: loadClient, every: 2000, fresh: true, heading: clientHeading },
-  dead: { title: "Dead letters", nav: true, view: DeadLetters, load: loadDeadLetters, again: lookAtLetters },
-  waiting: { title: "Waiting", nav: true, view: Waiting, load: loadWaiting, again: lookAtWaiting },
+  dead: { title: "Dead letters", nav: true, view: DeadLetters, load: loadDeadLetters, again: refreshLetters },
+  waiting: { title: "Pending", nav: true, view: Waiting, load: loadWaiting, again: refreshWaiting },
   find: { title: "Find a logout", nav: true, view: Find, load: loadFind, fresh: true },
   live: { title: "Live", nav: true, view: Live, load: loadLive, every: 1000, fresh: true },
   keys: { title: "Keys and registry", nav: true, view: Keys, load: loadKeys, every: 10_000 },
   doctor: { title: "Doctor", nav: true, view: Doctor, load: loadDoctor, every: 1500, unbound: true },
-  acts: { title: "Who acted", nav: true, view: Acts, load: loadActs, every: 3000 },
+  acts: { title: "Audit log", nav: true, view: Acts, load: loadActs, every: 3000 },
 };
 
 function clientHeading({ client_id }) {
@@ -63,8 +63,8 @@ const GO_WITHIN = 1500; // milliseconds
 let going = -GO_WITHIN;
 
 function pressed(event) {
-  const writes = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName);
-  if (event.ctrlKey || event.metaKey || event.altKey || writes || !state.me || state.dialog) return;
+  const isTyping = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName);
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping || !state.me || state.dialog) return;
   if (event.key === "/") {
     event.preventDefault();
     document.querySelector("main input[type=search]")?.focus();
@@ -89,11 +89,11 @@ async function begin() {
     if (state.me && !document.hidden) update(); // texts such as "12 s ago"
     renewInTime();
   }, 1000);
-  const came = await finish();
-  if (came?.place) history.replaceState(null, "", came.place);
+  const signInResult = await finish();
+  if (signInResult?.place) history.replaceState(null, "", signInResult.place);
   go();
-  if (came?.error) await showSignIn(came.error);
-  else if (came?.token) await signIn(came.token, came.expires_at);
+  if (signInResult?.error) await showSignIn(signInResult.error);
+  else if (signInResult?.token) await signIn(signInResult.token, signInResult.expires_at);
   else await signIn(keptToken());
 }
 

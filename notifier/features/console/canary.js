@@ -23,10 +23,10 @@ async function send(dialog) {
 export function Canary({ dialog }) {
   const { client, busy, findings, problem } = dialog;
   return html`<${Dialog} title=${`Canary to ${plain(client.client_id)}`}>
-    <p>It is a logout token like any other, for a user and a session that cannot exist. So keys, clocks, the token's form and
-      the way to the client are tried at once, and no session ends. Nothing is queued, retried or counted.</p>
+    <p>A canary is a real logout token for a user and a session that cannot exist. It checks keys, clocks, the token's form and
+      the connection to the client, and ends no session. It is not queued, retried or counted.</p>
     ${problem && html`<${Trouble} problem=${problem} />`}
-    ${busy && html`<p role="status">Waiting for its answer …</p>`}
+    ${busy && html`<p role="status">Waiting for the answer …</p>`}
     ${findings && html`<div role="status"><${Findings} findings=${findings} /></div>`}
     <footer><button type="button" class="quiet" onClick=${closeDialog}>Close</button>
       <button type="button" class="main" aria-disabled=${busy ? "true" : undefined} autofocus

@@ -17,35 +17,35 @@ const MINUTES = 60;
 // ── the sentence ──
 
 function sentence({ client: c, left_out: leftOut }) {
-  const some = `${counted(c.waits, "delivery waits", "deliveries wait")} for it${expiry(c)}.`;
-  const waits = c.waits ? some : "Nothing waits for it.";
+  const some = `${counted(c.waits, "pending delivery", "pending deliveries")}${expiry(c)}.`;
+  const waits = c.waits ? some : "No pending deliveries.";
   const since = c.failing_since ? ` since ${clock(c.failing_since)}` : "";
   const lasts = c.failing_since ? `For ${ago(c.failing_since)}. ` : "";
-  if (!c.registered) return ["warn", leftOut ? `It is left out: ${leftOut}` : "Nobody registered this client.", waits];
+  if (!c.registered) return ["warn", leftOut ? `Left out of the registry: ${leftOut}` : "This client is not registered.", waits];
   switch (c.state) {
     case "rests":
     case "tried":
-      return ["bad", `Down${since}.`, `${lasts}${nextTry(c)} ${waits}`];
+      return ["bad", `Unreachable${since}.`, `${lasts}${nextTry(c)} ${waits}`];
     case "hangs":
-      return ["bad", `It does not answer${since}.`, `${lasts}${nextTry(c)} ${waits}`];
+      return ["bad", `Unresponsive${since}.`, `${lasts}${nextTry(c)} ${waits}`];
     case "put_off":
-      return ["warn", c.paused ? "Paused by the registry." : `Held back: ${c.waits_for}.`, `${waits} ${nextTry(c)}`];
+      return ["warn", c.paused ? "Paused by the registry." : `Deferred: ${c.waits_for}.`, `${waits} ${nextTry(c)}`];
     case "fails":
       return ["warn", `Its last attempts failed${since}.`, `${lasts}${waits} ${nextTry(c)}`];
     default:
-      return c.tried ? ["good", "No trouble.", waits] : ["", "Not tried since the workers started.", waits];
+      return c.tried ? ["good", "Healthy.", waits] : ["", "Not tried since the workers started.", waits];
   }
 }
 
 /** When the first pending delivery expires. A delivery without `sid` expires earlier. */
 function expiry({ expires }) {
-  return expires ? `; the first is given up in ${inWords((Date.parse(expires) - now()) / 1000)}` : "";
+  return expires ? `; the first expires in ${inWords((Date.parse(expires) - now()) / 1000)}` : "";
 }
 
 function nextTry({ next_attempt }) {
   if (!next_attempt) return "";
   const left = (Date.parse(next_attempt) - now()) / 1000;
-  return left > 0.5 ? `It is tried again in ${inWords(left)}.` : "It is tried now.";
+  return left > 0.5 ? `Next attempt in ${inWords(left)}.` : "An attempt is due now.";
 }
 
 // ── the page ──
@@ -60,11 +60,11 @@ export function Client({ data }) {
       <div><b aria-live="polite"><${Said} text=${head} most=${300} /></b> <span>${tail}</span>
         ${c.state !== "well" && c.reason && html`<p><${Answer} row=${c} /></p>`}</div>
       <${Ways} client=${c} /></section>
-    <${AskedToWait} client=${c} />
+    <${RequestedWait} client=${c} />
     <section><h2>Attempts of the last hour</h2>
       <${Plot} bars=${bars(data.minutes)} width=${1} unit="min" label="an hour, a minute a bar" />
       <p class="dim note">Since the workers started: ${number(c.delivered)} delivered, ${number(c.dead)} given up,
-        ${" "}${number(c.put_off)} put off; last success <${Ago} at=${c.last_success} none="never" />.</p></section>
+        ${" "}${number(c.put_off)} deferred; last success <${Ago} at=${c.last_success} none="never" />.</p></section>
     <section><h2>Last answers</h2>
       <${Table} caption="Last answers" rows=${data.answers} keyOf=${(row) => `${row.worker} ${row.n}`}
         columns=${data.workers.length > 1 ? [...ANSWERS, AT] : ANSWERS} empty="No attempt since the workers started." /></section>
@@ -86,16 +86,16 @@ export async function loadClient({ iss, client_id }, signal, before) {
 const Ways = ({ client }) => html`<div class="ways">
   ${client.registered && html`<${Retry} client=${client} /><${MendedButton} client=${client} />
     <${CanaryButton} client=${client} />`}
-  <a class="button" href=${hash("waiting", { client_id: client.client_id, iss: client.iss })}>Waiting</a>
+  <a class="button" href=${hash("waiting", { client_id: client.client_id, iss: client.iss })}>Pending</a>
   <a class="button" href=${hash("dead", { client_id: client.client_id, iss: client.iss })}>Dead letters</a></div>`;
 
 /** The deliveries that the last retry left pending, as the client asked to wait. */
-function AskedToWait({ client }) {
+function RequestedWait({ client }) {
   const job = retryOf(client)?.job;
   if (!(job?.asked > 0) || !may("repair")) return null;
-  return html`<p class="band warn">${counted(job.asked, "delivery stays", "deliveries stay")}: the client asked not to be called
-    before ${job.next_try ? clock(job.next_try) : "later"} (Retry-After), or the registry pauses it.
-    <button type="button" onClick=${() => retry(client, true)}>Try these too</button></p>`;
+  return html`<p class="band warn">${counted(job.asked, "delivery stays", "deliveries stay")}: the client requested a wait (Retry-After)
+    until ${job.next_try ? clock(job.next_try) : "later"}, or it is paused in the registry.
+    <button type="button" onClick=${() => retry(client, true)}>Retry these too</button></p>`;
 }
 
 function bars(minutes) {
@@ -127,12 +127,12 @@ const VALUES = [
 function Pausing({ client }) {
   const lines = `- client_id: ${quoted(client.client_id)}\n  issuer: ${quoted(client.iss)}\n  notifier: {paused: true}`;
   const [head, what] = client.paused
-    ? ["Call it again", "Remove the last line from its entry in the file of clients"]
-    : ["Pause it: have it not called for a while",
-      "Add the last line to its entry in the file of clients. If that has no entry for it, add all these lines"];
+    ? ["Resume it", "Remove the last line from its entry in the clients file"]
+    : ["Pause it",
+      "Add the last line to its entry in the clients file. If the file has no entry for it, add all these lines"];
   return html`<details><summary>${head}</summary>
-    <p>${what}. Then have all workers read it: <code>notifier reload -c notifier.yaml</code>. While it is paused, its logouts
-      ${" "}wait until they expire.</p>
+    <p>${what}. Then reload all workers: <code>notifier reload -c notifier.yaml</code>. While the client is paused, its
+      ${" "}logouts stay pending until they expire.</p>
     <pre class="json" tabindex="0"><${Said} text=${lines} lines most=${3000} /></pre></details>`;
 }
 
@@ -152,8 +152,8 @@ const AT = { head: "Worker", cell: (row) => html`<${Said} text=${row.worker} mos
 const WORKERS = [
   { head: "Worker", cell: (row) => html`<${Said} text=${row.worker} most=${60} />` },
   { head: "State", cell: (row) => html`<${Chip} state=${row.state} />` },
-  { head: "Waits", num: true, cell: (row) => number(row.waits) },
-  { head: "Next try", cell: (row) => html`<${Until} at=${row.next_attempt} />` },
+  { head: "Pending", num: true, cell: (row) => number(row.waits) },
+  { head: "Next attempt", cell: (row) => html`<${Until} at=${row.next_attempt} />` },
   { head: "Delivered", num: true, cell: (row) => number(row.delivered) },
   { head: "Last answer", wide: true, cell: (row) => html`<${Answer} row=${row} />` },
 ];

@@ -1,4 +1,4 @@
-// All clients, fifty per page, most trouble first.
+// All clients, fifty per page, those with the most severe state first.
 import { Ago, html, number } from "./text.js";
 import { Asking, Choice, Filters, IssuerChoice, Search, clientKey } from "./parts.js";
 import { CLIENT_COLUMNS, Count, NEXT_TRY } from "./overview_page.js";
@@ -7,16 +7,15 @@ import { api } from "./api.js";
 import { ask, hash } from "./places.js";
 
 const ROWS = 50;
-const STATES = [["", "all"], ["troubled", "in trouble"], ["rests", "down"], ["tried", "tried now"], ["hangs", "hangs"],
-  ["fails", "fails"],
-  ["put_off", "held back"], ["well", "no trouble"]];
-const ORDERS = [["", "most trouble"], ["name", "by name"], ["waits", "most waiting"]];
+const STATES = [["", "all"], ["troubled", "with problems"], ["rests", "unreachable"], ["tried", "probing"],
+  ["hangs", "unresponsive"], ["fails", "failing"], ["put_off", "deferred"], ["well", "healthy"]];
+const ORDERS = [["", "severity"], ["name", "name"], ["waits", "pending"]];
 
 const COLUMNS = [
   ...CLIENT_COLUMNS,
   { head: "Delivered", num: true, cell: (c) => number(c.delivered) },
   { head: "Given up", num: true, cell: (c) => html`<${GivenUp} client=${c} />` },
-  { head: "Last success", cell: (c) => html`<${Ago} at=${c.last_success} none=${c.tried ? "never" : "not yet tried"} />` },
+  { head: "Last success", cell: (c) => html`<${Ago} at=${c.last_success} none=${c.tried ? "never" : "not tried"} />` },
   NEXT_TRY,
 ];
 
@@ -25,16 +24,16 @@ const GivenUp = ({ client: { client_id, iss, dead } }) =>
 
 export function Clients({ data, query }) {
   const counted = ([key, word]) => [key, data && key in data.states ? `${word} (${number(data.states[key])})` : word];
-  return html`<${Filters} label="Which clients">
+  return html`<${Filters} label="Filter clients">
       <${Search} name="q" label="Search" placeholder="id, name or address" value=${query.q} />
       <${Choice} name="state" label="State" value=${query.state} options=${STATES.map(counted)} />
       <${IssuerChoice} value=${query.iss} />
-      <${Choice} name="order" label="First" value=${query.order} options=${ORDERS} /><//>
+      <${Choice} name="order" label="Order by" value=${query.order} options=${ORDERS} /><//>
     ${!data ? html`<${Asking} />` : html`<div ...${holding}>
       <${Table} caption="Clients" keyOf=${clientKey} rows=${settled(data.clients, clientKey)} columns=${COLUMNS}
-        empty="No client is like that." />
+        empty="No client matches." />
       <${Pages} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => ask({ skip })} />
-      <p class="dim note">Delivered and given up are counted since the workers started.</p></div>`}`;
+      <p class="dim note">Delivered and given up: since the workers started.</p></div>`}`;
 }
 
 export const loadClients = ({ q, state, iss, order, skip }, signal) =>

@@ -24,29 +24,29 @@ export function loadDeadLetters(query, signal) {
   return api("dead-letters/page", { signal, query: asked });
 }
 
-/** Read the dead letters again, not the cached listing. */
-export function lookAgain() {
+/** Read the dead letters from the queue, not the cached listing. */
+export function refreshLetters() {
   age = 0;
   follow();
 }
 
 export function DeadLetters({ data, query }) {
-  return html`<${Filters} label="Which letters">
-      <${Search} name="client_id" label="Client" placeholder="its id, whole" value=${query.client_id} />
+  return html`<${Filters} label="Filter dead letters">
+      <${Search} name="client_id" label="Client" placeholder="exact id" value=${query.client_id} />
       <${IssuerChoice} value=${query.iss} />
       <${Choice} name="since" label="Session ended" value=${query.since} options=${AGES} />
-      <${Search} name="event_id" label="Event" placeholder="its id, whole" value=${query.event_id} /><//>
-    ${!data ? html`<${Asking}>Going through the letters: some seconds if there are very many …<//>` : html`
+      <${Search} name="event_id" label="Event" placeholder="exact id" value=${query.event_id} /><//>
+    ${!data ? html`<${Asking}>Reading the dead letters: takes some seconds if there are many …<//>` : html`
       <${Reasons} reasons=${data.reasons} chosen=${query.reason} />
-      <p class="row between"><${AsOf} at=${data.as_of} again=${lookAgain}>${changesSince(data, query)}
+      <p class="row between"><${AsOf} at=${data.as_of} again=${refreshLetters}>${changesSince(data, query)}
           ${query.reason && html`<${Meaning} reason=${query.reason} />`}<//>
         <${Acts} filter=${filterOf(query)} data=${data} /></p>
       <${ByClient} data=${data} />
       <${Table} caption="Dead letters" rows=${data.letters} keyOf=${(letter) => letter.id} columns=${LETTERS}
-        empty="No dead letter is like that." />
+        empty="No dead letter matches." />
       <${Pages} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => ask({ skip })} />
-      ${data.left_off > 0 && html`<p class="dim note">${counted(data.left_off, "older letter is", "older letters are")} beyond
-        ${" "}what is remembered: choose a client, or ask <code>notifier dead-letters</code>.</p>`}`}`;
+      ${data.left_off > 0 && html`<p class="dim note">${counted(data.left_off, "older dead letter is", "older dead letters are")} not
+        ${" "}listed: filter by client, or use <code>notifier dead-letters</code>.</p>`}`}`;
 }
 
 const Meaning = ({ reason }) => html`<button type="button" class="quiet" onClick=${() => explain(reason)}>
@@ -57,7 +57,7 @@ function changesSince(data, query) {
   const dead = state.service?.queues.dead;
   if (!dead || Object.keys(filterOf(query)).length) return "";
   const more = dead.ready - data.total - data.left_off;
-  return more > 0 ? `${number(more)} came since.` : more < 0 ? `${number(-more)} went since.` : "";
+  return more > 0 ? `${number(more)} added since.` : more < 0 ? `${number(-more)} removed since.` : "";
 }
 
 function Reasons({ reasons, chosen }) {
@@ -84,7 +84,7 @@ const groupKey = (group) => `${clientKey(group)} ${group.reason}`;
 const GROUPS = [
   { head: "Client", wide: true, cell: (group) => html`<${Who} client=${group} />` },
   { head: "Reason", cell: (group) => group.reason },
-  { head: "Letters", num: true, cell: (group) => number(group.count) },
+  { head: "Dead letters", num: true, cell: (group) => number(group.count) },
   { label: "Show", act: true, cell: ({ client_id, iss, reason }) =>
     html`<a class="button" href=${hash("dead", { client_id, iss, reason })}>Only these</a>` },
 ];
@@ -93,7 +93,7 @@ const LETTERS = [
   { head: "Given up", cell: (letter) => html`<${Clock} at=${letter.dead_since} />` },
   { head: "Client", wide: true, cell: (letter) => html`<${Who} client=${letter} />` },
   { head: "Reason", cell: (letter) => html`<${Word} name=${letter.reason} />` },
-  { head: "What was said", say: true, cell: (letter) => html`<${Said} text=${letter.text} most=${200} className="quote" />` },
+  { head: "Text", say: true, cell: (letter) => html`<${Said} text=${letter.text} most=${200} className="quote" />` },
   { head: "Attempts", num: true, cell: (letter) => letter.attempts },
   { label: "Actions", act: true, cell: (letter) => html`<button type="button" onClick=${() => showLetter(letter)}>Show</button>` },
 ];

@@ -55,7 +55,7 @@ export const Meant = ({ filter, none = "all of them" }) => {
 };
 
 /** The field that requires the number before anything is deleted permanently. */
-export const Typed = ({ dialog, count, children }) => html`<label class="typed">${children} Type <b>${count}</b> to go on.
+export const Typed = ({ dialog, count, children }) => html`<label class="typed">${children} Type <b>${count}</b> to confirm.
   <input inputmode="numeric" autocomplete="off" value=${dialog.typed ?? ""}
     onInput=${(event) => changeDialog(dialog, { typed: event.target.value })} /></label>`;
 export const typedRightly = (dialog, count) => (dialog.typed ?? "").replace(/[\s,.]/g, "") === String(count);
@@ -68,7 +68,7 @@ export async function explain(name) {
   try {
     changeDialog(dialog, await api(`explain/${encodeURIComponent(name)}`));
   } catch (problem) {
-    changeDialog(dialog, { text: problem.status === 404 ? "The runbook has no section of this name." : problem.message });
+    changeDialog(dialog, { text: problem.status === 404 ? "The runbook has no section with this name." : problem.message });
   }
 }
 

@@ -11,16 +11,16 @@ export async function loadFind({ event_id }) {
   return event_id && !state.me.open ? find({ event_id }) : null;
 }
 
-async function find(asked) {
+async function find(body) {
   const kinds = { facts: "find", letters: "dead-letters/find", waiting: "waiting/find" };
-  const told = await Promise.all(Object.entries(kinds).map(async ([name, path]) => {
+  const answers = await Promise.all(Object.entries(kinds).map(async ([name, path]) => {
     try {
-      return [name, await api(path, { body: asked })];
+      return [name, await api(path, { body })];
     } catch (problem) {
       return [name, { problem }];
     }
   }));
-  return Object.fromEntries(told);
+  return Object.fromEntries(answers);
 }
 
 async function search(event) {
@@ -36,10 +36,10 @@ async function search(event) {
 
 /** All results, by time. A dead letter that a worker also reports is one row. */
 function rowsOf({ facts, letters, waiting }) {
-  const known = (facts.facts ?? []).map((row) => ({ ...row, by: "a worker" }));
+  const known = (facts.facts ?? []).map((row) => ({ ...row, by: "worker" }));
   const dead = (letters.letters ?? []).map((row) => ({ ...row, at: row.dead_since, kind: "dead", by: "dead letters" }));
   const waits = (waiting.deliveries ?? [])
-    .map((row) => ({ ...row, at: row.since, kind: "waits", next_due: row.due, by: "what waits" }));
+    .map((row) => ({ ...row, at: row.since, kind: "waits", next_due: row.due, by: "pending" }));
   const letterKey = (row) => `${row.event_id} ${clientKey(row)}`;
   const deadKeys = new Set(dead.map(letterKey));
   const rows = known.filter((row) => row.kind !== "dead" || !deadKeys.has(letterKey(row)));
@@ -49,33 +49,33 @@ function rowsOf({ facts, letters, waiting }) {
 const BY_COMMAND = 'grep "$(notifier log-id -c notifier.yaml SUB)" notifier.log';
 
 export function Find({ data, query }) {
-  if (state.me.open) return html`<${NeedsToken} what="A search from here" command=${BY_COMMAND} />`;
+  if (state.me.open) return html`<${NeedsToken} what="Searching from here" command=${BY_COMMAND} />`;
   return html`<form class="filters find" onSubmit=${search} autocomplete="off" role="search">
       <label>Find <select name="kind"><option value="user">a user or session (sub or sid)</option>
         <option value="event" selected=${Boolean(query.event_id)}>an event, by its id</option></select></label>
-      <label class="grow">It is <input name="what" type="search" required maxlength="1000" spellcheck="false" autocomplete="off"
+      <label class="grow">Value <input name="what" type="search" required maxlength="1000" spellcheck="false" autocomplete="off"
         defaultValue=${query.event_id ?? ""} /></label><button class="main">Find</button></form>
-    <p class="dim note">What you type is sent in the body of the request, never in an address. The audit notes that you looked,
-      ${" "}not for whom. Answers name no user.</p>
-    ${data?.busy ? html`<p role="status">Looking …</p>` : data && html`<${Found} data=${data} />`}`;
+    <p class="dim note">The value is sent in the request body, never in a URL. The audit log records the search without the
+      ${" "}value. Results name no user.</p>
+    ${data?.busy ? html`<p role="status">Searching …</p>` : data && html`<${Found} data=${data} />`}`;
 }
 
 function Found({ data }) {
   const problems = Object.values(data).map((each) => each.problem).filter(Boolean);
   const since = data.facts.remembered_since;
   return html`${problems.map((problem) => html`<${Trouble} problem=${problem} tone="warn" />`)}
-    <${Table} caption="What became of it" rows=${rowsOf(data)} keyOf=${(row) => `${row.by} ${row.worker} ${row.n ?? row.id}`}
-      columns=${COLUMNS} empty="Nobody remembers it." />
-    <p class="dim note">${since && `Workers remember since ${clock(since, true)}. `}What was delivered before is in the log:
+    <${Table} caption="Results" rows=${rowsOf(data)} keyOf=${(row) => `${row.by} ${row.worker} ${row.n ?? row.id}`}
+      columns=${COLUMNS} empty="No result." />
+    <p class="dim note">${since && `Workers keep results since ${clock(since, true)}. `}Earlier deliveries are in the log:
       ${" "}<code>${BY_COMMAND}</code>.</p>`;
 }
 
 const COLUMNS = [
   { head: "When", cell: (row) => html`<${Clock} at=${row.at} />` },
-  { label: "Fate", cell: (row) => html`<span class="chip ${KINDS[row.kind] ?? "warn"}">${row.kind}</span>` },
+  { label: "Result", cell: (row) => html`<span class="chip ${KINDS[row.kind] ?? "warn"}">${row.kind}</span>` },
   { head: "Client", wide: true, cell: (row) => html`<${Who} client=${row} />` },
   { head: "Answer", say: true, cell: (row) => html`<${Answer} row=${row} />` },
   { head: "Next", cell: (row) => html`<${Until} at=${row.next_due} />` },
   { head: "Event", cell: (row) => html`<${EventLink} id=${row.event_id} />` },
-  { head: "Told by", cell: (row) => html`<span class="dim">${row.by}</span>` },
+  { head: "Source", cell: (row) => html`<span class="dim">${row.by}</span>` },
 ];

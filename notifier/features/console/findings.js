@@ -1,8 +1,8 @@
-// Findings of the doctor and the canary: a sentence each, and the remedy.
+// Findings of the doctor and the canary, each with its remedy.
 import { Said, html, number } from "./text.js";
 import { Word } from "./parts.js";
 
-const LEVELS = { ok: ["good", "well"], warning: ["warn", "warning"], failed: ["bad", "failed"] };
+const LEVELS = { ok: ["good", "ok"], warning: ["warn", "warning"], failed: ["bad", "failed"] };
 const ORDER = ["failed", "warning", "ok"];
 
 /** Worst first. */

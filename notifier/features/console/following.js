@@ -16,19 +16,19 @@ let serviceTimer, pageTimer, loading, serial = 0;
 /** Poll the state of the service, except while the tab is hidden. */
 export async function followService() {
   clearTimeout(serviceTimer);
-  const asker = state.token;
+  const token = state.token;
   let wait = SERVICE_EVERY;
   if (!document.hidden) {
     try {
       const last = Math.max(0, ...state.steps.keys());
       const query = { since: last ? last - 1 : undefined }; // the last step was incomplete
       const service = await api("overview", { query, signal: AbortSignal.timeout(SERVICE_WITHIN) });
-      if (!state.me || state.token !== asker) return;
+      if (!state.me || state.token !== token) return;
       take(service);
     } catch (problem) {
-      if (!state.me || state.token !== asker) return;
+      if (!state.me || state.token !== token) return;
       wait = Math.max(AFTER_A_PROBLEM, (problem.again ?? 0) * 1000);
-      const text = problem instanceof Problem ? problem.message : "The API takes too long to answer.";
+      const text = problem instanceof Problem ? problem.message : "The API did not respond in time.";
       update({ lost: { since: state.lost?.since ?? new Date().toISOString(), text } });
     }
   }

@@ -28,8 +28,8 @@ export function Frame() {
   if (!state.me) return html`<${SignIn} />`;
   const { dialog, route, page: { data, problem } } = state;
   const page = state.pages[route.name];
-  titled(page);
-  return html`<a class="skip" href="#main" onClick=${toThePage}>To the page</a>
+  setTitle(page);
+  return html`<a class="skip" href="#main" onClick=${toThePage}>Skip to the content</a>
     <div class="frame">
       <header class="side-bar">
         <a class="brand" href="#/"><img src="icon.svg" alt="" width="26" height="26" /><span>notifier</span></a>
@@ -54,29 +54,29 @@ function toThePage(event) {
   document.querySelector("h1").focus();
 }
 
-/** The tab's title has the number of troubles and failing clients, too. */
-function titled(page) {
+/** Set the tab's title, with the number of problems and failing clients. */
+function setTitle(page) {
   const { service } = state;
   const count = service ? failingOf(service) + service.troubles.length : 0;
   const title = `${count ? `(${count}) ` : ""}${page.title} · notifier`;
   if (document.title !== title) document.title = title;
 }
 
-/** Notices, at the bottom of the window and above the page, so that nothing moves when one appears. */
+/** Alerts at the bottom of the window, above the page: nothing moves when one appears. */
 function Alarms() {
   const { lost, service, page: { data, problem } } = state;
   return html`<div class="alarms">
     ${problem && data && html`<${Trouble} problem=${problem} tone="warn" />`}
-    ${lost && html`<p class="band bad" role="alert">No news since ${clock(service?.at ?? lost.since)}: ${lost.text}
-      ${" "}What you see is as of then.</p>`}</div>`;
+    ${lost && html`<p class="band bad" role="alert">No update since ${clock(service?.at ?? lost.since)}: ${lost.text}
+      ${" "}This page shows the state at that time.</p>`}</div>`;
 }
 
 function Pulse() {
   const { service, lost, heardAt } = state;
-  const quiet = Date.now() - heardAt;
-  if (lost) return html`<span class="pulse bad">no answer</span>`;
-  if (!service) return html`<span class="pulse">asking …</span>`;
-  if (quiet > STALE) return html`<span class="pulse bad">no news for ${Math.round(quiet / 1000)} s</span>`;
+  const silence = Date.now() - heardAt;
+  if (lost) return html`<span class="pulse bad">no response</span>`;
+  if (!service) return html`<span class="pulse">loading …</span>`;
+  if (silence > STALE) return html`<span class="pulse bad">no update for ${Math.round(silence / 1000)} s</span>`;
   const trouble = queueTrouble(service);
   const tone = trouble ? "bad" : allAnswered(service) ? "good" : "warn";
   return html`<span class="pulse ${tone}">${trouble ? TROUBLES[trouble.kind] : "live"} · ${answeredOf(service)}</span>`;
@@ -111,7 +111,7 @@ const Badge = ({ count, hot }) => html`<span class="badge ${hot ? "hot" : ""}">
 
 function Me() {
   const { me, theme } = state;
-  const rights = me.open ? "may look: no tokens_file" : may("repair") ? "may look and repair" : "may only look";
+  const rights = me.open ? "read only: no tokens_file" : may("repair") ? "read and repair" : "read only";
   return html`<div class="me">
     <p><b><${Said} text=${me.name} most=${40} /></b><br />${rights}
       ${!unbound() && html`<br /><span class="dim">${counted(me.issuers.length, "issuer")} only</span>`}</p>

@@ -20,7 +20,7 @@ export function Keys({ data }) {
       rows=${data.keys} keyOf=${keyOf} columns=${KEYS} empty="No issuer is configured." />`}</section>
     <section><h2>Registry sources${" "}${may("repair") && unbound() && html`<${ReadSources} />`}</h2>
       <${Table} caption="Registry sources" rows=${sources} keyOf=${(source) => `${source.worker} ${source.name}`}
-        columns=${SOURCES} empty="No source but the configuration's own files." /></section>`;
+        columns=${SOURCES} empty="No source besides the files of the configuration." /></section>`;
 }
 
 function Published({ published }) {
@@ -30,29 +30,29 @@ function Published({ published }) {
       <button type="button" onClick=${() => explain(MISSING)}>What to do</button>`;
   }
   const why = "The issuer's JWK Set was not read, or jwks_uri is not configured";
-  return html`<span class="chip warn" title=${why}>not known</span>`;
+  return html`<span class="chip warn" title=${why}>unknown</span>`;
 }
 
 const KEYS = [
   { head: "Issuer", cell: (key) => html`<${Said} text=${host(key.iss)} />` },
   { head: "Key", cell: (key) => html`<code><${Said} text=${key.kid} most=${16} /></code>` },
-  { head: "For", wide: true, cell: (key) => key.algs.join(" ") },
-  { head: "Use", cell: (key) => (key.use === "signs" ? "signs now" : "is to come") },
+  { head: "Algorithms", wide: true, cell: (key) => key.algs.join(" ") },
+  { head: "Use", cell: (key) => (key.use === "signs" ? "in use" : "upcoming") },
   { head: "Published", cell: (key) => html`<${Published} published=${key.published} />` },
-  { head: "Seen since", cell: (key) => html`<${Ago} at=${key.published_since} suffix="" />` },
-  { head: "Made", cell: (key) => html`<${Ago} at=${key.made_at} />` },
+  { head: "Published since", cell: (key) => html`<${Ago} at=${key.published_since} suffix="" />` },
+  { head: "Created", cell: (key) => html`<${Ago} at=${key.made_at} />` },
 ];
 
-function Stands({ source }) {
+function SourceStateChip({ source }) {
   if (source.up) return html`<span class="chip good">up</span>`;
-  return source.problem ? html`<span class="chip bad">fails</span>` : html`<span class="chip warn">not read yet</span>`;
+  return source.problem ? html`<span class="chip bad">failing</span>` : html`<span class="chip warn">not read yet</span>`;
 }
 
 const SOURCES = [
   { head: "Source", cell: (source) => html`<${Said} text=${source.name} />` },
   { head: "Kind", cell: (source) => source.kind },
   { head: "Worker", cell: (source) => html`<${Said} text=${source.worker} most=${60} />` },
-  { head: "State", cell: (source) => html`<${Stands} source=${source} />` },
+  { head: "State", cell: (source) => html`<${SourceStateChip} source=${source} />` },
   { head: "Confirmed", cell: (source) => (source.age == null ? "–" : `${inWords(source.age)} ago`) },
   { head: "Clients", num: true, cell: (source) => number(source.clients) },
   { head: "Problem", wide: true, cell: (source) => source.problem && html`<${Said} text=${source.problem} className="quote" />` },

@@ -34,18 +34,18 @@ export function Letter({ dialog }) {
       <dt>Client</dt><dd><${Who} client=${letter} issuers=${2} /></dd>
       <dt>Given up</dt><dd><${Clock} at=${letter.dead_since} withDate /></dd>
       <dt>Reason</dt><dd><${Word} name=${letter.reason} /></dd>
-      <dt>Said</dt><dd><${Said} text=${letter.text} most=${1000} className="quote" /></dd>
+      <dt>Text</dt><dd><${Said} text=${letter.text} most=${1000} className="quote" /></dd>
       <dt>Attempts</dt><dd>${letter.attempts}</dd>
       <dt>Event</dt><dd><${EventLink} id=${letter.event_id} whole /></dd>
-      <dt>Letter</dt><dd><code><${Said} text=${letter.id} /></code></dd></dl>
+      <dt>Dead letter</dt><dd><code><${Said} text=${letter.id} /></code></dd></dl>
     ${may("repair") && html`<p class="row">
       <button type="button" onClick=${begin("replay")}>Replay this one …</button>
       <button type="button" class="danger-quiet" onClick=${begin("discard")}>Discard this one …</button></p>`}
-    ${outcomes?.length > 0 && html`<h3>Its attempts</h3><ol class="outcomes">${outcomes.map((each) => html`<li>
+    ${outcomes?.length > 0 && html`<h3>Attempts</h3><ol class="outcomes">${outcomes.map((each) => html`<li>
       <${Clock} at=${each.at} withDate />${" "}<${Answer} row=${each} /></li>`)}</ol>`}
     ${problem && html`<${Trouble} problem=${problem} />`}
-    ${whole ? html`<h3>The whole letter</h3>
+    ${whole ? html`<h3>Content</h3>
         <pre class="json" tabindex="0"><${Said} text=${JSON.stringify(whole, null, 2)} most=${20_000} lines /></pre>`
-      : html`<p class="row"><button type="button" onClick=${() => showWhole(dialog)}>Show all of it</button>
-        <span class="dim">It names the user (<code>sub</code>, <code>sid</code>). The audit notes that you looked.</span></p>`}<//>`;
+      : html`<p class="row"><button type="button" onClick=${() => showWhole(dialog)}>Show content</button>
+        <span class="dim">It names the user (<code>sub</code>, <code>sid</code>). The audit log records that you viewed it.</span></p>`}<//>`;
 }

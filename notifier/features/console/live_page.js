@@ -10,7 +10,7 @@ import { state, update } from "./state.js";
 
 const REMEMBERED = 1000;
 const SHOWN = 300;
-const LOOKED_IN = ["client_id", "reason", "text", "kind", "iss"];
+const SEARCHED = ["client_id", "reason", "text", "kind", "iss"];
 
 export async function loadLive({ good }, signal, before) {
   if (state.paused && before) return before;
@@ -23,31 +23,31 @@ let still = []; // the rows when the pointer entered
 
 export function Live({ data, query }) {
   const words = (query.q ?? "").toLowerCase();
-  const meant = (row) => LOOKED_IN.some((name) => row[name]?.toLowerCase().includes(words));
-  const rows = (data?.facts ?? []).filter(meant).slice(-SHOWN).reverse();
+  const matches = (row) => SEARCHED.some((name) => row[name]?.toLowerCase().includes(words));
+  const rows = (data?.facts ?? []).filter(matches).slice(-SHOWN).reverse();
   if (!state.held) still = rows;
   const newer = rows.findIndex((row) => rowKey(row) === (still[0] && rowKey(still[0])));
   const pause = () => {
     update({ paused: !state.paused });
     follow();
   };
-  return html`<${Filters} label="Which of them">
-      <${Search} name="q" label="Only with" placeholder="client, reason, text" value=${query.q} />
+  return html`<${Filters} label="Filter">
+      <${Search} name="q" label="Search" placeholder="client, reason, text" value=${query.q} />
       <label class="check"><input type="checkbox" checked=${query.good === "true"}
-        onChange=${(event) => ask({ good: event.target.checked ? "true" : "" })} /> deliveries too</label>
-      <button type="button" aria-pressed=${state.paused} onClick=${pause}>${state.paused ? "Go on" : "Pause"}</button>
-      <span class="dim" role="status">${state.paused ? "It stands still." : newer > 0 && html`
-        ${number(newer)} newer: they come when the pointer leaves the table.`}</span><//>
+        onChange=${(event) => ask({ good: event.target.checked ? "true" : "" })} /> include successes</label>
+      <button type="button" aria-pressed=${state.paused} onClick=${pause}>${state.paused ? "Resume" : "Pause"}</button>
+      <span class="dim" role="status">${state.paused ? "Paused." : newer > 0 && html`
+        ${number(newer)} newer: shown when the pointer leaves the table.`}</span><//>
     ${!data ? html`<${Asking} />` : html`<div ...${holding}>
-      <${Table} caption="What happens" rows=${still} keyOf=${rowKey} columns=${COLUMNS}
-        empty="Nothing has failed lately." /></div>`}`;
+      <${Table} caption="Live events" rows=${still} keyOf=${rowKey} columns=${COLUMNS}
+        empty="No recent failures." /></div>`}`;
 }
 
 const Text = ({ row }) => html`<${Said} text=${row.text} className="dim" />`;
 
 const COLUMNS = [
   { head: "When", cell: (row) => html`<${Clock} at=${row.at} />` },
-  { label: "What", cell: ({ kind }) => html`<span class="chip ${KINDS[kind]}">${kind.replace("_", " ")}</span>` },
+  { label: "Kind", cell: ({ kind }) => html`<span class="chip ${KINDS[kind]}">${kind.replace("_", " ")}</span>` },
   { head: "Client", wide: true, cell: (row) => html`<${Who} client=${row} />` },
   { head: "Answer", say: true, cell: (row) => html`<${row.reason || row.kind === "delivered" ? Answer : Text} row=${row} />` },
   { head: "Took", num: true, cell: (row) => (row.seconds == null ? "" : `${number(Math.round(row.seconds * 1000))} ms`) },

@@ -1,4 +1,4 @@
-// For a client that works again: one dialog retries it and replays its dead letters, and shows the progress.
+// For a client that was repaired: one dialog retries it and replays its dead letters, and shows the progress.
 import { Account, GoesOn, watch } from "./jobs.js";
 import { Dialog, changeDialog, closeDialog, focusClose, newId, openDialog } from "./dialogs.js";
 import { Counting, NAMELESS, Nameless, bounds, fixed, going } from "./repairs.js";
@@ -23,7 +23,7 @@ async function beginMended({ client_id, iss }) {
   }
 }
 
-/** Retry the client first, so that pending deliveries and replays meet its current state. */
+/** Retry the client first, so that replays start with its current state. */
 async function carryOut(dialog) {
   const { client, filter, waits, letters, nameless } = dialog;
   const jobs = [];
@@ -44,7 +44,7 @@ async function carryOut(dialog) {
 
 export function Mended({ dialog }) {
   const { client, jobs, letters, problem } = dialog;
-  const title = `Mended: ${plain(client.client_id)}`;
+  const title = `Resolved: ${plain(client.client_id)}`;
   return html`<${Dialog} title=${title}>
     ${problem && html`<${Trouble} problem=${problem} />`}
     ${jobs ? html`${jobs.map((id) => html`<${Account} key=${id} id=${id} />`)}<${GoesOn} ids=${jobs} />`
@@ -57,8 +57,8 @@ function Go({ dialog }) {
   const { waits, letters, nameless, busy } = dialog;
   const count = letters ? going(letters, nameless) : 0;
   const text = [
-    waits?.waited && `try ${counted(waits.waited, "delivery", "deliveries")}`,
-    count && `replay ${counted(count, "letter")}`,
+    waits?.waited && `retry ${counted(waits.waited, "delivery", "deliveries")}`,
+    count && `replay ${counted(count, "dead letter")}`,
   ].filter(Boolean).join(" and ");
   return html`<button type="button" class="main" disabled=${!text || busy} onClick=${() => carryOut(dialog)}>
     ${text ? text[0].toUpperCase() + text.slice(1) : waits ? "Nothing to do" : "…"}</button>`;
@@ -68,15 +68,15 @@ function Plan({ dialog }) {
   const { client, waits, letters, nameless } = dialog;
   const { [NAMELESS]: _nameless, ...kept } = letters.kept ?? {};
   const count = going(letters, nameless);
-  return html`<p>It works again? Then all workers try it now, and what was given up is delivered again.</p>
+  return html`<p>If the client works again, all workers retry it now, and its dead letters are replayed.</p>
     <ul class="plan">
-      <li>${waits.waited ? html`<b>${counted(waits.waited, "delivery waits", "deliveries wait")}</b> for it and
-          ${" "}${waits.waited === 1 ? "is" : "are"} tried now.` : "Nothing waits for it."}
-        ${waits.asked > 0 && ` ${number(waits.asked)} stay: it asked not to be called yet (Retry-After), or it is paused.`}</li>
-      <li>${count ? html`<b>${counted(count, "dead letter")}</b> of it ${count === 1 ? "is" : "are"} replayed:
-          ${" "}${listed(letters.by_reason)}.` : "No dead letter of it is replayed."}
-        ${letters.more && " There are more: counting took too long. Do this, then open it again."}
-        ${sum(kept) > 0 && ` ${number(sum(kept))} stay: ${listed(kept)}.`}</li>
+      <li>${waits.waited ? html`<b>${counted(waits.waited, "pending delivery", "pending deliveries")}</b>
+          ${" "}${waits.waited === 1 ? "is" : "are"} retried now.` : "No pending deliveries."}
+        ${waits.asked > 0 && ` ${number(waits.asked)} stay pending: the client requested a wait (Retry-After), or it is paused.`}</li>
+      <li>${count ? html`<b>${counted(count, "dead letter")}</b> ${count === 1 ? "is" : "are"} replayed:
+          ${" "}${listed(letters.by_reason)}.` : "No dead letters to replay."}
+        ${letters.more && " There are more: counting took too long. Replay these, then repeat."}
+        ${sum(kept) > 0 && ` ${number(sum(kept))} are kept: ${listed(kept)}.`}</li>
     </ul>
     <${Nameless} dry=${letters} ticked=${nameless} tick=${(on) => changeDialog(dialog, { nameless: on })} />
     <p class="dim">Not sure?
@@ -85,4 +85,4 @@ function Plan({ dialog }) {
 
 /** The button that opens the dialog. */
 export const MendedButton = ({ client }) => may("repair") && html`<button type="button" class="do"
-  title="Try this client now, and replay its dead letters" onClick=${() => beginMended(client)}>Mended …</button>`;
+  title="Retry this client now, and replay its dead letters" onClick=${() => beginMended(client)}>Resolved …</button>`;

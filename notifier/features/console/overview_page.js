@@ -1,4 +1,4 @@
-// The overview: whether all is well; if not, which clients do not receive logouts, since when, and the remedy.
+// The overview: the state of the service, the clients that do not receive logouts, since when, and the remedy.
 import { Ago, Said, Until, counted, host, html, number, plain, rate } from "./text.js";
 import { Asking, Chip, Who, Why, clientKey, troubledSince } from "./parts.js";
 import { MILD, TROUBLES } from "./words.js";
@@ -33,41 +33,41 @@ function sentence(service) {
   const waits = waitingIn(service);
   const ofTheQueue = queueTrouble(service);
   if (ofTheQueue) {
-    const known = `Of ${answeredOf(service)} the state is known, and the figures below are theirs.`;
+    const known = `The figures below are of ${answeredOf(service)}.`;
     return ["bad", `${TROUBLES[ofTheQueue.kind]}.`, `${plain(ofTheQueue.text)}. ${known}`];
   }
   if (!workers.answered) return nobodyAnswers(workers);
   if (!workers.seen) return nobodyConsumes(service, waits + (queues.events?.ready ?? 0));
   const severe = troubles.filter((each) => !MILD.has(each.kind));
   const tail = [`${rate(service.rates.delivered)} logouts a second are delivered`];
-  if (waits) tail.push(`${number(waits)} ${waits === 1 ? "waits and is retried automatically" : "wait and are retried automatically"}`);
+  if (waits) tail.push(`${number(waits)} ${are(waits)} pending and retried automatically`);
   const dead = queues.dead?.ready;
   if (dead) tail.push(`${number(dead)} ${dead === 1 ? "was" : "were"} given up`);
   const numbers = `${tail.join("; ")}.`;
   const down = states.rests + states.tried;
   const refused = troubles.filter(({ kind }) => kind === "events_refused").reduce((count, one) => count + one.count, 0);
   const words = [
-    refused && `${counted(refused, "event")} ${are(refused)} refused`,
-    down && `${counted(down, "client")} ${are(down)} down`,
-    states.hangs && `${counted(states.hangs, "client")} ${states.hangs === 1 ? "hangs" : "hang"}`,
-    states.fails && `${counted(states.fails, "client")} ${states.fails === 1 ? "fails" : "fail"}`,
-    states.put_off && `${counted(states.put_off, "client")} ${are(states.put_off)} held back`,
-    severe.length && `${counted(severe.length, "trouble")} of our own`,
+    refused && `${counted(refused, "event")} ${are(refused)} rejected`,
+    down && `${counted(down, "client")} ${are(down)} unreachable`,
+    states.hangs && `${counted(states.hangs, "client")} ${are(states.hangs)} unresponsive`,
+    states.fails && `${counted(states.fails, "client")} ${are(states.fails)} failing`,
+    states.put_off && `${counted(states.put_off, "client")} ${are(states.put_off)} deferred`,
+    severe.length && counted(severe.length, "problem"),
   ].filter(Boolean);
   if (words.length) return [down || states.hangs || severe.length ? "bad" : "warn", `${words.join(", ")}.`, numbers];
-  if (!allAnswered(service)) return ["warn", `Only ${answeredOf(service)} answered.`, `These know of no trouble. ${numbers}`];
-  return ["good", "All is well.", numbers];
+  if (!allAnswered(service)) return ["warn", `Only ${answeredOf(service)} answered.`, `They report no problem. ${numbers}`];
+  return ["good", "No problems.", numbers];
 }
 
 function nobodyAnswers({ seen }) {
-  const silent = `${counted(seen, "worker")} consume the queue and do not answer.`;
-  return ["bad", "No worker answers.", seen ? silent : "Nothing is delivered until one is started: notifier run."];
+  const silent = `${counted(seen, "worker")} consume the queue but do not answer.`;
+  return ["bad", "No worker answers.", seen ? silent : "Nothing is delivered until a worker is started: notifier run."];
 }
 
 function nobodyConsumes({ workers }, wait) {
   const why = workers.each.map((each) => each.problem).find(Boolean);
   const answer = counted(workers.answered, "worker answers", "workers answer");
-  const words = [`${answer}, and none takes an event yet${why ? `: ${plain(why)}` : "."}`, wait && `${number(wait)} ${wait === 1 ? "waits" : "wait"}.`];
+  const words = [`${answer}, but none takes events yet${why ? `: ${plain(why)}` : "."}`, wait && `${number(wait)} pending.`];
   return ["bad", "Nothing is delivered: no worker consumes the queue.", words.filter(Boolean).join(" ")];
 }
 
@@ -106,14 +106,14 @@ function bars({ timeline: { step, now: last, series } }) {
 // ── internal troubles ──
 
 const troubleKey = (one) => `${one.kind} ${clientKey(one)} ${one.subject}`;
-const Troubles = ({ troubles, workers }) => html`<section><h2>Troubles of our own</h2><ul class="troubles">
+const Troubles = ({ troubles, workers }) => html`<section><h2>Problems</h2><ul class="troubles">
   ${troubles.map((one) => html`<${Trouble} key=${troubleKey(one)} one=${one} workers=${workers} />`)}</ul></section>`;
 
 function Trouble({ one, workers }) {
   const facts = [
     one.since && html`since <${Ago} at=${one.since} suffix="" />`,
     one.count > 0 && (one.kind === "events_refused" ? counted(one.count, "event")
-      : `${counted(one.count, "delivery", "deliveries")} put off`),
+      : `${counted(one.count, "delivery", "deliveries")} deferred`),
     workers.answered > 1 && `at ${one.workers.length} of ${workers.answered} workers`,
   ].filter(Boolean);
   return html`<li class=${MILD.has(one.kind) ? "warn" : "bad"}>
@@ -142,10 +142,10 @@ export const CLIENT_COLUMNS = [
   { head: "State", cell: (c) => html`<${Chip} state=${stateOf(c)} />` },
   { head: "Since", cell: (c) => html`<${Ago} at=${c.state === "well" ? null : troubledSince(c)} suffix="" />` },
   { head: "Last answer", say: true, cell: (c) => html`<${Why} client=${c} />` },
-  { head: "Waits", num: true, cell: (c) => html`<${Count} value=${c.waits} />` },
+  { head: "Pending", num: true, cell: (c) => html`<${Count} value=${c.waits} />` },
 ];
 const isTried = (c) => c.waits > 0 || c.circuit !== "closed";
-export const NEXT_TRY = { head: "Next try", cell: (c) => html`<${Until} at=${isTried(c) ? c.next_attempt : null} />` };
+export const NEXT_TRY = { head: "Next attempt", cell: (c) => html`<${Until} at=${isTried(c) ? c.next_attempt : null} />` };
 
 const EXPIRES = { head: "Expires", cell: (c) => html`<${Until} at=${c.waits ? c.expires : null} />` };
 
@@ -160,17 +160,17 @@ function InTrouble({ service }) {
   const whole = clients.length === failing; // then a client that left the list is well
   const rows = settled(clients, clientKey).map((row) => (row.gone && whole ? { ...row, state: "well", waits: 0 } : row));
   const unmet = service.waits.all - service.waits.known;
-  return html`<section ...${holding}><h2>Clients that do not get their logouts
+  return html`<section ...${holding}><h2>Clients that do not receive logouts
       ${failing > clients.length && html`${" "}<a class="more" href="#/clients?state=troubled">all ${number(failing)}</a>`}</h2>
-    <${Table} caption="Clients in trouble" keyOf=${clientKey} rows=${rows}
+    <${Table} caption="Clients with problems" keyOf=${clientKey} rows=${rows}
       columns=${[...CLIENT_COLUMNS, NEXT_TRY, EXPIRES, RETRY]} empty=${noneInTrouble(service)} />
-    ${unmet > FEW && html`<p class="dim note">${number(unmet)} more wait for clients that the workers have not met since they
-      started; <a href="#/waiting">Waiting</a> says for which.</p>`}</section>`;
+    ${unmet > FEW && html`<p class="dim note">${number(unmet)} more are pending for clients without an attempt since the workers
+      started: see <a href="#/waiting">Pending</a>.</p>`}</section>`;
 }
 
 function noneInTrouble(service) {
-  if (!allAnswered(service)) return `None that the workers know of that answered: ${answeredOf(service)}.`;
-  return `None. ${counted(service.states.well, "client")} without trouble.`;
+  if (!allAnswered(service)) return `None at ${answeredOf(service)}.`;
+  return `None. ${counted(service.states.well, "healthy client")}.`;
 }
 
 // ── queues and workers ──
@@ -181,15 +181,15 @@ function Queues({ queues }) {
   const { delayed, parked, dead, ...lanes } = queues;
   return html`<section><h2>Queues</h2><dl class="queues">
     ${Object.entries(lanes).map(([name, lane]) => html`<${Queue} name=${name} queue=${lane} />`)}
-    <${Queue} name="delayed" queue=${delayed} what="for their next try" />
-    ${parked && html`<${Queue} name="parked" queue=${parked} what="until their client is well" />`}
+    <${Queue} name="delayed" queue=${delayed} what="until their next attempt" />
+    ${parked && html`<${Queue} name="parked" queue=${parked} what="until their client recovers" />`}
     ${dead && html`<${Queue} name=${DEAD} queue=${dead} bad=${dead.ready > 0} />`}</dl></section>`;
 }
 
 function Queue({ name, queue, what, bad }) {
   const oldest = queue.oldest && queue.ready ? html`oldest <${Ago} at=${queue.oldest} suffix="" />` : "";
   return html`<div class=${bad ? "bad" : ""}><dt>${name}</dt>
-    <dd>${number(queue.ready)}${queue.held ? html`${" "}<span class="dim">+ ${number(queue.held)} in hand</span>` : ""}</dd>
+    <dd>${number(queue.ready)}${queue.held ? html`${" "}<span class="dim">+ ${number(queue.held)} held by workers</span>` : ""}</dd>
     <dd class="dim">${what ?? oldest}</dd></div>`;
 }
 
@@ -202,10 +202,10 @@ function Workers({ service: { workers: { each: workers }, troubles } }) {
 }
 
 function Worker({ worker }) {
-  const problem = worker.consuming === false && (worker.problem || "it takes no event yet");
+  const problem = worker.consuming === false && (worker.problem || "it takes no events yet");
   return html`<li><b><${Said} text=${worker.worker} most=${60} /></b>${" "}<span class="dim">${worker.version}</span>${" "}
     ${worker.draining ? html`<span class="chip warn">draining</span>`
       : html`<span class="dim">up <${Ago} at=${worker.since} suffix="" /></span>`}
     <br />${rate(worker.rates.delivered)} delivered a second, ${number(worker.in_flight)} in flight
-    ${problem && html`<br /><span class="chip bad">takes nothing</span>${" "}<${Said} text=${problem} />`}</li>`;
+    ${problem && html`<br /><span class="chip bad">not consuming</span>${" "}<${Said} text=${problem} />`}</li>`;
 }

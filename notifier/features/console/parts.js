@@ -15,7 +15,7 @@ export const clientHash = ({ iss, client_id }) => hash("client", { iss, client_i
 
 /** A client's id, with its issuer if there are several. */
 export function Who({ client, issuers = issuerCount() }) {
-  const name = html`<${Said} text=${client.client_id || "(a whole event)"} most=${80} />`;
+  const name = html`<${Said} text=${client.client_id || "(whole event)"} most=${80} />`;
   return html`<span class="who">${client.client_id ? html`<a href=${clientHash(client)}>${name}</a>` : name}
     ${issuers > 1 && html`${" "}<span class="iss"><${Said} text=${host(client.iss)} most=${60} /></span>`}</span>`;
 }
@@ -26,7 +26,7 @@ export function Chip({ state: name }) {
 }
 
 /** A name with a link to its section of the runbook. */
-export const Word = ({ name }) => html`<button type="button" class="word" title="What it means, and what to do"
+export const Word = ({ name }) => html`<button type="button" class="word" title="Meaning and remedy"
   onClick=${() => explain(name)}>${name}</button>`;
 
 /** A client's answer: the reason, the status, and the start of the text. */
@@ -38,7 +38,7 @@ export function Answer({ row }) {
     ${row.text && html`${" "}<${Said} text=${row.text} most=${200} className="quote" />`}</span>`;
 }
 
-const HELD_BACK = { paused: "the registry pauses it", unknown: "nobody registered this client" };
+const HELD_BACK = { paused: "paused in the registry", unknown: "not registered" };
 
 /** Why a client fails or is deferred. */
 export function Why({ client }) {
@@ -99,13 +99,13 @@ export const Trouble = ({ problem, tone = "bad" }) => html`<p class="band ${tone
 export const NeedsToken = ({ what, command }) => html`<p class="band" role="note">${what} needs a token: configure
   ${" "}<code>api.tokens_file</code>. Or, on the command line: <code>${command}</code></p>`;
 
-export const Asking = ({ children = "Asking the workers …" }) =>
+export const Asking = ({ children = "Loading …" }) =>
   !state.page.problem && html`<p class="dim" role="status">${children}</p>`;
 
 /** The time of a list that is not polled, and the button that reloads it. */
 export const AsOf = ({ at, again, children }) => html`<span class="dim">As of <time datetime=${at}>${ago(at)} ago</time>.
   ${" "}${children}${" "}<button type="button" class="quiet" aria-disabled=${state.page.loading ? "true" : undefined}
-    onClick=${() => state.page.loading || again()}>${state.page.loading ? "Looking …" : "Look again"}</button></span>`;
+    onClick=${() => state.page.loading || again()}>${state.page.loading ? "Refreshing …" : "Refresh"}</button></span>`;
 
 const NOTICED_FOR = { good: 8000, warn: 12_000, bad: 15_000 }; // milliseconds
 let noticed = 0;

@@ -13,26 +13,26 @@ export const NAMELESS = "would_end_newer_sessions"; // why a dead letter without
 const ACTIONS = {
   replay: {
     title: "Replay dead letters",
-    would: "would be delivered again",
+    would: "will be delivered again",
     verb: "Replay",
-    things: ["letter"],
+    things: ["dead letter"],
     act: (filter) => api("dead-letters/replay", { body: filter }),
   },
   discard: {
     title: "Discard dead letters",
-    would: "would be deleted for good",
+    would: "will be deleted permanently",
     verb: "Delete",
-    things: ["letter"],
-    typed: "Their clients are never told of these logouts.",
+    things: ["dead letter"],
+    typed: "Their clients will never be notified of these logouts.",
     copy: (filter) => api("dead-letters/export", { query: { ...filter, all: undefined }, file: true }),
     act: (filter) => api("dead-letters", { method: "DELETE", query: filter }),
   },
   cancel: {
-    title: "Cancel what waits",
-    would: "would be deleted for good",
+    title: "Cancel pending deliveries",
+    would: "will be deleted permanently",
     verb: "Cancel",
     things: ["delivery", "deliveries"],
-    typed: "Their clients are never told of these logouts.",
+    typed: "Their clients will never be notified of these logouts.",
     act: (filter) => api("waiting", { method: "DELETE", query: filter }),
   },
 };
@@ -90,7 +90,7 @@ export function Repair({ dialog }) {
   const { typed } = ACTIONS[dialog.action];
   const ready = count > 0 && !busy && (!typed || typedRightly(dialog, count));
   return html`<${Dialog} title=${title}>
-    <${Meant} filter=${{ ...rest, ...(until && { "given up until": `${clock(until, true)}: what came later stays` }) }} />
+    <${Meant} filter=${{ ...rest, ...(until && { "given up until": `${clock(until, true)}: later ones are kept` }) }} />
     ${dialog.problem && html`<${Trouble} problem=${dialog.problem} />`}
     ${dry ? html`<${Counted} dialog=${dialog} count=${count} />` : !dialog.problem && html`<${Counting} />`}
     ${ACTIONS[dialog.action].copy && count > 0 && html`<${Export} dialog=${dialog} />`}
@@ -116,9 +116,9 @@ function Export({ dialog }) {
       changeDialog(dialog, { exported: null, problem });
     }
   };
-  return html`<p class="copy"><button type="button" disabled=${exported === "…"} onClick=${save}>Export them first</button>
+  return html`<p class="copy"><button type="button" disabled=${exported === "…"} onClick=${save}>Export first</button>
     ${" "}<span class="dim" role="status">${exported === "…" ? "Exporting …" : exported ? `Saved as ${exported}.`
-      : "A file with all of them. It names users."}</span></p>`;
+      : "Saves all of them to a file that names users."}</span></p>`;
 }
 
 export const Counting = () => html`<p role="status">Counting, without changing anything …</p>`;
@@ -129,9 +129,9 @@ function Counted({ dialog, count }) {
   return html`<p class="count" role="status"><b>${number(count)}</b> ${ACTIONS[dialog.action].would}.</p>
     ${sum(dry.by_reason) > 0 && html`<p class="dim">${listed(dry.by_reason)}</p>`}
     <${ByClient} dry=${dry} />
-    ${dry.more && html`<p class="band warn">There are more: counting took too long. Do this, then look again.</p>`}
+    ${dry.more && html`<p class="band warn">There are more: counting took too long. Do this, then repeat.</p>`}
     <${Nameless} dry=${dry} ticked=${nameless} tick=${(on) => changeDialog(dialog, { nameless: on })} />
-    ${sum(kept) > 0 && html`<p class="band warn">${number(sum(kept))} stay whatever is ticked: ${listed(kept)}</p>`}`;
+    ${sum(kept) > 0 && html`<p class="band warn">${number(sum(kept))} are kept in any case: ${listed(kept)}</p>`}`;
 }
 
 function ByClient({ dry: { by_client = [], clients = 0 } }) {
@@ -149,7 +149,6 @@ export function Nameless({ dry, ticked, tick }) {
   if (!count) return null;
   return html`<label class="band warn tick">
     <input type="checkbox" checked=${Boolean(ticked)} onChange=${(event) => tick(event.target.checked)} />
-    <span><b>Also the ${counted(count, "letter")} without a session.</b> Each names its user and no session (no
-      ${" "}<code>sid</code>), and is old: it would end all sessions that the user has at the client, those that began since
-      ${" "}too.</span></label>`;
+    <span><b>Include ${counted(count, "dead letter")} without a session.</b> They are old and name a user but no session
+      ${" "}(no <code>sid</code>): each would end all sessions of the user at the client, including newer ones.</span></label>`;
 }

@@ -30,7 +30,7 @@ export async function retry(client, force = false) {
     note({ since, id: watch(await api("retry", { body: { client_id, iss, force } })) });
   } catch (problem) {
     note({ since, failed: true });
-    notice(`${client.client_id} was not tried: ${problem.message}`, "bad");
+    notice(`${client.client_id} was not retried: ${problem.message}`, "bad");
   }
   refresh();
 }
@@ -41,6 +41,6 @@ export function Retry({ client }) {
   const busy = isBusy(client);
   return html`<button type="button" class="do retry" aria-disabled=${busy ? "true" : undefined} onClick=${() => retry(client)}
     aria-label=${busy ? undefined : `Retry now: ${plain(client.client_id)}`}
-    title="All workers try this client now; what waits for it follows if it answers">
-    ${busy ? `Trying … ${inWords((Date.now() - retryOf(client).since) / 1000)}` : "Retry now"}</button>`;
+    title="All workers attempt this client now; its pending deliveries follow if it answers">
+    ${busy ? `Retrying … ${inWords((Date.now() - retryOf(client).since) / 1000)}` : "Retry now"}</button>`;
 }

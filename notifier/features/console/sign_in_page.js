@@ -18,7 +18,7 @@ export function SignIn() {
     <h1><img src="icon.svg" alt="" width="36" height="36" /> notifier</h1>
     ${problem && html`<p class="band bad" role="alert"><${Said} text=${problem} /></p>`}
     ${oidc && html`<${ByProvider} oidc=${oidc} />`}
-    ${oidc ? html`<details><summary>With a token of the API</summary>${byToken}</details>` : byToken}
+    ${oidc ? html`<details><summary>With an API token</summary>${byToken}</details>` : byToken}
   </div></main>`;
 }
 
@@ -27,13 +27,13 @@ function ByProvider({ oidc }) {
   if (oidc.authorization_endpoint) {
     return html`<button type="button" class="main" onClick=${signInByProvider}>Sign in at ${name}</button>`;
   }
-  return html`<p class="band warn" role="alert">Nobody can sign in at ${name}: <${Said} text=${oidc.problem} /></p>`;
+  return html`<p class="band warn" role="alert">Sign-in at ${name} is unavailable: <${Said} text=${oidc.problem} /></p>`;
 }
 
 const ByToken = ({ busy }) => html`<form onSubmit=${submit} autocomplete="off">
-  <label for="token">Token of the API</label>
+  <label for="token">API token</label>
   <input id="token" name="token" type="password" required spellcheck="false" autocomplete="off" aria-describedby="about"
     autofocus />
-  <button class="main" disabled=${busy}>${busy ? "Asking …" : "Sign in"}</button>
+  <button class="main" disabled=${busy}>${busy ? "Signing in …" : "Sign in"}</button>
   <p id="about" class="dim">It needs the scope <code>read</code>; with <code>repair</code> you may also retry, replay and discard.
-    It stays in this tab and is gone when you close it.</p></form>`;
+    It stays in this tab and is removed when you close the tab.</p></form>`;

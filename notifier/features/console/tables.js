@@ -26,7 +26,7 @@ export function Pages({ skip, rows, total, go }) {
   if (total <= rows && !skip) return null;
   const last = Math.min(total, skip + rows);
   return html`<nav class="pages" aria-label="Pages of the table">
-    <button type="button" disabled=${!skip} onClick=${() => go(Math.max(0, skip - rows) || "")}>‹ Before</button>
+    <button type="button" disabled=${!skip} onClick=${() => go(Math.max(0, skip - rows) || "")}>‹ Previous</button>
     <span>${number(Math.min(total, skip + 1))} to ${number(last)} of ${number(total)}</span>
     <button type="button" disabled=${last >= total} onClick=${() => go(skip + rows)}>Next ›</button></nav>`;
 }

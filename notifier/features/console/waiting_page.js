@@ -20,8 +20,8 @@ export function loadWaiting(query, signal) {
   return api("waiting/page", { signal, query: asked });
 }
 
-/** Read the queues again, not the cached listing. */
-export function lookAgain() {
+/** Read the queues, not the cached listing. */
+export function refreshWaiting() {
   age = 0;
   follow();
 }
@@ -29,20 +29,20 @@ export function lookAgain() {
 export function Waiting({ data, query }) {
   const filter = filterOf(query);
   const cancels = may("repair") && data?.total > 0 && Object.keys(filter).length > 0;
-  return html`<${Filters} label="Which deliveries">
-      <${Search} name="client_id" label="Client" placeholder="its id, whole" value=${query.client_id} />
+  return html`<${Filters} label="Filter deliveries">
+      <${Search} name="client_id" label="Client" placeholder="exact id" value=${query.client_id} />
       <${IssuerChoice} value=${query.iss} />
-      <${Search} name="event_id" label="Event" placeholder="its id, whole" value=${query.event_id} /><//>
-    ${!data ? html`<${Asking}>Going through what waits …<//>` : html`
-      <p class="row between"><${AsOf} at=${data.as_of} again=${lookAgain}>It does not refresh by itself.<//>
+      <${Search} name="event_id" label="Event" placeholder="exact id" value=${query.event_id} /><//>
+    ${!data ? html`<${Asking}>Reading the pending deliveries …<//>` : html`
+      <p class="row between"><${AsOf} at=${data.as_of} again=${refreshWaiting}>Not refreshed automatically.<//>
         ${cancels && html`<button type="button" class="danger-quiet" onClick=${() => beginRepair("cancel", filter)}>
           Cancel ${these(data.total)} …</button>`}</p>
-      <${Table} caption="What waits, by client and cause" rows=${data.groups} keyOf=${groupKey} columns=${GROUPS}
-        empty="Nothing waits." />
-      ${data.more_groups > 0 && html`<p class="dim note">and ${counted(data.more_groups, "smaller group")}: choose a client
-        ${" "}or an issuer.</p>`}
-      ${data.deliveries.length > 0 && html`<section><h2>One by one</h2>
-        <${Table} caption="Deliveries that wait" rows=${data.deliveries} keyOf=${(each) => each.id} columns=${DELIVERIES} />
+      <${Table} caption="Pending deliveries by client and cause" rows=${data.groups} keyOf=${groupKey} columns=${GROUPS}
+        empty="No pending deliveries." />
+      ${data.more_groups > 0 && html`<p class="dim note">and ${counted(data.more_groups, "smaller group")}: filter by client
+        ${" "}or issuer.</p>`}
+      ${data.deliveries.length > 0 && html`<section><h2>Deliveries</h2>
+        <${Table} caption="Pending deliveries" rows=${data.deliveries} keyOf=${(each) => each.id} columns=${DELIVERIES} />
         <${Pages} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => ask({ skip })} /></section>`}`}`;
 }
 
@@ -53,8 +53,8 @@ const Hinted = ({ group }) => html`<${Who} client=${group} />
 
 const GROUPS = [
   { head: "Client", wide: true, cell: (group) => html`<${Hinted} group=${group} />` },
-  { head: "Why", cell: (group) => (group.reason ? html`<${Word} name=${group.reason} />` : "–") },
-  { head: "Where", cell: (group) => (group.where === "parked" ? "parked until it is well" : group.where) },
+  { head: "Reason", cell: (group) => (group.reason ? html`<${Word} name=${group.reason} />` : "–") },
+  { head: "Where", cell: (group) => (group.where === "parked" ? "parked until it recovers" : group.where) },
   { head: "Count", num: true, cell: (group) => number(group.count) },
   { head: "Oldest", cell: (group) => html`<${Ago} at=${group.oldest} />` },
   { head: "Next", cell: (group) => html`<${Until} at=${group.next} />` },
@@ -68,7 +68,7 @@ const Ways = ({ group: { client_id, iss, reason } }) => client_id && html`
 const DELIVERIES = [
   { head: "Client", wide: true, cell: (each) => html`<${Who} client=${each} />` },
   { head: "Since", cell: (each) => html`<${Ago} at=${each.since} suffix="" />` },
-  { head: "Due", cell: (each) => html`<${Until} at=${each.due} none="when it is well" />` },
+  { head: "Due", cell: (each) => html`<${Until} at=${each.due} none="when it recovers" />` },
   { head: "Last answer", say: true, cell: (each) => html`<${Answer} row=${each} />` },
   { head: "Attempts", num: true, cell: (each) => each.attempts },
   { head: "Event", cell: (each) => html`<${EventLink} id=${each.event_id} />` },

@@ -99,7 +99,7 @@ def replay(
     Examples:
         # what would happen
         notifier dead-letters replay -c n.yaml --client-id shop --dry-run
-        # a client that is well again, gently
+        # a client that works again, gently
         notifier dead-letters replay -c n.yaml --client-id shop --rate 50
         # one dead letter
         notifier dead-letters replay -c n.yaml 6f1c…

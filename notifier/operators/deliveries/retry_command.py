@@ -43,7 +43,7 @@ def retry(
     Examples:
         # the pending deliveries of a client, and why they are pending
         notifier retry -c n.yaml --client-id shop --dry-run
-        # the client is well again: do not wait for the next attempt
+        # the client works again: do not wait for the next attempt
         notifier retry -c n.yaml --client-id shop
         # also the deliveries that its Retry-After delays
         notifier retry -c n.yaml --client-id shop --force

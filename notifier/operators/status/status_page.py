@@ -26,12 +26,12 @@ from notifier.operators.terminal.screen import Grid
 
 MAX_CLIENT_ROWS = 20
 STATES = {
-    "well": "well",
-    "fails": "fails",
-    "put_off": "put off",
-    "tried": "tried now",
-    "hangs": "hangs",
-    "rests": "rests",
+    "well": "healthy",
+    "fails": "failing",
+    "put_off": "deferred",
+    "tried": "probing",
+    "hangs": "unresponsive",
+    "rests": "unreachable",
 }
 
 
@@ -82,7 +82,7 @@ def _format_queues(status: ServiceStatus) -> Grid:
         table.add_row(queue, f"{ready:,}", f"{held_here:,}", oldest, contents.get(queue, "events of this source"))
     table.add_row("delayed", f"{count_delayed(status):,}", "", "", "wait for their next attempt")
     if PARKED in status.depths:
-        table.add_row(PARKED, f"{status.depths[PARKED].ready:,}", "", "", "wait until their client is well")
+        table.add_row(PARKED, f"{status.depths[PARKED].ready:,}", "", "", "wait until their client recovers")
     if DEAD in status.depths:
         ready = status.depths[DEAD].ready
         style = "bold red" if ready else ""
@@ -170,12 +170,12 @@ def _list_failures(clients: list[ClientState]) -> Iterator[str]:
 def _count_others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
     lines = []
     if not every_client and shown > MAX_CLIENT_ROWS:
-        lines.append(f"{shown - MAX_CLIENT_ROWS:,} more clients are not well: --all shows them.")
+        lines.append(f"{shown - MAX_CLIENT_ROWS:,} more clients are not healthy: --all shows them.")
     well = len(status.clients) - shown
     if well:
-        lines.append(f"{well:,} client{' is' if well == 1 else 's are'} well: --all shows them.")
+        lines.append(f"{well:,} client{' is' if well == 1 else 's are'} healthy: --all shows them.")
     if status.left_out:
-        lines.append(f"{status.left_out:,} more clients were left out by their workers; none is in greater trouble.")
+        lines.append(f"{status.left_out:,} more clients were omitted by their workers; none is in a more severe state.")
     if status.workers and not status.clients:
         lines.append("No delivery was attempted since the workers started.")
     return "\n".join(lines)

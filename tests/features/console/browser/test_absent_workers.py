@@ -20,15 +20,15 @@ async def test_the_api_hangs_and_is_gone(service: Service, running: WorkerProces
     running.send(signal.SIGSTOP)
     try:
         await expect(page.locator(".pulse.bad")).to_contain_text("no", timeout=SEEN_WITHIN)
-        await expect(page.locator(".alarms")).to_contain_text("No news since")
+        await expect(page.locator(".alarms")).to_contain_text("No update since")
     finally:
         running.send(signal.SIGCONT)
     await expect(page.locator(".pulse.good")).to_contain_text("1 of 1 worker")
     await expect(page.locator(".alarms .band")).to_have_count(0)
     await running.stop(signal.SIGKILL)
-    await expect(page.locator(".alarms")).to_contain_text("No news since", timeout=SEEN_WITHIN)
-    await expect(page.locator(".pulse")).to_have_text("no answer")
-    assert "does not answer" in await page.locator(".alarms").inner_text()
+    await expect(page.locator(".alarms")).to_contain_text("No update since", timeout=SEEN_WITHIN)
+    await expect(page.locator(".pulse")).to_have_text("no response")
+    assert "unreachable" in await page.locator(".alarms").inner_text()
 
 
 async def test_an_alarm_of_the_broker_comes_first(
@@ -47,9 +47,9 @@ async def test_an_alarm_of_the_broker_comes_first(
         await service.sign_out(first, "shop", 10, answered=503)
         await expect(window.row("shop")).to_be_visible()
         await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.0000001")
-        await expect(page.locator(".pulse.bad")).to_contain_text("The broker takes no message · 1 of 2 workers")
-        await expect(page.locator(".head.bad b")).to_have_text("The broker takes no message.")
-        await expect(page.locator(".troubles li").first).to_contain_text("The broker takes no message")
+        await expect(page.locator(".pulse.bad")).to_contain_text("The broker blocks publishing · 1 of 2 workers")
+        await expect(page.locator(".head.bad b")).to_have_text("The broker blocks publishing.")
+        await expect(page.locator(".troubles li").first).to_contain_text("The broker blocks publishing")
         assert await page.locator(".pulse.good, .head.good").count() == 0
         assert "without trouble" not in await page.locator("main").inner_text()
         await window.go("live")
@@ -58,6 +58,6 @@ async def test_an_alarm_of_the_broker_comes_first(
         await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.4")
         await expect(page.locator(".pulse.good")).to_contain_text("2 of 2 workers")
         await asyncio.to_thread(own_node.ctl, "stop_app")
-        await expect(page.locator(".pulse.bad")).to_contain_text("The queue is away")
+        await expect(page.locator(".pulse.bad")).to_contain_text("The queue is unavailable")
         await window.go("overview")
-        await expect(page.locator(".head.bad b")).to_have_text("The queue is away.")
+        await expect(page.locator(".head.bad b")).to_have_text("The queue is unavailable.")

@@ -22,15 +22,15 @@ async def test_live_stands_still_under_the_pointer(
     rows = await page.locator("main tbody tr").count()
     await window.row("failed").first.hover()
     await service.sign_out(running, "payroll", answered=404)
-    await expect(page.locator("form [role=status]")).to_contain_text("newer: they come when the pointer leaves")
+    await expect(page.locator("form [role=status]")).to_contain_text("newer: shown when the pointer leaves")
     assert await page.locator("main tbody tr").count() == rows
     await page.mouse.move(5, 5)
     await expect(window.row("payroll").first).to_be_visible()
     await page.get_by_role("button", name="Pause").click()
     await service.sign_out(running, "payroll")
     await running.until_metric(2.0, "dead_letters_total")
-    await expect(page.locator("form [role=status]")).to_have_text("It stands still.")
-    await page.get_by_role("button", name="Go on").click()
+    await expect(page.locator("form [role=status]")).to_have_text("Paused.")
+    await page.get_by_role("button", name="Resume").click()
     await expect(window.row("dead")).to_have_count(2)
 
 
@@ -57,7 +57,7 @@ async def test_what_became_of_a_user(
     await page.fill("input[name=what]", "alice@example.com")
     await page.get_by_role("button", name="Find").click()
     await expect(window.row("payroll").filter(has_text="dead letters")).to_be_visible()
-    await expect(window.row("shop").filter(has_text="what waits")).to_be_visible()
+    await expect(window.row("shop").filter(has_text="pending")).to_be_visible()
     for place in ("overview", "clients", "dead", "waiting", "live?good=true", "acts"):
         await window.go(place)
         said = await page.inner_text("body")
@@ -68,6 +68,6 @@ async def test_what_became_of_a_user(
     await page.get_by_role("button", name="Show").click()
     await expect(window.dialog.locator(".outcomes li")).to_have_count(1)
     assert "alice@example.com" not in await window.dialog.inner_text()
-    await window.dialog.get_by_role("button", name="Show all of it").click()
+    await window.dialog.get_by_role("button", name="Show content").click()
     await expect(window.dialog.locator("pre")).to_contain_text("alice@example.com")
     await running.until_said("dead_letters_shown", lambda line: line["who"] == "alice")

@@ -33,14 +33,14 @@ async def views(window: Window) -> AsyncIterator[str]:
         await window.go(place)
         yield place
     await window.go("doctor")
-    await page.get_by_role("button", name="Examine now").click()
+    await page.get_by_role("button", name="Run checks").click()
     await expect(page.locator(".findings > li").first).to_be_visible()
     yield "findings"
     await window.go(CLIENT)
     yield "client"
     await page.locator("summary").click()
     yield "paused lines"
-    for name in ("Mended …", "Canary …"):
+    for name in ("Resolved …", "Canary …"):
         await page.get_by_role("button", name=name).click()
         await expect(window.dialog.locator("[role=status]")).to_have_count(0)
         yield name
@@ -52,7 +52,7 @@ async def views(window: Window) -> AsyncIterator[str]:
         yield name
         await page.keyboard.press("Escape")
     await page.get_by_role("button", name="Show").first.click()
-    await window.dialog.get_by_role("button", name="Show all of it").click()
+    await window.dialog.get_by_role("button", name="Show content").click()
     await expect(window.dialog.locator("pre")).to_be_visible()
     yield "letter"
     await page.keyboard.press("Escape")

@@ -20,8 +20,8 @@ async def replay(window: Window, count: int) -> None:
     """Sign in, and replay so many dead letters of the client."""
     await window.sign_in(SRE)
     await window.go(PAYROLL)
-    await window.page.get_by_role("button", name="Mended …").click()
-    await window.dialog.get_by_role("button", name=f"Replay {count} letters").click()
+    await window.page.get_by_role("button", name="Resolved …").click()
+    await window.dialog.get_by_role("button", name=f"Replay {count} dead letters").click()
 
 
 async def test_what_names_no_session_stays_unless_it_is_ticked(service: Service, new_window: NewWindow) -> None:
@@ -39,22 +39,22 @@ async def test_what_names_no_session_stays_unless_it_is_ticked(service: Service,
         page, dialog = window.page, window.dialog
         await window.sign_in(SRE)
         await window.go(PAYROLL)
-        await page.get_by_role("button", name="Mended …").click()
-        await expect(dialog.get_by_role("button", name="Replay 2 letters")).to_be_enabled()
-        await expect(dialog).to_contain_text("Also the 3 letters without a session.")
+        await page.get_by_role("button", name="Resolved …").click()
+        await expect(dialog.get_by_role("button", name="Replay 2 dead letters")).to_be_enabled()
+        await expect(dialog).to_contain_text("Include 3 dead letters without a session.")
         await dialog.get_by_role("checkbox").check()
-        await expect(dialog.get_by_role("button", name="Replay 5 letters")).to_be_enabled()
+        await expect(dialog.get_by_role("button", name="Replay 5 dead letters")).to_be_enabled()
         await dialog.get_by_role("checkbox").uncheck()
-        await dialog.get_by_role("button", name="Replay 2 letters").click()
-        await expect(dialog.locator(".account")).to_contain_text("3 stay: would_end_newer_sessions")
-        await expect(dialog.get_by_text("It is over.")).to_be_visible()
+        await dialog.get_by_role("button", name="Replay 2 dead letters").click()
+        await expect(dialog.locator(".account")).to_contain_text("3 kept: would_end_newer_sessions")
+        await expect(dialog.get_by_text("It has ended.")).to_be_visible()
         await page.keyboard.press("Escape")
         assert {hit.claims.get("sid") for hit in service.clients.at("payroll")[5:]} == {"s1", "s2"}
 
-        await page.get_by_role("button", name="Mended …").click()
+        await page.get_by_role("button", name="Resolved …").click()
         await dialog.get_by_role("checkbox").check()
-        await dialog.get_by_role("button", name="Replay 3 letters").click()
-        await expect(dialog.locator(".account")).to_contain_text("3 letters replayed.")
+        await dialog.get_by_role("button", name="Replay 3 dead letters").click()
+        await expect(dialog.locator(".account")).to_contain_text("3 dead letters replayed.")
 
 
 async def test_what_is_given_up_again_is_no_success(
@@ -82,8 +82,8 @@ async def test_it_goes_on_when_the_tab_is_closed(
     await window.go("acts")
     job = window.row("replay").first
     await expect(job).to_contain_text("alice")
-    await expect(job).to_contain_text("3 letters replayed.")
-    act = window.row("dead letters replayed")
+    await expect(job).to_contain_text("3 dead letters replayed.")
+    act = window.row("jq -c")
     await expect(act).to_contain_text(
         """jq -c 'select(.audit and .event == "dead_letters_replayed" and .who == "alice")' notifier.log"""
     )
@@ -97,9 +97,9 @@ async def test_a_job_whose_worker_has_ended_is_over(
     window = await new_window(running)
     await window.page.route("**/v1/jobs/*", lambda route: route.fulfill(status=404, json={"title": "Nobody knows it"}))
     await replay(window, 2)
-    await expect(window.dialog.locator(".account.warn")).to_contain_text("the worker that carried it on has ended")
-    await expect(window.page.locator(".notices")).to_contain_text("the worker that carried it on has ended")
-    await expect(window.dialog.get_by_text("It is over.")).to_be_visible()
+    await expect(window.dialog.locator(".account.warn")).to_contain_text("its worker has stopped")
+    await expect(window.page.locator(".notices")).to_contain_text("its worker has stopped")
+    await expect(window.dialog.get_by_text("It has ended.")).to_be_visible()
 
 
 async def test_a_canary_says_whether_it_takes_tokens(

@@ -31,7 +31,7 @@ async def test_rows_keep_their_places_under_the_pointer(service: Service, new_wi
         assert status == 202
         await service.sign_out(running, NAMES[5], 3, answered=503)
         await expect(window.row(NAMES[5])).to_be_visible()
-        await expect(window.row(gone).locator(".chip")).to_have_text("no trouble")
+        await expect(window.row(gone).locator(".chip")).to_have_text("healthy")
         after = await places(window.page)
         assert after[:4] == before
         assert after[4][0] == NAMES[5]
@@ -71,25 +71,25 @@ async def test_all_of_it_by_the_keyboard(service: Service, running: WorkerProces
     await press("Enter")
     await expect(page.locator("h1")).to_have_text("payroll")
     service.answer("payroll", 200)
-    await tab_to(window, "Mended …")
+    await tab_to(window, "Resolved …")
     await press("Enter")
     await expect(window.dialog.locator(".plan")).to_be_visible()
     assert await window.focused() == "Cancel"
     for _ in range(8):  # the focus stays inside
         await press("Tab")
         assert await page.evaluate("document.activeElement.matches('dialog *, body')")
-    await tab_to(window, "Replay 2 letters")
+    await tab_to(window, "Replay 2 dead letters")
     await press("Enter")
-    await expect(window.dialog.get_by_text("It is over.")).to_be_visible()
+    await expect(window.dialog.get_by_text("It has ended.")).to_be_visible()
     assert await window.focused() == "Close"
     await press("Enter")
     await expect(window.dialog).to_have_count(0)
-    assert await window.focused() == "Mended …"
+    assert await window.focused() == "Resolved …"
     await press("?")
     await expect(window.dialog).to_contain_text("Keys of the keyboard")
     await press("Escape")
     await expect(window.dialog).to_have_count(0)
-    assert await window.focused() == "Mended …"
+    assert await window.focused() == "Resolved …"
 
 
 async def test_what_is_typed_stays_while_the_page_is_drawn(running: WorkerProcess, new_window: NewWindow) -> None:
@@ -137,22 +137,22 @@ async def test_a_number_is_typed_before_something_is_deleted(
     await window.sign_in(SRE)
     await window.go("dead")
     await page.get_by_role("button", name="Discard these 3 …").click()
-    await expect(window.dialog.locator(".count")).to_contain_text("3 would be deleted for good.")
+    await expect(window.dialog.locator(".count")).to_contain_text("3 will be deleted permanently.")
     await expect(window.dialog.get_by_label("By client").locator("li")).to_have_text(re.compile(r"3\s+payroll"))
     async with page.expect_download() as download:
-        await window.dialog.get_by_role("button", name="Export them first").click()
+        await window.dialog.get_by_role("button", name="Export first").click()
     exported = (await (await download.value).path()).read_text().splitlines()
     assert [json.loads(line)["client_id"] for line in exported] == ["payroll"] * 3
     await expect(window.dialog).to_contain_text("Saved as dead-letters-")
     await service.sign_out(running, "payroll", 2)  # while the dialog is open
     await running.until_metric(5.0, "dead_letters_total")
-    delete = window.dialog.get_by_role("button", name="Delete 3 letters")
+    delete = window.dialog.get_by_role("button", name="Delete 3 dead letters")
     await expect(delete).to_be_disabled()
     await window.dialog.locator("input").fill("5")
     await expect(delete).to_be_disabled()
     await window.dialog.locator("input").fill("3")
     await delete.click()
-    await expect(window.dialog).to_contain_text("3 letters discarded.")
+    await expect(window.dialog).to_contain_text("3 dead letters discarded.")
     await expect(page.locator("main tbody tr")).to_have_count(2)  # without being asked
     await page.keyboard.press("Escape")
     await expect(page.locator('nav a[href="#/dead"] .badge')).to_have_text("2")

@@ -82,7 +82,7 @@ async def test_who_has_signed_out_there_is_asked_here(service: Service, new_wind
         provider.signed_in = False
         await window.page.evaluate(ENDS_SOON)
         await window.page.reload()
-        await expect(window.page.locator("[role=alert]")).to_contain_text("The provider says: login_required.")
+        await expect(window.page.locator("[role=alert]")).to_contain_text("The provider returned: login_required.")
         provider.signed_in = True
         await through_provider(window)
         await is_back(window)

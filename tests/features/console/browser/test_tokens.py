@@ -43,7 +43,7 @@ async def test_a_token_that_may_only_read_sees_no_button(
     for place in (*PAGES, client, f"waiting?client_id=shop&iss={ISSUER}"):
         await window.go(place)
         await expect(window.page.locator(ACTS)).to_have_count(0)
-    assert "may only look" in await window.page.locator(".me").inner_text()
+    assert "read only" in await window.page.locator(".me").inner_text()
     status, _ = await running.ask("POST", "/v1/retry", SUPPORT, {"client_id": "shop", "iss": ISSUER})
     assert status == 403
 
@@ -64,7 +64,7 @@ async def test_a_bound_token_sees_its_issuers_alone(
     assert "shop" in said
     assert "wiki" not in said
     assert OTHER.removeprefix("https://") not in said
-    assert "Read sources now" not in said
+    assert "Reload sources" not in said
     assert await window.page.locator('nav a[href="#/doctor"]').count() == 0
 
 
