@@ -29,15 +29,7 @@ FULL = frozenset({"fuzz", "packaging"})
 """Folders whose tests run only in `make test-all`. What belongs to a part of tools/parts.toml runs in neither."""
 LONGEST = ("faults", "simulator", "system", "contract", "network", "queues", "tokens", "features")
 """Folders whose modules take long: they begin first, and what is short fills the gaps at the end."""
-FIRST_FAULTS = frozenset(
-    {
-        "test_ledger.py",
-        "test_publishers.py",
-        "test_broker_restarts.py",
-        "test_workers.py",
-        "test_table.py",
-    }
-)
+FIRST_FAULTS = frozenset({"test_broker_restarts.py", "test_workers.py", "test_table.py"})
 """Modules of tests/faults that run in `make test` too."""
 
 settings.register_profile("notifier", deadline=None)  # a busy machine is no reason to fail

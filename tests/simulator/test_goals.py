@@ -1,16 +1,32 @@
-"""The goals for healthy clients beside those in trouble, held by the real pipeline in virtual time."""
+"""The goals of delivery, met by the real pipeline in virtual time."""
 
 import pytest
 
 from tests.simulator.case import Case
 from tests.simulator.cases import short
-from tests.simulator.crowd_cases import crowds
 
-CASES = short(crowds())
+SLOW = {
+    "hung-300-1-workers",
+    "overload-4-threads-503-short",
+    "partial-flaps-10/s",
+    "overload-20/s-503-3-workers-short",
+    "drain-600-of-1000-short",
+    "isolation-300-of-1000-flap-short",
+    "isolation-300-of-1000-at-once-short",
+    "isolation-600-of-1000-short",
+    "firsts-fail-150/s-1-workers",
+    "firsts-fail-150/s-3-workers",
+    "partial-0.7-30/s-max32",
+    "restart-drains-again-3-workers-unreadable",
+}
+"""Cases of at least a second of CPU with a faster variant: they run in `make test-all` only."""
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name, marks=[pytest.mark.full] if case.name in SLOW else []) for case in short()],
+)
 def test_goal(case: Case) -> None:
-    """It is reached: `python -m tests.simulator NAME` shows the same."""
+    """The goal is met. `python -m tests.simulator NAME` shows the same."""
     found = case.measure()
     assert found.ok, f"{case.goal}: {found.said}"

@@ -23,7 +23,7 @@ def test_a_flood_for_one_healthy_client_runs_at_full_speed() -> None:
         assert world.tally.left == 0
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_a_client_s_cap_is_its_total(workers: int) -> None:
     """Shared out over the workers; and a flood is over soon all the same."""
     with World([client("x", max_concurrent=7)], {"x": steady(0.05)}, workers=workers) as world:
@@ -46,6 +46,7 @@ def test_a_rate_holds_and_all_come() -> None:
         assert began[-1] <= 31
 
 
+@pytest.mark.full
 def test_clients_that_share_a_bucket_keep_their_own_traveller() -> None:
     """Twenty in one bucket are down for half an hour. Each is probed as if alone, and one recovers and is served.
 

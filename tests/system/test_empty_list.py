@@ -3,6 +3,8 @@
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from tests.system.clients import Clients
 from tests.system.command import notifier_at
 from tests.system.site import ISSUER, OTHER, Site
@@ -86,6 +88,7 @@ async def test_a_logout_for_all_of_whom_nobody_knows_becomes_a_dead_letter(tmp_p
             assert await running.stop() == 0
 
 
+@pytest.mark.full
 async def test_a_first_answer_of_which_no_client_can_be_used_is_as_empty(tmp_path: Path) -> None:
     """All its rows are invalid, perhaps because the source has changed. The first one is reported with its error."""
     rows = database(tmp_path)

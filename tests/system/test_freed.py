@@ -147,6 +147,7 @@ async def test_a_proxy_that_lets_one_through_frees_the_others_of_its_client(tmp_
             assert await running.stop() == 0
 
 
+@pytest.mark.full
 async def test_what_waits_for_a_pause_of_the_registry_comes_when_that_is_over(
     place: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.support.apt_programs import program
@@ -25,6 +26,7 @@ async def twice(running: WorkerProcess) -> bool:
     return any("has the same kid" in line["reason"] for line in running.said("signer_failing"))
 
 
+@pytest.mark.full
 async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
     tmp_path: Path,
 ) -> None:

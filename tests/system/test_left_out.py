@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from tests.features.registries.list_server import page, serving
@@ -11,6 +12,7 @@ from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
 
+@pytest.mark.full
 async def test_who_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) -> None:
     """By the log, `status`, `check` and `clients show`. Once the setting lets it in, what waited is delivered."""
     async with Clients() as clients:

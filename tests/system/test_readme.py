@@ -128,6 +128,7 @@ def test_the_samples_that_are_printed_are_the_files_of_docs_examples(language: s
     assert (ROOT / "docs/examples" / file).read_text() in blocks(PUBLISHING, language)
 
 
+@pytest.mark.full
 async def test_the_sample_that_keeps_its_connection_publishes_many(amqp_url: str, prefix: str) -> None:
     """Run as it stands: each of a thousand is confirmed, over one connection."""
     code = (ROOT / "docs/examples/publish_many.py").read_text()

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.system.clients import Clients
 from tests.system.command import notifier_at
 from tests.system.site import ISSUER
@@ -12,6 +14,7 @@ from tests.system.waiting import until
 from tests.system.worker_process import worker
 
 
+@pytest.mark.full
 async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str], tmp_path: Path) -> None:
     """Given up again, put off, then delivered. The exit status is that of the replay."""
     answers = Answers(shop=404, wiki=404)

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier_at
 from tests.system.site import API_TOKEN, ISSUER, Site, client
@@ -62,6 +64,7 @@ async def job_of(running: WorkerProcess, begun: tuple[int, Any]) -> Any:
     return (await until(lambda: running.ask("GET", path, "r"), lambda told: told[1].get("state") == "ended"))[1]
 
 
+@pytest.mark.full
 async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_path: Path) -> None:
     """One delivery waits for its own backoff, the others for a client that is down; then it is well."""
     answers = Answers(shop=503, wiki=400)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from tests.system.clients import Clients, always
@@ -55,6 +56,7 @@ async def test_what_an_unpublished_key_signed_waits_and_is_delivered(tmp_path: P
             assert await running.stop() == 0
 
 
+@pytest.mark.full
 async def test_a_400_on_the_first_day_of_a_key_is_held_back(tmp_path: Path) -> None:
     """A client whose preset keeps the issuer's keys for hours may not have it yet. It is a deferral, no rejection."""
     async with Clients(lambda _: 400) as clients:

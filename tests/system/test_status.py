@@ -4,8 +4,6 @@ import asyncio
 import json
 import re
 import signal
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -15,7 +13,7 @@ from aiohttp import web
 
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Answer, Clients, Hit
-from tests.system.command import notifier, notifier_at
+from tests.system.command import notifier_at
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
@@ -82,49 +80,11 @@ async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_
             doctor = await notifier_at(site, "doctor")
             assert re.search(r"✗ down: .* takes connections, but a worker met server_error 503", doctor.stdout)
             assert re.search(r"✓ shop: .* takes connections", doctor.stdout)
-            await names_that_nobody_knows(site, running)
         done = await run(site)
         assert done.returncode == 0
         assert re.search(r"delayed +[1-3] ", done.stdout)
         if place[0].startswith("sqlite"):
             assert "No worker consumes the queue" in done.stdout
-
-
-async def names_that_nobody_knows(site: Site, running: WorkerProcess) -> None:
-    """A wrong issuer or client is told at once to the publisher who waits, in the log and in status."""
-    wrong = [{**EVENT, "iss": f"{ISSUER}/"}, {**EVENT, "clients": ["Shop"]}]
-    words = ("publish", "--url", site.queue_url, "--wait", "2s", "-")
-    environ = {"NOTIFIER_QUEUE__PREFIX": site.prefix}
-    publish = partial(notifier, *words, cwd=site.folder, stdin="\n".join(map(json.dumps, wrong)), settings=environ)
-    hints = (f"did you mean {ISSUER}, without the slash at the end?", "did you mean shop?")
-    # A busy machine may be late for the two seconds: hence again.
-    await until(lambda: asyncio.to_thread(publish), lambda done: all(hint in done.stdout for hint in hints))
-    said = [line.get("hint") for line in running.said("deferral") if line["level"] == "warning"]
-    assert set(said) == set(hints)
-    _, document = await until(lambda: status(running), lambda answer: len(answer[1]["troubles"]) == 2)
-    told = [(each["kind"], each["iss"], each["client_id"]) for each in document["troubles"]]
-    assert told == [("unknown_issuer", f"{ISSUER}/", None), ("unknown_client", ISSUER, "Shop")]
-    waits = partial(running.ask, "GET", "/v1/waiting", "r")
-    for hint in hints:  # of what a worker has in hand nothing is shown
-        await until(waits, partial(_tells, hint))
-    await the_command_line_names_them(site, hints)
-
-
-async def the_command_line_names_them(site: Site, hints: Sequence[str]) -> None:
-    """As the API does, in the list and of one delivery."""
-
-    async def said(*words: str) -> str:
-        done = await notifier_at(site, "waiting", *words)
-        return " ".join(done.stdout.split())
-
-    for hint in hints:
-        await until(lambda: said("list"), lambda text, hint=hint: hint in text)  # type: ignore[misc]
-    found = await until(lambda: said("list", "--client-id", "Shop", "--json"), bool)
-    await until(lambda: said("show", json.loads(found)["id"]), lambda text: f"hint {hints[1]}" in text)
-
-
-def _tells(hint: str, answer: tuple[int, Any]) -> bool:
-    return hint in [each.get("hint") for each in answer[1]["groups"]]
 
 
 @pytest.mark.full

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import aio_pika
+import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from aiohttp import web
 
@@ -114,6 +115,7 @@ async def test_at_the_command_line_each_client_s_fate_is_told(place: tuple[str, 
             assert "duplicate: " in await publish(id="e-1", clients=["shop"])
 
 
+@pytest.mark.full
 async def test_publish_names_its_user_where_publishers_are_listed(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """The user of the connection is the event's publisher; one that is not listed is warned, and sees exit 1."""
     async with Clients(judge) as clients:
