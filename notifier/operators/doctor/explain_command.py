@@ -24,21 +24,21 @@ _PARKED = (
     "A bucket is a queue for deliveries to clients that are down or requested a pause. To park is to put a delivery "
     "there."
 )
+_UNRESPONSIVE = "An attempt has had no answer for more than a second."
+_FAILING = "The last attempt failed. The next deliveries are attempted all the same."
+_DEFERRED = "Deliveries are deferred without an attempt. `notifier status` shows the cause under `waits for`."
 WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        **dict.fromkeys(("rests", "down", "open", "client_failing"), (_OPEN, "circuit")),
-        **dict.fromkeys(("tried", "tried_now", "half_open", "probe"), (_HALF_OPEN, "circuit")),
+        **dict.fromkeys(("unreachable", "rests", "down", "open", "client_failing"), (_OPEN, "circuit")),
+        **dict.fromkeys(("probing", "tried", "half_open", "probe"), (_HALF_OPEN, "circuit")),
         **dict.fromkeys(("closed", "client_recovered"), (_CLOSED, "circuit")),
         **dict.fromkeys(("parked", "bucket"), (_PARKED, "circuit")),
         "client_served": ("What was parked for a client that recovered is delivered.", "circuit"),
-        "hangs": ("An attempt has had no answer for more than a second.", "timeout"),
-        "fails": ("The last attempt failed. The next deliveries are attempted all the same.", "NotifierClientFailing"),
-        "put_off": (
-            "Deliveries are deferred without an attempt. `notifier status` shows the cause under `waits for`.",
-            "",
-        ),
+        **dict.fromkeys(("unresponsive", "hangs"), (_UNRESPONSIVE, "timeout")),
+        **dict.fromkeys(("failing", "fails"), (_FAILING, "NotifierClientFailing")),
+        **dict.fromkeys(("deferred", "put_off"), (_DEFERRED, "")),
         "delayed": ("The delivery is in a delay queue until its next attempt: a retry, or a deferral.", ""),
-        "well": ("The last attempt succeeded, or none was made.", ""),
+        **dict.fromkeys(("healthy", "well"), ("The last attempt succeeded, or none was made.", "")),
         **{
             kind: ("`notifier status` shows this problem while it lasts.", name)
             for kind, name in RUNBOOK_SECTIONS.items()
@@ -46,7 +46,7 @@ WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         },
     }
 )
-"""Words of `status`, `waiting`, the console and the log: what each means, and the section to read."""
+"""Words of `status`, its JSON, `waiting`, the console and the log: what each means, and the section to read."""
 _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
 
