@@ -68,7 +68,7 @@ def test_both_find_the_same_mistakes_in_made_up_events() -> None:
     """At the same places. Nesting of more than 200 levels is left out: there the service alone has a limit."""
     came: Counter[str] = Counter()
 
-    @many(1_000, 100_000)
+    @many(300, 100_000)
     @given(grammar.events)
     def each(text: str) -> None:
         try:
@@ -82,7 +82,7 @@ def test_both_find_the_same_mistakes_in_made_up_events() -> None:
             came["wrong" if of_package(event) else "good"] += 1
 
     each()
-    assert min(came["good"], came["wrong"]) > 100, came
+    assert min(came["good"], came["wrong"]) > 30, came
 
 
 @pytest.mark.parametrize("secret", ["ann", "a/b+c@d", 'x"<é>\\y', "ann smith"])

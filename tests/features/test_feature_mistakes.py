@@ -38,8 +38,9 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("setting", FILES)
-@pytest.mark.parametrize("content", ["", "\n", "\ufeff \u00a0\r\n"])
+@pytest.mark.parametrize(
+    ("setting", "content"), [*((each, "") for each in FILES), ("upstreams.u.resolve.sql.url_file", "\ufeff \u00a0\r\n")]
+)
 def test_an_empty_file(tmp_path: Path, setting: str, content: str) -> None:
     """The start refuses a file that is empty, or has blank lines and invisible characters alone."""
     (tmp_path / "F").write_text(content, "utf-8", newline="")

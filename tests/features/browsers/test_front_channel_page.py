@@ -112,11 +112,6 @@ def test_the_policy_names_the_very_script_and_style() -> None:
     assert sum(len(name) + len(value) + 4 for name, value in headers.items()) < 700
 
 
-def test_nobody_may_frame_what_is_no_page() -> None:
-    """The headers of a refusal."""
-    assert PAGE.headers(())["Content-Security-Policy"].endswith("frame-ancestors 'none'")
-
-
 def test_the_plan_says_what_the_script_needs() -> None:
     """Milliseconds, the report's path, the origins to tell, and the clients; names only where they are to be shown."""
     plan = PagePlan(asked=(asked("billing", name="Bills"),), unasked=(UnaskedClient(client_id="shop", name="Shop"),))

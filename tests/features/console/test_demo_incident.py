@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+import pytest
 
 from notifier.demo.console_demo import (
     FAILING_CLIENT,
@@ -43,6 +44,7 @@ async def until(told: asyncio.Queue[str], words: str) -> None:
             pass
 
 
+@pytest.mark.full
 async def test_the_demo_mends_what_nobody_mends() -> None:
     """A client goes down, its logouts are given up, and all of them are heard in the end; and again."""
     async with played(QUICK) as (ward, told):

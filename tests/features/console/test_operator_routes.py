@@ -281,6 +281,7 @@ async def test_a_machine_without_room_for_a_process_is_told(monkeypatch: pytest.
     await doctor.close()
 
 
+@pytest.mark.full
 async def test_a_configuration_that_cannot_be_used_is_what_it_finds(tmp_path: Path) -> None:
     """Workers go on with the old one. It must not look as if all were well."""
     config = tmp_path / "notifier.yaml"

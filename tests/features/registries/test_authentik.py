@@ -39,23 +39,6 @@ async def test_all_providers_are_read_without_their_secrets(tmp_path: Path) -> N
     assert "hunter2" not in str(answer)
 
 
-async def test_pages_that_never_end_are_a_fault(tmp_path: Path) -> None:
-    """Each says that another follows."""
-    asked = 0
-
-    async def endless(_: web.Request) -> web.StreamResponse:
-        nonlocal asked
-        asked += 1
-        results = [{"client_id": "c", "logout_uri": HOOK, **GLOBAL}]
-        return page({"pagination": {"next": asked + 1, "count": 1}, "results": results})
-
-    (tmp_path / "token").write_text("token\n")
-    async with serving(endless) as url:
-        with pytest.raises(SourceFault, match="20 pages in a row have no new client"):
-            await reader("authentik", tmp_path, url=url, token_file="token").read(None)
-    assert asked <= 22
-
-
 @pytest.mark.parametrize(
     ("provider", "row"),
     [

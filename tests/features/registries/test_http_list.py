@@ -170,21 +170,6 @@ async def test_pages_lead_neither_elsewhere_nor_in_circles(link: str, fault: str
             await reader("http", url=f"{url}/?page=0").read(None)
 
 
-async def test_pages_without_new_clients_are_a_fault() -> None:
-    """Whatever address each names for the next."""
-    asked = 0
-
-    async def endless(_: web.Request) -> web.StreamResponse:
-        nonlocal asked
-        asked += 1
-        return page([SHOP], Link=f"<?page={asked}>; rel=next")
-
-    async with serving(endless) as url:
-        with pytest.raises(SourceFault, match="20 pages in a row have no new client"):
-            await reader("http", url=f"{url}/?page=first").read(None)
-    assert asked <= 22
-
-
 async def test_a_large_list_is_read_in_parts() -> None:
     """3,000 clients in one document, of which one is wrong."""
     clients: list[Any] = [
@@ -266,19 +251,6 @@ def test_what_stays_in_the_list_is_read(listed: set[str], changes: list[tuple[se
                 staying -= gone
         asked += 1
     assert staying <= found
-
-
-def test_a_page_that_comes_twice_hides_no_other() -> None:
-    """A proxy may do that."""
-    pages, found = ShiftingPages(SIZE), set[str]()
-    first_page = NAMES[:SIZE]
-    for nth in range(30):
-        if pages.first is None:
-            break
-        page = first_page if nth in (0, 1) else NAMES[:10][pages.first : pages.first + SIZE]
-        if pages.take(page):
-            found.update(page)
-    assert found == set(NAMES[:10])
 
 
 def test_a_list_that_never_ends_is_given_up() -> None:

@@ -87,22 +87,6 @@ async def test_pages_that_never_end_are_a_fault() -> None:
             await reader("hydra", admin_url=url).read(None)
 
 
-@pytest.mark.parametrize("rows", [[], [{"client_id": "a"}], [{"client_id": "a"}, {"no": "id"}]])
-async def test_new_page_tokens_without_new_clients_are_a_fault(rows: list[Any]) -> None:
-    """The reading ends after 20 such pages. It is not begun anew, as for a token that Hydra cannot read."""
-    asked = 0
-
-    async def endless(request: web.Request) -> web.StreamResponse:
-        nonlocal asked
-        asked += 1
-        return page(rows, Link=f'</admin/clients?page_token=t{asked}>; rel="next"')
-
-    async with serving(endless) as url:
-        with pytest.raises(SourceFault, match="20 pages in a row have no new client"):
-            await reader("hydra", admin_url=url).read(None)
-    assert asked <= 23
-
-
 @pytest.mark.parametrize(
     ("client", "expected"),
     [

@@ -129,18 +129,16 @@ def _ids(name: str) -> str:
     return OTHER_NAMES.get(name, name)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
-    ("rename", "settings"),
+    ("version", "rename", "settings"),
     [
-        (str, {}),
-        (str.lower, {}),
-        (snake, {}),
-        (_ids, {"tables": OTHER_NAMES}),
-        (lambda name: snake(_ids(name)), {"tables": OTHER_NAMES}),
-        (str.upper, {"schema": "main"}),
+        *((version, str, {}) for version in VERSIONS),
+        ("is-7.4.8", str.lower, {}),
+        ("is-7.4.8", snake, {}),
+        ("is-7.4.8", _ids, {"tables": OTHER_NAMES}),
+        ("is-7.4.8", lambda name: snake(_ids(name)), {"tables": OTHER_NAMES}),
+        ("is-7.4.8", str.upper, {"schema": "main"}),
     ],
-    ids=["as made", "lower", "snake", "other names", "other names, snake", "upper"],
 )
 def test_clients_of_each_version_are_read(
     tmp_path: Path, version: str, rename: Callable[[str], str], settings: dict[str, Any]
@@ -173,18 +171,13 @@ def test_views_do_as_well_and_may_leave_out_what_is_not_needed(tmp_path: Path) -
     }
 
 
-ALL = (
+@pytest.mark.parametrize("column", [
     "ClientId", "Id", "Enabled", "ProtocolType", "BackChannelLogoutUri", "BackChannelLogoutSessionRequired",
     "FrontChannelLogoutUri", "FrontChannelLogoutSessionRequired", "ClientName",
-)  # fmt: skip
-"""What each version has of its clients."""
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("column", ALL)
-def test_a_column_that_is_missing_fails_the_reading(tmp_path: Path, version: str, column: str) -> None:
+])  # fmt: skip
+def test_a_column_that_is_missing_fails_the_reading(tmp_path: Path, column: str) -> None:
     """Without `Enabled` disabled clients would be told, without `ProtocolType` those of other protocols."""
-    clients, rest = recorded(version, "sqlite").split(";", 1)
+    clients, rest = recorded("is-7.4.8", "sqlite").split(";", 1)
     other = clients.replace(f'"{column}"', f'"{column}Old"')
     url = sqlite_with(tmp_path / "ids.db", f"{other};{rest}", clients=[])
     with pytest.raises(SourceFault, match=rf"^table Clients has no column {column}; is it the right table\?"):

@@ -197,13 +197,8 @@ def test_a_document_without_what_decides_is_malformed(preset: str, document: dic
 @pytest.mark.parametrize(
     ("preset", "document"),
     [
-        ("keycloak_rabbitmq", {"type": "LOGIN"}),
-        ("keycloak_rabbitmq", {"operationType": "ACTION"}),
-        ("keycloak_rabbitmq", {"type": "LOGOUT", "error": "invalid_token"}),
         ("keycloak_ssf", {"events": {}}),
         ("keycloak_ssf", {"events": {"urn:other": {}}}),
-        ("wso2", {"events": {}}),
-        ("wso2", {"events": {"urn:other": {}}}),
         ("auth0_stream", {"logs": []}),
         ("auth0_stream", []),
         ("okta_hook", {"data": {"events": [{"eventType": "user.session.start"}]}}),
