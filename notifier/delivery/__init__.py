@@ -17,9 +17,9 @@ A delivery takes four, in `DeliveryPipeline._run`:
    in memory, or is deferred, and `Gate` carries it out.
 2. *Attempt.* The client's channel (`channels.py`) makes a logout token, new for each attempt, and reads the answer.
 3. *Decide.* The outcome is delivered, refused or failed. `verdict.py` returns the verdict (done, a retry, a deferral or
-   a dead letter) and the delivery as it is afterwards. A retry follows after a backoff, which grows
-   only if the client has accepted another delivery meanwhile; while the circuit is open the delivery waits for that
-   instead. `ages.py` bounds how long a delivery may be pending.
+   a dead letter) and the delivery as it is afterwards. A retry follows after a backoff, which grows only if the client
+   has accepted another delivery meanwhile; while the circuit is open, the delivery is pending until it is half-open
+   (`client_buckets.py`). `ages.py` bounds how long a delivery may be pending.
 4. *Settle.* `settlement.py` publishes the retry, deferral or dead letter and waits for the confirm of the queue.
 
 The ledger acks a message once each of its deliveries is settled. A crash before that repeats work and loses none.
@@ -28,9 +28,9 @@ Four values describe the result. The *outcome* belongs to the attempt; its `sign
 *verdict* belongs to the delivery; an `AttemptResult` contains it with the changed delivery and the signal. A *fact* is
 for observers: logs, metrics, traces. A *notice* is made from a fact, for the publisher and the feed.
 
-**One client.** A worker keeps all that it has learned of a client in one object in memory, a `KnownClient`: the
-circuit, the rate, a requested pause, and where its pending deliveries are. Other modules call its methods, and none
-writes a member. A worker that starts has none of it, and learns it again.
+**One client.** A worker stores the state of a client in one object in memory, a `KnownClient`: the circuit, the rate, a
+requested pause, and where its pending deliveries are. Other modules call its methods, and none writes a member. A new
+worker starts without it.
 
 **The circuit** (`circuit.py`) is untried until the client has answered or failed once; until then attempts are made one
 at a time. While it is closed, attempts run as they come. Each success adds four failures to a budget of 32 at most,
@@ -44,12 +44,12 @@ circuit, too, and its failure changes nothing. Workers report openings and recov
 attempt starts before its end, and deliveries wait as they do while the circuit is open.
 
 **The rate.** An attempt starts only if the client is below its concurrency limit, which grows with each success and is
-halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot
-(`gate.py`). Slow clients and probes use separate slots, so that they do not delay other clients. The time of an attempt
-is that of the request, without signing. Where many attempts of less than a second fail although the circuit is closed,
-the client may be overloaded. If most of them have the status 429, 408 or 425, the worker limits the rate at once.
-Otherwise it tries a lower rate, then no limit, and limits the rate if far fewer attempts failed meanwhile and many fail
-again (`rate.py`).
+halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot (`gate.py`). Slow
+clients and probes use separate slots, so that they do not delay other clients. The time of an attempt is that of the
+request, without signing. Where many attempts of less than a second fail although the circuit is closed, the client may
+be overloaded. If most of them have a status below 500, such as 429, the worker limits the rate at once. Otherwise it
+tries a lower rate, then no limit, and limits the rate if far fewer attempts failed meanwhile and many fail again
+(`rate.py`).
 
 **Where pending deliveries are kept.** The message of a delivery in memory is unacked. All other places are queues, so
 that any worker continues after a crash.

@@ -7,7 +7,7 @@ more than a fifth of a sample failed.
 | state | event | next state |
 |---|---|---|
 | unlimited | too many fail, in a full sample | trial, at 0.8 × the successes a second |
-| | too many fail, most of them with status 429, 408 or 425 | limited, at the successes a second |
+| | too many fail, most of them with a status below 500 (429 …) | limited, at the successes a second |
 | | a peer reports its trial | peer trial, at 0.8 × the own successes a second |
 | | a peer reports its limit | limited, at 0.8 × the own successes a second |
 | trial | at most a third of the former share fails | unlimited trial |
