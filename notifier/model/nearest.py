@@ -8,11 +8,9 @@ from difflib import get_close_matches
 from itertools import islice
 
 from notifier.model.frozen import frozen
-from notifier.model.outcome import Cause, DeadReason
 from notifier.model.printable import stray_character
 from notifier.model.registry import Issuer, Registry
 
-UNKNOWN_REASONS = frozenset(map(str, (DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, Cause.UNKNOWN)))
 MAX_SEARCHED_NAMES = 5_000  # names of one search
 MAX_COMPARED_NAMES = 100  # of them by difflib, which takes up to 50 µs for each
 MIN_SIMILARITY = 0.75  # difflib's ratio from which a name is near: two of four letters may be swapped
@@ -28,17 +26,6 @@ class Hint:
     def concerns(self, publisher: str | None) -> bool:
         """True if this publisher may publish for the issuer, and so may be shown its names."""
         return self.issuer.publishers is None or publisher in self.issuer.publishers
-
-
-def suggest_name(iss: str, client_id: str, registry: Registry, *, if_registered: str) -> Hint | None:
-    """Suggest an issuer or a client for an unknown name. `if_registered`: the text if it has been registered since."""
-    issuer = registry.issuers.get(iss)
-    if issuer is None:
-        return suggest_issuer(iss, registry)
-    if client_id and client_id in registry.clients_of(iss):
-        has_address = registry.has_address(iss, client_id)
-        return Hint(text=if_registered if has_address else "it is registered without an address", issuer=issuer)
-    return suggest_client(iss, client_id, registry)
 
 
 def suggest_issuer(iss: str, registry: Registry) -> Hint | None:

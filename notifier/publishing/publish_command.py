@@ -21,9 +21,9 @@ from notifier.model.fate import Fate, Notice
 from notifier.model.message import Lane
 from notifier.model.printable import counted, printable
 from notifier.operators.terminal.command_options import Config, EventLane, Json, quiet_logs
+from notifier.operators.terminal.known_registry import load_known_registry
 from notifier.operators.terminal.output import make_progress, say, say_json
 from notifier.operators.terminal.queue_access import read_queue, redact_urls, wait_until_ready
-from notifier.operators.terminal.suggestions import load_known_registry
 from notifier.publishing.event_file import EventFileRules, FileEvent, format_line_ranges, read_events, send_all
 from notifier.publishing.notice_wait import EventNotices, NoticeWait, parse_wait
 from notifier.queues.building import build_event_queue

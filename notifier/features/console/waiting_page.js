@@ -1,5 +1,5 @@
 // Pending deliveries. They are listed on request and never polled, since a listing reads the queues.
-import { Ago, Said, Until, counted, html, number, these } from "./text.js";
+import { Ago, Until, counted, html, number, these } from "./text.js";
 import { Answer, AsOf, Asking, EventLink, Filters, IssuerChoice, Search, Who, Word, clientKey } from "./parts.js";
 import { Pages, Table } from "./tables.js";
 import { Retry } from "./retries.js";
@@ -48,11 +48,8 @@ export function Waiting({ data, query }) {
 
 const groupKey = (group) => `${clientKey(group)} ${group.where} ${group.reason}`;
 
-const Hinted = ({ group }) => html`<${Who} client=${group} />
-  ${group.hint && html`${" "}<${Said} text=${group.hint} className="dim" />`}`;
-
 const GROUPS = [
-  { head: "Client", wide: true, cell: (group) => html`<${Hinted} group=${group} />` },
+  { head: "Client", wide: true, cell: (group) => html`<${Who} client=${group} />` },
   { head: "Reason", cell: (group) => (group.reason ? html`<${Word} name=${group.reason} />` : "–") },
   { head: "Where", cell: (group) => (group.where === "parked" ? "parked until it recovers" : group.where) },
   { head: "Count", num: true, cell: (group) => number(group.count) },

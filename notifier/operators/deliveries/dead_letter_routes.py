@@ -53,7 +53,6 @@ from notifier.queues.queue_port import DeadLetters
 GROUPS_PER_PAGE = 50  # of a page
 EXPORT_READ_SECONDS = 10.0  # seconds that an export waits for its reader, in all
 
-_REGISTERED_HINT = "it is registered now: replay it"
 _UNAVAILABLE_TEXT = "The queue is unavailable, or another request or command holds the dead letters."
 _RATE_DESCRIPTION = "At most this many a second, over the whole job."
 _MISSING_TEXT = "There is no such dead letter"
@@ -97,7 +96,6 @@ class DeadLetterRoutes:
             self._dead_letters,
             rows_member="letters",
             unavailable_text=_UNAVAILABLE_TEXT,
-            registered_hint=_REGISTERED_HINT,
             missing_text=_MISSING_TEXT,
         )
 
@@ -188,11 +186,7 @@ class DeadLetterRoutes:
         summary="Show one whole dead letter. The answer holds sub and sid, unless subject=false.",
         scope="read",
         query=ShowQuery,
-        answers={
-            200: parse_answer(
-                "The dead letter.", id=str, reason=str, outcomes=NotRequired[Items], hint=NotRequired[str]
-            )
-        },
+        answers={200: parse_answer("The dead letter.", id=str, reason=str, outcomes=NotRequired[Items])},
         problems={404: "There is no dead letter with that id.", 503: _UNAVAILABLE_TEXT},
     )
     async def _show(self, request: ApiRequest) -> web.Response:
@@ -201,9 +195,7 @@ class DeadLetterRoutes:
         if with_subject:
             self._requests.audit.log_read("shown", request.who, filter_)
         to_document = to_export_document if with_subject else to_document_without_subject
-        return await self._requests.answer_message(
-            filter_, request, lambda _, message: to_document(message), whole=True
-        )
+        return await self._requests.answer_message(filter_, lambda _, message: to_document(message), whole=True)
 
     @ApiOperation(
         route="POST /v1/dead-letters/replay",

@@ -47,7 +47,7 @@ DEAD_LETTER_TABLE = MessageTable(
     format_cells=_format_cells,
     heads=("client", "reason", "count:", "oldest:", "newest:"),
     format_total=lambda count: counted(count, "dead letter"),
-    registered_hint="it is registered now: notifier dead-letters replay", verb="Discard", past_verb="discarded",
+    verb="Discard", past_verb="discarded",
     noun="dead letter",
     format_missing=lambda ids: f"there is no dead letter {ids}; `notifier dead-letters list --rows` shows them",
 )  # fmt: skip

@@ -7,7 +7,6 @@ import typer
 
 from notifier.model.message import Message
 from notifier.model.moment import format_moment_for_people, parse_moment
-from notifier.model.nearest import UNKNOWN_REASONS
 from notifier.model.printable import counted, json_text, printable
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, DeadLetterFilterMembers
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, to_export_document
@@ -17,7 +16,6 @@ from notifier.operators.deliveries.message_table import CommandContext, list_mes
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.suggestions import make_suggester
 
 MOMENT_SUFFIXES = ("_at", "_since", "not_after")  # ends of the names of members
 
@@ -50,7 +48,7 @@ def list_(
 
     --json prints one object per line: id, event_id, client_id, iss, reason, dead_since, attempts, text, source if it
     came from one. No form shows sub or sid. The command removes nothing and keeps the order. The exit status is 1 if
-    nobody knows the client.
+    the registry does not have the client.
 
     Examples:
         # counts by client and reason
@@ -81,13 +79,9 @@ def show(
     """
     documents: list[dict[str, object]] = []
 
-    def on_message(summary: DeadLetterSummary, message: Message) -> None:
-        additions: dict[str, object] = {} if as_json else {"replay": preview_replay(message, config, context.obj)}
-        if not as_json and summary.reason in UNKNOWN_REASONS:
-            additions["hint"] = make_suggester(config, context.obj, known=DEAD_LETTER_TABLE.registered_hint)(
-                summary.iss, summary.client_id
-            )
-        documents.append(to_export_document(message) | {name: value for name, value in additions.items() if value})
+    def on_message(_summary: DeadLetterSummary, message: Message) -> None:
+        preview = {} if as_json else {"replay": preview_replay(message, config, context.obj)}
+        documents.append(to_export_document(message) | preview)
 
     command_context = CommandContext(config, context.obj)
     visit_messages(

@@ -5,10 +5,9 @@ most. Jobs queue likewise, so a job at a slow rate does not have to yield to ano
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from aiohttp import web
@@ -17,10 +16,8 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.errors import InputIssue, QueueError
 from notifier.model.message import Message
-from notifier.model.nearest import UNKNOWN_REASONS, suggest_name
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
-from notifier.network.listeners.authorization import permits_issuer
 from notifier.network.listeners.operation import ApiRequest, Counts, Items
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.deliveries.groups import GroupCounts, Summary
@@ -42,7 +39,6 @@ from notifier.queues.queue_port import Queue
 
 REPAIR_SECONDS = 60.0  # seconds that a dry run of a repair may last
 BUSY_WAIT_SECONDS = 20.0  # seconds that a request waits for another to end
-MAX_HINTS = 5  # hints per answer: each takes some milliseconds of the event loop
 PAGE_AGE_SECONDS = 60.0  # seconds that the index behind a page may be old, unless it is asked otherwise
 DEFAULT_PAGE_ROWS = 50
 MAX_FOUND_MESSAGES = 200  # summaries in the answer of a search
@@ -89,22 +85,21 @@ def conditions_of(request: ApiRequest) -> Mapping[str, Any]:
 
 
 class MessageRequests(Generic[P, S]):
-    """The requests about `messages`: dead letters or pending deliveries. `rows` names their list in an answer.
+    """The requests about `messages`: dead letters or pending deliveries. `rows_member` names their list in an answer.
 
-    Texts: `away` if the queue is unreachable or in use, `missing` if the message does not exist, `known` if its
-    client has been registered since.
+    `unavailable_text`: if the queue is unreachable or in use; `missing_text`: if the message does not exist.
     """
 
     def __init__(
         self, access: RouteDependencies, messages: P, *, rows_member: Literal["letters", "deliveries"],
-        unavailable_text: str, registered_hint: str, missing_text: str,
+        unavailable_text: str, missing_text: str,
     ) -> None:  # fmt: skip
         self.audit = RepairAudit(access.write_audit, access.subject_id)
         self._access = access
         self._messages = messages
         self._rows_member = rows_member
         self._unavailable_text = unavailable_text
-        self._registered_hint, self._missing_text = registered_hint, missing_text
+        self._missing_text = missing_text
         self._exclusive_lock, self._read_lock, self._job_lock = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._waiter_count = 0
 
@@ -165,9 +160,7 @@ class MessageRequests(Generic[P, S]):
                 counts.add(summary)
                 if skip < counts.total <= skip + limit:
                     listed.append(summary.document())
-        groups = [group.document() for group in counts.groups()]
-        self._add_hints(groups, request)
-        document: dict[str, object] = {"total": counts.total, "groups": groups}
+        document: dict[str, object] = {"total": counts.total, "groups": [each.document() for each in counts.groups()]}
         return web.json_response(document | ({self._rows_member: listed} if "rows" in asked else {}), dumps=json_text)
 
     async def answer_page(
@@ -196,9 +189,7 @@ class MessageRequests(Generic[P, S]):
         chosen = PageSelection(filter_=filter_, reasons=frozenset(asked.get("reason", ())), newest_first=newest_first)
         skip, limit = asked.get("skip", 0), asked.get("rows", DEFAULT_PAGE_ROWS)
         page_request = PageRequest(selection=chosen, rows=limit, skip=skip, groups=groups)
-        document = await index.page(page_request, self._rows_member)
-        self._add_hints(document["groups"], request)
-        return web.json_response(document, dumps=json_text)
+        return web.json_response(await index.page(page_request, self._rows_member), dumps=json_text)
 
     async def answer_search(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
         """Answer with the first matches of a search, and their number. Searches are logged."""
@@ -216,7 +207,6 @@ class MessageRequests(Generic[P, S]):
     async def answer_message(
         self,
         filter_: Filter[P, S],
-        request: ApiRequest,
         document: Callable[[S, Message], dict[str, object]],
         *,
         whole: bool = False,
@@ -224,20 +214,8 @@ class MessageRequests(Generic[P, S]):
         """Answer with the first selected message as a document. Raises Refusal (404)."""
         async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries:
             async for summary, message in summaries:
-                hint = self._hint(summary.reason, summary.iss, summary.client_id, request)
-                return web.json_response(document(summary, message) | hint, dumps=json_text)
+                return web.json_response(document(summary, message), dumps=json_text)
         raise Refusal(problem_response(404, self._missing_text))
-
-    def _add_hints(self, groups: Iterable[dict[str, Any]], request: ApiRequest) -> None:
-        for group in islice((each for each in groups if each["reason"] in UNKNOWN_REASONS), MAX_HINTS):
-            group.update(self._hint(group["reason"], group["iss"], group["client_id"], request))
-
-    def _hint(self, reason: str | None, iss: str, client_id: str, request: ApiRequest) -> dict[str, object]:
-        """Return the likely intended name of an unknown client. Names only issuers that the token covers."""
-        if reason not in UNKNOWN_REASONS:
-            return {}
-        hint = suggest_name(iss, client_id, self._access.registry(), if_registered=self._registered_hint)
-        return {"hint": hint.text} if hint is not None and permits_issuer(request.token, hint.issuer.iss) else {}
 
     def require_narrowed(self, filter_: Filter[P, S], request: ApiRequest) -> None:
         """Require a condition, or `all`. Raises Refusal (400)."""

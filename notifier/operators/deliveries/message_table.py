@@ -28,7 +28,6 @@ from notifier.operators.deliveries.unknown_client import end_if_unknown
 from notifier.operators.terminal.output import make_progress, say, say_json
 from notifier.operators.terminal.queue_access import load_queue_part, open_queue, run_on_queue
 from notifier.operators.terminal.screen import Grid, make_screen
-from notifier.operators.terminal.suggestions import print_suggestions
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 from notifier.telemetry.audit import operating_user, write_audit
@@ -40,7 +39,7 @@ S = TypeVar("S", bound=Summary)
 class MessageTable(Generic[S]):
     """How commands print messages: `format_row` for a message, `format_cells` for a group below the `heads`.
 
-    `verb` is e.g. Discard, `past_verb` discarded, `noun` dead letter; `registered_hint`: see suggestions. Without
+    `verb` is e.g. Discard, `past_verb` discarded, `noun` dead letter. Without
     `opens_queue` the queue need not be open for reads.
     """
 
@@ -49,7 +48,6 @@ class MessageTable(Generic[S]):
     heads: Sequence[str]
     format_cells: Callable[[Group, float], Sequence[str]]
     format_total: Callable[[int], str]
-    registered_hint: str
     verb: str
     past_verb: str
     noun: str
@@ -95,8 +93,6 @@ def list_messages(
         for group in groups:
             grid.add_row(*table.format_cells(group, now), of=printable(group.iss))
         make_screen().print(grid)
-        listed = [(group.reason, group.iss, group.client_id) for group in groups]
-        print_suggestions(context.config, context.features, listed, known=table.registered_hint)
     if not as_json:
         say(table.format_total(counts.total))
     if not counts.total:

@@ -10,7 +10,6 @@ import typer
 
 from notifier.configuration.configured_feature import ConfiguredFeature
 from notifier.model.durations import format_in_words
-from notifier.model.nearest import UNKNOWN_REASONS
 from notifier.model.printable import counted, printable
 from notifier.operators.deliveries.dead_letters_access import require_filter
 from notifier.operators.deliveries.groups import Group
@@ -31,8 +30,8 @@ from notifier.operators.deliveries.waiting_filter import (
 from notifier.operators.status.life import LifeOf, life_of
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
+from notifier.operators.terminal.known_registry import load_known_registry
 from notifier.operators.terminal.output import format_age, say, say_json
-from notifier.operators.terminal.suggestions import load_known_registry, make_suggester
 
 app = typer.Typer()
 
@@ -77,7 +76,7 @@ WAITING_TABLE = MessageTable(
     messages_of=lambda queue: queue.waiting(), opens_queue=True, format_row=_format_row, format_cells=_format_cells,
     heads=("client", "reason", "where", "count:", "no sid:", "since:", "next:", "expires:"),
     format_total=lambda count: f"{counted(count, 'delivery')} wait{'s' if count == 1 else ''}",
-    registered_hint="it is registered now, and tried when it is due", verb="Cancel", past_verb="cancelled",
+    verb="Cancel", past_verb="cancelled",
     noun="delivery", format_missing=lambda ids: f"of {ids} none waits",
 )  # fmt: skip
 
@@ -146,10 +145,6 @@ def show(
     if as_json:
         say_json(document)
         return
-    if summaries[0].reason in UNKNOWN_REASONS:
-        document["hint"] = make_suggester(config, context.obj, known=WAITING_TABLE.registered_hint)(
-            summaries[0].iss, summaries[0].client_id
-        )
     for name, value in document.items():
         if name == "has_sid" and value is False:
             say(f"{name:<10} no: the token ends all sessions of its user, and so is sent for a short time only")

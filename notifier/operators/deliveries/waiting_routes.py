@@ -40,7 +40,6 @@ from notifier.queues.queue_port import WaitingDeliveries
 
 GROUPS_PER_PAGE = 100  # of a page
 
-_REGISTERED_HINT = "it is registered now, and tried when it is due"
 _UNAVAILABLE_TEXT = "The queue is unavailable, or another request or command holds the pending deliveries."
 _MISSING_TEXT = "No such delivery is pending: it was delivered or given up, or a worker is processing it"
 _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _UNAVAILABLE_TEXT}
@@ -68,7 +67,6 @@ class WaitingRoutes:
             access.queue.waiting(),
             rows_member="deliveries",
             unavailable_text=_UNAVAILABLE_TEXT,
-            registered_hint=_REGISTERED_HINT,
             missing_text=_MISSING_TEXT,
         )
 
@@ -120,13 +118,12 @@ class WaitingRoutes:
         summary="Show one pending delivery. The answer holds no sub and no sid.",
         scope="read",
         answers={200: parse_answer("The delivery.", id=str, event_id=str, client_id=str, iss=str, where=str,
-            reason=str, attempts=int, since=str | None, due=str | None, expires=str | None, has_sid=bool | None,
-            hint=NotRequired[str])},
+            reason=str, attempts=int, since=str | None, due=str | None, expires=str | None, has_sid=bool | None)},
         problems={404: "No such delivery is pending.", 503: _UNAVAILABLE_TEXT},
     )  # fmt: skip
     async def _show(self, request: ApiRequest) -> web.Response:
         return await self._requests.answer_message(
-            self._filter_with_life(request), request, lambda summary, _: summary.document()
+            self._filter_with_life(request), lambda summary, _: summary.document()
         )
 
     @ApiOperation(

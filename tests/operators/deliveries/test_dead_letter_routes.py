@@ -139,32 +139,6 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     await queue.close()
 
 
-async def test_what_an_unknown_name_may_mean(api: Api) -> None:
-    """In groups and of one letter; a token hears of no issuer that it does not cover."""
-    meant = {
-        "Shop": "did you mean shop?",
-        "shop": "it is registered now: replay it",
-        "silent": "it is registered without an address",
-        "wiki": f"issuer {OTHER}",
-    }
-    unknown = DeadReason.UNKNOWN_CLIENT
-    await bury(api.queue, *(letter(f"u-{name}", client_id=name, reason=unknown) for name in meant))
-    await bury(
-        api.queue, dead_letter_delivery(replace(DELIVERY, id="u-o", iss=OTHER, client_id="shop"), unknown, "", 1000.0)
-    )
-    _, document = await api.ask("GET")
-    hints = {(each["iss"], each["client_id"]): each["hint"] for each in document["groups"] if "hint" in each}
-    assert hints.pop((OTHER, "shop")) == f"there is one of that name at the issuer {ISS}"
-    assert {client_id for _, client_id in hints} == set(meant)
-    assert all(text in hints[ISS, name] for name, text in meant.items())
-    assert (await api.ask("GET", "/u-Shop"))[1]["hint"] == "did you mean shop?"
-    assert "hint" not in (await api.ask("GET", "/d-1"))[1]
-    groups = (await api.ask("GET", "/page"))[1]["groups"]
-    assert {each["client_id"] for each in groups if "hint" in each} == set(meant)
-    for path in ("", "/page"):
-        assert not [each for each in (await api.ask("GET", path, bearer="tenant"))[1]["groups"] if "hint" in each]
-
-
 async def test_counts_and_rows(api: Api) -> None:
     """Groups first, the largest first; rows where they are asked for, the oldest first."""
     status, document = await api.ask("GET")
