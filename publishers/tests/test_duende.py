@@ -205,15 +205,3 @@ def test_its_broker_user_has_the_rights_of_every_publisher() -> None:
     (ours,) = re.findall(r"rabbitmqctl (set_permissions .*)", README)
     told = (ROOT / "docs/publishing.md").read_text().splitlines()
     assert f"rabbitmqctl {ours}" in [" ".join(line.split()) for line in told]
-
-
-def test_nobody_is_told_to_install_a_stranger_s_package() -> None:
-    """Where NuGet would look in a public registry too, whoever took the name there would be installed."""
-    adding = [
-        path
-        for path in (*ROOT.glob("docs/**/*.md"), *PACKAGE.glob("*.md"))
-        if "package LogoutNotifier" in path.read_text()
-    ]
-    assert PACKAGE / "README.md" in adding
-    for path in adding:
-        assert '<package pattern="LogoutNotifier.*" />' in path.read_text(), path

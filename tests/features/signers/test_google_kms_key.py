@@ -109,11 +109,6 @@ async def test_what_was_damaged_on_its_way_is_not_used(kms: GoogleStandIn) -> No
     assert (fault.result, "damaged on its way" in str(fault)) == (SignatureResult.AWAY, True)
 
 
-async def test_a_key_that_is_not_there_is_a_mistake(kms: GoogleStandIn) -> None:
-    """By Google's own words."""
-    await wrong_at_once(place(kms), "NOT_FOUND")
-
-
 async def test_no_credentials_are_a_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of the service itself, and not of this machine."""
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))

@@ -13,7 +13,6 @@ import yaml
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_compiler import compile_sources
 from notifier.model.message import Message
-from tests.cli.in_process import notifier
 from tests.features.sources.source_documents import ISS, message, translated
 from tests.settings.whole_settings import SETTINGS
 from tests.support.apt_programs import program
@@ -75,18 +74,6 @@ def test_a_message_of_the_documentation_is_the_event_that_is_meant(heading: str)
         assert {name: getattr(event, name) for name in expected} == expected
     assert [event.id for event in events] == [event.id for event in again]
     assert "made-up" not in {event.id for event in events}
-
-
-@pytest.mark.parametrize("heading", EXAMPLES)
-def test_try_takes_the_documentation_as_it_is_printed(heading: str, tmp_path: Path) -> None:
-    """Also a message of SNS without its signature."""
-    named, bodies = shown(heading)
-    ((name, options),) = named.items()
-    config = {"issuers": {ISS: {"keys": [{"file": __file__}]}}, "sources": {name: placed(options)}}
-    (tmp_path / "n.json").write_text(json.dumps(config))
-    for body, expected in zip(bodies, EXAMPLES[heading], strict=True):
-        done = notifier("sources", "try", "-c", "n.json", name, "-", cwd=tmp_path, stdin=body)
-        assert (done.returncode, f'"sub": "{expected["sub"]}"' in done.stdout) == (0, True), done.stderr
 
 
 def test_a_message_of_too_many_events_is_cut_into_parts(tmp_path: Path) -> None:

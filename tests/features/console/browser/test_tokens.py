@@ -6,9 +6,9 @@ import shlex
 import pytest
 from playwright.async_api import expect
 
-from tests.features.console.browser.conftest import BOUND, SRE, SUPPORT, TOKENS, NewWindow, Service
+from tests.features.console.browser.conftest import SRE, SUPPORT, TOKENS, NewWindow, Service
 from tests.features.console.browser.window import PAGES, Window
-from tests.system.site import API_TOKEN, ISSUER, OTHER
+from tests.system.site import API_TOKEN, ISSUER
 from tests.system.worker_process import WorkerProcess
 
 ACTS = "main button.do, main button.danger, main button.danger-quiet, main .ways button"
@@ -46,26 +46,6 @@ async def test_a_token_that_may_only_read_sees_no_button(
     assert "read only" in await window.page.locator(".me").inner_text()
     status, _ = await running.ask("POST", "/v1/retry", SUPPORT, {"client_id": "shop", "iss": ISSUER})
     assert status == 403
-
-
-async def test_a_bound_token_sees_its_issuers_alone(
-    service: Service, running: WorkerProcess, new_window: NewWindow
-) -> None:
-    """Their clients, letters, troubles and keys; and nothing that is of the whole service is offered."""
-    await service.sign_out(running, "wiki", 2, iss=OTHER, answered=404)
-    await service.sign_out(running, "shop", 2, answered=404)
-    window = await new_window(running)
-    await window.sign_in(BOUND)
-    await expect(window.row("shop")).to_be_visible()
-    said = ""
-    for place in ("overview", "clients", "dead", "waiting", "live", "keys", "acts"):
-        await window.go(place)
-        said += await window.page.inner_text("body")
-    assert "shop" in said
-    assert "wiki" not in said
-    assert OTHER.removeprefix("https://") not in said
-    assert "Reload sources" not in said
-    assert await window.page.locator('nav a[href="#/doctor"]').count() == 0
 
 
 async def test_without_tokens_it_looks_and_never_acts(service: Service, new_window: NewWindow) -> None:
