@@ -110,7 +110,7 @@ class SignerWatch:
                     if key.fault is None and (old_half is None or fault is not None):
                         self._report_signing(key, float("-inf") if old_half is None or fault is None else fault.since)
                     self._on_checked(key)
-                signer_log.log_changes(key, self._live.now.keys)
+                signer_log.log_changes(key)
                 changed.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(key.due(time.monotonic())):
@@ -147,9 +147,8 @@ class SignerLog:
 
     def __init__(self) -> None:
         self._fault: SignerFault | None = None
-        self._newer = ""
 
-    def log_changes(self, key: ExternalKey, ring: KeyRing) -> None:
+    def log_changes(self, key: ExternalKey) -> None:
         """Log the changes since the last call."""
         log, before, now = structlog.get_logger(), self._fault, key.fault
         self._fault = now
@@ -161,8 +160,3 @@ class SignerLog:
             )  # fmt: skip
         elif now is None and before is not None:
             log.info("signer_well", signer=key.name, after=round(time.time() - before.since, 1))
-        newer = "" if key.half is None else ring.find_unnamed_version(key.half)
-        if newer and newer != self._newer:
-            hint = "it signs nothing here: give it an entry of its own, with a not_before a day ahead"
-            log.info("signer_has_newer_key", signer=key.name, newer=newer, hint=hint)
-        self._newer = newer

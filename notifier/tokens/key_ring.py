@@ -20,7 +20,7 @@ from notifier.model.outcome import Cause
 from notifier.tokens.external_key import ExternalKey
 from notifier.tokens.jws import PrivateKey, compact_signer, message_encoder, to_compact
 from notifier.tokens.published_keys import Signing, jwk_of, thumbprint, to_published_jwk
-from notifier.tokens.signer import PublicHalf, SignerError
+from notifier.tokens.signer import SignerError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,12 +170,6 @@ class KeyRing:
     def duplicates(self) -> tuple[DuplicateKey, ...]:
         """Return the keys whose `kid` another key has, as far as their signers have returned it."""
         return tuple(self._duplicates)
-
-    def find_unnamed_version(self, half: PublicHalf) -> str:
-        """Return the later version at the signer that the configuration does not name. Empty if none."""
-        known_halves = (key.external_key.half for _, key in self.external_keys())
-        known = any(other is not None and other.key == half.newer_key for other in known_halves)
-        return "" if known else half.newer
 
     def kids(self, iss: str) -> tuple[str, ...]:
         """Return the `kid` of each of the issuer's keys, in the order of the configuration."""

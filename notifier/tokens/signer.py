@@ -48,15 +48,12 @@ class PublicHalf:
     """The public half of a key, as its signer returns it.
 
     `lacking`: algorithms that suit such a key and this signer does not permit, with the reason. `made_at`: seconds
-    since the epoch at which the key was made. `newer`: a later version at the signer, such as "version 4"; empty
-    if there is none. `newer_key` is that one's public half.
+    since the epoch at which the key was made.
     """
 
     key: PublicKey
     lacking: Mapping[Algorithm, str] = field(default_factory=dict)
     made_at: float | None = None
-    newer: str = ""
-    newer_key: PublicKey | None = None
 
 
 class SignerBackend(Protocol):

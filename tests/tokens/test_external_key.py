@@ -1,22 +1,19 @@
 """A key that never leaves its place: what is verified, what a fault of the place means, and what other keys notice."""
 
 import asyncio
-import json
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from structlog.testing import capture_logs
 
-from notifier.configuration.signer_watch import SignerLog
 from notifier.model.client import Algorithm
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.tokens.key_files import examine_keys
 from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing
-from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
+from notifier.tokens.signer import SignatureResult, SignerError
 from tests.tokens.key_folder import ISS, NOW, OTHER, Folder
 from tests.tokens.memory_place import MemoryPlace, Rig
 from tests.tokens.test_keys import claims, kid_of
@@ -174,17 +171,6 @@ async def test_another_key_under_the_same_name_does_not_sign() -> None:
     assert rig.key.fault.result is WRONG
 
 
-async def test_a_newer_version_is_logged_once() -> None:
-    """However often the key is looked at, until there is a still newer one."""
-    rig, log = await known(), SignerLog()
-    other = MemoryPlace("RS256").key.public_key()
-    with capture_logs() as lines:
-        for version in ("", "version 2", "version 2", "version 3"):
-            rig.key.half = PublicHalf(key=rig.place.key.public_key(), newer=version, newer_key=other)
-            log.log_changes(rig.key, ring_of(rig))
-    assert [line["newer"] for line in lines] == ["version 2", "version 3"]
-
-
 async def test_one_issuer_s_place_is_not_another_s(folder: Folder) -> None:
     """The keys of others sign on, and a file's key of the same issuer for its own algorithm too."""
     rig = await known("RS256")
@@ -213,25 +199,3 @@ async def test_not_before_and_kid_are_the_configuration_s() -> None:
     assert kid_of(await ring.sign(ISS, Algorithm.ES256, None, claims())) != "next"
     now += 10
     assert kid_of(await ring.sign(ISS, Algorithm.ES256, None, claims())) == "next"
-
-
-async def test_a_newer_version_is_told_until_the_configuration_names_it() -> None:
-    """By its public half, which its own entry has; what it is called there does not matter."""
-    old, new = await known("ES256"), await known("RS256")
-    told = PublicHalf(key=old.place.key.public_key(), newer="version 2", newer_key=new.place.key.public_key())
-    assert ring_of(old).find_unnamed_version(told) == "version 2"
-    assert ring_of(old, new).find_unnamed_version(told) == ""
-    assert ring_of(old).find_unnamed_version(PublicHalf(key=told.key)) == ""
-
-
-async def test_whatever_a_library_raises_is_a_fault_of_the_place() -> None:
-    """It ends neither the delivery nor the worker, and no text of the library is shown: it may hold a secret."""
-    rig = await known()
-    ring = ring_of(rig)
-
-    def fails(_alg: Algorithm, _made: bytes) -> bytes:
-        raise json.JSONDecodeError("secret", "secret", 0)
-
-    rig.place.spoilt = fails
-    with pytest.raises(InternalFault, match=r"its library failed \(JSONDecodeError\)"):
-        await ring.sign(ISS, Algorithm.ES256, None, claims())

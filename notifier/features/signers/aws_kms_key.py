@@ -55,12 +55,8 @@ class AwsKmsKey:
 
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises SignerError."""
-        named = await self._request("get_public_key", KeyId=self._settings.key_id)
-        arn, newer, newer_key = str(named["KeyId"]), "", None
-        if self._arn and arn != self._arn:
-            newer, newer_key = f"{arn}, to which the alias leads now", _public_key(named["PublicKey"])
-            named = await self._request("get_public_key", KeyId=self._arn)
-        self._arn = self._arn or arn
+        named = await self._request("get_public_key", KeyId=self._arn or self._settings.key_id)
+        self._arn = str(named["KeyId"])
         key = _public_key(named["PublicKey"])
         offered = frozenset(named.get("SigningAlgorithms", ()))
         lacking = {
@@ -68,7 +64,7 @@ class AwsKmsKey:
             for alg in algorithms_of(key)
             if _NAMES[alg] not in offered
         }
-        return PublicHalf(key=key, lacking=lacking, newer=newer, newer_key=newer_key)
+        return PublicHalf(key=key, lacking=lacking)
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises SignerError."""

@@ -3,7 +3,6 @@
 | request | |
 |---|---|
 | `GET /keys/NAME/VERSION` | the public half, and what the key may be used for |
-| `GET /keys/NAME` | the newest version, to report it |
 | `POST /keys/NAME/VERSION/sign` | signs a digest; ECDSA comes as r‖s. Without the version the newest would sign |
 
 The library would wait for `Retry-After` and try again, past our time limit. So its retries are off.
@@ -57,22 +56,16 @@ class AzureKey:
 
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises SignerError."""
-        version = self._settings.version
-        vault_key = await self._request(lambda: self._opened().get_key(self._settings.key, version))
-        newest = await self._request(lambda: self._opened().get_key(self._settings.key))
+        settings = self._settings
+        vault_key = await self._request(lambda: self._opened().get_key(settings.key, settings.version))
         if "sign" not in (vault_key.key_operations or ()):
-            raise _wrong_key_error(f"the key {self._settings.key} may not be used to sign: its key_ops lack it")
+            raise _wrong_key_error(f"the key {settings.key} may not be used to sign: its key_ops lack it")
         if self._signer is None:  # the version stays, and so does the client
             self._signer = CryptographyClient(
                 vault_key, self._credentials(), transport=self._transport(), **self._further
             )
-        made_at, latest = vault_key.properties.created_on, newest.properties.version or version
-        return PublicHalf(
-            key=_public_key(vault_key),
-            made_at=None if made_at is None else made_at.timestamp(),
-            newer="" if latest == version else f"version {latest}",
-            newer_key=None if latest == version else _public_key(newest),
-        )
+        made_at = vault_key.properties.created_on
+        return PublicHalf(key=_public_key(vault_key), made_at=None if made_at is None else made_at.timestamp())
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises SignerError."""

@@ -50,9 +50,6 @@ async def _examine(key: ExternalKey, ring: KeyRing) -> Sequence[Finding]:
     findings = [ok(Area.KEYS, key.name, text)]
     if seconds > SLOW_SECONDS:
         findings = [warning(Area.KEYS, key.name, text, "raise signing.concurrency, or use ES256, which is cheaper")]
-    if newer := ring.find_unnamed_version(key.half):
-        advice = "give it a separate entry, with a not_before of a day after it is published"
-        findings.append(warning(Area.KEYS, key.name, f"its place has {newer}, which is not configured", advice))
     findings += [
         failure(Area.KEYS, key.name, double.text, DUPLICATE_ADVICE)
         for double in ring.duplicates()

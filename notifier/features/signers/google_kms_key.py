@@ -2,11 +2,11 @@
 
 | call | |
 |---|---|
-| `GetPublicKey` | the public half, and the only algorithm of this version; also requested for the next version |
+| `GetPublicKey` | the public half, and the only algorithm of this version |
 | `AsymmetricSign` | signs a digest, or the message itself for Ed25519. ECDSA comes as DER |
 
-Each signing call carries a checksum of the signed bytes. The answer confirms the checksum and names the version that
-signed. Retries are off, since the client would retry for most of a minute, whatever its `timeout` is.
+The answer names the version that signed. Retries are off, since the client would retry for most of a minute, whatever
+its `timeout` is.
 """
 
 import asyncio
@@ -42,15 +42,6 @@ _LASTING_ERRORS = (
 )
 
 
-def _crc32c_of(byte: int) -> int:
-    for _ in range(8):
-        byte = byte >> 1 ^ (0x82F6_3B78 & -(byte & 1))
-    return byte
-
-
-_CRC32C = tuple(map(_crc32c_of, range(256)))
-
-
 class GoogleKmsKey:
     """One version of a key. `channel` opens a connection in place of Google's client."""
 
@@ -61,27 +52,29 @@ class GoogleKmsKey:
 
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises SignerError."""
-        public, key = await self._public_of(self._name)
+        public = await self._request("get_public_key", {"name": self._name})
+        try:
+            key: Any = load_pem_public_key(public.pem.encode())
+        except (ValueError, UnsupportedAlgorithm):
+            raise _wrong_key_error(
+                f"a key of {public.algorithm.name} cannot be used: RSA, P-256, P-384 or Ed25519"
+            ) from None
         able = _algorithms(public.algorithm.name)
         text = f"this version of the key signs by {public.algorithm.name} alone"
         lacking = {alg: text for alg in algorithms_of(key) if alg not in able}
-        newer, newer_key = await self._newer()
-        return PublicHalf(key=key, lacking=lacking, newer=newer, newer_key=newer_key)
+        return PublicHalf(key=key, lacking=lacking)
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises SignerError."""
         parameters: dict[str, object] = {"name": self._name}
         if alg in ED25519_NAMES:
-            parameters |= {"data": message, "data_crc32c": crc32c(message)}
+            parameters["data"] = message
         else:
             kind = f"sha{alg[-3:]}"
-            digest = hashlib.new(kind, message).digest()
-            parameters |= {"digest": {kind: digest}, "digest_crc32c": crc32c(digest)}
+            parameters["digest"] = {kind: hashlib.new(kind, message).digest()}
         answer = await self._request("asymmetric_sign", parameters)
         if answer.name != self._name:
             raise SignerError(f"Google signed by {answer.name} where another was asked for")
-        if not (answer.verified_data_crc32c if alg in ED25519_NAMES else answer.verified_digest_crc32c):
-            raise SignerError("what Google was asked to sign was damaged on its way")
         return to_raw_ecdsa(alg, answer.signature) if alg.startswith("ES") else bytes(answer.signature)
 
     async def close(self) -> None:
@@ -89,24 +82,6 @@ class GoogleKmsKey:
         client, self._client = self._client, None
         if client is not None:
             await client.transport.close()  # type: ignore[no-untyped-call]
-
-    async def _public_of(self, name: str) -> tuple[Any, Any]:
-        answer = await self._request("get_public_key", {"name": name})
-        try:
-            return answer, load_pem_public_key(answer.pem.encode())
-        except (ValueError, UnsupportedAlgorithm):
-            raise _wrong_key_error(
-                f"a key of {answer.algorithm.name} cannot be used: RSA, P-256, P-384 or Ed25519"
-            ) from None
-
-    async def _newer(self) -> tuple[str, Any]:
-        """Return the next usable version, if any. An account with permission to sign only cannot list versions."""
-        key, _, version = self._name.rpartition("/")
-        try:
-            _, newer = await self._public_of(f"{key}/{int(version) + 1}")
-        except SignerError:
-            return "", None
-        return f"version {int(version) + 1}", newer
 
     async def _request(self, call: str, parameters: Mapping[str, object]) -> Any:
         try:
@@ -147,11 +122,3 @@ def _algorithms(name: str) -> frozenset[Algorithm]:
     family = next((alg for prefix, alg in _FAMILIES.items() if name.startswith(prefix)), "")
     algorithm = f"{family}{name[-3:]}"
     return frozenset(alg for alg in Algorithm if alg == algorithm)
-
-
-def crc32c(raw: bytes) -> int:
-    """Return the checksum of RFC 3720, Appendix B.4."""
-    crc = 0xFFFF_FFFF
-    for byte in raw:
-        crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFF_FFFF

@@ -57,16 +57,10 @@ class VaultKey:
                 f"the key {self._key} is {kind}, which does not sign: RSA, ECDSA or Ed25519 is needed"
             )
         version = versions.get(str(self._version))
-        latest = max((int(number) for number in versions if number.isdigit()), default=0)
         if not isinstance(version, dict):
-            there = f"its versions are {', '.join(sorted(versions, key=int))}" if latest else "it has none"
+            there = f"its versions are {', '.join(versions)}" if versions else "it has none"
             raise _wrong_key_error(f"the key {self._key} has no version {self._version}: {there}")
-        return PublicHalf(
-            key=_public_key(version.get("public_key")),
-            made_at=_moment(version.get("creation_time")),
-            newer=f"version {latest}" if latest > self._version else "",
-            newer_key=_public_key(versions[str(latest)].get("public_key")) if latest > self._version else None,
-        )
+        return PublicHalf(key=_public_key(version.get("public_key")), made_at=_moment(version.get("creation_time")))
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises SignerError."""

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.cloud import kms_v1
 
-from notifier.features.signers.google_kms_key import crc32c
 from tests.features.signers.azure_stand_in import unchanged
 
 KEY = "projects/p/locations/europe-west3/keyRings/r/cryptoKeys/logout/cryptoKeyVersions"
@@ -36,7 +35,6 @@ class GoogleStandIn:
     versions: list[tuple[Any, str]] = field(default_factory=list)
     refusal: grpc.StatusCode | None = None
     passed: Callable[[bytes], Awaitable[bytes]] = unchanged
-    says_it_was_damaged: bool = False
     asked: list[str] = field(default_factory=list)
     port: int = 0
 
@@ -57,19 +55,13 @@ class GoogleStandIn:
             await context.abort(self.refusal, "a reason")
         key, algorithm = await self._version(asked.name, context)
         if algorithm == "EC_SIGN_ED25519":
-            if not asked.data or asked.data_crc32c != crc32c(asked.data):
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "data")
-            return kms_v1.AsymmetricSignResponse(
-                signature=key.sign(asked.data), name=asked.name, verified_data_crc32c=not self.says_it_was_damaged
-            )
+            return kms_v1.AsymmetricSignResponse(signature=key.sign(asked.data), name=asked.name)
         kind = f"sha{algorithm[-3:]}"
         digest = getattr(asked.digest, kind)
-        if len(digest) != _HASHES[kind].digest_size or asked.digest_crc32c != crc32c(digest):
+        if len(digest) != _HASHES[kind].digest_size:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "digest")
-        return kms_v1.AsymmetricSignResponse(
-            signature=await self.passed(_signature(key, algorithm, kind, digest)), name=asked.name,
-            verified_digest_crc32c=not self.says_it_was_damaged,
-        )  # fmt: skip
+        signature = await self.passed(_signature(key, algorithm, kind, digest))
+        return kms_v1.AsymmetricSignResponse(signature=signature, name=asked.name)
 
     async def _version(self, name: str, context: Any) -> tuple[Any, str]:
         key, _, version = name.rpartition("/")

@@ -62,18 +62,15 @@ async def test_signs_by_every_algorithm_as_jws_has_it(
     await key.close()
 
 
-async def test_a_new_version_is_told_and_does_not_sign(vault: RunningVault, tmp_path: Path) -> None:
+async def test_a_new_version_does_not_sign(vault: RunningVault, tmp_path: Path) -> None:
     """Until the configuration names it."""
     name = vault.key("rotated", "ecdsa-p256")
     key, next_key = key_of(vault, name, tmp_path), key_of(vault, name, tmp_path, version=2)
     first = await key.public()
-    assert first.newer == ""
     vault.do("POST", f"transit/keys/{name}/rotate")
-    assert (await key.public()).newer == "version 2"
+    assert (await key.public()).key == first.key
     await signs(key, first)
     second = await next_key.public()
-    assert second.newer == ""
-    assert (await key.public()).newer_key == second.key
     await signs(next_key, second)
     assert not is_signed_by(first.key, Algorithm.ES256, MESSAGE, await next_key.sign(Algorithm.ES256, MESSAGE))
     await key.close()
