@@ -9,7 +9,6 @@ import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 
 from notifier.features.registries.page_requests import next_link
-from notifier.features.registries.sql import find_write_grant
 from notifier.model.errors import SourceFault
 from notifier.model.redaction import redact
 from notifier.queues.rabbitmq.topology import _explain_difference
@@ -33,10 +32,6 @@ BY_HAND = {  # no sample shows what a look-around wants
 
 def _next(links: str) -> str | None:
     return next_link(links, "https://id.example.com/clients")
-
-
-def _written_by_one(grant: str) -> str | None:
-    return find_write_grant([grant])
 
 
 def _explain_refusal(text: str) -> str:
@@ -95,8 +90,6 @@ def test_no_other_engine_backtracks() -> None:
         (redact, Worst("@ ", "://:")),
         (redact, Worst("", "://:@ ")),
         (redact, Worst("", "://a@")),
-        (_written_by_one, Worst("GRANT ", "a ON ")),
-        (_written_by_one, Worst("GRANT ", "a ON a ", " TO ")),
         (_blocks, Worst("", "-----BEGIN A-----")),
         (_blocks, Worst("", "-----BEGIN A-----END ")),
         (_blocks, Worst("-----BEGIN A", "-----END ")),

@@ -128,8 +128,7 @@ def _summarize(
         ]
         + _check_subject_key(settings)
         + [{"path": warning.path, "text": warning.text} for warning in warnings]
-        + [_summarize_group(group) for group in (*group_issues(loaded.faults), *registry.ignored_groups())]
-        + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
+        + [_summarize_group(group) for group in (*group_issues(loaded.faults), *registry.ignored_groups())],
         "registry": [
             {**_summarize_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers
         ],

@@ -180,8 +180,6 @@ class _Checks:
             yield _group_finding(group, "correct it where the client is registered, or do here what it says")
         for group in self._loaded.registry.ignored_groups():
             yield _group_finding(group, "take it out where the client is registered, or write it in a `file` source")
-        for name, text in self._sources.warnings:
-            yield warning(Area.CLIENT, f"registry source {name}", text, "give it no more rights than it needs")
 
     def _format_served(self, layer: Layer) -> str:
         served = effective_clients_of(self._loaded, layer)

@@ -1,7 +1,7 @@
 """Defines the answers of registry sources: rows of unchecked metadata."""
 
 import sys
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, field
 from typing import Any, Protocol, TypeAlias
 
@@ -102,11 +102,6 @@ class ValidatingReader:
             wrong = f"none of its {counted(len(answer.faults), 'client')} can be used: {first}"
             raise SourceFault(NO_CLIENTS if first is None else wrong)
         return answer
-
-    async def warnings(self) -> Sequence[str]:
-        """Return warnings about risks of the source."""
-        warn: Callable[[], Awaitable[Sequence[str]]] | None = getattr(self._reader, "warnings", None)
-        return () if warn is None else await warn()
 
 
 BuildReader: TypeAlias = Callable[[RegistrySourceSettings], ClientsReader]

@@ -3,12 +3,12 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from operator import is_
 from pathlib import Path
 
 from notifier.configuration.clients.answers import Cache
-from notifier.configuration.clients.client_rows import BuildReader, ClientsReader, Row, SourceAnswer, row_ids, row_key
+from notifier.configuration.clients.client_rows import BuildReader, Row, SourceAnswer, row_ids, row_key
 from notifier.configuration.clients.clients_file import pause_garbage_collection
 from notifier.model.errors import SourceFault
 from notifier.model.frozen import replace
@@ -99,21 +99,20 @@ class DirectReader:
     """Reads each source once, for a command; from the cache if the source cannot be read.
 
     `build` makes the reader of a source; None: use the cache only. `problems`: the reasons of failed readings, by
-    source. `warnings`: the risks that the readers report.
+    source.
     """
 
     def __init__(self, build: BuildReader | None) -> None:
         self._build = build
         self.offline = build is None
         self.problems: dict[str, str] = {}
-        self.warnings: list[tuple[str, str]] = []
         self.cached: set[str] = set()
 
     def __call__(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
         """Return the answer of the source or the cache. Blocks."""
         if self._build is not None:
             try:
-                return asyncio.run(self._read(source, self._build(source)))
+                return asyncio.run(self._build(source).read(None))
             except SourceFault as fault:
                 self.problems[source.called] = str(fault)
             except Exception as error:  # noqa: BLE001  an error of any library must affect only this source
@@ -122,10 +121,3 @@ class DirectReader:
         if cached is not None:
             self.cached.add(source.called)
         return cached
-
-    async def _read(self, source: RegistrySourceSettings, reader: ClientsReader) -> SourceAnswer:
-        answer = await reader.read(None)
-        warn: Callable[[], Awaitable[Sequence[str]]] | None = getattr(reader, "warnings", None)
-        if warn is not None:
-            self.warnings += [(source.called, text) for text in await warn()]
-        return answer

@@ -1,4 +1,4 @@
-"""Read a list of client metadata from an address, in the form of clients.yaml or of RFC 7591, as JSON or YAML.
+"""Read a list of client metadata from an address, in the form of a clients file or of RFC 7591, as JSON.
 
 A list of one page is requested with `If-None-Match` or `If-Modified-Since` (RFC 9110 §13.1) of the last answer. A list
 of several pages (`Link: rel=next`) is read whole each time, since the headers of the first page do not cover the
@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from notifier import __version__
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
@@ -20,19 +18,8 @@ from notifier.features.registries.page_requests import EndlessListError, PageLim
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import open_web
-from notifier.network.http.json_parts import MAX_NESTING, Bounds, NotJson, format_size, read_json
-from notifier.settings.document_files import parse_yaml
 from notifier.settings.registry_settings import RegistrySourceSettings
 
-_MAX_VALUES_PER_CLIENT = 4  # a byte at most: an alias of YAML (`*name`) repeats what it names
-YAML_LIMIT = 16 * 1024 * 1024  # bytes: read in one go, in some 5 s. Larger lists are JSON
-_ACCEPT = {"Accept": "application/json, application/yaml;q=0.9, text/yaml;q=0.8"}
-_YAML = ("/yaml", "/x-yaml", "+yaml", "/vnd.yaml")
-_UNSPECIFIC_TYPES = (
-    "",
-    "text/plain",
-    "application/octet-stream",
-)  # the types that web servers send for a file that ends with .yaml
 _ADVICE = {
     401: "the server wants credentials; set `headers`, such as {Authorization: {file: PATH}}",
     403: "the server refuses us; check `headers`",
@@ -51,9 +38,9 @@ class HttpListReader:
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all clients; `last` itself if the server reports no change. Raises SourceFault."""
         first = self._settings.url
-        headers = {**_ACCEPT, **(self._settings.headers or {})}
+        headers = {"Accept": "application/json", **(self._settings.headers or {})}
         collector, visited, limit = RowCollector(last, unique=True), {first}, PageLimit()
-        async with open_web(self._settings.tls, self._source.timeout, read=_read) as server:
+        async with open_web(self._settings.tls, self._source.timeout) as server:
             at = self._clock()
             answer = await ask(server, first, {**headers, **_conditions(last, first)}, _ADVICE)
             if answer.status == 304:
@@ -108,45 +95,3 @@ def _clients(answer: JsonAnswer) -> list[Any]:
         what = "is empty; it must be [] if there are no clients" if content is None else "is not a list of clients"
         raise SourceFault(f"the answer {what}")
     return content
-
-
-async def _read(body: bytes, content_type: str, bounds: Bounds) -> Any:
-    """Parse the body: as YAML if its type is YAML, or unspecific and the body is not JSON. Raises ValueError."""
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind.endswith(_YAML):
-        return _yaml(body, bounds)
-    try:
-        return await read_json(body, bounds)
-    except NotJson:
-        if kind in _UNSPECIFIC_TYPES:
-            return _yaml(body, bounds)
-        raise ValueError("is not JSON; a list in YAML must have the type application/yaml") from None
-
-
-def _yaml(body: bytes, bounds: Bounds) -> Any:
-    if len(body) > YAML_LIMIT:
-        raise ValueError(f"is YAML of more than {format_size(YAML_LIMIT)}; a list of that size must be JSON")
-    try:
-        return _to_json_types(
-            parse_yaml(body.decode("utf-8-sig")), [min(bounds.values, _MAX_VALUES_PER_CLIENT * (len(body) + 1000))]
-        )
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ValueError(f"is not YAML{place}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-        raise ValueError("is not YAML") from None
-
-
-def _to_json_types(value: Any, left: list[int], depth: int = 0) -> Any:
-    """Return the value in JSON's types (a date as text). Raises ValueError if it has more than `left[0]` values."""
-    left[0] -= 1
-    if left[0] < 0:
-        raise ValueError("has too many values, or repeats its aliases (*name) too often")
-    if depth > 2 + MAX_NESTING:
-        raise ValueError(f"has a client that is nested more than {MAX_NESTING} deep")
-    if isinstance(value, dict):
-        return {str(name): _to_json_types(member, left, depth + 1) for name, member in value.items()}
-    if isinstance(value, list):
-        return [_to_json_types(member, left, depth + 1) for member in value]
-    return value if value is None or isinstance(value, str | bool | int | float) else str(value)

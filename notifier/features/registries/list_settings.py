@@ -88,4 +88,4 @@ class HttpListSettings(HeaderServerSettings):
     """A list of client metadata at an address."""
 
     url: Annotated[WebAddress, AfterValidator(refuse_user)]
-    """The address. JSON, or YAML (`application/yaml`): a list of client metadata, or `{clients: […]}`."""
+    """The address. JSON: a list of client metadata, or `{clients: […]}`."""

@@ -4,8 +4,9 @@ After 429, or 503 with `Retry-After` (RFC 9110 §10.2.3), the request is repeate
 """
 
 import asyncio
+import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
@@ -18,7 +19,8 @@ from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import JsonWeb, origin_of_url
 
 MAX_HEADER_CHARS = 65_536  # characters of all headers together
-_CLOSING_CHARACTER = {"<": ">", '"': '"'}
+_LINK = re.compile(r'<([^<>]*)>((?:[^,"]|"[^"]*")*)')
+_PARAMETER = re.compile(r';\s*([A-Za-z0-9*._-]+)\s*=\s*("[^"]*"|[^\s;,"]*)')
 _PORTS = {"http": 80, "https": 443}
 MAX_PAGES = 10_000  # of one reading
 MAX_USELESS_PAGES = 20  # pages in a row without a new client
@@ -31,10 +33,11 @@ def next_link(links: str, url: str) -> str | None:
     """Return the address of the page after `url`, None if that is the last; on any server. Raises SourceFault."""
     if len(links) > MAX_HEADER_CHARS:
         raise SourceFault(f"its headers Link are longer than {MAX_HEADER_CHARS // 1024} KiB")
-    for target, *parameters in _parse_links(links):
-        if target[:1] == "<" and target[-1:] == ">" and "next" in _parse_relations(parameters):
+    for target, parameters in _LINK.findall(links):
+        relations = next((value for name, value in _PARAMETER.findall(parameters) if name.lower() == "rel"), "")
+        if "next" in relations.strip('"').lower().split():  # the first `rel` counts (RFC 8288 §3.3)
             try:
-                return str(urljoin(url, target[1:-1]))
+                return str(urljoin(url, target))
             except ValueError:
                 raise SourceFault("its next page (Link: rel=next) is not an address") from None
     return None
@@ -46,33 +49,6 @@ def next_page(links: str, url: str) -> str | None:
     if following is not None and _origin(following) != _origin(url):
         raise SourceFault("its next page (Link: rel=next) is on another server; that is not followed")
     return following
-
-
-def _parse_links(links: str) -> Iterator[list[str]]:
-    """Each link's target, in its brackets, and parameters. Linear time."""
-    parts: list[str] = []
-    begin, closed_by = 0, ""
-    for at, character in enumerate(links):
-        if closed_by:
-            closed_by = "" if character == closed_by else closed_by
-        elif character in _CLOSING_CHARACTER:
-            closed_by = _CLOSING_CHARACTER[character]
-        elif character in ",;":
-            parts.append(links[begin:at].strip())
-            begin = at + 1
-            if character == ",":
-                yield parts
-                parts = []
-    yield [*parts, links[begin:].strip()]
-
-
-def _parse_relations(parameters: list[str]) -> list[str]:
-    """Return the relations of the first `rel` (RFC 8288 §3.3)."""
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "rel":
-            return value.strip().strip('"').lower().split()
-    return []
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -4,9 +4,8 @@ It is made for 100,000 clients beside a busy event loop: rows come in parts with
 same object.
 """
 
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -61,38 +60,6 @@ COLUMNS: Mapping[str, Callable[[object], object]] = {
     "aliases": to_list,
 }
 _KNOWN_COLUMNS = {normalize_name(name): name for name in COLUMNS}
-# Metadata that has nothing to do with logout (RFC 7591 §2, OpenID Connect Registration §2), without secrets.
-_IGNORED = frozenset(
-    map(
-        normalize_name,
-        [
-            "application_type",
-            "client_uri",
-            "contacts",
-            "default_acr_values",
-            "default_max_age",
-            "grant_types",
-            "client_id_issued_at",
-            "client_secret_expires_at",
-            "initiate_login_uri",
-            "logo_uri",
-            "policy_uri",
-            "post_logout_redirect_uris",
-            "request_object_signing_alg",
-            "request_uris",
-            "require_auth_time",
-            "response_types",
-            "scope",
-            "sector_identifier_uri",
-            "software_id",
-            "software_version",
-            "token_endpoint_auth_method",
-            "token_endpoint_auth_signing_alg",
-            "tos_uri",
-            "userinfo_signed_response_alg",
-        ],
-    )
-)
 
 
 def run_query(connection: sa.Connection, query: str) -> Listing:
@@ -107,8 +74,6 @@ def run_query(connection: sa.Connection, query: str) -> Listing:
     def read(row: Sequence[Any]) -> dict[str, Any]:
         metadata: dict[str, Any] = {}
         for name, value in zip(names, row, strict=True):
-            if not name:
-                continue
             try:
                 content = COLUMNS[name](value)
             except ValueError as error:
@@ -121,78 +86,15 @@ def run_query(connection: sa.Connection, query: str) -> Listing:
 
 
 def _column_names(columns: Sequence[str]) -> list[str]:
-    """The name of each column; empty for metadata that is ignored. Raises SourceFault."""
+    """Return the name of each column. Raises SourceFault."""
     names = [_KNOWN_COLUMNS.get(normalize_name(name), "") for name in columns]
-    wrong = [
-        f"there is no client metadata {name!r}"
-        for name, known in zip(columns, names, strict=True)
-        if not known and normalize_name(name) not in _IGNORED
-    ]
+    wrong = [f"there is no client metadata {name!r}" for name, known in zip(columns, names, strict=True) if not known]
     wrong += sorted({f"{name} is there twice" for name in names if name and names.count(name) > 1})
     if "client_id" not in names:
         wrong.append("client_id is missing")
     if wrong:
         raise SourceFault(f"columns of query: {'; '.join(wrong)}. Known are {', '.join(COLUMNS)}")
     return names
-
-
-_POSTGRESQL = """
-SELECT quote_ident(s.nspname) || '.' || quote_ident(c.relname)
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'v', 'f') AND s.nspname NOT IN ('pg_catalog', 'information_schema')
-AND s.nspname NOT LIKE 'pg\\_%' AND has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
-ORDER BY 1 LIMIT 1
-"""
-_SQL_SERVER = """
-SELECT TOP 1 QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name) FROM sys.tables
-WHERE HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 'OBJECT', 'INSERT') = 1
-OR HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 'OBJECT', 'UPDATE') = 1
-OR HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 'OBJECT', 'DELETE') = 1
-ORDER BY 1
-"""
-_WRITE_RIGHTS = re.compile(r"\b(ALL PRIVILEGES|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|SUPER)\b")
-
-
-def may_write(connection: sa.Connection) -> list[str]:
-    """Return a warning if the user may write to some table. SQLite has no users."""
-    match connection.dialect.name:
-        case "postgresql":
-            right = _first(connection, _POSTGRESQL)
-        case "mssql":
-            right = _first(connection, _SQL_SERVER)
-        case "mysql" | "mariadb":
-            grants = [str(row[0]) for row in _rows(connection, "SHOW GRANTS")]
-            right = find_write_grant(grant for grant in grants if not _is_to_public(grant))
-            if right is None and (right := find_write_grant(filter(_is_to_public, grants))) is not None:
-                return [f"every user of the database may write to {right}, by a grant to PUBLIC; revoke it there"]
-        case _:
-            right = None
-    if right is None:
-        return []
-    return [f"the database's user may write, such as to {right}; give notifier one that has the right to SELECT alone"]
-
-
-def _is_to_public(grant: str) -> bool:
-    """Return whether a grant of MariaDB is to PUBLIC."""
-    return grant.rpartition(" TO ")[2].strip("`'\" ").upper() == "PUBLIC"
-
-
-def find_write_grant(grants: Iterable[str]) -> str | None:
-    """Return the first table, or other object, that grants of MySQL or MariaDB allow the user to write to."""
-    for grant in grants:
-        rights, _, rest = grant.partition(" ON ")
-        what, of_somebody, _ = rest.partition(" TO ")
-        if of_somebody and _WRITE_RIGHTS.search(rights.upper()):
-            return what
-    return None
-
-
-def _first(connection: sa.Connection, statement: str) -> str | None:
-    return next((str(row[0]) for row in _rows(connection, statement)), None)
-
-
-def _rows(connection: sa.Connection, statement: str) -> list[Any]:
-    return list(connection.exec_driver_sql(statement, execution_options={"no_parameters": True}))
 
 
 class SqlReader:
@@ -215,14 +117,6 @@ class SqlReader:
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the clients; `last` itself if nothing has changed. Raises SourceFault."""
-        return self._read(last)
-
-    async def warnings(self) -> list[str]:
-        """Return a warning if the database's user may write. Raises SourceFault."""
-        with open_for_reading(self._url(), Deadline(self._timeout), row_security=True) as connection:
-            return may_write(connection)
-
-    def _read(self, last: SourceAnswer | None) -> SourceAnswer:
         deadline, at = Deadline(self._timeout), self._clock()
         with open_for_reading(self._url(), deadline, row_security=self._settings.row_security) as connection:
             collector = RowCollector(last, unique=True)

@@ -44,19 +44,15 @@ class OutOfBounds:
     text: str
 
 
-class NotJson(ValueError):  # noqa: N818  named after the fact
-    """The text is not valid JSON."""
-
-
 async def read_json(body: bytes, bounds: Bounds) -> Any:
-    """Return the parsed value; None if the body is empty. Raises NotJson, or ValueError if a bound is exceeded."""
+    """Return the parsed value; None if the body is empty. Raises ValueError."""
     try:
         text = body.decode().removeprefix("\ufeff")
         return await _PartReader(text, bounds).document() if text.strip() else None
     except _BoundsError:
         raise
     except ValueError:
-        raise NotJson("is not JSON") from None
+        raise ValueError("is not JSON") from None
 
 
 class _BoundsError(ValueError):

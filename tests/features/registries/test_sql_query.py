@@ -148,12 +148,6 @@ def test_a_row_that_makes_no_sense_is_a_fault_of_that_client_alone(url: str, col
     assert answer.faults[0].text.startswith(fault)
 
 
-def test_metadata_that_has_nothing_to_do_with_logout_is_passed_over(url: str) -> None:
-    """As in a clients file."""
-    query = "SELECT 'shop' AS client_id, 'web' AS ApplicationType, '[]' AS post_logout_redirect_uris"
-    assert read(url, query=query).rows == ({"client_id": "shop"},)
-
-
 def test_what_a_front_channel_page_needs_is_read(url: str) -> None:
     """The list may be JSON, as in a column of Hydra's, or one text."""
     query = """SELECT 'shop' AS client_id, 'Shop' AS ClientName, '["https://a.example/cb"]' AS redirect_uris

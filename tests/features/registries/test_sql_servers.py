@@ -175,31 +175,6 @@ def test_a_query_cannot_write(tables: DatabaseServer) -> None:
     assert read(tables.root, query="SELECT client_id FROM t").rows == ({"client_id": "a"},)
 
 
-def test_what_everybody_may_is_not_called_the_users_own(tables: DatabaseServer) -> None:
-    """MariaDB's grants to PUBLIC are among those of each user. PostgreSQL is asked by what the user may do."""
-    tables.run("CREATE TABLE t (a int)")
-    tables.run("GRANT INSERT ON t TO PUBLIC")
-    try:
-        [text] = asyncio.run(reader(tables.url).warnings())
-        of_all = "every user of the database may write to"
-        assert text.startswith("the database's user may" if tables.scheme == "postgresql" else of_all)
-        [text] = asyncio.run(reader(tables.root).warnings())
-        assert text.startswith("the database's user may write")
-    finally:
-        tables.run("REVOKE INSERT ON t FROM PUBLIC")
-
-
-def test_whoever_may_write_is_warned(tables: DatabaseServer) -> None:
-    """A reader is not."""
-    tables.run("CREATE TABLE t (a int)")
-    if tables.scheme == "postgresql":
-        tables.run("GRANT SELECT ON t TO reader")
-    assert asyncio.run(reader(tables.url).warnings()) == []
-    [text] = asyncio.run(reader(tables.root).warnings())
-    assert "may write" in text
-    assert "SELECT alone" in text
-
-
 def test_rights_are_named_that_are_missing(tables: DatabaseServer) -> None:
     """A table that may not be read."""
     tables.run(*filled(recorded("is-7.4.8", kind(tables)), CLIENTS))
