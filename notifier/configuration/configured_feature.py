@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from notifier.model.errors import ConfigurationError, InputIssue
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from notifier.configuration.clients.client_rows import BuildReader
+    from notifier.configuration.clients.client_rows import BuildReader, ClientsReader
     from notifier.configuration.inline_senders import Sender
     from notifier.model.documents.sourced import ReadAgain
-    from notifier.model.errors import InputIssue
     from notifier.model.message import Binding
     from notifier.model.registry import Registry
+    from notifier.settings.registry_settings import RegistrySourceSettings
     from notifier.settings.service_settings import Settings
     from notifier.tokens.signers import KeyKind
 
@@ -71,7 +73,16 @@ def settings_model(features: Sequence[ConfiguredFeature]) -> type[Settings]:
 def reader_by(features: Sequence[ConfiguredFeature]) -> BuildReader:
     """Return the function that makes the reader of any registry source except files."""
     kinds = {kind: build for feature in features for kind, build in feature.registry_kinds.items()}
-    return lambda source: kinds[source.kind](source)
+
+    def build(source: RegistrySourceSettings) -> ClientsReader:
+        if source.kind not in kinds:
+            issue = InputIssue(
+                f"registry.sources.{source.called}.{source.kind}", "is read by no feature of this release"
+            )
+            raise ConfigurationError([issue])
+        return kinds[source.kind](source)
+
+    return build
 
 
 def readers_of(features: Sequence[ConfiguredFeature], settings: Settings | None) -> Mapping[str, ReadAgain]:

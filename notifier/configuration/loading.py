@@ -281,7 +281,10 @@ def key_sources(
                 listed.append(None)
                 continue
             where = f'issuers["{iss}"].keys[{nth}].{key.kind}'
-            missing = None if key.file is not None else signers.kinds[key.kind].missing()
+            missing = None
+            if key.file is None:
+                kind = signers.kinds.get(key.kind)
+                missing = "is made by no feature of this release" if kind is None else kind.missing()
             listed.append(_key_source(key, where, settings, signers) if missing is None else None)
             mistakes += [] if missing is None else [InputIssue(where, missing)]
     return sources, mistakes

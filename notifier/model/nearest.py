@@ -75,6 +75,17 @@ def find_nearest_name(name: str, known_names: Iterable[str]) -> str | None:
     return alike[near[0]] if near else None
 
 
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean …?" with the most similar of these names, or all of them."""
+    names = list(known)
+    near = get_close_matches(name, names, 1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names) or 'none'}"
+
+
+def explain_unknown_issuer(iss: str, issuers: Iterable[str]) -> str:
+    return f"{iss} is not configured under issuers; {suggest(iss, issuers)}"
+
+
 def _normalize(name: str) -> str:
     """Remove the most frequent differences: case, surrounding blanks, the slash at the end, the scheme."""
     return name.strip().casefold().rstrip("/").removeprefix("https://").removeprefix("http://")

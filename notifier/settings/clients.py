@@ -6,7 +6,6 @@ A client that requires an unsupported feature is refused, never notified without
 
 import json
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -33,6 +32,7 @@ from notifier.model.client import (
     is_identifying_claim,
 )
 from notifier.model.errors import ConfigurationError
+from notifier.model.nearest import suggest
 from notifier.model.presets import PRESETS
 from notifier.model.printable import stray_character
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings
@@ -80,9 +80,7 @@ def algorithm(value: object) -> object:
             raise ValueError("none is not allowed: a logout token is always signed; use RS256, PS256 or ES256")
         if value.startswith("HS"):
             raise ValueError(f"{value} is not supported: it would need the client's secret; use RS256, PS256 or ES256")
-        matches = get_close_matches(value.upper(), Algorithm, 1)
-        hint = f"; did you mean {matches[0]}?" if matches else ""
-        raise ValueError(f"must be one of {', '.join(Algorithm)}{hint}")
+        raise ValueError(f"must be one of {', '.join(Algorithm)}")
     return value
 
 
@@ -106,9 +104,7 @@ def _check_content_encryption(value: object) -> object:
 
 def _check_preset(value: str) -> str:
     if value not in PRESETS:
-        matches = get_close_matches(value.lower().replace("-", "_"), PRESETS, 1)
-        hint = f"did you mean {matches[0]}?" if matches else f"there are {', '.join(PRESETS)}"
-        raise ValueError(f"there is no preset {value!r}; {hint}")
+        raise ValueError(f"there is no preset {value!r}; {suggest(value.lower().replace('-', '_'), PRESETS)}")
     return value
 
 

@@ -14,7 +14,6 @@ from typing import NoReturn, cast
 import yaml
 
 from notifier.model.errors import ConfigurationError, InputIssue
-from notifier.model.printable import name_character
 from notifier.model.redaction import redact
 from notifier.settings.secret_text import read_text
 
@@ -36,26 +35,11 @@ def read_document(path: Path) -> object:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         context = f" ({error.context})" if error.context else ""
-        if mark and (odd := _find_odd_indentation(text.split("\n")[: mark.line + 1])) is not None:
-            raise _yaml_error(path.name, odd) from None
-        if mark and "".join(text.split("\n")[mark.line : mark.line + 1])[mark.column :].startswith("\t"):
-            raise _yaml_error(
-                path.name, f"{place}a tab is here; YAML takes blanks alone before a key or value"
-            ) from None
         raise _yaml_error(path.name, f"{place}{error.problem}{context}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise _yaml_error(path.name, str(error).replace("\n", " ")) from None
     except RecursionError:
         raise _yaml_error(path.name, "is nested too deeply") from None
-
-
-def _find_odd_indentation(lines: Sequence[str]) -> str | None:
-    """Report the last line with invisible characters other than blanks in its indentation, as in copied texts."""
-    for number, line in reversed([*enumerate(lines, 1)]):
-        odd = next((char for char in line[: len(line) - len(line.lstrip())] if char not in " \t\r"), None)
-        if odd is not None:
-            return f"line {number} is indented by {name_character(odd)}; YAML takes blanks alone"
-    return None
 
 
 def parse_yaml(text: str) -> object:

@@ -6,7 +6,7 @@ Values are not shown, because they may be secrets, unless the message of the typ
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -24,49 +24,12 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     """Return all errors of a document that does not conform to `model`. `prefix` comes before each path."""
     mistakes = []
     details = error.errors(include_url=False, include_input=False)
-    misplaced = _find_misplaced(details, model)
-    mistakes += [InputIssue(path_of(loc, prefix), _format_misplaced(loc, names)) for loc, names in misplaced.items()]
     for detail in details:
-        if any(detail["loc"][: len(at)] == at and detail["loc"][len(at)] in names for at, names in misplaced.items()):
-            continue
         loc = tuple(part for part in detail["loc"] if part != "[key]")
         if detail["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in details):
             continue  # its only missing members are wrong ones, which are reported themselves
         mistakes.append(InputIssue(path_of(loc, prefix), _format_error(detail, loc, model)))
     return mistakes
-
-
-def _find_misplaced(details: Sequence[ErrorDetails], model: type[BaseModel]) -> dict[Loc, list[str]]:
-    """Find members of an entry in place of the entry's name, such as `defaults: {tls: …}`, by path of the mapping."""
-    misplaced_at: dict[Loc, list[str]] = {}
-    for detail in details:
-        loc = detail["loc"]
-        at = _mapping_above(model, loc)
-        if at and (loc[at:][1:] == ("[key]",) or (len(loc) == at + 1 and detail["type"] == "model_type")):
-            names = misplaced_at.setdefault(loc[:at], [])
-            names += [] if loc[at] in names else [str(loc[at])]
-    return misplaced_at
-
-
-def _mapping_above(model: type[BaseModel], loc: Loc) -> int:
-    """Return the path length of a mapping with an entry named like a member of the entry; 0 if there is none."""
-    nested: type[BaseModel] | None = model
-    for depth, part in enumerate(loc[:-1], 1):
-        if isinstance(part, int):
-            continue
-        if nested is None or part not in nested.model_fields:
-            return 0
-        annotation = nested.model_fields[part].annotation
-        nested = submodel(annotation)
-        if get_origin(annotation) is dict:
-            return depth if nested is not None and loc[depth] in nested.model_fields else 0
-    return 0
-
-
-def _format_misplaced(loc: Loc, names: Sequence[str]) -> str:
-    entry = '"https://id.example.com"' if loc[-1] in ("issuers", "defaults") else "NAME"
-    written = ", ".join(f"{name}: …" for name in names)
-    return f"needs a name for each entry, and {' and '.join(names)} below it: {loc[-1]}: {{{entry}: {{{written}}}}}"
 
 
 def path_of(loc: Sequence[int | str], prefix: str = "") -> str:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -11,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from notifier.model.defaults import BUCKETS, MAX_EVENT, MOST_BUCKETS, PREFETCH
 from notifier.model.message import Lane
+from notifier.model.nearest import suggest
 from notifier.model.printable import stray_character
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath, SecretText
@@ -65,9 +65,7 @@ def _wrong_option(query: Iterable[str], *, tls: bool) -> str | None:
             continue
         if name in _OWN_TLS or _LIKE_TLS.search(name):
             return f"the option {_shown(name)} has no effect; for TLS write amqps://, and give files in queue.tls"
-        near = get_close_matches(name, _OPTIONS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(_OPTIONS)}, or remove it"
-        return f"the option {_shown(name)} has no effect; {hint}"
+        return f"the option {_shown(name)} has no effect; {suggest(name, _OPTIONS)}"
     return None
 
 

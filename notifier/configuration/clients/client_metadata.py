@@ -28,6 +28,7 @@ from notifier.model.client import Client, SubjectMode
 from notifier.model.egress import check_uri, find_uri_issue
 from notifier.model.errors import InputIssue
 from notifier.model.ignored_members import IgnoredMembersBuilder
+from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt, printable, stray_character
 from notifier.model.registry import Issuer, Registry
@@ -212,15 +213,8 @@ class RegistryBuilder:
         if "issuers" in self._unsure:
             unknown = [iss for iss in unknown if iss == "*"]
         for iss in unknown:
-            suggestion = max(
-                self._issuers, key=lambda configured: SequenceMatcher(None, iss, configured).ratio(), default=None
-            )
-            hint = f"; did you mean {suggestion}?" if suggestion is not None else "; issuers is empty"
-            text = (
-                '"*" means all issuers; name no other beside it'
-                if iss == "*"
-                else f"{iss} is not configured under issuers{hint}"
-            )
+            several = '"*" means all issuers; name no other beside it'
+            text = several if iss == "*" else explain_unknown_issuer(iss, self._issuers)
             self.mistakes.append(InputIssue(f"{path}.issuer", text))
         return tuple(dict.fromkeys(iss for iss in metadata.issuer if iss in self._clients))
 

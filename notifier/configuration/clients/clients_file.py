@@ -3,9 +3,8 @@
 import dataclasses
 import gc
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 
 from notifier.configuration.clients.aliases import aliases_of
@@ -18,6 +17,7 @@ from notifier.configuration.clients.route_grants import find_default_errors
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.frozen import replace
+from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.registry import Registry
 from notifier.settings.document_files import read_document
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -74,15 +74,10 @@ def _find_issuer_errors(settings: Settings) -> Iterator[InputIssue]:
         for iss in source_issuers:
             if iss not in known and (source.file is None or source.issuer is not None):
                 member = "issuers" if source.issuers else "issuer"
-                yield InputIssue(f"registry.sources[{nth}].{member}", _format_unknown_issuer(iss, known))
+                yield InputIssue(f"registry.sources[{nth}].{member}", explain_unknown_issuer(iss, known))
     for iss in settings.registry.defaults.keys() - known.keys():
-        yield InputIssue(f'registry.defaults["{iss}"]', _format_unknown_issuer(iss, known))
+        yield InputIssue(f'registry.defaults["{iss}"]', explain_unknown_issuer(iss, known))
     yield from find_default_errors(settings.registry.defaults, settings.template().retry)
-
-
-def _format_unknown_issuer(iss: str, known: Collection[str]) -> str:
-    matches = get_close_matches(iss, known, 1, 0.0)
-    return f"{iss} is not configured under issuers; did you mean {matches[0]}?"
 
 
 def _read_layers(

@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 from cryptography.fernet import Fernet, MultiFernet
@@ -14,6 +13,7 @@ from notifier.features.browsers.web_settings import web_of
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.front_channel import is_on_page
 from notifier.model.frozen import replace
+from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.origins import origin_of
 from notifier.model.printable import counted, stray_character
 from notifier.model.registry import Registry
@@ -82,12 +82,12 @@ def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[InputIssue]
     if (section := web_of(settings)) is None:
         return None, []
     mistakes = [
-        InputIssue(f'web.issuers["{iss}"]', _explain_unknown_issuer(iss, settings))
+        InputIssue(f'web.issuers["{iss}"]', explain_unknown_issuer(iss, settings.issuers))
         for iss in section.issuers
         if iss not in settings.issuers
     ]
     mistakes += [
-        InputIssue(f"web.check_session.{name}.issuer", _explain_unknown_issuer(page.issuer, settings))
+        InputIssue(f"web.check_session.{name}.issuer", explain_unknown_issuer(page.issuer, settings.issuers))
         for name, page in section.check_session.items()
         if page.issuer not in settings.issuers
     ]
@@ -162,8 +162,3 @@ def web_warnings(settings: Settings, registry: Registry) -> Iterator[InputIssue]
         if clients and iss not in section.issuers:
             text = f"is missing, so no browser calls the frontchannel_logout_uri of {counted(clients, 'client')}"
             yield InputIssue(f'web.issuers["{iss}"]', text)
-
-
-def _explain_unknown_issuer(iss: str, settings: Settings) -> str:
-    near = get_close_matches(iss, settings.issuers, 1, 0.0)
-    return f"{iss} is not configured under issuers{f'; did you mean {near[0]}?' if near else ''}"

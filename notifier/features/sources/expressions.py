@@ -8,7 +8,6 @@ Three quoted names are available anywhere in an expression: `"$headers"`, `"$pro
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from jmespath.visitor import Options, TreeInterpreter
 
 from notifier.features.sources.expression_functions import FUNCTIONS, normalize_names
 from notifier.model.errors import NotifierError
+from notifier.model.nearest import suggest
 from notifier.model.printable import excerpt
 
 MAX_DEPTH = 100  # each level takes several frames of the interpreter's stack
@@ -161,9 +161,7 @@ def _find_misuse(node: dict[str, Any]) -> str | None:
     name, number = str(node["value"]), len(node["children"])
     known: Mapping[str, Any] = FUNCTIONS.FUNCTION_TABLE
     if name not in known:
-        near = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}()?" if near else f"there are {', '.join(sorted(known))}"
-        return f"there is no function {excerpt(name, 40)}(); {hint}"
+        return f"there is no function {excerpt(name, 40)}(); {suggest(name.lower(), sorted(known))}"
     signature = known[name]["signature"]
     most = bool(signature and signature[-1].get("variadic"))
     if number < len(signature) if most else number != len(signature):

@@ -14,6 +14,7 @@ from notifier.features.sources.source_presets import SOURCE_PRESETS, SourcePrese
 from notifier.features.sources.source_settings import SourceSettings, sources_of
 from notifier.model.documents.event_members import EventBody
 from notifier.model.errors import InputIssue
+from notifier.model.nearest import explain_unknown_issuer, suggest
 from notifier.model.printable import excerpt
 from notifier.settings.service_settings import Settings
 
@@ -106,17 +107,14 @@ class _SourceCompiler:
         preset = SOURCE_PRESETS.get(self.options.preset)
         if preset is not None:
             return preset
-        near = get_close_matches(self.options.preset.lower(), SOURCE_PRESETS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        text = f"there is no preset {excerpt(self.options.preset)}; {hint}there are {', '.join(SOURCE_PRESETS)}"
-        self.add_error("preset", text)
+        hint = suggest(self.options.preset.lower(), SOURCE_PRESETS)
+        self.add_error("preset", f"there is no preset {excerpt(self.options.preset)}; {hint}")
         return _NO_PRESET
 
     def _compile_members(self, preset: SourcePreset) -> dict[str, Expression]:
         of_preset, own = dict(preset.event), self.options.event or {}
         for name in own.keys() - set(_EVENT_MEMBERS):
-            near = get_close_matches(name.lower(), _EVENT_MEMBERS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_EVENT_MEMBERS)}"
+            hint = suggest(name.lower(), _EVENT_MEMBERS)
             self.add_error(f"event.{excerpt(name)}", f"there is no such member of an event; {hint}")
         texts = {name: text for name, text in {**of_preset, **own}.items() if name in _EVENT_MEMBERS}
         unknown_preset = self.options.preset is not None and preset is _NO_PRESET
@@ -173,10 +171,7 @@ class _SourceCompiler:
         places |= {f"issuers.{name}": iss for name, iss in (options.issuers or {}).items()}
         for place, iss in places.items():
             if self.issuers is not None and iss not in self.issuers:
-                near = get_close_matches(iss, self.issuers, n=1)
-                self.add_error(
-                    place, f"{iss} is not configured under issuers{f'; did you mean {near[0]}?' if near else ''}"
-                )
+                self.add_error(place, explain_unknown_issuer(iss, self.issuers))
 
     def _compile_envelope(self, number: int, text: str) -> Envelope | None:
         place = f"envelope[{number}]"

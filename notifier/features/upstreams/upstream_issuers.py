@@ -1,7 +1,6 @@
 """Check that the issuers and the database library that `upstreams` needs exist."""
 
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from importlib.util import find_spec
 
 from notifier.feature import FeatureReport
@@ -12,6 +11,7 @@ from notifier.features.upstreams.upstream_settings import (
     upstreams_of,
 )
 from notifier.model.errors import InputIssue
+from notifier.model.nearest import explain_unknown_issuer
 from notifier.settings.service_settings import Settings
 
 
@@ -44,9 +44,7 @@ def check_upstreams(
             text = f"is required, since there is not exactly one issuer; it is one of {', '.join(settings.issuers)}"
             mistakes.append(InputIssue(f"{place}.iss", text))
         elif iss not in settings.issuers:
-            near = get_close_matches(iss, settings.issuers, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            mistakes.append(InputIssue(f"{place}.iss", f"{iss} is not configured under issuers{hint}"))
+            mistakes.append(InputIssue(f"{place}.iss", explain_unknown_issuer(iss, settings.issuers)))
         elif (publishers := settings.issuers[iss].publishers) is not None and name not in publishers:
             text = f"must name {name} too, or every event of the upstream {name} becomes a dead letter"
             mistakes.append(InputIssue(f'issuers["{iss}"].publishers', text))

@@ -74,7 +74,7 @@ class TestMistakes:
             ("backchanel_logout_uri: x", "backchanel_logout_uri", "did you mean backchannel_logout_uri?"),
             ("id_token_signed_response_alg: none", "id_token_signed_response_alg", "is always signed"),
             ("id_token_signed_response_alg: HS256", "id_token_signed_response_alg", "HS256 is not supported"),
-            ("id_token_signed_response_alg: rs256", "id_token_signed_response_alg", "did you mean RS256?"),
+            ("id_token_signed_response_alg: rs256", "id_token_signed_response_alg", "must be one of RS256, RS384"),
             ("id_token_encrypted_response_alg: RSA1_5", "id_token_encrypted_response_alg", "RSA1_5 is not sent"),
             ("id_token_encrypted_response_alg: dir", "id_token_encrypted_response_alg", "need a secret of the client"),
             ("id_token_encrypted_response_alg: 5", "id_token_encrypted_response_alg", "must be 'RSA-OAEP', "),
@@ -143,7 +143,7 @@ class TestMistakes:
         found = mistakes(tmp_path, f"[{{client_id: a}}, {{client_id: b, issuer: {ONE}}}]", issuers={})
         assert found == {
             "clients.yaml[0].issuer": "is required, since there are 0 issuers",
-            "clients.yaml[1].issuer": f"{ONE} is not configured under issuers; issuers is empty",
+            "clients.yaml[1].issuer": f"{ONE} is not configured under issuers; there are none",
         }
 
 

@@ -64,7 +64,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "event.sid": "there is no function unknown()",
             "event.id": "length() takes 1 argument",
             "event.reason": "is not a JMESPath expression",
-            "event.ended_at": "did you mean from_ms()?",
+            "event.ended_at": "did you mean from_ms?",
             "when": "must not be empty",
             "envelope[0]": "did you mean masstransit?",
             "envelope[1]": "is not a JMESPath expression",

@@ -122,7 +122,7 @@ def test_a_source_that_is_wrong_exits_2_with_each_mistake(folder: Path) -> None:
     done = notifier("sources", "try", "-c", "n.json", "broken", "message.json", cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert "sources.broken.preset: there is no preset duend; did you mean duende?" in done.stderr
-    assert "sources.broken.event.sub: there is no function lowr(); did you mean lower()?" in done.stderr
+    assert "sources.broken.event.sub: there is no function lowr(); did you mean lower?" in done.stderr
     done = notifier("sources", "try", "-c", "n.json", "duened", "message.json", cwd=folder)
     assert (done.returncode, "there are duende, own" in done.stderr) == (2, True)
 
