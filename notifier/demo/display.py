@@ -1,24 +1,20 @@
 """Shows the demo: an introduction, the progress, and the result at the end.
 
-On a terminal the progress is drawn in place. Elsewhere it is one line every two seconds.
+The progress is one line every two seconds.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
-from notifier.demo.bookkeeping import ClientResult, DemoProgress, DemoResult, DemoTally, SignOut
+from notifier.demo.bookkeeping import ClientResult, DemoResult, DemoTally, SignOut
 from notifier.demo.receivers import Behaviour, Receiver
 from notifier.model.printable import counted
 
-BAR_WIDTH = 26  # characters
-PLAIN_INTERVAL_SECONDS = 2.0  # between two lines without a terminal
+PROGRESS_INTERVAL_SECONDS = 2.0  # between two lines
 
 STORY_BY_BEHAVIOUR = {
     Behaviour.HEALTHY: ("answers 204 at once", "delivered"),
@@ -56,32 +52,17 @@ def print_introduction(console: Console, receivers: Sequence[Receiver], *, event
     )
 
 
-@contextmanager
-def display(console: Console, tally: DemoTally, receivers: Sequence[Receiver], *, events: int) -> Iterator[Display]:
-    """Yield the display for this console."""
-    if console.is_terminal:
-        with Live(console=console, auto_refresh=False) as live:
-            yield lambda seconds: live.update(_draw_progress(seconds, tally, receivers, events), refresh=True)
-        return
+def make_display(console: Console, tally: DemoTally, receivers: Sequence[Receiver], *, events: int) -> Display:
+    """Return the display for this console."""
     due = 0.0
 
     def tell(seconds: float) -> None:
         nonlocal due
         if seconds >= due or tally.is_settled:
-            due = seconds + PLAIN_INTERVAL_SECONDS
+            due = seconds + PROGRESS_INTERVAL_SECONDS
             console.print(_format_progress(seconds, tally, receivers, events), highlight=False, soft_wrap=True)
 
-    yield tell
-
-
-def _draw_progress(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> Table:
-    table = _make_table("client", "", "delivered", "to be retried", "dead", "attempts", right=4)
-    for receiver in receivers:
-        now = tally.progress(receiver.client_id)
-        numbers = (now.delivered, now.waiting, now.dead, now.attempts)
-        table.add_row(receiver.client_id, _draw_bar(now, events), *map(str, numbers))
-    table.caption = f"{seconds:4.1f} s   █ green: delivered   ▒ yellow: to be retried   █ red: dead letter"
-    return table
+    return tell
 
 
 def _format_progress(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> str:
@@ -93,18 +74,6 @@ def _format_progress(seconds: float, tally: DemoTally, receivers: Sequence[Recei
         f"{seconds:5.1f} s  {attempts} attempts: {delivered} delivered, {waiting} to be retried, {dead} dead,"
         f" of {events * len(receivers)}"
     )
-
-
-def _draw_bar(now: DemoProgress, events: int) -> Text:
-    """Return one client's deliveries as a bar: delivered, dead, pending, not yet tried."""
-    bar = Text()
-    end = 0
-    total = 0
-    for count, mark, style in ((now.delivered, "█", "green"), (now.dead, "█", "red"), (now.waiting, "▒", "yellow")):
-        total += count
-        start, end = end, round(BAR_WIDTH * total / events)
-        bar.append(mark * (end - start), style)
-    return bar.append("░" * (BAR_WIDTH - end), "dim")
 
 
 def print_result(

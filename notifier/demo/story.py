@@ -19,7 +19,7 @@ from rich.console import Console
 
 from notifier.delivery.facts import Observer
 from notifier.demo.bookkeeping import DemoTally, SignOut, build_result
-from notifier.demo.display import Display, display, print_introduction, print_result
+from notifier.demo.display import Display, make_display, print_introduction, print_result
 from notifier.demo.receivers import Behaviour, Receiver, sample_receivers
 from notifier.model.client import Algorithm
 from notifier.model.documents.dead_letter import DeadLetter
@@ -70,8 +70,8 @@ async def play_story(start: StartService, console: Console, pace: Pace | None = 
             print_introduction(console, receivers, events=pace.events, folder=folder)
             tally = DemoTally(pace.events * len(receivers))
             async with start(config, tally) as service:
-                with display(console, tally, receivers, events=pace.events) as show:
-                    sign_outs = await _play_sign_outs(service, show, tally, receivers, pace)
+                show = make_display(console, tally, receivers, events=pace.events)
+                sign_outs = await _play_sign_outs(service, show, tally, receivers, pace)
                 account = build_result(sign_outs, receivers, await service.dead_letters(), tally)
             print_result(console, account, sign_outs, receivers)
     return 0 if account.is_complete else 1

@@ -3,54 +3,17 @@
 Texts are for operators: short, without the token, the extra headers and the proxy's password.
 """
 
-import asyncio
 import os
 import ssl
-from datetime import UTC, datetime
 
 import aiohttp
-from cryptography import x509
 from yarl import URL
 
-from notifier.model.frozen import replace
 from notifier.model.outcome import Answer, Break, Reason, StaleConnection, Wire
 from notifier.network.http.connections import Exchange
 
-_HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
 MAX_TEXT_CHARACTERS = 300  # characters
 _PROXY_FAILURE_STATUSES = (502, 503, 504)  # statuses of a proxy that could not reach the client
-
-
-async def read_expiry_day(
-    error: ssl.SSLCertVerificationError, address: str, port: int, name: str, deadline: float | None = None
-) -> str:
-    """Return the day, ` on 2026-01-31`; empty for another error, or if the server does not show it in time.
-
-    It opens another connection, accepts any certificate, sends nothing, and closes. `deadline` is by the loop's clock.
-    Never raises.
-    """
-    if error.verify_code != _HAS_EXPIRED:
-        return ""
-    try:
-        async with asyncio.timeout_at(deadline):
-            end = await _read_expiry(address, port, name)
-    except (OSError, ValueError):  # TimeoutError is an OSError
-        return ""
-    return f" on {end:%Y-%m-%d}" if end < datetime.now(UTC) else ""
-
-
-async def _read_expiry(address: str, port: int, name: str) -> datetime:
-    """Return when the certificate there expires. Raises OSError or ValueError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    transport, _ = await asyncio.get_running_loop().create_connection(
-        asyncio.Protocol, address, port, ssl=context, server_hostname=name.rstrip(".")
-    )
-    try:
-        shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        return x509.load_der_x509_certificate(shown).not_valid_after_utc
-    finally:
-        transport.abort()
 
 
 def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Wire:
@@ -68,21 +31,6 @@ def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
     if fault is not None:  # with TLS 1.3 the server checks our certificate after the request
         return _to_break(Reason.TLS, fault, ambiguous=True)
     return _to_break(Reason.DISCONNECTED, _describe_disconnect(error), ambiguous=True)
-
-
-async def add_expiry_day(
-    fault: Wire, error: BaseException, exchange: Exchange, uri: str, deadline: float | None
-) -> Wire:
-    """Return the fault, with the day if the certificate has expired. This takes another connection.
-
-    Never raises.
-    """
-    under = _find_cause(error)
-    if not isinstance(under, ssl.SSLCertVerificationError) or not isinstance(fault, Break) or exchange.tried is None:
-        return fault
-    url = URL(uri, encoded=True)
-    day = await read_expiry_day(under, exchange.tried, url.port or 443, url.raw_host or "", deadline)
-    return replace(fault, text=f"{fault.text}{day}")
 
 
 def translate_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> Break:

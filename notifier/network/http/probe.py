@@ -18,7 +18,6 @@ from notifier.model.egress import check_address, check_uri
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Reason
 from notifier.network.http.client_contexts import TlsContexts
-from notifier.network.http.faults import read_expiry_day
 from notifier.network.http.name_resolver import NameResolver
 
 
@@ -105,8 +104,7 @@ async def _try_connect(
             asyncio.Protocol, address, port, ssl=context, server_hostname=None if context is None else name.rstrip(".")
         )
     except ssl.SSLCertVerificationError as error:
-        day = await read_expiry_day(error, address, port, name)
-        return ReachFailure(reason=Reason.TLS, text=f"certificate: {error.verify_message}{day}")
+        return ReachFailure(reason=Reason.TLS, text=f"certificate: {error.verify_message}")
     except ssl.SSLError as error:
         return ReachFailure(reason=Reason.TLS, text=f"TLS: {error.reason or 'failed'}")
     except OSError as error:

@@ -1,11 +1,9 @@
 """`GET /v1/openapi.json`: the API as OpenAPI 3.1, built from the descriptions of the handlers.
 
 A handler is described where it is defined, and the document is built from the routes that the application serves. So
-every route has a description, and every description a route. A handler without a description shows the first line of
-its docstring.
+every description has a route. Routes without a description are left out: pages and files for browsers.
 """
 
-import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -33,7 +31,6 @@ _COMMON_PROBLEMS = {
     429: "Too many requests at a time.",
 }
 _DESCRIPTION_KEY = "described"
-_OMITTED_KEY = "not described"
 _WORDS = re.compile(r"[^a-z0-9]+")
 _PARAMETER = re.compile(r"\{(\w+)(?::[^{}]*)?\}")
 
@@ -111,23 +108,15 @@ def description_of(handler: Callable[..., Any]) -> OperationDescription | None:
     return getattr(handler, _DESCRIPTION_KEY, None)
 
 
-def omit(handler: Handler) -> Handler:
-    """Omit the routes of this handler from the document: they were removed from the API."""
-    setattr(handler, _OMITTED_KEY, True)
-    return handler
-
-
 def build_openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
     """Return the document for these routes."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        if not route.path.startswith("/v1/") or hasattr(route.handler, _OMITTED_KEY):
+        description = description_of(route.handler)
+        if description is None:
             continue
         path = _PARAMETER.sub(r"{\1}", route.path)
-        description = description_of(route.handler)
-        operation = (
-            _undescribed_operation(route.handler, path) if description is None else _build_operation(description, path)
-        )
+        operation = _build_operation(description, path)
         operation["operationId"] = (
             f"{route.method.lower()}_{_WORDS.sub('_', path.removeprefix('/v1/').lower()).strip('_')}"
         )
@@ -185,17 +174,6 @@ def _event_schema() -> dict[str, Any]:
     whole: dict[str, object] = {"event": event, **parts}
     moved: dict[str, Any] = json.loads(json.dumps(whole).replace("#/$defs/", "#/components/schemas/"))
     return moved
-
-
-def _undescribed_operation(handler: object, path: str) -> dict[str, Any]:
-    summary = (inspect.getdoc(handler) or path).partition("\n")[0]
-    answers = {"default": {"description": "See the documentation."}}
-    return {
-        "summary": summary,
-        "parameters": _named_parameters(path, {}),
-        "responses": answers,
-        "security": [{"token": []}],
-    }
 
 
 def _named_parameters(path: str, schemas: Mapping[str, JsonSchema]) -> list[dict[str, Any]]:

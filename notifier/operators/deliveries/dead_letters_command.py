@@ -1,13 +1,12 @@
 """The commands `notifier dead-letters list`, `show` and `export`, which change nothing."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from notifier.model.message import Message
-from notifier.model.moment import format_moment_for_people, parse_moment
-from notifier.model.printable import counted, json_text, printable
+from notifier.model.printable import counted, json_text
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, DeadLetterFilterMembers
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, to_export_document
 from notifier.operators.deliveries.dead_letters_access import DEAD_LETTER_TABLE, open_replacement, read_filter_options
@@ -16,8 +15,6 @@ from notifier.operators.deliveries.message_table import CommandContext, list_mes
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
-
-MOMENT_SUFFIXES = ("_at", "_since", "not_after")  # ends of the names of members
 
 app = typer.Typer()
 
@@ -90,10 +87,7 @@ def show(
     if not documents:
         say(f"notifier: {DEAD_LETTER_TABLE.format_missing(id_)}", err=True)
         raise typer.Exit(1)
-    if as_json:
-        say_json(documents[0])
-    else:
-        say(_format_document(documents[0]))
+    say_json(documents[0], indent=None if as_json else 2)
 
 
 @command(app)
@@ -132,42 +126,6 @@ def export(
 
         visit_messages(DEAD_LETTER_TABLE, CommandContext(config, ()), filter_, on_message, whole=True)
     say(f"{counted(count, 'dead letter')} exported", err=True)
-
-
-def _format_document(document: dict[str, Any]) -> str:
-    document.pop("v", None)
-    outcomes = document.pop("outcomes", [])
-    document.get("delivery", {}).pop("history", None)  # the outcomes are it
-    lines = [_format_member(name, value) for name, value in document.items() if not isinstance(value, (dict, list))]
-    for outcome in outcomes:
-        status = "" if outcome["status"] is None else f" {outcome['status']}"
-        text = f"{_format_moment(outcome['at'])}  {outcome['reason']}{status}  {outcome['text']}"
-        lines.append(_format_member("met", text.rstrip()))
-    for name, value in document.items():
-        if isinstance(value, dict):
-            lines += [name, *(f"  {_format_member(member, inner)}" for member, inner in value.items())]
-        elif isinstance(value, list):
-            lines.append(_format_member(name, value))
-    return "\n".join(lines)
-
-
-def _format_member(name: str, value: object) -> str:
-    shown = (
-        _format_moment(value)
-        if name.endswith(MOMENT_SUFFIXES)
-        else value
-        if isinstance(value, str)
-        else json_text(value)
-    )
-    return printable(f"{name:<12} {shown}")
-
-
-def _format_moment(value: object) -> str:
-    """Format a time for people, given as epoch seconds or RFC 3339."""
-    try:
-        return format_moment_for_people(value if isinstance(value, (int, float)) else parse_moment(str(value)))
-    except ValueError:
-        return str(value)
 
 
 command(app)(replay)

@@ -25,7 +25,7 @@ from notifier.network.http.transport import HttpTransport
 from notifier.queues.rabbitmq.connection import _tls_context as broker_context
 from notifier.settings.policies import ListenerTls
 from notifier.tokens.key_files import KeySource, load_key
-from tests.network.http.http_requests import PLENTY, SHORT, broken, ended, opened, request
+from tests.network.http.http_requests import PLENTY, SHORT, broken, opened, request
 from tests.support import behaviours as do
 from tests.support.certificates import Authority, authority
 from tests.support.receivers import scripted
@@ -85,18 +85,6 @@ async def test_an_unknown_authority_is_named_as_such(transport: HttpTransport, c
     assert isinstance(wire, Break)
     assert wire.text == "certificate: unable to get local issuer certificate"
     assert not receiver.requests
-
-
-async def test_of_a_certificate_that_has_expired_the_day_is_told(
-    transport: HttpTransport, ca: Authority, trusted: TlsFiles
-) -> None:
-    """As `notifier doctor` does. Only the second handshake ends well, and it sends nothing either."""
-    async with scripted(tls=ca.server(expired=True)) as receiver:
-        wire = await transport.post(request(receiver.url, tls=trusted))
-        text = f"certificate: certificate has expired on {ended(ca)}"
-        assert wire == Break(reason=Reason.TLS, ambiguous=False, text=text)
-        await receiver.until(lambda seen: seen.connections == 1 and seen.open == 0)
-        assert not receiver.requests
 
 
 async def test_a_certificate_of_another_name_is_named_as_such(

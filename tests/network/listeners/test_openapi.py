@@ -41,14 +41,10 @@ def test_what_it_says_is_true(examples: int) -> None:
     ]
 
 
-def test_every_route_that_stands_is_told() -> None:
-    """With its parameters, from its description or else from its docstring."""
+def test_every_described_route_is_told() -> None:
+    """With its parameters; a route without a description is left out."""
 
     async def plain(_request: web.Request) -> web.Response:
-        """Say nothing much.
-
-        And more.
-        """
         raise AssertionError
 
     @OperationDescription(
@@ -64,10 +60,8 @@ def test_every_route_that_stands_is_told() -> None:
 
     document = build_openapi([web.get("/v1/things/{id}", told), web.delete(r"/v1/things/{id:\w+}", plain)])
     both = document["paths"]["/v1/things/{id}"]
+    assert list(both) == ["get"]
     assert both["get"]["security"] == [{"token": ["read"]}]
     asked = {each["name"]: each["required"] for each in both["get"]["parameters"]}
     assert asked == {"id": True, "limit": False, "iss": True}
     assert set(both["get"]["responses"]) == {"200", "400", "401", "403", "404", "421", "429"}
-    assert both["delete"]["summary"] == "Say nothing much."
-    assert both["delete"]["parameters"][0]["name"] == "id"
-    assert both["get"]["operationId"] != both["delete"]["operationId"]

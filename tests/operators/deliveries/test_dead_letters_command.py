@@ -100,8 +100,9 @@ def test_rows_name_no_user_and_a_subject_finds_them(place: Place) -> None:
 def test_one_is_shown_with_what_a_replay_would_do(place: Place) -> None:
     """Every outcome, and the way out; an id that is none exits 1."""
     shown = place.run("show", "stale")
-    assert "server_error 500" in shown.stdout
-    assert "--end-newer-sessions" in shown.stdout
+    letter_ = json.loads(shown.stdout)
+    assert [(each["reason"], each["status"]) for each in letter_["outcomes"]][0] == ("server_error", 500)
+    assert "--end-newer-sessions" in letter_["replay"]
     missing = place.run("show", "d-9")
     assert (missing.returncode, missing.stdout) == (1, "")
     assert "there is no dead letter d-9" in missing.stderr
