@@ -1,12 +1,11 @@
 """Collects members of clients that registry sources may not set: by kind, with the number of clients of each kind.
 
-A list of 100,000 rows may contain such members in each row. So each client refers to shared names of kinds, and the
-text is kept only for the first clients of each kind. A source has few kinds, whatever its rows contain.
+A list of 100,000 rows may contain such members in each row. So the text is kept only for the first clients of each
+kind. A source has few kinds, whatever its rows contain.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias
 
@@ -61,100 +60,53 @@ def group_issues(faults: Sequence[InputIssue]) -> Iterator[IssueGroup]:
         yield IssueGroup(first=[summary], count=rest)
 
 
-@frozen
+@dataclass(slots=True)
 class IgnoredMembers:
-    """`kinds` of each client, by issuer and `client_id`; `counts` of clients and the `first` texts, by kind."""
+    """The clients of each kind. Only `add` changes it, before a registry refers to it.
 
-    kinds: Mapping[str, Mapping[str, tuple[IgnoredKind, ...]]] = field(default_factory=dict)
-    counts: Mapping[IgnoredKind, int] = field(default_factory=dict)
-    first: Mapping[IgnoredKind, Mapping[ClientKey, InputIssue]] = field(default_factory=dict)
+    The text is kept for the first clients of a kind, and is None for others.
+    """
+
+    clients: dict[IgnoredKind, dict[ClientKey, InputIssue | None]] = field(default_factory=dict)
+
+    def add(self, key: ClientKey, kind: IgnoredKind, mistake: InputIssue | None) -> None:
+        """Record one mistake. A kind counts once per client."""
+        clients = self.clients.setdefault(kind, {})
+        clients.setdefault(key, mistake if len(clients) < MAX_KEPT_CLIENTS else None)
 
     @property
     def total(self) -> int:
         """Return the number of ignored kinds, summed over all clients."""
-        return sum(self.counts.values())
+        return sum(map(len, self.clients.values()))
 
     def by_kind(self) -> Iterator[IssueGroup]:
         """Yield each kind, with its first clients and their number."""
-        yield from (
-            IssueGroup(first=tuple(self.first[kind].values()), count=count) for kind, count in self.counts.items()
-        )
+        for kind, clients in self.clients.items():
+            first = islice(clients.items(), MAX_KEPT_CLIENTS)
+            yield IssueGroup(first=[_to_issue(kind, *each) for each in first], count=len(clients))
 
     def since(self, old: "IgnoredMembers") -> tuple[Sequence[InputIssue], int]:
-        """Return the news since `old`: some of the mistakes with their text, and the number of all."""
-        news = [
-            mistake
-            for kind, first in self.first.items()
-            for who, mistake in first.items()
-            if old.is_news(kind, who, mistake)
-        ]
-        grown = sum(max(0, count - old.counts.get(kind, 0)) for kind, count in self.counts.items())
-        return news, max(len(news), grown)
+        """Return the news since `old`: some of the mistakes, and the number of all."""
+        news: list[InputIssue] = []
+        count = 0
+        for kind, clients in self.clients.items():
+            known = old.clients.get(kind, {})
+            new = [key for key in clients if key not in known]
+            news += [_to_issue(kind, key, clients[key]) for key in new[:MAX_KEPT_CLIENTS]]
+            count += len(new)
+        return news, count
 
-    def is_news(self, kind: IgnoredKind, key: ClientKey, mistake: InputIssue) -> bool:
-        """Return True if this was not reported before."""
-        earlier = self.first.get(kind, {}).get(key)
-        return kind not in self.kinds.get(key[0], {}).get(key[1], ()) if earlier is None else earlier != mistake
-
-    def updated(self, part: "IgnoredMembers", changed: Collection[str]) -> "IgnoredMembersBuilder":
-        """Return a copy in which the `changed` clients are as in `part`. More mistakes may be added to it."""
-        kinds: dict[str, dict[str, tuple[IgnoredKind, ...]]] = {}
-        counts = Counter(self.counts)
-        for iss in self.kinds.keys() | part.kinds.keys():
-            before = self.kinds.get(iss, {})
-            kinds[iss] = {client_id: of_client for client_id, of_client in before.items() if client_id not in changed}
-            kinds[iss].update(part.kinds.get(iss, {}))
-            for client_id in changed:
-                counts.subtract(before.get(client_id, ()))
-        counts.update(part.counts)
-        counts = +counts
-        first = {}
-        for kind, count in counts.items():
-            still = {key: mistake for key, mistake in self.first.get(kind, {}).items() if key[1] not in changed}
-            still |= part.first.get(kind, {})
-            first[kind] = dict(islice(still.items(), MAX_KEPT_CLIENTS)) or _find_clients_of_kind(
-                kinds, kind, min(count, MAX_KEPT_CLIENTS)
-            )
-        return IgnoredMembersBuilder(kinds, counts, first)
+    def updated(self, part: "IgnoredMembers", changed: Collection[str]) -> "IgnoredMembers":
+        """Return a copy in which the `changed` clients are as in `part`."""
+        copy = IgnoredMembers()
+        for members, left_out in ((self, changed), (part, ())):
+            for kind, clients in members.clients.items():
+                for key, mistake in clients.items():
+                    if key[1] not in left_out:
+                        copy.add(key, kind, mistake)
+        return copy
 
 
-def _find_clients_of_kind(
-    kinds: Mapping[str, Mapping[str, tuple[IgnoredKind, ...]]], kind: IgnoredKind, most: int
-) -> dict[ClientKey, InputIssue]:
-    """Return further clients of a kind, after all clients with a kept text have left the kind."""
+def _to_issue(kind: IgnoredKind, key: ClientKey, mistake: InputIssue | None) -> InputIssue:
     source, text = kind
-    names = ((iss, name) for iss, clients in kinds.items() for name, of_client in clients.items() if kind in of_client)
-    return {key: InputIssue(f"client {key[1]!r} of registry source {source}", text) for key in islice(names, most)}
-
-
-class IgnoredMembersBuilder:
-    """Collects the ignored members, client by client."""
-
-    def __init__(
-        self,
-        kinds: dict[str, dict[str, tuple[IgnoredKind, ...]]] | None = None,
-        counts: Counter[IgnoredKind] | None = None,
-        first: dict[IgnoredKind, dict[ClientKey, InputIssue]] | None = None,
-    ) -> None:
-        """Start with the given contents."""
-        self._shared: dict[tuple[IgnoredKind, ...], tuple[IgnoredKind, ...]] = {}
-        self._kinds = {} if kinds is None else kinds
-        self._counts: Counter[IgnoredKind] = Counter() if counts is None else counts
-        self._first = {} if first is None else first
-
-    def add(self, key: ClientKey, kind: IgnoredKind, mistake: InputIssue) -> None:
-        """Record one mistake. A kind counts once per client."""
-        of_issuer = self._kinds.setdefault(key[0], {})
-        kinds = of_issuer.get(key[1], ())
-        if kind in kinds:
-            return
-        longer = (*kinds, kind)
-        of_issuer[key[1]] = self._shared.setdefault(longer, longer)
-        self._counts[kind] += 1
-        first = self._first.setdefault(kind, {})
-        if len(first) < MAX_KEPT_CLIENTS:
-            first[key] = mistake
-
-    def collected(self) -> IgnoredMembers:
-        """Return all that was added."""
-        return IgnoredMembers(kinds=self._kinds, counts=self._counts, first=self._first)
+    return mistake or InputIssue(f"client {key[1]!r}{_SOURCE_SUFFIX}{source}", text)

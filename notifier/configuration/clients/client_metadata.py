@@ -27,7 +27,7 @@ from notifier.configuration.clients.route_grants import RouteGrants, route_grant
 from notifier.model.client import Client, SubjectMode
 from notifier.model.egress import check_uri, find_uri_issue
 from notifier.model.errors import InputIssue
-from notifier.model.ignored_members import IgnoredMembersBuilder
+from notifier.model.ignored_members import IgnoredMembers
 from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt, printable, stray_character
@@ -61,7 +61,7 @@ class RegistryBuilder:
         self._defaults = settings.registry.defaults
         self._faults: dict[str, dict[str, str]] = {}
         self._refused: dict[str, dict[str, str]] = {}
-        self.beyond = IgnoredMembersBuilder()
+        self.beyond = IgnoredMembers()
         """The values that were ignored because their source may not set them."""
 
     def registry(self) -> Registry:
@@ -81,7 +81,7 @@ class RegistryBuilder:
             ),
             faults=self._faults,
             refused=self._refused,
-            beyond=self.beyond.collected(),
+            beyond=self.beyond,
         )
 
     def leave_out(self, iss: str, client_id: str, why: str) -> None:

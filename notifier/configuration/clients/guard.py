@@ -144,7 +144,7 @@ def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
         clients[iss] = MappingProxyType(copied)
         faults[iss] = _again(old.faults.get(iss, {}), part.faults.get(iss, {}), changed)
         refused[iss] = _again(old.refused.get(iss, {}), part.refused.get(iss, {}), changed)
-    beyond = old.beyond.updated(part.beyond, changed).collected()
+    beyond = old.beyond.updated(part.beyond, changed)
     return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, refused=refused, beyond=beyond)
 
 
